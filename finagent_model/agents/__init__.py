@@ -1,0 +1,1 @@
+"""The agents. AutoGen is imported in this folder and nowhere else."""

@@ -1,0 +1,107 @@
+"""Recorded replies, keyed by a fingerprint of the whole request.
+
+A package carries its replies read-only; whatever is recorded later goes into a local overlay (SQLite), never back into
+the package. The same request gets the same reply, for free, on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finagent_model.errors import BadInputError, CorruptPackageError
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedReply:
+    """What a chat client answered, and what it took."""
+
+    content: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def fingerprint(request: Mapping[str, Any]) -> str:
+    """SHA-256 of the request as canonical JSON."""
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Cassette:
+    """Replies of a package, of an overlay file, and of this process. Safe for threads and for several processes."""
+
+    def __init__(self, packaged: Mapping[str, RecordedReply] | None = None, overlay: Path | None = None) -> None:
+        self._packaged = packaged or {}
+        self._recorded: dict[str, RecordedReply] = {}
+        self._lock = threading.Lock()
+        self._overlay = None if overlay is None else _open(overlay)
+        self.used: dict[str, RecordedReply] = {}
+        """Every reply that this object handed out or took in."""
+
+    def get(self, key: str) -> RecordedReply | None:
+        """The recorded reply, or None."""
+        reply = self._packaged.get(key) or self._recorded.get(key) or self._overlaid(key)
+        if reply is not None:
+            self.used[key] = reply
+        return reply
+
+    def put(self, key: str, reply: RecordedReply) -> None:
+        """Record a reply; a later one replaces an earlier."""
+        self.used[key] = reply
+        self._recorded[key] = reply
+        if self._overlay is not None:
+            with self._lock:
+                self._overlay.execute(
+                    "insert or replace into reply values (?, ?)", (key, json.dumps(asdict(reply)))
+                )
+
+    def close(self) -> None:
+        if self._overlay is not None:
+            self._overlay.close()
+
+    def _overlaid(self, key: str) -> RecordedReply | None:
+        if self._overlay is None:
+            return None
+        with self._lock:
+            row = self._overlay.execute("select body from reply where key = ?", (key,)).fetchone()
+        return RecordedReply(**json.loads(row[0])) if row else None
+
+
+def dump_replies(replies: Mapping[str, RecordedReply]) -> str:
+    """JSON lines sorted by key: equal recordings give equal bytes."""
+    rows = ({"key": key, **asdict(replies[key])} for key in sorted(replies))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def load_replies(lines: Iterable[str]) -> dict[str, RecordedReply]:
+    """The inverse of `dump_replies`; raises CorruptPackageError naming the line."""
+    replies = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            replies[row.pop("key")] = RecordedReply(**row)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptPackageError(f"cassette line {number}: {error}") from None
+    return replies
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+        connection.execute("pragma journal_mode = wal")
+        # A power cut may lose the last replies; they are then asked for again.
+        connection.execute("pragma synchronous = off")
+        connection.execute("create table if not exists reply (key text primary key, body text) without rowid")
+    except (OSError, sqlite3.Error) as error:
+        raise BadInputError(
+            f"replies can't be recorded in {path}: {error}; set FINAGENT_HOME to a folder that can be written"
+        ) from None
+    return connection

@@ -1,0 +1,95 @@
+"""What each role must answer: a JSON object and nothing around it, parsed once, strictly.
+
+Numbers written as words, NaN, repeated keys, missing keys and prose are all refused, with a sentence that a model can
+act on. Nothing is filled in.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finagent_model.domain.desk_config import Role, explain
+from finagent_model.domain.signal import Action, Trend
+
+LONGEST = 100_000
+"""Characters of a reply that are looked at; a longer one is refused."""
+
+
+class ReplyError(ValueError):
+    """A reply that is not what was asked for; the message says what to mend."""
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class AnalystReply(_Reply):
+    """An opinion on the next weeks."""
+
+    trend: Trend
+    score: float = Field(ge=-1, le=1)
+    """-1 certain fall, 0 no opinion, 1 certain rise."""
+    summary: str = Field(min_length=10, max_length=2000)
+    key_factors: list[str] = Field(max_length=20)
+
+
+class RiskReply(_Reply):
+    """Terms on which a trade would be sound; prices null when none is."""
+
+    direction: Literal["long", "short", "none"]
+    stop_loss: float | None = Field(gt=0)
+    take_profit: float | None = Field(gt=0)
+    position_size_percent: float | None = Field(ge=0, le=100)
+    summary: str = Field(min_length=10, max_length=2000)
+
+
+class ExecutorReply(_Reply):
+    """The decision."""
+
+    action: Action
+    confidence_score: float = Field(ge=0, le=100)
+    reasoning: str = Field(min_length=10, max_length=4000)
+    key_factors: list[str] = Field(max_length=20)
+    trend: Trend
+    support_level: float | None = Field(gt=0)
+    resistance_level: float | None = Field(gt=0)
+    suggested_entry_price: float | None = Field(gt=0)
+    suggested_stop_loss: float | None = Field(gt=0)
+    suggested_take_profit: float | None = Field(gt=0)
+    position_size_percent: float | None = Field(ge=0, le=100)
+
+
+Reply = AnalystReply | RiskReply | ExecutorReply
+REPLIES: dict[Role, type[AnalystReply] | type[RiskReply] | type[ExecutorReply]] = {
+    "analyst": AnalystReply,
+    "risk": RiskReply,
+    "executor": ExecutorReply,
+}
+
+
+def parse_reply(text: str, role: Role) -> Reply:
+    """The typed reply; raises ReplyError."""
+    if len(text) > LONGEST:
+        raise ReplyError(f"the reply has {len(text)} characters; answer in fewer than {LONGEST}")
+    try:
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ReplyError(f"the reply is not one JSON object: {error}") from None
+    try:
+        return REPLIES[role].model_validate(value)
+    except ValidationError as error:
+        raise ReplyError(explain(error)) from None
+
+
+def _no_constant(name: str) -> None:
+    raise ReplyError(f"{name} is no number; use null where a value is not known")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ReplyError("a key is given twice; answer once")
+    return dict(pairs)

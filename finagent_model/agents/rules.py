@@ -1,0 +1,145 @@
+"""The fitted policy, speaking: pure functions from the desk's question to each role's JSON reply.
+
+These answer where no chat model is configured. They read the same messages that a model would and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finagent_model.agents.replies import AnalystReply, ExecutorReply, Reply, RiskReply
+from finagent_model.context import rounded
+from finagent_model.domain.policy import Policy
+from finagent_model.domain.signal import Trend
+
+VERSION = "1"
+"""Part of what a recorded reply is keyed by; raise it when an answer changes."""
+
+NEWS_WEEKS = 30
+"""Days after which the rule for news counts an item as priced in."""
+GOOD = ("beats", "beat estimates", "record", "raises", "special dividend", "upgrade", "buyback", "profit rises")
+BAD = ("misses", "miss estimates", "cuts", "lawsuit", "recall", "downgrade", "resigns", "loss", "fraud", "fine")
+
+Question = Mapping[str, Any]
+Heard = Mapping[str, Reply]
+"""What the agents before said, by name, in speaking order."""
+Rule = Callable[[Question, Heard], Reply]
+
+
+def technical(question: Question, heard: Heard) -> AnalystReply:
+    """The weighted vote of trend, momentum, reversion and breakout."""
+    policy = Policy.model_validate(question["policy"])
+    score = rounded(float(policy.technical_score(question["features"])), 4)
+    votes = sorted(policy.votes(question["features"]).items(), key=lambda vote: -abs(vote[1]))
+    return AnalystReply(
+        trend=_trend(score, policy),
+        score=score,
+        summary=f"Weighted technical score {score:+.3f} against a threshold of {policy.threshold:.3f}.",
+        key_factors=[f"{name} vote {value:+.2f}" for name, value in votes],
+    )
+
+
+def news(question: Question, heard: Heard) -> AnalystReply:
+    """Words of good and bad tidings in the headlines of the last month; unknown words count nothing."""
+    policy = Policy.model_validate(question["policy"])
+    recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_WEEKS]
+    found = [(h, _tone(h)) for h in recent if _tone(h)]
+    score = rounded(sum(tone for _, tone in found) / len(recent), 4) if recent else 0.0
+    return AnalystReply(
+        trend=_trend(score, policy),
+        score=score,
+        summary=f"{len(recent)} items of the last {NEWS_WEEKS} days, {len(found)} of them with a tone.",
+        key_factors=[f"{tone:+d}: {headline[:80]}" for headline, tone in found[:5]],
+    )
+
+
+def risk(question: Question, heard: Heard) -> RiskReply:
+    """Stop and target in ATR from the last close, size by the risk budget."""
+    policy = Policy.model_validate(question["policy"])
+    score = _combined(policy, heard)
+    if abs(score) < policy.threshold:
+        return RiskReply(
+            direction="none",
+            stop_loss=None,
+            take_profit=None,
+            position_size_percent=None,
+            summary=f"Combined score {score:+.3f} is within the threshold: no trade to give terms for.",
+        )
+    side = 1 if score > 0 else -1
+    close, atr = question["last_close"], question["atr"]
+    stop = _away(close, -side * policy.stop_atr * atr)
+    target = _away(close, side * policy.target_atr * atr)
+    size = float(policy.size(abs(close - stop) / close))
+    return RiskReply(
+        direction="long" if side > 0 else "short",
+        stop_loss=stop,
+        take_profit=target,
+        position_size_percent=rounded(100 * size, 4),
+        summary=f"Stop {policy.stop_atr:g} ATR and target {policy.target_atr:g} ATR from {close:g}.",
+    )
+
+
+def executor(question: Question, heard: Heard) -> ExecutorReply:
+    """Acts where the combined score passes the threshold; confidence grows with the distance from it."""
+    policy = Policy.model_validate(question["policy"])
+    score = _combined(policy, heard)
+    terms = [reply for reply in heard.values() if isinstance(reply, RiskReply)]
+    acts = abs(score) >= policy.threshold and bool(terms) and terms[-1].direction != "none"
+    beyond = (abs(score) - policy.threshold) / (1 - policy.threshold)
+    confidence = 50 + 50 * beyond if acts else 50 * max(0.0, 1 - abs(score) / policy.threshold)
+    analysts = {name: reply for name, reply in heard.items() if isinstance(reply, AnalystReply)}
+    return ExecutorReply(
+        action=("BUY" if score > 0 else "SELL") if acts else "HOLD",
+        confidence_score=rounded(confidence, 4),
+        reasoning=f"Combined score {score:+.3f} of {', '.join(analysts)}; the policy acts beyond "
+        f"{policy.threshold:.3f} either way.",
+        key_factors=[factor for reply in analysts.values() for factor in reply.key_factors],
+        trend=_trend(score, policy),
+        support_level=question["support"],
+        resistance_level=question["resistance"],
+        suggested_entry_price=question["last_close"] if acts else None,
+        suggested_stop_loss=terms[-1].stop_loss if acts else None,
+        suggested_take_profit=terms[-1].take_profit if acts else None,
+        position_size_percent=terms[-1].position_size_percent if acts else None,
+    )
+
+
+RULES: dict[str, Rule] = {
+    "technical": technical,
+    "news": news,
+    "risk": risk,
+    "executor": executor,
+}
+"""By the name of the prompt that a model would be given for the same seat."""
+
+
+def answer(prompt: str, question_text: str, heard: Heard) -> str:
+    """The JSON reply of the rule for `prompt`."""
+    return RULES[prompt](json.loads(question_text), heard).model_dump_json()
+
+
+def _combined(policy: Policy, heard: Heard) -> float:
+    """The technical score, moved by the other analysts in proportion to the news weight."""
+    scores = [reply.score for reply in heard.values() if isinstance(reply, AnalystReply)]
+    if not scores:
+        return 0.0
+    weights = [1.0] + [policy.news_weight] * (len(scores) - 1)
+    return rounded(sum(s * w for s, w in zip(scores, weights, strict=True)) / sum(weights), 4)
+
+
+def _trend(score: float, policy: Policy) -> Trend:
+    if abs(score) < policy.threshold:
+        return "neutral"
+    return "bullish" if score > 0 else "bearish"
+
+
+def _tone(headline: str) -> int:
+    text = headline.lower()
+    return any(word in text for word in GOOD) - any(word in text for word in BAD)
+
+
+def _away(close: float, distance: float) -> float:
+    """A price `distance` away, never below a tenth of `close`."""
+    return rounded(max(close + distance, 0.1 * close))

@@ -1,0 +1,97 @@
+"""The one question that every agent gets: a market view as date-free JSON with rounded numbers.
+
+Without dates a model can't look the answer up by the calendar, and equal situations give equal requests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finagent_model.domain.market_view import MarketView
+from finagent_model.domain.policy import Policy
+from finagent_model.errors import ShortHistoryError, UndefinedFeatureError
+from finagent_model.features import FeatureBook
+
+CLOSES_SHOWN = 10
+YEAR = 252
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the desk is asked, and the numbers that code will hold its answer against."""
+
+    text: str
+    """JSON, as the agents read it."""
+    last_close: float
+    atr: float
+    low: float
+    high: float
+    """Range of the last year, in prices of the last bar."""
+    policy: Policy
+
+
+def build_context(view: MarketView, policy: Policy) -> Context:
+    """Raises ShortHistoryError or UndefinedFeatureError where the policy can't speak about the view."""
+    bars = view.bars
+    if len(bars) < policy.warm_up:
+        raise ShortHistoryError(
+            f"{view.symbol} has {len(bars)} bars by {view.as_of:%Y-%m-%d}; "
+            f"the policy needs {policy.warm_up}; send more history"
+        )
+    features = FeatureBook(bars).under(policy).at(-1)
+    undefined = sorted(name for name, value in features.items() if not math.isfinite(value))
+    if undefined:
+        raise UndefinedFeatureError(
+            f"{view.symbol} at {view.as_of:%Y-%m-%d}: {', '.join(undefined)} undefined "
+            "(prices that don't move have no range)"
+        )
+    prices = _in_last_prices(view)
+    year = slice(-YEAR, None)
+    shown = {name: rounded(value) for name, value in features.items()}
+    question: dict[str, Any] = {
+        "symbol": view.symbol,
+        "timeframe": "1 day",
+        "last_close": rounded(view.last_close),
+        "atr": shown.pop("atr"),
+        "support": shown.pop("support"),
+        "resistance": shown.pop("resistance"),
+        "features": shown,
+        "recent_closes": [rounded(p) for p in prices["close"][-CLOSES_SHOWN:]],
+        "year_low": rounded(prices["low"][year].min()),
+        "year_high": rounded(prices["high"][year].max()),
+        "policy": policy.model_dump(),
+        "news": [
+            {
+                "days_ago": (view.as_of.date() - item.published_at.date()).days,
+                "headline": item.headline,
+                **({"body": item.body} if item.body else {}),
+                **({"source": item.source} if item.source else {}),
+            }
+            for item in view.news
+        ],
+    }
+    return Context(
+        text=json.dumps(question, sort_keys=False, ensure_ascii=False),
+        last_close=question["last_close"],
+        atr=question["atr"],
+        low=question["year_low"],
+        high=question["year_high"],
+        policy=policy,
+    )
+
+
+def rounded(value: float, digits: int = 6) -> float:
+    """To significant digits: what an agent sees, and what code compares with."""
+    return float(f"{value:.{digits}g}")
+
+
+def _in_last_prices(view: MarketView) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Closes, lows and highs adjusted to the units in which the last bar traded."""
+    bars = view.bars
+    factor = bars.growth_factor / bars.growth_factor[-1]
+    return {name: getattr(bars, name) * factor for name in ("close", "low", "high")}

@@ -1,0 +1,116 @@
+"""The trading signal: the one thing that every door of this package hands out.
+
+Field names are those of the trading platform it plugs into, so that a stored signal needs no mapping table.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+
+Action = Literal["BUY", "SELL", "HOLD"]
+Trend = Literal["bullish", "bearish", "neutral"]
+Confidence = Literal["HIGH", "MEDIUM", "LOW"]
+
+
+class Status(StrEnum):
+    """How a decision came about. HOLD is only ever a choice: anything but OK is HOLD with confidence 0."""
+
+    OK = "ok"
+    ABSTAINED = "abstained"
+    """The desk worked and came to no conclusion (no consensus within `max_rounds`)."""
+    PARSE_FAILED = "parse_failed"
+    DATA_MISSING = "data_missing"
+    MODEL_ERROR = "model_error"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    LEVELS_REJECTED = "levels_rejected"
+    UPSTREAM_ERROR = "upstream_error"
+
+    @property
+    def is_failure(self) -> bool:
+        return self not in (Status.OK, Status.ABSTAINED)
+
+
+def confidence_label(score: float) -> Confidence:
+    """HIGH from 80, MEDIUM from 50, else LOW; `score` in 0..100."""
+    return "HIGH" if score >= 80 else "MEDIUM" if score >= 50 else "LOW"
+
+
+class TradingSignal(BaseModel):
+    """What to do about one symbol, decided at `as_of`. Prices are as traded on the last closed bar."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    symbol: str = Field(pattern=r"^[^a-z\s]+$")
+    action: Action
+    confidence: Confidence
+    confidence_score: float = Field(ge=0, le=100)
+    raw_confidence_score: float = Field(ge=0, le=100)
+    """What the desk said, before calibration."""
+    calibrated: bool
+    """Whether `confidence_score` was calibrated on past outcomes; if not it equals the raw score."""
+    status: Status
+    reasoning: str = Field(min_length=10)
+    key_factors: tuple[str, ...] = ()
+    trend: Trend | None = None
+    support_level: float | None = Field(None, gt=0)
+    resistance_level: float | None = Field(None, gt=0)
+    suggested_entry_price: float | None = Field(None, gt=0)
+    suggested_stop_loss: float | None = Field(None, gt=0)
+    suggested_take_profit: float | None = Field(None, gt=0)
+    r_multiple: float | None = Field(None, ge=0)
+    """|target - entry| / |entry - stop|."""
+    position_size_percent: float | None = Field(None, ge=0, le=100)
+    """Percent of equity."""
+    timeframe_analyzed: str = "1 day"
+    model_used: str
+    """Who spoke: 'rules' for the built-in policy, else the chat model's name. Rules are never called a model."""
+    generated_at: datetime
+    """UTC; the record's own stamp. Nothing is decided by it."""
+    as_of: datetime
+    fit_until: datetime | None = None
+    """The last bar that the policy behind this signal was fitted on."""
+    fit_symbols: tuple[str, ...] = ()
+    evidence: Literal["none", "weak", "strong"] | None = None
+    """What the gate found about an edge after costs; null when it was not assessed."""
+    model_uri: str | None = None
+    model_version: str | None = None
+    run_id: str | None = None
+    conversation_id: str
+    """Hash of everything the decision was made from: the same question has the same id."""
+    clamps: tuple[str, ...] = ()
+    """Every number that code corrected or derived, and why."""
+    warnings: tuple[str, ...] = ()
+    tokens: int = Field(ge=0)
+    cost_usd: float | None = Field(None, ge=0)
+    """Null when a price is unknown; never a guess."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.confidence != confidence_label(self.confidence_score):
+            raise ValueError(f"confidence {self.confidence} disagrees with {self.confidence_score}")
+        if self.status is not Status.OK and (self.action != "HOLD" or self.confidence_score):
+            raise ValueError(f"status {self.status} must be HOLD with confidence 0")
+        entry, stop, target = (
+            self.suggested_entry_price,
+            self.suggested_stop_loss,
+            self.suggested_take_profit,
+        )
+        if self.action == "BUY" and not _rises(stop, entry, target):
+            raise ValueError(f"BUY needs stop < entry < target, got {stop}, {entry}, {target}")
+        if self.action == "SELL" and not _rises(target, entry, stop):
+            raise ValueError(f"SELL needs target < entry < stop, got {target}, {entry}, {stop}")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def is_actionable(self) -> bool:
+        """Not HOLD and not LOW."""
+        return self.action != "HOLD" and self.confidence != "LOW"
+
+
+def _rises(low: float | None, middle: float | None, high: float | None) -> bool:
+    return low is not None and middle is not None and high is not None and low < middle < high

@@ -1,0 +1,102 @@
+"""Everything this package raises on purpose: one class per thing a caller does differently.
+
+`exit_code` is what the shell sees. A message names the value that was wrong and the way out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class FinagentError(Exception):
+    """Root of the tree; never raised itself."""
+
+    exit_code = 1
+
+
+class BadInputError(FinagentError):
+    """The caller asked for something that can't be asked for; asking again won't help."""
+
+    exit_code = 2
+
+
+class ConfigError(BadInputError):
+    """A desk or training configuration that can't be used."""
+
+
+class InvalidBarsError(BadInputError):
+    """Bars that break a rule of the market: the series is refused whole, nothing is repaired."""
+
+
+class InvalidNewsError(BadInputError):
+    """A news record that can't be read."""
+
+
+class TrackingError(BadInputError):
+    """The MLflow store can't be used as it is configured."""
+
+
+class DataError(FinagentError):
+    """There is nothing to decide on."""
+
+    exit_code = 3
+
+
+class DataSourceError(DataError):
+    """A vendor, file or table failed; says nothing about whether bars exist."""
+
+
+class UnknownSymbolError(DataError):
+    """The source has never heard of the symbol."""
+
+    def __init__(self, symbol: str, known: tuple[str, ...], source: str) -> None:
+        listed = ", ".join(known) if known else "none"
+        super().__init__(f"unknown symbol {symbol!r} in {source}; it has: {listed}")
+        self.symbol = symbol
+
+
+class NoBarsError(DataError):
+    """No bar for `symbol` at or before `as_of`; callers skip the symbol."""
+
+    def __init__(self, symbol: str, as_of: datetime, first: datetime | None = None) -> None:
+        hint = f"; its first bar closed {first:%Y-%m-%d}" if first else "; send bars or widen the range"
+        super().__init__(f"no bars for {symbol!r} at or before {as_of:%Y-%m-%d}{hint}")
+        self.symbol, self.as_of = symbol, as_of
+
+
+class ShortHistoryError(DataError):
+    """Too few bars to compute what was asked for."""
+
+
+class UndefinedFeatureError(DataError):
+    """There are bars enough, but a number can't be computed from them."""
+
+
+class BeforeFirstFitError(DataError):
+    """The model was not yet trained at `as_of`: to answer would use the future."""
+
+    def __init__(self, as_of: datetime, first: datetime) -> None:
+        super().__init__(
+            f"as_of {as_of:%Y-%m-%d} lies before the model's first fit could be used "
+            f"({first:%Y-%m-%d}); ask for a later date or train with an earlier start"
+        )
+
+
+class ModelLoadError(FinagentError):
+    """A packaged model that can't be loaded."""
+
+    exit_code = 4
+
+
+class PackageFormatError(ModelLoadError):
+    """The package was written by a version with another layout."""
+
+
+class CorruptPackageError(ModelLoadError):
+    """A file of the package is missing or differs from what was registered."""
+
+
+class GateRefusedError(FinagentError):
+    """The gate did not let a version become champion."""
+
+    exit_code = 5

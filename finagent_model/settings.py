@@ -1,0 +1,60 @@
+"""What the environment decides: keys, addresses, folders. Read once, in `Settings.load()`, and passed in from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from finagent_model.errors import BadInputError
+
+
+
+
+
+class Settings(BaseModel):
+    """Frozen; every field's variable is its upper-case name, with the prefix FINAGENT_ unless it says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    """Key for the client `openai`. A local server takes any value, but there must be one."""
+    openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+    """Address of any OpenAI-compatible server; empty means OpenAI's own."""
+    bars: Path | None = Field(None, alias="FINAGENT_BARS")
+    """Folder of CSV or Parquet bars, one file a symbol; empty means the embedded data."""
+    news: Path | None = Field(None, alias="FINAGENT_NEWS")
+    """JSONL of dated news; empty means the embedded events when bars are embedded too, else none."""
+    home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME")
+    """Where replies recorded outside a package are kept, so that no call is paid for twice."""
+    serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
+    """Requests that `finagent serve` works on at once."""
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _no_credentials(cls, value: str | None) -> str | None:
+        if value and "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("must not carry a user or password; use OPENAI_API_KEY")
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _at_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @classmethod
+    def variables(cls) -> tuple[str, ...]:
+        """Every environment variable that is read, in order."""
+        return tuple(str(field.alias) for field in cls.model_fields.values())
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the environment; an empty variable counts as not set. Raises BadInputError."""
+        given = os.environ if environ is None else environ
+        try:
+            return cls.model_validate({k: given[k] for k in cls.variables() if given.get(k)})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BadInputError(f"environment variable {first['loc'][0]}: {first['msg']}") from None
