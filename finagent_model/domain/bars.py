@@ -54,11 +54,11 @@ class BarSeries:
         Raises InvalidBarsError naming the first offending bar. Naive times are refused, except dates alone.
         """
         name = _symbol(symbol)
+        if len(frame) == 0:
+            raise InvalidBarsError(f"bars of {name}: empty; send at least one bar or leave them out")
         missing = [c for c in ("closed_at", *PRICES) if c not in frame.columns]
         if missing:
             raise InvalidBarsError(f"bars of {name}: column {missing[0]!r} is missing")
-        if frame.empty:
-            raise InvalidBarsError(f"bars of {name}: empty; send at least one bar or leave them out")
         series = cls(
             symbol=name,
             closed_at=_times(name, frame["closed_at"]),
@@ -94,8 +94,8 @@ class BarSeries:
         step = self.split.copy()
         before = self.close[:-1]
         step[1:] *= before / (before - self.dividend[1:] * self.split[1:])
-        step[0] = 1.0
-        factor = np.cumprod(step)
+        step[:1] = 1.0
+        factor = np.cumprod(step, dtype=np.float64)
         factor.setflags(write=False)
         return factor
 

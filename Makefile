@@ -1,0 +1,48 @@
+# One environment, .venv, from the lock files; the stamps in it say what it already holds.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
+WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help train test lint types lock clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point
+	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
+
+test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
+	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow" -n 2
+	$(WITH_VENV) $(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test  ## ruff
+	$(BIN)/ruff check .
+
+types: $(VENV)/.test  ## mypy
+	$(BIN)/mypy
+
+lock: $(VENV)/.bootstrap  ## compile the lock files and what is made from them; ARGS=--upgrade moves what is free
+	$(BIN)/python requirements/lock.py $(ARGS)
+
+clean:  ## remove the environment and the caches; runs and models stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.bootstrap: requirements/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.runtime: requirements/runtime.lock pyproject.toml $(VENV)/.bootstrap
+	$(UV_INSTALL) --require-hashes -r $<
+	$(UV_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: requirements/test.lock $(VENV)/.runtime
+	$(UV_INSTALL) --require-hashes -r $<
+	@touch $@

@@ -1,0 +1,34 @@
+"""`autogen_conversation.jsonl`: every message of every decision, one a line, readable without tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from finagent_model.domain.decision import Decision
+
+FILE = "autogen_conversation.jsonl"
+
+
+def conversation_lines(decisions: Iterable[Decision]) -> str:
+    """JSON lines in speaking order; `tokens` holds prompt and completion."""
+    return "".join(
+        json.dumps(
+            {
+                "conversation_id": decision.signal.conversation_id,
+                "symbol": decision.signal.symbol,
+                "as_of": decision.signal.as_of.isoformat(),
+                "agent_name": turn.agent_name,
+                "message_type": turn.message_type,
+                "message_content": turn.message_content,
+                "timestamp": turn.timestamp.isoformat(),
+                "tokens": {"prompt": turn.prompt_tokens, "completion": turn.completion_tokens},
+                "model": turn.model,
+                "cached": turn.cached,
+            },
+            ensure_ascii=False,
+        )
+        + "\n"
+        for decision in decisions
+        for turn in decision.turns
+    )

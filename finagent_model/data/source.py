@@ -1,0 +1,45 @@
+"""What the package asks of a vendor of bars or news: two small protocols, and nothing else.
+
+A source that fails says so (DataSourceError); that is never the same as having nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.news import NewsItem
+
+
+class BarSource(Protocol):
+    """Daily bars by symbol."""
+
+    @property
+    def name(self) -> str:
+        """One word for reports and messages, such as `bundled`."""
+        ...
+
+    def symbols(self) -> tuple[str, ...]:
+        """The tickers it has, sorted. Raises DataSourceError when the vendor fails."""
+        ...
+
+    def bars(self, symbol: str) -> BarSeries:
+        """Every bar it has of `symbol`, oldest first.
+
+        Raises UnknownSymbolError for a ticker that it doesn't have, DataSourceError when the vendor
+        fails, and InvalidBarsError when what came breaks a rule of the market.
+        """
+        ...
+
+
+class NewsSource(Protocol):
+    """Dated news by symbol."""
+
+    def news(self, symbol: str) -> tuple[tuple[NewsItem, ...], int]:
+        """Items oldest first, and how many were dropped as undated. A symbol without news has none:
+        `((), 0)`.
+
+        Raises DataSourceError when the vendor fails and InvalidNewsError for a record that can't be
+        read.
+        """
+        ...

@@ -1,0 +1,243 @@
+"""Market view in, decision out: the synchronous door to the agents.
+
+A desk keeps nothing between decisions. Whatever goes wrong on the way is a status of the decision; only a question that
+can't be asked (a date before the first fit) raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from finagent_model.agents.cassette import Cassette, fingerprint
+from finagent_model.agents.clients import ClientPool
+from finagent_model.agents.graph import converse
+from finagent_model.agents.loop import DESK_LOOP
+from finagent_model.agents.session import Failure, Session
+from finagent_model.context import Context, build_context
+from finagent_model.domain.decision import Decision
+from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.market_view import MAX_STALE_SESSIONS, MarketView
+from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.domain.signal import Status, TradingSignal, confidence_label
+from finagent_model.errors import DataError
+from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
+from finagent_model.settings import Settings
+
+AT_ONCE = 16
+"""Decisions in flight together; each waits for its model most of the time."""
+
+
+def utc_now() -> datetime:
+    """The stamp of a record. Nothing is decided by it."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call may narrow: None keeps what the configuration says."""
+
+    max_rounds: int | None = None
+    budget_usd: float | None = None
+
+
+class Desk:
+    """A configured team with the policies it may speak by. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        config: DeskConfig,
+        policies: PolicyBook | None,
+        settings: Settings,
+        cassette: Cassette,
+        *,
+        mode: Mode = "cached",
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.config = config
+        self.mode = mode
+        self._policies = policies
+        self._cassette = cassette
+        self._pool = ClientPool(config, settings)
+        self._clock = clock
+
+    def under(self, *, mode: Mode | None = None, limits: Limits | None = None) -> Desk:
+        """The same desk in another mode or with narrower limits."""
+        given = {k: v for k, v in vars(limits or Limits()).items() if v is not None}
+        twin = object.__new__(Desk)
+        twin.__dict__.update(vars(self))
+        twin.mode = mode or self.mode
+        bounds = self.config.limits.model_copy(update=given)
+        twin.config = self.config.model_copy(update={"limits": bounds})
+        return twin
+
+    def require_key(self) -> None:
+        """Raise ConfigError now if this desk could not call its model."""
+        self._pool.require_key()
+
+    def decide(self, view: MarketView) -> Decision:
+        """Raises BeforeFirstFitError; any other trouble is the decision's status."""
+        return DESK_LOOP.run(self._decide(view))
+
+    def decide_all(
+        self, views: Sequence[MarketView], done: Callable[[], object] = lambda: None
+    ) -> list[Decision]:
+        """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide` does."""
+
+        async def all_of_them() -> list[Decision]:
+            seats = asyncio.Semaphore(AT_ONCE)
+
+            async def one(view: MarketView) -> Decision:
+                async with seats:
+                    decision = await self._decide(view)
+                done()
+                return decision
+
+            return list(await asyncio.gather(*(one(view) for view in views)))
+
+        return DESK_LOOP.run(all_of_them())
+
+    async def _decide(self, view: MarketView) -> Decision:
+        fit = None if self._policies is None else self._policies.at(view.as_of)
+        session = Session(self.config, self.mode, self._clock)
+        try:
+            context = _question(view, Policy() if fit is None else fit.policy)
+        except DataError as error:
+            return self._conclude(view, fit, session, None, Failure(Status.DATA_MISSING, str(error)))
+        await converse(session, context.text, bool(view.news), self._pool, self._cassette)
+        return self._conclude(view, fit, session, context, _failure(session))
+
+    def _conclude(
+        self,
+        view: MarketView,
+        fit: PolicyFit | None,
+        session: Session,
+        context: Context | None,
+        failure: Failure | None,
+    ) -> Decision:
+        signal = TradingSignal(
+            symbol=view.symbol,
+            action="HOLD",
+            confidence="LOW",
+            confidence_score=0,
+            raw_confidence_score=0,
+            calibrated=False,
+            status=failure.status if failure else Status.OK,
+            reasoning=failure.reason if failure else "the executor's reply follows",
+            model_used=self.config.model_used,
+            generated_at=self._clock(),
+            as_of=view.as_of,
+            fit_until=fit.fit_until if fit else None,
+            fit_symbols=fit.symbols if fit else (),
+            conversation_id=self._conversation_id(view, context),
+            warnings=tuple(_warnings(view, fit, session)),
+            tokens=session.tokens,
+            cost_usd=session.cost_usd,
+        )
+        if failure is None and context is not None:
+            signal = self._speak(signal, session, context)
+        return Decision(signal, tuple(session.turns), session.calls)
+
+    def _speak(self, blank: TradingSignal, session: Session, context: Context) -> TradingSignal:
+        """The executor's reply as a signal, its numbers held by code."""
+        said = session.executor_reply
+        assert said is not None
+        clamps: list[str] = []
+        facts = {
+            "trend": said.trend,
+            "reasoning": said.reasoning,
+            "key_factors": tuple(said.key_factors),
+            "support_level": seen_level("support", said.support_level, context, clamps),
+            "resistance_level": seen_level("resistance", said.resistance_level, context, clamps),
+        }
+        if said.action != "HOLD":
+            asked = Proposal(
+                said.action,
+                said.suggested_entry_price,
+                said.suggested_stop_loss,
+                said.suggested_take_profit,
+                said.position_size_percent,
+            )
+            try:
+                levels = settle(asked, context, self.config.risk)
+            except LevelsRejectedError as error:
+                return _remade(blank, status=Status.LEVELS_REJECTED, reasoning=str(error))
+            clamps.extend(levels.clamps)
+            facts |= {
+                "suggested_entry_price": levels.entry,
+                "suggested_stop_loss": levels.stop,
+                "suggested_take_profit": levels.target,
+                "r_multiple": levels.r_multiple,
+                "position_size_percent": levels.size_percent,
+            }
+        return _remade(
+            blank,
+            **facts,
+            action=said.action,
+            confidence=confidence_label(said.confidence_score),
+            confidence_score=said.confidence_score,
+            raw_confidence_score=said.confidence_score,
+            clamps=tuple(clamps),
+        )
+
+    def _conversation_id(self, view: MarketView, context: Context | None) -> str:
+        made_from = {
+            "symbol": view.symbol,
+            "as_of": view.as_of.isoformat(),
+            "context": context.text if context else None,
+            "config": self.config.model_dump(mode="json"),
+        }
+        return fingerprint(made_from)[:16]
+
+
+def config_hash(config: DeskConfig) -> str:
+    """SHA-256 of a desk's configuration."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+
+
+def _question(view: MarketView, policy: Policy) -> Context:
+    if view.is_stale:
+        raise DataError(
+            f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, {view.stale_sessions} sessions "
+            f"before as_of {view.as_of:%Y-%m-%d} (at most {MAX_STALE_SESSIONS}); send newer bars"
+        )
+    return build_context(view, policy)
+
+
+def _failure(session: Session) -> Failure | None:
+    """Why there is no decision; None when there is one."""
+    executor = session.config.agents[-1].name
+    if session.executor_reply is not None and session.an_analyst_spoke:
+        return None
+    if not session.an_analyst_spoke and session.failures:
+        first = next(iter(session.failures.values()))
+        return replace(first, reason=f"no analyst could report: {first.reason}")
+    if executor in session.failures:
+        return session.failures[executor]
+    rounds = session.config.limits.max_rounds
+    return Failure(Status.ABSTAINED, f"no decision within {rounds} rounds: held, to be safe")
+
+
+def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list[str]:
+    executor = session.config.agents[-1].name
+    said = [
+        f"{name} left out: {failure.status}: {failure.reason}"
+        for name, failure in sorted(session.failures.items())
+        if name != executor
+    ]
+    if fit is None:
+        said.append("untrained: the policy's defaults were used")
+    elif view.symbol not in fit.symbols:
+        said.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
+    if view.undated_news:
+        said.append(f"{view.undated_news} news items dropped: no publication time")
+    return said
+
+
+def _remade(signal: TradingSignal, **changes: object) -> TradingSignal:
+    """A validated copy; `model_copy` alone would skip the checks."""
+    kept = signal.model_dump(exclude={"is_actionable"})
+    return TradingSignal.model_validate({**kept, **changes})

@@ -1,0 +1,1 @@
+"""The package: what a registered version holds, how it is written, checked, loaded and asked."""

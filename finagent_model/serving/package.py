@@ -1,0 +1,108 @@
+"""The package of one trained desk: plain files, a manifest with the hash of each, checked whenever it is read.
+
+Nothing is pickled, and no file knows the clock: equal trainings give equal packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from finagent_model.agents.cassette import RecordedReply, dump_replies, load_replies
+from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.policy import PolicyBook
+from finagent_model.errors import CorruptPackageError, PackageFormatError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+UNCALIBRATED = {"method": "none", "reason": "confidence is served as the desk gave it"}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A trained desk as data."""
+
+    config: DeskConfig
+    policies: PolicyBook
+    replies: Mapping[str, RecordedReply]
+    code_hash: str
+    content_hash: str
+
+
+def write_package(
+    folder: Path,
+    *,
+    config: DeskConfig,
+    policies: PolicyBook,
+    replies: Mapping[str, RecordedReply],
+    agent_graph: Mapping[str, Any],
+    backtest: Mapping[str, Any],
+    code_hash: str,
+) -> dict[str, Any]:
+    """Write every part and the manifest into `folder`; returns the manifest."""
+    parts = {
+        "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        "policy.json": _json(policies.model_dump(mode="json")),
+        "calibration.json": _json(UNCALIBRATED),
+        "agent_graph.json": _json(agent_graph),
+        "backtest.json": _json(backtest),
+        "cassette.jsonl": dump_replies(replies),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in parts.items():
+        (folder / name).write_text(text)
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()}
+    manifest = {
+        "format": FORMAT,
+        "files": hashes,
+        "content_hash": hashlib.sha256(_json(hashes).encode()).hexdigest(),
+        "code_hash": code_hash,
+    }
+    (folder / MANIFEST).write_text(_json(manifest))
+    return manifest
+
+
+def read_package(folder: Path) -> Package:
+    """Raises PackageFormatError for another layout and CorruptPackageError for a file that isn't as registered."""
+    manifest = _read_json(folder / MANIFEST)
+    found = manifest.get("format")
+    if found != FORMAT:
+        raise PackageFormatError(
+            f"the package has format {found!r}, this code reads format {FORMAT}; "
+            "load it in its own environment (--env-manager uv) or train again"
+        )
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptPackageError(f"{name} is missing from the package; download the model again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise CorruptPackageError(f"{name} differs from what was registered; download the model again")
+    try:
+        config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
+        policies = PolicyBook.model_validate_json((folder / "policy.json").read_text())
+    except ValidationError as error:
+        raise CorruptPackageError(f"the package can't be read: {error}") from None
+    with (folder / "cassette.jsonl").open() as lines:
+        replies = load_replies(lines)
+    return Package(config, policies, replies, manifest["code_hash"], manifest["content_hash"])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except OSError:
+        raise CorruptPackageError(f"{path.name} is missing from the package; download the model again") from None
+    except ValueError:
+        raise CorruptPackageError(f"{path.name} is not JSON; download the model again") from None
+    return value

@@ -1,0 +1,64 @@
+"""Our own code as a wheel, byte for byte the same for the same code, so that a model carries what it was trained with.
+
+Built from the installed package itself: a training may run from a checkout, from a wheel or in an Airflow worker.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from pathlib import Path
+
+import finagent_model
+
+NAME = "finagent_model"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def code_files() -> dict[str, bytes]:
+    """Every file of the package by its path in the wheel, sorted."""
+    root = Path(finagent_model.__file__).parent
+    found = sorted(
+        path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+    return {f"{NAME}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in found}
+
+
+def code_hash() -> str:
+    """SHA-256 over names and contents of the package's files."""
+    digest = hashlib.sha256()
+    for name, content in code_files().items():
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def build_wheel(folder: Path) -> Path:
+    """Write the wheel into `folder` and return its path."""
+    version = finagent_model.__version__
+    info = f"{NAME}-{version}.dist-info"
+    files = code_files() | {
+        f"{info}/METADATA": (
+            f"Metadata-Version: 2.1\nName: finagent-model\nVersion: {version}\n"
+            "Requires-Python: >=3.11,<3.12\nLicense: Apache-2.0\n"
+        ).encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: finagent_model\n"
+        b"Root-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": b"[console_scripts]\nfinagent = finagent_model.cli:app\n",
+    }
+    record = "".join(f"{name},sha256={_b64(content)},{len(content)}\n" for name, content in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    path = folder / f"{NAME}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            wheel.writestr(entry, content)
+    return path
+
+
+def _b64(content: bytes) -> str:
+    digest = hashlib.sha256(content).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,1 @@
+"""Fitting the policy walk-forward, and letting the desk itself decide on what the fit has not seen."""

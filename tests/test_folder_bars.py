@@ -1,0 +1,129 @@
+"""Bars from the user's own files: what is read, and what is said when it can't be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from finagent_model.data.folder import FolderBars
+from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
+
+GOOD = """Date,Open,High,Low,Close,Volume,Adj Close
+2012-06-27,10,11,9,10,100,5
+2012-06-28,5,6,4.5,5.5,200,5.5
+2012-06-29,5,6,4.5,5.0,200,5.05
+"""
+
+
+def folder(path: Path, **files: str) -> FolderBars:
+    for name, text in files.items():
+        (path / f"{name}.csv").write_text(text, encoding="utf-8")
+    return FolderBars(path)
+
+
+def test_a_csv_file_is_read_whatever_the_case_of_its_columns(tmp_path: Path) -> None:
+    series = folder(tmp_path, GOOG=GOOD).bars("GOOG")
+    assert series.symbol == "GOOG"
+    assert series.closed(0).isoformat() == "2012-06-27T21:00:00+00:00"
+    assert series.close.tolist() == [10.0, 5.5, 5.0]
+    assert series.volume.tolist() == [100.0, 200.0, 200.0]
+
+
+def test_actions_come_from_the_adjusted_close(tmp_path: Path) -> None:
+    series = folder(tmp_path, GOOG=GOOD).bars("GOOG")
+    assert series.split.tolist() == [1.0, 2.0, 1.0]
+    assert series.dividend == pytest.approx([0.0, 0.0, 5.5 * (1 - 1 / 1.01)])
+
+
+def test_given_actions_win_over_an_adjusted_close(tmp_path: Path) -> None:
+    text = (
+        "closed_at,open,high,low,close,split,dividend,adj_close,note\n"
+        "2012-06-28T21:00:00+00:00,10,11,9,10,,,9,a\n"
+        "2012-06-29T21:00:00+00:00,5,6,4,5,2,0.1,3,b\n"
+    )
+    series = folder(tmp_path, X=text).bars("X")
+    assert series.split.tolist() == [1.0, 2.0]
+    assert series.dividend.tolist() == [0.0, 0.1]
+
+
+def test_without_actions_there_are_none(tmp_path: Path) -> None:
+    text = "date,open,high,low,close\n2012-06-29,5,6,4,5\n"
+    series = folder(tmp_path, X=text).bars("X")
+    assert (series.split.tolist(), series.dividend.tolist()) == ([1.0], [0.0])
+
+
+@pytest.mark.parametrize("stored_as", ["text", "midnight"])
+def test_parquet_gives_the_same_bars_as_csv(tmp_path: Path, stored_as: str) -> None:
+    source = folder(tmp_path, GOOG=GOOD)
+    table = pd.read_csv(tmp_path / "GOOG.csv")
+    if stored_as == "midnight":
+        table["Date"] = pd.to_datetime(table["Date"])
+    table.to_parquet(tmp_path / "COPY.parquet")
+    pd.testing.assert_frame_equal(source.bars("COPY").to_frame(), source.bars("GOOG").to_frame())
+
+
+def test_symbols_are_the_names_of_the_files(tmp_path: Path) -> None:
+    source = folder(tmp_path, MSFT=GOOD, aapl=GOOD)
+    (tmp_path / "README.md").write_text("no bars")
+    (tmp_path / "IBM.csv").mkdir()
+    assert source.symbols() == ("AAPL", "MSFT")
+    assert source.bars("AAPL").symbol == "AAPL"
+
+
+@pytest.mark.parametrize("symbol", ["../X", "sub/X", "X.csv", "", ".", "x", "../inside/GOOG"])
+def test_a_symbol_never_leads_out_of_the_folder(tmp_path: Path, symbol: str) -> None:
+    (tmp_path / "inside" / "sub").mkdir(parents=True)
+    folder(tmp_path, X=GOOD)
+    folder(tmp_path / "inside" / "sub", X=GOOD)
+    source = folder(tmp_path / "inside", GOOG=GOOD)
+    with pytest.raises(UnknownSymbolError, match="it has: GOOG"):
+        source.bars(symbol)
+
+
+def test_an_absolute_path_is_an_unknown_symbol(tmp_path: Path) -> None:
+    with pytest.raises(UnknownSymbolError):
+        folder(tmp_path, GOOG=GOOD).bars(str(tmp_path / "GOOG"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataSourceError, match=r"nowhere can't be listed .* such as GOOG\.csv"):
+        FolderBars(tmp_path / "nowhere").symbols()
+
+
+def test_two_files_of_one_symbol_are_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path, GOOG=GOOD)
+    (tmp_path / "GOOG.parquet").write_bytes(b"")
+    with pytest.raises(DataSourceError, match="both hold GOOG; keep one of them"):
+        source.bars("GOOG")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x9f\x92"])
+def test_an_unreadable_file_is_named_with_a_way_out(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    (tmp_path / f"BAD.{suffix}").write_bytes(content)
+    with pytest.raises(DataSourceError, match=rf"BAD\.{suffix} can't be read: .*date,open,high"):
+        FolderBars(tmp_path).bars("BAD")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("Date", "When"), "column 'date' is missing; name the column of dates"),
+        (GOOD.replace("Low", "Bottom"), "column 'low' is missing"),
+        (GOOD.replace("Close,V", "Price,V"), "column 'close' is missing"),
+        (GOOD.replace("Volume", "open"), "column 'open' is there twice; keep one"),
+        (GOOD.replace("5.05", "4.9"), "the adjusted close steps by 0.98.* at bar 2"),
+        (GOOD.replace("5.05", "n/a"), "adjusted close is not a positive number at bar 2"),
+        (GOOD.replace("5.05", "five"), "adj_close holds something that is no number"),
+        (GOOD.replace("2012-06-29", "2012-06-27"), "closed_at is earlier than the bar before"),
+        (GOOD.replace("2012-06-29", "29/06/2012 "), "at bar 2 is not an ISO date or time"),
+        (GOOD.splitlines()[0] + "\n", "empty; send at least one bar"),
+    ],
+)
+def test_bars_that_break_a_rule_name_the_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidBarsError, match=rf"GOOG\.csv: .*{message}"):
+        folder(tmp_path, GOOG=text).bars("GOOG")

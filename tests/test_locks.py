@@ -1,0 +1,93 @@
+"""What is installed is what pyproject.toml names, whichever file it is installed from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ["requirements/bootstrap.lock", "requirements/runtime.lock", "requirements/test.lock"]
+LISTS = ["conda.yaml", "finagent_model/serving/requirements.txt"]
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+def pinned(entries: list[str]) -> dict[str, str]:
+    """Version by normalised name; every entry must be an exact pin, and none may come twice."""
+    versions: dict[str, str] = {}
+    for entry in entries:
+        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?==([\w.+!-]+)", entry)
+        assert match, f"{entry!r} is not an exact pin"
+        name = re.sub(r"[-_.]+", "-", match[1]).lower()
+        assert name not in versions, f"{name} comes twice"
+        versions[name] = match[2]
+    return versions
+
+
+def requirements(path: str) -> list[str]:
+    """Each requirement of a lock file, its hashes on the same line."""
+    return read(path).replace("\\\n", " ").splitlines()
+
+
+def locked(path: str) -> dict[str, str]:
+    return pinned([line.split()[0] for line in requirements(path)])
+
+
+def asked() -> dict[str, list[str]]:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    return {"runtime": project["dependencies"], **project["optional-dependencies"]}
+
+
+def test_the_direct_pins_are_the_locked_ones() -> None:
+    asked_for = asked()
+    assert pinned(asked_for["runtime"]).items() <= locked("requirements/runtime.lock").items()
+    everything = [entry for entries in asked_for.values() for entry in entries]
+    assert pinned(everything).items() <= locked("requirements/test.lock").items()
+
+
+def test_conda_yaml_is_the_runtime_lock() -> None:
+    python, pip, packages = yaml.safe_load(read("conda.yaml"))["dependencies"]
+    assert (python, pip) == ("python=3.11.7", "pip")
+    assert pinned(packages["pip"]) == locked("requirements/runtime.lock")
+
+
+def test_the_served_model_asks_for_the_runtime_lock() -> None:
+    assert pinned(read(LISTS[1]).splitlines()) == locked("requirements/runtime.lock")
+
+
+def test_the_lists_begin_with_the_direct_pins() -> None:
+    direct = list(pinned(asked()["runtime"]))
+    conda = yaml.safe_load(read("conda.yaml"))["dependencies"][-1]["pip"]
+    for entries in (conda, read(LISTS[1]).splitlines()):
+        assert list(pinned(entries))[: len(direct)] == direct
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_requirement_has_a_hash(lock: str) -> None:
+    entries = requirements(lock)
+    assert entries
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_test_environment_keeps_the_runtime_versions() -> None:
+    assert locked("requirements/runtime.lock").items() <= locked("requirements/test.lock").items()
+
+
+def test_no_backtesting_package_is_installed_with_the_model() -> None:
+    assert not {"backtesting", "vectorbt"} & locked("requirements/runtime.lock").keys()
+
+
+def test_the_three_autogen_packages_have_one_version() -> None:
+    runtime = locked("requirements/runtime.lock")
+    assert len({runtime[f"autogen-{part}"] for part in ("core", "agentchat", "ext")}) == 1
+
+
+@pytest.mark.parametrize("path", [*LOCKS, *LISTS])
+def test_no_file_names_a_host(path: str) -> None:
+    assert re.findall(r"https?:|://|--(?:extra-)?index-url|--find-links", read(path)) == []

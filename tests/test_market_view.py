@@ -1,0 +1,123 @@
+"""A view holds what was knowable at `as_of`; dates mean the whole UTC day."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.market_view import NEWS_LIMIT, MarketView
+from finagent_model.domain.news import NewsItem
+from finagent_model.errors import BadInputError, NoBarsError
+
+END = datetime(2012, 6, 29, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+def series(*days: str) -> BarSeries:
+    return BarSeries.from_records(
+        "GOOG",
+        [
+            {"closed_at": day, "open": 10, "high": 12, "low": 9, "close": 10 + i / 10}
+            for i, day in enumerate(days)
+        ],
+    )
+
+
+def item(moment: str) -> NewsItem:
+    return NewsItem(published_at=datetime.fromisoformat(moment), headline=f"of {moment}")
+
+
+WEEK = series("2012-06-25", "2012-06-26", "2012-06-27", "2012-06-28", "2012-06-29")
+
+
+def test_later_bars_are_dropped() -> None:
+    view = MarketView.at(parse_as_of("2012-06-27"), WEEK)
+    assert len(view.bars) == 3
+    assert view.last_close == 10.2
+    assert view.symbol == "GOOG"
+
+
+def test_the_bar_of_the_day_is_not_known_before_it_closed() -> None:
+    before, after = (parse_as_of(f"2012-06-27T{hour}:00+00:00") for hour in ("20:59", "21:00"))
+    assert len(MarketView.at(before, WEEK).bars) == 2
+    assert len(MarketView.at(after, WEEK).bars) == 3
+
+
+def test_later_news_is_dropped() -> None:
+    news = (
+        item("2012-06-26T09:00:00+00:00"),
+        item("2012-06-27T23:59:59+00:00"),
+        item("2012-06-28T00:00:00+00:00"),
+    )
+    view = MarketView.at(parse_as_of("2012-06-27"), WEEK, news, undated_news=4)
+    assert view.news == news[:2]
+    assert view.undated_news == 4
+
+
+def test_news_is_compared_as_an_instant_whatever_its_zone() -> None:
+    evening = item("2012-06-27T20:30:00-04:00")
+    assert MarketView.at(parse_as_of("2012-06-27"), WEEK, (evening,)).news == ()
+    assert MarketView.at(parse_as_of("2012-06-28"), WEEK, (evening,)).news == (evening,)
+
+
+def test_the_most_recent_news_are_kept() -> None:
+    news = tuple(item(f"2012-06-{day:02}T12:00:00+00:00") for day in range(1, 30))
+    assert MarketView.at(END, WEEK, news).news == news[-NEWS_LIMIT:]
+
+
+def test_a_view_before_the_first_bar_says_when_that_closed() -> None:
+    with pytest.raises(NoBarsError, match="no bars for 'GOOG' at or before 2012-06-24; its first"):
+        MarketView.at(parse_as_of("2012-06-24"), WEEK)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "sessions", "stale"),
+    [
+        ("2012-06-29", 0, False),
+        ("2012-06-30", 1, False),  # Friday's own weekday has ended by Saturday
+        ("2012-07-02", 1, False),
+        ("2012-07-06", 5, False),
+        ("2012-07-09", 6, True),
+    ],
+)
+def test_a_view_is_stale_when_more_than_a_week_of_sessions_is_missing(
+    as_of: str, sessions: int, stale: bool
+) -> None:
+    view = MarketView.at(parse_as_of(as_of), WEEK)
+    assert view.stale_sessions == sessions
+    assert view.is_stale is stale
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        ("2012-06-29", END),
+        (" 2012-06-29 ", END),
+        (date(2012, 6, 29), END),
+        ("2012-06-29T17:00:00-04:00", datetime(2012, 6, 29, 21, tzinfo=UTC)),
+        ("2012-06-29T21:00:00Z", datetime(2012, 6, 29, 21, tzinfo=UTC)),
+        (
+            datetime(2012, 6, 29, 17, tzinfo=timezone(timedelta(hours=-4))),
+            datetime(2012, 6, 29, 21, tzinfo=UTC),
+        ),
+    ],
+)
+def test_as_of_becomes_an_instant_in_utc(value: Any, moment: datetime) -> None:
+    parsed = parse_as_of(value)
+    assert parsed == moment
+    assert parsed.tzinfo is UTC
+
+
+@pytest.mark.parametrize("value", ["2012-06-29T21:00:00", datetime(2012, 6, 29)])  # noqa: DTZ001
+def test_a_time_without_zone_is_refused(value: Any) -> None:
+    with pytest.raises(BadInputError, match="has no time zone; write a date"):
+        parse_as_of(value)
+
+
+@pytest.mark.parametrize("value", ["", "29.06.2012", "2012-02-30", "yesterday", 20120629, None])
+def test_anything_else_is_not_a_date(value: Any) -> None:
+    with pytest.raises(BadInputError, match="is not a date; write it as 2012-06-29"):
+        parse_as_of(value)
