@@ -1,6 +1,7 @@
 """The one question that every agent gets: a market view as date-free JSON with rounded numbers.
 
-Without dates a model can't look the answer up by the calendar, and equal situations give equal requests.
+Without dates a model can't look the answer up by the calendar, and equal situations give equal
+requests.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Context:
 
 
 def build_context(view: MarketView, policy: Policy) -> Context:
-    """Raises ShortHistoryError or UndefinedFeatureError where the policy can't speak about the view."""
+    """Raises ShortHistoryError or UndefinedFeatureError where the policy can't speak about the
+    view.
+    """
     bars = view.bars
     if len(bars) < policy.warm_up:
         raise ShortHistoryError(

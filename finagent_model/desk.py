@@ -1,7 +1,7 @@
 """Market view in, decision out: the synchronous door to the agents.
 
-A desk keeps nothing between decisions. Whatever goes wrong on the way is a status of the decision; only a question that
-can't be asked (a date before the first fit) raises.
+A desk keeps nothing between decisions. Whatever goes wrong on the way is a status of the decision;
+only a question that can't be asked (a date before the first fit) raises.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class Desk:
     def decide_all(
         self, views: Sequence[MarketView], done: Callable[[], object] = lambda: None
     ) -> list[Decision]:
-        """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide` does."""
+        """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide`
+        does.
+        """
 
         async def all_of_them() -> list[Decision]:
             seats = asyncio.Semaphore(AT_ONCE)
@@ -106,7 +108,9 @@ class Desk:
         try:
             context = _question(view, Policy() if fit is None else fit.policy)
         except DataError as error:
-            return self._conclude(view, fit, session, None, Failure(Status.DATA_MISSING, str(error)))
+            return self._conclude(
+                view, fit, session, None, Failure(Status.DATA_MISSING, str(error))
+            )
         await converse(session, context.text, bool(view.news), self._pool, self._cassette)
         return self._conclude(view, fit, session, context, _failure(session))
 
@@ -201,8 +205,9 @@ def config_hash(config: DeskConfig) -> str:
 def _question(view: MarketView, policy: Policy) -> Context:
     if view.is_stale:
         raise DataError(
-            f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, {view.stale_sessions} sessions "
-            f"before as_of {view.as_of:%Y-%m-%d} (at most {MAX_STALE_SESSIONS}); send newer bars"
+            f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
+            f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
+            f"(at most {MAX_STALE_SESSIONS}); send newer bars"
         )
     return build_context(view, policy)
 

@@ -59,7 +59,11 @@ class NoBarsError(DataError):
     """No bar for `symbol` at or before `as_of`; callers skip the symbol."""
 
     def __init__(self, symbol: str, as_of: datetime, first: datetime | None = None) -> None:
-        hint = f"; its first bar closed {first:%Y-%m-%d}" if first else "; send bars or widen the range"
+        hint = (
+            f"; its first bar closed {first:%Y-%m-%d}"
+            if first
+            else "; send bars or widen the range"
+        )
         super().__init__(f"no bars for {symbol!r} at or before {as_of:%Y-%m-%d}{hint}")
         self.symbol, self.as_of = symbol, as_of
 

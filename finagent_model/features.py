@@ -1,7 +1,9 @@
-"""What the analysts look at: a handful of numbers per bar, computed causally over a whole history at once.
+"""What the analysts look at: a handful of numbers per bar, computed causally over a whole history
+at once.
 
-Everything is computed on the growth series (splits and dividends reinvested up to each bar), so that a split is no crash
-and no later action can change an earlier number. Prices are handed back as traded on their own bar.
+Everything is computed on the growth series (splits and dividends reinvested up to each bar), so
+that a split is no crash and no later action can change an earlier number. Prices are handed back as
+traded on their own bar.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ class FeatureBook:
             low = self._once("lowest", policy.channel, lambda n: indicators.lowest(g.low, n))
             high = self._once("highest", policy.channel, lambda n: indicators.highest(g.high, n))
             average = lambda n: indicators.sma(g.close, n)  # noqa: E731
-            fast, slow = self._once("sma", policy.fast, average), self._once("sma", policy.slow, average)
+            fast, slow = (
+                self._once("sma", policy.fast, average),
+                self._once("sma", policy.slow, average),
+            )
             return Features(
                 trend_atr=_finite((fast - slow) / atr),
                 momentum_z=self._once("momentum_z", policy.slow, self._momentum_z),

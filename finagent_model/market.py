@@ -1,4 +1,6 @@
-"""Where views come from: one place puts a bar source and a news source together, for every door alike."""
+"""Where views come from: one place puts a bar source and a news source together, for every door
+alike.
+"""
 
 from __future__ import annotations
 

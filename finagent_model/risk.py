@@ -1,7 +1,9 @@
-"""Numbers are code's business: whatever a model proposes, this decides which levels and size a signal carries.
+"""Numbers are code's business: whatever a model proposes, this decides which levels and size a
+signal carries.
 
-A number out of bounds is moved to the bound, a missing one is derived from the fitted policy, and each such step leaves a
-clamp in words. Levels in an order that can't be meant are rejected, not repaired.
+A number out of bounds is moved to the bound, a missing one is derived from the fitted policy, and
+each such step leaves a clamp in words. Levels in an order that can't be meant are rejected, not
+repaired.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def settle(asked: Proposal, context: Context, limits: RiskLimits) -> Levels:
     reach = limits.entry_atr * atr
     if abs(entry - close) > reach:
         moved = rounded(close + reach if entry > close else close - reach)
-        clamps.append(f"entry {entry:g} moved to {moved:g}: at most {limits.entry_atr:g} ATR from the close")
+        clamps.append(
+            f"entry {entry:g} moved to {moved:g}: at most {limits.entry_atr:g} ATR from the close"
+        )
         entry = moved
 
     stop, target = asked.stop, asked.target
@@ -71,7 +75,10 @@ def settle(asked: Proposal, context: Context, limits: RiskLimits) -> Levels:
     widest = limits.max_stop_fraction * entry
     if abs(entry - stop) > widest:
         moved = rounded(entry - side * widest)
-        clamps.append(f"stop {stop:g} moved to {moved:g}: at most {limits.max_stop_fraction:.0%} from the entry")
+        clamps.append(
+            f"stop {stop:g} moved to {moved:g}: "
+            f"at most {limits.max_stop_fraction:.0%} from the entry"
+        )
         stop = moved
 
     allowed = rounded(100 * float(policy.size(abs(entry - stop) / entry)), 4)
@@ -80,15 +87,21 @@ def settle(asked: Proposal, context: Context, limits: RiskLimits) -> Levels:
         size = allowed
         clamps.append(f"size derived: {allowed:g} % risks {policy.risk_fraction:.2%} of equity")
     elif size > allowed:
-        clamps.append(f"size {size:g} % cut to {allowed:g} %: risks {policy.risk_fraction:.2%} of equity")
+        clamps.append(
+            f"size {size:g} % cut to {allowed:g} %: risks {policy.risk_fraction:.2%} of equity"
+        )
         size = allowed
     r_multiple = rounded(abs(target - entry) / abs(entry - stop), 4)
     return Levels(entry, stop, target, size, r_multiple, tuple(clamps))
 
 
 def seen_level(name: str, price: float | None, context: Context, clamps: list[str]) -> float | None:
-    """A support or resistance if the symbol traded there in the last year; otherwise dropped, with a clamp."""
+    """A support or resistance if the symbol traded there in the last year; otherwise dropped, with
+    a clamp.
+    """
     if price is None or context.low <= price <= context.high:
         return price
-    clamps.append(f"{name} {price:g} dropped: outside the year's range {context.low:g} to {context.high:g}")
+    clamps.append(
+        f"{name} {price:g} dropped: outside the year's range {context.low:g} to {context.high:g}"
+    )
     return None

@@ -1,4 +1,6 @@
-"""What the environment decides: keys, addresses, folders. Read once, in `Settings.load()`, and passed in from there."""
+"""What the environment decides: keys, addresses, folders. Read once, in `Settings.load()`, and
+passed in from there.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
 from finagent_model.errors import BadInputError
 
 
-
-
-
 class Settings(BaseModel):
-    """Frozen; every field's variable is its upper-case name, with the prefix FINAGENT_ unless it says otherwise."""
+    """Frozen; every field's variable is its upper-case name, with the prefix FINAGENT_ unless it
+    says otherwise.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +28,8 @@ class Settings(BaseModel):
     bars: Path | None = Field(None, alias="FINAGENT_BARS")
     """Folder of CSV or Parquet bars, one file a symbol; empty means the embedded data."""
     news: Path | None = Field(None, alias="FINAGENT_NEWS")
-    """JSONL of dated news; empty means the embedded events when bars are embedded too, else none."""
+    """JSONL of dated news; empty means the embedded events when bars are embedded too, else none.
+    """
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME")
     """Where replies recorded outside a package are kept, so that no call is paid for twice."""
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")

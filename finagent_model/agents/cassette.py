@@ -1,13 +1,15 @@
 """Recorded replies, keyed by a fingerprint of the whole request.
 
-A package carries its replies read-only; whatever is recorded later goes into a local overlay (SQLite), never back into
-the package. The same request gets the same reply, for free, on any machine.
+A package carries its replies read-only; whatever is recorded later goes into a local overlay
+(SQLite), never back into the package. The same request gets the same reply, for free, on any
+machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
@@ -35,19 +37,24 @@ def fingerprint(request: Mapping[str, Any]) -> str:
 
 
 class Cassette:
-    """Replies of a package, of an overlay file, and of this process. Safe for threads and for several processes."""
+    """Replies of a package, of an overlay file, and of this process. Safe for threads and for
+    several processes.
+    """
 
-    def __init__(self, packaged: Mapping[str, RecordedReply] | None = None, overlay: Path | None = None) -> None:
+    def __init__(
+        self, packaged: Mapping[str, RecordedReply] | None = None, overlay: Path | None = None
+    ) -> None:
         self._packaged = packaged or {}
         self._recorded: dict[str, RecordedReply] = {}
-        self._lock = threading.Lock()
-        self._overlay = None if overlay is None else _open(overlay)
+        self._overlay = None if overlay is None else _Overlay(overlay)
         self.used: dict[str, RecordedReply] = {}
         """Every reply that this object handed out or took in."""
 
     def get(self, key: str) -> RecordedReply | None:
-        """The recorded reply, or None."""
-        reply = self._packaged.get(key) or self._recorded.get(key) or self._overlaid(key)
+        """The recorded reply, or None. What came packaged wins: it is the same on any machine."""
+        reply = self._packaged.get(key) or self._recorded.get(key)
+        if reply is None and self._overlay is not None:
+            reply = self._overlay.get(key)
         if reply is not None:
             self.used[key] = reply
         return reply
@@ -57,21 +64,32 @@ class Cassette:
         self.used[key] = reply
         self._recorded[key] = reply
         if self._overlay is not None:
-            with self._lock:
-                self._overlay.execute(
-                    "insert or replace into reply values (?, ?)", (key, json.dumps(asdict(reply)))
-                )
+            self._overlay.put(key, reply)
 
-    def close(self) -> None:
-        if self._overlay is not None:
-            self._overlay.close()
 
-    def _overlaid(self, key: str) -> RecordedReply | None:
-        if self._overlay is None:
-            return None
-        with self._lock:
-            row = self._overlay.execute("select body from reply where key = ?", (key,)).fetchone()
+class _Overlay:
+    """One SQLite file, through one connection a process: a forked child opens its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pid, self._lock, self._connection = os.getpid(), threading.Lock(), _open(path)
+
+    def get(self, key: str) -> RecordedReply | None:
+        row = self._run("select body from reply where key = ?", key).fetchone()
         return RecordedReply(**json.loads(row[0])) if row else None
+
+    def put(self, key: str, reply: RecordedReply) -> None:
+        self._run("insert or replace into reply values (?, ?)", key, json.dumps(asdict(reply)))
+
+    def _run(self, statement: str, *values: str) -> sqlite3.Cursor:
+        if self._pid != os.getpid():
+            self._pid, self._lock, self._connection = (
+                os.getpid(),
+                threading.Lock(),
+                _open(self._path),
+            )
+        with self._lock:
+            return self._connection.execute(statement, values)
 
 
 def dump_replies(replies: Mapping[str, RecordedReply]) -> str:
@@ -95,13 +113,18 @@ def load_replies(lines: Iterable[str]) -> dict[str, RecordedReply]:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+        connection = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, timeout=30
+        )
         connection.execute("pragma journal_mode = wal")
         # A power cut may lose the last replies; they are then asked for again.
         connection.execute("pragma synchronous = off")
-        connection.execute("create table if not exists reply (key text primary key, body text) without rowid")
+        connection.execute(
+            "create table if not exists reply (key text primary key, body text) without rowid"
+        )
     except (OSError, sqlite3.Error) as error:
         raise BadInputError(
-            f"replies can't be recorded in {path}: {error}; set FINAGENT_HOME to a folder that can be written"
+            f"replies can't be recorded in {path}: {error}; "
+            "set FINAGENT_HOME to a folder that can be written"
         ) from None
     return connection

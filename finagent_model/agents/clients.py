@@ -1,7 +1,8 @@
 """Chat clients behind one seam: AutoGen's `ChatCompletionClient`, made from a desk's configuration.
 
-`rules` answers by the fitted policy, from the same messages that a model would get. `openai` is any server that speaks that
-protocol. A client is made when it is first needed: replaying a recorded decision needs no key.
+`rules` answers by the fitted policy, from the same messages that a model would get. `openai` is any
+server that speaks that protocol. A client is made when it is first needed: replaying a recorded
+decision needs no key.
 """
 
 from __future__ import annotations
@@ -31,51 +32,19 @@ from finagent_model.errors import ConfigError
 from finagent_model.settings import Settings
 
 TEXT_ONLY = ModelInfo(
-    vision=False, function_calling=False, json_output=True, family="unknown", structured_output=False
+    vision=False,
+    function_calling=False,
+    json_output=True,
+    family="unknown",
+    structured_output=False,
 )
+OPENAI = "https://api.openai.com/v1"
 NO_USAGE = RequestUsage(prompt_tokens=0, completion_tokens=0)
 
 
-class AnsweringClient(ChatCompletionClient):
-    """What a client of ours need not say twice: it answers whole, holds no connection and keeps no count."""
-
-    component_type = "model"
-
-    def create_stream(
-        self, messages: Sequence[LLMMessage], **options: Any
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        async def whole() -> AsyncGenerator[str | CreateResult, None]:
-            yield await self.create(messages, **options)
-
-        return whole()
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-    def actual_usage(self) -> RequestUsage:
-        return NO_USAGE
-
-    def total_usage(self) -> RequestUsage:
-        return NO_USAGE
-
-    def count_tokens(
-        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
-    ) -> int:
-        """An estimate, four characters a token: exact counters fetch their tables over the network."""
-        return sum(len(str(message.content)) for message in messages) // 4
-
-    def remaining_tokens(
-        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
-    ) -> int:
-        return 1_000_000
-
-    @property
-    def capabilities(self) -> ModelInfo:  # type: ignore[override]
-        return TEXT_ONLY
-
-    @property
-    def model_info(self) -> ModelInfo:
-        return TEXT_ONLY
+def estimated_tokens(messages: Sequence[LLMMessage]) -> int:
+    """Four characters a token: exact counters fetch their tables over the network."""
+    return sum(len(str(message.content)) for message in messages) // 4
 
 
 class RulesConfig(BaseModel):
@@ -84,9 +53,10 @@ class RulesConfig(BaseModel):
     seats: dict[str, str]
 
 
-class RulesClient(AnsweringClient):
+class RulesClient(ChatCompletionClient):
     """The fitted policy as a chat client. Uses no tokens, since no model is asked."""
 
+    component_type = "model"
     component_config_schema = RulesConfig
     component_provider_override = "finagent_model.agents.clients.RulesClient"
 
@@ -113,7 +83,11 @@ class RulesClient(AnsweringClient):
     ) -> CreateResult:
         system = next(m.content for m in messages if isinstance(m, SystemMessage))
         said = [m for m in messages if isinstance(m, UserMessage)]
-        heard = {self._seats[m.source]: reply for m in said[1:] if (reply := self._reply(m))}
+        heard = [
+            rules.Heard(m.source, self._seats[m.source], reply)
+            for m in said[1:]
+            if (reply := self._reply(m))
+        ]
         content = rules.answer(self._prompts[system], str(said[0].content), heard)
         return CreateResult(content=content, finish_reason="stop", usage=NO_USAGE, cached=False)
 
@@ -127,16 +101,55 @@ class RulesClient(AnsweringClient):
     def _to_config(self) -> RulesConfig:
         return RulesConfig(seats=self._seats)
 
+    def create_stream(
+        self, messages: Sequence[LLMMessage], **options: Any
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        async def whole() -> AsyncGenerator[str | CreateResult, None]:
+            yield await self.create(messages, **options)
+
+        return whole()
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def actual_usage(self) -> RequestUsage:
+        return NO_USAGE
+
+    def total_usage(self) -> RequestUsage:
+        return NO_USAGE
+
+    def count_tokens(
+        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
+    ) -> int:
+        return estimated_tokens(messages)
+
+    def remaining_tokens(
+        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
+    ) -> int:
+        return 1_000_000
+
+    @property
+    def capabilities(self) -> ModelInfo:
+        return TEXT_ONLY
+
+    @property
+    def model_info(self) -> ModelInfo:
+        return TEXT_ONLY
+
 
 class ClientPool:
-    """One client a model, made on the loop that uses it and remade when that loop is another (after a fork)."""
+    """One client a model, made on the loop that uses it and remade when that loop is another (after
+    a fork).
+    """
 
     def __init__(self, config: DeskConfig, settings: Settings) -> None:
         self._config = config
         self._settings = settings
         self._clients: dict[tuple[int, str], ChatCompletionClient] = {}
         if config.client == "rules":
-            RulesClient(config)  # a roster that it can't play is refused now, not at the first decision
+            RulesClient(
+                config
+            )  # a roster that it can't play is refused now, not at the first decision
 
     def identity(self, model: str) -> dict[str, Any]:
         """What tells this client's replies from another's: part of every fingerprint."""
@@ -150,7 +163,7 @@ class ClientPool:
         }
 
     def client(self, model: str) -> ChatCompletionClient:
-        """The client for `model`; call it on the loop. Raises ConfigError when the key is missing."""
+        """The client for `model`; call it on the loop. Raises ConfigError without a key."""
         key = (id(asyncio.get_running_loop()), model)
         if key not in self._clients:
             self._clients[key] = self._make(model)
@@ -169,22 +182,32 @@ class ClientPool:
         key = self._settings.openai_api_key
         return text if key is None else text.replace(key.get_secret_value(), "[key]")
 
+    def exported(self, model: str) -> ChatCompletionClient:
+        """A client to be written down, never to be called: it holds no key."""
+        if self._config.client == "rules":
+            return RulesClient(self._config)
+        return self._openai(model, key="set OPENAI_API_KEY")
+
     def _make(self, model: str) -> ChatCompletionClient:
         if self._config.client == "rules":
             return RulesClient(self._config)
         self.require_key()
         assert self._settings.openai_api_key is not None
+        return self._openai(model, self._settings.openai_api_key.get_secret_value())
+
+    def _openai(self, model: str, key: str) -> ChatCompletionClient:
         from autogen_ext.models.openai import OpenAIChatCompletionClient
 
         sampling = self._config.sampling
+        options: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
         return OpenAIChatCompletionClient(
             model=model,
-            api_key=self._settings.openai_api_key.get_secret_value(),
-            base_url=self._config.base_url or "https://api.openai.com/v1",
+            api_key=key,
+            base_url=self._config.base_url or OPENAI,
             model_info=TEXT_ONLY,
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
             timeout=self._config.limits.call_timeout_s,
             max_retries=2,
-            **({} if sampling.seed is None else {"seed": sampling.seed}),
+            **options,
         )

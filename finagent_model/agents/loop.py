@@ -1,6 +1,8 @@
-"""One event loop in a thread of its own: synchronous callers' door to the agents, from any thread, also after a fork.
+"""One event loop in a thread of its own: synchronous callers' door to the agents, from any thread,
+also after a fork.
 
-`asyncio.run` would fail inside a notebook's running loop, and would leave HTTP clients bound to a loop that is closed.
+`asyncio.run` would fail inside a notebook's running loop, and would leave HTTP clients bound to a
+loop that is closed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Prompts are Markdown files beside this one: constant text, no date, so that a provider can cache the prefix."""
+"""Prompts are Markdown files beside this one: constant text, no date, so that a provider can cache
+the prefix.
+"""
 
 from __future__ import annotations
 

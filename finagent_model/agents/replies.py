@@ -1,7 +1,7 @@
 """What each role must answer: a JSON object and nothing around it, parsed once, strictly.
 
-Numbers written as words, NaN, repeated keys, missing keys and prose are all refused, with a sentence that a model can
-act on. Nothing is filled in.
+Numbers written as words, NaN, repeated keys, missing keys and prose are all refused, with a
+sentence that a model can act on. Nothing is filled in.
 """
 
 from __future__ import annotations

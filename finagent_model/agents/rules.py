@@ -1,12 +1,14 @@
 """The fitted policy, speaking: pure functions from the desk's question to each role's JSON reply.
 
-These answer where no chat model is configured. They read the same messages that a model would and nothing else.
+These answer where no chat model is configured. They read the same messages that a model would and
+nothing else.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finagent_model.agents.replies import AnalystReply, ExecutorReply, Reply, RiskReply
@@ -17,45 +19,78 @@ from finagent_model.domain.signal import Trend
 VERSION = "1"
 """Part of what a recorded reply is keyed by; raise it when an answer changes."""
 
-NEWS_WEEKS = 30
+NEWS_DAYS = 30
 """Days after which the rule for news counts an item as priced in."""
-GOOD = ("beats", "beat estimates", "record", "raises", "special dividend", "upgrade", "buyback", "profit rises")
-BAD = ("misses", "miss estimates", "cuts", "lawsuit", "recall", "downgrade", "resigns", "loss", "fraud", "fine")
+GOOD = (
+    "beats",
+    "beat estimates",
+    "record",
+    "raises",
+    "special dividend",
+    "upgrade",
+    "buyback",
+    "profit rises",
+)
+BAD = (
+    "misses",
+    "miss estimates",
+    "cuts",
+    "lawsuit",
+    "recall",
+    "downgrade",
+    "resigns",
+    "loss",
+    "fraud",
+    "fine",
+)
 
 Question = Mapping[str, Any]
-Heard = Mapping[str, Reply]
-"""What the agents before said, by name, in speaking order."""
-Rule = Callable[[Question, Heard], Reply]
 
 
-def technical(question: Question, heard: Heard) -> AnalystReply:
+@dataclass(frozen=True)
+class Heard:
+    """What a colleague said before."""
+
+    name: str
+    prompt: str
+    """The colleague's own rule."""
+    reply: Reply
+
+
+Rule = Callable[[Question, Sequence[Heard]], Reply]
+
+
+def technical(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     """The weighted vote of trend, momentum, reversion and breakout."""
     policy = Policy.model_validate(question["policy"])
     score = rounded(float(policy.technical_score(question["features"])), 4)
-    votes = sorted(policy.votes(question["features"]).items(), key=lambda vote: -abs(vote[1]))
+    votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
+    loudest = sorted(votes.items(), key=lambda vote: -abs(vote[1]))
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
-        summary=f"Weighted technical score {score:+.3f} against a threshold of {policy.threshold:.3f}.",
-        key_factors=[f"{name} vote {value:+.2f}" for name, value in votes],
+        summary=f"Weighted technical score {score:+.3f}, threshold {policy.threshold:.3f}.",
+        key_factors=[f"{name} vote {value:+.2f}" for name, value in loudest],
     )
 
 
-def news(question: Question, heard: Heard) -> AnalystReply:
-    """Words of good and bad tidings in the headlines of the last month; unknown words count nothing."""
+def news(question: Question, heard: Sequence[Heard]) -> AnalystReply:
+    """Words of good and bad tidings in the headlines of the last month; unknown words count
+    nothing.
+    """
     policy = Policy.model_validate(question["policy"])
-    recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_WEEKS]
+    recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
     found = [(h, _tone(h)) for h in recent if _tone(h)]
     score = rounded(sum(tone for _, tone in found) / len(recent), 4) if recent else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
-        summary=f"{len(recent)} items of the last {NEWS_WEEKS} days, {len(found)} of them with a tone.",
+        summary=f"{len(recent)} items of the last {NEWS_DAYS} days, {len(found)} with a tone.",
         key_factors=[f"{tone:+d}: {headline[:80]}" for headline, tone in found[:5]],
     )
 
 
-def risk(question: Question, heard: Heard) -> RiskReply:
+def risk(question: Question, heard: Sequence[Heard]) -> RiskReply:
     """Stop and target in ATR from the last close, size by the risk budget."""
     policy = Policy.model_validate(question["policy"])
     score = _combined(policy, heard)
@@ -65,7 +100,7 @@ def risk(question: Question, heard: Heard) -> RiskReply:
             stop_loss=None,
             take_profit=None,
             position_size_percent=None,
-            summary=f"Combined score {score:+.3f} is within the threshold: no trade to give terms for.",
+            summary=f"Combined score {score:+.3f} is within the threshold: no trade.",
         )
     side = 1 if score > 0 else -1
     close, atr = question["last_close"], question["atr"]
@@ -77,19 +112,21 @@ def risk(question: Question, heard: Heard) -> RiskReply:
         stop_loss=stop,
         take_profit=target,
         position_size_percent=rounded(100 * size, 4),
-        summary=f"Stop {policy.stop_atr:g} ATR and target {policy.target_atr:g} ATR from {close:g}.",
+        summary=f"Stop {policy.stop_atr:g}, target {policy.target_atr:g} ATR from {close:g}.",
     )
 
 
-def executor(question: Question, heard: Heard) -> ExecutorReply:
-    """Acts where the combined score passes the threshold; confidence grows with the distance from it."""
+def executor(question: Question, heard: Sequence[Heard]) -> ExecutorReply:
+    """Acts where the combined score passes the threshold; confidence grows with the distance from
+    it.
+    """
     policy = Policy.model_validate(question["policy"])
     score = _combined(policy, heard)
-    terms = [reply for reply in heard.values() if isinstance(reply, RiskReply)]
+    terms = [said.reply for said in heard if isinstance(said.reply, RiskReply)]
     acts = abs(score) >= policy.threshold and bool(terms) and terms[-1].direction != "none"
     beyond = (abs(score) - policy.threshold) / (1 - policy.threshold)
     confidence = 50 + 50 * beyond if acts else 50 * max(0.0, 1 - abs(score) / policy.threshold)
-    analysts = {name: reply for name, reply in heard.items() if isinstance(reply, AnalystReply)}
+    analysts = {said.name: said.reply for said in heard if isinstance(said.reply, AnalystReply)}
     return ExecutorReply(
         action=("BUY" if score > 0 else "SELL") if acts else "HOLD",
         confidence_score=rounded(confidence, 4),
@@ -115,18 +152,20 @@ RULES: dict[str, Rule] = {
 """By the name of the prompt that a model would be given for the same seat."""
 
 
-def answer(prompt: str, question_text: str, heard: Heard) -> str:
+def answer(prompt: str, question_text: str, heard: Sequence[Heard]) -> str:
     """The JSON reply of the rule for `prompt`."""
     return RULES[prompt](json.loads(question_text), heard).model_dump_json()
 
 
-def _combined(policy: Policy, heard: Heard) -> float:
+def _combined(policy: Policy, heard: Sequence[Heard]) -> float:
     """The technical score, moved by the other analysts in proportion to the news weight."""
-    scores = [reply.score for reply in heard.values() if isinstance(reply, AnalystReply)]
-    if not scores:
-        return 0.0
-    weights = [1.0] + [policy.news_weight] * (len(scores) - 1)
-    return rounded(sum(s * w for s, w in zip(scores, weights, strict=True)) / sum(weights), 4)
+    votes = [
+        (said.reply.score, 1.0 if said.prompt == "technical" else policy.news_weight)
+        for said in heard
+        if isinstance(said.reply, AnalystReply)
+    ]
+    total = sum(weight for _, weight in votes)
+    return rounded(sum(score * weight for score, weight in votes) / total, 4) if total else 0.0
 
 
 def _trend(score: float, policy: Policy) -> Trend:

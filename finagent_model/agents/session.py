@@ -1,4 +1,6 @@
-"""The memory of one decision: what was said, what failed, what it took. A new one for every decision."""
+"""The memory of one decision: what was said, what failed, what it took. A new one for every
+decision.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ class Session:
         if self.config.client == "rules":
             return 0.0
         price = self.config.prices.get(model)
-        return None if price is None else (prompt * price.prompt + completion * price.completion) / 1e6
+        return (
+            None if price is None else (prompt * price.prompt + completion * price.completion) / 1e6
+        )
 
     @property
     def executor_reply(self) -> ExecutorReply | None:

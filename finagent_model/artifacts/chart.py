@@ -1,4 +1,6 @@
-"""Equity and drawdown of the desk against buy-and-hold: a PNG to glance at, an HTML page to look into."""
+"""Equity and drawdown of the desk against buy-and-hold: a PNG to glance at, an HTML page to look
+into.
+"""
 
 from __future__ import annotations
 

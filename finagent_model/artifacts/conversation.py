@@ -1,4 +1,6 @@
-"""`autogen_conversation.jsonl`: every message of every decision, one a line, readable without tools."""
+"""`autogen_conversation.jsonl`: every message of every decision, one a line, readable without
+tools.
+"""
 
 from __future__ import annotations
 

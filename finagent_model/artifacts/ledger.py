@@ -1,5 +1,6 @@
-"""The out-of-sample ledger: what was decided when. Stamps of the recording itself are left out, so that equal trainings
-have equal ledgers."""
+"""The out-of-sample ledger: what was decided when. Stamps of the recording itself are left out, so
+that equal trainings have equal ledgers.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,20 @@
-"""The report of a training, in plain words: the verdict stands in the first line, whatever it is."""
+"""The report of a training in plain words; the first line is the verdict, whatever it is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-ROWS = ("total_return", "cagr", "volatility", "sharpe", "sortino", "max_drawdown", "exposure", "turnover")
+ROWS = (
+    "total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "sortino",
+    "max_drawdown",
+    "exposure",
+    "turnover",
+)
 
 
 def verdict(symbol: str, metrics: Mapping[str, float]) -> str:
@@ -24,12 +33,14 @@ def report(metrics: Mapping[str, Mapping[str, float]], model_used: str, configur
     lines = [verdict(symbol, m) for symbol, m in metrics.items()]
     lines += [
         "",
-        f"Decided by: {model_used}. Policies scored on the way: {configurations}; the best of many is partly luck, and no "
-        "test against chance was made. Past results say nothing certain about later ones.",
+        f"Decided by: {model_used}. Policies scored on the way: {configurations}; the best of many "
+        "is partly luck, and no test against chance was made.",
     ]
     for symbol, m in metrics.items():
         lines += ["", f"## {symbol}", "", "| metric | desk | buy and hold |", "|---|---|---|"]
-        lines += [f"| {name} | {_shown(m[name])} | {_shown(m[f'benchmark_{name}'])} |" for name in ROWS]
+        lines += [
+            f"| {name} | {_shown(m[name])} | {_shown(m[f'benchmark_{name}'])} |" for name in ROWS
+        ]
         lines += [
             "",
             f"HOLD share {_shown(m['hold_share'])}, failed share {_shown(m['failed_share'])}, "

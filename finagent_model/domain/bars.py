@@ -1,9 +1,10 @@
 """Daily bars of one symbol in traded prices, with the corporate actions that fell on them.
 
-A series is validated once, here, and is read-only afterwards. Actions are stamped on the bar whose *open* already
-reflects them: `split[i] = 2.0` means one share became two before bar i opened; `dividend[i]` is cash per share, in the
-currency traded that day, that a holder of bar i-1 received. Growth of one unit invested, with dividends reinvested, is
-`price[i] * growth_factor[i]`: the factor at bar i uses actions up to bar i alone, so it can't be revised by the future.
+A series is validated once, here, and is read-only afterwards. Actions are stamped on the bar whose
+*open* already reflects them: `split[i] = 2.0` means one share became two before bar i opened;
+`dividend[i]` is cash per share, in the currency traded that day, that a holder of bar i-1 received.
+Growth of one unit invested, with dividends reinvested, is `price[i] * growth_factor[i]`: the factor
+at bar i uses actions up to bar i alone, so it can't be revised by the future.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Floats = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
 ACTIONS = {"split": 1.0, "dividend": 0.0}
 CLOSE_TIME = "21:00"
-"""UTC; the close given to a bar that comes with a date alone. Only the date matters to `as_of = D`."""
+"""UTC; the close given to a bar that comes with a date alone. Only the date matters to `as_of = D`.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +53,14 @@ class BarSeries:
     def from_frame(cls, symbol: str, frame: pd.DataFrame) -> BarSeries:
         """Validate a frame with `closed_at`, OHLC and optionally `volume`, `split`, `dividend`.
 
-        Raises InvalidBarsError naming the first offending bar. Naive times are refused, except dates alone.
+        Raises InvalidBarsError naming the first offending bar. Naive times are refused, except
+        dates alone.
         """
         name = _symbol(symbol)
         if len(frame) == 0:
-            raise InvalidBarsError(f"bars of {name}: empty; send at least one bar or leave them out")
+            raise InvalidBarsError(
+                f"bars of {name}: empty; send at least one bar or leave them out"
+            )
         missing = [c for c in ("closed_at", *PRICES) if c not in frame.columns]
         if missing:
             raise InvalidBarsError(f"bars of {name}: column {missing[0]!r} is missing")
@@ -90,7 +95,9 @@ class BarSeries:
 
     @cached_property
     def growth_factor(self) -> Floats:
-        """Units held per unit bought at the first bar: splits multiply, dividends are reinvested at the prior close."""
+        """Units held per unit bought at the first bar: splits multiply, dividends are reinvested at
+        the prior close.
+        """
         step = self.split.copy()
         before = self.close[:-1]
         step[1:] *= before / (before - self.dividend[1:] * self.split[1:])
@@ -106,7 +113,9 @@ class BarSeries:
             self.symbol,
             self.closed_at,
             **{column: getattr(self, column) * factor for column in PRICES},
-            volume=self.volume / np.cumprod(np.r_[1.0, self.split[1:]]) if len(self) else self.volume,
+            volume=self.volume / np.cumprod(np.r_[1.0, self.split[1:]])
+            if len(self)
+            else self.volume,
             split=np.ones(len(self)),
             dividend=np.zeros(len(self)),
         )
@@ -119,7 +128,9 @@ class BarSeries:
     def _check(self) -> None:
         for column in PRICES:
             values = getattr(self, column)
-            self._refuse(~(np.isfinite(values) & (values > 0)), f"{column} is not a positive number")
+            self._refuse(
+                ~(np.isfinite(values) & (values > 0)), f"{column} is not a positive number"
+            )
         self._refuse(self.high < np.maximum(self.open, self.close), "high is below open or close")
         self._refuse(self.low > np.minimum(self.open, self.close), "low is above open or close")
         self._refuse(self.volume < 0, "volume is negative")
@@ -181,7 +192,9 @@ def _numbers(symbol: str, column: pd.Series[Any], name: str) -> Floats:
     try:
         return np.array(column, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InvalidBarsError(f"bars of {symbol}: {name} holds something that is no number") from None
+        raise InvalidBarsError(
+            f"bars of {symbol}: {name} holds something that is no number"
+        ) from None
 
 
 def _optional(symbol: str, frame: pd.DataFrame, name: str, none: float) -> Floats:

@@ -1,7 +1,7 @@
 """Dates as this package understands them.
 
-`as_of = D` (a date alone) means after D's close: the whole of D, in UTC. A time of day must carry its zone.
-Nothing here reads the clock.
+`as_of = D` (a date alone) means after D's close: the whole of D, in UTC. A time of day must carry
+its zone. Nothing here reads the clock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def parse_as_of(value: str | date | datetime) -> datetime:
         moment = _parse_text(value)
     if moment.tzinfo is None:
         raise BadInputError(
-            f"as_of {value!r} has no time zone; write a date (2012-06-29) or add one (…T21:00:00+00:00)"
+            f"as_of {value!r} has no time zone; "
+            "write a date (2012-06-29) or add one (2012-06-29T21:00:00+00:00)"
         )
     return moment.astimezone(UTC)
 

@@ -40,4 +40,6 @@ class Decider(Protocol):
     """Whoever turns a view into a decision. Backtests know this and nothing of agents."""
 
     def decide(self, view: MarketView) -> Decision:
-        """Decide at `view.as_of`. Never raises for a failed model: that is a status of the decision."""
+        """Decide at `view.as_of`. Never raises for a failed model: that is a status of the
+        decision.
+        """

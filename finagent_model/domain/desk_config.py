@@ -1,4 +1,6 @@
-"""The desk as rows of data: who sits at it, what each is asked, who listens to whom, and how far they may go."""
+"""The desk as rows of data: who sits at it, what each is asked, who listens to whom, and how far
+they may go.
+"""
 
 from __future__ import annotations
 
@@ -100,14 +102,19 @@ class DeskConfig(_Row):
     def _sits(self) -> Self:
         names = [row.name for row in self.agents]
         if len(set(names)) != len(names):
-            raise ValueError(f"agents share a name: {sorted(n for n in names if names.count(n) > 1)}")
+            raise ValueError(
+                f"agents share a name: {sorted(n for n in names if names.count(n) > 1)}"
+            )
         seen: set[str] = set()
         for row in self.agents:
             late = [name for name in row.after if name not in seen]
             if late:
                 raise ValueError(f"{row.name} waits for {late[0]!r}, which is not listed before it")
             seen.add(row.name)
-        if sum(row.role == "executor" for row in self.agents) != 1 or self.agents[-1].role != "executor":
+        if (
+            sum(row.role == "executor" for row in self.agents) != 1
+            or self.agents[-1].role != "executor"
+        ):
             raise ValueError("exactly one executor must be listed, as the last agent")
         if not any(row.role == "analyst" and row.when == "always" for row in self.agents):
             raise ValueError("at least one analyst must run always")
@@ -133,7 +140,9 @@ class DeskConfig(_Row):
 
 
 def read_desk_config(text: str, defaults: dict[str, Any], where: str) -> DeskConfig:
-    """A desk from YAML `text`; keys it leaves out come from `defaults`. Raises ConfigError naming `where`."""
+    """A desk from YAML `text`; keys it leaves out come from `defaults`. Raises ConfigError naming
+    `where`.
+    """
     try:
         given = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:

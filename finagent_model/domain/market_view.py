@@ -1,12 +1,13 @@
 """All that is knowable about one symbol at `as_of`, and nothing else.
 
-The view is built once and handed on; whoever holds it has no way back to the source, and so none to the future.
+The view is built once and handed on; whoever holds it has no way back to the source, and so none to
+the future.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -15,9 +16,12 @@ from finagent_model.domain.news import NewsItem
 from finagent_model.errors import NoBarsError
 
 MAX_STALE_SESSIONS = 5
-"""Weekdays that may lie between the last bar and `as_of`: a long holiday week, not a dead series."""
+"""Weekdays that may lie between the last bar and `as_of`: a long holiday week, not a dead series.
+"""
 NEWS_LIMIT = 20
 """The most recent items that a view carries."""
+NEWS_DAYS = timedelta(days=90)
+"""Older items are history, not news."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +43,11 @@ class MarketView:
         news: tuple[NewsItem, ...] = (),
         undated_news: int = 0,
     ) -> MarketView:
-        """Cut a history at `as_of` (tz-aware). Raises NoBarsError when nothing is left."""
+        """Cut a history at `as_of` (tz-aware); news of the last `NEWS_DAYS`. Raises NoBarsError when nothing is left."""
         known = bars.until(as_of)
         if len(known) == 0:
             raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)
-        published = tuple(item for item in news if item.published_at <= as_of)
+        published = tuple(n for n in news if as_of - NEWS_DAYS < n.published_at <= as_of)
         return cls(bars.symbol, as_of, known, published[-NEWS_LIMIT:], undated_news)
 
     @property

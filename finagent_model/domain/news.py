@@ -1,4 +1,6 @@
-"""Dated news and events. An item without a publication time is dropped: nobody can say when it was knowable."""
+"""Dated news and events. An item without a publication time is dropped: nobody can say when it was
+knowable.
+"""
 
 from __future__ import annotations
 

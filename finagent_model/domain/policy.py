@@ -1,7 +1,8 @@
 """What training fits, and which fit may speak when.
 
-A policy turns features into votes in [-1, 1] and the votes into one score. The same arithmetic serves one bar
-(scalars) and a whole history (arrays), so that what the search scored is what the desk says.
+A policy turns features into votes in [-1, 1] and the votes into one score. The same arithmetic
+serves one bar (scalars) and a whole history (arrays), so that what the search scored is what the
+desk says.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class Policy(BaseModel):
     def _ordered(self) -> Self:
         if self.fast >= self.slow:
             raise ValueError(f"fast ({self.fast}) must be shorter than slow ({self.slow})")
-        if self.trend_weight + self.momentum_weight + self.reversion_weight + self.breakout_weight <= 0:
+        if (
+            self.trend_weight + self.momentum_weight + self.reversion_weight + self.breakout_weight
+            <= 0
+        ):
             raise ValueError("all technical weights are 0: nothing would ever be decided")
         return self
 
@@ -80,7 +84,9 @@ class Policy(BaseModel):
         return score
 
     def size(self, stop_distance: Number) -> Number:
-        """Fraction of equity that risks `risk_fraction`; `stop_distance` as a fraction of the entry price."""
+        """Fraction of equity that risks `risk_fraction`; `stop_distance` as a fraction of the entry
+        price.
+        """
         return np.minimum(self.risk_fraction / stop_distance, self.max_position)
 
 
@@ -100,7 +106,9 @@ class PolicyFit(BaseModel):
 
 
 class PolicyBook(BaseModel):
-    """All fits of one training, oldest first: a question about the past is answered with what was known then."""
+    """All fits of one training, oldest first: a question about the past is answered with what was
+    known then.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

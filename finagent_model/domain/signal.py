@@ -1,6 +1,7 @@
 """The trading signal: the one thing that every door of this package hands out.
 
-Field names are those of the trading platform it plugs into, so that a stored signal needs no mapping table.
+Field names are those of the trading platform it plugs into, so that a stored signal needs no
+mapping table.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Confidence = Literal["HIGH", "MEDIUM", "LOW"]
 
 
 class Status(StrEnum):
-    """How a decision came about. HOLD is only ever a choice: anything but OK is HOLD with confidence 0."""
+    """How a decision came about. HOLD is only ever a choice: anything but OK is HOLD with
+    confidence 0.
+    """
 
     OK = "ok"
     ABSTAINED = "abstained"
@@ -40,7 +43,7 @@ def confidence_label(score: float) -> Confidence:
 
 
 class TradingSignal(BaseModel):
-    """What to do about one symbol, decided at `as_of`. Prices are as traded on the last closed bar."""
+    """What to do about one symbol, decided at `as_of`. Prices: as traded on the last bar."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -51,7 +54,8 @@ class TradingSignal(BaseModel):
     raw_confidence_score: float = Field(ge=0, le=100)
     """What the desk said, before calibration."""
     calibrated: bool
-    """Whether `confidence_score` was calibrated on past outcomes; if not it equals the raw score."""
+    """Whether `confidence_score` was calibrated on past outcomes; if not it equals the raw score.
+    """
     status: Status
     reasoning: str = Field(min_length=10)
     key_factors: tuple[str, ...] = ()
@@ -67,7 +71,9 @@ class TradingSignal(BaseModel):
     """Percent of equity."""
     timeframe_analyzed: str = "1 day"
     model_used: str
-    """Who spoke: 'rules' for the built-in policy, else the chat model's name. Rules are never called a model."""
+    """Who spoke: 'rules' for the built-in policy, else the chat model's name. Rules are never
+    called a model.
+    """
     generated_at: datetime
     """UTC; the record's own stamp. Nothing is decided by it."""
     as_of: datetime

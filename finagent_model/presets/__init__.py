@@ -17,7 +17,9 @@ DEFAULT = "default"
 def preset_text(name: str) -> str:
     """The YAML of a shipped preset. Raises ConfigError naming what there is."""
     folder = files(__package__)
-    names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    names = sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
     if name not in names:
         raise ConfigError(f"unknown preset {name!r}; there is: {', '.join(names)}")
     return (folder / f"{name}.yaml").read_text()
@@ -29,7 +31,9 @@ def load_preset(name: str = DEFAULT) -> DeskConfig:
 
 
 def load_config(path_or_preset: str) -> DeskConfig:
-    """A desk from a YAML file, or a preset by name; a file's missing keys come from the default preset."""
+    """A desk from a YAML file, or a preset by name; a file's missing keys come from the default
+    preset.
+    """
     path = Path(path_or_preset)
     if path.suffix not in (".yaml", ".yml"):
         return load_preset(path_or_preset)

@@ -1,4 +1,5 @@
-"""The package of one trained desk: plain files, a manifest with the hash of each, checked whenever it is read.
+"""The package of one trained desk: plain files, a manifest with the hash of each, checked whenever
+it is read.
 
 Nothing is pickled, and no file knows the clock: equal trainings give equal packages.
 """
@@ -70,7 +71,9 @@ def write_package(
 
 
 def read_package(folder: Path) -> Package:
-    """Raises PackageFormatError for another layout and CorruptPackageError for a file that isn't as registered."""
+    """Raises PackageFormatError for another layout and CorruptPackageError for a file that isn't as
+    registered.
+    """
     manifest = _read_json(folder / MANIFEST)
     found = manifest.get("format")
     if found != FORMAT:
@@ -81,9 +84,13 @@ def read_package(folder: Path) -> Package:
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise CorruptPackageError(f"{name} is missing from the package; download the model again")
+            raise CorruptPackageError(
+                f"{name} is missing from the package; download the model again"
+            )
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise CorruptPackageError(f"{name} differs from what was registered; download the model again")
+            raise CorruptPackageError(
+                f"{name} differs from what was registered; download the model again"
+            )
     try:
         config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
         policies = PolicyBook.model_validate_json((folder / "policy.json").read_text())
@@ -102,7 +109,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(path.read_text())
     except OSError:
-        raise CorruptPackageError(f"{path.name} is missing from the package; download the model again") from None
+        raise CorruptPackageError(
+            f"{path.name} is missing from the package; download the model again"
+        ) from None
     except ValueError:
         raise CorruptPackageError(f"{path.name} is not JSON; download the model again") from None
     return value

@@ -1,6 +1,8 @@
-"""Our own code as a wheel, byte for byte the same for the same code, so that a model carries what it was trained with.
+"""Our own code as a wheel, byte for byte the same for the same code, so that a model carries what
+it was trained with.
 
-Built from the installed package itself: a training may run from a checkout, from a wheel or in an Airflow worker.
+Built from the installed package itself: a training may run from a checkout, from a wheel or in an
+Airflow worker.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def build_wheel(folder: Path) -> Path:
         b"Root-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": b"[console_scripts]\nfinagent = finagent_model.cli:app\n",
     }
-    record = "".join(f"{name},sha256={_b64(content)},{len(content)}\n" for name, content in files.items())
+    record = "".join(
+        f"{name},sha256={_b64(content)},{len(content)}\n" for name, content in files.items()
+    )
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     path = folder / f"{NAME}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:

@@ -1,1 +1,1 @@
-"""Fitting the policy walk-forward, and letting the desk itself decide on what the fit has not seen."""
+"""Fit the policy walk-forward; let the desk itself decide on what the fit has not seen."""

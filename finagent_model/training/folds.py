@@ -1,6 +1,8 @@
-"""Walk-forward folds: fit on [a, a+train), skip the purge, decide on the next `test` sessions, roll on by `test`.
+"""Walk-forward folds: fit on [a, a+train), skip the purge, decide on the next `test` sessions, roll
+on by `test`.
 
-Only the stitched test parts count as a result (Pardo, The Evaluation and Optimization of Trading Strategies, 2008).
+Only the stitched test parts count as a result (Pardo, The Evaluation and Optimization of Trading
+Strategies, 2008).
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ class Fold:
 
 
 def walk_forward(sessions: int, train: int, test: int, purge: int) -> tuple[Fold, ...]:
-    """Test parts follow each other without gap; the last may be shorter. Raises ShortHistoryError if there is none."""
+    """Test parts follow each other without gap; the last may be shorter. Raises ShortHistoryError
+    if there is none.
+    """
     first = train + purge
     if sessions <= first:
         raise ShortHistoryError(

@@ -1,4 +1,6 @@
-"""What a training was asked to do. Every value is checked here, whoever asks: MLflow, Airflow or a shell."""
+"""What a training was asked to do. Every value is checked here, whoever asks: MLflow, Airflow or a
+shell.
+"""
 
 from __future__ import annotations
 

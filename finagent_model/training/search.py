@@ -1,7 +1,8 @@
 """Scores candidate policies on one stretch of history and takes a robust one.
 
-A candidate's score is the *median* Sharpe ratio over thirds of the stretch and over symbols: a policy that shone once loses
-to one that did decently throughout. Every candidate ever scored is counted, since the best of many is partly luck.
+A candidate's score is the *median* Sharpe ratio over thirds of the stretch and over symbols: a
+policy that shone once loses to one that did decently throughout. Every candidate ever scored is
+counted, since the best of many is partly luck.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from finagent_model.backtest.costs import Costs
-from finagent_model.backtest.engine import equity_of
-from finagent_model.backtest.metrics import sharpe
+from finagent_model.backtest.engine import Orders, equity_of
+from finagent_model.backtest.metrics import returns_of, sharpe
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.policy import Policy
 from finagent_model.errors import ShortHistoryError
@@ -61,18 +62,21 @@ class History:
         with np.errstate(divide="ignore", invalid="ignore"):
             size = policy.size(np.abs(growth.close - stop) / growth.close)
         action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
-        return equity_of(
-            growth, action, np.asarray(size), stop, target, costs, cash=1.0, allow_short=allow_short
-        )
+        orders = Orders(action, np.asarray(size), stop, target)
+        return equity_of(growth, orders, costs, cash=1.0, allow_short=allow_short)
 
 
 def candidates(count: int, seed: int) -> tuple[Policy, ...]:
-    """`count` different policies drawn from the grid, the default policy first; the same for the same seed."""
+    """`count` different policies drawn from the grid, the default policy first; the same for the
+    same seed.
+    """
     rng = np.random.default_rng(seed)
     found = {Policy(): None}
     while len(found) < count:
         drawn = {name: values[rng.integers(len(values))] for name, values in GRID.items()}
-        trend, momentum, reversion, breakout = (float(w) for w in np.round(rng.dirichlet(np.ones(4)), 2))
+        trend, momentum, reversion, breakout = (
+            float(w) for w in np.round(rng.dirichlet(np.ones(4)), 2)
+        )
         weights = {
             "trend_weight": trend,
             "momentum_weight": momentum,
@@ -84,9 +88,14 @@ def candidates(count: int, seed: int) -> tuple[Policy, ...]:
 
 
 def search(
-    histories: list[tuple[History, slice]], policies: tuple[Policy, ...], costs: Costs, allow_short: bool
+    histories: list[tuple[History, slice]],
+    policies: tuple[Policy, ...],
+    costs: Costs,
+    allow_short: bool,
 ) -> Scored:
-    """The policy with the best robust score over each history's part. Raises ShortHistoryError where none traded."""
+    """The policy with the best robust score over each history's part. Raises ShortHistoryError
+    where none traded.
+    """
     scores = np.array(
         [
             robust_score([h.equity(p, part, costs, allow_short) for h, part in histories])
@@ -95,7 +104,8 @@ def search(
     )
     if np.isnan(scores).all():
         raise ShortHistoryError(
-            f"none of {len(policies)} policies traded in the fitted stretch; give more bars or candidates"
+            f"none of {len(policies)} policies traded in the fitted stretch; "
+            "give more bars or candidates"
         )
     best = int(np.nanargmax(scores))
     return Scored(policies[best], float(scores[best]), len(policies))
@@ -103,11 +113,11 @@ def search(
 
 def robust_score(equities: list[Floats]) -> float:
     """Median annual Sharpe over thirds and symbols; nan when none is defined."""
-    ratios = [sharpe(_returns(third)) for e in equities for third in np.array_split(e, THIRDS)]
+    ratios = [sharpe(returns_of(third)) for e in equities for third in np.array_split(e, THIRDS)]
     defined = [r for r in ratios if np.isfinite(r)]
-    # A third without trades has no ratio; it counts as nothing gained, so that idling is no way to win.
-    return float(np.median(defined + [0.0] * (len(ratios) - len(defined)))) if defined else float("nan")
-
-
-def _returns(equity: Floats) -> Floats:
-    return np.diff(equity) / equity[:-1]
+    # A third without trades has no ratio; it counts as nothing gained: idling is no way to win.
+    return (
+        float(np.median(defined + [0.0] * (len(ratios) - len(defined))))
+        if defined
+        else float("nan")
+    )

@@ -1,4 +1,6 @@
-"""The training itself: fit each fold, let the desk decide on the unseen part, stitch the unseen parts together."""
+"""The training itself: fit each fold, let the desk decide on the unseen part, stitch the unseen
+parts together.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class OutOfSample:
 def fit_policies(
     histories: Mapping[str, BarSeries], request: TrainRequest, done: Progress = lambda: None
 ) -> PolicyBook:
-    """One fit a fold, all symbols pooled, and a last one on the newest bars for whatever comes after them."""
+    """One fit a fold, all symbols pooled, and a last one on the newest bars for whatever comes
+    after them.
+    """
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
     folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
     policies = candidates(request.candidates, request.seed)
@@ -58,10 +62,13 @@ def fit_policies(
         parts = [
             (history, part)
             for history in prepared.values()
-            if (part := _between(history.bars, first, last)).stop - part.start > request.train_bars // 2
+            if (part := _between(history.bars, first, last)).stop - part.start
+            > request.train_bars // 2
         ]
         if not parts:
-            raise ShortHistoryError(f"no symbol has bars for half of the fold that ends {last}; choose other symbols")
+            raise ShortHistoryError(
+                f"no symbol has bars for half of the fold that ends {last}; choose other symbols"
+            )
         chosen = search(parts, policies, request.costs, request.allow_short)
         until = from_datetime64(last)
         fits.append(
@@ -82,7 +89,10 @@ def fit_policies(
 def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
     """The bars on which some fit may speak that has not seen them."""
     first = policies.fits[0].valid_from
-    return slice(int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))), len(bars))
+    return slice(
+        int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
+        len(bars),
+    )
 
 
 def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> OutOfSample:

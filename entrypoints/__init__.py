@@ -1,0 +1,1 @@
+"""What `MLproject` calls: parameters in, one function of the pipeline out."""

@@ -1,0 +1,1 @@
+"""What decisions would have earned: next-open fills, costs, stops. Knows signals, never agents."""

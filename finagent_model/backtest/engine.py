@@ -1,0 +1,164 @@
+"""Signals in, equity and trades out; everything is accounted in units of total return.
+
+Fills and marks use the growth series (splits and dividends reinvested), so that a holder is paid
+what holders were paid; levels, which a signal gives as traded on its own bar, are carried into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from finagent_model.backtest import kernel
+from finagent_model.backtest.costs import Costs
+from finagent_model.domain.bars import BarSeries, Floats
+from finagent_model.domain.signal import TradingSignal
+
+SIDES = {"BUY": 1, "SELL": -1, "HOLD": 0}
+REASONS = ("open", "signal", "stop", "target", "ruin")
+
+
+@dataclass(frozen=True, eq=False)
+class BacktestResult:
+    """One entry a bar in the arrays, marked at its close."""
+
+    equity: Floats
+    """Money, starting with the cash before anything was traded."""
+    invested: Floats
+    """Signed value of the position over equity."""
+    trades: pd.DataFrame
+    """One row a trade: bars, `side`, `shares` and prices as traded, `fees` and `pnl` in money,
+    `reason` it ended; `exit_bar` -1 for a position still open, marked at the last close.
+    """
+    notional: float
+    """Money that changed hands, both ways."""
+    cancelled: int
+    """Entries whose open lay beyond their own stop or target."""
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """What was decided at each close; prices in growth units, `size` a fraction of equity."""
+
+    action: npt.NDArray[np.int8]
+    size: Floats
+    stop: Floats
+    target: Floats
+
+
+def run_backtest(
+    bars: BarSeries,
+    signals: Sequence[TradingSignal],
+    costs: Costs,
+    *,
+    cash: float,
+    allow_short: bool = False,
+    whole_shares: bool = False,
+) -> BacktestResult:
+    """Trade one signal a bar. Raises ValueError when there are not as many as bars."""
+    if len(signals) != len(bars):
+        raise ValueError(f"{len(signals)} signals for {len(bars)} bars; give one a bar")
+    factor = bars.growth_factor
+    orders = Orders(
+        action=np.array([SIDES[s.action] for s in signals], dtype=np.int8),
+        size=_column([s.position_size_percent for s in signals]) / 100.0,
+        stop=_column([s.suggested_stop_loss for s in signals]) * factor,
+        target=_column([s.suggested_take_profit for s in signals]) * factor,
+    )
+    return _result(bars, orders, costs, cash, allow_short, whole_shares)
+
+
+def buy_and_hold(bars: BarSeries, costs: Costs, *, cash: float) -> BacktestResult:
+    """All the cash into the symbol at the second bar's open, as a decision on the first would."""
+    action = np.zeros(len(bars), dtype=np.int8)
+    action[:1] = 1
+    none = np.full(len(bars), np.nan)
+    orders = Orders(action, np.ones(len(bars)), none, none)
+    return _result(bars, orders, costs, cash, allow_short=False, whole_shares=False)
+
+
+def equity_of(
+    growth: BarSeries, orders: Orders, costs: Costs, cash: float, allow_short: bool
+) -> Floats:
+    """The equity curve alone, of fractional units: what a search needs, many times over."""
+    equity, *_ = _simulate(growth, orders, costs, cash, allow_short, np.zeros(len(growth)))
+    return equity
+
+
+def _simulate(
+    growth: BarSeries,
+    orders: Orders,
+    costs: Costs,
+    cash: float,
+    allow_short: bool,
+    lot: Floats,
+) -> tuple[Floats, Floats, npt.NDArray[np.void], int]:
+    n = len(growth)
+    equity, position = np.empty(n), np.empty(n)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    count, cancelled = kernel.simulate(
+        growth.open,
+        growth.high,
+        growth.low,
+        growth.close,
+        orders.action,
+        orders.size,
+        orders.stop,
+        orders.target,
+        lot,
+        float(cash),
+        costs.commission,
+        costs.slippage,
+        allow_short,
+        equity,
+        position,
+        trades,
+    )
+    return equity, position, trades[:count], cancelled
+
+
+def _result(
+    bars: BarSeries,
+    orders: Orders,
+    costs: Costs,
+    cash: float,
+    allow_short: bool,
+    whole_shares: bool,
+) -> BacktestResult:
+    factor = bars.growth_factor
+    # A share of bar i is 1 / factor[i] growth units: that is what can't be divided.
+    lot = 1.0 / factor if whole_shares else np.zeros(len(bars))
+    growth = bars.growth()
+    equity, position, rows, cancelled = _simulate(growth, orders, costs, cash, allow_short, lot)
+    entry, ended = rows["entry_bar"], rows["exit_bar"]
+    exit_prices = rows["exit_price"]
+    closed = ended >= 0
+    trades = pd.DataFrame(
+        {
+            "entry_bar": entry,
+            "exit_bar": ended,
+            "side": np.where(rows["side"] > 0, "long", "short"),
+            "shares": rows["units"] * factor[entry],
+            "entry_price": rows["entry_price"] / factor[entry],
+            "exit_price": exit_prices / factor[ended],
+            "fees": rows["fees"],
+            "pnl": rows["pnl"],
+            "reason": [REASONS[r] for r in rows["reason"]],
+        }
+    )
+    notional = rows["units"] * (rows["entry_price"] + np.where(closed, exit_prices, 0.0))
+    return BacktestResult(
+        equity=equity,
+        invested=position * growth.close / equity,
+        trades=trades,
+        notional=float(notional.sum()),
+        cancelled=int(cancelled),
+    )
+
+
+def _column(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)

@@ -1,0 +1,97 @@
+"""What an equity curve amounts to. Undefined is nan, never 0.
+
+Returns are simple, per bar; a year is 252 bars. Tests hold each against empyrical-reloaded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finagent_model.backtest.engine import BacktestResult
+from finagent_model.domain.bars import Floats
+
+YEAR = 252
+UNDEFINED = float("nan")
+
+
+def returns_of(equity: Floats) -> Floats:
+    """Change over the value before, one entry fewer than `equity`."""
+    return np.diff(equity) / equity[:-1]
+
+
+def total_return(equity: Floats) -> float:
+    """Last over first, minus 1; nan below two points."""
+    return float(equity[-1] / equity[0] - 1.0) if len(equity) > 1 else UNDEFINED
+
+
+def cagr(equity: Floats) -> float:
+    """Constant annual growth that gives the same end; nan below two points or once all is lost."""
+    if len(equity) < 2 or equity[-1] <= 0:
+        return UNDEFINED
+    return float((equity[-1] / equity[0]) ** (YEAR / (len(equity) - 1)) - 1.0)
+
+
+def volatility(returns: Floats) -> float:
+    """Standard deviation (ddof 1) times root of a year; nan below two returns."""
+    return float(np.std(returns, ddof=1) * np.sqrt(YEAR)) if len(returns) > 1 else UNDEFINED
+
+
+def sharpe(returns: Floats) -> float:
+    """Mean over standard deviation (ddof 1), times root of a year; nan where nothing varied.
+
+    No risk-free rate is taken off. Sharpe, The Sharpe Ratio (1994); empyrical.sharpe_ratio.
+    """
+    spread = volatility(returns)
+    return float(np.mean(returns) * YEAR / spread) if spread > 0 else UNDEFINED
+
+
+def sortino(returns: Floats) -> float:
+    """Annual mean over annual downside deviation (root mean square of min(r, 0)); nan without a
+    loss. empyrical.sortino_ratio.
+    """
+    if len(returns) < 2:
+        return UNDEFINED
+    downside = float(np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2) * YEAR))
+    return float(np.mean(returns) * YEAR / downside) if downside > 0 else UNDEFINED
+
+
+def max_drawdown(equity: Floats) -> float:
+    """Deepest peak-to-trough loss as a fraction of the peak, >= 0; nan below two points.
+
+    Equals minus `empyrical.max_drawdown` of the curve's simple returns.
+    """
+    if len(equity) < 2:
+        return UNDEFINED
+    return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
+
+
+def hit_rate(pnl: Floats) -> float:
+    """Fraction of closed trades that earned more than their fees; nan without one."""
+    return float(np.mean(pnl > 0)) if len(pnl) else UNDEFINED
+
+
+def profit_factor(pnl: Floats) -> float:
+    """Money won over money lost in closed trades; nan where none lost."""
+    lost = -float(pnl[pnl < 0].sum())
+    return float(pnl[pnl > 0].sum()) / lost if lost > 0 else UNDEFINED
+
+
+def summarise(result: BacktestResult) -> dict[str, float]:
+    """Every number of a backtest by name; fractions, annual where the name implies it."""
+    equity, returns = result.equity, returns_of(result.equity)
+    closed = result.trades[result.trades["exit_bar"] >= 0]["pnl"].to_numpy(dtype=np.float64)
+    years = len(returns) / YEAR
+    return {
+        "total_return": total_return(equity),
+        "cagr": cagr(equity),
+        "volatility": volatility(returns),
+        "sharpe": sharpe(returns),
+        "sortino": sortino(returns),
+        "max_drawdown": max_drawdown(equity),
+        "exposure": float(np.mean(result.invested != 0)),
+        "turnover": result.notional / float(np.mean(equity)) / years if years else UNDEFINED,
+        "hit_rate": hit_rate(closed),
+        "profit_factor": profit_factor(closed),
+        "closed_trades": float(len(closed)),
+        "cancelled_entries": float(result.cancelled),
+    }
