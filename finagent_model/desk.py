@@ -55,13 +55,16 @@ class Desk:
         cassette: Cassette,
         *,
         mode: Mode = "cached",
+        notes: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`notes` are warnings that every signal of this desk carries."""
         self.config = config
         self.mode = mode
         self._policies = policies
         self._cassette = cassette
         self._pool = ClientPool(config, settings)
+        self._notes = notes
         self._clock = clock
 
     def under(self, *, mode: Mode | None = None, limits: Limits | None = None) -> Desk:
@@ -77,6 +80,16 @@ class Desk:
     def require_key(self) -> None:
         """Raise ConfigError now if this desk could not call its model."""
         self._pool.require_key()
+
+    def require_fit(self, as_of: datetime) -> None:
+        """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`."""
+        self._fit(as_of)
+
+    def decline(self, symbol: str, as_of: datetime, reason: str) -> Decision:
+        """The decision about something that there is no view of: status `data_missing`."""
+        session = Session(self.config, self.mode, self._clock)
+        failure = Failure(Status.DATA_MISSING, reason)
+        return Decision(self._blank(symbol, as_of, None, None, session, failure, self._notes))
 
     def decide(self, view: MarketView) -> Decision:
         """Raises BeforeFirstFitError; any other trouble is the decision's status."""
@@ -103,7 +116,7 @@ class Desk:
         return DESK_LOOP.run(all_of_them())
 
     async def _decide(self, view: MarketView) -> Decision:
-        fit = None if self._policies is None else self._policies.at(view.as_of)
+        fit = self._fit(view.as_of)
         session = Session(self.config, self.mode, self._clock)
         try:
             context = _question(view, Policy() if fit is None else fit.policy)
@@ -122,8 +135,28 @@ class Desk:
         context: Context | None,
         failure: Failure | None,
     ) -> Decision:
-        signal = TradingSignal(
-            symbol=view.symbol,
+        warnings = (*self._notes, *_warnings(view, fit, session))
+        signal = self._blank(view.symbol, view.as_of, fit, context, session, failure, warnings)
+        if failure is None and context is not None:
+            signal = self._speak(signal, session, context)
+        return Decision(signal, tuple(session.turns), session.calls)
+
+    def _fit(self, as_of: datetime) -> PolicyFit | None:
+        return None if self._policies is None else self._policies.at(as_of)
+
+    def _blank(
+        self,
+        symbol: str,
+        as_of: datetime,
+        fit: PolicyFit | None,
+        context: Context | None,
+        session: Session,
+        failure: Failure | None,
+        warnings: tuple[str, ...],
+    ) -> TradingSignal:
+        """The signal of a failure, or what the executor's reply is written into."""
+        return TradingSignal(
+            symbol=symbol,
             action="HOLD",
             confidence="LOW",
             confidence_score=0,
@@ -133,17 +166,14 @@ class Desk:
             reasoning=failure.reason if failure else "the executor's reply follows",
             model_used=self.config.model_used,
             generated_at=self._clock(),
-            as_of=view.as_of,
+            as_of=as_of,
             fit_until=fit.fit_until if fit else None,
             fit_symbols=fit.symbols if fit else (),
-            conversation_id=self._conversation_id(view, context),
-            warnings=tuple(_warnings(view, fit, session)),
+            conversation_id=self._conversation_id(symbol, as_of, context),
+            warnings=warnings,
             tokens=session.tokens,
             cost_usd=session.cost_usd,
         )
-        if failure is None and context is not None:
-            signal = self._speak(signal, session, context)
-        return Decision(signal, tuple(session.turns), session.calls)
 
     def _speak(self, blank: TradingSignal, session: Session, context: Context) -> TradingSignal:
         """The executor's reply as a signal, its numbers held by code."""
@@ -187,10 +217,10 @@ class Desk:
             clamps=tuple(clamps),
         )
 
-    def _conversation_id(self, view: MarketView, context: Context | None) -> str:
+    def _conversation_id(self, symbol: str, as_of: datetime, context: Context | None) -> str:
         made_from = {
-            "symbol": view.symbol,
-            "as_of": view.as_of.isoformat(),
+            "symbol": symbol,
+            "as_of": as_of.isoformat(),
             "context": context.text if context else None,
             "config": self.config.model_dump(mode="json"),
         }

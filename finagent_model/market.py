@@ -4,6 +4,7 @@ alike.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 
 from finagent_model.data.bundled import BundledBars
@@ -58,6 +59,12 @@ class Market:
             self.bars(symbol) if bars is None else bars,
             *(self.news(symbol) if news is None else news),
         )
+
+    def digest(self, symbol: str) -> str:
+        """SHA-256 of the bars and news of a symbol: what a training depends on."""
+        items, undated = self.news(symbol)
+        told = "".join(item.model_dump_json() for item in items)
+        return hashlib.sha256(f"{self.bars(symbol).digest()}{told}{undated}".encode()).hexdigest()
 
     def daily_views(self, symbol: str, part: slice) -> list[MarketView]:
         """One view a bar of `part`, each as of the end of that bar's day."""

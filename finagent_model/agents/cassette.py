@@ -104,7 +104,8 @@ def load_replies(lines: Iterable[str]) -> dict[str, RecordedReply]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            replies[row.pop("key")] = RecordedReply(**row)
+            key = row.pop("key")
+            replies[key] = RecordedReply(**row)
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptPackageError(f"cassette line {number}: {error}") from None
     return replies

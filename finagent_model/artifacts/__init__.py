@@ -1,1 +1,1 @@
-"""What people look at afterwards: conversation, ledger, chart, report."""
+"""What people look at afterwards: conversation, ledger, charts, report."""

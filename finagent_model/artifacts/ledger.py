@@ -1,28 +1,52 @@
-"""The out-of-sample ledger: what was decided when. Stamps of the recording itself are left out, so
-that equal trainings have equal ledgers.
+"""The out-of-sample ledger as Parquet: what was decided when.
+
+Stamps of the recording itself are left out, so that equal trainings have equal ledgers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from finagent_model.domain.signal import TradingSignal
+from finagent_model.domain.signal import TradingSignal, signal_columns
 
-NOT_DECIDED = {"generated_at", "model_uri", "model_version", "run_id"}
+NOT_DECIDED = frozenset({"generated_at", "model_uri", "model_version", "run_id"})
+_TYPES = {
+    "string": pa.string(),
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "array": pa.list_(pa.string()),
+}
+
+Row = dict[str, Any]
 
 
-def ledger_rows(signals: Iterable[TradingSignal]) -> list[dict[str, Any]]:
-    """One JSON-ready row a signal, without ids and clock."""
-    return [signal.model_dump(mode="json", exclude=NOT_DECIDED) for signal in signals]
+def ledger_row(signal: TradingSignal) -> Row:
+    """A signal as JSON has it, without ids and clock: what two doors must agree on."""
+    return signal.model_dump(mode="json", exclude=set(NOT_DECIDED))
 
 
-def ledger_frame(signals: Iterable[TradingSignal]) -> pd.DataFrame:
-    """The same as a table, for Parquet; lists become JSON texts."""
-    frame = pd.DataFrame(ledger_rows(signals))
-    for column in ("key_factors", "clamps", "warnings", "fit_symbols"):
-        frame[column] = [json.dumps(value) for value in frame[column]]
-    return frame
+def write_ledger(signals: Iterable[TradingSignal], path: Path) -> None:
+    """One row a signal."""
+    columns = [c for c in signal_columns() if c.name not in NOT_DECIDED]
+    schema = pa.schema([(c.name, _TYPES[c.kind]) for c in columns])
+    rows = [ledger_row(signal) for signal in signals]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def read_ledger(source: pa.BufferReader) -> list[Row]:
+    """The rows as they were written, nulls as None."""
+    rows: list[Row] = pq.read_table(source).to_pylist()
+    return rows
+
+
+def ledger_hash(rows: Sequence[Row]) -> str:
+    """SHA-256 over the rows in their order."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

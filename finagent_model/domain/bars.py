@@ -9,6 +9,7 @@ at bar i uses actions up to bar i alone, so it can't be revised by the future.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,6 +125,13 @@ class BarSeries:
         """One row a bar, `closed_at` tz-aware; the inverse of `from_frame`."""
         columns = {c: getattr(self, c) for c in (*PRICES, "volume", *ACTIONS)}
         return pd.DataFrame({"closed_at": pd.DatetimeIndex(self.closed_at, tz="UTC"), **columns})
+
+    def digest(self) -> str:
+        """SHA-256 of everything in the series."""
+        hashed = hashlib.sha256(self.symbol.encode())
+        for column in ("closed_at", *PRICES, "volume", *ACTIONS):
+            hashed.update(np.ascontiguousarray(getattr(self, column)).tobytes())
+        return hashed.hexdigest()
 
     def _check(self) -> None:
         for column in PRICES:

@@ -43,7 +43,7 @@ class MarketView:
         news: tuple[NewsItem, ...] = (),
         undated_news: int = 0,
     ) -> MarketView:
-        """Cut a history at `as_of` (tz-aware); news of the last `NEWS_DAYS`. Raises NoBarsError when nothing is left."""
+        """Cut a history at `as_of` (tz-aware), news to the last `NEWS_DAYS`. Raises NoBarsError."""
         known = bars.until(as_of)
         if len(known) == 0:
             raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -116,6 +116,26 @@ class TradingSignal(BaseModel):
     def is_actionable(self) -> bool:
         """Not HOLD and not LOW."""
         return self.action != "HOLD" and self.confidence != "LOW"
+
+
+class Column(NamedTuple):
+    """A field of the signal as a table has it."""
+
+    name: str
+    kind: Literal["string", "number", "integer", "boolean", "array"]
+    """JSON's word; a time is a string, an array one of strings."""
+    optional: bool
+
+
+def signal_columns() -> tuple[Column, ...]:
+    """Every field of a signal, in order, for those who store or serve it as a table."""
+    fields = TradingSignal.model_json_schema(mode="serialization")["properties"]
+    columns = []
+    for name, schema in fields.items():
+        kinds = [option.get("type", "string") for option in schema.get("anyOf", [schema])]
+        kind = next(k for k in kinds if k != "null")
+        columns.append(Column(name, kind, optional="null" in kinds))
+    return tuple(columns)
 
 
 def _rises(low: float | None, middle: float | None, high: float | None) -> bool:

@@ -10,6 +10,7 @@ import yaml
 
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config
 from finagent_model.errors import ConfigError
+from finagent_model.settings import Settings
 
 DEFAULT = "default"
 
@@ -28,6 +29,13 @@ def preset_text(name: str) -> str:
 def load_preset(name: str = DEFAULT) -> DeskConfig:
     """A shipped desk."""
     return read_desk_config(preset_text(name), {}, f"preset {name}")
+
+
+def with_address(config: DeskConfig, settings: Settings) -> DeskConfig:
+    """The desk with its model's address settled, which is part of what replies are keyed by."""
+    if config.client == "rules" or config.base_url or not settings.openai_base_url:
+        return config
+    return config.model_copy(update={"base_url": settings.openai_base_url})
 
 
 def load_config(path_or_preset: str) -> DeskConfig:

@@ -33,6 +33,8 @@ class Package:
     config: DeskConfig
     policies: PolicyBook
     replies: Mapping[str, RecordedReply]
+    backtest: Mapping[str, Any]
+    """The out-of-sample record that the gate saw, and the request that led to it."""
     code_hash: str
     content_hash: str
 
@@ -98,7 +100,14 @@ def read_package(folder: Path) -> Package:
         raise CorruptPackageError(f"the package can't be read: {error}") from None
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
-    return Package(config, policies, replies, manifest["code_hash"], manifest["content_hash"])
+    return Package(
+        config=config,
+        policies=policies,
+        replies=replies,
+        backtest=_read_json(folder / "backtest.json"),
+        code_hash=manifest["code_hash"],
+        content_hash=manifest["content_hash"],
+    )
 
 
 def _json(value: Any) -> str:

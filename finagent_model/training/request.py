@@ -57,7 +57,26 @@ class TrainRequest(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise BadInputError(f"parameter {explain(error)}") from None
+            name = str(error.errors()[0]["loc"][0])
+            raise BadInputError(f"parameter {explain(error)}{cls._allowed(name)}") from None
+
+    @classmethod
+    def _allowed(cls, name: str) -> str:
+        """What a parameter may be, for the message that refuses it."""
+        schema = cls.model_json_schema()["properties"].get(name)
+        if schema is None:
+            return f"; there is: {', '.join(cls.model_fields)}"
+        words = {
+            "minimum": "at least",
+            "exclusiveMinimum": "above",
+            "maximum": "at most",
+            "exclusiveMaximum": "below",
+            "enum": "one of",
+            "pattern": "letters, digits, - and _:",
+            "default": "default",
+        }
+        said = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
+        return f"; allowed: {', '.join(said)}"
 
     @property
     def costs(self) -> Costs:

@@ -20,7 +20,8 @@ from finagent_model.training.folds import walk_forward
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import History, candidates, search
 
-Progress = Callable[[], object]
+Progress = Callable[[int], Callable[[], object]]
+"""Told how many fits there will be; gives back what to call after each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,9 @@ class OutOfSample:
 
 
 def fit_policies(
-    histories: Mapping[str, BarSeries], request: TrainRequest, done: Progress = lambda: None
+    histories: Mapping[str, BarSeries],
+    request: TrainRequest,
+    progress: Progress = lambda fits: lambda: None,
 ) -> PolicyBook:
     """One fit a fold, all symbols pooled, and a last one on the newest bars for whatever comes
     after them.
@@ -56,6 +59,7 @@ def fit_policies(
     prepared = {symbol: History(bars) for symbol, bars in histories.items()}
     spans = [(fold.train_start, fold.train_stop, calendar[fold.test_start]) for fold in folds]
     spans.append((len(calendar) - request.train_bars, len(calendar), None))
+    done = progress(len(spans))
     fits = []
     for start, stop, valid in spans:
         first, last = calendar[start], calendar[stop - 1]

@@ -1,0 +1,276 @@
+"""The command line. Results go to stdout, words and progress to stderr.
+
+Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
+produced (a signal's `status` says how it went), 2 bad input, 3 no data, 4 the model could not be
+loaded (or, with `--strict`, a signal that is not `ok` or `abstained`), 5 the gate refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from finagent_model.errors import BadInputError, FinagentError
+
+if TYPE_CHECKING:
+    from finagent_model.domain.decision import Decision
+
+NOT_OK = 4
+
+
+class _TypedErrors(TyperGroup):
+    """Turns this package's errors into one line on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FinagentError as error:
+            typer.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+app = typer.Typer(
+    cls=_TypedErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="A multi-agent trading decision that is one versioned model.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
+Model = Annotated[str, typer.Option(help="URI of a logged or registered model.")]
+Name = Annotated[str, typer.Option(help="Name of the registered model.")]
+Given = Annotated[str | None, typer.Option(show_default=False)]
+CHAMPION = "models:/finagent@champion"
+
+
+@app.command()
+def train(
+    symbols: Annotated[str | None, typer.Option(help="Tickers, by comma. Default: GOOG.")] = None,
+    config: Annotated[str | None, typer.Option(help="A preset or a YAML file.")] = None,
+    mode: Annotated[str | None, typer.Option(help="cached, live or replay.")] = None,
+    train_bars: Annotated[str | None, typer.Option(help="Bars a fit looks at.")] = None,
+    test_bars: Annotated[str | None, typer.Option(help="Unseen bars it decides on.")] = None,
+    purge_bars: Annotated[str | None, typer.Option(help="Bars left out between.")] = None,
+    candidates: Annotated[str | None, typer.Option(help="Policies scored a fold.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Of the search.")] = None,
+    cash: Annotated[str | None, typer.Option(help="Money to start with.")] = None,
+    commission: Annotated[str | None, typer.Option(help="Fraction of every fill.")] = None,
+    slippage: Annotated[str | None, typer.Option(help="Fraction of market fills.")] = None,
+    allow_short: Annotated[str | None, typer.Option(help="true or false.")] = None,
+    register_as: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit, backtest, package, register; move `champion` if the gate lets the version pass."""
+    given = {k: v for k, v in locals().items() if k != "as_json" and v is not None}
+    from finagent_model.training.request import TrainRequest
+
+    request = TrainRequest.read(**given)
+    from finagent_model.pipeline.train import train as run_training
+    from finagent_model.settings import Settings
+
+    with _progress() as watch:
+        trained = run_training(request, Settings.load(), watch)
+    if as_json:
+        _print(vars(trained))
+        return
+    typer.echo(trained.report)
+    typer.echo(
+        f"registered {trained.name} version {trained.version}, gate: {trained.verdict}, "
+        f"run {trained.run_id}"
+    )
+
+
+@app.command()
+def backtest(
+    model: Model = CHAMPION,
+    symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
+    mode: Annotated[str, typer.Option(help="replay (free), cached or live.")] = "replay",
+    as_json: Json = False,
+) -> None:
+    """Run a packaged desk over its unseen bars again and compare with what was registered."""
+    from finagent_model.pipeline.backtest import backtest as run_backtest
+    from finagent_model.pipeline.requests import read_mode, read_symbols
+    from finagent_model.settings import Settings
+
+    chosen, how = read_symbols(symbols), read_mode(mode)
+    with _progress() as watch:
+        reruns = run_backtest(model, chosen, Settings.load(), how, watch)
+    if as_json:
+        _print([rerun.row() for rerun in reruns])
+        return
+    for rerun in reruns:
+        typer.echo(rerun.report)
+        said = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
+        typer.echo(f"  its signals are {said[rerun.same_as_registered]}; run {rerun.run_id}")
+
+
+@app.command()
+def predict(
+    symbol: Annotated[str, typer.Argument(help="Ticker, such as GOOG.")],
+    as_of: Annotated[str, typer.Option(help="Date (its whole day) or time with zone.")],
+    model: Model = CHAMPION,
+    config: Annotated[
+        Path | None, typer.Option(help="Decide with this unpackaged, untrained desk instead.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="cached, live or replay.")] = "cached",
+    budget_usd: Annotated[float | None, typer.Option(min=0, help="0: no limit.")] = None,
+    max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
+    audit: Annotated[Path | None, typer.Option(help="Write the conversation here.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit 4 unless ok or abstained.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Decide about one symbol as of a date, from the shell."""
+    from finagent_model.pipeline.predict import predict as decide
+
+    decision = decide(
+        symbol,
+        as_of,
+        model=model,
+        config=config,
+        mode=mode,
+        budget_usd=budget_usd,
+        max_rounds=max_rounds,
+    )
+    if audit is not None:
+        _write_audit(audit, decision)
+    signal = decision.signal
+    if as_json:
+        _print(signal.model_dump(mode="json"))
+    else:
+        _describe(decision)
+    if strict and signal.status.is_failure:
+        raise typer.Exit(NOT_OK)
+
+
+@app.command()
+def serve(
+    model: Model = CHAMPION,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
+) -> None:
+    """Serve a model over HTTP, wide enough to wait on chat models."""
+    from finagent_model.serving.scoring import serve as run_server
+    from finagent_model.settings import Settings
+
+    typer.echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
+    run_server(model, Settings.load(), host, port)
+
+
+@app.command()
+def graph(
+    config: Annotated[str, typer.Option(help="A preset or a YAML file.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Print the agent graph as Mermaid."""
+    from finagent_model.artifacts.mermaid import mermaid
+    from finagent_model.presets import load_config
+
+    desk = load_config(config)
+    if as_json:
+        _print([row.model_dump(mode="json") for row in desk.agents])
+    else:
+        typer.echo(mermaid(desk), nl=False)
+
+
+@app.command()
+def models(name: Name = "finagent", as_json: Json = False) -> None:
+    """List the versions: aliases, run, and what the gate said."""
+    from finagent_model import registry
+
+    rows = registry.versions(name)
+    if as_json:
+        _print([row.row() for row in rows])
+        return
+    if not rows:
+        typer.echo(f"no version of {name} yet; `mlflow run . -e train` makes one", err=True)
+    for row in rows:
+        aliases = ", ".join(row.aliases) or "-"
+        typer.echo(f"{row.version}  {aliases}  {row.verdict or 'no verdict'}  run {row.run_id}")
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="A version that the gate let pass.")],
+    name: Name = "finagent",
+    as_json: Json = False,
+) -> None:
+    """Make a version champion."""
+    from finagent_model import registry
+
+    _changed(registry.promote(name, version).row(), as_json)
+
+
+@app.command()
+def rollback(name: Name = "finagent", as_json: Json = False) -> None:
+    """Make the champion's predecessor champion again."""
+    from finagent_model import registry
+
+    _changed(registry.rollback(name).row(), as_json)
+
+
+def _changed(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print(row)
+    else:
+        typer.echo(f"version {row['version']} is champion")
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _describe(decision: Decision) -> None:
+    signal = decision.signal
+    typer.echo(f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action}", nl=False)
+    if signal.status != "ok":
+        typer.echo(f" ({signal.status}: no decision)")
+    else:
+        typer.echo(f", confidence {signal.confidence} ({signal.confidence_score:g})")
+    typer.echo(f"  {signal.reasoning}")
+    if signal.action != "HOLD":
+        typer.echo(
+            f"  entry {signal.suggested_entry_price:g}, stop {signal.suggested_stop_loss:g}, "
+            f"target {signal.suggested_take_profit:g}, size {signal.position_size_percent:g} %"
+        )
+    for note in (*signal.clamps, *signal.warnings):
+        typer.echo(f"  note: {note}")
+    cost = "unknown cost" if signal.cost_usd is None else f"{signal.cost_usd:g} USD"
+    typer.echo(f"  by {signal.model_used}, {signal.tokens} tokens, {cost}")
+
+
+def _write_audit(path: Path, decision: Decision) -> None:
+    from finagent_model.artifacts.conversation import conversation_lines
+
+    try:
+        path.write_text(conversation_lines([decision]))
+    except OSError as error:
+        raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None
+
+
+def _progress() -> Any:
+    """Bars on stderr; a context that gives the `watch` of the pipeline."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    @contextmanager
+    def shown() -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        console = Console(stderr=True)
+        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+
+            def watch(name: str, steps: int) -> Callable[[], object]:
+                task = progress.add_task(name, total=steps)
+                return lambda: progress.advance(task)
+
+            yield watch
+
+    return shown()

@@ -1,0 +1,1 @@
+"""What the entry points, the DAG's tasks and the command line all call: train, backtest, infer."""

@@ -1,0 +1,67 @@
+"""A packaged desk's backtest run again, and held against the one it was registered with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finagent_model.artifacts.ledger import (
+    ledger_hash,
+    ledger_row,
+)
+from finagent_model.artifacts.report import verdict
+from finagent_model.domain.desk_config import Mode
+from finagent_model.pipeline.outcome import decide_unseen, log_outcome, storable
+from finagent_model.pipeline.watch import Watch, unwatched
+from finagent_model.serving.logged import load_answering
+from finagent_model.settings import Settings
+from finagent_model.tracking import STAGE, open_run
+from finagent_model.training.request import TrainRequest
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A packaged desk's backtest, held against the one it was registered with."""
+
+    run_id: str
+    symbol: str
+    metrics: dict[str, float]
+    report: str
+    same_as_registered: bool | None
+    """Whether every signal is the registered one; None for a symbol it was not trained on."""
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready; an undefined metric is None."""
+        return {**vars(self), "metrics": storable(self.metrics)}
+
+
+def backtest(
+    model_uri: str,
+    symbols: Sequence[str],
+    settings: Settings,
+    mode: Mode = "replay",
+    watch: Watch = unwatched,
+) -> list[Rerun]:
+    """Run a packaged desk over its unseen bars again, at no cost in mode `replay`; no symbols means
+    those it was trained on. Raises ModelLoadError or DataError.
+    """
+    answering = load_answering(model_uri)
+    package = answering.package
+    request = TrainRequest.read(**package.backtest["request"])
+    reruns = []
+    for symbol in symbols or request.symbols:
+        answering.market.bars(symbol)
+        run = open_run(f"backtest {symbol}", {STAGE: "backtest", "finagent.model_uri": model_uri})
+        with run.failing():
+            desk = answering.desk.under(mode=mode)
+            policies = package.policies
+            unseen = decide_unseen(desk, answering.market, symbol, policies, request, watch)
+            metrics = log_outcome(run, unseen)
+            rows = [ledger_row(decision.signal) for decision in unseen.decisions]
+            registered = package.backtest["ledgers"].get(symbol)
+            same = None if registered is None else ledger_hash(rows) == registered
+            run.tags({"finagent.same_as_registered": str(same)})
+            run.end("FINISHED")
+        reruns.append(Rerun(run.run_id, symbol, metrics, verdict(symbol, metrics), same))
+    return reruns

@@ -1,0 +1,153 @@
+"""A package that answers: the one way from a question to a decision, whichever door it came by.
+
+`decide` raises where nothing can be decided, for callers with one question; `answer` gives every
+question of a batch its own signal, so that one bad row doesn't take the others with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finagent_model.agents.cassette import Cassette
+from finagent_model.desk import Desk, Limits
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.decision import Decision
+from finagent_model.domain.desk_config import Mode
+from finagent_model.domain.market_view import MarketView
+from finagent_model.domain.news import read_news
+from finagent_model.errors import BadInputError, DataError, InvalidBarsError, InvalidNewsError
+from finagent_model.market import Market
+from finagent_model.serving.package import Package, read_package
+from finagent_model.serving.wheel import code_hash
+from finagent_model.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REPLIES = "replies.sqlite"
+"""File in FINAGENT_HOME: what was recorded on this machine, outside any package."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to decide about; records that are given replace the model's own source."""
+
+    symbol: str
+    as_of: datetime
+    bars: Sequence[dict[str, Any]] | None = None
+    news: Sequence[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a package came from, as far as its folder tells."""
+
+    run_id: str | None = None
+    model_uri: str | None = None
+    model_version: str | None = None
+
+
+class AnsweringDesk:
+    """A packaged desk with its market; keeps nothing between questions but recorded replies."""
+
+    def __init__(self, package: Package, lineage: Lineage, settings: Settings) -> None:
+        self.package = package
+        self.lineage = lineage
+        self.market = Market.of(settings)
+        self.desk = Desk(
+            package.config,
+            package.policies,
+            settings,
+            open_cassette(settings, package),
+            notes=_differences(package),
+        )
+
+    @classmethod
+    def open(cls, folder: Path, settings: Settings) -> AnsweringDesk:
+        """From a package's folder inside a model. Raises ModelLoadError."""
+        return cls(read_package(folder), read_lineage(folder.parent.parent), settings)
+
+    def decide(
+        self, question: Question, mode: Mode = "cached", limits: Limits | None = None
+    ) -> Decision:
+        """Raises DataError, InvalidBarsError or InvalidNewsError where there is no view, and
+        BeforeFirstFitError; any other trouble is the decision's status.
+        """
+        return self._stamped(self.desk.under(mode=mode, limits=limits).decide(self._view(question)))
+
+    def answer(
+        self, questions: Sequence[Question], mode: Mode = "cached", limits: Limits | None = None
+    ) -> list[Decision]:
+        """One decision a question, in their order; where there is no view: `data_missing`."""
+        desk = self.desk.under(mode=mode, limits=limits)
+        answers: dict[int, Decision] = {}
+        views: dict[int, MarketView] = {}
+        for i, question in enumerate(questions):
+            try:
+                views[i] = self._view(question)
+            except (DataError, InvalidBarsError, InvalidNewsError) as error:
+                answers[i] = desk.decline(question.symbol, question.as_of, str(error))
+        answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
+        return [self._stamped(answers[i]) for i in range(len(questions))]
+
+    def _view(self, question: Question) -> MarketView:
+        self.desk.require_fit(question.as_of)
+        bars, news = question.bars, question.news
+        return self.market.view(
+            question.symbol,
+            question.as_of,
+            None if bars is None else BarSeries.from_records(question.symbol, bars),
+            None if news is None else read_news(list(news)),
+        )
+
+    def _stamped(self, decision: Decision) -> Decision:
+        """The decision with its lineage; nothing else about it changes."""
+        return replace(decision, signal=decision.signal.model_copy(update=vars(self.lineage)))
+
+
+def open_cassette(settings: Settings, package: Package | None = None) -> Cassette:
+    """The package's replies over those recorded on this machine. A home that can't be written is
+    worth a warning, not a failure: then replies are kept in memory.
+    """
+    packaged = package.replies if package else None
+    try:
+        return Cassette(packaged, settings.home / REPLIES)
+    except BadInputError as error:
+        log.warning("%s; replies are kept in memory only", error)
+        return Cassette(packaged)
+
+
+def read_lineage(model: Path) -> Lineage:
+    """What MLflow wrote into a model's folder about its run and, once registered, its version."""
+    described = _yaml(model / "MLmodel")
+    registered = _yaml(model / "registered_model_meta")
+    version = str(registered["model_version"]) if registered else None
+    return Lineage(
+        run_id=described.get("run_id"),
+        model_uri=f"models:/{registered['model_name']}/{version}" if registered else None,
+        model_version=version,
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
+
+
+def _differences(package: Package) -> tuple[str, ...]:
+    """Says, once aloud and then on every signal, that other code answers than was trained."""
+    installed = code_hash()
+    if installed == package.code_hash:
+        return ()
+    note = (
+        f"trained with code {package.code_hash[:12]}, answered by {installed[:12]}; "
+        "load it in its own environment (--env-manager uv) for the same decisions"
+    )
+    warnings.warn(note, stacklevel=2)
+    return (note,)

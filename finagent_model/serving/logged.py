@@ -1,0 +1,72 @@
+"""A package as an MLflow model: logged to a run, and loaded back as whoever serves it will."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+
+from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.errors import ModelLoadError
+from finagent_model.serving.answering import AnsweringDesk
+from finagent_model.serving.model import PACKAGE, FinagentModel
+from finagent_model.serving.signature import signature
+from finagent_model.serving.wheel import build_wheel
+
+
+def log_package(
+    package: Path, manifest: Mapping[str, Any], config: DeskConfig, example: Mapping[str, str]
+) -> str:
+    """Log the package in the active run, with the wheel of the code at work; returns its URI.
+
+    `example` is a question that the package answers from its recorded replies.
+    """
+    wheel = build_wheel(package.parent)
+    pins = (files("finagent_model.serving") / "requirements.txt").read_text().splitlines()
+    info = mlflow.pyfunc.log_model(
+        name="finagent",
+        python_model=str(Path(__file__).with_name("model_code.py")),
+        artifacts={PACKAGE: str(package), "wheel": str(wheel)},
+        # Relative to the model's own folder: it installs wherever it is downloaded to.
+        pip_requirements=[*pins, f"artifacts/{wheel.name}"],
+        signature=signature(config),
+        input_example=pd.DataFrame([dict(example)]),
+        metadata={
+            "finagent_format": manifest["format"],
+            "finagent_content_hash": manifest["content_hash"],
+            "finagent_code_hash": manifest["code_hash"],
+            "finagent_files": dict(manifest["files"]),
+        },
+    )
+    return str(info.model_uri)
+
+
+def load_answering(uri: str) -> AnsweringDesk:
+    """The desk inside a logged or registered model. Raises ModelLoadError with the way out."""
+    return desk_of(load_model(uri), uri)
+
+
+def load_model(uri: str) -> PyFuncModel:
+    """Raises ModelLoadError."""
+    try:
+        return mlflow.pyfunc.load_model(uri)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelLoadError(
+            f"model {uri} can't be loaded: {reason}; `finagent models` lists what there is, "
+            "`mlflow run . -e train` makes one"
+        ) from None
+
+
+def desk_of(loaded: PyFuncModel, uri: str) -> AnsweringDesk:
+    """Raises ModelLoadError when the model is another kind of model."""
+    model = loaded.unwrap_python_model()
+    if not isinstance(model, FinagentModel):
+        raise ModelLoadError(f"model {uri} is a {type(model).__name__}, not a finagent package")
+    return model.answering

@@ -1,0 +1,168 @@
+"""MLflow runs, written through a client by id: no global active run, so that tasks may share one.
+
+Which store, which experiment and which run a project was given stay MLflow's own conventions
+(MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID); without any of them it is the SQLite
+file in the working directory and the experiment `finagent`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.environment_variables import (
+    MLFLOW_EXPERIMENT_ID,
+    MLFLOW_EXPERIMENT_NAME,
+    MLFLOW_RUN_ID,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from finagent_model.errors import TrackingError
+
+EXPERIMENT = "finagent"
+STAGE, REQUEST, PROCESS = "finagent.stage", "finagent.request", "finagent.process"
+BATCH = 1000
+"""Metrics that MLflow takes in one call."""
+
+
+class RunLog:
+    """One run of the store, by id."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._client = MlflowClient()
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        params = [Param(name, str(value)) for name, value in values.items()]
+        self._client.log_batch(self.run_id, params=params)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Log what is defined; MLflow has no word for undefined, so nan is left out."""
+        self._batches([Metric(k, v, 0, 0) for k, v in values.items() if math.isfinite(v)])
+
+    def curve(self, name: str, values: Sequence[float], stamps: Sequence[int]) -> None:
+        """One metric over steps; `stamps` are milliseconds since 1970 of the market's clock."""
+        pairs = enumerate(zip(values, stamps, strict=True))
+        self._batches([Metric(name, float(v), at, step) for step, (v, at) in pairs])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+
+    def text(self, name: str, text: str) -> None:
+        """Write `text` as the artifact `name`."""
+        self._client.log_text(self.run_id, text, name)
+
+    def json(self, name: str, value: Any) -> None:
+        self.text(name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+    def files(self, folder: Path) -> None:
+        """Everything in `folder` becomes an artifact under its own name."""
+        self._client.log_artifacts(self.run_id, str(folder))
+
+    def tag(self, name: str) -> str | None:
+        value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
+        return value
+
+    def read(self, name: str) -> bytes:
+        """The artifact's content. Raises TrackingError when it is not there."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = self._client.download_artifacts(self.run_id, name, folder)
+            except (MlflowException, OSError) as error:
+                raise TrackingError(
+                    f"run {self.run_id} has no artifact {name!r}: {error}"
+                ) from None
+            return Path(path).read_bytes()
+
+    def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        self._client.set_terminated(self.run_id, status)
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Mark the run as failed if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.end("FAILED")
+            raise
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make it the process's active run for calls that need one; ends it."""
+        with mlflow.start_run(run_id=self.run_id, nested=True):
+            yield
+
+    def _batches(self, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+
+
+def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> RunLog:
+    """A new run, or the one that `mlflow run` opened for us. Raises TrackingError."""
+    given = MLFLOW_RUN_ID.get() if parent is None else None
+    try:
+        if given:
+            log = RunLog(given)
+            log.tags({**tags, MLFLOW_RUN_NAME: name})
+            return log
+        above = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
+        run = MlflowClient().create_run(_experiment(), run_name=name, tags={**tags, **above})
+        return RunLog(run.info.run_id)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"the MLflow store {mlflow.get_tracking_uri()} can't be written: {error}; "
+            "set MLFLOW_TRACKING_URI to a store that can"
+        ) from None
+
+
+def process_tag() -> dict[str, str]:
+    """Who is at work on a run, so that a later process can tell whether it still is."""
+    return {PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
+
+
+def bury_dead_runs(request: str) -> None:
+    """Mark runs of the same request as killed whose process, on this host, is gone."""
+    client = MlflowClient()
+    query = f"tags.`{REQUEST}` = '{request}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([_experiment()], query):
+        host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
+        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _experiment() -> str:
+    """Id of the experiment to write to; created once, whoever comes first."""
+    if given := MLFLOW_EXPERIMENT_ID.get():
+        return str(given)
+    name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
+    client = MlflowClient()
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:
+        # Another process was faster, or the store refuses; the lookup tells which.
+        if found := client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        raise
