@@ -55,13 +55,14 @@ def load_answering(uri: str) -> AnsweringDesk:
 def load_model(uri: str) -> PyFuncModel:
     """Raises ModelLoadError."""
     try:
-        return mlflow.pyfunc.load_model(uri)
+        loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ModelLoadError(
             f"model {uri} can't be loaded: {reason}; `finagent models` lists what there is, "
             "`mlflow run . -e train` makes one"
         ) from None
+    return loaded
 
 
 def desk_of(loaded: PyFuncModel, uri: str) -> AnsweringDesk:

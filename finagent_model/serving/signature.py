@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.types.schema import Array, Object, Property
+from mlflow.types.schema import AnyType, Array, Object, Property
 
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.signal import signal_columns
 
+NUMBER = AnyType()
+"""In a nested column MLflow takes 500.0 for a double but refuses 500, which is how JavaScript writes
+it; so MLflow lets any value pass here, and `BarSeries` refuses what is no number.
+"""
 BAR = Object(
     [
         Property("closed_at", DataType.string),
-        *(Property(name, DataType.double) for name in ("open", "high", "low", "close")),
         *(
-            Property(name, DataType.double, required=False)
-            for name in ("volume", "split", "dividend")
+            Property(name, NUMBER, required=False)
+            for name in ("open", "high", "low", "close", "volume", "split", "dividend")
         ),
     ]
 )
