@@ -49,23 +49,23 @@ def symbols() -> list[str]:
 
 
 @task
-def backtest(run_id: str, symbol: str) -> str:
+def backtest(training: str, symbol: str) -> str:
     """Let the desk decide on what no fit has seen; gives the id of a run of its own."""
     from finagent_model.pipeline.train import backtest_symbol
     from finagent_model.settings import Settings
 
     with _no_retry_for_bad_input():
-        return backtest_symbol(run_id, symbol, Settings.load())
+        return backtest_symbol(training, symbol, Settings.load())
 
 
 @task
-def register(run_id: str, children: Any) -> dict[str, str]:
+def register(training: str, children: Any) -> dict[str, str]:
     """Package, ask the gate, register; gives the version's address and its run."""
     from finagent_model.pipeline.train import finish_training
     from finagent_model.settings import Settings
 
     with _no_retry_for_bad_input():
-        trained = finish_training(run_id, list(children), Settings.load())
+        trained = finish_training(training, list(children), Settings.load())
     return {"model_uri": f"models:/{trained.name}/{trained.version}", "run_id": trained.run_id}
 
 
@@ -139,7 +139,7 @@ with DAG(
     chosen, skipped, wanted = choose_branch(), skip_training(), wants_inference()
     with TaskGroup("train_backtest"):
         fitted = fit()
-        children = backtest.partial(run_id=fitted).expand(symbol=symbols())
+        children = backtest.partial(training=fitted).expand(symbol=symbols())
         registered = register(fitted, children)
     with TaskGroup("inference"):
         rows = questions()
