@@ -109,6 +109,7 @@ def _no_retry_for_bad_input() -> Any:
     from contextlib import contextmanager
 
     from airflow.sdk.exceptions import AirflowFailException
+
     from finagent_model.errors import BadInputError, GateRefusedError
 
     @contextmanager

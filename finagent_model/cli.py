@@ -273,3 +273,7 @@ def _progress() -> Any:
             yield watch
 
     return shown()
+
+
+if __name__ == "__main__":
+    app()

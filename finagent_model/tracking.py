@@ -44,8 +44,10 @@ class RunLog:
         self._client = MlflowClient()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        params = [Param(name, str(value)) for name, value in values.items()]
-        self._client.log_batch(self.run_id, params=params)
+        """Log those that `mlflow run` has not logged already, as it was given them."""
+        known = self._client.get_run(self.run_id).data.params
+        fresh = [Param(name, str(value)) for name, value in values.items() if name not in known]
+        self._client.log_batch(self.run_id, params=fresh)
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log what is defined; MLflow has no word for undefined, so nan is left out."""

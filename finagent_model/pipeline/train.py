@@ -96,7 +96,14 @@ def start_training(
         f"train {' '.join(request.symbols)}", {STAGE: "train", REQUEST: digest, **process}
     )
     with run.failing():
-        run.params(request.model_dump() | {"client": config.client, "bars": market.source.name})
+        run.params(
+            request.model_dump()
+            | {
+                "symbols": ",".join(request.symbols),
+                "client": config.client,
+                "bars": market.source.name,
+            }
+        )
         policies = fit_policies(histories, request, lambda folds: watch("fitting policies", folds))
         run.json("request.json", request.model_dump(mode="json"))
         run.text("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -13,8 +13,8 @@ from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.signal import signal_columns
 
 NUMBER = AnyType()
-"""In a nested column MLflow takes 500.0 for a double but refuses 500, which is how JavaScript writes
-it; so MLflow lets any value pass here, and `BarSeries` refuses what is no number.
+"""In a nested column MLflow takes 500.0 for a double but refuses 500, as JavaScript writes it.
+So MLflow lets any value pass here, and `BarSeries` refuses what is no number.
 """
 BAR = Object(
     [

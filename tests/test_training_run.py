@@ -1,0 +1,180 @@
+"""What `finagent train` leaves behind, and what a second or a killed one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import AS_OF, Place, small_options
+
+pytestmark = pytest.mark.slow
+
+LOOK = """
+import json, sys
+from mlflow.tracking import MlflowClient
+client = MlflowClient()
+[experiment] = [e for e in client.search_experiments() if e.name == "finagent"]
+rows = []
+for run in client.search_runs([experiment.experiment_id]):
+    files = [f.path for f in client.list_artifacts(run.info.run_id)]
+    history = len(client.get_metric_history(run.info.run_id, "equity"))
+    rows.append({"id": run.info.run_id, "name": run.info.run_name, "status": run.info.status,
+                 "params": run.data.params, "metrics": run.data.metrics, "files": files,
+                 "equity_points": history})
+print(json.dumps(rows))
+"""
+
+
+def runs(place: Place) -> list[dict[str, object]]:
+    done = place.run(sys.executable, "-c", LOOK)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, object]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_training_logs_params_metrics_over_time_charts_ledger_and_conversation(
+    trained: Place,
+) -> None:
+    by_name = {run["name"]: run for run in runs(trained)}
+    parent, child = by_name["train FB"], by_name["backtest FB"]
+    assert parent["status"] == child["status"] == "FINISHED"
+    assert {"config.yaml", "policy.json", "gate.json", "report.md"} <= set(parent["files"])  # type: ignore[call-overload]
+    assert {
+        "equity_FB.png",
+        "equity_FB.html",
+        "ledger.parquet",
+        "trades.parquet",
+        "autogen_conversation.jsonl",
+    } <= set(child["files"])  # type: ignore[call-overload]
+    assert child["equity_points"] == 71
+    assert {"total_return", "benchmark_total_return", "sharpe"} <= set(child["metrics"])  # type: ignore[call-overload]
+    assert parent["params"]["symbols"] == "FB"  # type: ignore[index]
+
+
+def test_a_second_training_of_the_same_inputs_has_the_same_content_hash(trained: Place) -> None:
+    done = trained.finagent("train", *small_options(), "--json", "--register-as", "again")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)["content_hash"]
+    [first] = json.loads(trained.finagent("models", "--json").stdout)
+    assert again == first["content_hash"]
+
+
+def test_the_champion_is_listed_with_its_verdict(trained: Place) -> None:
+    [row] = json.loads(trained.finagent("models", "--json").stdout)
+    assert (row["version"], row["aliases"], row["verdict"]) == (
+        "1",
+        ["candidate", "champion"],
+        "passed",
+    )
+
+
+def test_a_backtest_run_again_from_the_package_gives_the_registered_signals(
+    trained: Place,
+) -> None:
+    done = trained.finagent("backtest", "--json", FINAGENT_HOME=str(trained.folder / "empty"))
+    assert done.returncode == 0, done.stderr
+    [rerun] = json.loads(done.stdout)
+    assert rerun["same_as_registered"] is True
+
+
+def test_a_killed_training_leaves_no_alias_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    command = [sys.executable, "-m", "finagent_model.cli", "train", "--train-bars", "1500"]
+    victim = subprocess.Popen(
+        [*command, "--candidates", "8"],
+        cwd=tmp_path,
+        env=place.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    replies = tmp_path / "home" / "replies.sqlite"
+    for _ in range(600):
+        if replies.exists():
+            break
+        time.sleep(0.1)
+    time.sleep(2)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert json.loads(place.finagent("models", "--json").stdout) == []
+    assert [run["status"] for run in runs(place)] == ["RUNNING"]
+
+    done = place.run(*command, "--candidates", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    statuses = {run["name"]: [] for run in runs(place)}  # type: ignore[var-annotated]
+    for run in runs(place):
+        statuses[run["name"]].append(run["status"])
+    assert sorted(statuses["train GOOG"]) == ["FINISHED", "KILLED"]
+
+
+def test_a_model_answers_from_an_empty_folder_without_the_checkout(
+    trained: Place, tmp_path: Path
+) -> None:
+    [wheel] = (trained.folder / "mlruns").rglob("*.whl")
+    site = tmp_path / "site"
+    unpacked = trained.run(sys.executable, "-m", "zipfile", "-e", str(wheel), str(site))
+    assert unpacked.returncode == 0
+    script = f"""
+import json, os, sys
+root = {str(Path(__file__).resolve().parent.parent)!r}
+read = []
+def watch(event, args):
+    if event == "open" and isinstance(args[0], str):
+        path = os.path.abspath(args[0])
+        if path.startswith(root + "/finagent_model") or path.startswith(root + "/entrypoints"):
+            read.append(path)
+sys.addaudithook(watch)
+import mlflow, pandas
+model = mlflow.pyfunc.load_model("models:/finagent@champion")
+row = model.predict(pandas.DataFrame([{{"symbol": "FB", "as_of": "{AS_OF}"}}])).iloc[0].to_dict()
+import finagent_model
+print(json.dumps([finagent_model.__file__, row["status"], read]))
+"""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = trained.run(
+        sys.executable,
+        "-c",
+        script,
+        cwd=empty,
+        PYTHONPATH=str(site),
+        MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+    )
+    assert done.returncode == 0, done.stderr
+    origin, status, read = json.loads(done.stdout.splitlines()[-1])
+    assert origin.startswith(str(site))
+    assert (status, read) == ("ok", [])
+    assert "trained with code" not in done.stderr
+
+
+def test_a_corrupt_artifact_is_refused_by_name_with_exit_code_4(
+    trained: Place, tmp_path: Path
+) -> None:
+    [policy] = (trained.folder / "mlruns").rglob("package/policy.json")
+    whole = policy.read_text()
+    policy.write_text(whole.replace('"atr": 14', '"atr": 15'))
+    try:
+        done = trained.finagent("predict", "FB", "--as-of", AS_OF)
+    finally:
+        policy.write_text(whole)
+    assert done.returncode == 4
+    assert "policy.json differs from what was registered" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_promote_and_rollback_move_the_champion(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for _ in range(2):
+        assert place.finagent("train", *small_options()).returncode == 0
+    back = place.finagent("rollback", "--json")
+    assert json.loads(back.stdout)["version"] == "1"
+    again = place.finagent("promote", "2", "--json")
+    assert json.loads(again.stdout)["aliases"] == ["candidate", "champion"]
+    missing = place.finagent("promote", "9")
+    assert missing.returncode == 2
+    assert "has no version '9'; it has: 2, 1" in missing.stderr
