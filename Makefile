@@ -16,7 +16,7 @@ train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" re
 
 test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
 	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow" -n 2
-	$(WITH_VENV) $(BIN)/python -m pytest -m slow
+	$(WITH_VENV) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(VENV)/.test  ## ruff
 	$(BIN)/ruff check .

@@ -113,7 +113,7 @@ class RunLog:
 def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> RunLog:
     """A new run, or the one that `mlflow run` opened for us. Raises TrackingError."""
     given = MLFLOW_RUN_ID.get() if parent is None else None
-    try:
+    with _usable_store():
         if given:
             log = RunLog(given)
             log.tags({**tags, MLFLOW_RUN_NAME: name})
@@ -121,10 +121,16 @@ def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> R
         above = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
         run = MlflowClient().create_run(_experiment(), run_name=name, tags={**tags, **above})
         return RunLog(run.info.run_id)
+
+
+@contextmanager
+def _usable_store() -> Iterator[None]:
+    try:
+        yield
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"the MLflow store {mlflow.get_tracking_uri()} can't be written: {error}; "
-            "set MLFLOW_TRACKING_URI to a store that can"
+            f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
+            "set MLFLOW_TRACKING_URI to one that can be written"
         ) from None
 
 
@@ -135,12 +141,13 @@ def process_tag() -> dict[str, str]:
 
 def bury_dead_runs(request: str) -> None:
     """Mark runs of the same request as killed whose process, on this host, is gone."""
-    client = MlflowClient()
     query = f"tags.`{REQUEST}` = '{request}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([_experiment()], query):
-        host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
-        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-            client.set_terminated(run.info.run_id, "KILLED")
+    with _usable_store():
+        client = MlflowClient()
+        for run in client.search_runs([_experiment()], query):
+            host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
+            if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+                client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _alive(pid: int) -> bool:

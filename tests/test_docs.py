@@ -1,0 +1,118 @@
+"""The documents say what the code does: variables, commands, exit codes and the specification."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from finagent_model import errors
+from finagent_model.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def section(title: str) -> str:
+    return ARCHITECTURE.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_env_example_names_what_is_read_and_nothing_else() -> None:
+    lines = (ROOT / "env.example").read_text().splitlines()
+    names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+    assert names == list(Settings.variables())
+
+
+def test_env_example_can_be_loaded_as_it_is() -> None:
+    lines = (ROOT / "env.example").read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    assert Settings.load({name: value for name, _, value in pairs}) == Settings.load({})
+
+
+def test_the_table_of_variables_is_the_codes() -> None:
+    named = re.findall(r"^\| `([A-Z_]+)`", section("Environment variables"), flags=re.M)
+    assert named == list(Settings.variables())
+
+
+def test_the_table_of_exit_codes_is_the_codes() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d) ", section("Exit codes"), flags=re.M)}
+    raised = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type)
+        and issubclass(kind, errors.FinagentError)
+        and kind is not errors.FinagentError
+    }
+    assert listed == raised | {0}
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_scenario_names_a_test_that_exists() -> None:
+    specs = list((ROOT / "openspec/changes/finagent-autogen-pipeline/specs").rglob("spec.md"))
+    assert len(specs) == 2
+    for spec in specs:
+        text = spec.read_text()
+        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+        assert len(named) >= len(re.findall(r"^#### Scenario:", text, flags=re.M)) > 0
+        for path, test in named:
+            tree = ast.parse((ROOT / path).read_text())
+            defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+            assert test in defined, f"{path}::{test}"
+
+
+def commands() -> list[str]:
+    """The `finagent` lines of the README's blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("finagent ")]
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_in_their_order(tmp_path: Path) -> None:
+    """After a training on GOOG, which `make train` does; the server and Airflow have tests of their
+    own.
+    """
+    from conftest import Place
+
+    place = Place(tmp_path)
+    options = ["--train-bars", "1900", "--candidates", "8"]
+    assert place.finagent("train", *options).returncode == 0
+    for line in commands():
+        done = place.finagent(*line.split()[1:])
+        # The small training's first fit is of 2012-03.
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "conversation.jsonl").read_text()
+
+
+def test_help_of_every_command_works() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "finagent_model.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in ("train", "backtest", "predict", "serve", "graph", "models", "promote", "rollback"):
+        assert name in listed
+
+
+def test_make_and_mlflow_lines_of_the_readme_name_what_exists() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M)
+    for target in re.findall(r"^make (\w+)$", README, flags=re.M):
+        assert target in targets
+    for entry in re.findall(r"mlflow run \. -e (\w+)", README):
+        assert f"  {entry}:" in (ROOT / "MLproject").read_text()
+    assert "airflow dags test finagent_autogen_pipeline" in README

@@ -1,0 +1,70 @@
+"""The same decision by every door: library, command line, REST and a DAG's task, in replay."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from conftest import AS_OF, Place, free_port, post
+
+pytestmark = pytest.mark.slow
+
+NOT_COMPARED = {"generated_at"}
+LIBRARY = f"""
+import json, sys
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.serving.answering import AnsweringDesk, Question
+from finagent_model.serving.logged import load_answering
+from finagent_model.settings import Settings
+desk = load_answering("models:/finagent@champion")
+decision = desk.decide(Question("FB", parse_as_of("{AS_OF}")), mode="replay")
+print(json.dumps([decision.calls, decision.signal.model_dump(mode="json")]))
+"""
+TASK = f"""
+import json
+from mlflow.tracking import MlflowClient
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.pipeline.infer import infer
+from finagent_model.settings import Settings
+done = infer("FB", parse_as_of("{AS_OF}"), Settings.load(), mode="replay")
+client = MlflowClient()
+path = client.download_artifacts(done.run_id, "signal.json", "{{folder}}")
+files = sorted(f.path for f in client.list_artifacts(done.run_id))
+print(json.dumps([files, json.load(open(path))]))
+"""
+
+
+def comparable(signal: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in signal.items() if k not in NOT_COMPARED}
+
+
+def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> None:
+    # An empty home: what is replayed comes out of the package alone.
+    empty = {"FINAGENT_HOME": str(trained.folder / "fresh-home")}
+    library = trained.run(sys.executable, "-c", LIBRARY, **empty)
+    assert library.returncode == 0, library.stderr
+    calls, expected = json.loads(library.stdout.splitlines()[-1])
+    assert (calls, expected["status"]) == (0, "ok")
+
+    shell = trained.signal("FB", "--as-of", AS_OF, "--mode", "replay", **empty)
+
+    downloads = trained.folder / "downloads"
+    downloads.mkdir()
+    task = trained.run(sys.executable, "-c", TASK.replace("{folder}", str(downloads)), **empty)
+    assert task.returncode == 0, task.stderr
+    files, logged = json.loads(task.stdout.splitlines()[-1])
+    assert files == ["autogen_conversation.jsonl", "chart.html", "chart.png", "signal.json"]
+
+    port = free_port()
+    command = ["mlflow", "models", "serve", "-m", "models:/finagent@champion"]
+    options = ["--env-manager", "local", "-p", str(port)]
+    with trained.serving(*command, *options, port=port, **empty) as address:
+        row = {"symbol": "FB", "as_of": AS_OF}
+        body = {"dataframe_records": [row], "params": {"mode": "replay"}}
+        status, answer = post(address, body)
+    assert status == 200
+
+    for signal in (shell, logged, answer["predictions"][0]):
+        assert comparable(signal) == comparable(expected)

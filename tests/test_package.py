@@ -1,0 +1,98 @@
+"""The package and the wheel: the same bytes for the same inputs, checked whenever they are read."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from finagent_model.agents.cassette import RecordedReply
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.errors import CorruptPackageError, PackageFormatError
+from finagent_model.presets import load_preset
+from finagent_model.serving.package import read_package, write_package
+from finagent_model.serving.wheel import build_wheel, code_hash
+
+REPLY = RecordedReply("{}", "stop", 1, 2)
+
+
+def book(atr: int = 14) -> PolicyBook:
+    fit = PolicyFit(
+        policy=Policy(atr=atr),
+        symbols=("GOOG",),
+        fit_from=parse_as_of("2008-01-02"),
+        fit_until=parse_as_of("2010-01-04"),
+        valid_from=parse_as_of("2010-01-12"),
+        configurations=3,
+    )
+    return PolicyBook(fits=(fit,))
+
+
+def write(folder: Path, policies: PolicyBook | None = None) -> str:
+    manifest = write_package(
+        folder,
+        config=load_preset(),
+        policies=policies or book(),
+        replies={"b": REPLY, "a": REPLY},
+        agent_graph={"provider": "x"},
+        backtest={"metrics": {}},
+        code_hash="c" * 64,
+    )
+    return str(manifest["content_hash"])
+
+
+def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
+    assert write(tmp_path / "one") == write(tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 7
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_another_policy_is_another_hash(tmp_path: Path) -> None:
+    assert write(tmp_path / "one") != write(tmp_path / "two", book(atr=15))
+
+
+def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+    write(tmp_path)
+    package = read_package(tmp_path)
+    assert package.config == load_preset()
+    assert package.policies == book()
+    assert package.replies == {"a": REPLY, "b": REPLY}
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "policy.json", "calibration.json", "cassette.jsonl", "backtest.json"]
+)
+def test_a_changed_or_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(CorruptPackageError, match=f"{name} differs"):
+        read_package(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(CorruptPackageError, match=f"{name} is missing"):
+        read_package(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(PackageFormatError, match="format 99"):
+        read_package(tmp_path)
+
+
+def test_the_wheel_is_the_same_bytes_each_time_and_holds_every_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = build_wheel(tmp_path / "a"), build_wheel(tmp_path / "b")
+    assert first.read_bytes() == second.read_bytes()
+    names = set(zipfile.ZipFile(first).namelist())
+    assert "finagent_model/serving/requirements.txt" in names
+    assert "finagent_model/agents/prompts/executor.md" in names
+    assert "finagent_model/data/events.jsonl" in names
+    assert not [name for name in names if "__pycache__" in name]
+    assert len(code_hash()) == 64
