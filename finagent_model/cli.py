@@ -39,6 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # Rich takes half a second to import for a help page
     help="A multi-agent trading decision that is one versioned model.",
 )
 

@@ -156,7 +156,7 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # there, and somebody else's
     return True
 
 

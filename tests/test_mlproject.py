@@ -1,4 +1,4 @@
-"""`mlflow run`: parameters agree with the code, bad ones leave nothing running, clones are apart."""
+"""`mlflow run`: parameters agree with the code, bad ones leave nothing running, clones are two."""
 
 from __future__ import annotations
 

@@ -1,0 +1,140 @@
+"""Measures what is promised to be fast, each beside a peer in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+AIM_TRAIN_S = 40.0
+
+
+def seconds(work: Callable[[], object], times: int = 3) -> float:
+    """Best of a few."""
+    best = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def shown(what: str, ours: float, peer: float) -> None:
+    print(f"{what:42} {ours * 1e3:12.2f} ms   peer {peer * 1e3:12.2f} ms   x {ours / peer:8.2f}")
+
+
+def command(*words: str, **extra: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **extra}
+    with tempfile.TemporaryDirectory() as folder:
+        home = {"FINAGENT_HOME": f"{folder}/home"}
+        subprocess.run(words, cwd=folder, env={**env, **home}, check=True, capture_output=True)
+
+
+def decisions() -> None:
+    from autogen_agentchat.agents import BaseChatAgent
+    from autogen_agentchat.base import Response
+    from autogen_agentchat.conditions import MaxMessageTermination
+    from autogen_agentchat.messages import TextMessage
+    from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
+
+    from finagent_model.agents.cassette import Cassette
+    from finagent_model.desk import Desk
+    from finagent_model.market import Market
+    from finagent_model.presets import load_preset
+    from finagent_model.settings import Settings
+
+    class Echo(BaseChatAgent):
+        produced_message_types = (TextMessage,)
+
+        async def on_reset(self, cancellation_token: object) -> None:
+            pass
+
+        async def on_messages(self, messages: object, cancellation_token: object) -> Response:
+            return Response(chat_message=TextMessage(content="ok", source=self.name))
+
+    async def bare(count: int) -> None:
+        graph = DiGraphBuilder()
+        agents = [Echo(f"a{i}", description="echo") for i in range(count)]
+        for agent in agents:
+            graph.add_node(agent)
+        for one, two in itertools.pairwise(agents):
+            graph.add_edge(one, two)
+        participants = graph.get_participants()
+        stop = MaxMessageTermination(11)
+        await GraphFlow(participants, graph=graph.build(), termination_condition=stop).run(task="?")
+
+    async def bare_many() -> None:
+        for _ in range(50):
+            await bare(3)
+
+    settings = Settings.load({})
+    views = Market.of(settings).daily_views("GOOG", slice(1000, 1050))
+    desk = Desk(load_preset(), None, settings, Cassette())
+    desk.decide_all(views)
+    live = seconds(lambda: desk.under(mode="live").decide_all(views)) / len(views)
+    replayed = seconds(lambda: desk.under(mode="replay").decide_all(views)) / len(views)
+    peer = seconds(lambda: asyncio.run(bare_many())) / 50
+    shown("decision / bare AutoGen team", live, peer)
+    shown("decision replayed / made anew", replayed, live)
+
+
+def kernel() -> None:
+    from finagent_model.backtest.costs import Costs
+    from finagent_model.backtest.engine import Orders, equity_of
+    from finagent_model.data.bundled import BundledBars
+
+    growth = BundledBars().bars("GOOG").growth()
+    n = len(growth)
+    action = np.random.default_rng(7).integers(-1, 2, n).astype(np.int8)
+    none = np.full(n, np.nan)
+    orders = Orders(action, np.ones(n), none, none)
+
+    def thousand() -> None:
+        for _ in range(1000):
+            equity_of(growth, orders, Costs(), 1.0, False)
+
+    def plain() -> None:
+        cash, units = 1.0, 0.0
+        for t in range(1, n):
+            if action[t - 1] > 0 and units == 0:
+                units, cash = cash / growth.open[t] * 0.999, 0.0
+            elif action[t - 1] < 0 and units > 0:
+                cash, units = units * growth.open[t] * 0.999, 0.0
+
+    thousand()
+    shown("kernel x 1,000 / plain Python x 1,000", seconds(thousand), 1000 * seconds(plain))
+
+
+def commands() -> None:
+    python = sys.executable
+    helped = seconds(lambda: command(python, "-m", "finagent_model.cli", "--help"))
+    shown(
+        "finagent --help / import typer",
+        helped,
+        seconds(lambda: command(python, "-c", "import typer")),
+    )
+    empty = "from airflow.sdk import DAG\nwith DAG('empty', schedule=None): pass"
+    parse = f"import runpy; runpy.run_path({str(ROOT / 'dags/finagent_autogen_pipeline.py')!r})"
+    shown(
+        "DAG parse / empty DAG",
+        seconds(lambda: command(python, "-c", parse)),
+        seconds(lambda: command(python, "-c", empty)),
+    )
+    train = [python, "-m", "finagent_model.cli", "train"]
+    store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    shown("train GOOG / aim", seconds(lambda: command(*train, **store), times=1), AIM_TRAIN_S)
+
+
+if __name__ == "__main__":
+    decisions()
+    kernel()
+    commands()
