@@ -1,0 +1,116 @@
+"""Who may import whom, and that importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import ROOT
+
+LAYERS = (
+    {"errors", "settings"},
+    {"domain"},
+    {"data", "indicators", "features", "context", "risk", "presets", "market"},
+    {"agents"},
+    {"desk"},
+    {"backtest"},
+    {"training", "artifacts"},
+    {"serving", "registry", "tracking"},
+    {"pipeline", "cli"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+AT_HOME = {
+    "autogen": {"agents"},
+    "mlflow": {"serving", "registry", "tracking"},
+    "airflow": set(),
+}
+PACKAGE = ROOT / "finagent_model"
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    """Each file and the room it is in."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room != "__init__":
+            yield path, room
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names, also of imports inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_room_has_a_layer() -> None:
+    assert {room for _, room in modules()} == set(LEVEL)
+
+
+def test_a_file_imports_only_from_its_own_layer_or_one_above() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, room in modules()
+        for name in imported(path)
+        if name.startswith("finagent_model.") and LEVEL.get(name.split(".")[1], -1) > LEVEL[room]
+    ]
+    assert wrong == []
+
+
+def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, room in modules()
+        for name in imported(path)
+        for vendor, rooms in AT_HOME.items()
+        if name.split(".")[0].split("_")[0] == vendor and room not in rooms
+    ]
+    assert wrong == []
+
+
+def test_importing_any_module_writes_nothing_connects_nowhere_and_reads_no_variable_of_ours(
+    tmp_path: Path,
+) -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path, _ in modules()
+        if path.name != "model_code.py"  # MLflow runs that one as a script
+    ]
+    script = f"""
+import os, sys
+sys.dont_write_bytecode = True
+import autogen_agentchat.agents, autogen_agentchat.teams, autogen_agentchat.conditions
+import mlflow.pyfunc, mlflow.models, mlflow.pyfunc.scoring_server, numba, pandas, pyarrow.parquet
+import fastapi, typer
+seen = []
+ours = {("FINAGENT_", "OPENAI_")!r}
+class Watched(type(os.environ)):
+    def __getitem__(self, key):
+        if str(key).startswith(ours):
+            seen.append(("environment", key))
+        return super().__getitem__(key)
+os.environ.__class__ = Watched
+def watch(event, args):
+    if "__pycache__" in str(args[:1]):
+        return  # Python's and numba's own caches
+    if event in ("socket.connect", "sqlite3.connect", "os.mkdir"):
+        seen.append((event, str(args[:1])))
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        seen.append((event, str(args[0])))
+sys.addaudithook(watch)
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+print(seen)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert list(tmp_path.iterdir()) == []

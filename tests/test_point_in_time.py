@@ -1,0 +1,86 @@
+"""No future: later bars change no earlier question, and no date reaches an agent."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from finagent_model.agents.cassette import Cassette
+from finagent_model.context import build_context
+from finagent_model.data.bundled import BundledBars
+from finagent_model.data.news_file import bundled_events
+from finagent_model.desk import Desk
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.market_view import MarketView
+from finagent_model.domain.news import NewsItem
+from finagent_model.domain.policy import Policy
+from finagent_model.presets import load_preset
+from finagent_model.settings import Settings
+
+CUTS = (102, 103, 150, 260, 1000, 1381, 2000, 2500, 3269)
+
+
+@pytest.fixture(scope="module")
+def aapl() -> BarSeries:
+    """It has splits and dividends on both sides of the cuts."""
+    return BundledBars().bars("AAPL")
+
+
+def corrupted_after(bars: BarSeries, cut: int) -> BarSeries:
+    """The same until `cut`, nonsense from there on: other prices, volumes and actions."""
+    rng = np.random.default_rng(cut)
+    frame = bars.to_frame()
+    later = frame.index >= cut
+    scale = rng.uniform(0.2, 5.0, later.sum())
+    for column in ("open", "high", "low", "close", "volume"):
+        frame.loc[later, column] *= scale
+    frame.loc[later, "split"] = rng.choice([1.0, 2.0, 3.0], later.sum())
+    frame.loc[later, "dividend"] = 0.0
+    return BarSeries.from_frame(bars.symbol, frame)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_question_on_a_cut_history_is_the_question_on_the_whole(
+    aapl: BarSeries, cut: int
+) -> None:
+    as_of = parse_as_of(aapl.closed(cut - 1).date())
+    whole = build_context(MarketView.at(as_of, aapl), Policy())
+    short = build_context(MarketView.at(as_of, aapl[:cut]), Policy())
+    assert whole == short
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
+    aapl: BarSeries, cut: int
+) -> None:
+    as_of = parse_as_of(aapl.closed(cut - 1).date())
+    items, _ = bundled_events().news("AAPL")
+    fake = NewsItem(published_at=as_of + timedelta(seconds=1), headline="Everything is known")
+    altered = (*(i for i in items if i.published_at <= as_of), fake)
+
+    def requests(bars: BarSeries, news: tuple[NewsItem, ...]) -> set[str]:
+        cassette = Cassette()
+        desk = Desk(load_preset(), None, Settings.load({}), cassette)
+        decision = desk.decide(MarketView.at(as_of, bars, news))
+        assert decision.signal.status == "ok"
+        return set(cassette.used)
+
+    assert requests(aapl, items) == requests(corrupted_after(aapl, cut), altered)
+
+
+def test_the_corruption_is_felt_where_it_is_seen(aapl: BarSeries) -> None:
+    as_of = parse_as_of(aapl.closed(1010).date())
+    other = corrupted_after(aapl, 1000)
+    views = [MarketView.at(as_of, bars) for bars in (aapl, other)]
+    assert build_context(views[0], Policy()) != build_context(views[1], Policy())
+
+
+def test_no_date_or_year_reaches_an_agent(aapl: BarSeries) -> None:
+    as_of = parse_as_of(aapl.closed(2000).date())
+    text = build_context(MarketView.at(as_of, aapl, *bundled_events().news("AAPL")), Policy()).text
+    assert not re.search(r"\b(19|20)\d\d-\d\d", text)
+    assert str(as_of.year) not in re.sub(r'"headline": "[^"]*"', "", text)
