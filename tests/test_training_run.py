@@ -115,7 +115,9 @@ def test_a_killed_training_leaves_no_alias_and_the_next_one_goes_on(tmp_path: Pa
 def test_a_model_answers_from_an_empty_folder_without_the_checkout(
     trained: Place, tmp_path: Path
 ) -> None:
-    [wheel] = (trained.folder / "mlruns").rglob("*.whl")
+    wheels = list((trained.folder / "mlruns").rglob("*.whl"))
+    assert len({path.read_bytes() for path in wheels}) == 1
+    wheel = wheels[0]
     site = tmp_path / "site"
     unpacked = trained.run(sys.executable, "-m", "zipfile", "-e", str(wheel), str(site))
     assert unpacked.returncode == 0
@@ -155,13 +157,15 @@ print(json.dumps([finagent_model.__file__, row["status"], read]))
 def test_a_corrupt_artifact_is_refused_by_name_with_exit_code_4(
     trained: Place, tmp_path: Path
 ) -> None:
-    [policy] = (trained.folder / "mlruns").rglob("package/policy.json")
-    whole = policy.read_text()
-    policy.write_text(whole.replace('"atr": 14', '"atr": 15'))
+    files = {p: p.read_text() for p in (trained.folder / "mlruns").rglob("package/policy.json")}
+    assert files
+    for path, whole in files.items():
+        path.write_text(whole.replace('"atr": 14', '"atr": 15'))
     try:
         done = trained.finagent("predict", "FB", "--as-of", AS_OF)
     finally:
-        policy.write_text(whole)
+        for path, whole in files.items():
+            path.write_text(whole)
     assert done.returncode == 4
     assert "policy.json differs from what was registered" in done.stderr
     assert "Traceback" not in done.stderr

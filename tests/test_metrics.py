@@ -1,0 +1,206 @@
+"""Each metric against empyrical-reloaded, and what is undefined."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from finagent_model.backtest import metrics
+from finagent_model.backtest.costs import Costs
+from finagent_model.backtest.engine import BacktestResult, buy_and_hold
+from finagent_model.data.bundled import BundledBars
+from finagent_model.domain.bars import Floats
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its imports, not ours
+    import empyrical
+
+
+def google() -> Floats:
+    return BundledBars().bars("GOOG").close
+
+
+def random(seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    steps = rng.standard_t(4, int(rng.integers(2, 600))) * 0.01 + rng.normal(0.0, 0.001)
+    growth: Floats = 10_000.0 * np.cumprod(1.0 + np.maximum(np.r_[0.0, steps], -0.5))
+    return growth
+
+
+CURVES = [pytest.param(google(), id="GOOG")] + [
+    pytest.param(random(seed), id=f"random {seed}") for seed in range(8)
+]
+
+
+@pytest.fixture(params=CURVES)
+def equity(request: pytest.FixtureRequest) -> Floats:
+    curve: Floats = request.param
+    return curve
+
+
+@pytest.fixture
+def returns(equity: Floats) -> Floats:
+    return metrics.returns_of(equity)
+
+
+def test_returns_are_simple_and_per_bar() -> None:
+    np.testing.assert_allclose(metrics.returns_of(np.array([100.0, 110.0, 99.0])), [0.1, -0.1])
+
+
+def test_returns_are_those_of_pandas(equity: Floats, returns: Floats) -> None:
+    np.testing.assert_allclose(returns, pd.Series(equity).pct_change().iloc[1:], atol=1e-14)
+
+
+def test_total_return_is_empyricals(equity: Floats, returns: Floats) -> None:
+    assert metrics.total_return(equity) == pytest.approx(empyrical.cum_returns_final(returns))
+
+
+def test_cagr_is_empyricals(equity: Floats, returns: Floats) -> None:
+    assert metrics.cagr(equity) == pytest.approx(empyrical.cagr(returns))
+
+
+def test_volatility_is_empyricals(returns: Floats) -> None:
+    assert metrics.volatility(returns) == pytest.approx(empyrical.annual_volatility(returns))
+
+
+def test_sharpe_is_empyricals(returns: Floats) -> None:
+    assert metrics.sharpe(returns) == pytest.approx(empyrical.sharpe_ratio(returns))
+
+
+def test_sortino_is_empyricals(returns: Floats) -> None:
+    assert metrics.sortino(returns) == pytest.approx(empyrical.sortino_ratio(returns))
+
+
+def test_max_drawdown_is_minus_empyricals(equity: Floats, returns: Floats) -> None:
+    assert metrics.max_drawdown(equity) == pytest.approx(-empyrical.max_drawdown(returns))
+
+
+def test_the_deepest_fall_counts_not_the_last() -> None:
+    assert metrics.max_drawdown(np.array([100.0, 60.0, 200.0, 150.0])) == pytest.approx(0.4)
+
+
+def test_a_curve_that_only_rises_has_no_drawdown() -> None:
+    assert metrics.max_drawdown(np.array([1.0, 2.0, 3.0])) == 0.0
+
+
+@pytest.mark.parametrize("short", [np.array([]), np.array([100.0])])
+def test_below_two_points_nothing_is_defined(short: Floats) -> None:
+    returns = metrics.returns_of(short)
+    values = [
+        metrics.total_return(short),
+        metrics.cagr(short),
+        metrics.max_drawdown(short),
+        metrics.volatility(returns),
+        metrics.sharpe(returns),
+        metrics.sortino(returns),
+    ]
+    assert all(math.isnan(value) for value in values)
+
+
+def test_one_return_has_no_spread() -> None:
+    one = np.array([0.01])
+    ratios = [f(one) for f in (metrics.volatility, metrics.sharpe, metrics.sortino)]
+    assert all(math.isnan(value) for value in ratios)
+
+
+def test_growth_is_undefined_once_all_is_lost() -> None:
+    assert math.isnan(metrics.cagr(np.array([100.0, 50.0, -10.0])))
+    assert math.isnan(metrics.cagr(np.array([100.0, 0.0])))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 0.01, 0.1, -0.003])
+@pytest.mark.parametrize("bars", [3, 10, 500])
+def test_sharpe_is_undefined_where_nothing_varied(value: float, bars: int) -> None:
+    assert math.isnan(metrics.sharpe(np.full(bars, value)))
+
+
+def test_sortino_is_undefined_without_a_loss() -> None:
+    assert math.isnan(metrics.sortino(np.array([0.0, 0.01, 0.02])))
+
+
+def test_hit_rate_is_the_share_of_trades_that_won() -> None:
+    assert metrics.hit_rate(np.array([10.0, -5.0, 0.0, 2.0])) == 0.5
+
+
+def test_hit_rate_is_undefined_without_a_trade() -> None:
+    assert math.isnan(metrics.hit_rate(np.array([])))
+
+
+def test_profit_factor_is_money_won_over_money_lost() -> None:
+    assert metrics.profit_factor(np.array([10.0, -5.0, 0.0, 2.0])) == pytest.approx(2.4)
+    assert metrics.profit_factor(np.array([-5.0, -1.0])) == 0.0
+
+
+@pytest.mark.parametrize("pnl", [np.array([]), np.array([3.0, 0.0])])
+def test_profit_factor_is_undefined_where_none_lost(pnl: Floats) -> None:
+    assert math.isnan(metrics.profit_factor(pnl))
+
+
+NAMES = {
+    "total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "sortino",
+    "max_drawdown",
+    "exposure",
+    "turnover",
+    "hit_rate",
+    "profit_factor",
+    "closed_trades",
+    "cancelled_entries",
+}
+
+
+def result(equity: list[float], invested: list[float], pnl: dict[int, float]) -> BacktestResult:
+    """`pnl` by exit bar."""
+    return BacktestResult(
+        equity=np.array(equity),
+        invested=np.array(invested),
+        trades=pd.DataFrame({"exit_bar": list(pnl), "pnl": list(pnl.values())}),
+        notional=300.0,
+        cancelled=2,
+    )
+
+
+def test_a_summary_has_every_number_by_name() -> None:
+    summary = metrics.summarise(
+        buy_and_hold(BundledBars().bars("GOOG"), Costs.model_validate({}), cash=1000.0)
+    )
+    assert set(summary) == NAMES
+    assert all(type(value) is float for value in summary.values())
+
+
+def test_a_summary_counts_closed_trades_alone() -> None:
+    summary = metrics.summarise(
+        result([100.0, 90.0, 110.0], [0.0, 1.0, 0.5], {1: 20.0, 2: -10.0, -1: 99.0})
+    )
+    assert (summary["closed_trades"], summary["hit_rate"]) == (2.0, 0.5)
+    assert summary["profit_factor"] == pytest.approx(2.0)
+    assert summary["cancelled_entries"] == 2.0
+
+
+def test_exposure_is_the_share_of_bars_with_a_position() -> None:
+    summary = metrics.summarise(result([100.0] * 4, [0.0, 1.0, -0.5, 0.0], {}))
+    assert summary["exposure"] == 0.5
+
+
+def test_turnover_is_money_moved_over_mean_equity_a_year() -> None:
+    summary = metrics.summarise(result([100.0] * 253, [0.0] * 253, {}))
+    assert summary["turnover"] == pytest.approx(3.0)
+
+
+def test_a_summary_of_idleness_is_undefined_where_it_is_and_never_0() -> None:
+    summary = metrics.summarise(result([100.0] * 10, [0.0] * 10, {}))
+    undefined = {name for name, value in summary.items() if math.isnan(value)}
+    assert undefined == {"sharpe", "sortino", "hit_rate", "profit_factor"}
+
+
+def test_a_summary_of_a_single_bar_is_undefined_but_for_its_counts() -> None:
+    summary = metrics.summarise(result([100.0], [0.0], {}))
+    defined = {name for name, value in summary.items() if not math.isnan(value)}
+    assert defined == {"exposure", "closed_trades", "cancelled_entries"}

@@ -1,0 +1,98 @@
+"""Walk-forward: what is fitted, on what, and that it hasn't seen what it decides on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finagent_model.backtest.costs import Costs
+from finagent_model.backtest.engine import buy_and_hold
+from finagent_model.data.bundled import BundledBars
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHistoryError
+from finagent_model.training.folds import walk_forward
+from finagent_model.training.request import TrainRequest
+from finagent_model.training.search import candidates
+from finagent_model.training.walk_forward import fit_policies, unseen_part
+
+SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=12)
+
+
+@pytest.fixture(scope="module")
+def fb() -> BarSeries:
+    return BundledBars().bars("FB")
+
+
+def test_test_parts_follow_each_other_and_never_meet_their_own_train_part() -> None:
+    folds = walk_forward(1000, train=500, test=120, purge=5)
+    assert folds[0].test_start == 505
+    for one, two in pairwise(folds):
+        assert one.test_stop == two.test_start
+    assert folds[-1].test_stop == 1000
+    for fold in folds:
+        assert fold.train_stop - fold.train_start == 500
+        assert fold.test_start - fold.train_stop == 5
+
+
+def test_too_short_a_history_has_no_fold() -> None:
+    with pytest.raises(ShortHistoryError, match="505 sessions"):
+        walk_forward(505, train=500, test=120, purge=5)
+
+
+def test_candidates_are_distinct_and_the_same_for_a_seed() -> None:
+    assert len(set(candidates(50, 7))) == 50
+    assert candidates(50, 7) == candidates(50, 7) != candidates(50, 8)
+
+
+def test_a_fit_speaks_only_after_what_it_saw(fb: BarSeries) -> None:
+    book = fit_policies({"FB": fb}, SMALL)
+    assert len(book.fits) == 4
+    for fit in book.fits:
+        assert fit.fit_from < fit.fit_until < fit.valid_from
+    with pytest.raises(BeforeFirstFitError, match="ask for a later date"):
+        book.at(parse_as_of("2012-06-01"))
+    assert unseen_part(fb, book) == slice(125, 196)
+
+
+def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) -> None:
+    frame = fb.to_frame()
+    later = frame.index >= 150
+    scale = np.random.default_rng(1).uniform(0.5, 2.0, later.sum())
+    for column in ("open", "high", "low", "close"):
+        frame.loc[later, column] *= scale
+    altered = BarSeries.from_frame("FB", frame)
+    fits = [fit_policies({"FB": bars}, SMALL).fits for bars in (fb, altered)]
+    assert fits[0][:2] == fits[1][:2]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"train_bars": "many"},
+            "train_bars: .* allowed: at least 120, at most 10000, default 504",
+        ),
+        ({"train_bars": 3}, "train_bars: .*given: 3"),
+        ({"mode": "dry"}, "mode: .*one of"),
+        ({"symbols": "goog"}, "symbols: .*'goog' is not an upper-case ticker"),
+        ({"symbols": "GOOG,GOOG"}, "named twice"),
+        ({"commission": 1}, "commission: .*below 0.1"),
+        ({"colour": "red"}, "unknown key 'colour'; there is: symbols, config"),
+    ],
+)
+def test_a_bad_value_names_itself_and_what_is_allowed(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInputError, match=said):
+        TrainRequest.read(**given)
+
+
+def test_a_holder_is_paid_splits_and_dividends() -> None:
+    aapl = BundledBars().bars("AAPL")
+    free = Costs(commission=0, slippage=0)
+    held = buy_and_hold(aapl, free, cash=1.0).equity[-1]
+    grown = aapl.close[-1] * aapl.growth_factor[-1] / (aapl.open[1] * aapl.growth_factor[1])
+    assert held == pytest.approx(grown)
+    assert 12 < held < 15  # the raw price rose to 3.3 times
