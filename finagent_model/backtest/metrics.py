@@ -12,6 +12,8 @@ from finagent_model.domain.bars import Floats
 
 YEAR = 252
 UNDEFINED = float("nan")
+DUST = 1e-12
+"""Spread that rounding leaves in returns that are all the same."""
 
 
 def returns_of(equity: Floats) -> Floats:
@@ -42,7 +44,7 @@ def sharpe(returns: Floats) -> float:
     No risk-free rate is taken off. Sharpe, The Sharpe Ratio (1994); empyrical.sharpe_ratio.
     """
     spread = volatility(returns)
-    return float(np.mean(returns) * YEAR / spread) if spread > 0 else UNDEFINED
+    return float(np.mean(returns) * YEAR / spread) if spread > DUST else UNDEFINED
 
 
 def sortino(returns: Floats) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -107,10 +108,15 @@ def _ordered(row: Row) -> bool:
 
 
 def _decided_after_fit(ledgers: Mapping[str, Sequence[Row]]) -> Check:
-    # ISO texts of one zone: their order is the order of time.
-    early = [r for r in _all(ledgers) if not (r["fit_until"] and r["fit_until"] < r["as_of"])]
+    early = [row for row in _all(ledgers) if not _fitted_before(row)]
     found = f"{len(early)} decisions by a fit that had seen their day"
     return Check(name="decided_after_fit", passed=not early, found=found)
+
+
+def _fitted_before(row: Row) -> bool:
+    if row["fit_until"] is None:
+        return False
+    return datetime.fromisoformat(row["fit_until"]) < datetime.fromisoformat(row["as_of"])
 
 
 def _served_as_backtested(
