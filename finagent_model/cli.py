@@ -123,6 +123,7 @@ def predict(
     budget_usd: Annotated[float | None, typer.Option(min=0, help="0: no limit.")] = None,
     max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
     audit: Annotated[Path | None, typer.Option(help="Write the conversation here.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Keep the record in an MLflow run.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit 4 unless ok or abstained.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -137,6 +138,7 @@ def predict(
         mode=mode,
         budget_usd=budget_usd,
         max_rounds=max_rounds,
+        log=log,
     )
     if audit is not None:
         _write_audit(audit, decision)

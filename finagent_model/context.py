@@ -46,7 +46,7 @@ def build_context(view: MarketView, policy: Policy) -> Context:
             f"{view.symbol} has {len(bars)} bars by {view.as_of:%Y-%m-%d}; "
             f"the policy needs {policy.warm_up}; send more history"
         )
-    features = FeatureBook(bars).under(policy).at(-1)
+    features = FeatureBook(bars, since=len(bars) - 1).under(policy).at(-1)
     undefined = sorted(name for name, value in features.items() if not math.isfinite(value))
     if undefined:
         raise UndefinedFeatureError(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.graph import converse
+from finagent_model.agents.converse import Table
 from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.session import Failure, Session
 from finagent_model.context import Context, build_context
@@ -87,27 +87,32 @@ class Desk:
 
     def decline(self, symbol: str, as_of: datetime, reason: str) -> Decision:
         """The decision about something that there is no view of: status `data_missing`."""
-        session = Session(self.config, self.mode, self._clock)
         failure = Failure(Status.DATA_MISSING, reason)
+        session = self._table().session()
         return Decision(self._blank(symbol, as_of, None, None, session, failure, self._notes))
 
     def decide(self, view: MarketView) -> Decision:
         """Raises BeforeFirstFitError; any other trouble is the decision's status."""
-        return DESK_LOOP.run(self._decide(view))
+        return DESK_LOOP.run(self._decide(view, self._table()))
 
     def decide_all(
-        self, views: Sequence[MarketView], done: Callable[[], object] = lambda: None
+        self,
+        views: Sequence[MarketView],
+        done: Callable[[], object] = lambda: None,
+        *,
+        rules_at_once: bool = False,
     ) -> list[Decision]:
         """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide`
-        does.
+        does. `rules_at_once` spares the client `rules` AutoGen's runtime, for the same record.
         """
+        table = self._table(rules_at_once)
 
         async def all_of_them() -> list[Decision]:
             seats = asyncio.Semaphore(AT_ONCE)
 
             async def one(view: MarketView) -> Decision:
                 async with seats:
-                    decision = await self._decide(view)
+                    decision = await self._decide(view, table)
                 done()
                 return decision
 
@@ -115,16 +120,17 @@ class Desk:
 
         return DESK_LOOP.run(all_of_them())
 
-    async def _decide(self, view: MarketView) -> Decision:
+    def _table(self, rules_at_once: bool = False) -> Table:
+        return Table(self.config, self.mode, self._pool, self._cassette, self._clock, rules_at_once)
+
+    async def _decide(self, view: MarketView, table: Table) -> Decision:
         fit = self._fit(view.as_of)
-        session = Session(self.config, self.mode, self._clock)
         try:
             context = _question(view, Policy() if fit is None else fit.policy)
         except DataError as error:
-            return self._conclude(
-                view, fit, session, None, Failure(Status.DATA_MISSING, str(error))
-            )
-        await converse(session, context.text, bool(view.news), self._pool, self._cassette)
+            failure = Failure(Status.DATA_MISSING, str(error))
+            return self._conclude(view, fit, table.session(), None, failure)
+        session = await table.converse(context.text, bool(view.news))
         return self._conclude(view, fit, session, context, _failure(session))
 
     def _conclude(

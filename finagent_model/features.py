@@ -47,9 +47,12 @@ class Features:
 
 
 class FeatureBook:
-    """Features of one history under many policies; equal windows are computed once."""
+    """Features of one history under many policies; equal windows are computed once. Of bars before
+    `since` not all are computed.
+    """
 
-    def __init__(self, bars: BarSeries) -> None:
+    def __init__(self, bars: BarSeries, since: int = 0) -> None:
+        self._since = since
         self._growth = bars.growth()
         self._factor = bars.growth_factor
         self._known: dict[tuple[str, int], Floats] = {}
@@ -61,7 +64,7 @@ class FeatureBook:
             atr = self._once("atr", policy.atr, lambda n: indicators.atr(g.high, g.low, g.close, n))
             low = self._once("lowest", policy.channel, lambda n: indicators.lowest(g.low, n))
             high = self._once("highest", policy.channel, lambda n: indicators.highest(g.high, n))
-            average = lambda n: indicators.sma(g.close, n)  # noqa: E731
+            average = lambda n: indicators.sma(g.close, n, self._since)  # noqa: E731
             fast, slow = (
                 self._once("sma", policy.fast, average),
                 self._once("sma", policy.slow, average),
@@ -80,7 +83,7 @@ class FeatureBook:
         close = self._growth.close
         daily = indicators.rate_of_change(close, 1)
         spread = np.full(len(close), np.nan)
-        spread[1:] = indicators.rolling_std(daily[1:], window)
+        spread[1:] = indicators.rolling_std(daily[1:], window, self._since - 1)
         return _finite(indicators.rate_of_change(close, window) / (spread * np.sqrt(window)))
 
     def _once(self, name: str, window: int, compute: _Indicator) -> Floats:

@@ -5,29 +5,26 @@ until the first full window, and all nan when the history is shorter than that. 
 carried from window to window, so a number depends on its own window alone (the averages that recur
 by definition depend on everything before). A nan inside a window makes that window's number nan.
 The definitions are TA-Lib's unless a docstring says otherwise; a window below 1 is a programming
-error and raises ValueError.
+error and raises ValueError. With `since` nothing is computed for earlier bars: they stay nan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import accumulate
-
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 Floats = npt.NDArray[np.float64]
 
 
-def sma(values: Floats, window: int) -> Floats:
+def sma(values: Floats, window: int, since: int = 0) -> Floats:
     """Mean of the last `window` values, in their unit; defined from bar `window - 1`. TA-Lib's SMA.
 
     Summed as differences from the window's oldest value, so that the average of equal values is
     exactly that value.
     """
-    out, starts = _blank(values, window, window - 1)
-    if len(starts):
-        out[window - 1 :] = starts + _mean_offset(values, starts, window)
+    out = _blank(values, window)
+    _means(values, window, max(since, window - 1), out)
     return out
 
 
@@ -36,8 +33,7 @@ def ema(values: Floats, window: int) -> Floats:
 
     Starts at bar `window - 1` with the mean of the first `window` values. TA-Lib's EMA.
     """
-    share = 2.0 / (window + 1)
-    return _recurring(values, window, lambda mean, value: mean + (value - mean) * share)
+    return _recurring(values, window, 2.0 / (window + 1))
 
 
 def rsi(close: Floats, window: int) -> Floats:
@@ -47,11 +43,11 @@ def rsi(close: Floats, window: int) -> Floats:
     from bar `window`; nan while there was neither gain nor loss, where TA-Lib's RSI says 0. Wilder,
     New Concepts in Technical Trading Systems (1978).
     """
-    out, _ = _blank(close, window, window)
+    out = _blank(close, window)
     if len(close) > window:
         change = np.diff(close)
-        gain = _wilder(np.maximum(change, 0.0), window)
-        loss = _wilder(np.maximum(-change, 0.0), window)
+        gain = _recurring(np.maximum(change, 0.0), window, 1.0 / window)
+        loss = _recurring(np.maximum(-change, 0.0), window, 1.0 / window)
         total = gain + loss
         np.divide(100.0 * gain, total, out=out[1:], where=total > 0)
     return out
@@ -64,10 +60,10 @@ def atr(high: Floats, low: Floats, close: Floats, window: int) -> Floats:
     before|; the first bar has none. Wilder's smoothing starts with the mean of the first `window`
     ranges, then moves by 1 / `window` of the distance to each new one. 0 where nothing moved.
     """
-    out, _ = _blank(close, window, window)
+    out = _blank(close, window)
     if len(close) > window:
         top, bottom = np.maximum(high[1:], close[:-1]), np.minimum(low[1:], close[:-1])
-        out[1:] = _wilder(top - bottom, window)
+        out[1:] = _recurring(top - bottom, window, 1.0 / window)
     return out
 
 
@@ -76,29 +72,21 @@ def rate_of_change(close: Floats, window: int) -> Floats:
 
     TA-Lib's ROCP. Defined from bar `window`; nan where the earlier value is 0, where TA-Lib says 0.
     """
-    out, _ = _blank(close, window, window)
+    out = _blank(close, window)
     before, now = close[:-window], close[window:]
     np.divide(now - before, before, out=out[window:], where=before != 0)
     return out
 
 
-def rolling_std(values: Floats, window: int) -> Floats:
+def rolling_std(values: Floats, window: int, since: int = 0) -> Floats:
     """Root of the mean squared deviation of the last `window` values (ddof 0), in their unit.
 
     Defined from bar `window - 1`; exactly 0 for equal values. TA-Lib's STDDEV, which also says 0
     where the variance is below 1e-14; here small spreads keep their value, and deviations are
     squared after the mean is taken off.
     """
-    out, starts = _blank(values, window, window - 1)
-    if len(starts):
-        mean = _mean_offset(values, starts, window)
-        squares, deviation = mean * mean, np.empty(len(starts))
-        for k in range(1, window):
-            np.subtract(values[k : k + len(starts)], starts, out=deviation)
-            deviation -= mean
-            deviation *= deviation
-            squares += deviation
-        out[window - 1 :] = np.sqrt(squares / window)
+    out = _blank(values, window)
+    _spreads(values, window, max(since, window - 1), out)
     return out
 
 
@@ -112,45 +100,62 @@ def lowest(values: Floats, window: int) -> Floats:
     return _extreme(values, window, np.minimum)
 
 
-def _blank(values: Floats, window: int, first: int) -> tuple[Floats, Floats]:
-    """An all-nan answer, and the values that open a window which closes at bar `first` or later."""
+def _blank(values: Floats, window: int) -> Floats:
     if window < 1:
         raise ValueError(f"window {window} is not a number of bars; use 1 or more")
-    return np.full(len(values), np.nan), values[: max(len(values) - first, 0)]
+    return np.full(len(values), np.nan)
 
 
-def _mean_offset(values: Floats, starts: Floats, window: int) -> Floats:
-    """Mean of each window less its oldest value: added up in the same order in every window,
-    whatever the length.
+def _recurring(values: Floats, window: int, share: float) -> Floats:
+    """Start with the mean of the first `window` values; each later one moves it by `share` of the
+    distance.
     """
-    total, difference = np.zeros(len(starts)), np.empty(len(starts))
-    for k in range(1, window):
-        np.subtract(values[k : k + len(starts)], starts, out=difference)
-        total += difference
-    return total / window
-
-
-def _wilder(values: Floats, window: int) -> Floats:
-    return _recurring(values, window, lambda mean, value: (mean * (window - 1) + value) / window)
-
-
-def _recurring(values: Floats, window: int, step: Callable[[float, float], float]) -> Floats:
-    """Start with the mean of the first `window` values; each later one makes the next average from
-    the last.
-    """
-    out, starts = _blank(values, window, window - 1)
-    if len(starts):
-        seed = float(sma(values[:window], window)[-1])
-        out[window - 1 :] = list(accumulate(values[window:].tolist(), step, initial=seed))
+    out = _blank(values, window)
+    _moving(values, window, share, out)
     return out
 
 
 def _extreme(values: Floats, window: int, pick: np.ufunc) -> Floats:
-    out, starts = _blank(values, window, window - 1)
-    if len(starts):
+    out = _blank(values, window)
+    if len(values) >= window:
         best, covered = values, 1
         while covered < window:  # best[i] is the extreme of `covered` values from i on
             step = min(covered, window - covered)
             best, covered = pick(best[:-step], best[step:]), covered + step
         out[window - 1 :] = best
     return out
+
+
+@njit(cache=True)
+def _mean_of(values, first, window):  # type: ignore[no-untyped-def]
+    """Oldest value plus the mean distance from it, added up in the same order in every window."""
+    total = 0.0
+    for k in range(first + 1, first + window):
+        total += values[k] - values[first]
+    return values[first] + total / window
+
+
+@njit(cache=True)
+def _means(values, window, start, out):  # type: ignore[no-untyped-def]
+    for last in range(start, len(values)):
+        out[last] = _mean_of(values, last - window + 1, window)
+
+
+@njit(cache=True)
+def _spreads(values, window, start, out):  # type: ignore[no-untyped-def]
+    for last in range(start, len(values)):
+        first = last - window + 1
+        mean, squares = _mean_of(values, first, window), 0.0
+        for k in range(first, last + 1):
+            squares += (values[k] - mean) ** 2
+        out[last] = np.sqrt(squares / window)
+
+
+@njit(cache=True)
+def _moving(values, window, share, out):  # type: ignore[no-untyped-def]
+    if len(values) >= window:
+        mean = _mean_of(values, 0, window)
+        out[window - 1] = mean
+        for t in range(window, len(values)):
+            mean += (values[t] - mean) * share
+            out[t] = mean

@@ -22,6 +22,14 @@ client = MlflowClient()
 ids = [e.experiment_id for e in client.search_experiments()]
 print(json.dumps([run.info.status for run in client.search_runs(ids)]))
 """
+RECORDS = """
+import json
+from mlflow.tracking import MlflowClient
+client = MlflowClient()
+ids = [e.experiment_id for e in client.search_experiments()]
+[run] = client.search_runs(ids, "tags.`finagent.stage` = 'infer'")
+print(json.dumps([file.path for file in client.list_artifacts(run.info.run_id)]))
+"""
 
 
 def project() -> dict[str, Any]:
@@ -82,6 +90,9 @@ def test_mlflow_run_trains_then_backtests_then_predicts(tmp_path: Path) -> None:
     assert "FB as of 2013-01-31:" in asked.stdout + asked.stderr
     statuses = json.loads(place.run(sys.executable, "-c", STATUSES).stdout)
     assert set(statuses) == {"FINISHED"}
+    records = json.loads(place.run(sys.executable, "-c", RECORDS).stdout)
+    expected = {"signal.json", "autogen_conversation.jsonl", "chart.html", "chart.png"}
+    assert expected <= set(records)
 
 
 @pytest.mark.slow

@@ -119,7 +119,8 @@ def test_finagent_serve_answers_says_its_version_and_turns_away_what_is_too_much
 ) -> None:
     port = free_port()
     command = ["python", "-m", "finagent_model.cli", "serve", "--port", str(port)]
-    with trained.serving(*command, port=port, FINAGENT_SERVE_THREADS="1") as address:
+    narrow = {"FINAGENT_SERVE_THREADS": "1", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "4"}
+    with trained.serving(*command, port=port, **narrow) as address:
         with urllib.request.urlopen(f"{address}/version", timeout=30) as answer:
             version = json.load(answer)
         assert version["model_uri"] == "models:/finagent/1"
@@ -137,3 +138,6 @@ def test_finagent_serve_answers_says_its_version_and_turns_away_what_is_too_much
         refused = next(body for status, body in answers if status == 429)
         assert "ask again later" in refused["message"]
         assert "stack_trace" not in refused
+
+        endless = {"dataframe_records": [ROW] * 1000, "params": {"mode": "live"}}
+        assert post(address, endless) == (504, "Request processing time exceeded limit")

@@ -1,61 +1,45 @@
-"""The desk's team, built from rows for one decision, run once and thrown away: AutoGen teams keep
-state.
-"""
+"""The roster's rows as an AutoGen team: a directed graph, one agent a row."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
 from autogen_agentchat.conditions import MaxMessageTermination
-from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
-from autogen_core import CancellationToken
 
-from finagent_model.agents.cassette import Cassette
 from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.prompts import prompt
-from finagent_model.agents.seat import DESK, Seat
-from finagent_model.agents.session import Session
 from finagent_model.domain.desk_config import AgentRow, DeskConfig
-from finagent_model.domain.signal import Status
 
 
-async def converse(
-    session: Session, question: str, has_news: bool, pool: ClientPool, cassette: Cassette
-) -> None:
-    """Let the seated agents talk about `question`; what came of it is in the session. Never
-    outlives its time limit.
+def waves(seated: Sequence[AgentRow]) -> list[list[AgentRow]]:
+    """Who speaks side by side: each wave waits for names of the waves before alone."""
+    found: list[list[AgentRow]] = []
+    waiting, spoken = list(seated), set[str]()
+    while waiting:
+        found.append([row for row in waiting if spoken.issuperset(row.after)])
+        spoken |= {row.name for row in found[-1]}
+        waiting = [row for row in waiting if row.name not in spoken]
+    return found
+
+
+def within(rounds: int, seated: Sequence[AgentRow]) -> tuple[AgentRow, ...]:
+    """Those who get to speak: a wave begins while fewer than `rounds` replies were given.
+
+    The rows are cut before the team is built, because AutoGen's own limit on messages misses all
+    but the last of several that arrive side by side.
     """
-    _quieten()
-    config = session.config
-    seated = config.seated(has_news)
-    session.record(DESK, "request", question)
-    for row in config.agents:
-        if row.name not in {s.name for s in seated}:
-            session.record(row.name, "skipped", "no dated news in the view")
-    seats = {row.name: Seat(row, _heard_by(row, seated), session, pool, cassette) for row in seated}
-    team = build_team(seated, seats, config.limits.max_rounds)
-    token = CancellationToken()
-    alarm = asyncio.get_running_loop().call_later(config.limits.wall_clock_s, token.cancel)
-    try:
-        await team.run(task=TextMessage(content=question, source=DESK), cancellation_token=token)
-    except asyncio.CancelledError:
-        if not token.is_cancelled():
-            raise
-        executor = seated[-1].name
-        session.fail(
-            executor, Status.MODEL_ERROR, f"no decision within {config.limits.wall_clock_s:g} s"
-        )
-    finally:
-        alarm.cancel()
+    speaking: list[AgentRow] = []
+    for wave in waves(seated):
+        if len(speaking) < rounds:
+            speaking += wave
+    return tuple(speaking)
 
 
 def build_team(
-    seated: tuple[AgentRow, ...], agents: Mapping[str, BaseChatAgent], max_rounds: int
+    seated: Sequence[AgentRow], agents: Mapping[str, BaseChatAgent], max_rounds: int
 ) -> GraphFlow:
     """One agent a row, one unconditional edge for each name it waits for."""
     graph = DiGraphBuilder()
@@ -88,7 +72,7 @@ def export_component(config: DeskConfig, pool: ClientPool) -> dict[str, Any]:
     return team.dump_component().model_dump(mode="json")
 
 
-def _heard_by(row: AgentRow, seated: tuple[AgentRow, ...]) -> list[str]:
+def heard_by(row: AgentRow, seated: Sequence[AgentRow]) -> list[str]:
     """The names that `row` waits for, directly or through others, in roster order."""
     after = {other.name: other.after for other in seated}
     found, open_ends = set(row.after), list(row.after)
@@ -97,9 +81,3 @@ def _heard_by(row: AgentRow, seated: tuple[AgentRow, ...]) -> list[str]:
         found |= fresh
         open_ends.extend(fresh)
     return [other.name for other in seated if other.name in found]
-
-
-def _quieten() -> None:
-    """AutoGen logs whole prompts, and a traceback for every cancelled agent."""
-    for name in ("autogen_core", "autogen_core.events"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

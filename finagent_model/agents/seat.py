@@ -69,14 +69,18 @@ class Seat(BaseChatAgent):
     async def on_messages(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> Response:
-        work = asyncio.ensure_future(self._speak(self._briefing(messages)))
+        work = asyncio.ensure_future(self.reply(messages))
         cancellation_token.link_future(work)
+        return Response(chat_message=await work)
+
+    async def reply(self, messages: Sequence[BaseChatMessage]) -> TextMessage:
+        """What this seat says after `messages`, of which it hears its share."""
         try:
-            content = await work
+            content = await self._speak(self._briefing(messages))
         except _Unavailable as why:
             self._session.fail(self.name, why.status, str(why))
             content = json.dumps({"unavailable": self.name, "status": why.status})
-        return Response(chat_message=TextMessage(content=content, source=self.name))
+        return TextMessage(content=content, source=self.name)
 
     def _briefing(self, messages: Sequence[BaseChatMessage]) -> list[LLMMessage]:
         """Prompt, question, and what was said by those whom this seat hears."""
@@ -115,6 +119,7 @@ class Seat(BaseChatAgent):
         key = fingerprint(self._request(messages))
         recorded = None if self._session.mode == "live" else self._cassette.get(key)
         if recorded is None and self._session.mode == "replay":
+            self._session.missed = True
             raise _Unavailable(
                 Status.MODEL_ERROR,
                 f"replay: no recorded reply of {self.name} for this request ({key[:12]})",

@@ -41,6 +41,8 @@ class Session:
     spent_usd: float | None = 0.0
     """What really went to a client in this session."""
     calls: int = 0
+    missed: bool = False
+    """A reply that was not recorded was needed in mode `replay`."""
 
     def record(
         self,

@@ -33,7 +33,8 @@ def decide_unseen(
     bars = market.bars(symbol)
     part = unseen_part(bars, policies)
     views = market.daily_views(symbol, part)
-    decisions = desk.decide_all(views, watch(f"deciding on {symbol}", len(views)))
+    done = watch(f"deciding on {symbol}", len(views))
+    decisions = desk.decide_all(views, done, rules_at_once=True)
     return judge(bars[part], decisions, request)
 
 

@@ -1,4 +1,4 @@
-"""One decision without a record in MLflow: what the shell asks."""
+"""One decision: what the shell asks. It leaves a run in MLflow only where that is wanted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
+from finagent_model.domain.desk_config import Mode
 from finagent_model.market import Market
 from finagent_model.pipeline.requests import read_mode, read_symbol
 from finagent_model.presets import load_config, with_address
@@ -23,10 +24,12 @@ def predict(
     mode: str = "cached",
     budget_usd: float | None = None,
     max_rounds: int | None = None,
+    log: bool = False,
 ) -> Decision:
     """By a packaged model, or by the untrained desk of a config file.
 
-    Raises BadInputError, DataError where there is nothing to decide on, and ModelLoadError.
+    `log` keeps signal, conversation and chart in a run of MLflow. Raises BadInputError, DataError
+    where there is nothing to decide on, and ModelLoadError.
     """
     question = Question(read_symbol(symbol), parse_as_of(as_of))
     how, limits = read_mode(mode), Limits(max_rounds=max_rounds, budget_usd=budget_usd)
@@ -34,10 +37,25 @@ def predict(
     if config is None:
         from finagent_model.serving.logged import load_answering
 
-        return load_answering(model).decide(question, how, limits)
+        answering = load_answering(model)
+        decision, market = answering.decide(question, how, limits), answering.market
+    else:
+        decision, market = _untrained(config, question, how, limits, settings)
+    if log:
+        from finagent_model.pipeline.record import record
+
+        record(decision, market, model if config is None else str(config))
+    return decision
+
+
+def _untrained(
+    config: Path, question: Question, mode: Mode, limits: Limits, settings: Settings
+) -> tuple[Decision, Market]:
+    """By the policy's defaults and a configuration's team."""
+    market = Market.of(settings)
     chosen = with_address(load_config(str(config)), settings)
-    desk = Desk(chosen, None, settings, open_cassette(settings), mode=how)
-    if how != "replay":
+    desk = Desk(chosen, None, settings, open_cassette(settings), mode=mode)
+    if mode != "replay":
         desk.require_key()
-    view = Market.of(settings).view(question.symbol, question.as_of)
-    return desk.under(limits=limits).decide(view)
+    view = market.view(question.symbol, question.as_of)
+    return desk.under(limits=limits).decide(view), market

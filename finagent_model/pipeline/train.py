@@ -30,7 +30,7 @@ from finagent_model.artifacts.ledger import (
 )
 from finagent_model.artifacts.report import report
 from finagent_model.desk import Desk, config_hash
-from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.errors import GateRefusedError
 from finagent_model.market import Market
@@ -203,12 +203,15 @@ def _trained(run: RunLog) -> tuple[TrainRequest, DeskConfig, PolicyBook]:
 def _ask_again(
     answering: AnsweringDesk, ledgers: Mapping[str, Sequence[Row]]
 ) -> dict[str, list[Row]]:
-    """First, middle and last signal of each symbol, asked of the loaded package in replay."""
+    """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
+    live team where that costs nothing.
+    """
+    mode: Mode = "live" if answering.package.config.client == "rules" else "replay"
     asked = {}
     for symbol, rows in ledgers.items():
         chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
-        answers = answering.answer(questions, mode="replay")
+        answers = answering.answer(questions, mode)
         asked[symbol] = [ledger_row(decision.signal) for decision in answers]
     return asked
 

@@ -1,0 +1,17 @@
+"""Features of the last bar alone are those of the whole history."""
+
+from __future__ import annotations
+
+import pytest
+
+from finagent_model.data.bundled import BundledBars
+from finagent_model.domain.policy import Policy
+from finagent_model.features import FeatureBook
+
+
+@pytest.mark.parametrize("length", [101, 102, 150, 777, 2148])
+@pytest.mark.parametrize("policy", [Policy(), Policy(fast=5, slow=60, channel=90, rsi=7, atr=21)])
+def test_what_is_not_computed_changes_nothing_that_is(length: int, policy: Policy) -> None:
+    bars = BundledBars().bars("GOOG")[:length]
+    last = FeatureBook(bars, since=length - 1).under(policy).at(-1)
+    assert repr(last) == repr(FeatureBook(bars).under(policy).at(-1))  # nan where nan
