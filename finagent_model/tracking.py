@@ -26,7 +26,7 @@ from mlflow.environment_variables import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from finagent_model.errors import TrackingError
 
@@ -60,6 +60,10 @@ class RunLog:
 
     def tags(self, values: Mapping[str, str]) -> None:
         self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+
+    def describe(self, text: str) -> None:
+        """Markdown that MLflow's page of the run shows as its description."""
+        self.tags({MLFLOW_RUN_NOTE: text})
 
     def text(self, name: str, text: str) -> None:
         """Write `text` as the artifact `name`."""

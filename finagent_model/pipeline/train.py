@@ -172,6 +172,7 @@ def finish_training(
         gate = judge_version(metrics, ledgers, _ask_again(load_answering(model_uri), ledgers))
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
         run.text("report.md", text)
+        run.describe(text)
         run.metrics(_means(metrics))
         done()
         version = _register(request.register_as, model_uri, run_id, manifest, gate)

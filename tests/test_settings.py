@@ -1,0 +1,34 @@
+"""The environment, read once, as it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finagent_model.errors import BadInputError
+from finagent_model.settings import Settings
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"FINAGENT_HOME": ""}, {"FINAGENT_HOME": "~/.cache/finagent"}]
+)
+def test_home_is_the_users_own_and_not_a_folder_called_tilde(given: dict[str, str]) -> None:
+    assert Settings.load(given).home == Path.home() / ".cache" / "finagent"
+
+
+def test_a_key_is_never_shown() -> None:
+    assert "sk-hidden" not in repr(Settings.load({"OPENAI_API_KEY": "sk-hidden"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"FINAGENT_SERVE_THREADS": "0"}, "FINAGENT_SERVE_THREADS"),
+        ({"OPENAI_BASE_URL": "http://me:secret@host/v1"}, "must not carry a user or password"),
+    ],
+)
+def test_a_value_that_cannot_be_used_names_its_variable(given: dict[str, str], said: str) -> None:
+    with pytest.raises(BadInputError, match=said) as error:
+        Settings.load(given)
+    assert "secret" not in str(error.value)
