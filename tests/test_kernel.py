@@ -4,11 +4,12 @@ gives on the same bundled bars.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
+import reference_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from finagent_model.data.bundled import BundledBars
 from finagent_model.domain.bars import Floats
 
 NAN = float("nan")
+
+FREE = kernel.Rules()
 
 
 @dataclass
@@ -30,9 +33,7 @@ class Run:
     target: float = NAN
     lot: float = 0.0
     cash: float = 1000.0
-    commission: float = 0.0
-    slippage: float = 0.0
-    allow_short: bool = False
+    rules: kernel.Rules = FREE
 
     def go(self) -> tuple[Floats, Any, int]:
         n = len(self.bars)
@@ -64,9 +65,7 @@ def simulate(
         target,
         np.full(n, run.lot),
         run.cash,
-        run.commission,
-        run.slippage,
-        run.allow_short,
+        run.rules,
         equity,
         position,
         trades,
@@ -78,6 +77,7 @@ def flat(price: float) -> tuple[float, float, float, float]:
     return (price, price, price, price)
 
 
+SLIPS = kernel.Rules(slippage=0.01)
 CALM = [flat(100.0), flat(100.0), flat(100.0)]
 
 
@@ -106,7 +106,7 @@ def test_selling_closes_and_opens_a_short_only_where_allowed() -> None:
     bars = [flat(100), flat(100), flat(90), flat(80)]
     _, trades, _ = Run(bars, {0: 1, 1: -1}).go()
     assert [(t["side"], t["exit_bar"], t["pnl"]) for t in trades] == [(1, 2, -100)]
-    _, trades, _ = Run(bars, {0: 1, 1: -1}, allow_short=True).go()
+    _, trades, _ = Run(bars, {0: 1, 1: -1}, rules=kernel.Rules(allow_short=True)).go()
     assert [(t["side"], t["exit_bar"]) for t in trades] == [(1, 2), (-1, -1)]
     assert trades[1]["pnl"] == pytest.approx(100)
 
@@ -147,15 +147,15 @@ def test_a_market_exit_at_the_open_comes_before_a_stop_of_that_bar() -> None:
 
 
 def test_every_fill_pays_commission_and_market_fills_slip() -> None:
-    _, [trade], _ = Run([*CALM, flat(100)], {0: 1, 1: -1}, commission=0.01, slippage=0.02).go()
+    _, [trade], _ = Run([*CALM, flat(100)], {0: 1, 1: -1}, rules=kernel.Rules(0.01, 0.02)).go()
     assert (trade["entry_price"], trade["exit_price"]) == (102, 98)
     assert trade["fees"] == pytest.approx(trade["units"] * (102 + 98) * 0.01)
 
 
 def test_a_stop_slips_and_a_target_does_not() -> None:
     falls, rises = (100, 100, 90, 95), (100, 120, 100, 100)
-    _, [stopped], _ = Run([*CALM, falls], {0: 1}, stop=95, target=110, slippage=0.01).go()
-    _, [reached], _ = Run([*CALM, rises], {0: 1}, stop=95, target=110, slippage=0.01).go()
+    _, [stopped], _ = Run([*CALM, falls], {0: 1}, stop=95, target=110, rules=SLIPS).go()
+    _, [reached], _ = Run([*CALM, rises], {0: 1}, stop=95, target=110, rules=SLIPS).go()
     assert stopped["exit_price"] == pytest.approx(95 * 0.99)
     assert reached["exit_price"] == 110
 
@@ -167,7 +167,7 @@ def test_lots_are_whole() -> None:
 
 def test_a_ruined_short_ends_all_trading() -> None:
     bars = [flat(100), flat(100), flat(300), flat(100), flat(100)]
-    equity, trades, _ = Run(bars, {0: -1, 2: 1, 3: 1}, allow_short=True).go()
+    equity, trades, _ = Run(bars, {0: -1, 2: 1, 3: 1}, rules=kernel.Rules(allow_short=True)).go()
     assert [trade["reason"] for trade in trades] == [kernel.RUIN]
     assert equity[-1] == equity[2] == pytest.approx(-1000)
 
@@ -185,7 +185,7 @@ def crossing(cash: float, commission: float) -> tuple[float, Any]:
     action = (up.astype(int) - down.astype(int)).astype(np.int8)
     none = np.full(len(close), np.nan)
     columns = np.array([bars.open, bars.high, bars.low, close])
-    run = Run([], cash=cash, commission=commission, lot=1.0)
+    run = Run([], cash=cash, lot=1.0, rules=kernel.Rules(commission))
     equity, trades, _ = simulate(columns, action, np.ones(len(close)), none, none, run)
     return float(equity[-1]), trades
 
@@ -216,78 +216,119 @@ def test_its_first_trades_are_those_of_backtesting_py() -> None:
     assert first == [(53, 86, 113), (52, 119, 128), (53, 160, 243)]
 
 
-def reference(columns: Floats, action: Any, size: float, run: Run) -> tuple[list[float], int]:
-    """The documented rules once more, long only, in plain Python."""
-    opens, highs, lows, closes = columns.tolist()
-    cash, units, equity, cancelled = run.cash, 0.0, [], 0
-    for t in range(len(closes)):
-        wanted = int(action[t - 1]) if t else 0
-        if wanted < 0 and units:
-            cash += units * opens[t] * (1 - run.slippage) * (1 - run.commission)
-            units = 0.0
-        if wanted > 0 and not units:
-            price = opens[t] * (1 + run.slippage)
-            if run.stop < price < run.target:
-                spent = size * cash
-                units = spent / (price * (1 + run.commission))
-                cash -= spent
-            else:
-                cancelled += 1
-        if units:
-            fill = None
-            if opens[t] <= run.stop:
-                fill = opens[t] * (1 - run.slippage)
-            elif opens[t] >= run.target:
-                fill = opens[t]
-            elif lows[t] <= run.stop:
-                fill = run.stop * (1 - run.slippage)
-            elif highs[t] >= run.target:
-                fill = run.target
-            if fill is not None:
-                cash, units = cash + units * fill * (1 - run.commission), 0.0
-        equity.append(cash + units * closes[t])
-    return equity, cancelled
-
-
 @st.composite
-def markets(draw: st.DrawFn) -> tuple[Floats, Any, Run]:
-    n = draw(st.integers(2, 40))
+def markets(draw: st.DrawFn) -> tuple[Floats, Any, Run, Any]:
+    """Bars, decisions, an account, and per bar: size, stop and target prices (some nan) and lot."""
+    n = draw(st.integers(1, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.04, n)))
+    close = 100 * np.exp(np.cumsum(rng.normal(0, draw(st.sampled_from([0.01, 0.05, 0.3])), n)))
     opens = close * np.exp(rng.normal(0, 0.03, n))
     high = np.maximum(opens, close) * np.exp(np.abs(rng.normal(0, 0.02, n)))
     low = np.minimum(opens, close) * np.exp(-np.abs(rng.normal(0, 0.02, n)))
-    action = rng.integers(-1, 2, n).astype(np.int8)
-    run = Run(
-        [],
-        size=draw(st.floats(0.05, 1.0)),
-        stop=draw(st.floats(60, 99)),
-        target=draw(st.floats(101, 160)),
-        commission=draw(st.floats(0, 0.02)),
-        slippage=draw(st.floats(0, 0.02)),
+    if draw(st.booleans()):  # prices that coincide: touches, ties and gaps onto a level
+        opens, high, low, close = (np.round(x, -1) for x in (opens, high, low, close))
+        opens, high, low, close = (np.maximum(x, 10.0) for x in (opens, high, low, close))
+    action = rng.choice([-1, 0, 1], n, p=[0.25, 0.5, 0.25]).astype(np.int8)
+    side = np.where(action == 0, 1, action)
+    stop, target = (
+        np.where(rng.random(n) < 0.3, NAN, np.round(close * (1 + side * sign * width), 0))
+        for sign, width in ((-1, rng.uniform(-0.01, 0.2, n)), (1, rng.uniform(-0.01, 0.3, n)))
     )
-    return np.array([opens, high, low, close]), action, run
+    fraction = st.sampled_from([0.0, 0.001, 0.02])
+    distance = st.sampled_from([NAN, 0.01, 0.05, 0.2])
+    rules = kernel.Rules(
+        draw(fraction),
+        draw(fraction),
+        draw(st.booleans()),
+        draw(distance),
+        draw(distance),
+        draw(st.booleans()),
+        draw(st.booleans()),
+        draw(st.booleans()),
+    )
+    lot = np.full(n, draw(st.sampled_from([0.0, 1.0, 7.0])))
+    run = Run([], cash=draw(st.sampled_from([1.0, 1000.0, 12345.67])), rules=rules)
+    return np.array([opens, high, low, close]), action, run, (rng.random(n), stop, target, lot)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
-@given(markets())
-def test_an_independent_loop_gives_the_same_equity(market: tuple[Floats, Any, Run]) -> None:
-    columns, action, run = market
+def compiled(columns: Floats, action: Any, run: Run, levels: Any) -> tuple[Floats, Any, int]:
+    size, stop, target, lot = levels
     n = len(action)
-    args = (np.full(n, run.size), np.full(n, run.stop), np.full(n, run.target))
-    equity, trades, cancelled = simulate(columns, action, *args, run)
-    expected, refused = reference(columns, action, run.size, run)
-    assert equity == pytest.approx(np.array(expected), rel=1e-9)
-    assert cancelled == refused
-    assert trades["pnl"].sum() == pytest.approx(equity[-1] - run.cash, abs=1e-6)
+    equity, position = np.empty(n), np.empty(n)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    count, cancelled = kernel.simulate(
+        *columns, action, size, stop, target, lot, run.cash, run.rules, equity, position, trades
+    )
+    return equity, trades[:count], int(cancelled)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(markets(), st.integers(1, 39))
-def test_later_bars_change_no_earlier_equity(market: tuple[Floats, Any, Run], cut: int) -> None:
-    columns, action, run = market
-    n, m = len(action), min(cut, len(action))
-    args = [np.full(n, v) for v in (run.size, run.stop, run.target)]
-    whole, _, _ = simulate(columns, action, *args, run)
-    short, _, _ = simulate(columns[:, :m].copy(), action[:m], *(a[:m] for a in args), run)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(markets())
+def test_the_plain_loop_gives_the_same_bits(market: tuple[Floats, Any, Run, Any]) -> None:
+    columns, action, run, levels = market
+    equity, trades, cancelled = compiled(columns, action, run, levels)
+    lists = [column.tolist() for column in levels]
+    loop = reference_loop.run(columns.tolist(), action.tolist(), *lists, run.cash, run.rules)
+    assert loop.equity == equity.tolist()
+    assert loop.trades == trades.tolist()
+    assert loop.cancelled == cancelled
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(markets())
+def test_money_is_neither_made_nor_lost_between_trades(
+    market: tuple[Floats, Any, Run, Any],
+) -> None:
+    columns, action, run, levels = market
+    equity, trades, _ = compiled(columns, action, run, levels)
+    assert trades["pnl"].sum() == pytest.approx(equity[-1] - run.cash, rel=1e-9, abs=1e-6)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(markets())
+def test_a_long_never_makes_cash_negative(market: tuple[Floats, Any, Run, Any]) -> None:
+    columns, action, run, levels = market
+    equity, trades, _ = compiled(
+        columns, action, replace(run, rules=run.rules._replace(allow_short=False)), levels
+    )
+    assert (equity >= -1e-9 * run.cash).all()
+    for trade in trades:
+        before = equity[trade["entry_bar"] - 1] if trade["entry_bar"] else run.cash
+        spent = trade["units"] * trade["entry_price"] * (1 + run.rules.commission)
+        if not run.rules.fill_at_close:
+            assert spent <= before * (1 + 1e-9)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(markets(), st.integers(1, 59))
+def test_later_bars_change_no_earlier_equity(
+    market: tuple[Floats, Any, Run, Any], cut: int
+) -> None:
+    columns, action, run, levels = market
+    m = min(cut, len(action))
+    whole, _, _ = compiled(columns, action, run, levels)
+    cut_off = [column[:m].copy() for column in levels]
+    short, _, _ = compiled(columns[:, :m].copy(), action[:m].copy(), run, cut_off)
     assert whole[:m].tolist() == short.tolist()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(markets(), st.sampled_from([0.5, 2.0, 1024.0]))
+def test_twice_the_cash_is_twice_the_equity(
+    market: tuple[Floats, Any, Run, Any], times: float
+) -> None:
+    columns, action, run, levels = market
+    fractional = (*levels[:3], np.zeros(len(action)))
+    once, _, _ = compiled(columns, action, run, fractional)
+    more, _, _ = compiled(columns, action, replace(run, cash=run.cash * times), fractional)
+    assert more.tolist() == (once * times).tolist()
+
+
+def test_distances_hang_on_the_fill() -> None:
+    bars = [flat(100), flat(80), (80, 80, 77, 78), (80, 89, 80, 80)]
+    rules = kernel.Rules(stop_distance=0.05, target_distance=0.1)
+    _, [trade], _ = Run(bars, {0: 1}, rules=rules).go()
+    assert (trade["exit_bar"], trade["exit_price"], trade["reason"]) == (3, 88, kernel.TARGET)
+    shorts = rules._replace(allow_short=True)
+    _, [trade], _ = Run([flat(100), flat(80), (80, 85, 80, 80)], {0: -1}, rules=shorts).go()
+    assert (trade["exit_price"], trade["reason"]) == (84, kernel.STOP)

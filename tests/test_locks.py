@@ -91,3 +91,21 @@ def test_the_three_autogen_packages_have_one_version() -> None:
 @pytest.mark.parametrize("path", [*LOCKS, *LISTS])
 def test_no_file_names_a_host(path: str) -> None:
     assert re.findall(r"https?:|://|--(?:extra-)?index-url|--find-links", read(path)) == []
+
+
+def test_nothing_at_runtime_has_a_licence_that_forbids_commercial_use() -> None:
+    """By what the installed packages call theirs; a whole text may quote others."""
+    from importlib import metadata
+
+    for name in locked("requirements/runtime.lock"):
+        said = metadata.metadata(name)
+        fields = ("License", "License-Expression", "Classifier")
+        text = " ".join(str(v)[:100] for field in fields for v in said.get_all(field) or [])
+        assert not re.search(r"affero|agpl|commons clause", text, re.IGNORECASE), name
+
+
+@pytest.mark.parametrize("oracle", ["backtesting", "vectorbt"])
+def test_the_oracles_are_of_the_tests_alone(oracle: str) -> None:
+    assert oracle in locked("requirements/test.lock")
+    assert oracle not in locked("requirements/runtime.lock")
+    assert oracle not in read("conda.yaml")

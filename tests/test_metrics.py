@@ -152,6 +152,11 @@ NAMES = {
     "hit_rate",
     "profit_factor",
     "closed_trades",
+    "max_drawdown_bars",
+    "calmar",
+    "value_at_risk_95",
+    "expected_shortfall_95",
+    "expectancy",
     "cancelled_entries",
 }
 
@@ -197,10 +202,55 @@ def test_turnover_is_money_moved_over_mean_equity_a_year() -> None:
 def test_a_summary_of_idleness_is_undefined_where_it_is_and_never_0() -> None:
     summary = metrics.summarise(result([100.0] * 10, [0.0] * 10, {}))
     undefined = {name for name, value in summary.items() if math.isnan(value)}
-    assert undefined == {"sharpe", "sortino", "hit_rate", "profit_factor"}
+    assert undefined == {
+        *("sharpe", "sortino", "calmar", "hit_rate", "profit_factor", "expectancy"),
+    }
 
 
 def test_a_summary_of_a_single_bar_is_undefined_but_for_its_counts() -> None:
     summary = metrics.summarise(result([100.0], [0.0], {}))
     defined = {name for name, value in summary.items() if not math.isnan(value)}
     assert defined == {"exposure", "closed_trades", "cancelled_entries"}
+
+
+def test_calmar_is_empyricals(equity: Floats, returns: Floats) -> None:
+    expected = empyrical.calmar_ratio(returns)
+    assert metrics.calmar(equity) == pytest.approx(expected, nan_ok=True)
+
+
+def test_value_at_risk_is_minus_empyricals(returns: Floats) -> None:
+    assert metrics.value_at_risk(returns) == pytest.approx(-empyrical.value_at_risk(returns))
+
+
+def test_expected_shortfall_is_minus_empyricals(returns: Floats) -> None:
+    expected = -empyrical.conditional_value_at_risk(returns)
+    assert metrics.expected_shortfall(returns) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("equity", "bars"),
+    [
+        ([1.0, 2.0, 3.0], 1),
+        ([3.0, 2.0, 1.0], 2),
+        ([1.0, 3.0, 2.0, 2.5, 3.0, 4.0], 3),
+        ([1.0, 2.0, 1.5, 2.0, 1.0, 1.0, 1.0], 3),
+    ],
+)
+def test_the_longest_time_below_a_peak_counts_until_it_is_reached(
+    equity: list[float], bars: int
+) -> None:
+    """A new peak on the next bar is one bar away."""
+    assert metrics.max_drawdown_bars(np.array(equity)) == bars
+
+
+def test_expectancy_is_the_mean_of_closed_trades() -> None:
+    assert metrics.expectancy(np.array([3.0, -1.0])) == 1.0
+
+
+def test_the_new_ones_are_undefined_where_there_is_nothing() -> None:
+    none, flat = np.array([]), np.array([1.0, 1.0, 1.0])
+    assert math.isnan(metrics.calmar(flat))
+    assert math.isnan(metrics.max_drawdown_bars(flat[:1]))
+    assert math.isnan(metrics.value_at_risk(none))
+    assert math.isnan(metrics.expected_shortfall(none))
+    assert math.isnan(metrics.expectancy(none))

@@ -15,6 +15,7 @@ import pandas as pd
 
 from finagent_model.backtest import kernel
 from finagent_model.backtest.costs import Costs
+from finagent_model.backtest.kernel import Rules
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.signal import TradingSignal
 
@@ -69,33 +70,33 @@ def run_backtest(
         stop=_column([s.suggested_stop_loss for s in signals]) * factor,
         target=_column([s.suggested_take_profit for s in signals]) * factor,
     )
-    return _result(bars, orders, costs, cash, allow_short, whole_shares)
+    rules = Rules(costs.commission, costs.slippage, allow_short)
+    return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
 
 
-def buy_and_hold(bars: BarSeries, costs: Costs, *, cash: float) -> BacktestResult:
+def buy_and_hold(
+    bars: BarSeries, costs: Costs, *, cash: float, whole_shares: bool = False
+) -> BacktestResult:
     """All the cash into the symbol at the second bar's open, as a decision on the first would."""
     action = np.zeros(len(bars), dtype=np.int8)
     action[:1] = 1
     none = np.full(len(bars), np.nan)
     orders = Orders(action, np.ones(len(bars)), none, none)
-    return _result(bars, orders, costs, cash, allow_short=False, whole_shares=False)
+    rules = Rules(costs.commission, costs.slippage)
+    return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
 
 
 def equity_of(
     growth: BarSeries, orders: Orders, costs: Costs, cash: float, allow_short: bool
 ) -> Floats:
     """The equity curve alone, of fractional units: what a search needs, many times over."""
-    equity, *_ = _simulate(growth, orders, costs, cash, allow_short, np.zeros(len(growth)))
+    rules = Rules(costs.commission, costs.slippage, allow_short)
+    equity, *_ = _simulate(growth, orders, rules, cash, np.zeros(len(growth)))
     return equity
 
 
 def _simulate(
-    growth: BarSeries,
-    orders: Orders,
-    costs: Costs,
-    cash: float,
-    allow_short: bool,
-    lot: Floats,
+    growth: BarSeries, orders: Orders, rules: Rules, cash: float, lot: Floats
 ) -> tuple[Floats, Floats, npt.NDArray[np.void], int]:
     n = len(growth)
     equity, position = np.empty(n), np.empty(n)
@@ -111,9 +112,7 @@ def _simulate(
         orders.target,
         lot,
         float(cash),
-        costs.commission,
-        costs.slippage,
-        allow_short,
+        rules,
         equity,
         position,
         trades,
@@ -121,19 +120,15 @@ def _simulate(
     return equity, position, trades[:count], cancelled
 
 
-def _result(
-    bars: BarSeries,
-    orders: Orders,
-    costs: Costs,
-    cash: float,
-    allow_short: bool,
-    whole_shares: bool,
+def run_orders(
+    bars: BarSeries, orders: Orders, rules: Rules, *, cash: float, whole_shares: bool
 ) -> BacktestResult:
+    """Trade orders, one a bar of `bars`, whose prices are in growth units."""
     factor = bars.growth_factor
     # A share of bar i is 1 / factor[i] growth units: that is what can't be divided.
     lot = 1.0 / factor if whole_shares else np.zeros(len(bars))
     growth = bars.growth()
-    equity, position, rows, cancelled = _simulate(growth, orders, costs, cash, allow_short, lot)
+    equity, position, rows, cancelled = _simulate(growth, orders, rules, cash, lot)
     entry, ended = rows["entry_bar"], rows["exit_bar"]
     exit_prices = rows["exit_price"]
     closed = ended >= 0

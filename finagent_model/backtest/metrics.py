@@ -67,6 +67,44 @@ def max_drawdown(equity: Floats) -> float:
     return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
 
 
+def calmar(equity: Floats) -> float:
+    """CAGR over max drawdown; nan without a drawdown. empyrical.calmar_ratio."""
+    deepest = max_drawdown(equity)
+    return cagr(equity) / deepest if deepest > 0 else UNDEFINED
+
+
+def max_drawdown_bars(equity: Floats) -> float:
+    """Longest time below a former peak, in bars, the last one even if it has not ended; nan below
+    two points.
+    """
+    if len(equity) < 2:
+        return UNDEFINED
+    at_peak = np.flatnonzero(equity >= np.maximum.accumulate(equity))
+    return float(np.diff(np.append(at_peak, len(equity) - 1)).max(initial=0))
+
+
+def value_at_risk(returns: Floats, share: float = 0.05) -> float:
+    """Loss per bar that the worst `share` of returns begins at, as historical quantile: a positive
+    number is a loss; nan without returns. Minus empyrical.value_at_risk.
+    """
+    return -float(np.percentile(returns, 100 * share)) if len(returns) else UNDEFINED
+
+
+def expected_shortfall(returns: Floats, share: float = 0.05) -> float:
+    """Mean loss over the worst `share` of returns (CVaR, historical), positive for a loss. Minus
+    empyrical.conditional_value_at_risk.
+    """
+    if not len(returns):
+        return UNDEFINED
+    worst = int((len(returns) - 1) * share)
+    return -float(np.mean(np.partition(returns, worst)[: worst + 1]))
+
+
+def expectancy(pnl: Floats) -> float:
+    """Mean gain of a closed trade after fees, in money; nan without one."""
+    return float(np.mean(pnl)) if len(pnl) else UNDEFINED
+
+
 def hit_rate(pnl: Floats) -> float:
     """Fraction of closed trades that earned more than their fees; nan without one."""
     return float(np.mean(pnl > 0)) if len(pnl) else UNDEFINED
@@ -90,10 +128,15 @@ def summarise(result: BacktestResult) -> dict[str, float]:
         "sharpe": sharpe(returns),
         "sortino": sortino(returns),
         "max_drawdown": max_drawdown(equity),
+        "max_drawdown_bars": max_drawdown_bars(equity),
+        "calmar": calmar(equity),
+        "value_at_risk_95": value_at_risk(returns),
+        "expected_shortfall_95": expected_shortfall(returns),
         "exposure": float(np.mean(result.invested != 0)),
         "turnover": result.notional / float(np.mean(equity)) / years if years else UNDEFINED,
         "hit_rate": hit_rate(closed),
         "profit_factor": profit_factor(closed),
+        "expectancy": expectancy(closed),
         "closed_trades": float(len(closed)),
         "cancelled_entries": float(result.cancelled),
     }

@@ -17,7 +17,8 @@ from finagent_model.domain.bars import ACTIONS, PRICES, BarSeries, Floats
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 
 SUFFIXES = (".csv", ".parquet")
-DATES = ("closed_at", "date")
+DATES = ("closed_at", "date", "unnamed:_0")
+"""The last is what pandas reads where it wrote a table with its index."""
 ADJUSTED = "adj_close"
 
 
@@ -37,11 +38,7 @@ class FolderBars:
         # Looked up, never joined to a path: '../x' finds nothing.
         if symbol not in files:
             raise UnknownSymbolError(symbol, tuple(sorted(files)), f"folder {self.path}")
-        file = files[symbol]
-        try:
-            return BarSeries.from_frame(symbol, _tidy(symbol, _read(file)))
-        except InvalidBarsError as error:
-            raise InvalidBarsError(f"{file}: {error}") from error
+        return bars_of_file(files[symbol], symbol)
 
     def _files(self) -> dict[str, Path]:
         """Symbol to file."""
@@ -65,10 +62,20 @@ class FolderBars:
         return files
 
 
+def bars_of_file(file: Path, symbol: str) -> BarSeries:
+    """The bars of one file. Raises DataSourceError, or InvalidBarsError naming the file."""
+    try:
+        return BarSeries.from_frame(symbol, _tidy(symbol, _read(file)))
+    except InvalidBarsError as error:
+        raise InvalidBarsError(f"{file}: {error}") from error
+
+
 def _read(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() == ".parquet":
-            return pd.read_parquet(file)
+            table = pd.read_parquet(file)
+            dated = isinstance(table.index, pd.DatetimeIndex)
+            return table.reset_index(names="date") if dated else table
         return pd.read_csv(file)
     except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
         raise DataSourceError(
@@ -89,7 +96,7 @@ def _tidy(symbol: str, table: pd.DataFrame) -> pd.DataFrame:
         )
     known = [when, *(c for c in (*PRICES, "volume", *ACTIONS) if c in frame.columns)]
     tidy = frame[known].rename(columns={when: "closed_at"})
-    if pd.api.types.is_datetime64_dtype(tidy["closed_at"]) and when == "date":
+    if pd.api.types.is_datetime64_dtype(tidy["closed_at"]) and when != "closed_at":
         # A date that was stored as midnight; under `closed_at` a naive time is refused instead.
         tidy["closed_at"] = tidy["closed_at"].dt.strftime("%Y-%m-%d")
     if {ADJUSTED, "close"} <= set(frame.columns) and not set(ACTIONS) & set(frame.columns):

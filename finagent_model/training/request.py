@@ -5,19 +5,16 @@ shell.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from finagent_model.backtest.costs import Costs
-from finagent_model.domain.desk_config import Mode, explain
-from finagent_model.errors import BadInputError
+from finagent_model.domain.desk_config import Mode
+from finagent_model.domain.request import Request
 
 
-class TrainRequest(BaseModel):
+class TrainRequest(Request):
     """Frozen. Windows in bars (sessions), money in the bars' currency, costs as fractions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     symbols: tuple[str, ...] = Field(("GOOG",), min_length=1, max_length=1000)
     config: str = "default"
@@ -50,33 +47,6 @@ class TrainRequest(BaseModel):
                 raise ValueError("a symbol is named twice")
             return tuple(names)
         return value
-
-    @classmethod
-    def read(cls, **given: Any) -> Self:
-        """From loose values; raises BadInputError naming the value and what is allowed."""
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            name = str(error.errors()[0]["loc"][0])
-            raise BadInputError(f"parameter {explain(error)}{cls._allowed(name)}") from None
-
-    @classmethod
-    def _allowed(cls, name: str) -> str:
-        """What a parameter may be, for the message that refuses it."""
-        schema = cls.model_json_schema()["properties"].get(name)
-        if schema is None:
-            return f"; there is: {', '.join(cls.model_fields)}"
-        words = {
-            "minimum": "at least",
-            "exclusiveMinimum": "above",
-            "maximum": "at most",
-            "exclusiveMaximum": "below",
-            "enum": "one of",
-            "pattern": "letters, digits, - and _:",
-            "default": "default",
-        }
-        said = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
-        return f"; allowed: {', '.join(said)}"
 
     @property
     def costs(self) -> Costs:

@@ -4,6 +4,7 @@ parts together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,12 +36,18 @@ class OutOfSample:
     """Buy and hold over the same bars, at the same costs."""
 
     def metrics(self) -> dict[str, float]:
-        """The desk's, the benchmark's (`benchmark_…`), and the shares of HOLD and of failures."""
+        """The desk's, the benchmark's (`benchmark_…`), the shares of HOLD and of failures, and what
+        the conversations cost at list price (nan where a price is unknown).
+        """
         signals = [decision.signal for decision in self.decisions]
+        cost = math.fsum(math.nan if s.cost_usd is None else s.cost_usd for s in signals)
+        equity = self.result.equity
         return {
             **summarise(self.result),
             **{f"benchmark_{name}": value for name, value in summarise(self.benchmark).items()},
             "hold_share": float(np.mean([s.action == "HOLD" for s in signals])),
+            "model_cost_usd": cost,
+            "total_return_after_model_cost": float((equity[-1] - cost) / equity[0] - 1.0),
             "failed_share": float(np.mean([s.status.is_failure for s in signals])),
         }
 

@@ -1,0 +1,104 @@
+"""A plain rule through the engine, so that anyone can hold it against another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from finagent_model.backtest.costs import Costs
+from finagent_model.backtest.engine import BacktestResult, buy_and_hold
+from finagent_model.backtest.kernel import Rules
+from finagent_model.backtest.metrics import summarise
+from finagent_model.backtest.rule import Crossover, run_rule
+from finagent_model.data.folder import bars_of_file
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.request import Request
+from finagent_model.market import Market
+from finagent_model.pipeline.outcome import storable
+from finagent_model.settings import Settings
+
+
+class RuleRequest(Request):
+    """Money in the bars' currency; costs, stop and target as fractions of the fill."""
+
+    rule: str
+    symbol: str | None = None
+    bars: Path | None = None
+    """A CSV or Parquet file; its name is the symbol unless one is given."""
+    cash: float = Field(10_000.0, gt=0)
+    commission: float = Field(0.001, ge=0, lt=0.1)
+    slippage: float = Field(0.0, ge=0, lt=0.1)
+    stop: float | None = Field(None, gt=0, lt=1)
+    target: float | None = Field(None, gt=0, lt=100)
+    side: Literal["long", "long-short"] = "long"
+    fill: Literal["next-open", "close"] = "next-open"
+    entry_bar_stops: bool = True
+    fractional: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            commission=self.commission,
+            slippage=self.slippage,
+            allow_short=self.side == "long-short",
+            stop_distance=np.nan if self.stop is None else self.stop,
+            target_distance=np.nan if self.target is None else self.target,
+            fill_at_close=self.fill == "close",
+            entry_bar_stops=self.entry_bar_stops,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RuleRun:
+    """What a rule earned on one symbol, beside buying and holding at the same costs."""
+
+    request: RuleRequest
+    bars: BarSeries
+    result: BacktestResult
+    benchmark: BacktestResult
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready, at full precision; `trades` counts those closed, undefined is None."""
+        trades: list[dict[str, Any]] = self.result.trades.astype(object).to_dict("records")  # type: ignore[assignment]
+        still_open = [trade for trade in trades if trade["exit_bar"] < 0]
+        closed = [trade for trade in trades if trade["exit_bar"] >= 0]
+        return {
+            "symbol": self.bars.symbol,
+            "bars": len(self.bars),
+            "request": self.request.model_dump(mode="json", exclude={"symbol", "bars"}),
+            "final_equity": float(self.result.equity[-1]),
+            "trades": len(closed),
+            "open_position": self._held(still_open[0]) if still_open else None,
+            "metrics": storable(summarise(self.result)),
+            "buy_and_hold": storable(summarise(self.benchmark)),
+            "closed_trades": closed,
+        }
+
+    def _held(self, trade: dict[str, Any]) -> dict[str, Any]:
+        """A position that the last bar's close marks."""
+        marked = {"last_price": trade["exit_price"], "unrealised_pnl": trade["pnl"]}
+        kept = ("entry_bar", "side", "shares", "entry_price", "fees")
+        return {**{name: trade[name] for name in kept}, **marked}
+
+
+def run(request: RuleRequest, settings: Settings) -> RuleRun:
+    """Raises BadInputError, InvalidBarsError and DataError."""
+    rule = Crossover.read(request.rule)
+    if request.bars is None:
+        bars = Market.of(settings).bars(request.symbol or "GOOG")
+    else:
+        bars = bars_of_file(request.bars, request.symbol or request.bars.stem.upper())
+    whole, costs = (
+        not request.fractional,
+        Costs(commission=request.commission, slippage=request.slippage),
+    )
+    return RuleRun(
+        request,
+        bars,
+        run_rule(bars, rule, request.rules, cash=request.cash, whole_shares=whole),
+        buy_and_hold(bars, costs, cash=request.cash, whole_shares=whole),
+    )
