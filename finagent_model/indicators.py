@@ -137,8 +137,15 @@ def _mean_of(values, first, window):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _means(values, window, start, out):  # type: ignore[no-untyped-def]
-    for last in range(start, len(values)):
-        out[last] = _mean_of(values, last - window + 1, window)
+    """As `_mean_of`, bar beside bar: the same sums in the same order."""
+    count = max(len(values) - start, 0)
+    oldest, total = values[start - window + 1 :], np.zeros(count)
+    for k in range(1, window):
+        newer = oldest[k:]
+        for i in range(count):
+            total[i] += newer[i] - oldest[i]
+    for i in range(count):
+        out[start + i] = oldest[i] + total[i] / window
 
 
 @njit(cache=True)
