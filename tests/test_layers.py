@@ -17,7 +17,7 @@ LAYERS = (
     {"agents"},
     {"desk"},
     {"backtest"},
-    {"training", "artifacts"},
+    {"statistics", "training", "artifacts"},
     {"serving", "registry", "tracking"},
     {"pipeline", "cli"},
 )

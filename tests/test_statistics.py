@@ -1,0 +1,160 @@
+"""Statistics against the numbers that their papers print, and against other libraries."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from finagent_model.statistics.bootstrap import (
+    block_length,
+    sharpe_interval,
+    superior_predictive_ability,
+)
+from finagent_model.statistics.overfitting import probability_of_overfitting
+from finagent_model.statistics.sharpe import (
+    Moments,
+    expected_maximum,
+    minimum_backtest_years,
+    standard_error,
+)
+
+PAPER = Moments(0.458, -2.448, 10.164, 24)
+"""Bailey and Lopez de Prado 2012, section 3: monthly."""
+TRACK = [
+    *(-3.455641, 0.660267, 1.156258, 0.820209, 0.374748, 0.98597, 1.515189, 1.330652),
+    *(0.251659, -0.17325, 0.310862, 0.777926, -1.002867, 0.600255, -0.158211, 0.23055),
+    *(0.368511, 0.531854, 1.017305, 1.381993, 0.662721, 1.545345, 0.280079, 0.979615),
+]
+"""Twenty-four returns with those moments."""
+
+
+def test_the_probabilistic_ratio_is_the_papers() -> None:
+    assert Moments(0.458, 0.0, 3.0, 24).probabilistic() == pytest.approx(0.982, abs=5e-4)
+    assert PAPER.probabilistic() == pytest.approx(0.913361, abs=1e-6)
+    assert Moments(0.458, -2.448, 10.164, 36).probabilistic() == pytest.approx(0.953505, abs=1e-6)
+
+
+def test_moments_are_those_of_the_population() -> None:
+    found = Moments.of(np.array(TRACK))
+    assert (found.sharpe, found.skew) == pytest.approx((0.458, -2.448), abs=1e-6)
+    assert found.kurtosis == pytest.approx(10.164002, abs=1e-5)
+    assert found.probabilistic() == pytest.approx(0.913361, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("periods", "skew", "kurtosis", "years"),
+    [(250, 0, 3, 2.73), (52, 0, 3, 2.83), (12, 0, 3, 3.24), (12, -0.72, 5.78, 4.99)],
+)
+def test_the_minimum_track_record_is_the_papers(
+    periods: int, skew: float, kurtosis: float, years: float
+) -> None:
+    root = math.sqrt(periods)
+    found = Moments(2 / root, skew, kurtosis, 2).minimum_track_record(1 / root)
+    assert found / periods == pytest.approx(years, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("trials", "skew", "kurtosis", "deflated"),
+    [(100, -3, 10, 0.9004), (46, -3, 10, 0.9505), (88, 0, 3, 0.9505)],
+)
+def test_the_deflated_ratio_is_the_papers(
+    trials: int, skew: float, kurtosis: float, deflated: float
+) -> None:
+    found = Moments(2.5 / math.sqrt(250), skew, kurtosis, 1250).deflated(trials, 0.5 / 250)
+    assert found == pytest.approx(deflated, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("trials", "value"),
+    [(1, 0.0), (2, 0.519755), (10, 1.574598), (100, 2.530603), (1000, 3.255122)],
+)
+def test_the_expected_maximum_is_the_papers(trials: int, value: float) -> None:
+    assert expected_maximum(trials) == pytest.approx(value, abs=1e-6)
+
+
+def test_the_minimum_backtest_is_the_papers() -> None:
+    assert minimum_backtest_years(45) == pytest.approx(5, abs=5e-3)
+    assert minimum_backtest_years(7) == pytest.approx(1.9231, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "error"), [(0.5, 12, 0.306), (1, 24, 0.25), (1, 60, 0.158), (3, 500, 0.105)]
+)
+def test_the_standard_error_is_los(ratio: float, count: int, error: float) -> None:
+    assert standard_error(ratio, count) == pytest.approx(error, abs=5e-4)
+
+
+def test_what_does_not_vary_has_no_ratio_and_a_loss_no_track_record() -> None:
+    still = Moments.of(np.zeros(50))
+    assert math.isnan(still.sharpe)
+    assert math.isnan(still.probabilistic())
+    assert math.isnan(Moments.of(-np.array(TRACK)).minimum_track_record())
+    assert math.isnan(Moments.of(np.array([0.01])).probabilistic())
+    with pytest.raises(ValueError, match="0 trials"):
+        expected_maximum(0)
+
+
+def test_the_probability_of_overfitting_on_noise() -> None:
+    noise = np.random.default_rng(765).standard_normal((2400, 100))
+    assert probability_of_overfitting(noise, 8) == pytest.approx(41 / 70)
+    centred = (noise - noise.mean(axis=0)) / noise.std(axis=0)
+    assert probability_of_overfitting(centred, 8) == 1.0
+    noise[:, 0] += 0.15
+    assert probability_of_overfitting(noise, 8) == 0.0
+
+
+def test_the_probability_of_overfitting_is_purgedcvs() -> None:
+    from purgedcv import probability_of_backtest_overfitting
+
+    returns = np.random.default_rng(3).standard_normal((800, 20)) * 0.01
+    theirs = probability_of_backtest_overfitting(returns.T, n_splits=8)
+    expected = getattr(theirs, "pbo", theirs)
+    assert probability_of_overfitting(returns, 8) == pytest.approx(float(expected))
+
+
+def test_too_little_for_the_blocks_is_refused() -> None:
+    for shape, blocks in (((10, 3), 8), ((100, 1), 8), ((100, 5), 7)):
+        with pytest.raises(ValueError):
+            probability_of_overfitting(np.ones(shape), blocks)
+    assert math.isnan(probability_of_overfitting(np.ones((100, 5)), 8))
+
+
+def test_a_clear_winner_among_noisy_models_is_found() -> None:
+    """`arch` alone says 0.68 here: it does not studentise the statistic."""
+    rng = np.random.default_rng(2024)
+    z = rng.standard_normal((1000, 30))
+    gains = 0.03 * z
+    gains[:, 0] = 0.002 * z[:, 0] + 0.0003
+    assert superior_predictive_ability(gains, seed=1) < 0.01
+
+
+def test_noise_is_no_winner_and_stillness_is_undefined() -> None:
+    gains = np.random.default_rng(12345).standard_normal((500, 20)) * 0.01
+    assert superior_predictive_ability(gains, seed=1) > 0.2
+    assert math.isnan(superior_predictive_ability(np.zeros((500, 1)), seed=1))
+
+
+def test_under_no_edge_the_test_rejects_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    rejected = [
+        superior_predictive_ability(rng.standard_normal((400, 1)) * 0.01, seed=i, draws=300) <= 0.1
+        for i in range(200)
+    ]
+    assert 0.05 <= np.mean(rejected) <= 0.16
+
+
+def test_twenty_years_of_an_index_cannot_reject_a_ratio_of_zero() -> None:
+    from arch.data import sp500
+
+    returns = sp500.load()["Adj Close"].pct_change().dropna().to_numpy()
+    assert block_length(returns) == pytest.approx(9.085239, abs=1e-4)
+    found = sharpe_interval(returns, seed=7)
+    assert found.low < 0 < 0.28277 < found.high
+    assert (found.low, found.high) == pytest.approx((-0.083, 0.662), abs=0.06)
+
+
+def test_an_interval_of_stillness_or_of_a_few_days_is_undefined() -> None:
+    assert math.isnan(sharpe_interval(np.zeros(100), seed=1).low)
+    assert math.isnan(sharpe_interval(np.array(TRACK[:19]), seed=1).low)
