@@ -1,5 +1,5 @@
 """Resampled histories that keep how returns hang together in time: Politis and Romano's stationary
-bootstrap, by `arch`.
+bootstrap, by `arch`. It is imported where it is used: the import makes folders for Matplotlib.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from arch.bootstrap import SPA, StationaryBootstrap, optimal_block_length
 
 from finagent_model.domain.bars import Floats
 
@@ -29,6 +28,8 @@ def block_length(returns: Floats) -> float:
     """
     if len(returns) < 10 or not np.std(returns) > 1e-12:
         return 1.0
+    from arch.bootstrap import optimal_block_length
+
     return max(float(optimal_block_length(returns)["stationary"].iloc[0]), 1.0)
 
 
@@ -38,6 +39,8 @@ def sharpe_interval(
     """Of the annual Sharpe ratio; nan where returns don't vary or are fewer than 20."""
     if len(returns) < 20 or not np.std(returns) > 1e-12:
         return Interval(math.nan, math.nan)
+    from arch.bootstrap import StationaryBootstrap
+
     resampled = StationaryBootstrap(round(block_length(returns)), returns, seed=seed)
     low, high = resampled.conf_int(_sharpe, reps=draws, method="percentile", size=confidence)
     return Interval(float(low[0]), float(high[0]))
@@ -56,6 +59,8 @@ def superior_predictive_ability(gains: Floats, *, seed: int, draws: int = 1000) 
     scales = np.array([_long_run_deviation(column, 1 / length) for column in gains.T])
     if not (scales > 1e-12).all():
         return math.nan
+    from arch.bootstrap import SPA
+
     test = SPA(
         np.zeros(len(gains)), -gains / scales, block_size=round(length), reps=draws, seed=seed
     )

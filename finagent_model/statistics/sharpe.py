@@ -52,7 +52,7 @@ class Moments:
         return max(spread, 0.0)
 
     def probabilistic(self, benchmark: float = 0.0) -> float:
-        """Probability that the true ratio exceeds `benchmark` (PSR, 2012); nan below two periods."""
+        """Probability that the true ratio exceeds `benchmark` (PSR, 2012); nan below two."""
         if self.count < 2 or not self._variance > 0:
             return NAN
         distance = (self.sharpe - benchmark) * math.sqrt(self.count - 1)
