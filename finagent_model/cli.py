@@ -241,27 +241,36 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
         typer.echo(f"no version of {name} yet; `mlflow run . -e train` makes one", err=True)
     for row in rows:
         aliases = ", ".join(row.aliases) or "-"
-        typer.echo(f"{row.version}  {aliases}  {row.verdict or 'no verdict'}  run {row.run_id}")
+        typer.echo(
+            f"{row.version}  {aliases}  {row.verdict or 'no verdict'}, "
+            f"evidence {row.evidence or 'not assessed'}  run {row.run_id}"
+        )
 
 
 @app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="A version that the gate let pass.")],
     name: Name = "finagent",
+    force: Annotated[bool, typer.Option("--force", help="Whatever the gate said.")] = False,
+    why: Annotated[str | None, typer.Option(help="Kept with who and when.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a version champion."""
     from finagent_model import registry
 
-    _changed(registry.promote(name, version).row(), as_json)
+    _changed(registry.promote(name, version, force=force, why=why).row(), as_json)
 
 
 @app.command()
-def rollback(name: Name = "finagent", as_json: Json = False) -> None:
+def rollback(
+    name: Name = "finagent",
+    why: Annotated[str | None, typer.Option(help="Kept with who and when.")] = None,
+    as_json: Json = False,
+) -> None:
     """Make the champion's predecessor champion again."""
     from finagent_model import registry
 
-    _changed(registry.rollback(name).row(), as_json)
+    _changed(registry.rollback(name, why).row(), as_json)
 
 
 def _changed(row: dict[str, Any], as_json: bool) -> None:
@@ -304,11 +313,14 @@ def _write_audit(path: Path, decision: Decision) -> None:
 
 
 def _progress() -> Any:
-    """Bars on stderr; a context that gives the `watch` of the pipeline."""
+    """Bars on stderr, MLflow's own off; a context that gives the `watch` of the pipeline."""
+    import os
     from contextlib import contextmanager
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     @contextmanager
     def shown() -> Any:

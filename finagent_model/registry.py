@@ -6,8 +6,13 @@ moves only to a version that passed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import getpass
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
@@ -18,6 +23,10 @@ from finagent_model.errors import BadInputError, GateRefusedError
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 VERDICT, CONTENT, PREVIOUS = "finagent.verdict", "finagent.content_hash", "finagent.previous"
+EVIDENCE, CROWNED = "finagent.evidence", "finagent.champion"
+ANY = "any"
+STALE_S = 60.0
+"""A change of the champion takes less than a second."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,10 @@ class Version:
     verdict: str | None
     """What the gate said: `passed` or `refused`."""
     content_hash: str | None
+    evidence: str | None
+    """Grade of the evidence of an edge after costs: none, weak or strong."""
+    crowned: dict[str, Any] | None
+    """Who made it champion last, when, why, and instead of which version."""
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,34 +64,89 @@ def mark_candidate(name: str, version: str) -> None:
     MlflowClient().set_registered_model_alias(name, CANDIDATE, version)
 
 
-def promote(name: str, version: str) -> Version:
-    """Make `version` champion. Raises GateRefusedError unless the gate let it pass."""
-    client = MlflowClient()
-    chosen = find(name, version)
-    if chosen.verdict != "passed":
-        raise GateRefusedError(
-            f"version {version} of {name} may not be champion: the gate's verdict is "
-            f"{chosen.verdict or 'missing'}; see gate.json of run {chosen.run_id}"
-        )
-    before = champion(name)
-    if before and before.version != chosen.version:
-        client.set_model_version_tag(name, chosen.version, PREVIOUS, before.version)
-    client.set_registered_model_alias(name, CHAMPION, chosen.version)
+def promote(
+    name: str,
+    version: str,
+    *,
+    force: bool = False,
+    why: str | None = None,
+    instead_of: str | None = ANY,
+) -> Version:
+    """Make `version` champion, and write down who did it, when and why.
+
+    Raises GateRefusedError unless the gate let it pass, or `force` is given with a reason; also
+    where the champion is no longer `instead_of`, the one that the version was judged beside (None:
+    there was none).
+    """
+    if force and not (why or "").strip():
+        raise BadInputError("--force needs a reason; add --why TEXT")
+    with _alone(name):
+        chosen, before = find(name, version), champion(name)
+        if chosen.verdict != "passed" and not force:
+            raise GateRefusedError(
+                f"version {version} of {name} may not be champion: the gate's verdict is "
+                f"{chosen.verdict or 'missing'}; see gate.json of run {chosen.run_id}"
+            )
+        now = before.version if before else None
+        if instead_of not in (ANY, now):
+            raise GateRefusedError(
+                f"version {now} of {name} became champion while {version} was trained beside "
+                f"{instead_of or 'none'}; `finagent promote {version}` makes it champion instead"
+            )
+        if now and now != chosen.version:
+            MlflowClient().set_model_version_tag(name, chosen.version, PREVIOUS, now)
+        _crown(name, chosen.version, {"was": now, "forced": force, "why": why})
     return find(name, version)
 
 
-def rollback(name: str) -> Version:
+def rollback(name: str, why: str | None = None) -> Version:
     """Make the champion's predecessor champion again. Raises BadInputError if there was none."""
-    now = champion(name)
-    if now is None:
-        raise BadInputError(f"{name} has no champion to roll back from; promote a version first")
-    before = MlflowClient().get_model_version(name, now.version).tags.get(PREVIOUS)
-    if before is None:
-        raise BadInputError(
-            f"version {now.version} of {name} is its first champion; there is no way back"
-        )
-    MlflowClient().set_registered_model_alias(name, CHAMPION, before)
+    with _alone(name):
+        now = champion(name)
+        if now is None:
+            raise BadInputError(
+                f"{name} has no champion to roll back from; promote a version first"
+            )
+        before = MlflowClient().get_model_version(name, now.version).tags.get(PREVIOUS)
+        if before is None:
+            raise BadInputError(
+                f"version {now.version} of {name} is its first champion; there is no way back"
+            )
+        _crown(name, before, {"was": now.version, "rolled_back": True, "why": why})
     return find(name, before)
+
+
+def _crown(name: str, version: str, how: Mapping[str, Any]) -> None:
+    """The record first: an alias without one would be nobody's doing."""
+    record = {"who": getpass.getuser(), "when": datetime.now(UTC).isoformat(), **how}
+    client = MlflowClient()
+    client.set_model_version_tag(name, version, CROWNED, json.dumps(record, sort_keys=True))
+    client.set_registered_model_alias(name, CHAMPION, version)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One change of the champion at a time, on any store: a registered model of a name can be
+    created once. Who died with it is overruled after `STALE_S`.
+    """
+    client, lock = MlflowClient(), f"{name}-champion-is-changing"
+    while True:
+        now = time.time()
+        try:
+            client.create_registered_model(lock, tags={"since": str(now)})
+            break
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        with suppress(MlflowException):  # its owner may have finished meanwhile
+            since = float(client.get_registered_model(lock).tags["since"])
+            if now - since > STALE_S:
+                client.delete_registered_model(lock)
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        client.delete_registered_model(lock)
 
 
 def versions(name: str) -> list[Version]:
@@ -118,4 +186,6 @@ def _version(found: ModelVersion, aliases: list[str]) -> Version:
         run_id=found.run_id,
         verdict=found.tags.get(VERDICT),
         content_hash=found.tags.get(CONTENT),
+        evidence=found.tags.get(EVIDENCE),
+        crowned=json.loads(found.tags[CROWNED]) if CROWNED in found.tags else None,
     )

@@ -17,7 +17,7 @@ def test_predict_prints_the_signal_alone_on_stdout(trained: Place) -> None:
     assert signal["status"] == "ok"
     assert signal["model_used"] == "rules"
     assert signal["model_uri"] == "models:/finagent/1"
-    assert signal["evidence"] is None
+    assert signal["evidence"] == "none"
 
 
 def test_an_audit_holds_every_message_of_the_decision(trained: Place, tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from finagent_model.training.gate import judge_version
+from finagent_model.domain.gate_rules import Grade
+from finagent_model.training.evidence import GRADES, Evidence, EvidenceCheck
+from finagent_model.training.gate import (
+    Check,
+    GateReport,
+    Window,
+    beside_champion,
+    judge_version,
+)
 
 GOOD: dict[str, Any] = {
     "symbol": "GOOG",
@@ -33,15 +41,68 @@ def refused(
         {"GOOG": METRICS | (metrics or {})},
         {"GOOG": [chosen]},
         {"GOOG": [chosen] if served is None else served},
+        graded("none"),
+        "none",
     )
-    names = [check.name for check in report.checks if not check.passed]
+    names = [check.name for check in report.integrity if not check.passed]
     assert (report.verdict == "passed") == (not names)
     return names
 
 
-def test_a_good_record_passes_and_claims_no_edge() -> None:
+def graded(grade: Grade) -> Evidence:
+    """Evidence with one check, passed only where the grade is strong."""
+    check = EvidenceCheck(
+        name="better_than_cash",
+        passed=grade == "strong",
+        number=0.2,
+        threshold=0.05,
+        at_least=False,
+    )
+    return Evidence(grade=grade, checks=(check,), numbers={})
+
+
+def judged(grade: Grade, required: Grade, champion: Check | None = None) -> GateReport:
+    """A record whose integrity is good."""
+    rows = {"GOOG": [GOOD]}
+    return judge_version({"GOOG": METRICS}, rows, rows, graded(grade), required, champion)
+
+
+def test_a_good_record_passes() -> None:
     assert refused() == []
-    assert judge_version({"GOOG": METRICS}, {"GOOG": [GOOD]}, {"GOOG": [GOOD]}).evidence is None
+
+
+@pytest.mark.parametrize("required", GRADES)
+@pytest.mark.parametrize("grade", GRADES)
+def test_evidence_must_be_what_the_rules_require(grade: Grade, required: Grade) -> None:
+    report = judged(grade, required)
+    enough = GRADES.index(grade) >= GRADES.index(required)
+    assert (report.verdict == "passed") == enough
+    assert ("better_than_cash" in report.refusals) == (not enough and grade != "strong")
+
+
+def test_integrity_is_needed_however_strong_the_evidence() -> None:
+    rows = {"GOOG": [GOOD | {"status": "model_error", "action": "HOLD"}]}
+    report = judge_version({"GOOG": METRICS}, rows, rows, graded("strong"), "none")
+    assert report.verdict == "refused"
+
+
+def test_a_worse_version_than_the_champion_is_refused_where_evidence_counts() -> None:
+    days = range(100)
+    steady = Window(version="3", returns={day: 0.01 + 0.001 * (day % 2) for day in days})
+    wild = Window(version=None, returns={day: 0.01 * (-1) ** day + 0.001 for day in days})
+    worse, better = beside_champion(wild, steady), beside_champion(steady, wild)
+    assert worse and better
+    assert (worse.passed, better.passed) == (False, True)
+    assert "of version 3 on 100 days" in worse.found
+    assert judged("strong", "strong", worse).verdict == "refused"
+    assert judged("strong", "strong", better).verdict == "passed"
+    assert judged("none", "none", worse).verdict == "passed"
+
+
+def test_too_few_days_in_common_are_no_comparison() -> None:
+    one = Window(version=None, returns=dict.fromkeys(range(80), 0.01))
+    other = Window(version="1", returns=dict.fromkeys(range(50, 130), 0.01))
+    assert beside_champion(one, other) is None
 
 
 def test_a_loss_is_no_reason_to_refuse() -> None:
@@ -67,6 +128,6 @@ def test_each_check_refuses_on_its_own(change: dict[str, Any], name: str) -> Non
 
 
 def test_no_decision_at_all_is_refused() -> None:
-    report = judge_version({"GOOG": METRICS}, {"GOOG": []}, {"GOOG": []})
+    report = judge_version({"GOOG": METRICS}, {"GOOG": []}, {"GOOG": []}, graded("strong"), "none")
     assert report.verdict == "refused"
     assert "0 decisions" in report.refusals

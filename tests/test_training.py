@@ -49,7 +49,7 @@ def test_candidates_are_distinct_and_the_same_for_a_seed() -> None:
 
 
 def test_a_fit_speaks_only_after_what_it_saw(fb: BarSeries) -> None:
-    book = fit_policies({"FB": fb}, SMALL)
+    book = fit_policies({"FB": fb}, SMALL).policies
     assert len(book.fits) == 4
     for fit in book.fits:
         assert fit.fit_from < fit.fit_until < fit.valid_from
@@ -65,7 +65,7 @@ def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) ->
     for column in ("open", "high", "low", "close"):
         frame.loc[later, column] *= scale
     altered = BarSeries.from_frame("FB", frame)
-    fits = [fit_policies({"FB": bars}, SMALL).fits for bars in (fb, altered)]
+    fits = [fit_policies({"FB": bars}, SMALL).policies.fits for bars in (fb, altered)]
     assert fits[0][:2] == fits[1][:2]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from finagent_model.domain.bars import Floats
-from finagent_model.training.walk_forward import OutOfSample
+from finagent_model.training.out_of_sample import OutOfSample
 
 DESK, BENCHMARK = "#1f6feb", "#8b949e"
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from finagent_model.domain.signal import TradingSignal, signal_columns
 
-NOT_DECIDED = frozenset({"generated_at", "model_uri", "model_version", "run_id"})
+NOT_DECIDED = frozenset({"evidence", "generated_at", "model_uri", "model_version", "run_id"})
+"""What a signal says of its record or of its version, not of the market."""
 _TYPES = {
     "string": pa.string(),
     "number": pa.float64(),

@@ -1,9 +1,11 @@
-"""The report of a training in plain words; the first line is the verdict, whatever it is."""
+"""The report of a training in plain words; the first line is the grade, whatever it is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+
+from finagent_model.training.evidence import Evidence
 
 ROWS = (
     "total_return",
@@ -28,13 +30,30 @@ def verdict(symbol: str, metrics: Mapping[str, float]) -> str:
     )
 
 
-def report(metrics: Mapping[str, Mapping[str, float]], model_used: str, configurations: int) -> str:
-    """Markdown; one section a symbol. Undefined numbers are said to be undefined."""
-    lines = [verdict(symbol, m) for symbol, m in metrics.items()]
+SAID = {
+    "none": "NO evidence of an edge after costs: what was earned may well be chance.",
+    "weak": "WEAK evidence of an edge after costs: not every check against chance passed.",
+    "strong": "STRONG evidence of an edge after costs: every check against chance passed.",
+}
+
+
+def headline(evidence: Evidence) -> str:
+    """The grade in words."""
+    return SAID[evidence.grade]
+
+
+def report(metrics: Mapping[str, Mapping[str, float]], model_used: str, evidence: Evidence) -> str:
+    """Markdown: the grade, a sentence and a section a symbol, the checks. Undefined numbers are
+    said to be undefined.
+    """
+    lines = [headline(evidence), "", *(verdict(symbol, m) for symbol, m in metrics.items())]
+    tried = evidence.numbers["configurations"]
+    lines += ["", f"Decided by: {model_used}. Configurations scored on the way: {tried:.0f}."]
+    lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
     lines += [
-        "",
-        f"Decided by: {model_used}. Policies scored on the way: {configurations}; the best of many "
-        "is partly luck, and no test against chance was made.",
+        f"| {c.name} | {'undefined' if c.number is None else f'{c.number:.4g}'} "
+        f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
+        for c in evidence.checks
     ]
     for symbol, m in metrics.items():
         lines += ["", f"## {symbol}", "", "| metric | desk | buy and hold |", "|---|---|---|"]

@@ -50,6 +50,12 @@ class Orders:
     stop: Floats
     target: Floats
 
+    def a_bar_later(self) -> Orders:
+        """The same decisions, each acted on one bar after it could have been."""
+        later = {name: np.roll(values, 1) for name, values in vars(self).items()}
+        later["action"][:1] = 0
+        return Orders(**later)
+
 
 def run_backtest(
     bars: BarSeries,
@@ -61,17 +67,22 @@ def run_backtest(
     whole_shares: bool = False,
 ) -> BacktestResult:
     """Trade one signal a bar. Raises ValueError when there are not as many as bars."""
+    rules = Rules(costs.commission, costs.slippage, allow_short)
+    orders = orders_of(bars, signals)
+    return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
+
+
+def orders_of(bars: BarSeries, signals: Sequence[TradingSignal]) -> Orders:
+    """What the signals ask for. Raises ValueError when there are not as many as bars."""
     if len(signals) != len(bars):
         raise ValueError(f"{len(signals)} signals for {len(bars)} bars; give one a bar")
     factor = bars.growth_factor
-    orders = Orders(
+    return Orders(
         action=np.array([SIDES[s.action] for s in signals], dtype=np.int8),
         size=_column([s.position_size_percent for s in signals]) / 100.0,
         stop=_column([s.suggested_stop_loss for s in signals]) * factor,
         target=_column([s.suggested_take_profit for s in signals]) * factor,
     )
-    rules = Rules(costs.commission, costs.slippage, allow_short)
-    return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
 
 
 def buy_and_hold(

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from finagent_model.domain.gate_rules import GateRules
 from finagent_model.errors import ConfigError
 
 Role = Literal["analyst", "risk", "executor"]
@@ -90,6 +91,8 @@ class DeskConfig(_Row):
     limits: Limits = Limits()
     risk: RiskLimits = RiskLimits()
     prices: dict[str, Price] = {}
+    gate: GateRules = GateRules()
+    """Decides about versions, not about trades."""
 
     @field_validator("client", mode="before")
     @classmethod

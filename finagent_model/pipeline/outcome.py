@@ -18,8 +18,8 @@ from finagent_model.domain.policy import PolicyBook
 from finagent_model.market import Market
 from finagent_model.pipeline.watch import Watch
 from finagent_model.tracking import RunLog
+from finagent_model.training.out_of_sample import OutOfSample, facts_of, judge, unseen_part
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.walk_forward import OutOfSample, judge, unseen_part
 
 
 def decide_unseen(
@@ -38,7 +38,7 @@ def decide_unseen(
     return judge(bars[part], decisions, request)
 
 
-def log_outcome(run: RunLog, unseen: OutOfSample) -> dict[str, float]:
+def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]:
     """Metrics, curves, charts, ledger and conversation of one symbol's unseen part."""
     metrics = unseen.metrics()
     run.metrics(metrics)
@@ -50,6 +50,7 @@ def log_outcome(run: RunLog, unseen: OutOfSample) -> dict[str, float]:
     }
     for name, curve in curves.items():
         run.curve(name, curve.tolist(), stamps)
+    run.text("facts.json", facts_of(unseen, seed).model_dump_json())
     run.json("outcome.json", {"symbol": unseen.bars.symbol, "metrics": storable(metrics)})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -32,7 +32,7 @@ from finagent_model.artifacts.report import report
 from finagent_model.desk import Desk, config_hash
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.policy import PolicyBook
-from finagent_model.errors import GateRefusedError
+from finagent_model.errors import GateRefusedError, TrackingError
 from finagent_model.market import Market
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
 from finagent_model.pipeline.watch import Watch, unwatched
@@ -43,10 +43,12 @@ from finagent_model.serving.package import write_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
 from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
-from finagent_model.training.gate import GateReport, judge_version
+from finagent_model.training.evidence import SymbolFacts, Trials, assess, pooled
+from finagent_model.training.gate import Check, GateReport, Window, beside_champion, judge_version
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
 
+WINDOW = "window.json"
 PROBES = 3
 """Signals of each symbol that the finished package must give again before it is registered."""
 
@@ -104,10 +106,11 @@ def start_training(
                 "bars": market.source.name,
             }
         )
-        policies = fit_policies(histories, request, lambda folds: watch("fitting policies", folds))
+        fitted = fit_policies(histories, request, lambda folds: watch("fitting policies", folds))
         run.json("request.json", request.model_dump(mode="json"))
         run.text("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        run.json("policy.json", policies.model_dump(mode="json"))
+        run.json("policy.json", fitted.policies.model_dump(mode="json"))
+        run.json("trials.json", fitted.trials.model_dump(mode="json"))
         run.json("agent_graph.json", export_component(config, pool))
     return run.run_id
 
@@ -122,7 +125,7 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     unseen = decide_unseen(desk, market, symbol, policies, request, watch)
     run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
     with run.failing():
-        log_outcome(run, unseen)
+        log_outcome(run, unseen, request.seed)
         run.text("cassette.jsonl", dump_replies(cassette.used))
         run.end("FINISHED")
     return run.run_id
@@ -146,14 +149,19 @@ def finish_training(
     replies: dict[str, RecordedReply] = {}
     for child in backtests:
         replies |= load_replies(child.read("cassette.jsonl").decode().splitlines())
+    trials = Trials.model_validate(_json(run, "trials.json"))
+    facts = [SymbolFacts.model_validate_json(child.read("facts.json")) for child in backtests]
+    evidence = assess(facts, trials, config.gate, seed=request.seed)
+    ours = _window(None, facts)
     done()
     metrics = {symbol: _defined(values) for symbol, values in outcomes.items()}
-    text = report(metrics, config.model_used, sum(fit.configurations for fit in policies.fits))
+    text = report(metrics, config.model_used, evidence)
     with run.active(), tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package"
         record = {
             "request": request.model_dump(mode="json", exclude={"mode", "register_as"}),
             "metrics": outcomes,
+            "evidence": evidence.model_dump(mode="json"),
             "ledgers": {symbol: ledger_hash(rows) for symbol, rows in ledgers.items()},
         }
         manifest = write_package(
@@ -169,13 +177,23 @@ def finish_training(
         example = {"symbol": last["symbol"], "as_of": last["as_of"]}
         model_uri = log_package(package, manifest, config, example)
         done()
-        gate = judge_version(metrics, ledgers, _ask_again(load_answering(model_uri), ledgers))
+        served = _ask_again(load_answering(model_uri), ledgers)
+        champion = registry.champion(request.register_as)
+        gate = judge_version(
+            metrics,
+            ledgers,
+            served,
+            evidence,
+            config.gate.require_evidence,
+            _beside_champion(champion, ours),
+        )
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
+        run.text(WINDOW, ours.model_dump_json())
         run.text("report.md", text)
         run.describe(text)
         run.metrics(_means(metrics))
         done()
-        version = _register(request.register_as, model_uri, run_id, manifest, gate)
+        version = _register(request.register_as, model_uri, run_id, manifest, gate, champion)
         done()
     if gate.verdict != "passed":
         raise GateRefusedError(
@@ -218,19 +236,41 @@ def _ask_again(
 
 
 def _register(
-    name: str, model_uri: str, run_id: str, manifest: Mapping[str, Any], gate: GateReport
+    name: str,
+    model_uri: str,
+    run_id: str,
+    manifest: Mapping[str, Any],
+    gate: GateReport,
+    champion: registry.Version | None,
 ) -> str:
     """A version with its verdict first, aliases last: a process that dies leaves none behind."""
     tags = {
         registry.VERDICT: gate.verdict,
         registry.CONTENT: manifest["content_hash"],
-        "finagent.evidence": gate.evidence or "not assessed",
+        registry.EVIDENCE: gate.evidence.grade,
     }
     version = registry.register(name, model_uri, run_id, tags)
     registry.mark_candidate(name, version)
     if gate.verdict == "passed":
-        registry.promote(name, version)
+        registry.promote(name, version, instead_of=champion.version if champion else None)
     return version
+
+
+def _window(version: str | None, facts: Sequence[SymbolFacts]) -> Window:
+    calendar, returns, _ = pooled(facts)
+    found = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
+    return Window(version=version, returns=found)
+
+
+def _beside_champion(champion: registry.Version | None, ours: Window) -> Check | None:
+    """The comparison; None where the champion left no window of days in common."""
+    if champion is None or champion.run_id is None:
+        return None
+    try:
+        theirs = Window.model_validate_json(RunLog(champion.run_id).read(WINDOW))
+    except TrackingError:
+        return None
+    return beside_champion(ours, theirs.model_copy(update={"version": champion.version}))
 
 
 def _means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -108,8 +108,9 @@ class AnsweringDesk:
         )
 
     def _stamped(self, decision: Decision) -> Decision:
-        """The decision with its lineage; nothing else about it changes."""
-        return replace(decision, signal=decision.signal.model_copy(update=vars(self.lineage)))
+        """The decision with its lineage and its version's grade; nothing else about it changes."""
+        known = {**vars(self.lineage), "evidence": self.package.evidence}
+        return replace(decision, signal=decision.signal.model_copy(update=known))
 
 
 def open_cassette(settings: Settings, package: Package | None = None) -> Cassette:

@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 from finagent_model.agents.cassette import RecordedReply, dump_replies, load_replies
 from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.gate_rules import Grade
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 UNCALIBRATED = {"method": "none", "reason": "confidence is served as the desk gave it"}
 
@@ -37,6 +38,12 @@ class Package:
     """The out-of-sample record that the gate saw, and the request that led to it."""
     code_hash: str
     content_hash: str
+
+    @property
+    def evidence(self) -> Grade:
+        """How much evidence of an edge after costs the training found."""
+        grade: Grade = self.backtest["evidence"]["grade"]
+        return grade
 
 
 def write_package(

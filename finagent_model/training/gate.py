@@ -1,7 +1,7 @@
-"""May this version be champion? Pure checks of what the training recorded; each says what it found.
+"""May this version be champion? Pure checks of what the training recorded, and what each found.
 
-These are checks of integrity: is the version what it says it is. Whether it beats chance after
-costs is another question; until that is assessed, `evidence` is null and nothing is claimed.
+Two kinds, told apart everywhere. *Integrity*: is the version what it says it is; always needed.
+*Evidence*: does it beat chance after costs; how much is needed is for the rules to say.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from finagent_model.backtest.metrics import sharpe
+from finagent_model.domain.gate_rules import Grade
 from finagent_model.domain.signal import Status
+from finagent_model.training.evidence import Evidence
 
 Row = Mapping[str, Any]
 """A signal of the out-of-sample ledger, JSON-ready (`artifacts.ledger.ledger_rows`)."""
+FEWEST_DAYS = 60
+"""Of a comparison with the champion."""
 NEEDED = ("total_return", "benchmark_total_return", "max_drawdown")
 
 
@@ -30,40 +36,84 @@ class Check(BaseModel):
     found: str
 
 
-class GateReport(BaseModel):
-    """All checks; the version passes when each did."""
+class Window(BaseModel):
+    """Portfolio returns of one version, by moment: what a later version is compared with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checks: tuple[Check, ...]
-    evidence: Literal["none", "weak", "strong"] | None = None
+    version: str | None
+    returns: dict[int, float]
+    """By milliseconds since 1970."""
+
+
+class GateReport(BaseModel):
+    """All checks, and what was required; the version passes when integrity and that are given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    integrity: tuple[Check, ...]
+    evidence: Evidence
+    required: Grade
+    champion: Check | None = None
+    """Beside the present champion on the days that both decided unseen; None without one."""
 
     @property
     def verdict(self) -> Literal["passed", "refused"]:
-        return "passed" if all(check.passed for check in self.checks) else "refused"
+        return "refused" if self.refusals else "passed"
 
     @property
     def refusals(self) -> str:
-        """What was found where it was not good enough."""
-        return "; ".join(f"{c.name}: {c.found}" for c in self.checks if not c.passed)
+        """What was found where it was not good enough; empty for a version that passed."""
+        found = [f"{c.name}: {c.found}" for c in self.integrity if not c.passed]
+        if not self.evidence.enough(self.required):
+            short = [check.name for check in self.evidence.checks if not check.passed]
+            found.append(
+                f"evidence: {self.evidence.grade}, {self.required} is required "
+                f"(missing: {', '.join(short)})"
+            )
+        if self.required != "none" and self.champion and not self.champion.passed:
+            found.append(f"{self.champion.name}: {self.champion.found}")
+        return "; ".join(found)
 
 
 def judge_version(
     metrics: Mapping[str, Mapping[str, float]],
     ledgers: Mapping[str, Sequence[Row]],
     served: Mapping[str, Sequence[Row]],
+    evidence: Evidence,
+    required: Grade,
+    champion: Check | None = None,
 ) -> GateReport:
     """`metrics` and `ledgers` by symbol, as the training recorded them; `served` are rows that the
     package gave when it was loaded as it will be served and asked again.
     """
     return GateReport(
-        checks=(
+        integrity=(
             _out_of_sample(metrics, ledgers),
             _no_failed_status(ledgers),
             _levels_valid(ledgers),
             _decided_after_fit(ledgers),
             _served_as_backtested(ledgers, served),
-        )
+        ),
+        evidence=evidence,
+        required=required,
+        champion=champion,
+    )
+
+
+def beside_champion(ours: Window, theirs: Window) -> Check | None:
+    """Sharpe ratios on the days that both have; None where those are fewer than `FEWEST_DAYS`."""
+    days = sorted(ours.returns.keys() & theirs.returns.keys())
+    if len(days) < FEWEST_DAYS:
+        return None
+    mine, other = (
+        sharpe(np.array([window.returns[day] for day in days])) for window in (ours, theirs)
+    )
+    return Check(
+        name="as_good_as_champion",
+        passed=bool(mine >= other) or not math.isfinite(other),
+        found=f"Sharpe {mine:.3f} against {other:.3f} of version {theirs.version} "
+        f"on {len(days)} days",
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.engine import Orders, equity_of
-from finagent_model.backtest.metrics import returns_of, sharpe
+from finagent_model.backtest.metrics import YEAR, returns_of, sharpe
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.policy import Policy
 from finagent_model.errors import ShortHistoryError
@@ -39,6 +39,8 @@ class Scored:
     policy: Policy
     score: float
     configurations: int
+    sharpe_variance: float
+    """Of all that were scored, per bar: how far chance alone may carry the best."""
 
 
 class History:
@@ -96,19 +98,20 @@ def search(
     """The policy with the best robust score over each history's part. Raises ShortHistoryError
     where none traded.
     """
-    scores = np.array(
-        [
-            robust_score([h.equity(p, part, costs, allow_short) for h, part in histories])
-            for p in policies
-        ]
-    )
+    scores, ratios = np.empty(len(policies)), np.empty(len(policies))
+    for i, policy in enumerate(policies):
+        equities = [h.equity(policy, part, costs, allow_short) for h, part in histories]
+        scores[i] = robust_score(equities)
+        ratios[i] = np.mean([sharpe(returns_of(equity)) for equity in equities]) / np.sqrt(YEAR)
     if np.isnan(scores).all():
         raise ShortHistoryError(
             f"none of {len(policies)} policies traded in the fitted stretch; "
             "give more bars or candidates"
         )
     best = int(np.nanargmax(scores))
-    return Scored(policies[best], float(scores[best]), len(policies))
+    defined = ratios[np.isfinite(ratios)]
+    spread = float(np.var(defined)) if len(defined) > 1 else float("nan")
+    return Scored(policies[best], float(scores[best]), len(policies), spread)
 
 
 def robust_score(equities: list[Floats]) -> float:

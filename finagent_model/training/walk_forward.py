@@ -4,59 +4,43 @@ parts together.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 
-from finagent_model.backtest.engine import BacktestResult, buy_and_hold, run_backtest
-from finagent_model.backtest.metrics import summarise
+from finagent_model.backtest.metrics import returns_of
 from finagent_model.domain.bars import BarSeries, from_datetime64
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.policy import PolicyBook, PolicyFit
+from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.errors import ShortHistoryError
+from finagent_model.statistics.overfitting import probability_of_overfitting
+from finagent_model.training.evidence import Trials
 from finagent_model.training.folds import walk_forward
+from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import History, candidates, search
+
+PBO_BLOCKS = 10
+"""Of the unseen bars, for the probability of overfitting: 252 ways to halve them."""
 
 Progress = Callable[[int], Callable[[], object]]
 """Told how many fits there will be; gives back what to call after each."""
 
 
-@dataclass(frozen=True, eq=False)
-class OutOfSample:
-    """What the desk did on bars that no fit had seen, for one symbol."""
+@dataclass(frozen=True)
+class Fitted:
+    """The policies, and all that was tried to get them."""
 
-    bars: BarSeries
-    decisions: tuple[Decision, ...]
-    result: BacktestResult
-    benchmark: BacktestResult
-    """Buy and hold over the same bars, at the same costs."""
-
-    def metrics(self) -> dict[str, float]:
-        """The desk's, the benchmark's (`benchmark_…`), the shares of HOLD and of failures, and what
-        the conversations cost at list price (nan where a price is unknown).
-        """
-        signals = [decision.signal for decision in self.decisions]
-        cost = math.fsum(math.nan if s.cost_usd is None else s.cost_usd for s in signals)
-        equity = self.result.equity
-        return {
-            **summarise(self.result),
-            **{f"benchmark_{name}": value for name, value in summarise(self.benchmark).items()},
-            "hold_share": float(np.mean([s.action == "HOLD" for s in signals])),
-            "model_cost_usd": cost,
-            "total_return_after_model_cost": float((equity[-1] - cost) / equity[0] - 1.0),
-            "failed_share": float(np.mean([s.status.is_failure for s in signals])),
-        }
+    policies: PolicyBook
+    trials: Trials
 
 
 def fit_policies(
     histories: Mapping[str, BarSeries],
     request: TrainRequest,
     progress: Progress = lambda fits: lambda: None,
-) -> PolicyBook:
+) -> Fitted:
     """One fit a fold, all symbols pooled, and a last one on the newest bars for whatever comes
     after them.
     """
@@ -67,7 +51,7 @@ def fit_policies(
     spans = [(fold.train_start, fold.train_stop, calendar[fold.test_start]) for fold in folds]
     spans.append((len(calendar) - request.train_bars, len(calendar), None))
     done = progress(len(spans))
-    fits = []
+    fits, spreads = [], []
     for start, stop, valid in spans:
         first, last = calendar[start], calendar[stop - 1]
         parts = [
@@ -81,6 +65,7 @@ def fit_policies(
                 f"no symbol has bars for half of the fold that ends {last}; choose other symbols"
             )
         chosen = search(parts, policies, request.costs, request.allow_short)
+        spreads.append(chosen.sharpe_variance)
         until = from_datetime64(last)
         fits.append(
             PolicyFit(
@@ -94,31 +79,34 @@ def fit_policies(
             )
         )
         done()
-    return PolicyBook(fits=tuple(fits))
+    book = PolicyBook(fits=tuple(fits))
+    return Fitted(book, _trials(prepared, book, policies, spreads, request))
 
 
-def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
-    """The bars on which some fit may speak that has not seen them."""
-    first = policies.fits[0].valid_from
-    return slice(
-        int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
-        len(bars),
-    )
-
-
-def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> OutOfSample:
-    """Trade the decisions, one a bar of `bars`, and hold them against buying and holding."""
-    return OutOfSample(
-        bars=bars,
-        decisions=tuple(decisions),
-        result=run_backtest(
-            bars,
-            [decision.signal for decision in decisions],
-            request.costs,
-            cash=request.cash,
-            allow_short=request.allow_short,
-        ),
-        benchmark=buy_and_hold(bars, request.costs, cash=request.cash),
+def _trials(
+    histories: Mapping[str, History],
+    book: PolicyBook,
+    policies: Sequence[Policy],
+    spreads: Sequence[float],
+    request: TrainRequest,
+) -> Trials:
+    """Every configuration counts once for each fit that it was scored for."""
+    defined = [spread for spread in spreads if np.isfinite(spread)]
+    returns = []
+    for history in histories.values():
+        part = unseen_part(history.bars, book)
+        if part.stop - part.start > 2 * PBO_BLOCKS:
+            equities = [
+                history.equity(policy, part, request.costs, request.allow_short)
+                for policy in policies
+            ]
+            returns.append(np.array([returns_of(equity) for equity in equities]).T)
+    # Symbols one under the other: the question is whether the best of one time is good at another.
+    overfit = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
+    return Trials(
+        configurations=sum(fit.configurations for fit in book.fits),
+        sharpe_variance=float(np.mean(defined)) if defined else None,
+        overfitting=overfit if np.isfinite(overfit) else None,
     )
 
 

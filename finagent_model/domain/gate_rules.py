@@ -1,0 +1,24 @@
+"""What a version must show before it may be champion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Grade = Literal["none", "weak", "strong"]
+"""How much evidence there is of an edge after costs."""
+
+
+class GateRules(BaseModel):
+    """Integrity is always required; this says how much evidence is, and by which thresholds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    require_evidence: Grade = "none"
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of each test against chance."""
+    max_overfitting: float = Field(0.5, gt=0, le=1)
+    """Probability of overfitting among the policies that were searched."""
+    cost_margin: float = Field(2.0, ge=1, le=100)
+    """How many times the assumed costs the break-even costs must be."""

@@ -1,0 +1,103 @@
+"""What the desk did on bars that no fit had seen: traded, measured, and held against chance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from finagent_model.backtest.engine import (
+    BacktestResult,
+    Orders,
+    buy_and_hold,
+    orders_of,
+    run_orders,
+)
+from finagent_model.backtest.kernel import Rules
+from finagent_model.backtest.metrics import returns_of, sharpe, summarise
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.decision import Decision
+from finagent_model.domain.policy import PolicyBook
+from finagent_model.statistics.chance import (
+    COSTS_BP,
+    break_even_commission,
+    cost_curve,
+    random_entries,
+)
+from finagent_model.training.evidence import SymbolFacts
+from finagent_model.training.request import TrainRequest
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfSample:
+    """What the desk did on bars that no fit had seen, for one symbol."""
+
+    bars: BarSeries
+    decisions: tuple[Decision, ...]
+    orders: Orders
+    rules: Rules
+    result: BacktestResult
+    benchmark: BacktestResult
+    """Buy and hold over the same bars, at the same costs."""
+
+    def metrics(self) -> dict[str, float]:
+        """The desk's, the benchmark's (`benchmark_…`), the shares of HOLD and of failures, and what
+        the conversations cost at list price (nan where a price is unknown).
+        """
+        signals = [decision.signal for decision in self.decisions]
+        cost = math.fsum(math.nan if s.cost_usd is None else s.cost_usd for s in signals)
+        equity = self.result.equity
+        return {
+            **summarise(self.result),
+            **{f"benchmark_{name}": value for name, value in summarise(self.benchmark).items()},
+            "hold_share": float(np.mean([s.action == "HOLD" for s in signals])),
+            "model_cost_usd": cost,
+            "total_return_after_model_cost": float((equity[-1] - cost) / equity[0] - 1.0),
+            "failed_share": float(np.mean([s.status.is_failure for s in signals])),
+        }
+
+
+def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
+    """The bars on which some fit may speak that has not seen them."""
+    first = policies.fits[0].valid_from
+    return slice(
+        int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
+        len(bars),
+    )
+
+
+def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> OutOfSample:
+    """Trade the decisions, one a bar of `bars`, and hold them against buying and holding."""
+    orders = orders_of(bars, [decision.signal for decision in decisions])
+    rules = Rules(request.commission, request.slippage, request.allow_short)
+    return OutOfSample(
+        bars=bars,
+        decisions=tuple(decisions),
+        orders=orders,
+        rules=rules,
+        result=run_orders(bars, orders, rules, cash=request.cash, whole_shares=False),
+        benchmark=buy_and_hold(bars, request.costs, cash=request.cash),
+    )
+
+
+def facts_of(unseen: OutOfSample, seed: int) -> SymbolFacts:
+    """What the judgement of chance needs to know of one symbol."""
+    bars, orders, rules = unseen.bars, unseen.orders, unseen.rules
+    drawn = random_entries(bars, unseen.result, rules, seed=seed)
+    spare = break_even_commission(bars, orders, rules)
+    later = run_orders(bars, orders.a_bar_later(), rules, cash=1.0, whole_shares=False)
+    lagged = sharpe(returns_of(later.equity))
+    return SymbolFacts(
+        symbol=bars.symbol,
+        closed_at=tuple((bars.closed_at[1:].astype(np.int64) // 1000).tolist()),
+        returns=tuple(returns_of(unseen.result.equity).tolist()),
+        benchmark_returns=tuple(returns_of(unseen.benchmark.equity).tolist()),
+        total_return=float(unseen.result.equity[-1] / unseen.result.equity[0] - 1.0),
+        random_returns=tuple(drawn.tolist()) if np.isfinite(drawn).all() else None,
+        cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COSTS_BP])),
+        break_even_commission=spare if np.isfinite(spare) else None,
+        commission=rules.commission,
+        slippage=rules.slippage,
+        lagged_sharpe=lagged if np.isfinite(lagged) else None,
+    )
