@@ -48,7 +48,7 @@ def report(metrics: Mapping[str, Mapping[str, float]], model_used: str, evidence
     """
     lines = [headline(evidence), "", *(verdict(symbol, m) for symbol, m in metrics.items())]
     tried = evidence.numbers["configurations"]
-    lines += ["", f"Decided by: {model_used}. Configurations scored on the way: {tried:.0f}."]
+    lines += ["", f"Decided by: {model_used}. Policies tried: {tried:.0f}."]
     lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
     lines += [
         f"| {c.name} | {'undefined' if c.number is None else f'{c.number:.4g}'} "

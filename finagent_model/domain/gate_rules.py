@@ -18,7 +18,9 @@ class GateRules(BaseModel):
     require_evidence: Grade = "none"
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of each test against chance."""
-    max_overfitting: float = Field(0.5, gt=0, le=1)
-    """Probability of overfitting among the policies that were searched."""
+    min_deflated: float = Field(0.5, gt=0, lt=1)
+    """Probability that the Sharpe ratio exceeds the best that as many policies without merit would
+    show.
+    """
     cost_margin: float = Field(2.0, ge=1, le=100)
     """How many times the assumed costs the break-even costs must be."""

@@ -30,16 +30,22 @@ from finagent_model.training.request import TrainRequest
 
 
 @dataclass(frozen=True, eq=False)
-class OutOfSample:
-    """What the desk did on bars that no fit had seen, for one symbol."""
+class Traded:
+    """Orders on bars that no fit had seen, and what came of them, for one symbol."""
 
     bars: BarSeries
-    decisions: tuple[Decision, ...]
     orders: Orders
     rules: Rules
     result: BacktestResult
     benchmark: BacktestResult
     """Buy and hold over the same bars, at the same costs."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfSample(Traded):
+    """The desk's own decisions behind the orders."""
+
+    decisions: tuple[Decision, ...]
 
     def metrics(self) -> dict[str, float]:
         """The desk's, the benchmark's (`benchmark_…`), the shares of HOLD and of failures, and what
@@ -67,13 +73,11 @@ def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
     )
 
 
-def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> OutOfSample:
-    """Trade the decisions, one a bar of `bars`, and hold them against buying and holding."""
-    orders = orders_of(bars, [decision.signal for decision in decisions])
+def trade(bars: BarSeries, orders: Orders, request: TrainRequest) -> Traded:
+    """Trade orders, one a bar of `bars`, and hold them against buying and holding."""
     rules = Rules(request.commission, request.slippage, request.allow_short)
-    return OutOfSample(
+    return Traded(
         bars=bars,
-        decisions=tuple(decisions),
         orders=orders,
         rules=rules,
         result=run_orders(bars, orders, rules, cash=request.cash, whole_shares=False),
@@ -81,7 +85,13 @@ def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> 
     )
 
 
-def facts_of(unseen: OutOfSample, seed: int) -> SymbolFacts:
+def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> OutOfSample:
+    """The same for a desk's decisions."""
+    traded = trade(bars, orders_of(bars, [decision.signal for decision in decisions]), request)
+    return OutOfSample(**vars(traded), decisions=tuple(decisions))
+
+
+def facts_of(unseen: Traded, seed: int) -> SymbolFacts:
     """What the judgement of chance needs to know of one symbol."""
     bars, orders, rules = unseen.bars, unseen.orders, unseen.rules
     drawn = random_entries(bars, unseen.result, rules, seed=seed)

@@ -13,7 +13,7 @@ import numpy as np
 
 from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.engine import Orders, equity_of
-from finagent_model.backtest.metrics import YEAR, returns_of, sharpe
+from finagent_model.backtest.metrics import returns_of, sharpe
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.policy import Policy
 from finagent_model.errors import ShortHistoryError
@@ -39,8 +39,6 @@ class Scored:
     policy: Policy
     score: float
     configurations: int
-    sharpe_variance: float
-    """Of all that were scored, per bar: how far chance alone may carry the best."""
 
 
 class History:
@@ -53,6 +51,11 @@ class History:
 
     def equity(self, policy: Policy, part: slice, costs: Costs, allow_short: bool) -> Floats:
         """What the policy's technical vote alone would have earned over `part`, starting from 1."""
+        orders = self.orders(policy, part)
+        return equity_of(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
+
+    def orders(self, policy: Policy, part: slice) -> Orders:
+        """What the policy's technical vote alone asks for on each bar of `part`."""
         features = self._book.under(policy)
         score = np.asarray(policy.technical_score({k: v[part] for k, v in features.all().items()}))
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
@@ -64,8 +67,7 @@ class History:
         with np.errstate(divide="ignore", invalid="ignore"):
             size = policy.size(np.abs(growth.close - stop) / growth.close)
         action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
-        orders = Orders(action, np.asarray(size), stop, target)
-        return equity_of(growth, orders, costs, cash=1.0, allow_short=allow_short)
+        return Orders(action, np.asarray(size), stop, target)
 
 
 def candidates(count: int, seed: int) -> tuple[Policy, ...]:
@@ -98,20 +100,19 @@ def search(
     """The policy with the best robust score over each history's part. Raises ShortHistoryError
     where none traded.
     """
-    scores, ratios = np.empty(len(policies)), np.empty(len(policies))
-    for i, policy in enumerate(policies):
-        equities = [h.equity(policy, part, costs, allow_short) for h, part in histories]
-        scores[i] = robust_score(equities)
-        ratios[i] = np.mean([sharpe(returns_of(equity)) for equity in equities]) / np.sqrt(YEAR)
+    scores = np.array(
+        [
+            robust_score([h.equity(p, part, costs, allow_short) for h, part in histories])
+            for p in policies
+        ]
+    )
     if np.isnan(scores).all():
         raise ShortHistoryError(
             f"none of {len(policies)} policies traded in the fitted stretch; "
             "give more bars or candidates"
         )
     best = int(np.nanargmax(scores))
-    defined = ratios[np.isfinite(ratios)]
-    spread = float(np.var(defined)) if len(defined) > 1 else float("nan")
-    return Scored(policies[best], float(scores[best]), len(policies), spread)
+    return Scored(policies[best], float(scores[best]), len(policies))
 
 
 def robust_score(equities: list[Floats]) -> float:

@@ -15,6 +15,7 @@ from finagent_model.domain.bars import BarSeries, from_datetime64
 from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.errors import ShortHistoryError
 from finagent_model.statistics.overfitting import probability_of_overfitting
+from finagent_model.statistics.sharpe import Moments
 from finagent_model.training.evidence import Trials
 from finagent_model.training.folds import walk_forward
 from finagent_model.training.out_of_sample import unseen_part
@@ -51,7 +52,7 @@ def fit_policies(
     spans = [(fold.train_start, fold.train_stop, calendar[fold.test_start]) for fold in folds]
     spans.append((len(calendar) - request.train_bars, len(calendar), None))
     done = progress(len(spans))
-    fits, spreads = [], []
+    fits = []
     for start, stop, valid in spans:
         first, last = calendar[start], calendar[stop - 1]
         parts = [
@@ -65,7 +66,6 @@ def fit_policies(
                 f"no symbol has bars for half of the fold that ends {last}; choose other symbols"
             )
         chosen = search(parts, policies, request.costs, request.allow_short)
-        spreads.append(chosen.sharpe_variance)
         until = from_datetime64(last)
         fits.append(
             PolicyFit(
@@ -80,18 +80,16 @@ def fit_policies(
         )
         done()
     book = PolicyBook(fits=tuple(fits))
-    return Fitted(book, _trials(prepared, book, policies, spreads, request))
+    return Fitted(book, _trials(prepared, book, policies, request))
 
 
 def _trials(
     histories: Mapping[str, History],
     book: PolicyBook,
     policies: Sequence[Policy],
-    spreads: Sequence[float],
     request: TrainRequest,
 ) -> Trials:
-    """Every configuration counts once for each fit that it was scored for."""
-    defined = [spread for spread in spreads if np.isfinite(spread)]
+    """All policies over all unseen bars: how they differ there, and how well their best lasts."""
     returns = []
     for history in histories.values():
         part = unseen_part(history.bars, book)
@@ -101,11 +99,14 @@ def _trials(
                 for policy in policies
             ]
             returns.append(np.array([returns_of(equity) for equity in equities]).T)
+    ratios = [Moments.of(column).sharpe for column in np.vstack(returns).T] if returns else []
+    defined = [ratio for ratio in ratios if np.isfinite(ratio)]
     # Symbols one under the other: the question is whether the best of one time is good at another.
     overfit = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
     return Trials(
-        configurations=sum(fit.configurations for fit in book.fits),
-        sharpe_variance=float(np.mean(defined)) if defined else None,
+        configurations=len(policies),
+        scorings=sum(fit.configurations for fit in book.fits),
+        sharpe_variance=float(np.var(defined)) if len(defined) > 1 else None,
         overfitting=overfit if np.isfinite(overfit) else None,
     )
 
