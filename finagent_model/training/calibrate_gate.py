@@ -141,7 +141,8 @@ def _drift(sharpe: float) -> float:
 def _states(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
     switched = rng.random(count) < 1 / STATE_DAYS
     flips = np.cumsum(switched) + int(rng.integers(2))
-    return np.equal(flips % 2, 0)
+    up: npt.NDArray[np.bool_] = flips % 2 == 0
+    return up
 
 
 def _random_walk(rng: np.random.Generator, count: int, real: Floats) -> Floats:
