@@ -20,7 +20,7 @@ from finagent_model.errors import BadInputError, FinagentError
 if TYPE_CHECKING:
     from finagent_model.domain.decision import Decision
 
-NOT_OK = 4
+NOT_OK, REFUSED = 4, 5
 
 
 class _TypedErrors(TyperGroup):
@@ -259,6 +259,27 @@ def promote(
     from finagent_model import registry
 
     _changed(registry.promote(name, version, force=force, why=why).row(), as_json)
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="URI of a version.")] = CHAMPION,
+    as_json: Json = False,
+) -> None:
+    """Prove by experiment that a version is as registered, repeats itself and can't see the
+    future. Exit code 5 where it fails.
+    """
+    from finagent_model.pipeline.verify import verify as run
+
+    with _progress() as watch:
+        done = run(model, watch)
+    if as_json:
+        _print(done.row())
+    else:
+        for check in done.checks:
+            typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
+    if not done.passed:
+        raise typer.Exit(REFUSED)
 
 
 @app.command(name="calibrate-gate")

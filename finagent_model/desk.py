@@ -67,12 +67,18 @@ class Desk:
         self._notes = notes
         self._clock = clock
 
-    def under(self, *, mode: Mode | None = None, limits: Limits | None = None) -> Desk:
-        """The same desk in another mode or with narrower limits."""
+    def under(
+        self,
+        *,
+        mode: Mode | None = None,
+        limits: Limits | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> Desk:
+        """The same desk in another mode, with narrower limits or by another clock."""
         given = {k: v for k, v in vars(limits or Limits()).items() if v is not None}
         twin = object.__new__(Desk)
         twin.__dict__.update(vars(self))
-        twin.mode = mode or self.mode
+        twin.mode, twin._clock = mode or self.mode, clock or self._clock
         bounds = self.config.limits.model_copy(update=given)
         twin.config = self.config.model_copy(update={"limits": bounds})
         return twin

@@ -9,12 +9,12 @@ import pytest
 from finagent_model.domain.gate_rules import Grade
 from finagent_model.training.evidence import GRADES, Evidence, EvidenceCheck
 from finagent_model.training.gate import (
-    Check,
     GateReport,
     Window,
     beside_champion,
     judge_version,
 )
+from finagent_model.verification.check import Check
 
 GOOD: dict[str, Any] = {
     "symbol": "GOOG",

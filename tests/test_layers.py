@@ -17,7 +17,7 @@ LAYERS = (
     {"agents"},
     {"desk"},
     {"backtest"},
-    {"statistics", "training", "artifacts"},
+    {"statistics", "training", "verification", "artifacts"},
     {"serving", "registry", "tracking"},
     {"pipeline", "cli"},
 )

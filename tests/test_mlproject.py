@@ -105,7 +105,7 @@ def test_a_clone_runs_its_own_code_in_an_environment_that_another_clone_made(
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, clone / name)
-    errors = clone / "finagent_model" / "training" / "request.py"
+    errors = clone / "finagent_model" / "domain" / "request.py"
     errors.write_text(errors.read_text().replace("parameter {explain", "CLONE {explain"))
     place = Place(tmp_path)
     bad = ["-e", "train", "--env-manager", "local", "-P", "train_bars=3"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-import numpy as np
 import pytest
 
 from finagent_model.agents.cassette import Cassette
@@ -20,6 +19,7 @@ from finagent_model.domain.news import NewsItem
 from finagent_model.domain.policy import Policy
 from finagent_model.presets import load_preset
 from finagent_model.settings import Settings
+from finagent_model.verification.leaks import corrupted_after
 
 CUTS = (102, 103, 150, 260, 1000, 1381, 2000, 2500, 3269)
 
@@ -28,19 +28,6 @@ CUTS = (102, 103, 150, 260, 1000, 1381, 2000, 2500, 3269)
 def aapl() -> BarSeries:
     """It has splits and dividends on both sides of the cuts."""
     return BundledBars().bars("AAPL")
-
-
-def corrupted_after(bars: BarSeries, cut: int) -> BarSeries:
-    """The same until `cut`, nonsense from there on: other prices, volumes and actions."""
-    rng = np.random.default_rng(cut)
-    frame = bars.to_frame()
-    later = frame.index >= cut
-    scale = rng.uniform(0.2, 5.0, later.sum())
-    for column in ("open", "high", "low", "close", "volume"):
-        frame.loc[later, column] *= scale
-    frame.loc[later, "split"] = rng.choice([1.0, 2.0, 3.0], later.sum())
-    frame.loc[later, "dividend"] = 0.0
-    return BarSeries.from_frame(bars.symbol, frame)
 
 
 @pytest.mark.parametrize("cut", CUTS)

@@ -35,6 +35,7 @@ from finagent_model.domain.policy import PolicyBook
 from finagent_model.errors import GateRefusedError, TrackingError
 from finagent_model.market import Market
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
+from finagent_model.pipeline.verify import proofs
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_config, with_address
 from finagent_model.serving.answering import AnsweringDesk, Question, open_cassette
@@ -44,9 +45,10 @@ from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
 from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
 from finagent_model.training.evidence import SymbolFacts, Trials, assess, pooled
-from finagent_model.training.gate import Check, GateReport, Window, beside_champion, judge_version
+from finagent_model.training.gate import GateReport, Window, beside_champion, judge_version
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
+from finagent_model.verification.check import Check
 
 WINDOW = "window.json"
 PROBES = 3
@@ -177,7 +179,8 @@ def finish_training(
         example = {"symbol": last["symbol"], "as_of": last["as_of"]}
         model_uri = log_package(package, manifest, config, example)
         done()
-        served = _ask_again(load_answering(model_uri), ledgers)
+        answering = load_answering(model_uri)
+        served = _ask_again(answering, ledgers)
         champion = registry.champion(request.register_as)
         gate = judge_version(
             metrics,
@@ -186,6 +189,7 @@ def finish_training(
             evidence,
             config.gate.require_evidence,
             _beside_champion(champion, ours),
+            proofs(answering),
         )
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
         run.text(WINDOW, ours.model_dump_json())

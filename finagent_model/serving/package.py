@@ -36,6 +36,8 @@ class Package:
     replies: Mapping[str, RecordedReply]
     backtest: Mapping[str, Any]
     """The out-of-sample record that the gate saw, and the request that led to it."""
+    files: tuple[str, ...]
+    """Names of all parts, each as it was registered."""
     code_hash: str
     content_hash: str
 
@@ -112,6 +114,7 @@ def read_package(folder: Path) -> Package:
         policies=policies,
         replies=replies,
         backtest=_read_json(folder / "backtest.json"),
+        files=tuple(sorted(manifest["files"])),
         code_hash=manifest["code_hash"],
         content_hash=manifest["content_hash"],
     )

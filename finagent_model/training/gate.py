@@ -18,22 +18,13 @@ from finagent_model.backtest.metrics import sharpe
 from finagent_model.domain.gate_rules import Grade
 from finagent_model.domain.signal import Status
 from finagent_model.training.evidence import Evidence
+from finagent_model.verification.check import Check
 
 Row = Mapping[str, Any]
 """A signal of the out-of-sample ledger, JSON-ready (`artifacts.ledger.ledger_rows`)."""
 FEWEST_DAYS = 60
 """Of a comparison with the champion."""
 NEEDED = ("total_return", "benchmark_total_return", "max_drawdown")
-
-
-class Check(BaseModel):
-    """One question to the record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    passed: bool
-    found: str
 
 
 class Window(BaseModel):
@@ -83,9 +74,11 @@ def judge_version(
     evidence: Evidence,
     required: Grade,
     champion: Check | None = None,
+    proofs: Sequence[Check] = (),
 ) -> GateReport:
     """`metrics` and `ledgers` by symbol, as the training recorded them; `served` are rows that the
-    package gave when it was loaded as it will be served and asked again.
+    package gave when it was loaded as it will be served and asked again, `proofs` what experiments
+    with it showed.
     """
     return GateReport(
         integrity=(
@@ -94,6 +87,7 @@ def judge_version(
             _levels_valid(ledgers),
             _decided_after_fit(ledgers),
             _served_as_backtested(ledgers, served),
+            *proofs,
         ),
         evidence=evidence,
         required=required,

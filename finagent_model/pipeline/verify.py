@@ -1,0 +1,113 @@
+"""A version's proofs, by experiment: is it what was registered, does it repeat, can it see the
+future. Part of the gate, and a command for anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from finagent_model.artifacts.ledger import ledger_hash, ledger_row
+from finagent_model.errors import ModelLoadError
+from finagent_model.pipeline.outcome import decide_unseen
+from finagent_model.pipeline.watch import Watch, unwatched
+from finagent_model.serving.answering import AnsweringDesk
+from finagent_model.serving.logged import load_answering
+from finagent_model.training.request import TrainRequest
+from finagent_model.verification.check import Check
+from finagent_model.verification.leaks import (
+    features_causal,
+    fills_possible,
+    news_dated,
+    questions_causal,
+    survives_delay,
+)
+
+EPOCHS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+"""Clocks between which a decision may not differ."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """All checks of one version."""
+
+    model_uri: str
+    content_hash: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "model": self.model_uri,
+            "content_hash": self.content_hash,
+            "passed": self.passed,
+            "checks": [check.model_dump(mode="json") for check in self.checks],
+        }
+
+
+def verify(model_uri: str, watch: Watch = unwatched) -> Verified:
+    """All checks of a registered or logged version. Raises ModelLoadError or DataError where there
+    is nothing to check; a package that was changed is a failed check.
+    """
+    try:
+        answering = load_answering(model_uri)
+    except ModelLoadError as error:
+        if "differs from what was registered" not in str(error):
+            raise
+        return Verified(model_uri, "", (_hashes(False, str(error)),))
+    package = answering.package
+    found = f"{len(package.files)} files as registered"
+    checks = (_hashes(True, found), *proofs(answering, watch))
+    return Verified(model_uri, package.content_hash, checks)
+
+
+def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
+    """What is proven of a loaded package, on the symbols that it was trained on."""
+    package, market = answering.package, answering.market
+    request = TrainRequest.read(**package.backtest["request"])
+    desk = answering.desk.under(mode="replay")
+    policies = [package.policies.fits[0].policy, package.policies.fits[-1].policy]
+    checks = [news_dated()]
+    for symbol in request.symbols:
+        bars, (news, _) = market.bars(symbol), market.news(symbol)
+        unseen = decide_unseen(desk, market, symbol, package.policies, request, watch)
+        rows = [ledger_row(decision.signal) for decision in unseen.decisions]
+        same = ledger_hash(rows) == package.backtest["ledgers"][symbol]
+        said = f"{len(rows)} signals of {symbol} replayed"
+        checks += [
+            Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
+            features_causal(bars, policies),
+            questions_causal(bars, news, policies[-1]),
+            fills_possible(unseen),
+            survives_delay(unseen),
+            _clock_free(answering, symbol),
+        ]
+    return checks
+
+
+def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:
+    """The last unseen day, decided in 1970 and in 2100."""
+    market = answering.market
+    last = len(market.bars(symbol)) - 1
+    [view] = market.daily_views(symbol, slice(last, last + 1))
+    signals = [
+        ledger_row(answering.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
+        for at in EPOCHS
+    ]
+    same = all(signal == signals[0] for signal in signals)
+    found = f"{symbol} as of {view.as_of:%Y-%m-%d} decided by clocks of 1970 and 2100"
+    return Check(name="clock_free", passed=same, found=found + ("" if same else ": they differ"))
+
+
+def _stopped(at: datetime) -> Callable[[], datetime]:
+    return lambda: at
+
+
+def _hashes(passed: bool, found: str) -> Check:
+    return Check(name="package_hashes", passed=passed, found=found)

@@ -1,0 +1,1 @@
+"""Proofs by experiment that nothing of a backtest came from its future."""
