@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from finagent_model import registry
@@ -28,6 +29,7 @@ from finagent_model.artifacts.ledger import (
     ledger_row,
     read_ledger,
 )
+from finagent_model.artifacts.page import SymbolPage, report_page
 from finagent_model.artifacts.report import report
 from finagent_model.desk import Desk, config_hash
 from finagent_model.domain.desk_config import DeskConfig, Mode
@@ -46,6 +48,7 @@ from finagent_model.settings import Settings
 from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
 from finagent_model.training.evidence import SymbolFacts, Trials, assess, pooled
 from finagent_model.training.gate import GateReport, Window, beside_champion, judge_version
+from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
 from finagent_model.verification.check import Check
@@ -194,6 +197,13 @@ def finish_training(
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
         run.text(WINDOW, ours.model_dump_json())
         run.text("report.md", text)
+        title = f"{request.register_as}, run {run_id}"
+        pages = [
+            _page_of(Market.of(settings), child, fact, metrics[fact.symbol], policies)
+            for child, fact in zip(backtests, facts, strict=True)
+        ]
+        fits = [fit.valid_from for fit in policies.fits]
+        run.text("report.html", report_page(title, pages, fits, gate, config.model_used))
         run.describe(text)
         run.metrics(_means(metrics))
         done()
@@ -258,6 +268,18 @@ def _register(
     if gate.verdict == "passed":
         registry.promote(name, version, instead_of=champion.version if champion else None)
     return version
+
+
+def _page_of(
+    market: Market,
+    child: RunLog,
+    facts: SymbolFacts,
+    metrics: Mapping[str, float],
+    policies: PolicyBook,
+) -> SymbolPage:
+    bars = market.bars(facts.symbol)
+    trades = pq.read_table(pa.BufferReader(child.read("trades.parquet"))).to_pandas()
+    return SymbolPage(bars[unseen_part(bars, policies)], facts, trades, metrics)
 
 
 def _window(version: str | None, facts: Sequence[SymbolFacts]) -> Window:
