@@ -105,7 +105,17 @@ def test_help_of_every_command_works() -> None:
         text=True,
         check=True,
     ).stdout
-    for name in ("train", "backtest", "predict", "serve", "graph", "models", "promote", "rollback"):
+    for name in (
+        "train",
+        "backtest",
+        "predict",
+        "serve",
+        "graph",
+        "models",
+        "promote",
+        "rollback",
+        "verify",
+    ):
         assert name in listed
 
 

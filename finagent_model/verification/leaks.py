@@ -8,6 +8,7 @@ decisions could have had, and delayed by a bar.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from finagent_model.backtest.engine import run_orders
 from finagent_model.backtest.metrics import returns_of, sharpe
 from finagent_model.context import build_context
-from finagent_model.domain.bars import BarSeries, Floats
+from finagent_model.domain.bars import PRICES, BarSeries, Floats
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import NewsItem, read_news
@@ -44,15 +45,13 @@ def cuts(count: int, warm_up: int) -> list[int]:
 
 def corrupted_after(bars: BarSeries, cut: int) -> BarSeries:
     """The same until `cut`, nonsense from there on: other prices, volumes and actions."""
-    rng = np.random.default_rng(cut)
-    frame = bars.to_frame()
-    later = frame.index >= cut
-    scale = rng.uniform(0.2, 5.0, later.sum())
-    for column in ("open", "high", "low", "close", "volume"):
-        frame.loc[later, column] *= scale
-    frame.loc[later, "split"] = np.where(rng.random(later.sum()) < 0.02, 2.0, 1.0)
-    frame.loc[later, "dividend"] = 0.0
-    return BarSeries.from_frame(bars.symbol, frame)
+    rng, count = np.random.default_rng(cut), max(len(bars) - cut, 0)
+    scale = np.append(np.ones(len(bars) - count), rng.uniform(0.2, 5.0, count))
+    split, dividend = bars.split.copy(), bars.dividend.copy()
+    split[cut:] = np.where(rng.random(count) < 0.02, 2.0, 1.0)
+    dividend[cut:] = 0.0
+    prices = {name: getattr(bars, name) * scale for name in (*PRICES, "volume")}
+    return replace(bars, **prices, split=split, dividend=dividend)
 
 
 def features_causal(bars: BarSeries, policies: Sequence[Policy]) -> Check:
