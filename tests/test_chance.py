@@ -160,8 +160,8 @@ def test_a_large_edge_is_strong_evidence_and_its_absence_none() -> None:
         (facts(edge(3.0), lucky=True), None, "better_than_random_entry"),
         (facts(edge(3.0), benchmark=edge(3.0)), None, "better_than_buy_and_hold"),
         (
-            facts(edge(2.0)),
-            Trials(configurations=5000, scorings=5000, sharpe_variance=0.002, overfitting=0.1),
+            facts(edge(1.5)),
+            Trials(configurations=10**6, scorings=10**6, sharpe_variance=0.002, overfitting=0.1),
             "above_the_best_of_chance",
         ),
         (

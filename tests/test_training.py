@@ -13,10 +13,11 @@ from finagent_model.backtest.engine import buy_and_hold
 from finagent_model.data.bundled import BundledBars
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.policy import Policy
 from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHistoryError
 from finagent_model.training.folds import walk_forward
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import candidates
+from finagent_model.training.search import candidates, smoothed
 from finagent_model.training.walk_forward import fit_policies, unseen_part
 
 SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=12)
@@ -87,6 +88,26 @@ def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) ->
 def test_a_bad_value_names_itself_and_what_is_allowed(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         TrainRequest.read(**given)
+
+
+def test_a_plateau_wins_against_a_peak() -> None:
+    near = [Policy(threshold=t, stop_atr=s) for t in (0.05, 0.1, 0.2) for s in (2.0, 3.0)]
+    corner = {"fast": 50, "slow": 200, "rsi": 21, "channel": 100, "target_atr": 20.0}
+    far = [Policy.model_validate(corner | {"threshold": t}) for t in (0.05, 0.1, 0.2, 0.3)]
+    lone = Policy.model_validate(corner | {"threshold": 0.4})
+    policies = (*near, *far, lone)
+    scores = np.array([1.0] * 6 + [0.0] * 4 + [1.8])
+    averaged = smoothed(scores, policies)
+    assert int(np.argmax(scores)) == 10
+    assert int(np.argmax(averaged)) < 6
+    assert averaged[0] == pytest.approx(1.0)
+
+
+def test_a_policy_that_never_traded_is_not_chosen_for_its_neighbours() -> None:
+    policies = tuple(Policy(threshold=t) for t in (0.05, 0.1, 0.2, 0.3, 0.4))
+    averaged = smoothed(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), policies)
+    assert np.isnan(averaged).tolist() == [False, True, False, False, False]
+    assert averaged[0] == pytest.approx(0.8)
 
 
 def test_a_holder_is_paid_splits_and_dividends() -> None:

@@ -95,6 +95,10 @@ def assess(
     moments, held = Moments.of(returns), Moments.of(benchmark)
     interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence)
     variance = trials.sharpe_variance
+    if variance is not None:
+        # Policies without merit differ by sampling error alone, which is 1/n where they are
+        # independent: merit of some must not raise the bar for the one that is judged.
+        variance = min(variance, 1 / len(returns))
     break_even = [f.break_even_commission for f in facts]
     assumed = facts[0].commission + facts[0].slippage
     spare = _mean(break_even)

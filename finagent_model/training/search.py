@@ -1,8 +1,9 @@
 """Scores candidate policies on one stretch of history and takes a robust one.
 
 A candidate's score is the *median* Sharpe ratio over thirds of the stretch and over symbols: a
-policy that shone once loses to one that did decently throughout. Every candidate ever scored is
-counted, since the best of many is partly luck.
+policy that shone once loses to one that did decently throughout. It is averaged with the scores of
+the candidates most like it: a peak among failures loses to a plateau. Every candidate ever scored
+is counted, since the best of many is partly luck.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.engine import Orders, equity_of
@@ -30,6 +32,10 @@ GRID = {
     "target_atr": (6.0, 9.0, 12.0, 20.0),
 }
 """Rounded values of the trade: a finer grid would fit noise."""
+_AXES = tuple((name, tuple(values)) for name, values in GRID.items())
+_WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
+NEIGHBOURS = 4
+"""Policies whose scores count with one's own."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,26 @@ def search(
             f"none of {len(policies)} policies traded in the fitted stretch; "
             "give more bars or candidates"
         )
-    best = int(np.nanargmax(scores))
+    best = int(np.nanargmax(smoothed(scores, policies)))
     return Scored(policies[best], float(scores[best]), len(policies))
+
+
+def smoothed(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
+    """Each score averaged with those of its nearest policies: a plateau wins against a peak.
+
+    Distance is Euclidean over places in the grid and weights, each scaled to its range. A neighbour
+    that never traded counts as nothing gained; a policy that never traded stays undefined.
+    """
+    places = np.array(
+        [
+            [values.index(getattr(policy, name)) / (len(values) - 1) for name, values in _AXES]
+            + [getattr(policy, name) for name in _WEIGHTS]
+            for policy in policies
+        ]
+    )
+    _, near = KDTree(places).query(places, k=min(NEIGHBOURS + 1, len(policies)))
+    averaged: Floats = np.nan_to_num(scores)[near].mean(axis=1)
+    return np.where(np.isfinite(scores), averaged, np.nan)
 
 
 def robust_score(equities: list[Floats]) -> float:
