@@ -12,7 +12,10 @@ from mlflow.tracking import MlflowClient
 from finagent_model import registry
 from finagent_model.errors import BadInputError, GateRefusedError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
+]
 
 
 @pytest.fixture(scope="module")

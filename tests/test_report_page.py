@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def test_the_page_says_the_verdict_first_draws_everything_and_fetches_nothing(
     trained: Place, tmp_path: Path
 ) -> None:
-    [page_file] = trained.folder.rglob("report.html")
+    page_file = next(trained.folder.rglob("report.html"))
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     assert browser_path, "install chromium: the report is tested in a real browser"
     with sync_playwright() as driver:
@@ -67,7 +67,7 @@ def test_verify_passes_on_the_champion_and_fails_on_a_changed_package(
         "clock_free",
     ]
     copy = tmp_path / "changed"
-    [model] = (path.parent for path in trained.folder.rglob("MLmodel"))
+    model = next(trained.folder.rglob("MLmodel")).parent
     shutil.copytree(model, copy)
     [policy] = copy.rglob("policy.json")
     policy.write_text(policy.read_text().replace("0.", "0.0", 1))

@@ -5,6 +5,9 @@ Returns are simple, per bar; a year is 252 bars. Tests hold each against empyric
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from finagent_model.backtest.engine import BacktestResult
@@ -140,3 +143,8 @@ def summarise(result: BacktestResult) -> dict[str, float]:
         "closed_trades": float(len(closed)),
         "cancelled_entries": float(result.cancelled),
     }
+
+
+def storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no nan; undefined is null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

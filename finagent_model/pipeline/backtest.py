@@ -11,8 +11,9 @@ from finagent_model.artifacts.ledger import (
     ledger_row,
 )
 from finagent_model.artifacts.report import verdict
+from finagent_model.backtest.metrics import storable
 from finagent_model.domain.desk_config import Mode
-from finagent_model.pipeline.outcome import decide_unseen, log_outcome, storable
+from finagent_model.pipeline.outcome import decide_unseen, log_outcome
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import load_answering
 from finagent_model.settings import Settings

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from finagent_model.artifacts.chart import drawdown, write_charts
@@ -13,6 +11,7 @@ from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.ledger import (
     write_ledger,
 )
+from finagent_model.backtest.metrics import storable
 from finagent_model.desk import Desk
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.market import Market
@@ -60,8 +59,3 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]
         (folder / CONVERSATION).write_text(conversation_lines(unseen.decisions))
         run.files(folder)
     return metrics
-
-
-def storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no nan; undefined is null."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -12,13 +12,12 @@ from pydantic import Field
 from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.engine import BacktestResult, buy_and_hold
 from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.metrics import summarise
+from finagent_model.backtest.metrics import storable, summarise
 from finagent_model.backtest.rule import Crossover, run_rule
 from finagent_model.data.folder import bars_of_file
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.request import Request
 from finagent_model.market import Market
-from finagent_model.pipeline.outcome import storable
 from finagent_model.settings import Settings
 
 
