@@ -19,6 +19,7 @@ from finagent_model.errors import BadInputError, FinagentError
 
 if TYPE_CHECKING:
     from finagent_model.domain.decision import Decision
+    from finagent_model.training.request import TrainRequest
 
 NOT_OK, REFUSED = 4, 5
 
@@ -65,13 +66,19 @@ def train(
     slippage: Annotated[str | None, typer.Option(help="Fraction of market fills.")] = None,
     allow_short: Annotated[str | None, typer.Option(help="true or false.")] = None,
     register_as: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say what it would take; train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fit, backtest, package, register; move `champion` if the gate lets the version pass."""
-    given = {k: v for k, v in locals().items() if k != "as_json" and v is not None}
+    words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate")}
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(**given)
+    request = TrainRequest.read(**{k: v for k, v in words.items() if v is not None})
+    if estimate:
+        _estimate(request, as_json)
+        return
     from finagent_model.pipeline.train import train as run_training
     from finagent_model.settings import Settings
 
@@ -84,6 +91,22 @@ def train(
     typer.echo(
         f"registered {trained.name} version {trained.version}, gate: {trained.verdict}, "
         f"run {trained.run_id}"
+    )
+
+
+def _estimate(request: TrainRequest, as_json: bool) -> None:
+    from finagent_model.pipeline.estimate import estimate
+    from finagent_model.settings import Settings
+
+    found = estimate(request, Settings.load())
+    if as_json:
+        _print(found.row())
+        return
+    money = "an unknown price" if found.cost_usd is None else f"{found.cost_usd:.2f} USD"
+    typer.echo(
+        f"{found.decisions} decisions by {found.client}: about {found.calls} calls, "
+        f"{found.prompt_tokens} prompt and {found.completion_tokens} completion tokens, {money}; "
+        "replies taken as long as allowed, recorded ones cost nothing, repairs come on top"
     )
 
 

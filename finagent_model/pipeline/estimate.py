@@ -1,0 +1,107 @@
+"""What a training would take, before anything is spent: decisions, calls, tokens, money."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from finagent_model.agents.graph import heard_by
+from finagent_model.agents.prompts import prompt
+from finagent_model.context import build_context
+from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.market_view import MarketView
+from finagent_model.domain.policy import Policy
+from finagent_model.errors import DataError
+from finagent_model.market import Market
+from finagent_model.presets import load_config
+from finagent_model.settings import Settings
+from finagent_model.training.folds import walk_forward
+from finagent_model.training.request import TrainRequest
+
+SAMPLES = 20
+"""Days of each symbol whose questions are measured."""
+REPLY_CHARACTERS = 600
+"""Taken for a colleague's reply, as the next agent reads it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """From sampled days, where nothing is recorded and each reply is as long as allowed; repairs come
+    on top.
+    """
+
+    client: str
+    decisions: int
+    calls: int
+    """To a chat model; none for `rules`."""
+    prompt_tokens: int
+    """At four characters a token."""
+    completion_tokens: int
+    cost_usd: float | None
+    """None where a model's price is unknown."""
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def estimate(request: TrainRequest, settings: Settings) -> Estimate:
+    """Raises BadInputError and DataError, as the training would."""
+    config = load_config(request.config)
+    market = Market.of(settings)
+    histories = {symbol: market.bars(symbol) for symbol in request.symbols}
+    calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
+    folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
+    first = calendar[folds[0].test_start]
+    decisions, calls = 0, 0.0
+    tokens = {row.model or config.model: np.zeros(2) for row in config.agents}
+    for symbol, bars in histories.items():
+        start = int(np.searchsorted(bars.closed_at, first))
+        count = len(bars) - start
+        decisions += count
+        if config.client == "rules" or not count:
+            continue
+        chosen = np.unique(np.linspace(start, len(bars) - 1, SAMPLES).astype(int))
+        views = [market.daily_views(symbol, slice(i, i + 1))[0] for i in chosen.tolist()]
+        share = count / len(views)
+        for view in views:
+            for model, characters in _asked(config, view):
+                calls += share
+                tokens[model] += share * np.array([characters / 4, config.sampling.max_tokens])
+    return Estimate(
+        client=config.client,
+        decisions=decisions,
+        calls=round(calls),
+        prompt_tokens=round(sum(float(t[0]) for t in tokens.values())),
+        completion_tokens=round(sum(float(t[1]) for t in tokens.values())),
+        cost_usd=_cost(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
+    )
+
+
+def _asked(config: DeskConfig, view: MarketView) -> list[tuple[str, int]]:
+    """Model and characters of each call of a decision on `view`; none without a question."""
+    try:
+        question = len(build_context(view, Policy()).text)
+    except DataError:
+        return []
+    seated = config.seated(bool(view.news))
+    return [
+        (
+            row.model or config.model,
+            len(prompt(row.prompt)) + question + REPLY_CHARACTERS * len(heard_by(row, seated)),
+        )
+        for row in seated
+    ]
+
+
+def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
+    if config.client == "rules":
+        return 0.0
+    total = 0.0
+    for model, (asked, answered) in tokens.items():
+        price = config.prices.get(model)
+        if price is None:
+            return None
+        total += (asked * price.prompt + answered * price.completion) / 1e6
+    return total
