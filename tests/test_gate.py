@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finagent_model.domain.check import Check
 from finagent_model.domain.gate_rules import Grade
 from finagent_model.training.evidence import GRADES, Evidence, EvidenceCheck
 from finagent_model.training.gate import (
@@ -14,7 +15,6 @@ from finagent_model.training.gate import (
     beside_champion,
     judge_version,
 )
-from finagent_model.verification.check import Check
 
 GOOD: dict[str, Any] = {
     "symbol": "GOOG",

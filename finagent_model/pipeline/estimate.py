@@ -28,9 +28,7 @@ REPLY_CHARACTERS = 600
 
 @dataclass(frozen=True)
 class Estimate:
-    """From sampled days, where nothing is recorded and each reply is as long as allowed; repairs come
-    on top.
-    """
+    """From sampled days: nothing recorded, each reply as long as allowed; repairs come on top."""
 
     client: str
     decisions: int

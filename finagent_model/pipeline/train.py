@@ -32,6 +32,7 @@ from finagent_model.artifacts.ledger import (
 from finagent_model.artifacts.page import SymbolPage, report_page
 from finagent_model.artifacts.report import report
 from finagent_model.desk import Desk, config_hash
+from finagent_model.domain.check import Check
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.errors import GateRefusedError, TrackingError
@@ -51,7 +52,6 @@ from finagent_model.training.gate import GateReport, Window, beside_champion, ju
 from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
-from finagent_model.verification.check import Check
 
 WINDOW = "window.json"
 PROBES = 3

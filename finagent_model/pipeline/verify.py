@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finagent_model.artifacts.ledger import ledger_hash, ledger_row
+from finagent_model.domain.check import Check
 from finagent_model.errors import ModelLoadError
 from finagent_model.pipeline.outcome import decide_unseen
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.answering import AnsweringDesk
 from finagent_model.serving.logged import load_answering
 from finagent_model.training.request import TrainRequest
-from finagent_model.verification.check import Check
 from finagent_model.verification.leaks import (
     features_causal,
     fills_possible,

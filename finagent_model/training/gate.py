@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from finagent_model.backtest.metrics import sharpe
+from finagent_model.domain.check import Check
 from finagent_model.domain.gate_rules import Grade
 from finagent_model.domain.signal import Status
 from finagent_model.training.evidence import Evidence
-from finagent_model.verification.check import Check
 
 Row = Mapping[str, Any]
 """A signal of the out-of-sample ledger, JSON-ready (`artifacts.ledger.ledger_rows`)."""

@@ -17,6 +17,7 @@ from finagent_model.backtest.engine import run_orders
 from finagent_model.backtest.metrics import returns_of, sharpe
 from finagent_model.context import build_context
 from finagent_model.domain.bars import PRICES, BarSeries, Floats
+from finagent_model.domain.check import Check
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import NewsItem, read_news
@@ -25,7 +26,6 @@ from finagent_model.errors import DataError
 from finagent_model.features import FeatureBook
 from finagent_model.statistics.bootstrap import superior_predictive_ability
 from finagent_model.training.out_of_sample import Traded
-from finagent_model.verification.check import Check
 
 CUTS = 40
 CHANCE = 0.001
