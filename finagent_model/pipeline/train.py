@@ -11,7 +11,6 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +23,32 @@ from finagent_model.agents.cassette import RecordedReply, dump_replies, load_rep
 from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.graph import export_component
 from finagent_model.artifacts.ledger import (
-    Row,
     ledger_hash,
-    ledger_row,
     read_ledger,
 )
 from finagent_model.artifacts.page import SymbolPage, report_page
 from finagent_model.artifacts.report import report
 from finagent_model.desk import Desk, config_hash
-from finagent_model.domain.check import Check
-from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.policy import PolicyBook
-from finagent_model.errors import GateRefusedError, TrackingError
+from finagent_model.errors import GateRefusedError
 from finagent_model.market import Market
+from finagent_model.pipeline.champion import WINDOW, beside, window_of
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
-from finagent_model.pipeline.verify import proofs
+from finagent_model.pipeline.verify import ask_again, proofs
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_config, with_address
-from finagent_model.serving.answering import AnsweringDesk, Question, open_cassette
+from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.logged import load_answering, log_package
 from finagent_model.serving.package import write_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
 from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
-from finagent_model.training.evidence import SymbolFacts, Trials, assess, pooled
-from finagent_model.training.gate import GateReport, Window, beside_champion, judge_version
+from finagent_model.training.evidence import SymbolFacts, Trials, assess
+from finagent_model.training.gate import GateReport, judge_version
 from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
-
-WINDOW = "window.json"
-PROBES = 3
-"""Signals of each symbol that the finished package must give again before it is registered."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +150,7 @@ def finish_training(
     trials = Trials.model_validate(_json(run, "trials.json"))
     facts = [SymbolFacts.model_validate_json(child.read("facts.json")) for child in backtests]
     evidence = assess(facts, trials, config.gate, seed=request.seed)
-    ours = _window(None, facts)
+    ours = window_of(facts)
     done()
     metrics = {symbol: _defined(values) for symbol, values in outcomes.items()}
     text = report(metrics, config.model_used, evidence)
@@ -183,7 +176,7 @@ def finish_training(
         model_uri = log_package(package, manifest, config, example)
         done()
         answering = load_answering(model_uri)
-        served = _ask_again(answering, ledgers)
+        served = ask_again(answering, ledgers)
         champion = registry.champion(request.register_as)
         gate = judge_version(
             metrics,
@@ -191,7 +184,7 @@ def finish_training(
             served,
             evidence,
             config.gate.require_evidence,
-            _beside_champion(champion, ours),
+            beside(champion, ours),
             proofs(answering),
         )
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
@@ -233,22 +226,6 @@ def _trained(run: RunLog) -> tuple[TrainRequest, DeskConfig, PolicyBook]:
     )
 
 
-def _ask_again(
-    answering: AnsweringDesk, ledgers: Mapping[str, Sequence[Row]]
-) -> dict[str, list[Row]]:
-    """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
-    live team where that costs nothing.
-    """
-    mode: Mode = "live" if answering.package.config.client == "rules" else "replay"
-    asked = {}
-    for symbol, rows in ledgers.items():
-        chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
-        questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
-        answers = answering.answer(questions, mode)
-        asked[symbol] = [ledger_row(decision.signal) for decision in answers]
-    return asked
-
-
 def _register(
     name: str,
     model_uri: str,
@@ -280,23 +257,6 @@ def _page_of(
     bars = market.bars(facts.symbol)
     trades = pq.read_table(pa.BufferReader(child.read("trades.parquet"))).to_pandas()
     return SymbolPage(bars[unseen_part(bars, policies)], facts, trades, metrics)
-
-
-def _window(version: str | None, facts: Sequence[SymbolFacts]) -> Window:
-    calendar, returns, _ = pooled(facts)
-    found = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
-    return Window(version=version, returns=found)
-
-
-def _beside_champion(champion: registry.Version | None, ours: Window) -> Check | None:
-    """The comparison; None where the champion left no window of days in common."""
-    if champion is None or champion.run_id is None:
-        return None
-    try:
-        theirs = Window.model_validate_json(RunLog(champion.run_id).read(WINDOW))
-    except TrackingError:
-        return None
-    return beside_champion(ours, theirs.model_copy(update={"version": champion.version}))
 
 
 def _means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -4,17 +4,18 @@ future. Part of the gate, and a command for anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from finagent_model.artifacts.ledger import ledger_hash, ledger_row
+from finagent_model.artifacts.ledger import Row, ledger_hash, ledger_row
 from finagent_model.domain.check import Check
+from finagent_model.domain.desk_config import Mode
 from finagent_model.errors import ModelLoadError
 from finagent_model.pipeline.outcome import decide_unseen
 from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.serving.answering import AnsweringDesk
+from finagent_model.serving.answering import AnsweringDesk, Question
 from finagent_model.serving.logged import load_answering
 from finagent_model.training.request import TrainRequest
 from finagent_model.verification.leaks import (
@@ -25,6 +26,8 @@ from finagent_model.verification.leaks import (
     survives_delay,
 )
 
+PROBES = 3
+"""Signals of each symbol that the finished package must give again before it is registered."""
 EPOCHS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 """Clocks between which a decision may not differ."""
 
@@ -89,6 +92,22 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
             _clock_free(answering, symbol),
         ]
     return checks
+
+
+def ask_again(
+    answering: AnsweringDesk, ledgers: Mapping[str, Sequence[Row]]
+) -> dict[str, list[Row]]:
+    """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
+    live team where that costs nothing.
+    """
+    mode: Mode = "live" if answering.package.config.client == "rules" else "replay"
+    asked = {}
+    for symbol, rows in ledgers.items():
+        chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
+        questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
+        answers = answering.answer(questions, mode)
+        asked[symbol] = [ledger_row(decision.signal) for decision in answers]
+    return asked
 
 
 def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:

@@ -1,0 +1,33 @@
+"""A new version beside the present champion, on the days that both decided unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finagent_model.domain.check import Check
+from finagent_model.errors import TrackingError
+from finagent_model.registry import Version
+from finagent_model.tracking import RunLog
+from finagent_model.training.evidence import SymbolFacts, pooled
+from finagent_model.training.gate import Window, beside_champion
+
+WINDOW = "window.json"
+"""The artifact that each training leaves for the next."""
+
+
+def window_of(facts: Sequence[SymbolFacts]) -> Window:
+    """The portfolio's unseen returns by day."""
+    calendar, returns, _ = pooled(facts)
+    found = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
+    return Window(version=None, returns=found)
+
+
+def beside(champion: Version | None, ours: Window) -> Check | None:
+    """The comparison; None where the champion left no window of days in common."""
+    if champion is None or champion.run_id is None:
+        return None
+    try:
+        theirs = Window.model_validate_json(RunLog(champion.run_id).read(WINDOW))
+    except TrackingError:
+        return None
+    return beside_champion(ours, theirs.model_copy(update={"version": champion.version}))
