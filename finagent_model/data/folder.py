@@ -79,7 +79,7 @@ def _read(file: Path) -> pd.DataFrame:
         return pd.read_csv(file)
     except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
         raise DataSourceError(
-            f"{file} can't be read: {error}; it should be a table with a header such as "
+            f"{file} can't be read: {' '.join(str(error).split())}; it should be a table with a header such as "
             "date,open,high,low,close,volume"
         ) from error
 
