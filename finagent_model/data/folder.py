@@ -78,8 +78,9 @@ def _read(file: Path) -> pd.DataFrame:
             return table.reset_index(names="date") if dated else table
         return pd.read_csv(file)
     except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
+        reason = " ".join(str(error).split())
         raise DataSourceError(
-            f"{file} can't be read: {' '.join(str(error).split())}; it should be a table with a header such as "
+            f"{file} can't be read: {reason}; it should be a table with a header such as "
             "date,open,high,low,close,volume"
         ) from error
 
