@@ -77,7 +77,7 @@ def decisions() -> None:
             await bare(3)
 
     settings = Settings.load({})
-    views = Market.of(settings).daily_views("GOOG", slice(1000, 1050))
+    views = Market.of(settings).daily_views("GOOG", range(1000, 1050))
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
     live = seconds(lambda: desk.under(mode="live").decide_all(views)) / len(views)

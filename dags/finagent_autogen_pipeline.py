@@ -61,7 +61,7 @@ def backtest(training: str, symbol: str) -> str:
 @task
 def register(training: str, children: Any) -> dict[str, str]:
     """Package, ask the gate, register; gives the version's address and its run."""
-    from finagent_model.pipeline.train import finish_training
+    from finagent_model.pipeline.finish import finish_training
     from finagent_model.settings import Settings
 
     with _no_retry_for_bad_input():

@@ -59,6 +59,8 @@ def train(
     train_bars: Annotated[str | None, typer.Option(help="Bars a fit looks at.")] = None,
     test_bars: Annotated[str | None, typer.Option(help="Unseen bars it decides on.")] = None,
     purge_bars: Annotated[str | None, typer.Option(help="Bars left out between.")] = None,
+    pooled: Annotated[str | None, typer.Option(help="One policy for all symbols.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Bars, or 'change'.")] = None,
     candidates: Annotated[str | None, typer.Option(help="Policies scored a fold.")] = None,
     seed: Annotated[str | None, typer.Option(help="Of the search.")] = None,
     cash: Annotated[str | None, typer.Option(help="Money to start with.")] = None,
@@ -66,13 +68,14 @@ def train(
     slippage: Annotated[str | None, typer.Option(help="Fraction of market fills.")] = None,
     allow_short: Annotated[str | None, typer.Option(help="true or false.")] = None,
     register_as: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Fits and symbols at a time.")] = 1,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say what it would take; train nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Fit, backtest, package, register; move `champion` if the gate lets the version pass."""
-    words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate")}
+    words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
     from finagent_model.training.request import TrainRequest
 
     request = TrainRequest.read(**{k: v for k, v in words.items() if v is not None})
@@ -83,7 +86,7 @@ def train(
     from finagent_model.settings import Settings
 
     with _progress() as watch:
-        trained = run_training(request, Settings.load(), watch)
+        trained = run_training(request, Settings.load(), watch, jobs)
     if as_json:
         _print(vars(trained))
         return
@@ -393,15 +396,23 @@ def _progress() -> Any:
     from contextlib import contextmanager
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     @contextmanager
     def shown() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        text, done = TextColumn("{task.description}"), MofNCompleteColumn()
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
-        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        with Progress(text, BarColumn(), done, *times, console=console) as progress:
 
             def watch(name: str, steps: int) -> Callable[[], object]:
                 task = progress.add_task(name, total=steps)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.policy import Policy
 from finagent_model.errors import ShortHistoryError, UndefinedFeatureError
@@ -36,9 +38,12 @@ class Context:
     policy: Policy
 
 
-def build_context(view: MarketView, policy: Policy) -> Context:
-    """Raises ShortHistoryError or UndefinedFeatureError where the policy can't speak about the
-    view.
+def build_context(
+    view: MarketView, policy: Policy, lessons: Sequence[ClosedCall] = (), shown: int = 0
+) -> Context:
+    """`lessons` are the calls that the desk may remember, oldest first; the last `shown` are told
+    in full. Raises ShortHistoryError or UndefinedFeatureError where the policy can't speak about
+    the view.
     """
     bars = view.bars
     if len(bars) < policy.warm_up:
@@ -55,15 +60,15 @@ def build_context(view: MarketView, policy: Policy) -> Context:
         )
     prices = _in_last_prices(view)
     year = slice(-YEAR, None)
-    shown = {name: rounded(value) for name, value in features.items()}
+    numbers = {name: rounded(value) for name, value in features.items()}
     question: dict[str, Any] = {
         "symbol": view.symbol,
         "timeframe": "1 day",
         "last_close": rounded(view.last_close),
-        "atr": shown.pop("atr"),
-        "support": shown.pop("support"),
-        "resistance": shown.pop("resistance"),
-        "features": shown,
+        "atr": numbers.pop("atr"),
+        "support": numbers.pop("support"),
+        "resistance": numbers.pop("resistance"),
+        "features": numbers,
         "recent_closes": [rounded(p) for p in prices["close"][-CLOSES_SHOWN:]],
         "year_low": rounded(prices["low"][year].min()),
         "year_high": rounded(prices["high"][year].max()),
@@ -77,6 +82,7 @@ def build_context(view: MarketView, policy: Policy) -> Context:
             }
             for item in view.news
         ],
+        "memory": _memory(view, lessons, shown),
     }
     return Context(
         text=json.dumps(question, sort_keys=False, ensure_ascii=False),
@@ -86,6 +92,28 @@ def build_context(view: MarketView, policy: Policy) -> Context:
         high=question["year_high"],
         policy=policy,
     )
+
+
+def _memory(view: MarketView, lessons: Sequence[ClosedCall], shown: int) -> dict[str, Any] | None:
+    """How the desk's own calls in the symbol came out; None where there is nothing to tell."""
+    if not lessons or not shown:
+        return None
+    return {
+        "calls": len(lessons),
+        "came_true": rounded(sum(call.came_true for call in lessons) / len(lessons), 3),
+        "latest": [
+            {
+                "days_ago": (view.as_of.date() - call.as_of.date()).days,
+                "action": call.action,
+                "confidence": call.confidence,
+                "earned_percent": rounded(100 * call.earned, 3),
+                "ended_by": call.ended,
+                "bars_held": call.bars_held,
+                "key_factors": list(call.key_factors),
+            }
+            for call in lessons[-shown:]
+        ],
+    }
 
 
 def rounded(value: float, digits: int = 6) -> float:

@@ -18,10 +18,12 @@ from finagent_model.agents.converse import Table
 from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.session import Failure, Session
 from finagent_model.context import Context, build_context
+from finagent_model.domain.calibration import calibrated
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.learned import Known, Learned
 from finagent_model.domain.market_view import MAX_STALE_SESSIONS, MarketView
-from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.domain.policy import Policy, PolicyFit
 from finagent_model.domain.signal import Status, TradingSignal, confidence_label
 from finagent_model.errors import DataError
 from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
@@ -50,7 +52,7 @@ class Desk:
     def __init__(
         self,
         config: DeskConfig,
-        policies: PolicyBook | None,
+        learned: Learned | None,
         settings: Settings,
         cassette: Cassette,
         *,
@@ -58,10 +60,12 @@ class Desk:
         notes: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`notes` are warnings that every signal of this desk carries."""
+        """`learned` is None for a desk that was never trained; `notes` are warnings that every
+        signal of this desk carries.
+        """
         self.config = config
         self.mode = mode
-        self._policies = policies
+        self._learned = learned
         self._cassette = cassette
         self._pool = ClientPool(config, settings)
         self._notes = notes
@@ -73,12 +77,16 @@ class Desk:
         mode: Mode | None = None,
         limits: Limits | None = None,
         clock: Callable[[], datetime] | None = None,
+        learned: Learned | None = None,
     ) -> Desk:
-        """The same desk in another mode, with narrower limits or by another clock."""
+        """The same desk in another mode, with narrower limits, by another clock, or having learned
+        more.
+        """
         given = {k: v for k, v in vars(limits or Limits()).items() if v is not None}
         twin = object.__new__(Desk)
         twin.__dict__.update(vars(self))
         twin.mode, twin._clock = mode or self.mode, clock or self._clock
+        twin._learned = learned or self._learned
         bounds = self.config.limits.model_copy(update=given)
         twin.config = self.config.model_copy(update={"limits": bounds})
         return twin
@@ -87,9 +95,11 @@ class Desk:
         """Raise ConfigError now if this desk could not call its model."""
         self._pool.require_key()
 
-    def require_fit(self, as_of: datetime) -> None:
-        """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`."""
-        self._fit(as_of)
+    def require_fit(self, symbol: str, as_of: datetime) -> None:
+        """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
+        if it was not trained to speak about `symbol`.
+        """
+        self._known(symbol, as_of)
 
     def decline(self, symbol: str, as_of: datetime, reason: str) -> Decision:
         """The decision about something that there is no view of: status `data_missing`."""
@@ -130,14 +140,27 @@ class Desk:
         return Table(self.config, self.mode, self._pool, self._cassette, self._clock, rules_at_once)
 
     async def _decide(self, view: MarketView, table: Table) -> Decision:
-        fit = self._fit(view.as_of)
+        known = self._known(view.symbol, view.as_of)
+        fit = known.fit if known else None
         try:
-            context = _question(view, Policy() if fit is None else fit.policy)
+            context = self._question(view, known)
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, str(error))
             return self._conclude(view, fit, table.session(), None, failure)
         session = await table.converse(context.text, bool(view.news))
         return self._conclude(view, fit, session, context, _failure(session))
+
+    def _question(self, view: MarketView, known: Known | None) -> Context:
+        if view.is_stale:
+            raise DataError(
+                f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
+                f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
+                f"(at most {MAX_STALE_SESSIONS}); send newer bars"
+            )
+        if known is None:
+            return build_context(view, Policy())
+        shown = self.config.memory.lessons
+        return build_context(view, known.fit.policy, known.lessons, shown)
 
     def _conclude(
         self,
@@ -151,10 +174,12 @@ class Desk:
         signal = self._blank(view.symbol, view.as_of, fit, context, session, failure, warnings)
         if failure is None and context is not None:
             signal = self._speak(signal, session, context)
+            if self._learned and self._learned.calibrations:
+                signal = calibrated(signal, self._learned.calibrations)
         return Decision(signal, tuple(session.turns), session.calls)
 
-    def _fit(self, as_of: datetime) -> PolicyFit | None:
-        return None if self._policies is None else self._policies.at(as_of)
+    def _known(self, symbol: str, as_of: datetime) -> Known | None:
+        return None if self._learned is None else self._learned.at(symbol, as_of)
 
     def _blank(
         self,
@@ -242,16 +267,6 @@ class Desk:
 def config_hash(config: DeskConfig) -> str:
     """SHA-256 of a desk's configuration."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-
-
-def _question(view: MarketView, policy: Policy) -> Context:
-    if view.is_stale:
-        raise DataError(
-            f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
-            f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
-            f"(at most {MAX_STALE_SESSIONS}); send newer bars"
-        )
-    return build_context(view, policy)
 
 
 def _failure(session: Session) -> Failure | None:

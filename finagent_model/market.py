@@ -5,6 +5,7 @@ alike.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
 
 from finagent_model.data.bundled import BundledBars
@@ -66,10 +67,7 @@ class Market:
         told = "".join(item.model_dump_json() for item in items)
         return hashlib.sha256(f"{self.bars(symbol).digest()}{told}{undated}".encode()).hexdigest()
 
-    def daily_views(self, symbol: str, part: slice) -> list[MarketView]:
-        """One view a bar of `part`, each as of the end of that bar's day."""
+    def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
+        """A view for each position of a bar, as of the end of that bar's day."""
         bars, news = self.bars(symbol), self.news(symbol)
-        return [
-            MarketView.at(parse_as_of(bars.closed(i).date()), bars, *news)
-            for i in range(*part.indices(len(bars)))
-        ]
+        return [MarketView.at(parse_as_of(bars.closed(i).date()), bars, *news) for i in positions]

@@ -72,9 +72,9 @@ class RunLog:
     def json(self, name: str, value: Any) -> None:
         self.text(name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
-    def files(self, folder: Path) -> None:
+    def files(self, folder: Path, under: str | None = None) -> None:
         """Everything in `folder` becomes an artifact under its own name."""
-        self._client.log_artifacts(self.run_id, str(folder))
+        self._client.log_artifacts(self.run_id, str(folder), under)
 
     def tag(self, name: str) -> str | None:
         value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
@@ -90,6 +90,11 @@ class RunLog:
                     f"run {self.run_id} has no artifact {name!r}: {error}"
                 ) from None
             return Path(path).read_bytes()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The same, of a JSON object."""
+        value: dict[str, Any] = json.loads(self.read(name))
+        return value
 
     def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
         self._client.set_terminated(self.run_id, status)

@@ -20,6 +20,7 @@ from finagent_model.statistics.chance import (
     random_entries,
 )
 from finagent_model.training.evidence import Evidence, SymbolFacts, Trials, assess
+from finagent_model.training.stated import Stated
 
 COSTS = Rules(commission=0.001, slippage=0.0005)
 
@@ -136,9 +137,18 @@ def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = Fal
     )
 
 
-def graded(found: SymbolFacts, trials: Trials | None = None) -> Evidence:
+def confidence(said: float = 0.6, calls: int = 100) -> Stated:
+    """Of calls of which six in ten came true."""
+    true = (np.arange(calls) % 10 < 6).astype(float)
+    probability = np.full(calls, said)
+    return Stated(raw=probability, said=probability, true=true, weight=np.ones(calls))
+
+
+def graded(
+    found: SymbolFacts, trials: Trials | None = None, stated: Stated | None = None
+) -> Evidence:
     tried = trials or Trials(configurations=96, scorings=960, sharpe_variance=1e-4, overfitting=0.1)
-    return assess([found], tried, GateRules(), seed=7)
+    return assess([found], tried, GateRules(), stated or confidence(), seed=7)
 
 
 def edge(sharpe: float, n: int = 2016, seed: int = 11) -> Floats:
@@ -189,6 +199,16 @@ def test_each_check_alone_makes_strong_evidence_weak(
     assert [check.name for check in evidence.checks if not check.passed] == [missing]
 
 
+@pytest.mark.parametrize("stated", [confidence(0.9), confidence(calls=0)])
+def test_confidence_that_misleads_or_was_never_calibrated_makes_strong_evidence_weak(
+    stated: Stated,
+) -> None:
+    evidence = graded(facts(edge(3.0)), stated=stated)
+    assert evidence.grade == "weak"
+    missing = [check.name for check in evidence.checks if not check.passed]
+    assert missing == ["confidence_means_what_it_says"]
+
+
 def test_a_desk_that_never_traded_has_no_numbers_and_no_evidence() -> None:
     still = facts(np.zeros(500)).model_copy(update={"random_returns": None})
     evidence = graded(still)
@@ -205,6 +225,7 @@ def test_symbols_with_other_calendars_are_pooled_by_the_day() -> None:
         [early, late],
         Trials(configurations=2, scorings=2, sharpe_variance=1e-4, overfitting=0.1),
         GateRules(),
+        confidence(),
         seed=1,
     )
     assert evidence.numbers["observations"] == 400

@@ -107,7 +107,7 @@ def test_a_replay_gives_the_same_signal_and_calls_nobody(market: Market) -> None
 
 
 def test_many_at_once_are_the_same_as_one_by_one(market: Market) -> None:
-    views = market.daily_views("GOOG", slice(900, 940))
+    views = market.daily_views("GOOG", range(900, 940))
     done: list[int] = []
     together = desk().decide_all(views, lambda: done.append(1))
     assert [d.signal for d in together] == [desk().decide(v).signal for v in views]
@@ -116,7 +116,7 @@ def test_many_at_once_are_the_same_as_one_by_one(market: Market) -> None:
 
 def test_one_desk_serves_several_threads(market: Market) -> None:
     shared = desk()
-    views = market.daily_views("GOOG", slice(1000, 1012))
+    views = market.daily_views("GOOG", range(1000, 1012))
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(shared.decide, views))
     assert [d.signal for d in found] == [desk().decide(v).signal for v in views]
@@ -124,7 +124,7 @@ def test_one_desk_serves_several_threads(market: Market) -> None:
 
 def test_calls_to_act_carry_levels_in_order_and_a_size(market: Market) -> None:
     signals: Sequence[TradingSignal] = [
-        d.signal for d in desk().decide_all(market.daily_views("GOOG", slice(950, 1100)))
+        d.signal for d in desk().decide_all(market.daily_views("GOOG", range(950, 1100)))
     ]
     acted = [s for s in signals if s.action != "HOLD"]
     assert {s.action for s in acted} == {"BUY", "SELL"}

@@ -10,11 +10,14 @@ import pytest
 
 from finagent_model.agents.cassette import RecordedReply
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.closed_call import ClosedCall
+from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 from finagent_model.presets import load_preset
 from finagent_model.serving.package import read_package, write_package
 from finagent_model.serving.wheel import build_wheel, code_hash
+from finagent_model.training.calibrate import calibrate
 
 REPLY = RecordedReply("{}", "stop", 1, 2)
 
@@ -31,11 +34,28 @@ def book(atr: int = 14) -> PolicyBook:
     return PolicyBook(fits=(fit,))
 
 
+CALL = ClosedCall(
+    symbol="GOOG",
+    as_of=parse_as_of("2010-01-13"),
+    closed_at=parse_as_of("2010-01-20"),
+    action="BUY",
+    confidence=60,
+    earned=0.01,
+    ended="time",
+    bars_held=20,
+    weight=0.5,
+)
+
+
+def learned(policies: PolicyBook) -> Learned:
+    return Learned(policies, calibrate([CALL], policies.moments), (CALL,))
+
+
 def write(folder: Path, policies: PolicyBook | None = None) -> str:
     manifest = write_package(
         folder,
         config=load_preset(),
-        policies=policies or book(),
+        learned=learned(policies or book()),
         replies={"b": REPLY, "a": REPLY},
         agent_graph={"provider": "x"},
         backtest={"metrics": {}},
@@ -47,7 +67,7 @@ def write(folder: Path, policies: PolicyBook | None = None) -> str:
 def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
     assert write(tmp_path / "one") == write(tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -60,12 +80,12 @@ def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     write(tmp_path)
     package = read_package(tmp_path)
     assert package.config == load_preset()
-    assert package.policies == book()
+    assert package.learned == learned(book())
     assert package.replies == {"a": REPLY, "b": REPLY}
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", "policy.json", "calibration.json", "cassette.jsonl", "backtest.json"]
+    "name", ["config.yaml", "policy.json", "calibration.json", "memory.jsonl", "cassette.jsonl"]
 )
 def test_a_changed_or_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     write(tmp_path)

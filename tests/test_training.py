@@ -55,7 +55,7 @@ def test_a_fit_speaks_only_after_what_it_saw(fb: BarSeries) -> None:
     for fit in book.fits:
         assert fit.fit_from < fit.fit_until < fit.valid_from
     with pytest.raises(BeforeFirstFitError, match="ask for a later date"):
-        book.at(parse_as_of("2012-06-01"))
+        book.at(parse_as_of("2012-06-01"), "FB")
     assert unseen_part(fb, book) == slice(125, 196)
 
 

@@ -92,7 +92,7 @@ KILLED_AT = {
     "fitting": ("finagent_model.training.walk_forward", "search", 2),
     "deciding": ("finagent_model.agents.cassette.Cassette", "put", 60),
     "logging": ("finagent_model.tracking.RunLog", "files", 1),
-    "packaging": ("finagent_model.pipeline.train", "log_package", 1),
+    "packaging": ("finagent_model.pipeline.finish", "log_package", 1),
     "registering": ("finagent_model.registry", "mark_candidate", 1),
 }
 """Where a training kills itself: an attribute, and the call of it that never returns."""

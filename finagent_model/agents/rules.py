@@ -124,8 +124,7 @@ def executor(question: Question, heard: Sequence[Heard]) -> ExecutorReply:
     score = _combined(policy, heard)
     terms = [said.reply for said in heard if isinstance(said.reply, RiskReply)]
     acts = abs(score) >= policy.threshold and bool(terms) and terms[-1].direction != "none"
-    beyond = (abs(score) - policy.threshold) / (1 - policy.threshold)
-    confidence = 50 + 50 * beyond if acts else 50 * max(0.0, 1 - abs(score) / policy.threshold)
+    confidence = policy.confidence(score, acts)
     analysts = {said.name: said.reply for said in heard if isinstance(said.reply, AnalystReply)}
     return ExecutorReply(
         action=("BUY" if score > 0 else "SELL") if acts else "HOLD",

@@ -34,6 +34,12 @@ def ledger_row(signal: TradingSignal) -> Row:
     return signal.model_dump(mode="json", exclude=set(NOT_DECIDED))
 
 
+def signal_of(row: Row) -> TradingSignal:
+    """The signal that a row was made from; stamped by its own date, since a row has no other."""
+    known = {name: value for name, value in row.items() if name != "is_actionable"}
+    return TradingSignal.model_validate(known | {"generated_at": row["as_of"]})
+
+
 def write_ledger(signals: Iterable[TradingSignal], path: Path) -> None:
     """One row a signal."""
     columns = [c for c in signal_columns() if c.name not in NOT_DECIDED]

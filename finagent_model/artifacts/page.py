@@ -6,22 +6,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from finagent_model.artifacts.chart import BENCHMARK, DESK, drawdown
-from finagent_model.artifacts.report import headline, verdict
-from finagent_model.domain.bars import BarSeries
-from finagent_model.statistics.chance import COSTS_BP
-from finagent_model.training.evidence import SymbolFacts
+from finagent_model.artifacts import figures
+from finagent_model.artifacts.figures import SymbolPage
+from finagent_model.artifacts.report import confidence_said, headline, verdict
+from finagent_model.domain.calibration import Calibration
 from finagent_model.training.gate import GateReport
+from finagent_model.training.stated import Stated
 
-WON, LOST = "#1a7f37", "#cf222e"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1080px; margin: 2rem auto;
        padding: 0 1rem }
@@ -34,27 +28,21 @@ td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d0d7d
 """
 
 
-@dataclass(frozen=True, eq=False)
-class SymbolPage:
-    """One symbol's unseen part, as the page shows it."""
-
-    bars: BarSeries
-    facts: SymbolFacts
-    trades: pd.DataFrame
-    metrics: Mapping[str, float]
-
-
 def report_page(
     title: str,
     symbols: Sequence[SymbolPage],
     fits: Sequence[datetime],
     gate: GateReport,
     model_used: str,
+    confidence: Stated,
+    last: Calibration,
 ) -> str:
-    """The whole page; `fits` are the moments from which another fit speaks."""
+    """The whole page; `fits` are the moments from which another fit speaks, `last` is the
+    calibration in force from now on.
+    """
     from plotly.offline import get_plotlyjs
 
-    colour = {"none": LOST, "weak": "#9a6700", "strong": WON}[gate.evidence.grade]
+    colour = {"none": figures.LOST, "weak": "#9a6700", "strong": figures.WON}[gate.evidence.grade]
     parts = [
         f"<p class=small>{escape(title)}</p>",
         f'<div class=banner style="border-color:{colour}"><h1>{escape(headline(gate.evidence))}'
@@ -67,8 +55,8 @@ def report_page(
         parts += _symbol(page, fits)
     parts += [
         "<h2>Confidence</h2>",
-        "<p>It is not calibrated: what a signal calls 70 has not been held against how often 70 "
-        "came true.</p>",
+        *(f"<p>{escape(said)}</p>" for said in confidence_said(gate.evidence, last)),
+        *([figures.reliability(confidence)] if len(confidence.said) else []),
         "<h2>All checks</h2>",
         _table(gate),
         "<h2>Numbers</h2>",
@@ -87,87 +75,16 @@ def _symbol(page: SymbolPage, fits: Sequence[datetime]) -> Iterable[str]:
         f"<h2>{name}: equity and drawdown</h2>",
         "<p class=small>Both start with 1, after costs, on days that no fit had seen. At a dotted "
         "line a newer fit takes over.</p>",
-        _equity(page, fits),
+        figures.equity(page, fits),
         f"<h2>{name}: trades</h2>",
         "<p class=small>Prices as traded. A triangle is an entry, a dot its exit: green won, red "
         "lost.</p>",
-        _trades(page),
+        figures.trades(page),
         f"<h2>{name}: beside chance</h2>",
         "<p class=small>Left: what the same trades earned at a thousand other times; the line is "
         "the desk. Right: what the same decisions earn at other commissions.</p>",
-        _chance(page),
+        figures.chance(page),
     ]
-
-
-def _equity(page: SymbolPage, fits: Sequence[datetime]) -> str:
-    from plotly import graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28])
-    days = page.bars.closed_at
-    for label, returns, colour in (
-        ("desk", page.facts.returns, DESK),
-        ("buy and hold", page.facts.benchmark_returns, BENCHMARK),
-    ):
-        curve = np.cumprod(np.append(1.0, 1.0 + np.array(returns)))
-        line = {"color": colour}
-        figure.add_trace(go.Scatter(x=days, y=curve, name=label, line=line), row=1, col=1)
-        fall = go.Scatter(x=days, y=drawdown(curve), line=line, showlegend=False, name=label)
-        figure.add_trace(fall, row=2, col=1)
-    for moment in fits:
-        if page.bars.closed(0) <= moment <= page.bars.closed(-1):
-            figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
-    figure.update_yaxes(tickformat=".0%", row=2)
-    return _drawn(figure, 460)
-
-
-def _trades(page: SymbolPage) -> str:
-    from plotly import graph_objects as go
-
-    days, trades = page.bars.closed_at, page.trades
-    figure = go.Figure(go.Scatter(x=days, y=page.bars.close, line={"color": "#57606a", "width": 1}))
-    for won, colour in ((True, WON), (False, LOST)):
-        chosen = trades[(trades["pnl"] > 0) == won]
-        closed = chosen[chosen["exit_bar"] >= 0]
-        shapes = np.where(chosen["side"] == "long", "triangle-up", "triangle-down")
-        entries = {"color": colour, "size": 9, "symbol": shapes}
-        exits = {"color": colour, "size": 6, "symbol": "circle"}
-        figure.add_scatter(
-            x=days[chosen["entry_bar"]], y=chosen["entry_price"], mode="markers", marker=entries
-        )
-        figure.add_scatter(
-            x=days[closed["exit_bar"]], y=closed["exit_price"], mode="markers", marker=exits
-        )
-    figure.update_layout(showlegend=False)
-    return _drawn(figure, 360)
-
-
-def _chance(page: SymbolPage) -> str:
-    from plotly import graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=1, cols=2)
-    facts = page.facts
-    if facts.random_returns is not None:
-        drawn = go.Histogram(x=facts.random_returns, marker={"color": BENCHMARK}, nbinsx=40)
-        figure.add_trace(drawn, row=1, col=1)
-        figure.add_vline(x=facts.total_return, line={"color": DESK, "width": 3}, row=1, col=1)
-    curve = go.Scatter(x=COSTS_BP, y=facts.cost_curve, line={"color": DESK})
-    figure.add_trace(curve, row=1, col=2)
-    figure.add_hline(y=0, line={"color": "#d0d7de"}, row=1, col=2)
-    figure.update_xaxes(title="total return", tickformat=".0%", row=1, col=1)
-    figure.update_xaxes(title="commission, basis points of every fill", row=1, col=2)
-    figure.update_yaxes(title="total return", tickformat=".0%", row=1, col=2)
-    figure.update_layout(showlegend=False)
-    return _drawn(figure, 320)
-
-
-def _drawn(figure: Any, height: int) -> str:
-    figure.update_layout(
-        template="plotly_white", height=height, margin={"t": 20, "b": 40, "l": 50, "r": 20}
-    )
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False)
-    return text
 
 
 def _table(gate: GateReport) -> str:

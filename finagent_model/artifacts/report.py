@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from finagent_model.domain.calibration import Calibration
+from finagent_model.domain.closed_call import HORIZON
 from finagent_model.training.evidence import Evidence
 
 ROWS = (
@@ -42,9 +44,35 @@ def headline(evidence: Evidence) -> str:
     return SAID[evidence.grade]
 
 
-def report(metrics: Mapping[str, Mapping[str, float]], model_used: str, evidence: Evidence) -> str:
+def confidence_said(evidence: Evidence, last: Calibration) -> list[str]:
+    """What is known of the confidence that this version's signals carry."""
+    method = "not calibrated" if last.method == "none" else f"calibrated by {last.method} scaling"
+    if last.method == "isotonic":
+        method = "calibrated by isotonic regression"
+    said = [f"Confidence is {method}: {last.reason}."]
+    numbers = evidence.numbers
+    calls, brier, base = (
+        numbers[name] for name in ("calibrated_calls", "brier", "brier_base_rate")
+    )
+    if calls and brier is not None and base is not None:
+        said.append(
+            f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
+            f"made money within {HORIZON} bars; Brier score {brier:.4f} "
+            f"({numbers['brier_uncalibrated']:.4f} before calibration, {base:.4f} for always "
+            f"saying that share), calibration error {numbers['calibration_error']:.3f} "
+            f"({numbers['calibration_error_uncalibrated']:.3f} before)."
+        )
+    return said
+
+
+def report(
+    metrics: Mapping[str, Mapping[str, float]],
+    model_used: str,
+    evidence: Evidence,
+    last: Calibration,
+) -> str:
     """Markdown: the grade, a sentence and a section a symbol, the checks. Undefined numbers are
-    said to be undefined.
+    said to be undefined; `last` is the calibration in force from now on.
     """
     lines = [headline(evidence), "", *(verdict(symbol, m) for symbol, m in metrics.items())]
     tried = evidence.numbers["configurations"]
@@ -55,6 +83,7 @@ def report(metrics: Mapping[str, Mapping[str, float]], model_used: str, evidence
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]
+    lines += ["", *confidence_said(evidence, last)]
     for symbol, m in metrics.items():
         lines += ["", f"## {symbol}", "", "| metric | desk | buy and hold |", "|---|---|---|"]
         lines += [

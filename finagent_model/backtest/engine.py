@@ -72,16 +72,29 @@ def run_backtest(
     return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
 
 
-def orders_of(bars: BarSeries, signals: Sequence[TradingSignal]) -> Orders:
-    """What the signals ask for. Raises ValueError when there are not as many as bars."""
-    if len(signals) != len(bars):
-        raise ValueError(f"{len(signals)} signals for {len(bars)} bars; give one a bar")
+def orders_of(
+    bars: BarSeries, signals: Sequence[TradingSignal], positions: Sequence[int] | None = None
+) -> Orders:
+    """What the signals ask for, one a bar, or those of the bars at `positions`; on the other bars
+    nothing is asked for. Raises ValueError when there are not as many signals.
+    """
+    at = np.arange(len(bars)) if positions is None else np.asarray(positions, dtype=np.int64)
+    if len(signals) != len(at):
+        raise ValueError(f"{len(signals)} signals for {len(at)} bars; give one a bar")
+    action = np.zeros(len(bars), dtype=np.int8)
+    action[at] = [SIDES[s.action] for s in signals]
+
+    def column(values: list[float | None]) -> Floats:
+        found = np.full(len(bars), np.nan)
+        found[at] = [np.nan if v is None else v for v in values]
+        return found
+
     factor = bars.growth_factor
     return Orders(
-        action=np.array([SIDES[s.action] for s in signals], dtype=np.int8),
-        size=_column([s.position_size_percent for s in signals]) / 100.0,
-        stop=_column([s.suggested_stop_loss for s in signals]) * factor,
-        target=_column([s.suggested_take_profit for s in signals]) * factor,
+        action=action,
+        size=column([s.position_size_percent for s in signals]) / 100.0,
+        stop=column([s.suggested_stop_loss for s in signals]) * factor,
+        target=column([s.suggested_take_profit for s in signals]) * factor,
     )
 
 
@@ -164,7 +177,3 @@ def run_orders(
         notional=float(notional.sum()),
         cancelled=int(cancelled),
     )
-
-
-def _column(values: Sequence[float | None]) -> Floats:
-    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)

@@ -112,7 +112,7 @@ def entered(  # type: ignore[no-untyped-def]
     return price, units, low_exit, high_exit, False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def simulate(  # type: ignore[no-untyped-def]  # numba compiles by the arguments' types
     opens,
     highs,

@@ -70,6 +70,13 @@ class RiskLimits(_Row):
     """A stop may lie this fraction of the entry price away."""
 
 
+class Memory(_Row):
+    """What the desk is told of its own past calls."""
+
+    lessons: int = Field(5, ge=0, le=50)
+    """The latest ones, told in full; 0: nothing is remembered."""
+
+
 class Price(_Row):
     """US dollars for a million tokens, as published on `as_of`."""
 
@@ -90,6 +97,7 @@ class DeskConfig(_Row):
     agents: tuple[AgentRow, ...] = Field(min_length=1)
     limits: Limits = Limits()
     risk: RiskLimits = RiskLimits()
+    memory: Memory = Memory()
     prices: dict[str, Price] = {}
     gate: GateRules = GateRules()
     """Decides about versions, not about trades."""

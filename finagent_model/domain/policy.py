@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from finagent_model.errors import BeforeFirstFitError
+from finagent_model.errors import BeforeFirstFitError, UnknownSymbolError
 
 Number = npt.NDArray[np.float64] | float
 
@@ -83,6 +83,14 @@ class Policy(BaseModel):
         score: Number = sum(votes[name] * weight for name, weight in weights.items()) / total
         return score
 
+    def confidence(self, score: float, acts: bool) -> float:
+        """From 50 at the threshold to 100, where the score is a call to act; otherwise from 50 at a
+        score of 0 to 0 at the threshold.
+        """
+        if acts:
+            return 50 + 50 * (abs(score) - self.threshold) / (1 - self.threshold)
+        return 50 * max(0.0, 1 - abs(score) / self.threshold)
+
     def size(self, stop_distance: Number) -> Number:
         """Fraction of equity that risks `risk_fraction`; `stop_distance` as a fraction of the entry
         price.
@@ -113,20 +121,47 @@ class PolicyBook(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fits: tuple[PolicyFit, ...] = Field(min_length=1)
+    pooled: bool = True
+    """False: a fit speaks about its own symbol alone."""
 
     @model_validator(mode="after")
     def _oldest_first(self) -> Self:
-        starts = [fit.valid_from for fit in self.fits]
-        if starts != sorted(set(starts)):
-            raise ValueError("fits must have increasing valid_from")
+        for group in self._groups():
+            starts = [fit.valid_from for fit in group]
+            if starts != sorted(set(starts)):
+                raise ValueError("fits must have increasing valid_from")
         for fit in self.fits:
             if not fit.fit_until < fit.valid_from:
                 raise ValueError(f"a fit until {fit.fit_until} can't speak from {fit.valid_from}")
         return self
 
-    def at(self, as_of: datetime) -> PolicyFit:
-        """The newest fit that may speak at `as_of`; raises BeforeFirstFitError."""
-        usable = [fit for fit in self.fits if fit.valid_from <= as_of]
+    @property
+    def moments(self) -> tuple[datetime, ...]:
+        """From which another fit speaks, oldest first."""
+        return tuple(sorted({fit.valid_from for fit in self.fits}))
+
+    def of(self, symbol: str) -> tuple[PolicyFit, ...]:
+        """Those that may speak about `symbol`, oldest first. Raises UnknownSymbolError."""
+        if self.pooled:
+            return self.fits
+        own = tuple(fit for fit in self.fits if symbol in fit.symbols)
+        if not own:
+            known = sorted({name for fit in self.fits for name in fit.symbols})
+            raise UnknownSymbolError(symbol, tuple(known), "this model's policies, one a symbol")
+        return own
+
+    def at(self, as_of: datetime, symbol: str) -> PolicyFit:
+        """The newest fit that may speak about `symbol` at `as_of`; raises BeforeFirstFitError or
+        UnknownSymbolError.
+        """
+        fits = self.of(symbol)
+        usable = [fit for fit in fits if fit.valid_from <= as_of]
         if not usable:
-            raise BeforeFirstFitError(as_of, self.fits[0].valid_from)
+            raise BeforeFirstFitError(as_of, fits[0].valid_from)
         return usable[-1]
+
+    def _groups(self) -> list[list[PolicyFit]]:
+        if self.pooled:
+            return [list(self.fits)]
+        symbols = {fit.symbols for fit in self.fits}
+        return [[fit for fit in self.fits if fit.symbols == own] for own in symbols]

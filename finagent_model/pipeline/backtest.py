@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finagent_model.artifacts.ledger import (
-    ledger_hash,
-    ledger_row,
-)
+from finagent_model.artifacts.ledger import ledger_hash, ledger_row
 from finagent_model.artifacts.report import verdict
 from finagent_model.backtest.metrics import storable
 from finagent_model.domain.desk_config import Mode
@@ -56,7 +53,7 @@ def backtest(
         run = open_run(f"backtest {symbol}", {STAGE: "backtest", "finagent.model_uri": model_uri})
         with run.failing():
             desk = answering.desk.under(mode=mode)
-            policies = package.policies
+            policies = package.learned.policies
             unseen = decide_unseen(desk, answering.market, symbol, policies, request, watch)
             metrics = log_outcome(run, unseen, request.seed)
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]

@@ -61,7 +61,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         if config.client == "rules" or not count:
             continue
         chosen = np.unique(np.linspace(start, len(bars) - 1, SAMPLES).astype(int))
-        views = [market.daily_views(symbol, slice(i, i + 1))[0] for i in chosen.tolist()]
+        views = market.daily_views(symbol, chosen.tolist())
         share = count / len(views)
         for view in views:
             for model, characters in _asked(config, view):

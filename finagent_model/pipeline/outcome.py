@@ -8,17 +8,30 @@ from pathlib import Path
 from finagent_model.artifacts.chart import drawdown, write_charts
 from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.artifacts.conversation import conversation_lines
-from finagent_model.artifacts.ledger import (
-    write_ledger,
-)
+from finagent_model.artifacts.ledger import write_ledger
 from finagent_model.backtest.metrics import storable
 from finagent_model.desk import Desk
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.closed_call import ClosedCall, dump_calls
+from finagent_model.domain.decision import Decision
+from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.market import Market
 from finagent_model.pipeline.watch import Watch
 from finagent_model.tracking import RunLog
-from finagent_model.training.out_of_sample import OutOfSample, facts_of, judge, unseen_part
+from finagent_model.training.out_of_sample import (
+    OutOfSample,
+    calls_of,
+    facts_of,
+    judge,
+    unseen_part,
+)
+from finagent_model.training.reflect import reflect
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.schedule import bars_to_decide, reigns
+
+CALLS = "closed_calls.jsonl"
+"""Artifact of a symbol's run: each call to act that has ended, and what it would have earned."""
 
 
 def decide_unseen(
@@ -29,12 +42,48 @@ def decide_unseen(
     request: TrainRequest,
     watch: Watch,
 ) -> OutOfSample:
+    """By a desk that has learned all that it will: each day uses what was known then."""
     bars = market.bars(symbol)
-    part = unseen_part(bars, policies)
-    views = market.daily_views(symbol, part)
-    done = watch(f"deciding on {symbol}", len(views))
+    positions = bars_to_decide(bars, policies, request)
+    done = watch(f"deciding on {symbol}", len(positions))
+    views = market.daily_views(symbol, positions)
     decisions = desk.decide_all(views, done, rules_at_once=True)
-    return judge(bars[part], decisions, request)
+    return _judged(bars, policies, positions, decisions, request)
+
+
+def decide_and_reflect(
+    desk: Desk,
+    market: Market,
+    symbol: str,
+    policies: PolicyBook,
+    request: TrainRequest,
+    watch: Watch,
+) -> OutOfSample:
+    """Fold by fold: what had closed before a fit speaks is remembered while it does."""
+    bars = market.bars(symbol)
+    first = unseen_part(bars, policies).start
+    positions = bars_to_decide(bars, policies, request)
+    done = watch(f"deciding on {symbol}", len(positions))
+    decisions: list[Decision] = []
+    lessons: tuple[ClosedCall, ...] = ()
+    for _, reign in reigns(bars, policies):
+        here = [i for i in positions if reign.start <= i < reign.stop]
+        desk = desk.under(learned=Learned(policies, lessons=lessons))
+        decisions += desk.decide_all(market.daily_views(symbol, here), done, rules_at_once=True)
+        past = [i - first for i in positions if i < reign.stop]
+        lessons = reflect(calls_of(bars[first : reign.stop], past, decisions, request.rules))
+    return _judged(bars, policies, positions, decisions, request)
+
+
+def _judged(
+    bars: BarSeries,
+    policies: PolicyBook,
+    positions: list[int],
+    decisions: list[Decision],
+    request: TrainRequest,
+) -> OutOfSample:
+    part = unseen_part(bars, policies)
+    return judge(bars[part], [i - part.start for i in positions], decisions, request)
 
 
 def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]:
@@ -49,6 +98,7 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]
     }
     for name, curve in curves.items():
         run.curve(name, curve.tolist(), stamps)
+    run.text(CALLS, dump_calls(unseen.closed_calls()))
     run.text("facts.json", facts_of(unseen, seed).model_dump_json())
     run.json("outcome.json", {"symbol": unseen.bars.symbol, "metrics": storable(metrics)})
     with tempfile.TemporaryDirectory() as name:

@@ -11,6 +11,7 @@ from typing import Any
 
 from finagent_model.artifacts.ledger import Row, ledger_hash, ledger_row
 from finagent_model.domain.check import Check
+from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import Mode
 from finagent_model.errors import ModelLoadError
 from finagent_model.pipeline.outcome import decide_unseen
@@ -25,6 +26,7 @@ from finagent_model.verification.leaks import (
     questions_causal,
     survives_delay,
 )
+from finagent_model.verification.learning import learned_again, memory_dated
 
 PROBES = 3
 """Signals of each symbol that the finished package must give again before it is registered."""
@@ -75,11 +77,15 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
     package, market = answering.package, answering.market
     request = TrainRequest.read(**package.backtest["request"])
     desk = answering.desk.under(mode="replay")
-    policies = [package.policies.fits[0].policy, package.policies.fits[-1].policy]
+    learned = package.learned
     checks = [news_dated()]
+    calls: dict[str, tuple[ClosedCall, ...]] = {}
     for symbol in request.symbols:
+        fits = learned.policies.of(symbol)
+        policies = [fits[0].policy, fits[-1].policy]
         bars, (news, _) = market.bars(symbol), market.news(symbol)
-        unseen = decide_unseen(desk, market, symbol, package.policies, request, watch)
+        unseen = decide_unseen(desk, market, symbol, learned.policies, request, watch)
+        calls[symbol] = unseen.closed_calls()
         rows = [ledger_row(decision.signal) for decision in unseen.decisions]
         same = ledger_hash(rows) == package.backtest["ledgers"][symbol]
         said = f"{len(rows)} signals of {symbol} replayed"
@@ -89,9 +95,10 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
             questions_causal(bars, news, policies[-1]),
             fills_possible(unseen),
             survives_delay(unseen),
+            memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
             _clock_free(answering, symbol),
         ]
-    return checks
+    return [*checks, learned_again(learned, calls)]
 
 
 def ask_again(
@@ -114,7 +121,7 @@ def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:
     """The last unseen day, decided in 1970 and in 2100."""
     market = answering.market
     last = len(market.bars(symbol)) - 1
-    [view] = market.daily_views(symbol, slice(last, last + 1))
+    [view] = market.daily_views(symbol, [last])
     signals = [
         ledger_row(answering.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
         for at in EPOCHS

@@ -63,7 +63,7 @@ class AnsweringDesk:
         self.market = Market.of(settings)
         self.desk = Desk(
             package.config,
-            package.policies,
+            package.learned,
             settings,
             open_cassette(settings, package),
             notes=_differences(package),
@@ -98,7 +98,7 @@ class AnsweringDesk:
         return [self._stamped(answers[i]) for i in range(len(questions))]
 
     def _view(self, question: Question) -> MarketView:
-        self.desk.require_fit(question.as_of)
+        self.desk.require_fit(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(
             question.symbol,

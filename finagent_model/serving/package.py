@@ -17,14 +17,16 @@ import yaml
 from pydantic import ValidationError
 
 from finagent_model.agents.cassette import RecordedReply, dump_replies, load_replies
+from finagent_model.domain.calibration import CalibrationBook
+from finagent_model.domain.closed_call import dump_calls, load_calls
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.gate_rules import Grade
+from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
-UNCALIBRATED = {"method": "none", "reason": "confidence is served as the desk gave it"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Package:
     """A trained desk as data."""
 
     config: DeskConfig
-    policies: PolicyBook
+    learned: Learned
     replies: Mapping[str, RecordedReply]
     backtest: Mapping[str, Any]
     """The out-of-sample record that the gate saw, and the request that led to it."""
@@ -52,17 +54,22 @@ def write_package(
     folder: Path,
     *,
     config: DeskConfig,
-    policies: PolicyBook,
+    learned: Learned,
     replies: Mapping[str, RecordedReply],
     agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
     code_hash: str,
 ) -> dict[str, Any]:
-    """Write every part and the manifest into `folder`; returns the manifest."""
+    """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
+    what has not learned how far its confidence may be trusted.
+    """
+    if learned.calibrations is None:
+        raise ValueError("a package needs calibrations, if only to say that there are none")
     parts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "policy.json": _json(policies.model_dump(mode="json")),
-        "calibration.json": _json(UNCALIBRATED),
+        "policy.json": _json(learned.policies.model_dump(mode="json")),
+        "calibration.json": _json(learned.calibrations.model_dump(mode="json")),
+        "memory.jsonl": dump_calls(learned.lessons),
         "agent_graph.json": _json(agent_graph),
         "backtest.json": _json(backtest),
         "cassette.jsonl": dump_replies(replies),
@@ -104,14 +111,18 @@ def read_package(folder: Path) -> Package:
             )
     try:
         config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
-        policies = PolicyBook.model_validate_json((folder / "policy.json").read_text())
+        learned = Learned(
+            PolicyBook.model_validate_json((folder / "policy.json").read_text()),
+            CalibrationBook.model_validate_json((folder / "calibration.json").read_text()),
+            load_calls((folder / "memory.jsonl").read_text()),
+        )
     except ValidationError as error:
         raise CorruptPackageError(f"the package can't be read: {error}") from None
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     return Package(
         config=config,
-        policies=policies,
+        learned=learned,
         replies=replies,
         backtest=_read_json(folder / "backtest.json"),
         files=tuple(sorted(manifest["files"])),

@@ -18,13 +18,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.backtest.engine import Orders
+from finagent_model.backtest.outcomes import closed_calls
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.gate_rules import GateRules, Grade
-from finagent_model.domain.policy import PolicyFit
+from finagent_model.domain.policy import PolicyBook
+from finagent_model.training.calibrate import calibrate
 from finagent_model.training.evidence import Evidence, assess
 from finagent_model.training.out_of_sample import facts_of, trade, unseen_part
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.schedule import reigns
 from finagent_model.training.search import History
+from finagent_model.training.stated import stated
 from finagent_model.training.walk_forward import fit_policies
 
 Kind = Literal["random walk", "garch", "shuffled", "planted"]
@@ -60,14 +64,18 @@ def judge(case: Case, real_returns: Floats, rules: GateRules) -> Evidence:
     fitted = fit_policies({bars.symbol: bars}, REQUEST)
     history, unseen = History(bars), unseen_part(bars, fitted.policies)
     if state is None:
-        orders = _searched(history, unseen, fitted.policies.fits)
+        orders, confidence = _searched(history, fitted.policies)
     else:
         # The state of the next bar is known at this bar's close: it is filled at the next open.
         known = np.append(state[1:], state[-1])[unseen]
         none = np.full(len(known), math.nan)
         orders = Orders(np.where(known, 1, -1).astype(np.int8), np.ones(len(known)), none, none)
-    facts = facts_of(trade(bars[unseen], orders, REQUEST), case.seed)
-    return assess([facts], fitted.trials, rules, seed=case.seed)
+        confidence = np.full(len(known), 75.0)
+    traded = trade(bars[unseen], orders, REQUEST)
+    calls = closed_calls(traded.bars, orders, traded.rules, confidence)
+    said = stated(calls, calibrate(calls, fitted.policies.moments))
+    facts = facts_of(traded, case.seed)
+    return assess([facts], fitted.trials, rules, said, seed=case.seed)
 
 
 @dataclass(frozen=True)
@@ -103,28 +111,18 @@ def cases(markets: int, sharpes: tuple[float, ...], seed: int) -> list[Case]:
     return found
 
 
-def _searched(history: History, unseen: slice, fits: tuple[PolicyFit, ...]) -> Orders:
-    """The technical vote of each fit on the bars that it may speak about."""
-    starts = [
-        int(
-            np.searchsorted(
-                history.bars.closed_at, np.datetime64(f.valid_from.replace(tzinfo=None))
-            )
-        )
-        for f in fits
+def _searched(history: History, policies: PolicyBook) -> tuple[Orders, Floats]:
+    """The technical vote of each fit on the bars that it may speak about, and its confidence."""
+    parts = list(reigns(history.bars, policies))
+    orders = [history.orders(fit.policy, part) for fit, part in parts]
+    confidence = [
+        [fit.policy.confidence(s, abs(s) >= fit.policy.threshold) for s in score]
+        for fit, part in parts
+        for score in [history.score(fit.policy, part).tolist()]
     ]
-    stops = [*starts[1:], unseen.stop]
-    parts = [
-        history.orders(fit.policy, slice(start, stop))
-        for fit, start, stop in zip(fits, starts, stops, strict=True)
-        if start < stop
-    ]
-    return Orders(
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("action", "size", "stop", "target")
-        }
-    )
+    names = ("action", "size", "stop", "target")
+    joined = {name: np.concatenate([getattr(part, name) for part in orders]) for name in names}
+    return Orders(**joined), np.concatenate(confidence)
 
 
 def _drift(sharpe: float) -> float:

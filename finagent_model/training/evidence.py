@@ -18,6 +18,7 @@ from finagent_model.domain.gate_rules import GateRules, Grade
 from finagent_model.statistics.bootstrap import sharpe_interval, superior_predictive_ability
 from finagent_model.statistics.chance import p_value
 from finagent_model.statistics.sharpe import Moments
+from finagent_model.training.stated import Stated
 
 GRADES: tuple[Grade, ...] = ("none", "weak", "strong")
 YEAR = 252
@@ -88,7 +89,12 @@ class SymbolFacts(BaseModel):
 
 
 def assess(
-    facts: Sequence[SymbolFacts], trials: Trials, rules: GateRules, *, seed: int
+    facts: Sequence[SymbolFacts],
+    trials: Trials,
+    rules: GateRules,
+    confidence: Stated,
+    *,
+    seed: int,
 ) -> Evidence:
     """Grade an equal-weighted portfolio of the symbols' unseen parts."""
     _, returns, benchmark = pooled(facts)
@@ -122,6 +128,7 @@ def assess(
         "break_even_commission": spare,
         "cost_margin": (spare + facts[0].slippage) / assumed if assumed > 0 else math.inf,
         "lagged_sharpe": _mean([f.lagged_sharpe for f in facts]),
+        **confidence.numbers(),
     }
     sure, chance = rules.confidence, 1 - rules.confidence
     checks = tuple(
@@ -139,6 +146,7 @@ def assess(
             ("better_than_random_entry", "p_random_entry", chance, False),
             ("above_the_best_of_chance", "deflated_sharpe", rules.min_deflated, True),
             ("costs_may_double", "cost_margin", rules.cost_margin, True),
+            ("confidence_means_what_it_says", "p_calibration", chance, True),
         )
     )
     passed = {check.name for check in checks if check.passed}

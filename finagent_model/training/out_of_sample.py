@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ from finagent_model.backtest.engine import (
 )
 from finagent_model.backtest.kernel import Rules
 from finagent_model.backtest.metrics import returns_of, sharpe, summarise
+from finagent_model.backtest.outcomes import closed_calls
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.statistics.chance import (
@@ -46,6 +49,12 @@ class OutOfSample(Traded):
     """The desk's own decisions behind the orders."""
 
     decisions: tuple[Decision, ...]
+    positions: tuple[int, ...]
+    """Of each decision's bar within `bars`."""
+
+    def closed_calls(self) -> tuple[ClosedCall, ...]:
+        """The calls to act whose outcome is known by the last bar."""
+        return calls_of(self.bars, self.positions, self.decisions, self.rules)
 
     def metrics(self) -> dict[str, float]:
         """The desk's, the benchmark's (`benchmark_…`), the shares of HOLD and of failures, and what
@@ -65,8 +74,8 @@ class OutOfSample(Traded):
 
 
 def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
-    """The bars on which some fit may speak that has not seen them."""
-    first = policies.fits[0].valid_from
+    """The bars on which some fit may speak that has not seen them. Raises UnknownSymbolError."""
+    first = policies.of(bars.symbol)[0].valid_from
     return slice(
         int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
         len(bars),
@@ -75,20 +84,36 @@ def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
 
 def trade(bars: BarSeries, orders: Orders, request: TrainRequest) -> Traded:
     """Trade orders, one a bar of `bars`, and hold them against buying and holding."""
-    rules = Rules(request.commission, request.slippage, request.allow_short)
     return Traded(
         bars=bars,
         orders=orders,
-        rules=rules,
-        result=run_orders(bars, orders, rules, cash=request.cash, whole_shares=False),
+        rules=request.rules,
+        result=run_orders(bars, orders, request.rules, cash=request.cash, whole_shares=False),
         benchmark=buy_and_hold(bars, request.costs, cash=request.cash),
     )
 
 
-def judge(bars: BarSeries, decisions: list[Decision], request: TrainRequest) -> OutOfSample:
-    """The same for a desk's decisions."""
-    traded = trade(bars, orders_of(bars, [decision.signal for decision in decisions]), request)
-    return OutOfSample(**vars(traded), decisions=tuple(decisions))
+def judge(
+    bars: BarSeries, positions: Sequence[int], decisions: Sequence[Decision], request: TrainRequest
+) -> OutOfSample:
+    """The same for a desk's decisions, each at the close of the bar at its position."""
+    orders = orders_of(bars, [decision.signal for decision in decisions], positions)
+    traded = trade(bars, orders, request)
+    return OutOfSample(**vars(traded), decisions=tuple(decisions), positions=tuple(positions))
+
+
+def calls_of(
+    bars: BarSeries, positions: Sequence[int], decisions: Sequence[Decision], rules: Rules
+) -> tuple[ClosedCall, ...]:
+    """Each call to act judged on its own, where its outcome is known by the last bar."""
+    signals = [decision.signal for decision in decisions]
+    confidence = np.full(len(bars), math.nan)
+    confidence[list(positions)] = [signal.raw_confidence_score for signal in signals]
+    factors: list[tuple[str, ...]] = [()] * len(bars)
+    for at, signal in zip(positions, signals, strict=True):
+        factors[at] = signal.key_factors
+    orders = orders_of(bars, signals, positions)
+    return closed_calls(bars, orders, rules, confidence, factors)
 
 
 def facts_of(unseen: Traded, seed: int) -> SymbolFacts:

@@ -5,12 +5,17 @@ shell.
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from finagent_model.backtest.costs import Costs
+from finagent_model.backtest.kernel import Rules
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.request import Request
+
+LONGEST_WAIT = 250
+"""Bars between two decisions."""
 
 
 class TrainRequest(Request):
@@ -26,6 +31,12 @@ class TrainRequest(Request):
     """Bars that each fit then decides on, unseen: half a year."""
     purge_bars: int = Field(5, ge=1, le=500)
     """Bars left out between the two, so that no outcome straddles them."""
+    pooled: bool = True
+    """One policy for all symbols; false: one for each."""
+    schedule: int | Literal["change"] = 1
+    """The desk decides every so many bars; `change`: where the fitted policy's technical vote
+    changes. Between decisions the position is kept.
+    """
     candidates: int = Field(96, ge=2, le=20_000)
     """Policies scored in each fold."""
     seed: int = Field(7, ge=0, lt=2**32)
@@ -48,9 +59,24 @@ class TrainRequest(Request):
             return tuple(names)
         return value
 
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _bars_or_change(cls, value: object) -> object:
+        text = str(value)
+        if text == "change":
+            return text
+        if not text.isdecimal() or not 1 <= int(text) <= LONGEST_WAIT:
+            raise ValueError(f"write 'change' or a number of bars from 1 to {LONGEST_WAIT}")
+        return int(text)
+
     @property
     def costs(self) -> Costs:
         return Costs(commission=self.commission, slippage=self.slippage)
+
+    @property
+    def rules(self) -> Rules:
+        """By which the backtest trades."""
+        return Rules(self.commission, self.slippage, self.allow_short)
 
     def digest(self, *facts: str) -> str:
         """SHA-256 of the request and of what else it depends on (data, desk)."""

@@ -60,10 +60,15 @@ class History:
         orders = self.orders(policy, part)
         return equity_of(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
 
+    def score(self, policy: Policy, part: slice) -> Floats:
+        """The technical score on each bar of `part`; nan where a feature is undefined."""
+        features = self._book.under(policy).all()
+        return np.asarray(policy.technical_score({k: v[part] for k, v in features.items()}))
+
     def orders(self, policy: Policy, part: slice) -> Orders:
         """What the policy's technical vote alone asks for on each bar of `part`."""
         features = self._book.under(policy)
-        score = np.asarray(policy.technical_score({k: v[part] for k, v in features.all().items()}))
+        score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
         action = action.astype(np.int8)
         growth = self.growth[part]

@@ -5,10 +5,12 @@ parts together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
+import numpy.typing as npt
 
 from finagent_model.backtest.metrics import returns_of
 from finagent_model.domain.bars import BarSeries, from_datetime64
@@ -37,50 +39,95 @@ class Fitted:
     trials: Trials
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Sessions of a fit, and from when it may speak."""
+
+    start: int
+    stop: int
+    valid_from: datetime
+
+
 def fit_policies(
     histories: Mapping[str, BarSeries],
     request: TrainRequest,
     progress: Progress = lambda fits: lambda: None,
+    jobs: int = 1,
 ) -> Fitted:
-    """One fit a fold, all symbols pooled, and a last one on the newest bars for whatever comes
-    after them.
+    """One fit a fold and a last one on the newest bars for whatever comes after them; all symbols
+    pooled, or each on its own. Raises ShortHistoryError where a symbol is left without a fit or
+    without bars that no fit has seen.
     """
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
-    folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
     policies = candidates(request.candidates, request.seed)
     prepared = {symbol: History(bars) for symbol, bars in histories.items()}
-    spans = [(fold.train_start, fold.train_stop, calendar[fold.test_start]) for fold in folds]
-    spans.append((len(calendar) - request.train_bars, len(calendar), None))
-    done = progress(len(spans))
-    fits = []
-    for start, stop, valid in spans:
-        first, last = calendar[start], calendar[stop - 1]
-        parts = [
-            (history, part)
-            for history in prepared.values()
-            if (part := _between(history.bars, first, last)).stop - part.start
-            > request.train_bars // 2
-        ]
-        if not parts:
-            raise ShortHistoryError(
-                f"no symbol has bars for half of the fold that ends {last}; choose other symbols"
-            )
+    asked = [
+        (span, parts)
+        for span in _spans(calendar, request)
+        for parts in _parts(prepared, calendar, span, request)
+    ]
+    done = progress(len(asked))
+
+    def fit(span: _Span, parts: list[tuple[History, slice]]) -> PolicyFit:
         chosen = search(parts, policies, request.costs, request.allow_short)
-        until = from_datetime64(last)
-        fits.append(
-            PolicyFit(
-                policy=chosen.policy,
-                symbols=tuple(history.bars.symbol for history, _ in parts),
-                fit_from=from_datetime64(first),
-                fit_until=until,
-                # A day's decision may be asked for as of any time after its close.
-                valid_from=until + timedelta(days=1) if valid is None else from_datetime64(valid),
-                configurations=chosen.configurations,
-            )
-        )
         done()
-    book = PolicyBook(fits=tuple(fits))
+        return PolicyFit(
+            policy=chosen.policy,
+            symbols=tuple(history.bars.symbol for history, _ in parts),
+            fit_from=from_datetime64(calendar[span.start]),
+            fit_until=from_datetime64(calendar[span.stop - 1]),
+            valid_from=span.valid_from,
+            configurations=chosen.configurations,
+        )
+
+    with ThreadPoolExecutor(jobs) as pool:
+        fits = tuple(pool.map(lambda task: fit(*task), asked))
+    book = PolicyBook(fits=fits, pooled=request.pooled)
+    _require_unseen(histories, book)
     return Fitted(book, _trials(prepared, book, policies, request))
+
+
+def _spans(calendar: npt.NDArray[np.datetime64], request: TrainRequest) -> list[_Span]:
+    folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
+    spans = [
+        _Span(fold.train_start, fold.train_stop, from_datetime64(calendar[fold.test_start]))
+        for fold in folds
+    ]
+    # A day's decision may be asked for as of any time after its close.
+    after = from_datetime64(calendar[-1]) + timedelta(days=1)
+    return [*spans, _Span(len(calendar) - request.train_bars, len(calendar), after)]
+
+
+def _parts(
+    histories: Mapping[str, History],
+    calendar: npt.NDArray[np.datetime64],
+    span: _Span,
+    request: TrainRequest,
+) -> list[list[tuple[History, slice]]]:
+    """What each fit of a span looks at: the symbols with bars for half of it, all or one by one."""
+    first, last = calendar[span.start], calendar[span.stop - 1]
+    parts = [
+        (history, part)
+        for history in histories.values()
+        if (part := _between(history.bars, first, last)).stop - part.start > request.train_bars // 2
+    ]
+    if not request.pooled:
+        return [[part] for part in parts]
+    if not parts:
+        raise ShortHistoryError(
+            f"no symbol has bars for half of the fold that ends {last}; choose other symbols"
+        )
+    return [parts]
+
+
+def _require_unseen(histories: Mapping[str, BarSeries], book: PolicyBook) -> None:
+    for symbol, bars in histories.items():
+        fits = [fit for fit in book.fits if book.pooled or symbol in fit.symbols]
+        if not fits or len(bars) < 2 or fits[0].valid_from > bars.closed(-2):
+            raise ShortHistoryError(
+                f"{symbol} has {len(bars)} bars until {bars.closed(-1):%Y-%m-%d}: too few for a "
+                "fit and two bars that it has not seen; choose other symbols or shorter windows"
+            )
 
 
 def _trials(

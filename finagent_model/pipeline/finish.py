@@ -1,0 +1,270 @@
+"""The last stage of a training: what was decided becomes a package, the gate judges it, and the
+registry gets a version.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finagent_model import registry
+from finagent_model.agents.cassette import RecordedReply, load_replies
+from finagent_model.artifacts.figures import SymbolPage
+from finagent_model.artifacts.ledger import (
+    Row,
+    ledger_hash,
+    ledger_row,
+    read_ledger,
+    signal_of,
+    write_ledger,
+)
+from finagent_model.artifacts.page import report_page
+from finagent_model.artifacts.report import report
+from finagent_model.domain.calibration import CalibrationBook, calibrated
+from finagent_model.domain.closed_call import ClosedCall, load_calls
+from finagent_model.domain.learned import Learned
+from finagent_model.domain.signal import TradingSignal
+from finagent_model.errors import GateRefusedError
+from finagent_model.market import Market
+from finagent_model.pipeline.begun import Begun
+from finagent_model.pipeline.champion import WINDOW, beside, window_of
+from finagent_model.pipeline.outcome import CALLS
+from finagent_model.pipeline.verify import ask_again, proofs
+from finagent_model.pipeline.watch import Watch, unwatched
+from finagent_model.serving.logged import load_answering, log_package
+from finagent_model.serving.package import write_package
+from finagent_model.serving.wheel import code_hash
+from finagent_model.settings import Settings
+from finagent_model.tracking import RunLog
+from finagent_model.training.calibrate import calibrate
+from finagent_model.training.evidence import Evidence, SymbolFacts, assess
+from finagent_model.training.gate import GateReport, judge_version
+from finagent_model.training.out_of_sample import unseen_part
+from finagent_model.training.reflect import reflect
+from finagent_model.training.stated import Stated, stated
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A registered version."""
+
+    run_id: str
+    name: str
+    version: str
+    content_hash: str
+    verdict: str
+    report: str
+    """Markdown; its first line grades the evidence."""
+
+
+@dataclass(frozen=True)
+class _Backtested:
+    """What the run of one symbol's unseen part left."""
+
+    symbol: str
+    metrics: dict[str, float | None]
+    signals: tuple[TradingSignal, ...]
+    """As decided, before calibration."""
+    replies: dict[str, RecordedReply]
+    facts: SymbolFacts
+    calls: tuple[ClosedCall, ...]
+    trades: pd.DataFrame
+
+    @classmethod
+    def read(cls, run: RunLog) -> Self:
+        outcome = run.read_json("outcome.json")
+        rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
+        return cls(
+            symbol=outcome["symbol"],
+            metrics=outcome["metrics"],
+            signals=tuple(signal_of(row) for row in rows),
+            replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
+            facts=SymbolFacts.model_validate_json(run.read("facts.json")),
+            calls=load_calls(run.read(CALLS).decode()),
+            trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
+        )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A whole training, ready to be packaged and judged."""
+
+    begun: Begun
+    tested: tuple[_Backtested, ...]
+    learned: Learned
+    calibrations: CalibrationBook
+    confidence: Stated
+    evidence: Evidence
+
+    @classmethod
+    def of(cls, begun: Begun, tested: Sequence[_Backtested]) -> Self:
+        calls = [call for each in tested for call in each.calls]
+        calibrations = calibrate(calls, begun.policies.moments)
+        lessons = [lesson for each in tested for lesson in reflect(each.calls)]
+        confidence = stated(calls, calibrations)
+        facts = [each.facts for each in tested]
+        rules, seed = begun.config.gate, begun.request.seed
+        return cls(
+            begun=begun,
+            tested=tuple(tested),
+            learned=Learned(begun.policies, calibrations, tuple(lessons)),
+            calibrations=calibrations,
+            confidence=confidence,
+            evidence=assess(facts, begun.trials, rules, confidence, seed=seed),
+        )
+
+    @property
+    def signals(self) -> dict[str, list[TradingSignal]]:
+        """By symbol, as the package will give them."""
+        return {
+            each.symbol: [calibrated(signal, self.calibrations) for signal in each.signals]
+            for each in self.tested
+        }
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """By symbol; nan where undefined."""
+        return {
+            each.symbol: {k: math.nan if v is None else v for k, v in each.metrics.items()}
+            for each in self.tested
+        }
+
+    @property
+    def report(self) -> str:
+        last = self.calibrations.fits[-1]
+        return report(self.metrics, self.begun.config.model_used, self.evidence, last)
+
+
+def finish_training(
+    run_id: str, children: Sequence[str], settings: Settings, watch: Watch = unwatched
+) -> Trained:
+    """Calibrate, package, ask the gate, register. Raises GateRefusedError once the refused version
+    is registered as candidate.
+    """
+    run = RunLog(run_id)
+    done = watch("packaging and registering", 4)
+    begun = Begun.read(run)
+    record = _Record.of(begun, [_Backtested.read(RunLog(child)) for child in children])
+    ours = window_of([each.facts for each in record.tested])
+    name = begun.request.register_as
+    done()
+    with run.active(), tempfile.TemporaryDirectory() as folder:
+        signals = record.signals
+        ledgers = {symbol: [ledger_row(s) for s in given] for symbol, given in signals.items()}
+        manifest, model_uri = _package(run, record, ledgers, Path(folder) / "package")
+        (Path(folder) / "ledgers").mkdir()
+        for symbol, given in signals.items():
+            write_ledger(given, Path(folder) / "ledgers" / f"{symbol}.parquet")
+        run.files(Path(folder) / "ledgers", "ledgers")
+        done()
+        champion = registry.champion(name)
+        answering = load_answering(model_uri)
+        gate = judge_version(
+            record.metrics,
+            ledgers,
+            ask_again(answering, ledgers),
+            record.evidence,
+            begun.config.gate.require_evidence,
+            beside(champion, ours),
+            proofs(answering),
+        )
+        run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
+        run.text(WINDOW, ours.model_dump_json())
+        run.text("report.md", record.report)
+        run.text("report.html", _page(f"{name}, run {run_id}", record, gate, settings))
+        run.describe(record.report)
+        run.metrics(_means(record.metrics))
+        done()
+        version = _register(name, model_uri, run_id, manifest, gate, champion)
+        done()
+    if gate.verdict != "passed":
+        raise GateRefusedError(
+            f"the gate refused version {version} of {name}: {gate.refusals}; "
+            f"it stays candidate, see gate.json of run {run_id}"
+        )
+    return Trained(
+        run_id=run_id,
+        name=name,
+        version=version,
+        content_hash=manifest["content_hash"],
+        verdict=gate.verdict,
+        report=record.report,
+    )
+
+
+def _package(
+    run: RunLog, record: _Record, ledgers: Mapping[str, Sequence[Row]], folder: Path
+) -> tuple[dict[str, Any], str]:
+    """Write and log the package; its manifest, and the address of the logged model."""
+    begun = record.begun
+    manifest = write_package(
+        folder,
+        config=begun.config,
+        learned=record.learned,
+        replies={key: reply for each in record.tested for key, reply in each.replies.items()},
+        agent_graph=run.read_json("agent_graph.json"),
+        backtest={
+            "request": begun.request.model_dump(mode="json", exclude={"mode", "register_as"}),
+            "metrics": {each.symbol: each.metrics for each in record.tested},
+            "evidence": record.evidence.model_dump(mode="json"),
+            "ledgers": {symbol: ledger_hash(rows) for symbol, rows in ledgers.items()},
+        },
+        code_hash=code_hash(),
+    )
+    last = next(iter(ledgers.values()))[-1]
+    example = {"symbol": last["symbol"], "as_of": last["as_of"]}
+    return manifest, log_package(folder, manifest, begun.config, example)
+
+
+def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> str:
+    """The report that people look at."""
+    policies, market = record.begun.policies, Market.of(settings)
+    symbols = []
+    for each in record.tested:
+        bars = market.bars(each.symbol)
+        unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]
+        symbols.append(SymbolPage(unseen, each.facts, each.trades, metrics))
+    return report_page(
+        title,
+        symbols,
+        policies.moments,
+        gate,
+        record.begun.config.model_used,
+        record.confidence,
+        record.calibrations.fits[-1],
+    )
+
+
+def _register(
+    name: str,
+    model_uri: str,
+    run_id: str,
+    manifest: Mapping[str, Any],
+    gate: GateReport,
+    champion: registry.Version | None,
+) -> str:
+    """A version with its verdict first, aliases last: a process that dies leaves none behind."""
+    tags = {
+        registry.VERDICT: gate.verdict,
+        registry.CONTENT: manifest["content_hash"],
+        registry.EVIDENCE: gate.evidence.grade,
+    }
+    version = registry.register(name, model_uri, run_id, tags)
+    registry.mark_candidate(name, version)
+    if gate.verdict == "passed":
+        registry.promote(name, version, instead_of=champion.version if champion else None)
+    return version
+
+
+def _means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Over symbols, of what is defined for all of them."""
+    first = next(iter(metrics.values()))
+    return {name: math.fsum(m[name] for m in metrics.values()) / len(metrics) for name in first}

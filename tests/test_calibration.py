@@ -1,0 +1,263 @@
+"""Calibrated confidence: what is fitted on what, what is served, and whether it means that."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+
+from finagent_model.domain.bars import Floats
+from finagent_model.domain.calibration import Calibration, CalibrationBook, calibrated, log_odds
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.closed_call import ClosedCall
+from finagent_model.domain.signal import Status, TradingSignal
+from finagent_model.errors import BeforeFirstFitError
+from finagent_model.statistics.reliability import (
+    brier_score,
+    calibration_p_value,
+    expected_calibration_error,
+    reliability_bins,
+)
+from finagent_model.training.calibrate import FEWEST, MANY, SLOPE_SPREAD, calibrate, platt
+from finagent_model.training.stated import stated
+
+START = datetime(2010, 1, 1, tzinfo=UTC)
+
+
+def day(n: int) -> datetime:
+    return START + timedelta(days=n)
+
+
+def call(n: int, confidence: float, true: bool, weight: float = 1.0) -> ClosedCall:
+    """Made on day `n`, closed a day later."""
+    return ClosedCall(
+        symbol="X",
+        as_of=day(n),
+        closed_at=day(n + 1),
+        action="BUY",
+        confidence=confidence,
+        earned=0.01 if true else -0.01,
+        ended="time",
+        bars_held=1,
+        weight=weight,
+    )
+
+
+def history(
+    count: int, stretch: float = 0.3, shift: float = -0.4, seed: int = 3
+) -> list[ClosedCall]:
+    """Calls that come true with log odds that are stretched and shifted from what they say."""
+    rng = np.random.default_rng(seed)
+    said = rng.uniform(20, 95, count)
+    chance = [1 / (1 + math.exp(-(stretch * log_odds(s) + shift))) for s in said]
+    return [call(n, s, rng.random() < p) for n, (s, p) in enumerate(zip(said, chance, strict=True))]
+
+
+def arrays(calls: list[ClosedCall]) -> tuple[Floats, Floats, Floats]:
+    return (
+        np.array([c.confidence for c in calls]),
+        np.array([float(c.came_true) for c in calls]),
+        np.array([c.weight for c in calls]),
+    )
+
+
+def test_too_few_outcomes_are_no_calibration_and_it_says_so() -> None:
+    few = history(100)[: int(FEWEST) - 1]
+    [fit] = calibrate(few, [day(1000)]).fits
+    assert fit.method == "none"
+    assert "29 outcomes known, worth 29 independent ones; 30 are needed" in fit.reason
+    with pytest.raises(ValueError, match="not calibrated"):
+        fit.probability(70)
+
+
+def test_overlapping_outcomes_count_as_what_they_are_worth() -> None:
+    many = [c.model_copy(update={"weight": 0.05}) for c in history(500)]
+    [fit] = calibrate(many, [day(1000)]).fits
+    assert (fit.method, fit.calls, fit.effective) == ("none", 500, 25.0)
+
+
+def test_only_outcomes_that_had_closed_are_fitted_on() -> None:
+    calls = history(400)
+    moments = [day(100), day(250), day(1000)]
+    book = calibrate(calls, moments)
+    assert [fit.calls for fit in book.fits] == [99, 249, 400]
+    other = [c if c.closed_at < day(250) else call(n, 5, True) for n, c in enumerate(calls)]
+    assert calibrate(other, moments).fits[:2] == book.fits[:2]
+    assert calibrate(other, moments).fits[2] != book.fits[2]
+
+
+def test_what_was_stretched_and_shifted_is_found_again() -> None:
+    calls = history(900, stretch=0.5, shift=-0.3)
+    [fit] = calibrate(calls, [day(2000)]).fits
+    assert fit.method == "platt"
+    for said in (30, 50, 70, 90):
+        truth = 1 / (1 + math.exp(-(0.5 * log_odds(said) - 0.3)))
+        assert fit.probability(said) == pytest.approx(truth, abs=0.06)
+
+
+def test_confidence_that_says_nothing_or_the_opposite_becomes_the_base_rate() -> None:
+    for stretch in (0.0, -1.0):
+        [fit] = calibrate(history(900, stretch=stretch, shift=0.2), [day(2000)]).fits
+        spread = fit.probability(95) - fit.probability(20)
+        assert 0 <= spread < 0.08
+
+
+def test_platts_scaling_is_scikit_learns_logistic_regression_with_the_same_prior() -> None:
+    calls = history(300)
+    said, true, _ = arrays(calls)
+    weight = np.random.default_rng(1).uniform(0.2, 1.0, len(calls))
+    odds = np.array([log_odds(s) for s in said])
+    slope, intercept = platt(odds, true, weight)
+    positive, negative = weight @ true, weight @ (1 - true)
+    soft = np.where(true > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    oracle = LogisticRegression(C=SLOPE_SPREAD**2, tol=1e-10)
+    oracle.fit(
+        np.concatenate([odds, odds])[:, None],
+        np.repeat([1, 0], len(odds)),
+        sample_weight=np.concatenate([weight * soft, weight * (1 - soft)]),
+    )
+    assert slope == pytest.approx(oracle.coef_[0, 0], abs=2e-4)
+    assert intercept == pytest.approx(oracle.intercept_[0], abs=2e-4)
+
+
+def test_many_outcomes_are_fitted_isotonically_as_scikit_learn_does() -> None:
+    calls = history(int(MANY) * 3, stretch=1.0, shift=0.0)
+    [fit] = calibrate(calls, [day(9000)]).fits
+    assert fit.method == "isotonic"
+    said, true, weight = arrays(calls)
+    oracle = IsotonicRegression(out_of_bounds="clip").fit(said, true, weight)
+    for s in np.linspace(25, 90, 27):
+        assert fit.probability(s) == pytest.approx(float(oracle.predict([s])[0]), abs=0.08)
+    levels = [fit.probability(s) for s in np.linspace(0, 100, 201)]
+    assert levels == sorted(levels)
+    assert 0 < levels[0] < levels[-1] < 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), min_size=30, max_size=60))
+def test_more_confidence_never_means_less_and_nothing_is_certain(
+    told: list[tuple[float, bool]],
+) -> None:
+    [fit] = calibrate([call(n, c, t) for n, (c, t) in enumerate(told)], [day(999)]).fits
+    levels = [fit.probability(s) for s in range(101)]
+    assert levels == sorted(levels)
+    assert 0 < levels[0] <= levels[-1] < 1
+
+
+def signal(action: str = "BUY", confidence: float = 90.0) -> TradingSignal:
+    acts = action != "HOLD"
+    return TradingSignal(
+        symbol="X",
+        action=action,
+        confidence="HIGH",
+        confidence_score=confidence,
+        raw_confidence_score=confidence,
+        calibrated=False,
+        status=Status.OK,
+        reasoning="the trend is up",
+        suggested_entry_price=100 if acts else None,
+        suggested_stop_loss=90 if acts else None,
+        suggested_take_profit=120 if acts else None,
+        model_used="rules",
+        generated_at=day(500),
+        as_of=day(500),
+        conversation_id="c",
+        tokens=0,
+    )
+
+
+PLATT = Calibration(
+    method="platt", valid_from=day(400), calls=50, effective=50, reason="", slope=0.2, intercept=0.0
+)
+NONE = Calibration(method="none", valid_from=day(10), calls=3, effective=3, reason="3 are too few")
+
+
+def test_a_signal_carries_both_confidences_and_the_label_of_the_calibrated_one() -> None:
+    served = calibrated(signal(), CalibrationBook(fits=(NONE, PLATT)))
+    assert served.calibrated
+    assert served.raw_confidence_score == 90
+    assert served.confidence_score == pytest.approx(100 / (1 + 9**-0.2), abs=0.01)
+    assert served.confidence == "MEDIUM"
+    assert TradingSignal.model_validate(served.model_dump(exclude={"is_actionable"})) == served
+
+
+def test_a_signal_of_a_time_without_calibration_is_served_raw_and_says_why() -> None:
+    early = signal().model_copy(update={"as_of": day(20)})
+    served = calibrated(early, CalibrationBook(fits=(NONE, PLATT)))
+    assert (served.calibrated, served.confidence_score) == (False, 90)
+    assert served.warnings == ("confidence not calibrated: 3 are too few",)
+
+
+def test_a_hold_has_no_outcome_and_stays_as_it_was_said() -> None:
+    assert calibrated(signal("HOLD"), CalibrationBook(fits=(PLATT,))) == signal("HOLD")
+
+
+def test_before_the_first_calibration_nothing_is_served() -> None:
+    with pytest.raises(BeforeFirstFitError):
+        CalibrationBook(fits=(PLATT,)).at(parse_as_of("2010-02-01"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"method": "platt", "slope": None},
+        {"method": "isotonic", "knots": ()},
+        {"method": "isotonic", "knots": ((0.2, 0.5), (0.4, 0.3))},
+        {"method": "platt", "slope": -1.0},
+    ],
+)
+def test_a_calibration_that_makes_no_sense_is_refused(broken: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"slope|knots|greater"):
+        Calibration.model_validate(PLATT.model_dump() | broken)
+
+
+def test_each_call_is_held_against_the_calibration_of_its_own_time() -> None:
+    late = PLATT.model_copy(update={"valid_from": day(450), "intercept": 1.0})
+    calls = [call(n, 60, True) for n in (20, 410, 460)]
+    found = stated(calls, CalibrationBook(fits=(NONE, PLATT, late)))
+    expected = [PLATT.probability(60), late.probability(60)]
+    assert found.said.tolist() == pytest.approx(expected)
+    assert found.numbers()["calibrated_calls"] == 2
+
+
+def test_brier_score_and_bins_are_the_textbooks() -> None:
+    rng = np.random.default_rng(0)
+    said, true = rng.uniform(0, 1, 200), (rng.random(200) < 0.5).astype(float)
+    weight = rng.uniform(0.1, 1, 200)
+    assert brier_score(said, true, weight) == pytest.approx(
+        brier_score_loss(true, said, sample_weight=weight)
+    )
+    bins = reliability_bins(np.array([0.05, 0.95, 1.0]), np.array([0.0, 1.0, 0.0]), np.ones(3))
+    assert [(b.said, b.true, b.weight) for b in bins] == [(0.05, 0.0, 1.0), (0.975, 0.5, 2.0)]
+    told = (np.array([0.7] * 10), np.array([1.0] * 5 + [0.0] * 5), np.ones(10))
+    assert expected_calibration_error(*told) == pytest.approx(0.2)
+
+
+def test_without_calls_reliability_is_undefined() -> None:
+    none = np.array([])
+    for measure in (brier_score, expected_calibration_error, calibration_p_value):
+        assert math.isnan(measure(none, none, none))
+    assert math.isnan(stated([], CalibrationBook(fits=(PLATT,))).numbers()["p_calibration"])
+
+
+def test_the_test_of_calibration_rejects_as_often_as_it_says_and_sees_what_is_off() -> None:
+    rng = np.random.default_rng(5)
+    honest = off = 0
+    for _ in range(400):
+        said = rng.uniform(0.3, 0.8, 150)
+        drawn = rng.random(150)
+        honest += calibration_p_value(said, (drawn < said).astype(float), np.ones(150)) < 0.05
+        off += calibration_p_value(said, (drawn < said - 0.2).astype(float), np.ones(150)) < 0.05
+    assert 0.02 < honest / 400 < 0.09
+    assert off / 400 > 0.95
+
+
+def test_certainty_can_not_be_tested() -> None:
+    with pytest.raises(ValueError, match="0 or 1"):
+        calibration_p_value(np.array([1.0]), np.array([1.0]), np.ones(1))

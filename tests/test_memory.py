@@ -1,0 +1,173 @@
+"""Lessons: what the desk remembers of its own calls, and that it never remembers the future."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from finagent_model.agents.cassette import Cassette
+from finagent_model.context import build_context
+from finagent_model.data.bundled import BundledBars
+from finagent_model.desk import Desk
+from finagent_model.domain.calibration import CalibrationBook
+from finagent_model.domain.closed_call import ClosedCall
+from finagent_model.domain.desk_config import DeskConfig, Memory
+from finagent_model.domain.learned import Known, Learned
+from finagent_model.domain.policy import Policy, PolicyBook
+from finagent_model.market import Market
+from finagent_model.pipeline.outcome import decide_and_reflect, decide_unseen
+from finagent_model.pipeline.watch import unwatched
+from finagent_model.presets import load_preset
+from finagent_model.settings import Settings
+from finagent_model.training.calibrate import calibrate
+from finagent_model.training.out_of_sample import OutOfSample
+from finagent_model.training.reflect import reflect
+from finagent_model.training.request import TrainRequest
+from finagent_model.training.walk_forward import fit_policies
+from finagent_model.verification.learning import learned_again, memory_dated
+
+REQUEST = TrainRequest(symbols=("GOOG",), train_bars=250, test_bars=60, candidates=6)
+
+
+def desk(learned: Learned | None, config: DeskConfig | None = None) -> Desk:
+    return Desk(config or load_preset(), learned, Settings.load({}), Cassette())
+
+
+def market() -> Market:
+    found = Market(BundledBars(), None)
+    found._bars["GOOG"] = BundledBars().bars("GOOG")[:700]
+    return found
+
+
+@pytest.fixture(scope="module")
+def policies() -> PolicyBook:
+    return fit_policies({"GOOG": market().bars("GOOG")}, REQUEST).policies
+
+
+@pytest.fixture(scope="module")
+def record(policies: PolicyBook) -> OutOfSample:
+    return decide_and_reflect(desk(None), market(), "GOOG", policies, REQUEST, unwatched)
+
+
+def learned_from(record: OutOfSample, policies: PolicyBook) -> Learned:
+    calls = record.closed_calls()
+    return Learned(policies, calibrate(calls, policies.moments), reflect(calls))
+
+
+def asked(decision: object) -> dict[str, object]:
+    first = decision.turns[0]  # type: ignore[attr-defined]
+    question: dict[str, object] = json.loads(first.message_content)
+    return question
+
+
+def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOfSample) -> None:
+    calls = record.closed_calls()
+    lessons = reflect(calls)
+    assert 5 < len(lessons) < len(calls)
+    for one, other in pairwise(lessons):
+        assert one.closed_at <= other.as_of
+    for moment in [call.closed_at for call in calls[::7]]:
+        early = reflect([call for call in calls if call.closed_at <= moment])
+        assert early == tuple(lesson for lesson in lessons if lesson.closed_at <= moment)
+
+
+def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
+    record: OutOfSample, policies: PolicyBook
+) -> None:
+    remembering = 0
+    for decision in record.decisions:
+        memory = asked(decision)["memory"]
+        if decision.signal.as_of < policies.moments[1]:
+            assert memory is None
+        if memory is not None:
+            remembering += 1
+            lessons = learned_from(record, policies).at("GOOG", decision.signal.as_of).lessons
+            assert memory["calls"] == len(lessons)  # type: ignore[index]
+            assert all(lesson.closed_at < decision.signal.as_of for lesson in lessons)
+    assert remembering > 100
+
+
+def test_a_desk_that_has_learned_all_asks_what_was_asked_while_learning(
+    record: OutOfSample, policies: PolicyBook
+) -> None:
+    complete = desk(learned_from(record, policies))
+    again = decide_unseen(complete, market(), "GOOG", policies, REQUEST, unwatched)
+    assert [asked(d) for d in again.decisions] == [asked(d) for d in record.decisions]
+
+
+def test_later_bars_change_no_earlier_question(record: OutOfSample, policies: PolicyBook) -> None:
+    cut = 520
+    shorter = market()
+    shorter._bars["GOOG"] = shorter.bars("GOOG")[:cut]
+    early = decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, unwatched)
+    assert len(early.decisions) == cut - 255
+    for one, other in zip(early.decisions, record.decisions, strict=False):
+        assert asked(one) == asked(other)
+
+
+def test_another_symbol_reads_no_lesson(record: OutOfSample, policies: PolicyBook) -> None:
+    learned = learned_from(record, policies)
+    last = record.decisions[-1].signal.as_of
+    assert learned.at("GOOG", last).lessons
+    assert learned.at("IBM", last).lessons == ()
+
+
+def test_a_lesson_tells_how_long_ago_and_what_came_of_it(record: OutOfSample) -> None:
+    lessons = reflect(record.closed_calls())
+    view = market().daily_views("GOOG", [699])[0]
+    text = json.loads(build_context(view, Policy(), lessons, 2).text)
+    assert text["memory"]["calls"] == len(lessons)
+    latest = text["memory"]["latest"]
+    assert len(latest) == 2
+    assert latest[-1]["days_ago"] == (view.as_of.date() - lessons[-1].as_of.date()).days
+    assert latest[-1]["earned_percent"] == pytest.approx(100 * lessons[-1].earned, rel=1e-2)
+    assert not [key for key in latest[-1] if key in ("as_of", "closed_at")]
+
+
+def test_a_desk_may_be_told_to_remember_nothing(record: OutOfSample, policies: PolicyBook) -> None:
+    config = load_preset().model_copy(update={"memory": Memory(lessons=0)})
+    view = market().daily_views("GOOG", [699])[0]
+    assert asked(desk(learned_from(record, policies), config).decide(view))["memory"] is None
+
+
+def test_a_version_that_reads_the_future_is_found(
+    record: OutOfSample, policies: PolicyBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = learned_from(record, policies)
+    moments = [decision.signal.as_of for decision in record.decisions]
+    assert memory_dated(learned, "GOOG", moments).passed
+
+    def forward(self: Learned, symbol: str, as_of: datetime) -> Known:
+        return Known(self.policies.at(as_of, symbol), tuple(self.lessons))
+
+    monkeypatch.setattr(Learned, "at", forward)
+    check = memory_dated(learned, "GOOG", moments)
+    assert not check.passed
+    assert "had not closed, first as of" in check.found
+
+
+def test_other_lessons_or_calibrations_than_the_record_gives_are_found(
+    record: OutOfSample, policies: PolicyBook
+) -> None:
+    learned = learned_from(record, policies)
+    calls = {"GOOG": record.closed_calls()}
+    assert learned_again(learned, calls).passed
+    first: ClosedCall = learned.lessons[0].model_copy(update={"earned": 0.5})
+    forged = Learned(policies, learned.calibrations, (first, *learned.lessons[1:]))
+    assert "other lessons" in learned_again(forged, calls).found
+    assert learned.calibrations
+    fits = learned.calibrations.fits
+    sure = fits[-1].model_copy(update={"calls": 10**6})
+    boasting = Learned(policies, CalibrationBook(fits=(*fits[:-1], sure)), learned.lessons)
+    assert "other calibrations" in learned_again(boasting, calls).found
+
+
+def test_the_confidence_that_lessons_carry_is_the_raw_one(record: OutOfSample) -> None:
+    said = {d.signal.as_of: d.signal.raw_confidence_score for d in record.decisions}
+    calls = record.closed_calls()
+    assert all(call.confidence == said[call.as_of] for call in calls)
+    assert np.mean([call.came_true for call in calls]) < 1
