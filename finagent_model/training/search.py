@@ -30,6 +30,7 @@ GRID = {
     "threshold": (0.05, 0.1, 0.2, 0.3, 0.4),
     "stop_atr": (2.0, 3.0, 4.0, 6.0),
     "target_atr": (6.0, 9.0, 12.0, 20.0),
+    "risk_fraction": (0.01, 0.02, 0.03, 0.05),
 }
 """Rounded values of the trade: a finer grid would fit noise."""
 _AXES = tuple((name, tuple(values)) for name, values in GRID.items())
