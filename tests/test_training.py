@@ -20,7 +20,7 @@ from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import candidates, smoothed
 from finagent_model.training.walk_forward import fit_policies, unseen_part
 
-SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=12)
+SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=24)
 
 
 @pytest.fixture(scope="module")
