@@ -1,0 +1,37 @@
+"""The command line. Results go to stdout, words and progress to stderr.
+
+Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
+produced (a signal's `status` says how it went), 2 bad input, 3 no data, 4 the model could not be
+loaded (or, with `--strict`, a signal that is not `ok` or `abstained`), 5 the gate refused.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from finagent_model.cli.backtest import backtest
+from finagent_model.cli.desk import graph, serve
+from finagent_model.cli.predict import predict
+from finagent_model.cli.proof import calibrate_gate, verify
+from finagent_model.cli.terminal import TypedErrors
+from finagent_model.cli.train import train
+from finagent_model.cli.versions import models, promote, rollback
+
+app = typer.Typer(
+    cls=TypedErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # Rich takes half a second to import for a help page
+    help="A multi-agent trading decision that is one versioned model.",
+)
+app.command()(train)
+app.command()(backtest)
+app.command()(predict)
+app.command()(serve)
+app.command()(graph)
+app.command()(models)
+app.command()(promote)
+app.command()(rollback)
+app.command()(verify)
+app.command(name="calibrate-gate")(calibrate_gate)

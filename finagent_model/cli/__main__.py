@@ -1,0 +1,6 @@
+"""`python -m finagent_model.cli` is `finagent`."""
+
+from finagent_model.cli import app
+
+if __name__ == "__main__":
+    app()

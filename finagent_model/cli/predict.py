@@ -1,0 +1,81 @@
+"""`finagent predict`: one decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finagent_model.cli.terminal import CHAMPION, NOT_OK, Json, Model, print_json
+from finagent_model.errors import BadInputError
+
+if TYPE_CHECKING:
+    from finagent_model.domain.decision import Decision
+
+
+def predict(
+    symbol: Annotated[str, typer.Argument(help="Ticker, such as GOOG.")],
+    as_of: Annotated[str, typer.Option(help="Date (its whole day) or time with zone.")],
+    model: Model = CHAMPION,
+    config: Annotated[
+        Path | None, typer.Option(help="Decide with this unpackaged, untrained desk instead.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="cached, live or replay.")] = "cached",
+    budget_usd: Annotated[float | None, typer.Option(min=0, help="0: no limit.")] = None,
+    max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
+    audit: Annotated[Path | None, typer.Option(help="Write the conversation here.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Keep the record in an MLflow run.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit 4 unless ok or abstained.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Decide about one symbol as of a date, from the shell."""
+    from finagent_model.pipeline.predict import predict as decide
+
+    decision = decide(
+        symbol,
+        as_of,
+        model=model,
+        config=config,
+        mode=mode,
+        budget_usd=budget_usd,
+        max_rounds=max_rounds,
+        log=log,
+    )
+    if audit is not None:
+        _write_audit(audit, decision)
+    signal = decision.signal
+    if as_json:
+        print_json(signal.model_dump(mode="json"))
+    else:
+        _describe(decision)
+    if strict and signal.status.is_failure:
+        raise typer.Exit(NOT_OK)
+
+
+def _describe(decision: Decision) -> None:
+    signal = decision.signal
+    typer.echo(f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action}", nl=False)
+    if signal.status != "ok":
+        typer.echo(f" ({signal.status}: no decision)")
+    else:
+        typer.echo(f", confidence {signal.confidence} ({signal.confidence_score:g})")
+    typer.echo(f"  {signal.reasoning}")
+    if signal.action != "HOLD":
+        typer.echo(
+            f"  entry {signal.suggested_entry_price:g}, stop {signal.suggested_stop_loss:g}, "
+            f"target {signal.suggested_take_profit:g}, size {signal.position_size_percent:g} %"
+        )
+    for note in (*signal.clamps, *signal.warnings):
+        typer.echo(f"  note: {note}")
+    cost = "unknown cost" if signal.cost_usd is None else f"{signal.cost_usd:g} USD"
+    typer.echo(f"  by {signal.model_used}, {signal.tokens} tokens, {cost}")
+
+
+def _write_audit(path: Path, decision: Decision) -> None:
+    from finagent_model.artifacts.conversation import conversation_lines
+
+    try:
+        path.write_text(conversation_lines([decision]))
+    except OSError as error:
+        raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None
