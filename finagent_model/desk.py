@@ -12,11 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from finagent_model.agents.asking import Exchange
 from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.converse import Table
+from finagent_model.agents.converse import Table, occasions_of
+from finagent_model.agents.inquiry import Inquiry
 from finagent_model.agents.loop import DESK_LOOP
+from finagent_model.agents.purse import Account, DayPurse, Purse
 from finagent_model.agents.session import Failure, Session
+from finagent_model.chart_image import draw
 from finagent_model.context import Context, build_context
 from finagent_model.domain.calibration import calibrated
 from finagent_model.domain.decision import Decision
@@ -28,9 +32,12 @@ from finagent_model.domain.signal import Status, TradingSignal, confidence_label
 from finagent_model.errors import DataError
 from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
 from finagent_model.settings import Settings
+from finagent_model.toolbox import Toolbox
 
-AT_ONCE = 16
+AT_ONCE = 64
 """Decisions in flight together; each waits for its model most of the time."""
+SPENT = "spending.sqlite"
+"""File in FINAGENT_HOME that counts what a day has taken."""
 
 
 def utc_now() -> datetime:
@@ -66,8 +73,9 @@ class Desk:
         self.config = config
         self.mode = mode
         self._learned = learned
-        self._cassette = cassette
-        self._pool = ClientPool(config, settings)
+        self._exchange = Exchange(ClientPool(config, settings), cassette)
+        self._run = Purse("run", config.spending.run_tokens, config.spending.run_usd)
+        self._home = settings.home
         self._notes = notes
         self._clock = clock
 
@@ -93,7 +101,7 @@ class Desk:
 
     def require_key(self) -> None:
         """Raise ConfigError now if this desk could not call its model."""
-        self._pool.require_key()
+        self._exchange.pool.require_key()
 
     def require_fit(self, symbol: str, as_of: datetime) -> None:
         """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
@@ -137,7 +145,17 @@ class Desk:
         return DESK_LOOP.run(all_of_them())
 
     def _table(self, rules_at_once: bool = False) -> Table:
-        return Table(self.config, self.mode, self._pool, self._cassette, self._clock, rules_at_once)
+        return Table(
+            self.config, self.mode, self._exchange, self._accounts, self._clock, rules_at_once
+        )
+
+    def _accounts(self) -> list[Account]:
+        """What all decisions of this run, and of this day on this machine, are paid from."""
+        spending = self.config.spending
+        if not (spending.day_tokens or spending.day_usd):
+            return [self._run]
+        file, today = self._home / SPENT, self._clock().date()
+        return [self._run, DayPurse(file, today, spending.day_tokens, spending.day_usd)]
 
     async def _decide(self, view: MarketView, table: Table) -> Decision:
         known = self._known(view.symbol, view.as_of)
@@ -147,7 +165,7 @@ class Desk:
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, str(error))
             return self._conclude(view, fit, table.session(), None, failure)
-        session = await table.converse(context.text, bool(view.news))
+        session = await table.converse(self._inquiry(view, known, context))
         return self._conclude(view, fit, session, context, _failure(session))
 
     def _question(self, view: MarketView, known: Known | None) -> Context:
@@ -161,6 +179,15 @@ class Desk:
             return build_context(view, Policy())
         shown = self.config.memory.lessons
         return build_context(view, known.fit.policy, known.lessons, shown)
+
+    def _inquiry(self, view: MarketView, known: Known | None, context: Context) -> Inquiry:
+        lessons = bool(known and known.lessons and self.config.memory.lessons)
+        return Inquiry(
+            context.text,
+            occasions_of(self.config, {"news": bool(view.news), "memory": lessons}),
+            tools=lambda names: Toolbox(view, context, names),
+            chart=lambda: draw(view),
+        )
 
     def _conclude(
         self,
@@ -176,7 +203,9 @@ class Desk:
             signal = self._speak(signal, session, context)
             if self._learned and self._learned.calibrations:
                 signal = calibrated(signal, self._learned.calibrations)
-        return Decision(signal, tuple(session.turns), session.calls)
+        for clamp in signal.clamps:
+            session.note("clamp", "", text=clamp)
+        return Decision(signal, tuple(session.turns), session.calls, tuple(session.events))
 
     def _known(self, symbol: str, as_of: datetime) -> Known | None:
         return None if self._learned is None else self._learned.at(symbol, as_of)
@@ -272,9 +301,9 @@ def config_hash(config: DeskConfig) -> str:
 def _failure(session: Session) -> Failure | None:
     """Why there is no decision; None when there is one."""
     executor = session.config.agents[-1].name
-    if session.executor_reply is not None and session.an_analyst_spoke:
+    if session.executor_reply is not None and session.analysts:
         return None
-    if not session.an_analyst_spoke and session.failures:
+    if not session.analysts and session.failures:
         first = next(iter(session.failures.values()))
         return replace(first, reason=f"no analyst could report: {first.reason}")
     if executor in session.failures:
@@ -285,7 +314,8 @@ def _failure(session: Session) -> Failure | None:
 
 def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list[str]:
     executor = session.config.agents[-1].name
-    said = [
+    said = [*session.notes]
+    said += [
         f"{name} left out: {failure.status}: {failure.reason}"
         for name, failure in sorted(session.failures.items())
         if name != executor

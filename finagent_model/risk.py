@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finagent_model.context import Context, rounded
-from finagent_model.domain.desk_config import RiskLimits
+from finagent_model.domain.bounds import RiskLimits
 
 
 class LevelsRejectedError(ValueError):

@@ -25,6 +25,20 @@ class Settings(BaseModel):
     """Key for the client `openai`. A local server takes any value, but there must be one."""
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
     """Address of any OpenAI-compatible server; empty means OpenAI's own."""
+    azure_openai_api_key: SecretStr | None = Field(None, alias="AZURE_OPENAI_API_KEY")
+    """Key for the client `azure`."""
+    azure_openai_endpoint: str | None = Field(None, alias="AZURE_OPENAI_ENDPOINT")
+    """Address of the Azure resource, such as https://NAME.openai.azure.com."""
+    anthropic_api_key: SecretStr | None = Field(None, alias="ANTHROPIC_API_KEY")
+    """Key for the client `anthropic`."""
+    anthropic_base_url: str | None = Field(None, alias="ANTHROPIC_BASE_URL")
+    """Address of a server that speaks Anthropic's protocol; empty means Anthropic's own."""
+    ollama_host: str | None = Field(None, alias="OLLAMA_HOST")
+    """Address of Ollama; empty means http://127.0.0.1:11434."""
+    component_api_key: SecretStr | None = Field(None, alias="FINAGENT_COMPONENT_API_KEY")
+    """Given to a client of kind `component` as its `api_key`."""
+    components: tuple[str, ...] = Field((), alias="FINAGENT_COMPONENTS")
+    """Classes, by comma, that component JSON may name beside AutoGen's own clients."""
     bars: Path | None = Field(None, alias="FINAGENT_BARS")
     """Folder of CSV or Parquet bars, one file a symbol; empty means the embedded data."""
     news: Path | None = Field(None, alias="FINAGENT_NEWS")
@@ -35,12 +49,19 @@ class Settings(BaseModel):
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
     """Requests that `finagent serve` works on at once."""
 
-    @field_validator("openai_base_url")
+    @field_validator(
+        "openai_base_url", "azure_openai_endpoint", "anthropic_base_url", "ollama_host"
+    )
     @classmethod
     def _no_credentials(cls, value: str | None) -> str | None:
         if value and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not carry a user or password; use OPENAI_API_KEY")
+            raise ValueError("must not carry a user or password; keys have variables of their own")
         return value
+
+    @field_validator("components", mode="before")
+    @classmethod
+    def _by_comma(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("home")
     @classmethod

@@ -19,7 +19,8 @@ from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import DeskConfig, Price, read_desk_config
+from finagent_model.domain.desk_config import DeskConfig, read_desk_config
+from finagent_model.domain.model_row import Price
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import NewsItem
 from finagent_model.errors import ConfigError

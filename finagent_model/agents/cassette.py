@@ -21,6 +21,23 @@ from finagent_model.errors import BadInputError, CorruptPackageError
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedError:
+    """Why a request finally got no reply."""
+
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that a reply asks for; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedReply:
     """What a chat client answered, and what it took."""
 
@@ -28,6 +45,8 @@ class RecordedReply:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    tool_calls: tuple[ToolCall, ...] = ()
+    error: RecordedError | None = None
 
 
 def fingerprint(request: Mapping[str, Any]) -> str:
@@ -50,7 +69,7 @@ class Cassette:
         self.used: dict[str, RecordedReply] = {}
         """Every reply that this object handed out or took in."""
 
-    def get(self, key: str) -> RecordedReply | None:
+    def get(self, key: str, *, errors: bool = False) -> RecordedReply | None:
         """The recorded reply, or None. What came packaged wins: it is the same on any machine."""
         reply = self._packaged.get(key) or self._recorded.get(key)
         if reply is None and self._overlay is not None:
@@ -59,7 +78,7 @@ class Cassette:
             self.used[key] = reply
         return reply
 
-    def put(self, key: str, reply: RecordedReply) -> None:
+    def put(self, key: str, reply: RecordedReply, outline: object = None) -> None:
         """Record a reply; a later one replaces an earlier."""
         self.used[key] = reply
         self._recorded[key] = reply
@@ -74,7 +93,7 @@ class _Overlay:
         self._path = path
         self._pid, self._lock, self._connection = os.getpid(), threading.Lock(), _open(path)
 
-    def get(self, key: str) -> RecordedReply | None:
+    def get(self, key: str, *, errors: bool = False) -> RecordedReply | None:
         row = self._run("select body from reply where key = ?", key).fetchone()
         return RecordedReply(**json.loads(row[0])) if row else None
 

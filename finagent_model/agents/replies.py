@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finagent_model.domain.desk_config import Role, explain
+from finagent_model.domain.desk_config import explain
+from finagent_model.domain.roster import Role
 from finagent_model.domain.signal import Action, Trend
 
 LONGEST = 100_000
@@ -65,6 +66,7 @@ class ExecutorReply(_Reply):
 Reply = AnalystReply | RiskReply | ExecutorReply
 REPLIES: dict[Role, type[AnalystReply] | type[RiskReply] | type[ExecutorReply]] = {
     "analyst": AnalystReply,
+    "debater": AnalystReply,
     "risk": RiskReply,
     "executor": ExecutorReply,
 }
@@ -72,6 +74,8 @@ REPLIES: dict[Role, type[AnalystReply] | type[RiskReply] | type[ExecutorReply]] 
 
 def parse_reply(text: str, role: Role) -> Reply:
     """The typed reply; raises ReplyError."""
+    if not text.strip():
+        raise ReplyError("the reply is empty; answer with the JSON object")
     if len(text) > LONGEST:
         raise ReplyError(f"the reply has {len(text)} characters; answer in fewer than {LONGEST}")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finagent_model.agents.graph import heard_by
-from finagent_model.agents.prompts import prompt
+from finagent_model.agents.prompts import Prompts
 from finagent_model.context import build_context
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.market_view import MarketView
@@ -53,20 +53,20 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
     first = calendar[folds[0].test_start]
     decisions, calls = 0, 0.0
-    tokens = {row.model or config.model: np.zeros(2) for row in config.agents}
+    tokens = {row.author: np.zeros(2) for row in config.models_used}
     for symbol, bars in histories.items():
         start = int(np.searchsorted(bars.closed_at, first))
         count = len(bars) - start
         decisions += count
-        if config.client == "rules" or not count:
+        if config.only_rules or not count:
             continue
         chosen = np.unique(np.linspace(start, len(bars) - 1, SAMPLES).astype(int))
         views = market.daily_views(symbol, chosen.tolist())
         share = count / len(views)
         for view in views:
-            for model, characters in _asked(config, view):
+            for model, characters, longest in _asked(config, view):
                 calls += share
-                tokens[model] += share * np.array([characters / 4, config.sampling.max_tokens])
+                tokens[model] += share * np.array([characters / 4, longest])
     return Estimate(
         client=config.client,
         decisions=decisions,
@@ -77,27 +77,33 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     )
 
 
-def _asked(config: DeskConfig, view: MarketView) -> list[tuple[str, int]]:
-    """Model and characters of each call of a decision on `view`; none without a question."""
+def _asked(config: DeskConfig, view: MarketView) -> list[tuple[str, int, int]]:
+    """Of each call to a chat model in a decision on `view`: the model, characters, and the longest
+    reply in tokens; none without a question.
+    """
     try:
         question = len(build_context(view, Policy()).text)
     except DataError:
         return []
-    seated = config.seated(bool(view.news))
+    seated, texts = config.seated({"news"} if view.news else ()), Prompts(config.prompts)
     return [
         (
-            row.model or config.model,
-            len(prompt(row.prompt)) + question + REPLY_CHARACTERS * len(heard_by(row, seated)),
+            model.model,
+            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(heard_by(row, seated)),
+            model.sampling.max_tokens,
         )
         for row in seated
+        if (model := config.model_of(row)).client != "rules"
     ]
 
 
 def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
-    if config.client == "rules":
+    if config.only_rules:
         return 0.0
     total = 0.0
     for model, (asked, answered) in tokens.items():
+        if not (asked or answered):
+            continue
         price = config.prices.get(model)
         if price is None:
             return None

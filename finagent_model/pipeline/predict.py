@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from finagent_model.agents.clients import with_addresses
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.market import Market
 from finagent_model.pipeline.requests import read_mode, read_symbol
-from finagent_model.presets import load_config, with_address
+from finagent_model.presets import load_config
 from finagent_model.serving.answering import Question, open_cassette
 from finagent_model.settings import Settings
 
@@ -53,7 +54,7 @@ def _untrained(
 ) -> tuple[Decision, Market]:
     """By the policy's defaults and a configuration's team."""
     market = Market.of(settings)
-    chosen = with_address(load_config(str(config)), settings)
+    chosen = with_addresses(load_config(str(config)), settings)
     desk = Desk(chosen, None, settings, open_cassette(settings), mode=mode)
     if mode != "replay":
         desk.require_key()

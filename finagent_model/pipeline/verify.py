@@ -107,7 +107,7 @@ def ask_again(
     """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
     live team where that costs nothing.
     """
-    mode: Mode = "live" if answering.package.config.client == "rules" else "replay"
+    mode: Mode = "live" if answering.package.config.only_rules else "replay"
     asked = {}
     for symbol, rows in ledgers.items():
         chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})

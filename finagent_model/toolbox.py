@@ -1,0 +1,2 @@
+class Toolbox:
+    def __init__(self, *a): pass
