@@ -20,8 +20,8 @@ from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.model_row import Price
 from finagent_model.domain.market_view import MarketView
+from finagent_model.domain.model_row import Price
 from finagent_model.domain.news import NewsItem
 from finagent_model.errors import ConfigError
 from finagent_model.market import Market
