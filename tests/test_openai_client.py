@@ -132,6 +132,7 @@ def view() -> MarketView:
 
 def config(model: Model, **changes: Any) -> DeskConfig:
     given = {"client": "openai", "model": "stub-1", "base_url": model.address, **changes}
+    given["limits"] = {"retries": 0, **changes.get("limits", {})}
     defaults = yaml.safe_load(preset_text("default"))
     return read_desk_config(yaml.safe_dump(given), defaults, "test")
 

@@ -150,6 +150,12 @@ def test_a_file_may_build_on_a_preset_and_bring_prompts_of_its_own(tmp_path: Pat
         load_config(str(tmp_path / "desk.yaml"))
 
 
+def test_a_block_that_is_given_in_part_keeps_the_preset_s_other_keys(tmp_path: Path) -> None:
+    (tmp_path / "desk.yaml").write_text("preset: debate\nlimits: {budget_usd: 1}\n")
+    limits = load_config(str(tmp_path / "desk.yaml")).limits
+    assert (limits.budget_usd, limits.max_tokens) == (1, 120_000)
+
+
 def test_the_drawing_has_every_round() -> None:
     text = mermaid(load_preset("debate"))
     assert "BullResearcher --> BearResearcher_2" in text

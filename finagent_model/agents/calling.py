@@ -22,7 +22,9 @@ from finagent_model.agents.traffic import Lane
 from finagent_model.domain.bounds import Limits
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
-_backoff = wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S)
+_backoff = wait_exponential_jitter(
+    multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S
+)
 
 
 class CallFailedError(Exception):

@@ -37,7 +37,12 @@ class ClientPool:
         self._config = config
         self._settings = settings
         self._clients: dict[tuple[int, str], ChatCompletionClient] = {}
-        self._rows: dict[str, ModelRow] = {row.name: config.model_of(row) for row in config.roster}
+        self.roster = config.roster
+        self.roster_digest = fingerprint(
+            {"agents": [row.model_dump(mode="json") for row in self.roster], "model": config.model}
+        )
+        """Of who sits at the desk."""
+        self._rows: dict[str, ModelRow] = {row.name: config.model_of(row) for row in self.roster}
         self._identities = {name: _identity(row) for name, row in self._rows.items()}
         self._keys = {
             name: fingerprint(row.model_dump(mode="json")) for name, row in self._rows.items()

@@ -46,7 +46,7 @@ class Table:
 
     async def converse(self, inquiry: Inquiry) -> Session:
         """What the seated agents made of the question. Never outlives its time limit."""
-        key = remark_key(self.config, inquiry.text)
+        key = remark_key(self.exchange.pool.roster_digest, inquiry.text)
         if self.mode == "replay":
             return await self._replay(inquiry, key)
         if self.mode == "cached":
@@ -107,9 +107,10 @@ class Table:
         session.record(DESK, "request", inquiry.text)
         session.note("question", "", text=inquiry.text)
         everyone = self._rows_of(inquiry)
-        if len(everyone) < len(self.config.roster):
+        roster = self.exchange.pool.roster
+        if len(everyone) < len(roster):
             here = {row.name for row in everyone}
-            for row in self.config.roster:
+            for row in roster:
                 if row.name not in here:
                     session.skip(row.name, f"no dated {row.when} in the view")
         return everyone
@@ -162,6 +163,8 @@ async def _walk(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surroundings
     said: list[BaseChatMessage] = [TextMessage(content=inquiry.text, source=DESK)]
     for wave in waves(speaking):
         said += [await seats[row.name].reply(said) for row in wave]
+        if around.session.missed and not around.session.past_errors:
+            return  # this was only a try; a team will run
 
 
 def occasions_of(config: DeskConfig, seats: Mapping[Occasion, bool]) -> frozenset[Occasion]:

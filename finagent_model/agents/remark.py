@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import get_args
 
 from finagent_model.agents.cassette import Cassette, RecordedReply, fingerprint
-from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.roster import Group
 
 
@@ -27,10 +26,9 @@ class Remark:
     """What the replies until then had taken."""
 
 
-def remark_key(config: DeskConfig, question: str) -> str:
-    """Of the decision on `question` by this roster."""
-    agents = [row.model_dump(mode="json") for row in config.roster]
-    return fingerprint({"remark on": question, "agents": agents, "model": config.model})
+def remark_key(roster_digest: str, question: str) -> str:
+    """Of the decision on `question` by that roster."""
+    return fingerprint({"remark on": question, "roster": roster_digest})
 
 
 def read_remark(cassette: Cassette, key: str) -> Remark | None:

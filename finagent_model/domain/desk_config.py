@@ -133,9 +133,14 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def desk_config(given: dict[str, Any], defaults: dict[str, Any], where: str) -> DeskConfig:
-    """A desk from parsed keys over defaults. Raises ConfigError naming `where`."""
+    """A desk from parsed keys over defaults, block by block. Raises ConfigError naming `where`."""
+    blocks = {
+        key: {**defaults[key], **value}
+        for key, value in given.items()
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    }
     try:
-        return DeskConfig.model_validate({**defaults, **given})
+        return DeskConfig.model_validate({**defaults, **given, **blocks})
     except ValidationError as error:
         raise ConfigError(f"{where}: {explain(error)}") from None
 
