@@ -20,7 +20,7 @@ from finagent_model.agents.cassette import (
     fingerprint,
 )
 from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.ending import listen, refusal
+from finagent_model.agents.ending import listen, refusal, was_cut
 from finagent_model.agents.faults import Fault
 from finagent_model.agents.messages import as_json, estimated_tokens
 from finagent_model.agents.purse import Amount, OverBudgetError
@@ -122,7 +122,7 @@ class Exchange:
     async def _call(self, question: Question, model: ModelRow, session: Session) -> RecordedReply:
         if model.client == "rules":
             result = await self.pool.client(question.row).create(question.messages)
-            return _reply(result, None)
+            return _reply(result, {})
         name, limits = question.row.name, session.config.limits
         client = self.pool.client(question.row)
         asked = estimated_tokens(question.messages, question.tools)
@@ -158,7 +158,7 @@ class Exchange:
             raise
         finally:
             session.settle(name, reserved, spent)
-        return _reply(result, refusal(heard[-1]) if heard else None)
+        return _reply(result, heard[-1] if heard else {})
 
     def _amount(self, session: Session, model: ModelRow, prompt: int, completion: int) -> Amount:
         """Raises OverBudgetError where money is limited and a price is not known."""
@@ -181,12 +181,14 @@ class Exchange:
         }
 
 
-def _reply(result: CreateResult, refused: str | None) -> RecordedReply:
+def _reply(result: CreateResult, raw: dict[str, Any]) -> RecordedReply:
+    """`raw` is the provider's own answer, where it was heard."""
     content, calls = result.content, list[ToolCall]()
     if not isinstance(content, str):
         calls = [ToolCall(c.id, c.name, c.arguments) for c in content]
         content = ""
-    ended: str = result.finish_reason
+    ended: str = "length" if was_cut(raw) else result.finish_reason
+    refused = refusal(raw)
     if refused is not None or ended == "content_filter":
         ended, content = "refusal", refused or content or "stopped by a content filter"
     return RecordedReply(

@@ -69,6 +69,8 @@ async def call(
                 lane.succeeded()  # it answered, if only to refuse this request
             raise CallFailedError(fault) from error
         lane.succeeded()
+        if not result.content and result.finish_reason == "unknown":
+            raise CallFailedError(Fault("the answer can't be read: it holds no reply", again=True))
         return result
 
     def before_sleep(state: RetryCallState) -> None:

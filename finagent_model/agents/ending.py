@@ -44,6 +44,13 @@ def listen() -> list[dict[str, Any]]:
     return heard
 
 
+def was_cut(answer: dict[str, Any]) -> bool:
+    """Whether a raw answer ended at its length limit."""
+    choices = answer.get("choices") or ({},)
+    words = (choices[0].get("finish_reason"), answer.get("stop_reason"), answer.get("done_reason"))
+    return "length" in words or "max_tokens" in words
+
+
 def refusal(answer: dict[str, Any]) -> str | None:
     """What a raw answer refuses with; None where it doesn't."""
     for choice in answer.get("choices") or ():

@@ -6,11 +6,14 @@ The SDKs raise classes of their own but agree on `status_code` and, where there 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+NO_CREDIT = "insufficient_quota"
+"""OpenAI's word, with a 429 that no waiting cures."""
 BUSY = (408, 409, 425, 429)
 """Statuses below 500 that pass; every other such request would be refused again."""
 WORDS = {
@@ -39,17 +42,20 @@ class Fault:
 def fault_of(error: BaseException, timeout_s: float) -> Fault:
     """Of whatever a chat client raised."""
     chain = [error, *_causes(error)]
-    status = next((s for e in chain if isinstance(s := getattr(e, "status_code", None), int)), None)
+    status = next((s for e in chain if (s := _status(e)) is not None), None)
     if status is not None:
-        again = status in BUSY or status >= 500
+        broke = any(getattr(e, "code", None) == NO_CREDIT for e in chain)
+        again = (status in BUSY or status >= 500) and not broke
         failed = "the provider failed" if status >= 500 else "the request was refused"
         said = WORDS.get(status, failed)
         return Fault(
             f"HTTP {status}, {said}: {_words(error)}",
             again,
             retry_after(_headers(chain)),
-            provider=again or status in (401, 403),
+            provider=again or broke or status in (401, 403),
         )
+    if any(isinstance(e, ssl.SSLCertVerificationError) for e in chain):
+        return Fault(f"the provider's certificate can't be trusted: {_words(chain[-1])}", False)
     names = [type(e).__name__ for e in chain]
     if any("Timeout" in name for name in names):
         return Fault(f"no reply within {timeout_s:g} s", again=True, unpaid=False)
@@ -77,6 +83,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (until - now).total_seconds())
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def _status(error: BaseException) -> int | None:
+    """Of an answer that says it failed; an error in the midst of a good one has none."""
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and status >= 400 else None
 
 
 def _headers(chain: list[BaseException]) -> Mapping[str, str]:
