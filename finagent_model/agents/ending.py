@@ -46,7 +46,7 @@ def listen() -> list[dict[str, Any]]:
 
 def was_cut(answer: dict[str, Any]) -> bool:
     """Whether a raw answer ended at its length limit."""
-    choices = answer.get("choices") or ({},)
+    choices: list[dict[str, Any]] = answer.get("choices") or [{}]
     words = (choices[0].get("finish_reason"), answer.get("stop_reason"), answer.get("done_reason"))
     return "length" in words or "max_tokens" in words
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typer
 
+from finagent_model.cli.ablate import ablate
 from finagent_model.cli.backtest import backtest
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(backtest)
+app.command()(ablate)
 app.command()(predict)
 app.command()(serve)
 app.command()(graph)
