@@ -87,9 +87,8 @@ def test_what_is_undefined_is_called_so_in_the_table() -> None:
         "cost_usd": None,
         "seconds_a_decision": 0.1,
     }
-    assert (
-        "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
-        in (table([row]))
+    said = "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
+    assert said in table([row])
     )
 
 
@@ -99,7 +98,7 @@ def test_an_ablation_of_a_trained_desk_is_logged_and_repeats_for_nothing(trained
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows = {row["variant"]: row for row in found["rows"]}
-    assert list(rows)[0] == WHOLE
+    assert next(iter(rows)) == WHOLE
     assert rows[WHOLE]["annual_return_difference"] == 0
     assert rows["without RiskManager"]["hold_share"] == 1  # rules act on its terms alone
     artifacts = list(trained.folder.rglob(f"{found['run_id']}/artifacts/*"))
