@@ -72,6 +72,7 @@ def build_context(
         "year_high": rounded(prices.high[year].max()),
         "policy": policy.model_dump(),
         "news": [item.envelope(view.as_of) for item in view.news],
+        **_fundamentals(view),
         "memory": _memory(view, lessons, shown),
     }
     return Context(
@@ -82,6 +83,24 @@ def build_context(
         high=question["year_high"],
         policy=policy,
     )
+
+
+def _fundamentals(view: MarketView) -> dict[str, Any]:
+    """Under their key; nothing at all where there are none."""
+    if not view.fundamentals:
+        return {}
+    return {
+        "fundamentals": [
+            {
+                "name": fact.name,
+                "value": rounded(fact.value),
+                "unit": fact.unit,
+                "period": fact.period_from(view.as_of),
+                "days_ago": fact.days_before(view.as_of),
+            }
+            for fact in view.fundamentals
+        ]
+    }
 
 
 def _memory(view: MarketView, lessons: Sequence[ClosedCall], shown: int) -> dict[str, Any] | None:
