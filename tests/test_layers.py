@@ -13,7 +13,7 @@ from conftest import ROOT
 LAYERS = (
     {"errors", "settings"},
     {"domain"},
-    {"data", "indicators", "features", "context", "risk", "presets", "market"},
+    {"data", "indicators", "features", "context", "risk", "presets", "market", "tools"},
     {"agents"},
     {"desk"},
     {"backtest"},
