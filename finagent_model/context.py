@@ -128,3 +128,8 @@ def _memory(view: MarketView, lessons: Sequence[ClosedCall], shown: int) -> dict
 def rounded(value: float, digits: int = 6) -> float:
     """To significant digits: what an agent sees, and what code compares with."""
     return float(f"{value:.{digits}g}")
+
+
+def rounded_or_null(value: float) -> float | None:
+    """The same; null where undefined."""
+    return rounded(float(value)) if math.isfinite(value) else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from finagent_model.context import Context
+from finagent_model.context import Context, rounded_or_null
 from finagent_model.domain.bars import PRICES
 from finagent_model.domain.market_view import MarketView
-from finagent_model.tools.tool import Answer, Arguments, Tool, number
+from finagent_model.tools.tool import Answer, Arguments, Tool
 
 COLUMNS = ("sessions_before", *PRICES, "volume")
 
@@ -20,7 +20,7 @@ def _run(view: MarketView, context: Context, asked: Asked) -> Answer:
     shown = view.bars.in_last_prices()[-asked.last :]
     numbers = zip(*(getattr(shown, name) for name in COLUMNS[1:]), strict=True)
     ages = range(len(shown) - 1, -1, -1)
-    rows = [[age, *map(number, row)] for age, row in zip(ages, numbers, strict=True)]
+    rows = [[age, *map(rounded_or_null, row)] for age, row in zip(ages, numbers, strict=True)]
     return {"columns": list(COLUMNS), "rows": rows}
 
 

@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import Field
 
 from finagent_model import indicators
-from finagent_model.context import Context
+from finagent_model.context import Context, rounded_or_null
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.market_view import MarketView
-from finagent_model.tools.tool import Answer, Arguments, Tool, number
+from finagent_model.tools.tool import Answer, Arguments, Tool
 
 Name = Literal["sma", "ema", "rsi", "atr", "highest", "lowest", "rate_of_change"]
 
@@ -47,7 +47,7 @@ def _run(view: MarketView, context: Context, asked: Asked) -> Answer:
         "indicator": asked.name,
         "window": asked.window,
         "unit": unit,
-        "values": [number(value) for value in values[-asked.last :]],
+        "values": [rounded_or_null(value) for value in values[-asked.last :]],
     }
 
 

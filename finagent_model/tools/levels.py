@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from finagent_model.context import Context, rounded
+from finagent_model.context import Context, rounded, rounded_or_null
 from finagent_model.domain.market_view import MarketView
 from finagent_model.features import FeatureBook
-from finagent_model.tools.tool import Answer, Arguments, Tool, number
+from finagent_model.tools.tool import Answer, Arguments, Tool
 
 
 class Asked(Arguments):
@@ -24,7 +24,7 @@ def _run(view: MarketView, context: Context, asked: Asked) -> Answer:
         return _ratio(distance, context.atr)
 
     return {
-        "price": number(asked.price),
+        "price": rounded(asked.price),
         "support": support,
         "resistance": resistance,
         "channel_position": _ratio(asked.price - support, resistance - support),
@@ -38,7 +38,7 @@ def _run(view: MarketView, context: Context, asked: Asked) -> Answer:
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return number(part / whole) if whole > 0 else None
+    return rounded_or_null(part / whole) if whole > 0 else None
 
 
 TOOL = Tool(

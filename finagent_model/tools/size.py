@@ -12,9 +12,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from finagent_model.context import Context
+from finagent_model.context import Context, rounded
 from finagent_model.domain.market_view import MarketView
-from finagent_model.tools.tool import Answer, Arguments, Tool, number
+from finagent_model.tools.tool import Answer, Arguments, Tool
 
 Price = Annotated[float, Field(ge=1e-6, le=1e9)]
 
@@ -42,10 +42,10 @@ def _run(view: MarketView, context: Context, asked: Asked) -> Answer:
     fraction = float(context.policy.size(risk / price))
     shares = fraction * asked.account_equity / price
     return {
-        "r_coefficient": number(gain / risk),
-        "position_size": number(shares),
-        "risk_amount": number(shares * risk),
-        "profit_potential": number(shares * gain),
+        "r_coefficient": rounded(gain / risk),
+        "position_size": rounded(shares),
+        "risk_amount": rounded(shares * risk),
+        "profit_potential": rounded(shares * gain),
     }
 
 

@@ -6,14 +6,13 @@ which day it speaks about is settled by them; there is no argument to ask for an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from finagent_model.context import Context, rounded
+from finagent_model.context import Context
 from finagent_model.domain.market_view import MarketView
 
 Answer = dict[str, Any]
@@ -59,11 +58,6 @@ class Tool(Generic[A]):
             },
             "strict": True,
         }
-
-
-def number(value: float) -> float | None:
-    """Rounded as an agent sees numbers; null where undefined."""
-    return rounded(float(value)) if math.isfinite(value) else None
 
 
 def _known(schema: Any) -> Any:
