@@ -18,6 +18,7 @@ from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.converse import Table, occasions_of
 from finagent_model.agents.inquiry import Inquiry
 from finagent_model.agents.loop import DESK_LOOP
+from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.purse import Account, DayPurse, Purse
 from finagent_model.agents.session import Failure, Session
 from finagent_model.chart_image import draw
@@ -32,7 +33,7 @@ from finagent_model.domain.signal import Status, TradingSignal, confidence_label
 from finagent_model.errors import DataError
 from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
 from finagent_model.settings import Settings
-from finagent_model.toolbox import Toolbox
+from finagent_model.tools.toolbox import Toolbox, schemas
 
 AT_ONCE = 64
 """Decisions in flight together; each waits for its model most of the time."""
@@ -68,8 +69,11 @@ class Desk:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`learned` is None for a desk that was never trained; `notes` are warnings that every
-        signal of this desk carries.
+        signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
         """
+        for row in config.roster:  # what can't be played is refused now, not at a decision
+            schemas(row.tools)
+            Prompts(config.prompts).text(row.prompt)
         self.config = config
         self.mode = mode
         self._learned = learned
@@ -184,9 +188,16 @@ class Desk:
         lessons = bool(known and known.lessons and self.config.memory.lessons)
         return Inquiry(
             context.text,
-            occasions_of(self.config, {"news": bool(view.news), "memory": lessons}),
+            occasions_of(
+                self.config,
+                {
+                    "news": bool(view.news),
+                    "fundamentals": bool(view.fundamentals),
+                    "memory": lessons,
+                },
+            ),
             tools=lambda names: Toolbox(view, context, names),
-            chart=lambda: draw(view),
+            chart=lambda: draw(view, context.policy),
         )
 
     def _conclude(

@@ -32,6 +32,10 @@ class InvalidNewsError(BadInputError):
     """A news record that can't be read."""
 
 
+class InvalidFundamentalsError(BadInputError):
+    """A fact about a company that can't be read."""
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 

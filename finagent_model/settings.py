@@ -44,6 +44,8 @@ class Settings(BaseModel):
     news: Path | None = Field(None, alias="FINAGENT_NEWS")
     """JSONL of dated news; empty means the embedded events when bars are embedded too, else none.
     """
+    fundamentals: Path | None = Field(None, alias="FINAGENT_FUNDAMENTALS")
+    """JSONL of dated facts about companies, such as revenue; empty means none."""
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME", validate_default=True)
     """Where replies recorded outside a package are kept, so that no call is paid for twice."""
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")

@@ -89,7 +89,6 @@ def test_what_is_undefined_is_called_so_in_the_table() -> None:
     }
     said = "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
     assert said in table([row])
-    )
 
 
 @pytest.mark.slow

@@ -9,7 +9,12 @@ from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.price_chart import write_price_chart
 from finagent_model.domain.decision import Decision
-from finagent_model.errors import DataError, InvalidBarsError, InvalidNewsError
+from finagent_model.errors import (
+    DataError,
+    InvalidBarsError,
+    InvalidFundamentalsError,
+    InvalidNewsError,
+)
 from finagent_model.market import Market
 from finagent_model.tracking import STAGE, open_run
 
@@ -28,7 +33,7 @@ def record(decision: Decision, market: Market, desk: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 view = market.view(signal.symbol, signal.as_of)
-            except (DataError, InvalidBarsError, InvalidNewsError):
+            except (DataError, InvalidBarsError, InvalidNewsError, InvalidFundamentalsError):
                 pass  # the signal says so; there is nothing to draw
             else:
                 write_price_chart(view, signal, Path(folder))

@@ -23,7 +23,13 @@ from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import read_news
-from finagent_model.errors import BadInputError, DataError, InvalidBarsError, InvalidNewsError
+from finagent_model.errors import (
+    BadInputError,
+    DataError,
+    InvalidBarsError,
+    InvalidFundamentalsError,
+    InvalidNewsError,
+)
 from finagent_model.market import Market
 from finagent_model.serving.package import Package, read_package
 from finagent_model.serving.wheel import code_hash
@@ -77,8 +83,8 @@ class AnsweringDesk:
     def decide(
         self, question: Question, mode: Mode = "cached", limits: Limits | None = None
     ) -> Decision:
-        """Raises DataError, InvalidBarsError or InvalidNewsError where there is no view, and
-        BeforeFirstFitError; any other trouble is the decision's status.
+        """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
+        there is no view, and BeforeFirstFitError; any other trouble is the decision's status.
         """
         return self._stamped(self.desk.under(mode=mode, limits=limits).decide(self._view(question)))
 
@@ -92,7 +98,12 @@ class AnsweringDesk:
         for i, question in enumerate(questions):
             try:
                 views[i] = self._view(question)
-            except (DataError, InvalidBarsError, InvalidNewsError) as error:
+            except (
+                DataError,
+                InvalidBarsError,
+                InvalidNewsError,
+                InvalidFundamentalsError,
+            ) as error:
                 answers[i] = desk.decline(question.symbol, question.as_of, str(error))
         answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
         return [self._stamped(answers[i]) for i in range(len(questions))]

@@ -1,2 +1,0 @@
-class Toolbox:
-    def __init__(self, *a): pass
