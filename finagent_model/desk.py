@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.converse import Table
+from finagent_model.agents.leak import without_leaks
 from finagent_model.agents.loop import DESK_LOOP
+from finagent_model.agents.prompts import prompt
 from finagent_model.agents.session import Failure, Session
 from finagent_model.context import Context, build_context
 from finagent_model.domain.calibration import calibrated
@@ -176,6 +178,8 @@ class Desk:
             signal = self._speak(signal, session, context)
             if self._learned and self._learned.calibrations:
                 signal = calibrated(signal, self._learned.calibrations)
+        prompts = [prompt(row.prompt) for row in self.config.agents]
+        signal = without_leaks(signal, self._pool.secrets, prompts)
         return Decision(signal, tuple(session.turns), session.calls)
 
     def _known(self, symbol: str, as_of: datetime) -> Known | None:

@@ -25,6 +25,7 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 from finagent_model.agents import rules
+from finagent_model.agents.leak import without_keys
 from finagent_model.agents.prompts import prompt
 from finagent_model.agents.replies import Reply, ReplyError, parse_reply
 from finagent_model.domain.desk_config import DeskConfig
@@ -177,10 +178,15 @@ class ClientPool:
                 "or use mode 'replay'"
             )
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no record and no signal may hold."""
+        key = self._settings.openai_api_key
+        return () if key is None else (key.get_secret_value(),)
+
     def redact(self, text: str) -> str:
         """`text` without our key, should a server have echoed it."""
-        key = self._settings.openai_api_key
-        return text if key is None else text.replace(key.get_secret_value(), "[key]")
+        return without_keys(text, self.secrets)
 
     def exported(self, model: str) -> ChatCompletionClient:
         """A client to be written down, never to be called: it holds no key."""

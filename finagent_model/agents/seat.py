@@ -159,7 +159,7 @@ class Seat(BaseChatAgent):
                 Status.PARSE_FAILED, f"{self.name} called a tool instead of answering"
             )
         return RecordedReply(
-            content=result.content,
+            content=self._pool.redact(result.content),
             finish_reason=result.finish_reason,
             prompt_tokens=result.usage.prompt_tokens,
             completion_tokens=result.usage.completion_tokens,
