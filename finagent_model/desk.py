@@ -17,6 +17,7 @@ from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.converse import Table, occasions_of
 from finagent_model.agents.inquiry import Inquiry
+from finagent_model.agents.leak import without_leaks
 from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.purse import Account, DayPurse, Purse
@@ -71,9 +72,10 @@ class Desk:
         """`learned` is None for a desk that was never trained; `notes` are warnings that every
         signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
         """
-        for row in config.roster:  # what can't be played is refused now, not at a decision
-            schemas(row.tools)
-            Prompts(config.prompts).text(row.prompt)
+        texts = Prompts(config.prompts)
+        for row in config.agents:
+            schemas(row.tools)  # what can't be played is refused now, not at a decision
+        self._prompts = [texts.text(row.prompt) for row in config.agents]
         self.config = config
         self.mode = mode
         self._learned = learned
@@ -214,6 +216,7 @@ class Desk:
             signal = self._speak(signal, session, context)
             if self._learned and self._learned.calibrations:
                 signal = calibrated(signal, self._learned.calibrations)
+        signal = without_leaks(signal, self._exchange.pool.secrets, self._prompts)
         for clamp in signal.clamps:
             session.note("clamp", "", text=clamp)
         return Decision(signal, tuple(session.turns), session.calls, tuple(session.events))

@@ -8,6 +8,7 @@ repaired.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +93,11 @@ def settle(asked: Proposal, context: Context, limits: RiskLimits) -> Levels:
         )
         size = allowed
     r_multiple = rounded(abs(target - entry) / abs(entry - stop), 4)
+    if not math.isfinite(r_multiple):
+        raise LevelsRejectedError(
+            f"{asked.action} with stop {stop:g} so near the entry {entry:g} and target {target:g} "
+            "so far that their ratio is no number"
+        )
     return Levels(entry, stop, target, size, r_multiple, tuple(clamps))
 
 

@@ -199,7 +199,7 @@ def test_a_failing_server_is_model_error_and_its_echo_of_the_key_is_struck_out(
     cassette = Cassette()
     decision = decide(config(model), view, cassette)
     assert decision.signal.status == "model_error"
-    assert "[key]" in decision.signal.reasoning
+    assert "[struck out: key]" in decision.signal.reasoning
     everything = decision.signal.model_dump_json() + conversation_lines([decision])
     assert KEY not in everything + dump_replies(cassette.used)
 

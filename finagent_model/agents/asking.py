@@ -122,7 +122,7 @@ class Exchange:
     async def _call(self, question: Question, model: ModelRow, session: Session) -> RecordedReply:
         if model.client == "rules":
             result = await self.pool.client(question.row).create(question.messages)
-            return _reply(result, {})
+            return self._kept(result, {})
         name, limits = question.row.name, session.config.limits
         client = self.pool.client(question.row)
         asked = estimated_tokens(question.messages, question.tools)
@@ -158,7 +158,27 @@ class Exchange:
             raise
         finally:
             session.settle(name, reserved, spent)
-        return _reply(result, heard[-1] if heard else {})
+        return self._kept(result, heard[-1] if heard else {})
+
+    def _kept(self, result: CreateResult, raw: dict[str, Any]) -> RecordedReply:
+        """A reply as it is recorded: without our keys, should the model have got hold of one.
+        `raw` is the provider's own answer, where it was heard.
+        """
+        content, calls = result.content, list[ToolCall]()
+        if not isinstance(content, str):
+            calls = [ToolCall(c.id, c.name, self.pool.redact(c.arguments)) for c in content]
+            content = ""
+        ended: str = "length" if was_cut(raw) else result.finish_reason
+        refused = refusal(raw)
+        if refused is not None or ended == "content_filter":
+            ended, content = "refusal", refused or content or "stopped by a content filter"
+        return RecordedReply(
+            content=self.pool.redact(content),
+            finish_reason=ended,
+            prompt_tokens=result.usage.prompt_tokens,
+            completion_tokens=result.usage.completion_tokens,
+            tool_calls=tuple(calls),
+        )
 
     def _amount(self, session: Session, model: ModelRow, prompt: int, completion: int) -> Amount:
         """Raises OverBudgetError where money is limited and a price is not known."""
@@ -179,25 +199,6 @@ class Exchange:
             "response": question.row.role,
             "messages": [as_json(message) for message in question.messages],
         }
-
-
-def _reply(result: CreateResult, raw: dict[str, Any]) -> RecordedReply:
-    """`raw` is the provider's own answer, where it was heard."""
-    content, calls = result.content, list[ToolCall]()
-    if not isinstance(content, str):
-        calls = [ToolCall(c.id, c.name, c.arguments) for c in content]
-        content = ""
-    ended: str = "length" if was_cut(raw) else result.finish_reason
-    refused = refusal(raw)
-    if refused is not None or ended == "content_filter":
-        ended, content = "refusal", refused or content or "stopped by a content filter"
-    return RecordedReply(
-        content=content,
-        finish_reason=ended,
-        prompt_tokens=result.usage.prompt_tokens,
-        completion_tokens=result.usage.completion_tokens,
-        tool_calls=tuple(calls),
-    )
 
 
 def _failed(status: Status, reason: str) -> RecordedReply:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from finagent_model.agents import rules
 from finagent_model.agents.cassette import fingerprint
+from finagent_model.agents.leak import without_keys
 from finagent_model.agents.providers import make_client, require_usable, with_address
 from finagent_model.agents.rules_client import RulesClient
 from finagent_model.domain.desk_config import DeskConfig
@@ -82,15 +83,13 @@ class ClientPool:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every key that the environment gave."""
+        """What no record and no signal may hold: every key that the environment gave."""
         values = (getattr(self._settings, name) for name in Settings.model_fields)
         return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))
 
     def redact(self, text: str) -> str:
-        """`text` without our keys, should a server have echoed one."""
-        for key in self.secrets:
-            text = text.replace(key, "[key]")
-        return text
+        """`text` without our key, should a server have echoed it."""
+        return without_keys(text, self.secrets)
 
     def exported(self, row: AgentRow) -> ChatCompletionClient:
         """A client to be written down, never to be called: it holds no key."""

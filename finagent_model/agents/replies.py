@@ -7,7 +7,7 @@ sentence that a model can act on. Nothing is filled in.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,9 @@ class _Reply(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+Factor = Annotated[str, Field(max_length=4000)]
+
+
 class AnalystReply(_Reply):
     """An opinion on the next weeks."""
 
@@ -34,7 +37,7 @@ class AnalystReply(_Reply):
     score: float = Field(ge=-1, le=1)
     """-1 certain fall, 0 no opinion, 1 certain rise."""
     summary: str = Field(min_length=10, max_length=2000)
-    key_factors: list[str] = Field(max_length=20)
+    key_factors: list[Factor] = Field(max_length=20)
 
 
 class RiskReply(_Reply):
@@ -53,7 +56,7 @@ class ExecutorReply(_Reply):
     action: Action
     confidence_score: float = Field(ge=0, le=100)
     reasoning: str = Field(min_length=10, max_length=4000)
-    key_factors: list[str] = Field(max_length=20)
+    key_factors: list[Factor] = Field(max_length=20)
     trend: Trend
     support_level: float | None = Field(gt=0)
     resistance_level: float | None = Field(gt=0)

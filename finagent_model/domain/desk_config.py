@@ -152,6 +152,6 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}"
     given = first["input"]
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float) else ""
+    shown = f" (given: {given!r:.80})" if isinstance(given, str | int | float) else ""
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}{shown}" if where else message

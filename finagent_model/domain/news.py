@@ -14,7 +14,7 @@ from finagent_model.domain.untrusted import plain
 from finagent_model.errors import InvalidNewsError
 
 HEADLINE_LIMIT = 300
-BODY_LIMIT = 2000
+BODY_LIMIT = 1000
 SOURCE_LIMIT = 100
 
 
