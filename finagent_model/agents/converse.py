@@ -51,7 +51,8 @@ class Table:
 
     def session(self, mode: Mode | None = None) -> Session:
         """An empty one."""
-        return Session(self.config, mode or self.mode, self.clock)
+        past = self.mode == "replay"
+        return Session(self.config, mode or self.mode, self.clock, past_errors=past)
 
     def _seats(
         self, session: Session, question: str, has_news: bool

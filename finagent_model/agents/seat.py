@@ -22,6 +22,7 @@ from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, Use
 
 from finagent_model.agents.cassette import Cassette, RecordedReply, fingerprint
 from finagent_model.agents.clients import ClientPool, estimated_tokens
+from finagent_model.agents.outline import outline_of
 from finagent_model.agents.prompts import prompt
 from finagent_model.agents.replies import ReplyError, parse_reply
 from finagent_model.agents.session import Session
@@ -116,17 +117,23 @@ class Seat(BaseChatAgent):
 
     async def _ask(self, messages: list[LLMMessage]) -> RecordedReply:
         """One reply, recorded or called for, on the books and in the conversation."""
-        key = fingerprint(self._request(messages))
-        recorded = None if self._session.mode == "live" else self._cassette.get(key)
+        request = self._request(messages)
+        key, recorded = fingerprint(request), None
+        if self._session.mode != "live":
+            recorded = self._cassette.get(key, errors=self._session.past_errors)
         if recorded is None and self._session.mode == "replay":
             self._session.missed = True
             raise _Unavailable(
                 Status.MODEL_ERROR,
-                f"replay: no recorded reply of {self.name} for this request ({key[:12]})",
+                f"replay: no recorded reply of {self.name} for this request ({key[:12]})"
+                f"{self._nearest(request)}",
             )
-        reply = recorded or await self._call(messages)
-        if recorded is None:
-            self._cassette.put(key, reply)
+        reply = recorded
+        if reply is None:
+            answer = await self._answer(messages)
+            reply = self._cassette.put(key, answer, outline_of(request, self.name))
+        if reply.error is not None:
+            raise _Unavailable(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
         self._session.charge(self._model, *tokens, called=recorded is None)
         self._session.record(
@@ -138,6 +145,18 @@ class Seat(BaseChatAgent):
             cached=recorded is not None,
         )
         return reply
+
+    def _nearest(self, request: dict[str, Any]) -> str:
+        """Ends the sentence about a missing reply; empty where a call will be made instead."""
+        outline = outline_of(request, self.name) if self._session.past_errors else None
+        return f"; {self._cassette.nearest(outline)}" if outline else ""
+
+    async def _answer(self, messages: list[LLMMessage]) -> RecordedReply:
+        """A reply, or how the request failed."""
+        try:
+            return await self._call(messages)
+        except _Unavailable as why:
+            return RecordedReply.failed(why.status, str(why))
 
     async def _call(self, messages: list[LLMMessage]) -> RecordedReply:
         limits = self._session.config.limits

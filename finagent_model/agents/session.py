@@ -30,6 +30,8 @@ class Session:
     config: DeskConfig
     mode: Mode
     clock: Callable[[], datetime]
+    past_errors: bool = False
+    """Whether a recorded failure is a reply like any other: in a replay."""
     turns: list[Turn] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
