@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from finagent_model.cli.backtest import backtest
+from finagent_model.cli.cassette import cassette
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
@@ -35,3 +36,4 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
+app.add_typer(cassette, name="cassette")
