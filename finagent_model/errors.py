@@ -36,6 +36,10 @@ class InvalidFundamentalsError(BadInputError):
     """A fact about a company that can't be read."""
 
 
+class DamagedCassetteError(BadInputError):
+    """A file of recordings that can't be read, whole or in part; callers may leave it alone."""
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 

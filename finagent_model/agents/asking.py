@@ -14,7 +14,6 @@ from autogen_core.models import CreateResult, LLMMessage
 from finagent_model.agents.calling import CallFailedError, call
 from finagent_model.agents.cassette import (
     Cassette,
-    RecordedError,
     RecordedReply,
     ToolCall,
     fingerprint,
@@ -23,6 +22,7 @@ from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.ending import listen, refusal, was_cut
 from finagent_model.agents.faults import Fault
 from finagent_model.agents.messages import as_json, estimated_tokens
+from finagent_model.agents.outline import outline_of
 from finagent_model.agents.purse import Amount, OverBudgetError
 from finagent_model.agents.schema import asked_for
 from finagent_model.agents.session import Session
@@ -65,7 +65,7 @@ class Exchange:
         row, model = question.row, self.pool.model_of(question.row)
         request = self._request(question)
         key = fingerprint(request)
-        session.note("request", row.name, key=key, request=request)
+        session.note("request", row.name, key=key, **request)
         recorded = None
         if session.mode != "live":
             recorded = self.cassette.get(key, errors=session.past_errors)
@@ -73,9 +73,13 @@ class Exchange:
             session.missed = True
             raise UnavailableError(
                 Status.MODEL_ERROR,
-                f"replay: no recorded reply of {row.name} for this request ({key[:12]})",
+                f"replay: no recorded reply of {row.name} for this request ({key[:12]})"
+                f"{self._nearest(request, row.name) if session.past_errors else ''}",
             )
-        reply = recorded or await self._called(question, model, key, session)
+        reply = recorded
+        if reply is None:
+            answer = await self._answer(question, model, session)
+            reply = self.cassette.put(key, answer, outline_of(request, row.name))
         if reply.error is not None:
             raise UnavailableError(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
@@ -102,22 +106,23 @@ class Exchange:
         )
         return reply
 
-    async def _called(
-        self, question: Question, model: ModelRow, key: str, session: Session
-    ) -> RecordedReply:
-        """A new reply or a failure, recorded either way."""
+    def _nearest(self, request: dict[str, Any], name: str) -> str:
+        """Ends the sentence about a missing reply."""
+        outline = outline_of(request, name)
+        return f"; {self.cassette.nearest(outline)}" if outline else ""
+
+    async def _answer(self, question: Question, model: ModelRow, session: Session) -> RecordedReply:
+        """A new reply, or how the request failed."""
         name = question.row.name
         try:
-            reply = await self._call(question, model, session)
+            return await self._call(question, model, session)
         except OverBudgetError as error:
-            reply = _failed(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
+            return RecordedReply.failed(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
         except ConfigError as error:
-            reply = _failed(Status.MODEL_ERROR, f"{name}: {error}")
+            return RecordedReply.failed(Status.MODEL_ERROR, f"{name}: {error}")
         except CallFailedError as error:
             reason = self.pool.redact(f"{name}: {error.fault.reason}")[:500]
-            reply = _failed(Status.MODEL_ERROR, reason)
-        self.cassette.put(key, reply)
-        return reply
+            return RecordedReply.failed(Status.MODEL_ERROR, reason)
 
     async def _call(self, question: Question, model: ModelRow, session: Session) -> RecordedReply:
         if model.client == "rules":
@@ -199,7 +204,3 @@ class Exchange:
             "response": question.row.role,
             "messages": [as_json(message) for message in question.messages],
         }
-
-
-def _failed(status: Status, reason: str) -> RecordedReply:
-    return RecordedReply("", "error", 0, 0, error=RecordedError(status.value, reason))

@@ -9,12 +9,11 @@ import asyncio
 from typing import Any
 
 from autogen_core.models import ChatCompletionClient
-from pydantic import SecretStr
 
 from finagent_model.agents import rules
 from finagent_model.agents.cassette import fingerprint
-from finagent_model.agents.leak import without_keys
 from finagent_model.agents.providers import make_client, require_usable, with_address
+from finagent_model.agents.redact import redactor, secrets_of
 from finagent_model.agents.rules_client import RulesClient
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.model_row import ModelRow
@@ -37,6 +36,9 @@ class ClientPool:
     def __init__(self, config: DeskConfig, settings: Settings) -> None:
         self._config = config
         self._settings = settings
+        self.secrets = secrets_of(settings)
+        """What no record and no signal may hold."""
+        self.redact = redactor(self.secrets)
         self._clients: dict[tuple[int, str], ChatCompletionClient] = {}
         self.roster = config.roster
         self.roster_digest = fingerprint(
@@ -81,15 +83,6 @@ class ClientPool:
         for model in self._config.models_used:
             require_usable(model, self._settings)
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What no record and no signal may hold: every key that the environment gave."""
-        values = (getattr(self._settings, name) for name in Settings.model_fields)
-        return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))
-
-    def redact(self, text: str) -> str:
-        """`text` without our key, should a server have echoed it."""
-        return without_keys(text, self.secrets)
 
     def exported(self, row: AgentRow) -> ChatCompletionClient:
         """A client to be written down, never to be called: it holds no key."""

@@ -59,7 +59,8 @@ class Table:
 
     def session(self, mode: Mode | None = None) -> Session:
         """An empty one."""
-        return Session(self.config, mode or self.mode, self.clock)
+        past = self.mode == "replay"
+        return Session(self.config, mode or self.mode, self.clock, past_errors=past)
 
     async def _replay(self, inquiry: Inquiry, key: str) -> Session:
         """As it went when it was recorded, failures and all."""

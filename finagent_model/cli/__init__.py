@@ -11,6 +11,7 @@ import typer
 
 from finagent_model.cli.ablate import ablate
 from finagent_model.cli.backtest import backtest
+from finagent_model.cli.cassette import cassette
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
@@ -37,3 +38,4 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
+app.add_typer(cassette, name="cassette")

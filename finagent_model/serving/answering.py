@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.agents.cassette import REPLIES, Cassette
+from finagent_model.agents.redact import redactor, secrets_of
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.decision import Decision
@@ -36,9 +37,6 @@ from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
-
-REPLIES = "replies.sqlite"
-"""File in FINAGENT_HOME: what was recorded on this machine, outside any package."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,12 @@ def open_cassette(settings: Settings, package: Package | None = None) -> Cassett
     """The package's replies over those recorded on this machine. A home that can't be written is
     worth a warning, not a failure: then replies are kept in memory.
     """
-    packaged = package.replies if package else None
+    packaged, redact = package.replies if package else None, redactor(secrets_of(settings))
     try:
-        return Cassette(packaged, settings.home / REPLIES)
+        return Cassette(packaged, settings.home / REPLIES, redact)
     except BadInputError as error:
         log.warning("%s; replies are kept in memory only", error)
-        return Cassette(packaged)
+        return Cassette(packaged, redact=redact)
 
 
 def read_lineage(model: Path) -> Lineage:
