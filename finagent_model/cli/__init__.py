@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typer
 
+from finagent_model.cli.audit import audit
 from finagent_model.cli.backtest import backtest
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
@@ -35,3 +36,4 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
+app.add_typer(audit, name="audit")
