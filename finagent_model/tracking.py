@@ -77,7 +77,14 @@ class RunLog:
         self._client.log_artifacts(self.run_id, str(folder), under)
 
     def tag(self, name: str) -> str | None:
-        value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
+        """Raises TrackingError when there is no such run."""
+        try:
+            value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
+        except MlflowException as error:
+            raise TrackingError(
+                f"run {self.run_id} can't be read from {mlflow.get_tracking_uri()}: {error}; "
+                "set MLFLOW_TRACKING_URI to the store that has it"
+            ) from None
         return value
 
     def read(self, name: str) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from finagent_model.cli.ablate import ablate
+from finagent_model.cli.audit import audit
 from finagent_model.cli.backtest import backtest
 from finagent_model.cli.cassette import cassette
 from finagent_model.cli.desk import graph, serve
@@ -39,3 +40,4 @@ app.command()(rollback)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(cassette, name="cassette")
+app.add_typer(audit, name="audit")

@@ -1,11 +1,26 @@
-"""What happened on the way to a decision."""
+"""The audit of decisions: everything that happened on the way to each, one JSON object a line, each
+line chained to the one before it, so that nobody edits it unnoticed.
+
+A line is ASCII, its keys sorted, without spaces. Last of all stands `hash`, the SHA-256 of the line
+without that member; `prev` is the hash of the line before (64 zeros in the first), `seq` the number
+of the line, from 1. The first line, `begin`, says what the decisions were made with; the last,
+`end`, how many lines there are. Its hash is the head of the chain: whoever keeps the head elsewhere
+finds out about any other chain in its place.
+
+A long text is written in full where it is said first; a later line that says it again has
+`{"sha256": ...}`, the hash of the text, in its place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
+
+from finagent_model.domain.signal import TradingSignal
 
 EventKind = Literal[
     "question",
@@ -21,11 +36,17 @@ EventKind = Literal[
     "clamp",
     "signal",
 ]
+FORMAT = 1
+GENESIS = "0" * 64
+"""What the first line names as the hash of the line before it."""
+LONG = 200
+"""Characters from which a text is not written twice."""
+BEGIN, END = "begin", "end"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened on the way to a decision, as the audit keeps it."""
+    """One thing that happened on the way to a decision."""
 
     kind: EventKind
     at: datetime
@@ -33,4 +54,123 @@ class Event:
     agent: str
     """Empty: the desk itself."""
     body: Mapping[str, Any]
-    """JSON-ready."""
+    """What JSON can hold, numbers finite. What was said is under `text`, or in the list `messages`:
+    there as it is, or under a key of each message.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A whole audit: its lines, and the hash of the last."""
+
+    lines: str
+    head: str
+
+
+def chain(
+    decisions: Iterable[tuple[TradingSignal, Iterable[Event]]], versions: Mapping[str, str | None]
+) -> Chain:
+    """The audit of `decisions`, made with `versions` of package, code and libraries.
+
+    A decision's lines are its events and then its signal, with the milliseconds since its first
+    event (null without any). Equal decisions have equal chains. Raises ValueError for an event that
+    is not what it promises.
+    """
+    lines = _Lines()
+    nobody = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}
+    lines.add(BEGIN, {"format": FORMAT, "versions": dict(versions)}, nobody)
+    for signal, events in decisions:
+        about = {
+            "conversation_id": signal.conversation_id,
+            "symbol": signal.symbol,
+            "as_of": signal.as_of.isoformat(),
+        }
+        first: datetime | None = None
+        for event in events:
+            first = first or event.at
+            stamp = {"agent": event.agent, "at": event.at.isoformat()}
+            lines.add(event.kind, event.body, stamp | about)
+        ended = signal.generated_at
+        took = None if first is None else (ended - first) / timedelta(milliseconds=1)
+        body = {"signal": signal.model_dump(mode="json"), "elapsed_ms": took}
+        lines.add("signal", body, {"agent": "", "at": ended.isoformat()} | about)
+    lines.add(END, {"lines": lines.count + 1}, nobody)
+    return Chain("".join(lines.written), lines.last)
+
+
+def over_texts(body: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """`body` with `change` applied wherever a text may stand."""
+    changed = dict(body)
+    if "text" in body:
+        changed["text"] = change(body["text"])
+    messages = body.get("messages")
+    if isinstance(messages, list | tuple):
+        changed["messages"] = [
+            {key: change(value) for key, value in message.items()}
+            if isinstance(message, Mapping)
+            else change(message)
+            for message in messages
+        ]
+    return changed
+
+
+def hash_of(text: str) -> str:
+    """SHA-256 of the text in UTF-8; half of a surrogate pair, which a model may say, is hashed as
+    it is.
+    """
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def reference(value: object) -> str | None:
+    """The hash that stands in a text's place, or None where `value` is no reference."""
+    if isinstance(value, Mapping) and value.keys() == {"sha256"}:
+        named = value["sha256"]
+        return named if isinstance(named, str) else None
+    return None
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+class _Lines:
+    """A chain that grows."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.last = GENESIS
+        self._said: dict[str, dict[str, str] | None] = {}
+        """Texts of earlier lines, with their reference once it was needed."""
+
+    @property
+    def count(self) -> int:
+        return len(self.written)
+
+    def add(self, kind: str, body: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        new: list[str] = []
+        fields = {**about, "kind": kind, "prev": self.last, "seq": self.count + 1}
+        try:
+            fields["body"] = over_texts(body, lambda value: self._brief(value, new))
+            line = _canonical(fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"event {kind!r} of {about['agent'] or 'the desk'} can't be kept in an audit: "
+                f"{error}; give it a body of plain JSON values, null for what is undefined"
+            ) from None
+        self._said.update(dict.fromkeys(new))
+        self.last = hash_of(line)
+        self.written.append(f'{line[:-1]},"hash":"{self.last}"}}\n')
+
+    def _brief(self, value: Any, new: list[str]) -> Any:
+        if not isinstance(value, str):
+            if reference(value):
+                raise ValueError("a text is a string, not a reference to one")
+            return value
+        if len(value) < LONG:
+            return value
+        if value not in self._said:
+            new.append(value)
+            return value
+        known = self._said[value]
+        if known is None:
+            known = self._said[value] = {"sha256": hash_of(value)}
+        return known

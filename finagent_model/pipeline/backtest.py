@@ -55,7 +55,7 @@ def backtest(
             desk = answering.desk.under(mode=mode)
             policies = package.learned.policies
             unseen = decide_unseen(desk, answering.market, symbol, policies, request, watch)
-            metrics = log_outcome(run, unseen, request.seed)
+            metrics = log_outcome(run, unseen, request.seed, package.content_hash)
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else ledger_hash(rows) == registered

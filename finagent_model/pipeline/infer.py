@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.signal import TradingSignal
+from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.record import record
 from finagent_model.serving.answering import Question
 from finagent_model.serving.logged import load_answering
@@ -30,11 +31,12 @@ def infer(
     model_uri: str = CHAMPION,
     mode: Mode = "cached",
 ) -> Inferred:
-    """Decide with a packaged desk and log signal, conversation and chart.
+    """Decide with a packaged desk and log signal, conversation, audit and chart.
 
     Where there is nothing to decide on, the record is a signal of status `data_missing`. Raises
     ModelLoadError.
     """
     answering = load_answering(model_uri)
     [decision] = answering.answer([Question(symbol, as_of)], mode)
-    return Inferred(record(decision, answering.market, model_uri), decision.signal)
+    audit = audit_of([decision], answering.package.content_hash)
+    return Inferred(record(decision, audit, answering.market, model_uri), decision.signal)

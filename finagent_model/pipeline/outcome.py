@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from finagent_model.artifacts.audit import FILE as AUDIT
+from finagent_model.artifacts.audit import HEAD
 from finagent_model.artifacts.chart import drawdown, write_charts
 from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.artifacts.conversation import conversation_lines
@@ -17,6 +19,7 @@ from finagent_model.domain.decision import Decision
 from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.market import Market
+from finagent_model.pipeline.audit import audit_of, write_audit
 from finagent_model.pipeline.watch import Watch
 from finagent_model.tracking import RunLog
 from finagent_model.training.out_of_sample import (
@@ -86,8 +89,12 @@ def _judged(
     return judge(bars[part], [i - part.start for i in positions], decisions, request)
 
 
-def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]:
-    """Metrics, curves, charts, ledger and conversation of one symbol's unseen part."""
+def log_outcome(
+    run: RunLog, unseen: OutOfSample, seed: int, content_hash: str | None = None
+) -> dict[str, float]:
+    """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part, decided
+    by the package of `content_hash` if there is one yet.
+    """
     metrics = unseen.metrics()
     run.metrics(metrics)
     stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
@@ -107,5 +114,8 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]
         write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
         unseen.result.trades.to_parquet(folder / "trades.parquet")
         (folder / CONVERSATION).write_text(conversation_lines(unseen.decisions))
+        audit = audit_of(unseen.decisions, content_hash)
+        write_audit(audit, folder / AUDIT)
+        run.tags({HEAD: audit.head})
         run.files(folder)
     return metrics

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from finagent_model.agents.clients import with_addresses
 from finagent_model.desk import Desk, Limits
+from finagent_model.domain.audit import Chain
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.market import Market
+from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.requests import read_mode, read_symbol
 from finagent_model.presets import load_config
 from finagent_model.serving.answering import Question, open_cassette
 from finagent_model.settings import Settings
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A decision and the audit of it."""
+
+    decision: Decision
+    audit: Chain
 
 
 def predict(
@@ -26,11 +37,11 @@ def predict(
     budget_usd: float | None = None,
     max_rounds: int | None = None,
     log: bool = False,
-) -> Decision:
+) -> Predicted:
     """By a packaged model, or by the untrained desk of a config file.
 
-    `log` keeps signal, conversation and chart in a run of MLflow. Raises BadInputError, DataError
-    where there is nothing to decide on, and ModelLoadError.
+    `log` keeps signal, conversation, audit and chart in a run of MLflow. Raises BadInputError,
+    DataError where there is nothing to decide on, and ModelLoadError.
     """
     question = Question(read_symbol(symbol), parse_as_of(as_of))
     how, limits = read_mode(mode), Limits(max_rounds=max_rounds, budget_usd=budget_usd)
@@ -40,13 +51,15 @@ def predict(
 
         answering = load_answering(model)
         decision, market = answering.decide(question, how, limits), answering.market
+        audit = audit_of([decision], answering.package.content_hash)
     else:
         decision, market = _untrained(config, question, how, limits, settings)
+        audit = audit_of([decision])
     if log:
         from finagent_model.pipeline.record import record
 
-        record(decision, market, model if config is None else str(config))
-    return decision
+        record(decision, audit, market, model if config is None else str(config))
+    return Predicted(decision, audit)
 
 
 def _untrained(

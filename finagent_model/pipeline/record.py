@@ -1,13 +1,16 @@
-"""A decision's record in MLflow: signal, conversation and chart in one run."""
+"""A decision's record in MLflow: signal, conversation, audit and chart in one run."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
+from finagent_model.artifacts.audit import FILE as AUDIT
+from finagent_model.artifacts.audit import HEAD
 from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.price_chart import write_price_chart
+from finagent_model.domain.audit import Chain
 from finagent_model.domain.decision import Decision
 from finagent_model.errors import (
     DataError,
@@ -19,8 +22,10 @@ from finagent_model.market import Market
 from finagent_model.tracking import STAGE, open_run
 
 
-def record(decision: Decision, market: Market, desk: str) -> str:
-    """Log `decision`, made by `desk` (a model's URI or a configuration's file); the run's id."""
+def record(decision: Decision, audit: Chain, market: Market, desk: str) -> str:
+    """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file); the
+    run's id.
+    """
     signal = decision.signal
     status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}
     run = open_run(f"infer {signal.symbol}", {STAGE: "infer", **status})
@@ -29,6 +34,8 @@ def record(decision: Decision, market: Market, desk: str) -> str:
         run.params(asked)
         run.json("signal.json", signal.model_dump(mode="json"))
         run.text(CONVERSATION, conversation_lines([decision]))
+        run.text(AUDIT, audit.lines)
+        run.tags({HEAD: audit.head})
         run.metrics({"confidence_score": signal.confidence_score, "tokens": signal.tokens})
         with tempfile.TemporaryDirectory() as folder:
             try:
