@@ -47,6 +47,7 @@ def test_an_error_has_a_status_and_says_why(wire: Wire, protocol: Protocol, faul
     wire.fail(fault)
     status, headers, data = asked(wire, protocol)
     assert status >= 400
+    assert headers["x-request-id"] == headers["request-id"] == "req_1"
     error = json.loads(data)["error"]
     assert error if protocol is Protocol.OLLAMA else error["message"]
     if fault is Fault.BAD_KEY:

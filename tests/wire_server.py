@@ -31,6 +31,8 @@ DIALECTS: dict[Protocol, Dialect] = {
     Protocol.OLLAMA: wire_ollama.DIALECT,
 }
 HALF_SENT = (Fault.CUT, Fault.ENDED_EARLY, Fault.BROKEN_STREAM)
+NAMED = {"x-request-id": "req_1", "request-id": "req_1"}
+"""The provider's name for a request: OpenAI's header and Anthropic's."""
 PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -147,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status, "OK" if status == 200 else "Trouble")
-        for name, value in headers.items():
+        for name, value in (headers | NAMED).items():
             self.send_header(name, value)
         self.end_headers()
 
