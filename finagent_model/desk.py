@@ -109,6 +109,10 @@ class Desk:
         """Raise ConfigError now if this desk could not call its model."""
         self._exchange.pool.require_key()
 
+    def close(self) -> None:
+        """Close the connections to models; a later decision opens them again."""
+        DESK_LOOP.run(self._exchange.pool.close())
+
     def require_fit(self, symbol: str, as_of: datetime) -> None:
         """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
         if it was not trained to speak about `symbol`.

@@ -76,7 +76,10 @@ class ClientPool:
         """Close what is open on this loop."""
         here = id(asyncio.get_running_loop())
         for key in [key for key in self._clients if key[0] == here]:
-            await self._clients.pop(key).close()
+            client = self._clients.pop(key)
+            await client.close()
+            if type(client).__name__ == "OllamaChatCompletionClient":
+                await client._client.close()  # type: ignore[attr-defined]  # its own does nothing
 
     def require_key(self) -> None:
         """Raise ConfigError now if calls to a model could not be made."""

@@ -30,15 +30,17 @@ def asked_for(role: Role, model: ModelRow, client: ChatCompletionClient) -> dict
     """What `client.create` is given beside the messages, so that it answers in JSON: the schema
     where the model's row says that it takes one, else JSON mode where the client has it.
     """
+    openai = type(client).__module__.startswith("autogen_ext.models.openai")
+    usage = {"include_usage": True} if model.stream and openai else {}  # else it counts no tokens
     if model.client == "anthropic":
         return {}  # its client has neither
     if not model.sends_schema:
-        return {"json_output": True}
-    if _speaks_openai(client):
+        return {"json_output": True, **usage}
+    if openai:
         # Not as `json_output`: the SDK would parse the reply itself and raise for what we mend.
         form = {"name": role, "schema": reply_schema(role), "strict": True}
         asked = {"type": "json_schema", "json_schema": form}
-        return {"extra_create_args": {"response_format": asked}}
+        return {"extra_create_args": {"response_format": asked}, **usage}
     return {"json_output": _Bare.of(role)}
 
 
@@ -53,10 +55,6 @@ class _Bare(BaseModel):
                 return reply_schema(role)
 
         return Bare
-
-
-def _speaks_openai(client: ChatCompletionClient) -> bool:
-    return type(client).__module__.startswith("autogen_ext.models.openai")
 
 
 def _bare(schema: Any) -> Any:
