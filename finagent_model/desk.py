@@ -77,6 +77,7 @@ class Desk:
             schemas(row.tools)  # what can't be played is refused now, not at a decision
         self._prompts = [texts.text(row.prompt) for row in config.agents]
         self.config = config
+        self._author = config.model_used
         self.mode = mode
         self._learned = learned
         self._exchange = Exchange(ClientPool(config, settings), cassette)
@@ -248,7 +249,7 @@ class Desk:
             calibrated=False,
             status=failure.status if failure else Status.OK,
             reasoning=failure.reason if failure else "the executor's reply follows",
-            model_used=self.config.model_used,
+            model_used=self._author,
             generated_at=self._clock(),
             as_of=as_of,
             fit_until=fit.fit_until if fit else None,

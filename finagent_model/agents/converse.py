@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
+from autogen_agentchat.messages import TextMessage
 from autogen_core import CancellationToken
 
 from finagent_model.agents.asking import Exchange
+from finagent_model.agents.chat_agent import ChatAgent
 from finagent_model.agents.ending import listen
 from finagent_model.agents.graph import build_team, heard_by, waves, within
 from finagent_model.agents.inquiry import Inquiry
@@ -143,7 +144,8 @@ async def _run_team(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surround
     """Why it was broken off; None where it came to its end."""
     listen()
     speaking, seats = _seats(rows, around)
-    team = build_team(speaking, seats, len(speaking))
+    agents = {name: ChatAgent(seat) for name, seat in seats.items()}
+    team = build_team(speaking, agents, len(speaking))
     token = CancellationToken()
     limit_s = around.session.config.limits.wall_clock_s
     alarm = asyncio.get_running_loop().call_later(limit_s, token.cancel)
@@ -161,9 +163,9 @@ async def _run_team(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surround
 
 async def _walk(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surroundings) -> None:
     speaking, seats = _seats(rows, around)
-    said: list[BaseChatMessage] = [TextMessage(content=inquiry.text, source=DESK)]
+    said = {DESK: inquiry.text}
     for wave in waves(speaking):
-        said += [await seats[row.name].reply(said) for row in wave]
+        said |= {row.name: await seats[row.name].reply(said) for row in wave}
         if around.session.missed and not around.session.past_errors:
             return  # this was only a try; a team will run
 

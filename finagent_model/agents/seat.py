@@ -1,23 +1,19 @@
 """One agent of one decision: hears its colleagues, asks its model, looks things up, and holds the
 reply to its schema.
 
-To AutoGen a seat always answers. Whatever goes wrong is written into the session with its status,
-and the colleagues read that the agent is unavailable; nothing is raised through the team, where it
-would arrive as prose. A seat hears the agents it waits for, directly or through others, in roster
-order: who happened to speak first changes nothing.
+A seat always answers. Whatever goes wrong is written into the session with its status, and the
+colleagues read that the agent is unavailable; nothing is raised through a team, where it would
+arrive as prose. A seat hears the agents it waits for, directly or through others, in roster order:
+who happened to speak first changes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autogen_agentchat.agents import BaseChatAgent
-from autogen_agentchat.base import Response
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
-from autogen_core import CancellationToken, FunctionCall
+from autogen_core import FunctionCall
 from autogen_core.models import (
     AssistantMessage,
     FunctionExecutionResult,
@@ -53,42 +49,27 @@ class Surroundings:
     prompts: Prompts
 
 
-class Seat(BaseChatAgent):
-    """A row of the roster, taking part in one decision."""
+class Seat:
+    """A row of the roster, taking part in one decision; used once."""
 
     def __init__(self, row: AgentRow, hears: Sequence[str], around: Surroundings) -> None:
-        super().__init__(row.name, description=row.role)
+        self.name = row.name
+        self.role = row.role
         self._row = row
         self._hears = hears
         self._around = around
         self._session = around.session
 
-    @property
-    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
-        return (TextMessage,)
-
-    async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        """A seat is used once and keeps nothing."""
-
-    async def on_messages(
-        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
-    ) -> Response:
-        work = asyncio.ensure_future(self.reply(messages))
-        cancellation_token.link_future(work)
-        return Response(chat_message=await work)
-
-    async def reply(self, messages: Sequence[BaseChatMessage]) -> TextMessage:
-        """What this seat says after `messages`, of which it hears its share."""
+    async def reply(self, said: Mapping[str, str]) -> str:
+        """What this seat says after `said`, by speaker, of which it hears its share."""
         try:
-            content = await self._speak(self._briefing(messages))
+            return await self._speak(self._briefing(said))
         except UnavailableError as why:
             self._session.fail(self.name, why.status, str(why))
-            content = json.dumps({"unavailable": self.name, "status": why.status})
-        return TextMessage(content=content, source=self.name)
+            return json.dumps({"unavailable": self.name, "status": why.status})
 
-    def _briefing(self, messages: Sequence[BaseChatMessage]) -> list[LLMMessage]:
+    def _briefing(self, said: Mapping[str, str]) -> list[LLMMessage]:
         """Prompt, question (perhaps with a chart), and what was said by those whom it hears."""
-        said = {m.source: m.to_model_text() for m in messages}
         heard = [(name, said[name]) for name in (DESK, *self._hears) if name in said]
         briefing: list[LLMMessage] = [
             SystemMessage(content=self._around.prompts.text(self._row.prompt)),
