@@ -140,14 +140,13 @@ def test_a_tool_is_looked_up_and_the_answer_follows(protocol: Protocol, view: Ma
 
 def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) -> dict[str, Any]:
     """How a decision ends where every call fails so."""
-    cassette = Cassette()
-    with Wire() as wire:
-        wire.fail(fault)
-        with desk(wire, protocol, cassette, stream=stream) as held:
+    cassette, wire = Cassette(), Wire()
+    wire.fail(fault)
+    with desk(wire, protocol, cassette, stream=stream) as held:
+        with wire:
             first = held.decide(view)
         calls = len(wire.asked)
-    with desk(wire, protocol, cassette, stream=stream) as held:
-        again = held.under(mode="replay").decide(view)
+        again = held.under(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
