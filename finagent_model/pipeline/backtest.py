@@ -11,11 +11,11 @@ from finagent_model.artifacts.report import verdict
 from finagent_model.backtest.metrics import storable
 from finagent_model.domain.desk_config import Mode
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
+from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import load_answering
 from finagent_model.settings import Settings
 from finagent_model.tracking import STAGE, open_run
-from finagent_model.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def backtest(
     """
     answering = load_answering(model_uri)
     package = answering.package
-    request = TrainRequest.read(**package.backtest["request"])
+    request = request_of(package)
     reruns = []
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)

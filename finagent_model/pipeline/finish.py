@@ -37,6 +37,7 @@ from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.champion import WINDOW, beside, window_of
 from finagent_model.pipeline.outcome import CALLS
+from finagent_model.pipeline.recorded import reading
 from finagent_model.pipeline.verify import ask_again, proofs
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import load_answering, log_package
@@ -80,17 +81,19 @@ class _Backtested:
 
     @classmethod
     def read(cls, run: RunLog) -> Self:
-        outcome = run.read_json("outcome.json")
-        rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
-        return cls(
-            symbol=outcome["symbol"],
-            metrics=outcome["metrics"],
-            signals=tuple(signal_of(row) for row in rows),
-            replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
-            facts=SymbolFacts.model_validate_json(run.read("facts.json")),
-            calls=load_calls(run.read(CALLS).decode()),
-            trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
-        )
+        """Raises TrackingError for what another version wrote."""
+        with reading(run.run_id):
+            outcome = run.read_json("outcome.json")
+            rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
+            return cls(
+                symbol=outcome["symbol"],
+                metrics=outcome["metrics"],
+                signals=tuple(signal_of(row) for row in rows),
+                replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
+                facts=SymbolFacts.model_validate_json(run.read("facts.json")),
+                calls=load_calls(run.read(CALLS).decode()),
+                trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
+            )
 
 
 @dataclass(frozen=True)

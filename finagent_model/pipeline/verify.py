@@ -15,10 +15,10 @@ from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import Mode
 from finagent_model.errors import ModelLoadError
 from finagent_model.pipeline.outcome import decide_unseen
+from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.answering import AnsweringDesk, Question
 from finagent_model.serving.logged import load_answering
-from finagent_model.training.request import TrainRequest
 from finagent_model.verification.leaks import (
     features_causal,
     fills_possible,
@@ -75,7 +75,7 @@ def verify(model_uri: str, watch: Watch = unwatched) -> Verified:
 def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
     package, market = answering.package, answering.market
-    request = TrainRequest.read(**package.backtest["request"])
+    request = request_of(package)
     desk = answering.desk.under(mode="replay")
     learned = package.learned
     checks = [news_dated()]

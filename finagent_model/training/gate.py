@@ -24,6 +24,7 @@ Row = Mapping[str, Any]
 """A signal of the out-of-sample ledger, JSON-ready (`artifacts.ledger.ledger_rows`)."""
 FEWEST_DAYS = 60
 """Of a comparison with the champion."""
+AS_GOOD = "as_good_as_champion"
 NEEDED = ("total_return", "benchmark_total_return", "max_drawdown")
 
 
@@ -104,7 +105,7 @@ def beside_champion(ours: Window, theirs: Window) -> Check | None:
         sharpe(np.array([window.returns[day] for day in days])) for window in (ours, theirs)
     )
     return Check(
-        name="as_good_as_champion",
+        name=AS_GOOD,
         passed=bool(mine >= other) or not math.isfinite(other),
         found=f"Sharpe {mine:.3f} against {other:.3f} of version {theirs.version} "
         f"on {len(days)} days",
