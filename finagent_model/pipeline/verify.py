@@ -19,6 +19,7 @@ from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.answering import AnsweringDesk, Question
 from finagent_model.serving.logged import load_answering
+from finagent_model.verification.clock import clocks_read
 from finagent_model.verification.leaks import (
     features_causal,
     fills_possible,
@@ -78,7 +79,7 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
     request = request_of(package)
     desk = answering.desk.under(mode="replay")
     learned = package.learned
-    checks = [news_dated()]
+    checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[ClosedCall, ...]] = {}
     for symbol in request.symbols:
         fits = learned.policies.of(symbol)
@@ -96,7 +97,7 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
-            _clock_free(answering, symbol),
+            _clock_free(answering, symbol, clocks),
         ]
     return [*checks, learned_again(learned, calls)]
 
@@ -117,8 +118,10 @@ def ask_again(
     return asked
 
 
-def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:
-    """The last unseen day, decided in 1970 and in 2100."""
+def _clock_free(answering: AnsweringDesk, symbol: str, clocks: Sequence[str]) -> Check:
+    """The last unseen day, decided in 1970 and in 2100; and `clocks`, the places in the code that
+    read one.
+    """
     market = answering.market
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
@@ -128,7 +131,9 @@ def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:
     ]
     same = all(signal == signals[0] for signal in signals)
     found = f"{symbol} as of {view.as_of:%Y-%m-%d} decided by clocks of 1970 and 2100"
-    return Check(name="clock_free", passed=same, found=found + ("" if same else ": they differ"))
+    found += "" if same else ": they differ"
+    found += f"; a clock is read at {', '.join(clocks)}" if clocks else "; no clock is read"
+    return Check(name="clock_free", passed=same and not clocks, found=found)
 
 
 def _stopped(at: datetime) -> Callable[[], datetime]:
