@@ -91,6 +91,11 @@ def test_without_a_crossing_nothing_is_traded_and_ratios_are_null(tmp_path: Path
     assert (found["trades"], found["open_position"], found["final_equity"]) == (0, None, 10_000.0)
     for name in ("sharpe", "sortino", "calmar", "hit_rate", "profit_factor", "expectancy"):
         assert found["metrics"][name] is None, name
+        assert found["undefined"][name], name
+    assert found["undefined"]["hit_rate"] == "no closed trade"
+    nulls = [name for name, value in found["metrics"].items() if value is None]
+    nulls += [f"benchmark_{n}" for n, value in found["buy_and_hold"].items() if value is None]
+    assert set(found["undefined"]) == set(nulls)
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,8 @@ def _symbol(page: SymbolPage, fits: Sequence[datetime]) -> Iterable[str]:
 def _table(gate: GateReport) -> str:
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
-        number = "undefined" if check.number is None else f"{check.number:.4g}"
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
-        rows.append(("evidence", check.name, f"{number}, needed {bound}", check.passed))
+        rows.append(("evidence", check.name, f"{check.shown}, needed {bound}", check.passed))
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))
     cells = "".join(

@@ -8,7 +8,7 @@ from typing import Any
 
 from finagent_model.artifacts.ledger import ledger_hash, ledger_row
 from finagent_model.artifacts.report import verdict
-from finagent_model.backtest.metrics import storable
+from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.domain.desk_config import Mode
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
 from finagent_model.pipeline.recorded import request_of
@@ -31,7 +31,8 @@ class Rerun:
 
     def row(self) -> dict[str, Any]:
         """JSON-ready; an undefined metric is None."""
-        return {**vars(self), "metrics": storable(self.metrics)}
+        facts = {"metrics": storable(self.metrics), "undefined": undefined(self.metrics)}
+        return {**vars(self), **facts}
 
 
 def backtest(

@@ -175,7 +175,7 @@ def finish_training(
             ledgers,
             ask_again(answering, ledgers),
             record.evidence,
-            begun.config.gate.require_evidence,
+            begun.config.gate,
             beside(champion, ours),
             proofs(answering),
         )
@@ -184,7 +184,7 @@ def finish_training(
         run.text("report.md", record.report)
         run.text("report.html", _page(f"{name}, run {run_id}", record, gate, settings))
         run.describe(record.report)
-        run.metrics(_means(record.metrics))
+        run.metrics(_means(record.metrics) | _of_evidence(record.evidence))
         done()
         version = _register(name, model_uri, run_id, manifest, gate, champion)
         done()
@@ -265,6 +265,13 @@ def _register(
     if gate.verdict == "passed":
         registry.promote(name, version, instead_of=champion.version if champion else None)
     return version
+
+
+def _of_evidence(evidence: Evidence) -> dict[str, float]:
+    """Its numbers under names that MLflow shows as a group; undefined ones are left out."""
+    return {
+        f"evidence/{name}": value for name, value in evidence.numbers.items() if value is not None
+    }
 
 
 def _means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

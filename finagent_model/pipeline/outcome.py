@@ -9,7 +9,7 @@ from finagent_model.artifacts.chart import drawdown, write_charts
 from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.ledger import write_ledger
-from finagent_model.backtest.metrics import storable
+from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.desk import Desk
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.closed_call import ClosedCall, dump_calls
@@ -100,7 +100,8 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]
         run.curve(name, curve.tolist(), stamps)
     run.text(CALLS, dump_calls(unseen.closed_calls()))
     run.text("facts.json", facts_of(unseen, seed).model_dump_json())
-    run.json("outcome.json", {"symbol": unseen.bars.symbol, "metrics": storable(metrics)})
+    facts = {"metrics": storable(metrics), "undefined": undefined(metrics)}
+    run.json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_charts(unseen, folder)
