@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,8 +52,14 @@ def policies() -> PolicyBook:
 
 
 @pytest.fixture(scope="module")
-def record(policies: PolicyBook) -> OutOfSample:
-    return decide_and_reflect(desk(None), market(), "GOOG", policies, REQUEST, unwatched)
+def said() -> io.StringIO:
+    """The conversation behind `record`."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def record(policies: PolicyBook, said: io.StringIO) -> OutOfSample:
+    return decide_and_reflect(desk(None), market(), "GOOG", policies, REQUEST, unwatched, said)
 
 
 def learned_from(record: OutOfSample, policies: PolicyBook) -> Learned:
@@ -58,10 +67,11 @@ def learned_from(record: OutOfSample, policies: PolicyBook) -> Learned:
     return Learned(policies, calibrate(calls, policies.moments), reflect(calls))
 
 
-def asked(decision: object) -> dict[str, object]:
-    first = decision.turns[0]  # type: ignore[attr-defined]
-    question: dict[str, object] = json.loads(first.message_content)
-    return question
+def questions(said: io.StringIO) -> list[dict[str, Any]]:
+    """What was asked on each day, in the order of the decisions."""
+    turns = [json.loads(line) for line in said.getvalue().splitlines()]
+    firsts = [next(group) for _, group in groupby(turns, key=itemgetter("conversation_id"))]
+    return [json.loads(turn["message_content"]) for turn in firsts]
 
 
 def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOfSample) -> None:
@@ -76,37 +86,43 @@ def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOf
 
 
 def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
-    record: OutOfSample, policies: PolicyBook
+    record: OutOfSample, said: io.StringIO, policies: PolicyBook
 ) -> None:
     remembering = 0
-    for decision in record.decisions:
-        memory = asked(decision)["memory"]
+    for decision, question in zip(record.decisions, questions(said), strict=True):
+        memory = question["memory"]
         if decision.signal.as_of < policies.moments[1]:
             assert memory is None
         if memory is not None:
             remembering += 1
             lessons = learned_from(record, policies).at("GOOG", decision.signal.as_of).lessons
-            assert memory["calls"] == len(lessons)  # type: ignore[index]
+            assert memory["calls"] == len(lessons)
             assert all(lesson.closed_at < decision.signal.as_of for lesson in lessons)
     assert remembering > 100
 
 
 def test_a_desk_that_has_learned_all_asks_what_was_asked_while_learning(
-    record: OutOfSample, policies: PolicyBook
+    record: OutOfSample, said: io.StringIO, policies: PolicyBook
 ) -> None:
-    complete = desk(learned_from(record, policies))
-    again = decide_unseen(complete, market(), "GOOG", policies, REQUEST, unwatched)
-    assert [asked(d) for d in again.decisions] == [asked(d) for d in record.decisions]
+    complete, later = desk(learned_from(record, policies)), io.StringIO()
+    decide_unseen(complete, market(), "GOOG", policies, REQUEST, unwatched, later)
+    assert questions(later) == questions(said)
 
 
-def test_later_bars_change_no_earlier_question(record: OutOfSample, policies: PolicyBook) -> None:
-    cut = 520
+def test_what_was_said_is_written_down_and_not_kept(record: OutOfSample, said: io.StringIO) -> None:
+    assert [decision.turns for decision in record.decisions] == [()] * len(record.decisions)
+    assert len(questions(said)) == len(record.decisions)
+
+
+def test_later_bars_change_no_earlier_question(
+    record: OutOfSample, said: io.StringIO, policies: PolicyBook
+) -> None:
+    cut, earlier = 520, io.StringIO()
     shorter = market()
     shorter._bars["GOOG"] = shorter.bars("GOOG")[:cut]
-    early = decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, unwatched)
-    assert len(early.decisions) == cut - 255
-    for one, other in zip(early.decisions, record.decisions, strict=False):
-        assert asked(one) == asked(other)
+    decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, unwatched, earlier)
+    assert len(questions(earlier)) == cut - 255
+    assert questions(earlier) == questions(said)[: cut - 255]
 
 
 def test_another_symbol_reads_no_lesson(record: OutOfSample, policies: PolicyBook) -> None:
@@ -131,7 +147,8 @@ def test_a_lesson_tells_how_long_ago_and_what_came_of_it(record: OutOfSample) ->
 def test_a_desk_may_be_told_to_remember_nothing(record: OutOfSample, policies: PolicyBook) -> None:
     config = load_preset().model_copy(update={"memory": Memory(lessons=0)})
     view = market().daily_views("GOOG", [699])[0]
-    assert asked(desk(learned_from(record, policies), config).decide(view))["memory"] is None
+    decision = desk(learned_from(record, policies), config).decide(view)
+    assert json.loads(decision.turns[0].message_content)["memory"] is None
 
 
 def test_a_version_that_reads_the_future_is_found(

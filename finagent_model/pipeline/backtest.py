@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,11 +53,11 @@ def backtest(
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)
         run = open_run(f"backtest {symbol}", {STAGE: "backtest", "finagent.model_uri": model_uri})
-        with run.failing():
+        with run.failing(), tempfile.TemporaryFile("w+") as said:
             desk = answering.desk.under(mode=mode)
             policies = package.learned.policies
-            unseen = decide_unseen(desk, answering.market, symbol, policies, request, watch)
-            metrics = log_outcome(run, unseen, request.seed)
+            unseen = decide_unseen(desk, answering.market, symbol, policies, request, watch, said)
+            metrics = log_outcome(run, unseen, request.seed, said)
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else ledger_hash(rows) == registered

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from finagent_model.artifacts.chart import drawdown, write_charts
 from finagent_model.artifacts.conversation import FILE as CONVERSATION
@@ -41,13 +45,19 @@ def decide_unseen(
     policies: PolicyBook,
     request: TrainRequest,
     watch: Watch,
+    said: TextIO | None = None,
 ) -> OutOfSample:
-    """By a desk that has learned all that it will: each day uses what was known then."""
+    """By a desk that has learned all that it will: each day uses what was known then. What was
+    said on the way goes to `said`, and nowhere without it: memory must not grow by it.
+    """
     bars = market.bars(symbol)
     positions = bars_to_decide(bars, policies, request)
     done = watch(f"deciding on {symbol}", len(positions))
-    views = market.daily_views(symbol, positions)
-    decisions = desk.decide_all(views, done, rules_at_once=True)
+    decisions: list[Decision] = []
+    for _, reign in reigns(bars, policies):
+        here = [i for i in positions if reign.start <= i < reign.stop]
+        views = market.daily_views(symbol, here)
+        decisions += _heard(desk.decide_all(views, done, rules_at_once=True), said)
     return _judged(bars, policies, positions, decisions, request)
 
 
@@ -58,6 +68,7 @@ def decide_and_reflect(
     policies: PolicyBook,
     request: TrainRequest,
     watch: Watch,
+    said: TextIO | None = None,
 ) -> OutOfSample:
     """Fold by fold: what had closed before a fit speaks is remembered while it does."""
     bars = market.bars(symbol)
@@ -69,10 +80,18 @@ def decide_and_reflect(
     for _, reign in reigns(bars, policies):
         here = [i for i in positions if reign.start <= i < reign.stop]
         desk = desk.under(learned=Learned(policies, lessons=lessons))
-        decisions += desk.decide_all(market.daily_views(symbol, here), done, rules_at_once=True)
+        views = market.daily_views(symbol, here)
+        decisions += _heard(desk.decide_all(views, done, rules_at_once=True), said)
         past = [i - first for i in positions if i < reign.stop]
         lessons = reflect(calls_of(bars[first : reign.stop], past, decisions, request.rules))
     return _judged(bars, policies, positions, decisions, request)
+
+
+def _heard(decisions: Sequence[Decision], said: TextIO | None) -> list[Decision]:
+    """The decisions without their turns, which go to `said`, one a line."""
+    if said is not None:
+        said.writelines(conversation_lines([decision]) for decision in decisions)
+    return [replace(decision, turns=()) for decision in decisions]
 
 
 def _judged(
@@ -86,8 +105,10 @@ def _judged(
     return judge(bars[part], [i - part.start for i in positions], decisions, request)
 
 
-def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]:
-    """Metrics, curves, charts, ledger and conversation of one symbol's unseen part."""
+def log_outcome(run: RunLog, unseen: OutOfSample, seed: int, said: TextIO) -> dict[str, float]:
+    """Metrics, curves, charts, ledger and conversation (`said`, from its start) of one symbol's
+    unseen part.
+    """
     metrics = unseen.metrics()
     run.metrics(metrics)
     stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
@@ -107,6 +128,8 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]
         write_charts(unseen, folder)
         write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
         unseen.result.trades.to_parquet(folder / "trades.parquet")
-        (folder / CONVERSATION).write_text(conversation_lines(unseen.decisions))
+        said.seek(0)
+        with (folder / CONVERSATION).open("w") as whole:
+            shutil.copyfileobj(said, whole)
         run.files(folder)
     return metrics

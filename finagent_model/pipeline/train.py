@@ -7,6 +7,7 @@ turn.
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -89,12 +90,13 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     market = Market.of(settings)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
-    unseen = decide_and_reflect(desk, market, symbol, policies, request, watch)
-    run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
-    with run.failing():
-        log_outcome(run, unseen, request.seed)
-        run.text("cassette.jsonl", dump_replies(cassette.used))
-        run.end("FINISHED")
+    with tempfile.TemporaryFile("w+") as said:
+        unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, said)
+        run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
+        with run.failing():
+            log_outcome(run, unseen, request.seed, said)
+            run.text("cassette.jsonl", dump_replies(cassette.used))
+            run.end("FINISHED")
     return run.run_id
 
 
