@@ -119,9 +119,13 @@ def search(
         ]
     )
     if np.isnan(scores).all():
+        moved = any(np.ptp(h.growth.close[part]) > 0 for h, part in histories)
         raise ShortHistoryError(
-            f"none of {len(policies)} policies traded in the fitted stretch; "
-            "give more bars or candidates"
+            f"none of {len(policies)} policies traded in the fitted stretch; give more bars or "
+            "candidates"
+            if moved
+            else "prices that don't move give no policy a trade; look at the bars of "
+            + ", ".join(h.bars.symbol for h, _ in histories)
         )
     best = int(np.nanargmax(smoothed(scores, policies)))
     return Scored(policies[best], float(scores[best]), len(policies))
