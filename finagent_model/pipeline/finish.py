@@ -234,11 +234,10 @@ def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> 
     for each in record.tested:
         bars = market.bars(each.symbol)
         unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]
-        symbols.append(SymbolPage(unseen, each.facts, each.trades, metrics))
+        symbols.append(SymbolPage(unseen, policies, each.facts, each.trades, metrics))
     return report_page(
         title,
         symbols,
-        policies.moments,
         gate,
         record.begun.config.model_used,
         record.confidence,
