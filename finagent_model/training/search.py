@@ -34,7 +34,7 @@ GRID = {
 }
 """Rounded values of the trade: a finer grid would fit noise."""
 _AXES = tuple((name, tuple(values)) for name, values in GRID.items())
-_WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
+WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
 NEIGHBOURS = 4
 """Policies whose scores count with one's own."""
 
@@ -140,7 +140,7 @@ def smoothed(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
     places = np.array(
         [
             [values.index(getattr(policy, name)) / (len(values) - 1) for name, values in _AXES]
-            + [getattr(policy, name) for name in _WEIGHTS]
+            + [getattr(policy, name) for name in WEIGHTS]
             for policy in policies
         ]
     )
