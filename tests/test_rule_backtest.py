@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from finagent_model.cli import app
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import FinagentError
 from finagent_model.pipeline.rule import RuleRequest, run
@@ -73,6 +75,26 @@ def test_the_shell_prints_the_result_alone_at_full_precision() -> None:
     assert found == row(symbol="GOOG", cash=10_000.0, commission=0.002)
     assert found["final_equity"] == pytest.approx(50_626.81324, abs=1e-6)
     assert found["request"]["fill"] == "next-open"
+
+
+@pytest.mark.parametrize(
+    ("flag", "final", "left_at_once"),
+    [
+        ((), 18_479.4769012, 14),
+        (("--entry-bar-stops",), 18_479.4769012, 14),
+        (("--no-entry-bar-stops",), 17_441.5253576, 0),
+    ],
+)
+def test_whether_stops_are_live_on_the_entry_bar_is_told_apart(
+    flag: tuple[str, ...], final: float, left_at_once: int
+) -> None:
+    options = ["--rule", "sma:10,30", "--commission", "0.002", "--stop", "0.01", "--json"]
+    done = CliRunner().invoke(app, ["backtest", *options, *flag])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["final_equity"] == pytest.approx(final, abs=1e-4)
+    closed = found["closed_trades"]
+    assert sum(trade["exit_bar"] == trade["entry_bar"] for trade in closed) == left_at_once
 
 
 def test_a_split_is_no_crash_and_the_holders_dividends_count() -> None:
