@@ -16,6 +16,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 AIM_TRAIN_S = 40.0
+AIM_REPLAY_S = 5.0
 
 
 def seconds(work: Callable[[], object], times: int = 3) -> float:
@@ -85,6 +86,10 @@ def decisions() -> None:
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     shown("decision / bare AutoGen team", live, peer)
     shown("decision replayed / made anew", replayed, live)
+    every = Market.of(settings).daily_views("GOOG", range(2148))
+    desk.decide_all(every)
+    again = desk.under(mode="replay")
+    shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)
 
 
 def kernel() -> None:

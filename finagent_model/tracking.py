@@ -156,14 +156,23 @@ def process_tag() -> dict[str, str]:
 
 
 def bury_dead_runs(request: str) -> None:
-    """Mark runs of the same request as killed whose process, on this host, is gone."""
+    """Mark runs of the same request as killed whose process, on this host, is gone, and with each
+    the runs below it that it left running.
+    """
     query = f"tags.`{REQUEST}` = '{request}' and attributes.status = 'RUNNING'"
     with _usable_store():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):
             host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
             if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+                for child in client.search_runs([_experiment()], _left_by(run.info.run_id)):
+                    client.set_terminated(child.info.run_id, "KILLED")
                 client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _left_by(run_id: str) -> str:
+    """The query for runs that ran below one that is gone."""
+    return f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
 
 
 def _alive(pid: int) -> bool:

@@ -128,6 +128,7 @@ def test_a_killed_training_leaves_no_alias_and_the_next_one_ends_in_the_same_pac
     assert json.loads(done.stdout)["content_hash"] == expected["content_hash"]
     statuses = stored(where, "select status from runs where name = 'train FB' order by status")
     assert statuses == [("FINISHED",), ("KILLED",)]
+    assert ("RUNNING",) not in stored(where, "select status from runs")
     assert len(stored(where, "select alias from registered_model_aliases")) == 2
 
 

@@ -26,13 +26,18 @@ def audit_chain(
     """The audit of `decisions` by the code of `code_hash` and the package of `content_hash` (None:
     a desk that is not packaged made them).
     """
-    versions = {
+    told = ((decision.signal, decision.events) for decision in decisions)
+    return chain(told, versions(code_hash, content_hash))
+
+
+def versions(code_hash: str, content_hash: str | None) -> dict[str, str | None]:
+    """Of package, code and libraries."""
+    return {
         "code_hash": code_hash,
         "content_hash": content_hash,
         "finagent-model": finagent_model.__version__,
         **{name: _version(name) for name in LIBRARIES},
     }
-    return chain(((decision.signal, decision.events) for decision in decisions), versions)
 
 
 def _version(library: str) -> str | None:

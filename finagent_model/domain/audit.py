@@ -14,11 +14,12 @@ A long text is written in full where it is said first; a later line that says it
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from finagent_model.domain.signal import TradingSignal
 
@@ -67,6 +68,9 @@ class Chain:
     head: str
 
 
+NOBODY = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}
+
+
 def chain(
     decisions: Iterable[tuple[TradingSignal, Iterable[Event]]], versions: Mapping[str, str | None]
 ) -> Chain:
@@ -76,10 +80,23 @@ def chain(
     event (null without any). Equal decisions have equal chains. Raises ValueError for an event that
     is not what it promises.
     """
-    lines = _Lines()
-    nobody = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}
-    lines.add(BEGIN, {"format": FORMAT, "versions": dict(versions)}, nobody)
+    text = io.StringIO()
+    writer = ChainWriter(text, versions)
     for signal, events in decisions:
+        writer.add(signal, events)
+    head = writer.close()
+    return Chain(text.getvalue(), head)
+
+
+class ChainWriter:
+    """A chain that is written while decisions are made; needs no memory for those before."""
+
+    def __init__(self, out: TextIO, versions: Mapping[str, str | None]) -> None:
+        self._lines = _Lines(out)
+        self._lines.add(BEGIN, {"format": FORMAT, "versions": dict(versions)}, NOBODY)
+
+    def add(self, signal: TradingSignal, events: Iterable[Event]) -> None:
+        """One decision. Raises ValueError for an event that is not what it promises."""
         about = {
             "conversation_id": signal.conversation_id,
             "symbol": signal.symbol,
@@ -89,13 +106,16 @@ def chain(
         for event in events:
             first = first or event.at
             stamp = {"agent": event.agent, "at": event.at.isoformat()}
-            lines.add(event.kind, event.body, stamp | about)
+            self._lines.add(event.kind, event.body, stamp | about)
         ended = signal.generated_at
         took = None if first is None else (ended - first) / timedelta(milliseconds=1)
         body = {"signal": signal.model_dump(mode="json"), "elapsed_ms": took}
-        lines.add("signal", body, {"agent": "", "at": ended.isoformat()} | about)
-    lines.add(END, {"lines": lines.count + 1}, nobody)
-    return Chain("".join(lines.written), lines.last)
+        self._lines.add("signal", body, {"agent": "", "at": ended.isoformat()} | about)
+
+    def close(self) -> str:
+        """Write the last line; its hash is the chain's head."""
+        self._lines.add(END, {"lines": self._lines.count + 1}, NOBODY)
+        return self._lines.last
 
 
 def over_texts(body: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
@@ -135,18 +155,15 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 class _Lines:
     """A chain that grows."""
 
-    def __init__(self) -> None:
-        self.written: list[str] = []
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.count = 0
         self.last = GENESIS
-        self._said: dict[str, dict[str, str] | None] = {}
-        """Texts of earlier lines, with their reference once it was needed."""
-
-    @property
-    def count(self) -> int:
-        return len(self.written)
+        self._said: set[bytes] = set()
+        """Hashes of the texts of earlier lines."""
 
     def add(self, kind: str, body: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        new: list[str] = []
+        new: list[bytes] = []
         fields = {**about, "kind": kind, "prev": self.last, "seq": self.count + 1}
         try:
             fields["body"] = over_texts(body, lambda value: self._brief(value, new))
@@ -156,21 +173,21 @@ class _Lines:
                 f"event {kind!r} of {about['agent'] or 'the desk'} can't be kept in an audit: "
                 f"{error}; give it a body of plain JSON values, null for what is undefined"
             ) from None
-        self._said.update(dict.fromkeys(new))
+        self._said.update(new)
         self.last = hash_of(line)
-        self.written.append(f'{line[:-1]},"hash":"{self.last}"}}\n')
+        self.count += 1
+        self._out.write(f'{line[:-1]},"hash":"{self.last}"}}\n')
 
-    def _brief(self, value: Any, new: list[str]) -> Any:
+    def _brief(self, value: Any, new: list[bytes]) -> Any:
         if not isinstance(value, str):
             if reference(value):
                 raise ValueError("a text is a string, not a reference to one")
             return value
         if len(value) < LONG:
             return value
-        if value not in self._said:
-            new.append(value)
-            return value
-        known = self._said[value]
-        if known is None:
-            known = self._said[value] = {"sha256": hash_of(value)}
-        return known
+        digest = hash_of(value)
+        known = bytes.fromhex(digest)
+        if known in self._said:
+            return {"sha256": digest}
+        new.append(known)
+        return value

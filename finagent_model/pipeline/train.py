@@ -17,6 +17,7 @@ from finagent_model.desk import Desk, config_hash
 from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.finish import Trained, finish_training
+from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_and_reflect, log_outcome
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_config
@@ -89,12 +90,13 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     market = Market.of(settings)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
-    unseen = decide_and_reflect(desk, market, symbol, policies, request, watch)
-    run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
-    with run.failing():
-        log_outcome(run, unseen, request.seed)
-        run.text("cassette.jsonl", dump_replies(cassette.used))
-        run.end("FINISHED")
+    with Minutes() as minutes:
+        unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
+        run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
+        with run.failing():
+            log_outcome(run, unseen, request.seed, minutes)
+            run.text("cassette.jsonl", dump_replies(cassette.used))
+            run.end("FINISHED")
     return run.run_id
 
 
