@@ -16,8 +16,10 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from finagent_model.agents.cassette import Cassette
+from finagent_model.cli import app
 from finagent_model.desk import Desk, config_hash
 from finagent_model.domain.approval import Approval
 from finagent_model.domain.clock import parse_as_of
@@ -395,6 +397,23 @@ def test_an_untrained_desk_waits_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (replayed.status, replayed.action) == (Status.OK, "SELL")
 
 
+def test_the_commands_speak_in_lines_and_refuse_with_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINAGENT_HOME", str(tmp_path))
+    with pytest.raises(Stopped):
+        Approvals(tmp_path / APPROVALS).ask([decision()], LARGE, VERSION, pause=dies)
+    shell = CliRunner()
+    line = shell.invoke(app, ["approvals"]).stdout
+    assert line.startswith(f"{KEY}  pending  ")
+    assert "BUY GOOG as of 2012-06-29, size 20 %" in line
+    assert shell.invoke(app, ["reject", KEY, "--why", "no"]).stdout.startswith(f"{KEY} rejected")
+    assert f"{KEY}  rejected  by " in shell.invoke(app, ["approvals"]).stdout
+    twice = shell.invoke(app, ["approve", KEY])
+    assert (twice.exit_code, twice.stdout) == (2, "")
+    assert "was rejected by" in twice.stderr
+
+
 # Over HTTP
 
 SAID = {"by": "ann", "why": "agreed"}
@@ -404,10 +423,10 @@ SAID = {"by": "ann", "why": "agreed"}
 def client(
     approvals: Approvals, token: str | None = None, caller: str = "127.0.0.1", host: str = ""
 ) -> Iterator[TestClient]:
-    app = FastAPI()
-    add_approval_routes(app, approvals, SecretStr(token) if token else None)
+    server = FastAPI()
+    add_approval_routes(server, approvals, SecretStr(token) if token else None)
     base = f"http://{host or '127.0.0.1'}:5001"
-    with TestClient(app, base_url=base, client=(caller, 50000)) as found:
+    with TestClient(server, base_url=base, client=(caller, 50000)) as found:
         yield found
 
 

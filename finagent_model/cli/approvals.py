@@ -42,13 +42,21 @@ def reject(key: Id, why: Why = None, as_json: Json = False) -> None:
 
 
 def _settle(key: str, verdict: Verdict, why: str | None, as_json: bool) -> None:
-    import getpass
-
-    asked = _approvals().settle(key, verdict, getpass.getuser(), why)
+    asked = _approvals().settle(key, verdict, _me(), why)
     if as_json:
         print_json(asked.row(asked.at or asked.deadline))
     else:
         typer.echo(f"{asked.id} {asked.state}: {asked.proposal}")
+
+
+def _me() -> str:
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def _approvals() -> Approvals:
