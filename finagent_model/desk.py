@@ -307,7 +307,7 @@ class Desk:
             "symbol": symbol,
             "as_of": as_of.isoformat(),
             "context": context.text if context else None,
-            "config": self.config.model_dump(mode="json", exclude={"gate"}),
+            "config": self.config.model_dump(mode="json", exclude={"gate", "approval"}),
         }
         return fingerprint(made_from)[:16]
 

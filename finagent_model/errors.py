@@ -40,6 +40,20 @@ class DamagedCassetteError(BadInputError):
     """A file of recordings that can't be read, whole or in part; callers may leave it alone."""
 
 
+class UnknownApprovalError(BadInputError):
+    """There is no approval of that id."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"no approval {key!r}; `finagent approvals` lists what waits")
+
+
+class ApprovalSettledError(BadInputError):
+    """It was approved, rejected or expired before; what is settled stays so."""
+
+    def __init__(self, key: str, how: str) -> None:
+        super().__init__(f"approval {key} {how}; it stays so")
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 

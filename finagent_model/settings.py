@@ -50,6 +50,8 @@ class Settings(BaseModel):
     """Where replies recorded outside a package are kept, so that no call is paid for twice."""
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
     """Requests that `finagent serve` works on at once."""
+    approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")
+    """Who sends it may approve and reject over HTTP; without it, callers on the same machine."""
 
     @field_validator(
         "openai_base_url", "azure_openai_endpoint", "anthropic_base_url", "ollama_host"

@@ -25,7 +25,7 @@ def predict(
     max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
     audit: Annotated[Path | None, typer.Option(help="Write the audit here.")] = None,
     log: Annotated[bool, typer.Option("--log", help="Keep the record in an MLflow run.")] = False,
-    strict: Annotated[bool, typer.Option(help="Exit 4 unless ok or abstained.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit 4 where the desk failed.")] = False,
     as_json: Json = False,
 ) -> None:
     """Decide about one symbol as of a date, from the shell."""

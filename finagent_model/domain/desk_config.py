@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from finagent_model.domain.approval import Approval
 from finagent_model.domain.bounds import Limits, Memory, RiskLimits, Spending, Traffic
 from finagent_model.domain.gate_rules import GateRules
 from finagent_model.domain.model_row import ModelRow, Price, Sampling
@@ -38,6 +39,8 @@ class DeskConfig(ModelRow):
     traffic: Traffic = Traffic()
     risk: RiskLimits = RiskLimits()
     memory: Memory = Memory()
+    approval: Approval = Approval()
+    """Decides about which trades leave, not about what the desk says."""
     prices: dict[str, Price] = Field(default_factory=dict)
     gate: GateRules = GateRules()
     """Decides about versions, not about trades."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finagent_model.agents.clients import with_addresses
-from finagent_model.desk import Desk, Limits
+from finagent_model.desk import Desk, Limits, config_hash
 from finagent_model.domain.audit import Chain
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
@@ -16,6 +16,7 @@ from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.requests import read_mode, read_symbol
 from finagent_model.presets import load_config
 from finagent_model.serving.answering import Question, open_cassette
+from finagent_model.serving.approvals import APPROVALS, Approvals
 from finagent_model.settings import Settings
 
 
@@ -72,4 +73,8 @@ def _untrained(
     if mode != "replay":
         desk.require_key()
     view = market.view(question.symbol, question.as_of)
-    return desk.under(limits=limits).decide(view), market
+    decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS
+    [decision] = Approvals(approvals).ask(
+        [decision], chosen.approval, config_hash(chosen), mode=mode
+    )
+    return decision, market

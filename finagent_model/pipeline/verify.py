@@ -113,7 +113,7 @@ def ask_again(
     for symbol, rows in ledgers.items():
         chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
-        answers = answering.answer(questions, mode)
+        answers = answering.answer(questions, mode, approvals=False)
         asked[symbol] = [ledger_row(decision.signal) for decision in answers]
     return asked
 

@@ -32,6 +32,7 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
+from finagent_model.serving.approvals import APPROVALS, Approvals
 from finagent_model.serving.package import Package, read_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
@@ -65,6 +66,7 @@ class AnsweringDesk:
         self.package = package
         self.lineage = lineage
         self.market = Market.of(settings)
+        self.approvals = Approvals(settings.home / APPROVALS)
         self.desk = Desk(
             package.config,
             package.learned,
@@ -84,12 +86,21 @@ class AnsweringDesk:
         """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
         there is no view, and BeforeFirstFitError; any other trouble is the decision's status.
         """
-        return self._stamped(self.desk.under(mode=mode, limits=limits).decide(self._view(question)))
+        desk = self.desk.under(mode=mode, limits=limits)
+        [decision] = self._released([self._stamped(desk.decide(self._view(question)))], mode)
+        return decision
 
     def answer(
-        self, questions: Sequence[Question], mode: Mode = "cached", limits: Limits | None = None
+        self,
+        questions: Sequence[Question],
+        mode: Mode = "cached",
+        limits: Limits | None = None,
+        *,
+        approvals: bool = True,
     ) -> list[Decision]:
-        """One decision a question, in their order; where there is no view: `data_missing`."""
+        """One decision a question, in their order; where there is no view: `data_missing`. Without
+        `approvals` nobody is asked: nothing is to be acted upon.
+        """
         desk = self.desk.under(mode=mode, limits=limits)
         answers: dict[int, Decision] = {}
         views: dict[int, MarketView] = {}
@@ -104,7 +115,8 @@ class AnsweringDesk:
             ) as error:
                 answers[i] = desk.decline(question.symbol, question.as_of, str(error))
         answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
-        return [self._stamped(answers[i]) for i in range(len(questions))]
+        stamped = [self._stamped(answers[i]) for i in range(len(questions))]
+        return self._released(stamped, mode) if approvals else stamped
 
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)
@@ -115,6 +127,11 @@ class AnsweringDesk:
             None if bars is None else BarSeries.from_records(question.symbol, bars),
             None if news is None else read_news(list(news)),
         )
+
+    def _released(self, decisions: Sequence[Decision], mode: Mode) -> list[Decision]:
+        """Once a human has settled those that need it."""
+        rules, version = self.package.config.approval, self.package.content_hash
+        return self.approvals.ask(decisions, rules, version, mode=mode)
 
     def _stamped(self, decision: Decision) -> Decision:
         """The decision with its lineage and its version's grade; nothing else about it changes."""

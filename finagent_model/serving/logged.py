@@ -25,8 +25,12 @@ def log_package(
 ) -> str:
     """Log the package in the active run, with the wheel of the code at work; returns its URI.
 
-    `example` is a question that the package answers from its recorded replies.
+    `example` is a question that the package answers from its recorded replies. MLflow asks it while
+    it logs: of a desk that waits for approvals it is a replay, which asks nobody.
     """
+    question: Any = pd.DataFrame([dict(example)])
+    if config.approval.is_on:
+        question = (question, {"mode": "replay"})
     wheel = build_wheel(package.parent)
     pins = (files("finagent_model.serving") / "requirements.txt").read_text().splitlines()
     info = mlflow.pyfunc.log_model(
@@ -36,7 +40,7 @@ def log_package(
         # Relative to the model's own folder: it installs wherever it is downloaded to.
         pip_requirements=[*pins, f"artifacts/{wheel.name}"],
         signature=signature(config),
-        input_example=pd.DataFrame([dict(example)]),
+        input_example=question,
         metadata={
             "finagent_format": manifest["format"],
             "finagent_content_hash": manifest["content_hash"],

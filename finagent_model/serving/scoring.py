@@ -1,7 +1,7 @@
 """MLflow's own scoring app with a thread for each request that waits on a model.
 
 The app answers on `/invocations` as `mlflow models serve` does; `/health` says that it is up,
-`/version` which model speaks.
+`/version` which model speaks, `/approvals` what waits for a human.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from mlflow.pyfunc import scoring_server
 
 import finagent_model
+from finagent_model.serving.approval_routes import add_approval_routes
 from finagent_model.serving.logged import desk_of, load_model
 from finagent_model.settings import Settings
 
@@ -55,6 +56,7 @@ def scoring_app(uri: str, settings: Settings) -> FastAPI:
             "model_used": answering.package.config.model_used,
         }
 
+    add_approval_routes(app, answering.approvals, settings.approval_token)
     return app
 
 
