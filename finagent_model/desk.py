@@ -323,7 +323,9 @@ def _failure(session: Session) -> Failure | None:
     if session.executor_reply is not None and session.analysts:
         return None
     if not session.analysts and session.failures:
-        first = next(iter(session.failures.values()))
+        # By the roster: who failed before whom is chance, and a replay must say the same.
+        names = (row.name for row in session.config.roster)
+        first = next(session.failures[name] for name in names if name in session.failures)
         return replace(first, reason=f"no analyst could report: {first.reason}")
     if executor in session.failures:
         return session.failures[executor]

@@ -168,6 +168,28 @@ def test_a_replay_costs_no_call_and_gives_the_same_signal(model: Model, view: Ma
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
 
 
+def test_a_recorded_failure_is_replayed_as_it_was_and_asked_again_in_mode_cached(
+    model: Model, view: MarketView
+) -> None:
+    cassette, chosen, stamp = Cassette(), config(model), {"generated_at"}
+    model.status = 400
+    failed = decide(chosen, view, cassette).signal
+    model.status, asked = 200, len(model.asked)
+    replayed = Desk(chosen, None, Settings.load({}), cassette, mode="replay").decide(view).signal
+    assert len(model.asked) == asked
+    assert replayed.model_dump(exclude=stamp) == failed.model_dump(exclude=stamp)
+    assert (failed.status, decide(chosen, view, cassette).signal.status) == ("model_error", "ok")
+
+
+def test_a_missing_reply_names_the_nearest_recorded_request(model: Model, view: MarketView) -> None:
+    cassette = Cassette()
+    decide(config(model), view, cassette)
+    other = config(model).model_copy(update={"model": "stub-2"})
+    missed = Desk(other, None, Settings.load({}), cassette, mode="replay").decide(view).signal
+    assert missed.status == "model_error"
+    assert "which differs in model ('stub-1' there, 'stub-2' here)" in missed.reasoning
+
+
 def test_the_analysts_are_asked_side_by_side(model: Model, view: MarketView) -> None:
     model.delay = 0.2
     assert decide(config(model), view).signal.status == "ok"
