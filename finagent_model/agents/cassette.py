@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -17,7 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finagent_model.errors import BadInputError, CorruptPackageError
+from finagent_model.errors import CorruptPackageError, HomeError
+
+log = logging.getLogger(__name__)
+
+LOCKED_S = 5.0
+"""How long a file that another process holds is waited for; a statement takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,9 @@ class Cassette:
         """Every reply that this object handed out or took in."""
 
     def get(self, key: str, *, errors: bool = False) -> RecordedReply | None:
-        """The recorded reply, or None. What came packaged wins: it is the same on any machine."""
+        """The recorded reply, or None. What came packaged wins: it is the same on any machine.
+        Raises HomeError where the file can't be read: no reply is paid for twice.
+        """
         reply = self._packaged.get(key) or self._recorded.get(key)
         if reply is None and self._overlay is not None:
             reply = self._overlay.get(key)
@@ -79,11 +87,16 @@ class Cassette:
         return reply
 
     def put(self, key: str, reply: RecordedReply, outline: object = None) -> None:
-        """Record a reply; a later one replaces an earlier."""
+        """Record a reply; a later one replaces an earlier. Where the file can't be written, it is
+        kept in memory, with a warning.
+        """
         self.used[key] = reply
         self._recorded[key] = reply
         if self._overlay is not None:
-            self._overlay.put(key, reply)
+            try:
+                self._overlay.put(key, reply)
+            except HomeError as error:
+                log.warning("%s; this reply is kept in memory only", error)
 
 
 class _Overlay:
@@ -107,8 +120,11 @@ class _Overlay:
                 threading.Lock(),
                 _open(self._path),
             )
-        with self._lock:
-            return self._connection.execute(statement, values)
+        try:
+            with self._lock:
+                return self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise HomeError(f"recorded replies in {self._path} can't be used: {error}") from None
 
 
 def dump_replies(replies: Mapping[str, RecordedReply]) -> str:
@@ -134,7 +150,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
-            path, check_same_thread=False, isolation_level=None, timeout=30
+            path, check_same_thread=False, isolation_level=None, timeout=LOCKED_S
         )
         connection.execute("pragma journal_mode = wal")
         # A power cut may lose the last replies; they are then asked for again.
@@ -143,7 +159,7 @@ def _open(path: Path) -> sqlite3.Connection:
             "create table if not exists reply (key text primary key, body text) without rowid"
         )
     except (OSError, sqlite3.Error) as error:
-        raise BadInputError(
+        raise HomeError(
             f"replies can't be recorded in {path}: {error}; "
             "set FINAGENT_HOME to a folder that can be written"
         ) from None

@@ -36,6 +36,7 @@ from finagent_model.agents.replies import ReplyError, parse_reply
 from finagent_model.agents.session import Session
 from finagent_model.domain.roster import AgentRow
 from finagent_model.domain.signal import Status
+from finagent_model.errors import HomeError
 
 DESK = "desk"
 """Who asks: the source of the question and of every request to mend a reply."""
@@ -84,6 +85,9 @@ class Seat(BaseChatAgent):
         except UnavailableError as why:
             self._session.fail(self.name, why.status, str(why))
             content = json.dumps({"unavailable": self.name, "status": why.status})
+        except HomeError as error:
+            self._session.trouble = error
+            raise
         return TextMessage(content=content, source=self.name)
 
     def _briefing(self, messages: Sequence[BaseChatMessage]) -> list[LLMMessage]:

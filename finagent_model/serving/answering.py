@@ -19,6 +19,7 @@ import yaml
 from finagent_model.agents.cassette import Cassette
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.deadline import WHENEVER, Deadline
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.market_view import MarketView
@@ -83,18 +84,26 @@ class AnsweringDesk:
         return self._stamped(self.desk.under(mode=mode, limits=limits).decide(self._view(question)))
 
     def answer(
-        self, questions: Sequence[Question], mode: Mode = "cached", limits: Limits | None = None
+        self,
+        questions: Sequence[Question],
+        mode: Mode = "cached",
+        limits: Limits | None = None,
+        deadline: Deadline = WHENEVER,
     ) -> list[Decision]:
-        """One decision a question, in their order; where there is no view: `data_missing`."""
+        """One decision a question, in their order; where there is no view: `data_missing`. Raises
+        DeadlineError; then nothing goes on.
+        """
         desk = self.desk.under(mode=mode, limits=limits)
         answers: dict[int, Decision] = {}
         views: dict[int, MarketView] = {}
         for i, question in enumerate(questions):
+            deadline.check()
             try:
                 views[i] = self._view(question)
             except (DataError, InvalidBarsError, InvalidNewsError) as error:
                 answers[i] = desk.decline(question.symbol, question.as_of, str(error))
-        answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
+        decisions = desk.decide_all(list(views.values()), within_s=deadline.left_s())
+        answers |= zip(views, decisions, strict=True)
         return [self._stamped(answers[i]) for i in range(len(questions))]
 
     def _view(self, question: Question) -> MarketView:
