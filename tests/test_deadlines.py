@@ -46,12 +46,12 @@ def open_tasks() -> int:
     """Tasks on the desk's loop beside the one that counts, once they have had time to unwind."""
 
     async def count() -> int:
-        until = time.monotonic() + LATE_S / 2
-        while len(asyncio.all_tasks()) > 1 and time.monotonic() < until:
-            await asyncio.sleep(0.01)
         return len(asyncio.all_tasks()) - 1
 
-    return DESK_LOOP.run(count())
+    until = time.monotonic() + LATE_S / 2
+    while (found := DESK_LOOP.run(count())) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
 
 
 def chat_desk(
