@@ -13,6 +13,7 @@ from playwright.sync_api import sync_playwright
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.browser
 def test_the_page_says_the_verdict_first_draws_everything_and_fetches_nothing(
     trained: Place, tmp_path: Path
 ) -> None:

@@ -50,8 +50,8 @@ PACKAGE = "package"
 """Name of the artifact that holds the package."""
 SYMBOL_LENGTH = 20
 MARGIN_S = 5.0
-"""What a request's deadline leaves of a server's time-out at most, to answer in; a tenth of a short
-one.
+"""What a request's deadline leaves of a server's time-out, to stop the work and to answer in; a
+quarter of a short one.
 """
 CODES: tuple[tuple[type[FinagentError], int], ...] = (
     (DeadlineError, DEADLINE_EXCEEDED),
@@ -137,7 +137,7 @@ def _within_s() -> float | None:
     if not (timeout.is_set() and _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()):
         return None
     limit = float(timeout.get())
-    return limit - min(limit / 10, MARGIN_S)
+    return limit - min(limit / 4, MARGIN_S)
 
 
 def _too_late(deadline: Deadline, rows: int) -> MlflowException:
