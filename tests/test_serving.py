@@ -121,7 +121,7 @@ def test_finagent_serve_answers_says_its_version_and_turns_away_what_is_too_much
 ) -> None:
     port = free_port()
     command = ["python", "-m", "finagent_model.cli", "serve", "--port", str(port)]
-    narrow = {"FINAGENT_SERVE_THREADS": "1", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "4"}
+    narrow = {"FINAGENT_SERVE_THREADS": "1", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "8"}
     with trained.serving(*command, port=port, **narrow) as address:
         with urllib.request.urlopen(f"{address}/version", timeout=30) as answer:
             version = json.load(answer)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from finagent_model.errors import DeadlineError, StoppedError
 
 T = TypeVar("T")
-GRACE_S = 1.0
+GRACE_S = 0.5
 """How long after its deadline a caller waits for the work to end by itself; longer only where
 somebody blocks the loop.
 """
