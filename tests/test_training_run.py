@@ -184,7 +184,6 @@ def test_a_model_answers_from_an_environment_that_is_made_for_it_alone(
         *("-i", str(asked), "-o", str(answered)),
         cwd=tmp_path,
         PYTHONPATH="",
-        MLFLOW_ENV_ROOT=str(tmp_path / "environments"),
     )
     assert done.returncode == 0, done.stderr[-4000:]
     [signal] = json.loads(answered.read_text())["predictions"]
@@ -192,7 +191,7 @@ def test_a_model_answers_from_an_environment_that_is_made_for_it_alone(
     assert signal.pop("generated_at") != here.pop("generated_at")
     assert signal == here
     assert "trained with code" not in done.stderr
-    assert any((tmp_path / "environments").iterdir())
+    assert "Creating a new environment" in done.stderr and "using uv" in done.stderr
 
 
 def test_a_corrupt_artifact_is_refused_by_name_with_exit_code_4(
