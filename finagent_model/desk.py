@@ -127,7 +127,9 @@ class Desk:
         return Decision(self._blank(symbol, as_of, None, None, session, failure, self._notes))
 
     def decide(self, view: MarketView) -> Decision:
-        """Raises BeforeFirstFitError; any other trouble is the decision's status."""
+        """Raises BeforeFirstFitError, and HomeError where spending can't be counted; any other
+        trouble is the decision's status.
+        """
         return DESK_LOOP.run(self._decide(view, self._table()))
 
     def decide_all(
@@ -136,9 +138,11 @@ class Desk:
         done: Callable[[], object] = lambda: None,
         *,
         rules_at_once: bool = False,
+        within_s: float | None = None,
     ) -> list[Decision]:
         """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide`
-        does. `rules_at_once` spares the client `rules` AutoGen's runtime, for the same record.
+        does, and DeadlineError after `within_s` seconds; then none of them goes on.
+        `rules_at_once` spares the client `rules` AutoGen's runtime, for the same record.
         """
         table = self._table(rules_at_once)
 
@@ -147,13 +151,19 @@ class Desk:
 
             async def one(view: MarketView) -> Decision:
                 async with seats:
+                    await asyncio.sleep(0)  # a row of `rules` waits for nobody: let a deadline in
                     decision = await self._decide(view, table)
                 done()
                 return decision
 
-            return list(await asyncio.gather(*(one(view) for view in views)))
+            try:
+                async with asyncio.TaskGroup() as together:
+                    tasks = [together.create_task(one(view)) for view in views]
+            except ExceptionGroup as several:
+                raise several.exceptions[0] from None
+            return [task.result() for task in tasks]
 
-        return DESK_LOOP.run(all_of_them())
+        return DESK_LOOP.run(all_of_them(), within_s)
 
     def _table(self, rules_at_once: bool = False) -> Table:
         return Table(

@@ -108,6 +108,30 @@ class BeforeFirstFitError(DataError):
         )
 
 
+class HomeError(BadInputError):
+    """A file in FINAGENT_HOME is locked or can't be used. Whoever runs the process can mend it; who
+    asks a server can only ask again later.
+    """
+
+
+class DeadlineError(FinagentError):
+    """The work did not end within the time that its caller gave it; nothing of it goes on."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(
+            f"not done within {within_s:g} s and stopped; ask for fewer rows at a time, or allow "
+            "more time"
+        )
+        self.within_s = within_s
+
+
+class StoppedError(FinagentError):
+    """The work was stopped because its process is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped: the process is shutting down; ask again later")
+
+
 class ModelLoadError(FinagentError):
     """A packaged model that can't be loaded."""
 

@@ -14,6 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from finagent_model.errors import BadInputError
 
 
+def keep_to_ourselves() -> None:
+    """Tell MLflow not to report its use over the network, unless the environment has said already.
+    To be called before `mlflow` is imported: then it decides.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
 class Settings(BaseModel):
     """Frozen; every field's variable is its upper-case name, with the prefix FINAGENT_ unless it
     says otherwise.

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 SMALL_GOOG = TrainRequest(train_bars=250, test_bars=60, candidates=24)
 
 
+@pytest.mark.browser
 def test_the_page_says_the_verdict_first_draws_everything_and_fetches_nothing(
     trained: Place, tmp_path: Path
 ) -> None:

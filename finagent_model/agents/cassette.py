@@ -21,7 +21,7 @@ from finagent_model.agents.fingerprint import fingerprint
 from finagent_model.agents.outline import Outline, cleaned, nearest
 from finagent_model.agents.recorded import RecordedError, RecordedReply, ToolCall, replaces
 from finagent_model.agents.redact import without_key_shapes
-from finagent_model.errors import BadInputError
+from finagent_model.errors import BadInputError, HomeError
 
 __all__ = [
     "REPLIES",
@@ -79,7 +79,8 @@ class Cassette:
         """The recorded reply, or None. What came packaged wins: it is the same on any machine.
 
         A recorded failure is a reply where `errors` says so: in a replay. Elsewhere it is none, and
-        the request is tried again.
+        the request is tried again. Raises HomeError where the file can't be read: no reply is paid
+        for twice.
         """
         for find in (self._packaged.get, self._recorded.get, self._filed):
             reply = find(key)
@@ -118,8 +119,7 @@ class Cassette:
         try:
             return self._file.get(key)
         except OSError as error:
-            log.warning("recorded replies can't be read: %s", error)
-            return None
+            raise HomeError(f"recorded replies can't be read: {error}") from None
 
     def _read_outlines(self) -> list[tuple[str, Outline]]:
         known = {**self._recorded, **self._packaged}

@@ -86,7 +86,6 @@ class ClientPool:
         for model in self._config.models_used:
             require_usable(model, self._settings)
 
-
     def exported(self, row: AgentRow) -> ChatCompletionClient:
         """A client to be written down, never to be called: it holds no key."""
         model = self.model_of(row)

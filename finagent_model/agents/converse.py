@@ -141,7 +141,11 @@ def _seats(
 
 
 async def _run_team(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surroundings) -> str | None:
-    """Why it was broken off; None where it came to its end."""
+    """Why it was broken off; None where it came to its end.
+
+    AutoGen stops a team by its token alone: a cancelled `run` would wait until every agent has
+    finished. So whoever cancels us cancels the token, and no agent is left behind.
+    """
     listen()
     speaking, seats = _seats(rows, around)
     agents = {name: ChatAgent(seat) for name, seat in seats.items()}
@@ -150,12 +154,19 @@ async def _run_team(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surround
     limit_s = around.session.config.limits.wall_clock_s
     alarm = asyncio.get_running_loop().call_later(limit_s, token.cancel)
     task = TextMessage(content=inquiry.text, source=DESK)
+    running = asyncio.ensure_future(team.run(task=task, cancellation_token=token))
     try:
-        await team.run(task=task, cancellation_token=token)
+        await asyncio.shield(running)
     except asyncio.CancelledError:
-        if not token.is_cancelled():
+        token.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        if (own := asyncio.current_task()) and own.cancelling():
             raise
         return f"no decision within {limit_s:g} s"
+    except RuntimeError:  # AutoGen's, with the seat's own error as prose
+        if around.session.trouble is not None:
+            raise around.session.trouble from None
+        raise
     finally:
         alarm.cancel()
     return None

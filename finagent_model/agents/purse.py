@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from math import inf
 from pathlib import Path
 from typing import Protocol
 
-from finagent_model.errors import BadInputError
+from finagent_model.errors import HomeError
+
+LOCKED_S = 5.0
+"""How long a file that another process holds is waited for; a statement takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +86,17 @@ class DayPurse:
     """
 
     def __init__(self, path: Path, day: date, max_tokens: int, max_usd: float) -> None:
-        """Raises BadInputError where the file can't be written: money is not spent uncounted."""
+        """Raises HomeError, as all its methods do, where the file can't be written: money is not
+        spent uncounted.
+        """
         self._path, self._day = path, day.isoformat()
         self._limits = (max_tokens or 2**62, max_usd or inf)
         self._said = (max_tokens, max_usd)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._open() as file:
-                file.execute(
-                    "create table if not exists spent (day text primary key, tokens int, usd real)"
-                )
-                file.execute("insert or ignore into spent values (?, 0, 0.0)", (self._day,))
-        except (OSError, sqlite3.Error) as error:
-            raise BadInputError(
-                f"the day's spending can't be counted in {path}: {error}; "
-                "set FINAGENT_HOME to a folder that can be written"
-            ) from None
+        with self._open() as file:
+            file.execute(
+                "create table if not exists spent (day text primary key, tokens int, usd real)"
+            )
+            file.execute("insert or ignore into spent values (?, 0, 0.0)", (self._day,))
 
     def reserve(self, amount: Amount) -> None:
         usd = amount.usd or 0.0
@@ -135,21 +134,21 @@ class DayPurse:
             ).fetchone()
         return self._limits[0] - tokens, self._limits[1] - usd
 
-    def _open(self) -> _Closing:
-        return _Closing(self._path)
-
-
-class _Closing:
-    """A connection for one statement; a call to a model takes a thousand times as long."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-
-    def __enter__(self) -> sqlite3.Connection:
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one statement; a call to a model takes a thousand times as long."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except (OSError, sqlite3.Error) as error:
+            raise HomeError(
+                f"the day's spending can't be counted in {self._path}: {error}; "
+                "set FINAGENT_HOME to a folder that can be written"
+            ) from None
 
 
 def reserve(accounts: Sequence[Account], amount: Amount) -> None:

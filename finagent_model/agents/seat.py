@@ -32,6 +32,7 @@ from finagent_model.agents.replies import ReplyError, parse_reply
 from finagent_model.agents.session import Session
 from finagent_model.domain.roster import AgentRow
 from finagent_model.domain.signal import Status
+from finagent_model.errors import HomeError
 
 DESK = "desk"
 """Who asks: the source of the question and of every request to mend a reply."""
@@ -67,6 +68,9 @@ class Seat:
         except UnavailableError as why:
             self._session.fail(self.name, why.status, str(why))
             return json.dumps({"unavailable": self.name, "status": why.status})
+        except HomeError as error:
+            self._session.trouble = error  # a team would pass it on as prose
+            raise
 
     def _briefing(self, said: Mapping[str, str]) -> list[LLMMessage]:
         """Prompt, question (perhaps with a chart), and what was said by those whom it hears."""

@@ -16,6 +16,7 @@ from finagent_model.domain.decision import Turn
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.model_row import ModelRow
 from finagent_model.domain.signal import Status
+from finagent_model.errors import HomeError
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Session:
     calls: int = 0
     missed: bool = False
     """A reply that was not recorded was needed in mode `replay`."""
+    trouble: HomeError | None = None
+    """What an agent met that is no failure of the decision but of the machine."""
     notes: list[str] = field(default_factory=list)
     """What the signal should say about how it came to be."""
 

@@ -7,6 +7,7 @@ question of a batch its own signal, so that one bad row doesn't take the others 
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from finagent_model.agents.cassette import REPLIES, Cassette
 from finagent_model.agents.redact import redactor, secrets_of
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.deadline import WHENEVER, Deadline
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.market_view import MarketView
@@ -30,6 +32,7 @@ from finagent_model.errors import (
     InvalidBarsError,
     InvalidFundamentalsError,
     InvalidNewsError,
+    StoppedError,
 )
 from finagent_model.market import Market
 from finagent_model.serving.approvals import APPROVALS, Approvals
@@ -66,6 +69,8 @@ class AnsweringDesk:
         self.package = package
         self.lineage = lineage
         self.market = Market.of(settings)
+        self.ending = threading.Event()
+        """Set when the process is about to end: nobody waits for an approval any longer."""
         self.approvals = Approvals(settings.home / APPROVALS)
         self.desk = Desk(
             package.config,
@@ -95,16 +100,19 @@ class AnsweringDesk:
         questions: Sequence[Question],
         mode: Mode = "cached",
         limits: Limits | None = None,
+        deadline: Deadline = WHENEVER,
         *,
         approvals: bool = True,
     ) -> list[Decision]:
-        """One decision a question, in their order; where there is no view: `data_missing`. Without
-        `approvals` nobody is asked: nothing is to be acted upon.
+        """One decision a question, in their order; where there is no view: `data_missing`. Raises
+        DeadlineError; then nothing goes on, but an approval still waits to be asked for again.
+        Without `approvals` nobody is asked: nothing is to be acted upon.
         """
         desk = self.desk.under(mode=mode, limits=limits)
         answers: dict[int, Decision] = {}
         views: dict[int, MarketView] = {}
         for i, question in enumerate(questions):
+            deadline.check()
             try:
                 views[i] = self._view(question)
             except (
@@ -114,9 +122,10 @@ class AnsweringDesk:
                 InvalidFundamentalsError,
             ) as error:
                 answers[i] = desk.decline(question.symbol, question.as_of, str(error))
-        answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
+        decisions = desk.decide_all(list(views.values()), within_s=deadline.left_s())
+        answers |= zip(views, decisions, strict=True)
         stamped = [self._stamped(answers[i]) for i in range(len(questions))]
-        return self._released(stamped, mode) if approvals else stamped
+        return self._released(stamped, mode, deadline) if approvals else stamped
 
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)
@@ -128,10 +137,18 @@ class AnsweringDesk:
             None if news is None else read_news(list(news)),
         )
 
-    def _released(self, decisions: Sequence[Decision], mode: Mode) -> list[Decision]:
+    def _released(
+        self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline = WHENEVER
+    ) -> list[Decision]:
         """Once a human has settled those that need it."""
         rules, version = self.package.config.approval, self.package.content_hash
-        return self.approvals.ask(decisions, rules, version, mode=mode)
+
+        def pause(seconds: float) -> None:
+            deadline.check()
+            if self.ending.wait(seconds):
+                raise StoppedError()
+
+        return self.approvals.ask(decisions, rules, version, mode=mode, pause=pause)
 
     def _stamped(self, decision: Decision) -> Decision:
         """The decision with its lineage and its version's grade; nothing else about it changes."""

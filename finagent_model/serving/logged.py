@@ -53,7 +53,7 @@ def log_package(
 
 def load_answering(uri: str) -> AnsweringDesk:
     """The desk inside a logged or registered model. Raises ModelLoadError with the way out."""
-    return desk_of(load_model(uri), uri)
+    return packaged_in(load_model(uri), uri).answering
 
 
 def load_model(uri: str) -> PyFuncModel:
@@ -69,9 +69,9 @@ def load_model(uri: str) -> PyFuncModel:
     return loaded
 
 
-def desk_of(loaded: PyFuncModel, uri: str) -> AnsweringDesk:
+def packaged_in(loaded: PyFuncModel, uri: str) -> FinagentModel:
     """Raises ModelLoadError when the model is another kind of model."""
     model = loaded.unwrap_python_model()
     if not isinstance(model, FinagentModel):
         raise ModelLoadError(f"model {uri} is a {type(model).__name__}, not a finagent package")
-    return model.answering
+    return model
