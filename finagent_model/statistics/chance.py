@@ -67,8 +67,8 @@ def cost_curve(
 
 
 def break_even_commission(bars: BarSeries, orders: Orders, rules: Rules) -> float:
-    """The commission, as a fraction of every fill, at which the orders earn nothing; `HIGHEST` where
-    they gain even then, nan where they lose without any.
+    """The commission, as a fraction of every fill, at which the orders earn nothing; `HIGHEST`
+    where they gain even then, nan where they lose without any.
     """
     low, high = 0.0, HIGHEST
     if _earned(bars, orders, rules, low) <= 0:
