@@ -86,6 +86,12 @@ class BeforeFirstFitError(DataError):
         )
 
 
+class StoreError(FinagentError):
+    """The database of conversations can't be used; the decision is safe in its run."""
+
+    exit_code = 3
+
+
 class ModelLoadError(FinagentError):
     """A packaged model that can't be loaded."""
 
