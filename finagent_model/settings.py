@@ -8,10 +8,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from finagent_model.errors import BadInputError
+
+SHORTEST_SECRET = 8
+"""Characters; what is shorter is a placeholder for a local server and part of many words."""
 
 
 class Settings(BaseModel):
@@ -34,6 +38,10 @@ class Settings(BaseModel):
     """Where replies recorded outside a package are kept, so that no call is paid for twice."""
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
     """Requests that `finagent serve` works on at once."""
+    database: SecretStr | None = Field(None, alias="FINAGENT_DATABASE")
+    """SQLAlchemy URL of a database that conversations are written to beside their runs."""
+    tracing: bool = Field(False, alias="FINAGENT_TRACING")
+    """Whether each decision leaves a trace in MLflow."""
 
     @field_validator("openai_base_url")
     @classmethod
@@ -42,10 +50,33 @@ class Settings(BaseModel):
             raise ValueError("must not carry a user or password; use OPENAI_API_KEY")
         return value
 
+    @field_validator("database")
+    @classmethod
+    def _an_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not all(value.get_secret_value().partition("://")[:2]):
+            raise ValueError(
+                "is no SQLAlchemy URL; write one such as sqlite:///conversations.db "
+                "or postgresql+psycopg2://user:password@host/name"
+            )
+        return value
+
     @field_validator("home")
     @classmethod
     def _at_home(cls, value: Path) -> Path:
         return value.expanduser()
+
+    def redact(self, text: str) -> str:
+        """`text` without our keys and passwords, should a server or a model have echoed one."""
+        for secret in self._secrets():
+            text = text.replace(secret, "[key]")
+        return text
+
+    def _secrets(self) -> list[str]:
+        """Whole values first: a database's password is a part of its URL."""
+        given = [v.get_secret_value() for v in vars(self).values() if isinstance(v, SecretStr)]
+        if self.database:
+            given.append(urlsplit(self.database.get_secret_value()).password or "")
+        return [secret for secret in given if len(secret) >= SHORTEST_SECRET]
 
     @classmethod
     def variables(cls) -> tuple[str, ...]:

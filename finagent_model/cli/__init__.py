@@ -1,8 +1,9 @@
 """The command line. Results go to stdout, words and progress to stderr.
 
 Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
-produced (a signal's `status` says how it went), 2 bad input, 3 no data, 4 the model could not be
-loaded (or, with `--strict`, a signal that is not `ok` or `abstained`), 5 the gate refused.
+produced (a signal's `status` says how it went), 2 bad input, 3 no data (or no database to keep it
+in), 4 the model could not be loaded (or, with `--strict`, a signal that is not `ok` or
+`abstained`), 5 the gate refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import typer
 
 from finagent_model.cli.backtest import backtest
+from finagent_model.cli.conversations import conversations
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
@@ -35,3 +37,4 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
+app.add_typer(conversations, name="conversations")
