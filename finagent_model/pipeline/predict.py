@@ -7,7 +7,7 @@ from pathlib import Path
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import Mode
+from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.market import Market
 from finagent_model.pipeline.requests import read_mode, read_symbol
 from finagent_model.presets import load_config, with_address
@@ -39,22 +39,28 @@ def predict(
 
         answering = load_answering(model)
         decision, market = answering.decide(question, how, limits), answering.market
+        desk = answering.package.config
     else:
-        decision, market = _untrained(config, question, how, limits, settings)
+        desk = with_address(load_config(str(config)), settings)
+        decision, market = _untrained(desk, question, how, limits, settings)
+    run_id = None
     if log:
         from finagent_model.pipeline.record import record
 
-        record(decision, market, model if config is None else str(config))
+        run_id = record(decision, market, model if config is None else str(config), settings)
+    if settings.tracing:
+        from finagent_model.tracing import trace
+
+        trace(decision, desk, settings, run_id)
     return decision
 
 
 def _untrained(
-    config: Path, question: Question, mode: Mode, limits: Limits, settings: Settings
+    config: DeskConfig, question: Question, mode: Mode, limits: Limits, settings: Settings
 ) -> tuple[Decision, Market]:
     """By the policy's defaults and a configuration's team."""
     market = Market.of(settings)
-    chosen = with_address(load_config(str(config)), settings)
-    desk = Desk(chosen, None, settings, open_cassette(settings), mode=mode)
+    desk = Desk(config, None, settings, open_cassette(settings), mode=mode)
     if mode != "replay":
         desk.require_key()
     view = market.view(question.symbol, question.as_of)

@@ -60,6 +60,7 @@ class AnsweringDesk:
     def __init__(self, package: Package, lineage: Lineage, settings: Settings) -> None:
         self.package = package
         self.lineage = lineage
+        self.settings = settings
         self.market = Market.of(settings)
         self.desk = Desk(
             package.config,
@@ -96,6 +97,13 @@ class AnsweringDesk:
                 answers[i] = desk.decline(question.symbol, question.as_of, str(error))
         answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
         return [self._stamped(answers[i]) for i in range(len(questions))]
+
+    def trace(self, decision: Decision, run_id: str | None = None) -> None:
+        """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
+        if self.settings.tracing:
+            from finagent_model.tracing import trace
+
+            trace(decision, self.package.config, self.settings, run_id)
 
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)

@@ -55,6 +55,8 @@ class FinagentModel(PythonModel):
             mode, limits = _read_params(params or {})
             questions = [_read_row(i, row) for i, row in enumerate(_rows(model_input))]
             decisions = self.answering.answer(questions, mode, limits)
+        for decision in decisions:
+            self.answering.trace(decision)
         signals = [decision.signal.model_dump(mode="json") for decision in decisions]
         return pd.DataFrame(signals, dtype=object)
 
