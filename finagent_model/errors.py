@@ -132,6 +132,12 @@ class StoppedError(FinagentError):
         super().__init__("stopped: the process is shutting down; ask again later")
 
 
+class StoreError(FinagentError):
+    """The database of conversations can't be used; the decision is safe in its run."""
+
+    exit_code = 3
+
+
 class ModelLoadError(FinagentError):
     """A packaged model that can't be loaded."""
 

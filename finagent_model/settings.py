@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -60,6 +61,11 @@ class Settings(BaseModel):
     approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")
     """Who sends it may approve and reject over HTTP; without it, callers on the same machine."""
 
+    database: SecretStr | None = Field(None, alias="FINAGENT_DATABASE")
+    """SQLAlchemy URL of a database that conversations are written to beside their runs."""
+    tracing: bool = Field(False, alias="FINAGENT_TRACING")
+    """Whether each decision leaves a trace in MLflow."""
+
     @field_validator(
         "openai_base_url", "azure_openai_endpoint", "anthropic_base_url", "ollama_host"
     )
@@ -74,10 +80,28 @@ class Settings(BaseModel):
     def _by_comma(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
+    @field_validator("database")
+    @classmethod
+    def _an_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not all(value.get_secret_value().partition("://")[:2]):
+            raise ValueError(
+                "is no SQLAlchemy URL; write one such as sqlite:///conversations.db "
+                "or postgresql+psycopg2://user:password@host/name"
+            )
+        return value
+
     @field_validator("home")
     @classmethod
     def _at_home(cls, value: Path) -> Path:
         return value.expanduser()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no record, trace or signal may hold; a database's password is a part of its URL."""
+        given = [v.get_secret_value() for v in vars(self).values() if isinstance(v, SecretStr)]
+        if self.database:
+            given.append(urlsplit(self.database.get_secret_value()).password or "")
+        return tuple(secret for secret in given if secret)
 
     @classmethod
     def variables(cls) -> tuple[str, ...]:

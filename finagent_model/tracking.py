@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from mlflow.environment_variables import (
     MLFLOW_RUN_ID,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
@@ -75,6 +78,10 @@ class RunLog:
     def files(self, folder: Path, under: str | None = None) -> None:
         """Everything in `folder` becomes an artifact under its own name."""
         self._client.log_artifacts(self.run_id, str(folder), under)
+
+    @property
+    def experiment_id(self) -> str:
+        return str(self._client.get_run(self.run_id).info.experiment_id)
 
     def tag(self, name: str) -> str | None:
         """Raises TrackingError when there is no such run."""
@@ -129,7 +136,7 @@ class RunLog:
 def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> RunLog:
     """A new run, or the one that `mlflow run` opened for us. Raises TrackingError."""
     given = MLFLOW_RUN_ID.get() if parent is None else None
-    with _usable_store():
+    with usable_store():
         if given:
             log = RunLog(given)
             log.tags({**tags, MLFLOW_RUN_NAME: name})
@@ -139,14 +146,36 @@ def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> R
         return RunLog(run.info.run_id)
 
 
+def runs_tagged(name: str, value: str) -> list[RunLog]:
+    """The runs of all experiments that carry the tag, oldest first. Raises TrackingError."""
+    with usable_store():
+        client = MlflowClient()
+        experiments = [found.experiment_id for found in _all(client.search_experiments)]
+        query, order = f"tags.`{name}` = '{value}'", ["start_time ASC"]
+        search = partial(client.search_runs, experiments, query, order_by=order)
+        runs = _all(search) if experiments else []
+    return [RunLog(run.info.run_id) for run in runs]
+
+
+def _all(search: Callable[..., PagedList[Any]]) -> list[Any]:
+    page = search()
+    found = list(page)
+    while page.token:
+        page = search(page_token=page.token)
+        found += page
+    return found
+
+
 @contextmanager
-def _usable_store() -> Iterator[None]:
+def usable_store() -> Iterator[None]:
+    """Raises TrackingError for whatever MLflow raises in the block."""
     try:
         yield
     except (MlflowException, OSError) as error:
+        said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
         raise TrackingError(
-            f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
-            "set MLFLOW_TRACKING_URI to one that can be written"
+            re.sub(r"//[^/\s]*@", "//", said)  # without user and password
+            + "set MLFLOW_TRACKING_URI to one that can be written"
         ) from None
 
 
@@ -160,7 +189,7 @@ def bury_dead_runs(request: str) -> None:
     the runs below it that it left running.
     """
     query = f"tags.`{REQUEST}` = '{request}' and attributes.status = 'RUNNING'"
-    with _usable_store():
+    with usable_store():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):
             host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
@@ -185,8 +214,14 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def experiment_id() -> str:
+    """Of the experiment to write to, created if it isn't there yet. Raises TrackingError."""
+    with usable_store():
+        return _experiment()
+
+
 def _experiment() -> str:
-    """Id of the experiment to write to; created once, whoever comes first."""
+    """Created once, whoever comes first."""
     if given := MLFLOW_EXPERIMENT_ID.get():
         return str(given)
     name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -136,3 +137,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] == "1"
     return place
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take longer to make than to copy."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    mlflow.set_tracking_uri(f"sqlite:///{path}")
+    mlflow.search_experiments()
+    return path
+
+
+@pytest.fixture
+def place(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Where this process works, with an MLflow store that holds nothing."""
+    import mlflow
+
+    shutil.copy(empty_store, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    return Place(tmp_path)

@@ -137,6 +137,7 @@ def test_help_of_every_command_works() -> None:
         "promote",
         "rollback",
         "verify",
+        "conversations",
     ):
         assert name in listed
 

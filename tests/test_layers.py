@@ -19,13 +19,13 @@ LAYERS = (
     {"desk"},
     {"backtest"},
     {"statistics", "training", "verification", "artifacts"},
-    {"serving", "registry", "tracking"},
+    {"serving", "registry", "tracking", "tracing"},
     {"pipeline", "cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 AT_HOME = {
     "autogen": {"agents"},
-    "mlflow": {"serving", "registry", "tracking"},
+    "mlflow": {"serving", "registry", "tracking", "tracing"},
     "airflow": set(),
 }
 PACKAGE = ROOT / "finagent_model"

@@ -1,8 +1,9 @@
 """The command line. Results go to stdout, words and progress to stderr.
 
 Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
-produced (a signal's `status` says how it went), 2 bad input, 3 no data, 4 the model could not be
-loaded (or, with `--strict`, a signal whose status is a failure of the desk), 5 the gate refused.
+produced (a signal's `status` says how it went), 2 bad input, 3 no data (or no database to keep it
+in), 4 the model could not be loaded (or, with `--strict`, a signal whose status is a failure of the
+desk), 5 the gate refused, or something is not as it was registered or written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from finagent_model.cli.approvals import approvals, approve, reject
 from finagent_model.cli.audit import audit
 from finagent_model.cli.backtest import backtest
 from finagent_model.cli.cassette import cassette
+from finagent_model.cli.conversations import conversations
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
@@ -45,3 +47,4 @@ app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
+app.add_typer(conversations, name="conversations")

@@ -11,8 +11,10 @@ from typer.core import TyperGroup
 
 from finagent_model.errors import FinagentError
 
-NOT_OK, REFUSED = 4, 5
-"""Exit codes of a result that was asked to be better: a status with `--strict`, a failed check."""
+NO_DATA, NOT_OK, REFUSED = 3, 4, 5
+"""Exit codes of a result that was asked to be better: conversations not in the database, a status
+with `--strict`, a failed check.
+"""
 
 Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
 Model = Annotated[str, typer.Option(help="URI of a logged or registered model.")]

@@ -30,13 +30,16 @@ def infer(
     settings: Settings,
     model_uri: str = CHAMPION,
     mode: Mode = "cached",
+    workflow_execution_id: str | None = None,
 ) -> Inferred:
     """Decide with a packaged desk and log signal, conversation, audit and chart.
 
-    Where there is nothing to decide on, the record is a signal of status `data_missing`. Raises
-    ModelLoadError.
+    Where there is nothing to decide on, the record is a signal of status `data_missing`. Messages
+    go by `workflow_execution_id` in a database. Raises ModelLoadError.
     """
     answering = load_answering(model_uri)
     [decision] = answering.answer([Question(symbol, as_of)], mode)
     audit = audit_of([decision], answering.package.content_hash)
-    return Inferred(record(decision, audit, answering.market, model_uri), decision.signal)
+    run_id = record(decision, audit, answering.market, model_uri, settings, workflow_execution_id)
+    answering.trace(decision, run_id)
+    return Inferred(run_id, decision.signal)

@@ -10,7 +10,7 @@ from finagent_model.desk import Desk, Limits, config_hash
 from finagent_model.domain.audit import Chain
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import Mode
+from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.market import Market
 from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.requests import read_mode, read_symbol
@@ -52,29 +52,35 @@ def predict(
 
         answering = load_answering(model)
         decision, market = answering.decide(question, how, limits), answering.market
+        desk = answering.package.config
         audit = audit_of([decision], answering.package.content_hash)
     else:
-        decision, market = _untrained(config, question, how, limits, settings)
+        desk = with_addresses(load_config(str(config)), settings)
+        decision, market = _untrained(desk, question, how, limits, settings)
         audit = audit_of([decision])
+    run_id = None
     if log:
         from finagent_model.pipeline.record import record
 
-        record(decision, audit, market, model if config is None else str(config))
+        run_id = record(decision, audit, market, model if config is None else str(config), settings)
+    if settings.tracing:
+        from finagent_model.tracing import trace
+
+        trace(decision, desk, settings, run_id)
     return Predicted(decision, audit)
 
 
 def _untrained(
-    config: Path, question: Question, mode: Mode, limits: Limits, settings: Settings
+    config: DeskConfig, question: Question, mode: Mode, limits: Limits, settings: Settings
 ) -> tuple[Decision, Market]:
     """By the policy's defaults and a configuration's team."""
     market = Market.of(settings)
-    chosen = with_addresses(load_config(str(config)), settings)
-    desk = Desk(chosen, None, settings, open_cassette(settings), mode=mode)
+    desk = Desk(config, None, settings, open_cassette(settings), mode=mode)
     if mode != "replay":
         desk.require_key()
     view = market.view(question.symbol, question.as_of)
     decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS
     [decision] = Approvals(approvals).ask(
-        [decision], chosen.approval, config_hash(chosen), mode=mode
+        [decision], config.approval, config_hash(config), mode=mode
     )
     return decision, market

@@ -19,16 +19,28 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
+from finagent_model.pipeline.conversations import EXECUTION, keep
+from finagent_model.settings import Settings
 from finagent_model.tracking import STAGE, open_run
 
 
-def record(decision: Decision, audit: Chain, market: Market, desk: str) -> str:
+def record(
+    decision: Decision,
+    audit: Chain,
+    market: Market,
+    desk: str,
+    settings: Settings,
+    workflow_execution_id: str | None = None,
+) -> str:
     """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file); the
     run's id.
+
+    Where there is a database for conversations, it is written there too.
     """
     signal = decision.signal
     status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}
-    run = open_run(f"infer {signal.symbol}", {STAGE: "infer", **status})
+    asked_by = {EXECUTION: workflow_execution_id} if workflow_execution_id else {}
+    run = open_run(f"infer {signal.symbol}", {STAGE: "infer", **status, **asked_by})
     with run.failing():
         asked = {"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk}
         run.params(asked)
@@ -45,5 +57,6 @@ def record(decision: Decision, audit: Chain, market: Market, desk: str) -> str:
             else:
                 write_price_chart(view, signal, Path(folder))
             run.files(Path(folder))
+        keep(decision, run, settings, workflow_execution_id)
         run.end("FINISHED")
     return run.run_id

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from finagent_model.agents.cassette import REPLIES, Cassette
-from finagent_model.agents.redact import redactor, secrets_of
+from finagent_model.agents.redact import redactor
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.deadline import WHENEVER, Deadline
@@ -68,6 +68,7 @@ class AnsweringDesk:
     def __init__(self, package: Package, lineage: Lineage, settings: Settings) -> None:
         self.package = package
         self.lineage = lineage
+        self.settings = settings
         self.market = Market.of(settings)
         self.ending = threading.Event()
         """Set when the process is about to end: nobody waits for an approval any longer."""
@@ -127,6 +128,13 @@ class AnsweringDesk:
         stamped = [self._stamped(answers[i]) for i in range(len(questions))]
         return self._released(stamped, mode, deadline) if approvals else stamped
 
+    def trace(self, decision: Decision, run_id: str | None = None) -> None:
+        """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
+        if self.settings.tracing:
+            from finagent_model.tracing import trace
+
+            trace(decision, self.package.config, self.settings, run_id)
+
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)
         bars, news = question.bars, question.news
@@ -160,7 +168,7 @@ def open_cassette(settings: Settings, package: Package | None = None) -> Cassett
     """The package's replies over those recorded on this machine. A home that can't be written is
     worth a warning, not a failure: then replies are kept in memory.
     """
-    packaged, redact = package.replies if package else None, redactor(secrets_of(settings))
+    packaged, redact = package.replies if package else None, redactor(settings.secrets)
     try:
         return Cassette(packaged, settings.home / REPLIES, redact)
     except BadInputError as error:

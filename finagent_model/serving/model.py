@@ -92,6 +92,8 @@ class FinagentModel(PythonModel):
                 decisions = self.answering.answer(questions, mode, limits, deadline)
             except DeadlineError:
                 raise _too_late(deadline, len(questions)) from None
+        for decision in decisions:
+            self.answering.trace(decision)
         signals = [decision.signal.model_dump(mode="json") for decision in decisions]
         return pd.DataFrame(signals, dtype=object)
 

@@ -1,0 +1,182 @@
+"""A database that is down never loses a decision: its run has it, and `sync` writes it later."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import mlflow
+import pytest
+from conftest import Place
+from decisions import decision
+from mlflow.store.entities import PagedList
+
+from finagent_model import tracking
+from finagent_model.artifacts.conversation_store import ConversationStore
+from finagent_model.errors import BadInputError, StoreError
+from finagent_model.market import Market
+from finagent_model.pipeline.conversations import STORED, Synced, sync
+from finagent_model.pipeline.record import record
+from finagent_model.settings import Settings
+from finagent_model.tracking import RunLog, open_run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
+]
+UNDRAWN = {"symbol": "NOPE"}
+"""There is no market for it, so no chart takes time."""
+
+
+def settings(database: str = "") -> Settings:
+    return Settings.load({"FINAGENT_DATABASE": database})
+
+
+def down(place: Place) -> str:
+    """A database whose folder is not there yet; it is up once the folder is made."""
+    return f"sqlite:///{place.folder}/later/conversations.db"
+
+
+def up(place: Place) -> None:
+    (place.folder / "later").mkdir()
+
+
+def kept(database: str, execution: str | None = None, **changes: Any) -> RunLog:
+    """The run of a decision recorded with `database` configured."""
+    given = settings(database)
+    made = decision(**UNDRAWN, **changes)
+    return RunLog(record(made, Market.of(given), "desk.yaml", given, execution))
+
+
+def rows(url: str) -> list[tuple[Any, ...]]:
+    """Everything but the numbers that the database itself gave, and the run's id."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        messages = database.execute(
+            "select agent_name, message_type, message_content, timestamp, tokens_used"
+            " from agent_conversations order by id"
+        ).fetchall()
+        decisions = database.execute(
+            "select conversation_id, workflow_execution_id, symbol, as_of, status, signal"
+            " from finagent_decisions"
+        ).fetchall()
+    return messages + decisions
+
+
+def test_a_recorded_decision_is_in_the_database_and_its_run_says_so(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/conversations.db"
+    run = kept(url)
+    assert run.tag(STORED) == "yes"
+    assert len(rows(url)) == 7 + 1
+    assert sync(settings(url)) == Synced()
+
+
+def test_without_a_database_no_table_is_written_and_nothing_is_said(place: Place) -> None:
+    assert kept("").tag(STORED) is None
+    with pytest.raises(BadInputError, match="set FINAGENT_DATABASE"):
+        sync(settings())
+
+
+def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = kept(down(place))
+    assert run.tag(STORED) == "no"
+    [warning] = [r for r in caplog.records if r.name.startswith("finagent_model")]
+    assert warning.levelno == logging.WARNING
+    assert run.run_id in warning.getMessage()
+    assert "`finagent conversations sync` writes it" in warning.getMessage()
+    assert run.read_json("signal.json")["symbol"] == "NOPE"
+    assert len(run.read("autogen_conversation.jsonl").splitlines()) == 7
+    assert mlflow.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_what_is_synced_is_what_would_have_been_written(place: Place) -> None:
+    run = kept(down(place), "42")
+    up(place)
+    assert sync(settings(down(place))) == Synced(written=1)
+    assert run.tag(STORED) == "yes"
+    direct = f"sqlite:///{place.folder}/direct.db"
+    ConversationStore(direct).write(decision(**UNDRAWN), run.run_id, "42")
+    assert rows(down(place)) == rows(direct)
+    assert sync(settings(down(place))) == Synced()
+
+
+def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+        kept(down(place))
+    up(place)
+    assert sync(settings(down(place))) == Synced(written=2)
+
+
+def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{place.folder}/conversations.db"
+    whole = ConversationStore.write
+
+    def stopped(store: ConversationStore, *given: Any) -> bool:
+        whole(store, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConversationStore, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        kept(url)
+    monkeypatch.undo()
+    assert sync(settings(url)) == Synced(already=1)
+    assert sync(settings(url)) == Synced()
+    assert len(rows(url)) == 7 + 1
+
+
+def test_a_run_without_a_whole_record_fails_alone(place: Place) -> None:
+    kept(down(place), conversation_id="first")
+    open_run("cut off", {STORED: "no"}).end("FAILED")
+    kept(down(place), conversation_id="last")
+    up(place)
+    assert sync(settings(down(place))) == Synced(written=2, failed=1)
+
+
+def test_sync_says_that_the_database_is_still_down(place: Place) -> None:
+    run = kept(down(place))
+    with pytest.raises(StoreError, match="can't be used"):
+        sync(settings(down(place)))
+    assert run.tag(STORED) == "no"
+
+
+def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(place: Place) -> None:
+    kept(down(place))
+    command = ("conversations", "sync", "--json")
+    still = place.finagent(*command, FINAGENT_DATABASE=down(place))
+    assert still.returncode == 3
+    assert "can't be used" in still.stderr and "Traceback" not in still.stderr
+    up(place)
+    done = place.finagent(*command, FINAGENT_DATABASE=down(place))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"written": 1, "already": 0, "failed": 0}
+
+
+def test_a_password_is_in_no_message_tag_or_log(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "postgresql+pg8000://me:open-sesame@127.0.0.1:9/db"
+    with caplog.at_level(logging.DEBUG):
+        run = kept(url)
+    assert run.tag(STORED) == "no"
+    command = place.finagent("conversations", "sync", FINAGENT_DATABASE=url)
+    assert command.returncode == 3
+    said = caplog.text + command.stdout + command.stderr + repr(settings(url))
+    files = [path for path in place.folder.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for held in [said.encode(), *(path.read_bytes() for path in files)]:
+        assert b"sesame" not in held
+
+
+def test_every_page_of_a_search_is_read() -> None:
+    def search(page_token: str = "0") -> PagedList[int]:
+        page = int(page_token)
+        return PagedList([2 * page, 2 * page + 1], str(page + 1) if page < 2 else None)
+
+    assert tracking._all(search) == [0, 1, 2, 3, 4, 5]
