@@ -17,7 +17,7 @@ train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" re
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 
 test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
-	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow" -n 2
+	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist loadfile
 	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser" -n 2 --dist loadfile
 
 test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in it

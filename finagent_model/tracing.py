@@ -64,7 +64,8 @@ def trace(
         try:
             _write(decision_span(decision, config), decision.signal, settings, run_id)
         except Exception as error:  # it was for looking at; the decision stands
-            log.warning("no trace of %s: %s", decision.signal.symbol, redactor(settings.secrets)(str(error)))
+            said = redactor(settings.secrets)(str(error))
+            log.warning("no trace of %s: %s", decision.signal.symbol, said)
 
     try:
         _WRITER.take(work)

@@ -435,6 +435,7 @@ chains = st.lists(st.lists(events, max_size=4), max_size=4).map(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(chains)
 def test_no_audit_has_a_fault_as_it_was_written(made: Chain) -> None:
@@ -479,6 +480,7 @@ def tampering(draw: st.DrawFn) -> tuple[Chain, list[Kept]]:
     return made, lines
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(tampering(), st.booleans())
 def test_whatever_was_done_is_found_and_no_innocent_line_is_named(

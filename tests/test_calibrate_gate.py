@@ -10,6 +10,8 @@ from finagent_model.domain.gate_rules import GateRules
 from finagent_model.pipeline.calibrate_gate import calibrate_gate, real_returns
 from finagent_model.training.calibrate_gate import Case, Row, cases, judge, table
 
+pytestmark = pytest.mark.slow
+
 RULES = GateRules()
 
 

@@ -258,6 +258,7 @@ def test_a_handful_of_calls_can_not_show_that_confidence_means_what_it_says() ->
     assert 0 < enough["p_calibration"] <= 1
 
 
+@pytest.mark.slow
 def test_the_test_of_calibration_rejects_as_often_as_it_says_and_sees_what_is_off() -> None:
     rng = np.random.default_rng(5)
     honest = off = 0

@@ -29,7 +29,7 @@ from finagent_model.agents.cassette import (
     open_file,
 )
 from finagent_model.agents.outline import Outline, Said
-from finagent_model.agents.redact import redactor, secrets_of, without_key_shapes
+from finagent_model.agents.redact import redactor, without_key_shapes
 from finagent_model.domain.signal import Status
 from finagent_model.errors import BadInputError, CorruptPackageError, HomeError
 from finagent_model.settings import Settings
@@ -274,14 +274,14 @@ def test_a_word_that_a_local_server_takes_for_a_key_is_left_in_replies() -> None
 
 def test_every_secret_of_the_settings_is_known() -> None:
     settings = Settings.load({"OPENAI_API_KEY": "abcdefghij"})
-    assert secrets_of(settings) == ("abcdefghij",)
+    assert settings.secrets == ("abcdefghij",)
     held = [
         name
         for name, field in Settings.model_fields.items()
         if "SecretStr" in str(field.annotation)
     ]
     full = settings.model_copy(update=dict.fromkeys(held, SecretStr("abcdefghij")))
-    assert len(secrets_of(full)) == len(held)
+    assert len(full.secrets) == len(held)
 
 
 # Files of older code

@@ -67,6 +67,8 @@ HARMLESS: Item = {"id": "harmless", "headline": "Google shows a tablet", "body":
 NAMES = [item["id"] for item in CORPUS]
 EACH = pytest.mark.parametrize("name", NAMES)
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-gullible-0123456789/ABCdef"
 DAY = parse_as_of("2012-06-29")
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 LAYERS = (
@@ -74,6 +75,7 @@ def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_importing_any_module_writes_nothing_connects_nowhere_and_reads_no_variable_of_ours(
     tmp_path: Path,
 ) -> None:

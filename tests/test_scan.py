@@ -46,6 +46,7 @@ def test_on_real_bars(symbol: str, short: bool, stop: float, target: float) -> N
     assert_equal(BundledBars().bars(symbol), rules, 10_000.0, whole=not short)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.integers(0, 2**32 - 1),

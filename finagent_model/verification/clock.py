@@ -22,7 +22,8 @@ ROOMS = frozenset(
         "context",
         "risk",
         "market",
-        "toolbox",
+        "tools",
+        "chart_image",
         "agents",
         "desk",
         "backtest",
@@ -43,9 +44,9 @@ def clocks_read(root: Path = Path(finagent_model.__file__).parent) -> list[str]:
         if name.parts[0].removesuffix(".py") not in ROOMS:
             continue
         tree = ast.parse(path.read_text())
-        allowed = {function for file, function in STAMPS if file == str(name)}
+        times, allowed = _times(tree), {f for file, f in STAMPS if file == str(name)}
         for node in _nodes(tree, allowed):
-            found += [f"{name}:{node.lineno}: {read}" for read in _reads(node, _times(tree))]
+            found += [f"{name}:{node.lineno}: {read}" for read in _reads(node, times)]
     return found
 
 
