@@ -2,21 +2,26 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
+# Compiled at once: modules that each process compiles anew cost ten seconds a command.
+UV_INSTALL := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help train test lint types lock clean
+.PHONY: help train test test-browser lint types lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
+train: export MLFLOW_DISABLE_TELEMETRY ?= true
 train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 
 test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
 	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow" -n 2
-	$(WITH_VENV) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser" -n 2 --dist loadfile
+
+test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in it
+	$(WITH_VENV) $(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/.test  ## ruff
 	$(BIN)/ruff check .

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-AIM_TRAIN_S = 40.0
+AIM_TRAIN_S, MOST_TRAIN_MB = 40.0, 1536.0
+AIM_REPLAY_S = 5.0
 
 
 def seconds(work: Callable[[], object], times: int = 3) -> float:
@@ -37,6 +38,18 @@ def command(*words: str, **extra: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = {"FINAGENT_HOME": f"{folder}/home"}
         subprocess.run(words, cwd=folder, env={**env, **home}, check=True, capture_output=True)
+
+
+def peak_mb(*words: str, **extra: str) -> float:
+    """Most memory that the command held at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "FINAGENT_HOME": f"{folder}/home", **extra}
+        quiet = subprocess.DEVNULL
+        child = subprocess.Popen(words, cwd=folder, env=env, stdout=quiet, stderr=quiet)
+        _, status, used = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)} failed")
+    return used.ru_maxrss / 1024
 
 
 def decisions() -> None:
@@ -85,6 +98,10 @@ def decisions() -> None:
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     shown("decision / bare AutoGen team", live, peer)
     shown("decision replayed / made anew", replayed, live)
+    every = Market.of(settings).daily_views("GOOG", range(2148))
+    desk.decide_all(every)
+    again = desk.under(mode="replay")
+    shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)
 
 
 def kernel() -> None:
@@ -132,6 +149,8 @@ def commands() -> None:
     train = [python, "-m", "finagent_model.cli", "train"]
     store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     shown("train GOOG / aim", seconds(lambda: command(*train, **store), times=1), AIM_TRAIN_S)
+    peak = peak_mb(*train, **store)
+    print(f"{'train GOOG, peak memory / bound':42} {peak:12.0f} MB   peer {MOST_TRAIN_MB:12.0f} MB")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def skip_training() -> None:
 @task
 def fit() -> str:
     """Fit the policies; gives the id of the training's run."""
+    _keep_to_ourselves()
     from finagent_model.pipeline.train import start_training
     from finagent_model.settings import Settings
     from finagent_model.training.request import TrainRequest
@@ -51,6 +52,7 @@ def symbols() -> list[str]:
 @task
 def backtest(training: str, symbol: str) -> str:
     """Let the desk decide on what no fit has seen; gives the id of a run of its own."""
+    _keep_to_ourselves()
     from finagent_model.pipeline.train import backtest_symbol
     from finagent_model.settings import Settings
 
@@ -61,6 +63,7 @@ def backtest(training: str, symbol: str) -> str:
 @task
 def register(training: str, children: Any) -> dict[str, str]:
     """Package, ask the gate, register; gives the version's address and its run."""
+    _keep_to_ourselves()
     from finagent_model.pipeline.finish import finish_training
     from finagent_model.settings import Settings
 
@@ -88,6 +91,7 @@ def questions() -> list[dict[str, str]]:
 @task(map_index_template="{{ task.op_kwargs['symbol'] }}")
 def decide(symbol: str, as_of: str, model_uri: str) -> dict[str, Any]:
     """Decide, and log signal, conversation and chart to a run, whose id is given."""
+    _keep_to_ourselves()
     from finagent_model.domain.clock import parse_as_of
     from finagent_model.pipeline.infer import infer
     from finagent_model.settings import Settings
@@ -102,6 +106,13 @@ def decide(symbol: str, as_of: str, model_uri: str) -> dict[str, Any]:
         "action": signal.action,
         "model_version": signal.model_version,
     }
+
+
+def _keep_to_ourselves() -> None:
+    """No task reports to MLflow's makers; said before MLflow is imported."""
+    from finagent_model.settings import keep_to_ourselves
+
+    keep_to_ourselves()
 
 
 def _no_retry_for_bad_input() -> Any:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.policy import Policy
@@ -58,7 +56,7 @@ def build_context(
             f"{view.symbol} at {view.as_of:%Y-%m-%d}: {', '.join(undefined)} undefined "
             "(prices that don't move have no range)"
         )
-    prices = _in_last_prices(view)
+    prices = bars.in_last_prices()
     year = slice(-YEAR, None)
     numbers = {name: rounded(value) for name, value in features.items()}
     question: dict[str, Any] = {
@@ -69,19 +67,12 @@ def build_context(
         "support": numbers.pop("support"),
         "resistance": numbers.pop("resistance"),
         "features": numbers,
-        "recent_closes": [rounded(p) for p in prices["close"][-CLOSES_SHOWN:]],
-        "year_low": rounded(prices["low"][year].min()),
-        "year_high": rounded(prices["high"][year].max()),
+        "recent_closes": [rounded(p) for p in prices.close[-CLOSES_SHOWN:]],
+        "year_low": rounded(prices.low[year].min()),
+        "year_high": rounded(prices.high[year].max()),
         "policy": policy.model_dump(),
-        "news": [
-            {
-                "days_ago": (view.as_of.date() - item.published_at.date()).days,
-                "headline": item.headline,
-                **({"body": item.body} if item.body else {}),
-                **({"source": item.source} if item.source else {}),
-            }
-            for item in view.news
-        ],
+        "news": [item.envelope(view.as_of) for item in view.news],
+        **_fundamentals(view),
         "memory": _memory(view, lessons, shown),
     }
     return Context(
@@ -92,6 +83,24 @@ def build_context(
         high=question["year_high"],
         policy=policy,
     )
+
+
+def _fundamentals(view: MarketView) -> dict[str, Any]:
+    """Under their key; nothing at all where there are none."""
+    if not view.fundamentals:
+        return {}
+    return {
+        "fundamentals": [
+            {
+                "name": fact.name,
+                "value": rounded(fact.value),
+                "unit": fact.unit,
+                "period": fact.period_from(view.as_of),
+                "days_ago": fact.days_before(view.as_of),
+            }
+            for fact in view.fundamentals
+        ]
+    }
 
 
 def _memory(view: MarketView, lessons: Sequence[ClosedCall], shown: int) -> dict[str, Any] | None:
@@ -121,8 +130,6 @@ def rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _in_last_prices(view: MarketView) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Closes, lows and highs adjusted to the units in which the last bar traded."""
-    bars = view.bars
-    factor = bars.growth_factor / bars.growth_factor[-1]
-    return {name: getattr(bars, name) * factor for name in ("close", "low", "high")}
+def rounded_or_null(value: float) -> float | None:
+    """The same; null where undefined."""
+    return rounded(float(value)) if math.isfinite(value) else None

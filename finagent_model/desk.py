@@ -12,11 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from finagent_model.agents.asking import Exchange
 from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.converse import Table
+from finagent_model.agents.converse import Table, occasions_of
+from finagent_model.agents.inquiry import Inquiry
+from finagent_model.agents.leak import without_leaks
 from finagent_model.agents.loop import DESK_LOOP
+from finagent_model.agents.prompts import Prompts
+from finagent_model.agents.purse import Account, DayPurse, Purse
 from finagent_model.agents.session import Failure, Session
+from finagent_model.chart_image import draw
 from finagent_model.context import Context, build_context
 from finagent_model.domain.calibration import calibrated
 from finagent_model.domain.decision import Decision
@@ -28,9 +34,12 @@ from finagent_model.domain.signal import Status, TradingSignal, confidence_label
 from finagent_model.errors import DataError
 from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
 from finagent_model.settings import Settings
+from finagent_model.tools.toolbox import Toolbox, schemas
 
-AT_ONCE = 16
+AT_ONCE = 64
 """Decisions in flight together; each waits for its model most of the time."""
+SPENT = "spending.sqlite"
+"""File in FINAGENT_HOME that counts what a day has taken."""
 
 
 def utc_now() -> datetime:
@@ -61,13 +70,19 @@ class Desk:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`learned` is None for a desk that was never trained; `notes` are warnings that every
-        signal of this desk carries.
+        signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
         """
+        texts = Prompts(config.prompts)
+        for row in config.agents:
+            schemas(row.tools)  # what can't be played is refused now, not at a decision
+        self._prompts = [texts.text(row.prompt) for row in config.agents]
         self.config = config
+        self._author = config.model_used
         self.mode = mode
         self._learned = learned
-        self._cassette = cassette
-        self._pool = ClientPool(config, settings)
+        self._exchange = Exchange(ClientPool(config, settings), cassette)
+        self._run = Purse("run", config.spending.run_tokens, config.spending.run_usd)
+        self._home = settings.home
         self._notes = notes
         self._clock = clock
 
@@ -93,7 +108,11 @@ class Desk:
 
     def require_key(self) -> None:
         """Raise ConfigError now if this desk could not call its model."""
-        self._pool.require_key()
+        self._exchange.pool.require_key()
+
+    def close(self) -> None:
+        """Close the connections to models; a later decision opens them again."""
+        DESK_LOOP.run(self._exchange.pool.close())
 
     def require_fit(self, symbol: str, as_of: datetime) -> None:
         """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
@@ -108,7 +127,9 @@ class Desk:
         return Decision(self._blank(symbol, as_of, None, None, session, failure, self._notes))
 
     def decide(self, view: MarketView) -> Decision:
-        """Raises BeforeFirstFitError; any other trouble is the decision's status."""
+        """Raises BeforeFirstFitError, and HomeError where spending can't be counted; any other
+        trouble is the decision's status.
+        """
         return DESK_LOOP.run(self._decide(view, self._table()))
 
     def decide_all(
@@ -117,9 +138,11 @@ class Desk:
         done: Callable[[], object] = lambda: None,
         *,
         rules_at_once: bool = False,
+        within_s: float | None = None,
     ) -> list[Decision]:
         """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide`
-        does. `rules_at_once` spares the client `rules` AutoGen's runtime, for the same record.
+        does, and DeadlineError after `within_s` seconds; then none of them goes on.
+        `rules_at_once` spares the client `rules` AutoGen's runtime, for the same record.
         """
         table = self._table(rules_at_once)
 
@@ -128,16 +151,32 @@ class Desk:
 
             async def one(view: MarketView) -> Decision:
                 async with seats:
+                    await asyncio.sleep(0)  # a row of `rules` waits for nobody: let a deadline in
                     decision = await self._decide(view, table)
                 done()
                 return decision
 
-            return list(await asyncio.gather(*(one(view) for view in views)))
+            try:
+                async with asyncio.TaskGroup() as together:
+                    tasks = [together.create_task(one(view)) for view in views]
+            except ExceptionGroup as several:
+                raise several.exceptions[0] from None
+            return [task.result() for task in tasks]
 
-        return DESK_LOOP.run(all_of_them())
+        return DESK_LOOP.run(all_of_them(), within_s)
 
     def _table(self, rules_at_once: bool = False) -> Table:
-        return Table(self.config, self.mode, self._pool, self._cassette, self._clock, rules_at_once)
+        return Table(
+            self.config, self.mode, self._exchange, self._accounts, self._clock, rules_at_once
+        )
+
+    def _accounts(self) -> list[Account]:
+        """What all decisions of this run, and of this day on this machine, are paid from."""
+        spending = self.config.spending
+        if not (spending.day_tokens or spending.day_usd):
+            return [self._run]
+        file, today = self._home / SPENT, self._clock().date()
+        return [self._run, DayPurse(file, today, spending.day_tokens, spending.day_usd)]
 
     async def _decide(self, view: MarketView, table: Table) -> Decision:
         known = self._known(view.symbol, view.as_of)
@@ -147,7 +186,7 @@ class Desk:
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, str(error))
             return self._conclude(view, fit, table.session(), None, failure)
-        session = await table.converse(context.text, bool(view.news))
+        session = await table.converse(self._inquiry(view, known, context))
         return self._conclude(view, fit, session, context, _failure(session))
 
     def _question(self, view: MarketView, known: Known | None) -> Context:
@@ -161,6 +200,22 @@ class Desk:
             return build_context(view, Policy())
         shown = self.config.memory.lessons
         return build_context(view, known.fit.policy, known.lessons, shown)
+
+    def _inquiry(self, view: MarketView, known: Known | None, context: Context) -> Inquiry:
+        lessons = bool(known and known.lessons and self.config.memory.lessons)
+        return Inquiry(
+            context.text,
+            occasions_of(
+                self.config,
+                {
+                    "news": bool(view.news),
+                    "fundamentals": bool(view.fundamentals),
+                    "memory": lessons,
+                },
+            ),
+            tools=lambda names: Toolbox(view, context, names),
+            chart=lambda: draw(view, context.policy),
+        )
 
     def _conclude(
         self,
@@ -176,7 +231,10 @@ class Desk:
             signal = self._speak(signal, session, context)
             if self._learned and self._learned.calibrations:
                 signal = calibrated(signal, self._learned.calibrations)
-        return Decision(signal, tuple(session.turns), session.calls)
+        signal = without_leaks(signal, self._exchange.pool.secrets, self._prompts)
+        for clamp in signal.clamps:
+            session.note("clamp", "", text=clamp)
+        return Decision(signal, tuple(session.turns), session.calls, tuple(session.events))
 
     def _known(self, symbol: str, as_of: datetime) -> Known | None:
         return None if self._learned is None else self._learned.at(symbol, as_of)
@@ -201,7 +259,7 @@ class Desk:
             calibrated=False,
             status=failure.status if failure else Status.OK,
             reasoning=failure.reason if failure else "the executor's reply follows",
-            model_used=self.config.model_used,
+            model_used=self._author,
             generated_at=self._clock(),
             as_of=as_of,
             fit_until=fit.fit_until if fit else None,
@@ -259,7 +317,7 @@ class Desk:
             "symbol": symbol,
             "as_of": as_of.isoformat(),
             "context": context.text if context else None,
-            "config": self.config.model_dump(mode="json", exclude={"gate"}),
+            "config": self.config.model_dump(mode="json", exclude={"gate", "approval"}),
         }
         return fingerprint(made_from)[:16]
 
@@ -272,10 +330,12 @@ def config_hash(config: DeskConfig) -> str:
 def _failure(session: Session) -> Failure | None:
     """Why there is no decision; None when there is one."""
     executor = session.config.agents[-1].name
-    if session.executor_reply is not None and session.an_analyst_spoke:
+    if session.executor_reply is not None and session.analysts:
         return None
-    if not session.an_analyst_spoke and session.failures:
-        first = next(iter(session.failures.values()))
+    if not session.analysts and session.failures:
+        # By the roster: who failed before whom is chance, and a replay must say the same.
+        names = (row.name for row in session.config.roster)
+        first = next(session.failures[name] for name in names if name in session.failures)
         return replace(first, reason=f"no analyst could report: {first.reason}")
     if executor in session.failures:
         return session.failures[executor]
@@ -285,7 +345,8 @@ def _failure(session: Session) -> Failure | None:
 
 def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list[str]:
     executor = session.config.agents[-1].name
-    said = [
+    said = [*session.notes]
+    said += [
         f"{name} left out: {failure.status}: {failure.reason}"
         for name, failure in sorted(session.failures.items())
         if name != executor

@@ -32,6 +32,28 @@ class InvalidNewsError(BadInputError):
     """A news record that can't be read."""
 
 
+class InvalidFundamentalsError(BadInputError):
+    """A fact about a company that can't be read."""
+
+
+class DamagedCassetteError(BadInputError):
+    """A file of recordings that can't be read, whole or in part; callers may leave it alone."""
+
+
+class UnknownApprovalError(BadInputError):
+    """There is no approval of that id."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"no approval {key!r}; `finagent approvals` lists what waits")
+
+
+class ApprovalSettledError(BadInputError):
+    """It was approved, rejected or expired before; what is settled stays so."""
+
+    def __init__(self, key: str, how: str) -> None:
+        super().__init__(f"approval {key} {how}; it stays so")
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 
@@ -90,6 +112,30 @@ class StoreError(FinagentError):
     """The database of conversations can't be used; the decision is safe in its run."""
 
     exit_code = 3
+
+
+class HomeError(BadInputError):
+    """A file in FINAGENT_HOME is locked or can't be used. Whoever runs the process can mend it; who
+    asks a server can only ask again later.
+    """
+
+
+class DeadlineError(FinagentError):
+    """The work did not end within the time that its caller gave it; nothing of it goes on."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(
+            f"not done within {within_s:g} s and stopped; ask for fewer rows at a time, or allow "
+            "more time"
+        )
+        self.within_s = within_s
+
+
+class StoppedError(FinagentError):
+    """The work was stopped because its process is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped: the process is shutting down; ask again later")
 
 
 class ModelLoadError(FinagentError):

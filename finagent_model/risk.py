@@ -8,11 +8,12 @@ repaired.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from finagent_model.context import Context, rounded
-from finagent_model.domain.desk_config import RiskLimits
+from finagent_model.domain.bounds import RiskLimits
 
 
 class LevelsRejectedError(ValueError):
@@ -92,6 +93,11 @@ def settle(asked: Proposal, context: Context, limits: RiskLimits) -> Levels:
         )
         size = allowed
     r_multiple = rounded(abs(target - entry) / abs(entry - stop), 4)
+    if not math.isfinite(r_multiple):
+        raise LevelsRejectedError(
+            f"{asked.action} with stop {stop:g} so near the entry {entry:g} and target {target:g} "
+            "so far that their ratio is no number"
+        )
     return Levels(entry, stop, target, size, r_multiple, tuple(clamps))
 
 

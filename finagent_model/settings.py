@@ -8,14 +8,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from finagent_model.errors import BadInputError
 
-SHORTEST_SECRET = 8
-"""Characters; what is shorter is a placeholder for a local server and part of many words."""
+
+def keep_to_ourselves() -> None:
+    """Tell MLflow not to report its use over the network, unless the environment has said already.
+    To be called before `mlflow` is imported: then it decides.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 class Settings(BaseModel):
@@ -29,26 +32,51 @@ class Settings(BaseModel):
     """Key for the client `openai`. A local server takes any value, but there must be one."""
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
     """Address of any OpenAI-compatible server; empty means OpenAI's own."""
+    azure_openai_api_key: SecretStr | None = Field(None, alias="AZURE_OPENAI_API_KEY")
+    """Key for the client `azure`."""
+    azure_openai_endpoint: str | None = Field(None, alias="AZURE_OPENAI_ENDPOINT")
+    """Address of the Azure resource, such as https://NAME.openai.azure.com."""
+    anthropic_api_key: SecretStr | None = Field(None, alias="ANTHROPIC_API_KEY")
+    """Key for the client `anthropic`."""
+    anthropic_base_url: str | None = Field(None, alias="ANTHROPIC_BASE_URL")
+    """Address of a server that speaks Anthropic's protocol; empty means Anthropic's own."""
+    ollama_host: str | None = Field(None, alias="OLLAMA_HOST")
+    """Address of Ollama; empty means http://127.0.0.1:11434."""
+    component_api_key: SecretStr | None = Field(None, alias="FINAGENT_COMPONENT_API_KEY")
+    """Given to a client of kind `component` as its `api_key`."""
+    components: tuple[str, ...] = Field((), alias="FINAGENT_COMPONENTS")
+    """Classes, by comma, that component JSON may name beside AutoGen's own clients."""
     bars: Path | None = Field(None, alias="FINAGENT_BARS")
     """Folder of CSV or Parquet bars, one file a symbol; empty means the embedded data."""
     news: Path | None = Field(None, alias="FINAGENT_NEWS")
     """JSONL of dated news; empty means the embedded events when bars are embedded too, else none.
     """
+    fundamentals: Path | None = Field(None, alias="FINAGENT_FUNDAMENTALS")
+    """JSONL of dated facts about companies, such as revenue; empty means none."""
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME", validate_default=True)
     """Where replies recorded outside a package are kept, so that no call is paid for twice."""
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
     """Requests that `finagent serve` works on at once."""
+    approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")
+    """Who sends it may approve and reject over HTTP; without it, callers on the same machine."""
     database: SecretStr | None = Field(None, alias="FINAGENT_DATABASE")
     """SQLAlchemy URL of a database that conversations are written to beside their runs."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")
     """Whether each decision leaves a trace in MLflow."""
 
-    @field_validator("openai_base_url")
+    @field_validator(
+        "openai_base_url", "azure_openai_endpoint", "anthropic_base_url", "ollama_host"
+    )
     @classmethod
     def _no_credentials(cls, value: str | None) -> str | None:
         if value and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not carry a user or password; use OPENAI_API_KEY")
+            raise ValueError("must not carry a user or password; keys have variables of their own")
         return value
+
+    @field_validator("components", mode="before")
+    @classmethod
+    def _by_comma(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("database")
     @classmethod
@@ -64,19 +92,6 @@ class Settings(BaseModel):
     @classmethod
     def _at_home(cls, value: Path) -> Path:
         return value.expanduser()
-
-    def redact(self, text: str) -> str:
-        """`text` without our keys and passwords, should a server or a model have echoed one."""
-        for secret in self._secrets():
-            text = text.replace(secret, "[key]")
-        return text
-
-    def _secrets(self) -> list[str]:
-        """Whole values first: a database's password is a part of its URL."""
-        given = [v.get_secret_value() for v in vars(self).values() if isinstance(v, SecretStr)]
-        if self.database:
-            given.append(urlsplit(self.database.get_secret_value()).password or "")
-        return [secret for secret in given if len(secret) >= SHORTEST_SECRET]
 
     @classmethod
     def variables(cls) -> tuple[str, ...]:

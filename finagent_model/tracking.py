@@ -84,7 +84,14 @@ class RunLog:
         return str(self._client.get_run(self.run_id).info.experiment_id)
 
     def tag(self, name: str) -> str | None:
-        value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
+        """Raises TrackingError when there is no such run."""
+        try:
+            value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
+        except MlflowException as error:
+            raise TrackingError(
+                f"run {self.run_id} can't be read from {mlflow.get_tracking_uri()}: {error}; "
+                "set MLFLOW_TRACKING_URI to the store that has it"
+            ) from None
         return value
 
     def read(self, name: str) -> bytes:
@@ -178,14 +185,23 @@ def process_tag() -> dict[str, str]:
 
 
 def bury_dead_runs(request: str) -> None:
-    """Mark runs of the same request as killed whose process, on this host, is gone."""
+    """Mark runs of the same request as killed whose process, on this host, is gone, and with each
+    the runs below it that it left running.
+    """
     query = f"tags.`{REQUEST}` = '{request}' and attributes.status = 'RUNNING'"
     with usable_store():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):
             host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
             if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+                for child in client.search_runs([_experiment()], _left_by(run.info.run_id)):
+                    client.set_terminated(child.info.run_id, "KILLED")
                 client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _left_by(run_id: str) -> str:
+    """The query for runs that ran below one that is gone."""
+    return f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
 
 
 def _alive(pid: int) -> bool:

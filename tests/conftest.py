@@ -12,8 +12,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Place:
     """A working directory with an MLflow store and a home of its own."""
 
     folder: Path
+    servers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    """Those that are running, by port."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -83,6 +85,7 @@ class Place:
             start_new_session=True,
         )
         address = f"http://127.0.0.1:{port}"
+        self.servers[port] = server
         try:
             for _ in range(240):
                 assert server.poll() is None, Path(log.name).read_text()
@@ -93,8 +96,10 @@ class Place:
                     time.sleep(0.5)
             yield address
         finally:
-            os.killpg(server.pid, 15)
+            with suppress(ProcessLookupError):  # a test may have ended it
+                os.killpg(server.pid, 15)
             server.wait(30)
+            del self.servers[port]
             log.close()
 
 
@@ -115,8 +120,8 @@ def post(address: str, body: Any) -> tuple[int, Any]:
     except urllib.error.HTTPError as error:
         with error:
             text = error.read().decode()
-        # MLflow's 504 says that it is JSON and is a bare sentence.
-        return error.code, text if error.code == 504 else json.loads(text)
+        # MLflow's own 504 says that it is JSON and is a bare sentence.
+        return error.code, json.loads(text) if text.startswith("{") else text
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,18 @@ def test_without_calls_reliability_is_undefined() -> None:
     assert math.isnan(stated([], CalibrationBook(fits=(PLATT,))).numbers()["p_calibration"])
 
 
+def test_a_handful_of_calls_can_not_show_that_confidence_means_what_it_says() -> None:
+    count = int(FEWEST)
+    calls = [call(n, 60, n % 2 == 0) for n in range(410, 410 + count)]
+    few, enough = (
+        stated(chosen, CalibrationBook(fits=(PLATT,))).numbers() for chosen in (calls[1:], calls)
+    )
+    assert few["calibrated_calls_effective"] == count - 1
+    assert math.isnan(few["p_calibration"])
+    assert math.isfinite(few["brier"])
+    assert 0 < enough["p_calibration"] <= 1
+
+
 def test_the_test_of_calibration_rejects_as_often_as_it_says_and_sees_what_is_off() -> None:
     rng = np.random.default_rng(5)
     honest = off = 0

@@ -1,23 +1,50 @@
-"""Recorded replies: found again by the whole request, by another process and after a fork."""
+"""Recorded replies: found again by the whole request, by another process and after a fork; errors,
+keys, files of older code, and many writers at once.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import multiprocessing
 import os
+import sqlite3
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from finagent_model.agents.cassette import (
     Cassette,
+    RecordedError,
     RecordedReply,
+    ToolCall,
     dump_replies,
     fingerprint,
     load_replies,
+    open_file,
 )
+from finagent_model.agents.outline import Outline, Said
+from finagent_model.agents.redact import redactor, secrets_of, without_key_shapes
+from finagent_model.domain.signal import Status
 from finagent_model.errors import BadInputError, CorruptPackageError
+from finagent_model.settings import Settings
 
 ONE, TWO = RecordedReply("one", "stop", 1, 2), RecordedReply("two", "stop", 3, 4)
+FAILED = RecordedReply.failed(Status.MODEL_ERROR, "no reply within 45 s")
+CALLING = replace(ONE, content="", tool_calls=(ToolCall("c1", "bars", '{"days": 5}'),))
+OUTLINE = Outline("Executor", (("model", "a"),), (Said("desk", 12, "0a1b2c3d", (("atr", "00"),)),))
+KEYLIKE = "sk-proj-0123456789abcdefABCDEF"
+
+
+@pytest.fixture(params=["r.sqlite", "r.jsonl"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Of a file in either format."""
+    return tmp_path / str(request.param)
 
 
 def test_every_part_of_a_request_is_part_of_its_fingerprint() -> None:
@@ -43,20 +70,67 @@ def test_a_damaged_line_is_named() -> None:
         load_replies([*dump_replies({"a": ONE}).splitlines(), '{"key": "b"}'])
 
 
-def test_what_came_packaged_wins_over_what_was_recorded_here(tmp_path: Path) -> None:
-    Cassette(None, tmp_path / "r.sqlite").put("a", TWO)
-    assert Cassette({"a": ONE}, tmp_path / "r.sqlite").get("a") == ONE
+def test_a_line_of_older_code_is_read_and_keeps_its_bytes() -> None:
+    line = (
+        '{"key": "a", "content": "one", "finish_reason": "stop", '
+        '"prompt_tokens": 1, "completion_tokens": 2}\n'
+    )
+    assert load_replies([line]) == {"a": ONE}
+    assert dump_replies({"a": ONE}) == line
 
 
-def test_what_was_recorded_is_there_for_the_next_process(tmp_path: Path) -> None:
-    Cassette(None, tmp_path / "deep" / "r.sqlite").put("a", ONE)
-    again = Cassette(None, tmp_path / "deep" / "r.sqlite")
+@pytest.mark.parametrize(
+    "reply", [ONE, FAILED, CALLING, replace(ONE, outline=OUTLINE), replace(ONE, content="ä\u2028b")]
+)
+def test_all_that_is_recorded_comes_back_from_lines_and_from_files(
+    reply: RecordedReply, path: Path
+) -> None:
+    [read] = load_replies(dump_replies({"a": reply}).splitlines()).values()
+    assert (read, read.outline) == (reply, reply.outline)
+    Cassette(None, path).put("a", reply)
+    filed = Cassette(None, path).get("a", errors=True)
+    assert filed is not None
+    assert (filed, filed.outline) == (reply, reply.outline)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content": 1},
+        {"prompt_tokens": "1"},
+        {"tool_calls": [{"id": "1"}]},
+        {"error": {"status": "tired", "reason": "?"}},
+        {"outline": {"agent": "X"}},
+        {"extra": 1},
+    ],
+)
+def test_a_line_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+    row = json.loads(dump_replies({"a": ONE}))
+    with pytest.raises(CorruptPackageError, match="cassette line 1"):
+        load_replies([json.dumps(row | changes)])
+
+
+def test_what_came_packaged_wins_over_what_was_recorded_here(path: Path) -> None:
+    Cassette(None, path).put("a", TWO)
+    assert Cassette({"a": ONE}, path).get("a") == ONE
+
+
+def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
+    deep = path.parent / "deep" / path.name
+    Cassette(None, deep).put("a", ONE)
+    again = Cassette(None, deep)
     assert (again.get("a"), again.get("b")) == (ONE, None)
     assert again.used == {"a": ONE}
 
 
-def test_a_forked_child_records_through_a_connection_of_its_own(tmp_path: Path) -> None:
-    cassette = Cassette(None, tmp_path / "r.sqlite")
+def test_what_another_process_records_meanwhile_is_found(path: Path) -> None:
+    early, late = Cassette(None, path), Cassette(None, path)
+    late.put("a", ONE)
+    assert early.get("a") == ONE
+
+
+def test_a_forked_child_records_through_a_connection_of_its_own(path: Path) -> None:
+    cassette = Cassette(None, path)
     cassette.put("parent", ONE)
     child = os.fork()
     if child == 0:
@@ -66,6 +140,252 @@ def test_a_forked_child_records_through_a_connection_of_its_own(tmp_path: Path) 
     assert (cassette.get("child"), cassette.get("parent")) == (TWO, ONE)
 
 
-def test_a_place_that_cannot_be_written_is_said_with_the_way_out() -> None:
+@pytest.mark.parametrize("name", ["r.sqlite", "r.jsonl"])
+def test_a_place_that_cannot_be_written_is_said_with_the_way_out(name: str) -> None:
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
-        Cassette(None, Path("/proc/nowhere/r.sqlite"))
+        Cassette(None, Path("/proc/nowhere") / name)
+
+
+def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"ends in \.jsonl, \.sqlite"):
+        open_file(tmp_path / "replies.txt")
+
+
+def test_a_disk_that_fails_costs_a_warning_and_keeps_the_reply(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cassette = Cassette(None, path)
+    if path.suffix == ".sqlite":
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("drop table entry")
+    else:
+        path.unlink()
+        path.mkdir()
+    with caplog.at_level(logging.WARNING):
+        cassette.put("a", ONE)
+        assert cassette.get("a") == ONE
+        assert cassette.get("b") is None
+    assert "kept in memory only" in caplog.text
+
+
+# Errors
+
+
+def test_a_recorded_error_is_a_reply_in_a_replay_and_none_elsewhere(path: Path) -> None:
+    Cassette(None, path).put("a", FAILED)
+    for cassette in (Cassette(None, path), Cassette({"a": FAILED})):
+        assert cassette.get("a") is None
+        assert cassette.used == {}
+        assert cassette.get("a", errors=True) == FAILED
+        assert cassette.used == {"a": FAILED}
+
+
+def test_a_good_reply_replaces_an_error_and_no_error_replaces_a_good_reply(path: Path) -> None:
+    cassette = Cassette(None, path)
+    cassette.put("a", FAILED)
+    cassette.put("a", ONE)
+    assert cassette.get("a", errors=True) == ONE
+    cassette.put("a", FAILED)
+    assert cassette.used == {"a": FAILED}  # what happened last in this run
+    assert cassette.get("a", errors=True) == Cassette(None, path).get("a", errors=True) == ONE
+    cassette.put("a", TWO)
+    assert Cassette(None, path).get("a") == TWO
+
+
+def test_a_packaged_error_is_tried_again_and_its_replay_stays_what_it_was(path: Path) -> None:
+    cassette = Cassette({"a": FAILED}, path)
+    cassette.put("a", ONE)
+    assert cassette.get("a") == ONE
+    assert cassette.get("a", errors=True) == FAILED
+
+
+# Room
+
+
+def test_equal_replies_are_stored_once(tmp_path: Path) -> None:
+    cassette = Cassette(None, tmp_path / "r.sqlite")
+    for number in range(50):
+        cassette.put(f"{number}", replace(ONE, content="the same " * 50), OUTLINE)
+    with closing(sqlite3.connect(tmp_path / "r.sqlite")) as store:
+        assert store.execute("select count(*) from content").fetchone() == (2,)
+        assert store.execute("select count(*) from entry").fetchone() == (50,)
+        [longest] = store.execute("select max(length(body)) from content").fetchone()
+    assert longest < 200
+
+
+# Keys
+
+
+def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> None:
+    mine = "a-secret-of-mine"
+    cassette = Cassette(None, path, redactor([mine]))
+    reply = RecordedReply(
+        f'{{"said": "{KEYLIKE}"}}',
+        "stop",
+        1,
+        2,
+        tool_calls=(ToolCall("1", "ask", f'{{"header": "Bearer {"0a" * 10}"}}'),),
+        error=RecordedError("model_error", f"401 for {mine}"),
+    )
+    outline = replace(OUTLINE, asked=(("base_url", f"http://x/{mine}"),))
+    kept = cassette.put("a", reply, outline)
+    assert kept.content == '{"said": "[struck out: key]"}'
+    assert kept.tool_calls[0].arguments == '{"header": "Bearer [struck out: key]"}'
+    assert kept.error == RecordedError("model_error", "401 for [struck out: key]")
+    assert kept.outline == replace(OUTLINE, asked=(("base_url", "http://x/[struck out: key]"),))
+    assert Cassette(None, path).get("a", errors=True) == cassette.used["a"] == kept
+    assert mine.encode() not in b"".join(p.read_bytes() for p in path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEYLIKE,
+        "sk-ant-api03-abcdefghijklmnop",
+        "AKIAABCDEFGHIJKLMNOP",
+        "ghp_" + "a1" * 18,
+        "hf_" + "aB" * 17,
+        "xoxb-1234567890-abc",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+        "AIza" + "b2" * 17 + "c",
+    ],
+)
+def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
+    assert without_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "risk-adjusted-returns-are-acceptable",
+        "the bearer internationalisation of bonds",
+        "a task-oriented-decision-process, sk-short",
+        "BUY at 580.25, stop 550",
+    ],
+)
+def test_prose_is_left_as_it_is(text: str) -> None:
+    assert without_key_shapes(text) == text
+
+
+def test_a_word_that_a_local_server_takes_for_a_key_is_left_in_replies() -> None:
+    assert redactor(["none", "x"])("there is none, except x") == "there is none, except x"
+
+
+def test_every_secret_of_the_settings_is_known() -> None:
+    settings = Settings.load({"OPENAI_API_KEY": "abcdefghij"})
+    assert secrets_of(settings) == ("abcdefghij",)
+    held = [
+        name
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    ]
+    full = settings.model_copy(update=dict.fromkeys(held, SecretStr("abcdefghij")))
+    assert len(secrets_of(full)) == len(held)
+
+
+# Files of older code
+
+
+def old_file(path: Path, replies: dict[str, str]) -> None:
+    with closing(sqlite3.connect(path)) as store:
+        store.execute(
+            "create table if not exists reply (key text primary key, body text) without rowid"
+        )
+        store.executemany("insert into reply values (?, ?)", replies.items())
+        store.commit()
+
+
+OLD = '{"content": "one", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2}'
+
+
+def test_a_database_of_older_code_is_taken_over_whole(tmp_path: Path) -> None:
+    path, key = tmp_path / "r.sqlite", fingerprint({"a": 1})
+    old_file(path, {key: OLD, "b": OLD.replace("one", "two"), "bad": "{"})
+    cassette = Cassette(None, path)
+    assert cassette.get(key) == ONE
+    assert cassette.get("b") == replace(ONE, content="two")
+    with closing(sqlite3.connect(path)) as store:  # what can't be read stays for whoever can
+        assert store.execute("select * from reply").fetchall() == [("bad", "{")]
+
+
+def test_older_code_that_is_still_at_work_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    Cassette(None, path).put("a", TWO)
+    old_file(path, {"a": OLD, "b": OLD})
+    again = Cassette(None, path)
+    assert (again.get("a"), again.get("b")) == (TWO, ONE)
+
+
+def test_a_database_of_newer_code_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("pragma user_version = 99")
+    with pytest.raises(BadInputError, match="format 99"):
+        Cassette(None, path)
+
+
+# Many writers
+
+
+def write_many(path: Path, process: int) -> None:
+    """Four threads, each with recordings of its own and some that everybody has."""
+    cassette = Cassette(None, path)
+
+    def write(thread: int) -> None:
+        for number in range(25):
+            own = f"{process}-{thread}-{number}"
+            cassette.put(own, replace(ONE, content=own), OUTLINE)
+            cassette.put(f"shared {number}", TWO)
+            cassette.put(f"shared {number}", FAILED)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+
+
+def test_threads_and_processes_record_side_by_side_and_lose_nothing(path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(4, mp_context=context) as processes:
+        list(processes.map(write_many, [path] * 4, range(4)))
+    cassette = Cassette(None, path)
+    for process in range(4):
+        for thread in range(4):
+            for number in range(25):
+                own = f"{process}-{thread}-{number}"
+                assert cassette.get(own) == replace(ONE, content=own)
+    assert {cassette.get(f"shared {number}") for number in range(25)} == {TWO}
+    file = open_file(path)
+    assert file.faults() == [row.damage for row in file.rows() if row.damage] == []
+
+
+def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    Cassette(None, path).put("a", ONE)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    cassette = Cassette(None, path)
+    cassette.put("b", TWO)
+    again = Cassette(None, path)
+    assert (again.get("a"), again.get("b")) == (ONE, TWO)
+    assert [row.reply is None for row in open_file(path).rows()] == [False, True, False]
+
+
+def test_a_file_that_was_replaced_under_a_writer_is_written_where_it_is_now(path: Path) -> None:
+    cassette = Cassette(None, path)
+    cassette.put("a", ONE)
+    cassette.put("b", TWO)
+    open_file(path).keep(lambda row: row.key == "b")
+    cassette.put("c", ONE)
+    again = Cassette(None, path)
+    assert (again.get("a"), again.get("b"), again.get("c")) == (None, TWO, ONE)
+
+
+def test_a_damaged_row_counts_as_not_recorded_and_can_be_recorded_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    Cassette(None, path).put("a", ONE)
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("update content set body = cast('{}' as blob)")
+        store.commit()
+    cassette = Cassette(None, path)
+    assert cassette.get("a") is None
+    cassette.put("a", ONE)
+    assert Cassette(None, path).get("a") == ONE

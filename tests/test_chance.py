@@ -215,6 +215,22 @@ def test_a_desk_that_never_traded_has_no_numbers_and_no_evidence() -> None:
     assert evidence.grade == "none"
     for name in ("sharpe", "probabilistic_sharpe", "p_cash", "p_random_entry"):
         assert evidence.numbers[name] is None, name
+    whys = {check.name: check.why for check in evidence.checks}
+    assert whys["sharpe_above_zero"] == "the returns don't vary, or are too few"
+    assert whys["better_than_random_entry"] == "no trade, or none whose times could be others"
+    assert whys["costs_may_double"] is None
+
+
+def test_every_undefined_number_of_a_check_has_its_reason() -> None:
+    still = facts(np.zeros(500), benchmark=np.zeros(500))
+    gone = {"random_returns": None, "break_even_commission": None}
+    nothing = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
+    evidence = graded(still.model_copy(update=gone), nothing, confidence(calls=3))
+    assert [check.number for check in evidence.checks] == [None] * len(evidence.checks)
+    assert all(check.why for check in evidence.checks)
+    free = facts(edge(1.0)).model_copy(update={"commission": 0.0, "slippage": 0.0})
+    [margin] = [check for check in graded(free).checks if check.name == "costs_may_double"]
+    assert (margin.passed, margin.shown) == (True, "undefined: no costs are assumed")
 
 
 def test_symbols_with_other_calendars_are_pooled_by_the_day() -> None:

@@ -20,10 +20,12 @@ def test_predict_prints_the_signal_alone_on_stdout(trained: Place) -> None:
     assert signal["evidence"] == "none"
 
 
-def test_an_audit_holds_every_message_of_the_decision(trained: Place, tmp_path: Path) -> None:
-    audit = tmp_path / "conversation.jsonl"
-    trained.signal("FB", "--as-of", AS_OF, "--audit", str(audit))
-    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+def test_the_conversation_holds_every_message_of_the_decision(trained: Place) -> None:
+    done = trained.finagent("predict", "FB", "--as-of", AS_OF, "--log")
+    assert done.returncode == 0, done.stderr
+    kept = list((trained.folder / "mlruns").rglob("autogen_conversation.jsonl"))
+    latest = max(kept, key=lambda path: path.stat().st_mtime)
+    lines = [json.loads(line) for line in latest.read_text().splitlines()]
     assert [line["agent_name"] for line in lines if line["message_type"] == "response"] == [
         "TechnicalAnalyst",
         "RiskManager",

@@ -14,6 +14,13 @@ from conftest import AS_OF, ROOT, SMALL, Place
 pytestmark = pytest.mark.slow
 DAG = "finagent_autogen_pipeline"
 LARGEST_XCOM = 2048
+DOWNLOAD = """
+import json, sys
+from mlflow.artifacts import load_text
+from mlflow.tracking import MlflowClient
+run = MlflowClient().get_run(sys.argv[1])
+print(json.dumps(json.loads(load_text(run.info.artifact_uri + "/signal.json"))))
+"""
 
 
 def airflow(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,6 +73,14 @@ def run_mode(place: Place, **conf: object) -> None:
     assert max(len(value) for _, _, value in xcoms(place)) < LARGEST_XCOM
 
 
+def logged(place: Place, run_id: object) -> dict[str, object]:
+    """The signal in a run's record."""
+    done = place.run(sys.executable, "-c", DOWNLOAD, str(run_id))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
     airflow_place: Place,
 ) -> None:
@@ -75,6 +90,11 @@ def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
     assert found["train_backtest.fit"] == "skipped"
     result = decided(airflow_place)
     assert (result["status"], result["model_version"]) == ("ok", "1")
+    # The same decision by another door, field by field; its stamp is the record's, not its own.
+    task = logged(airflow_place, result["run_id"])
+    shell = airflow_place.signal("FB", "--as-of", AS_OF, "--mode", "replay")
+    assert task.pop("generated_at") != shell.pop("generated_at")
+    assert task == shell
 
 
 def test_both_infers_with_the_version_that_it_has_just_registered(airflow_place: Place) -> None:

@@ -12,7 +12,9 @@ import pytest
 from conftest import ROOT
 
 from finagent_model import errors
+from finagent_model.domain.policy import Policy
 from finagent_model.settings import Settings
+from finagent_model.training.search import GRID, WEIGHTS
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -49,6 +51,26 @@ def test_the_table_of_exit_codes_is_the_codes() -> None:
         and kind is not errors.FinagentError
     }
     assert listed == raised | {0}
+
+
+def test_the_table_of_the_policy_is_the_codes() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| ([\d.]+) \| ([^|]+) \|",
+        (ROOT / "docs" / "policy.md").read_text(),
+        flags=re.M,
+    )
+    assert [name for name, *_ in rows] == list(Policy.model_fields)
+    for name, bounds, default, fitted in rows:
+        low, high = (float(text) for text in re.findall(r"[\d.]+", bounds))
+        field = Policy.model_fields[name]
+        assert float(default) == field.default, name
+        schema = Policy.model_json_schema()["properties"][name]
+        assert low == schema.get("minimum", schema.get("exclusiveMinimum")), name
+        assert high == schema["maximum"], name
+        if name in GRID:
+            assert tuple(float(text) for text in fitted.split(",")) == GRID[name], name
+        else:
+            assert fitted == ("drawn" if name in WEIGHTS else "no"), name
 
 
 def test_every_link_leads_to_a_file() -> None:

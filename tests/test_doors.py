@@ -55,7 +55,13 @@ def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> Non
     task = trained.run(sys.executable, "-c", TASK.replace("{folder}", str(downloads)), **empty)
     assert task.returncode == 0, task.stderr
     files, logged = json.loads(task.stdout.splitlines()[-1])
-    assert files == ["autogen_conversation.jsonl", "chart.html", "chart.png", "signal.json"]
+    assert files == [
+        "audit.jsonl",
+        "autogen_conversation.jsonl",
+        "chart.html",
+        "chart.png",
+        "signal.json",
+    ]
 
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/finagent@champion"]

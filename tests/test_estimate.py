@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import UnknownSymbolError
 from finagent_model.pipeline.estimate import Estimate, estimate
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.schedule import bars_to_decide
+from finagent_model.training.walk_forward import fit_policies
 
 PRICED = """
 client: openai
@@ -43,6 +46,31 @@ def test_a_models_calls_tokens_and_money_are_bounded(tmp_path: Path) -> None:
 
 def test_an_unknown_price_is_unknown_and_not_nothing(tmp_path: Path) -> None:
     assert found(tmp_path, "client: openai\nmodel: another\n").cost_usd is None
+
+
+def test_a_schedule_of_every_k_bars_takes_a_kth_of_the_decisions(tmp_path: Path) -> None:
+    assert found(tmp_path, schedule=5).decisions == -(-1639 // 5)
+    whole, some = found(tmp_path, PRICED), found(tmp_path, PRICED, schedule=20)
+    assert whole.cost_usd and some.cost_usd
+    assert some.cost_usd == pytest.approx(whole.cost_usd / 20, rel=0.1)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_schedule_of_changes_is_fitted_and_counted_exactly(tmp_path: Path, pooled: bool) -> None:
+    small = {"symbols": "FB", "train_bars": 120, "test_bars": 30, "candidates": 24}
+    request = TrainRequest.read(**small, schedule="change", pooled=pooled)
+    bars = BundledBars().bars("FB")
+    decided = bars_to_decide(bars, fit_policies({"FB": bars}, request).policies, request)
+    by_estimate = found(tmp_path, **small, schedule="change", pooled=pooled)
+    assert by_estimate.decisions == len(decided)
+    assert 0 < len(decided) < found(tmp_path, **small).decisions == 71
+
+
+def test_what_the_desk_remembers_is_read_and_paid_for(tmp_path: Path) -> None:
+    forgetful = found(tmp_path, PRICED + "memory: {lessons: 0}\n")
+    full = found(tmp_path, PRICED + "memory: {lessons: 20}\n")
+    assert full.calls == forgetful.calls
+    assert full.prompt_tokens - forgetful.prompt_tokens > 20 * 50 * full.decisions
 
 
 def test_symbols_add_up(tmp_path: Path) -> None:

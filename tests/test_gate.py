@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finagent_model.domain.check import Check
-from finagent_model.domain.gate_rules import Grade
+from finagent_model.domain.gate_rules import GateRules, Grade
 from finagent_model.training.evidence import GRADES, Evidence, EvidenceCheck
 from finagent_model.training.gate import (
     GateReport,
@@ -42,7 +42,7 @@ def refused(
         {"GOOG": [chosen]},
         {"GOOG": [chosen] if served is None else served},
         graded("none"),
-        "none",
+        GateRules(),
     )
     names = [check.name for check in report.integrity if not check.passed]
     assert (report.verdict == "passed") == (not names)
@@ -63,8 +63,8 @@ def graded(grade: Grade) -> Evidence:
 
 def judged(grade: Grade, required: Grade, champion: Check | None = None) -> GateReport:
     """A record whose integrity is good."""
-    rows = {"GOOG": [GOOD]}
-    return judge_version({"GOOG": METRICS}, rows, rows, graded(grade), required, champion)
+    rows, rules = {"GOOG": [GOOD]}, GateRules(require_evidence=required)
+    return judge_version({"GOOG": METRICS}, rows, rows, graded(grade), rules, champion)
 
 
 def test_a_good_record_passes() -> None:
@@ -82,7 +82,7 @@ def test_evidence_must_be_what_the_rules_require(grade: Grade, required: Grade) 
 
 def test_integrity_is_needed_however_strong_the_evidence() -> None:
     rows = {"GOOG": [GOOD | {"status": "model_error", "action": "HOLD"}]}
-    report = judge_version({"GOOG": METRICS}, rows, rows, graded("strong"), "none")
+    report = judge_version({"GOOG": METRICS}, rows, rows, graded("strong"), GateRules())
     assert report.verdict == "refused"
 
 
@@ -113,7 +113,7 @@ def test_a_loss_is_no_reason_to_refuse() -> None:
     ("change", "name"),
     [
         ({"metrics": {"total_return": float("nan")}}, "out_of_sample_metrics"),
-        ({"row": {"status": "model_error", "action": "HOLD"}}, "no_failed_status"),
+        ({"row": {"status": "model_error", "action": "HOLD"}}, "failed_share"),
         ({"row": {"suggested_stop_loss": 130.0}}, "levels_valid"),
         ({"row": {"suggested_take_profit": None}}, "levels_valid"),
         ({"row": {"action": "SELL"}}, "levels_valid"),
@@ -127,7 +127,22 @@ def test_each_check_refuses_on_its_own(change: dict[str, Any], name: str) -> Non
     assert refused(**change) == [name]
 
 
+@pytest.mark.parametrize(("most", "passes"), [(0.0, False), (0.09, False), (0.1, True)])
+def test_how_many_decisions_may_fail_is_for_the_rules_to_say(most: float, passes: bool) -> None:
+    failed = GOOD | {"status": "model_error", "action": "HOLD", "reasoning": "the model was away"}
+    rows = {"GOOG": [GOOD] * 9 + [failed]}
+    rules = GateRules(max_failed_share=most)
+    report = judge_version({"GOOG": METRICS}, rows, rows, graded("none"), rules)
+    # The ledger has one day ten times: what is served is not the question here.
+    [check] = [check for check in report.integrity if check.name == "failed_share"]
+    assert check.passed is passes
+    assert f"1 of 10 decisions failed, at most {most:.2%} may" in check.found
+    assert "the model was away" in check.found
+
+
 def test_no_decision_at_all_is_refused() -> None:
-    report = judge_version({"GOOG": METRICS}, {"GOOG": []}, {"GOOG": []}, graded("strong"), "none")
+    report = judge_version(
+        {"GOOG": METRICS}, {"GOOG": []}, {"GOOG": []}, graded("strong"), GateRules()
+    )
     assert report.verdict == "refused"
     assert "0 decisions" in report.refusals

@@ -13,7 +13,8 @@ from conftest import ROOT
 LAYERS = (
     {"errors", "settings"},
     {"domain"},
-    {"data", "indicators", "features", "context", "risk", "presets", "market"},
+    {"data", "indicators", "features", "context", "risk", "presets", "market", "tools"}
+    | {"chart_image"},
     {"agents"},
     {"desk"},
     {"backtest"},

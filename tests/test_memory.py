@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from finagent_model.agents.cassette import Cassette
+from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.context import build_context
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk import Desk
@@ -18,7 +22,9 @@ from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import DeskConfig, Memory
 from finagent_model.domain.learned import Known, Learned
 from finagent_model.domain.policy import Policy, PolicyBook
+from finagent_model.domain.tampering import verify_chain
 from finagent_model.market import Market
+from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_and_reflect, decide_unseen
 from finagent_model.pipeline.watch import unwatched
 from finagent_model.presets import load_preset
@@ -49,8 +55,28 @@ def policies() -> PolicyBook:
 
 
 @pytest.fixture(scope="module")
-def record(policies: PolicyBook) -> OutOfSample:
-    return decide_and_reflect(desk(None), market(), "GOOG", policies, REQUEST, unwatched)
+def taken(
+    policies: PolicyBook, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[OutOfSample, Path]:
+    """A record, and the conversation behind it."""
+    folder = tmp_path_factory.mktemp("minutes")
+    with Minutes() as minutes:
+        found = decide_and_reflect(
+            desk(None), market(), "GOOG", policies, REQUEST, unwatched, minutes
+        )
+        head = minutes.close(folder)
+    assert verify_chain((folder / "audit.jsonl").read_text(), head) == ()
+    return found, folder / CONVERSATION
+
+
+@pytest.fixture(scope="module")
+def record(taken: tuple[OutOfSample, Path]) -> OutOfSample:
+    return taken[0]
+
+
+@pytest.fixture(scope="module")
+def said(taken: tuple[OutOfSample, Path]) -> Path:
+    return taken[1]
 
 
 def learned_from(record: OutOfSample, policies: PolicyBook) -> Learned:
@@ -58,10 +84,11 @@ def learned_from(record: OutOfSample, policies: PolicyBook) -> Learned:
     return Learned(policies, calibrate(calls, policies.moments), reflect(calls))
 
 
-def asked(decision: object) -> dict[str, object]:
-    first = decision.turns[0]  # type: ignore[attr-defined]
-    question: dict[str, object] = json.loads(first.message_content)
-    return question
+def questions(said: Path) -> list[dict[str, Any]]:
+    """What was asked on each day, in the order of the decisions."""
+    turns = [json.loads(line) for line in said.read_text().splitlines()]
+    firsts = [next(group) for _, group in groupby(turns, key=itemgetter("conversation_id"))]
+    return [json.loads(turn["message_content"]) for turn in firsts]
 
 
 def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOfSample) -> None:
@@ -76,37 +103,48 @@ def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOf
 
 
 def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
-    record: OutOfSample, policies: PolicyBook
+    record: OutOfSample, said: Path, policies: PolicyBook
 ) -> None:
     remembering = 0
-    for decision in record.decisions:
-        memory = asked(decision)["memory"]
+    for decision, question in zip(record.decisions, questions(said), strict=True):
+        memory = question["memory"]
         if decision.signal.as_of < policies.moments[1]:
             assert memory is None
         if memory is not None:
             remembering += 1
             lessons = learned_from(record, policies).at("GOOG", decision.signal.as_of).lessons
-            assert memory["calls"] == len(lessons)  # type: ignore[index]
+            assert memory["calls"] == len(lessons)
             assert all(lesson.closed_at < decision.signal.as_of for lesson in lessons)
     assert remembering > 100
 
 
 def test_a_desk_that_has_learned_all_asks_what_was_asked_while_learning(
-    record: OutOfSample, policies: PolicyBook
+    record: OutOfSample, said: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:
     complete = desk(learned_from(record, policies))
-    again = decide_unseen(complete, market(), "GOOG", policies, REQUEST, unwatched)
-    assert [asked(d) for d in again.decisions] == [asked(d) for d in record.decisions]
+    with Minutes() as later:
+        decide_unseen(complete, market(), "GOOG", policies, REQUEST, unwatched, later)
+        later.close(tmp_path)
+    assert questions(tmp_path / CONVERSATION) == questions(said)
 
 
-def test_later_bars_change_no_earlier_question(record: OutOfSample, policies: PolicyBook) -> None:
+def test_what_was_said_is_written_down_and_not_kept(record: OutOfSample, said: Path) -> None:
+    assert [decision.turns for decision in record.decisions] == [()] * len(record.decisions)
+    assert len(questions(said)) == len(record.decisions)
+
+
+def test_later_bars_change_no_earlier_question(
+    record: OutOfSample, said: Path, policies: PolicyBook, tmp_path: Path
+) -> None:
     cut = 520
     shorter = market()
     shorter._bars["GOOG"] = shorter.bars("GOOG")[:cut]
-    early = decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, unwatched)
-    assert len(early.decisions) == cut - 255
-    for one, other in zip(early.decisions, record.decisions, strict=False):
-        assert asked(one) == asked(other)
+    with Minutes() as taken:
+        decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, unwatched, taken)
+        taken.close(tmp_path)
+    earlier = questions(tmp_path / CONVERSATION)
+    assert len(earlier) == cut - 255
+    assert earlier == questions(said)[: cut - 255]
 
 
 def test_another_symbol_reads_no_lesson(record: OutOfSample, policies: PolicyBook) -> None:
@@ -131,7 +169,8 @@ def test_a_lesson_tells_how_long_ago_and_what_came_of_it(record: OutOfSample) ->
 def test_a_desk_may_be_told_to_remember_nothing(record: OutOfSample, policies: PolicyBook) -> None:
     config = load_preset().model_copy(update={"memory": Memory(lessons=0)})
     view = market().daily_views("GOOG", [699])[0]
-    assert asked(desk(learned_from(record, policies), config).decide(view))["memory"] is None
+    decision = desk(learned_from(record, policies), config).decide(view)
+    assert json.loads(decision.turns[0].message_content)["memory"] is None
 
 
 def test_a_version_that_reads_the_future_is_found(

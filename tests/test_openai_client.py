@@ -19,8 +19,9 @@ from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import DeskConfig, Price, read_desk_config
+from finagent_model.domain.desk_config import DeskConfig, read_desk_config
 from finagent_model.domain.market_view import MarketView
+from finagent_model.domain.model_row import Price
 from finagent_model.domain.news import NewsItem
 from finagent_model.errors import ConfigError
 from finagent_model.market import Market
@@ -131,6 +132,7 @@ def view() -> MarketView:
 
 def config(model: Model, **changes: Any) -> DeskConfig:
     given = {"client": "openai", "model": "stub-1", "base_url": model.address, **changes}
+    given["limits"] = {"retries": 0, **changes.get("limits", {})}
     defaults = yaml.safe_load(preset_text("default"))
     return read_desk_config(yaml.safe_dump(given), defaults, "test")
 
@@ -166,6 +168,28 @@ def test_a_replay_costs_no_call_and_gives_the_same_signal(model: Model, view: Ma
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
 
 
+def test_a_recorded_failure_is_replayed_as_it_was_and_asked_again_in_mode_cached(
+    model: Model, view: MarketView
+) -> None:
+    cassette, chosen, stamp = Cassette(), config(model), {"generated_at"}
+    model.status = 400
+    failed = decide(chosen, view, cassette).signal
+    model.status, asked = 200, len(model.asked)
+    replayed = Desk(chosen, None, Settings.load({}), cassette, mode="replay").decide(view).signal
+    assert len(model.asked) == asked
+    assert replayed.model_dump(exclude=stamp) == failed.model_dump(exclude=stamp)
+    assert (failed.status, decide(chosen, view, cassette).signal.status) == ("model_error", "ok")
+
+
+def test_a_missing_reply_names_the_nearest_recorded_request(model: Model, view: MarketView) -> None:
+    cassette = Cassette()
+    decide(config(model), view, cassette)
+    other = config(model).model_copy(update={"model": "stub-2"})
+    missed = Desk(other, None, Settings.load({}), cassette, mode="replay").decide(view).signal
+    assert missed.status == "model_error"
+    assert "which differs in model ('stub-1' there, 'stub-2' here)" in missed.reasoning
+
+
 def test_the_analysts_are_asked_side_by_side(model: Model, view: MarketView) -> None:
     model.delay = 0.2
     assert decide(config(model), view).signal.status == "ok"
@@ -197,7 +221,7 @@ def test_a_failing_server_is_model_error_and_its_echo_of_the_key_is_struck_out(
     cassette = Cassette()
     decision = decide(config(model), view, cassette)
     assert decision.signal.status == "model_error"
-    assert "[key]" in decision.signal.reasoning
+    assert "[struck out: key]" in decision.signal.reasoning
     everything = decision.signal.model_dump_json() + conversation_lines([decision])
     assert KEY not in everything + dump_replies(cassette.used)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
 
 def test_another_policy_is_another_hash(tmp_path: Path) -> None:
     assert write(tmp_path / "one") != write(tmp_path / "two", book(atr=15))
+
+
+def test_a_policy_outside_its_bounds_is_refused_by_name_however_it_got_in(tmp_path: Path) -> None:
+    write(tmp_path)
+    policy, manifest = tmp_path / "policy.json", tmp_path / "manifest.json"
+    policy.write_text(policy.read_text().replace('"slow": 100', '"slow": 9999'))
+    said = json.loads(manifest.read_text())
+    said["files"]["policy.json"] = hashlib.sha256(policy.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(said))
+    with pytest.raises(CorruptPackageError, match=r"policy\.slow: .*300 \(given: 9999\)") as caught:
+        read_package(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:

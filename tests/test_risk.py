@@ -55,6 +55,11 @@ def test_levels_out_of_order_are_rejected_not_repaired(levels: dict[str, float])
         settle(ask(**levels), CONTEXT, LIMITS)
 
 
+def test_levels_whose_ratio_is_no_number_are_rejected() -> None:
+    with pytest.raises(LevelsRejectedError, match="ratio"):
+        settle(ask(stop=100.0 - 1e-10, target=1e308), CONTEXT, LIMITS)
+
+
 def test_a_level_where_it_never_traded_is_dropped_and_noted() -> None:
     clamps: list[str] = []
     assert seen_level("support", 90.0, CONTEXT, clamps) == 90

@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from finagent_model.cli import app
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import FinagentError
 from finagent_model.pipeline.rule import RuleRequest, run
@@ -75,6 +77,26 @@ def test_the_shell_prints_the_result_alone_at_full_precision() -> None:
     assert found["request"]["fill"] == "next-open"
 
 
+@pytest.mark.parametrize(
+    ("flag", "final", "left_at_once"),
+    [
+        ((), 18_479.4769012, 14),
+        (("--entry-bar-stops",), 18_479.4769012, 14),
+        (("--no-entry-bar-stops",), 17_441.5253576, 0),
+    ],
+)
+def test_whether_stops_are_live_on_the_entry_bar_is_told_apart(
+    flag: tuple[str, ...], final: float, left_at_once: int
+) -> None:
+    options = ["--rule", "sma:10,30", "--commission", "0.002", "--stop", "0.01", "--json"]
+    done = CliRunner().invoke(app, ["backtest", *options, *flag])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["final_equity"] == pytest.approx(final, abs=1e-4)
+    closed = found["closed_trades"]
+    assert sum(trade["exit_bar"] == trade["entry_bar"] for trade in closed) == left_at_once
+
+
 def test_a_split_is_no_crash_and_the_holders_dividends_count() -> None:
     found = row(symbol="AAPL", fractional=True, commission=0.0)
     growth = BundledBars().bars("AAPL").growth()
@@ -91,6 +113,11 @@ def test_without_a_crossing_nothing_is_traded_and_ratios_are_null(tmp_path: Path
     assert (found["trades"], found["open_position"], found["final_equity"]) == (0, None, 10_000.0)
     for name in ("sharpe", "sortino", "calmar", "hit_rate", "profit_factor", "expectancy"):
         assert found["metrics"][name] is None, name
+        assert found["undefined"][name], name
+    assert found["undefined"]["hit_rate"] == "no closed trade"
+    nulls = [name for name, value in found["metrics"].items() if value is None]
+    nulls += [f"benchmark_{n}" for n, value in found["buy_and_hold"].items() if value is None]
+    assert set(found["undefined"]) == set(nulls)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_a_killed_training_leaves_no_alias_and_the_next_one_ends_in_the_same_pac
     assert json.loads(done.stdout)["content_hash"] == expected["content_hash"]
     statuses = stored(where, "select status from runs where name = 'train FB' order by status")
     assert statuses == [("FINISHED",), ("KILLED",)]
+    assert ("RUNNING",) not in stored(where, "select status from runs")
     assert len(stored(where, "select alias from registered_model_aliases")) == 2
 
 
@@ -171,6 +172,27 @@ print(json.dumps([finagent_model.__file__, row["status"], read]))
     assert origin.startswith(str(site))
     assert (status, read) == ("ok", [])
     assert "trained with code" not in done.stderr
+
+
+def test_a_model_answers_from_an_environment_that_is_made_for_it_alone(
+    trained: Place, tmp_path: Path
+) -> None:
+    """The wheel inside the model is installed there; uv's cache is all that is shared."""
+    asked, answered = tmp_path / "asked.json", tmp_path / "answered.json"
+    asked.write_text(json.dumps({"dataframe_records": [{"symbol": "FB", "as_of": AS_OF}]}))
+    done = trained.run(
+        *("mlflow", "models", "predict", "-m", "models:/finagent@champion", "--env-manager", "uv"),
+        *("-i", str(asked), "-o", str(answered)),
+        cwd=tmp_path,
+        PYTHONPATH="",
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    [signal] = json.loads(answered.read_text())["predictions"]
+    here = trained.signal("FB", "--as-of", AS_OF)
+    assert signal.pop("generated_at") != here.pop("generated_at")
+    assert signal == here
+    assert "trained with code" not in done.stderr
+    assert "Creating a new environment" in done.stderr and "using uv" in done.stderr
 
 
 def test_a_corrupt_artifact_is_refused_by_name_with_exit_code_4(

@@ -1,131 +1,148 @@
 """Recorded replies, keyed by a fingerprint of the whole request.
 
-A package carries its replies read-only; whatever is recorded later goes into a local overlay
-(SQLite), never back into the package. The same request gets the same reply, for free, on any
-machine.
+A package carries its replies read-only; whatever is recorded later goes into a local file, never
+back into the package. The same request gets the same reply, for free, on any machine.
+
+What failed for good is recorded too: a replay of the run gives the failure back as it was, and
+whoever may ask tries again. Keys are struck out of all that is kept.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import sqlite3
-import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from finagent_model.errors import BadInputError, CorruptPackageError
+from finagent_model.agents.cassette_file import CassetteFile
+from finagent_model.agents.cassette_jsonl import JsonLines, dump_replies, load_replies
+from finagent_model.agents.cassette_sqlite import SqliteTables
+from finagent_model.agents.fingerprint import fingerprint
+from finagent_model.agents.outline import Outline, cleaned, nearest
+from finagent_model.agents.recorded import RecordedError, RecordedReply, ToolCall, replaces
+from finagent_model.agents.redact import without_key_shapes
+from finagent_model.errors import BadInputError, HomeError
+
+__all__ = [
+    "REPLIES",
+    "Cassette",
+    "RecordedError",
+    "RecordedReply",
+    "ToolCall",
+    "dump_replies",
+    "fingerprint",
+    "load_replies",
+    "open_file",
+]
+
+log = logging.getLogger(__name__)
+
+REPLIES = "replies.sqlite"
+"""File in FINAGENT_HOME: what was recorded on this machine, outside any package."""
+LINES, TABLES = (".jsonl",), (".sqlite", ".sqlite3", ".db")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedReply:
-    """What a chat client answered, and what it took."""
-
-    content: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def fingerprint(request: Mapping[str, Any]) -> str:
-    """SHA-256 of the request as canonical JSON."""
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def open_file(path: Path) -> CassetteFile:
+    """Made where it is missing. Raises BadInputError where it can't be, or is something else."""
+    if path.suffix in LINES:
+        return JsonLines(path)
+    if path.suffix in TABLES:
+        return SqliteTables(path)
+    raise BadInputError(
+        f"{path} is not named as a cassette; use a name that ends in {', '.join(LINES + TABLES)}"
+    )
 
 
 class Cassette:
-    """Replies of a package, of an overlay file, and of this process. Safe for threads and for
-    several processes.
+    """Replies of a package, of a local file, and of this process. Safe for threads and for several
+    processes.
     """
 
     def __init__(
-        self, packaged: Mapping[str, RecordedReply] | None = None, overlay: Path | None = None
+        self,
+        packaged: Mapping[str, RecordedReply] | None = None,
+        overlay: Path | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        """`redact` strikes out the secrets that it knows; what is shaped like a key goes anyway.
+        Raises BadInputError where `overlay` can't be used.
+        """
         self._packaged = packaged or {}
         self._recorded: dict[str, RecordedReply] = {}
-        self._overlay = None if overlay is None else _Overlay(overlay)
+        self._file = None if overlay is None else open_file(overlay)
+        self._redact = redact
+        self._outlines: list[tuple[str, Outline]] | None = None
         self.used: dict[str, RecordedReply] = {}
         """Every reply that this object handed out or took in."""
 
-    def get(self, key: str) -> RecordedReply | None:
-        """The recorded reply, or None. What came packaged wins: it is the same on any machine."""
-        reply = self._packaged.get(key) or self._recorded.get(key)
-        if reply is None and self._overlay is not None:
-            reply = self._overlay.get(key)
-        if reply is not None:
-            self.used[key] = reply
+    def get(self, key: str, *, errors: bool = False) -> RecordedReply | None:
+        """The recorded reply, or None. What came packaged wins: it is the same on any machine.
+
+        A recorded failure is a reply where `errors` says so: in a replay. Elsewhere it is none, and
+        the request is tried again. Raises HomeError where the file can't be read: no reply is paid
+        for twice.
+        """
+        for find in (self._packaged.get, self._recorded.get, self._filed):
+            reply = find(key)
+            if reply is not None and (errors or reply.error is None):
+                self.used[key] = reply
+                return reply
+        return None
+
+    def put(self, key: str, reply: RecordedReply, outline: Outline | None = None) -> RecordedReply:
+        """Record a reply or a failure, and return it as a replay will give it: without keys. A
+        later one replaces an earlier, but a failure replaces no reply.
+
+        Where the file can't be written there is a warning, and the reply is kept in memory.
+        """
+        reply = self._clean(reply, outline)
+        self.used[key] = reply
+        if replaces(reply, self._recorded.get(key)):
+            self._recorded[key] = reply
+        self._outlines = None
+        if self._file is not None:
+            try:
+                self._file.put({key: reply})
+            except OSError as error:
+                log.warning("a reply is kept in memory only: %s", error)
         return reply
 
-    def put(self, key: str, reply: RecordedReply) -> None:
-        """Record a reply; a later one replaces an earlier."""
-        self.used[key] = reply
-        self._recorded[key] = reply
-        if self._overlay is not None:
-            self._overlay.put(key, reply)
+    def nearest(self, outline: Outline) -> str:
+        """Names the recorded request that has most in common with this one, and what differs."""
+        if self._outlines is None:
+            self._outlines = self._read_outlines()
+        return nearest(cleaned(outline, self._struck), self._outlines)
 
-
-class _Overlay:
-    """One SQLite file, through one connection a process: a forked child opens its own."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pid, self._lock, self._connection = os.getpid(), threading.Lock(), _open(path)
-
-    def get(self, key: str) -> RecordedReply | None:
-        row = self._run("select body from reply where key = ?", key).fetchone()
-        return RecordedReply(**json.loads(row[0])) if row else None
-
-    def put(self, key: str, reply: RecordedReply) -> None:
-        self._run("insert or replace into reply values (?, ?)", key, json.dumps(asdict(reply)))
-
-    def _run(self, statement: str, *values: str) -> sqlite3.Cursor:
-        if self._pid != os.getpid():
-            self._pid, self._lock, self._connection = (
-                os.getpid(),
-                threading.Lock(),
-                _open(self._path),
-            )
-        with self._lock:
-            return self._connection.execute(statement, values)
-
-
-def dump_replies(replies: Mapping[str, RecordedReply]) -> str:
-    """JSON lines sorted by key: equal recordings give equal bytes."""
-    rows = ({"key": key, **asdict(replies[key])} for key in sorted(replies))
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def load_replies(lines: Iterable[str]) -> dict[str, RecordedReply]:
-    """The inverse of `dump_replies`; raises CorruptPackageError naming the line."""
-    replies = {}
-    for number, line in enumerate(lines, 1):
+    def _filed(self, key: str) -> RecordedReply | None:
+        if self._file is None:
+            return None
         try:
-            row = json.loads(line)
-            key = row.pop("key")
-            replies[key] = RecordedReply(**row)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptPackageError(f"cassette line {number}: {error}") from None
-    return replies
+            return self._file.get(key)
+        except OSError as error:
+            raise HomeError(f"recorded replies can't be read: {error}") from None
 
+    def _read_outlines(self) -> list[tuple[str, Outline]]:
+        known = {**self._recorded, **self._packaged}
+        if self._file is not None:
+            try:
+                filed = {row.key: row.reply for row in self._file.rows() if row.key and row.reply}
+                known = {**filed, **known}
+            except OSError as error:
+                log.warning("recorded replies can't be read: %s", error)
+        return [(key, reply.outline) for key, reply in known.items() if reply.outline]
 
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            path, check_same_thread=False, isolation_level=None, timeout=30
+    def _clean(self, reply: RecordedReply, outline: Outline | None) -> RecordedReply:
+        error, outline = reply.error, outline or reply.outline
+        return replace(
+            reply,
+            content=self._struck(reply.content),
+            tool_calls=tuple(
+                call._replace(arguments=self._struck(call.arguments)) for call in reply.tool_calls
+            ),
+            error=error and replace(error, reason=self._struck(error.reason)),
+            outline=outline and cleaned(outline, self._struck),
         )
-        connection.execute("pragma journal_mode = wal")
-        # A power cut may lose the last replies; they are then asked for again.
-        connection.execute("pragma synchronous = off")
-        connection.execute(
-            "create table if not exists reply (key text primary key, body text) without rowid"
-        )
-    except (OSError, sqlite3.Error) as error:
-        raise BadInputError(
-            f"replies can't be recorded in {path}: {error}; "
-            "set FINAGENT_HOME to a folder that can be written"
-        ) from None
-    return connection
+
+    def _struck(self, text: str) -> str:
+        """Without keys, and without half surrogate pairs, which no file takes."""
+        return without_key_shapes(self._redact(text.encode("utf-8", "replace").decode()))

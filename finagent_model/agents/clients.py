@@ -1,140 +1,31 @@
-"""Chat clients behind one seam: AutoGen's `ChatCompletionClient`, made from a desk's configuration.
+"""A desk's chat clients behind one seam: AutoGen's `ChatCompletionClient`, one for each model.
 
-`rules` answers by the fitted policy, from the same messages that a model would get. `openai` is any
-server that speaks that protocol. A client is made when it is first needed: replaying a recorded
-decision needs no key.
+A client is made when it is first needed: replaying a recorded decision needs no key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from autogen_core import CancellationToken
-from autogen_core.models import (
-    ChatCompletionClient,
-    CreateResult,
-    LLMMessage,
-    ModelInfo,
-    RequestUsage,
-    SystemMessage,
-    UserMessage,
-)
-from autogen_core.tools import Tool, ToolSchema
-from pydantic import BaseModel
+from autogen_core.models import ChatCompletionClient
 
 from finagent_model.agents import rules
-from finagent_model.agents.prompts import prompt
-from finagent_model.agents.replies import Reply, ReplyError, parse_reply
+from finagent_model.agents.cassette import fingerprint
+from finagent_model.agents.providers import make_client, require_usable, with_address
+from finagent_model.agents.redact import redactor, secrets_of
+from finagent_model.agents.rules_client import RulesClient
 from finagent_model.domain.desk_config import DeskConfig
-from finagent_model.errors import ConfigError
+from finagent_model.domain.model_row import ModelRow
+from finagent_model.domain.roster import AgentRow
 from finagent_model.settings import Settings
 
-TEXT_ONLY = ModelInfo(
-    vision=False,
-    function_calling=False,
-    json_output=True,
-    family="unknown",
-    structured_output=False,
-)
-OPENAI = "https://api.openai.com/v1"
-NO_USAGE = RequestUsage(prompt_tokens=0, completion_tokens=0)
 
-
-def estimated_tokens(messages: Sequence[LLMMessage]) -> int:
-    """Four characters a token: exact counters fetch their tables over the network."""
-    return sum(len(str(message.content)) for message in messages) // 4
-
-
-class RulesConfig(BaseModel):
-    """Seats by name, and the rule that each answers by; for AutoGen's component export."""
-
-    seats: dict[str, str]
-
-
-class RulesClient(ChatCompletionClient):
-    """The fitted policy as a chat client. Uses no tokens, since no model is asked."""
-
-    component_type = "model"
-    component_config_schema = RulesConfig
-    component_provider_override = "finagent_model.agents.clients.RulesClient"
-
-    def __init__(self, config: DeskConfig) -> None:
-        self._roles = {row.name: row.role for row in config.agents}
-        self._seats = {row.name: row.prompt for row in config.agents}
-        without = sorted(set(self._seats.values()) - set(rules.RULES))
-        if without:
-            raise ConfigError(
-                f"client 'rules' has no rule for prompt {without[0]!r}; it has: "
-                f"{', '.join(rules.RULES)}; use a chat model for other agents"
-            )
-        self._prompts = {prompt(name): name for name in self._seats.values()}
-
-    async def create(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
-        json_output: bool | type[BaseModel] | None = None,
-        extra_create_args: Mapping[str, Any] | None = None,
-        cancellation_token: CancellationToken | None = None,
-    ) -> CreateResult:
-        system = next(m.content for m in messages if isinstance(m, SystemMessage))
-        said = [m for m in messages if isinstance(m, UserMessage)]
-        heard = [
-            rules.Heard(m.source, self._seats[m.source], reply)
-            for m in said[1:]
-            if (reply := self._reply(m))
-        ]
-        content = rules.answer(self._prompts[system], str(said[0].content), heard)
-        return CreateResult(content=content, finish_reason="stop", usage=NO_USAGE, cached=False)
-
-    def _reply(self, message: UserMessage) -> Reply | None:
-        """What a colleague said; None from one that was left out."""
-        try:
-            return parse_reply(str(message.content), self._roles[message.source])
-        except ReplyError:
-            return None
-
-    def _to_config(self) -> RulesConfig:
-        return RulesConfig(seats=self._seats)
-
-    def create_stream(
-        self, messages: Sequence[LLMMessage], **options: Any
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        async def whole() -> AsyncGenerator[str | CreateResult, None]:
-            yield await self.create(messages, **options)
-
-        return whole()
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-    def actual_usage(self) -> RequestUsage:
-        return NO_USAGE
-
-    def total_usage(self) -> RequestUsage:
-        return NO_USAGE
-
-    def count_tokens(
-        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
-    ) -> int:
-        return estimated_tokens(messages)
-
-    def remaining_tokens(
-        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
-    ) -> int:
-        return 1_000_000
-
-    @property
-    def capabilities(self) -> ModelInfo:
-        return TEXT_ONLY
-
-    @property
-    def model_info(self) -> ModelInfo:
-        return TEXT_ONLY
+def with_addresses(config: DeskConfig, settings: Settings) -> DeskConfig:
+    """The desk with every model's address settled, which is part of what replies are keyed by."""
+    own = with_address(config, settings)
+    models = {name: with_address(row, settings) for name, row in config.models.items()}
+    return config.model_copy(update={"base_url": own.base_url, "models": models})
 
 
 class ClientPool:
@@ -145,69 +36,84 @@ class ClientPool:
     def __init__(self, config: DeskConfig, settings: Settings) -> None:
         self._config = config
         self._settings = settings
+        self.secrets = secrets_of(settings)
+        """What no record and no signal may hold."""
+        self.redact = redactor(self.secrets)
         self._clients: dict[tuple[int, str], ChatCompletionClient] = {}
-        if config.client == "rules":
-            RulesClient(
-                config
-            )  # a roster that it can't play is refused now, not at the first decision
-
-    def identity(self, model: str) -> dict[str, Any]:
-        """What tells this client's replies from another's: part of every fingerprint."""
-        if self._config.client == "rules":
-            return {"client": "rules", "version": rules.VERSION}
-        return {
-            "client": self._config.client,
-            "base_url": self._config.base_url,
-            "model": model,
-            "sampling": self._config.sampling.model_dump(),
+        self.roster = config.roster
+        self.roster_digest = fingerprint(
+            {"agents": [row.model_dump(mode="json") for row in self.roster], "model": config.model}
+        )
+        """Of who sits at the desk."""
+        self._rows: dict[str, ModelRow] = {row.name: config.model_of(row) for row in self.roster}
+        self._identities = {name: _identity(row) for name, row in self._rows.items()}
+        self._keys = {
+            name: fingerprint(row.model_dump(mode="json")) for name, row in self._rows.items()
         }
+        if any(row.client == "rules" for row in self._rows.values()):
+            RulesClient(config)  # a roster that it can't play is refused now, not at a decision
 
-    def client(self, model: str) -> ChatCompletionClient:
-        """The client for `model`; call it on the loop. Raises ConfigError without a key."""
-        key = (id(asyncio.get_running_loop()), model)
+    def model_of(self, row: AgentRow) -> ModelRow:
+        """The model that an agent of the roster speaks by."""
+        return self._rows[row.name]
+
+    def identity(self, row: AgentRow) -> dict[str, Any]:
+        """What tells an agent's replies from another model's: part of every fingerprint."""
+        return self._identities[row.name]
+
+    def client(self, row: AgentRow) -> ChatCompletionClient:
+        """The client that an agent asks; call it on the loop. Raises ConfigError without a key."""
+        key, model = (id(asyncio.get_running_loop()), self._keys[row.name]), self.model_of(row)
         if key not in self._clients:
-            self._clients[key] = self._make(model)
+            self._clients[key] = (
+                RulesClient(self._config)
+                if model.client == "rules"
+                else make_client(model, self._settings, self._config.limits.call_timeout_s)
+            )
         return self._clients[key]
 
+    async def close(self) -> None:
+        """Close what is open on this loop."""
+        here = id(asyncio.get_running_loop())
+        for key in [key for key in self._clients if key[0] == here]:
+            client = self._clients.pop(key)
+            await client.close()
+            if type(client).__name__ == "OllamaChatCompletionClient":
+                await client._client.close()  # type: ignore[attr-defined]  # its own does nothing
+
     def require_key(self) -> None:
-        """Raise ConfigError now if calls to the model could not be made."""
-        if self._config.client == "openai" and self._settings.openai_api_key is None:
-            raise ConfigError(
-                "client 'openai' needs a key: set OPENAI_API_KEY (any value for a local server), "
-                "or use mode 'replay'"
-            )
+        """Raise ConfigError now if calls to a model could not be made."""
+        for model in self._config.models_used:
+            require_usable(model, self._settings)
 
-    def redact(self, text: str) -> str:
-        """`text` without our key, should a server have echoed it."""
-        key = self._settings.openai_api_key
-        return text if key is None else text.replace(key.get_secret_value(), "[key]")
-
-    def exported(self, model: str) -> ChatCompletionClient:
+    def exported(self, row: AgentRow) -> ChatCompletionClient:
         """A client to be written down, never to be called: it holds no key."""
-        if self._config.client == "rules":
+        model = self.model_of(row)
+        if model.client == "rules":
             return RulesClient(self._config)
-        return self._openai(model, key="set OPENAI_API_KEY")
-
-    def _make(self, model: str) -> ChatCompletionClient:
-        if self._config.client == "rules":
-            return RulesClient(self._config)
-        self.require_key()
-        assert self._settings.openai_api_key is not None
-        return self._openai(model, self._settings.openai_api_key.get_secret_value())
-
-    def _openai(self, model: str, key: str) -> ChatCompletionClient:
-        from autogen_ext.models.openai import OpenAIChatCompletionClient
-
-        sampling = self._config.sampling
-        options: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
-        return OpenAIChatCompletionClient(
-            model=model,
-            api_key=key,
-            base_url=self._config.base_url or OPENAI,
-            model_info=TEXT_ONLY,
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            timeout=self._config.limits.call_timeout_s,
-            max_retries=2,
-            **options,
+        names = {f: "set in the environment" for f in _KEYS}
+        keyless = Settings.model_validate(
+            {str(Settings.model_fields[f].alias): said for f, said in names.items()}
+            | {"FINAGENT_COMPONENTS": ",".join(self._settings.components)}
         )
+        return make_client(model, keyless, self._config.limits.call_timeout_s)
+
+
+_KEYS = ("openai_api_key", "azure_openai_api_key", "anthropic_api_key")
+
+
+def _identity(model: ModelRow) -> dict[str, Any]:
+    if model.client == "rules":
+        return {"client": "rules", "version": rules.VERSION}
+    said: dict[str, Any] = {
+        "client": model.client,
+        "base_url": model.base_url,
+        "model": model.model,
+        "sampling": model.sampling.model_dump(),
+        "structured": model.sends_schema,
+    }
+    if model.client == "azure":
+        said["api_version"] = model.api_version
+    if model.component is not None:
+        said["component"] = model.component
+    return said

@@ -8,20 +8,26 @@ instead, without the runtime's queues, which take longer than all the rest of a 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
+from autogen_agentchat.messages import TextMessage
 from autogen_core import CancellationToken
 
-from finagent_model.agents.cassette import Cassette
-from finagent_model.agents.clients import ClientPool
+from finagent_model.agents.asking import Exchange
+from finagent_model.agents.chat_agent import ChatAgent
+from finagent_model.agents.ending import listen
 from finagent_model.agents.graph import build_team, heard_by, waves, within
-from finagent_model.agents.seat import DESK, Seat
+from finagent_model.agents.inquiry import Inquiry
+from finagent_model.agents.plan import affordable
+from finagent_model.agents.prompts import Prompts
+from finagent_model.agents.purse import Account, Purse
+from finagent_model.agents.remark import Remark, read_remark, remark_key, write_remark
+from finagent_model.agents.seat import DESK, Seat, Surroundings
 from finagent_model.agents.session import Session
-from finagent_model.domain.desk_config import AgentRow, DeskConfig, Mode
+from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.roster import AgentRow, Group, Occasion, without
 from finagent_model.domain.signal import Status
 
 
@@ -31,73 +37,151 @@ class Table:
 
     config: DeskConfig
     mode: Mode
-    pool: ClientPool
-    cassette: Cassette
+    exchange: Exchange
+    accounts: Callable[[], Sequence[Account]]
+    """Of the run and the day, beyond the decision's own."""
     clock: Callable[[], datetime]
     rules_at_once: bool = False
-    """Walk where the client is `rules`, though nothing is recorded: a backtest asks thousands."""
+    """Walk where `rules` alone answer, though nothing is recorded: a backtest asks thousands."""
+    _seated: dict[frozenset[Occasion], tuple[AgentRow, ...]] = field(default_factory=dict)
 
-    async def converse(self, question: str, has_news: bool) -> Session:
-        """What the seated agents made of `question`. Never outlives its time limit."""
-        if self.mode != "live":
-            ask_rules = self.rules_at_once and self.config.client == "rules"
-            session = self.session("cached" if ask_rules else "replay")
-            await _walk(*self._seats(session, question, has_news), question)
-            if self.mode == "replay" or not session.missed:
+    async def converse(self, inquiry: Inquiry) -> Session:
+        """What the seated agents made of the question. Never outlives its time limit."""
+        key = remark_key(self.exchange.pool.roster_digest, inquiry.text)
+        if self.mode == "replay":
+            return await self._replay(inquiry, key)
+        if self.mode == "cached":
+            at_once = self.rules_at_once and self.config.only_rules
+            session = self.session("cached" if at_once else "replay")
+            await _walk(self._rows(inquiry, session), inquiry, self._around(inquiry, session))
+            if not session.missed:
                 return session
-        session = self.session(self.mode)
-        await _run_team(session, *self._seats(session, question, has_news), question)
-        return session
+        return await self._run(inquiry, key)
 
     def session(self, mode: Mode | None = None) -> Session:
         """An empty one."""
-        return Session(self.config, mode or self.mode, self.clock)
+        past = self.mode == "replay"
+        return Session(self.config, mode or self.mode, self.clock, past_errors=past)
 
-    def _seats(
-        self, session: Session, question: str, has_news: bool
-    ) -> tuple[tuple[AgentRow, ...], dict[str, Seat]]:
-        """The rows that take part and their seats; the record opens with the question and with who
-        was skipped.
-        """
-        everyone = self.config.seated(has_news)
-        seated = within(self.config.limits.max_rounds, everyone)
-        session.record(DESK, "request", question)
-        here = {row.name for row in everyone}
-        for row in self.config.agents:
-            if row.name not in here:
-                session.record(row.name, "skipped", "no dated news in the view")
-        return seated, {
-            row.name: Seat(row, heard_by(row, seated), session, self.pool, self.cassette)
-            for row in seated
-        }
+    async def _replay(self, inquiry: Inquiry, key: str) -> Session:
+        """As it went when it was recorded, failures and all."""
+        remark = read_remark(self.exchange.cassette, key) or Remark()
+        session = self.session()
+        session.past_errors = True
+        rows = self._rows(inquiry, session)
+        if remark.left_out:
+            rows = _leave_out(rows, remark.left_out, session)
+        if remark.cut_off is None:
+            await _walk(rows, inquiry, self._around(inquiry, session))
+            return session
+        session.tokens, session.cost_usd = remark.tokens, remark.cost_usd
+        session.fail(rows[-1].name, Status.MODEL_ERROR, remark.cut_off)
+        return session
+
+    async def _run(self, inquiry: Inquiry, key: str) -> Session:
+        """By AutoGen's team, asking whoever has to be asked."""
+        session = self.session()
+        limits = self.config.limits
+        own = Purse("decision", limits.max_tokens, limits.budget_usd)
+        session.accounts = (own, *(() if self.config.only_rules else self.accounts()))
+        rows, dropped = affordable(
+            self._rows(inquiry, session), inquiry.text, session, self.exchange.pool
+        )
+        _say_left_out(self._rows_of(inquiry), dropped, session)
+        cut_off = await _run_team(rows, inquiry, self._around(inquiry, session))
+        if cut_off:
+            session.fail(rows[-1].name, Status.MODEL_ERROR, cut_off)
+        if dropped or cut_off:
+            remark = Remark(dropped, cut_off, session.tokens, session.cost_usd)
+            write_remark(self.exchange.cassette, key, remark)
+        return session
+
+    def _around(self, inquiry: Inquiry, session: Session) -> Surroundings:
+        return Surroundings(inquiry, session, self.exchange, Prompts(self.config.prompts))
+
+    def _rows_of(self, inquiry: Inquiry) -> tuple[AgentRow, ...]:
+        if inquiry.occasions not in self._seated:
+            self._seated[inquiry.occasions] = self.config.seated(inquiry.occasions)
+        return self._seated[inquiry.occasions]
+
+    def _rows(self, inquiry: Inquiry, session: Session) -> tuple[AgentRow, ...]:
+        """The rows that take part; the record opens with the question and with who was skipped."""
+        session.record(DESK, "request", inquiry.text)
+        session.note("question", "", text=inquiry.text)
+        everyone = self._rows_of(inquiry)
+        roster = self.exchange.pool.roster
+        if len(everyone) < len(roster):
+            here = {row.name for row in everyone}
+            for row in roster:
+                if row.name not in here:
+                    session.skip(row.name, f"no dated {row.when} in the view")
+        return everyone
 
 
-async def _run_team(
-    session: Session, seated: tuple[AgentRow, ...], seats: Mapping[str, Seat], question: str
-) -> None:
-    _quieten()
-    limits = session.config.limits
-    team = build_team(seated, seats, len(seated))
+def _leave_out(
+    rows: Sequence[AgentRow], groups: Sequence[Group], session: Session
+) -> tuple[AgentRow, ...]:
+    _say_left_out(rows, groups, session)
+    return without(rows, {row.name for row in rows if row.group in groups})
+
+
+def _say_left_out(rows: Sequence[AgentRow], groups: Sequence[Group], session: Session) -> None:
+    for row in rows:
+        if row.group in groups:
+            session.skip(row.name, "left out: the budget has no room for it")
+    if groups:
+        session.notes.append(f"left out for want of budget: {', '.join(groups)}")
+
+
+def _seats(
+    rows: Sequence[AgentRow], around: Surroundings
+) -> tuple[tuple[AgentRow, ...], dict[str, Seat]]:
+    speaking = within(around.session.config.limits.max_rounds, rows)
+    return speaking, {row.name: Seat(row, heard_by(row, speaking), around) for row in speaking}
+
+
+async def _run_team(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surroundings) -> str | None:
+    """Why it was broken off; None where it came to its end.
+
+    AutoGen stops a team by its token alone: a cancelled `run` would wait until every agent has
+    finished. So whoever cancels us cancels the token, and no agent is left behind.
+    """
+    listen()
+    speaking, seats = _seats(rows, around)
+    agents = {name: ChatAgent(seat) for name, seat in seats.items()}
+    team = build_team(speaking, agents, len(speaking))
     token = CancellationToken()
-    alarm = asyncio.get_running_loop().call_later(limits.wall_clock_s, token.cancel)
+    limit_s = around.session.config.limits.wall_clock_s
+    alarm = asyncio.get_running_loop().call_later(limit_s, token.cancel)
+    task = TextMessage(content=inquiry.text, source=DESK)
+    running = asyncio.ensure_future(team.run(task=task, cancellation_token=token))
     try:
-        await team.run(task=TextMessage(content=question, source=DESK), cancellation_token=token)
+        await asyncio.shield(running)
     except asyncio.CancelledError:
-        if not token.is_cancelled():
+        token.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        if (own := asyncio.current_task()) and own.cancelling():
             raise
-        reason = f"no decision within {limits.wall_clock_s:g} s"
-        session.fail(seated[-1].name, Status.MODEL_ERROR, reason)
+        return f"no decision within {limit_s:g} s"
+    except RuntimeError:  # AutoGen's, with the seat's own error as prose
+        if around.session.trouble is not None:
+            raise around.session.trouble from None
+        raise
     finally:
         alarm.cancel()
+    return None
 
 
-async def _walk(seated: tuple[AgentRow, ...], seats: Mapping[str, Seat], question: str) -> None:
-    said: list[BaseChatMessage] = [TextMessage(content=question, source=DESK)]
-    for wave in waves(seated):
-        said += [await seats[row.name].reply(said) for row in wave]
+async def _walk(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surroundings) -> None:
+    speaking, seats = _seats(rows, around)
+    said = {DESK: inquiry.text}
+    for wave in waves(speaking):
+        said |= {row.name: await seats[row.name].reply(said) for row in wave}
+        if around.session.missed and not around.session.past_errors:
+            return  # this was only a try; a team will run
 
 
-def _quieten() -> None:
-    """AutoGen logs whole prompts, and a traceback for every cancelled agent."""
-    for name in ("autogen_core", "autogen_core.events"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+def occasions_of(config: DeskConfig, seats: Mapping[Occasion, bool]) -> frozenset[Occasion]:
+    """Those that hold and that some agent waits for."""
+    asked = {row.when for row in config.agents}
+    return frozenset(name for name, there in seats.items() if there and name in asked)

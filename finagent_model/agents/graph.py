@@ -10,8 +10,9 @@ from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
 
 from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.prompts import prompt
-from finagent_model.domain.desk_config import AgentRow, DeskConfig
+from finagent_model.agents.prompts import Prompts
+from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.roster import AgentRow
 
 
 def waves(seated: Sequence[AgentRow]) -> list[list[AgentRow]]:
@@ -58,17 +59,17 @@ def export_component(config: DeskConfig, pool: ClientPool) -> dict[str, Any]:
     """The full team as AutoGen component JSON, of its stock agents, for people and tools. It holds
     no key and is never loaded back.
     """
-    seated = config.seated(has_news=True)
+    texts = Prompts(config.prompts)
     agents = {
         row.name: AssistantAgent(
             row.name,
-            model_client=pool.exported(row.model or config.model),
-            system_message=prompt(row.prompt),
+            model_client=pool.exported(row),
+            system_message=texts.text(row.prompt),
             description=row.role,
         )
-        for row in seated
+        for row in config.roster
     }
-    team = build_team(seated, agents, config.limits.max_rounds)
+    team = build_team(config.roster, agents, config.limits.max_rounds)
     return team.dump_component().model_dump(mode="json")
 
 

@@ -2,7 +2,8 @@
 also after a fork.
 
 `asyncio.run` would fail inside a notebook's running loop, and would leave HTTP clients bound to a
-loop that is closed.
+loop that is closed. Who stops waiting stops the work: a caller that was given up leaves nothing
+running behind.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from finagent_model.errors import DeadlineError, StoppedError
+
 T = TypeVar("T")
+GRACE_S = 0.5
+"""How long after its deadline a caller waits for the work to end by itself; longer only where
+somebody blocks the loop.
+"""
 
 
 class LoopThread:
@@ -23,15 +30,50 @@ class LoopThread:
         self._pid: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self._at_work: set[asyncio.Task[Any]] = set()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result; its exceptions come through."""
-        return asyncio.run_coroutine_threadsafe(work, self._running()).result()
+    def run(self, work: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
+        """The coroutine's result; its exceptions come through.
+
+        Raises DeadlineError once `within_s` seconds are over, and StoppedError after `stop`; the
+        work is then cancelled, with all that it awaits.
+        """
+        future = asyncio.run_coroutine_threadsafe(self._bounded(work, within_s), self._running())
+        try:
+            return future.result(None if within_s is None else within_s + GRACE_S)
+        except TimeoutError:
+            if future.done() or within_s is None:
+                raise
+            raise DeadlineError(within_s) from None
+        finally:
+            future.cancel()
+
+    def stop(self) -> None:
+        """Cancel all that is running now; what is asked for later is run."""
+        if self._loop is not None and self._pid == os.getpid():
+            self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._at_work])
+
+    async def _bounded(self, work: Coroutine[Any, Any, T], within_s: float | None) -> T:
+        task, limit = asyncio.current_task(), asyncio.timeout(within_s)
+        assert task is not None
+        self._at_work.add(task)
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if within_s is None or not limit.expired():
+                raise
+            raise DeadlineError(within_s) from None
+        except asyncio.CancelledError:
+            raise StoppedError() from None
+        finally:
+            self._at_work.discard(task)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._pid != os.getpid():
                 self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
+                self._at_work = set()
                 threading.Thread(target=self._loop.run_forever, daemon=True, name="desk").start()
             return self._loop
 

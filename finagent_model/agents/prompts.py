@@ -1,20 +1,35 @@
-"""Prompts are Markdown files beside this one: constant text, no date, so that a provider can cache
-the prefix.
+"""Prompts are Markdown files beside this one, or a desk's own texts: constant, without a date, so
+that a provider can cache the prefix.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
 from finagent_model.errors import ConfigError
 
 
+class Prompts:
+    """System messages by name; a desk's own come before those that ship."""
+
+    def __init__(self, own: Mapping[str, str]) -> None:
+        self._own = own
+
+    def text(self, name: str) -> str:
+        """Raises ConfigError naming what there is."""
+        if name in self._own:
+            return self._own[name].strip()
+        shipped = _shipped()
+        if name not in shipped:
+            known = ", ".join([*self._own, *shipped])
+            raise ConfigError(f"unknown prompt {name!r}; there is: {known}")
+        return shipped[name]
+
+
 @cache
-def prompt(name: str) -> str:
-    """The system message called `name`. Raises ConfigError naming what there is."""
+def _shipped() -> dict[str, str]:
     folder = files(__package__) / "prompts"
-    names = sorted(f.name.removesuffix(".md") for f in folder.iterdir() if f.name.endswith(".md"))
-    if name not in names:
-        raise ConfigError(f"unknown prompt {name!r}; there is: {', '.join(names)}")
-    return (folder / f"{name}.md").read_text().strip()
+    texts = sorted((f for f in folder.iterdir() if f.name.endswith(".md")), key=lambda f: f.name)
+    return {f.name.removesuffix(".md"): f.read_text().strip() for f in texts}

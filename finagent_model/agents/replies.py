@@ -7,11 +7,12 @@ sentence that a model can act on. Nothing is filled in.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finagent_model.domain.desk_config import Role, explain
+from finagent_model.domain.desk_config import explain
+from finagent_model.domain.roster import Role
 from finagent_model.domain.signal import Action, Trend
 
 LONGEST = 100_000
@@ -26,6 +27,9 @@ class _Reply(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+Factor = Annotated[str, Field(max_length=4000)]
+
+
 class AnalystReply(_Reply):
     """An opinion on the next weeks."""
 
@@ -33,7 +37,7 @@ class AnalystReply(_Reply):
     score: float = Field(ge=-1, le=1)
     """-1 certain fall, 0 no opinion, 1 certain rise."""
     summary: str = Field(min_length=10, max_length=2000)
-    key_factors: list[str] = Field(max_length=20)
+    key_factors: list[Factor] = Field(max_length=20)
 
 
 class RiskReply(_Reply):
@@ -52,7 +56,7 @@ class ExecutorReply(_Reply):
     action: Action
     confidence_score: float = Field(ge=0, le=100)
     reasoning: str = Field(min_length=10, max_length=4000)
-    key_factors: list[str] = Field(max_length=20)
+    key_factors: list[Factor] = Field(max_length=20)
     trend: Trend
     support_level: float | None = Field(gt=0)
     resistance_level: float | None = Field(gt=0)
@@ -65,6 +69,7 @@ class ExecutorReply(_Reply):
 Reply = AnalystReply | RiskReply | ExecutorReply
 REPLIES: dict[Role, type[AnalystReply] | type[RiskReply] | type[ExecutorReply]] = {
     "analyst": AnalystReply,
+    "debater": AnalystReply,
     "risk": RiskReply,
     "executor": ExecutorReply,
 }
@@ -72,6 +77,8 @@ REPLIES: dict[Role, type[AnalystReply] | type[RiskReply] | type[ExecutorReply]] 
 
 def parse_reply(text: str, role: Role) -> Reply:
     """The typed reply; raises ReplyError."""
+    if not text.strip():
+        raise ReplyError("the reply is empty; answer with the JSON object")
     if len(text) > LONGEST:
         raise ReplyError(f"the reply has {len(text)} characters; answer in fewer than {LONGEST}")
     try:

@@ -16,7 +16,7 @@ from finagent_model.context import rounded
 from finagent_model.domain.policy import Policy
 from finagent_model.domain.signal import Trend
 
-VERSION = "1"
+VERSION = "2"
 """Part of what a recorded reply is keyed by; raise it when an answer changes."""
 
 NEWS_DAYS = 30
@@ -43,6 +43,9 @@ BAD = (
     "fraud",
     "fine",
 )
+
+ADVOCATES = ("bull", "bear")
+"""They argue one side by order, so their scores are no votes."""
 
 Question = Mapping[str, Any]
 
@@ -88,6 +91,47 @@ def news(question: Question, heard: Sequence[Heard]) -> AnalystReply:
         summary=f"{len(recent)} items of the last {NEWS_DAYS} days, {len(found)} with a tone.",
         key_factors=[f"{tone:+d}: {headline[:80]}" for headline, tone in found[:5]],
     )
+
+
+def sentiment(question: Question, heard: Sequence[Heard]) -> AnalystReply:
+    """How many items there were in the last month, and whether those with a tone agree."""
+    policy = Policy.model_validate(question["policy"])
+    recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
+    tones = [tone for headline in recent if (tone := _tone(headline))]
+    score = rounded(sum(tones) / len(tones), 4) if tones else 0.0
+    return AnalystReply(
+        trend=_trend(score, policy),
+        score=score,
+        summary=f"{len(recent)} items of the last {NEWS_DAYS} days, {len(tones)} with a tone.",
+        key_factors=[f"{sum(t > 0 for t in tones)} good, {sum(t < 0 for t in tones)} bad"],
+    )
+
+
+def fundamental(question: Question, heard: Sequence[Heard]) -> AnalystReply:
+    """Whether the figures called `..._growth` rose or fell; others say nothing without a price
+    beside them.
+    """
+    policy = Policy.model_validate(question["policy"])
+    figures = question.get("fundamentals", [])
+    growth = {f["name"]: f["value"] for f in figures if f["name"].endswith("_growth")}
+    signs = [(value > 0) - (value < 0) for value in growth.values()]
+    score = rounded(sum(signs) / len(signs), 4) if signs else 0.0
+    return AnalystReply(
+        trend=_trend(score, policy),
+        score=score,
+        summary=f"{len(growth)} of {len(figures)} figures tell of growth.",
+        key_factors=[f"{name} {value:+g}" for name, value in growth.items()][:20],
+    )
+
+
+def bull(question: Question, heard: Sequence[Heard]) -> AnalystReply:
+    """The case for a rise: the votes that speak for it."""
+    return _case(question, side=1)
+
+
+def bear(question: Question, heard: Sequence[Heard]) -> AnalystReply:
+    """The case for a fall: the votes that speak for it."""
+    return _case(question, side=-1)
 
 
 def risk(question: Question, heard: Sequence[Heard]) -> RiskReply:
@@ -145,6 +189,10 @@ def executor(question: Question, heard: Sequence[Heard]) -> ExecutorReply:
 RULES: dict[str, Rule] = {
     "technical": technical,
     "news": news,
+    "sentiment": sentiment,
+    "fundamental": fundamental,
+    "bull": bull,
+    "bear": bear,
     "risk": risk,
     "executor": executor,
 }
@@ -161,10 +209,24 @@ def _combined(policy: Policy, heard: Sequence[Heard]) -> float:
     votes = [
         (said.reply.score, 1.0 if said.prompt == "technical" else policy.news_weight)
         for said in heard
-        if isinstance(said.reply, AnalystReply)
+        if isinstance(said.reply, AnalystReply) and said.prompt not in ADVOCATES
     ]
     total = sum(weight for _, weight in votes)
     return rounded(sum(score * weight for score, weight in votes) / total, 4) if total else 0.0
+
+
+def _case(question: Question, side: int) -> AnalystReply:
+    policy = Policy.model_validate(question["policy"])
+    votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
+    ours = {name: vote for name, vote in votes.items() if vote * side > 0}
+    score = rounded(side * sum(abs(vote) for vote in ours.values()) / len(votes), 4)
+    names = ", ".join(ours) or "nothing"
+    return AnalystReply(
+        trend=_trend(score, policy),
+        score=score,
+        summary=f"{names} of {len(votes)} votes speak for a {'rise' if side > 0 else 'fall'}.",
+        key_factors=[f"{name} vote {vote:+.2f}" for name, vote in ours.items()],
+    )
 
 
 def _trend(score: float, policy: Policy) -> Trend:

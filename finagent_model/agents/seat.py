@@ -1,200 +1,171 @@
-"""One agent of one decision: asks its chat client through the cassette, holds the reply to its
-schema, keeps within the budget.
+"""One agent of one decision: hears its colleagues, asks its model, looks things up, and holds the
+reply to its schema.
 
-To AutoGen a seat always answers. Whatever goes wrong is written into the session with its status,
-and the colleagues read that the agent is unavailable; nothing is raised through the team, where it
-would arrive as prose. A seat hears the agents it waits for, directly or through others, in roster
-order: who happened to speak first changes nothing.
+A seat always answers. Whatever goes wrong is written into the session with its status, and the
+colleagues read that the agent is unavailable; nothing is raised through a team, where it would
+arrive as prose. A seat hears the agents it waits for, directly or through others, in roster order:
+who happened to speak first changes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from autogen_agentchat.agents import BaseChatAgent
-from autogen_agentchat.base import Response
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
-from autogen_core import CancellationToken
-from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
+from autogen_core import FunctionCall
+from autogen_core.models import (
+    AssistantMessage,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    LLMMessage,
+    SystemMessage,
+    UserMessage,
+)
 
-from finagent_model.agents.cassette import Cassette, RecordedReply, fingerprint
-from finagent_model.agents.clients import ClientPool, estimated_tokens
-from finagent_model.agents.prompts import prompt
+from finagent_model.agents.asking import Exchange, Question, UnavailableError
+from finagent_model.agents.cassette import RecordedReply
+from finagent_model.agents.inquiry import Inquiry, Tools
+from finagent_model.agents.messages import Chart
+from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.replies import ReplyError, parse_reply
 from finagent_model.agents.session import Session
-from finagent_model.domain.desk_config import AgentRow
+from finagent_model.domain.roster import AgentRow
 from finagent_model.domain.signal import Status
+from finagent_model.errors import HomeError
 
 DESK = "desk"
 """Who asks: the source of the question and of every request to mend a reply."""
+QUOTED = 2000
+"""Characters of an unusable reply that its author is shown again."""
 
 
-class _Unavailable(Exception):
-    """This agent has no reply to give; carries the status."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What all seats of one decision share."""
 
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+    inquiry: Inquiry
+    session: Session
+    exchange: Exchange
+    prompts: Prompts
 
 
-class Seat(BaseChatAgent):
-    """A row of the roster, taking part in one decision."""
+class Seat:
+    """A row of the roster, taking part in one decision; used once."""
 
-    def __init__(
-        self,
-        row: AgentRow,
-        hears: Sequence[str],
-        session: Session,
-        pool: ClientPool,
-        cassette: Cassette,
-    ) -> None:
-        super().__init__(row.name, description=row.role)
+    def __init__(self, row: AgentRow, hears: Sequence[str], around: Surroundings) -> None:
+        self.name = row.name
+        self.role = row.role
         self._row = row
         self._hears = hears
-        self._session = session
-        self._pool = pool
-        self._cassette = cassette
-        self._model = row.model or session.config.model
+        self._around = around
+        self._session = around.session
 
-    @property
-    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
-        return (TextMessage,)
-
-    async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        """A seat is used once and keeps nothing."""
-
-    async def on_messages(
-        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
-    ) -> Response:
-        work = asyncio.ensure_future(self.reply(messages))
-        cancellation_token.link_future(work)
-        return Response(chat_message=await work)
-
-    async def reply(self, messages: Sequence[BaseChatMessage]) -> TextMessage:
-        """What this seat says after `messages`, of which it hears its share."""
+    async def reply(self, said: Mapping[str, str]) -> str:
+        """What this seat says after `said`, by speaker, of which it hears its share."""
         try:
-            content = await self._speak(self._briefing(messages))
-        except _Unavailable as why:
+            return await self._speak(self._briefing(said))
+        except UnavailableError as why:
             self._session.fail(self.name, why.status, str(why))
-            content = json.dumps({"unavailable": self.name, "status": why.status})
-        return TextMessage(content=content, source=self.name)
+            return json.dumps({"unavailable": self.name, "status": why.status})
+        except HomeError as error:
+            self._session.trouble = error  # a team would pass it on as prose
+            raise
 
-    def _briefing(self, messages: Sequence[BaseChatMessage]) -> list[LLMMessage]:
-        """Prompt, question, and what was said by those whom this seat hears."""
-        said = {m.source: m.to_model_text() for m in messages}
+    def _briefing(self, said: Mapping[str, str]) -> list[LLMMessage]:
+        """Prompt, question (perhaps with a chart), and what was said by those whom it hears."""
         heard = [(name, said[name]) for name in (DESK, *self._hears) if name in said]
-        system = SystemMessage(content=prompt(self._row.prompt))
-        return [system, *(UserMessage(content=text, source=name) for name, text in heard)]
+        briefing: list[LLMMessage] = [
+            SystemMessage(content=self._around.prompts.text(self._row.prompt)),
+            *(UserMessage(content=text, source=name) for name, text in heard),
+        ]
+        if self._row.chart and self._sees():
+            drawn = self._around.inquiry.chart()
+            shown = Chart(drawn.png, drawn.digest)
+            briefing[1] = UserMessage(content=[said[DESK], shown], source=DESK)
+        return briefing
+
+    def _sees(self) -> bool:
+        model = self._around.exchange.pool.model_of(self._row)
+        if not model.vision:
+            self._session.skip(self.name, f"chart not shown: {model.author} can't see pictures")
+        return model.vision
 
     async def _speak(self, messages: list[LLMMessage]) -> str:
         """A reply that parses, after at most `repairs` explanations of what was wrong."""
-        if self._row.role != "analyst" and not self._session.an_analyst_spoke:
-            raise _Unavailable(Status.MODEL_ERROR, "no analyst gave a report")
+        if self._row.role in ("risk", "executor") and not self._session.analysts:
+            raise UnavailableError(Status.MODEL_ERROR, "no analyst gave a report")
         problem = ""
         for _ in range(self._session.config.limits.repairs + 1):
-            reply = await self._ask(messages)
+            messages, reply = await self._looked_up(messages)
             try:
-                if reply.finish_reason == "length":
-                    raise ReplyError("the reply was cut off; answer more briefly")
-                parsed = parse_reply(reply.content, self._row.role)
+                parsed = parse_reply(self._usable(reply), self._row.role)
             except ReplyError as error:
                 problem = str(error)
-                mend = f"That was not usable: {problem}. Answer again with the JSON object alone."
-                self._session.record(self.name, "request", mend)
-                messages = [
-                    *messages,
-                    AssistantMessage(content=reply.content[:2000] or "(empty)", source=self.name),
-                    UserMessage(content=mend, source=DESK),
-                ]
+                messages = [*messages, *self._mend(reply, problem)]
             else:
                 self._session.replies[self.name] = parsed
+                if self._row.role == "analyst":
+                    self._session.analysts.add(self.name)
                 return reply.content
-        raise _Unavailable(Status.PARSE_FAILED, f"{self.name} gave no usable reply: {problem}")
+        raise UnavailableError(Status.PARSE_FAILED, f"{self.name} gave no usable reply: {problem}")
 
-    async def _ask(self, messages: list[LLMMessage]) -> RecordedReply:
-        """One reply, recorded or called for, on the books and in the conversation."""
-        key = fingerprint(self._request(messages))
-        recorded = None if self._session.mode == "live" else self._cassette.get(key)
-        if recorded is None and self._session.mode == "replay":
-            self._session.missed = True
-            raise _Unavailable(
-                Status.MODEL_ERROR,
-                f"replay: no recorded reply of {self.name} for this request ({key[:12]})",
+    def _usable(self, reply: RecordedReply) -> str:
+        """Its text; raises ReplyError where asking again may help, else UnavailableError."""
+        longest = self._around.exchange.pool.model_of(self._row).sampling.max_tokens
+        if reply.finish_reason == "refusal":
+            raise UnavailableError(
+                Status.MODEL_ERROR, f"{self.name} refused: {reply.content[:QUOTED]}"
             )
-        reply = recorded or await self._call(messages)
-        if recorded is None:
-            self._cassette.put(key, reply)
-        tokens = (reply.prompt_tokens, reply.completion_tokens)
-        self._session.charge(self._model, *tokens, called=recorded is None)
-        self._session.record(
-            self.name,
-            "response",
-            reply.content,
-            tokens=tokens,
-            model=self._model or "rules",
-            cached=recorded is not None,
-        )
-        return reply
+        if reply.tool_calls:
+            names = ", ".join(call.name for call in reply.tool_calls)
+            raise ReplyError(f"you called {names} instead of answering")
+        if reply.finish_reason == "length":
+            raise ReplyError(f"the reply was cut off at {longest} tokens; answer more briefly")
+        return reply.content
 
-    async def _call(self, messages: list[LLMMessage]) -> RecordedReply:
-        limits = self._session.config.limits
-        self._check_budget(messages)
-        try:
-            client = self._pool.client(self._model)
-            result = await asyncio.wait_for(
-                client.create(messages, json_output=True), timeout=limits.call_timeout_s
-            )
-        except TimeoutError:
-            raise _Unavailable(
-                Status.MODEL_ERROR, f"{self.name}: no reply within {limits.call_timeout_s:g} s"
-            ) from None
-        except Exception as error:  # a vendor's client may raise anything; here it becomes a status
-            reason = self._pool.redact(f"{type(error).__name__}: {error}")[:500]
-            raise _Unavailable(Status.MODEL_ERROR, f"{self.name}: {reason}") from None
-        if not isinstance(result.content, str):
-            raise _Unavailable(
-                Status.PARSE_FAILED, f"{self.name} called a tool instead of answering"
-            )
-        return RecordedReply(
-            content=result.content,
-            finish_reason=result.finish_reason,
-            prompt_tokens=result.usage.prompt_tokens,
-            completion_tokens=result.usage.completion_tokens,
-        )
+    def _mend(self, reply: RecordedReply, problem: str) -> list[LLMMessage]:
+        mend = f"That was not usable: {problem}. Answer again with the JSON object alone."
+        self._session.record(self.name, "request", mend)
+        self._session.note("repair", self.name, problem=problem)
+        return [
+            AssistantMessage(content=reply.content[:QUOTED] or "(no text)", source=self.name),
+            UserMessage(content=mend, source=DESK),
+        ]
 
-    def _check_budget(self, messages: list[LLMMessage]) -> None:
-        """Refuse a call that could exceed the decision's tokens or money."""
-        if self._session.config.client == "rules":
-            return
-        limits, longest = self._session.config.limits, self._session.config.sampling.max_tokens
-        estimated = estimated_tokens(messages)
-        if self._session.spent_tokens + estimated + longest > limits.max_tokens:
-            raise _Unavailable(
-                Status.BUDGET_EXCEEDED,
-                f"{self.name} could exceed the {limits.max_tokens} tokens of a decision",
+    async def _looked_up(
+        self, messages: list[LLMMessage]
+    ) -> tuple[list[LLMMessage], RecordedReply]:
+        """A reply once the agent has looked up what it asked for, and all that led to it."""
+        tools = self._around.inquiry.tools(self._row.tools) if self._row.tools else None
+        offered = tools.schemas if tools else ()
+        for left in range(self._session.config.limits.tool_rounds, -1, -1):
+            question = Question(self._row, messages, offered, "auto" if left else "none")
+            reply = await self._around.exchange.ask(question, self._session)
+            if tools is None or not left or not reply.tool_calls:
+                break
+            messages = [*messages, *self._tool_turn(reply, tools)]
+        return messages, reply
+
+    def _tool_turn(self, reply: RecordedReply, tools: Tools) -> list[LLMMessage]:
+        """What the agent asked for and what it got; an error is an answer too."""
+        results = []
+        for call in reply.tool_calls:
+            self._session.note("tool_call", self.name, name=call.name, text=call.arguments)
+            found = tools.call(call.name, call.arguments)
+            self._session.note(
+                "tool_result", self.name, name=call.name, text=found.content, error=found.is_error
             )
-        if limits.budget_usd:
-            cost = self._session.price(self._model, estimated, longest)
-            if cost is None or self._session.spent_usd is None:
-                raise _Unavailable(
-                    Status.BUDGET_EXCEEDED,
-                    f"a budget of {limits.budget_usd:g} USD is set but the price of "
-                    f"{self._model!r} is unknown; add it to 'prices' or set the budget to 0",
+            self._session.record(self.name, "request", f"{call.name}: {found.content}")
+            results.append(
+                FunctionExecutionResult(
+                    content=found.content, name=call.name, call_id=call.id, is_error=found.is_error
                 )
-            if self._session.spent_usd + cost > limits.budget_usd:
-                raise _Unavailable(
-                    Status.BUDGET_EXCEEDED,
-                    f"{self.name} could exceed the {limits.budget_usd:g} USD of a decision",
-                )
-
-    def _request(self, messages: list[LLMMessage]) -> dict[str, Any]:
-        return {
-            **self._pool.identity(self._model),
-            "tools": [],
-            "tool_choice": "auto",
-            "response": self._row.role,
-            "messages": [m.model_dump(mode="json") for m in messages],
-        }
+            )
+        calls = [
+            FunctionCall(id=c.id, name=c.name, arguments=c.arguments) for c in reply.tool_calls
+        ]
+        return [
+            AssistantMessage(content=calls, source=self.name),
+            FunctionExecutionResultMessage(content=results),
+        ]

@@ -4,15 +4,19 @@ decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from finagent_model.agents.replies import AnalystReply, ExecutorReply, Reply
+from finagent_model.agents.purse import Account, Amount, reserve, settle
+from finagent_model.agents.replies import ExecutorReply, Reply
+from finagent_model.domain.audit import Event, EventKind
 from finagent_model.domain.decision import Turn
 from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.model_row import ModelRow
 from finagent_model.domain.signal import Status
+from finagent_model.errors import HomeError
 
 
 @dataclass(frozen=True)
@@ -25,24 +29,32 @@ class Failure:
 
 @dataclass
 class Session:
-    """Filled by the agents' clients while the team runs; read by the desk afterwards."""
+    """Filled by the agents while they speak; read by the desk afterwards."""
 
     config: DeskConfig
     mode: Mode
     clock: Callable[[], datetime]
+    accounts: Sequence[Account] = ()
+    """What a call is paid from."""
+    past_errors: bool = False
+    """Whether a recorded failure is a reply like any other: in a replay."""
     turns: list[Turn] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    analysts: set[str] = field(default_factory=set)
+    """Those who have reported."""
     tokens: int = 0
     """Of the whole conversation, as recorded, whether or not it was paid for this time."""
     cost_usd: float | None = 0.0
     """At list price; None once a price is unknown."""
-    spent_tokens: int = 0
-    spent_usd: float | None = 0.0
-    """What really went to a client in this session."""
     calls: int = 0
     missed: bool = False
     """A reply that was not recorded was needed in mode `replay`."""
+    trouble: HomeError | None = None
+    """What an agent met that is no failure of the decision but of the machine."""
+    notes: list[str] = field(default_factory=list)
+    """What the signal should say about how it came to be."""
 
     def record(
         self,
@@ -57,39 +69,47 @@ class Session:
         """Add a line to the conversation."""
         self.turns.append(Turn(agent, kind, content, self.clock(), *tokens, model, cached))
 
+    def note(self, kind: EventKind, agent: str, **body: Any) -> None:
+        """Add an event to the audit."""
+        self.events.append(Event(kind, self.clock(), agent, body))
+
+    def skip(self, agent: str, why: str) -> None:
+        """An agent takes no part, or only a part."""
+        self.record(agent, "skipped", why)
+        self.note("skipped", agent, why=why)
+
     def fail(self, agent: str, status: Status, reason: str) -> None:
         """An agent is left out, by name."""
         self.failures[agent] = Failure(status, reason)
         self.record(agent, "failed", f"{status}: {reason}")
+        self.note("failed", agent, status=status.value, reason=reason)
 
-    def charge(self, model: str, prompt: int, completion: int, called: bool) -> None:
+    def reserve(self, agent: str, amount: Amount) -> None:
+        """Raises OverBudgetError."""
+        reserve(self.accounts, amount)
+        self.note("budget", agent, reserved={"tokens": amount.tokens, "usd": amount.usd})
+
+    def settle(self, agent: str, reserved: Amount, spent: Amount) -> None:
+        settle(self.accounts, reserved, spent)
+        self.note("budget", agent, settled={"tokens": spent.tokens, "usd": spent.usd})
+
+    def charge(self, model: ModelRow, prompt: int, completion: int, called: bool) -> None:
         """Count a reply's tokens and price; `called` tells a real call from a recorded reply."""
         cost = self.price(model, prompt, completion)
         self.tokens += prompt + completion
-        self.cost_usd = _plus(self.cost_usd, cost)
-        if called:
-            self.calls += 1
-            self.spent_tokens += prompt + completion
-            self.spent_usd = _plus(self.spent_usd, cost)
+        self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost
+        self.calls += called
 
-    def price(self, model: str, prompt: int, completion: int) -> float | None:
+    def price(self, model: ModelRow, prompt: int, completion: int) -> float | None:
         """Dollars, or None where the price is unknown. `rules` cost nothing."""
-        if self.config.client == "rules":
+        if model.client == "rules":
             return 0.0
-        price = self.config.prices.get(model)
+        price = self.config.prices.get(model.model)
         return (
             None if price is None else (prompt * price.prompt + completion * price.completion) / 1e6
         )
 
     @property
     def executor_reply(self) -> ExecutorReply | None:
-        replies = [reply for reply in self.replies.values() if isinstance(reply, ExecutorReply)]
-        return replies[0] if replies else None
-
-    @property
-    def an_analyst_spoke(self) -> bool:
-        return any(isinstance(reply, AnalystReply) for reply in self.replies.values())
-
-
-def _plus(total: float | None, more: float | None) -> float | None:
-    return None if total is None or more is None else total + more
+        reply = self.replies.get(self.config.agents[-1].name)
+        return reply if isinstance(reply, ExecutorReply) else None

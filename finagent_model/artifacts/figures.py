@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 
 from finagent_model.artifacts.chart import BENCHMARK, DESK, drawdown
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.policy import PolicyBook
 from finagent_model.statistics.chance import COSTS_BP
 from finagent_model.statistics.reliability import reliability_bins
 from finagent_model.training.evidence import SymbolFacts
@@ -26,12 +26,13 @@ class SymbolPage:
     """One symbol's unseen part, as the page shows it."""
 
     bars: BarSeries
+    policies: PolicyBook
     facts: SymbolFacts
     trades: pd.DataFrame
     metrics: Mapping[str, float]
 
 
-def equity(page: SymbolPage, fits: Sequence[datetime]) -> str:
+def equity(page: SymbolPage) -> str:
     """Desk and buy-and-hold from 1, and their falls from the peak; a dotted line at each fit."""
     from plotly import graph_objects as go
     from plotly.subplots import make_subplots
@@ -47,7 +48,8 @@ def equity(page: SymbolPage, fits: Sequence[datetime]) -> str:
         figure.add_trace(go.Scatter(x=days, y=curve, name=label, line=line), row=1, col=1)
         fall = go.Scatter(x=days, y=drawdown(curve), line=line, showlegend=False, name=label)
         figure.add_trace(fall, row=2, col=1)
-    for moment in fits:
+    for fit in page.policies.of(page.bars.symbol):
+        moment = fit.valid_from
         if page.bars.closed(0) <= moment <= page.bars.closed(-1):
             figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
     figure.update_yaxes(tickformat=".0%", row=2)

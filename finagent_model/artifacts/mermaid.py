@@ -7,7 +7,7 @@ from finagent_model.domain.desk_config import DeskConfig
 
 def mermaid(config: DeskConfig) -> str:
     """A flowchart from the market view to the signal; a dashed box takes part only at times."""
-    rows = config.agents
+    rows = config.roster
     lines = ["flowchart LR", "    view([market view])"]
     for row in rows:
         when = "" if row.when == "always" else f"<br/>only with {row.when}"

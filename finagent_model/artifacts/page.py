@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from html import escape
 
 from finagent_model.artifacts import figures
 from finagent_model.artifacts.figures import SymbolPage
+from finagent_model.artifacts.folds import fold_rows
 from finagent_model.artifacts.report import confidence_said, headline, verdict
 from finagent_model.domain.calibration import Calibration
 from finagent_model.training.gate import GateReport
@@ -31,15 +31,12 @@ td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d0d7d
 def report_page(
     title: str,
     symbols: Sequence[SymbolPage],
-    fits: Sequence[datetime],
     gate: GateReport,
     model_used: str,
     confidence: Stated,
     last: Calibration,
 ) -> str:
-    """The whole page; `fits` are the moments from which another fit speaks, `last` is the
-    calibration in force from now on.
-    """
+    """The whole page; `last` is the calibration in force from now on."""
     from plotly.offline import get_plotlyjs
 
     colour = {"none": figures.LOST, "weak": "#9a6700", "strong": figures.WON}[gate.evidence.grade]
@@ -52,7 +49,7 @@ def report_page(
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
     ]
     for page in symbols:
-        parts += _symbol(page, fits)
+        parts += _symbol(page)
     parts += [
         "<h2>Confidence</h2>",
         *(f"<p>{escape(said)}</p>" for said in confidence_said(gate.evidence, last)),
@@ -69,13 +66,14 @@ def report_page(
     )
 
 
-def _symbol(page: SymbolPage, fits: Sequence[datetime]) -> Iterable[str]:
+def _symbol(page: SymbolPage) -> Iterable[str]:
     name = escape(page.bars.symbol)
     return [
         f"<h2>{name}: equity and drawdown</h2>",
         "<p class=small>Both start with 1, after costs, on days that no fit had seen. At a dotted "
         "line a newer fit takes over.</p>",
-        figures.equity(page, fits),
+        figures.equity(page),
+        _folds(page),
         f"<h2>{name}: trades</h2>",
         "<p class=small>Prices as traded. A triangle is an entry, a dot its exit: green won, red "
         "lost.</p>",
@@ -87,12 +85,24 @@ def _symbol(page: SymbolPage, fits: Sequence[datetime]) -> Iterable[str]:
     ]
 
 
+def _folds(page: SymbolPage) -> str:
+    cells = "".join(
+        f"<tr><td>{row.decided_from:%Y-%m-%d} to {row.decided_until:%Y-%m-%d}</td>"
+        f"<td>{row.fit_until:%Y-%m-%d}</td><td>{row.earned:+.1%}</td><td>{row.held:+.1%}</td>"
+        f"<td>{row.trades}</td></tr>"
+        for row in fold_rows(page.bars, page.policies, page.facts, page.trades)
+    )
+    return (
+        "<table class=folds><tr><th>decided</th><th>fitted until</th><th>return</th>"
+        f"<th>buy and hold</th><th>trades entered</th></tr>{cells}</table>"
+    )
+
+
 def _table(gate: GateReport) -> str:
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
-        number = "undefined" if check.number is None else f"{check.number:.4g}"
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
-        rows.append(("evidence", check.name, f"{number}, needed {bound}", check.passed))
+        rows.append(("evidence", check.name, f"{check.shown}, needed {bound}", check.passed))
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))
     cells = "".join(
@@ -100,9 +110,8 @@ def _table(gate: GateReport) -> str:
         f"<td class={'yes' if passed else 'no'}>{'yes' if passed else 'NO'}</td></tr>"
         for kind, name, found, passed in rows
     )
-    return (
-        f"<table><tr><th>kind</th><th>check</th><th>found</th><th>passed</th></tr>{cells}</table>"
-    )
+    head = "<tr><th>kind</th><th>check</th><th>found</th><th>passed</th></tr>"
+    return f"<table class=checks>{head}{cells}</table>"
 
 
 def _numbers(numbers: Mapping[str, float | None]) -> str:

@@ -24,7 +24,7 @@ LEVELS = {
 
 def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> None:
     """`chart.png` and `chart.html` in `folder`."""
-    shown = _as_last_traded(view.bars)[-BARS_SHOWN:]
+    shown = view.bars.in_last_prices()[-BARS_SHOWN:]
     levels = {
         label: (float(price), colour)
         for field, (label, colour) in LEVELS.items()
@@ -36,22 +36,6 @@ def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> 
         title = f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: no decision ({signal.status})"
     _png(shown, levels, title, folder / "chart.png")
     _page(shown, levels, title, folder / "chart.html")
-
-
-def _as_last_traded(bars: BarSeries) -> BarSeries:
-    scale = 1.0 / bars.growth_factor[-1]
-    growth = bars.growth()
-    return BarSeries(
-        bars.symbol,
-        bars.closed_at,
-        open=growth.open * scale,
-        high=growth.high * scale,
-        low=growth.low * scale,
-        close=growth.close * scale,
-        volume=growth.volume,
-        split=growth.split,
-        dividend=growth.dividend,
-    )
 
 
 def _png(bars: BarSeries, levels: dict[str, tuple[float, str]], title: str, path: Path) -> None:

@@ -24,8 +24,10 @@ ROWS = (
 def verdict(symbol: str, metrics: Mapping[str, float]) -> str:
     """One sentence: lost or made money, and against buy-and-hold, after costs, out of sample."""
     earned, held = metrics["total_return"], metrics["benchmark_total_return"]
+    if not (math.isfinite(earned) and math.isfinite(held)):
+        return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
     result = "LOST money" if earned < 0 else "made money" if earned > 0 else "made nothing"
-    against = "less than" if earned < held else "more than" if earned > held else "as much as"
+    against = "behind" if earned < held else "ahead of" if earned > held else "level with"
     return (
         f"{symbol}: the desk {result} out of sample after costs ({earned:+.1%}), "
         f"{against} buying and holding ({held:+.1%})."
@@ -79,7 +81,7 @@ def report(
     lines += ["", f"Decided by: {model_used}. Policies tried: {tried:.0f}."]
     lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {'undefined' if c.number is None else f'{c.number:.4g}'} "
+        f"| {c.name} | {c.shown} "
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]

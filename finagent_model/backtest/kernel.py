@@ -1,6 +1,6 @@
 """The event loop of a backtest, compiled: one pass over the bars, one position at a time.
 
-The rules, in the order in which they apply within a bar (docs/backtest.md has them with examples):
+The rules, in the order in which they apply within a bar (docs/backtest.md names the test of each):
 
 1. A decision at the close of bar t is filled at the open of bar t+1, never earlier; the last one is
    not filled. A market exit at the open comes before any stop of that bar.

@@ -145,6 +145,39 @@ def summarise(result: BacktestResult) -> dict[str, float]:
     }
 
 
+_SHORT = "fewer than two bars"
+WHY_UNDEFINED = {
+    "total_return": _SHORT,
+    "cagr": f"{_SHORT}, or all is lost",
+    "volatility": "fewer than two returns",
+    "sharpe": "the returns don't vary",
+    "sortino": "no return is a loss",
+    "max_drawdown": _SHORT,
+    "max_drawdown_bars": _SHORT,
+    "calmar": "the equity never fell, or all is lost",
+    "value_at_risk_95": _SHORT,
+    "expected_shortfall_95": _SHORT,
+    "turnover": _SHORT,
+    "hit_rate": "no closed trade",
+    "profit_factor": "no closed trade lost",
+    "expectancy": "no closed trade",
+    "hold_share": "no decision",
+    "failed_share": "no decision",
+    "model_cost_usd": "the price of a model is unknown",
+    "total_return_after_model_cost": "the price of a model is unknown",
+}
+"""By metric; one of the benchmark has the same reason."""
+
+
+def undefined(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Why, for each metric that is not defined."""
+    return {
+        name: WHY_UNDEFINED[name.removeprefix("benchmark_")]
+        for name, value in metrics.items()
+        if not math.isfinite(value)
+    }
+
+
 def storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """JSON has no nan; undefined is null."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

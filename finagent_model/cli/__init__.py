@@ -2,15 +2,19 @@
 
 Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
 produced (a signal's `status` says how it went), 2 bad input, 3 no data (or no database to keep it
-in), 4 the model could not be loaded (or, with `--strict`, a signal that is not `ok` or
-`abstained`), 5 the gate refused.
+in), 4 the model could not be loaded (or, with `--strict`, a signal whose status is a failure of the
+desk), 5 the gate refused.
 """
 
 from __future__ import annotations
 
 import typer
 
+from finagent_model.cli.ablate import ablate
+from finagent_model.cli.approvals import approvals, approve, reject
+from finagent_model.cli.audit import audit
 from finagent_model.cli.backtest import backtest
+from finagent_model.cli.cassette import cassette
 from finagent_model.cli.conversations import conversations
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.predict import predict
@@ -29,12 +33,18 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(backtest)
+app.command()(ablate)
 app.command()(predict)
 app.command()(serve)
 app.command()(graph)
 app.command()(models)
 app.command()(promote)
 app.command()(rollback)
+app.command()(approvals)
+app.command()(approve)
+app.command()(reject)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
+app.add_typer(cassette, name="cassette")
+app.add_typer(audit, name="audit")
 app.add_typer(conversations, name="conversations")

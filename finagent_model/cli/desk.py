@@ -23,7 +23,9 @@ def serve(
 
 
 def graph(
-    config: Annotated[str, typer.Option(help="A preset or a YAML file.")] = "default",
+    config: Annotated[
+        str, typer.Option("--config", "--preset", help="A preset or a YAML file.")
+    ] = "default",
     as_json: Json = False,
 ) -> None:
     """Print the agent graph as Mermaid."""
@@ -32,6 +34,6 @@ def graph(
 
     desk = load_config(config)
     if as_json:
-        print_json([row.model_dump(mode="json") for row in desk.agents])
+        print_json([row.model_dump(mode="json") for row in desk.roster])
     else:
         typer.echo(mermaid(desk), nl=False)

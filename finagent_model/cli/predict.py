@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finagent_model.cli.terminal import CHAMPION, NOT_OK, Json, Model, print_json
-from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
     from finagent_model.domain.decision import Decision
@@ -24,15 +23,15 @@ def predict(
     mode: Annotated[str, typer.Option(help="cached, live or replay.")] = "cached",
     budget_usd: Annotated[float | None, typer.Option(min=0, help="0: no limit.")] = None,
     max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
-    audit: Annotated[Path | None, typer.Option(help="Write the conversation here.")] = None,
+    audit: Annotated[Path | None, typer.Option(help="Write the audit here.")] = None,
     log: Annotated[bool, typer.Option("--log", help="Keep the record in an MLflow run.")] = False,
-    strict: Annotated[bool, typer.Option(help="Exit 4 unless ok or abstained.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit 4 where the desk failed.")] = False,
     as_json: Json = False,
 ) -> None:
     """Decide about one symbol as of a date, from the shell."""
     from finagent_model.pipeline.predict import predict as decide
 
-    decision = decide(
+    predicted = decide(
         symbol,
         as_of,
         model=model,
@@ -42,8 +41,12 @@ def predict(
         max_rounds=max_rounds,
         log=log,
     )
+    decision = predicted.decision
     if audit is not None:
-        _write_audit(audit, decision)
+        from finagent_model.pipeline.audit import write_audit
+
+        write_audit(predicted.audit, audit)
+        typer.echo(f"audit {audit}: its head is {predicted.audit.head}", err=True)
     signal = decision.signal
     if as_json:
         print_json(signal.model_dump(mode="json"))
@@ -70,12 +73,3 @@ def _describe(decision: Decision) -> None:
         typer.echo(f"  note: {note}")
     cost = "unknown cost" if signal.cost_usd is None else f"{signal.cost_usd:g} USD"
     typer.echo(f"  by {signal.model_used}, {signal.tokens} tokens, {cost}")
-
-
-def _write_audit(path: Path, decision: Decision) -> None:
-    from finagent_model.artifacts.conversation import conversation_lines
-
-    try:
-        path.write_text(conversation_lines([decision]))
-    except OSError as error:
-        raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None

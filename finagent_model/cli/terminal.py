@@ -23,9 +23,14 @@ CHAMPION = "models:/finagent@champion"
 
 
 class TypedErrors(TyperGroup):
-    """Turns this package's errors into one line on stderr and their exit code."""
+    """Turns this package's errors into one line on stderr and their exit code. No command reports
+    to anybody.
+    """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        from finagent_model.settings import keep_to_ourselves
+
+        keep_to_ourselves()
         try:
             return super().invoke(ctx)
         except FinagentError as error:

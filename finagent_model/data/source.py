@@ -1,4 +1,5 @@
-"""What the package asks of a vendor of bars or news: two small protocols, and nothing else.
+"""What the package asks of a vendor of bars, news or fundamentals: three small protocols, and
+nothing else.
 
 A source that fails says so (DataSourceError); that is never the same as having nothing.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.news import NewsItem
 
 
@@ -41,5 +43,18 @@ class NewsSource(Protocol):
 
         Raises DataSourceError when the vendor fails and InvalidNewsError for a record that can't be
         read.
+        """
+        ...
+
+
+class FundamentalsSource(Protocol):
+    """Dated facts about a company by symbol."""
+
+    def facts(self, symbol: str) -> tuple[tuple[Fact, ...], int]:
+        """Every fact as it was published, oldest first, and how many were dropped as undated. A
+        symbol without facts has none: `((), 0)`.
+
+        Raises DataSourceError when the vendor fails and InvalidFundamentalsError for a record that
+        can't be read.
         """
         ...

@@ -121,6 +121,21 @@ class BarSeries:
             dividend=np.zeros(len(self)),
         )
 
+    def in_last_prices(self) -> BarSeries:
+        """The series in units of its last bar, which stays as traded; volume in shares of that
+        day, actions spent.
+        """
+        factor = self.growth_factor / self.growth_factor[-1]
+        shares = np.cumprod(self.split[::-1])[::-1] / self.split
+        return BarSeries(
+            self.symbol,
+            self.closed_at,
+            **{column: getattr(self, column) * factor for column in PRICES},
+            volume=self.volume * shares,
+            split=np.ones(len(self)),
+            dividend=np.zeros(len(self)),
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """One row a bar, `closed_at` tz-aware; the inverse of `from_frame`."""
         columns = {c: getattr(self, c) for c in (*PRICES, "volume", *ACTIONS)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
+from finagent_model.domain.audit import Event
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.signal import TradingSignal
 
@@ -34,6 +35,8 @@ class Decision:
     turns: tuple[Turn, ...] = field(default=(), compare=False)
     calls: int = 0
     """Requests that reached a chat client; replies from the cassette are not counted."""
+    events: tuple[Event, ...] = field(default=(), compare=False)
+    """Everything, in order, for the audit."""
 
 
 class Decider(Protocol):

@@ -22,5 +22,7 @@ class GateRules(BaseModel):
     """Probability that the Sharpe ratio exceeds the best that as many policies without merit would
     show.
     """
+    max_failed_share: float = Field(0.0, ge=0, lt=1)
+    """Of the unseen days' decisions; a matter of integrity, whatever evidence is required."""
     cost_margin: float = Field(2.0, ge=1, le=100)
     """How many times the assumed costs the break-even costs must be."""

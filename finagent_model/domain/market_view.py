@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.fundamentals import Fact, newest
 from finagent_model.domain.news import NewsItem
 from finagent_model.errors import NoBarsError
 
@@ -22,11 +23,13 @@ NEWS_LIMIT = 20
 """The most recent items that a view carries."""
 NEWS_DAYS = timedelta(days=90)
 """Older items are history, not news."""
+FACTS_LIMIT = 40
+"""The most recently published fundamentals that a view carries."""
 
 
 @dataclass(frozen=True, eq=False)
 class MarketView:
-    """Frozen at `as_of`: bars closed by then, news published by then."""
+    """Frozen at `as_of`: bars closed by then, news and fundamentals published by then."""
 
     symbol: str
     as_of: datetime
@@ -34,6 +37,9 @@ class MarketView:
     news: tuple[NewsItem, ...] = ()
     undated_news: int = 0
     """Items dropped because nobody said when they were published."""
+    fundamentals: tuple[Fact, ...] = ()
+    """Of each name and period the last published, oldest first."""
+    undated_facts: int = 0
 
     @classmethod
     def at(
@@ -42,13 +48,24 @@ class MarketView:
         bars: BarSeries,
         news: tuple[NewsItem, ...] = (),
         undated_news: int = 0,
+        facts: tuple[Fact, ...] = (),
+        undated_facts: int = 0,
     ) -> MarketView:
         """Cut a history at `as_of` (tz-aware), news to the last `NEWS_DAYS`. Raises NoBarsError."""
         known = bars.until(as_of)
         if len(known) == 0:
             raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)
         published = tuple(n for n in news if as_of - NEWS_DAYS < n.published_at <= as_of)
-        return cls(bars.symbol, as_of, known, published[-NEWS_LIMIT:], undated_news)
+        stated = newest(tuple(f for f in facts if f.published_at <= as_of), FACTS_LIMIT)
+        return cls(
+            bars.symbol,
+            as_of,
+            known,
+            published[-NEWS_LIMIT:],
+            undated_news,
+            stated,
+            undated_facts,
+        )
 
     @property
     def last_close(self) -> float:

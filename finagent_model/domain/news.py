@@ -1,38 +1,30 @@
-"""Dated news and events. An item without a publication time is dropped: nobody can say when it was
-knowable.
+"""Dated news and events: kept as they were published, shown to agents in an envelope that says that
+nobody vouches for them.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from finagent_model.domain.dated import Published, read_published
+from finagent_model.domain.untrusted import plain
 from finagent_model.errors import InvalidNewsError
 
 HEADLINE_LIMIT = 300
-BODY_LIMIT = 2000
+BODY_LIMIT = 1000
+SOURCE_LIMIT = 100
 
 
-class NewsItem(BaseModel):
+class NewsItem(Published):
     """One item as it was published. Text is data for the model, never an instruction to it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    published_at: datetime
-    """UTC; the first moment at which anybody could have read it."""
     headline: str = Field(min_length=1)
     body: str = ""
     source: str = ""
     url: str = ""
-
-    @field_validator("published_at")
-    @classmethod
-    def _aware(cls, value: datetime) -> datetime:
-        if value.tzinfo is None:
-            raise ValueError("published_at has no time zone; add one (+00:00)")
-        return value.astimezone(UTC)
 
     @field_validator("headline")
     @classmethod
@@ -44,21 +36,23 @@ class NewsItem(BaseModel):
     def _cut_body(cls, value: str) -> str:
         return value[:BODY_LIMIT]
 
+    def envelope(self, as_of: datetime, body_limit: int = BODY_LIMIT) -> dict[str, Any]:
+        """What an agent reads of it: an age for the date, plain text, tagged as untrusted. The
+        address is left out.
+        """
+        body, source = plain(self.body, body_limit), plain(self.source, SOURCE_LIMIT)
+        return {
+            "days_ago": self.days_before(as_of),
+            "untrusted": True,
+            "headline": plain(self.headline, HEADLINE_LIMIT),
+            **({"body": body} if body else {}),
+            **({"source": source} if source else {}),
+        }
+
 
 def read_news(records: list[dict[str, Any]]) -> tuple[tuple[NewsItem, ...], int]:
     """Items oldest first, and how many were dropped for want of `published_at`.
 
     Raises InvalidNewsError for a record that has a time but can't be read.
     """
-    items, undated = [], 0
-    for i, record in enumerate(records):
-        if not record.get("published_at"):
-            undated += 1
-            continue
-        try:
-            items.append(NewsItem.model_validate(record))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InvalidNewsError(f"news item {i}: {where}: {first['msg']}") from None
-    return tuple(sorted(items, key=lambda item: item.published_at)), undated
+    return read_published(records, NewsItem, "news item", InvalidNewsError)

@@ -31,10 +31,22 @@ class Status(StrEnum):
     BUDGET_EXCEEDED = "budget_exceeded"
     LEVELS_REJECTED = "levels_rejected"
     UPSTREAM_ERROR = "upstream_error"
+    APPROVAL_REJECTED = "approval_rejected"
+    """The desk decided; a human said no."""
+    APPROVAL_EXPIRED = "approval_expired"
+    """The desk decided; no human answered in time."""
 
     @property
     def is_failure(self) -> bool:
-        return self not in (Status.OK, Status.ABSTAINED)
+        """Whether the desk could not do its work. To abstain is work done; so is a decision that a
+        human held back.
+        """
+        return self not in (
+            Status.OK,
+            Status.ABSTAINED,
+            Status.APPROVAL_REJECTED,
+            Status.APPROVAL_EXPIRED,
+        )
 
 
 def confidence_label(score: float) -> Confidence:

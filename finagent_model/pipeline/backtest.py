@@ -8,14 +8,15 @@ from typing import Any
 
 from finagent_model.artifacts.ledger import ledger_hash, ledger_row
 from finagent_model.artifacts.report import verdict
-from finagent_model.backtest.metrics import storable
+from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.domain.desk_config import Mode
+from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
+from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import load_answering
 from finagent_model.settings import Settings
 from finagent_model.tracking import STAGE, open_run
-from finagent_model.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Rerun:
 
     def row(self) -> dict[str, Any]:
         """JSON-ready; an undefined metric is None."""
-        return {**vars(self), "metrics": storable(self.metrics)}
+        facts = {"metrics": storable(self.metrics), "undefined": undefined(self.metrics)}
+        return {**vars(self), **facts}
 
 
 def backtest(
@@ -46,16 +48,18 @@ def backtest(
     """
     answering = load_answering(model_uri)
     package = answering.package
-    request = TrainRequest.read(**package.backtest["request"])
+    request = request_of(package)
     reruns = []
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)
         run = open_run(f"backtest {symbol}", {STAGE: "backtest", "finagent.model_uri": model_uri})
-        with run.failing():
+        with run.failing(), Minutes(package.content_hash) as minutes:
             desk = answering.desk.under(mode=mode)
             policies = package.learned.policies
-            unseen = decide_unseen(desk, answering.market, symbol, policies, request, watch)
-            metrics = log_outcome(run, unseen, request.seed)
+            unseen = decide_unseen(
+                desk, answering.market, symbol, policies, request, watch, minutes
+            )
+            metrics = log_outcome(run, unseen, request.seed, minutes)
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else ledger_hash(rows) == registered

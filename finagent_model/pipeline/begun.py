@@ -9,6 +9,7 @@ import yaml
 
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.policy import PolicyBook
+from finagent_model.pipeline.recorded import reading
 from finagent_model.tracking import RunLog
 from finagent_model.training.evidence import Trials
 from finagent_model.training.request import TrainRequest
@@ -32,9 +33,11 @@ class Begun:
 
     @classmethod
     def read(cls, run: RunLog) -> Self:
-        return cls(
-            request=TrainRequest.read(**run.read_json("request.json")),
-            config=DeskConfig.model_validate(yaml.safe_load(run.read("config.yaml"))),
-            policies=PolicyBook.model_validate(run.read_json("policy.json")),
-            trials=Trials.model_validate(run.read_json("trials.json")),
-        )
+        """Raises TrackingError for what another version wrote."""
+        with reading(run.run_id):
+            return cls(
+                request=TrainRequest.read(**run.read_json("request.json")),
+                config=DeskConfig.model_validate(yaml.safe_load(run.read("config.yaml"))),
+                policies=PolicyBook.model_validate(run.read_json("policy.json")),
+                trials=Trials.model_validate(run.read_json("trials.json")),
+            )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
 from finagent_model.agents.graph import heard_by
-from finagent_model.agents.prompts import prompt
+from finagent_model.agents.prompts import Prompts
 from finagent_model.context import build_context
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.policy import Policy
@@ -19,19 +23,26 @@ from finagent_model.presets import load_config
 from finagent_model.settings import Settings
 from finagent_model.training.folds import walk_forward
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.schedule import bars_to_decide
+from finagent_model.training.walk_forward import fit_policies
 
 SAMPLES = 20
 """Days of each symbol whose questions are measured."""
 REPLY_CHARACTERS = 600
 """Taken for a colleague's reply, as the next agent reads it."""
+FACTORS, FACTOR = 6, "." * 40
+"""Taken for what a remembered call was made for."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """From sampled days: nothing recorded, each reply as long as allowed; repairs come on top."""
+    """From sampled days: nothing recorded, each reply as long as allowed, the memory as full as it
+    gets; repairs come on top.
+    """
 
     client: str
     decisions: int
+    """Exact, for any schedule."""
     calls: int
     """To a chat model; none for `rules`."""
     prompt_tokens: int
@@ -51,22 +62,24 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
     folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
-    first = calendar[folds[0].test_start]
+    # Before the second fit speaks the desk remembers no call.
+    remembers = calendar[folds[1].test_start] if len(folds) > 1 else None
+    asked = _decided(histories, request, calendar[folds[0].test_start])
     decisions, calls = 0, 0.0
-    tokens = {row.model or config.model: np.zeros(2) for row in config.agents}
+    tokens = {row.author: np.zeros(2) for row in config.models_used}
     for symbol, bars in histories.items():
-        start = int(np.searchsorted(bars.closed_at, first))
-        count = len(bars) - start
-        decisions += count
-        if config.client == "rules" or not count:
+        days = asked[symbol]
+        decisions += len(days)
+        if config.only_rules or not days:
             continue
-        chosen = np.unique(np.linspace(start, len(bars) - 1, SAMPLES).astype(int))
-        views = market.daily_views(symbol, chosen.tolist())
-        share = count / len(views)
-        for view in views:
-            for model, characters in _asked(config, view):
+        chosen = np.unique(np.linspace(0, len(days) - 1, SAMPLES).astype(int))
+        positions = [days[i] for i in chosen]
+        share = len(days) / len(positions)
+        for at, view in zip(positions, market.daily_views(symbol, positions), strict=True):
+            told = remembers is not None and bool(bars.closed_at[at] >= remembers)
+            for model, characters, longest in _asked(config, view, told):
                 calls += share
-                tokens[model] += share * np.array([characters / 4, config.sampling.max_tokens])
+                tokens[model] += share * np.array([characters / 4, longest])
     return Estimate(
         client=config.client,
         decisions=decisions,
@@ -77,27 +90,66 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     )
 
 
-def _asked(config: DeskConfig, view: MarketView) -> list[tuple[str, int]]:
-    """Model and characters of each call of a decision on `view`; none without a question."""
+def _decided(
+    histories: Mapping[str, BarSeries], request: TrainRequest, first: np.datetime64
+) -> dict[str, list[int]]:
+    """Bars of each symbol that the desk will be asked about. Where the fitted policies say which
+    they are, those are fitted: seconds, and no call.
+    """
+    if request.schedule != "change" and request.pooled:
+        return {
+            symbol: list(
+                range(int(np.searchsorted(bars.closed_at, first)), len(bars), request.schedule)
+            )
+            for symbol, bars in histories.items()
+        }
+    policies = fit_policies(histories, request).policies
+    return {symbol: bars_to_decide(bars, policies, request) for symbol, bars in histories.items()}
+
+
+def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[str, int, int]]:
+    """Of each call to a chat model in a decision on `view`: the model, characters, and the longest
+    reply in tokens, with as many lessons as may be told if it `remembers`; none without a question.
+    """
+    shown = config.memory.lessons if remembers else 0
     try:
-        question = len(build_context(view, Policy()).text)
+        question = len(build_context(view, Policy(), [_lesson(view)] * shown, shown).text)
     except DataError:
         return []
-    seated = config.seated(bool(view.news))
+    seated, texts = config.seated({"news"} if view.news else ()), Prompts(config.prompts)
     return [
         (
-            row.model or config.model,
-            len(prompt(row.prompt)) + question + REPLY_CHARACTERS * len(heard_by(row, seated)),
+            model.model,
+            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(heard_by(row, seated)),
+            model.sampling.max_tokens,
         )
         for row in seated
+        if (model := config.model_of(row)).client != "rules"
     ]
 
 
+def _lesson(view: MarketView) -> ClosedCall:
+    return ClosedCall(
+        symbol=view.symbol,
+        as_of=view.as_of - timedelta(days=100),
+        closed_at=view.as_of,
+        action="SELL",
+        confidence=67.5,
+        earned=-0.01234,
+        ended="target",
+        bars_held=20,
+        weight=1.0,
+        key_factors=(FACTOR,) * FACTORS,
+    )
+
+
 def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
-    if config.client == "rules":
+    if config.only_rules:
         return 0.0
     total = 0.0
     for model, (asked, answered) in tokens.items():
+        if not (asked or answered):
+            continue
         price = config.prices.get(model)
         if price is None:
             return None

@@ -37,6 +37,7 @@ from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.champion import WINDOW, beside, window_of
 from finagent_model.pipeline.outcome import CALLS
+from finagent_model.pipeline.recorded import reading
 from finagent_model.pipeline.verify import ask_again, proofs
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import load_answering, log_package
@@ -80,17 +81,19 @@ class _Backtested:
 
     @classmethod
     def read(cls, run: RunLog) -> Self:
-        outcome = run.read_json("outcome.json")
-        rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
-        return cls(
-            symbol=outcome["symbol"],
-            metrics=outcome["metrics"],
-            signals=tuple(signal_of(row) for row in rows),
-            replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
-            facts=SymbolFacts.model_validate_json(run.read("facts.json")),
-            calls=load_calls(run.read(CALLS).decode()),
-            trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
-        )
+        """Raises TrackingError for what another version wrote."""
+        with reading(run.run_id):
+            outcome = run.read_json("outcome.json")
+            rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
+            return cls(
+                symbol=outcome["symbol"],
+                metrics=outcome["metrics"],
+                signals=tuple(signal_of(row) for row in rows),
+                replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
+                facts=SymbolFacts.model_validate_json(run.read("facts.json")),
+                calls=load_calls(run.read(CALLS).decode()),
+                trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
+            )
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def finish_training(
             ledgers,
             ask_again(answering, ledgers),
             record.evidence,
-            begun.config.gate.require_evidence,
+            begun.config.gate,
             beside(champion, ours),
             proofs(answering),
         )
@@ -181,7 +184,7 @@ def finish_training(
         run.text("report.md", record.report)
         run.text("report.html", _page(f"{name}, run {run_id}", record, gate, settings))
         run.describe(record.report)
-        run.metrics(_means(record.metrics))
+        run.metrics(_means(record.metrics) | _of_evidence(record.evidence))
         done()
         version = _register(name, model_uri, run_id, manifest, gate, champion)
         done()
@@ -231,11 +234,10 @@ def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> 
     for each in record.tested:
         bars = market.bars(each.symbol)
         unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]
-        symbols.append(SymbolPage(unseen, each.facts, each.trades, metrics))
+        symbols.append(SymbolPage(unseen, policies, each.facts, each.trades, metrics))
     return report_page(
         title,
         symbols,
-        policies.moments,
         gate,
         record.begun.config.model_used,
         record.confidence,
@@ -262,6 +264,13 @@ def _register(
     if gate.verdict == "passed":
         registry.promote(name, version, instead_of=champion.version if champion else None)
     return version
+
+
+def _of_evidence(evidence: Evidence) -> dict[str, float]:
+    """Its numbers under names that MLflow shows as a group; undefined ones are left out."""
+    return {
+        f"evidence/{name}": value for name, value in evidence.numbers.items() if value is not None
+    }
 
 
 def _means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

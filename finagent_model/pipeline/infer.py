@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.signal import TradingSignal
+from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.record import record
 from finagent_model.serving.answering import Question
 from finagent_model.serving.logged import load_answering
@@ -31,13 +32,14 @@ def infer(
     mode: Mode = "cached",
     workflow_execution_id: str | None = None,
 ) -> Inferred:
-    """Decide with a packaged desk and log signal, conversation and chart.
+    """Decide with a packaged desk and log signal, conversation, audit and chart.
 
     Where there is nothing to decide on, the record is a signal of status `data_missing`. Messages
     go by `workflow_execution_id` in a database. Raises ModelLoadError.
     """
     answering = load_answering(model_uri)
     [decision] = answering.answer([Question(symbol, as_of)], mode)
-    run_id = record(decision, answering.market, model_uri, settings, workflow_execution_id)
+    audit = audit_of([decision], answering.package.content_hash)
+    run_id = record(decision, audit, answering.market, model_uri, settings, workflow_execution_id)
     answering.trace(decision, run_id)
     return Inferred(run_id, decision.signal)

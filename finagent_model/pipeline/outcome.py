@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from finagent_model.artifacts.audit import HEAD
 from finagent_model.artifacts.chart import drawdown, write_charts
-from finagent_model.artifacts.conversation import FILE as CONVERSATION
-from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.ledger import write_ledger
-from finagent_model.backtest.metrics import storable
+from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.desk import Desk
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.closed_call import ClosedCall, dump_calls
@@ -17,6 +18,7 @@ from finagent_model.domain.decision import Decision
 from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import PolicyBook
 from finagent_model.market import Market
+from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.watch import Watch
 from finagent_model.tracking import RunLog
 from finagent_model.training.out_of_sample import (
@@ -41,13 +43,19 @@ def decide_unseen(
     policies: PolicyBook,
     request: TrainRequest,
     watch: Watch,
+    minutes: Minutes | None = None,
 ) -> OutOfSample:
-    """By a desk that has learned all that it will: each day uses what was known then."""
+    """By a desk that has learned all that it will: each day uses what was known then. What was
+    said on the way goes into `minutes`, and nowhere without: memory must not grow by it.
+    """
     bars = market.bars(symbol)
     positions = bars_to_decide(bars, policies, request)
     done = watch(f"deciding on {symbol}", len(positions))
-    views = market.daily_views(symbol, positions)
-    decisions = desk.decide_all(views, done, rules_at_once=True)
+    decisions: list[Decision] = []
+    for _, reign in reigns(bars, policies):
+        here = [i for i in positions if reign.start <= i < reign.stop]
+        views = market.daily_views(symbol, here)
+        decisions += _heard(desk.decide_all(views, done, rules_at_once=True), minutes)
     return _judged(bars, policies, positions, decisions, request)
 
 
@@ -58,6 +66,7 @@ def decide_and_reflect(
     policies: PolicyBook,
     request: TrainRequest,
     watch: Watch,
+    minutes: Minutes | None = None,
 ) -> OutOfSample:
     """Fold by fold: what had closed before a fit speaks is remembered while it does."""
     bars = market.bars(symbol)
@@ -69,10 +78,18 @@ def decide_and_reflect(
     for _, reign in reigns(bars, policies):
         here = [i for i in positions if reign.start <= i < reign.stop]
         desk = desk.under(learned=Learned(policies, lessons=lessons))
-        decisions += desk.decide_all(market.daily_views(symbol, here), done, rules_at_once=True)
+        views = market.daily_views(symbol, here)
+        decisions += _heard(desk.decide_all(views, done, rules_at_once=True), minutes)
         past = [i - first for i in positions if i < reign.stop]
         lessons = reflect(calls_of(bars[first : reign.stop], past, decisions, request.rules))
     return _judged(bars, policies, positions, decisions, request)
+
+
+def _heard(decisions: Sequence[Decision], minutes: Minutes | None) -> list[Decision]:
+    """The decisions without what was said on the way to them."""
+    if minutes is not None:
+        return minutes.take(decisions)
+    return [replace(decision, turns=(), events=()) for decision in decisions]
 
 
 def _judged(
@@ -86,8 +103,8 @@ def _judged(
     return judge(bars[part], [i - part.start for i in positions], decisions, request)
 
 
-def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]:
-    """Metrics, curves, charts, ledger and conversation of one symbol's unseen part."""
+def log_outcome(run: RunLog, unseen: OutOfSample, seed: int, minutes: Minutes) -> dict[str, float]:
+    """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
     metrics = unseen.metrics()
     run.metrics(metrics)
     stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
@@ -100,12 +117,13 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int) -> dict[str, float]
         run.curve(name, curve.tolist(), stamps)
     run.text(CALLS, dump_calls(unseen.closed_calls()))
     run.text("facts.json", facts_of(unseen, seed).model_dump_json())
-    run.json("outcome.json", {"symbol": unseen.bars.symbol, "metrics": storable(metrics)})
+    facts = {"metrics": storable(metrics), "undefined": undefined(metrics)}
+    run.json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_charts(unseen, folder)
         write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
         unseen.result.trades.to_parquet(folder / "trades.parquet")
-        (folder / CONVERSATION).write_text(conversation_lines(unseen.decisions))
+        run.tags({HEAD: minutes.close(folder)})
         run.files(folder)
     return metrics

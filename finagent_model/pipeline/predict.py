@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from finagent_model.desk import Desk, Limits
+from finagent_model.agents.clients import with_addresses
+from finagent_model.desk import Desk, Limits, config_hash
+from finagent_model.domain.audit import Chain
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.market import Market
+from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.requests import read_mode, read_symbol
-from finagent_model.presets import load_config, with_address
+from finagent_model.presets import load_config
 from finagent_model.serving.answering import Question, open_cassette
+from finagent_model.serving.approvals import APPROVALS, Approvals
 from finagent_model.settings import Settings
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A decision and the audit of it."""
+
+    decision: Decision
+    audit: Chain
 
 
 def predict(
@@ -25,11 +38,11 @@ def predict(
     budget_usd: float | None = None,
     max_rounds: int | None = None,
     log: bool = False,
-) -> Decision:
+) -> Predicted:
     """By a packaged model, or by the untrained desk of a config file.
 
-    `log` keeps signal, conversation and chart in a run of MLflow. Raises BadInputError, DataError
-    where there is nothing to decide on, and ModelLoadError.
+    `log` keeps signal, conversation, audit and chart in a run of MLflow. Raises BadInputError,
+    DataError where there is nothing to decide on, and ModelLoadError.
     """
     question = Question(read_symbol(symbol), parse_as_of(as_of))
     how, limits = read_mode(mode), Limits(max_rounds=max_rounds, budget_usd=budget_usd)
@@ -39,20 +52,23 @@ def predict(
 
         answering = load_answering(model)
         decision, market = answering.decide(question, how, limits), answering.market
+        audit = audit_of([decision], answering.package.content_hash)
         desk = answering.package.config
     else:
-        desk = with_address(load_config(str(config)), settings)
+        desk = with_addresses(load_config(str(config)), settings)
         decision, market = _untrained(desk, question, how, limits, settings)
+        audit = audit_of([decision])
     run_id = None
     if log:
         from finagent_model.pipeline.record import record
 
-        run_id = record(decision, market, model if config is None else str(config), settings)
+        by = model if config is None else str(config)
+        run_id = record(decision, audit, market, by, settings)
     if settings.tracing:
         from finagent_model.tracing import trace
 
-        trace(decision, desk, settings, run_id)
-    return decision
+        trace(decision, desk.prices, settings, run_id)
+    return Predicted(decision, audit)
 
 
 def _untrained(
@@ -64,4 +80,8 @@ def _untrained(
     if mode != "replay":
         desk.require_key()
     view = market.view(question.symbol, question.as_of)
-    return desk.under(limits=limits).decide(view), market
+    decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS
+    [decision] = Approvals(approvals).ask(
+        [decision], config.approval, config_hash(config), mode=mode
+    )
+    return decision, market

@@ -12,7 +12,7 @@ from pydantic import Field
 from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.engine import BacktestResult, buy_and_hold
 from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.metrics import storable, summarise
+from finagent_model.backtest.metrics import storable, summarise, undefined
 from finagent_model.backtest.rule import Crossover, run_rule
 from finagent_model.data.folder import bars_of_file
 from finagent_model.domain.bars import BarSeries
@@ -65,6 +65,7 @@ class RuleRun:
         trades: list[dict[str, Any]] = self.result.trades.astype(object).to_dict("records")  # type: ignore[assignment]
         still_open = [trade for trade in trades if trade["exit_bar"] < 0]
         closed = [trade for trade in trades if trade["exit_bar"] >= 0]
+        mine, held = summarise(self.result), summarise(self.benchmark)
         return {
             "symbol": self.bars.symbol,
             "bars": len(self.bars),
@@ -72,8 +73,12 @@ class RuleRun:
             "final_equity": float(self.result.equity[-1]),
             "trades": len(closed),
             "open_position": self._held(still_open[0]) if still_open else None,
-            "metrics": storable(summarise(self.result)),
-            "buy_and_hold": storable(summarise(self.benchmark)),
+            "metrics": storable(mine),
+            "buy_and_hold": storable(held),
+            "undefined": {
+                **undefined(mine),
+                **undefined({f"benchmark_{name}": value for name, value in held.items()}),
+            },
             "closed_trades": closed,
         }
 

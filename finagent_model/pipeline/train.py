@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from finagent_model.agents.cassette import dump_replies
-from finagent_model.agents.clients import ClientPool
+from finagent_model.agents.clients import ClientPool, with_addresses
 from finagent_model.agents.graph import export_component
 from finagent_model.desk import Desk, config_hash
 from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.finish import Trained, finish_training
+from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_and_reflect, log_outcome
 from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.presets import load_config, with_address
+from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
@@ -56,7 +57,7 @@ def start_training(
     """
     market = Market.of(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
-    config = with_address(load_config(request.config), settings)
+    config = with_addresses(load_config(request.config), settings)
     pool = ClientPool(config, settings)
     if request.mode != "replay":
         pool.require_key()
@@ -89,12 +90,13 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     market = Market.of(settings)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
-    unseen = decide_and_reflect(desk, market, symbol, policies, request, watch)
-    run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
-    with run.failing():
-        log_outcome(run, unseen, request.seed)
-        run.text("cassette.jsonl", dump_replies(cassette.used))
-        run.end("FINISHED")
+    with Minutes() as minutes:
+        unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
+        run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
+        with run.failing():
+            log_outcome(run, unseen, request.seed, minutes)
+            run.text("cassette.jsonl", dump_replies(cassette.used))
+            run.end("FINISHED")
     return run.run_id
 
 

@@ -15,10 +15,11 @@ from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import Mode
 from finagent_model.errors import ModelLoadError
 from finagent_model.pipeline.outcome import decide_unseen
+from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.answering import AnsweringDesk, Question
 from finagent_model.serving.logged import load_answering
-from finagent_model.training.request import TrainRequest
+from finagent_model.verification.clock import clocks_read
 from finagent_model.verification.leaks import (
     features_causal,
     fills_possible,
@@ -75,10 +76,10 @@ def verify(model_uri: str, watch: Watch = unwatched) -> Verified:
 def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
     package, market = answering.package, answering.market
-    request = TrainRequest.read(**package.backtest["request"])
+    request = request_of(package)
     desk = answering.desk.under(mode="replay")
     learned = package.learned
-    checks = [news_dated()]
+    checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[ClosedCall, ...]] = {}
     for symbol in request.symbols:
         fits = learned.policies.of(symbol)
@@ -96,7 +97,7 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
-            _clock_free(answering, symbol),
+            _clock_free(answering, symbol, clocks),
         ]
     return [*checks, learned_again(learned, calls)]
 
@@ -107,18 +108,20 @@ def ask_again(
     """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
     live team where that costs nothing.
     """
-    mode: Mode = "live" if answering.package.config.client == "rules" else "replay"
+    mode: Mode = "live" if answering.package.config.only_rules else "replay"
     asked = {}
     for symbol, rows in ledgers.items():
         chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
-        answers = answering.answer(questions, mode)
+        answers = answering.answer(questions, mode, approvals=False)
         asked[symbol] = [ledger_row(decision.signal) for decision in answers]
     return asked
 
 
-def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:
-    """The last unseen day, decided in 1970 and in 2100."""
+def _clock_free(answering: AnsweringDesk, symbol: str, clocks: Sequence[str]) -> Check:
+    """The last unseen day, decided in 1970 and in 2100; and `clocks`, the places in the code that
+    read one.
+    """
     market = answering.market
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
@@ -128,7 +131,9 @@ def _clock_free(answering: AnsweringDesk, symbol: str) -> Check:
     ]
     same = all(signal == signals[0] for signal in signals)
     found = f"{symbol} as of {view.as_of:%Y-%m-%d} decided by clocks of 1970 and 2100"
-    return Check(name="clock_free", passed=same, found=found + ("" if same else ": they differ"))
+    found += "" if same else ": they differ"
+    found += f"; a clock is read at {', '.join(clocks)}" if clocks else "; no clock is read"
+    return Check(name="clock_free", passed=same and not clocks, found=found)
 
 
 def _stopped(at: datetime) -> Callable[[], datetime]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
+from finagent_model.domain.desk_config import DeskConfig, desk_config, parse_yaml, read_desk_config
 from finagent_model.errors import ConfigError
-from finagent_model.settings import Settings
 
 DEFAULT = "default"
 
@@ -27,27 +26,37 @@ def preset_text(name: str) -> str:
 
 
 def load_preset(name: str = DEFAULT) -> DeskConfig:
-    """A shipped desk."""
-    return read_desk_config(preset_text(name), {}, f"preset {name}")
-
-
-def with_address(config: DeskConfig, settings: Settings) -> DeskConfig:
-    """The desk with its model's address settled, which is part of what replies are keyed by."""
-    if config.client == "rules" or config.base_url or not settings.openai_base_url:
-        return config
-    return config.model_copy(update={"base_url": settings.openai_base_url})
+    """A shipped desk; keys that its file leaves out are the default's."""
+    return read_desk_config(preset_text(name), _keys(DEFAULT), f"preset {name}")
 
 
 def load_config(path_or_preset: str) -> DeskConfig:
-    """A desk from a YAML file, or a preset by name; a file's missing keys come from the default
-    preset.
+    """A desk from a YAML file, or a preset by name. Keys that a file leaves out come from the
+    preset that its key `preset` names, else from the default.
     """
     path = Path(path_or_preset)
     if path.suffix not in (".yaml", ".yml"):
         return load_preset(path_or_preset)
-    defaults: dict[str, Any] = yaml.safe_load(preset_text(DEFAULT))
+    where = f"config {path}"
+    given = parse_yaml(_read(path, "config"), where)
+    base = load_preset(str(given.pop("preset", DEFAULT)))
+    config = desk_config(given, base.model_dump(), where)
+    texts = {
+        name: _read(path.parent / text, f"prompt {name!r} of {where}:")
+        if text.endswith(".md") and "\n" not in text
+        else text
+        for name, text in config.prompts.items()
+    }
+    return config.model_copy(update={"prompts": texts})
+
+
+def _keys(preset: str) -> dict[str, Any]:
+    keys: dict[str, Any] = yaml.safe_load(preset_text(preset))
+    return keys
+
+
+def _read(path: Path, what: str) -> str:
     try:
-        text = path.read_text()
+        return path.read_text()
     except OSError as error:
-        raise ConfigError(f"config {path}: can't be read: {error.strerror}") from None
-    return read_desk_config(text, defaults, f"config {path}")
+        raise ConfigError(f"{what} {path}: can't be read: {error.strerror}") from None

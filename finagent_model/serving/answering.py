@@ -7,6 +7,7 @@ question of a batch its own signal, so that one bad row doesn't take the others 
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,23 +17,30 @@ from typing import Any
 
 import yaml
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.agents.cassette import REPLIES, Cassette
+from finagent_model.agents.redact import redactor, secrets_of
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.deadline import WHENEVER, Deadline
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import read_news
-from finagent_model.errors import BadInputError, DataError, InvalidBarsError, InvalidNewsError
+from finagent_model.errors import (
+    BadInputError,
+    DataError,
+    InvalidBarsError,
+    InvalidFundamentalsError,
+    InvalidNewsError,
+    StoppedError,
+)
 from finagent_model.market import Market
+from finagent_model.serving.approvals import APPROVALS, Approvals
 from finagent_model.serving.package import Package, read_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
-
-REPLIES = "replies.sqlite"
-"""File in FINAGENT_HOME: what was recorded on this machine, outside any package."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ class AnsweringDesk:
         self.lineage = lineage
         self.settings = settings
         self.market = Market.of(settings)
+        self.ending = threading.Event()
+        """Set when the process is about to end: nobody waits for an approval any longer."""
+        self.approvals = Approvals(settings.home / APPROVALS)
         self.desk = Desk(
             package.config,
             package.learned,
@@ -78,32 +89,51 @@ class AnsweringDesk:
     def decide(
         self, question: Question, mode: Mode = "cached", limits: Limits | None = None
     ) -> Decision:
-        """Raises DataError, InvalidBarsError or InvalidNewsError where there is no view, and
-        BeforeFirstFitError; any other trouble is the decision's status.
+        """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
+        there is no view, and BeforeFirstFitError; any other trouble is the decision's status.
         """
-        return self._stamped(self.desk.under(mode=mode, limits=limits).decide(self._view(question)))
+        desk = self.desk.under(mode=mode, limits=limits)
+        [decision] = self._released([self._stamped(desk.decide(self._view(question)))], mode)
+        return decision
 
     def answer(
-        self, questions: Sequence[Question], mode: Mode = "cached", limits: Limits | None = None
+        self,
+        questions: Sequence[Question],
+        mode: Mode = "cached",
+        limits: Limits | None = None,
+        deadline: Deadline = WHENEVER,
+        *,
+        approvals: bool = True,
     ) -> list[Decision]:
-        """One decision a question, in their order; where there is no view: `data_missing`."""
+        """One decision a question, in their order; where there is no view: `data_missing`. Raises
+        DeadlineError; then nothing goes on, but an approval still waits to be asked for again.
+        Without `approvals` nobody is asked: nothing is to be acted upon.
+        """
         desk = self.desk.under(mode=mode, limits=limits)
         answers: dict[int, Decision] = {}
         views: dict[int, MarketView] = {}
         for i, question in enumerate(questions):
+            deadline.check()
             try:
                 views[i] = self._view(question)
-            except (DataError, InvalidBarsError, InvalidNewsError) as error:
+            except (
+                DataError,
+                InvalidBarsError,
+                InvalidNewsError,
+                InvalidFundamentalsError,
+            ) as error:
                 answers[i] = desk.decline(question.symbol, question.as_of, str(error))
-        answers |= zip(views, desk.decide_all(list(views.values())), strict=True)
-        return [self._stamped(answers[i]) for i in range(len(questions))]
+        decisions = desk.decide_all(list(views.values()), within_s=deadline.left_s())
+        answers |= zip(views, decisions, strict=True)
+        stamped = [self._stamped(answers[i]) for i in range(len(questions))]
+        return self._released(stamped, mode, deadline) if approvals else stamped
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
         if self.settings.tracing:
             from finagent_model.tracing import trace
 
-            trace(decision, self.package.config, self.settings, run_id)
+            trace(decision, self.package.config.prices, self.settings, run_id)
 
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)
@@ -115,6 +145,19 @@ class AnsweringDesk:
             None if news is None else read_news(list(news)),
         )
 
+    def _released(
+        self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline = WHENEVER
+    ) -> list[Decision]:
+        """Once a human has settled those that need it."""
+        rules, version = self.package.config.approval, self.package.content_hash
+
+        def pause(seconds: float) -> None:
+            deadline.check()
+            if self.ending.wait(seconds):
+                raise StoppedError()
+
+        return self.approvals.ask(decisions, rules, version, mode=mode, pause=pause)
+
     def _stamped(self, decision: Decision) -> Decision:
         """The decision with its lineage and its version's grade; nothing else about it changes."""
         known = {**vars(self.lineage), "evidence": self.package.evidence}
@@ -125,12 +168,12 @@ def open_cassette(settings: Settings, package: Package | None = None) -> Cassett
     """The package's replies over those recorded on this machine. A home that can't be written is
     worth a warning, not a failure: then replies are kept in memory.
     """
-    packaged = package.replies if package else None
+    packaged, redact = package.replies if package else None, redactor(secrets_of(settings))
     try:
-        return Cassette(packaged, settings.home / REPLIES)
+        return Cassette(packaged, settings.home / REPLIES, redact)
     except BadInputError as error:
         log.warning("%s; replies are kept in memory only", error)
-        return Cassette(packaged)
+        return Cassette(packaged, redact=redact)
 
 
 def read_lineage(model: Path) -> Lineage:

@@ -25,8 +25,12 @@ def log_package(
 ) -> str:
     """Log the package in the active run, with the wheel of the code at work; returns its URI.
 
-    `example` is a question that the package answers from its recorded replies.
+    `example` is a question that the package answers from its recorded replies. MLflow asks it while
+    it logs: of a desk that waits for approvals it is a replay, which asks nobody.
     """
+    question: Any = pd.DataFrame([dict(example)])
+    if config.approval.is_on:
+        question = (question, {"mode": "replay"})
     wheel = build_wheel(package.parent)
     pins = (files("finagent_model.serving") / "requirements.txt").read_text().splitlines()
     info = mlflow.pyfunc.log_model(
@@ -36,7 +40,7 @@ def log_package(
         # Relative to the model's own folder: it installs wherever it is downloaded to.
         pip_requirements=[*pins, f"artifacts/{wheel.name}"],
         signature=signature(config),
-        input_example=pd.DataFrame([dict(example)]),
+        input_example=question,
         metadata={
             "finagent_format": manifest["format"],
             "finagent_content_hash": manifest["content_hash"],
@@ -49,7 +53,7 @@ def log_package(
 
 def load_answering(uri: str) -> AnsweringDesk:
     """The desk inside a logged or registered model. Raises ModelLoadError with the way out."""
-    return desk_of(load_model(uri), uri)
+    return packaged_in(load_model(uri), uri).answering
 
 
 def load_model(uri: str) -> PyFuncModel:
@@ -65,9 +69,9 @@ def load_model(uri: str) -> PyFuncModel:
     return loaded
 
 
-def desk_of(loaded: PyFuncModel, uri: str) -> AnsweringDesk:
+def packaged_in(loaded: PyFuncModel, uri: str) -> FinagentModel:
     """Raises ModelLoadError when the model is another kind of model."""
     model = loaded.unwrap_python_model()
     if not isinstance(model, FinagentModel):
         raise ModelLoadError(f"model {uri} is a {type(model).__name__}, not a finagent package")
-    return model.answering
+    return model

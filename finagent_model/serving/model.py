@@ -1,11 +1,13 @@
 """The desk as an MLflow model: a DataFrame of questions in, a DataFrame of signals out.
 
 Every escape becomes a typed MLflow error, so that a server answers with one sentence and no stack
-trace: 400 for a request that can't be asked, 429 when more are waiting than the model takes on.
+trace: 400 for a request that can't be asked, 429 when more are waiting than the model takes on, 503
+where the desk can't work for a while, 504 for what did not end in time.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Iterator
@@ -14,24 +16,51 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+from mlflow.environment_variables import (
+    _MLFLOW_IS_IN_SERVING_ENVIRONMENT,
+    MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
     REQUEST_LIMIT_EXCEEDED,
+    TEMPORARILY_UNAVAILABLE,
 )
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from finagent_model.desk import Limits
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.deadline import Deadline
 from finagent_model.domain.desk_config import Mode
-from finagent_model.errors import BadInputError, FinagentError
+from finagent_model.errors import (
+    BadInputError,
+    DeadlineError,
+    FinagentError,
+    HomeError,
+    StoppedError,
+)
 from finagent_model.serving.answering import AnsweringDesk, Question
 from finagent_model.settings import Settings
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "package"
 """Name of the artifact that holds the package."""
 SYMBOL_LENGTH = 20
+MARGIN_S = 5.0
+"""What a request's deadline leaves of a server's time-out, to stop the work and to answer in; a
+quarter of a short one.
+"""
+CODES: tuple[tuple[type[FinagentError], int], ...] = (
+    (DeadlineError, DEADLINE_EXCEEDED),
+    (StoppedError, TEMPORARILY_UNAVAILABLE),
+    (HomeError, TEMPORARILY_UNAVAILABLE),
+    (BadInputError, INVALID_PARAMETER_VALUE),
+    (FinagentError, INTERNAL_ERROR),
+)
+"""The first that fits."""
 
 
 class FinagentModel(PythonModel):
@@ -44,6 +73,10 @@ class FinagentModel(PythonModel):
         self.answering = AnsweringDesk.open(Path(context.artifacts[PACKAGE]), settings)
         self._seats = threading.BoundedSemaphore(settings.serve_threads)
 
+    def stop(self) -> None:
+        """Take on no more requests: the process is about to end."""
+        self.answering.ending.set()
+
     def predict(
         self,
         context: PythonModelContext,
@@ -51,10 +84,14 @@ class FinagentModel(PythonModel):
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """One signal a row, in the rows' order; undefined values are None, never NaN."""
+        deadline = Deadline.after(_within_s())
         with _typed_errors(), self._seat():
             mode, limits = _read_params(params or {})
             questions = [_read_row(i, row) for i, row in enumerate(_rows(model_input))]
-            decisions = self.answering.answer(questions, mode, limits)
+            try:
+                decisions = self.answering.answer(questions, mode, limits, deadline)
+            except DeadlineError:
+                raise _too_late(deadline, len(questions)) from None
         for decision in decisions:
             self.answering.trace(decision)
         signals = [decision.signal.model_dump(mode="json") for decision in decisions]
@@ -62,6 +99,8 @@ class FinagentModel(PythonModel):
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
+        if self.answering.ending.is_set():
+            raise StoppedError()
         if not self._seats.acquire(blocking=False):
             raise MlflowException(
                 "more requests are waiting than this model takes on; ask again later, "
@@ -80,10 +119,35 @@ def _typed_errors() -> Iterator[None]:
         yield
     except MlflowException:
         raise
-    except BadInputError as error:
-        raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
     except FinagentError as error:
-        raise MlflowException(str(error), error_code=INTERNAL_ERROR) from None
+        code = next(code for kind, code in CODES if isinstance(error, kind))
+        raise MlflowException(str(error), error_code=code) from None
+    except Exception as error:
+        log.exception("a request failed")
+        raise MlflowException(
+            f"the model failed with {type(error).__name__}; the server's log says where",
+            error_code=INTERNAL_ERROR,
+        ) from None
+
+
+def _within_s() -> float | None:
+    """A little less than a scoring server waits for. None elsewhere: a batch takes as long as it
+    takes.
+    """
+    timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+    if not (timeout.is_set() and _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()):
+        return None
+    limit = float(timeout.get())
+    return limit - min(limit / 4, MARGIN_S)
+
+
+def _too_late(deadline: Deadline, rows: int) -> MlflowException:
+    return MlflowException(
+        f"not decided within {deadline.within_s:g} s (rows: {rows}), and the work was stopped; "
+        "ask again, with fewer rows at a time, or serve with a longer "
+        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",
+        error_code=DEADLINE_EXCEEDED,
+    )
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from finagent_model.agents.cassette import RecordedReply, dump_replies, load_replies
 from finagent_model.domain.calibration import CalibrationBook
 from finagent_model.domain.closed_call import dump_calls, load_calls
-from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.desk_config import DeskConfig, explain
 from finagent_model.domain.gate_rules import Grade
 from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import PolicyBook
@@ -117,7 +117,10 @@ def read_package(folder: Path) -> Package:
             load_calls((folder / "memory.jsonl").read_text()),
         )
     except ValidationError as error:
-        raise CorruptPackageError(f"the package can't be read: {error}") from None
+        raise CorruptPackageError(
+            f"the package can't be read: {error.title}: {explain(error)}; "
+            "load it in its own environment (--env-manager uv) or train again"
+        ) from None
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     return Package(

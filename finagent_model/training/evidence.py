@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from finagent_model.domain.gate_rules import GateRules, Grade
 from finagent_model.statistics.bootstrap import sharpe_interval, superior_predictive_ability
 from finagent_model.statistics.chance import p_value
 from finagent_model.statistics.sharpe import Moments
+from finagent_model.training.calibrate import FEWEST
 from finagent_model.training.stated import Stated
 
 GRADES: tuple[Grade, ...] = ("none", "weak", "strong")
@@ -37,6 +38,13 @@ class EvidenceCheck(BaseModel):
     threshold: float
     at_least: bool
     """False: the number must be at most the threshold."""
+    why: str | None = None
+    """Why the number is undefined; None where it is not."""
+
+    @property
+    def shown(self) -> str:
+        """The number in words."""
+        return f"undefined: {self.why}" if self.number is None else f"{self.number:.4g}"
 
 
 class Evidence(BaseModel):
@@ -59,7 +67,7 @@ class Trials(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     configurations: int = Field(ge=1)
-    """Different policies."""
+    """Choices that there were: policies, for each symbol that has its own."""
     scorings: int = Field(ge=1)
     """Times that one was scored: each policy in each fit."""
     sharpe_variance: float | None
@@ -138,6 +146,7 @@ def assess(
             number=_stored(numbers[number]),
             threshold=bound,
             at_least=at_least,
+            why=None if math.isfinite(numbers[number]) else _why(number, numbers),
         )
         for name, number, bound, at_least in (
             ("sharpe_above_zero", "probabilistic_sharpe", sure, True),
@@ -155,6 +164,23 @@ def assess(
         grade = "strong" if len(passed) == len(checks) else "weak"
     stored = {name: _stored(value) for name, value in numbers.items()}
     return Evidence(grade=grade, checks=checks, numbers=stored)
+
+
+_STILL = "the returns don't vary, or are too few"
+_WHY = {
+    "probabilistic_sharpe": _STILL,
+    "deflated_sharpe": "the policies that were tried are alike, or the returns don't vary",
+    "p_cash": _STILL,
+    "p_buy_and_hold": "the returns don't differ from those of holding, or are too few",
+    "p_random_entry": "no trade, or none whose times could be others",
+    "cost_margin": "a symbol earns nothing even without costs",
+    "p_calibration": f"fewer than {FEWEST:.0f} independent calls had a calibrated confidence",
+}
+
+
+def _why(number: str, numbers: Mapping[str, float]) -> str:
+    """Why a number of `numbers` is not finite."""
+    return "no costs are assumed" if numbers[number] == math.inf else _WHY[number]
 
 
 def pooled(facts: Sequence[SymbolFacts]) -> tuple[npt.NDArray[np.int64], Floats, Floats]:

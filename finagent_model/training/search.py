@@ -34,7 +34,7 @@ GRID = {
 }
 """Rounded values of the trade: a finer grid would fit noise."""
 _AXES = tuple((name, tuple(values)) for name, values in GRID.items())
-_WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
+WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
 NEIGHBOURS = 4
 """Policies whose scores count with one's own."""
 
@@ -119,9 +119,13 @@ def search(
         ]
     )
     if np.isnan(scores).all():
+        moved = any(np.ptp(h.growth.close[part]) > 0 for h, part in histories)
         raise ShortHistoryError(
-            f"none of {len(policies)} policies traded in the fitted stretch; "
-            "give more bars or candidates"
+            f"none of {len(policies)} policies traded in the fitted stretch; give more bars or "
+            "candidates"
+            if moved
+            else "prices that don't move give no policy a trade; look at the bars of "
+            + ", ".join(h.bars.symbol for h, _ in histories)
         )
     best = int(np.nanargmax(smoothed(scores, policies)))
     return Scored(policies[best], float(scores[best]), len(policies))
@@ -136,7 +140,7 @@ def smoothed(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
     places = np.array(
         [
             [values.index(getattr(policy, name)) / (len(values) - 1) for name, values in _AXES]
-            + [getattr(policy, name) for name in _WEIGHTS]
+            + [getattr(policy, name) for name in WEIGHTS]
             for policy in policies
         ]
     )

@@ -18,6 +18,7 @@ from finagent_model.statistics.reliability import (
     calibration_p_value,
     expected_calibration_error,
 )
+from finagent_model.training.calibrate import FEWEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,11 @@ class Stated:
     weight: Floats
 
     def numbers(self) -> dict[str, float]:
-        """Of the calibrated calls; nan where there is none."""
+        """Of the calibrated calls; nan where there is none. Below `FEWEST` independent ones nothing
+        speaks against any confidence, so that `p_calibration` is nan too.
+        """
         effective = float(self.weight.sum())
+        enough = effective >= FEWEST
         base = float(np.average(self.true, weights=self.weight)) if effective else math.nan
         return {
             "calibrated_calls": float(len(self.said)),
@@ -47,7 +51,9 @@ class Stated:
             "calibration_error_uncalibrated": expected_calibration_error(
                 self.raw, self.true, self.weight
             ),
-            "p_calibration": calibration_p_value(self.said, self.true, self.weight),
+            "p_calibration": calibration_p_value(self.said, self.true, self.weight)
+            if enough
+            else math.nan,
         }
 
 

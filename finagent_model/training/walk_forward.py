@@ -151,7 +151,7 @@ def _trials(
     # Symbols one under the other: the question is whether the best of one time is good at another.
     overfit = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
     return Trials(
-        configurations=len(policies),
+        configurations=len(policies) * (1 if request.pooled else len(histories)),
         scorings=sum(fit.configurations for fit in book.fits),
         sharpe_variance=float(np.var(defined)) if len(defined) > 1 else None,
         overfitting=overfit if np.isfinite(overfit) else None,

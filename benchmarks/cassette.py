@@ -1,0 +1,155 @@
+"""Recorded replies beside a bare SQLite table of JSON texts: looking one up, recording one, and the
+room it takes. `python benchmarks/cassette.py` prints a line a measurement, in process time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from run import shown
+
+from finagent_model.agents.cassette import (
+    Cassette,
+    RecordedReply,
+    dump_replies,
+    fingerprint,
+    load_replies,
+)
+from finagent_model.agents.outline import Outline, outline_of
+
+COUNT, BEST_OF = 5000, 5
+KEYS = (
+    *("symbol", "timeframe", "last_close", "atr", "support", "resistance", "features"),
+    *("recent_closes", "year_low", "year_high", "policy", "news", "memory"),
+)
+PROSE = """the price rises above its slow average while momentum fades and news of the last weeks is
+mixed so a stop below support with a small position seems sound until volume confirms"""
+
+
+class Bare:
+    """What a cassette would be without hashes, packing, outlines and the striking out of keys."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = sqlite3.connect(path, isolation_level=None)
+        self.store.execute("pragma journal_mode = wal")
+        self.store.execute("pragma synchronous = normal")
+        self.store.execute("create table reply (key text primary key, body text) without rowid")
+
+    def put(self, key: str, reply: RecordedReply) -> None:
+        body = json.dumps(asdict(reply))
+        self.store.execute("insert or replace into reply values (?, ?)", (key, body))
+
+    def get(self, key: str) -> RecordedReply:
+        found = self.store.execute("select body from reply where key = ?", (key,)).fetchone()
+        return RecordedReply(**json.loads(found[0]))
+
+
+def recordings(rng: random.Random) -> Iterator[tuple[dict[str, Any], RecordedReply]]:
+    """Requests and replies as long as those of a chat model at the default desk."""
+    words = PROSE.split()
+
+    def prose(count: int) -> str:
+        return " ".join(rng.choices(words, k=count))
+
+    for day in range(COUNT):
+        question = {key: rng.random() for key in KEYS} | {"news": prose(150)}
+        report = {"trend": "bullish", "score": rng.random(), "summary": prose(20)}
+        decision = {
+            "action": "BUY",
+            "confidence_score": rng.randrange(100),
+            "reasoning": prose(45),
+            "key_factors": [prose(4) for _ in range(4)],
+            "suggested_entry_price": rng.random() * 600,
+            "suggested_stop_loss": rng.random() * 500,
+        }
+        request = {
+            "client": "openai",
+            "base_url": None,
+            "model": "some-model",
+            "sampling": {"temperature": 0.0, "seed": 7, "max_tokens": 800},
+            "tools": [],
+            "response": "executor",
+            "messages": [
+                {"type": "SystemMessage", "content": "You decide. " * 100},
+                {"type": "UserMessage", "source": "desk", "content": json.dumps(question)},
+                {"type": "UserMessage", "source": "Analyst", "content": json.dumps(report)},
+            ],
+        }
+        yield request, RecordedReply(json.dumps(decision), "stop", 1000 + day % 97, day % 203)
+
+
+def spent(work: Callable[[], object], times: int = BEST_OF) -> float:
+    """Best of a few, in seconds of this process."""
+    found = []
+    for _ in range(times):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def each(work: Callable[[str], object], keys: list[str], times: int = BEST_OF) -> float:
+    """Seconds for one of the keys."""
+    return spent(lambda: [work(key) for key in keys], times) / len(keys)
+
+
+def main() -> None:
+    pairs: dict[str, tuple[RecordedReply, Outline]] = {}
+    for request, reply in recordings(random.Random(7)):
+        outline = outline_of(request, "Executor")
+        assert outline is not None
+        pairs[fingerprint(request)] = reply, outline
+    keys = list(pairs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bare = Bare(folder / "bare.sqlite")
+        put = each(lambda key: bare.put(key, pairs[key][0]), keys, times=1)
+        got = each(bare.get, keys)
+        bare.store.close()
+        used = _files(folder, pairs, keys, put, got)
+        text = dump_replies(used)
+        packaged = load_replies(text.splitlines())
+        shown("look up packaged / bare table", each(Cassette(packaged).get, keys), got)
+        here = pairs[keys[0]][1]
+        missed = Cassette(packaged)
+        missed.nearest(here)
+        shown(f"nearest of {COUNT} / bare look up", spent(lambda: missed.nearest(here)), got)
+        load = spent(lambda: load_replies(text.splitlines()), times=2)
+        parse = spent(lambda: [json.loads(line) for line in text.splitlines()], times=2)
+        shown(f"load {COUNT} packaged / parse their JSON", load, parse)
+        for path in sorted(folder.glob("*.*")):
+            print(f"{path.name}: {path.stat().st_size / COUNT:.0f} bytes a recording")
+
+
+def _files(
+    folder: Path,
+    pairs: dict[str, tuple[RecordedReply, Outline]],
+    keys: list[str],
+    put: float,
+    got: float,
+) -> dict[str, RecordedReply]:
+    for path in (folder / "r.sqlite", folder / "r.jsonl"):
+        writer = Cassette(None, path)
+
+        def record(key: str, writer: Cassette = writer) -> object:
+            return writer.put(key, *pairs[key])
+
+        shown(f"record in {path.name} / bare table", each(record, keys, times=1), put)
+        # A cassette of its own: the writer has its replies in memory.
+        shown(f"look up in {path.name} / bare table", each(Cassette(None, path).get, keys), got)
+    with closing(sqlite3.connect(folder / "r.sqlite")) as store:
+        store.execute("pragma wal_checkpoint(truncate)")
+    return writer.used
+
+
+if __name__ == "__main__":
+    main()

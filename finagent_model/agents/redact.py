@@ -1,0 +1,52 @@
+"""Keys have no place in a recording: known ones are struck out, and whatever is shaped like one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from pydantic import SecretStr
+
+from finagent_model.agents.leak import KEY, without_keys
+from finagent_model.settings import Settings
+
+_SHAPES = re.compile(
+    r"""
+      (?<![\w-])sk-[\w-]{16,}                      # OpenAI and those who imitate it
+    | (?<![\w-])(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)    # AWS
+    | (?<![\w-])AIza[\w-]{35}                      # Google
+    | (?<![\w-])(?:gh[pousr]_\w{36}|github_pat_\w{22})\w*  # GitHub
+    | (?<![\w-])hf_[A-Za-z0-9]{30,}                # Hugging Face
+    | (?<![\w-])xox[abeprs]-[\w-]{10,}             # Slack
+    | (?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+ # a signed JSON token
+    | (?<=\bBearer\ )(?=\S*\d)[\w.~+/=-]{16,}
+    | (?<=\bbearer\ )(?=\S*\d)[\w.~+/=-]{16,}
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_SIGNS = (
+    *("sk-", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    *("hf_", "xox", "eyJ", "earer "),
+)
+"""Without one of these there is no such shape: looking for them is a hundred times quicker."""
+
+
+def without_key_shapes(text: str) -> str:
+    """`text` with everything that is shaped like a key struck out."""
+    return _SHAPES.sub(KEY, text) if any(sign in text for sign in _SIGNS) else text
+
+
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    """A function that strikes out these secrets and everything that is shaped like a key."""
+    known = sorted(set(secrets), key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        return without_key_shapes(without_keys(text, known))
+
+    return redact
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Every secret that the environment gave."""
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))

@@ -1,0 +1,64 @@
+"""The gate's own trial: simulated markets end in a grade, and equal cases in equal ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from finagent_model.domain.bars import Floats
+from finagent_model.domain.gate_rules import GateRules
+from finagent_model.pipeline.calibrate_gate import calibrate_gate, real_returns
+from finagent_model.training.calibrate_gate import Case, Row, cases, judge, table
+
+RULES = GateRules()
+
+
+@pytest.fixture(scope="module")
+def real() -> Floats:
+    return real_returns()
+
+
+def test_a_third_of_the_markets_is_of_each_kind_and_no_seed_comes_twice() -> None:
+    asked = cases(9, (1.0, 2.0), seed=5)
+    assert [case.kind for case in asked[:9]] == ["random walk", "garch", "shuffled"] * 3
+    assert [case.sharpe for case in asked[9:]] == [1.0, 2.0]
+    assert len({case.seed for case in asked}) == len(asked)
+
+
+def test_grades_are_counted_by_the_truth_of_their_market() -> None:
+    planted = [(Case("planted", seed, 1.5), grade) for seed, grade in enumerate(("weak", "strong"))]
+    rows = table([(Case("garch", 1), "none"), *planted])  # type: ignore[list-item]
+    assert rows == [Row("garch", 1, 0, 0), Row("Sharpe 1.5", 2, 2, 1)]
+
+
+@pytest.mark.parametrize("kind", ["garch", "shuffled"])
+def test_a_market_without_edge_is_trained_and_judged_to_the_end(kind: str, real: Floats) -> None:
+    case = Case(kind, 3)  # type: ignore[arg-type]
+    evidence = judge(case, real, RULES)
+    assert evidence.grade == "none"
+    assert evidence.numbers["observations"] == 8 * 252 - 1
+    assert judge(case, real, RULES) == evidence
+
+
+def test_a_large_planted_edge_is_seen(real: Floats) -> None:
+    evidence = judge(Case("planted", 1, 4.0), real, RULES)
+    assert evidence.grade != "none"
+    sharpe = evidence.numbers["sharpe"]
+    assert sharpe is not None and 3 < sharpe < 5
+
+
+def test_what_is_shuffled_are_real_returns(real: Floats) -> None:
+    assert len(real) > 8 * 252
+    assert np.isfinite(real).all()
+
+
+@pytest.mark.slow
+def test_the_trial_runs_in_processes_and_gives_its_table() -> None:
+    rows = calibrate_gate(3, [4.0], RULES, jobs=2)
+    assert [(row.truth, row.markets) for row in rows] == [
+        ("random walk", 1),
+        ("garch", 1),
+        ("shuffled", 1),
+        ("Sharpe 4", 1),
+    ]
+    assert rows[-1].weak == 1

@@ -1,0 +1,203 @@
+"""A call is tried again where that may help, waits as it is told, and is given up in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from autogen_core.models import CreateResult, RequestUsage, UserMessage
+
+from finagent_model.agents import calling
+from finagent_model.agents.calling import CallFailedError, call
+from finagent_model.agents.faults import Fault, fault_of, retry_after
+from finagent_model.agents.rules_client import RulesClient
+from finagent_model.agents.traffic import Lane
+from finagent_model.domain.bounds import Limits, Traffic
+from finagent_model.presets import load_preset
+
+DONE = CreateResult(content="{}", finish_reason="stop", usage=RequestUsage(1, 1), cached=False)
+LIMITS = Limits(retries=3, call_timeout_s=0.2, wall_clock_s=30)
+
+
+class Refused(Exception):
+    """What an SDK raises for an HTTP status."""
+
+    def __init__(self, status: int, **headers: str) -> None:
+        super().__init__(f"status {status}")
+        self.status_code = status
+        self.response = type("Response", (), {"headers": headers})()
+
+
+class Client(RulesClient):
+    """Does what the script says, one step a call."""
+
+    def __init__(self, *script: Any) -> None:
+        super().__init__(load_preset())
+        self.script = list(script)
+        self.calls = 0
+
+    async def create(self, messages: Any, **options: Any) -> CreateResult:
+        self.calls += 1
+        step = self.script.pop(0) if self.script else DONE
+        if isinstance(step, BaseException):
+            raise step
+        if isinstance(step, float):
+            await asyncio.sleep(step)
+            return DONE
+        return DONE
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are short."""
+    monkeypatch.setattr(calling, "_backoff", lambda state: 0.001 * state.attempt_number)
+
+
+def run(
+    client: Client,
+    limits: Limits = LIMITS,
+    lane: Lane | None = None,
+    retried: Callable[..., object] = lambda *_: None,
+) -> CreateResult:
+    async def once() -> CreateResult:
+        way = lane or Lane(Traffic())
+        message = UserMessage(content="?", source="desk")
+        return await call(client, [message], {}, limits, way, 10, retried=retried)
+
+    return asyncio.run(once())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Refused(429), Refused(500), Refused(503), Refused(408), OSError("no route"), TimeoutError()],
+)
+def test_a_busy_or_broken_server_is_asked_again(error: Exception) -> None:
+    client = Client(error, error)
+    assert run(client) is DONE
+    assert client.calls == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_a_refusal_that_will_not_change_is_not_asked_again(status: int) -> None:
+    client = Client(Refused(status))
+    with pytest.raises(CallFailedError, match=f"HTTP {status}"):
+        run(client)
+    assert client.calls == 1
+
+
+def test_it_is_given_up_after_the_last_retry() -> None:
+    client = Client(*[Refused(500)] * 9)
+    with pytest.raises(CallFailedError, match="HTTP 500, the provider failed"):
+        run(client)
+    assert client.calls == 4
+
+
+def test_each_attempt_has_its_own_time_limit() -> None:
+    client = Client(5.0, 5.0)
+    assert run(client) is DONE
+    assert client.calls == 3
+
+
+def test_the_server_s_own_wish_is_the_shortest_pause() -> None:
+    pauses: list[float] = []
+    client = Client(Refused(429, **{"Retry-After": "0.05"}), Refused(429))
+    run(client, retried=lambda attempt, fault, pause_s: pauses.append(pause_s))
+    assert pauses[0] == 0.05
+    assert pauses[1] < 0.05
+
+
+def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_once() -> None:
+    client = Client(Refused(429, **{"Retry-After": "3600"}))
+    with pytest.raises(CallFailedError, match="rate limit"):
+        run(client)
+    assert client.calls == 1
+
+
+def test_retry_after_is_read_in_each_of_its_forms() -> None:
+    assert retry_after({"retry-after": "2"}) == 2
+    assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    day = "Wed, 21 Oct 2015 07:28:"
+    assert retry_after({"retry-after": f"{day}30 GMT", "date": f"{day}00 GMT"}) == 30
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> None:
+    async def story() -> None:
+        lane = Lane(Traffic(break_after=2, break_s=0.05))
+        message = [UserMessage(content="?", source="desk")]
+        bare = Limits(retries=0, call_timeout_s=0.2)
+
+        async def ask(client: Client) -> CreateResult:
+            return await call(client, message, {}, bare, lane, 1)
+
+        failing = Client(*[Refused(503)] * 9)
+        for _ in range(2):
+            with pytest.raises(CallFailedError, match="503"):
+                await ask(failing)
+        with pytest.raises(CallFailedError, match="left alone"):
+            await ask(failing)
+        assert failing.calls == 2
+        await asyncio.sleep(0.06)
+        probe, other = asyncio.create_task(ask(Client(0.05))), Client()
+        await asyncio.sleep(0.01)
+        with pytest.raises(CallFailedError, match="left alone"):
+            await ask(other)
+        await probe
+        assert (await ask(other)) is DONE
+
+    asyncio.run(story())
+
+
+def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
+    async def story() -> None:
+        lane = Lane(Traffic(break_after=1, break_s=0.01))
+        message = [UserMessage(content="?", source="desk")]
+        bare = Limits(retries=0, call_timeout_s=5)
+        with pytest.raises(CallFailedError):
+            await call(Client(Refused(500)), message, {}, bare, lane, 1)
+        await asyncio.sleep(0.02)
+        probe = asyncio.create_task(call(Client(5.0), message, {}, bare, lane, 1))
+        await asyncio.sleep(0.01)
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        assert (await call(Client(), message, {}, bare, lane, 1)) is DONE
+
+    asyncio.run(story())
+
+
+def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finagent_model.agents.traffic.MINUTE", 0.2)
+
+    async def story(rules: Traffic, tokens: int) -> float:
+        lane, loop = Lane(rules), asyncio.get_running_loop()
+        started = loop.time()
+        await asyncio.gather(*(lane.enter(tokens) for _ in range(6)))
+        return loop.time() - started
+
+    assert asyncio.run(story(Traffic(requests_per_minute=2), 0)) >= 0.35
+    assert asyncio.run(story(Traffic(tokens_per_minute=200), 100)) >= 0.35
+    assert asyncio.run(story(Traffic(), 10**9)) < 0.1
+
+
+def test_a_request_larger_than_a_minute_s_tokens_still_goes_through() -> None:
+    async def story() -> None:
+        await Lane(Traffic(tokens_per_minute=10)).enter(1000)
+
+    asyncio.run(asyncio.wait_for(story(), 5))
+
+
+def test_only_a_call_that_was_cut_off_may_have_been_paid_for() -> None:
+    def unpaid(error: BaseException) -> bool:
+        return fault_of(error, 1.0).unpaid
+
+    assert unpaid(Refused(500)) and unpaid(ConnectionRefusedError())
+    assert not unpaid(TimeoutError()) and not unpaid(ValueError("half a reply"))
+
+
+def test_a_stranger_s_error_is_a_fault_with_its_words() -> None:
+    assert fault_of(ZeroDivisionError("oh"), 1.0) == Fault(
+        "the answer can't be read: ZeroDivisionError: oh", True, unpaid=False
+    )

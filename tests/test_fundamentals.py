@@ -1,0 +1,206 @@
+"""Fundamentals are known from their publication on, and tell an agent no date."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finagent_model.context import build_context
+from finagent_model.data.fundamentals_file import FileFundamentals
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.fundamentals import Fact
+from finagent_model.domain.market_view import FACTS_LIMIT, MarketView
+from finagent_model.domain.policy import Policy
+from finagent_model.errors import DataSourceError, InvalidFundamentalsError
+from finagent_model.market import Market
+from finagent_model.settings import Settings
+
+AS_OF = parse_as_of("2012-06-29")
+
+
+@pytest.fixture(scope="module")
+def goog() -> BarSeries:
+    return Market.of(Settings.load({})).bars("GOOG")
+
+
+def fact(moment: str | datetime = "2012-04-12T20:00:00+00:00", **changes: Any) -> Fact:
+    usual = {"name": "revenue", "value": 10645.0, "unit": "USD million", "period": "2012Q1"}
+    return Fact.model_validate({"published_at": moment, **usual, **changes})
+
+
+def written(**changes: Any) -> str:
+    record = {"symbol": "GOOG", "published_at": "2012-04-12T20:00:00+00:00", "name": "revenue"}
+    return json.dumps({**record, "value": 10645, "period": "2012Q1", **changes})
+
+
+def file(folder: Path, *lines: str) -> Path:
+    path = folder / "facts.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def question(bars: BarSeries, *facts: Fact, as_of: datetime = AS_OF) -> dict[str, Any]:
+    view = MarketView.at(as_of, bars, facts=facts)
+    found: dict[str, Any] = json.loads(build_context(view, Policy()).text)
+    return found
+
+
+def test_a_fact_is_told_with_its_age_and_without_a_date(goog: BarSeries) -> None:
+    asked = question(goog, fact(value=10645.1234))
+    assert asked["fundamentals"] == [
+        {
+            "name": "revenue",
+            "value": 10645.1,
+            "unit": "USD million",
+            "period": "Q1 this year",
+            "days_ago": 78,
+        }
+    ]
+
+
+def test_a_question_without_facts_does_not_speak_of_them(goog: BarSeries) -> None:
+    asked, told = question(goog), question(goog, fact())
+    assert "fundamentals" not in asked
+    assert {k: v for k, v in told.items() if k != "fundamentals"} == asked
+
+
+@pytest.mark.parametrize(
+    ("period", "seen"),
+    [
+        ("2012Q1", "Q1 this year"),
+        ("FY2011", "last year (fiscal)"),
+        ("2009", "3 years ago"),
+        ("FY2013H1", "H1 next year (fiscal)"),
+        ("2014", "in 2 years"),
+        ("2012-05", "month 5 this year"),
+        ("trailing year", "trailing year"),
+        ("", ""),
+    ],
+)
+def test_a_period_is_told_relative_to_the_day(period: str, seen: str) -> None:
+    assert fact(period=period).period_from(AS_OF) == seen
+
+
+@given(st.text(max_size=12), st.text(max_size=12), st.text("FYQH0129-", max_size=8))
+def test_whatever_is_accepted_tells_no_year(name: str, unit: str, period: str) -> None:
+    try:
+        accepted = fact(name=name, unit=unit, period=period)
+    except ValueError:
+        return
+    told = f"{accepted.name}|{accepted.unit}|{accepted.period_from(AS_OF)}"
+    assert not re.search(r"(?<![0-9])(19|20)[0-9]{2}(?![0-9])", told)
+
+
+def test_a_fact_is_not_known_before_it_was_published(goog: BarSeries) -> None:
+    moment = datetime.fromisoformat("2012-04-12T20:00:00+00:00")
+    known = [
+        MarketView.at(as_of, goog, facts=(fact(moment),)).fundamentals
+        for as_of in (moment - timedelta(microseconds=1), moment)
+    ]
+    assert known == [(), (fact(moment),)]
+
+
+def test_a_restatement_replaces_what_it_restates_from_its_own_day_on(goog: BarSeries) -> None:
+    first, again = fact(), fact("2012-06-01T00:00:00Z", value=9999.0)
+    other = fact(period="2011Q4")
+    facts = (again, first, other)
+    before = MarketView.at(parse_as_of("2012-05-31"), goog, facts=facts)
+    after = MarketView.at(parse_as_of("2012-06-01"), goog, facts=facts)
+    assert before.fundamentals == (first, other)
+    assert after.fundamentals == (other, again)
+
+
+def test_of_two_published_at_once_the_later_record_counts(goog: BarSeries) -> None:
+    facts = (fact(value=1.0), fact(value=2.0))
+    assert [f.value for f in MarketView.at(AS_OF, goog, facts=facts).fundamentals] == [2.0]
+
+
+def test_the_most_recent_facts_are_kept(goog: BarSeries) -> None:
+    start = datetime.fromisoformat("2012-01-01T00:00:00+00:00")
+    facts = tuple(fact(start + timedelta(hours=i), name=f"fact {i}") for i in range(60))
+    assert MarketView.at(AS_OF, goog, facts=facts).fundamentals == facts[-FACTS_LIMIT:]
+
+
+@pytest.mark.parametrize("day", ["2011-12-30", "2012-04-11", "2012-04-12", "2012-06-29"])
+def test_what_is_published_later_changes_no_question(goog: BarSeries, day: str) -> None:
+    as_of = parse_as_of(day)
+    start = datetime.fromisoformat("2011-10-01T00:00:00+00:00")
+    facts = [fact(start + timedelta(days=9 * i), name=f"n{i % 7}", value=i) for i in range(40)]
+    known = tuple(f for f in facts if f.published_at <= as_of)
+    later = tuple(f.model_copy(update={"value": -1e9}) for f in facts if f.published_at > as_of)
+    surprise = fact(as_of + timedelta(microseconds=1), name="n1", value=1e12)
+    assert known and later
+    whole = question(goog, *facts, as_of=as_of)
+    assert question(goog, *known, as_of=as_of) == whole
+    assert question(goog, *later, surprise, *known, as_of=as_of) == whole
+
+
+def test_a_file_of_facts_reaches_the_view_and_the_digest(tmp_path: Path) -> None:
+    lines = (written(), written(published_at=None), written(symbol="X"), written(value=1.5))
+    path = file(tmp_path, *lines)
+    market = Market.of(Settings.load({"FINAGENT_FUNDAMENTALS": str(path)}))
+    (day,) = market.daily_views("GOOG", [-1])
+    for view in (market.view("GOOG", AS_OF), day):
+        assert [f.value for f in view.fundamentals] == [1.5]
+        assert view.undated_facts == 1
+    assert market.view("AAPL", AS_OF).fundamentals == ()
+
+    without = Market.of(Settings.load({})).digest("GOOG")
+    other = file(tmp_path, *lines[:3])
+    changed = Market.of(Settings.load({"FINAGENT_FUNDAMENTALS": str(other)})).digest("GOOG")
+    assert len({market.digest("GOOG"), changed, without}) == 3
+
+
+def test_facts_come_oldest_first_with_the_undated_counted(tmp_path: Path) -> None:
+    late, early = written(value=2), written(value=1, published_at="2012-01-01T00:00:00-05:00")
+    source = FileFundamentals(file(tmp_path, late, "", written(published_at=""), early))
+    facts, undated = source.facts("GOOG")
+    assert [f.value for f in facts] == [1.0, 2.0]
+    assert undated == 1
+    assert source.symbols() == ("GOOG",)
+    assert source.facts("X") == ((), 0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        (written(value="9" * 5000).replace('"9', "9").replace('9"', "9"), "not JSON"),
+        ("[1]", "not an object"),
+        (written(symbol="goog"), "symbol 'goog' is not an upper-case ticker"),
+        (written(published_at="2012-04-12T20:00:00"), "published_at: .* has no time zone"),
+        (written(published_at="soon"), "published_at: "),
+        (written(value="10645"), "value: "),
+        (written(value=None), "value: "),
+        (written(value=True), "value: "),
+        (written(value=float("nan")), "value: .* finite"),
+        (written(value=10**400), "value: "),
+        (written(name=""), "name: "),
+        (written(name="\u200b"), "name: holds nothing that can be read"),
+        (written(name="x" * 61), "name: "),
+        (written(name="revenue_2012"), "name: 'revenue_2012' holds a year; put it into period"),
+        (written(unit="USD of 2012"), "unit: 'USD of 2012' holds a year"),
+        (written(period="2Q12"), "period: '2Q12' is not a period; write 2012, FY2012, 2012Q2"),
+        (written(period="2012-06-30"), "period: '2012-06-30' is not a period"),
+    ],
+)
+def test_a_bad_line_names_the_file_the_line_and_the_field(
+    tmp_path: Path, bad: str, said: str
+) -> None:
+    source = FileFundamentals(file(tmp_path, written(), bad))
+    with pytest.raises(InvalidFundamentalsError, match=rf"facts\.jsonl, line 2: {said}"):
+        source.facts("GOOG")
+
+
+def test_a_file_that_is_not_there_is_a_failed_source_and_not_no_facts(tmp_path: Path) -> None:
+    with pytest.raises(DataSourceError, match=r"none\.jsonl can't be read"):
+        FileFundamentals(tmp_path / "none.jsonl").facts("GOOG")

@@ -1,0 +1,128 @@
+"""Runs and packages that another version wrote: refused in words, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from finagent_model.domain.learned import Learned
+from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.errors import PackageFormatError, TrackingError
+from finagent_model.pipeline.begun import Begun
+from finagent_model.pipeline.champion import WINDOW, beside
+from finagent_model.pipeline.recorded import request_of
+from finagent_model.presets import load_preset
+from finagent_model.registry import Version
+from finagent_model.serving.package import Package
+from finagent_model.settings import Settings
+from finagent_model.tracking import RunLog, open_run
+from finagent_model.training.evidence import Trials
+from finagent_model.training.gate import FEWEST_DAYS, Window
+from finagent_model.training.request import TrainRequest
+
+OURS = Window(version=None, returns={day: 0.001 * (day % 3) for day in range(FEWEST_DAYS)})
+REQUEST = TrainRequest().model_dump(mode="json")
+
+
+def package(backtest: dict[str, Any]) -> Package:
+    fit = PolicyFit.model_validate(
+        {
+            "policy": Policy(),
+            "symbols": ("FB",),
+            "fit_from": "2010-01-01T00:00Z",
+            "fit_until": "2011-01-01T00:00Z",
+            "valid_from": "2011-01-10T00:00Z",
+            "configurations": 1,
+        }
+    )
+    learned = Learned(PolicyBook(fits=(fit,)))
+    return Package(load_preset(), learned, {}, backtest, (), "c", "h")
+
+
+def test_the_request_of_a_package_is_read() -> None:
+    assert request_of(package({"request": REQUEST})) == TrainRequest()
+
+
+@pytest.mark.parametrize(
+    ("backtest", "said"),
+    [
+        ({"request": REQUEST | {"embargo_bars": 3}}, "unknown key 'embargo_bars'"),
+        ({"request": REQUEST | {"train_bars": 1}}, "train_bars: .*given: 1"),
+        ({}, "request"),
+        ({"request": None}, "can't read"),
+    ],
+)
+def test_a_request_of_another_schema_is_another_package_format(
+    backtest: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PackageFormatError, match=said):
+        request_of(package(backtest))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
+    """A run of a store of its own, with all that the first stage of a training leaves."""
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    opened = open_run("train", {})
+    trials = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
+    policies = package({}).learned.policies
+    Begun(TrainRequest(symbols=("FB",)), load_preset(), policies, trials).write(opened)
+    return opened
+
+
+def champion(run: RunLog) -> Version:
+    return Version("4", ("champion",), run.run_id, "passed", None, "none", None)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
+@pytest.mark.parametrize("text", ['{"days": [1]}', "no JSON"])
+def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
+    run: RunLog, text: str
+) -> None:
+    assert beside(champion(run), OURS) is None, "nothing to compare with"
+    run.text(WINDOW, text)
+    check = beside(champion(run), OURS)
+    assert check is not None
+    assert (check.name, check.passed) == ("as_good_as_champion", False)
+    assert "window.json of version 4 has another schema" in check.found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("request.json", json.dumps(REQUEST | {"colour": "red"})),
+        ("config.yaml", "client: [\n"),
+        ("config.yaml", "colour: red\n"),
+        ("policy.json", '{"fits": []}'),
+        ("trials.json", "{}"),
+    ],
+)
+def test_a_training_that_another_version_began_is_refused_in_words(
+    run: RunLog, name: str, text: str
+) -> None:
+    assert Begun.read(run).request.symbols == ("FB",)
+    run.text(name, text)
+    with pytest.raises(TrackingError, match=r"another version.*start the training again"):
+        Begun.read(run)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_symbols_run_that_another_version_left_is_refused_in_words(run: RunLog) -> None:
+    from finagent_model.pipeline.finish import finish_training  # MLflow warns when it is imported
+
+    child = open_run("backtest FB", {}, parent=run.run_id)
+    child.json("outcome.json", {"metrics": {}})
+    with pytest.raises(TrackingError, match=r"ledger\.parquet"):
+        finish_training(run.run_id, [child.run_id], Settings.load({}))
+    child.text("ledger.parquet", "no Parquet")
+    with pytest.raises(TrackingError, match="another version"):
+        finish_training(run.run_id, [child.run_id], Settings.load({}))

@@ -1,0 +1,162 @@
+"""The desk as rows: debates unrolled, absent agents bridged, models and sampling resolved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finagent_model.agents.graph import waves
+from finagent_model.agents.prompts import Prompts
+from finagent_model.artifacts.mermaid import mermaid
+from finagent_model.domain.desk_config import DeskConfig, read_desk_config
+from finagent_model.domain.model_row import ModelRow
+from finagent_model.errors import ConfigError
+from finagent_model.presets import load_config, load_preset, preset_text
+
+
+def config(**changes: Any) -> DeskConfig:
+    defaults = yaml.safe_load(preset_text("default"))
+    return read_desk_config(yaml.safe_dump(changes), defaults, "test")
+
+
+@pytest.mark.parametrize(("preset", "depth"), [("lean", 3), ("default", 3), ("debate", 5)])
+def test_a_preset_is_so_many_replies_deep(preset: str, depth: int) -> None:
+    assert len(waves(load_preset(preset).seated({"news"}))) == depth
+
+
+def test_debaters_speak_side_by_side_and_then_answer_the_round_before() -> None:
+    rows = {row.name: row for row in load_preset("debate").roster}
+    assert rows["BearResearcher_2"].after == ("BullResearcher", "BearResearcher")
+    assert rows["RiskManager"].after == ("BullResearcher_2", "BearResearcher_2")
+    three = config(**yaml.safe_load(preset_text("debate")) | {"debate_rounds": 3})
+    assert sum(row.role == "debater" for row in three.roster) == 6
+    assert {row.name: row.after for row in three.roster}["RiskManager"] == (
+        "BullResearcher_3",
+        "BearResearcher_3",
+    )
+
+
+def test_whoever_waited_for_an_absent_agent_waits_for_those_it_waited_for() -> None:
+    agents = [
+        {"name": "A", "role": "analyst", "prompt": "technical"},
+        {"name": "N", "role": "analyst", "prompt": "news", "when": "news", "after": ["A"]},
+        {"name": "E", "role": "executor", "prompt": "executor", "after": ["N"]},
+    ]
+    assert [row.after for row in config(agents=agents).seated(())] == [(), ("A",)]
+    assert [row.after for row in config(agents=agents).seated({"news"})] == [(), ("A",), ("N",)]
+
+
+def test_all_prompts_of_the_default_desk_fit_into_eight_thousand_characters() -> None:
+    desk = load_preset()
+    assert sum(len(Prompts({}).text(row.prompt)) for row in desk.agents) <= 8000
+
+
+def test_an_agent_may_have_a_model_and_sampling_of_its_own() -> None:
+    desk = config(
+        client="openai",
+        model="small",
+        models={"deep": {"client": "anthropic", "model": "big", "sampling": {"max_tokens": 99}}},
+        agents=[
+            {"name": "A", "role": "analyst", "prompt": "technical", "model": "deep"},
+            {"name": "B", "role": "analyst", "prompt": "news", "model": "other"},
+            {
+                "name": "E",
+                "role": "executor",
+                "prompt": "executor",
+                "after": ["A", "B"],
+                "sampling": {"temperature": 1},
+            },
+        ],
+    )
+    models = [desk.model_of(row) for row in desk.agents]
+    assert [(m.client, m.model) for m in models] == [
+        ("anthropic", "big"),
+        ("openai", "other"),
+        ("openai", "small"),
+    ]
+    assert (models[0].sampling.max_tokens, models[2].sampling.temperature) == (99, 1)
+    assert models[2].sampling.max_tokens == desk.sampling.max_tokens
+    assert desk.model_used == "big+other+small"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"client": "azure"}, "client 'azure' needs a model"),
+        ({"client": "component", "model": "x"}, "belong together"),
+        (
+            {
+                "client": "component",
+                "model": "x",
+                "component": {"provider": "a.B", "config": {"api_key": "sk-1"}},
+            },
+            "must not hold 'api_key'",
+        ),
+        ({"base_url": "http://user:pass@host"}, "must not carry a user or password"),
+        ({"models": {"a": {"client": "oracle"}}}, "unknown client 'oracle'"),
+        ({"limits": {"repairs": 3}}, "limits.repairs"),
+        ({"spending": {"drop_first": ["risk"]}}, "spending.drop_first"),
+        (
+            {
+                "agents": [
+                    {"name": "A", "role": "analyst", "prompt": "technical", "model": "x"},
+                    {"name": "E", "role": "executor", "prompt": "executor", "after": ["A"]},
+                ]
+            },
+            "A names model 'x'; 'models' has: none",
+        ),
+        (
+            {
+                "agents": [
+                    {"name": "A", "role": "analyst", "prompt": "technical", "sampling": {"t": 1}},
+                    {"name": "E", "role": "executor", "prompt": "executor", "after": ["A"]},
+                ]
+            },
+            "unknown key",
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_where(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(**changes)
+
+
+def test_a_schema_is_sent_where_the_provider_is_known_to_take_one() -> None:
+    def sends(**row: Any) -> bool:
+        return ModelRow(model="m", **row).sends_schema
+
+    assert sends(client="openai") and sends(client="azure") and sends(client="ollama")
+    assert not sends(client="anthropic")
+    assert not sends(client="openai", base_url="http://127.0.0.1:1/v1")
+    assert sends(client="openai", base_url="http://127.0.0.1:1/v1", structured=True)
+
+
+def test_a_file_may_build_on_a_preset_and_bring_prompts_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "macro.md").write_text("You are the MacroAnalyst of a trading desk.\n")
+    (tmp_path / "desk.yaml").write_text(
+        "preset: debate\nclient: openai\nmodel: m\nprompts: {macro: macro.md, mood: Be brief.}\n"
+    )
+    desk = load_config(str(tmp_path / "desk.yaml"))
+    assert desk.debate_rounds == 2
+    assert Prompts(desk.prompts).text("macro") == "You are the MacroAnalyst of a trading desk."
+    assert Prompts(desk.prompts).text("mood") == "Be brief."
+    with pytest.raises(ConfigError, match="unknown prompt 'x'; there is: macro, mood, bear"):
+        Prompts(desk.prompts).text("x")
+    (tmp_path / "macro.md").unlink()
+    with pytest.raises(ConfigError, match=r"prompt 'macro' .*macro.md: can't be read"):
+        load_config(str(tmp_path / "desk.yaml"))
+
+
+def test_a_block_that_is_given_in_part_keeps_the_preset_s_other_keys(tmp_path: Path) -> None:
+    (tmp_path / "desk.yaml").write_text("preset: debate\nlimits: {budget_usd: 1}\n")
+    limits = load_config(str(tmp_path / "desk.yaml")).limits
+    assert (limits.budget_usd, limits.max_tokens) == (1, 120_000)
+
+
+def test_the_drawing_has_every_round() -> None:
+    text = mermaid(load_preset("debate"))
+    assert "BullResearcher --> BearResearcher_2" in text
+    assert "BearResearcher_2 --> RiskManager" in text
