@@ -108,12 +108,6 @@ class BeforeFirstFitError(DataError):
         )
 
 
-class StoreError(FinagentError):
-    """The database of conversations can't be used; the decision is safe in its run."""
-
-    exit_code = 3
-
-
 class HomeError(BadInputError):
     """A file in FINAGENT_HOME is locked or can't be used. Whoever runs the process can mend it; who
     asks a server can only ask again later.
@@ -136,6 +130,12 @@ class StoppedError(FinagentError):
 
     def __init__(self) -> None:
         super().__init__("stopped: the process is shutting down; ask again later")
+
+
+class StoreError(FinagentError):
+    """The database of conversations can't be used; the decision is safe in its run."""
+
+    exit_code = 3
 
 
 class ModelLoadError(FinagentError):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -59,6 +60,7 @@ class Settings(BaseModel):
     """Requests that `finagent serve` works on at once."""
     approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")
     """Who sends it may approve and reject over HTTP; without it, callers on the same machine."""
+
     database: SecretStr | None = Field(None, alias="FINAGENT_DATABASE")
     """SQLAlchemy URL of a database that conversations are written to beside their runs."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")
@@ -92,6 +94,14 @@ class Settings(BaseModel):
     @classmethod
     def _at_home(cls, value: Path) -> Path:
         return value.expanduser()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no record, trace or signal may hold; a database's password is a part of its URL."""
+        given = [v.get_secret_value() for v in vars(self).values() if isinstance(v, SecretStr)]
+        if self.database:
+            given.append(urlsplit(self.database.get_secret_value()).password or "")
+        return tuple(secret for secret in given if secret)
 
     @classmethod
     def variables(cls) -> tuple[str, ...]:

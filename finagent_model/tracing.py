@@ -32,7 +32,7 @@ from mlflow.tracing.constant import (
     TraceTagKey,
 )
 
-from finagent_model.agents.redact import redactor, secrets_of
+from finagent_model.agents.redact import redactor
 from finagent_model.artifacts.spans import Span, decision_span
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.model_row import Price
@@ -61,7 +61,7 @@ def trace(
 
     Returns at once and never raises.
     """
-    redact = redactor(secrets_of(settings))
+    redact = redactor(settings.secrets)
 
     def work() -> None:
         try:

@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A loaded machine is no fault of a property.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"symbols": "FB", "train_bars": "120", "test_bars": "30", "candidates": "24"}

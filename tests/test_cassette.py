@@ -31,7 +31,7 @@ from finagent_model.agents.cassette import (
 from finagent_model.agents.outline import Outline, Said
 from finagent_model.agents.redact import redactor, secrets_of, without_key_shapes
 from finagent_model.domain.signal import Status
-from finagent_model.errors import BadInputError, CorruptPackageError
+from finagent_model.errors import BadInputError, CorruptPackageError, HomeError
 from finagent_model.settings import Settings
 
 ONE, TWO = RecordedReply("one", "stop", 1, 2), RecordedReply("two", "stop", 3, 4)
@@ -151,7 +151,7 @@ def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
         open_file(tmp_path / "replies.txt")
 
 
-def test_a_disk_that_fails_costs_a_warning_and_keeps_the_reply(
+def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_none(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cassette = Cassette(None, path)
@@ -164,7 +164,8 @@ def test_a_disk_that_fails_costs_a_warning_and_keeps_the_reply(
     with caplog.at_level(logging.WARNING):
         cassette.put("a", ONE)
         assert cassette.get("a") == ONE
-        assert cassette.get("b") is None
+        with pytest.raises(HomeError, match="can't be read"):
+            cassette.get("b")
     assert "kept in memory only" in caplog.text
 
 

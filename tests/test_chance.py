@@ -14,6 +14,7 @@ from finagent_model.backtest.kernel import Rules
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.gate_rules import GateRules
 from finagent_model.statistics.chance import (
+    HIGHEST,
     break_even_commission,
     cost_curve,
     p_value,
@@ -116,6 +117,17 @@ def test_costs_eat_returns_and_break_even_is_where_nothing_is_left() -> None:
 def test_what_loses_without_costs_has_no_break_even() -> None:
     bars = market(1)
     assert math.isnan(break_even_commission(bars, orders(-foresight(bars)), Rules()))
+
+
+def test_what_gains_at_any_commission_has_the_highest_as_its_break_even() -> None:
+    """One trade that doubles: a tenth each way is less than it earns."""
+    days = pd.date_range("2000-01-01", periods=100, tz="UTC")
+    close = np.linspace(100, 250, 100)
+    columns = dict.fromkeys(("open", "high", "low", "close"), close)
+    bars = BarSeries.from_frame("X", pd.DataFrame({"closed_at": days, **columns}))
+    action = np.zeros(100, dtype=np.int8)
+    action[0], action[90] = 1, -1
+    assert break_even_commission(bars, orders(action), COSTS) == HIGHEST
 
 
 def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = False) -> SymbolFacts:

@@ -180,7 +180,7 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
 def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.cassette.LOCKED_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.cassette_sqlite.WAIT_S", 0.1)
     cassette = Cassette(overlay=tmp_path / "replies.sqlite")
     reply = RecordedReply("yes", "stop", 1, 1)
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:
@@ -190,6 +190,6 @@ def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_n
     assert "kept in memory only" in caplog.text
     assert cassette.get("key") == reply
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:
-        other.execute("drop table reply")
-    with pytest.raises(HomeError, match="can't be used"):
+        other.execute("drop table entry")
+    with pytest.raises(HomeError, match="can't be read"):
         cassette.get("another")

@@ -50,7 +50,7 @@ def test_the_parameters_and_defaults_of_train_are_the_codes() -> None:
 
 def test_every_entry_point_runs_from_the_checkout() -> None:
     points = project()["entry_points"]
-    assert list(points) == ["main", "train", "backtest", "predict"]
+    assert list(points) == ["main", "train", "backtest", "predict", "ablate"]
     for name, point in points.items():
         module = "train" if name == "main" else name
         assert point["command"].startswith(f"python -m entrypoints.{module} ")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from finagent_model.agents.leak import KEY
+from finagent_model.agents.redact import redactor
 from finagent_model.errors import BadInputError
 from finagent_model.settings import Settings
 
@@ -21,6 +23,18 @@ def test_a_key_is_never_shown() -> None:
     assert "sk-hidden" not in repr(Settings.load({"OPENAI_API_KEY": "sk-hidden"}))
     url = "postgresql://me:open-sesame@host/db"
     assert "sesame" not in repr(Settings.load({"FINAGENT_DATABASE": url}))
+
+
+def test_keys_and_passwords_are_struck_out_of_text() -> None:
+    url = "postgresql://me:open-sesame@host/db"
+    settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden", "FINAGENT_DATABASE": url})
+    said = f"{url} or open-sesame; 401: sk-very-hidden"
+    assert redactor(settings.secrets)(said) == f"{KEY} or {KEY}; 401: {KEY}"
+
+
+def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
+    secrets = Settings.load({"OPENAI_API_KEY": "none"}).secrets
+    assert redactor(secrets)("none of it") == "none of it"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 """`user_version` of the file; that of a new file, and of one by older code, is 0."""
-WAIT_S = 30.0
+WAIT_S = 5.0
 _TABLES = (
     "create table if not exists content "
     "(id integer primary key, hash blob not null unique, body not null)",

@@ -13,7 +13,7 @@ from autogen_core.models import ChatCompletionClient
 from finagent_model.agents import rules
 from finagent_model.agents.cassette import fingerprint
 from finagent_model.agents.providers import make_client, require_usable, with_address
-from finagent_model.agents.redact import redactor, secrets_of
+from finagent_model.agents.redact import redactor
 from finagent_model.agents.rules_client import RulesClient
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.model_row import ModelRow
@@ -36,7 +36,7 @@ class ClientPool:
     def __init__(self, config: DeskConfig, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self.secrets = secrets_of(settings)
+        self.secrets = settings.secrets
         """What no record and no signal may hold."""
         self.redact = redactor(self.secrets)
         self._clients: dict[tuple[int, str], ChatCompletionClient] = {}

@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from pydantic import SecretStr
-
 from finagent_model.agents.leak import KEY, without_keys
-from finagent_model.settings import Settings
 
 _SHAPES = re.compile(
     r"""
@@ -44,9 +41,3 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
         return without_key_shapes(without_keys(text, known))
 
     return redact
-
-
-def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Every secret that the environment gave."""
-    values = (getattr(settings, name) for name in type(settings).model_fields)
-    return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))

@@ -3,7 +3,7 @@
 Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
 produced (a signal's `status` says how it went), 2 bad input, 3 no data (or no database to keep it
 in), 4 the model could not be loaded (or, with `--strict`, a signal whose status is a failure of the
-desk), 5 the gate refused.
+desk), 5 the gate refused, or something is not as it was registered or written.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _at_home() -> Path:
 
 
 def _redact() -> Redact:
-    from finagent_model.agents.redact import redactor, secrets_of
+    from finagent_model.agents.redact import redactor
     from finagent_model.settings import Settings
 
-    return redactor(secrets_of(Settings.load()))
+    return redactor(Settings.load().secrets)

@@ -52,8 +52,8 @@ def predict(
 
         answering = load_answering(model)
         decision, market = answering.decide(question, how, limits), answering.market
-        audit = audit_of([decision], answering.package.content_hash)
         desk = answering.package.config
+        audit = audit_of([decision], answering.package.content_hash)
     else:
         desk = with_addresses(load_config(str(config)), settings)
         decision, market = _untrained(desk, question, how, limits, settings)
@@ -62,8 +62,7 @@ def predict(
     if log:
         from finagent_model.pipeline.record import record
 
-        by = model if config is None else str(config)
-        run_id = record(decision, audit, market, by, settings)
+        run_id = record(decision, audit, market, model if config is None else str(config), settings)
     if settings.tracing:
         from finagent_model.tracing import trace
 

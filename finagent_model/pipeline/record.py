@@ -33,7 +33,9 @@ def record(
     workflow_execution_id: str | None = None,
 ) -> str:
     """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file); the
-    run's id. Where there is a database for conversations, it is written there too.
+    run's id.
+
+    Where there is a database for conversations, it is written there too.
     """
     signal = decision.signal
     status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}

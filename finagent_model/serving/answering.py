@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from finagent_model.agents.cassette import REPLIES, Cassette
-from finagent_model.agents.redact import redactor, secrets_of
+from finagent_model.agents.redact import redactor
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.deadline import WHENEVER, Deadline
@@ -168,7 +168,7 @@ def open_cassette(settings: Settings, package: Package | None = None) -> Cassett
     """The package's replies over those recorded on this machine. A home that can't be written is
     worth a warning, not a failure: then replies are kept in memory.
     """
-    packaged, redact = package.replies if package else None, redactor(secrets_of(settings))
+    packaged, redact = package.replies if package else None, redactor(settings.secrets)
     try:
         return Cassette(packaged, settings.home / REPLIES, redact)
     except BadInputError as error:

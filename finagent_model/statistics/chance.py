@@ -14,7 +14,7 @@ from finagent_model.domain.bars import BarSeries, Floats
 COSTS_BP = (0, 1, 5, 10, 20, 50, 100)
 """Commissions of the cost curve, in basis points of every fill."""
 HIGHEST = 0.1
-"""Where the search for the break-even commission ends."""
+"""Where the search for the break-even commission ends: nobody charges a tenth."""
 
 
 def random_entries(
@@ -67,12 +67,14 @@ def cost_curve(
 
 
 def break_even_commission(bars: BarSeries, orders: Orders, rules: Rules) -> float:
-    """The commission, as a fraction of every fill, at which the orders earn nothing; nan where they
-    lose without any, or gain at a tenth.
+    """The commission, as a fraction of every fill, at which the orders earn nothing; `HIGHEST`
+    where they gain even then, nan where they lose without any.
     """
     low, high = 0.0, HIGHEST
-    if _earned(bars, orders, rules, low) <= 0 or _earned(bars, orders, rules, high) > 0:
+    if _earned(bars, orders, rules, low) <= 0:
         return math.nan
+    if _earned(bars, orders, rules, high) > 0:
+        return HIGHEST
     while high - low > 1e-6:
         middle = (low + high) / 2
         if _earned(bars, orders, rules, middle) > 0:
