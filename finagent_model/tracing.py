@@ -35,7 +35,7 @@ from mlflow.tracing.constant import (
 from finagent_model.agents.redact import redactor
 from finagent_model.artifacts.spans import Span, decision_span
 from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.model_row import Price
 from finagent_model.domain.signal import TradingSignal
 from finagent_model.settings import Settings
 from finagent_model.tracking import RunLog, experiment_id, usable_store
@@ -49,23 +49,25 @@ TYPES = {
     "agent": SpanType.AGENT,
     "model": SpanType.CHAT_MODEL,
     "rule": SpanType.CHAIN,
+    "tool": SpanType.TOOL,
 }
+Redact = Callable[[str], str]
 
 
 def trace(
-    decision: Decision, config: DeskConfig, settings: Settings, run_id: str | None = None
+    decision: Decision, prices: Mapping[str, Price], settings: Settings, run_id: str | None = None
 ) -> None:
-    """Leave a trace of `decision`, made by a desk of `config`, beside the run that records it.
+    """Leave a trace of `decision`, by models at these prices, beside the run that records it.
 
     Returns at once and never raises.
     """
+    redact = redactor(settings.secrets)
 
     def work() -> None:
         try:
-            _write(decision_span(decision, config), decision.signal, settings, run_id)
+            _write(decision_span(decision, prices), decision.signal, redact, run_id)
         except Exception as error:  # it was for looking at; the decision stands
-            said = redactor(settings.secrets)(str(error))
-            log.warning("no trace of %s: %s", decision.signal.symbol, said)
+            log.warning("no trace of %s: %s", decision.signal.symbol, redact(str(error)))
 
     try:
         _WRITER.take(work)
@@ -107,9 +109,9 @@ def _afresh() -> None:
 os.register_at_fork(after_in_child=_afresh)
 
 
-def _write(root: Span, signal: TradingSignal, settings: Settings, run_id: str | None) -> None:
+def _write(root: Span, signal: TradingSignal, redact: Redact, run_id: str | None) -> None:
     trace = os.urandom(16)
-    spans = list(_flat(root, trace, None, settings))
+    spans = list(_flat(root, trace, None, redact))
     prompt, completion = root.tokens or (0, 0)
     metadata = {
         TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION),
@@ -141,20 +143,18 @@ def _write(root: Span, signal: TradingSignal, settings: Settings, run_id: str | 
         client.start_trace(info)
 
 
-def _flat(
-    span: Span, trace: bytes, parent: bytes | None, settings: Settings
-) -> Iterator[MlflowSpan]:
+def _flat(span: Span, trace: bytes, parent: bytes | None, redact: Redact) -> Iterator[MlflowSpan]:
     """The span and all below it, as MLflow has them."""
     own = os.urandom(8)
     attributes = {
         SpanAttributeKey.REQUEST_ID: _name(trace),
         SpanAttributeKey.SPAN_TYPE: TYPES[span.kind],
-        SpanAttributeKey.INPUTS: _clean(span.inputs, settings),
-        SpanAttributeKey.OUTPUTS: _clean(span.outputs, settings),
-        **_clean(span.facts, settings),
+        SpanAttributeKey.INPUTS: _clean(span.inputs, redact),
+        SpanAttributeKey.OUTPUTS: _clean(span.outputs, redact),
+        **_clean(span.facts, redact),
         **_usage(span),
     }
-    why = None if span.failure is None else redactor(settings.secrets)(span.failure)
+    why = None if span.failure is None else redact(span.failure)
     yield MlflowSpan.from_dict(
         {
             "trace_id": b64encode(trace).decode(),
@@ -173,7 +173,7 @@ def _flat(
         }
     )
     for child in span.children:
-        yield from _flat(child, trace, own, settings)
+        yield from _flat(child, trace, own, redact)
 
 
 def _event(why: str, at: datetime) -> dict[str, Any]:
@@ -211,14 +211,14 @@ def _cost(usd: tuple[float, float]) -> dict[str, float]:
     }
 
 
-def _clean(value: Any, settings: Settings) -> Any:
+def _clean(value: Any, redact: Redact) -> Any:
     """JSON-ready `value`, no secret in any text of it."""
     if isinstance(value, str):
-        return redactor(settings.secrets)(value)
+        return redact(value)
     if isinstance(value, Mapping):
-        return {key: _clean(item, settings) for key, item in value.items()}
+        return {key: _clean(item, redact) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_clean(item, settings) for item in value]
+        return [_clean(item, redact) for item in value]
     return value
 
 

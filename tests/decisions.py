@@ -1,10 +1,11 @@
-"""A decision made by hand, with a turn of every kind and a stamp for each."""
+"""A decision made by hand: turns and events of every kind, each with its stamp."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from finagent_model.domain.audit import Event
 from finagent_model.domain.decision import Decision, Turn
 from finagent_model.domain.signal import TradingSignal
 
@@ -58,5 +59,62 @@ def turns() -> tuple[Turn, ...]:
     )
 
 
+def asked(agent: str, seconds: float, *more: dict[str, Any], model: str = "stub-1") -> Event:
+    messages = [
+        {"type": "SystemMessage", "content": "You are an analyst."},
+        {"type": "UserMessage", "content": QUESTION, "source": "desk"},
+        *more,
+    ]
+    body = {"key": "k", "model": model, "tools": [], "messages": messages}
+    return Event("request", at(seconds), agent, body)
+
+
+def replied(
+    agent: str,
+    seconds: float,
+    text: str,
+    tokens: tuple[int, int],
+    *,
+    tool_calls: tuple[tuple[str, str, str], ...] = (),
+    model: str = "stub-1",
+    cached: bool = False,
+) -> Event:
+    body = {
+        "key": "k",
+        "text": text,
+        "tool_calls": [list(call) for call in tool_calls],
+        "finish_reason": "stop",
+        "tokens": tokens,
+        "model": model,
+        "cached": cached,
+    }
+    return Event("reply", at(seconds), agent, body)
+
+
+def events() -> tuple[Event, ...]:
+    """The same, and a look-up and a retry that turns don't tell."""
+    reached = {"name": "indicator", "text": "{}"}
+    return (
+        Event("question", at(0), "", {"text": QUESTION}),
+        Event("skipped", at(0), "NewsAnalyst", {"why": "no dated news in the view"}),
+        asked("TechnicalAnalyst", 0.5),
+        replied("TechnicalAnalyst", 2, "", (100, 20), tool_calls=(("1", "indicator", "{}"),)),
+        Event("tool_call", at(2), "TechnicalAnalyst", reached),
+        Event("tool_result", at(2.25), "TechnicalAnalyst", {**reached, "error": False}),
+        asked("TechnicalAnalyst", 2.25),
+        replied("TechnicalAnalyst", 3, '{"trend": "bullish"}', (200, 20)),
+        asked("RiskManager", 3),
+        Event("retry", at(4), "RiskManager", {"attempt": 1, "why": "HTTP 500", "pause_s": 0.5}),
+        Event(
+            "failed",
+            at(5),
+            "RiskManager",
+            {"status": "model_error", "reason": "no reply within 45 s"},
+        ),
+        asked("Executor", 5),
+        replied("Executor", 6.5, '{"action": "BUY"}', (300, 20), cached=True),
+    )
+
+
 def decision(**changes: Any) -> Decision:
-    return Decision(signal(**changes), turns(), 2)
+    return Decision(signal(**changes), turns(), 2, events())

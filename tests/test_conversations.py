@@ -18,6 +18,7 @@ from finagent_model import tracking
 from finagent_model.artifacts.conversation_store import ConversationStore
 from finagent_model.errors import BadInputError, StoreError
 from finagent_model.market import Market
+from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.conversations import STORED, Synced, sync
 from finagent_model.pipeline.record import record
 from finagent_model.settings import Settings
@@ -48,7 +49,8 @@ def kept(database: str, execution: str | None = None, **changes: Any) -> RunLog:
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
     made = decision(**UNDRAWN, **changes)
-    return RunLog(record(made, Market.of(given), "desk.yaml", given, execution))
+    audit = audit_of([made])
+    return RunLog(record(made, audit, Market.of(given), "desk.yaml", given, execution))
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:

@@ -13,13 +13,14 @@ from typing import Any
 import mlflow
 import pytest
 from conftest import AS_OF, Place
-from decisions import ASKED, at, decision, signal, turns
+from decisions import ASKED, asked, at, decision, events, replied, signal
 from mlflow.entities import Trace
 from mlflow.tracking import MlflowClient
-from test_spans import config
+from test_spans import PRICES
 
 from finagent_model import tracing
-from finagent_model.domain.decision import Decision, Turn
+from finagent_model.domain.audit import Event
+from finagent_model.domain.decision import Decision
 from finagent_model.settings import Settings
 from finagent_model.tracking import open_run
 
@@ -39,8 +40,8 @@ def traces(experiment: str = "finagent") -> list[Trace]:
     return list(client.search_traces(locations=[found.experiment_id]))
 
 
-def traced(made: Decision, run_id: str | None = None, **prices: Any) -> Trace:
-    tracing.trace(made, config(**prices), ON, run_id)
+def traced(made: Decision, run_id: str | None = None) -> Trace:
+    tracing.trace(made, PRICES, ON, run_id)
     tracing.flush()
     [found] = traces()
     return found
@@ -71,6 +72,8 @@ def test_a_trace_has_a_span_for_the_decision_each_agent_and_each_call(place: Pla
             ("Executor", "AGENT", "decision"),
             ("stub-1", "CHAT_MODEL", "TechnicalAnalyst"),
             ("stub-1", "CHAT_MODEL", "TechnicalAnalyst"),
+            ("indicator", "TOOL", "TechnicalAnalyst"),
+            ("stub-1", "CHAT_MODEL", "RiskManager"),
             ("stub-1", "CHAT_MODEL", "Executor"),
         ],
         key=str,
@@ -93,7 +96,7 @@ def test_tokens_and_cost_are_where_mlflow_counts_them(place: Place) -> None:
     assert trace.info.cost == pytest.approx(
         {"input_cost": 600e-6, "output_cost": 240e-6, "total_cost": 840e-6}
     )
-    call = next(span for span in trace.data.spans if span.inputs and "messages" in span.inputs)
+    call = next(span for span in trace.data.spans if span.get_attribute("cached") is not None)
     assert set(call.get_attribute("mlflow.chat.tokenUsage")) == set(used)
     assert call.get_attribute("cached") in (True, False)
     root = spans(trace)["decision"]
@@ -110,11 +113,13 @@ def test_tokens_and_cost_are_where_mlflow_counts_them(place: Place) -> None:
 
 def test_an_unknown_price_is_not_looked_up_by_mlflow(place: Place) -> None:
     """`gpt-4o` is in MLflow's own list of prices."""
-    spoken = tuple(replace(t, model=t.model and "gpt-4o") for t in turns())
-    trace = traced(replace(decision(cost_usd=None), turns=spoken))
+    spoken = tuple(
+        replace(e, body={**e.body, "model": "gpt-4o"}) if "model" in e.body else e for e in events()
+    )
+    trace = traced(replace(decision(cost_usd=None), events=spoken))
     assert trace.info.token_usage["total_tokens"] == 660
     assert trace.info.cost is None
-    assert len(trace.data.spans) == 8
+    assert len(trace.data.spans) == 10
 
 
 def test_what_failed_is_an_error_with_its_reason(place: Place) -> None:
@@ -141,13 +146,16 @@ def test_a_trace_is_beside_the_run_that_records_its_decision(place: Place) -> No
 def test_a_key_that_a_server_or_a_model_echoes_is_in_no_span(place: Place) -> None:
     echoed = f"AuthenticationError: Incorrect API key provided: {KEY}"
     told = (
-        Turn("desk", "request", f"What is {KEY}?", at(0)),
-        Turn("TechnicalAnalyst", "response", f'{{"summary": "{KEY}"}}', at(1), 1, 1, "stub-1"),
-        Turn("RiskManager", "failed", echoed, at(2)),
+        Event("question", at(0), "", {"text": f"What is {KEY}?"}),
+        asked("TechnicalAnalyst", 0, {"type": "UserMessage", "content": KEY, "source": "desk"}),
+        replied("TechnicalAnalyst", 1, f'{{"summary": "{KEY}"}}', (1, 1)),
+        asked("RiskManager", 1),
+        Event("retry", at(2), "RiskManager", {"attempt": 1, "why": echoed, "pause_s": 1}),
+        Event("failed", at(2), "RiskManager", {"status": "model_error", "reason": echoed}),
     )
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW"}
     said = signal(**failed, confidence_score=0, reasoning=echoed, warnings=(echoed,))
-    trace = traced(Decision(said, told))
+    trace = traced(Decision(said, events=told))
     assert "[struck out: key]" in spans(trace)["decision"].status.description
     assert KEY not in trace.to_json()
     for path in place.folder.rglob("*"):
@@ -157,7 +165,7 @@ def test_a_key_that_a_server_or_a_model_echoes_is_in_no_span(place: Place) -> No
 def test_many_at_once_are_all_there_and_whole(place: Place) -> None:
     def some(number: int) -> None:
         for i in range(5):
-            tracing.trace(decision(conversation_id=f"{number}-{i}"), config(), ON)
+            tracing.trace(decision(conversation_id=f"{number}-{i}"), PRICES, ON)
 
     threads = [threading.Thread(target=some, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -167,7 +175,7 @@ def test_many_at_once_are_all_there_and_whole(place: Place) -> None:
     tracing.flush()
     found = traces()
     assert len(found) == 20
-    assert {len(trace.data.spans) for trace in found} == {8}
+    assert {len(trace.data.spans) for trace in found} == {10}
     assert {trace.info.cost["total_cost"] for trace in found} == {found[0].info.cost["total_cost"]}
 
 
@@ -177,7 +185,7 @@ def test_a_store_that_is_down_is_a_warning_and_raises_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri(uri)
-    tracing.trace(decision(), config(), ON)
+    tracing.trace(decision(), PRICES, ON)
     tracing.flush()
     [warning] = [r for r in caplog.records if r.name == "finagent_model.tracing"]
     assert warning.levelno == logging.WARNING
@@ -193,7 +201,7 @@ def test_what_comes_when_too_much_waits_is_left_out_with_a_warning(
     gate = threading.Event()
     monkeypatch.setattr(tracing, "_write", lambda *given: gate.wait())
     for _ in range(3):
-        tracing.trace(decision(), config(), ON)
+        tracing.trace(decision(), PRICES, ON)
     assert "no trace of GOOG: 2 wait to be written" in caplog.text
     gate.set()
     tracing.flush()
@@ -204,12 +212,12 @@ def test_a_forked_process_writes_its_own(place: Place) -> None:
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from decisions import decision
-from test_spans import config
+from test_spans import PRICES
 from finagent_model import tracing
 from finagent_model.settings import Settings
 tracing._WRITER.take(lambda: None)
 child = os.fork()
-tracing.trace(decision(), config(), Settings.load())
+tracing.trace(decision(), PRICES, Settings.load())
 tracing.flush()
 if child:
     os._exit(os.waitpid(child, 0)[1])

@@ -1,22 +1,19 @@
-"""A decision as a tree of spans, made after it from what it recorded: an agent's part in it, and
-each call in that.
-
-An agent's part begins when the last of those that it waits for has spoken, and a call when its
-question was put: both are read off the conversation's own stamps, and nothing is measured again.
+"""A decision as a tree of spans, made after it from the events that it recorded: each agent's part,
+and in that each call to its model and each look-up.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from finagent_model.domain.decision import Decision, Turn
-from finagent_model.domain.desk_config import DeskConfig
+from finagent_model.domain.audit import Event
+from finagent_model.domain.decision import Decision
 from finagent_model.domain.model_row import Price
 
-RULES = "rules"
 FACTS = (
     "symbol",
     "as_of",
@@ -44,6 +41,14 @@ SAID = (
     "warnings",
 )
 """Of the signal: what came out."""
+RULES = "rules"
+BROKEN_OFF = "the decision was broken off before there was a reply"
+ROLES = {
+    "SystemMessage": "system",
+    "UserMessage": "user",
+    "AssistantMessage": "assistant",
+    "FunctionExecutionResultMessage": "tool",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Span:
     """Something that took from `start` to `end`."""
 
     name: str
-    kind: Literal["decision", "agent", "model", "rule"]
+    kind: Literal["decision", "agent", "model", "rule", "tool"]
     """`model` and `rule` are calls: rules are never called a model."""
     start: datetime
     end: datetime
@@ -67,21 +72,20 @@ class Span:
     children: tuple[Span, ...] = ()
 
 
-def decision_span(decision: Decision, config: DeskConfig) -> Span:
-    """The whole decision, made by a desk of `config`."""
-    signal, turns = decision.signal, decision.turns
+def decision_span(decision: Decision, prices: Mapping[str, Price]) -> Span:
+    """The whole decision, by models at these prices."""
+    signal, events = decision.signal, decision.events
     known = signal.model_dump(mode="json")
-    prices = {} if signal.cost_usd is None else config.prices
-    agents = _agents(turns, config, prices)
+    agents = _agents(events, {} if signal.cost_usd is None else prices)
     calls = [call for agent in agents for call in agent.children]
     tokens = [call.tokens for call in calls if call.tokens]
     costs = [call.cost_usd for call in calls if call.cost_usd]
-    start = turns[0].timestamp if turns else signal.generated_at
+    start = events[0].at if events else signal.generated_at
     return Span(
         name="decision",
         kind="decision",
         start=start,
-        end=max(start, signal.generated_at, *(turn.timestamp for turn in turns)),
+        end=max([start, signal.generated_at, *(event.at for event in events)]),
         inputs={"symbol": known["symbol"], "as_of": known["as_of"]},
         outputs={name: known[name] for name in SAID},
         facts={**{name: known[name] for name in FACTS}, "calls": decision.calls},
@@ -92,66 +96,125 @@ def decision_span(decision: Decision, config: DeskConfig) -> Span:
     )
 
 
-def _agents(
-    turns: Sequence[Turn], config: DeskConfig, prices: Mapping[str, Price]
-) -> tuple[Span, ...]:
-    """One span for each who speaks or is left out, in the order of their first turns."""
-    if not turns:
-        return ()
-    question, waits = turns[0], {row.name: row.after for row in config.agents}
-    ends = {turn.agent_name: turn.timestamp for turn in turns}
-    spans = []
-    for name in dict.fromkeys(turn.agent_name for turn in turns):
-        own = [turn for turn in turns if turn.agent_name == name]
-        if name == question.agent_name:
-            continue  # the desk, who asks
-        heard = [ends[other] for other in waits.get(name, ()) if other in ends]
-        start = min(own[0].timestamp, max([question.timestamp, *heard]))
-        spans.append(_agent(name, own, question, start, prices))
-    return tuple(spans)
+def _agents(events: Sequence[Event], prices: Mapping[str, Price]) -> tuple[Span, ...]:
+    """One for each who speaks or is left out, in the order of their first events."""
+    return tuple(
+        _agent(name, [event for event in events if event.agent == name], prices, events[-1].at)
+        for name in dict.fromkeys(event.agent for event in events if event.agent)
+    )
 
 
-def _agent(
-    name: str, own: Sequence[Turn], question: Turn, start: datetime, prices: Mapping[str, Price]
-) -> Span:
-    calls: list[Span] = []
-    left_out: dict[str, str] = {}
-    asked, since = [question.message_content], start
-    for turn in own:
-        if turn.message_type == "request":
-            asked.append(turn.message_content)
-        elif turn.message_type == "response":
-            calls.append(_call(turn, asked, since, prices))
-            asked = []
-        else:
-            left_out[turn.message_type] = turn.message_content
-        since = turn.timestamp
+def _agent(name: str, own: Sequence[Event], prices: Mapping[str, Price], ended: datetime) -> Span:
+    children: list[Span] = []
+    request: Event | None = None
+    tool: Event | None = None
+    retries: list[str] = []
+    facts: dict[str, Any] = {}
+    failure = None
+    for event in own:
+        body = event.body
+        if event.kind == "request":
+            request, retries = event, []
+        elif event.kind == "retry":
+            retries.append(body["why"])
+        elif event.kind == "reply" and request:
+            children.append(_call(request, event, retries, prices))
+            request = None
+        elif event.kind == "tool_call":
+            tool = event
+        elif event.kind == "tool_result" and tool:
+            children.append(_tool(tool, event))
+        elif event.kind == "skipped":
+            facts["skipped"] = body["why"]
+        elif event.kind == "failed":
+            failure = f"{body['status']}: {body['reason']}"
+            if request:
+                children.append(_unanswered(request, event.at, retries, failure))
+                request = None
+    if request:
+        children.append(_unanswered(request, ended, retries, BROKEN_OFF))
     return Span(
         name=name,
         kind="agent",
-        start=start,
-        end=max(start, own[-1].timestamp),
-        outputs=left_out or (calls[-1].outputs if calls else {}),
-        failure=left_out.get("failed"),
-        children=tuple(calls),
+        start=own[0].at,
+        end=max([own[-1].at, *(child.end for child in children)]),
+        outputs=children[-1].outputs if children else facts,
+        facts=facts,
+        failure=failure,
+        children=tuple(children),
     )
 
 
-def _call(reply: Turn, asked: Sequence[str], since: datetime, prices: Mapping[str, Price]) -> Span:
-    tokens = (reply.prompt_tokens, reply.completion_tokens)
-    price = prices.get(reply.model)
-    is_model = reply.model != RULES
+def _call(
+    request: Event, reply: Event, retries: Sequence[str], prices: Mapping[str, Price]
+) -> Span:
+    body, model = reply.body, reply.body["model"]
+    tokens, price = (body["tokens"][0], body["tokens"][1]), prices.get(model)
+    said: dict[str, Any] = {"role": "assistant", "content": body["text"]}
+    if body["tool_calls"]:
+        said["tool_calls"] = [_tool_call(*call) for call in body["tool_calls"]]
     return Span(
-        name=reply.model,
-        kind="model" if is_model else "rule",
-        start=min(since, reply.timestamp),
-        end=reply.timestamp,
-        inputs={"messages": [{"role": "user", "content": text} for text in asked]},
-        outputs={"messages": [{"role": "assistant", "content": reply.message_content}]},
-        facts={"model": reply.model, "cached": reply.cached},
-        tokens=tokens if is_model else None,
-        cost_usd=_cost(tokens, price) if is_model and price else None,
+        name=model,
+        kind="rule" if model == RULES else "model",
+        start=request.at,
+        end=reply.at,
+        inputs=_asked(request),
+        outputs={"messages": [said]},
+        facts={
+            "model": model,
+            "cached": body["cached"],
+            "finish_reason": body["finish_reason"],
+            "retries": list(retries),
+        },
+        tokens=None if model == RULES else tokens,
+        cost_usd=_cost(tokens, price) if price and model != RULES else None,
     )
+
+
+def _unanswered(request: Event, until: datetime, retries: Sequence[str], why: str) -> Span:
+    model = request.body.get("model") or RULES
+    return Span(
+        name=model,
+        kind="rule" if model == RULES else "model",
+        start=request.at,
+        end=until,
+        inputs=_asked(request),
+        facts={"model": model, "retries": list(retries)},
+        failure=why,
+    )
+
+
+def _tool(call: Event, result: Event) -> Span:
+    found = result.body
+    return Span(
+        name=call.body["name"],
+        kind="tool",
+        start=call.at,
+        end=result.at,
+        inputs={"arguments": call.body["text"]},
+        outputs={"content": found["text"]},
+        failure=found["text"] if found["error"] else None,
+    )
+
+
+def _asked(request: Event) -> dict[str, Any]:
+    """The messages in the form that MLflow shows as a chat."""
+    return {
+        "messages": [
+            {"role": ROLES.get(m["type"], "user"), "content": _text(m["content"])}
+            | ({"name": m["source"]} if "source" in m else {})
+            for m in request.body["messages"]
+        ]
+    }
+
+
+def _text(content: object) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _tool_call(number: str, name: str, arguments: str) -> dict[str, Any]:
+    called = {"name": name, "arguments": arguments}
+    return {"id": number, "type": "function", "function": called}
 
 
 def _cost(tokens: tuple[int, int], price: Price) -> tuple[float, float]:

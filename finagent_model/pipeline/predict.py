@@ -66,7 +66,7 @@ def predict(
     if settings.tracing:
         from finagent_model.tracing import trace
 
-        trace(decision, desk, settings, run_id)
+        trace(decision, desk.prices, settings, run_id)
     return Predicted(decision, audit)
 
 

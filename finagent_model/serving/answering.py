@@ -133,7 +133,7 @@ class AnsweringDesk:
         if self.settings.tracing:
             from finagent_model.tracing import trace
 
-            trace(decision, self.package.config, self.settings, run_id)
+            trace(decision, self.package.config.prices, self.settings, run_id)
 
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)
