@@ -138,3 +138,18 @@ def test_calls_are_kept_to_the_bit() -> None:
     calls = closed_calls(bars, orders, FREE, confidence / 7)
     assert calls
     assert load_calls(dump_calls(calls)) == calls
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rounding_never_makes_a_call_worth_more_than_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 2000)))
+    days = pd.date_range("2000-01-01", periods=2000, tz="UTC")
+    columns = dict.fromkeys(("open", "high", "low", "close"), close)
+    bars = BarSeries.from_frame("X", pd.DataFrame({"closed_at": days, **columns}))
+    action = rng.choice([0, 1], 2000, p=[0.97, 0.03]).astype(np.int8)
+    none = np.full(2000, np.nan)
+    orders = Orders(action, np.ones(2000), none, none)
+    calls = closed_calls(bars, orders, Rules(), np.full(2000, 60.0))
+    assert all(0 < call.weight <= 1 for call in calls)
+    assert any(call.weight == pytest.approx(1) for call in calls)

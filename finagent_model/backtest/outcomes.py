@@ -112,5 +112,6 @@ def _uniqueness(exit_bar: Ints) -> Floats:
     share = np.append(0.0, np.cumsum(1.0 / np.maximum(spanning, 1.0)))
     weight = np.full(n, np.nan)
     last = np.minimum(exit_bar[called], n - 1)
-    weight[called] = (share[last + 1] - share[called + 1]) / (last - called)
+    mean = (share[last + 1] - share[called + 1]) / (last - called)
+    weight[called] = np.minimum(mean, 1.0)  # of sums that are long, rounding may leave more
     return weight

@@ -88,7 +88,7 @@ class Policy(BaseModel):
         score of 0 to 0 at the threshold.
         """
         if acts:
-            return 50 + 50 * (abs(score) - self.threshold) / (1 - self.threshold)
+            return min(100.0, 50 + 50 * (abs(score) - self.threshold) / (1 - self.threshold))
         return 50 * max(0.0, 1 - abs(score) / self.threshold)
 
     def size(self, stop_distance: Number) -> Number:
