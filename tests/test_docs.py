@@ -117,7 +117,7 @@ def test_the_readmes_commands_run_in_their_order(tmp_path: Path) -> None:
         done = place.finagent(*line.split()[1:])
         # The small training's first fit is of 2012-03.
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert (tmp_path / "conversation.jsonl").read_text()
+    assert (tmp_path / "audit.jsonl").read_text()
 
 
 def test_help_of_every_command_works() -> None:
@@ -138,6 +138,12 @@ def test_help_of_every_command_works() -> None:
         "rollback",
         "verify",
         "conversations",
+        "ablate",
+        "approvals",
+        "approve",
+        "reject",
+        "audit",
+        "cassette",
     ):
         assert name in listed
 
