@@ -15,6 +15,7 @@ from finagent_model import errors
 from finagent_model.domain.policy import Policy
 from finagent_model.settings import Settings
 from finagent_model.training.search import GRID, WEIGHTS
+from finagent_model.verification.source import parsed
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -87,7 +88,7 @@ def test_every_scenario_names_a_test_that_exists() -> None:
         named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
         assert len(named) >= len(re.findall(r"^#### Scenario:", text, flags=re.M)) > 0
         for path, test in named:
-            tree = ast.parse((ROOT / path).read_text())
+            tree = parsed(ROOT / path)
             defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
             assert test in defined, f"{path}::{test}"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from finagent_model.verification.source import parsed
+
 LAYERS = (
     {"errors", "settings"},
     {"domain"},
@@ -42,7 +44,7 @@ def modules() -> Iterator[tuple[Path, str]]:
 
 def imported(path: Path) -> Iterator[str]:
     """Dotted names, also of imports inside functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import finagent_model
+from finagent_model.verification.source import parsed
 
 ROOMS = frozenset(
     [
@@ -43,7 +44,7 @@ def clocks_read(root: Path = Path(finagent_model.__file__).parent) -> list[str]:
         name = path.relative_to(root)
         if name.parts[0].removesuffix(".py") not in ROOMS:
             continue
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         times, allowed = _times(tree), {f for file, f in STAMPS if file == str(name)}
         for node in _nodes(tree, allowed):
             found += [f"{name}:{node.lineno}: {read}" for read in _reads(node, times)]
