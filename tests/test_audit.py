@@ -624,7 +624,7 @@ def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
 
 @pytest.mark.slow
 def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) -> None:
-    [[run]] = runs(trained, "select run_uuid from runs where name = 'backtest FB'")
+    [[run]] = runs(trained, "select run_uuid from runs where name = 'backtest FB' order by start_time limit 1")
     [file] = (trained.folder / "mlruns").rglob(f"{run}/artifacts/audit.jsonl")
     whole = file.read_text()
     assert len({row["conversation_id"] for row in rows(whole)} - {""}) == 71
@@ -643,7 +643,7 @@ def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) ->
     ("what", "said"), [("0" * 32, "can't be read from sqlite"), (None, "has no tag")]
 )
 def test_a_run_without_an_audit_is_bad_input(trained: Place, what: str | None, said: str) -> None:
-    [[training]] = runs(trained, "select run_uuid from runs where name = 'train FB'")
+    [[training]] = runs(trained, "select run_uuid from runs where name = 'train FB' order by start_time limit 1")
     done = trained.finagent("audit", "verify", what or training)
     assert done.returncode == 2
     assert said in done.stderr
