@@ -357,6 +357,8 @@ def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list
         said.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
     if view.undated_news:
         said.append(f"{view.undated_news} news items dropped: no publication time")
+    if view.undated_facts:
+        said.append(f"{view.undated_facts} facts dropped: no publication time")
     return said
 
 

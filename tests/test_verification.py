@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -132,14 +133,27 @@ def test_news_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPat
     original = MarketView.at.__func__  # type: ignore[attr-defined]
 
     def careless(
-        cls: type[MarketView], as_of: Any, bars: Any, news: Any = (), undated: int = 0
+        cls: type[MarketView], as_of: Any, bars: Any, news: Any = (), *others: Any
     ) -> MarketView:
-        view: MarketView = original(cls, as_of, bars, (), undated)
-        return MarketView(view.symbol, as_of, view.bars, tuple(news)[-3:], undated)
+        view: MarketView = original(cls, as_of, bars, (), *others)
+        return replace(view, news=tuple(news)[-3:])
 
     monkeypatch.setattr(MarketView, "at", classmethod(careless))
     items, _ = bundled_events().news("AAPL")
     assert not leaks.questions_causal(apple, items, POLICY).passed
+
+
+def test_facts_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = MarketView.at.__func__  # type: ignore[attr-defined]
+
+    def careless(
+        cls: type[MarketView], as_of: Any, bars: Any, news: Any, undated: int, facts: Any
+    ) -> MarketView:
+        view: MarketView = original(cls, as_of, bars, news, undated)
+        return replace(view, fundamentals=tuple(facts))
+
+    monkeypatch.setattr(MarketView, "at", classmethod(careless))
+    assert not leaks.questions_causal(apple, (), POLICY).passed
 
 
 def test_undated_news_taken_for_known_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ EventKind = Literal[
     "skipped",
     "budget",
     "clamp",
+    "approval",
     "signal",
 ]
 FORMAT = 1

@@ -84,7 +84,7 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
     for symbol in request.symbols:
         fits = learned.policies.of(symbol)
         policies = [fits[0].policy, fits[-1].policy]
-        bars, (news, _) = market.bars(symbol), market.news(symbol)
+        bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
         unseen = decide_unseen(desk, market, symbol, learned.policies, request, watch)
         calls[symbol] = unseen.closed_calls()
         rows = [ledger_row(decision.signal) for decision in unseen.decisions]
@@ -93,7 +93,7 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
         checks += [
             Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
             features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1]),
+            questions_causal(bars, news, policies[-1], facts),
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),

@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finagent_model.domain.approval import Approval, Asked, Verdict, with_warnings
+from finagent_model.domain.audit import Event
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.signal import TradingSignal
@@ -93,7 +94,10 @@ class Approvals:
         self._record([(key, answers[i].signal, why) for i, (key, why) in needed.items()], rules)
         settled = self._settled([key for key, _ in needed.values()], pause)
         for i, (key, _) in needed.items():
-            answers[i] = _with(answers[i], settled[key].outcome(answers[i].signal))
+            asked = settled[key]
+            done = Event("approval", asked.at or asked.deadline, "", asked.row(self._clock()))
+            signal = asked.outcome(answers[i].signal)
+            answers[i] = replace(answers[i], signal=signal, events=(*answers[i].events, done))
         return answers
 
     def settle(self, key: str, verdict: Verdict, by: str, why: str | None = None) -> Asked:

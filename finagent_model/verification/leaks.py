@@ -19,6 +19,7 @@ from finagent_model.context import build_context
 from finagent_model.domain.bars import PRICES, BarSeries, Floats
 from finagent_model.domain.check import Check
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import NewsItem, read_news
 from finagent_model.domain.policy import Policy
@@ -75,18 +76,23 @@ def features_causal(bars: BarSeries, policies: Sequence[Policy]) -> Check:
     return Check(name="features_causal", passed=not wrong, found=said)
 
 
-def questions_causal(bars: BarSeries, news: tuple[NewsItem, ...], policy: Policy) -> Check:
-    """What the agents are asked at a cut, with other bars and other news after it."""
+def questions_causal(
+    bars: BarSeries, news: tuple[NewsItem, ...], policy: Policy, facts: tuple[Fact, ...] = ()
+) -> Check:
+    """What the agents are asked at a cut, with other bars, news and fundamentals after it."""
     different: list[str] = []
     asked = 0
     for cut in cuts(len(bars), policy.warm_up):
         as_of = parse_as_of(bars.closed(cut - 1).date())
-        fake = NewsItem(published_at=as_of + timedelta(microseconds=1), headline="All is known now")
+        later = as_of + timedelta(microseconds=1)
+        fake = NewsItem(published_at=later, headline="All is known now")
+        told = Fact(published_at=later, name="all_is_known", value=1.0)
         known = tuple(item for item in news if item.published_at <= as_of)
-        whole = MarketView.at(as_of, bars, news)
+        stated = tuple(fact for fact in facts if fact.published_at <= as_of)
+        whole = MarketView.at(as_of, bars, news, 0, facts)
         others = (
-            MarketView.at(as_of, bars[:cut], known),
-            MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake)),
+            MarketView.at(as_of, bars[:cut], known, 0, stated),
+            MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake), 0, (*stated, told)),
         )
         asked += 1
         if len({_asked(view, policy) for view in (whole, *others)}) > 1:
