@@ -586,6 +586,10 @@ def runs(place: Place, query: str) -> list[tuple[str, ...]]:
         return store.execute(query).fetchall()
 
 
+FIRST = "select run_uuid from runs where name = '{}' order by start_time limit 1"
+"""Others may have trained in the same place."""
+
+
 @pytest.mark.slow
 def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
     trained: Place, tmp_path: Path
@@ -597,7 +601,8 @@ def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
     lines = file.read_text().splitlines(keepends=True)
     first, said = json.loads(lines[0]), json.loads(lines[-2])
     assert said["body"]["signal"] == json.loads(done.stdout)
-    [row] = json.loads(trained.finagent("models", "--json").stdout)
+    listed = json.loads(trained.finagent("models", "--json").stdout)
+    [row] = [each for each in listed if "champion" in each["aliases"]]
     assert first["body"]["versions"]["content_hash"] == row["content_hash"]
 
     head = json.loads(lines[-1])["hash"]
@@ -624,7 +629,7 @@ def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
 
 @pytest.mark.slow
 def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) -> None:
-    [[run]] = runs(trained, "select run_uuid from runs where name = 'backtest FB' order by start_time limit 1")
+    [[run]] = runs(trained, FIRST.format("backtest FB"))
     [file] = (trained.folder / "mlruns").rglob(f"{run}/artifacts/audit.jsonl")
     whole = file.read_text()
     assert len({row["conversation_id"] for row in rows(whole)} - {""}) == 71
@@ -643,7 +648,7 @@ def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) ->
     ("what", "said"), [("0" * 32, "can't be read from sqlite"), (None, "has no tag")]
 )
 def test_a_run_without_an_audit_is_bad_input(trained: Place, what: str | None, said: str) -> None:
-    [[training]] = runs(trained, "select run_uuid from runs where name = 'train FB' order by start_time limit 1")
+    [[training]] = runs(trained, FIRST.format("train FB"))
     done = trained.finagent("audit", "verify", what or training)
     assert done.returncode == 2
     assert said in done.stderr
