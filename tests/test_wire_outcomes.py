@@ -17,6 +17,7 @@ from wire import Fault, Protocol, Wire
 from wire_clients import QUESTION, ask, client, outcome
 
 # Of each: OpenAI and Azure whole, streamed; Anthropic whole, streamed; Ollama whole, streamed.
+pytestmark = pytest.mark.slow
 OUTCOMES: dict[Fault, tuple[str, ...]] = {
     Fault.BAD_REQUEST: (*["BadRequestError 400"] * 4, *["ResponseError 400"] * 2),
     Fault.BAD_KEY: (*["AuthenticationError 401"] * 4, *["ResponseError 401"] * 2),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage
@@ -96,9 +97,10 @@ async def _ask(
 ) -> CreateResult:
     if not stream:
         return await client.create(messages, **options)
-    async for part in client.create_stream(messages, **options):
-        if isinstance(part, CreateResult):
-            return part
+    async with aclosing(client.create_stream(messages, **options)) as parts:
+        async for part in parts:
+            if isinstance(part, CreateResult):
+                return part
     raise ValueError("the stream ended without a reply")
 
 
