@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A loaded machine is no fault of a property.
-settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A loaded machine is no fault of a property, and each run tries the same examples.
+settings.register_profile(
+    "any", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any")
 
 ROOT = Path(__file__).resolve().parent.parent

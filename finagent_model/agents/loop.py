@@ -31,6 +31,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._at_work: set[asyncio.Task[Any]] = set()
+        self._stopped: set[asyncio.Task[Any]] = set()
 
     def run(self, work: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
         """The coroutine's result; its exceptions come through.
@@ -51,7 +52,12 @@ class LoopThread:
     def stop(self) -> None:
         """Cancel all that is running now; what is asked for later is run."""
         if self._loop is not None and self._pid == os.getpid():
-            self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._at_work])
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._stopped |= self._at_work
+        for task in self._at_work:
+            task.cancel()
 
     async def _bounded(self, work: Coroutine[Any, Any, T], within_s: float | None) -> T:
         task, limit = asyncio.current_task(), asyncio.timeout(within_s)
@@ -65,15 +71,18 @@ class LoopThread:
                 raise
             raise DeadlineError(within_s) from None
         except asyncio.CancelledError:
-            raise StoppedError() from None
+            if task in self._stopped:
+                raise StoppedError() from None
+            raise  # nobody waits for it any longer
         finally:
             self._at_work.discard(task)
+            self._stopped.discard(task)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._pid != os.getpid():
                 self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
-                self._at_work = set()
+                self._at_work, self._stopped = set(), set()
                 threading.Thread(target=self._loop.run_forever, daemon=True, name="desk").start()
             return self._loop
 
