@@ -17,7 +17,7 @@ from autogen_core import CancellationToken
 
 from finagent_model.agents.asking import Exchange
 from finagent_model.agents.chat_agent import ChatAgent
-from finagent_model.agents.ending import listen
+from finagent_model.agents.ending import quieten
 from finagent_model.agents.graph import build_team, heard_by, waves, within
 from finagent_model.agents.inquiry import Inquiry
 from finagent_model.agents.plan import affordable
@@ -146,7 +146,7 @@ async def _run_team(rows: Sequence[AgentRow], inquiry: Inquiry, around: Surround
     AutoGen stops a team by its token alone: a cancelled `run` would wait until every agent has
     finished. So whoever cancels us cancels the token, and no agent is left behind.
     """
-    listen()
+    quieten()
     speaking, seats = _seats(rows, around)
     agents = {name: ChatAgent(seat) for name, seat in seats.items()}
     team = build_team(speaking, agents, len(speaking))

@@ -28,17 +28,22 @@ class _Ear(logging.Handler):
 _EAR = _Ear()
 
 
-def listen() -> list[dict[str, Any]]:
-    """A list that the raw answers of this task's calls are put into, and of the tasks it starts.
-
-    AutoGen logs whole prompts: from now on its events reach this ear alone.
+def quieten() -> None:
+    """AutoGen logs whole prompts, and a traceback for every cancelled agent: from now on its events
+    reach our ear alone, and not even that before somebody listens.
     """
     events = logging.getLogger(EVENT_LOGGER_NAME)
     if _EAR not in events.handlers:
         events.handlers = [_EAR]
         events.propagate = False
-        events.setLevel(logging.INFO)
-        logging.getLogger("autogen_core").setLevel(logging.CRITICAL + 1)  # cancelled agents' traces
+        for name in ("autogen_core", EVENT_LOGGER_NAME):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def listen() -> list[dict[str, Any]]:
+    """A list that the raw answers of this task's calls are put into, and of the tasks it starts."""
+    quieten()
+    logging.getLogger(EVENT_LOGGER_NAME).setLevel(logging.INFO)
     heard: list[dict[str, Any]] = []
     _HEARD.set(heard)
     return heard
