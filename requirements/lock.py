@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.9"
+EXTRAS = ("airflow", "postgres", "s3", "yfinance", "test")
 CONDA_HEAD = """\
 name: finagent
 channels:
@@ -56,7 +57,7 @@ def split_pins(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
 
 def main(arguments: list[str]) -> None:
     compile_lock("bootstrap.lock", "-", *arguments, text=f"uv=={UV_VERSION}\n")
-    extras = ["--extra", "airflow", "--extra", "test"]
+    extras = [word for extra in EXTRAS for word in ("--extra", extra)]
     compile_lock("test.lock", "pyproject.toml", *extras, *arguments)
     constraint = ["--constraint", "requirements/test.lock"]
     compile_lock("runtime.lock", "pyproject.toml", *constraint, *arguments)

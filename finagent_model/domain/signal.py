@@ -6,7 +6,8 @@ mapping table.
 
 from __future__ import annotations
 
-from datetime import datetime
+import hashlib
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple, Self
 
@@ -128,6 +129,15 @@ class TradingSignal(BaseModel):
     def is_actionable(self) -> bool:
         """Not HOLD and not LOW."""
         return self.action != "HOLD" and self.confidence != "LOW"
+
+    @property
+    def signal_id(self) -> str:
+        """The same for the same symbol, `as_of` and model version, whoever asks and how often. A
+        desk that was never packaged has no version: then it is that of the conversation.
+        """
+        author = self.model_uri or self.run_id or self.conversation_id
+        asked = f"{self.symbol} {self.as_of.astimezone(UTC).isoformat()} {author}"
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 class Column(NamedTuple):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finagent_model.domain.desk_config import Mode
+from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.domain.signal import TradingSignal
 from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.record import record
@@ -30,16 +31,16 @@ def infer(
     settings: Settings,
     model_uri: str = CHAMPION,
     mode: Mode = "cached",
-    workflow_execution_id: str | None = None,
+    execution: Execution = NOBODYS,
 ) -> Inferred:
     """Decide with a packaged desk and log signal, conversation, audit and chart.
 
     Where there is nothing to decide on, the record is a signal of status `data_missing`. Messages
-    go by `workflow_execution_id` in a database. Raises ModelLoadError.
+    go by the execution in a database. Raises ModelLoadError.
     """
     answering = load_answering(model_uri)
     [decision] = answering.answer([Question(symbol, as_of)], mode)
     audit = audit_of([decision], answering.package.content_hash)
-    run_id = record(decision, audit, answering.market, model_uri, settings, workflow_execution_id)
+    run_id = record(decision, audit, answering.market, model_uri, settings, execution)
     answering.trace(decision, run_id)
     return Inferred(run_id, decision.signal)

@@ -12,6 +12,7 @@ from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.price_chart import write_price_chart
 from finagent_model.domain.audit import Chain
 from finagent_model.domain.decision import Decision
+from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.errors import (
     DataError,
     InvalidBarsError,
@@ -30,7 +31,7 @@ def record(
     market: Market,
     desk: str,
     settings: Settings,
-    workflow_execution_id: str | None = None,
+    execution: Execution = NOBODYS,
 ) -> str:
     """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file); the
     run's id.
@@ -39,8 +40,9 @@ def record(
     """
     signal = decision.signal
     status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}
-    asked_by = {EXECUTION: workflow_execution_id} if workflow_execution_id else {}
-    run = open_run(f"infer {signal.symbol}", {STAGE: "infer", **status, **asked_by})
+    asked_by = {EXECUTION: execution.execution_id} if execution.execution_id else {}
+    tags = {STAGE: "infer", **status, **asked_by}
+    run = open_run(f"infer {signal.symbol}", tags, parent=execution.parent_run_id)
     with run.failing():
         asked = {"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk}
         run.params(asked)
@@ -57,6 +59,6 @@ def record(
             else:
                 write_price_chart(view, signal, Path(folder))
             run.files(Path(folder))
-        keep(decision, run, settings, workflow_execution_id)
+        keep(decision, run, settings, execution.execution_id)
         run.end("FINISHED")
     return run.run_id
