@@ -70,7 +70,7 @@ def build_context(
         "recent_closes": [rounded(p) for p in prices.close[-CLOSES_SHOWN:]],
         "year_low": rounded(prices.low[year].min()),
         "year_high": rounded(prices.high[year].max()),
-        "policy": policy.model_dump(),
+        "policy": policy.model_dump(exclude_none=True),
         "news": [item.envelope(view.as_of) for item in view.news],
         **_fundamentals(view),
         "memory": _memory(view, lessons, shown),

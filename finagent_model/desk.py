@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from finagent_model.agents.asking import Exchange
+import numpy as np
+
+from finagent_model.agents.asking import Exchange, UnavailableError
 from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
+from finagent_model.agents.consulting import Consultant
 from finagent_model.agents.converse import Table, occasions_of
 from finagent_model.agents.inquiry import Inquiry
 from finagent_model.agents.leak import without_leaks
@@ -24,17 +27,21 @@ from finagent_model.agents.purse import Account, DayPurse, Purse
 from finagent_model.agents.session import Failure, Session
 from finagent_model.chart_image import draw
 from finagent_model.context import Context, build_context
+from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.calibration import calibrated
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.learned import Known, Learned
 from finagent_model.domain.market_view import MAX_STALE_SESSIONS, MarketView
-from finagent_model.domain.policy import Policy, PolicyFit
+from finagent_model.domain.policy import PolicyFit
 from finagent_model.domain.signal import Status, TradingSignal, confidence_label
 from finagent_model.errors import DataError
 from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
 from finagent_model.settings import Settings
 from finagent_model.tools.toolbox import Toolbox, schemas
+from finagent_model.upstream.pin import Pin
+from finagent_model.upstream.reading import Reading
+from finagent_model.upstream.source import Source, at_hand
 
 AT_ONCE = 64
 """Decisions in flight together; each waits for its model most of the time."""
@@ -55,6 +62,15 @@ class Limits:
     budget_usd: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class UpstreamScores:
+    """One entry a bar, in [-1, 1]; nan where there are too few bars or upstream failed."""
+
+    scores: Floats
+    failed: dict[str, str]
+    """Day and reason."""
+
+
 class Desk:
     """A configured team with the policies it may speak by. Safe to use from several threads."""
 
@@ -66,10 +82,12 @@ class Desk:
         cassette: Cassette,
         *,
         mode: Mode = "cached",
+        upstream: Source | None = None,
         notes: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`learned` is None for a desk that was never trained; `notes` are warnings that every
+        """`learned` is None for a desk that was never trained; `upstream` the source that a package
+        carries, None: what was fetched, if an agent asks for it; `notes` are warnings that every
         signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
         """
         texts = Prompts(config.prompts)
@@ -81,6 +99,12 @@ class Desk:
         self.mode = mode
         self._learned = learned
         self._exchange = Exchange(ClientPool(config, settings), cassette)
+        self._consultant = None
+        if config.hears_upstream:
+            pin = upstream.pin if upstream else Pin.load()
+            folder = upstream.folder if upstream else at_hand(settings.home, pin)
+            self._consultant = Consultant(pin, folder, cassette)
+            self._author += f"+{self._consultant.author}"
         self._run = Purse("run", config.spending.run_tokens, config.spending.run_usd)
         self._home = settings.home
         self._notes = notes
@@ -107,12 +131,24 @@ class Desk:
         return twin
 
     def require_key(self) -> None:
-        """Raise ConfigError now if this desk could not call its model."""
+        """Raise ConfigError now if this desk could not call its model, UpstreamSourceError if it
+        could not ask upstream.
+        """
         self._exchange.pool.require_key()
+        self.require_upstream()
+
+    def require_upstream(self) -> None:
+        """Raise UpstreamSourceError now if an agent hears upstream and there is no source."""
+        if self._consultant is not None:
+            self._consultant.require_source()
 
     def close(self) -> None:
-        """Close the connections to models; a later decision opens them again."""
+        """Close the connections to models, and upstream's worker; a later decision opens them
+        again.
+        """
         DESK_LOOP.run(self._exchange.pool.close())
+        if self._consultant is not None:
+            self._consultant.close()
 
     def require_fit(self, symbol: str, as_of: datetime) -> None:
         """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
@@ -170,6 +206,31 @@ class Desk:
             self.config, self.mode, self._exchange, self._accounts, self._clock, rules_at_once
         )
 
+    def upstream_scores(
+        self, bars: BarSeries, done: Callable[[], object] = lambda: None
+    ) -> UpstreamScores:
+        """Upstream's opinion at the close of each bar, as an agent of this desk reads it."""
+        session = self._table().session()
+
+        async def all_of_them() -> UpstreamScores:
+            scores, failed = np.full(len(bars), np.nan), dict[str, str]()
+            for i in range(len(bars)):
+                session.turns.clear()
+                session.events.clear()
+                try:
+                    scores[i] = (await self._consult(bars[: i + 1], session, "")).score
+                except UnavailableError as why:
+                    if why.status is not Status.DATA_MISSING:
+                        failed[f"{bars.closed(i):%Y-%m-%d}"] = str(why)
+                done()
+            return UpstreamScores(scores, failed)
+
+        return DESK_LOOP.run(all_of_them())
+
+    async def _consult(self, bars: BarSeries, session: Session, agent: str) -> Reading:
+        assert self._consultant is not None
+        return await self._consultant.consult(bars, session, agent)
+
     def _accounts(self) -> list[Account]:
         """What all decisions of this run, and of this day on this machine, are paid from."""
         spending = self.config.spending
@@ -197,7 +258,7 @@ class Desk:
                 f"(at most {MAX_STALE_SESSIONS}); send newer bars"
             )
         if known is None:
-            return build_context(view, Policy())
+            return build_context(view, self.config.first_policy)
         shown = self.config.memory.lessons
         return build_context(view, known.fit.policy, known.lessons, shown)
 
@@ -215,6 +276,7 @@ class Desk:
             ),
             tools=lambda names: Toolbox(view, context, names),
             chart=lambda: draw(view, context.policy),
+            upstream=lambda session, agent: self._consult(view.bars, session, agent),
         )
 
     def _conclude(
@@ -302,6 +364,8 @@ class Desk:
                 "r_multiple": levels.r_multiple,
                 "position_size_percent": levels.size_percent,
             }
+            if self.config.only_upstream:
+                clamps.append("entry, stop, target and size are this desk's: upstream names none")
         return _remade(
             blank,
             **facts,

@@ -58,6 +58,18 @@ class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 
 
+class UpstreamSourceError(BadInputError):
+    """The upstream project's files are missing, or are not what the pin says."""
+
+
+class UpstreamError(FinagentError):
+    """The upstream project's code gave nothing that can be used; `code` is one word for how."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"upstream {code}: {reason}")
+        self.code = code
+
+
 class DataError(FinagentError):
     """There is nothing to decide on."""
 

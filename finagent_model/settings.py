@@ -54,6 +54,8 @@ class Settings(BaseModel):
     """
     fundamentals: Path | None = Field(None, alias="FINAGENT_FUNDAMENTALS")
     """JSONL of dated facts about companies, such as revenue; empty means none."""
+    upstream_source: str | None = Field(None, alias="FINAGENT_UPSTREAM_SOURCE")
+    """Clone or address that `finagent upstream fetch` takes; empty means the project's own."""
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME", validate_default=True)
     """Where replies recorded outside a package are kept, so that no call is paid for twice."""
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")

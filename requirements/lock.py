@@ -66,6 +66,12 @@ def main(arguments: list[str]) -> None:
     direct, brought = split_pins((ROOT / "pyproject.toml").read_text(), runtime)
     lines = ["# direct", *(f"- {pin}" for pin in direct)]
     lines += ["# what they bring", *(f"- {pin}" for pin in brought)]
+    pin = tomllib.loads((ROOT / "finagent_model/upstream/upstream.lock").read_text())
+    lines += [
+        f"# finagent (git pin): {'/'.join(pin['repository'].split('/')[-2:])}@{pin['commit']}",
+        "# It has no build file, so pip can't install it: `finagent upstream fetch` brings it, and",
+        "# `finagent upstream wheel` makes a wheel that may be listed here.",
+    ]
     (ROOT / "conda.yaml").write_text(CONDA_HEAD + "".join(f"      {line}\n" for line in lines))
     serving = "".join(f"{pin}\n" for pin in [*direct, *brought])
     (ROOT / "finagent_model/serving/requirements.txt").write_text(serving)

@@ -17,7 +17,7 @@ LAYERS = (
     {"errors", "settings"},
     {"domain"},
     {"data", "indicators", "features", "context", "risk", "presets", "market", "tools"}
-    | {"chart_image"},
+    | {"chart_image", "upstream"},
     {"agents"},
     {"desk"},
     {"backtest"},

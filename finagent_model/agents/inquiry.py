@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from finagent_model.agents.session import Session
 from finagent_model.domain.roster import Occasion
+
+REPORT = "upstream_report"
+"""The source of the message that holds upstream's report; no agent may be called so."""
 
 
 class ToolAnswer(Protocol):
@@ -41,6 +45,14 @@ class Picture(Protocol):
         """Of what is drawn, not of the file."""
 
 
+class Report(Protocol):
+    """What the upstream project says of the bars in view."""
+
+    @property
+    def report(self) -> str:
+        """As an agent reads it."""
+
+
 @dataclass(frozen=True)
 class Inquiry:
     """One question to the whole desk."""
@@ -53,3 +65,5 @@ class Inquiry:
     """Those of the given names."""
     chart: Callable[[], Picture]
     """Drawn when an agent is to see it."""
+    upstream: Callable[[Session, str], Awaitable[Report]]
+    """For an agent by name; raises UnavailableError."""

@@ -124,6 +124,19 @@ def fundamental(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     )
 
 
+def upstream(question: Question, heard: Sequence[Heard]) -> AnalystReply:
+    """The upstream project's opinion as it is: directional strength, and the votes behind it."""
+    report = question["upstream"]
+    votes = sorted(report["votes"].items(), key=lambda vote: -abs(vote[1]))
+    return AnalystReply(
+        trend=report["trend"],
+        score=rounded(2 * report["probability"] - 1, 4),
+        summary=f"Upstream says {report['rating']}: {report['probability']:.2f} of its votes are "
+        "for a rise.",
+        key_factors=[f"{name} vote {vote:+d}" for name, vote in votes],
+    )
+
+
 def bull(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     """The case for a rise: the votes that speak for it."""
     return _case(question, side=1)
@@ -191,6 +204,7 @@ RULES: dict[str, Rule] = {
     "news": news,
     "sentiment": sentiment,
     "fundamental": fundamental,
+    "upstream": upstream,
     "bull": bull,
     "bear": bear,
     "risk": risk,
@@ -199,15 +213,21 @@ RULES: dict[str, Rule] = {
 """By the name of the prompt that a model would be given for the same seat."""
 
 
-def answer(prompt: str, question_text: str, heard: Sequence[Heard]) -> str:
-    """The JSON reply of the rule for `prompt`."""
-    return RULES[prompt](json.loads(question_text), heard).model_dump_json()
+def answer(
+    prompt: str, question_text: str, heard: Sequence[Heard], report_text: str | None = None
+) -> str:
+    """The JSON reply of the rule for `prompt`; `report_text` is upstream's, where it was shown."""
+    question = json.loads(question_text)
+    if report_text is not None:
+        question["upstream"] = json.loads(report_text)
+    return RULES[prompt](question, heard).model_dump_json()
 
 
 def _combined(policy: Policy, heard: Sequence[Heard]) -> float:
-    """The technical score, moved by the other analysts in proportion to the news weight."""
+    """The technical score, moved by the other analysts in proportion to their weights."""
+    weights = {"technical": 1.0, "upstream": policy.upstream_weight or 1.0}
     votes = [
-        (said.reply.score, 1.0 if said.prompt == "technical" else policy.news_weight)
+        (said.reply.score, weights.get(said.prompt, policy.news_weight))
         for said in heard
         if isinstance(said.reply, AnalystReply) and said.prompt not in ADVOCATES
     ]

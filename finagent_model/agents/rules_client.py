@@ -19,6 +19,7 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 from finagent_model.agents import rules
+from finagent_model.agents.inquiry import REPORT
 from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.replies import Reply, ReplyError, parse_reply
 from finagent_model.domain.desk_config import DeskConfig
@@ -77,9 +78,10 @@ class RulesClient(ChatCompletionClient):
         heard = [
             rules.Heard(m.source, self._seats[m.source], reply)
             for m in said[1:]
-            if (reply := self._reply(m))
+            if m.source != REPORT and (reply := self._reply(m))
         ]
-        content = rules.answer(self._prompts[system], str(said[0].content), heard)
+        report = next((str(m.content) for m in said if m.source == REPORT), None)
+        content = rules.answer(self._prompts[system], str(said[0].content), heard, report)
         return CreateResult(content=content, finish_reason="stop", usage=NO_USAGE, cached=False)
 
     def _reply(self, message: UserMessage) -> Reply | None:

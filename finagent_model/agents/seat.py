@@ -25,7 +25,7 @@ from autogen_core.models import (
 
 from finagent_model.agents.asking import Exchange, Question, UnavailableError
 from finagent_model.agents.cassette import RecordedReply
-from finagent_model.agents.inquiry import Inquiry, Tools
+from finagent_model.agents.inquiry import REPORT, Inquiry, Tools
 from finagent_model.agents.messages import Chart
 from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.replies import ReplyError, parse_reply
@@ -64,7 +64,7 @@ class Seat:
     async def reply(self, said: Mapping[str, str]) -> str:
         """What this seat says after `said`, by speaker, of which it hears its share."""
         try:
-            return await self._speak(self._briefing(said))
+            return await self._speak(await self._briefing(said))
         except UnavailableError as why:
             self._session.fail(self.name, why.status, str(why))
             return json.dumps({"unavailable": self.name, "status": why.status})
@@ -72,8 +72,10 @@ class Seat:
             self._session.trouble = error  # a team would pass it on as prose
             raise
 
-    def _briefing(self, said: Mapping[str, str]) -> list[LLMMessage]:
-        """Prompt, question (perhaps with a chart), and what was said by those whom it hears."""
+    async def _briefing(self, said: Mapping[str, str]) -> list[LLMMessage]:
+        """Prompt, question (perhaps with a chart), upstream's report where it is to be read, and
+        what was said by those whom it hears.
+        """
         heard = [(name, said[name]) for name in (DESK, *self._hears) if name in said]
         briefing: list[LLMMessage] = [
             SystemMessage(content=self._around.prompts.text(self._row.prompt)),
@@ -83,6 +85,9 @@ class Seat:
             drawn = self._around.inquiry.chart()
             shown = Chart(drawn.png, drawn.digest)
             briefing[1] = UserMessage(content=[said[DESK], shown], source=DESK)
+        if self._row.upstream:
+            read = await self._around.inquiry.upstream(self._session, self.name)
+            briefing.insert(2, UserMessage(content=read.report, source=REPORT))
         return briefing
 
     def _sees(self) -> bool:

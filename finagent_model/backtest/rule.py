@@ -1,8 +1,11 @@
-"""Rules that need no desk, to try the engine on: `sma:10,30` is a crossover of two averages."""
+"""Rules that need no desk, to try the engine on: `sma:10,30` is a crossover of two averages,
+`upstream` another project's rating.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,13 @@ from finagent_model.backtest.kernel import Rules
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.indicators import sma
+
+
+class Rule(Protocol):
+    """What to do at the close of each bar."""
+
+    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
+        """1 to buy, -1 to sell, else 0; each from the bars up to its own."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,24 @@ class Crossover:
         kind, _, windows = text.partition(":")
         parts = windows.split(",")
         if kind != "sma" or len(parts) != 2 or not all(p.strip().isdecimal() for p in parts):
-            raise BadInputError(f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30")
+            raise BadInputError(
+                f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30, or upstream"
+            )
         fast, slow = (int(part) for part in parts)
         if not 1 <= fast < slow:
             raise BadInputError(f"rule {text!r}: FAST must be at least 1 and shorter than SLOW")
         return cls(fast, slow)
 
-    def actions(self, close: Floats) -> npt.NDArray[np.int8]:
+    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
+        """Raises ShortHistoryError where the slow average never is."""
+        if len(bars) <= self.slow:
+            raise ShortHistoryError(
+                f"{bars.symbol} has {len(bars)} bars; sma:{self.fast},{self.slow} needs more than "
+                f"{self.slow}"
+            )
+        return self.crossings(bars.growth().close)
+
+    def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
         """1 on a bar whose close made the fast average cross above the slow one, -1 below, else 0.
 
         Strictly below on the bar before and strictly above on this one: a tie is no side.
@@ -46,14 +67,9 @@ class Crossover:
 
 
 def run_rule(
-    bars: BarSeries, rule: Crossover, rules: Rules, *, cash: float, whole_shares: bool
+    bars: BarSeries, rule: Rule, rules: Rules, *, cash: float, whole_shares: bool
 ) -> BacktestResult:
-    """All the cash on each crossing. Raises ShortHistoryError where the slow average never is."""
-    if len(bars) <= rule.slow:
-        raise ShortHistoryError(
-            f"{bars.symbol} has {len(bars)} bars; sma:{rule.fast},{rule.slow} needs more than "
-            f"{rule.slow}"
-        )
+    """All the cash on each action; in between the position is kept. Raises as the rule does."""
     none = np.full(len(bars), np.nan)
-    orders = Orders(rule.actions(bars.growth().close), np.ones(len(bars)), none, none)
+    orders = Orders(rule.actions(bars), np.ones(len(bars)), none, none)
     return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)

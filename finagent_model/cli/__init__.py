@@ -21,6 +21,7 @@ from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
 from finagent_model.cli.terminal import TypedErrors
 from finagent_model.cli.train import train
+from finagent_model.cli.upstream import upstream
 from finagent_model.cli.versions import models, promote, rollback
 
 app = typer.Typer(
@@ -48,3 +49,4 @@ app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
 app.add_typer(conversations, name="conversations")
+app.add_typer(upstream, name="upstream")

@@ -14,7 +14,7 @@ def backtest(
     model: Model = CHAMPION,
     symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
     mode: Annotated[str, typer.Option(help="replay (free), cached or live.")] = "replay",
-    rule: Annotated[str, typer.Option(help="Instead of a model: sma:FAST,SLOW.")] = "",
+    rule: Annotated[str, typer.Option(help="Instead of a model: sma:FAST,SLOW or upstream.")] = "",
     bars: Annotated[str | None, typer.Option(help="Rule: a CSV or Parquet file.")] = None,
     cash: Annotated[str | None, typer.Option(help="Rule: money to start with, 10000.")] = None,
     commission: Annotated[str | None, typer.Option(help="Rule: of every fill, 0.001.")] = None,
@@ -67,7 +67,8 @@ def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
     if len(names) > 1:
         raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
     request = RuleRequest.read(**given, symbol=names[0] if names else None)
-    done = run(request, Settings.load())
+    with progress() as watch:
+        done = run(request, Settings.load(), watch)
     if as_json:
         print_json(done.row())
         return

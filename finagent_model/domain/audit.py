@@ -28,6 +28,7 @@ EventKind = Literal[
     "request",
     "reply",
     "repair",
+    "upstream",
     "tool_call",
     "tool_result",
     "retry",

@@ -14,10 +14,13 @@ from finagent_model.domain.approval import Approval
 from finagent_model.domain.bounds import Limits, Memory, RiskLimits, Spending, Traffic
 from finagent_model.domain.gate_rules import GateRules
 from finagent_model.domain.model_row import ModelRow, Price, Sampling
+from finagent_model.domain.policy import Policy
 from finagent_model.domain.roster import AgentRow, Occasion, in_rounds, without
 from finagent_model.errors import ConfigError
 
 Mode = Literal["cached", "live", "replay"]
+UPSTREAM_WEIGHT = 0.5
+"""Of its opinion beside the technical score's 1, until training finds another."""
 
 
 class DeskConfig(ModelRow):
@@ -38,6 +41,8 @@ class DeskConfig(ModelRow):
     spending: Spending = Spending()
     traffic: Traffic = Traffic()
     risk: RiskLimits = RiskLimits()
+    policy: dict[str, float] = Field(default_factory=dict)
+    """Parameters of the policy that training leaves alone, such as `threshold`."""
     memory: Memory = Memory()
     approval: Approval = Approval()
     """Decides about which trades leave, not about what the desk says."""
@@ -51,6 +56,12 @@ class DeskConfig(ModelRow):
         for row in rows:
             Sampling.model_validate(row.sampling)
         return rows
+
+    @field_validator("policy")
+    @classmethod
+    def _parameters(cls, value: dict[str, float]) -> dict[str, float]:
+        Policy.model_validate(value)
+        return value
 
     @model_validator(mode="after")
     def _sits(self) -> Self:
@@ -73,6 +84,8 @@ class DeskConfig(ModelRow):
         if not any(row.role == "analyst" and row.when == "always" for row in self.agents):
             raise ValueError("at least one analyst must run always")
         for row in self.agents:
+            if row.upstream and row.role != "analyst":
+                raise ValueError(f"{row.name} is no analyst: upstream's report is for analysts")
             if row.model and row.model not in self.models and self.client in ("rules", "component"):
                 known = ", ".join(self.models) or "none"
                 raise ValueError(f"{row.name} names model {row.model!r}; 'models' has: {known}")
@@ -82,6 +95,22 @@ class DeskConfig(ModelRow):
     def roster(self) -> tuple[AgentRow, ...]:
         """All that may speak, each debater once a round."""
         return in_rounds(self.agents, self.debate_rounds)
+
+    @property
+    def hears_upstream(self) -> bool:
+        """Whether an agent reads the upstream project's report."""
+        return any(row.upstream for row in self.agents)
+
+    @property
+    def only_upstream(self) -> bool:
+        """Whether no other analyst has an opinion."""
+        return all(row.upstream for row in self.agents if row.role == "analyst")
+
+    @property
+    def first_policy(self) -> Policy:
+        """Before any training."""
+        weight = {"upstream_weight": UPSTREAM_WEIGHT} if self.hears_upstream else {}
+        return Policy.model_validate({**weight, **self.policy})
 
     @property
     def models_used(self) -> tuple[ModelRow, ...]:

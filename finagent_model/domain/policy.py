@@ -36,6 +36,8 @@ class Policy(BaseModel):
     reversion_weight: float = Field(0.1, ge=0, le=1)
     breakout_weight: float = Field(0.2, ge=0, le=1)
     news_weight: float = Field(0.1, ge=0, le=1)
+    upstream_weight: float | None = Field(None, gt=0, le=4)
+    """Of the upstream project's opinion, where the technical score has 1; None: nobody hears it."""
     threshold: float = Field(0.2, ge=0.02, le=0.95)
     """A score beyond this, up or down, is a call to act."""
     stop_atr: float = Field(3.0, ge=0.5, le=10)
@@ -82,6 +84,15 @@ class Policy(BaseModel):
         total = sum(weights.values())
         score: Number = sum(votes[name] * weight for name, weight in weights.items()) / total
         return score
+
+    def overall(self, technical: Number | None, upstream: Number | None) -> Number:
+        """The two opinions as one, in [-1, 1]: their weighted mean, or the only one there is."""
+        if technical is None or upstream is None:
+            only = upstream if technical is None else technical
+            assert only is not None
+            return only
+        weight = self.upstream_weight or 0.0
+        return (technical + weight * upstream) / (1.0 + weight)
 
     def confidence(self, score: float, acts: bool) -> float:
         """From 50 at the threshold to 100, where the score is a call to act; otherwise from 50 at a

@@ -36,6 +36,8 @@ class AgentRow(Row):
     """What it may look up, by name."""
     chart: bool = False
     """Whether it is shown a chart, where its model can see one."""
+    upstream: bool = False
+    """Whether it is shown what the upstream project's analysis says of the bars."""
 
     @property
     def group(self) -> Group | None:

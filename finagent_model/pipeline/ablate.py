@@ -124,7 +124,8 @@ def _try(
     watch: Watch,
 ) -> _Tried:
     package = answering.package
-    desk = Desk(config, package.learned, settings, open_cassette(settings, package), mode=mode)
+    cassette = open_cassette(settings, package)
+    desk = Desk(config, package.learned, settings, cassette, mode=mode, upstream=package.upstream)
     if mode != "replay":
         desk.require_key()
     started = time.perf_counter()

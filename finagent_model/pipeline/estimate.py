@@ -16,7 +16,6 @@ from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.policy import Policy
 from finagent_model.errors import DataError
 from finagent_model.market import Market
 from finagent_model.presets import load_config
@@ -113,7 +112,9 @@ def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[
     """
     shown = config.memory.lessons if remembers else 0
     try:
-        question = len(build_context(view, Policy(), [_lesson(view)] * shown, shown).text)
+        question = len(
+            build_context(view, config.first_policy, [_lesson(view)] * shown, shown).text
+        )
     except DataError:
         return []
     seated, texts = config.seated({"news"} if view.news else ()), Prompts(config.prompts)

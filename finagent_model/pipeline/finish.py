@@ -51,6 +51,7 @@ from finagent_model.training.gate import GateReport, judge_version
 from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.reflect import reflect
 from finagent_model.training.stated import Stated, stated
+from finagent_model.upstream.source import source_at_hand
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def finish_training(
     with run.active(), tempfile.TemporaryDirectory() as folder:
         signals = record.signals
         ledgers = {symbol: [ledger_row(s) for s in given] for symbol, given in signals.items()}
-        manifest, model_uri = _package(run, record, ledgers, Path(folder) / "package")
+        manifest, model_uri = _package(run, record, ledgers, Path(folder) / "package", settings)
         (Path(folder) / "ledgers").mkdir()
         for symbol, given in signals.items():
             write_ledger(given, Path(folder) / "ledgers" / f"{symbol}.parquet")
@@ -204,10 +205,15 @@ def finish_training(
 
 
 def _package(
-    run: RunLog, record: _Record, ledgers: Mapping[str, Sequence[Row]], folder: Path
+    run: RunLog,
+    record: _Record,
+    ledgers: Mapping[str, Sequence[Row]],
+    folder: Path,
+    settings: Settings,
 ) -> tuple[dict[str, Any], str]:
     """Write and log the package; its manifest, and the address of the logged model."""
     begun = record.begun
+    upstream = source_at_hand(settings.home) if begun.config.hears_upstream else None
     manifest = write_package(
         folder,
         config=begun.config,
@@ -221,6 +227,7 @@ def _package(
             "ledgers": {symbol: ledger_hash(rows) for symbol, rows in ledgers.items()},
         },
         code_hash=code_hash(),
+        upstream=upstream,
     )
     last = next(iter(ledgers.values()))[-1]
     example = {"symbol": last["symbol"], "as_of": last["as_of"]}

@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.engine import BacktestResult, buy_and_hold
 from finagent_model.backtest.kernel import Rules
 from finagent_model.backtest.metrics import storable, summarise, undefined
-from finagent_model.backtest.rule import Crossover, run_rule
+from finagent_model.backtest.rule import Crossover, Rule, run_rule
 from finagent_model.data.folder import bars_of_file
+from finagent_model.desk import Desk
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.request import Request
+from finagent_model.errors import ShortHistoryError, UpstreamError
 from finagent_model.market import Market
+from finagent_model.pipeline.watch import Watch, unwatched
+from finagent_model.presets import load_preset
+from finagent_model.serving.answering import open_cassette
 from finagent_model.settings import Settings
 
 
@@ -89,9 +95,9 @@ class RuleRun:
         return {**{name: trade[name] for name in kept}, **marked}
 
 
-def run(request: RuleRequest, settings: Settings) -> RuleRun:
-    """Raises BadInputError, InvalidBarsError and DataError."""
-    rule = Crossover.read(request.rule)
+def run(request: RuleRequest, settings: Settings, watch: Watch = unwatched) -> RuleRun:
+    """Raises BadInputError, InvalidBarsError, DataError and UpstreamError."""
+    rule = _read_rule(request.rule, settings, watch)
     if request.bars is None:
         bars = Market.of(settings).bars(request.symbol or "GOOG")
     else:
@@ -106,3 +112,35 @@ def run(request: RuleRequest, settings: Settings) -> RuleRun:
         run_rule(bars, rule, request.rules, cash=request.cash, whole_shares=whole),
         buy_and_hold(bars, costs, cash=request.cash, whole_shares=whole),
     )
+
+
+@dataclass(frozen=True)
+class UpstreamRating:
+    """Buys and sells where the upstream project says so; its `hold` keeps what is held."""
+
+    desk: Desk
+    watch: Watch
+
+    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
+        """Raises UpstreamError where upstream fails on any bar, ShortHistoryError where it never
+        speaks.
+        """
+        done = self.watch(f"asking upstream about {bars.symbol}", len(bars))
+        found = self.desk.upstream_scores(bars, done)
+        self.desk.close()
+        if found.failed:
+            day, reason = next(iter(found.failed.items()))
+            raise UpstreamError("backtest", f"{len(found.failed)} bars failed; {day}: {reason}")
+        if np.isnan(found.scores).all():
+            raise ShortHistoryError(f"{bars.symbol}: no bar has the history that upstream needs")
+        threshold = self.desk.config.first_policy.threshold
+        buys, sells = found.scores >= threshold, found.scores <= -threshold
+        return buys.astype(np.int8) - sells.astype(np.int8)
+
+
+def _read_rule(text: str, settings: Settings, watch: Watch) -> Rule:
+    if text != "upstream":
+        return Crossover.read(text)
+    desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
+    desk.require_upstream()
+    return UpstreamRating(desk, watch)

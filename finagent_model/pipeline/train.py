@@ -19,6 +19,7 @@ from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.finish import Trained, finish_training
 from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_and_reflect, log_outcome
+from finagent_model.pipeline.voices import hear, require_schedule
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
@@ -58,9 +59,11 @@ def start_training(
     market = Market.of(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = with_addresses(load_config(request.config), settings)
-    pool = ClientPool(config, settings)
+    desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
     if request.mode != "replay":
-        pool.require_key()
+        desk.require_key()
+    desk.require_upstream()  # the package will carry it
+    require_schedule(request, config)
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
     bury_dead_runs(digest)
@@ -77,9 +80,12 @@ def start_training(
                 "bars": market.source.name,
             }
         )
-        fitted = fit_policies(histories, request, lambda n: watch("fitting policies", n), jobs)
+        voices = hear(desk, histories, watch)
+        fitted = fit_policies(
+            histories, request, lambda n: watch("fitting policies", n), jobs, voices
+        )
         Begun(request, config, fitted.policies, fitted.trials).write(run)
-        run.json("agent_graph.json", export_component(config, pool))
+        run.json("agent_graph.json", export_component(config, ClientPool(config, settings)))
     return run.run_id
 
 

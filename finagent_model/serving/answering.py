@@ -78,6 +78,7 @@ class AnsweringDesk:
             package.learned,
             settings,
             open_cassette(settings, package),
+            upstream=package.upstream,
             notes=_differences(package),
         )
 

@@ -23,10 +23,14 @@ from finagent_model.domain.desk_config import DeskConfig, explain
 from finagent_model.domain.gate_rules import Grade
 from finagent_model.domain.learned import Learned
 from finagent_model.domain.policy import PolicyBook
-from finagent_model.errors import CorruptPackageError, PackageFormatError
+from finagent_model.errors import CorruptPackageError, PackageFormatError, UpstreamSourceError
+from finagent_model.upstream.pin import Pin
+from finagent_model.upstream.source import Source, verified
 
 FORMAT = 3
 MANIFEST = "manifest.json"
+UPSTREAM, LOCK = "upstream", "upstream.lock"
+"""Folder of the upstream project's files, where the desk hears it, and the pin among them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Package:
     """Names of all parts, each as it was registered."""
     code_hash: str
     content_hash: str
+    upstream: Source | None = None
+    """Verified; None where the desk doesn't hear it."""
 
     @property
     def evidence(self) -> Grade:
@@ -59,10 +65,13 @@ def write_package(
     agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
     code_hash: str,
+    upstream: Source | None = None,
 ) -> dict[str, Any]:
     """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
-    what has not learned how far its confidence may be trusted.
+    what has not learned how far its confidence may be trusted, or lacks what its desk hears.
     """
+    if config.hears_upstream and upstream is None:
+        raise ValueError("a package whose desk hears upstream needs its source")
     if learned.calibrations is None:
         raise ValueError("a package needs calibrations, if only to say that there are none")
     parts = {
@@ -74,10 +83,14 @@ def write_package(
         "backtest.json": _json(backtest),
         "cassette.jsonl": dump_replies(replies),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in parts.items():
-        (folder / name).write_text(text)
-    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()}
+    contents = {name: text.encode() for name, text in parts.items()}
+    if config.hears_upstream and upstream is not None:
+        files = {**upstream.files(), LOCK: upstream.pin.text.encode()}
+        contents |= {f"{UPSTREAM}/{name}": content for name, content in files.items()}
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = {
         "format": FORMAT,
         "files": hashes,
@@ -123,6 +136,13 @@ def read_package(folder: Path) -> Package:
         ) from None
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
+    source = None
+    if config.hears_upstream:
+        pin = Pin.read((folder / UPSTREAM / LOCK).read_text())
+        try:
+            source = verified(folder / UPSTREAM, pin)
+        except UpstreamSourceError as error:  # a file more than was registered
+            raise CorruptPackageError(f"{error}; download the model again") from None
     return Package(
         config=config,
         learned=learned,
@@ -131,6 +151,7 @@ def read_package(folder: Path) -> Package:
         files=tuple(sorted(manifest["files"])),
         code_hash=manifest["code_hash"],
         content_hash=manifest["content_hash"],
+        upstream=source,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import finagent_model
@@ -38,28 +39,38 @@ def code_hash() -> str:
 
 def build_wheel(folder: Path) -> Path:
     """Write the wheel into `folder` and return its path."""
-    version = finagent_model.__version__
-    info = f"{NAME}-{version}.dist-info"
-    files = code_files() | {
-        f"{info}/METADATA": (
-            f"Metadata-Version: 2.1\nName: finagent-model\nVersion: {version}\n"
-            "Requires-Python: >=3.11,<3.12\nLicense: Apache-2.0\n"
-        ).encode(),
+    entry = b"[console_scripts]\nfinagent = finagent_model.cli:app\n"
+    version, about = finagent_model.__version__, "Requires-Python: >=3.11,<3.12\n"
+    return write_wheel(folder, NAME, version, f"{about}License: Apache-2.0\n", code_files(), entry)
+
+
+def write_wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    about: str,
+    content: Mapping[str, bytes],
+    entry_points: bytes | None = None,
+) -> Path:
+    """A wheel of `content`, by path; `about` are further lines of its metadata."""
+    info = f"{name}-{version}.dist-info"
+    head = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+    files = dict(content) | {
+        f"{info}/METADATA": (head + about).encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: finagent_model\n"
         b"Root-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": b"[console_scripts]\nfinagent = finagent_model.cli:app\n",
     }
-    record = "".join(
-        f"{name},sha256={_b64(content)},{len(content)}\n" for name, content in files.items()
-    )
+    if entry_points is not None:
+        files[f"{info}/entry_points.txt"] = entry_points
+    record = "".join(f"{path},sha256={_b64(data)},{len(data)}\n" for path, data in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    path = folder / f"{NAME}-{version}-py3-none-any.whl"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name, EPOCH)
+        for name_inside, data in files.items():
+            entry = zipfile.ZipInfo(name_inside, EPOCH)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
-            wheel.writestr(entry, content)
+            wheel.writestr(entry, data)
     return path
 
 

@@ -8,7 +8,8 @@ is counted, since the best of many is partly luck.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -33,8 +34,13 @@ GRID = {
     "risk_fraction": (0.01, 0.02, 0.03, 0.05),
 }
 """Rounded values of the trade: a finer grid would fit noise."""
+TERMS = ("threshold", "stop_atr", "target_atr", "risk_fraction")
+"""Those that count whoever gives the score."""
 _AXES = tuple((name, tuple(values)) for name, values in GRID.items())
 WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
+UPSTREAM_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
+TRIES = 100
+"""Draws for each policy that is wanted: where little is left to choose, there may be fewer."""
 NEIGHBOURS = 4
 """Policies whose scores count with one's own."""
 
@@ -48,26 +54,49 @@ class Scored:
     configurations: int
 
 
+@dataclass(frozen=True)
+class Voices:
+    """Whose opinions a policy weighs, as far as code can tell before the desk speaks."""
+
+    first: Policy = field(default_factory=Policy)
+    """The policy before any training."""
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    """Parameters that training leaves alone."""
+    technical: bool = True
+    upstream: Mapping[str, Floats] = field(default_factory=dict)
+    """Its score on each bar, by symbol (nan where it has none); empty where nobody hears it."""
+
+
+ALONE = Voices()
+"""The technical score and nobody else."""
+
+
 class History:
     """One symbol's bars with the features that any candidate needs; computed once for all folds."""
 
-    def __init__(self, bars: BarSeries) -> None:
+    def __init__(self, bars: BarSeries, voices: Voices = ALONE) -> None:
         self.bars = bars
         self.growth = bars.growth()
         self._book = FeatureBook(bars)
+        self._technical = voices.technical
+        self._upstream = voices.upstream.get(bars.symbol)
 
     def equity(self, policy: Policy, part: slice, costs: Costs, allow_short: bool) -> Floats:
-        """What the policy's technical vote alone would have earned over `part`, starting from 1."""
+        """What the policy's score alone would have earned over `part`, starting from 1."""
         orders = self.orders(policy, part)
         return equity_of(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
 
     def score(self, policy: Policy, part: slice) -> Floats:
-        """The technical score on each bar of `part`; nan where a feature is undefined."""
+        """The score on each bar of `part`; nan where it is undefined."""
+        upstream = None if self._upstream is None else self._upstream[part]
+        if not self._technical:
+            return np.asarray(policy.overall(None, upstream))
         features = self._book.under(policy).all()
-        return np.asarray(policy.technical_score({k: v[part] for k, v in features.items()}))
+        technical = policy.technical_score({k: v[part] for k, v in features.items()})
+        return np.asarray(policy.overall(technical, upstream))
 
     def orders(self, policy: Policy, part: slice) -> Orders:
-        """What the policy's technical vote alone asks for on each bar of `part`."""
+        """What the policy's score alone asks for on each bar of `part`."""
         features = self._book.under(policy)
         score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
@@ -82,24 +111,32 @@ class History:
         return Orders(action, np.asarray(size), stop, target)
 
 
-def candidates(count: int, seed: int) -> tuple[Policy, ...]:
-    """`count` different policies drawn from the grid, the default policy first; the same for the
-    same seed.
+def candidates(count: int, seed: int, voices: Voices = ALONE) -> tuple[Policy, ...]:
+    """`count` different policies drawn from the grid, the untrained one first; the same for the
+    same seed. Fewer where the voices leave less to choose.
     """
-    rng = np.random.default_rng(seed)
-    found = {Policy(): None}
-    while len(found) < count:
-        drawn = {name: values[rng.integers(len(values))] for name, values in GRID.items()}
+    rng, own = np.random.default_rng(seed), np.random.default_rng([seed, len(UPSTREAM_WEIGHTS)])
+    found = {voices.first: None}
+    for _ in range(TRIES * count):
+        if len(found) == count:
+            break
+        drawn: dict[str, float] = {
+            name: values[rng.integers(len(values))] for name, values in GRID.items()
+        }
         trend, momentum, reversion, breakout = (
             float(w) for w in np.round(rng.dirichlet(np.ones(4)), 2)
         )
-        weights = {
+        drawn |= {
             "trend_weight": trend,
             "momentum_weight": momentum,
             "reversion_weight": reversion,
             "breakout_weight": breakout,
         }
-        found[Policy.model_validate(drawn | weights)] = None
+        if not voices.technical:
+            drawn = {name: drawn[name] for name in TERMS}
+        elif voices.upstream:
+            drawn["upstream_weight"] = UPSTREAM_WEIGHTS[own.integers(len(UPSTREAM_WEIGHTS))]
+        found[Policy.model_validate({**voices.first.model_dump(), **drawn, **voices.fixed})] = None
     return tuple(found)
 
 
@@ -139,14 +176,20 @@ def smoothed(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
     """
     places = np.array(
         [
-            [values.index(getattr(policy, name)) / (len(values) - 1) for name, values in _AXES]
+            [_place(getattr(policy, name), values) for name, values in _AXES]
             + [getattr(policy, name) for name in WEIGHTS]
+            + [_place(policy.upstream_weight, UPSTREAM_WEIGHTS)]
             for policy in policies
         ]
     )
     _, near = KDTree(places).query(places, k=min(NEIGHBOURS + 1, len(policies)))
     averaged: Floats = np.nan_to_num(scores)[near].mean(axis=1)
     return np.where(np.isfinite(scores), averaged, np.nan)
+
+
+def _place(value: float | None, values: Sequence[float]) -> float:
+    """Of a grid's value, from 0 to 1; 0 for what is fixed elsewhere, and so the same for all."""
+    return values.index(value) / (len(values) - 1) if value in values else 0.0
 
 
 def robust_score(equities: list[Floats]) -> float:

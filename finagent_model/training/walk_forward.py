@@ -22,7 +22,7 @@ from finagent_model.training.evidence import Trials
 from finagent_model.training.folds import walk_forward
 from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import History, candidates, search
+from finagent_model.training.search import ALONE, History, Voices, candidates, search
 
 PBO_BLOCKS = 10
 """Of the unseen bars, for the probability of overfitting: 252 ways to halve them."""
@@ -53,14 +53,15 @@ def fit_policies(
     request: TrainRequest,
     progress: Progress = lambda fits: lambda: None,
     jobs: int = 1,
+    voices: Voices = ALONE,
 ) -> Fitted:
     """One fit a fold and a last one on the newest bars for whatever comes after them; all symbols
     pooled, or each on its own. Raises ShortHistoryError where a symbol is left without a fit or
     without bars that no fit has seen.
     """
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
-    policies = candidates(request.candidates, request.seed)
-    prepared = {symbol: History(bars) for symbol, bars in histories.items()}
+    policies = candidates(request.candidates, request.seed, voices)
+    prepared = {symbol: History(bars, voices) for symbol, bars in histories.items()}
     asked = [
         (span, parts)
         for span in _spans(calendar, request)

@@ -25,6 +25,7 @@ ROOMS = frozenset(
         "market",
         "tools",
         "chart_image",
+        "upstream",
         "agents",
         "desk",
         "backtest",

@@ -1,0 +1,74 @@
+"""The upstream project's source on this machine: brought, looked at, and made into a wheel.
+
+It can't be installed by pip as it is: the repository has no build file. The wheel holds it,
+verified, so that an environment can carry the pin as a requirement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finagent_model.errors import UpstreamSourceError
+from finagent_model.serving.wheel import write_wheel
+from finagent_model.settings import Settings
+from finagent_model.upstream.fetch import fetch
+from finagent_model.upstream.pin import Pin
+from finagent_model.upstream.source import WHEEL, Source, at_hand, source_at_hand, verified
+
+INIT = b'"""What finagent-model calls upstream: an unchanged copy, as data."""\n'
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the source is looked for, and how it is there."""
+
+    folder: Path
+    pin: Pin
+    fault: str | None
+    """None: it is what the pin says."""
+    fetched: bool = False
+    """Just now."""
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            **self.pin.model_dump(),
+            "path": str(self.folder),
+            "verified": self.fault is None,
+            "fault": self.fault,
+            "fetched": self.fetched,
+        }
+
+
+def fetch_upstream(settings: Settings, origin: str | None) -> Standing:
+    """Raises UpstreamSourceError."""
+    pin = Pin.load()
+    source, fresh = fetch(settings.home, pin, origin or settings.upstream_source)
+    return Standing(source.folder, pin, None, fresh)
+
+
+def standing(settings: Settings) -> Standing:
+    """As it is now; nothing is brought."""
+    pin = Pin.load()
+    folder = at_hand(settings.home, pin)
+    try:
+        verified(folder, pin)
+    except UpstreamSourceError as error:
+        return Standing(folder, pin, str(error))
+    return Standing(folder, pin, None)
+
+
+def build_upstream_wheel(settings: Settings, folder: Path) -> Path:
+    """The same bytes for the same pin. Raises UpstreamSourceError without the source."""
+    return wheel_of(source_at_hand(settings.home), folder)
+
+
+def wheel_of(source: Source, folder: Path) -> Path:
+    """A verified source as a wheel in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {f"{WHEEL}/{name}": content for name, content in source.files().items()}
+    about = f"License: {source.pin.licence}\nProject-URL: Source, {source.pin.repository}\n"
+    version = f"0+g{source.pin.commit[:12]}"
+    return write_wheel(folder, WHEEL, version, about, {f"{WHEEL}/__init__.py": INIT, **files})

@@ -1,0 +1,116 @@
+"""Upstream's reply, held to what it may say, and the part of it that means something.
+
+Candlestick patterns, fundamentals and news are always empty there, whatever the stock: they are
+left out, since a zero would say that something had been looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finagent_model.domain.signal import Trend
+from finagent_model.errors import UpstreamError
+
+NO_DATA = "No data found"
+VOTES = {"bullish": 1, "oversold": 1, "bearish": -1, "overbought": -1, "neutral": 0}
+"""How upstream counts the words of its indicators."""
+DIRECTIONS: dict[str, tuple[Trend, int]] = {
+    "bullish_trend": ("bullish", 1),
+    "bearish_trend": ("bearish", -1),
+    "neutral_trend": ("neutral", 0),
+}
+
+
+class Reading(BaseModel):
+    """What upstream found: an opinion and the five votes that made it. Prices are in units of the
+    last bar.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    rating: Literal["buy", "hold", "sell"]
+    probability: float = Field(ge=0, le=1)
+    """A share of votes: 0.5 + 0.5 * votes for minus votes against, over all. No probability of
+    anything.
+    """
+    votes: dict[str, Annotated[int, Field(ge=-1, le=1)]]
+    trend: Trend
+    """By the ADX; neutral where upstream calls it weak."""
+    indicators: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Directional strength in [-1, 1]: 2p - 1. Upstream buys from 0.32 and sells from -0.34."""
+        return 2 * self.probability - 1
+
+    @property
+    def report(self) -> str:
+        """JSON for an agent, its numbers rounded to six digits."""
+        numbers = {name: float(f"{value:.6g}") for name, value in self.indicators.items()}
+        return json.dumps({**self.model_dump(), "indicators": numbers}, ensure_ascii=False)
+
+
+def read_reply(reply: Any, symbol: str) -> Reading:
+    """Raises UpstreamError: `no_data`, `nonfinite` naming the fields, or `schema`."""
+    if isinstance(reply, dict) and reply.get("error") == NO_DATA:
+        raise UpstreamError("no_data", f"it found no bars of {symbol}")
+    undefined = [path for path, value in _leaves(reply) if _is_undefined(value)]
+    if undefined:
+        raise UpstreamError("nonfinite", f"{', '.join(undefined)} of {symbol} is no number")
+    try:
+        if reply["ticker_symbol"] != symbol:
+            raise ValueError(f"it answers about {reply['ticker_symbol']!r}, not {symbol!r}")
+        return _reading(reply["final_decision"], reply["indicators"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UpstreamError("schema", f"{where}: {first['msg']}, got {first['input']!r}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UpstreamError("schema", f"{type(error).__name__}: {error}") from None
+
+
+def _reading(decision: dict[str, Any], found: dict[str, Any]) -> Reading:
+    direction, way = DIRECTIONS[found["adx"]["trend_direction"]]
+    strong = found["adx"]["trend_strength"] == "strong_trend"
+    return Reading(
+        rating=decision["rating"],
+        probability=decision["probability"],
+        votes={
+            "ema_cross": VOTES[found["ema"]["signal"]],
+            "rsi": VOTES[found["rsi"]["signal"]],
+            "macd": VOTES[found["macd"]["trend"]],
+            "stochastic": VOTES[found["stochastics"]["signal"]],
+            "adx": way,
+        },
+        trend=direction if strong else "neutral",
+        indicators={
+            "ema_12": found["ema"]["short_ema"],
+            "ema_26": found["ema"]["long_ema"],
+            "rsi_14": found["rsi"]["value"],
+            "macd": found["macd"]["value"],
+            "macd_signal": found["macd"]["signal_line"],
+            "bollinger_upper": found["bollinger"]["upper"],
+            "bollinger_lower": found["bollinger"]["lower"],
+            "stochastic_k": found["stochastics"]["%K"],
+            "stochastic_d": found["stochastics"]["%D"],
+            "atr_14": found["atr"],
+            "adx_14": found["adx"]["adx_value"],
+        },
+    )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _is_undefined(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,168 @@
+"""The upstream project's files: brought at one commit, and nothing else is ever used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Place
+from upstream_stub import Repository, git, make_repository
+
+from finagent_model.errors import UpstreamSourceError
+from finagent_model.pipeline.upstream import wheel_of
+from finagent_model.upstream.fetch import fetch
+from finagent_model.upstream.git_hash import blob_hash, tree_hash
+from finagent_model.upstream.pin import Pin
+from finagent_model.upstream.source import cached, verified
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return make_repository(tmp_path_factory.mktemp("upstream") / "clone")
+
+
+def test_a_fetch_brings_the_folder_with_licence_and_notice_once(
+    stub: Repository, tmp_path: Path
+) -> None:
+    source, fresh = fetch(tmp_path, stub.pin, str(stub.folder))
+    assert fresh
+    assert (source.code / "helpers" / ".cache" / "old.txt").is_file()
+    assert "FinRobot (Apache License 2.0" in (source.folder / "NOTICE").read_text()
+    assert stub.pin.commit in (source.folder / "NOTICE").read_text()
+    again, fresh = fetch(tmp_path, stub.pin, "/nowhere")
+    assert (again, fresh) == (source, False)
+    assert [path.name for path in source.folder.parent.iterdir()] == [stub.pin.tree]
+
+
+def test_our_hashes_are_gits(stub: Repository) -> None:
+    code = stub.folder_of_code
+    assert tree_hash(code) == git(stub.folder, "rev-parse", "HEAD:src/backend")
+    licence = (stub.folder / "LICENSE").read_bytes()
+    assert blob_hash(licence) == git(stub.folder, "rev-parse", "HEAD:LICENSE")
+
+
+def test_what_is_not_committed_does_not_come(stub: Repository, tmp_path: Path) -> None:
+    dirty = tmp_path / "dirty"
+    shutil.copytree(stub.folder, dirty)
+    (dirty / "src" / "backend" / "agents" / "technical_analysis.py").write_text("BUY = True\n")
+    source, _ = fetch(tmp_path / "home", stub.pin, str(dirty))
+    assert "BUY = True" not in (source.code / "agents" / "technical_analysis.py").read_text()
+
+
+@pytest.mark.parametrize("field", ["tree", "folder_tree", "licence_blob"])
+def test_another_hash_than_the_pins_installs_nothing(
+    field: str, stub: Repository, tmp_path: Path
+) -> None:
+    other = stub.pin.model_copy(update={field: "0" * 40})
+    with pytest.raises(UpstreamSourceError, match="0" * 40):
+        fetch(tmp_path, other, str(stub.folder))
+    assert list((tmp_path / "upstream").iterdir()) == []
+
+
+def test_a_commit_that_is_not_there_is_said(stub: Repository, tmp_path: Path) -> None:
+    other = stub.pin.model_copy(update={"commit": "1" * 40})
+    with pytest.raises(UpstreamSourceError, match="--from"):
+        fetch(tmp_path, other, str(stub.folder))
+
+
+def test_no_repository_at_all_is_said(stub: Repository, tmp_path: Path) -> None:
+    with pytest.raises(UpstreamSourceError, match="git fetch failed"):
+        fetch(tmp_path, stub.pin, str(tmp_path / "nowhere"))
+
+
+def test_without_git_it_says_so(
+    stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UpstreamSourceError, match="git is not installed"):
+        fetch(tmp_path, stub.pin, str(stub.folder))
+
+
+@pytest.mark.parametrize("how", ["changed", "added", "removed", "linked", "licence", "empty"])
+def test_one_byte_that_differs_is_refused(how: str, stub: Repository, tmp_path: Path) -> None:
+    source, _ = fetch(tmp_path, stub.pin, str(stub.folder))
+    target = source.code / "helpers" / "yfutils.py"
+    match how:
+        case "changed":
+            target.write_bytes(target.read_bytes() + b" ")
+        case "added":
+            (source.code / "agents" / "__init__.py").touch()
+        case "removed":
+            target.unlink()
+        case "linked":
+            target.rename(tmp_path / "elsewhere.py")
+            target.symlink_to(tmp_path / "elsewhere.py")
+        case "licence":
+            (source.folder / "LICENSE").write_text("All rights reserved\n")
+        case "empty":
+            shutil.rmtree(source.code)
+    with pytest.raises(UpstreamSourceError):
+        verified(source.folder, stub.pin)
+    with pytest.raises(UpstreamSourceError):
+        fetch(tmp_path, stub.pin, str(stub.folder))
+
+
+def test_a_pin_survives_its_own_text() -> None:
+    pin = Pin.load()
+    assert Pin.read(pin.text) == pin
+    assert pin.repository == "https://github.com/akshata29/finagent"
+
+
+def test_the_environment_files_name_the_pin() -> None:
+    pin = tomllib.loads((ROOT / "finagent_model" / "upstream" / "upstream.lock").read_text())
+    name = "/".join(pin["repository"].split("/")[-2:])
+    assert f"{name}@{pin['commit']}" in (ROOT / "conda.yaml").read_text()
+
+
+def test_the_wheel_is_the_same_for_the_same_pin(stub: Repository, tmp_path: Path) -> None:
+    source, _ = fetch(tmp_path, stub.pin, str(stub.folder))
+    one, other = (wheel_of(source, tmp_path / name) for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+    assert one.name == f"finagent_upstream-0+g{stub.pin.commit[:12]}-py3-none-any.whl"
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_and_is_found_and_verified(stub: Repository, tmp_path: Path) -> None:
+    source, _ = fetch(tmp_path, stub.pin, str(stub.folder))
+    wheel, place = wheel_of(source, tmp_path), Place(tmp_path)
+    done = place.run("uv", "pip", "install", "--quiet", "--target", "site", str(wheel))
+    assert done.returncode == 0, done.stderr
+    script = f"""
+from pathlib import Path
+from finagent_model.upstream.pin import Pin
+from finagent_model.upstream.source import at_hand, verified
+pin = Pin.read({stub.pin.text!r})
+print(verified(at_hand(Path("nowhere"), pin), pin).folder)
+"""
+    found = place.run(sys.executable, "-c", script, PYTHONPATH=f"{tmp_path}/site:{ROOT}")
+    assert found.stdout.strip() == str(tmp_path / "site" / "finagent_upstream"), found.stderr
+
+
+@pytest.mark.slow
+def test_two_fetches_at_once_leave_one_whole_copy(stub: Repository, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: fetch(tmp_path, stub.pin, str(stub.folder)), range(4)))
+    assert {source.folder for source, _ in found} == {cached(tmp_path, stub.pin)}
+    assert [p.name for p in (tmp_path / "upstream").iterdir()] == [stub.pin.tree]
+
+
+@pytest.mark.slow
+def test_the_shell_says_how_it_stands(tmp_path: Path, stub: Repository) -> None:
+    place = Place(tmp_path)
+    missing = place.finagent("upstream", "status", "--json")
+    row = json.loads(missing.stdout)
+    assert (missing.returncode, row["verified"]) == (3, False)
+    assert "finagent upstream fetch" in row["fault"]
+    other = place.finagent("upstream", "fetch", "--from", str(stub.folder))
+    assert other.returncode == 2
+    assert "Traceback" not in other.stderr
+    desk = place.finagent("train", "--config", "upstream", "--symbols", "FB")
+    assert desk.returncode == 2
+    assert "finagent upstream fetch" in desk.stderr
+    assert place.finagent("models", "--json").stdout.strip() == "[]"
