@@ -27,6 +27,8 @@ from finagent_model.errors import UpstreamError
 SCRIPT = Path(__file__).parent / "child" / "worker.py"
 START_S, CALL_S = 60.0, 10.0
 """Seconds until it must be ready, and for one date."""
+FLAGS = ("-I", "-B", "-u", "-W", "ignore")
+"""Isolated, no byte code beside the source (it would change the package), nothing held back."""
 GIVE_UP = 3
 LOG = 2000
 """Characters of the worker's log that are kept of one call."""
@@ -124,16 +126,7 @@ class _Child:
         self._folder = tempfile.TemporaryDirectory(prefix="finagent-upstream-")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-B",
-                "-W",
-                "ignore",
-                str(SCRIPT),
-                str(code.resolve()),
-                str(os.getpid()),
-            ],
+            [sys.executable, *FLAGS, str(SCRIPT), str(code.resolve()), str(os.getpid())],
             cwd=self._folder.name,
             env={
                 "PATH": os.defpath,
