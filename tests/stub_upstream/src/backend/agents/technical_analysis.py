@@ -24,8 +24,8 @@ class TechnicalAnalysisAgent:
 
 def analysis(symbol, bars):
     close = bars["Close"]
-    last, mean = float(close.iloc[-1]), float(close.mean())
-    way = 1 if last > 1.02 * mean else -1 if last < 0.98 * mean else 0
+    last, mean = float(close.iloc[-1]), float(close.tail(10).mean())
+    way = 1 if last > 1.005 * mean else -1 if last < 0.995 * mean else 0
     word = {1: "bullish", -1: "bearish", 0: "neutral"}[way]
     score = 2 * way
     return {
