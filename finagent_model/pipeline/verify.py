@@ -93,7 +93,7 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
         checks += [
             Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
             features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1], facts),
+            questions_causal(bars, news, policies[-1], facts, package.config.hears_upstream),
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),

@@ -27,6 +27,7 @@ from finagent_model.errors import DataError
 from finagent_model.features import FeatureBook
 from finagent_model.statistics.bootstrap import superior_predictive_ability
 from finagent_model.training.out_of_sample import Traded
+from finagent_model.upstream.window import window_of
 
 CUTS = 40
 CHANCE = 0.001
@@ -77,9 +78,15 @@ def features_causal(bars: BarSeries, policies: Sequence[Policy]) -> Check:
 
 
 def questions_causal(
-    bars: BarSeries, news: tuple[NewsItem, ...], policy: Policy, facts: tuple[Fact, ...] = ()
+    bars: BarSeries,
+    news: tuple[NewsItem, ...],
+    policy: Policy,
+    facts: tuple[Fact, ...] = (),
+    upstream: bool = False,
 ) -> Check:
-    """What the agents are asked at a cut, with other bars, news and fundamentals after it."""
+    """What the agents are asked at a cut, and what `upstream` is shown where the desk hears it,
+    with other bars, news and fundamentals after it.
+    """
     different: list[str] = []
     asked = 0
     for cut in cuts(len(bars), policy.warm_up):
@@ -95,7 +102,7 @@ def questions_causal(
             MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake), 0, (*stated, told)),
         )
         asked += 1
-        if len({_asked(view, policy) for view in (whole, *others)}) > 1:
+        if len({_asked(view, policy, upstream) for view in (whole, *others)}) > 1:
             different.append(f"{as_of:%Y-%m-%d}")
     said = f"{asked} questions about {bars.symbol}"
     if different:
@@ -152,9 +159,10 @@ def _computed(bars: BarSeries, policy: Policy) -> Mapping[str, Floats]:
     return {"adjustment": bars.growth_factor, **FeatureBook(bars).under(policy).all()}
 
 
-def _asked(view: MarketView, policy: Policy) -> str:
-    """The question, or why there is none."""
+def _asked(view: MarketView, policy: Policy, upstream: bool) -> str:
+    """The question and upstream's window, or why there is none."""
     try:
-        return build_context(view, policy).text
+        shown = window_of(view.bars).digest if upstream else ""
+        return build_context(view, policy).text + shown
     except DataError as error:
         return str(error)
