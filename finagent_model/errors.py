@@ -65,6 +65,8 @@ class UpstreamSourceError(BadInputError):
 class UpstreamError(FinagentError):
     """The upstream project's code gave nothing that can be used; `code` is one word for how."""
 
+    exit_code = 3
+
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(f"upstream {code}: {reason}")
         self.code = code

@@ -14,7 +14,7 @@ from conftest import ROOT
 from finagent_model import errors
 from finagent_model.domain.policy import Policy
 from finagent_model.settings import Settings
-from finagent_model.training.search import GRID, WEIGHTS
+from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, WEIGHTS
 from finagent_model.verification.source import parsed
 
 README = (ROOT / "README.md").read_text()
@@ -56,20 +56,22 @@ def test_the_table_of_exit_codes_is_the_codes() -> None:
 
 def test_the_table_of_the_policy_is_the_codes() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| ([^|]+) \| ([\d.]+) \| ([^|]+) \|",
+        r"^\| `(\w+)` \| ([^|]+) \| ([\d.]+|none) \| ([^|]+) \|",
         (ROOT / "docs" / "policy.md").read_text(),
         flags=re.M,
     )
     assert [name for name, *_ in rows] == list(Policy.model_fields)
+    drawn = {**GRID, "upstream_weight": UPSTREAM_WEIGHTS}
     for name, bounds, default, fitted in rows:
         low, high = (float(text) for text in re.findall(r"[\d.]+", bounds))
         field = Policy.model_fields[name]
-        assert float(default) == field.default, name
+        assert (None if default == "none" else float(default)) == field.default, name
         schema = Policy.model_json_schema()["properties"][name]
+        schema = schema.get("anyOf", [schema])[0]
         assert low == schema.get("minimum", schema.get("exclusiveMinimum")), name
         assert high == schema["maximum"], name
-        if name in GRID:
-            assert tuple(float(text) for text in fitted.split(",")) == GRID[name], name
+        if name in drawn:
+            assert tuple(float(text) for text in fitted.split(",")) == drawn[name], name
         else:
             assert fitted == ("drawn" if name in WEIGHTS else "no"), name
 

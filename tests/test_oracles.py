@@ -62,7 +62,7 @@ def test_backtesting_py_makes_the_same_trades(given: dict[str, Any]) -> None:
         from backtesting import Backtest, Strategy
     bars, frame = prices(given["symbol"])
     rule = Crossover(given["fast"], given["slow"])
-    actions = rule.actions(bars.close)
+    actions = rule.crossings(bars.close)
     fills = np.r_[bars.open[1:], bars.close[-1]] if not given["at_close"] else bars.close
     stop, target, short = given["stop"], given["target"], given["short"]
     sides = np.where(actions == 0, 1, actions)
@@ -133,7 +133,7 @@ def test_vectorbt_ends_with_the_same_money_over_a_grid() -> None:
         import vectorbt as vbt
     bars, frame = prices("GOOG")
     grid = [Crossover(fast, slow) for fast in range(3, 30, 2) for slow in range(31, 121, 10)]
-    actions = np.array([rule.actions(bars.close) for rule in grid]).T
+    actions = np.array([rule.crossings(bars.close) for rule in grid]).T
     late = np.vstack([np.zeros((1, len(grid)), dtype=np.int8), actions[:-1]])
     wide = pd.DataFrame(late, index=frame.index)
     for stop, target in ((math.nan, math.nan), (0.05, 0.1), (0.03, math.nan), (math.nan, 0.2)):

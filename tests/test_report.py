@@ -51,7 +51,7 @@ def test_the_folds_of_the_report_multiply_to_the_whole_and_count_every_trade() -
     policies = fit_policies({"GOOG": bars}, request).policies
     unseen = bars[unseen_part(bars, policies)]
     none = np.full(len(unseen), math.nan)
-    actions = Crossover(5, 15).actions(unseen.close)
+    actions = Crossover(5, 15).crossings(unseen.close)
     made = trade(unseen, Orders(actions, np.ones(len(unseen)), none, none), request)
     facts = facts_of(made, 1)
     rows = fold_rows(unseen, policies, facts, made.result.trades)

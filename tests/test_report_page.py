@@ -95,7 +95,7 @@ def calibrated_page() -> str:
     policies = fit_policies({"GOOG": bars}, SMALL_GOOG).policies
     unseen = bars[unseen_part(bars, policies)]
     none = np.full(len(unseen), np.nan)
-    actions = Crossover(10, 30).actions(unseen.close)
+    actions = Crossover(10, 30).crossings(unseen.close)
     made = trade(unseen, Orders(actions, np.ones(len(unseen)), none, none), SMALL_GOOG)
     rng = np.random.default_rng(4)
     raw, said = rng.uniform(0.3, 0.95, 100), rng.uniform(0.4, 0.6, 100)

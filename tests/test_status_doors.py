@@ -1,7 +1,6 @@
 """Every status that a chat desk may come to, through each door: library, shell and REST.
 
-`approval_*` have doors of their own in `test_approvals_doors.py`; `upstream_error` nobody can cause
-yet.
+`approval_*` have doors of their own in `test_approvals_doors.py`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def apple() -> BarSeries:
 @pytest.fixture(scope="module")
 def crossing() -> Traded:
     bars = BundledBars().bars("GOOG")
-    return trade(bars, orders_of(Crossover(10, 30).actions(bars.close)), TrainRequest())
+    return trade(bars, orders_of(Crossover(10, 30).crossings(bars.close)), TrainRequest())
 
 
 def orders_of(actions: Any) -> Orders:
