@@ -1,0 +1,51 @@
+"""Upstream's worker: its start, a date, 250 dates, beside a process for each date.
+
+Needs the source: `finagent upstream fetch`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+from finagent_model.data.bundled import BundledBars
+from finagent_model.settings import Settings
+from finagent_model.upstream.resident import Resident
+from finagent_model.upstream.source import source_at_hand
+from finagent_model.upstream.window import window_of
+
+DATES, ALONE = 250, 5
+
+
+def took(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    code = source_at_hand(Settings.load().home).code
+    bars = BundledBars().bars("GOOG")
+    windows = [window_of(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
+    resident = Resident(code)
+
+    def ask(i: int) -> None:
+        resident.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)
+
+    start = took(lambda: ask(0))
+    dates = [took(lambda i=i: ask(i)) for i in range(DATES)]  # type: ignore[misc]
+    resident.close()
+    alone = []
+    for i in range(ALONE):
+        alone.append(took(lambda i=i: ask(i)))  # type: ignore[misc]
+        resident.close()
+    print(f"start and first date  {start:8.3f} s   (aim 2 s)")
+    print(f"a date, median        {statistics.median(dates) * 1e3:8.2f} ms  (aim 15 ms)")
+    print(f"{DATES} dates             {sum(dates):8.2f} s   (aim 4 s)")
+    each = statistics.median(alone)
+    print(f"a process for a date  {each:8.3f} s   x {each / statistics.median(dates):.0f}")
+
+
+if __name__ == "__main__":
+    main()
