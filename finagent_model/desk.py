@@ -104,7 +104,6 @@ class Desk:
             pin = upstream.pin if upstream else Pin.load()
             folder = upstream.folder if upstream else at_hand(settings.home, pin)
             self._consultant = Consultant(pin, folder, cassette)
-            self._author += f"+{self._consultant.author}"
         self._run = Purse("run", config.spending.run_tokens, config.spending.run_usd)
         self._home = settings.home
         self._notes = notes

@@ -84,8 +84,7 @@ def test_upstreams_rating_decides_and_levels_are_said_to_be_ours(heard: Desk) ->
     decision = heard.decide(view())
     signal = decision.signal
     assert (signal.status, signal.action, signal.trend) == ("ok", "BUY", "bullish")
-    pin = heard._consultant.pin.commit[:7]  # type: ignore[union-attr]
-    assert signal.model_used == f"rules+finagent@{pin}"
+    assert signal.model_used == "rules+upstream"
     assert "entry, stop, target and size are this desk's: upstream names none" in signal.clamps
     assert signal.suggested_stop_loss is not None
 

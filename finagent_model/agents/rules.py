@@ -128,11 +128,12 @@ def upstream(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     """The upstream project's opinion as it is: directional strength, and the votes behind it."""
     report = question["upstream"]
     votes = sorted(report["votes"].items(), key=lambda vote: -abs(vote[1]))
+    rises, falls = (sum(vote == side for _, vote in votes) for side in (1, -1))
     return AnalystReply(
         trend=report["trend"],
         score=rounded(2 * report["probability"] - 1, 4),
-        summary=f"Upstream says {report['rating']}: {report['probability']:.2f} of its votes are "
-        "for a rise.",
+        summary=f"Upstream says {report['rating']}: {rises} of {len(votes)} votes for a rise, "
+        f"{falls} for a fall.",
         key_factors=[f"{name} vote {vote:+d}" for name, vote in votes],
     )
 

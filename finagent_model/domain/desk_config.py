@@ -19,8 +19,10 @@ from finagent_model.domain.roster import AgentRow, Occasion, in_rounds, without
 from finagent_model.errors import ConfigError
 
 Mode = Literal["cached", "live", "replay"]
-UPSTREAM_WEIGHT = 0.5
-"""Of its opinion beside the technical score's 1, until training finds another."""
+UPSTREAM, UPSTREAM_WEIGHT = "upstream", 0.5
+"""What a signal calls it; the weight of its opinion, beside the technical score's 1, before any
+training.
+"""
 
 
 class DeskConfig(ModelRow):
@@ -120,8 +122,11 @@ class DeskConfig(ModelRow):
 
     @property
     def model_used(self) -> str:
-        """What a signal names as its author: the models by name, joined where several speak."""
-        return "+".join(dict.fromkeys(row.author for row in self.models_used))
+        """What a signal names as its author: the models by name, joined where several speak, and
+        upstream where it is heard.
+        """
+        heard = [UPSTREAM] if self.hears_upstream else []
+        return "+".join([*dict.fromkeys(row.author for row in self.models_used), *heard])
 
     @property
     def only_rules(self) -> bool:
