@@ -177,6 +177,7 @@ def test_without_volume_there_is_no_panel_for_it(words: dict[str, list[Bbox]]) -
     assert "volume" not in words
 
 
+@pytest.mark.slow
 def test_matplotlib_is_not_imported_before_something_is_drawn() -> None:
     script = "import sys, finagent_model.chart_image; print('matplotlib' in sys.modules)"
     done = subprocess.run(

@@ -179,6 +179,7 @@ module.ConversationStore(sys.argv[1]).write(decision(), "r1")
 """
 
 
+@pytest.mark.slow
 def test_what_is_killed_half_way_leaves_nothing_and_is_written_again(url: str) -> None:
     store = ConversationStore(url)
     store.prepare()

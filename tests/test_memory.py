@@ -102,6 +102,7 @@ def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOf
         assert early == tuple(lesson for lesson in lessons if lesson.closed_at <= moment)
 
 
+@pytest.mark.slow
 def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
     record: OutOfSample, said: Path, policies: PolicyBook
 ) -> None:
@@ -118,6 +119,7 @@ def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
     assert remembering > 100
 
 
+@pytest.mark.slow
 def test_a_desk_that_has_learned_all_asks_what_was_asked_while_learning(
     record: OutOfSample, said: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:

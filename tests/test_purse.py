@@ -90,6 +90,7 @@ def _spend(path: Path) -> int:
     return spent
 
 
+@pytest.mark.slow
 def test_processes_share_a_day(tmp_path: Path) -> None:
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         spent = pool.map(_spend, [tmp_path / "s.sqlite"] * 4)

@@ -67,6 +67,7 @@ def test_its_metrics_and_open_position_are_the_known_ones(published: Path) -> No
     assert (held["entry_bar"], held["entry_price"], held["shares"]) == (2088, 695.0, 62)
 
 
+@pytest.mark.slow
 def test_the_shell_prints_the_result_alone_at_full_precision() -> None:
     command = [sys.executable, "-m", "finagent_model.cli", "backtest", "--rule", "sma:10,30"]
     options = ["--symbols", "GOOG", "--cash", "10000", "--commission", "0.002", "--json"]

@@ -38,6 +38,7 @@ def assert_equal(bars: BarSeries, rules: Rules, cash: float, whole: bool) -> Non
             assert found == pytest.approx(expected[name], rel=1e-9, abs=1e-12, nan_ok=True), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symbol", ["GOOG", "AAPL"])
 @pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize(("stop", "target"), [(np.nan, np.nan), (0.05, 0.1), (0.03, np.nan)])

@@ -42,6 +42,7 @@ def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
     return read_desk_config(yaml.safe_dump(given), yaml.safe_load(preset_text("default")), "test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
 def test_an_agent_that_can_see_is_shown_a_chart_and_replays(
     protocol: Protocol, view: MarketView

@@ -529,6 +529,7 @@ print(json.dumps([answered.count(False), answered.count(True), seen]))
 """
 
 
+@pytest.mark.slow
 def test_no_call_opens_a_file_a_socket_or_a_process(tmp_path: Path) -> None:
     """Nothing is even imported: the code of every tool is there before the first call."""
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WATCHED}"
