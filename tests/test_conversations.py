@@ -181,4 +181,4 @@ def test_every_page_of_a_search_is_read() -> None:
         page = int(page_token)
         return PagedList([2 * page, 2 * page + 1], str(page + 1) if page < 2 else None)
 
-    assert tracking._all(search) == [0, 1, 2, 3, 4, 5]
+    assert tracking.all_pages(search) == [0, 1, 2, 3, 4, 5]
