@@ -76,13 +76,13 @@ def link_to_trace(trace_id: str, model_id: str) -> None:
     client.link_prompt_versions_to_trace([v for v in versions if v is not None], trace_id)
 
 
-def hash_of(version: PromptVersion) -> str | None:
-    """SHA-256 of the text that the registry has, read again; None where it has none."""
+def as_registered(version: PromptVersion) -> bool | None:
+    """Whether the text is the one that was registered; None where it is there no longer."""
     try:
         found = MlflowClient().get_prompt_version(version.name, version.version)
     except MlflowException:
         return None
-    return None if found is None else _sha256(str(found.template))
+    return None if found is None else found.tags.get(HASH) == _sha256(str(found.template))
 
 
 def _version_of(client: MlflowClient, name: str, text: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 import mlflow
 from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracing.constant import TraceMetadataKey
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
@@ -64,6 +65,16 @@ def runs_where(query: str) -> list[RunRecord]:
         search = partial(client.search_runs, experiments, query, order_by=order)
         runs = all_pages(search) if experiments else []
     return [_record(run) for run in runs]
+
+
+def traces_of(run: RunRecord) -> tuple[str, ...]:
+    """Ids of the traces that were left beside it. Raises TrackingError."""
+    query = f"metadata.`{TraceMetadataKey.SOURCE_RUN}` = '{run.run_id}'"
+    with usable_store():
+        found = MlflowClient().search_traces(
+            locations=[run.experiment_id], filter_string=query, include_spans=False
+        )
+    return tuple(str(trace.info.trace_id) for trace in found)
 
 
 def _record(run: Run) -> RunRecord:

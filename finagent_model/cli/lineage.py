@@ -12,6 +12,9 @@ from finagent_model.errors import BadInputError
 if TYPE_CHECKING:
     from finagent_model.pipeline.lineage import DataLineage, SignalLineage, VersionLineage
 
+WIDE = 1000
+"""Columns; what is longer is cut."""
+
 
 def lineage(
     signal_id: Annotated[str | None, typer.Argument(help="Id of a signal that was logged.")] = None,
@@ -33,8 +36,8 @@ def lineage(
 
         from finagent_model.cli.lineage_tree import tree
 
-        # A line is never broken: ids are for copying.
-        Console(highlight=False).print(tree(found), soft_wrap=True)
+        # A line is never broken or cut: ids are for copying.
+        Console(highlight=False, width=WIDE).print(tree(found), soft_wrap=True)
     if not getattr(found, "whole", True):
         raise typer.Exit(REFUSED)
 

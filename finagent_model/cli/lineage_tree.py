@@ -20,6 +20,7 @@ from finagent_model.pipeline.lineage import (
 from finagent_model.pipeline.origin import ASKED, HASHES, Origin, named
 from finagent_model.pipeline.provenance import MODEL_URI
 from finagent_model.run_records import RunRecord
+from finagent_model.serving.wheel import code_hash
 
 SHOWN = 20
 """Of a list."""
@@ -39,7 +40,9 @@ def _signal(found: SignalLineage) -> Tree:
     run = _add(top, _run(found.run))
     _facts(run, found.run)
     if found.earlier:
-        _some(run, f"also decided by {len(found.earlier)} earlier runs", found.earlier)
+        _add(run, f"the last of {len(found.earlier) + 1} runs that gave it; --json has all")
+    for trace_id in found.traces:
+        _add(run, f"trace {trace_id}")
     if HEAD in found.run.tags:
         _add(run, f"audit head {found.run.tags[HEAD]}")
     _compared(run, "data it saw", found.data)
@@ -98,8 +101,10 @@ def _facts(branch: Tree, run: RunRecord) -> None:
     if asked:
         _add(branch, "asked by " + ", ".join(f"{k} {v}" for k, v in asked.items()))
     dirty = " with changes" if hashes.pop("dirty", "") == "true" else ""
+    installed = ", as installed here" if hashes.get("code") == code_hash() else ""
+    told = {"commit": dirty, "code": installed}
     for name, value in hashes.items():
-        _add(branch, f"{name} {value}{dirty if name == 'commit' else ''}")
+        _add(branch, f"{name} {value}{told.get(name, '')}")
 
 
 def _compared(branch: Tree, title: str, data: Iterable[Compared]) -> None:

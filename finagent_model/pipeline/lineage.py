@@ -30,7 +30,7 @@ from finagent_model.pipeline.provenance import (
     SYMBOL,
     TRAINING,
 )
-from finagent_model.run_records import RunRecord, runs_where
+from finagent_model.run_records import RunRecord, runs_where, traces_of
 from finagent_model.settings import Settings
 from finagent_model.tracking import RunLog
 
@@ -55,6 +55,7 @@ class SignalLineage:
     origin: Origin | None
     """None: a desk that was never packaged decided."""
     data: tuple[Compared, ...]
+    traces: tuple[str, ...]
     checks: tuple[Check, ...]
 
     @property
@@ -73,6 +74,7 @@ class SignalLineage:
             "earlier_runs": list(self.earlier),
             "audit_head": self.run.tags.get(HEAD),
             "data": [each.row() for each in self.data],
+            "traces": list(self.traces),
             "origin": None if self.origin is None else self.origin.row(),
             "checks": [each.model_dump() for each in self.checks],
             "whole": self.whole,
@@ -145,6 +147,7 @@ def of_signal(signal_id: str, settings: Settings) -> SignalLineage:
         earlier=tuple(each.run_id for each in earlier),
         origin=origin(uri, market, run.tags.get(TRAINING), package) if uri else None,
         data=tuple(compare(run.datasets, market, datetime.fromisoformat(run.tags[AS_OF]))),
+        traces=traces_of(run),
         checks=(_signal_kept(run, signal_id), _audit_kept(run)),
     )
 

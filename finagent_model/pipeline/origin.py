@@ -5,6 +5,7 @@ kept today is what was registered then.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from finagent_model.pipeline.provenance import (
     TASK,
     WORKFLOW,
 )
-from finagent_model.prompt_versions import PromptVersion, linked
+from finagent_model.prompt_versions import PromptVersion, as_registered, linked
 from finagent_model.run_records import RunRecord, read_run
 from finagent_model.serving.logged import manifest_of
 from finagent_model.serving.package import content_hash
@@ -100,7 +101,10 @@ def origin(
         "the decision's tag": package,
     }
     known = {who: said for who, said in told.items() if said}
-    return Origin(uri, version, training, why, (_package(uri, known),))
+    checks = [_package(uri, known)]
+    if training and training.prompts:
+        checks.append(_prompts(training.prompts))
+    return Origin(uri, version, training, why, tuple(checks))
 
 
 def run_row(run: RunRecord) -> dict[str, Any]:
@@ -137,6 +141,15 @@ def _training(run_id: str, market: Market) -> Training:
     """Raises TrackingError."""
     run = read_run(run_id)
     return Training(run, tuple(compare(run.datasets, market)), tuple(linked(run.tags)))
+
+
+def _prompts(versions: Sequence[PromptVersion]) -> Check:
+    """Whether the registry still has the texts that it was given."""
+    words = {False: "has another text", None: "is gone"}
+    found = {each: as_registered(each) for each in versions}
+    wrong = [f"{p.name} version {p.version} {words[ok]}" for p, ok in found.items() if not ok]
+    said = "; ".join(wrong) or f"{len(found)} prompts have the texts of their hashes"
+    return Check(name="prompts_as_registered", passed=not wrong, found=said)
 
 
 def _package(uri: str, told: dict[str, str]) -> Check:
