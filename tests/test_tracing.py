@@ -290,3 +290,13 @@ print(json.dumps([began, "finagent_model.tracing" in sys.modules]))
     assert len(found) == 4
     linked = {t.info.trace_metadata.get("mlflow.sourceRun") for t in found}
     assert len(linked - {None}) == 2
+    prompts = [json.loads(t.info.tags["mlflow.linkedPrompts"]) for t in found]
+    assert {each["name"] for each in prompts[0]} > {"finagent.executor", "finagent.technical"}
+    assert all(each == prompts[0] for each in prompts)
+    assert {t.info.tags["finagent.model_uri"] for t in found} == {"models:/finagent/1"}
+    [signal_id] = {t.info.tags["finagent.signal_id"] for t in found}
+    [model_id] = {t.info.trace_metadata["mlflow.modelId"] for t in found}
+    assert MlflowClient().get_logged_model(model_id).source_run_id
+    done = trained.finagent("lineage", signal_id, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["traces"]) == 1
