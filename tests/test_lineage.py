@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pytest
-from conftest import AS_OF, Place
+from conftest import AS_OF, ROOT, Place
 from mlflow.tracking import MlflowClient
 
 from finagent_model.data.bundled import BundledBars
@@ -96,6 +96,15 @@ def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
         assert re.fullmatch("[0-9a-f]{64}", said[name]), name
     assert re.fullmatch("[0-9a-f]{40}", said["mlflow.source.git.commit"])
     assert said["git_dirty"] in ("true", "false")
+
+
+def test_the_table_of_tags_names_every_tag_that_runs_have(decided: Inferred) -> None:
+    page = (ROOT / "docs" / "lineage.md").read_text()
+    rows = re.findall(r"^\| `(.*?)\| ", page, flags=re.M)
+    told = {f"finagent{name}" for row in rows for name in re.findall(r"(\.[a-z_]+)`", row)}
+    runs = (read_run(decided.run_id), train_run())
+    ours = {name for run in runs for name in run.tags if name.startswith("finagent.")}
+    assert ours - told == {"finagent.request", "finagent.process"}  # of an unfinished training
 
 
 def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,7 @@ def lineage(
     """
     if sum(given is not None for given in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     found = _found(signal_id, version, data, name)
     if as_json:
         print_json(found.row())

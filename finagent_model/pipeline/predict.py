@@ -26,6 +26,8 @@ class Predicted:
 
     decision: Decision
     audit: Chain
+    run_id: str | None
+    """Where it was logged."""
 
 
 def predict(
@@ -73,7 +75,7 @@ def predict(
         from finagent_model.tracing import trace
 
         trace(decision, desk.prices, settings, run_id)
-    return Predicted(decision, audit)
+    return Predicted(decision, audit, run_id)
 
 
 def _untrained(
