@@ -13,7 +13,9 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
+from mlflow.entities import model_registry as entities
 from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.tracing.constant import TraceTagKey
@@ -71,9 +73,21 @@ def linked(tags: Mapping[str, str]) -> list[PromptVersion]:
 def link_to_trace(trace_id: str, model_id: str) -> None:
     """The versions that a logged model links, linked to a trace of it too."""
     client = MlflowClient()
-    found = linked(client.get_logged_model(model_id).tags)
-    versions = [client.get_prompt_version(each.name, each.version) for each in found]
-    client.link_prompt_versions_to_trace([v for v in versions if v is not None], trace_id)
+    found = [v for v in _linked_by(client.tracking_uri, model_id) if v is not None]
+    client.link_prompt_versions_to_trace(found, trace_id)
+
+
+@lru_cache(maxsize=64)
+def _linked_by(store: str, model_id: str) -> list[entities.PromptVersion | None]:
+    """As MLflow has them; none where the store does not have the model. A model's don't change."""
+    client = MlflowClient(store)
+    try:
+        tags = client.get_logged_model(model_id).tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    return [client.get_prompt_version(each.name, each.version) for each in linked(tags)]
 
 
 def as_registered(version: PromptVersion) -> bool | None:

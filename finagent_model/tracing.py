@@ -21,6 +21,7 @@ from typing import Any
 
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities import SpanType, TraceInfo, TraceLocation, TraceState
+from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 from mlflow.tracing.constant import (
     TRACE_SCHEMA_VERSION,
@@ -155,8 +156,11 @@ def _write(
         client = TracingClient()
         client.log_spans(experiment, spans)
         client.start_trace(info)
-        if model_id:
+    if model_id:
+        try:
             link_to_trace(_name(trace), model_id)
+        except MlflowException as error:
+            log.warning("the trace of %s names no prompts: %s", signal.symbol, redact(str(error)))
 
 
 def _flat(span: Span, trace: bytes, parent: bytes | None, redact: Redact) -> Iterator[MlflowSpan]:

@@ -78,6 +78,13 @@ def test_a_refused_version_says_for_what() -> None:
     assert "4 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
 
 
+def test_what_a_model_said_is_shown_as_text() -> None:
+    said = "<img src=x onerror=alert(1)>\n| a | b |"
+    text = card(judged(action="HOLD", status="model_error", reasoning=said)).text()
+    assert "&lt;img src=x" in text
+    assert "<img" not in text and "\n| a | b |" not in text
+
+
 def test_every_check_of_evidence_stands_with_its_number_and_threshold() -> None:
     assert "| better_than_cash | 0.2 | <= 0.05 | NO |" in card().text()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from finagent_model.artifacts.report import confidence_said, headline, verdict
 from finagent_model.domain.calibration import Calibration
@@ -187,8 +188,8 @@ class Card:
 
 
 def _line(text: str, most: int = 160) -> str:
-    """In one line of a table."""
-    told = " ".join(text.split()).replace("|", "/")
+    """In one line of a table; what a model said may stand in it, and is shown as text."""
+    told = escape(" ".join(text.split()).replace("|", "/"), quote=False)
     return told if len(told) <= most else f"{told[: most - 1]}…"
 
 

@@ -87,8 +87,10 @@ def _prompts(judged: Judged, run_id: str) -> list[PromptVersion]:
 def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVersion]) -> Card:
     calibrations, run = judged.learned.calibrations, read_run(run_id)
     assert calibrations is not None  # a package was written
-    dirty = " with changes" if run.tags.get(DIRTY) == "true" else ""
-    commit = {"git commit": f"{run.tags[COMMIT]}{dirty}"} if COMMIT in run.tags else {}
+    known = {"code": CODE, "configuration": CONFIG, "git commit": COMMIT}
+    hashes = {name: run.tags[tag] for name, tag in known.items() if tag in run.tags}
+    if run.tags.get(DIRTY) == "true":
+        hashes["git commit"] += " with changes"
     return Card(
         name=judged.request.register_as,
         version=version,
@@ -102,10 +104,5 @@ def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVer
         first_fit=f"{judged.learned.policies.moments[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
-        hashes={
-            "package": str(judged.manifest["content_hash"]),
-            "code": run.tags[CODE],
-            "configuration": run.tags[CONFIG],
-            **commit,
-        },
+        hashes={"package": str(judged.manifest["content_hash"]), **hashes},
     )
