@@ -15,6 +15,7 @@ from finagent_model.data.news_file import FileNews, bundled_events
 from finagent_model.data.source import BarSource, FundamentalsSource, NewsSource
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.dataset import Kind
 from finagent_model.domain.dated import Published
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.market_view import MarketView
@@ -84,6 +85,13 @@ class Market:
         if self._facts_source is not None:
             told += _written(*self.facts(symbol))
         return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def origins(self) -> dict[Kind, str]:
+        """A word for where each kind of data comes from."""
+        given = (self._news_source, self._facts_source)
+        news, facts = ("none" if source is None else type(source).__name__ for source in given)
+        return {"bars": self.source.name, "news": news, "fundamentals": facts}
 
     def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
         """A view for each position of a bar, as of the end of that bar's day."""

@@ -18,6 +18,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from finagent_model.errors import BadInputError, GateRefusedError
 
@@ -48,16 +49,47 @@ class Version:
         return asdict(self)
 
 
-def register(name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) -> str:
-    """Make a logged model a version of `name`; no alias moves. Returns the version's number."""
+def register(
+    name: str,
+    model_uri: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    *,
+    model_id: str | None = None,
+    family: str | None = None,
+) -> str:
+    """Make a logged model a version of `name`, which is described as `family` when it is new; no
+    alias moves. Returns the version's number.
+    """
     client = MlflowClient()
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=family)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    created = client.create_model_version(name, model_uri, run_id, tags=dict(tags))
-    return str(created.version)
+    created = client.create_model_version(
+        name, model_uri, run_id, tags=dict(tags), model_id=model_id
+    )
+    version = str(created.version)
+    if model_id:
+        _name(client, model_id, name, version)
+    return version
+
+
+def _name(client: MlflowClient, model_id: str, name: str, version: str) -> None:
+    """Lets the logged model say which versions it is: the client of a store without a server does
+    not.
+    """
+    known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    if not any(str(row["version"]) == version and row["name"] == name for row in known):
+        known.append({"name": name, "version": int(version)})
+        tags = {MLFLOW_MODEL_VERSIONS: json.dumps(known)}
+        client.set_logged_model_tags(model_id, tags)
+
+
+def describe(name: str, version: str, text: str) -> None:
+    """Markdown that MLflow's page of the version shows."""
+    MlflowClient().update_model_version(name, version, text)
 
 
 def mark_candidate(name: str, version: str) -> None:

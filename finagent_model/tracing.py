@@ -21,6 +21,7 @@ from typing import Any
 
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities import SpanType, TraceInfo, TraceLocation, TraceState
+from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 from mlflow.tracing.constant import (
     TRACE_SCHEMA_VERSION,
@@ -37,6 +38,7 @@ from finagent_model.artifacts.spans import Span, decision_span
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.model_row import Price
 from finagent_model.domain.signal import TradingSignal
+from finagent_model.prompt_versions import link_to_trace
 from finagent_model.settings import Settings
 from finagent_model.tracking import RunLog, experiment_id, usable_store
 
@@ -55,9 +57,14 @@ Redact = Callable[[str], str]
 
 
 def trace(
-    decision: Decision, prices: Mapping[str, Price], settings: Settings, run_id: str | None = None
+    decision: Decision,
+    prices: Mapping[str, Price],
+    settings: Settings,
+    run_id: str | None = None,
+    model_id: str | None = None,
 ) -> None:
-    """Leave a trace of `decision`, by models at these prices, beside the run that records it.
+    """Leave a trace of `decision`, by models at these prices, beside the run that records it and
+    the logged model that decided, and linked to the prompts that this one names.
 
     Returns at once and never raises.
     """
@@ -65,7 +72,8 @@ def trace(
 
     def work() -> None:
         try:
-            _write(decision_span(decision, prices), decision.signal, redact, run_id)
+            span = decision_span(decision, prices)
+            _write(span, decision.signal, redact, run_id, model_id)
         except Exception as error:  # it was for looking at; the decision stands
             log.warning("no trace of %s: %s", decision.signal.symbol, redact(str(error)))
 
@@ -109,7 +117,9 @@ def _afresh() -> None:
 os.register_at_fork(after_in_child=_afresh)
 
 
-def _write(root: Span, signal: TradingSignal, redact: Redact, run_id: str | None) -> None:
+def _write(
+    root: Span, signal: TradingSignal, redact: Redact, run_id: str | None, model_id: str | None
+) -> None:
     trace = os.urandom(16)
     spans = list(_flat(root, trace, None, redact))
     prompt, completion = root.tokens or (0, 0)
@@ -121,6 +131,9 @@ def _write(root: Span, signal: TradingSignal, redact: Redact, run_id: str | None
         metadata[TraceMetadataKey.COST] = json.dumps(_cost(root.cost_usd))
     if run_id:
         metadata[TraceMetadataKey.SOURCE_RUN] = run_id
+    if model_id:
+        metadata[TraceMetadataKey.MODEL_ID] = model_id
+    version = {"finagent.model_uri": signal.model_uri} if signal.model_uri else {}
     with usable_store():
         experiment = RunLog(run_id).experiment_id if run_id else experiment_id()
         info = TraceInfo(
@@ -136,11 +149,18 @@ def _write(root: Span, signal: TradingSignal, redact: Redact, run_id: str | None
                 TraceTagKey.TRACE_NAME: root.name,
                 "finagent.symbol": signal.symbol,
                 "finagent.status": signal.status.value,
+                "finagent.signal_id": signal.signal_id,
+                **version,
             },
         )
         client = TracingClient()
         client.log_spans(experiment, spans)
         client.start_trace(info)
+    if model_id:
+        try:
+            link_to_trace(_name(trace), model_id)
+        except MlflowException as error:
+            log.warning("the trace of %s names no prompts: %s", signal.symbol, redact(str(error)))
 
 
 def _flat(span: Span, trace: bytes, parent: bytes | None, redact: Redact) -> Iterator[MlflowSpan]:

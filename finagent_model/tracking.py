@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    Metric,
+    Param,
+    RunTag,
+)
 from mlflow.environment_variables import (
     MLFLOW_EXPERIMENT_ID,
     MLFLOW_EXPERIMENT_NAME,
@@ -29,14 +37,24 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+)
 
+from finagent_model.domain.dataset import Dataset as Data
 from finagent_model.errors import TrackingError
 
 EXPERIMENT = "finagent"
 STAGE, REQUEST, PROCESS = "finagent.stage", "finagent.request", "finagent.process"
+COMMIT = MLFLOW_GIT_COMMIT
+SOURCE = "finagent.source"
 BATCH = 1000
-"""Metrics that MLflow takes in one call."""
+"""Metrics, and data sets, that MLflow takes in one call."""
+Context = Literal["training", "backtest", "inference"]
 
 
 class RunLog:
@@ -46,15 +64,26 @@ class RunLog:
         self.run_id = run_id
         self._client = MlflowClient()
 
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Log those that `mlflow run` has not logged already, as it was given them."""
-        known = self._client.get_run(self.run_id).data.params
-        fresh = [Param(name, str(value)) for name, value in values.items() if name not in known]
-        self._client.log_batch(self.run_id, params=fresh)
+    def log(
+        self,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """All of it in one call of the store: each costs as much as the next.
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Log what is defined; MLflow has no word for undefined, so nan is left out."""
-        self._batches([Metric(k, v, 0, 0) for k, v in values.items() if math.isfinite(v)])
+        Of `params` those that `mlflow run` has not logged already, as it was given them; of
+        `metrics` what is defined, since MLflow has no word for undefined.
+        """
+        given = MLFLOW_RUN_ID.get() == self.run_id and bool(params)
+        known = self._client.get_run(self.run_id).data.params if given else {}
+        self._client.log_batch(
+            self.run_id,
+            [Metric(k, v, 0, 0) for k, v in (metrics or {}).items() if math.isfinite(v)],
+            [Param(k, str(v)) for k, v in (params or {}).items() if k not in known],
+            [RunTag(k, v) for k, v in (tags or {}).items()],
+        )
 
     def curve(self, name: str, values: Sequence[float], stamps: Sequence[int]) -> None:
         """One metric over steps; `stamps` are milliseconds since 1970 of the market's clock."""
@@ -62,7 +91,24 @@ class RunLog:
         self._batches([Metric(name, float(v), at, step) for step, (v, at) in pairs])
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+        self.log(tags=values)
+
+    def inputs(
+        self, datasets: Sequence[Data], context: Context, model_id: str | None = None
+    ) -> None:
+        """Name the data that the run looked at, and the logged model that it asked. The data
+        themselves are not logged.
+        """
+        tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
+        given = [DatasetInput(_named(each), [tag]) for each in datasets]
+        models = [LoggedModelInput(model_id)] if model_id else []
+        for start in range(0, max(len(given), 1), BATCH):
+            some = given[start : start + BATCH]
+            try:
+                self._client.log_inputs(self.run_id, some, models)
+            except MlflowException:
+                # Another run may name one for the first time at this moment; now it is there.
+                self._client.log_inputs(self.run_id, some, models)
 
     def describe(self, text: str) -> None:
         """Markdown that MLflow's page of the run shows as its description."""
@@ -73,7 +119,7 @@ class RunLog:
         self._client.log_text(self.run_id, text, name)
 
     def json(self, name: str, value: Any) -> None:
-        self.text(name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        self.text(name, as_json(value))
 
     def files(self, folder: Path, under: str | None = None) -> None:
         """Everything in `folder` becomes an artifact under its own name."""
@@ -146,18 +192,31 @@ def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> R
         return RunLog(run.info.run_id)
 
 
+def as_json(value: Any) -> str:
+    """As every JSON artifact is written."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _named(data: Data) -> Dataset:
+    """MLflow's word for it; its page shows the source, and the profile beside the name."""
+    profile = {name: data.row()[name] for name in ("sha256", "rows", "first", "last")}
+    source = {"tags": {SOURCE: data.source}}
+    return Dataset(data.name, data.digest, "code", json.dumps(source), profile=json.dumps(profile))
+
+
 def runs_tagged(name: str, value: str) -> list[RunLog]:
     """The runs of all experiments that carry the tag, oldest first. Raises TrackingError."""
     with usable_store():
         client = MlflowClient()
-        experiments = [found.experiment_id for found in _all(client.search_experiments)]
+        experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
         query, order = f"tags.`{name}` = '{value}'", ["start_time ASC"]
         search = partial(client.search_runs, experiments, query, order_by=order)
-        runs = _all(search) if experiments else []
+        runs = all_pages(search) if experiments else []
     return [RunLog(run.info.run_id) for run in runs]
 
 
-def _all(search: Callable[..., PagedList[Any]]) -> list[Any]:
+def all_pages(search: Callable[..., PagedList[Any]]) -> list[Any]:
+    """Whatever a search of MLflow finds, beyond its first page."""
     page = search()
     found = list(page)
     while page.token:

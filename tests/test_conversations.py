@@ -16,6 +16,7 @@ from mlflow.store.entities import PagedList
 
 from finagent_model import tracking
 from finagent_model.artifacts.conversation_store import ConversationStore
+from finagent_model.domain.execution import Execution
 from finagent_model.errors import BadInputError, StoreError
 from finagent_model.market import Market
 from finagent_model.pipeline.audit import audit_of
@@ -50,7 +51,8 @@ def kept(database: str, execution: str | None = None, **changes: Any) -> RunLog:
     given = settings(database)
     made = decision(**UNDRAWN, **changes)
     audit = audit_of([made])
-    return RunLog(record(made, audit, Market.of(given), "desk.yaml", given, execution))
+    asked_by = Execution(execution_id=execution)
+    return RunLog(record(made, audit, Market.of(given), "desk.yaml", given, asked_by))
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -181,4 +183,4 @@ def test_every_page_of_a_search_is_read() -> None:
         page = int(page_token)
         return PagedList([2 * page, 2 * page + 1], str(page + 1) if page < 2 else None)
 
-    assert tracking._all(search) == [0, 1, 2, 3, 4, 5]
+    assert tracking.all_pages(search) == [0, 1, 2, 3, 4, 5]

@@ -18,6 +18,7 @@ from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, WEIGHTS
 from finagent_model.verification.source import parsed
 
 README = (ROOT / "README.md").read_text()
+LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
@@ -95,9 +96,9 @@ def test_every_scenario_names_a_test_that_exists() -> None:
             assert test in defined, f"{path}::{test}"
 
 
-def commands() -> list[str]:
-    """The `finagent` lines of the README's blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+def commands(page: str = README) -> list[str]:
+    """The `finagent` lines of a page's blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
     lines = [line for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("finagent ")]
 
@@ -107,7 +108,9 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_run_in_their_order(tmp_path: Path) -> None:
+def test_the_readmes_commands_run_in_their_order_and_then_those_of_the_lineage(
+    tmp_path: Path,
+) -> None:
     """After a training on GOOG, which `make train` does; the server and Airflow have tests of their
     own.
     """
@@ -121,6 +124,20 @@ def test_the_readmes_commands_run_in_their_order(tmp_path: Path) -> None:
         # The small training's first fit is of 2012-03.
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "audit.jsonl").read_text()
+    answers = []
+    for line in commands(LINEAGE):
+        done = place.finagent(*line.split()[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        answers.append(shape(done.stdout))
+    [shown] = re.findall(r"```\n(signal .*?)```", LINEAGE, flags=re.S)
+    assert shape(shown) == answers[1]
+
+
+def shape(tree: str) -> list[str]:
+    """A lineage without what differs between two trainings; a tarball has no commit."""
+    differing = r"[0-9a-f]{12,}|\d{4}-\d\d-\d\d \d\d:\d\d UTC|BUY|SELL|HOLD"
+    lines = re.sub(differing, "…", tree).splitlines()
+    return [line for line in lines if " commit " not in line]
 
 
 def test_help_of_every_command_works() -> None:
@@ -147,6 +164,7 @@ def test_help_of_every_command_works() -> None:
         "reject",
         "audit",
         "cassette",
+        "lineage",
     ):
         assert name in listed
 

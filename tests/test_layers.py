@@ -22,13 +22,13 @@ LAYERS = (
     {"desk"},
     {"backtest"},
     {"statistics", "training", "verification", "artifacts"},
-    {"serving", "registry", "tracking", "tracing"},
+    {"serving", "registry", "tracking", "tracing", "run_records", "prompt_versions"},
     {"pipeline", "cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 AT_HOME = {
     "autogen": {"agents"},
-    "mlflow": {"serving", "registry", "tracking", "tracing"},
+    "mlflow": {"serving", "registry", "tracking", "tracing", "run_records", "prompt_versions"},
     "airflow": set(),
 }
 PACKAGE = ROOT / "finagent_model"

@@ -21,6 +21,7 @@ from test_spans import PRICES
 from finagent_model import tracing
 from finagent_model.domain.audit import Event
 from finagent_model.domain.decision import Decision
+from finagent_model.run_records import read_run, traces_of
 from finagent_model.settings import Settings
 from finagent_model.tracking import open_run
 
@@ -141,6 +142,17 @@ def test_a_trace_is_beside_the_run_that_records_its_decision(place: Place) -> No
     assert trace.info.trace_metadata["mlflow.sourceRun"] == run.run_id
     assert trace.info.tags["finagent.symbol"] == "GOOG"
     assert trace.info.experiment_id == run.experiment_id
+
+
+def test_a_model_that_the_store_does_not_have_is_named_and_links_no_prompts(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracing.trace(decision(), PRICES, ON, model_id="m-elsewhere")
+    tracing.flush()
+    [trace] = traces()
+    assert trace.info.trace_metadata["mlflow.modelId"] == "m-elsewhere"
+    assert "mlflow.linkedPrompts" not in trace.info.tags
+    assert caplog.text == ""
 
 
 def test_a_key_that_a_server_or_a_model_echoes_is_in_no_span(place: Place) -> None:
@@ -290,3 +302,12 @@ print(json.dumps([began, "finagent_model.tracing" in sys.modules]))
     assert len(found) == 4
     linked = {t.info.trace_metadata.get("mlflow.sourceRun") for t in found}
     assert len(linked - {None}) == 2
+    prompts = [json.loads(t.info.tags["mlflow.linkedPrompts"]) for t in found]
+    assert {each["name"] for each in prompts[0]} > {"finagent.executor", "finagent.technical"}
+    assert all(each == prompts[0] for each in prompts)
+    assert {t.info.tags["finagent.model_uri"] for t in found} == {"models:/finagent/1"}
+    assert len({t.info.tags["finagent.signal_id"] for t in found}) == 1
+    [model_id] = {t.info.trace_metadata["mlflow.modelId"] for t in found}
+    assert MlflowClient().get_logged_model(model_id).source_run_id
+    for run_id in linked - {None}:
+        assert len(traces_of(read_run(str(run_id)))) == 1

@@ -17,6 +17,7 @@ from finagent_model.cli.backtest import backtest
 from finagent_model.cli.cassette import cassette
 from finagent_model.cli.conversations import conversations
 from finagent_model.cli.desk import graph, serve
+from finagent_model.cli.lineage import lineage
 from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
 from finagent_model.cli.terminal import TypedErrors
@@ -41,6 +42,7 @@ app.command()(graph)
 app.command()(models)
 app.command()(promote)
 app.command()(rollback)
+app.command()(lineage)
 app.command()(approvals)
 app.command()(approve)
 app.command()(reject)

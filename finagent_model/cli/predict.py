@@ -48,6 +48,9 @@ def predict(
         write_audit(predicted.audit, audit)
         typer.echo(f"audit {audit}: its head is {predicted.audit.head}", err=True)
     signal = decision.signal
+    if predicted.run_id is not None:
+        told = f"signal {signal.signal_id} is kept in run {predicted.run_id}"
+        typer.echo(f"{told}; see `finagent lineage {signal.signal_id}`", err=True)
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:

@@ -22,14 +22,15 @@ from finagent_model.domain.bars import Floats
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.signal import Status
 from finagent_model.domain.variants import WHOLE, variants
+from finagent_model.pipeline.inputs import given
 from finagent_model.pipeline.outcome import decide_unseen
+from finagent_model.pipeline.provenance import MODEL_ID, begin, by_package
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_preset
 from finagent_model.serving.answering import AnsweringDesk, open_cassette
 from finagent_model.serving.logged import load_answering
 from finagent_model.settings import Settings
 from finagent_model.statistics.paired import annual_difference, difference_interval
-from finagent_model.tracking import STAGE, open_run
 from finagent_model.training.out_of_sample import OutOfSample
 from finagent_model.training.request import TrainRequest
 
@@ -94,9 +95,12 @@ def ablate(
     chosen = tuple(symbols) or request.symbols
     debaters = tuple(row for row in load_preset("debate").agents if row.role == "debater")
     desks = variants(answering.package.config, debaters)
-    run = open_run(f"ablate {' '.join(chosen)}", {STAGE: "ablate", "finagent.model_uri": model_uri})
+    made_by = by_package(answering, model_uri)
+    datasets = [each for symbol in chosen for each in given(answering.market, symbol)]
+    run = begin("ablate", f"ablate {' '.join(chosen)}", made_by)
     with run.failing():
-        run.params({"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
+        run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
+        run.inputs(datasets, "backtest", made_by.get(MODEL_ID))
         tried = {
             name: _try(answering, desk, chosen, request, settings, mode, watch)
             for name, desk in desks.items()

@@ -10,13 +10,14 @@ from finagent_model.artifacts.ledger import ledger_hash, ledger_row
 from finagent_model.artifacts.report import verdict
 from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.domain.desk_config import Mode
+from finagent_model.pipeline.inputs import given
 from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
+from finagent_model.pipeline.provenance import MODEL_ID, SYMBOL, begin, by_package
 from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import load_answering
 from finagent_model.settings import Settings
-from finagent_model.tracking import STAGE, open_run
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ def backtest(
     answering = load_answering(model_uri)
     package = answering.package
     request = request_of(package)
+    made_by = by_package(answering, model_uri)
     reruns = []
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)
-        run = open_run(f"backtest {symbol}", {STAGE: "backtest", "finagent.model_uri": model_uri})
+        run = begin("backtest", f"backtest {symbol}", made_by | {SYMBOL: symbol})
         with run.failing(), Minutes(package.content_hash) as minutes:
+            run.inputs(given(answering.market, symbol), "backtest", made_by.get(MODEL_ID))
             desk = answering.desk.under(mode=mode)
             policies = package.learned.policies
             unseen = decide_unseen(

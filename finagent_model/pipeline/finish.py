@@ -38,9 +38,10 @@ from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.champion import WINDOW, beside, window_of
 from finagent_model.pipeline.outcome import CALLS
 from finagent_model.pipeline.recorded import reading
+from finagent_model.pipeline.registering import Judged, register_version
 from finagent_model.pipeline.verify import ask_again, proofs
 from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.serving.logged import load_answering, log_package
+from finagent_model.serving.logged import Logged, load_answering, log_package
 from finagent_model.serving.package import write_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
@@ -163,14 +164,14 @@ def finish_training(
     with run.active(), tempfile.TemporaryDirectory() as folder:
         signals = record.signals
         ledgers = {symbol: [ledger_row(s) for s in given] for symbol, given in signals.items()}
-        manifest, model_uri = _package(run, record, ledgers, Path(folder) / "package", settings)
+        manifest, logged = _package(run, record, ledgers, Path(folder) / "package", settings)
         (Path(folder) / "ledgers").mkdir()
         for symbol, given in signals.items():
             write_ledger(given, Path(folder) / "ledgers" / f"{symbol}.parquet")
         run.files(Path(folder) / "ledgers", "ledgers")
         done()
         champion = registry.champion(name)
-        answering = load_answering(model_uri)
+        answering = load_answering(logged.uri)
         gate = judge_version(
             record.metrics,
             ledgers,
@@ -185,9 +186,19 @@ def finish_training(
         run.text("report.md", record.report)
         run.text("report.html", _page(f"{name}, run {run_id}", record, gate, settings))
         run.describe(record.report)
-        run.metrics(_means(record.metrics) | _of_evidence(record.evidence))
+        run.log(metrics=_means(record.metrics) | _of_evidence(record.evidence))
         done()
-        version = _register(name, model_uri, run_id, manifest, gate, champion)
+        judged = Judged(
+            logged=logged,
+            manifest=manifest,
+            request=begun.request,
+            config=begun.config,
+            learned=record.learned,
+            gate=gate,
+            metrics=record.metrics,
+            answers=_example(ledgers),
+        )
+        version = register_version(run, judged, champion)
         done()
     if gate.verdict != "passed":
         raise GateRefusedError(
@@ -210,8 +221,8 @@ def _package(
     ledgers: Mapping[str, Sequence[Row]],
     folder: Path,
     settings: Settings,
-) -> tuple[dict[str, Any], str]:
-    """Write and log the package; its manifest, and the address of the logged model."""
+) -> tuple[dict[str, Any], Logged]:
+    """Write and log the package; its manifest, and the logged model."""
     begun = record.begun
     upstream = source_at_hand(settings.home) if begun.config.hears_upstream else None
     manifest = write_package(
@@ -229,9 +240,13 @@ def _package(
         code_hash=code_hash(),
         upstream=upstream,
     )
+    return manifest, log_package(folder, manifest, begun.config, _example(ledgers))
+
+
+def _example(ledgers: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """A question that was decided on, and so is answered from recorded replies."""
     last = next(iter(ledgers.values()))[-1]
-    example = {"symbol": last["symbol"], "as_of": last["as_of"]}
-    return manifest, log_package(folder, manifest, begun.config, example)
+    return {"symbol": last["symbol"], "as_of": last["as_of"]}
 
 
 def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> str:
@@ -250,27 +265,6 @@ def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> 
         record.confidence,
         record.calibrations.fits[-1],
     )
-
-
-def _register(
-    name: str,
-    model_uri: str,
-    run_id: str,
-    manifest: Mapping[str, Any],
-    gate: GateReport,
-    champion: registry.Version | None,
-) -> str:
-    """A version with its verdict first, aliases last: a process that dies leaves none behind."""
-    tags = {
-        registry.VERDICT: gate.verdict,
-        registry.CONTENT: manifest["content_hash"],
-        registry.EVIDENCE: gate.evidence.grade,
-    }
-    version = registry.register(name, model_uri, run_id, tags)
-    registry.mark_candidate(name, version)
-    if gate.verdict == "passed":
-        registry.promote(name, version, instead_of=champion.version if champion else None)
-    return version
 
 
 def _of_evidence(evidence: Evidence) -> dict[str, float]:

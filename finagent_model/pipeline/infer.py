@@ -9,6 +9,7 @@ from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.domain.signal import TradingSignal
 from finagent_model.pipeline.audit import audit_of
+from finagent_model.pipeline.provenance import by_package
 from finagent_model.pipeline.record import record
 from finagent_model.serving.answering import Question
 from finagent_model.serving.logged import load_answering
@@ -41,6 +42,7 @@ def infer(
     answering = load_answering(model_uri)
     [decision] = answering.answer([Question(symbol, as_of)], mode)
     audit = audit_of([decision], answering.package.content_hash)
-    run_id = record(decision, audit, answering.market, model_uri, settings, execution)
+    made_by = by_package(answering, model_uri)
+    run_id = record(decision, audit, answering.market, model_uri, settings, execution, made_by)
     answering.trace(decision, run_id)
     return Inferred(run_id, decision.signal)

@@ -106,7 +106,6 @@ def _judged(
 def log_outcome(run: RunLog, unseen: OutOfSample, seed: int, minutes: Minutes) -> dict[str, float]:
     """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
     metrics = unseen.metrics()
-    run.metrics(metrics)
     stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
     curves = {
         "equity": unseen.result.equity,
@@ -124,6 +123,6 @@ def log_outcome(run: RunLog, unseen: OutOfSample, seed: int, minutes: Minutes) -
         write_charts(unseen, folder)
         write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
         unseen.result.trades.to_parquet(folder / "trades.parquet")
-        run.tags({HEAD: minutes.close(folder)})
+        run.log(metrics=metrics, tags={HEAD: minutes.close(folder)})
         run.files(folder)
     return metrics

@@ -15,7 +15,7 @@ from finagent_model.market import Market
 from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.requests import read_mode, read_symbol
 from finagent_model.presets import load_config
-from finagent_model.serving.answering import Question, open_cassette
+from finagent_model.serving.answering import AnsweringDesk, Question, open_cassette
 from finagent_model.serving.approvals import APPROVALS, Approvals
 from finagent_model.settings import Settings
 
@@ -26,6 +26,8 @@ class Predicted:
 
     decision: Decision
     audit: Chain
+    run_id: str | None
+    """Where it was logged."""
 
 
 def predict(
@@ -47,6 +49,7 @@ def predict(
     question = Question(read_symbol(symbol), parse_as_of(as_of))
     how, limits = read_mode(mode), Limits(max_rounds=max_rounds, budget_usd=budget_usd)
     settings = Settings.load()
+    answering: AnsweringDesk | None = None
     if config is None:
         from finagent_model.serving.logged import load_answering
 
@@ -60,14 +63,19 @@ def predict(
         audit = audit_of([decision])
     run_id = None
     if log:
+        from finagent_model.pipeline.provenance import by_desk, by_package
         from finagent_model.pipeline.record import record
 
-        run_id = record(decision, audit, market, model if config is None else str(config), settings)
-    if settings.tracing:
+        made_by = by_package(answering, model) if answering else by_desk(desk)
+        name = model if config is None else str(config)
+        run_id = record(decision, audit, market, name, settings, made_by=made_by)
+    if answering:
+        answering.trace(decision, run_id)
+    elif settings.tracing:
         from finagent_model.tracing import trace
 
         trace(decision, desk.prices, settings, run_id)
-    return Predicted(decision, audit)
+    return Predicted(decision, audit, run_id)
 
 
 def _untrained(

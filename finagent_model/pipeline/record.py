@@ -1,4 +1,9 @@
-"""A decision's record in MLflow: signal, conversation, audit and chart in one run."""
+"""A decision's record in MLflow: signal, conversation, audit and chart in one run, which names the
+desk that decided and the data that it saw.
+
+The run is written in a handful of calls, all files at once: with a store over the network each call
+is a wait of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from finagent_model.artifacts.conversation import FILE as CONVERSATION
 from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.artifacts.price_chart import write_price_chart
 from finagent_model.domain.audit import Chain
+from finagent_model.domain.dataset import Dataset
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.errors import (
@@ -20,9 +26,11 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
-from finagent_model.pipeline.conversations import EXECUTION, keep
+from finagent_model.pipeline.conversations import keep
+from finagent_model.pipeline.inputs import seen
+from finagent_model.pipeline.provenance import MODEL_ID, NO_TAGS, Tags, begin, of_signal
 from finagent_model.settings import Settings
-from finagent_model.tracking import STAGE, open_run
+from finagent_model.tracking import as_json
 
 
 def record(
@@ -32,33 +40,35 @@ def record(
     desk: str,
     settings: Settings,
     execution: Execution = NOBODYS,
+    made_by: Tags = NO_TAGS,
 ) -> str:
-    """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file); the
-    run's id.
+    """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file), of
+    which `made_by` tells more; the run's id.
 
     Where there is a database for conversations, it is written there too.
     """
     signal = decision.signal
-    status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}
-    asked_by = {EXECUTION: execution.execution_id} if execution.execution_id else {}
-    tags = {STAGE: "infer", **status, **asked_by}
-    run = open_run(f"infer {signal.symbol}", tags, parent=execution.parent_run_id)
-    with run.failing():
-        asked = {"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk}
-        run.params(asked)
-        run.json("signal.json", signal.model_dump(mode="json"))
-        run.text(CONVERSATION, conversation_lines([decision]))
-        run.text(AUDIT, audit.lines)
-        run.tags({HEAD: audit.head})
-        run.metrics({"confidence_score": signal.confidence_score, "tokens": signal.tokens})
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                view = market.view(signal.symbol, signal.as_of)
-            except (DataError, InvalidBarsError, InvalidNewsError, InvalidFundamentalsError):
-                pass  # the signal says so; there is nothing to draw
-            else:
-                write_price_chart(view, signal, Path(folder))
-            run.files(Path(folder))
+    tags = {**of_signal(signal), **made_by, HEAD: audit.head}
+    run = begin("infer", f"infer {signal.symbol}", tags, execution=execution)
+    with run.failing(), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run.log(
+            params={"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk},
+            metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},
+        )
+        (folder / "signal.json").write_text(as_json(signal.model_dump(mode="json")))
+        (folder / CONVERSATION).write_text(conversation_lines([decision]))
+        (folder / AUDIT).write_text(audit.lines, encoding="ascii")
+        datasets: tuple[Dataset, ...] = ()
+        try:
+            view = market.view(signal.symbol, signal.as_of)
+        except (DataError, InvalidBarsError, InvalidNewsError, InvalidFundamentalsError):
+            pass  # the signal says so; there is nothing to draw
+        else:
+            datasets = seen(market, view)
+            write_price_chart(view, signal, folder)
+        run.inputs(datasets, "inference", made_by.get(MODEL_ID))
+        run.files(folder)
         keep(decision, run, settings, execution.execution_id)
         run.end("FINISHED")
     return run.run_id

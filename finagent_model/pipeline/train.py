@@ -14,18 +14,21 @@ from finagent_model.agents.cassette import dump_replies
 from finagent_model.agents.clients import ClientPool, with_addresses
 from finagent_model.agents.graph import export_component
 from finagent_model.desk import Desk, config_hash
+from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.finish import Trained, finish_training
+from finagent_model.pipeline.inputs import given
 from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_and_reflect, log_outcome
+from finagent_model.pipeline.provenance import SYMBOL, TRAINING, begin, by_desk
 from finagent_model.pipeline.voices import hear, require_schedule
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
-from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
+from finagent_model.tracking import REQUEST, RunLog, bury_dead_runs, process_tag
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
 
@@ -51,8 +54,10 @@ def start_training(
     jobs: int = 1,
     *,
     alone: bool = False,
+    execution: Execution = NOBODYS,
 ) -> str:
-    """Fit the policies on every symbol of the request; returns the id of the training's run.
+    """Fit the policies on every symbol of the request, for `execution`; returns the id of the
+    training's run.
 
     `alone` says that this process does the whole training, and that nobody goes on if it dies.
     """
@@ -68,12 +73,12 @@ def start_training(
     digest = request.digest(config_hash(config), code_hash(), *facts)
     bury_dead_runs(digest)
     process = process_tag() if alone else {}
-    run = open_run(
-        f"train {' '.join(request.symbols)}", {STAGE: "train", REQUEST: digest, **process}
-    )
+    tags = {REQUEST: digest, **by_desk(config), **process}
+    run = begin("train", f"train {' '.join(request.symbols)}", tags, execution=execution)
     with run.failing():
-        run.params(
-            request.model_dump()
+        run.inputs([each for s in request.symbols for each in given(market, s)], "training")
+        run.log(
+            params=request.model_dump()
             | {
                 "symbols": ",".join(request.symbols),
                 "client": config.client,
@@ -89,8 +94,16 @@ def start_training(
     return run.run_id
 
 
-def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch = unwatched) -> str:
-    """Let the trained desk decide on the symbol's unseen bars; returns the id of its own run."""
+def backtest_symbol(
+    run_id: str,
+    symbol: str,
+    settings: Settings,
+    watch: Watch = unwatched,
+    execution: Execution = NOBODYS,
+) -> str:
+    """Let the trained desk decide on the symbol's unseen bars, for `execution`; returns the id of
+    its own run, a child of the training's.
+    """
     begun = Begun.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
     market = Market.of(settings)
@@ -98,8 +111,10 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with Minutes() as minutes:
         unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
-        run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
+        tags = {SYMBOL: symbol, TRAINING: run_id, **by_desk(begun.config)}
+        run = begin("backtest", f"backtest {symbol}", tags, execution=execution, parent=run_id)
         with run.failing():
+            run.inputs(given(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
             run.text("cassette.jsonl", dump_replies(cassette.used))
             run.end("FINISHED")

@@ -60,6 +60,8 @@ class Lineage:
     run_id: str | None = None
     model_uri: str | None = None
     model_version: str | None = None
+    model_id: str | None = None
+    """MLflow's, of the logged model; a version is one that has a name as well."""
 
 
 class AnsweringDesk:
@@ -134,7 +136,8 @@ class AnsweringDesk:
         if self.settings.tracing:
             from finagent_model.tracing import trace
 
-            trace(decision, self.package.config.prices, self.settings, run_id)
+            prices, model_id = self.package.config.prices, self.lineage.model_id
+            trace(decision, prices, self.settings, run_id, model_id)
 
     def _view(self, question: Question) -> MarketView:
         self.desk.require_fit(question.symbol, question.as_of)
@@ -161,7 +164,12 @@ class AnsweringDesk:
 
     def _stamped(self, decision: Decision) -> Decision:
         """The decision with its lineage and its version's grade; nothing else about it changes."""
-        known = {**vars(self.lineage), "evidence": self.package.evidence}
+        known = {
+            "run_id": self.lineage.run_id,
+            "model_uri": self.lineage.model_uri,
+            "model_version": self.lineage.model_version,
+            "evidence": self.package.evidence,
+        }
         return replace(decision, signal=decision.signal.model_copy(update=known))
 
 
@@ -186,6 +194,7 @@ def read_lineage(model: Path) -> Lineage:
         run_id=described.get("run_id"),
         model_uri=f"models:/{registered['model_name']}/{version}" if registered else None,
         model_version=version,
+        model_id=described.get("model_id"),
     )
 
 

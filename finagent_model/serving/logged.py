@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,23 @@ from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.errors import ModelLoadError
 from finagent_model.serving.answering import AnsweringDesk
 from finagent_model.serving.model import PACKAGE, FinagentModel
+from finagent_model.serving.package import MANIFEST
 from finagent_model.serving.signature import signature
 from finagent_model.serving.wheel import build_wheel
 
 
+@dataclass(frozen=True)
+class Logged:
+    """A model that MLflow has, whether or not it is a version of anything."""
+
+    uri: str
+    model_id: str
+
+
 def log_package(
     package: Path, manifest: Mapping[str, Any], config: DeskConfig, example: Mapping[str, str]
-) -> str:
-    """Log the package in the active run, with the wheel of the code at work; returns its URI.
+) -> Logged:
+    """Log the package in the active run, with the wheel of the code at work.
 
     `example` is a question that the package answers from its recorded replies. MLflow asks it while
     it logs: of a desk that waits for approvals it is a replay, which asks nobody.
@@ -48,7 +60,7 @@ def log_package(
             "finagent_files": dict(manifest["files"]),
         },
     )
-    return str(info.model_uri)
+    return Logged(str(info.model_uri), str(info.model_id))
 
 
 def load_answering(uri: str) -> AnsweringDesk:
@@ -67,6 +79,19 @@ def load_model(uri: str) -> PyFuncModel:
             "`mlflow run . -e train` makes one"
         ) from None
     return loaded
+
+
+def manifest_of(uri: str) -> dict[str, Any]:
+    """The manifest of a package, without loading the model. Raises ModelLoadError."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            where = f"{uri}/artifacts/{PACKAGE}/{MANIFEST}"
+            path = mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=folder)
+            manifest: dict[str, Any] = json.loads(Path(path).read_text())
+        except (MlflowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelLoadError(f"the manifest of {uri} can't be read: {reason}") from None
+    return manifest
 
 
 def packaged_in(loaded: PyFuncModel, uri: str) -> FinagentModel:

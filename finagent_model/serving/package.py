@@ -94,11 +94,16 @@ def write_package(
     manifest = {
         "format": FORMAT,
         "files": hashes,
-        "content_hash": hashlib.sha256(_json(hashes).encode()).hexdigest(),
+        "content_hash": content_hash(hashes),
         "code_hash": code_hash,
     }
     (folder / MANIFEST).write_text(_json(manifest))
     return manifest
+
+
+def content_hash(files: Mapping[str, str]) -> str:
+    """Of a package with these files, each by its own hash."""
+    return hashlib.sha256(_json(files).encode()).hexdigest()
 
 
 def read_package(folder: Path) -> Package:

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import finagent_model
@@ -28,8 +29,11 @@ def code_files() -> dict[str, bytes]:
     return {f"{NAME}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in found}
 
 
+@cache
 def code_hash() -> str:
-    """SHA-256 over names and contents of the package's files."""
+    """SHA-256 over names and contents of the package's files, read once a process: its code is
+    loaded by then.
+    """
     digest = hashlib.sha256()
     for name, content in code_files().items():
         digest.update(f"{name}\0{len(content)}\0".encode())

@@ -1,0 +1,121 @@
+"""Data sets are named by their content: what came later is no change, what was revised is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from finagent_model.data.bundled import BundledBars
+from finagent_model.data.news_file import bundled_events
+from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.news import NewsItem
+from finagent_model.errors import UnknownSymbolError
+from finagent_model.market import Market
+from finagent_model.pipeline.inputs import compare, given, seen
+
+FB = BundledBars().bars("FB")
+AS_OF = parse_as_of("2013-01-31")
+FIRST = datetime(2012, 12, 3, 12, tzinfo=UTC)
+
+
+class Bars:
+    """A vendor of one history."""
+
+    name = "vendor"
+
+    def __init__(self, bars: BarSeries | None) -> None:
+        self._bars = bars
+
+    def symbols(self) -> tuple[str, ...]:
+        return ("FB",) if self._bars else ()
+
+    def bars(self, symbol: str) -> BarSeries:
+        if self._bars is None:
+            raise UnknownSymbolError(symbol, (), self.name)
+        return self._bars
+
+
+class News:
+    """A feed of an item a day."""
+
+    def __init__(self, headlines: tuple[str, ...]) -> None:
+        self._items = tuple(
+            NewsItem(symbol="FB", headline=text, published_at=FIRST + timedelta(days=i))
+            for i, text in enumerate(headlines)
+        )
+
+    def news(self, symbol: str) -> tuple[tuple[NewsItem, ...], int]:
+        return self._items, 0
+
+
+def market(bars: BarSeries | None, *headlines: str) -> Market:
+    return Market(Bars(bars), News(headlines))
+
+
+def revised() -> BarSeries:
+    """One close of long ago is another."""
+    frame = FB.to_frame()
+    frame.loc[10, "close"] = (frame.loc[10, "high"] + frame.loc[10, "low"]) / 2
+    return BarSeries.from_frame("FB", frame)
+
+
+def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
+    bars, news = given(Market(BundledBars(), bundled_events()), "FB")
+    assert (bars.name, bars.rows, bars.source) == ("FB bars", 196, "bundled")
+    assert bars.sha256 == FB.digest() and bars.digest == FB.digest()[:32]
+    assert (bars.first, bars.last) == (FB.closed(0), FB.closed(-1))
+    assert (news.name, news.rows, news.source) == ("FB news", 2, "FileNews")
+
+
+def test_a_decision_names_what_its_view_held() -> None:
+    here = market(FB, "one", "two")
+    bars, news = seen(here, here.view("FB", AS_OF))
+    assert bars.sha256 == FB.until(AS_OF).digest()
+    assert (bars.rows, news.rows) == (len(FB.until(AS_OF)), 2)
+    [alone] = seen(here, here.view("FB", parse_as_of("2012-11-30")))
+    assert alone.kind == "bars"
+
+
+def test_equal_content_has_an_equal_hash_and_other_content_another() -> None:
+    one, same, other = (given(market(FB, *told), "FB")[1] for told in (("a",), ("a",), ("b",)))
+    assert one.sha256 == same.sha256 != other.sha256
+
+
+@pytest.mark.parametrize("as_of", [None, AS_OF], ids=["training", "decision"])
+def test_bars_and_news_that_came_later_are_no_change(as_of: datetime | None) -> None:
+    then, now = market(FB[:170], "one"), market(FB, "one")
+    past = given(then, "FB") if as_of is None else seen(then, then.view("FB", FB.closed(169)))
+    moment = as_of and FB.closed(169)
+    assert [each.now for each in compare(past, now, moment)] == ["same", "same"]
+
+
+def test_later_news_is_no_change_of_what_a_training_was_given() -> None:
+    past = given(market(FB, "one"), "FB")
+    assert [each.now for each in compare(past, market(FB, "one", "two"))] == ["same", "same"]
+
+
+@pytest.mark.parametrize("as_of", [None, AS_OF], ids=["training", "decision"])
+def test_a_revised_history_is_told_as_changed(as_of: datetime | None) -> None:
+    then = market(FB, "one")
+    past = given(then, "FB") if as_of is None else seen(then, then.view("FB", as_of))
+    bars, news = compare(past, market(revised(), "another"), as_of)
+    assert (bars.now, news.now) == ("changed", "changed")
+    assert bars.why == f"of the {bars.was.rows} rows from vendor some differ"
+
+
+def test_what_was_taken_away_is_told_as_changed() -> None:
+    past = given(market(FB, "one"), "FB")
+    bars, news = compare(past, market(FB[20:]))
+    assert (bars.now, bars.why) == (
+        "changed",
+        "there were 196 rows from vendor, there are 176 of that time",
+    )
+    assert news.why == "there were 1 rows from News, there are none today"
+
+
+def test_what_no_source_has_is_not_at_hand_and_says_why() -> None:
+    [bars, _] = compare(given(market(FB, "one"), "FB"), market(None, "one"))
+    assert bars.now == "not at hand"
+    assert "unknown symbol 'FB' in vendor" in bars.why
