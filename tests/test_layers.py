@@ -22,7 +22,7 @@ LAYERS = (
     {"desk"},
     {"backtest"},
     {"statistics", "training", "verification", "artifacts"},
-    {"serving", "registry", "tracking", "tracing"},
+    {"serving", "registry", "store", "tracking", "tracing"},
     {"pipeline", "cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
