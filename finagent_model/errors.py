@@ -149,6 +149,29 @@ class StoreError(FinagentError):
     exit_code = 3
 
 
+class PlatformRefusedError(FinagentError):
+    """The platform refused one artifact; another one may go through."""
+
+    exit_code = 3
+
+
+class PlatformDownError(FinagentError):
+    """The platform can't be used now. `passes`: asking again soon may help."""
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        *,
+        passes: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s, self.passes = status, retry_after_s, passes
+
+
 class ModelLoadError(FinagentError):
     """A packaged model that can't be loaded."""
 

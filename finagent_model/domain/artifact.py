@@ -56,8 +56,10 @@ class NewArtifact(Row):
     @field_validator("*", mode="after")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        """PostgreSQL stores no NUL; no encoding has half a surrogate."""
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+        """PostgreSQL stores no NUL, JSON knows no NaN, no encoding has half a surrogate pair."""
+        text = value
+        if isinstance(value, dict | list):
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         if isinstance(text, str):
             if "\0" in text or "\\u0000" in text:
                 raise ValueError("holds a NUL character; leave it out")
@@ -65,6 +67,13 @@ class NewArtifact(Row):
                 text.encode()
             except UnicodeEncodeError:
                 raise ValueError("holds half a surrogate pair; send valid Unicode") from None
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _dated(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if value.get("as_of") is not None and _moment(value["as_of"]) is None:
+            raise ValueError("as_of is no moment; write it like 2012-06-29T20:00:00+00:00")
         return value
 
     @property
@@ -79,6 +88,11 @@ class NewArtifact(Row):
         status = self.metadata.get("status")
         return status if isinstance(status, str) else None
 
+    @property
+    def as_of(self) -> datetime | None:
+        """What was known to whoever decided."""
+        return _moment(self.metadata.get("as_of"))
+
 
 class Artifact(NewArtifact):
     """A row of the table `artifacts`. One that another system wrote is told as it stands there,
@@ -88,3 +102,11 @@ class Artifact(NewArtifact):
     id: int
     created_at: datetime
     updated_at: datetime | None = None
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment if moment and moment.tzinfo else None

@@ -62,7 +62,8 @@ def predict(
     if log:
         from finagent_model.pipeline.record import record
 
-        run_id = record(decision, audit, market, model if config is None else str(config), settings)
+        by = model if config is None else str(config)
+        run_id = record(decision, audit, market, by, settings, replayed=how == "replay")
     if settings.tracing:
         from finagent_model.tracing import trace
 

@@ -20,7 +20,7 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
-from finagent_model.pipeline.conversations import EXECUTION, keep
+from finagent_model.pipeline.keep import keep
 from finagent_model.settings import Settings
 from finagent_model.tracking import STAGE, open_run
 
@@ -32,16 +32,18 @@ def record(
     desk: str,
     settings: Settings,
     execution: Execution = NOBODYS,
+    *,
+    replayed: bool = False,
 ) -> str:
     """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file); the
     run's id.
 
-    Where there is a database for conversations, it is written there too.
+    It is written to the database, too, unless it was `replayed`: that is for reading, and nobody
+    was asked for an approval.
     """
     signal = decision.signal
     status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}
-    asked_by = {EXECUTION: execution.execution_id} if execution.execution_id else {}
-    tags = {STAGE: "infer", **status, **asked_by}
+    tags = {STAGE: "infer", **status}
     run = open_run(f"infer {signal.symbol}", tags, parent=execution.parent_run_id)
     with run.failing():
         asked = {"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk}
@@ -55,10 +57,12 @@ def record(
             try:
                 view = market.view(signal.symbol, signal.as_of)
             except (DataError, InvalidBarsError, InvalidNewsError, InvalidFundamentalsError):
-                pass  # the signal says so; there is nothing to draw
+                drawn = False  # the signal says so; there is nothing to draw
             else:
                 write_price_chart(view, signal, Path(folder))
+                drawn = True
             run.files(Path(folder))
-        keep(decision, run, settings, execution.execution_id)
+        if not replayed:
+            keep(decision, run, settings, execution, drawn)
         run.end("FINISHED")
     return run.run_id

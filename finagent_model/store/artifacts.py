@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.domain.artifact import Artifact, Kind, NewArtifact
+from finagent_model.domain.row import Row
 from finagent_model.domain.signal import Action, Status
-from finagent_model.errors import ArtifactConflictError, BadInputError, UnknownArtifactError
+from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
 from finagent_model.store.database import Database
 from finagent_model.store.schema import METADATA
 from finagent_model.store.schema import artifacts as table
@@ -35,21 +36,35 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Which artifacts; None asks for any. Ranges hold both of their ends."""
+def _moment(value: object, end_of_day: bool) -> object:
+    """A date alone stands for the whole of it, in UTC."""
+    if isinstance(value, str) and len(value) == 10:
+        value = date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time.max if end_of_day else time.min, tzinfo=UTC)
+    return value
+
+
+From = Annotated[AwareDatetime, BeforeValidator(lambda value: _moment(value, False))]
+To = Annotated[AwareDatetime, BeforeValidator(lambda value: _moment(value, True))]
+
+
+class Wanted(Row):
+    """Which artifacts; what is left out asks for any. Ranges hold both of their ends, and a date
+    alone stands for the whole of it, in UTC.
+    """
 
     type: Kind | None = None
     symbol: str | None = None
     execution_id: str | None = None
     run_id: str | None = None
-    key: str | None = None
-    status: Status | None = None
+    key: str | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
+    status: Status | None = Field(None, description="Of a signal.")
     action: Action | None = None
-    as_of_from: datetime | None = None
-    as_of_to: datetime | None = None
-    created_from: datetime | None = None
-    created_to: datetime | None = None
+    as_of_from: From | None = None
+    as_of_to: To | None = None
+    created_from: From | None = None
+    created_to: To | None = None
 
     def clauses(self) -> list[ColumnElement[bool]]:
         equal = {
@@ -89,12 +104,12 @@ class ArtifactStore:
     ) -> Page:
         """In the order in which they were first written, or, for one execution, of its steps."""
         clauses = wanted.clauses()
-        by: list[ColumnElement[Any]] = {
+        by: dict[Order, list[ColumnElement[Any]]] = {
             "newest": [table.c.id.desc()],
             "oldest": [table.c.id],
             "step": [table.c.step_name, table.c.id],
-        }[order]
-        rows = select(*_COLUMNS).where(*clauses).order_by(*by).limit(limit).offset(offset)
+        }
+        rows = select(*_COLUMNS).where(*clauses).order_by(*by[order]).limit(limit).offset(offset)
         with self._database.reading() as connection:
             found = connection.execute(rows).mappings().all()
             total = connection.execute(select(func.count()).select_from(table).where(*clauses))
@@ -103,7 +118,7 @@ class ArtifactStore:
     def get(self, number: int) -> Artifact:
         """Raises UnknownArtifactError."""
         with self._database.reading() as connection:
-            return _of_number(connection, number)
+            return artifact_of(connection, number)
 
     def named(self, key: str) -> Artifact | None:
         """The one with this `metadata.key`."""
@@ -118,7 +133,7 @@ class ArtifactStore:
         with self._database.writing() as connection:
             number = insert(connection, new, self._clock())
             if number is not None:
-                return _of_number(connection, number), True
+                return artifact_of(connection, number), True
             assert new.key is not None
             there = _of_key(connection, new.key)
         assert there is not None
@@ -136,12 +151,12 @@ class ArtifactStore:
         change, and pydantic's ValidationError for a value that no artifact may have.
         """
         with self._database.writing() as connection:
-            there = _of_number(connection, number, lock=True)
+            there = artifact_of(connection, number, lock=True)
             merged = {name: getattr(there, name) for name in NewArtifact.model_fields}
             new = measured(NewArtifact.model_validate(merged | dict(changes)), merged)
             _refuse_to_rewrite(there, new)
             overwrite(connection, number, new, self._clock())
-            return _of_number(connection, number)
+            return artifact_of(connection, number)
 
 
 def measured(new: NewArtifact, before: Mapping[str, Any] | None = None) -> NewArtifact:
@@ -187,6 +202,15 @@ def replace_failed(connection: Connection, new: NewArtifact, now: datetime) -> i
     return number
 
 
+def artifact_of(connection: Connection, number: int, lock: bool = False) -> Artifact:
+    """Raises UnknownArtifactError."""
+    query = select(*_COLUMNS).where(table.c.id == number)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise UnknownArtifactError(number)
+    return _artifact(row)
+
+
 def _refuse_to_rewrite(there: Artifact, new: NewArtifact) -> None:
     if there.key is None:
         return
@@ -207,28 +231,11 @@ def _columns(new: NewArtifact) -> dict[str, Any]:
     """Values of the table's columns, but for its number and its stamps."""
     values = new.model_dump()
     values[METADATA] = values.pop("metadata")
-    as_of = new.metadata.get("as_of")
-    try:
-        moment = datetime.fromisoformat(as_of) if isinstance(as_of, str) else None
-    except ValueError:
-        moment = None
-    if as_of is not None and (moment is None or moment.tzinfo is None):
-        raise BadInputError(
-            f"metadata.as_of {as_of!r} is no moment; write it as 2012-06-29T20:00:00+00:00"
-        )
     return values | {
         "finagent_key": new.key,
         "finagent_status": new.status,
-        "finagent_as_of": moment,
+        "finagent_as_of": new.as_of,
     }
-
-
-def _of_number(connection: Connection, number: int, lock: bool = False) -> Artifact:
-    query = select(*_COLUMNS).where(table.c.id == number)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
-    if row is None:
-        raise UnknownArtifactError(number)
-    return _artifact(row)
 
 
 def _of_key(connection: Connection, key: str) -> Artifact | None:

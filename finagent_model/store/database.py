@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import quote
 
+from pydantic import ValidationError
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from finagent_model.errors import BadInputError, StoreError
+from finagent_model.errors import FinagentError, StoreError
 from finagent_model.settings import Settings
 from finagent_model.store import migrate
 
@@ -114,8 +115,8 @@ class Database:
     def _usable(self) -> Iterator[None]:
         try:
             yield
-        except (StoreError, BadInputError):
-            raise
+        except (FinagentError, ValidationError):
+            raise  # of the block itself
         except Exception as error:  # a driver may raise anything
             reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise StoreError(
