@@ -13,6 +13,7 @@ import pytest
 from conftest import Place
 from decisions import decision
 from mlflow.store.entities import PagedList
+from platform_double import PlatformDouble
 
 from finagent_model import tracking
 from finagent_model.domain.execution import NOBODYS, Execution
@@ -30,6 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
 ]
+TOKEN = "open-sesame"
 WHOLE = 7 + 1 + 5
 """Messages, decision and artifacts of one decision that was not drawn."""
 UNDRAWN = {"symbol": "NOPE"}
@@ -175,6 +177,30 @@ def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(plac
     done = place.finagent(*command, FINAGENT_DATABASE=down(place))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"written": 1, "already": 0, "failed": 0}
+
+
+def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = PlatformDouble()
+    given = Settings.load(
+        {
+            "FINAGENT_DATABASE": f"sqlite:///{place.folder}/finagent.db",
+            "FINAGENT_PLATFORM_URL": platform.url,
+            "FINAGENT_PLATFORM_TOKEN": TOKEN,
+        }
+    )
+
+    def decided(name: str) -> None:
+        made = decision(**UNDRAWN, conversation_id=name)
+        record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+
+    decided("first")
+    assert "`finagent outbox send` sends the 5 that wait" in caplog.text
+    with platform.up():
+        decided("second")
+    assert len(platform.rows) == 10
+    assert TOKEN not in caplog.text
 
 
 def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:

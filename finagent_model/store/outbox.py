@@ -95,7 +95,7 @@ class Outbox:
         columns = ("artifact_id", "execution", "attempts", "reason", "tried_at")
         parked = select(*(table.c[name] for name in columns)).where(table.c.state == PARKED)
         with self._database.reading() as connection:
-            counts: dict[str, int] = dict(connection.execute(by_state).tuples().all())
+            counts: dict[str, int] = {state: n for state, n in connection.execute(by_state)}
             since: datetime | None = connection.execute(oldest).scalar_one()
             rows = connection.execute(parked.order_by(table.c.id)).mappings().all()
         return {
@@ -156,7 +156,7 @@ class Outbox:
             mine = error.status == 500
             state = PARKED if mine and due.attempts + 1 >= ATTEMPTS else WAITING
             down = None if mine else error
-        said = {"state": state, "reason": reason, "remote_id": remote_id}
+        said = {"state": state, "reason": reason, "remote_id": remote_id, "leased_until": None}
         with self._database.writing() as connection:
             connection.execute(table.update().where(table.c.id == due.id).values(**said))
         if down:
