@@ -72,6 +72,11 @@ def api_app(settings: Settings) -> FastAPI:
     return app
 
 
+def from_environment() -> FastAPI:
+    """`uvicorn --factory finagent_model.store.api:from_environment`: the REST alone."""
+    return api_app(Settings.load())
+
+
 def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
     """To be included in an app that has `add_refusals`."""
     routes = APIRouter(tags=["artifacts"], responses=SAID)
