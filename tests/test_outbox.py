@@ -47,6 +47,12 @@ def platform() -> Iterator[PlatformDouble]:
         yield found
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Where it is the platform that matters, and not the kind of the database."""
+    return f"sqlite:///{tmp_path}/finagent.db"
+
+
 def decide(url: str, execution: str = "e1", run: str = "r1", **changes: Any) -> None:
     by = Execution(execution_id=execution)
     made = decision(**{"model_uri": "models:/finagent/1"} | changes)
@@ -92,24 +98,24 @@ def test_what_was_decided_is_sent_in_the_order_of_its_steps_the_signal_last(
     assert status(url) == (0, 6, 0)
 
 
-def test_nothing_is_lost_while_the_platform_is_down(url: str) -> None:
+def test_nothing_is_lost_while_the_platform_is_down(file: str) -> None:
     platform = PlatformDouble()
     for n in range(3):
-        decide(url, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
-    down = send(url, platform, within_s=0.2)
+        decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
+    down = send(file, platform, within_s=0.2)
     assert (down.sent, down.parked, down.waiting) == (0, 0, 18)
     assert down.why and "can't be reached" in down.why
     with platform.up():
-        assert send(url, platform) == Sent(sent=18)
+        assert send(file, platform) == Sent(sent=18)
     assert platform.steps == STEPS * 3
 
 
 def test_a_row_whose_answer_was_lost_is_not_stored_twice(
-    url: str, platform: PlatformDouble
+    file: str, platform: PlatformDouble
 ) -> None:
-    decide(url)
+    decide(file)
     platform.after = first(1, JSONResponse({}, 502), "04_Executor")
-    assert send(url, platform).sent == 6
+    assert send(file, platform).sent == 6
     assert platform.steps == STEPS
 
 
@@ -135,74 +141,91 @@ def test_nor_where_the_sender_died_before_it_could_say_so(
 
 
 def test_what_the_platform_refuses_is_parked_with_its_reason_and_the_rest_goes_on(
-    url: str, platform: PlatformDouble
+    file: str, platform: PlatformDouble
 ) -> None:
-    decide(url)
+    decide(file)
     platform.before = first(1, JSONResponse({"detail": "name is odd"}, 400), "01_")
-    assert send(url, platform) == Sent(sent=5, parked=1)
+    assert send(file, platform) == Sent(sent=5, parked=1)
     assert platform.steps == [STEPS[0], *STEPS[2:]]
-    [parked] = Outbox(Database(url)).status()["parked_rows"]
+    [parked] = Outbox(Database(file)).status()["parked_rows"]
     assert "answered HTTP 400" in parked["reason"] and "name is odd" in parked["reason"]
-    assert send(url, platform) == Sent()
-    assert Outbox(Database(url)).unpark() == 1
-    assert send(url, platform) == Sent(sent=1)
+    assert send(file, platform) == Sent()
+    assert Outbox(Database(file)).unpark() == 1
+    assert send(file, platform) == Sent(sent=1)
 
 
 def test_a_row_that_breaks_the_platform_holds_up_its_own_execution_and_is_parked_in_the_end(
-    url: str, platform: PlatformDouble
+    file: str, platform: PlatformDouble
 ) -> None:
-    decide(url, "e1", "r1")
-    decide(url, "e2", "r2", as_of="2012-06-28T20:00:00Z")
+    decide(file, "e1", "r1")
+    decide(file, "e2", "r2", as_of="2012-06-28T20:00:00Z")
     platform.before = lambda method, body: (
         JSONResponse({"detail": "boom"}, 500)
         if (body["execution_id"], body["step_name"]) == ("e1", "00_chart")
         else None
     )
     for _ in range(ATTEMPTS - 1):
-        assert send(url, platform).parked == 0
+        assert send(file, platform).parked == 0
     assert platform.steps == STEPS
-    assert status(url) == (6, 6, 0)
-    assert send(url, platform) == Sent(sent=5, parked=1)
+    assert status(file) == (6, 6, 0)
+    assert send(file, platform) == Sent(sent=5, parked=1)
     assert platform.steps == STEPS + STEPS[1:]
 
 
-def test_a_wrong_token_parks_nothing_and_names_the_variables(
-    url: str, platform: PlatformDouble, caplog: pytest.LogCaptureFixture
+def test_a_platform_that_stumbles_over_everything_is_left_alone_and_nothing_is_parked(
+    file: str, platform: PlatformDouble
 ) -> None:
-    decide(url)
+    for n in range(4):
+        decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
+    platform.before = lambda method, body: JSONResponse({"detail": "no database"}, 500)
+    for _ in range(ATTEMPTS + 1):
+        assert send(file, platform).parked == 0
+    assert "no database" in Outbox(Database(file)).status()["why"]
+    assert platform.steps == []
+    platform.before = lambda method, body: None
+    assert send(file, platform) == Sent(sent=24)
+    assert platform.steps == STEPS * 4
+
+
+def test_a_wrong_token_parks_nothing_and_names_the_variables(
+    file: str, platform: PlatformDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide(file)
     platform.before = lambda method, body: JSONResponse({"detail": "no"}, 401)
     with caplog.at_level(logging.DEBUG):
-        done = send(url, platform)
+        done = send(file, platform)
     assert (done.waiting, platform.asked) == (6, ["POST"])
     assert done.why and "FINAGENT_PLATFORM_TOKEN" in done.why
     assert TOKEN not in caplog.text + done.why
 
 
-def test_an_address_that_is_not_the_platforms_parks_nothing(url: str) -> None:
-    decide(url)
+def test_an_address_that_is_not_the_platforms_parks_nothing(file: str) -> None:
+    decide(file)
     platform = PlatformDouble()
     with serving(FastAPI(), platform.port):
-        done = send(url, platform)
+        done = send(file, platform)
     assert (done.waiting, done.parked) == (6, 0)
     assert done.why and "HTTP 404" in done.why and "FINAGENT_PLATFORM_URL" in done.why
 
 
 def test_the_platform_is_left_alone_for_as_long_as_it_asks(
-    url: str, platform: PlatformDouble
+    file: str, platform: PlatformDouble
 ) -> None:
-    decide(url)
+    decide(file)
     pauses: list[float] = []
     platform.before = first(1, JSONResponse({}, 429, {"Retry-After": "7"}))
-    assert send(url, platform, pauses=pauses) == Sent(sent=6)
+    assert send(file, platform, pauses=pauses) == Sent(sent=6)
     assert len(pauses) == 1 and pauses[0] >= 7
     assert platform.steps == STEPS
 
 
-def test_longer_than_there_is_time_it_is_not_waited_for(url: str, platform: PlatformDouble) -> None:
-    decide(url)
+def test_longer_than_there_is_time_it_is_not_waited_for(
+    file: str, platform: PlatformDouble
+) -> None:
+    decide(file)
     pauses: list[float] = []
     platform.before = lambda method, body: JSONResponse({}, 503, {"Retry-After": "3600"})
-    assert send(url, platform, pauses=pauses).waiting == 6
+    assert send(file, platform, pauses=pauses).waiting == 6
     assert pauses == []
 
 
@@ -235,15 +258,15 @@ def test_two_senders_at_once_send_each_row_once(url: str, platform: PlatformDoub
         assert mine == STEPS
 
 
-def test_our_own_rest_can_be_the_platform(url: str, tmp_path: Path) -> None:
-    theirs = Settings.load({"FINAGENT_HOME": str(tmp_path), "FINAGENT_API_TOKEN": TOKEN})
+def test_our_own_rest_can_be_the_platform(file: str, tmp_path: Path) -> None:
+    theirs = Settings.load({"FINAGENT_HOME": str(tmp_path / "theirs"), "FINAGENT_API_TOKEN": TOKEN})
     platform = PlatformDouble()
-    decide(url)
+    decide(file)
     with serving(api_app(theirs), platform.port):
-        assert send(url, platform) == Sent(sent=6)
+        assert send(file, platform) == Sent(sent=6)
     here, there = (
         ArtifactStore(database).page(Wanted(), order="step").artifacts
-        for database in (Database(url), Database.of(theirs))
+        for database in (Database(file), Database.of(theirs))
     )
     known = ("key", "type", "symbol", "run_id", "response", "signal_data", "metadata")
     for ours, copy in zip(here, there, strict=True):
@@ -255,10 +278,10 @@ def command(line: str, **environ: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_the_commands_count_and_send(url: str) -> None:
+def test_the_commands_count_and_send(file: str) -> None:
     platform = PlatformDouble()
-    decide(url)
-    environ = {"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": ""}
+    decide(file)
+    environ = {"FINAGENT_DATABASE": file, "FINAGENT_PLATFORM_URL": ""}
     code, _, said = command("outbox send", **environ)
     assert (code, "set FINAGENT_PLATFORM_URL" in said) == (2, True)
     environ["FINAGENT_PLATFORM_URL"] = platform.url
