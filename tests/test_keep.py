@@ -16,6 +16,7 @@ from mlflow.store.entities import PagedList
 from platform_double import PlatformDouble
 
 from finagent_model import tracking
+from finagent_model.domain.artifact import NewArtifact
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market import Market
@@ -23,6 +24,7 @@ from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.keep import STORED, Synced, settled, sync
 from finagent_model.pipeline.record import record
 from finagent_model.settings import Settings
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking import RunLog, open_run
@@ -216,6 +218,16 @@ def test_a_failure_is_not_settled(place: Place) -> None:
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
     kept(url, **failed)
     assert settled(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
+
+
+def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    data = decision().signal.model_dump(mode="json")
+    forged = NewArtifact(
+        name="x", type="signal", run_id="r", signal_data=data, metadata={"key": "5e77"}
+    )
+    ArtifactStore(Database(url)).add(forged)
+    assert settled("5e77", settings(url)) is None
 
 
 def test_where_the_database_is_down_nothing_is_known_to_be_settled(

@@ -19,11 +19,12 @@ from finagent_model.domain.execution import Execution
 from finagent_model.errors import BadInputError, StoreError
 from finagent_model.settings import Settings
 from finagent_model.store import migrate
-from finagent_model.store.artifacts import ArtifactStore, Wanted
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.copying import copy
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.schema import SCHEMA
+from finagent_model.store.wanted import Wanted
 
 PLATFORMS = """
 create table artifacts (

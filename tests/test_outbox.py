@@ -23,11 +23,12 @@ from finagent_model.cli import app
 from finagent_model.domain.execution import Execution
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
-from finagent_model.store.artifacts import ArtifactStore, Wanted
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import ATTEMPTS, LEASE, Outbox, Sent
 from finagent_model.store.platform import PlatformClient
+from finagent_model.store.wanted import Wanted
 
 pytestmark = pytest.mark.slow
 STEPS = [

@@ -73,9 +73,8 @@ def keep(
     run.tags({STORED: "yes"})
     if settings.platform_url:
         sent = send(settings, BRIEFLY_S)
-        if sent.waiting:
-            why = sent.why or "there was no time for all of it"
-            log.warning("%s; `finagent outbox send` sends the %s that wait", why, sent.waiting)
+        if sent.why:
+            log.warning("%s; `finagent outbox send` sends the %s that wait", sent.why, sent.waiting)
 
 
 def send(settings: Settings, within_s: float = float("inf")) -> Sent:
@@ -117,6 +116,8 @@ def settled(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] | N
         if found is None or found.run_id is None or found.signal_data is None:
             return None
         signal = _signal(found.signal_data)
+        if signal.signal_id != signal_id:
+            return None  # whoever wrote it there
     except (StoreError, ValidationError) as error:
         log.warning("whether %s was decided before can't be read: %s", signal_id, error)
         return None

@@ -16,9 +16,10 @@ import finagent_model
 from finagent_model.domain.artifact import NUMBER, Artifact, NewArtifact
 from finagent_model.serving.callers import require_this_machine, require_token
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore, Order, Wanted
+from finagent_model.store.artifacts import ArtifactStore, Order
 from finagent_model.store.database import Database
 from finagent_model.store.refusals import BodyLimit, Refusal, add_refusals
+from finagent_model.store.wanted import Wanted
 
 VARIABLE = "FINAGENT_API_TOKEN"
 LARGEST_BODY = 1024 * 1024

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
@@ -98,7 +99,7 @@ class PlatformClient:
 
     def _update(self, artifact: Artifact, remote_id: str) -> str:
         body = artifact.model_dump(mode="json", exclude=OURS)
-        answer = self._ask("PATCH", f"{PATH}/{remote_id}", json=body)
+        answer = self._ask("PATCH", f"{PATH}/{quote(remote_id, safe='')}", json=body)
         return self._create(artifact) if answer.status_code == 404 else self._id(answer)
 
     def _find(self, artifact: Artifact) -> str | None:
