@@ -205,6 +205,17 @@ def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
     assert TOKEN not in caplog.text
 
 
+def test_a_platform_that_cannot_even_be_named_costs_no_decision(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
+    made = decision(**UNDRAWN)
+    run = record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+    assert RunLog(run).tag(STORED) == "yes"
+    assert "`finagent outbox send`" in caplog.text
+
+
 def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     made = decision(**UNDRAWN).signal

@@ -67,7 +67,9 @@ def enqueue(connection: Connection, numbers: Sequence[int], execution: str, now:
     """Queue artifacts, in this order; one that was sent before goes to its place there again."""
     mine = table.c.artifact_id.in_(numbers)
     columns = (table.c.artifact_id, table.c.remote_id, table.c.attempts)
-    known = {n: rest for n, *rest in connection.execute(select(*columns).where(mine))}
+    # A sender may be about to write down that it tries one of them.
+    there = select(*columns).where(mine).with_for_update()
+    known = {n: rest for n, *rest in connection.execute(there)}
     connection.execute(delete(table).where(mine))
     rows = []
     for number in numbers:
