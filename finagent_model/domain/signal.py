@@ -136,8 +136,13 @@ class TradingSignal(BaseModel):
         desk that was never packaged has no version: then it is that of the conversation.
         """
         author = self.model_uri or self.run_id or self.conversation_id
-        asked = f"{self.symbol} {self.as_of.astimezone(UTC).isoformat()} {author}"
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+        return signal_id(self.symbol, self.as_of, author)
+
+
+def signal_id(symbol: str, as_of: datetime, author: str) -> str:
+    """Of the signal that `author`, a version's URI or else its run, gives for `as_of`."""
+    asked = f"{symbol} {as_of.astimezone(UTC).isoformat()} {author}"
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 class Column(NamedTuple):

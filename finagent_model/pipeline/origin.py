@@ -13,19 +13,8 @@ from finagent_model import registry
 from finagent_model.domain.check import Check
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
 from finagent_model.market import Market
-from finagent_model.pipeline.conversations import EXECUTION
 from finagent_model.pipeline.inputs import Compared, compare
-from finagent_model.pipeline.provenance import (
-    CODE,
-    CONFIG,
-    DAG,
-    DAG_RUN,
-    DIRTY,
-    MAP_INDEX,
-    PACKAGE,
-    TASK,
-    WORKFLOW,
-)
+from finagent_model.pipeline.provenance import ASKED, CODE, CONFIG, DIRTY, PACKAGE
 from finagent_model.prompt_versions import PromptVersion, as_registered, linked
 from finagent_model.run_records import RunRecord, read_run
 from finagent_model.serving.logged import manifest_of
@@ -33,14 +22,6 @@ from finagent_model.serving.package import content_hash
 from finagent_model.tracking import COMMIT
 
 HASHES = {"config": CONFIG, "package": PACKAGE, "code": CODE, "commit": COMMIT, "dirty": DIRTY}
-ASKED = {
-    "execution_id": EXECUTION,
-    "workflow_id": WORKFLOW,
-    "dag_id": DAG,
-    "dag_run_id": DAG_RUN,
-    "task_id": TASK,
-    "map_index": MAP_INDEX,
-}
 
 
 @dataclass(frozen=True)

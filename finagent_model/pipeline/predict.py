@@ -68,7 +68,8 @@ def predict(
 
         made_by = by_package(answering, model) if answering else by_desk(desk)
         name = model if config is None else str(config)
-        run_id = record(decision, audit, market, name, settings, made_by=made_by)
+        replayed = how == "replay"
+        run_id = record(decision, audit, market, name, settings, made_by=made_by, replayed=replayed)
     if answering:
         answering.trace(decision, run_id)
     elif settings.tracing:

@@ -11,13 +11,12 @@ from finagent_model.desk import config_hash
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.domain.signal import TradingSignal
-from finagent_model.pipeline.conversations import EXECUTION
 from finagent_model.serving.answering import AnsweringDesk
 from finagent_model.serving.checkout import checkout
 from finagent_model.serving.wheel import code_hash
 from finagent_model.tracking import COMMIT, STAGE, RunLog, open_run
 
-WORKFLOW = "finagent.workflow_id"
+EXECUTION, WORKFLOW = "finagent.workflow_execution_id", "finagent.workflow_id"
 DAG, DAG_RUN = "finagent.dag_id", "finagent.dag_run_id"
 TASK, MAP_INDEX = "finagent.task_id", "finagent.map_index"
 CODE, DIRTY = "finagent.code", "finagent.git_dirty"
@@ -49,17 +48,27 @@ def begin(
     return open_run(name, known, parent or execution.parent_run_id)
 
 
+ASKED = {
+    "execution_id": EXECUTION,
+    "workflow_id": WORKFLOW,
+    "dag_id": DAG,
+    "dag_run_id": DAG_RUN,
+    "task_id": TASK,
+    "map_index": MAP_INDEX,
+}
+"""Fields of an `Execution`, and their tags."""
+
+
 def asked_by(execution: Execution) -> dict[str, str]:
     """Only what is set."""
-    named = {
-        EXECUTION: execution.execution_id,
-        WORKFLOW: execution.workflow_id,
-        DAG: execution.dag_id,
-        DAG_RUN: execution.dag_run_id,
-        TASK: execution.task_id,
-        MAP_INDEX: execution.map_index,
-    }
-    return {name: str(value) for name, value in named.items() if value is not None}
+    named = {tag: getattr(execution, field) for field, tag in ASKED.items()}
+    return {tag: str(value) for tag, value in named.items() if value is not None}
+
+
+def asked_of(tags: Tags) -> Execution:
+    """The inverse, but for the parent run."""
+    given = {field: tags[tag] for field, tag in ASKED.items() if tag in tags}
+    return Execution.model_validate(given)
 
 
 def by_code() -> dict[str, str]:

@@ -26,8 +26,8 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
-from finagent_model.pipeline.conversations import keep
 from finagent_model.pipeline.inputs import seen
+from finagent_model.pipeline.keep import keep
 from finagent_model.pipeline.provenance import MODEL_ID, NO_TAGS, Tags, begin, of_signal
 from finagent_model.settings import Settings
 from finagent_model.tracking import as_json
@@ -41,11 +41,14 @@ def record(
     settings: Settings,
     execution: Execution = NOBODYS,
     made_by: Tags = NO_TAGS,
+    *,
+    replayed: bool = False,
 ) -> str:
     """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file), of
     which `made_by` tells more; the run's id.
 
-    Where there is a database for conversations, it is written there too.
+    It is written to the database, too, unless it was `replayed`: that is for reading, and nobody
+    was asked for an approval.
     """
     signal = decision.signal
     tags = {**of_signal(signal), **made_by, HEAD: audit.head}
@@ -63,12 +66,13 @@ def record(
         try:
             view = market.view(signal.symbol, signal.as_of)
         except (DataError, InvalidBarsError, InvalidNewsError, InvalidFundamentalsError):
-            pass  # the signal says so; there is nothing to draw
+            drawn = False  # the signal says so; there is nothing to draw
         else:
-            datasets = seen(market, view)
+            datasets, drawn = seen(market, view), True
             write_price_chart(view, signal, folder)
         run.inputs(datasets, "inference", made_by.get(MODEL_ID))
         run.files(folder)
-        keep(decision, run, settings, execution.execution_id)
+        if not replayed:
+            keep(decision, run, settings, execution, drawn)
         run.end("FINISHED")
     return run.run_id

@@ -1,16 +1,13 @@
 """Approvals over HTTP: `GET /approvals`, `POST /approvals/{id}/approve` and `.../reject`.
 
-Who may settle one: whoever has the token of `FINAGENT_APPROVAL_TOKEN`; without it, callers on this
-machine. A body must say that it is JSON and, without a token, the address that was asked must be
-this machine's: no page in a browser here can then approve anything for whoever wrote it.
+Who may settle one is in `callers.py`; the token is that of `FINAGENT_APPROVAL_TOKEN`. A body must
+say that it is JSON: no form of a page in a browser does.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,6 +19,11 @@ from finagent_model.domain import request as loose
 from finagent_model.domain.approval import Verdict
 from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
 from finagent_model.serving.approvals import Approvals
+from finagent_model.serving.callers import (
+    NotAdmittedError,
+    require_this_machine,
+    require_token,
+)
 
 VERDICTS: dict[str, Verdict] = {"approve": "approved", "reject": "rejected"}
 VARIABLE = "FINAGENT_APPROVAL_TOKEN"
@@ -32,12 +34,6 @@ class Said(loose.Request):
 
     by: str = Field(min_length=1)
     why: str | None = None
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def add_approval_routes(app: FastAPI, approvals: Approvals, token: SecretStr | None) -> None:
@@ -61,7 +57,7 @@ def _settling(
             said = _read(request, await request.body())
             # Not in the event loop's own threads: waiting decisions may have taken them all.
             asked = await run_in_threadpool(approvals.settle, key, verdict, said.by, said.why)
-        except _Refused as error:
+        except NotAdmittedError as error:
             return _refusal(error.status, error)
         except UnknownApprovalError as error:
             return _refusal(404, error)
@@ -76,37 +72,18 @@ def _settling(
 
 def _admit(request: Request, token: SecretStr | None) -> None:
     if token is not None:
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        expected = token.get_secret_value().encode()
-        if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), expected):
-            raise _Refused(401, f"send the token of {VARIABLE} as 'Authorization: Bearer TOKEN'")
-    elif not (
-        request.client
-        and _is_loopback(request.client.host)
-        and _is_loopback(request.url.hostname or "")
-    ):
-        raise _Refused(
-            403,
+        require_token(request, token, VARIABLE)
+    else:
+        require_this_machine(
+            request,
             "approvals are settled from the server's own machine (http://127.0.0.1 or "
             f"`finagent approve`); set {VARIABLE} to settle them from elsewhere",
         )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
-
-
 def _read(request: Request, body: bytes) -> Said:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _Refused(415, "send JSON, with Content-Type: application/json")
+        raise NotAdmittedError(415, "send JSON, with Content-Type: application/json")
     try:
         given = json.loads(body)
     except ValueError:

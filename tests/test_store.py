@@ -1,4 +1,4 @@
-"""A database of conversations: whole or not at all, once, and silent about its password."""
+"""Decisions in a database: whole or not at all, once, and silent about its password."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from decisions import at, decision
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
 from finagent_model.artifacts.conversation import conversation_lines, read_turns
-from finagent_model.artifacts.conversation_store import ConversationStore
+from finagent_model.domain.decision import Decision
+from finagent_model.domain.execution import Execution
 from finagent_model.errors import StoreError
+from finagent_model.store.database import Database
+from finagent_model.store.decisions import DecisionStore
 
 PLATFORMS = """
 create table agent_conversations (
@@ -36,9 +39,12 @@ create table agent_conversations (
 PASSWORD = "sesame/opens"
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/conversations.db?timeout=20"
+def store(url: str) -> DecisionStore:
+    return DecisionStore(Database(url))
+
+
+def write(url: str, made: Decision, run_id: str, execution_id: str | None = None) -> bool:
+    return store(url).write(made, run_id, Execution(execution_id=execution_id))
 
 
 @contextmanager
@@ -53,8 +59,8 @@ def rows(url: str, query: str) -> list[dict[str, Any]]:
 
 
 def count(url: str) -> tuple[int, ...]:
-    """Decisions and messages."""
-    tables = ("finagent_decisions", "agent_conversations")
+    """Decisions, messages and artifacts."""
+    tables = ("finagent_decisions", "agent_conversations", "artifacts")
     return tuple(rows(url, f"select count(*) as n from {t}")[0]["n"] for t in tables)
 
 
@@ -65,7 +71,7 @@ def platforms_table(url: str, more: str = "") -> None:
 
 
 def test_a_decision_is_written_with_its_messages(url: str) -> None:
-    assert ConversationStore(url).write(decision(), "r1", "42") is True
+    assert write(url, decision(), "r1", "42") is True
     [found] = rows(url, "select * from finagent_decisions")
     assert {k: found[k] for k in ("conversation_id", "run_id", "symbol", "status")} == {
         "conversation_id": "c0ffee",
@@ -87,7 +93,7 @@ def test_a_decision_is_written_with_its_messages(url: str) -> None:
 
 
 def test_the_columns_are_the_platforms(url: str) -> None:
-    ConversationStore(url).prepare()
+    Database(url).prepare()
     with connected(url) as connection:
         columns = [c["name"] for c in inspect(connection).get_columns("agent_conversations")]
     assert columns == [
@@ -103,13 +109,13 @@ def test_the_columns_are_the_platforms(url: str) -> None:
 
 def test_the_platforms_own_table_takes_the_messages(url: str) -> None:
     platforms_table(url)
-    assert ConversationStore(url).write(decision(), "r1", "42")
+    assert write(url, decision(), "r1", "42")
     messages = rows(url, "select workflow_execution_id from agent_conversations")
     assert [m["workflow_execution_id"] for m in messages] == [42] * 7
 
 
 def test_who_was_skipped_or_failed_is_a_response_that_says_so(url: str) -> None:
-    ConversationStore(url).write(decision(), "r1")
+    write(url, decision(), "r1")
     query = "select message_content as said from agent_conversations where agent_name = '{}'"
     [skipped] = rows(url, query.format("NewsAnalyst"))
     [failed] = rows(url, query.format("RiskManager"))
@@ -118,13 +124,13 @@ def test_who_was_skipped_or_failed_is_a_response_that_says_so(url: str) -> None:
 
 
 def test_tokens_are_counted_for_replies_and_undefined_elsewhere(url: str) -> None:
-    ConversationStore(url).write(decision(), "r1")
+    write(url, decision(), "r1")
     messages = rows(url, "select tokens_used from agent_conversations order by id")
     assert [m["tokens_used"] for m in messages] == [None, None, 120, None, 220, None, 320]
 
 
 def test_stamps_keep_their_moment(url: str) -> None:
-    ConversationStore(url).write(decision(), "r1")
+    write(url, decision(), "r1")
     [found] = rows(url, "select max(timestamp) as last from agent_conversations")
     last = found["last"]  # SQLite has text, without a zone
     last = datetime.fromisoformat(last) if isinstance(last, str) else last
@@ -132,82 +138,92 @@ def test_stamps_keep_their_moment(url: str) -> None:
 
 
 def test_a_second_time_adds_nothing(url: str) -> None:
-    store = ConversationStore(url)
-    assert store.write(decision(), "r1") is True
-    assert store.write(decision(), "r1") is False
-    assert ConversationStore(url).write(decision(), "r1") is False
-    assert count(url) == (1, 7)
+    kept = store(url)
+    assert kept.write(decision(), "r1") is True
+    assert kept.write(decision(), "r1") is False
+    assert write(url, decision(), "r1") is False
+    assert count(url) == (1, 7, 5)
 
 
 def test_a_retried_workflow_adds_nothing_and_another_one_does(url: str) -> None:
-    store = ConversationStore(url)
-    assert [store.write(decision(), run, "42") for run in ("r1", "r2")] == [True, False]
-    assert store.write(decision(), "r2", "43")
-    assert store.write(decision(conversation_id="other"), "r2", "43")
-    assert count(url) == (3, 21)
+    assert [write(url, decision(), run, "42") for run in ("r1", "r2")] == [True, False]
+    assert write(url, decision(), "r2", "43")
+    assert write(url, decision(conversation_id="other"), "r2", "43")
+    assert count(url) == (3, 21, 10)
 
 
 def test_many_first_writers_at_once_make_the_tables_and_each_decision_once(url: str) -> None:
-    def write(name: str) -> bool:
-        return ConversationStore(url).write(decision(conversation_id=name), "r1")
+    def first(name: str) -> bool:
+        return write(url, decision(conversation_id=name), name)
 
     with ThreadPoolExecutor(8) as pool:
-        written = list(pool.map(write, ["a", "b", "c", "d"] * 4))
+        written = list(pool.map(first, ["a", "b", "c", "d"] * 4))
     assert sum(written) == 4
-    assert count(url) == (4, 28)
+    assert count(url) == (4, 28, 20)
 
 
 def test_what_fails_half_way_leaves_nothing(url: str) -> None:
     platforms_table(url, more=", check (agent_name <> 'Executor')")
     with pytest.raises(StoreError) as error:
-        ConversationStore(url).write(decision(), "r1", "42")
+        write(url, decision(), "r1", "42")
     assert "check constraint" in str(error.value).lower()
-    assert count(url) == (0, 0)
+    assert count(url) == (0, 0, 0)
 
 
 KILLED = """
 import os, signal, sys
 from decisions import decision
-from finagent_model.artifacts import conversation_store as module
+from finagent_model.store import decisions as module
+from finagent_model.store.database import Database
 whole = module.message_row
 def shot(turn, execution):
     if turn.agent_name == "Executor":
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(turn, execution)
 module.message_row = shot
-module.ConversationStore(sys.argv[1]).write(decision(), "r1")
+module.DecisionStore(Database(sys.argv[1])).write(decision(), "r1")
 """
 
 
 @pytest.mark.slow
 def test_what_is_killed_half_way_leaves_nothing_and_is_written_again(url: str) -> None:
-    store = ConversationStore(url)
-    store.prepare()
+    Database(url).prepare()
     here = Path(__file__).parent
     environ = {"PYTHONPATH": f"{here.parent}:{here}"}
     done = subprocess.run([sys.executable, "-c", KILLED, url], env=environ, check=False)
     assert done.returncode == -signals.SIGKILL
-    assert count(url) == (0, 0)
-    assert store.write(decision(), "r1")
-    assert count(url) == (1, 7)
+    assert count(url) == (0, 0, 0)
+    assert write(url, decision(), "r1")
+    assert count(url) == (1, 7, 5)
 
 
 def test_a_file_that_cannot_be_written_is_named() -> None:
     with pytest.raises(StoreError) as error:
-        ConversationStore("sqlite:////proc/no/conversations.db").write(decision(), "r1")
-    assert "/proc/no/conversations.db can't be used: unable to open" in str(error.value)
+        write("sqlite:////proc/no/finagent.db", decision(), "r1")
+    assert "/proc/no/finagent.db can't be used: unable to open" in str(error.value)
 
 
 def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/conversations.db?timeout=0.05"
-    store = ConversationStore(url)
-    store.prepare()
+    url = f"sqlite:///{tmp_path}/finagent.db?timeout=0.05"
+    kept = store(url)
+    Database(url).prepare()
     with connected(url) as other:
         other.exec_driver_sql("begin exclusive")
         with pytest.raises(StoreError, match="database is locked"):
-            store.write(decision(), "r1")
+            kept.write(decision(), "r1")
         other.exec_driver_sql("rollback")
-    assert store.write(decision(), "r1")
+    assert kept.write(decision(), "r1")
+
+
+def test_who_reads_holds_up_nobody_who_writes(url: str) -> None:
+    """A backup may take longer than a writer would wait."""
+    Database(url).prepare()
+    impatient = url.replace("timeout=20", "timeout=0.05")
+    with Database(url).reading() as reader:
+        before = reader.execute(text("select count(*) from artifacts")).scalar_one()
+        assert write(impatient, decision(), "r1")
+        assert before == 0
+    assert count(url) == (1, 7, 5)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +239,7 @@ def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -
 )
 def test_no_error_shows_a_password(address: str) -> None:
     with pytest.raises(StoreError) as error:
-        ConversationStore(address.format(PASSWORD)).write(decision(), "r1")
+        write(address.format(PASSWORD), decision(), "r1")
     shown = "".join(traceback.format_exception(error.value)) + repr(error.value)
     assert "FINAGENT_DATABASE" in shown
     assert "sesame" not in shown and "opens" not in shown

@@ -13,22 +13,29 @@ import pytest
 from conftest import Place
 from decisions import decision
 from mlflow.store.entities import PagedList
+from platform_double import PlatformDouble
 
 from finagent_model import tracking
-from finagent_model.artifacts.conversation_store import ConversationStore
-from finagent_model.domain.execution import Execution
-from finagent_model.errors import BadInputError, StoreError
+from finagent_model.domain.artifact import NewArtifact
+from finagent_model.domain.execution import NOBODYS, Execution
+from finagent_model.errors import StoreError
 from finagent_model.market import Market
 from finagent_model.pipeline.audit import audit_of
-from finagent_model.pipeline.conversations import STORED, Synced, sync
+from finagent_model.pipeline.keep import STORED, Synced, settled, sync
 from finagent_model.pipeline.record import record
 from finagent_model.settings import Settings
+from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.database import Database
+from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking import RunLog, open_run
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
 ]
+TOKEN = "open-sesame"
+WHOLE = 7 + 1 + 5
+"""Messages, decision and artifacts of one decision that was not drawn."""
 UNDRAWN = {"symbol": "NOPE"}
 """There is no market for it, so no chart takes time."""
 
@@ -39,20 +46,21 @@ def settings(database: str = "") -> Settings:
 
 def down(place: Place) -> str:
     """A database whose folder is not there yet; it is up once the folder is made."""
-    return f"sqlite:///{place.folder}/later/conversations.db"
+    return f"sqlite:///{place.folder}/later/finagent.db"
 
 
 def up(place: Place) -> None:
     (place.folder / "later").mkdir()
 
 
-def kept(database: str, execution: str | None = None, **changes: Any) -> RunLog:
+def kept(
+    database: str, execution: Execution = NOBODYS, replayed: bool = False, **changes: Any
+) -> RunLog:
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
-    made = decision(**UNDRAWN, **changes)
-    audit = audit_of([made])
-    asked_by = Execution(execution_id=execution)
-    return RunLog(record(made, audit, Market.of(given), "desk.yaml", given, asked_by))
+    made = decision(**UNDRAWN | changes)
+    audit, market = audit_of([made]), Market.of(given)
+    return RunLog(record(made, audit, market, "desk.yaml", given, execution, replayed=replayed))
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -66,21 +74,31 @@ def rows(url: str) -> list[tuple[Any, ...]]:
             "select conversation_id, workflow_execution_id, symbol, as_of, status, signal"
             " from finagent_decisions"
         ).fetchall()
-    return messages + decisions
+        artifacts = database.execute(
+            "select id, name, type, run_id, experiment_id, execution_id, dag_id, image_path,"
+            " signal_data, artifact_metadata, created_at from artifacts order by id"
+        ).fetchall()
+    return messages + decisions + artifacts
 
 
 def test_a_recorded_decision_is_in_the_database_and_its_run_says_so(place: Place) -> None:
-    url = f"sqlite:///{place.folder}/conversations.db"
+    url = f"sqlite:///{place.folder}/finagent.db"
     run = kept(url)
     assert run.tag(STORED) == "yes"
-    assert len(rows(url)) == 7 + 1
+    assert len(rows(url)) == WHOLE
     assert sync(settings(url)) == Synced()
 
 
-def test_without_a_database_no_table_is_written_and_nothing_is_said(place: Place) -> None:
-    assert kept("").tag(STORED) is None
-    with pytest.raises(BadInputError, match="set FINAGENT_DATABASE"):
-        sync(settings())
+def test_without_a_url_a_file_at_home_has_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.folder))
+    assert kept("").tag(STORED) == "yes"
+    assert len(rows(f"sqlite:///{place.folder}/.cache/finagent/finagent.db")) == WHOLE
+
+
+def test_what_was_replayed_is_for_reading_and_not_stored(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    assert kept(url, replayed=True).tag(STORED) is None
+    assert sync(settings(url)) == Synced()
 
 
 def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
@@ -91,19 +109,20 @@ def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
     [warning] = [r for r in caplog.records if r.name.startswith("finagent_model")]
     assert warning.levelno == logging.WARNING
     assert run.run_id in warning.getMessage()
-    assert "`finagent conversations sync` writes it" in warning.getMessage()
+    assert "`finagent db sync` writes it" in warning.getMessage()
     assert run.read_json("signal.json")["symbol"] == "NOPE"
     assert len(run.read("autogen_conversation.jsonl").splitlines()) == 7
     assert mlflow.get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_what_is_synced_is_what_would_have_been_written(place: Place) -> None:
-    run = kept(down(place), "42")
+def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Place) -> None:
+    by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
+    run = kept(down(place), by, symbol="GOOG")
     up(place)
     assert sync(settings(down(place))) == Synced(written=1)
     assert run.tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
-    ConversationStore(direct).write(decision(**UNDRAWN), run.run_id, "42")
+    DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
     assert sync(settings(down(place))) == Synced()
 
@@ -119,20 +138,20 @@ def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.M
 def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{place.folder}/conversations.db"
-    whole = ConversationStore.write
+    url = f"sqlite:///{place.folder}/finagent.db"
+    whole = DecisionStore.write
 
-    def stopped(store: ConversationStore, *given: Any) -> bool:
+    def stopped(store: DecisionStore, *given: Any) -> bool:
         whole(store, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ConversationStore, "write", stopped)
+    monkeypatch.setattr(DecisionStore, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
         kept(url)
     monkeypatch.undo()
     assert sync(settings(url)) == Synced(already=1)
     assert sync(settings(url)) == Synced()
-    assert len(rows(url)) == 7 + 1
+    assert len(rows(url)) == WHOLE
 
 
 def test_a_run_without_a_whole_record_fails_alone(place: Place) -> None:
@@ -152,7 +171,7 @@ def test_sync_says_that_the_database_is_still_down(place: Place) -> None:
 
 def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(place: Place) -> None:
     kept(down(place))
-    command = ("conversations", "sync", "--json")
+    command = ("db", "sync", "--json")
     still = place.finagent(*command, FINAGENT_DATABASE=down(place))
     assert still.returncode == 3
     assert "can't be used" in still.stderr and "Traceback" not in still.stderr
@@ -162,6 +181,73 @@ def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(plac
     assert json.loads(done.stdout) == {"written": 1, "already": 0, "failed": 0}
 
 
+def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = PlatformDouble()
+    given = Settings.load(
+        {
+            "FINAGENT_DATABASE": f"sqlite:///{place.folder}/finagent.db",
+            "FINAGENT_PLATFORM_URL": platform.url,
+            "FINAGENT_PLATFORM_TOKEN": TOKEN,
+        }
+    )
+
+    def decided(name: str) -> None:
+        made = decision(**UNDRAWN, conversation_id=name)
+        record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+
+    decided("first")
+    assert "`finagent outbox send` sends the 5 that wait" in caplog.text
+    with platform.up():
+        decided("second")
+    assert len(platform.rows) == 10
+    assert TOKEN not in caplog.text
+
+
+def test_a_platform_that_cannot_even_be_named_costs_no_decision(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
+    made = decision(**UNDRAWN)
+    run = record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+    assert RunLog(run).tag(STORED) == "yes"
+    assert "`finagent outbox send`" in caplog.text
+
+
+def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    made = decision(**UNDRAWN).signal
+    assert settled(made.signal_id, settings(url)) is None
+    run = kept(url)
+    assert settled(made.signal_id, settings(url)) == (run.run_id, made)
+
+
+def test_a_failure_is_not_settled(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
+    kept(url, **failed)
+    assert settled(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
+
+
+def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    data = decision().signal.model_dump(mode="json")
+    forged = NewArtifact(
+        name="x", type="signal", run_id="r", signal_data=data, metadata={"key": "5e77"}
+    )
+    ArtifactStore(Database(url)).add(forged)
+    assert settled("5e77", settings(url)) is None
+
+
+def test_where_the_database_is_down_nothing_is_known_to_be_settled(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settled("5e77", settings(down(place))) is None
+    assert "whether 5e77 was decided before can't be read" in caplog.text
+
+
 def test_a_password_is_in_no_message_tag_or_log(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,7 +255,7 @@ def test_a_password_is_in_no_message_tag_or_log(
     with caplog.at_level(logging.DEBUG):
         run = kept(url)
     assert run.tag(STORED) == "no"
-    command = place.finagent("conversations", "sync", FINAGENT_DATABASE=url)
+    command = place.finagent("db", "sync", FINAGENT_DATABASE=url)
     assert command.returncode == 3
     said = caplog.text + command.stdout + command.stderr + repr(settings(url))
     files = [path for path in place.folder.rglob("*") if path.is_file()]

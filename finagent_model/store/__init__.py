@@ -1,0 +1,1 @@
+"""Signals, replies, charts and conversations in a database, as the trading platform reads them."""

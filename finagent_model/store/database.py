@@ -1,0 +1,191 @@
+"""The one way to open a database: SQLite, or PostgreSQL.
+
+A database without our tables gets them when it is first used. One that older code made waits for
+`finagent db upgrade`, so that it can be saved before. No error shows a password.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any, Self
+from urllib.parse import quote
+
+from pydantic import ValidationError
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from finagent_model.errors import FinagentError, StoreError
+from finagent_model.settings import Settings
+from finagent_model.store import migrate
+
+FILE = "finagent.db"
+"""In FINAGENT_HOME, where no database is named."""
+WAIT_S = 10
+"""Seconds that PostgreSQL may take to connect and to get a lock, unless the URL says otherwise. For
+SQLite it is `?timeout=` in the URL, 5 where it is left out.
+"""
+UPGRADES = 0x66696E61
+"""PostgreSQL's lock of those who upgrade."""
+WRITES = "finagent_writes"
+
+
+class Database:
+    """One database. A connection lives for one call, so that it may be kept over a fork."""
+
+    def __init__(self, url: str) -> None:
+        """Connects nowhere. Raises StoreError for a URL that can't be read, or without a driver."""
+        self._url = _read(url)
+        self._engine = _engine(self._url)
+        self._ready = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """That of FINAGENT_DATABASE, else a file in FINAGENT_HOME. Raises StoreError."""
+        if settings.database is not None:
+            return cls(settings.database.get_secret_value())
+        path = settings.home.absolute() / FILE
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"FINAGENT_HOME {path.parent} can't be made: {error.strerror}; "
+                "name a folder that can be written, or set FINAGENT_DATABASE"
+            ) from None
+        return cls(URL.create("sqlite", database=str(path)).render_as_string())
+
+    def __str__(self) -> str:
+        """The address without its password."""
+        return _shown(self._url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that only reads. Raises StoreError for whatever the block's SQL raises."""
+        self.prepare()
+        with self._usable(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction, all of the block or nothing of it. Raises StoreError, as above."""
+        self.prepare()
+        with self._transaction() as connection:
+            yield connection
+
+    def prepare(self) -> None:
+        """Make the tables where there are none. Raises StoreError for those of other code."""
+        if self._ready:
+            return
+        found, newest = self.revision(), migrate.newest()
+        if found is None:
+            self.upgrade()
+        elif found != newest:
+            way = (
+                "save it, then run `finagent db upgrade`"
+                if migrate.is_older(found)
+                else "install the finagent-model that upgraded it, or a later one"
+            )
+            raise StoreError(
+                f"the database {self} has revision {found}, this code needs {newest}; {way}"
+            )
+        self._ready = True
+
+    def revision(self) -> str | None:
+        """Of its schema; None: we never prepared it. Raises StoreError."""
+        with self._usable(), self._engine.connect() as connection:
+            return migrate.current(connection)
+
+    def upgrade(self) -> None:
+        """Bring the schema to the newest revision, one process at a time. Raises StoreError."""
+        if self._engine.dialect.name == "sqlite":
+            self._let_readers_and_a_writer_be()
+        with self._transaction() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"select pg_advisory_xact_lock({UPGRADES})")
+            migrate.upgrade(connection)
+
+    def _let_readers_and_a_writer_be(self) -> None:
+        """SQLite's write-ahead log, which the file keeps; no reader holds up a writer then."""
+        locked = sqlite3.OperationalError  # another process is about to say the same
+        with self._usable(), closing(self._engine.raw_connection()) as plain, suppress(locked):
+            plain.cursor().execute("pragma journal_mode=wal")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._usable(), self._engine.connect() as plain:
+            connection = plain.execution_options(**{WRITES: True})
+            with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"set local lock_timeout = '{WAIT_S}s'")
+                yield connection
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except (FinagentError, ValidationError):
+            raise  # of the block itself
+        except Exception as error:  # a driver may raise anything
+            reason = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise StoreError(
+                f"the database {self} can't be used: {_hidden(reason, self._url)}; "
+                "see that it runs and may be written, or change FINAGENT_DATABASE"
+            ) from None
+
+
+def _read(url: str) -> URL:
+    try:
+        read = make_url(url)
+    except (ArgumentError, ValueError):
+        pass  # what they say may quote a part of the password
+    else:
+        if read.host is None or url.count("@") < 2:
+            return read
+    raise StoreError(
+        "FINAGENT_DATABASE can't be read; write it like sqlite:///finagent.db or "
+        "postgresql+psycopg2://user:password@host/name, the password percent-encoded"
+    )
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        waits = url.get_dialect().driver in ("psycopg", "psycopg2")
+        bounded = (
+            {"connect_timeout": WAIT_S} if waits and "connect_timeout" not in url.query else {}
+        )
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=bounded)
+    except (SQLAlchemyError, ImportError) as error:
+        raise StoreError(
+            f"the database {_shown(url)} can't be used: {_hidden(str(error), url)}; "
+            "install its driver (psycopg2-binary for PostgreSQL), or change FINAGENT_DATABASE"
+        ) from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _say_begin_ourselves)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _say_begin_ourselves(connection: Any, _: object) -> None:
+    """Python's driver would begin late, and not at all before a change of the schema."""
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    """A writer takes its lock at once: two that read first could not both go on to write."""
+    writes = connection.get_execution_options().get(WRITES)
+    connection.exec_driver_sql("begin immediate" if writes else "begin")
+
+
+def _shown(url: URL) -> str:
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _hidden(text: str, url: URL) -> str:
+    """`text` without the URL's secrets, should a driver have quoted one."""
+    secrets = [str(value) for key, value in url.query.items() if "pass" in key.lower()]
+    if url.password:
+        secrets += [url.password, quote(url.password, safe="")]
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,1 @@
+"""Revisions of the schema, oldest first. There is no way back but a backup."""
