@@ -1,4 +1,4 @@
-"""Bars from Yahoo, by the real client against a stand-in: prices as traded, and failures by name."""
+"""Bars from Yahoo, by the real client against a stand-in: prices as traded, failures by name."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_the_known_splits_and_the_special_dividend_are_on_their_days(
     apple, microsoft = source.bars("AAPL"), source.bars("MSFT")
     at = day(apple, "2005-02-28")
     assert (apple.close[at - 1], apple.close[at], apple.split[at]) == (88.99, 44.86, 2.0)
-    assert apple.growth().close[at] / apple.growth().close[at - 1] == pytest.approx(1.0082, abs=1e-4)
+    assert apple.growth().close[at] / apple.growth().close[at - 1] == pytest.approx(
+        1.0082, abs=1e-4
+    )
     at = day(microsoft, "2003-02-18")
     assert (microsoft.close[at - 1], microsoft.close[at]) == (48.30, 24.96)
     assert microsoft.split[at] == 2.0
@@ -196,7 +198,7 @@ def test_an_answer_without_a_bar_is_a_failure(
 def test_who_does_not_answer_in_time_has_failed(yahoo: Yahoo, tmp_path: Path) -> None:
     yahoo.delay_s = 1.0
     source = YFinanceBars(tmp_path, timeout_s=0.2, **yahoo.transport())
-    with pytest.raises(DataSourceError, match="gave no bars of SLOW .*[Tt]imed? ?out"):
+    with pytest.raises(DataSourceError, match=r"gave no bars of SLOW .*[Tt]imed? ?out"):
         source.bars("SLOW")
 
 

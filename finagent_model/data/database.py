@@ -54,7 +54,11 @@ class SymbolTable:
         return tuple(sorted(str(name) for name in found if name is not None))
 
     def rows(
-        self, symbol: str, wanted: Collection[str], required: Collection[str], order: Collection[str]
+        self,
+        symbol: str,
+        wanted: Collection[str],
+        required: Collection[str],
+        order: Collection[str],
     ) -> list[dict[str, Any]]:
         """Rows of `symbol` with the columns of `wanted` that there are, under our names and sorted
         by the first column of `order` that there is. Raises DataSourceError.
@@ -79,7 +83,10 @@ class SymbolTable:
             table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)
         except NoSuchTableError:
             looked = inspect(connection)
-            there = [*looked.get_table_names(schema or None), *looked.get_view_names(schema or None)]
+            there = [
+                *looked.get_table_names(schema or None),
+                *looked.get_view_names(schema or None),
+            ]
             raise DataSourceError(
                 f"{self.name}: there is no table {self.table!r}; there is: {_listed(there)}. "
                 f"Write ?table=NAME at the end of {self._variable}"
@@ -95,7 +102,7 @@ class SymbolTable:
     @staticmethod
     def _columns(table: Table) -> dict[str, str]:
         """Our name to the database's."""
-        return {column_name(name): name for name in table.columns.keys()}
+        return {column_name(column.name): column.name for column in table.columns}
 
     @contextmanager
     def _usable(self) -> Iterator[Connection]:

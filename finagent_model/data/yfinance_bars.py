@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,14 @@ class YFinanceBars:
 
     def __init__(self, cache: Path, timeout_s: float = TIMEOUT_S, **transport: Any) -> None:
         """`cache` is where the client keeps time zones and its cookie; `transport` goes to
-        curl_cffi's session, such as a proxy. Connects nowhere.
+        curl_cffi's session, such as a proxy. Connects nowhere. Raises ConfigError where the client
+        is not installed.
         """
+        if find_spec("yfinance") is None:
+            raise ConfigError(
+                "FINAGENT_BARS is yfinance, which is not installed; "
+                "pip install finagent-model[yfinance]"
+            )
         self._cache, self._timeout_s, self._transport = cache, timeout_s, transport
         self._session: Session[Response] | None = None
 
@@ -70,7 +77,8 @@ class YFinanceBars:
         return as_traded(symbol, without_open_session(frame, told))
 
     def _history(self, symbol: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-        yfinance = _client()
+        import yfinance
+
         yfinance.config.debug.hide_exceptions = False  # else a failure is an empty table
         if self._session is None:
             self._cache.mkdir(parents=True, exist_ok=True)
@@ -139,24 +147,15 @@ def _tick(values: Floats) -> Floats:
     return rounded
 
 
-def _client() -> Any:
-    try:
-        import yfinance
-    except ImportError:
-        raise ConfigError(
-            "FINAGENT_BARS is yfinance, which is not installed; "
-            "pip install finagent-model[yfinance]"
-        ) from None
-    return yfinance
-
-
 def _session(timeout_s: float, transport: Mapping[str, Any]) -> Session[Response]:
     from curl_cffi.requests import Session
 
     class Plain(Session):  # type: ignore[type-arg]
         """Raises what a chart's status says, and waits no longer than `timeout_s`."""
 
-        def request(self, method: Any, url: str, **options: Any) -> Any:
+        def request(  # type: ignore[override]
+            self, method: Any, url: str, **options: Any
+        ) -> Any:
             answer = super().request(method, url, **{**options, "timeout": timeout_s})
             if CHART in url and answer.status_code >= 400:
                 raise _refusal(url.rpartition("/")[2], answer)

@@ -229,7 +229,7 @@ def _package(
 
 def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> str:
     """The report that people look at."""
-    policies, market = record.begun.policies, Market.of(settings)
+    policies, market = record.begun.policies, Market.of(settings, record.begun.bars)
     symbols = []
     for each in record.tested:
         bars = market.bars(each.symbol)

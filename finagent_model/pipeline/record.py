@@ -20,6 +20,7 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
+from finagent_model.pipeline.bars_seen import log_seen, seen_by
 from finagent_model.pipeline.conversations import EXECUTION, keep
 from finagent_model.settings import Settings
 from finagent_model.tracking import STAGE, open_run
@@ -59,6 +60,7 @@ def record(
             else:
                 write_price_chart(view, signal, Path(folder))
             run.files(Path(folder))
+        log_seen(run, seen_by(market, [signal.symbol]))
         keep(decision, run, settings, execution.execution_id)
         run.end("FINISHED")
     return run.run_id

@@ -15,6 +15,7 @@ from finagent_model.agents.clients import ClientPool, with_addresses
 from finagent_model.agents.graph import export_component
 from finagent_model.desk import Desk, config_hash
 from finagent_model.market import Market
+from finagent_model.pipeline.bars_seen import log_seen, seen_by
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.finish import Trained, finish_training
 from finagent_model.pipeline.minutes import Minutes
@@ -78,7 +79,8 @@ def start_training(
             }
         )
         fitted = fit_policies(histories, request, lambda n: watch("fitting policies", n), jobs)
-        Begun(request, config, fitted.policies, fitted.trials).write(run)
+        seen = seen_by(market, request.symbols)
+        Begun(request, config, fitted.policies, fitted.trials, seen).write(run)
         run.json("agent_graph.json", export_component(config, pool))
     return run.run_id
 
@@ -87,7 +89,7 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     """Let the trained desk decide on the symbol's unseen bars; returns the id of its own run."""
     begun = Begun.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
-    market = Market.of(settings)
+    market = Market.of(settings, begun.bars)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with Minutes() as minutes:
@@ -95,6 +97,7 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
         run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
         with run.failing():
             log_outcome(run, unseen, request.seed, minutes)
+            log_seen(run, seen_by(market, [symbol]))
             run.text("cassette.jsonl", dump_replies(cassette.used))
             run.end("FINISHED")
     return run.run_id
