@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
-from finagent_model.data.fetched import FetchedBars
+from finagent_model.data.fetched import FetchedBars, utc_now
 from finagent_model.data.kept import KeptBars
 from finagent_model.data.named import bar_source, fundamentals_source, news_source
 from finagent_model.data.source import BarSource, FundamentalsSource, NewsSource, vendor
@@ -24,11 +24,6 @@ from finagent_model.settings import Settings
 
 Dated = tuple[tuple[NewsItem, ...], int]
 Stated = tuple[tuple[Fact, ...], int]
-
-
-def utc_now() -> datetime:
-    """The stamp of what is fetched. Nothing is decided by it."""
-    return datetime.now(UTC)
 
 
 class Market:

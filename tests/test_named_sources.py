@@ -163,9 +163,11 @@ def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -
     assert [item.headline for item in view.news] == ["of FB"]
     seen = market.seen("FB")
     assert seen and seen.source == "acme" and seen.fetched_at
-    with pytest.raises(DataSourceError, match="asked for bars of DOWN, failed: .* no more credits"):
+    with pytest.raises(
+        DataSourceError, match=r"asked for bars of DOWN, failed: .* no more credits"
+    ):
         market.bars("DOWN")
-    with pytest.raises(DataSourceError, match="source of news, asked for GOOG, failed: .* late"):
+    with pytest.raises(DataSourceError, match=r"source of news, asked for GOOG, failed: .* late"):
         market.news("GOOG")
 
 

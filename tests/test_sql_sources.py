@@ -234,8 +234,9 @@ def test_postgresql_gives_the_same_bars_by_schema_date_and_numeric(postgres: str
         connection.execute(text("create schema eod"))
         connection.execute(
             text(
-                'create table eod.bars ("Symbol" text, date date, open numeric(12,4), high numeric, '
-                "low numeric, close numeric, volume bigint, split numeric, dividend numeric)"
+                'create table eod.bars ("Symbol" text, date date, open numeric(12,4), '
+                "high numeric, low numeric, close numeric, volume bigint, split numeric, "
+                "dividend numeric)"
             )
         )
         rows = told("GOOG").rename(columns={"symbol": "Symbol"})

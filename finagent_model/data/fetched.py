@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from finagent_model.data.kept import Kept
 from finagent_model.data.revision import changes
@@ -21,11 +21,18 @@ from finagent_model.errors import DataSourceError
 log = logging.getLogger(__name__)
 
 
+def utc_now() -> datetime:
+    """The stamp of what is fetched: no bar that closes later can be in it. Nothing else is decided
+    by it.
+    """
+    return datetime.now(UTC)
+
+
 class FetchedBars:
     """A BarSource over another; safe to use from several threads."""
 
     def __init__(self, source: BarSource, kept: Kept, clock: Callable[[], datetime]) -> None:
-        """`clock` stamps what is fetched; no bar that closes later was there yet."""
+        """`clock` stamps what is fetched."""
         self._source, self._kept, self._clock = source, kept, clock
         self.name = source.name
         self._asked: dict[str, tuple[BarSeries, Seen]] = {}

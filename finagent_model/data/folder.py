@@ -32,25 +32,27 @@ class FolderBars:
         # Looked up, never joined to a path: '../x' finds nothing.
         if symbol not in files:
             raise UnknownSymbolError(symbol, tuple(sorted(files)), f"folder {self.path}")
-        file, *others = files[symbol]
+        file, *others = (self.path / name for name in sorted(files[symbol]))
         if others:
             raise DataSourceError(f"{file} and {others[0]} both hold {symbol}; keep one of them")
         return bars_of_file(file, symbol)
 
-    def _files(self) -> dict[str, list[Path]]:
-        """Symbol to its files, of which there should be one."""
+    def _files(self) -> dict[str, list[str]]:
+        """Symbol to the names of its files, of which there should be one. Quick, since it is asked
+        for every symbol: paths of five hundred files would take longer than reading one.
+        """
+        files: dict[str, list[str]] = {}
         try:
             with os.scandir(self.path) as entries:
-                listed = sorted(Path(entry.path) for entry in entries if entry.is_file())
+                for entry in entries:
+                    stem, suffix = os.path.splitext(entry.name)
+                    if suffix.lower() in SUFFIXES and entry.is_file():
+                        files.setdefault(stem.upper(), []).append(entry.name)
         except OSError as error:
             raise DataSourceError(
                 f"{self.path} can't be listed ({error.strerror}); "
                 "give a folder that holds files such as GOOG.csv"
             ) from error
-        files: dict[str, list[Path]] = {}
-        for file in listed:
-            if file.suffix.lower() in SUFFIXES:
-                files.setdefault(file.stem.upper(), []).append(file)
         return files
 
 

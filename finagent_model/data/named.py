@@ -133,7 +133,7 @@ def _plugin_or_path(name: str, kind: _Kind) -> EntryPoint | Path:
         entry: EntryPoint = plugins[name]
         return entry
     secret = "@" in name and not path.exists()  # a URL mistyped may hold a password
-    if path.exists() or not secret and (os.sep in name or name.startswith(("~", "."))):
+    if path.exists() or (not secret and (os.sep in name or name.startswith(("~", ".")))):
         return path
     shown = "***" if secret else name
     listed = ", ".join(sorted(plugins)) or "none is installed"

@@ -17,6 +17,7 @@ from finagent_model.errors import InvalidBarsError
 DATES = ("closed_at", "date", "unnamed:_0")
 """The last is what pandas reads where it wrote a table with its index."""
 ADJUSTED = "adj_close"
+COMPACT = r"^(\d{4})(\d\d)(\d\d)$"
 COLUMNS = (*DATES, *PRICES, "volume", *ACTIONS, ADJUSTED)
 
 
@@ -40,6 +41,10 @@ def series_of_table(symbol: str, table: pd.DataFrame) -> BarSeries:
     if pd.api.types.is_datetime64_dtype(tidy["closed_at"]) and when != "closed_at":
         # A date that was stored as midnight; under `closed_at` a naive time is refused instead.
         tidy["closed_at"] = tidy["closed_at"].dt.strftime("%Y-%m-%d")
+    elif pd.api.types.is_integer_dtype(tidy["closed_at"]):  # 20120629, the other way of ISO
+        tidy["closed_at"] = (
+            tidy["closed_at"].astype(str).str.replace(COMPACT, r"\1-\2-\3", regex=True)
+        )
     if {ADJUSTED, "close"} <= set(frame.columns) and not set(ACTIONS) & set(frame.columns):
         tidy["split"], tidy["dividend"] = actions_from_adjusted(
             symbol, _floats(frame, "close"), _floats(frame, ADJUSTED)
