@@ -24,6 +24,12 @@ from finagent_model.training.request import TrainRequest
 CSV = "date,open,high,low,close\n2012-06-28,2,3,1,2\n2012-06-29,2,3,1,2\n"
 
 
+NEW_DAY = (
+    "insert into bars (symbol, date, open, high, low, close, volume, split, dividend) "
+    "values ('FB', '2013-03-04', 27, 28, 26, 27.5, 1000, 1, 0)"
+)
+
+
 def shell(*words: str, **variables: str) -> Result:
     return CliRunner().invoke(app, ["bars", *words], env=variables)
 
@@ -81,8 +87,9 @@ def test_what_can_not_be_asked_says_what_can(words: list[str], said: str) -> Non
 def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_revised(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from finagent_model.pipeline.finish import finish_training
     from finagent_model.pipeline.infer import infer
-    from finagent_model.pipeline.train import train
+    from finagent_model.pipeline.train import backtest_symbol, start_training, train
 
     monkeypatch.setenv("FINAGENT_HOME", str(place.folder / "home"))
     monkeypatch.setenv("FINAGENT_BARS", f"sqlite:///{place.folder}/eod.db")
@@ -93,17 +100,19 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
         frame.to_sql("bars", connection, index=False)
 
     request = TrainRequest.read(**SMALL)
-    first = train(request, Settings.load())
+    begun = start_training(request, Settings.load())
+    with closing(sqlite3.connect(database)) as connection:  # between two tasks: a day, a correction
+        connection.execute(NEW_DAY)
+        connection.execute("update bars set low = low - 0.01 where date = '2012-11-15'")
+        connection.execute("update bars set volume = null where date = '2012-11-16'")
+        connection.commit()
+    children = [backtest_symbol(begun, "FB", Settings.load())]
+    first = finish_training(begun, children, Settings.load())
     row, tags = bars_of_run(first.run_id)
     assert row["content_hash"] == bars.digest() == tags["finagent.bars_hash"]
     assert row["source"] == tags["finagent.bars_source"] == f"sqlite:///{database}#bars"
     assert row["fetched_at"] == tags["finagent.bars_fetched_at"].replace("+00:00", "Z")
     assert "finagent.bars_revised" not in tags
-
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("update bars set low = low - 0.01 where date = '2012-11-15'")
-        connection.execute("update bars set volume = null where date = '2012-11-16'")
-        connection.commit()
 
     # What was kept reaches the day: nobody is asked, and the bars are those of before.
     as_of = parse_as_of(AS_OF)

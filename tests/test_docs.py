@@ -145,6 +145,7 @@ def test_help_of_every_command_works() -> None:
         "reject",
         "audit",
         "cassette",
+        "bars",
     ):
         assert name in listed
 

@@ -170,6 +170,7 @@ def finish_training(
         done()
         champion = registry.champion(name)
         answering = load_answering(model_uri)
+        answering.market = market = Market.of(settings, begun.bars)
         gate = judge_version(
             record.metrics,
             ledgers,
@@ -182,7 +183,7 @@ def finish_training(
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
         run.text(WINDOW, ours.model_dump_json())
         run.text("report.md", record.report)
-        run.text("report.html", _page(f"{name}, run {run_id}", record, gate, settings))
+        run.text("report.html", _page(f"{name}, run {run_id}", record, gate, market))
         run.describe(record.report)
         run.metrics(_means(record.metrics) | _of_evidence(record.evidence))
         done()
@@ -227,10 +228,9 @@ def _package(
     return manifest, log_package(folder, manifest, begun.config, example)
 
 
-def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> str:
+def _page(title: str, record: _Record, gate: GateReport, market: Market) -> str:
     """The report that people look at."""
-    policies, market = record.begun.policies, Market.of(settings, record.begun.bars)
-    symbols = []
+    policies, symbols = record.begun.policies, []
     for each in record.tested:
         bars = market.bars(each.symbol)
         unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]
