@@ -36,7 +36,7 @@ class Market:
         facts: FundamentalsSource | None = None,
         pinned: Mapping[str, Seen] | None = None,
     ) -> None:
-        """`pinned` are the bars that another process has seen, and that are to be had here too."""
+        """`pinned` are bars that a training has seen: these are to be had here too, and no others."""
         self.source = bars
         self._news_source = news
         self._facts_source = facts
@@ -89,7 +89,7 @@ class Market:
             raise DataSourceError(
                 f"bars of {symbol} are not those that the training began with "
                 f"({seen.content_hash[:12]} of {seen.source}, to {seen.last:%Y-%m-%d}): they were "
-                "changed meanwhile; train again, with a FINAGENT_HOME that all its workers share"
+                "changed since; train again, or name what was kept: FINAGENT_BARS=kept:HASH"
             )
         return series
 

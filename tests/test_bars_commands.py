@@ -90,6 +90,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     from finagent_model.pipeline.finish import finish_training
     from finagent_model.pipeline.infer import infer
     from finagent_model.pipeline.train import backtest_symbol, start_training, train
+    from finagent_model.pipeline.verify import verify
 
     monkeypatch.setenv("FINAGENT_HOME", str(place.folder / "home"))
     monkeypatch.setenv("FINAGENT_BARS", f"sqlite:///{place.folder}/eod.db")
@@ -129,6 +130,9 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     _, tags = bars_of_run(infer("FB", as_of, Settings.load()).run_id)
     assert tags["finagent.bars_revised"] == "FB: 2 fields"
     assert tags["finagent.bars_hash"] == now["content_hash"] != row["content_hash"]
+
+    # Whatever the vendor says now, the version is proven on what its training saw.
+    assert verify(f"models:/{first.name}/{first.version}").passed
 
     database.unlink()
     gone = shell("check", "FB")

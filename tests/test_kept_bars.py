@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,32 @@ def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> No
         assert set(pool.map(ask, [shared] * 4 + alone)) == {WHOLE.digest()}
     assert vendor.asked == 1
     assert len(Kept(tmp_path).readings("FB")) == 1
+
+
+class Counting(Vendor):
+    """Leaves a file for each time that it was asked, in any process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def bars(self, symbol: str) -> BarSeries:
+        tempfile.mkstemp(dir=self.folder)
+        return super().bars(symbol)
+
+
+def one_process(folder: Path) -> str:
+    source = process(Counting(folder / "asked"), folder / "home")
+    return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+
+
+@pytest.mark.slow
+def test_processes_of_a_mapped_task_ask_once(tmp_path: Path) -> None:
+    (tmp_path / "asked").mkdir()
+    with ProcessPoolExecutor(4, mp_context=get_context("forkserver")) as pool:
+        digests = set(pool.map(one_process, [tmp_path] * 8))
+    assert digests == {WHOLE.digest()}
+    assert len(list((tmp_path / "asked").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

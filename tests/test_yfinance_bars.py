@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 from yahoo import NOT_FOUND, Yahoo, chart, serving
 
 from finagent_model.data.bundled import BundledBars
+from finagent_model.data.fetched import FetchedBars
+from finagent_model.data.kept import Kept
 from finagent_model.data.yfinance_bars import YFinanceBars
 from finagent_model.domain.bars import PRICES, BarSeries
+from finagent_model.domain.clock import parse_as_of
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 
 pytestmark = pytest.mark.slow
+NOW = datetime(2013, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +143,56 @@ def test_a_session_that_goes_on_has_no_bar_yet(
     got = source.bars("FB")
     assert got.closed(-1) == bars.closed(18)
     assert got.close == pytest.approx(bars.close[:19], rel=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [2.0, 0.1])
+def test_a_split_that_is_not_yet_in_the_prices_is_refused(
+    yahoo: Yahoo, source: YFinanceBars, ratio: float
+) -> None:
+    body = chart(BundledBars().bars("FB")[:20])
+    at, quote = result(body)["timestamp"][15], result(body)["indicators"]["quote"][0]
+    for name in PRICES:
+        quote[name] = [v if i < 15 else v / ratio for i, v in enumerate(quote[name])]
+    split = {"date": at, "numerator": ratio * 10, "denominator": 10}
+    result(body)["events"]["splits"] = {str(at): split}
+    yahoo.says("FB", body)
+    with pytest.raises(DataSourceError, match=r"split of FB by .* on 2012-.* is not in the prices"):
+        source.bars("FB")
+
+
+def test_a_later_split_is_no_revision_and_a_correction_is_one(
+    yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
+) -> None:
+    bars, readings = BundledBars().bars("MSFT"), []
+    corrected = bars.to_frame()
+    corrected.loc[500, "low"] -= 0.02
+    for series, ratio in [
+        (bars[:-1], 1.0),
+        (bars, 7.0),
+        (bars, 0.1),
+        (BarSeries.from_frame("MSFT", corrected), 7.0),
+    ]:
+        yahoo.says("MSFT", chart(series, later_split=ratio))
+        fetched = FetchedBars(source, Kept(tmp_path / "home"), lambda: NOW)
+        fetched.bars("MSFT")
+        readings.append(fetched.seen("MSFT"))
+    assert [reading.revised for reading in readings] == [0, 0, 0, 1]
+    [change] = readings[-1].changes
+    assert (change.closed_at, change.field) == (bars.closed(500), "low")
+
+
+def test_a_vendor_that_takes_no_more_requests_is_left_alone_where_what_was_kept_will_do(
+    yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
+) -> None:
+    yahoo.says("FB", chart(BundledBars().bars("FB")))
+    FetchedBars(source, Kept(tmp_path / "home"), lambda: NOW).bars("FB")
+    yahoo.says("FB", b"Too Many Requests", 429)
+    yahoo.asked.clear()
+    again = FetchedBars(source, Kept(tmp_path / "home"), lambda: NOW)
+    assert len(again.reaching("FB", parse_as_of("2013-03-01"))) == 196
+    assert yahoo.asked == []
+    with pytest.raises(DataSourceError, match="no more requests"):
+        again.reaching("FB", parse_as_of("2014-03-01"))
 
 
 def test_an_unknown_ticker_is_one_after_one_question(yahoo: Yahoo, source: YFinanceBars) -> None:

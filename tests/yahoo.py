@@ -99,7 +99,10 @@ def chart(series: BarSeries, *, later_split: float = 1.0, **meta: object) -> dic
                             for i, n in splits.items()
                         },
                         "dividends": {
-                            str(opened[i]): {"date": opened[i], "amount": float(amounts[i])}
+                            str(opened[i]): {
+                                "date": opened[i],
+                                "amount": round(float(amounts[i]), 6),
+                            }
                             for i in paid
                         },
                     },

@@ -39,10 +39,12 @@ class SymbolTable:
 
     @property
     def name(self) -> str:
-        """The database and its table, without user and password."""
+        """The database and its table, without user and password; the same wherever it is read."""
+        dialect, database = self._url.get_backend_name(), self._url.database or ""
+        if dialect == "sqlite" and database:
+            database = str(Path(database).absolute())
         host = f"{self._url.host or ''}{f':{self._url.port}' if self._url.port else ''}"
-        dialect = self._url.get_backend_name()
-        return f"{dialect}://{host}/{self._url.database or ''}#{self.table}"
+        return f"{dialect}://{host}/{database}#{self.table}"
 
     def symbols(self) -> tuple[str, ...]:
         from sqlalchemy import select

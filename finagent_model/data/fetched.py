@@ -59,8 +59,9 @@ class FetchedBars:
                 series = self._kept.read(symbol, rows[-1].content_hash)
                 self._reused[symbol] = series, rows[-1]
             else:
-                series, reading = self._asked[symbol] = self._fetch(symbol, rows)
+                series, reading = self._fetch(symbol, rows)
                 self._kept.keep(series, reading)
+                self._asked[symbol] = series, reading
         return series
 
     def exactly(self, symbol: str, content_hash: str) -> BarSeries | None:

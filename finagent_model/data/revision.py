@@ -15,6 +15,8 @@ from finagent_model.domain.seen import Change
 
 NOISE = 2e-6
 """Values closer than this, as a fraction, are equal: single precision, times a split."""
+COARSE = {"dividend": 1e-3, "volume": 1e-2}
+"""The same of what vendors round in today's shares; volumes also change for days by late trades."""
 
 
 def changes(before: BarSeries, after: BarSeries) -> tuple[Change, ...]:
@@ -33,7 +35,7 @@ def changes(before: BarSeries, after: BarSeries) -> tuple[Change, ...]:
     )
     for field in (*PRICES, "volume", *ACTIONS):
         old, new = getattr(before, field)[ours], getattr(known, field)[theirs]
-        same = np.isclose(old, new, rtol=NOISE, atol=0.0, equal_nan=True)
+        same = np.isclose(old, new, rtol=COARSE.get(field, NOISE), atol=0.0, equal_nan=True)
         found += [
             Change(
                 closed_at=from_datetime64(both[i]),

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 15.0
 """For each request; a symbol takes two, and the first of a process two more for a cookie."""
-TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.=^-]{0,19}")
+TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.=^&-]{0,19}")
+CLEAR_SPLIT = 1.5
+"""From this ratio on, either way, a price that ignores a split is told from a bad morning."""
 CHART = "/v8/finance/chart/"
 DIGITS = 6
 """Significant digits of a price, and cents at least: Yahoo's are single precision, times the splits
@@ -106,6 +108,7 @@ def as_traded(symbol: str, frame: pd.DataFrame) -> BarSeries:
     split, dividend = np.ones(count + 1), np.zeros(count + 1)
     np.multiply.at(split, bar_of_row, frame["Stock Splits"].replace(0.0, 1.0).to_numpy(float))
     np.add.at(dividend, bar_of_row, frame["Dividends"].to_numpy(float))
+    _require_adjusted(symbol, bars, split[:-1])
     after = np.cumprod(split[::-1])[::-1][1:]  # today's shares for one share of the bar's day
     columns = {name: _tick(bars[name.title()].to_numpy(float) * after) for name in PRICES}
     return BarSeries.from_frame(
@@ -122,6 +125,21 @@ def as_traded(symbol: str, frame: pd.DataFrame) -> BarSeries:
     )
 
 
+def _require_adjusted(symbol: str, bars: pd.DataFrame, split: Floats) -> None:
+    """Yahoo knows of a split hours or days before its prices do: to undo it then would be wrong."""
+    before, opened = bars["Close"].to_numpy(float)[:-1], bars["Open"].to_numpy(float)[1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap, ratio = np.abs(np.log(opened / before)), np.log(split[1:])
+        left = np.abs(np.log(opened / before) + ratio)
+    ignored = np.flatnonzero((np.abs(ratio) >= np.log(CLEAR_SPLIT)) & (left < gap)) + 1
+    if len(ignored):
+        i = int(ignored[0])
+        raise DataSourceError(
+            f"yfinance: the split of {symbol} by {split[i]:g} on {bars.index[i]:%Y-%m-%d} is not "
+            "in the prices before it; Yahoo mends that within days, try again later"
+        )
+
+
 def without_open_session(frame: pd.DataFrame, told: Mapping[str, Any]) -> pd.DataFrame:
     """The table without the prices of a session that was still going on when it was asked for; an
     action of that day stays.
@@ -130,10 +148,11 @@ def without_open_session(frame: pd.DataFrame, told: Mapping[str, Any]) -> pd.Dat
     traded = told.get("regularMarketTime")
     if not isinstance(ends, pd.Timestamp) or not isinstance(traded, pd.Timestamp) or frame.empty:
         return frame
-    if traded >= ends or frame.index[-1].date() != ends.date():
+    if traded >= ends:
         return frame
     closed = frame.astype({"Volume": float})
-    closed.loc[closed.index[-1], ["Open", "High", "Low", "Close", "Volume"]] = np.nan
+    going_on = closed.index.date >= ends.date()  # type: ignore[attr-defined]
+    closed.loc[going_on, ["Open", "High", "Low", "Close", "Volume"]] = np.nan
     return closed
 
 

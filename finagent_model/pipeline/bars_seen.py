@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finagent_model.domain.seen import Seen
+from finagent_model.errors import TrackingError
 from finagent_model.market import Market
+from finagent_model.serving.answering import AnsweringDesk
 from finagent_model.tracking import RunLog
 
 BARS = "bars.json"
@@ -50,3 +52,17 @@ def seen_tags(seen: Mapping[str, Seen]) -> dict[str, str]:
 def read_seen(rows: Mapping[str, Any]) -> dict[str, Seen]:
     """The artifact again."""
     return {symbol: Seen.model_validate(row) for symbol, row in rows.items()}
+
+
+def market_of_training(answering: AnsweringDesk) -> Market:
+    """The desk's market with the bars that its training saw, where the training's run can be read:
+    days that came later are left out, and other bars are refused when they are asked for.
+    """
+    run_id = answering.lineage.run_id
+    if run_id is None:
+        return answering.market
+    try:
+        seen = read_seen(RunLog(run_id).read_json(BARS))
+    except TrackingError:
+        return answering.market
+    return Market.of(answering.settings, seen)
