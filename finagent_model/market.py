@@ -36,7 +36,7 @@ class Market:
         facts: FundamentalsSource | None = None,
         pinned: Mapping[str, Seen] | None = None,
     ) -> None:
-        """`pinned` are bars that a training has seen: these are to be had here too, and no others."""
+        """`pinned` are bars that a training has seen: of their symbols, no others are to be had."""
         self.source = bars
         self._news_source = news
         self._facts_source = facts
