@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finagent_model.context import build_context
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.kept import Kept, KeptBars
 from finagent_model.data.revision import changes
-from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.bars import PRICES, BarSeries
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.policy import Policy
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
@@ -155,6 +157,14 @@ def test_a_vendor_that_fails_is_a_failure_and_nothing_older_takes_its_place(
     process(Vendor(), tmp_path).bars("FB")
     with pytest.raises(DataSourceError, match=r"quota|down|x"):
         process(Vendor(trouble), tmp_path).reaching("FB", parse_as_of("2014-01-01"))
+
+
+def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
+    trouble = OSError("GET https://me:sesame@api.example/eod/FB?token=open-sesame failed")
+    with pytest.raises(DataSourceError) as error:
+        process(Vendor(trouble), tmp_path).bars("FB")
+    assert "sesame" not in str(error.value)
+    assert "OSError: GET https://api.example/eod/FB failed" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -313,3 +323,20 @@ def test_a_view_of_a_vendors_bars_ends_at_the_day(tmp_path: Path) -> None:
     market = Market(process(Vendor(), tmp_path), None)
     as_of = parse_as_of(WHOLE.closed(80).date())
     assert market.view("FB", as_of).bars.closed(-1) == WHOLE.closed(80)
+
+
+def test_what_a_vendor_says_of_later_days_changes_no_earlier_question(tmp_path: Path) -> None:
+    as_of = parse_as_of(WHOLE.closed(120).date())
+    changed = WHOLE.to_frame()
+    changed.loc[121:, [*PRICES]] *= 3.0
+    changed.loc[150, "split"] = 2.0
+    asked = []
+    for i, series in enumerate([WHOLE[:121], WHOLE, BarSeries.from_frame("FB", changed)]):
+        # In a home of its own, and in one that has kept what was said before.
+        for home in (tmp_path / str(i), tmp_path / "shared"):
+            source = process(Vendor(series), home)
+            source.bars("FB")
+            view = Market(source, None).view("FB", as_of)
+            asked.append(build_context(view, Policy()).text)
+    assert len(asked) == 6
+    assert len(set(asked)) == 1

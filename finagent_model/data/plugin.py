@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from finagent_model.data.source import reason_of
 from finagent_model.errors import ConfigError
 from finagent_model.settings import Settings
 
@@ -21,8 +22,7 @@ def made_by(entry: EntryPoint, settings: Settings, needs: Sequence[str]) -> Any:
     try:
         source = entry.load()(settings)
     except Exception as error:  # somebody else's code
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ConfigError(f"{called} gave no source: {reason}") from error
+        raise ConfigError(f"{called} gave no source: {reason_of(error)}") from error
     for name in needs:
         if not hasattr(source, name):
             raise ConfigError(f"{called} gave a {type(source).__name__}, which has no {name!r}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from finagent_model.data.source import reason_of
 from finagent_model.domain.bars import PRICES, BarSeries, Floats
 from finagent_model.errors import (
     ConfigError,
@@ -71,10 +72,9 @@ class YFinanceBars:
         except FinagentError:
             raise
         except Exception as error:  # the client lets through whatever it comes upon
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise DataSourceError(
-                f"yfinance gave no bars of {symbol} ({reason}); try again later, or repeat from "
-                "what was kept with FINAGENT_BARS=kept"
+                f"yfinance gave no bars of {symbol} ({reason_of(error)}); try again later, or "
+                "repeat from what was kept with FINAGENT_BARS=kept"
             ) from error
         return as_traded(symbol, without_open_session(frame, told))
 
