@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+LISTED = 20
+"""Names that a message lists before it only counts."""
+
 
 class FinagentError(Exception):
     """Root of the tree; never raised itself."""
@@ -96,9 +99,16 @@ class DataSourceError(DataError):
 class UnknownSymbolError(DataError):
     """The source has never heard of the symbol."""
 
-    def __init__(self, symbol: str, known: tuple[str, ...], source: str) -> None:
-        listed = ", ".join(known) if known else "none"
-        super().__init__(f"unknown symbol {symbol!r} in {source}; it has: {listed}")
+    def __init__(self, symbol: str, known: tuple[str, ...] | None, source: str) -> None:
+        """`known` is None for a source that has no list."""
+        said = f"unknown symbol {symbol!r} in {source}"
+        if known is None:
+            said += "; check how it is written there"
+        else:
+            listed = ", ".join(known[:LISTED]) or "none"
+            more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+            said += f"; it has: {listed}{more}"
+        super().__init__(said)
         self.symbol = symbol
 
 

@@ -5,14 +5,13 @@ every door alike.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from finagent_model.data.bundled import BundledBars
-from finagent_model.data.folder import FolderBars
-from finagent_model.data.fundamentals_file import FileFundamentals
-from finagent_model.data.news_file import FileNews, bundled_events
-from finagent_model.data.source import BarSource, FundamentalsSource, NewsSource
+from finagent_model.data.fetched import FetchedBars, utc_now
+from finagent_model.data.kept import KeptBars
+from finagent_model.data.named import bar_source, fundamentals_source, news_source
+from finagent_model.data.source import BarSource, FundamentalsSource, NewsSource, vendor
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.dataset import Kind
@@ -20,6 +19,8 @@ from finagent_model.domain.dated import Published
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import NewsItem
+from finagent_model.domain.seen import Seen
+from finagent_model.errors import DataSourceError
 from finagent_model.settings import Settings
 
 Dated = tuple[tuple[NewsItem, ...], int]
@@ -30,42 +31,83 @@ class Market:
     """Bars, news and fundamentals by symbol; each symbol is read once."""
 
     def __init__(
-        self, bars: BarSource, news: NewsSource | None, facts: FundamentalsSource | None = None
+        self,
+        bars: BarSource,
+        news: NewsSource | None,
+        facts: FundamentalsSource | None = None,
+        pinned: Mapping[str, Seen] | None = None,
     ) -> None:
+        """`pinned` are bars that a training has seen: of their symbols, no others are to be had."""
         self.source = bars
         self._news_source = news
         self._facts_source = facts
+        self._pinned = pinned or {}
         self._bars: dict[str, BarSeries] = {}
         self._news: dict[str, Dated] = {}
         self._facts: dict[str, Stated] = {}
 
     @classmethod
-    def of(cls, settings: Settings) -> Market:
-        """The folder and files that the environment names, else the embedded bars and events."""
-        source: BarSource = FolderBars(settings.bars) if settings.bars else BundledBars()
-        facts = FileFundamentals(settings.fundamentals) if settings.fundamentals else None
-        if settings.news:
-            return cls(source, FileNews(settings.news), facts)
-        return cls(source, None if settings.bars else bundled_events(), facts)
+    def of(cls, settings: Settings, pinned: Mapping[str, Seen] | None = None) -> Market:
+        """The sources that the environment names, else the embedded bars and events. Raises
+        ConfigError for a name that means nothing.
+        """
+        bars = bar_source(settings, utc_now)
+        return cls(bars, news_source(settings), fundamentals_source(settings), pinned)
 
-    def bars(self, symbol: str) -> BarSeries:
-        """All bars; raises UnknownSymbolError or DataSourceError."""
-        if symbol not in self._bars:
+    def bars(self, symbol: str, as_of: datetime | None = None) -> BarSeries:
+        """All bars; a vendor is asked again only if those that were kept don't reach `as_of`.
+        Raises UnknownSymbolError, DataSourceError, InvalidBarsError and HomeError.
+        """
+        if symbol in self._pinned:
+            if symbol not in self._bars:
+                self._bars[symbol] = self._as_seen(symbol, self._pinned[symbol])
+        elif isinstance(self.source, FetchedBars):
+            self._bars[symbol] = self.source.reaching(symbol, as_of)
+        elif symbol not in self._bars:
             self._bars[symbol] = self.source.bars(symbol)
         return self._bars[symbol]
+
+    def seen(self, symbol: str) -> Seen | None:
+        """What was read of `symbol`; None: nothing yet. Nothing is read for it."""
+        if symbol not in self._bars:
+            return None
+        if symbol in self._pinned:
+            return self._pinned[symbol]
+        if isinstance(self.source, FetchedBars | KeptBars):
+            return self.source.seen(symbol)
+        return Seen.of(self._bars[symbol], self.source.name)
+
+    def _as_seen(self, symbol: str, seen: Seen) -> BarSeries:
+        """The bars that `seen` names: kept, or cut from what there is now."""
+        if isinstance(self.source, FetchedBars):
+            if (kept := self.source.exactly(symbol, seen.content_hash)) is not None:
+                return kept
+            found = self.source.reaching(symbol, seen.last)
+        else:
+            found = self.source.bars(symbol)
+        series = found.until(seen.last)
+        if series.digest() != seen.content_hash:
+            raise DataSourceError(
+                f"bars of {symbol} are not those that the training began with "
+                f"({seen.content_hash[:12]} of {seen.source}, to {seen.last:%Y-%m-%d}): they were "
+                "changed since; train again, or name what was kept: FINAGENT_BARS=kept:HASH"
+            )
+        return series
 
     def news(self, symbol: str) -> Dated:
         if self._news_source is None:
             return (), 0
         if symbol not in self._news:
-            self._news[symbol] = self._news_source.news(symbol)
+            with vendor(f"the source of news, asked for {symbol},"):
+                self._news[symbol] = self._news_source.news(symbol)
         return self._news[symbol]
 
     def facts(self, symbol: str) -> Stated:
         if self._facts_source is None:
             return (), 0
         if symbol not in self._facts:
-            self._facts[symbol] = self._facts_source.facts(symbol)
+            with vendor(f"the source of fundamentals, asked for {symbol},"):
+                self._facts[symbol] = self._facts_source.facts(symbol)
         return self._facts[symbol]
 
     def view(
@@ -74,7 +116,7 @@ class Market:
         """The view at `as_of`, from what the caller brings and, for the rest, from the sources."""
         return MarketView.at(
             as_of,
-            self.bars(symbol) if bars is None else bars,
+            self.bars(symbol, as_of) if bars is None else bars,
             *(self.news(symbol) if news is None else news),
             *self.facts(symbol),
         )

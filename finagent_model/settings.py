@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -47,13 +47,16 @@ class Settings(BaseModel):
     """Given to a client of kind `component` as its `api_key`."""
     components: tuple[str, ...] = Field((), alias="FINAGENT_COMPONENTS")
     """Classes, by comma, that component JSON may name beside AutoGen's own clients."""
-    bars: Path | None = Field(None, alias="FINAGENT_BARS")
-    """Folder of CSV or Parquet bars, one file a symbol; empty means the embedded data."""
-    news: Path | None = Field(None, alias="FINAGENT_NEWS")
-    """JSONL of dated news; empty means the embedded events when bars are embedded too, else none.
+    bars: SecretStr | None = Field(None, alias="FINAGENT_BARS")
+    """Name of a source of bars (`data/named.py`), which may be a URL with a password; empty means
+    the embedded data.
     """
-    fundamentals: Path | None = Field(None, alias="FINAGENT_FUNDAMENTALS")
-    """JSONL of dated facts about companies, such as revenue; empty means none."""
+    news: SecretStr | None = Field(None, alias="FINAGENT_NEWS")
+    """The same of dated news; empty means the embedded events when bars are embedded too, else
+    none.
+    """
+    fundamentals: SecretStr | None = Field(None, alias="FINAGENT_FUNDAMENTALS")
+    """The same of dated facts about companies, such as revenue; empty means none."""
     upstream_source: str | None = Field(None, alias="FINAGENT_UPSTREAM_SOURCE")
     """Clone or address that `finagent upstream fetch` takes; empty means the project's own."""
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME", validate_default=True)
@@ -124,11 +127,14 @@ class Settings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no record, trace or signal may hold; a database's password is a part of its URL."""
+        """What no record, trace or signal may hold; a URL's password is one by itself too."""
         given = [v.get_secret_value() for v in vars(self).values() if isinstance(v, SecretStr)]
-        if self.database:
-            given.append(urlsplit(self.database.get_secret_value()).password or "")
-        return tuple(secret for secret in given if secret)
+        for named in (self.bars, self.news, self.fundamentals):
+            if named and "://" not in named.get_secret_value():
+                given.remove(named.get_secret_value())  # a word or a path
+        passwords = (urlsplit(text).password or "" for text in given if "://" in text)
+        given += [spelled for p in passwords for spelled in (p, unquote(p))]
+        return tuple(dict.fromkeys(secret for secret in given if secret))
 
     @classmethod
     def variables(cls) -> tuple[str, ...]:

@@ -204,6 +204,7 @@ def test_help_of_every_command_works() -> None:
         "audit",
         "cassette",
         "lineage",
+        "bars",
     ):
         assert name in listed
 

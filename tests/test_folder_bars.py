@@ -127,3 +127,19 @@ def test_an_unreadable_file_is_named_with_a_way_out(
 def test_bars_that_break_a_rule_name_the_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidBarsError, match=rf"GOOG\.csv: .*{message}"):
         folder(tmp_path, GOOG=text).bars("GOOG")
+
+
+def test_a_bad_file_hides_no_other(tmp_path: Path) -> None:
+    source = folder(tmp_path, GOOG=GOOD, FB=GOOD, BAD="", TWICE=GOOD)
+    (tmp_path / "twice.csv").write_text(GOOD)
+    assert source.symbols() == ("BAD", "FB", "GOOG", "TWICE")
+    assert len(source.bars("GOOG")) == len(source.bars("FB")) == 3
+    with pytest.raises(DataSourceError, match=r"TWICE\.csv and .*twice\.csv both hold TWICE"):
+        source.bars("TWICE")
+
+
+def test_dates_may_be_written_without_dashes(tmp_path: Path) -> None:
+    source = folder(tmp_path, GOOG=GOOD.replace("-", ""), BAD=GOOD.replace("2012-", "12"))
+    assert source.bars("GOOG").closed(0).isoformat() == "2012-06-27T21:00:00+00:00"
+    with pytest.raises(InvalidBarsError, match="is not an ISO date or time"):
+        source.bars("BAD")

@@ -71,7 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
     opened = open_run("train", {})
     trials = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
     policies = package({}).learned.policies
-    Begun(TrainRequest(symbols=("FB",)), load_preset(), policies, trials).write(opened)
+    Begun(TrainRequest(symbols=("FB",)), load_preset(), policies, trials, {}).write(opened)
     return opened
 
 

@@ -14,6 +14,7 @@ from finagent_model.cli.ablate import ablate
 from finagent_model.cli.approvals import approvals, approve, reject
 from finagent_model.cli.audit import audit
 from finagent_model.cli.backtest import backtest
+from finagent_model.cli.bars import bars
 from finagent_model.cli.cassette import cassette
 from finagent_model.cli.db import db
 from finagent_model.cli.desk import graph, serve
@@ -49,6 +50,7 @@ app.command()(approve)
 app.command()(reject)
 app.command()(verify)
 app.command(name="calibrate-gate")(calibrate_gate)
+app.add_typer(bars, name="bars")
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
 app.add_typer(upstream, name="upstream")

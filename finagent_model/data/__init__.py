@@ -1,5 +1,6 @@
-"""Where bars and news come from: what a source must do (`source`), and the ones that ship.
+"""Where bars, news and fundamentals come from: what a source must do (`source`), the ones that
+ship, and how the environment names them (`named`).
 
-`bundled` needs nothing, `folder` and `news_file` read what the user has. A source hands over whole
-histories; the cut at `as_of` is made once, by `MarketView`.
+A source hands over whole histories; the cut at `as_of` is made once, by `MarketView`. Bars that
+came from elsewhere than this machine are kept (`fetched`, `kept`).
 """

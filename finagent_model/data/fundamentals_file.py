@@ -1,4 +1,4 @@
-"""Fundamentals from a JSON Lines file."""
+"""Fundamentals from JSON Lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finagent_model.errors import InvalidFundamentalsError
 
 
 class FileFundamentals:
-    """A FundamentalsSource over one file of dated lines, each with the fields of a Fact."""
+    """A FundamentalsSource over a file or folder of dated lines, each with the fields of a Fact."""
 
     def __init__(self, path: str | Path) -> None:
         self._lines = DatedLines(path, Fact, InvalidFundamentalsError)

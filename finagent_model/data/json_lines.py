@@ -1,5 +1,5 @@
-"""Dated records of many symbols in a JSON Lines file: one object a line, with `symbol` beside its
-fields.
+"""Dated records in JSON Lines, one object a line: a file for many symbols, with `symbol` beside the
+fields, or a folder with a file for each symbol, named after it, whose lines need not name it.
 
 Lines without `published_at` are counted and left out; any other bad line stops the reading and is
 named.
@@ -16,49 +16,73 @@ from finagent_model.domain.dated import Published, read_published
 from finagent_model.errors import BadInputError, DataSourceError
 
 P = TypeVar("P", bound=Published)
+SUFFIX = ".jsonl"
 
 
 class DatedLines(Generic[P]):
-    """One file of records of one kind, which is read on first use and once."""
+    """A file, or a folder of files, of records of one kind; each is read on first use and once."""
 
     def __init__(self, path: str | Path, kind: type[P], error: type[BadInputError]) -> None:
         """`error` is raised for a line that can't be read, DataSourceError for such a file."""
         self.path = Path(path)
         self._kind = kind
         self._error = error
+        self._read: dict[Path, dict[str, tuple[list[P], int]]] = {}
 
     def symbols(self) -> tuple[str, ...]:
-        return tuple(sorted(self._by_symbol))
+        if self._files is not None:
+            return tuple(sorted(self._files))
+        return tuple(sorted(self._records(self.path)))
 
     def of(self, symbol: str) -> tuple[tuple[P, ...], int]:
         """Records of `symbol` oldest first, and how many were undated."""
-        records, undated = self._by_symbol.get(symbol, ([], 0))
+        if self._files is None:
+            found = self._records(self.path)
+        elif symbol in self._files:  # looked up, never joined to a path
+            found = self._records(self._files[symbol], symbol)
+        else:
+            return (), 0
+        records, undated = found.get(symbol, ([], 0))
         return tuple(sorted(records, key=lambda record: record.published_at)), undated
 
     @cached_property
-    def _by_symbol(self) -> dict[str, tuple[list[P], int]]:
+    def _files(self) -> dict[str, Path] | None:
+        """Symbol to file, where the path is a folder."""
+        if not self.path.is_dir():
+            return None
         try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")
+            return {f.stem.upper(): f for f in sorted(self.path.iterdir()) if f.suffix == SUFFIX}
+        except OSError as error:
+            raise DataSourceError(f"{self.path} can't be listed ({error.strerror})") from error
+
+    def _records(self, file: Path, symbol: str | None = None) -> dict[str, tuple[list[P], int]]:
+        if file not in self._read:
+            self._read[file] = self._parsed(file, symbol)
+        return self._read[file]
+
+    def _parsed(self, file: Path, symbol: str | None) -> dict[str, tuple[list[P], int]]:
+        try:
+            lines = file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataSourceError(
-                f"{self.path} can't be read ({error}); "
-                "give a UTF-8 file with one JSON object a line"
+                f"{file} can't be read ({error}); give a UTF-8 file with one JSON object a line"
             ) from error
         found: dict[str, tuple[list[P], int]] = {}
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            where = f"{self.path}, line {number}"
-            record = self._record(where, line)
+            where = f"{file}, line {number}"
+            record = self._record(where, line, symbol)
             try:
                 records, undated = read_published([record], self._kind, "record", self._error)
             except BadInputError as error:
                 raise self._error(f"{where}: {str(error).removeprefix('record 0: ')}") from error
             known, dropped = found.get(record["symbol"], ([], 0))
-            found[record["symbol"]] = ([*known, *records], dropped + undated)
+            known += records
+            found[record["symbol"]] = (known, dropped + undated)
         return found
 
-    def _record(self, where: str, line: str) -> dict[str, Any]:
+    def _record(self, where: str, line: str, owner: str | None) -> dict[str, Any]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -68,7 +92,9 @@ class DatedLines(Generic[P]):
             raise self._error(
                 f'{where}: not an object; write {{"symbol": ..., "published_at": ...}}'
             )
-        symbol = record.get("symbol")
+        symbol = record.setdefault("symbol", owner)
+        if owner is not None and symbol != owner:
+            raise self._error(f"{where}: symbol {symbol!r} in the file of {owner}")
         if not isinstance(symbol, str) or not symbol or symbol != symbol.upper():
             raise self._error(
                 f"{where}: symbol {symbol!r} is not an upper-case ticker such as 'GOOG'"

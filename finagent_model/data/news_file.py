@@ -1,4 +1,4 @@
-"""News from a JSON Lines file, and the events that the package brings."""
+"""News from JSON Lines, and the events that the package brings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVENTS = Path(__file__).with_name("events.jsonl")
 
 
 class FileNews:
-    """A NewsSource over one file of dated lines, each with the fields of a NewsItem."""
+    """A NewsSource over a file or folder of dated lines, each with the fields of a NewsItem."""
 
     def __init__(self, path: str | Path) -> None:
         self._lines = DatedLines(path, NewsItem, InvalidNewsError)

@@ -6,11 +6,19 @@ A source that fails says so (DataSourceError); that is never the same as having 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.news import NewsItem
+from finagent_model.errors import DataSourceError, FinagentError
+
+REASON = 300
+"""Characters of a reason."""
+_PRIVATE = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s?]*=\S*")
 
 
 class BarSource(Protocol):
@@ -22,7 +30,9 @@ class BarSource(Protocol):
         ...
 
     def symbols(self) -> tuple[str, ...]:
-        """The tickers it has, sorted. Raises DataSourceError when the vendor fails."""
+        """The tickers it has, sorted. Raises DataSourceError when the vendor fails or has no
+        list.
+        """
         ...
 
     def bars(self, symbol: str) -> BarSeries:
@@ -58,3 +68,23 @@ class FundamentalsSource(Protocol):
         can't be read.
         """
         ...
+
+
+@contextmanager
+def vendor(asked: str) -> Iterator[None]:
+    """Raises DataSourceError, saying who was `asked` for what, for whatever a vendor's code raises
+    in the block beside this package's errors.
+    """
+    try:
+        yield
+    except FinagentError:
+        raise
+    except Exception as error:
+        raise DataSourceError(f"{asked} failed: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What somebody else's error says, in a line; of an address without user, password and query,
+    which may hold a key.
+    """
+    return _PRIVATE.sub("", " ".join(f"{type(error).__name__}: {error}".split())[:REASON])

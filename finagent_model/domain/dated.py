@@ -23,6 +23,14 @@ class Published(BaseModel):
     published_at: datetime
     """UTC; the first moment at which anybody could have read it."""
 
+    @field_validator("published_at", mode="before")
+    @classmethod
+    def _no_number(cls, value: object) -> object:
+        """20120629 would pass for a second of 1970, and be known too early."""
+        if isinstance(value, int | float) or (isinstance(value, str) and "-" not in value[1:]):
+            raise ValueError(f"{value!r} is no ISO time; write one like 2012-06-29T14:00:00+00:00")
+        return value
+
     @field_validator("published_at")
     @classmethod
     def _aware(cls, value: datetime) -> datetime:

@@ -10,6 +10,7 @@ from finagent_model.artifacts.ledger import ledger_hash, ledger_row
 from finagent_model.artifacts.report import verdict
 from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.domain.desk_config import Mode
+from finagent_model.pipeline.bars_seen import log_seen, seen_by
 from finagent_model.pipeline.inputs import given
 from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
@@ -63,6 +64,7 @@ def backtest(
                 desk, answering.market, symbol, policies, request, watch, minutes
             )
             metrics = log_outcome(run, unseen, request.seed, minutes)
+            log_seen(run, seen_by(answering.market, [symbol]))
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else ledger_hash(rows) == registered

@@ -172,6 +172,7 @@ def finish_training(
         done()
         champion = registry.champion(name)
         answering = load_answering(logged.uri)
+        answering.market = market = Market.of(settings, begun.bars)
         gate = judge_version(
             record.metrics,
             ledgers,
@@ -184,7 +185,7 @@ def finish_training(
         run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
         run.text(WINDOW, ours.model_dump_json())
         run.text("report.md", record.report)
-        run.text("report.html", _page(f"{name}, run {run_id}", record, gate, settings))
+        run.text("report.html", _page(f"{name}, run {run_id}", record, gate, market))
         run.describe(record.report)
         run.log(metrics=_means(record.metrics) | _of_evidence(record.evidence))
         done()
@@ -249,10 +250,9 @@ def _example(ledgers: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     return {"symbol": last["symbol"], "as_of": last["as_of"]}
 
 
-def _page(title: str, record: _Record, gate: GateReport, settings: Settings) -> str:
+def _page(title: str, record: _Record, gate: GateReport, market: Market) -> str:
     """The report that people look at."""
-    policies, market = record.begun.policies, Market.of(settings)
-    symbols = []
+    policies, symbols = record.begun.policies, []
     for each in record.tested:
         bars = market.bars(each.symbol)
         unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]

@@ -26,6 +26,7 @@ from finagent_model.errors import (
     InvalidNewsError,
 )
 from finagent_model.market import Market
+from finagent_model.pipeline.bars_seen import log_seen, seen_by
 from finagent_model.pipeline.inputs import seen
 from finagent_model.pipeline.keep import keep
 from finagent_model.pipeline.provenance import MODEL_ID, NO_TAGS, Tags, begin, of_signal
@@ -72,6 +73,7 @@ def record(
             write_price_chart(view, signal, folder)
         run.inputs(datasets, "inference", made_by.get(MODEL_ID))
         run.files(folder)
+        log_seen(run, seen_by(market, [signal.symbol]))
         if not replayed:
             keep(decision, run, settings, execution, drawn)
         run.end("FINISHED")

@@ -16,6 +16,7 @@ from finagent_model.agents.graph import export_component
 from finagent_model.desk import Desk, config_hash
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.market import Market
+from finagent_model.pipeline.bars_seen import log_seen, seen_by
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.finish import Trained, finish_training
 from finagent_model.pipeline.inputs import given
@@ -89,7 +90,8 @@ def start_training(
         fitted = fit_policies(
             histories, request, lambda n: watch("fitting policies", n), jobs, voices
         )
-        Begun(request, config, fitted.policies, fitted.trials).write(run)
+        seen = seen_by(market, request.symbols)
+        Begun(request, config, fitted.policies, fitted.trials, seen).write(run)
         run.json("agent_graph.json", export_component(config, ClientPool(config, settings)))
     return run.run_id
 
@@ -106,7 +108,7 @@ def backtest_symbol(
     """
     begun = Begun.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
-    market = Market.of(settings)
+    market = Market.of(settings, begun.bars)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with Minutes() as minutes:
@@ -116,6 +118,7 @@ def backtest_symbol(
         with run.failing():
             run.inputs(given(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
+            log_seen(run, seen_by(market, [symbol]))
             run.text("cassette.jsonl", dump_replies(cassette.used))
             run.end("FINISHED")
     return run.run_id

@@ -14,6 +14,7 @@ from finagent_model.domain.check import Check
 from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import Mode
 from finagent_model.errors import ModelLoadError
+from finagent_model.pipeline.bars_seen import market_of_training
 from finagent_model.pipeline.outcome import decide_unseen
 from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
@@ -67,7 +68,7 @@ def verify(model_uri: str, watch: Watch = unwatched) -> Verified:
         if "differs from what was registered" not in str(error):
             raise
         return Verified(model_uri, "", (_hashes(False, str(error)),))
-    package = answering.package
+    answering.market, package = market_of_training(answering), answering.package
     found = f"{len(package.files)} files as registered"
     checks = (_hashes(True, found), *proofs(answering, watch))
     return Verified(model_uri, package.content_hash, checks)

@@ -32,8 +32,10 @@ ROOMS = frozenset(
     ]
 )
 """Files and folders of the package from which a decision or its fill comes."""
-STAMPS = frozenset({("desk.py", "utc_now")})
-"""The functions that may ask for the time: it stamps a record, through a seam that tests stop."""
+STAMPS = frozenset({("desk.py", "utc_now"), ("data/fetched.py", "utc_now")})
+"""The functions that may ask for the time: it stamps a record, of a decision or of what a vendor
+gave, through a seam that tests stop.
+"""
 MOMENTS = frozenset({"now", "utcnow", "today"})
 MONOTONIC = frozenset({"monotonic", "monotonic_ns", "sleep"})
 
@@ -46,7 +48,7 @@ def clocks_read(root: Path = Path(finagent_model.__file__).parent) -> list[str]:
         if name.parts[0].removesuffix(".py") not in ROOMS:
             continue
         tree = parsed(path)
-        times, allowed = _times(tree), {f for file, f in STAMPS if file == str(name)}
+        times, allowed = _times(tree), {f for file, f in STAMPS if file == name.as_posix()}
         for node in _nodes(tree, allowed):
             found += [f"{name}:{node.lineno}: {read}" for read in _reads(node, times)]
     return found

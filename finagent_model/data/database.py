@@ -1,0 +1,176 @@
+"""Tables of a database, read a symbol at a time. A URL may hold a password: no message shows it.
+
+`sqlite:///bars.db?table=bars`: the part `table` is ours, and may name a schema too (`eod.bars`);
+the rest of the URL is SQLAlchemy's. Nothing is ever written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from finagent_model.data.table import column_name
+from finagent_model.errors import LISTED, ConfigError, DataSourceError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine, Table
+
+WAIT_S = 10
+"""Seconds that PostgreSQL may take to connect, unless the URL says otherwise."""
+SYMBOL = "symbol"
+
+
+class SymbolTable:
+    """One table with a column `symbol`. A connection lives for one call."""
+
+    def __init__(self, url: str, variable: str, table: str) -> None:
+        """`variable` is where the URL came from, `table` what is read where it names none.
+        Connects nowhere. Raises ConfigError for a URL that can't be used.
+        """
+        read = _read(url, variable)
+        named = read.query.get("table", table)
+        self.table = named if isinstance(named, str) else named[-1]
+        self._url = read.difference_update_query(["table"])
+        self._variable = variable
+        self._engine = _engine(self._url, variable)
+
+    @property
+    def name(self) -> str:
+        """The database and its table, without user and password; the same wherever it is read."""
+        dialect, database = self._url.get_backend_name(), self._url.database or ""
+        if dialect == "sqlite" and database:
+            database = str(Path(database).absolute())
+        host = f"{self._url.host or ''}{f':{self._url.port}' if self._url.port else ''}"
+        return f"{dialect}://{host}/{database}#{self.table}"
+
+    def symbols(self) -> tuple[str, ...]:
+        from sqlalchemy import select
+
+        with self._usable() as connection:
+            table = self._reflected(connection, ())
+            symbol = table.c[self._columns(table)[SYMBOL]]
+            found = connection.execute(select(symbol).distinct()).scalars().all()
+        return tuple(sorted(str(name) for name in found if name is not None))
+
+    def rows(
+        self,
+        symbol: str,
+        wanted: Collection[str],
+        required: Collection[str],
+        order: Collection[str],
+    ) -> list[dict[str, Any]]:
+        """Rows of `symbol` with the columns of `wanted` that there are, under our names and sorted
+        by the first column of `order` that there is. Raises DataSourceError.
+        """
+        from sqlalchemy import select
+
+        with self._usable() as connection:
+            table = self._reflected(connection, required)
+            there = self._columns(table)
+            chosen = {name: table.c[there[name]] for name in wanted if name in there}
+            query = select(*chosen.values()).where(table.c[there[SYMBOL]] == symbol)
+            by = next((chosen[name] for name in order if name in chosen), None)
+            found = connection.execute(query if by is None else query.order_by(by)).all()
+        return [dict(zip(chosen, row, strict=True)) for row in found]
+
+    def _reflected(self, connection: Connection, required: Collection[str]) -> Table:
+        from sqlalchemy import MetaData, Table, inspect
+        from sqlalchemy.exc import NoSuchTableError
+
+        schema, _, name = self.table.rpartition(".")
+        try:
+            table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)
+        except NoSuchTableError:
+            looked = inspect(connection)
+            there = [
+                *looked.get_table_names(schema or None),
+                *looked.get_view_names(schema or None),
+            ]
+            raise DataSourceError(
+                f"{self.name}: there is no table {self.table!r}; there is: {_listed(there)}. "
+                f"Write ?table=NAME at the end of {self._variable}"
+            ) from None
+        for column in (SYMBOL, *required):
+            if column not in self._columns(table):
+                raise DataSourceError(
+                    f"{self.name}: column {column!r} is missing; there is: "
+                    f"{_listed(table.columns.keys())}. A view may give it that name"
+                )
+        return table
+
+    @staticmethod
+    def _columns(table: Table) -> dict[str, str]:
+        """Our name to the database's."""
+        return {column_name(column.name): column.name for column in table.columns}
+
+    @contextmanager
+    def _usable(self) -> Iterator[Connection]:
+        """Raises DataSourceError for whatever a driver raises in the block."""
+        file = self._url.database
+        if self._url.get_backend_name() == "sqlite" and not (file and Path(file).is_file()):
+            raise DataSourceError(  # SQLite would make an empty one
+                f"{self.name}: there is no file {file!r}; correct {self._variable}"
+            )
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DataSourceError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise DataSourceError(
+                f"{self.name} can't be read: {_hidden(reason, self._url)}; see that it runs and "
+                f"may be read, or change {self._variable}"
+            ) from None
+
+
+def _read(url: str, variable: str) -> URL:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        read = make_url(url)
+    except (ArgumentError, ValueError):
+        pass  # what they say may quote a part of the password
+    else:
+        if read.host is None or url.count("@") < 2:
+            return read
+    raise ConfigError(
+        f"{variable} can't be read; write it like sqlite:///bars.db?table=bars or "
+        "postgresql+psycopg2://user:password@host/name?table=bars, the password percent-encoded"
+    )
+
+
+def _engine(url: URL, variable: str) -> Engine:
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        waits = url.get_dialect().driver in ("psycopg", "psycopg2")
+        bounded = (
+            {"connect_timeout": WAIT_S} if waits and "connect_timeout" not in url.query else {}
+        )
+        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=bounded)
+    except (SQLAlchemyError, ImportError) as error:
+        raise ConfigError(
+            f"{variable} can't be used: {_hidden(str(error), url)}; install its driver "
+            "(psycopg2-binary for PostgreSQL), or change it"
+        ) from None
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = sorted(names)[:LISTED]
+    return ", ".join(shown) + (", ..." if len(names) > LISTED else "") if names else "none"
+
+
+def _hidden(text: str, url: URL) -> str:
+    """`text` without the URL's secrets, should a driver have quoted one."""
+    secrets = [str(value) for key, value in url.query.items() if "pass" in key.lower()]
+    if url.password:
+        secrets += [url.password, quote(url.password, safe="")]
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,342 @@
+"""Bars of a vendor: asked once, kept by content, repeated offline, and revisions are named."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finagent_model.context import build_context
+from finagent_model.data.bundled import BundledBars
+from finagent_model.data.fetched import FetchedBars
+from finagent_model.data.kept import Kept, KeptBars
+from finagent_model.data.revision import changes
+from finagent_model.domain.bars import PRICES, BarSeries
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.policy import Policy
+from finagent_model.errors import (
+    BadInputError,
+    DataSourceError,
+    HomeError,
+    UnknownSymbolError,
+)
+from finagent_model.market import Market
+
+WHOLE = BundledBars().bars("FB")
+NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
+
+
+class Vendor:
+    """Whose answer a test sets."""
+
+    name = "vendor"
+
+    def __init__(self, answer: BarSeries | Exception = WHOLE) -> None:
+        self.answer: object = answer
+        self.asked = 0
+
+    def symbols(self) -> tuple[str, ...]:
+        return ("FB",)
+
+    def bars(self, symbol: str) -> BarSeries:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[return-value]
+
+
+def process(vendor: Vendor, home: Path, now: datetime = NOW) -> FetchedBars:
+    """What a new process has of it."""
+    return FetchedBars(vendor, Kept(home), lambda: now)
+
+
+def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
+    frame = series.to_frame()
+    frame.loc[at, ["close", "high"]] = close, max(close, float(series.high[at]))
+    return BarSeries.from_frame(series.symbol, frame)
+
+
+def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
+    vendor = Vendor()
+    source = process(vendor, tmp_path)
+    for day in (None, "2013-03-01", "2013-06-01", "2014-06-01"):
+        assert source.reaching("FB", parse_as_of(day) if day else None) is source.bars("FB")
+    assert vendor.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("as_of", "asked"), [("2012-06-29", 0), ("2013-03-01", 0), ("2013-03-31", 0), ("2013-04-02", 1)]
+)
+def test_what_was_kept_is_used_where_it_reaches_the_day(
+    tmp_path: Path, as_of: str, asked: int
+) -> None:
+    process(Vendor(), tmp_path).bars("FB")
+    vendor = Vendor()
+    source = process(vendor, tmp_path)
+    assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
+    assert vendor.asked == asked
+
+
+def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: Path) -> None:
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(100) - timedelta(hours=3)).bars("FB")
+    vendor = Vendor(WHOLE[:101])
+    later = process(vendor, tmp_path, WHOLE.closed(100) + timedelta(hours=1))
+    as_of = parse_as_of(WHOLE.closed(100).date())
+    assert later.reaching("FB", as_of).closed(-1) == WHOLE.closed(100)
+    assert vendor.asked == 1
+
+
+def test_a_longer_look_asks_again_in_the_same_process(tmp_path: Path) -> None:
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(99)).bars("FB")
+    vendor = Vendor()
+    source = process(vendor, tmp_path)
+    assert len(source.reaching("FB", WHOLE.closed(50))) == 100
+    assert len(source.reaching("FB", WHOLE.closed(150))) == len(WHOLE)
+    assert vendor.asked == 1
+
+
+def test_no_bar_that_closes_after_it_was_fetched_is_seen(tmp_path: Path) -> None:
+    source = process(Vendor(), tmp_path, WHOLE.closed(42) + timedelta(hours=1))
+    assert source.bars("FB").closed(-1) == WHOLE.closed(42)
+
+
+def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> None:
+    together, vendor = threading.Barrier(8), Vendor()
+    shared = process(vendor, tmp_path)
+    alone = [process(vendor, tmp_path) for _ in range(4)]
+
+    def ask(source: FetchedBars) -> str:
+        together.wait()
+        return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, [shared] * 4 + alone)) == {WHOLE.digest()}
+    assert vendor.asked == 1
+    assert len(Kept(tmp_path).readings("FB")) == 1
+
+
+class Counting(Vendor):
+    """Leaves a file for each time that it was asked, in any process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def bars(self, symbol: str) -> BarSeries:
+        tempfile.mkstemp(dir=self.folder)
+        return super().bars(symbol)
+
+
+def one_process(folder: Path) -> str:
+    source = process(Counting(folder / "asked"), folder / "home")
+    return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+
+
+@pytest.mark.slow
+def test_processes_of_a_mapped_task_ask_once(tmp_path: Path) -> None:
+    (tmp_path / "asked").mkdir()
+    with ProcessPoolExecutor(4, mp_context=get_context("forkserver")) as pool:
+        digests = set(pool.map(one_process, [tmp_path] * 8))
+    assert digests == {WHOLE.digest()}
+    assert len(list((tmp_path / "asked").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "trouble", [RuntimeError("quota"), OSError("down"), KeyError("x"), DataSourceError("down")]
+)
+def test_a_vendor_that_fails_is_a_failure_and_nothing_older_takes_its_place(
+    tmp_path: Path, trouble: Exception
+) -> None:
+    process(Vendor(), tmp_path).bars("FB")
+    with pytest.raises(DataSourceError, match=r"quota|down|x"):
+        process(Vendor(trouble), tmp_path).reaching("FB", parse_as_of("2014-01-01"))
+
+
+def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
+    trouble = OSError("GET https://me:sesame@api.example/eod/FB?token=open-sesame failed")
+    with pytest.raises(DataSourceError) as error:
+        process(Vendor(trouble), tmp_path).bars("FB")
+    assert "sesame" not in str(error.value)
+    assert "OSError: GET https://api.example/eod/FB failed" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given", [WHOLE[:0], BundledBars().bars("GOOG"), None, [1.0]], ids=["none", "other", "", "list"]
+)
+def test_what_is_no_series_of_the_symbol_is_a_failure(tmp_path: Path, given: object) -> None:
+    vendor = Vendor()
+    vendor.answer = given
+    with pytest.raises(DataSourceError, match="vendor"):
+        process(vendor, tmp_path).bars("FB")
+    assert Kept(tmp_path).symbols() == ()
+
+
+def test_a_symbol_that_the_vendor_does_not_know_is_unknown(tmp_path: Path) -> None:
+    vendor = Vendor(UnknownSymbolError("FB", None, "vendor"))
+    with pytest.raises(UnknownSymbolError):
+        process(vendor, tmp_path).bars("FB")
+
+
+def test_kept_bars_repeat_what_was_seen_without_asking(tmp_path: Path) -> None:
+    source = process(Vendor(), tmp_path)
+    source.bars("FB")
+    kept = KeptBars(Kept(tmp_path))
+    assert kept.bars("FB").digest() == WHOLE.digest()
+    assert kept.seen("FB") == source.seen("FB")
+    assert (kept.seen("FB").source, kept.seen("FB").fetched_at) == ("vendor", NOW)
+    with pytest.raises(
+        UnknownSymbolError, match=r"unknown symbol 'GOOG' in the bars kept; it has: FB"
+    ):
+        kept.bars("GOOG")
+
+
+def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> None:
+    hashes = []
+    for days in (100, 120, len(WHOLE)):
+        source = process(Vendor(WHOLE[:days]), tmp_path)
+        source.bars("FB")
+        hashes.append(source.seen("FB").content_hash)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1  # what only grew is kept once
+    for days, content_hash in zip((100, 120, len(WHOLE)), hashes, strict=True):
+        assert len(KeptBars(Kept(tmp_path), [content_hash[:12]]).bars("FB")) == days
+    with pytest.raises(UnknownSymbolError, match="kept as 00000000"):
+        KeptBars(Kept(tmp_path), ["00000000"]).bars("FB")
+
+
+@pytest.mark.parametrize("given", ["abc", "xyz12345", "../../etc"])
+def test_what_is_no_hash_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(BadInputError, match="is no hash of kept bars"):
+        KeptBars(Kept(tmp_path), [given])
+
+
+def test_a_revised_history_names_days_and_fields(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
+    source = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
+    with caplog.at_level(logging.WARNING):
+        source.bars("FB")
+    day = f"{WHOLE.closed(42):%Y-%m-%d}"
+    assert f"vendor has revised its history: {day} high" in caplog.text
+    told = source.seen("FB")
+    assert (told.revised, {c.field for c in told.changes}) == (2, {"close", "high"})
+    assert {c.after for c in told.changes} == {99.5}
+    # Said again, it stays said; both histories can be had.
+    again = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
+    again.bars("FB")
+    assert again.seen("FB").revised == 2
+    assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_bars_that_went_or_came_are_a_revision() -> None:
+    frame = WHOLE.to_frame()
+    without = BarSeries.from_frame("FB", frame.drop(index=[10]))
+    [gone] = changes(WHOLE, without)
+    [came] = changes(without, WHOLE)
+    assert (gone.field, gone.before, gone.after) == ("bar", WHOLE.close[10], None)
+    assert (came.field, came.before, came.after) == ("bar", None, WHOLE.close[10])
+    assert gone.closed_at == came.closed_at == WHOLE.closed(10)
+
+
+def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
+    assert changes(WHOLE[:100], WHOLE) == ()
+    assert changes(WHOLE, WHOLE) == ()
+    noisy = WHOLE.to_frame()
+    noisy["volume"] *= 1 + 1e-7
+    assert changes(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
+
+
+def test_a_volume_that_was_unknown_and_stays_so_is_no_revision() -> None:
+    unknown = BarSeries.from_frame("FB", WHOLE.to_frame().assign(volume=np.nan))
+    assert changes(unknown, unknown) == ()
+    assert {c.before for c in changes(unknown, WHOLE)} == {None}
+
+
+@pytest.mark.parametrize("damage", ["content", "garbage", "missing", "index"])
+def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, damage: str) -> None:
+    process(Vendor(), tmp_path).bars("FB")
+    [file] = tmp_path.rglob("*.parquet")
+    if damage == "content":
+        with_close(WHOLE, 3, 1e3).to_frame().to_parquet(file)
+    elif damage == "garbage":
+        file.write_bytes(b"no parquet")
+    elif damage == "missing":
+        file.unlink()
+    else:
+        next(tmp_path.rglob("index.json")).write_text("[{}]")
+    with pytest.raises(DataSourceError, match=r"remove|removed"):
+        KeptBars(Kept(tmp_path)).bars("FB")
+
+
+@pytest.mark.parametrize("symbol", ["..", ".", "A/B", "../X", "BRK.B", "^GSPC"])
+def test_no_symbol_leads_out_of_the_home(tmp_path: Path, symbol: str) -> None:
+    home = tmp_path / "home"
+    vendor = Vendor(BarSeries.from_frame(symbol, WHOLE.to_frame()))
+    process(vendor, home).bars(symbol)
+    assert KeptBars(Kept(home)).symbols() == (symbol,)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert {path.parent.parent.name for path in home.rglob("index.json")} == {"bars"}
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bars").write_text("in the way")
+    with pytest.raises(HomeError, match=r"bars can't be kept in .* set FINAGENT_HOME"):
+        process(Vendor(), tmp_path).bars("FB")
+
+
+def test_a_later_process_sees_what_the_first_had_seen(tmp_path: Path) -> None:
+    first = Market(process(Vendor(WHOLE[:150]), tmp_path), None)
+    first.bars("FB")
+    seen = first.seen("FB")
+    assert seen
+    there = Market(process(Vendor(), tmp_path), None, None, {"FB": seen})
+    elsewhere = Market(process(Vendor(), tmp_path / "elsewhere"), None, None, {"FB": seen})
+    for market in (there, elsewhere):
+        assert market.bars("FB").digest() == seen.content_hash
+        assert market.seen("FB") == seen
+
+
+def test_bars_that_changed_between_the_stages_of_a_training_are_refused(tmp_path: Path) -> None:
+    market = Market(BundledBars(), None)
+    market.bars("FB")
+    seen = market.seen("FB")
+    assert seen
+    changed = process(Vendor(with_close(WHOLE, 3, 1e3)), tmp_path)
+    with pytest.raises(DataSourceError, match="not those that the training began with"):
+        Market(changed, None, None, {"FB": seen}).bars("FB")
+
+
+def test_nothing_is_fetched_to_say_what_was_seen(tmp_path: Path) -> None:
+    vendor = Vendor()
+    assert Market(process(vendor, tmp_path), None).seen("FB") is None
+    assert vendor.asked == 0
+
+
+def test_a_view_of_a_vendors_bars_ends_at_the_day(tmp_path: Path) -> None:
+    market = Market(process(Vendor(), tmp_path), None)
+    as_of = parse_as_of(WHOLE.closed(80).date())
+    assert market.view("FB", as_of).bars.closed(-1) == WHOLE.closed(80)
+
+
+def test_what_a_vendor_says_of_later_days_changes_no_earlier_question(tmp_path: Path) -> None:
+    as_of = parse_as_of(WHOLE.closed(120).date())
+    changed = WHOLE.to_frame()
+    changed.loc[121:, [*PRICES]] *= 3.0
+    changed.loc[150, "split"] = 2.0
+    asked = []
+    for i, series in enumerate([WHOLE[:121], WHOLE, BarSeries.from_frame("FB", changed)]):
+        # In a home of its own, and in one that has kept what was said before.
+        for home in (tmp_path / str(i), tmp_path / "shared"):
+            source = process(Vendor(series), home)
+            source.bars("FB")
+            view = Market(source, None).view("FB", as_of)
+            asked.append(build_context(view, Policy()).text)
+    assert len(asked) == 6
+    assert len(set(asked)) == 1

@@ -1,0 +1,210 @@
+"""Sources by the names that the environment gives."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from plugins import install
+
+from finagent_model.agents.redact import redactor
+from finagent_model.data.bundled import BundledBars
+from finagent_model.data.fetched import FetchedBars
+from finagent_model.data.folder import FolderBars
+from finagent_model.data.kept import KeptBars
+from finagent_model.data.named import bar_source, fundamentals_source, news_source
+from finagent_model.data.source import BarSource
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.errors import BadInputError, ConfigError, DataSourceError, InvalidNewsError
+from finagent_model.market import Market
+from finagent_model.settings import Settings
+
+URL = "postgresql+psycopg2://me:open%2Fsesame@127.0.0.1:9/db?table=eod"
+
+
+def given(tmp_path: Path, **names: str) -> Settings:
+    named = {f"FINAGENT_{key.upper()}": value for key, value in names.items()}
+    return Settings.load({"FINAGENT_HOME": str(tmp_path / "home"), **named})
+
+
+def bars(tmp_path: Path, name: str) -> BarSource:
+    return bar_source(given(tmp_path, bars=name), lambda: datetime(2013, 4, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("name", ["", "bundled"])
+def test_without_a_name_bars_and_news_are_the_bundled(tmp_path: Path, name: str) -> None:
+    settings = given(tmp_path, bars=name)
+    assert isinstance(bars(tmp_path, name), BundledBars)
+    news = news_source(settings)
+    assert news and news.news("GOOG")[0]
+    assert fundamentals_source(settings) is None
+
+
+def test_own_bars_bring_no_bundled_news_unless_they_are_named(tmp_path: Path) -> None:
+    assert news_source(given(tmp_path, bars=str(tmp_path))) is None
+    news = news_source(given(tmp_path, bars=str(tmp_path), news="bundled"))
+    assert news and news.news("GOOG")[0]
+
+
+def test_a_path_is_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "eod").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in (str(tmp_path / "eod"), "eod", "./eod", "./nowhere", "~/nowhere"):
+        assert isinstance(bars(tmp_path, name), FolderBars)
+
+
+def test_a_url_a_vendor_and_what_was_kept_are_told_apart(tmp_path: Path) -> None:
+    for name, shown in ((URL, "postgresql://127.0.0.1:9/db#eod"), ("yfinance", "yfinance")):
+        source = bars(tmp_path, name)
+        assert isinstance(source, FetchedBars)
+        assert source.name == shown
+    assert isinstance(bars(tmp_path, "kept"), KeptBars)
+    assert isinstance(bars(tmp_path, "kept:0123abcd,4567cdef"), KeptBars)
+    assert not (tmp_path / "home").exists()  # nothing is made by naming it
+
+
+@pytest.mark.parametrize("variable", ["bars", "news", "fundamentals"])
+def test_an_unknown_name_lists_what_is_allowed_and_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    site = install(tmp_path / "site", "acme_x", "", f"finagent.{variable}", "acme = acme_x:make")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.chdir(tmp_path)
+    settings = given(tmp_path, **{variable: "yahoo"})
+    with pytest.raises(ConfigError, match=rf"FINAGENT_{variable.upper()} 'yahoo' is unknown") as e:
+        Market.of(settings)
+    assert "sqlite:///" in str(e.value)
+    assert f"finagent.{variable}: acme" in str(e.value)
+
+
+def test_a_name_that_means_two_things_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = install(tmp_path / "site", "acme_y", "", "finagent.bars", "eod = acme_y:make")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eod").mkdir()
+    with pytest.raises(ConfigError, match=r"an entry point and a path; write \./eod"):
+        bars(tmp_path, "eod")
+    assert isinstance(bars(tmp_path, "./eod"), FolderBars)
+
+
+def test_a_mistyped_url_is_not_shown(tmp_path: Path) -> None:
+    for name in ("postgresql:/me:sesame@host/db", "me:sesame@host"):
+        with pytest.raises(BadInputError) as error:
+            bars(tmp_path, name)
+        assert "sesame" not in str(error.value)
+
+
+def test_a_urls_password_is_a_secret_and_a_path_is_none(tmp_path: Path) -> None:
+    settings = given(tmp_path, bars=URL, news="/data/news", fundamentals="bundled-facts")
+    assert "sesame" not in repr(settings)
+    said = redactor(settings.secrets)(f"{URL} open/sesame open%2Fsesame /data/news bundled-facts")
+    assert "sesame" not in said
+    assert said.endswith("/data/news bundled-facts")
+
+
+def test_yfinance_that_is_not_installed_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "yfinance", None)
+    with pytest.raises(ConfigError, match=r"pip install finagent-model\[yfinance\]"):
+        bars(tmp_path, "yfinance")
+
+
+PLUGIN = """
+from finagent_model.data.bundled import BundledBars
+from finagent_model.domain.news import NewsItem
+
+class Source:
+    name = "acme"
+    def __init__(self, settings):
+        self.home = settings.home
+    def symbols(self):
+        return ("FB",)
+    def bars(self, symbol):
+        if symbol == "DOWN":
+            raise RuntimeError("no more credits")
+        return BundledBars().bars(symbol)
+    def news(self, symbol):
+        if symbol == "GOOG":
+            raise TimeoutError("late")
+        item = NewsItem(published_at="2013-02-28T12:00:00Z", headline="of " + symbol)
+        return (item,), 0
+
+def broken(settings):
+    raise KeyError("ACME_TOKEN")
+
+def wrong(settings):
+    return object()
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = "acme = acme_z:Source\nbroken = acme_z:broken\nwrong = acme_z:wrong\n"
+    site = install(
+        tmp_path / "site",
+        "acme_z",
+        PLUGIN,
+        "finagent.bars",
+        f"{entries}gone = nowhere_to_be_found:make\n[finagent.news]\nacme = acme_z:Source",
+    )
+    monkeypatch.syspath_prepend(str(site))
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -> None:
+    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+    assert market.source.name == "acme"
+    view = market.view("FB", parse_as_of("2013-02-28"))
+    assert [item.headline for item in view.news] == ["of FB"]
+    seen = market.seen("FB")
+    assert seen and seen.source == "acme" and seen.fetched_at
+    with pytest.raises(
+        DataSourceError, match=r"asked for bars of DOWN, failed: .* no more credits"
+    ):
+        market.bars("DOWN")
+    with pytest.raises(DataSourceError, match=r"source of news, asked for GOOG, failed: .* late"):
+        market.news("GOOG")
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken", "gave no source: KeyError: 'ACME_TOKEN'"),
+        ("gone", "gave no source: ModuleNotFoundError"),
+        ("wrong", "gave a object, which has no 'name'"),
+    ],
+)
+def test_an_entry_point_that_gives_no_source_is_named(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"entry point '{name}' of finagent\.bars \(.*{said}"):
+        bars(tmp_path, name)
+
+
+def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
+    folder = tmp_path / "news"
+    folder.mkdir()
+    line = '{"published_at": "2012-06-29T14:00:00Z", "headline": "a"}\n'
+    (folder / "GOOG.jsonl").write_text(line + '{"headline": "undated"}\n')
+    (folder / "FB.jsonl").write_text('{"symbol": "GOOG", ' + line[1:])
+    (tmp_path / "X.jsonl").write_text(line)
+    news = news_source(given(tmp_path, news=str(folder)))
+    assert news
+    items, undated = news.news("GOOG")
+    assert ([item.headline for item in items], undated) == (["a"], 1)
+    assert news.news("../X") == news.news("NOPE") == ((), 0)
+    with pytest.raises(InvalidNewsError, match=r"FB\.jsonl, line 1: symbol 'GOOG' in the file of"):
+        news.news("FB")
+
+
+@pytest.mark.parametrize("stamp", ["20120629", '"20120629"', "1340978400.5", "true"])
+def test_a_number_is_no_time_of_publication(tmp_path: Path, stamp: str) -> None:
+    file = tmp_path / "news.jsonl"
+    file.write_text(f'{{"symbol": "GOOG", "headline": "a", "published_at": {stamp}}}\n')
+    news = news_source(given(tmp_path, news=str(file)))
+    with pytest.raises(InvalidNewsError, match="is no ISO time"):
+        assert news and news.news("GOOG")

