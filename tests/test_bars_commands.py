@@ -127,7 +127,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
         ("2012-11-16", "volume", None),
     ]
     assert "  revised  2012-11-16 volume: " in shell("check", "FB").stdout
-    _, tags = bars_of_run(infer("FB", as_of, Settings.load()).run_id)
+    _, tags = bars_of_run(infer("FB", as_of, Settings.load(), mode="live").run_id)
     assert tags["finagent.bars_revised"] == "FB: 2 fields"
     assert tags["finagent.bars_hash"] == now["content_hash"] != row["content_hash"]
 
