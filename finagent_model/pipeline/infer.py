@@ -32,14 +32,18 @@ def infer(
     model_uri: str = CHAMPION,
     mode: Mode = "cached",
     execution: Execution = NOBODYS,
+    *,
+    wait: bool = True,
 ) -> Inferred:
     """Decide with a packaged desk and log signal, conversation, audit and chart.
 
     Where there is nothing to decide on, the record is a signal of status `data_missing`. Messages
-    go by the execution in a database. Raises ModelLoadError.
+    go by the execution in a database. Raises ModelLoadError; and without `wait`
+    ApprovalPendingError where a human has yet to answer: ask again once one has, and nothing is
+    decided anew.
     """
     answering = load_answering(model_uri)
-    [decision] = answering.answer([Question(symbol, as_of)], mode)
+    [decision] = answering.answer([Question(symbol, as_of)], mode, wait=wait)
     audit = audit_of([decision], answering.package.content_hash)
     run_id = record(decision, audit, answering.market, model_uri, settings, execution)
     answering.trace(decision, run_id)

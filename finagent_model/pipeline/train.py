@@ -24,9 +24,20 @@ from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
-from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
+from finagent_model.tracking import (
+    REQUEST,
+    STAGE,
+    RunLog,
+    bury_dead_runs,
+    open_run,
+    process_tag,
+    runs_below,
+)
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
+
+FITTED = "finagent.fitted"
+"""Tag of a training's run, once all that its first stage leaves is there."""
 
 
 def train(
@@ -50,10 +61,12 @@ def start_training(
     jobs: int = 1,
     *,
     alone: bool = False,
+    parent: str | None = None,
 ) -> str:
     """Fit the policies on every symbol of the request; returns the id of the training's run.
 
     `alone` says that this process does the whole training, and that nobody goes on if it dies.
+    Below the run `parent` the same request is fitted once: asked again, it is that training.
     """
     market = Market.of(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
@@ -63,11 +76,12 @@ def start_training(
         pool.require_key()
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
+    if parent and (fitted := runs_below(parent, {REQUEST: digest, FITTED: "yes"})):
+        return fitted[0].run_id
     bury_dead_runs(digest)
     process = process_tag() if alone else {}
-    run = open_run(
-        f"train {' '.join(request.symbols)}", {STAGE: "train", REQUEST: digest, **process}
-    )
+    tags = {STAGE: "train", REQUEST: digest, **process}
+    run = open_run(f"train {' '.join(request.symbols)}", tags, parent)
     with run.failing():
         run.params(
             request.model_dump()
@@ -80,6 +94,7 @@ def start_training(
         fitted = fit_policies(histories, request, lambda n: watch("fitting policies", n), jobs)
         Begun(request, config, fitted.policies, fitted.trials).write(run)
         run.json("agent_graph.json", export_component(config, pool))
+        run.tags({FITTED: "yes"})
     return run.run_id
 
 
