@@ -191,7 +191,8 @@ with DAG(
             type=["null", "string"],
             format="date",
             pattern=r"^\d{4}-\d\d-\d\d$",
-            description="A day such as 2012-06-29, after its close; empty: the run's own date.",
+            examples=["2012-06-29"],  # unlike a description, an error shows it
+            description="A day, after its close; empty: the run's own date.",
         ),
         "model": Param("models:/finagent@champion", type="string"),
         "train": Param({}, type="object", description="Parameters of the training, by name."),
