@@ -1,5 +1,6 @@
-"""Airflow as it is deployed, for a test: PostgreSQL, API server, scheduler, DAG processor, triggerer
-and, with Celery, Redis and a worker. All on free ports, in a home of their own, stopped in the end.
+"""Airflow as it is deployed, for a test: PostgreSQL, API server, scheduler, DAG processor,
+triggerer and, with Celery, Redis and a worker. All on free ports, in a home of their own, stopped
+in the end.
 """
 
 from __future__ import annotations
@@ -121,23 +122,24 @@ class Airflow:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["dag_run_id"])
 
-    def state(self, run: str) -> str:
-        return str(self.client.get(f"dags/{DAG}/dagRuns/{run}").json()["state"])
+    def state(self, run: str, dag: str = DAG) -> str:
+        return str(self.client.get(f"dags/{dag}/dagRuns/{run}").json()["state"])
 
-    def ended(self, run: str) -> str:
+    def ended(self, run: str, dag: str = DAG) -> str:
         """The state in which a run ends."""
-        until(lambda: self.state(run) in ("success", "failed"), DONE_S, lambda: self.told(run))
-        return self.state(run)
+        over = ("success", "failed")
+        until(lambda: self.state(run, dag) in over, DONE_S, lambda: self.told(run, dag))
+        return self.state(run, dag)
 
     def tasks(self, run: str, dag: str = DAG) -> dict[tuple[str, int], dict[str, Any]]:
         """By id and map index."""
         found = self.client.get(f"dags/{dag}/dagRuns/{run}/taskInstances", params={"limit": 100})
         return {(t["task_id"], t["map_index"]): t for t in found.json()["task_instances"]}
 
-    def states(self, run: str) -> dict[str, str | None]:
+    def states(self, run: str, dag: str = DAG) -> dict[str, str | None]:
         return {
             f"{task}/{index}" if index >= 0 else task: found["state"]
-            for (task, index), found in self.tasks(run).items()
+            for (task, index), found in self.tasks(run, dag).items()
         }
 
     def xcom(self, run: str, task: str, index: int = -1, dag: str = DAG) -> Any:
@@ -153,12 +155,12 @@ class Airflow:
             return int(cursor.fetchall()[0][0])
 
     def clear(self, run: str, task: str, index: int | None = None) -> None:
-        """Have a task done again, and what follows on it."""
+        """Have a task done again, as if it had not been, and the run closed once more."""
         body = {
             "dry_run": False,
             "dag_run_id": run,
             "task_ids": [task if index is None else [task, index]],
-            "include_downstream": True,
+            "include_downstream": False,
             "only_failed": False,
             "reset_dag_runs": True,
         }
@@ -169,11 +171,12 @@ class Airflow:
         found: list[dict[str, Any]] = self.client.get(f"dags/{dag}/dagRuns").json()["dag_runs"]
         return found
 
-    def told(self, run: str) -> str:
-        """What a test that fails should show."""
-        failed = [name for name, state in self.states(run).items() if state == "failed"]
+    def told(self, run: str, dag: str = DAG) -> str:
+        """The states of a run's tasks, and what those wrote that failed."""
+        states = self.states(run, dag)
+        failed = [name for name, state in states.items() if state == "failed"]
         logs = [path.read_text() for name in failed for path in self._logs(run, name)]
-        return "\n".join([json.dumps(self.states(run), indent=1), *logs])[-6000:]
+        return "\n".join([json.dumps(states, indent=1), *logs])
 
     def text_of_logs(self) -> str:
         """Everything that any part or task wrote."""
@@ -187,7 +190,7 @@ class Airflow:
 
 @contextmanager
 def airflow(place: Place, home: Path, *, celery: bool = False, **extra: str) -> Iterator[Airflow]:
-    """Airflow for the time of the block; the DAGs are those of the repository and of its documents."""
+    """Airflow for the time of the block, with the repository's DAGs and its documents' examples."""
     dags = home / "dags"
     dags.mkdir(parents=True)
     for path in [*(ROOT / "dags").glob("*.py"), *(ROOT / "docs" / "examples").glob("*.py")]:
@@ -212,9 +215,10 @@ def airflow(place: Place, home: Path, *, celery: bool = False, **extra: str) -> 
             "API__PORT": str(port),
             "API__WORKERS": "1",
             "API__SECRET_KEY": "a secret of this test alone",
-            "API_AUTH__JWT_SECRET": "a secret of this test alone, of more than 64 bytes: " + "x" * 20,
+            "API_AUTH__JWT_SECRET": "a secret of this test alone" * 3,
             "LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
         }
@@ -229,7 +233,7 @@ def airflow(place: Place, home: Path, *, celery: bool = False, **extra: str) -> 
             parts["worker"] = ["celery", "worker"]
         env = {
             **place.env,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "AIRFLOW_HOME": str(home),
             **{f"AIRFLOW__{name}": value for name, value in options.items()},
             **extra,

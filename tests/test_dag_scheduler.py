@@ -1,5 +1,5 @@
-"""The DAG under a real scheduler with LocalExecutor, asked over REST: whole runs, a task that hangs,
-humans who answer or stop a run, a backfill. A model server counts what was asked.
+"""The DAG under a real scheduler with LocalExecutor, asked over REST: whole runs, a task that
+hangs, humans who answer or stop a run, a backfill. A model server counts what was asked.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,7 +74,7 @@ def scheduled(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def rows(place: Place, query: str, *values: str) -> list[tuple[Any, ...]]:
     """Of MLflow's store."""
-    with sqlite3.connect(place.folder / "mlflow.db") as db:
+    with closing(sqlite3.connect(place.folder / "mlflow.db")) as db:
         return db.execute(query, values).fetchall()
 
 
@@ -109,8 +110,8 @@ def signals(scheduled: Airflow, run: str) -> dict[str, dict[str, Any]]:
 def deferred(scheduled: Airflow, run: str, index: int) -> None:
     """Return once a symbol's task waits, and no worker is held by it."""
     task = f"inference.decide/{index}"
-    states = lambda: scheduled.states(run).get(task)  # noqa: E731
-    until(lambda: states() == "deferred", 120, lambda: scheduled.told(run))
+    told = lambda: scheduled.told(run)  # noqa: E731
+    until(lambda: scheduled.states(run).get(task) == "deferred", 120, told)
 
 
 def settle(place: Place, verb: str, symbol: str) -> None:
@@ -137,6 +138,36 @@ def test_what_cannot_be_asked_is_refused_by_the_api_and_says_what_is_allowed(
     assert scheduled.runs() == []
 
 
+def test_what_only_a_task_can_check_fails_before_anything_is_asked_and_is_not_retried(
+    scheduled: Airflow, place: Place, wire: Wire
+) -> None:
+    asked = len(wire.asked)
+    wrong = [
+        ({"mode": "both", "train": {"candidate": 3}}, "candidates, seed, cash"),
+        ({"symbol": "GOOG"}, "there is: mode, symbols, as_of"),
+    ]
+    runs = [(scheduled.start(**conf), said) for conf, said in wrong]
+    for run, said in runs:
+        assert scheduled.ended(run) == "failed"
+        assert scheduled.tasks(run)["begin", -1]["try_number"] == 1
+        assert set(scheduled.states(run).values()) == {"failed", "upstream_failed"}
+        assert said in scheduled.told(run)
+    assert len(wire.asked) == asked
+
+
+def test_a_run_with_too_many_failed_decisions_is_red_and_has_the_other_signals(
+    scheduled: Airflow, place: Place
+) -> None:
+    run = scheduled.start(symbols=["FB", "NOPE"], as_of=AS_OF)
+    assert scheduled.ended(run) == "failed"
+    found = {symbol: row["status"] for symbol, row in signals(scheduled, run).items()}
+    assert found == {"FB": "ok", "NOPE": "data_missing"}
+    parent, status, below = recorded(place, run)
+    assert (status, set(below.values())) == ("FAILED", {"FINISHED"})
+    said = notes(place, parent)["finagent.failed/close"]
+    assert said == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
+
+
 def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
     scheduled: Airflow, place: Place
 ) -> None:
@@ -152,12 +183,7 @@ def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
 
     until(lambda: scheduled.runs("after_training"), 30, scheduled.text_of_logs)
     [follower] = scheduled.runs("after_training")
-    until(
-        lambda: scheduled.tasks(follower["dag_run_id"], "after_training")["tell", -1]["state"]
-        == "success",
-        30,
-        scheduled.text_of_logs,
-    )
+    assert scheduled.ended(follower["dag_run_id"], "after_training") == "success"
     told = scheduled.xcom(follower["dag_run_id"], "tell", dag="after_training")
     assert told == "models:/finagent/2"
 
@@ -218,9 +244,7 @@ def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
 ) -> None:
     days = ["--from-date", "2013-02-01", "--to-date", "2013-02-03"]
     conf = json.dumps({"symbols": ["FB"]})
-    done = scheduled.command(
-        "backfill", "create", "--dag-id", DAG, *days, "--dag-run-conf", conf
-    )
+    done = scheduled.command("backfill", "create", "--dag-id", DAG, *days, "--dag-run-conf", conf)
     assert done.returncode == 0, done.stderr
     runs = sorted(
         (run["logical_date"][:10], run["dag_run_id"])

@@ -30,6 +30,7 @@ class ApprovalTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         approvals = Approvals(Path(self.path))
-        while await asyncio.to_thread(approvals.pending, self.keys):
+        # It is settled by another process: there is no event to wait for.
+        while await asyncio.to_thread(approvals.pending, self.keys):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         yield TriggerEvent(self.keys)

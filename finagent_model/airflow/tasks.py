@@ -1,5 +1,5 @@
-"""The work of the DAG's tasks, by Airflow's context. A task passes on ids and small numbers; what it
-makes is in MLflow.
+"""The work of the DAG's tasks, by Airflow's context. A task passes on ids and small numbers; what
+it makes is in MLflow.
 
 What the caller got wrong, or the gate refused, fails a task at once; what may pass is left to
 Airflow's retries.

@@ -1,5 +1,5 @@
-"""The run in MLflow of a whole workflow: opened by its first task, parent of what the others record,
-closed by its last. Whoever asks for the run of the same workflow gets the same one.
+"""The run in MLflow of a whole workflow: opened by its first task, parent of what the others
+record, closed by its last. Whoever asks for the run of the same workflow gets the same one.
 """
 
 from __future__ import annotations
