@@ -21,7 +21,7 @@ class ApprovalTrigger(BaseTrigger):
     """
 
     def __init__(self, path: str, keys: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path, self.keys = path, keys
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

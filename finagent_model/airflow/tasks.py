@@ -21,7 +21,8 @@ from finagent_model.settings import Settings, keep_to_ourselves
 log = logging.getLogger(__name__)
 
 Context = Mapping[str, Any]
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 DECIDE = "inference.decide"
 
 

@@ -76,8 +76,8 @@ def start_training(
         pool.require_key()
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
-    if parent and (fitted := runs_below(parent, {REQUEST: digest, FITTED: "yes"})):
-        return fitted[0].run_id
+    if parent and (known := runs_below(parent, {REQUEST: digest, FITTED: "yes"})):
+        return known[0].run_id
     bury_dead_runs(digest)
     process = process_tag() if alone else {}
     tags = {STAGE: "train", REQUEST: digest, **process}

@@ -32,6 +32,7 @@ from finagent_model.errors import (
     ApprovalPendingError,
     ApprovalSettledError,
     BadInputError,
+    HomeError,
     UnknownApprovalError,
 )
 
@@ -82,8 +83,8 @@ class Approvals:
 
         `version` is the hash of what decided. A replay asks nobody and says so on each signal.
         `pause` is called between two looks at the file; what it raises ends the wait and leaves the
-        approvals pending. Raises BadInputError where the file can't be used: then nothing leaves;
-        and without `wait` ApprovalPendingError where a human has yet to answer.
+        approvals pending. Raises HomeError where the file can't be used: then nothing leaves; and
+        without `wait` ApprovalPendingError where a human has yet to answer.
         """
         needed = {
             i: (approval_id(decision.signal, version), reason)
@@ -228,15 +229,14 @@ class Approvals:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction. Raises BadInputError."""
+        """A connection for one transaction. Raises HomeError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=30)) as file, file:
-                file.execute("pragma journal_mode = wal")
                 file.execute(_TABLE)
                 yield file
         except (OSError, sqlite3.Error) as error:
-            raise BadInputError(
+            raise HomeError(
                 f"approvals can't be kept in {self._path}: {error}; "
                 "set FINAGENT_HOME to a folder that can be written"
             ) from None
