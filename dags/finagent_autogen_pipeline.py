@@ -62,7 +62,7 @@ TICKER = {
 MOST_SYMBOLS = 600
 """As many as what passes between tasks may tell apart in 2 KiB."""
 MODELS = AssetAlias("finagent-models")
-REGISTER, DECIDE = "train_backtest.register", "inference.decide"
+REGISTER = "train_backtest.register"
 TRAINING = {"pool": POOL, "execution_timeout": TRAIN_WITHIN}
 MAPPED = {"max_active_tis_per_dag": AT_ONCE, "max_active_tis_per_dagrun": AT_ONCE_A_RUN}
 SYMBOL = "{{ params.symbols[ti.map_index] }}"

@@ -241,7 +241,8 @@ def test_a_training_that_died_registering_goes_on_with_the_version_that_it_made(
     owner, name, call = KILLED_AT["registering"]
     victim = where.run(sys.executable, "-c", TRAP, owner, name, str(call), *small_options())
     assert victim.returncode == -signal.SIGKILL, victim.stderr
-    [training, *children] = [run for (run,) in stored(where, "select run_uuid from runs")]
+    made = stored(where, "select run_uuid from runs order by start_time")
+    [training, *children] = [run for (run,) in made]
     for _ in range(2):
         done = where.run(sys.executable, "-c", FINISH, training, *children)
         assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Place
+from conftest import SMALL, Place
 
 from finagent_model.domain.execution import Execution
 from finagent_model.errors import (
@@ -21,7 +21,7 @@ from finagent_model.errors import (
 )
 from finagent_model.settings import Settings
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, when imported
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns when it is imported
 DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map_index=3)
 
 
@@ -66,6 +66,20 @@ def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Pl
     assert status(training.run_id) == status(backtest.run_id) == "KILLED"
     summary = json.loads(RunLog(run).read("summary.json"))
     assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
+
+
+@pytest.mark.slow
+def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None:
+    from finagent_model.pipeline.train import start_training
+    from finagent_model.pipeline.workflow import open_workflow
+    from finagent_model.training.request import TrainRequest
+
+    settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
+    small, other = TrainRequest.read(**SMALL), TrainRequest.read(**SMALL, seed=8)
+    run = open_workflow(DECIDES, {})
+    fitted = start_training(small, settings, parent=run)
+    assert start_training(small, settings, parent=run) == fitted
+    assert start_training(other, settings, parent=run) != fitted
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Context = Mapping[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
-DECIDE = "inference.decide"
+REGISTER, DECIDE = "train_backtest.register", "inference.decide"
 
 
 def _worked(work: Callable[P, T]) -> Callable[P, T]:
@@ -171,10 +171,11 @@ def close(context: Context, parent: str) -> None:
     from finagent_model.pipeline.workflow import close_workflow
 
     params, states = context["params"], _states(context)
-    asked = [state for name, state in states.items() if name.startswith(DECIDE)]
-    decided = _summary(context) if set(asked) - {"skipped", None} else []
+    decided = _summary(context) if params["mode"] != "train_backtest" else []
     failed = sorted(task for task, state in states.items() if state == "failed")
     wrong = [f"failed: {', '.join(failed)}"] if failed else []
+    if params["mode"] != "inference" and states.get(REGISTER) != "success":
+        wrong.append("no version was registered")
     if missing := [row.symbol for row in decided if row.status is None]:
         wrong.append(f"no signal on {', '.join(missing)}")
     bad = [row for row in decided if row.status and Status(row.status).is_failure]
