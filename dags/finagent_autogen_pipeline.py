@@ -5,7 +5,7 @@ version that it has just registered. A symbol is a mapped task, so that Airflow'
 the work. Ids and small numbers pass between tasks; everything else is in MLflow, below one run for
 the whole DAG run. `as_of` comes from the run, never from the clock: a retry asks the same question.
 
-The file is wiring; what tasks do is in `finagent_model.airflow.tasks`. Its variables say how it is
+The file is wiring; what tasks do is in `finagent_model/airflow`. Its variables say how it is
 wired into this Airflow and are read when it is parsed.
 """
 
@@ -69,9 +69,9 @@ SYMBOL = "{{ params.symbols[ti.map_index] }}"
 
 
 def note_failure(context: Any) -> None:
-    from finagent_model.airflow import tasks
+    from finagent_model.airflow import closing
 
-    tasks.note_failure(context)
+    closing.note_failure(context)
 
 
 @task
@@ -157,9 +157,9 @@ class Decide(BaseOperator):
 @task
 def close(parent: str) -> None:
     """End the run in MLflow, whatever happened; fails where the DAG run must not look green."""
-    from finagent_model.airflow import tasks
+    from finagent_model.airflow import closing
 
-    tasks.close(get_current_context(), parent)
+    closing.close(get_current_context(), parent)
 
 
 with DAG(

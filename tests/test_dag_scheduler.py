@@ -262,7 +262,7 @@ def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
     for day, run in runs:
         assert scheduled.ended(run) == "success", scheduled.told(run)
         asked = scheduled.xcom(run, "inference.questions")
-        assert asked["as_of"] == day
+        assert asked == {"as_of": day, "model_uri": "models:/finagent/2"}  # not @champion
         found[day] = signals(scheduled, run)["FB"]
     friday, saturday = found.values()
     assert friday["run_id"] != saturday["run_id"]

@@ -7,64 +7,16 @@ Airflow's retries.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from finagent_model.airflow.asked import Context, execution_of, symbol_of, worked
 from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.execution import Execution
-from finagent_model.domain.signal import Status
-from finagent_model.errors import BadInputError, FinagentError, may_pass
-from finagent_model.settings import Settings, keep_to_ourselves
-
-log = logging.getLogger(__name__)
-
-Context = Mapping[str, Any]
-P = ParamSpec("P")
-T = TypeVar("T")
-REGISTER, DECIDE = "train_backtest.register", "inference.decide"
+from finagent_model.errors import BadInputError
+from finagent_model.settings import Settings
 
 
-def _worked(work: Callable[P, T]) -> Callable[P, T]:
-    """No task reports to MLflow's makers, and none is tried again in vain."""
-
-    @wraps(work)
-    def done(*given: P.args, **named: P.kwargs) -> T:
-        from airflow.sdk.exceptions import AirflowFailException
-
-        keep_to_ourselves()  # before MLflow is imported
-        try:
-            return work(*given, **named)
-        except FinagentError as error:
-            if may_pass(error):
-                raise
-            raise AirflowFailException(str(error)) from error
-
-    return done
-
-
-def execution_of(context: Context, parent: str | None = None) -> Execution:
-    """Who asks: names of the platform's that came with the run, else Airflow's own."""
-    params, run, ti = context["params"], context["dag_run"], context["ti"]
-    return Execution(
-        execution_id=params["execution_id"] or run.run_id,
-        workflow_id=params["workflow_id"] or run.dag_id,
-        dag_id=run.dag_id,
-        dag_run_id=run.run_id,
-        task_id=ti.task_id,
-        map_index=ti.map_index,
-        parent_run_id=parent,
-    )
-
-
-def symbol_of(context: Context) -> str:
-    """Of a mapped task: its index says which of the run's."""
-    symbol: str = context["params"]["symbols"][context["ti"].map_index]
-    return symbol
-
-
-@_worked
+@worked
 def begin(context: Context) -> str:
     """Check what the schema of the parameters can't, and open the workflow's run; gives its id."""
     from finagent_model.pipeline.workflow import open_workflow
@@ -78,7 +30,7 @@ def begin(context: Context) -> str:
     return open_workflow(execution_of(context), params)
 
 
-@_worked
+@worked
 def fit(context: Context, parent: str) -> str:
     """Fit the policies; gives the id of the training's run."""
     from finagent_model.pipeline.train import start_training
@@ -89,7 +41,7 @@ def fit(context: Context, parent: str) -> str:
     return start_training(request, Settings.load(), parent=parent)
 
 
-@_worked
+@worked
 def backtest(context: Context, training: str) -> str:
     """Let the desk decide on what no fit has seen; gives the id of a run of its own."""
     from finagent_model.pipeline.train import backtest_symbol
@@ -97,7 +49,7 @@ def backtest(context: Context, training: str) -> str:
     return backtest_symbol(training, symbol_of(context), Settings.load())
 
 
-@_worked
+@worked
 def register(training: str, children: Sequence[str]) -> dict[str, str]:
     """Package, ask the gate, register; gives the version and its run."""
     from finagent_model.pipeline.finish import finish_training
@@ -106,7 +58,7 @@ def register(training: str, children: Sequence[str]) -> dict[str, str]:
     return {"name": made.name, "version": made.version, "run_id": made.run_id}
 
 
-@_worked
+@worked
 def questions(context: Context, registered: Mapping[str, str] | None) -> dict[str, str]:
     """As of when the desk is asked, and which version, by its number: an alias that moves while the
     run goes on moves nothing in it.
@@ -119,7 +71,7 @@ def questions(context: Context, registered: Mapping[str, str] | None) -> dict[st
     return {"as_of": day, "model_uri": fresh or pinned(params["model"])}
 
 
-@_worked
+@worked
 def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str, Any]:
     """Decide, and log signal, conversation and chart to a run, whose id is given. Raises
     ApprovalPendingError where a human has yet to answer.
@@ -151,59 +103,3 @@ def approval_trigger(keys: Sequence[str]) -> Any:
     from finagent_model.serving.approvals import APPROVALS
 
     return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS), list(keys))
-
-
-def note_failure(context: Context) -> None:
-    """Airflow's `on_failure_callback`: the workflow's run says which task failed, and why."""
-    keep_to_ourselves()
-    from finagent_model.pipeline.workflow import note_failure as note
-
-    note(execution_of(context), context.get("exception") or "failed", Settings.load())
-
-
-@_worked
-def close(context: Context, parent: str) -> None:
-    """End the workflow's run, and fail where the others' success would hide that a task failed, or
-    that too many decisions are no decisions.
-    """
-    from airflow.sdk.exceptions import AirflowFailException
-
-    from finagent_model.pipeline.workflow import close_workflow
-
-    params, states = context["params"], _states(context)
-    decided = _summary(context) if params["mode"] != "train_backtest" else []
-    failed = sorted(task for task, state in states.items() if state == "failed")
-    wrong = [f"failed: {', '.join(failed)}"] if failed else []
-    if params["mode"] != "inference" and states.get(REGISTER) != "success":
-        wrong.append("no version was registered")
-    if missing := [row.symbol for row in decided if row.status is None]:
-        wrong.append(f"no signal on {', '.join(missing)}")
-    bad = [row for row in decided if row.status and Status(row.status).is_failure]
-    if decided and len(bad) / len(decided) > params["max_failed_share"]:
-        wrong.append(
-            f"{len(bad)} of {len(decided)} decisions failed, more than max_failed_share "
-            f"{params['max_failed_share']:g}: "
-            + ", ".join(f"{row.symbol} {row.status}" for row in bad)
-        )
-    for row in decided:
-        log.info("%-20s %-18s %-4s %s", row.symbol, row.status, row.action, row.run_id)
-    close_workflow(parent, decided, wrong)
-    if wrong:
-        raise AirflowFailException("; ".join(wrong))
-
-
-def _states(context: Context) -> dict[str, str | None]:
-    """Of the run's other tasks, each of a mapped one under its name and index."""
-    run, ti = context["dag_run"], context["ti"]
-    found = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
-    return {name: state for name, state in found.items() if name != ti.task_id}
-
-
-def _summary(context: Context) -> list[Any]:
-    """A row a symbol, in the order in which they were asked for."""
-    from finagent_model.pipeline.workflow import Decided
-
-    symbols = context["params"]["symbols"]
-    pulled = context["ti"].xcom_pull(task_ids=[DECIDE])
-    rows = {row["symbol"]: Decided.model_validate(row) for row in pulled if row}
-    return [rows.get(symbol, Decided(symbol=symbol)) for symbol in symbols]

@@ -17,7 +17,9 @@ from finagent_model.tracking import STAGE, RunLog, bury_below, open_run, runs_ta
 DAG_RUN = "finagent.dag_run"
 """Tag of a workflow's run, and of no other: the DAG and its run, by a slash."""
 FAILED = "finagent.failed"
-"""Tags of a workflow's run that begin so, a slash and a task: why that task failed."""
+"""Tags of a workflow's run that begin so, a slash and a task: why that task failed last. It may
+have succeeded since.
+"""
 NOTE_LENGTH = 500
 
 
@@ -71,8 +73,7 @@ def close_workflow(run_id: str, decided: Sequence[Decided], wrong: Sequence[str]
             run.json("summary.json", [row.model_dump() for row in decided])
             signals = sum(row.status is not None for row in decided)
             run.metrics({"signals": signals, "without_signal": len(decided) - signals})
-        if wrong:
-            run.describe("\n\n".join(wrong))
+        run.describe("\n\n".join(wrong))  # also where none is: an earlier end may have had some
     run.end("FAILED" if wrong else "FINISHED")
 
 
