@@ -27,7 +27,7 @@ from conftest import ROOT, Place, free_port
 DAG = "finagent_autogen_pipeline"
 PASSWORD = "open-sesame-of-ann"
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-UP_S, DONE_S, STOP_S = 180.0, 240.0, 5.0
+UP_S, DONE_S, STOP_S = 180.0, 400.0, 5.0
 
 
 @contextmanager
