@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV_INSTALL := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help train test test-browser test-upstream lint types lock clean
+.PHONY: help train test test-browser test-servers test-upstream lint types lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -17,14 +17,17 @@ train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" re
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 
 test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
-	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow and not browser and not upstream" -n 2 --dist loadfile
-	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser and not upstream" -n 2 --dist loadfile
+	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow and not browser and not servers and not upstream" -n 2 --dist loadfile
+	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser and not servers and not upstream" -n 2 --dist loadfile
 
 test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, named by FINAGENT_UPSTREAM_SOURCE
 	$(WITH_VENV) $(BIN)/python -m pytest -m upstream
 
 test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in it
 	$(WITH_VENV) $(BIN)/python -m pytest -m browser
+
+test-servers: $(VENV)/.test  ## what needs servers that pip can't bring: Redis (Debian's redis-server)
+	$(WITH_VENV) $(BIN)/python -m pytest -m servers
 
 lint: $(VENV)/.test  ## ruff
 	$(BIN)/ruff check .

@@ -68,6 +68,17 @@ class ArtifactConflictError(BadInputError):
     """What is stored forbids it: a key that is taken, or a signal that is settled."""
 
 
+class ApprovalPendingError(FinagentError):
+    """A human has yet to answer; whoever asks again later gets what became of it."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__(
+            f"waiting for approval {', '.join(keys)}; `finagent approve` or `finagent reject` "
+            "settles one"
+        )
+        self.keys = keys
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 
@@ -214,3 +225,12 @@ class GateRefusedError(FinagentError):
     """The gate did not let a version become champion."""
 
     exit_code = 5
+
+
+def may_pass(error: FinagentError) -> bool:
+    """Whether the same may succeed later though nobody mends the question: a store, a file or a
+    vendor can come back.
+    """
+    if isinstance(error, TrackingError | HomeError | DataSourceError):
+        return True
+    return not isinstance(error, BadInputError | DataError | GateRefusedError)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,10 +21,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from finagent_model.errors import BadInputError, GateRefusedError
+from finagent_model.errors import BadInputError, GateRefusedError, ModelLoadError
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 VERDICT, CONTENT, PREVIOUS = "finagent.verdict", "finagent.content_hash", "finagent.previous"
+BESIDE = "finagent.judged_beside"
+"""The champion beside which a version was judged; empty where there was none."""
 EVIDENCE, CROWNED = "finagent.evidence", "finagent.champion"
 ANY = "any"
 STALE_S = 60.0
@@ -131,6 +134,20 @@ def promote(
     return find(name, version)
 
 
+def settle(name: str, version: str) -> None:
+    """Move the aliases to a new version as far as it may have them: it is candidate unless a newer
+    one is, and champion if the gate let it pass. Asked again, nothing that was done is done twice.
+    Raises GateRefusedError where another became champion since it was judged.
+    """
+    rows = versions(name)
+    [made] = [row for row in rows if row.version == version]
+    if rows[0] is made and CANDIDATE not in made.aliases:
+        mark_candidate(name, version)
+    if made.verdict == "passed" and made.crowned is None:
+        tags = MlflowClient().get_model_version(name, version).tags
+        promote(name, version, instead_of=tags.get(BESIDE) or None)
+
+
 def rollback(name: str, why: str | None = None) -> Version:
     """Make the champion's predecessor champion again. Raises BadInputError if there was none."""
     with _alone(name):
@@ -195,6 +212,29 @@ def versions(name: str) -> list[Version]:
     found = client.search_model_versions(f"name = '{name}'")
     rows = [_version(v, aliases.get(str(v.version), [])) for v in found]
     return sorted(rows, key=lambda row: -int(row.version))
+
+
+def of_run(name: str, run_id: str) -> Version | None:
+    """The version that a training's run registered; None while it has not."""
+    return next((row for row in versions(name) if row.run_id == run_id), None)
+
+
+def pinned(uri: str) -> str:
+    """The same model by its version's number where `uri` names an alias, which may move. Raises
+    ModelLoadError where nothing has that alias.
+    """
+    named = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+    if not named:
+        return uri
+    name, alias = named.groups()
+    try:
+        found = MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        raise ModelLoadError(
+            f"model {uri} can't be found: {error.message}; `finagent models` lists what there is, "
+            "a training registers one"
+        ) from None
+    return f"models:/{name}/{found.version}"
 
 
 def find(name: str, version: str) -> Version:

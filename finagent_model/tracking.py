@@ -55,6 +55,7 @@ SOURCE = "finagent.source"
 BATCH = 1000
 """Metrics, and data sets, that MLflow takes in one call."""
 Context = Literal["training", "backtest", "inference"]
+_OLDEST_FIRST = ["start_time ASC"]
 
 
 class RunLog:
@@ -161,6 +162,10 @@ class RunLog:
         value: dict[str, Any] = json.loads(self.read(name))
         return value
 
+    def resume(self) -> None:
+        """Somebody is at work on it again."""
+        self._client.update_run(self.run_id, "RUNNING")
+
     def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
         self._client.set_terminated(self.run_id, status)
 
@@ -214,10 +219,20 @@ def runs_tagged(name: str, value: str) -> list[RunLog]:
     with usable_store():
         client = MlflowClient()
         experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
-        query, order = f"tags.`{name}` = '{value}'", ["start_time ASC"]
-        search = partial(client.search_runs, experiments, query, order_by=order)
+        query = f"tags.`{name}` = '{value}'"
+        search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
         runs = all_pages(search) if experiments else []
     return [RunLog(run.info.run_id) for run in runs]
+
+
+def runs_below(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
+    """The runs whose parent it is that carry all the tags, oldest first. Raises TrackingError."""
+    wanted = {MLFLOW_PARENT_RUN_ID: parent, **tags}
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
+    with usable_store():
+        client, experiments = MlflowClient(), [_experiment()]
+        search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
+        return [RunLog(run.info.run_id) for run in all_pages(search)]
 
 
 def all_pages(search: Callable[..., PagedList[Any]]) -> list[Any]:
@@ -258,14 +273,18 @@ def bury_dead_runs(request: str) -> None:
         for run in client.search_runs([_experiment()], query):
             host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
             if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-                for child in client.search_runs([_experiment()], _left_by(run.info.run_id)):
-                    client.set_terminated(child.info.run_id, "KILLED")
+                bury_below(run.info.run_id)
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _left_by(run_id: str) -> str:
-    """The query for runs that ran below one that is gone."""
-    return f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
+def bury_below(run_id: str) -> None:
+    """Mark as killed what was left running below a run, on which nobody is at work any more."""
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
+    with usable_store():
+        client = MlflowClient()
+        for child in all_pages(partial(client.search_runs, [_experiment()], query)):
+            bury_below(child.info.run_id)
+            client.set_terminated(child.info.run_id, "KILLED")
 
 
 def _alive(pid: int) -> bool:

@@ -25,7 +25,12 @@ from finagent_model.domain.approval import Approval
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.signal import Status, TradingSignal
-from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
+from finagent_model.errors import (
+    ApprovalPendingError,
+    ApprovalSettledError,
+    BadInputError,
+    UnknownApprovalError,
+)
 from finagent_model.market import Market
 from finagent_model.pipeline.predict import predict
 from finagent_model.presets import load_config, load_preset
@@ -141,6 +146,33 @@ def test_a_large_or_doubtful_trade_needs_an_approval_and_nothing_else_does(
 def test_it_is_off_in_every_desk_that_does_not_ask_for_it() -> None:
     assert not load_preset().approval.is_on
     assert load_preset().approval.timeout_s == 300
+
+
+def test_who_does_not_wait_is_told_what_is_pending_and_gets_the_answer_later(
+    approvals: Approvals, clock: Clock
+) -> None:
+    for _ in range(2):
+        with pytest.raises(ApprovalPendingError, match=f"waiting for approval {KEY}"):
+            approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert clock.pauses == 0
+    assert approvals.pending([KEY]) == (KEY,)
+    approvals.settle(KEY, "rejected", "ann")
+    assert approvals.pending([KEY]) == ()
+    [held] = approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert held.signal.status is Status.APPROVAL_REJECTED
+    with pytest.raises(BadInputError, match="approval c0ffee was removed"):
+        approvals.pending(["c0ffee"])
+
+
+def test_nobody_who_does_not_wait_waits_beyond_the_deadline(
+    approvals: Approvals, clock: Clock
+) -> None:
+    with pytest.raises(ApprovalPendingError):
+        approvals.ask([decision()], LARGE, VERSION, wait=False)
+    clock.now += timedelta(seconds=LARGE.timeout_s)
+    assert approvals.pending([KEY]) == ()
+    [held] = approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert held.signal.status is Status.APPROVAL_EXPIRED
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -145,11 +147,71 @@ def test_parsing_the_dag_imports_neither_mlflow_nor_autogen_nor_the_package() ->
     assert done.stdout.splitlines()[-1] == before.stdout.splitlines()[-1]
 
 
+WIRED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import finagent_autogen_pipeline as file
+dag = file.closed.operator.dag
+print(json.dumps({
+    task.task_id: [task.pool, task.max_active_tis_per_dag, task.max_active_tis_per_dagrun,
+                   task.retries, task.execution_timeout.total_seconds()]
+    for task in dag.tasks
+} | {"schedule": str(dag.schedule)}))
+"""
+
+
+def wired(**variables: str) -> subprocess.CompletedProcess[str]:
+    """The DAG's file, imported where these variables are set."""
+    return subprocess.run(
+        [sys.executable, "-c", WIRED, str(ROOT / "dags")],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_pool_limits_retries_and_time_come_from_the_environment(tmp_path: Path) -> None:
+    given = {
+        "FINAGENT_DAG_SCHEDULE": "0 22 * * 1-5",
+        "FINAGENT_DAG_POOL": "models",
+        "FINAGENT_DAG_AT_ONCE": "8",
+        "FINAGENT_DAG_AT_ONCE_A_RUN": "4",
+        "FINAGENT_DAG_RETRIES": "5",
+        "FINAGENT_DAG_TRAIN_WITHIN_S": "60",
+        "FINAGENT_DAG_DECIDE_WITHIN_S": "30",
+        "AIRFLOW_HOME": str(tmp_path),
+    }
+    found = json.loads(wired(**given).stdout.splitlines()[-1])
+    assert found["train_backtest.fit"] == ["models", None, None, 5, 60]
+    assert found["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
+    assert found["inference.decide"] == ["models", 8, 4, 5, 30]
+    assert found["schedule"] == "0 22 * * 1-5"
+
+
+def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_errors(
+    tmp_path: Path,
+) -> None:
+    done = wired(FINAGENT_DAG_AT_ONCE="many", AIRFLOW_HOME=str(tmp_path))
+    assert done.returncode != 0
+    assert "FINAGENT_DAG_AT_ONCE='many' can't be used" in done.stderr
+
+
+def test_what_tells_as_many_symbols_apart_as_are_allowed_stays_small() -> None:
+    text = (ROOT / "dags" / f"{DAG}.py").read_text()
+    [most] = re.findall(r"^MOST_SYMBOLS = (\d+)$", text, flags=re.M)
+    assert len(json.dumps([0] * int(most))) < LARGEST_XCOM
+
+
 def test_the_documented_id_and_modes_are_the_dags(airflow_place: Place) -> None:
     done = airflow(airflow_place, "dags", "details", DAG, "--output", "json")
     assert done.returncode == 0, done.stderr
     text = (ROOT / "docs" / "architecture.md").read_text()
     section = text.split("## The DAG")[1].split("\n## ")[0]
-    for word in (DAG, "inference", "train_backtest", "both", "symbols", "as_of", "model", "train"):
+    modes = ("inference", "train_backtest", "both")
+    file = Path(ROOT / "dags" / f"{DAG}.py").read_text()
+    parameters = re.findall(r'^        "(\w+)": Param\(', file, flags=re.M)
+    assert {"mode", "symbols", "as_of", "model", "train"} <= set(parameters)
+    for word in (DAG, *modes, *parameters):
         assert f"`{word}`" in section
-        assert word in Path(ROOT / "dags" / f"{DAG}.py").read_text()
+        assert f'"{word}"' in file

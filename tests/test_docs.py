@@ -33,7 +33,16 @@ def section(title: str) -> str:
 def test_env_example_names_what_is_read_and_nothing_else() -> None:
     lines = (ROOT / "env.example").read_text().splitlines()
     names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
-    assert names == list(Settings.variables())
+    assert names == [*Settings.variables(), *variables_of_the_dag()]
+
+
+def variables_of_the_dag() -> list[str]:
+    dag = (ROOT / "dags" / "finagent_autogen_pipeline.py").read_text()
+    return re.findall(r'given\("(\w+)"', dag)
+
+
+def test_the_table_of_the_dags_variables_is_the_codes() -> None:
+    assert re.findall(r"^\| `([A-Z_]+)`", section("The DAG"), flags=re.M) == variables_of_the_dag()
 
 
 def test_env_example_can_be_loaded_as_it_is() -> None:

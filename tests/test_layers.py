@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,12 +25,13 @@ LAYERS = (
     {"statistics", "training", "verification", "artifacts"},
     {"serving", "registry", "store", "tracking", "tracing", "run_records", "prompt_versions"},
     {"pipeline", "cli"},
+    {"airflow"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 AT_HOME = {
     "autogen": {"agents"},
     "mlflow": {"serving", "registry", "tracking", "tracing", "run_records", "prompt_versions"},
-    "airflow": set(),
+    "airflow": {"airflow"},
 }
 PACKAGE = ROOT / "finagent_model"
 
@@ -79,7 +81,7 @@ def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:
 
 @pytest.mark.slow
 def test_importing_any_module_writes_nothing_connects_nowhere_and_reads_no_variable_of_ours(
-    tmp_path: Path,
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -92,7 +94,7 @@ import os, sys
 sys.dont_write_bytecode = True
 import autogen_agentchat.agents, autogen_agentchat.teams, autogen_agentchat.conditions
 import mlflow.pyfunc, mlflow.models, mlflow.pyfunc.scoring_server, numba, pandas, pyarrow.parquet
-import fastapi, typer
+import airflow.triggers.base, fastapi, typer
 seen = []
 ours = {("FINAGENT_", "OPENAI_")!r}
 class Watched(type(os.environ)):
@@ -115,7 +117,12 @@ for name in {names!r}:
 print(seen)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

@@ -223,3 +223,31 @@ def test_promote_and_rollback_move_the_champion(tmp_path: Path) -> None:
     missing = place.finagent("promote", "9")
     assert missing.returncode == 2
     assert "has no version '9'; it has: 2, 1" in missing.stderr
+
+
+FINISH = """
+import json, sys
+from finagent_model.pipeline.finish import finish_training
+from finagent_model.settings import Settings
+trained = finish_training(sys.argv[1], sys.argv[2:], Settings.load())
+print(json.dumps([trained.version, trained.content_hash, trained.report[:1]]))
+"""
+
+
+def test_a_training_that_died_registering_goes_on_with_the_version_that_it_made(
+    tmp_path: Path,
+) -> None:
+    where = Place(tmp_path)
+    owner, name, call = KILLED_AT["registering"]
+    victim = where.run(sys.executable, "-c", TRAP, owner, name, str(call), *small_options())
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+    made = stored(where, "select run_uuid from runs order by start_time")
+    [training, *children] = [run for (run,) in made]
+    for _ in range(2):
+        done = where.run(sys.executable, "-c", FINISH, training, *children)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])[0] == "1"
+        assert stored(where, "select version from model_versions") == [(1,)]
+        aliases = stored(where, "select alias, version from registered_model_aliases")
+        assert sorted(aliases) == [("candidate", 1), ("champion", 1)]
+    assert stored(where, "select distinct status from runs") == [("FINISHED",)]

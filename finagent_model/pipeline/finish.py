@@ -153,10 +153,26 @@ def finish_training(
 ) -> Trained:
     """Calibrate, package, ask the gate, register. Raises GateRefusedError once the refused version
     is registered as candidate.
+
+    A training registers once: asked again it gives the version that it made, and moves what aliases
+    were not moved yet.
     """
     run = RunLog(run_id)
-    done = watch("packaging and registering", 4)
     begun = Begun.read(run)
+    name = begun.request.register_as
+    if known := registry.of_run(name, run_id):
+        registry.settle(name, known.version)
+        run.end("FINISHED")
+        return _trained(run, name, known)
+    made = _judge_and_register(run, begun, children, settings, watch)
+    return _trained(run, name, registry.find(name, made))
+
+
+def _judge_and_register(
+    run: RunLog, begun: Begun, children: Sequence[str], settings: Settings, watch: Watch
+) -> str:
+    """Gives the version's number."""
+    done = watch("packaging and registering", 4)
     record = _Record.of(begun, [_Backtested.read(RunLog(child)) for child in children])
     ours = window_of([each.facts for each in record.tested])
     name = begun.request.register_as
@@ -182,10 +198,11 @@ def finish_training(
             beside(champion, ours),
             proofs(answering),
         )
-        run.json("gate.json", {"verdict": gate.verdict, **gate.model_dump(mode="json")})
+        said = {"verdict": gate.verdict, "refusals": gate.refusals}
+        run.json("gate.json", {**said, **gate.model_dump(mode="json")})
         run.text(WINDOW, ours.model_dump_json())
         run.text("report.md", record.report)
-        run.text("report.html", _page(f"{name}, run {run_id}", record, gate, market))
+        run.text("report.html", _page(f"{name}, run {run.run_id}", record, gate, market))
         run.describe(record.report)
         run.log(metrics=_means(record.metrics) | _of_evidence(record.evidence))
         done()
@@ -201,18 +218,27 @@ def finish_training(
         )
         version = register_version(run, judged, champion)
         done()
-    if gate.verdict != "passed":
+    return version
+
+
+def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:
+    """What a training hands out, once its version is registered. Raises GateRefusedError."""
+    with reading(run.run_id):
+        gate = run.read_json("gate.json")
+        verdict, refusals = gate["verdict"], gate["refusals"]
+        text = run.read("report.md").decode()
+    if verdict != "passed":
         raise GateRefusedError(
-            f"the gate refused version {version} of {name}: {gate.refusals}; "
-            f"it stays candidate, see gate.json of run {run_id}"
+            f"the gate refused version {made.version} of {name}: {refusals}; "
+            f"it stays candidate, see gate.json of run {run.run_id}"
         )
     return Trained(
-        run_id=run_id,
+        run_id=run.run_id,
         name=name,
-        version=version,
-        content_hash=manifest["content_hash"],
-        verdict=gate.verdict,
-        report=record.report,
+        version=made.version,
+        content_hash=made.content_hash or "",
+        verdict=verdict,
+        report=text,
     )
 
 

@@ -36,6 +36,8 @@ def infer(
     model_uri: str = CHAMPION,
     mode: Mode = "cached",
     execution: Execution = NOBODYS,
+    *,
+    wait: bool = True,
 ) -> Inferred:
     """Decide with a packaged desk and log signal, conversation, audit and chart.
 
@@ -44,7 +46,9 @@ def infer(
     reads again: a run of its own has what comes of it, the settled signal stays.
 
     Where there is nothing to decide on, the record is a signal of status `data_missing`. Messages
-    go by the execution in a database. Raises ModelLoadError.
+    go by the execution in a database. Raises ModelLoadError; and without `wait`
+    ApprovalPendingError where a human has yet to answer: ask again once one has, and nothing is
+    decided anew.
     """
     answering = load_answering(model_uri)
     author = answering.lineage.model_uri or answering.lineage.run_id
@@ -52,7 +56,7 @@ def infer(
         before = settled(signal_id(symbol, as_of, author), settings)
         if before:
             return Inferred(*before, already=True)
-    [decision] = answering.answer([Question(symbol, as_of)], mode)
+    [decision] = answering.answer([Question(symbol, as_of)], mode, wait=wait)
     audit = audit_of([decision], answering.package.content_hash)
     made_by = by_package(answering, model_uri)
     run_id = record(

@@ -56,6 +56,7 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
         registry.VERDICT: gate.verdict,
         registry.CONTENT: content,
         registry.EVIDENCE: gate.evidence.grade,
+        registry.BESIDE: champion.version if champion else "",
     }
     version = registry.register(
         name, logged.uri, run.run_id, tags, model_id=logged.model_id, family=FAMILY
@@ -71,9 +72,7 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
     card = _card(run.run_id, version, judged, prompts)
     run.text(FILE, card.text())
     registry.describe(name, version, card.description())
-    registry.mark_candidate(name, version)
-    if gate.verdict == "passed":
-        registry.promote(name, version, instead_of=champion.version if champion else None)
+    registry.settle(name, version)
     return version
 
 

@@ -29,9 +29,12 @@ from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
-from finagent_model.tracking import REQUEST, RunLog, bury_dead_runs, process_tag
+from finagent_model.tracking import REQUEST, RunLog, bury_dead_runs, process_tag, runs_below
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
+
+FITTED = "finagent.fitted"
+"""Tag of a training's run, once all that its first stage leaves is there."""
 
 
 def train(
@@ -61,6 +64,7 @@ def start_training(
     training's run.
 
     `alone` says that this process does the whole training, and that nobody goes on if it dies.
+    Below the execution's run the same request is fitted once: asked again, it is that training.
     """
     market = Market.of(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
@@ -72,6 +76,9 @@ def start_training(
     require_schedule(request, config)
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
+    above = execution.parent_run_id
+    if above and (known := runs_below(above, {REQUEST: digest, FITTED: "yes"})):
+        return known[0].run_id
     bury_dead_runs(digest)
     process = process_tag() if alone else {}
     tags = {REQUEST: digest, **by_desk(config), **process}
@@ -93,6 +100,7 @@ def start_training(
         seen = seen_by(market, request.symbols)
         Begun(request, config, fitted.policies, fitted.trials, seen).write(run)
         run.json("agent_graph.json", export_component(config, ClientPool(config, settings)))
+        run.tags({FITTED: "yes"})
     return run.run_id
 
 

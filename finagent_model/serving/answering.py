@@ -107,10 +107,12 @@ class AnsweringDesk:
         deadline: Deadline = WHENEVER,
         *,
         approvals: bool = True,
+        wait: bool = True,
     ) -> list[Decision]:
         """One decision a question, in their order; where there is no view: `data_missing`. Raises
         DeadlineError; then nothing goes on, but an approval still waits to be asked for again.
-        Without `approvals` nobody is asked: nothing is to be acted upon.
+        Without `approvals` nobody is asked: nothing is to be acted upon. Without `wait` whoever has
+        to be asked is, and ApprovalPendingError says that the answer is not there yet.
         """
         desk = self.desk.under(mode=mode, limits=limits)
         answers: dict[int, Decision] = {}
@@ -129,7 +131,7 @@ class AnsweringDesk:
         decisions = desk.decide_all(list(views.values()), within_s=deadline.left_s())
         answers |= zip(views, decisions, strict=True)
         stamped = [self._stamped(answers[i]) for i in range(len(questions))]
-        return self._released(stamped, mode, deadline) if approvals else stamped
+        return self._released(stamped, mode, deadline, wait) if approvals else stamped
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
@@ -150,7 +152,11 @@ class AnsweringDesk:
         )
 
     def _released(
-        self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline = WHENEVER
+        self,
+        decisions: Sequence[Decision],
+        mode: Mode,
+        deadline: Deadline = WHENEVER,
+        wait: bool = True,
     ) -> list[Decision]:
         """Once a human has settled those that need it."""
         rules, version = self.package.config.approval, self.package.content_hash
@@ -160,7 +166,7 @@ class AnsweringDesk:
             if self.ending.wait(seconds):
                 raise StoppedError()
 
-        return self.approvals.ask(decisions, rules, version, mode=mode, pause=pause)
+        return self.approvals.ask(decisions, rules, version, mode=mode, pause=pause, wait=wait)
 
     def _stamped(self, decision: Decision) -> Decision:
         """The decision with its lineage and its version's grade; nothing else about it changes."""

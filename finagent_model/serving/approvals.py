@@ -14,7 +14,7 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,13 @@ from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.signal import TradingSignal
 from finagent_model.domain.untrusted import plain
-from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
+from finagent_model.errors import (
+    ApprovalPendingError,
+    ApprovalSettledError,
+    BadInputError,
+    HomeError,
+    UnknownApprovalError,
+)
 
 APPROVALS = "approvals.sqlite"
 """File in FINAGENT_HOME."""
@@ -71,12 +77,14 @@ class Approvals:
         *,
         mode: Mode = "cached",
         pause: Callable[[float], object] = time.sleep,
+        wait: bool = True,
     ) -> list[Decision]:
         """The decisions as they may leave, in their order, once all that need it are settled.
 
         `version` is the hash of what decided. A replay asks nobody and says so on each signal.
         `pause` is called between two looks at the file; what it raises ends the wait and leaves the
-        approvals pending. Raises BadInputError where the file can't be used: then nothing leaves.
+        approvals pending. Raises HomeError where the file can't be used: then nothing leaves; and
+        without `wait` ApprovalPendingError where a human has yet to answer.
         """
         needed = {
             i: (approval_id(decision.signal, version), reason)
@@ -92,7 +100,8 @@ class Approvals:
                 answers[i] = _with(answers[i], with_warnings(answers[i].signal, note))
             return answers
         self._record([(key, answers[i].signal, why) for i, (key, why) in needed.items()], rules)
-        settled = self._settled([key for key, _ in needed.values()], pause)
+        keys = [key for key, _ in needed.values()]
+        settled = self._settled(keys, pause, wait)
         for i, (key, _) in needed.items():
             asked = settled[key]
             done = Event("approval", asked.at or asked.deadline, "", asked.row(self._clock()))
@@ -126,6 +135,12 @@ class Approvals:
             raise ApprovalSettledError(key, f"{how} at {asked.at:%Y-%m-%d %H:%M:%S} UTC")
         return found[0]
 
+    def pending(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Those that nobody has settled and whose deadline has not passed. Raises BadInputError for
+        one that is not here.
+        """
+        return _pending(self._look(keys))
+
     def listed(self) -> tuple[list[Asked], datetime]:
         """What is pending, the most urgent first, then the last `SHOWN` settled ones, newest first;
         and the moment of looking.
@@ -153,7 +168,9 @@ class Approvals:
                 ],
             )
 
-    def _settled(self, keys: Sequence[str], pause: Callable[[float], object]) -> dict[str, Asked]:
+    def _settled(
+        self, keys: Sequence[str], pause: Callable[[float], object], wait: bool
+    ) -> dict[str, Asked]:
         """All of them, once none is pending."""
         found = self._look(keys)
         now = self._clock()
@@ -164,7 +181,9 @@ class Approvals:
                     f"{asked.proposal} ({asked.reason}): "
                     f"finagent approve {asked.id} | finagent reject {asked.id}"
                 )
-        while waiting := [key for key, asked in found.items() if asked.state == "pending"]:
+        while waiting := _pending(found):
+            if not wait:
+                raise ApprovalPendingError(waiting)
             pause(POLL_S)
             found |= self._look(waiting)
         return found
@@ -210,15 +229,14 @@ class Approvals:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction. Raises BadInputError."""
+        """A connection for one transaction. Raises HomeError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=30)) as file, file:
-                file.execute("pragma journal_mode = wal")
                 file.execute(_TABLE)
                 yield file
         except (OSError, sqlite3.Error) as error:
-            raise BadInputError(
+            raise HomeError(
                 f"approvals can't be kept in {self._path}: {error}; "
                 "set FINAGENT_HOME to a folder that can be written"
             ) from None
@@ -228,6 +246,10 @@ def approval_id(signal: TradingSignal, version: str) -> str:
     """Twelve hexadecimal characters: of the question, and of the hash of what answered it."""
     text = f"{signal.conversation_id} {version}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _pending(found: Mapping[str, Asked]) -> tuple[str, ...]:
+    return tuple(key for key, asked in found.items() if asked.state == "pending")
 
 
 def _expire(file: sqlite3.Connection, now: datetime) -> None:

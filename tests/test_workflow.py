@@ -1,0 +1,106 @@
+"""The run in MLflow of a whole workflow: one, however often its tasks are tried, and it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import SMALL, Place
+
+from finagent_model.domain.execution import Execution
+from finagent_model.errors import (
+    BadInputError,
+    DataSourceError,
+    FinagentError,
+    GateRefusedError,
+    HomeError,
+    ModelLoadError,
+    TrackingError,
+    UnknownSymbolError,
+    may_pass,
+)
+from finagent_model.settings import Settings
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns when it is imported
+DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map_index=3)
+
+
+def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -> None:
+    from finagent_model.pipeline.workflow import close_workflow, open_workflow
+    from finagent_model.tracking import RunLog
+
+    run = open_workflow(DECIDES, {"mode": "inference"})
+    assert RunLog(run).read_json("asked.json") == {"mode": "inference"}
+    close_workflow(run, [], [])
+    assert status(run) == "FINISHED"
+    assert open_workflow(DECIDES, {}) == run
+    assert status(run) == "RUNNING"
+    assert open_workflow(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
+
+
+def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -> None:
+    from finagent_model.pipeline.workflow import note_failure, open_workflow
+    from finagent_model.tracking import RunLog
+
+    settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden"})
+    note_failure(DECIDES, ValueError("nobody's run"), settings)
+    run = open_workflow(DECIDES, {})
+    note_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
+    note_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
+    said = RunLog(run).tag("finagent.failed/decide/3")
+    assert said and said.startswith("401: ") and said.endswith(" is no key")
+    assert "hidden" not in said
+    assert RunLog(run).tag("finagent.failed/decide") == "TimeoutError"
+
+
+def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Place) -> None:
+    from finagent_model.pipeline.workflow import Decided, close_workflow, open_workflow
+    from finagent_model.tracking import RunLog, open_run
+
+    run = open_workflow(DECIDES, {})
+    training = open_run("train", {}, parent=run)
+    backtest = open_run("backtest", {}, parent=training.run_id)
+    rows = [Decided(symbol="FB", status="ok", action="BUY", run_id="r1"), Decided(symbol="GOOG")]
+    close_workflow(run, rows, ["no signal on GOOG"])
+    assert status(run) == "FAILED"
+    assert status(training.run_id) == status(backtest.run_id) == "KILLED"
+    summary = json.loads(RunLog(run).read("summary.json"))
+    assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
+
+
+@pytest.mark.slow
+def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None:
+    from finagent_model.pipeline.train import start_training
+    from finagent_model.pipeline.workflow import open_workflow
+    from finagent_model.training.request import TrainRequest
+
+    settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
+    small, other = TrainRequest.read(**SMALL), TrainRequest.read(**SMALL, seed=8)
+    run = open_workflow(DECIDES, {})
+    fitted = start_training(small, settings, parent=run)
+    assert start_training(small, settings, parent=run) == fitted
+    assert start_training(other, settings, parent=run) != fitted
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (TrackingError("the store is down"), True),
+        (HomeError("locked"), True),
+        (DataSourceError("the vendor is down"), True),
+        (ModelLoadError("not there yet"), True),
+        (BadInputError("no such thing"), False),
+        (UnknownSymbolError("NOPE", (), "bars"), False),
+        (GateRefusedError("no"), False),
+    ],
+)
+def test_what_may_pass_is_worth_a_retry_and_a_wrong_question_is_not(
+    error: FinagentError, again: bool
+) -> None:
+    assert may_pass(error) is again
+
+
+def status(run: str) -> str:
+    from mlflow.tracking import MlflowClient
+
+    return str(MlflowClient().get_run(run).info.status)
