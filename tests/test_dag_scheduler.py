@@ -200,7 +200,8 @@ def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
     _, status, below = recorded(place, run)
     assert (status, below) == ("FINISHED", {"train FB": "FINISHED", "infer FB": "FINISHED"})
     query = "select count(*) from tags where key = 'finagent.workflow_execution_id' and value = ?"
-    assert rows(place, query, "platform-7") == [(1,)]
+    # The workflow's run, the training's, its backtest's and the decision's.
+    assert rows(place, query, "platform-7") == [(4,)]
 
     until(lambda: scheduled.runs("after_training"), DONE_S, scheduled.text_of_logs)
     [follower] = scheduled.runs("after_training")

@@ -247,7 +247,7 @@ def test_a_training_that_died_registering_goes_on_with_the_version_that_it_made(
         done = where.run(sys.executable, "-c", FINISH, training, *children)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])[0] == "1"
-        assert stored(where, "select version from model_versions") == [(1,)]
+        assert stored(where, "select version from model_versions where name = 'finagent'") == [(1,)]
         aliases = stored(where, "select alias, version from registered_model_aliases")
         assert sorted(aliases) == [("candidate", 1), ("champion", 1)]
     assert stored(where, "select distinct status from runs") == [("FINISHED",)]

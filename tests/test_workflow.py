@@ -77,9 +77,10 @@ def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
     small, other = TrainRequest.read(**SMALL), TrainRequest.read(**SMALL, seed=8)
     run = open_workflow(DECIDES, {})
-    fitted = start_training(small, settings, parent=run)
-    assert start_training(small, settings, parent=run) == fitted
-    assert start_training(other, settings, parent=run) != fitted
+    below = Execution(parent_run_id=run)
+    fitted = start_training(small, settings, execution=below)
+    assert start_training(small, settings, execution=below) == fitted
+    assert start_training(other, settings, execution=below) != fitted
 
 
 @pytest.mark.parametrize(
