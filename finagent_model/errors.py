@@ -65,6 +65,15 @@ class ArtifactConflictError(BadInputError):
     """What is stored forbids it: a key that is taken, or a signal that is settled."""
 
 
+class UnknownRunError(BadInputError):
+    """MLflow has no run of that id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"no run {run_id!r} in the MLflow store; set MLFLOW_TRACKING_URI to the one that has it"
+        )
+
+
 class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 

@@ -22,13 +22,13 @@ LAYERS = (
     {"desk"},
     {"backtest"},
     {"statistics", "training", "verification", "artifacts"},
-    {"serving", "registry", "store", "tracking", "tracing"},
-    {"pipeline", "cli"},
+    {"serving", "registry", "store", "tracked", "tracking", "tracing"},
+    {"pipeline", "cli", "webui"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 AT_HOME = {
     "autogen": {"agents"},
-    "mlflow": {"serving", "registry", "tracking", "tracing"},
+    "mlflow": {"serving", "registry", "tracked", "tracking", "tracing"},
     "airflow": set(),
 }
 PACKAGE = ROOT / "finagent_model"

@@ -1,0 +1,185 @@
+"""Trainings and ablations: one of them, several beside each other, and the files that they left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import ValidationError
+
+from finagent_model.domain.bars import from_datetime64
+from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
+from finagent_model.tracked import Tracked, children, run_of, runs_of
+from finagent_model.tracking import RunLog
+from finagent_model.training.evidence import SymbolFacts, pooled
+from finagent_model.webui.reliability import Reliability, line
+from finagent_model.webui.render import Renderer
+
+SHOWN = 100
+COMPARED = 5
+"""Runs beside each other: more can't be told apart."""
+RUN_ID = r"^[0-9a-f]{32}$"
+REPORT = "report.html"
+FILES = {REPORT: "text/html", "ablation.png": "image/png", "chart.png": "image/png"}
+"""What is handed out of a run's artifacts."""
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; frame-ancestors 'self'"
+)
+"""The report brings its own scripts. It has an origin of its own, and reaches nothing."""
+FIRST = (
+    "total_return",
+    "benchmark_total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "benchmark_sharpe",
+    "sortino",
+    "max_drawdown",
+    "benchmark_max_drawdown",
+    "exposure",
+    "turnover",
+    "hold_share",
+    "failed_share",
+    "hit_rate",
+    "profit_factor",
+)
+"""Metrics that are looked at first."""
+Run = Annotated[str, Path(pattern=RUN_ID)]
+
+
+def run_routes(renderer: Renderer) -> APIRouter:
+    routes = APIRouter(prefix="/runs")
+
+    @routes.get("")
+    def runs(request: Request) -> Response:
+        trainings, ablations = runs_of("train", SHOWN), runs_of("ablate", SHOWN)
+        return renderer.page(
+            request, "runs.html", trainings=trainings, ablations=ablations, most=COMPARED
+        )
+
+    @routes.get("/compare")
+    def compare(request: Request) -> Response:
+        asked = _asked(request)
+        if len(asked) == 1:
+            return RedirectResponse(f"/runs/{asked[0]}", 303)
+        found = [run_of(run_id) for run_id in asked]
+        return renderer.page(
+            request,
+            "compare.html",
+            runs=found,
+            params=_rows([run.params for run in found]),
+            metrics=_rows([run.metrics for run in found]),
+            gates=[gate_of(run) for run in found],
+        )
+
+    @routes.get("/equity.json")
+    def equity(request: Request) -> Response:
+        found = [_equity(run_of(run_id)) for run_id in _asked(request)]
+        names = [f"run {i}" for i in range(1, len(found) + 1)] if len(found) > 1 else ["desk"]
+        curves = [
+            {"name": name, "points": desk} for name, (desk, _) in zip(names, found, strict=True)
+        ]
+        held = {"name": "buy and hold", "points": found[0][1]}
+        return JSONResponse({"curves": [*curves, held]})
+
+    @routes.get("/{run_id}")
+    def run(request: Request, run_id: Run) -> Response:
+        found = run_of(run_id)
+        return renderer.page(
+            request,
+            "run.html",
+            run=found,
+            gate=gate_of(found),
+            ablation=_ablation(found),
+            params=_rows([found.params]),
+            metrics=_rows([found.metrics]),
+            has_report=found.stage == "train" and RunLog(run_id).has(REPORT),
+        )
+
+    @routes.get("/{run_id}/reliability")
+    def reliability(
+        request: Request, run_id: Run, raw: float | None = None, said: float | None = None
+    ) -> Response:
+        """A part of a page; marks a confidence, calibrated or else raw."""
+        try:
+            found = Reliability.of(run_of(run_id))
+        except (TrackingError, UnknownRunError) as error:
+            title = "Its training can't be read"
+            return renderer.page(request, "trouble.html", 404, title=title, said=str(error))
+        here = said if said is not None else raw
+        shown = min(max(here, 0.0), 100.0) if here is not None else None
+        return renderer.page(request, "reliability.html", found=found, mark=shown, line=line)
+
+    @routes.get("/{run_id}/files/{name}")
+    def file(run_id: Run, name: str) -> Response:
+        if name not in FILES:
+            return JSONResponse({"message": f"no file {name!r} is handed out"}, 404)
+        try:
+            content = RunLog(run_id).read(name)
+        except TrackingError as error:
+            return JSONResponse({"message": str(error)}, 404)
+        headers = {"content-security-policy": REPORT_POLICY} if name == REPORT else {}
+        return Response(content, media_type=FILES[name], headers=headers)
+
+    return routes
+
+
+def gate_of(run: Tracked) -> dict[str, Any] | None:
+    """What the gate wrote about a training; None: nothing, or nothing that can be read."""
+    if run.stage != "train":
+        return None
+    try:
+        return RunLog(run.run_id).read_json("gate.json")
+    except (TrackingError, ValueError):
+        return None
+
+
+def _ablation(run: Tracked) -> dict[str, Any] | None:
+    if run.stage != "ablate":
+        return None
+    try:
+        return RunLog(run.run_id).read_json("ablation.json")
+    except (TrackingError, ValueError):
+        return None
+
+
+def _asked(request: Request) -> list[str]:
+    """The runs of a query, each once. Raises BadInputError."""
+    asked = list(dict.fromkeys(request.query_params.getlist("run")))
+    if not asked:
+        raise BadInputError("no run was chosen; tick two or more of them")
+    if len(asked) > COMPARED:
+        raise BadInputError(f"{len(asked)} runs were chosen; {COMPARED} can be told apart")
+    return asked
+
+
+def _rows(columns: Sequence[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """By name, those of `FIRST` first; None where a run has no such value."""
+    names = {name for column in columns for name in column}
+    ordered = [name for name in FIRST if name in names] + sorted(names - set(FIRST))
+    return [(name, [column.get(name) for column in columns]) for name in ordered]
+
+
+def _equity(run: Tracked) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Of desk and benchmark on the days that no fit had seen; empty where nothing was decided."""
+    facts = []
+    for child in children(run):
+        try:
+            facts.append(SymbolFacts.model_validate_json(RunLog(child.run_id).read("facts.json")))
+        except (TrackingError, ValidationError):
+            continue  # it has not come so far, or other code wrote it
+    if not facts:
+        return [], []
+    calendar, desk, benchmark = pooled(facts)
+    days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
+
+    def curve(returns: Any) -> list[dict[str, Any]]:
+        values = np.cumprod(1.0 + returns)
+        points = zip(days, values, strict=True)
+        return [{"time": day, "value": round(float(value), 5)} for day, value in points]
+
+    return curve(desk), curve(benchmark)

@@ -1,0 +1,78 @@
+"""A conversation as it is read: who said what, to which question, at what expense.
+
+The database has what was said in short; the whole record, with those who were left out, is in the
+run of the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from finagent_model.domain.artifact import Artifact
+from finagent_model.domain.decision import Turn
+
+Kind = Literal["request", "response", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One entry. Texts are foreign: a page escapes them."""
+
+    agent: str
+    kind: Kind
+    text: str | None
+    """None: it is too large for the database; `length` says how large."""
+    length: int
+    asked: str | None = None
+    """What it was said to, where that stands beside it."""
+    at: str | datetime | None = None
+    model: str = ""
+    tokens: tuple[int, int] | None = None
+    """Of prompt and completion; None where no model can have used any."""
+    cached: bool = False
+
+
+def from_rows(rows: Iterable[Artifact]) -> list[Message]:
+    """Of the `llm` artifacts of one execution's run, in the order of their steps."""
+    return [_from_row(row) for row in rows if row.type == "llm"]
+
+
+def from_turns(turns: Iterable[Turn]) -> list[Message]:
+    return [
+        Message(
+            agent=turn.agent_name,
+            kind=turn.message_type,
+            text=turn.message_content,
+            length=len(turn.message_content),
+            at=turn.timestamp,
+            model=turn.model,
+            tokens=(turn.prompt_tokens, turn.completion_tokens)
+            if turn.message_type == "response"
+            else None,
+            cached=turn.cached,
+        )
+        for turn in turns
+    ]
+
+
+def _from_row(row: Artifact) -> Message:
+    about = row.metadata
+    failed = about.get("failed")
+    used = about.get("prompt_tokens"), about.get("completion_tokens")
+    text = str(failed) if failed is not None else row.response
+    return Message(
+        agent=str(about.get("agent_name") or row.step_name or row.name),
+        kind="response" if failed is None else "failed",
+        text=text,
+        length=row.response_length or len(text or ""),
+        asked=row.prompt,
+        at=str(about["said_at"]) if about.get("said_at") else row.created_at,
+        model=row.model_name or "",
+        tokens=(used[0], used[1])
+        if isinstance(used[0], int) and isinstance(used[1], int)
+        else None,
+        cached=about.get("cached") is True,
+    )
