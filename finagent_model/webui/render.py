@@ -41,6 +41,7 @@ class Renderer:
             "day": day,
             "moment": moment,
             "number": number,
+            "measure": measure,
             "percent": percent,
             "age": age,
             "pretty": pretty,
@@ -48,7 +49,7 @@ class Renderer:
         self._env.globals |= {
             "words": words,
             "links": Links(settings),
-            "version": finagent_model.__version__,
+            "release": finagent_model.__version__,
             "guarded": settings.api_token is not None,
             "with_query": with_query,
         }
@@ -73,6 +74,15 @@ def number(value: object, digits: int = 2) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return NONE
     return f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}"
+
+
+def measure(value: object) -> str:
+    """A metric of any size, with as many digits as tell something."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return NONE
+    if value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.4f}"
 
 
 def percent(value: object, digits: int = 1) -> str:

@@ -73,6 +73,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
             runs=found,
             params=_rows([run.params for run in found]),
             metrics=_rows([run.metrics for run in found]),
+            told=len(FIRST),
             gates=[gate_of(run) for run in found],
         )
 
@@ -97,6 +98,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
             ablation=_ablation(found),
             params=_rows([found.params]),
             metrics=_rows([found.metrics]),
+            told=len(FIRST),
             has_report=found.stage == "train" and RunLog(run_id).has(REPORT),
         )
 

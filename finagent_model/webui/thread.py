@@ -6,6 +6,7 @@ run of the decision.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import Literal
 from finagent_model.domain.artifact import Artifact
 from finagent_model.domain.decision import Turn
 
+WORDS = ("reasoning", "summary")
+"""Where the schemas of replies have a sentence."""
 Kind = Literal["request", "response", "skipped", "failed"]
 
 
@@ -33,6 +36,17 @@ class Message:
     tokens: tuple[int, int] | None = None
     """Of prompt and completion; None where no model can have used any."""
     cached: bool = False
+
+    @property
+    def gist(self) -> str | None:
+        """What a reply in JSON says in words; None: it has no such words."""
+        if self.kind != "response" or self.text is None or self.text.lstrip()[:1] != "{":
+            return None
+        try:
+            said = json.loads(self.text)
+        except ValueError:
+            return None
+        return next((said[name] for name in WORDS if isinstance(said.get(name), str)), None)
 
 
 def from_rows(rows: Iterable[Artifact]) -> list[Message]:

@@ -74,9 +74,10 @@
       });
       candles.setData([...data.seen, ...after]);
       for (const level of levels) {
+        const acted = level.tone !== "soft"; // support and resistance are only told
         candles.createPriceLine({
-          price: level.price, title: level.name, color: colour(level.tone),
-          lineWidth: 1, lineStyle: LineStyle.Dashed, axisLabelVisible: true,
+          price: level.price, title: level.name, color: colour(level.tone), lineWidth: 1,
+          lineStyle: acted ? LineStyle.Dashed : LineStyle.SparseDotted, axisLabelVisible: acted,
         });
       }
       const last = data.seen.at(-1);
@@ -84,7 +85,8 @@
         time: last.time, position: "aboveBar", shape: "arrowDown",
         color: colour("ink"), text: "decided",
       }]);
-      chart.timeScale().fitContent();
+      const shown = data.seen.length + after.length;
+      chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: shown + Math.round(shown / 9) });
       box.dataset.state = "drawn";
       return () => chart.remove();
     };
