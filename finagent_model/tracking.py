@@ -30,6 +30,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model.errors import TrackingError
 
@@ -176,7 +177,7 @@ def usable_store() -> Iterator[None]:
     """Raises TrackingError for whatever MLflow raises in the block."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
         raise TrackingError(
             re.sub(r"//[^/\s]*@", "//", said)  # without user and password

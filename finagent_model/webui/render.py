@@ -59,12 +59,12 @@ class Renderer:
         return HTMLResponse(text, status)
 
 
-def day(value: datetime | str | None) -> str:
+def day(value: object) -> str:
     found = _read(value)
     return found.strftime("%Y-%m-%d") if found else NONE
 
 
-def moment(value: datetime | str | None) -> str:
+def moment(value: object) -> str:
     """To the second; pages say that it is UTC."""
     found = _read(value)
     return found.strftime("%Y-%m-%d %H:%M:%S") if found else NONE
@@ -121,9 +121,12 @@ def with_query(path: str, given: Mapping[str, Any], **changes: Any) -> str:
     return f"{path}?{urlencode(asked)}" if asked else path
 
 
-def _read(value: datetime | str | None) -> datetime | None:
+def _read(value: object) -> datetime | None:
+    """None for what is no moment: another system may have written it."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
         return None
-    return found.astimezone(UTC) if found and found.tzinfo else found
+    if not isinstance(found, datetime):
+        return None
+    return found.astimezone(UTC) if found.tzinfo else found
