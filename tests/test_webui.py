@@ -31,6 +31,7 @@ from finagent_model.store.rows import artifact_rows
 from finagent_model.webui.app import ui_app
 from finagent_model.webui.bars import bars_around
 from finagent_model.webui.guard import HEADERS
+from finagent_model.webui.render import pretty
 from finagent_model.webui.thread import Message
 from finagent_model.webui.words import STATUSES, failed
 
@@ -474,6 +475,22 @@ def test_another_host_is_refused_without_a_token(monkeypatch: pytest.MonkeyPatch
 )
 def test_a_reply_in_json_is_told_by_its_own_words(text: str, gist: str | None) -> None:
     assert Message("A", "response", text, len(text)).gist == gist
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            '{"a": [1, 2.5, null], "b": ["x"]}',
+            '{\n  "a": [1, 2.5, null],\n  "b": [\n    "x"\n  ]\n}',
+        ),
+        ('{"a": "[\\n1\\n]"}', '{\n  "a": "[\\n1\\n]"\n}'),
+        ("[not json", "[not json"),
+        ("It rises.", "It rises."),
+    ],
+)
+def test_json_has_its_lines_and_other_text_stays(text: str, shown: str) -> None:
+    assert pretty(text) == shown
 
 
 def test_static_files_are_there_and_have_their_licences(pages: TestClient) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from finagent_model.webui.links import Links
 
 NONE = "\N{EN DASH}"
 """Undefined, or not said; never 0."""
+NUMBERS = re.compile(r"""\[\n([^][{}"]*)\n *\]""")
+"""A list in indented JSON; no string there has a line break of its own."""
 
 
 class Renderer:
@@ -106,13 +109,14 @@ def age(seconds: float) -> str:
 
 
 def pretty(text: str) -> str:
-    """JSON with its lines; any other text as it is."""
+    """JSON with its lines, but for lists of numbers; any other text as it is."""
     if text.lstrip()[:1] not in ("{", "["):
         return text
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        lines = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:
         return text
+    return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", lines)
 
 
 def with_query(path: str, given: Mapping[str, Any], **changes: Any) -> str:

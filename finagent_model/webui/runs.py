@@ -85,7 +85,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
             {"name": name, "points": desk} for name, (desk, _) in zip(names, found, strict=True)
         ]
         held = {"name": "buy and hold", "points": found[0][1]}
-        return JSONResponse({"curves": [*curves, held]})
+        return JSONResponse({"curves": curves, "held": held})
 
     @routes.get("/{run_id}")
     def run(request: Request, run_id: Run) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,9 +28,11 @@ from finagent_model.tracking import RunLog
 from finagent_model.webui import thread
 from finagent_model.webui.bars import bars_around
 from finagent_model.webui.render import Renderer
+from finagent_model.webui.runs import RUN_ID
 
 MESSAGES = 200
 """Of one decision; a desk of seven says some twenty."""
+VERSION = r"models:/([A-Za-z0-9_.-]{1,100})/([0-9]{1,9})"
 TONES = {"entry": "accent", "stop": "bad", "target": "good"}
 Number = Annotated[int, Path(ge=1, le=NUMBER)]
 
@@ -59,6 +62,9 @@ def signal_page_routes(
             row=found,
             s=found.signal_data or {},
             levels=levels,
+            trained_by=_run_id(found),
+            version_page=_version_page(found),
+            marked=_marked(found),
             levels_data=[vars(level) for level in levels],
             messages=said,
             approval=_approval(approvals, found),
@@ -103,6 +109,26 @@ def levels_of(row: Artifact) -> list[Level]:
         if isinstance(price := given.get(field), int | float) and price > 0
     ]
     return sorted(found, key=lambda level: -level.price)
+
+
+def _run_id(row: Artifact) -> str | None:
+    """Of the training behind it, as far as it can be one."""
+    run_id = (row.signal_data or {}).get("run_id")
+    return run_id if isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id) else None
+
+
+def _version_page(row: Artifact) -> str | None:
+    uri = re.fullmatch(VERSION, str((row.signal_data or {}).get("model_uri")))
+    return f"/models/{uri[1]}/{uri[2]}" if uri else None
+
+
+def _marked(row: Artifact) -> dict[str, object]:
+    """Where this signal stands in the diagram; one without an action stands nowhere."""
+    given = row.signal_data or {}
+    if row.action == "HOLD":
+        return {}
+    said = given.get("confidence_score") if given.get("calibrated") is True else None
+    return {"raw": given.get("raw_confidence_score"), "said": said}
 
 
 def _signal(store: ArtifactStore, number: int) -> Artifact:

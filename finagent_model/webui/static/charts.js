@@ -114,7 +114,7 @@
     load(false);
   };
 
-  const TONES = ["accent", "warn", "good", "bad", "soft"];
+  const TONES = ["accent", "warn", "good", "bad", "ink"]; // as many as may be compared
   const curves = async (box) => {
     let data;
     try {
@@ -130,14 +130,12 @@
     themed(() => {
       box.replaceChildren();
       const chart = createChart(box, options());
-      data.curves.forEach((curve, i) => {
-        const line = chart.addSeries(LineSeries, {
-          color: colour(TONES[i % TONES.length]), lineWidth: 2,
-          lineStyle: i < TONES.length ? LineStyle.Solid : LineStyle.Dotted,
-          lastValueVisible: true, priceLineVisible: false, title: curve.name,
-        });
-        line.setData(curve.points);
-      });
+      const add = (curve, tone, lineWidth) => {
+        const style = { color: colour(tone), lineWidth, priceLineVisible: false, title: curve.name };
+        chart.addSeries(LineSeries, style).setData(curve.points);
+      };
+      add(data.held, "soft", 1);
+      data.curves.forEach((curve, i) => add(curve, TONES[i], 2));
       chart.timeScale().fitContent();
       box.dataset.state = "drawn";
       return () => chart.remove();
