@@ -24,9 +24,10 @@ from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.domain.signal import Status, TradingSignal
 from finagent_model.serving.approvals import APPROVALS, Approvals, approval_id
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import insert
+from finagent_model.store.artifacts import Wanted, insert
 from finagent_model.store.database import FILE, Database
 from finagent_model.store.decisions import DecisionStore
+from finagent_model.store.executions import executions
 from finagent_model.store.rows import artifact_rows
 from finagent_model.webui.app import ui_app
 from finagent_model.webui.bars import bars_around
@@ -154,13 +155,22 @@ def test_every_status_has_a_word_and_only_failures_say_that_they_failed() -> Non
         assert failed(status.value) == status.is_failure
 
 
-def test_signals_are_grouped_by_execution_on_demand(known: Settings, pages: TestClient) -> None:
+def test_executions_are_told_by_what_their_signals_say(known: Settings, pages: TestClient) -> None:
     write(known, 1, "e1", symbol="AAPL")
-    write(known, 2, "e2", symbol="GOOG")
-    write(known, 3, "e1", symbol="MSFT")
+    write(known, 2, "e2", symbol="GOOG", **FAILED)
+    write(known, 3, "e1", symbol="MSFT", **FAILED)
+    write(known, 4, "e1", symbol="IBM", **{**FAILED, "status": Status.ABSTAINED})
+    write(known, 5, symbol="CAT")
+    summaries, total = executions(Database.of(known), Wanted(type="signal"))
+    told = [(s.execution_id, s.signals, s.buys, s.sells, s.holds, s.failed) for s in summaries]
+    assert total == 3
+    assert told == [(None, 1, 1, 0, 0, 0), ("e1", 3, 1, 0, 1, 1), ("e2", 1, 0, 0, 0, 1)]
     page = pages.get("/?group=execution").text
-    assert symbols(page) == ["MSFT", "AAPL", "GOOG"]
-    assert page.index("/?execution_id=e1") < page.index("/?execution_id=e2")
+    assert page.index("by hand<") < page.index("?execution_id=e1") < page.index("?execution_id=e2")
+    assert "2012-01-03 to 2012-01-06" in page
+    only = pages.get("/?group=execution&symbol=GOOG").text
+    assert "?symbol=GOOG&amp;execution_id=e2" in only
+    assert "e1" not in re.findall(r"execution_id=(\w+)", only)
 
 
 def test_a_page_holds_fifty_and_keeps_what_was_asked(known: Settings, pages: TestClient) -> None:
@@ -173,7 +183,7 @@ def test_a_page_holds_fifty_and_keeps_what_was_asked(known: Settings, pages: Tes
     assert len(symbols(second)) == 2
     assert 'rel="prev"' in second
     assert 'rel="next"' not in second
-    assert "only 52 signals" in pages.get("/?page=9").text
+    assert "There are only 52" in pages.get("/?page=9").text
 
 
 def test_what_cannot_be_searched_for_is_said_at_its_field(pages: TestClient) -> None:

@@ -218,9 +218,9 @@ def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
         expect(page.locator(".lazy")).to_contain_text("Calibration in force")
 
         thread = page.locator("#thread")
-        expect(thread.get_by_text("question", exact=True)).to_have_count(0)
+        expect(thread.locator(".badge", has_text="question")).to_have_count(0)
         page.get_by_role("link", name="Whole record from the run").click()
-        expect(thread.get_by_text("question", exact=True)).to_have_count(1)
+        expect(thread.locator(".badge", has_text="question")).to_have_count(1)
         for agent in ("TechnicalAnalyst", "NewsAnalyst", "RiskManager", "Executor"):
             expect(thread).to_contain_text(agent)
 

@@ -68,7 +68,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     pages.add_middleware(BodyLimit, largest=LARGEST_FORM)
     _say_errors(pages, renderer)
-    pages.include_router(signal_routes(store, approvals, renderer))
+    pages.include_router(signal_routes(database, approvals, renderer))
     pages.include_router(signal_page_routes(store, approvals, settings, renderer))
     pages.include_router(live_routes(approvals, Outbox(database), settings, renderer))
     pages.include_router(model_routes(renderer))

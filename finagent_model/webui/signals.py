@@ -1,33 +1,29 @@
-"""The first page: signals, the newest first, by execution, symbol, date, status and action."""
+"""The first page: signals, the newest first, by execution, symbol, date, status and action; or the
+executions that they came from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from finagent_model.domain.artifact import Artifact
 from finagent_model.domain.signal import Action, Status
 from finagent_model.errors import BadInputError
 from finagent_model.serving.approvals import Approvals
-from finagent_model.store.artifacts import ArtifactStore, Page, Wanted
+from finagent_model.store.artifacts import ArtifactStore, Wanted
+from finagent_model.store.database import Database
+from finagent_model.store.executions import executions
 from finagent_model.webui.render import Renderer
 
 SHOWN = 50
-"""Signals on a page."""
+"""Signals or executions on a page."""
 LAST_PAGE = 1_000_000
 FIELDS = ("symbol", "execution_id", "status", "action", "as_of_from", "as_of_to")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Signals of one execution that stand together; None: of no execution, or not grouped."""
-
-    execution_id: str | None
-    signals: tuple[Artifact, ...]
+GROUPED = "execution"
 
 
 @dataclass(frozen=True)
@@ -53,43 +49,46 @@ class Asked:
             wrong = {str(e["loc"][0]): f"{e['input']!r} can't be used" for e in error.errors()}
         number = query.get("page", "1")
         page = min(int(number), LAST_PAGE) if number.isdecimal() and number.isascii() else 1
-        return cls(given, wanted, max(page, 1), query.get("group") == "execution", wrong)
+        return cls(given, wanted, max(page, 1), query.get("group") == GROUPED, wrong)
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * SHOWN
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What a link to another page of the same asks for."""
+        return {**self.given, "group": GROUPED if self.grouped else ""}
 
 
-def signal_routes(store: ArtifactStore, approvals: Approvals, renderer: Renderer) -> APIRouter:
-    routes = APIRouter()
+def signal_routes(database: Database, approvals: Approvals, renderer: Renderer) -> APIRouter:
+    routes, store = APIRouter(), ArtifactStore(database)
+
+    def found(asked: Asked) -> tuple[Any, int]:
+        if asked.wrong:
+            return (), 0
+        if asked.grouped:
+            return executions(database, asked.wanted, SHOWN, asked.offset)
+        page = store.page(asked.wanted, SHOWN, asked.offset)
+        return page.artifacts, page.total
 
     @routes.get("/")
     def signals(request: Request) -> Response:
         asked = Asked.read(request.query_params)
-        offset = (asked.page - 1) * SHOWN
-        page = Page((), 0) if asked.wrong else store.page(asked.wanted, SHOWN, offset)
-        found, total = page.artifacts, page.total
+        rows, total = found(asked)
         return renderer.page(
             request,
             "signals.html",
             422 if asked.wrong else 200,
             asked=asked,
-            groups=grouped(found) if asked.grouped else [Group(None, found)] if found else [],
+            rows=rows,
             total=total,
-            first=offset + 1,
-            last=offset + len(found),
-            more=offset + len(found) < total,
-            any_asked=any(asked.given.values()),
             statuses=[status.value for status in Status],
             actions=get_args(Action),
             waiting=waiting(approvals),
         )
 
     return routes
-
-
-def grouped(signals: tuple[Artifact, ...]) -> list[Group]:
-    """By execution, each where its newest signal is."""
-    groups: dict[str | None, list[Artifact]] = {}
-    for signal in signals:
-        groups.setdefault(signal.execution_id, []).append(signal)
-    return [Group(name, tuple(members)) for name, members in groups.items()]
 
 
 def waiting(approvals: Approvals) -> int:
