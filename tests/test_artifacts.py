@@ -19,11 +19,12 @@ from finagent_model.domain.decision import Decision, Turn
 from finagent_model.domain.execution import Execution
 from finagent_model.domain.signal import Status
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
-from finagent_model.store.artifacts import FAILURES, ArtifactStore, Wanted
+from finagent_model.store.artifacts import FAILURES, ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.rows import LARGEST
 from finagent_model.store.schema import artifacts
+from finagent_model.store.wanted import Wanted
 
 ASKED_BY = Execution(
     execution_id="scheduled__2012-06-29",
@@ -246,6 +247,14 @@ def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: s
     assert (again, added, more) == (first, True, False)
     with pytest.raises(ArtifactConflictError, match="has the key 'k' and another content"):
         store.add(new(metadata={"key": "k"}, response="no"))
+
+
+def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
+    store = ArtifactStore(Database(url))
+    store.add(new(metadata={"key": "k"}))
+    row, _ = store.add(new())
+    with pytest.raises(ArtifactConflictError, match="another artifact has the key 'k'"):
+        store.change(row.id, {"metadata": {"key": "k"}})
 
 
 def test_lengths_are_counted_where_they_are_not_given(url: str) -> None:

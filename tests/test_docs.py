@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Place, free_port
 
 from finagent_model import errors
 from finagent_model.domain.policy import Policy
@@ -19,6 +21,8 @@ from finagent_model.verification.source import parsed
 
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+ARTIFACTS = (ROOT / "docs" / "artifacts.md").read_text()
 
 
 def section(title: str) -> str:
@@ -109,8 +113,6 @@ def test_the_readmes_commands_run_in_their_order(tmp_path: Path) -> None:
     """After a training on GOOG, which `make train` does; the server and Airflow have tests of their
     own.
     """
-    from conftest import Place
-
     place = Place(tmp_path)
     options = ["--train-bars", "1900", "--candidates", "8"]
     assert place.finagent("train", *options).returncode == 0
@@ -119,6 +121,42 @@ def test_the_readmes_commands_run_in_their_order(tmp_path: Path) -> None:
         # The small training's first fit is of 2012-03.
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "audit.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
+def test_the_commands_about_artifacts_run_in_their_order(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+    from platform_double import serving
+    from typer.testing import CliRunner
+
+    from finagent_model.cli import app
+    from finagent_model.store.api import from_environment
+
+    monkeypatch.setenv("FINAGENT_HOME", "home")
+    blocks = re.findall(r"```bash\n(.*?)```", ARTIFACTS, flags=re.S)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert [line[0] for line in lines].count("curl") == 4
+    with serving(from_environment(), free_port()) as address:
+        for line in lines:
+            if line[0] == "curl":
+                options = dict(itertools.pairwise(line))
+                [url] = [word for word in line if word.startswith("http://")]
+                answer = httpx.request(
+                    options.get("-X", "GET"),
+                    url.replace("http://127.0.0.1:8600", address),
+                    content=options.get("-d"),
+                    headers=dict([options["-H"].split(": ")]) if "-H" in options else None,
+                )
+                assert answer.is_success, answer.text
+            else:
+                given = dict([line[0].split("=")]) if "=" in line[0] else {}
+                words = line[line.index("finagent") + 1 :]
+                done = CliRunner().invoke(app, words, env=given)
+                assert done.exit_code == 0, done.output
+    assert (place.folder / "backup.db").is_file()
 
 
 def test_help_of_every_command_works() -> None:
@@ -138,7 +176,8 @@ def test_help_of_every_command_works() -> None:
         "promote",
         "rollback",
         "verify",
-        "conversations",
+        "db",
+        "outbox",
         "ablate",
         "approvals",
         "approve",

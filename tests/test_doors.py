@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -74,3 +76,30 @@ def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> Non
 
     for signal in (shell, logged, answer["predictions"][0]):
         assert comparable(signal) == comparable(expected)
+
+
+TWICE = f"""
+import json
+from finagent_model.domain.clock import parse_as_of
+from finagent_model.pipeline.infer import infer
+from finagent_model.settings import Settings
+asked = ("FB", parse_as_of("{AS_OF}"), Settings.load())
+first, again = infer(*asked), infer(*asked)
+live, last = infer(*asked, mode="live"), infer(*asked)
+print(json.dumps([[d.run_id, d.already, d.signal.signal_id] for d in (first, again, live, last)]))
+"""
+
+
+def test_what_was_settled_is_not_decided_again_and_live_leaves_a_run_alone(trained: Place) -> None:
+    home = trained.folder / "another-home"
+    done = trained.run(sys.executable, "-c", TWICE, FINAGENT_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    first, again, live, last = json.loads(done.stdout.splitlines()[-1])
+    assert first[1] is False
+    assert again == last == [first[0], True, first[2]]
+    assert (live[1:], live[0] != first[0]) == ([False, first[2]], True)
+    with closing(sqlite3.connect(home / "finagent.db")) as database:
+        rows = database.execute(
+            "select run_id, finagent_key, finagent_status from artifacts where type = 'signal'"
+        ).fetchall()
+    assert rows == [(first[0], first[2], "ok")]

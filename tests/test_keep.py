@@ -13,8 +13,10 @@ import pytest
 from conftest import Place
 from decisions import decision
 from mlflow.store.entities import PagedList
+from platform_double import PlatformDouble
 
 from finagent_model import tracking
+from finagent_model.domain.artifact import NewArtifact
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market import Market
@@ -22,6 +24,7 @@ from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.keep import STORED, Synced, settled, sync
 from finagent_model.pipeline.record import record
 from finagent_model.settings import Settings
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking import RunLog, open_run
@@ -30,6 +33,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
 ]
+TOKEN = "open-sesame"
 WHOLE = 7 + 1 + 5
 """Messages, decision and artifacts of one decision that was not drawn."""
 UNDRAWN = {"symbol": "NOPE"}
@@ -177,6 +181,41 @@ def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(plac
     assert json.loads(done.stdout) == {"written": 1, "already": 0, "failed": 0}
 
 
+def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = PlatformDouble()
+    given = Settings.load(
+        {
+            "FINAGENT_DATABASE": f"sqlite:///{place.folder}/finagent.db",
+            "FINAGENT_PLATFORM_URL": platform.url,
+            "FINAGENT_PLATFORM_TOKEN": TOKEN,
+        }
+    )
+
+    def decided(name: str) -> None:
+        made = decision(**UNDRAWN, conversation_id=name)
+        record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+
+    decided("first")
+    assert "`finagent outbox send` sends the 5 that wait" in caplog.text
+    with platform.up():
+        decided("second")
+    assert len(platform.rows) == 10
+    assert TOKEN not in caplog.text
+
+
+def test_a_platform_that_cannot_even_be_named_costs_no_decision(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
+    made = decision(**UNDRAWN)
+    run = record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+    assert RunLog(run).tag(STORED) == "yes"
+    assert "`finagent outbox send`" in caplog.text
+
+
 def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     made = decision(**UNDRAWN).signal
@@ -190,6 +229,16 @@ def test_a_failure_is_not_settled(place: Place) -> None:
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
     kept(url, **failed)
     assert settled(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
+
+
+def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    data = decision().signal.model_dump(mode="json")
+    forged = NewArtifact(
+        name="x", type="signal", run_id="r", signal_data=data, metadata={"key": "5e77"}
+    )
+    ArtifactStore(Database(url)).add(forged)
+    assert settled("5e77", settings(url)) is None
 
 
 def test_where_the_database_is_down_nothing_is_known_to_be_settled(

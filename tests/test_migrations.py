@@ -16,13 +16,15 @@ from decisions import decision
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
 from finagent_model.domain.execution import Execution
-from finagent_model.errors import StoreError
+from finagent_model.errors import BadInputError, StoreError
 from finagent_model.settings import Settings
 from finagent_model.store import migrate
-from finagent_model.store.artifacts import ArtifactStore, Wanted
+from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.copying import copy
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.schema import SCHEMA
+from finagent_model.store.wanted import Wanted
 
 PLATFORMS = """
 create table artifacts (
@@ -182,6 +184,31 @@ def test_without_a_url_the_database_is_a_file_at_home(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_made_is_named() -> None:
     with pytest.raises(StoreError, match="FINAGENT_HOME /proc/no can't be made"):
         Database.of(Settings.load({"FINAGENT_HOME": "/proc/no"}))
+
+
+def test_a_file_is_copied_whole_into_an_empty_database_which_goes_on_counting(
+    url: str, tmp_path: Path
+) -> None:
+    old = Database(f"sqlite:///{tmp_path}/old.db")
+    DecisionStore(old, queue=True).write(decision(), "r1", Execution(execution_id="42"), "7", True)
+    counts = copy(tmp_path / "old.db", Database(url))
+    assert counts == {
+        "artifacts": 6,
+        "finagent_decisions": 1,
+        "agent_conversations": 7,
+        "finagent_outbox": 6,
+    }
+    here, there = (ArtifactStore(d).page(Wanted()).artifacts for d in (old, Database(url)))
+    assert here == there
+    assert DecisionStore(Database(url), queue=True).write(decision(conversation_id="new"), "r2")
+    with pytest.raises(BadInputError, match="has rows in artifacts; copy into an empty database"):
+        copy(tmp_path / "old.db", Database(url))
+
+
+def test_a_file_that_is_not_there_is_not_copied(url: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="there is no file"):
+        copy(tmp_path / "none.db", Database(url))
+    assert not (tmp_path / "none.db").exists()
 
 
 @pytest.mark.slow

@@ -43,6 +43,9 @@ def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
         ({"FINAGENT_SERVE_THREADS": "0"}, "FINAGENT_SERVE_THREADS"),
         ({"OPENAI_BASE_URL": "http://me:secret@host/v1"}, "must not carry a user or password"),
         ({"FINAGENT_DATABASE": "secret.db"}, "FINAGENT_DATABASE: .*write one such as sqlite:///"),
+        ({"FINAGENT_PLATFORM_URL": "secret.example"}, "URL: .*write it like https://"),
+        ({"FINAGENT_PLATFORM_URL": "http://h:99999"}, "URL: .*Port out of range"),
+        ({"FINAGENT_PLATFORM_URL": "http://me:secret@h"}, "must not carry a user or password"),
         ({"FINAGENT_TRACING": "secretly"}, "FINAGENT_TRACING"),
     ],
 )

@@ -214,6 +214,17 @@ def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -
     assert kept.write(decision(), "r1")
 
 
+def test_who_reads_holds_up_nobody_who_writes(url: str) -> None:
+    """A backup may take longer than a writer would wait."""
+    Database(url).prepare()
+    impatient = url.replace("timeout=20", "timeout=0.05")
+    with Database(url).reading() as reader:
+        before = reader.execute(text("select count(*) from artifacts")).scalar_one()
+        assert write(impatient, decision(), "r1")
+        assert before == 0
+    assert count(url) == (1, 7, 5)
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -273,7 +273,7 @@ def counted(self, experiment, spans):
 TracingClient.log_spans = counted
 model = mlflow.pyfunc.load_model(uri)
 model.predict([{{"symbol": "FB", "as_of": "{AS_OF}"}}] * 2)
-infer("FB", parse_as_of("{AS_OF}"), Settings.load())
+infer("FB", parse_as_of("{AS_OF}"), Settings.load(), mode="live")
 predict("FB", "{AS_OF}", model=uri, log=True)
 if "finagent_model.tracing" in sys.modules:
     sys.modules["finagent_model.tracing"].flush()

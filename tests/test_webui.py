@@ -24,11 +24,12 @@ from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.domain.signal import Status, TradingSignal
 from finagent_model.serving.approvals import APPROVALS, Approvals, approval_id
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import Wanted, insert
+from finagent_model.store.artifacts import insert
 from finagent_model.store.database import FILE, Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.executions import executions
 from finagent_model.store.rows import artifact_rows
+from finagent_model.store.wanted import Wanted
 from finagent_model.webui.app import ui_app
 from finagent_model.webui.bars import bars_around
 from finagent_model.webui.guard import HEADERS

@@ -1,6 +1,9 @@
-"""`finagent db`: the revision of the database's tables, and what it missed while it was down."""
+"""`finagent db`: the tables' revision, a copy, and what the database missed while it was down."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -42,6 +45,24 @@ def upgrade(as_json: Json = False) -> None:
         print_json({"database": str(database), "before": before, "revision": after})
     else:
         typer.echo(f"{before or 'no tables'} -> {after} in {database}")
+
+
+@db.command()
+def copy(
+    source: Annotated[Path, typer.Argument(help="A finagent.db, in use or not.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a SQLite file's rows into the database of FINAGENT_DATABASE, which must be empty."""
+    from finagent_model.settings import Settings
+    from finagent_model.store.copying import copy as run
+    from finagent_model.store.database import Database
+
+    target = Database.of(Settings.load())
+    rows = run(source, target)
+    if as_json:
+        print_json(rows)
+    else:
+        typer.echo(f"{sum(rows.values())} rows of {source} are in {target}")
 
 
 @db.command()

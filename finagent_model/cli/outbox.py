@@ -32,6 +32,8 @@ def status(as_json: Json = False) -> None:
         f"{found['waiting']} waiting{since}, {found['sent']} sent, {found['parked']} parked; "
         f"platform: {found['platform'] or 'none'}"
     )
+    if found["why"]:
+        typer.echo(f"  {found['why']}")
     for row in found["parked_rows"]:
         typer.echo(f"  artifact {row['artifact_id']} of {row['execution']}: {row['reason']}")
 

@@ -71,7 +71,10 @@ class NewArtifact(Row):
 
     @field_validator("metadata")
     @classmethod
-    def _dated(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def _searchable(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in ("key", "status"):
+            if not isinstance(value.get(name), str | None):
+                raise ValueError(f"{name} is no text")
         if value.get("as_of") is not None and _moment(value["as_of"]) is None:
             raise ValueError("as_of is no moment; write it like 2012-06-29T20:00:00+00:00")
         return value

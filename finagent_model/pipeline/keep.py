@@ -18,7 +18,7 @@ from finagent_model.artifacts.conversation import FILE, read_turns
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import Execution
 from finagent_model.domain.signal import Status, TradingSignal
-from finagent_model.errors import StoreError, TrackingError
+from finagent_model.errors import BadInputError, StoreError, TrackingError
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
@@ -72,14 +72,23 @@ def keep(
         return
     run.tags({STORED: "yes"})
     if settings.platform_url:
+        _send_briefly(settings)
+
+
+def _send_briefly(settings: Settings) -> None:
+    try:
         sent = send(settings, BRIEFLY_S)
-        if sent.waiting:
-            why = sent.why or "there was no time for all of it"
-            log.warning("%s; `finagent outbox send` sends the %s that wait", why, sent.waiting)
+    except (StoreError, BadInputError) as error:
+        log.warning("%s; `finagent outbox send` sends what waits", error)
+    else:
+        if sent.why:
+            log.warning("%s; `finagent outbox send` sends the %s that wait", sent.why, sent.waiting)
 
 
 def send(settings: Settings, within_s: float = float("inf")) -> Sent:
-    """What the outbox has, to the platform of FINAGENT_PLATFORM_URL. Raises StoreError."""
+    """What the outbox has, to the platform of FINAGENT_PLATFORM_URL. Raises StoreError, and
+    BadInputError for an address that can't be read.
+    """
     assert settings.platform_url is not None
     client = PlatformClient(settings.platform_url, settings.platform_token)
     with closing(client):
@@ -117,6 +126,8 @@ def settled(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] | N
         if found is None or found.run_id is None or found.signal_data is None:
             return None
         signal = _signal(found.signal_data)
+        if signal.signal_id != signal_id:
+            return None  # whoever wrote it there
     except (StoreError, ValidationError) as error:
         log.warning("whether %s was decided before can't be read: %s", signal_id, error)
         return None

@@ -16,9 +16,10 @@ import finagent_model
 from finagent_model.domain.artifact import NUMBER, Artifact, NewArtifact
 from finagent_model.serving.callers import require_this_machine, require_token
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore, Order, Wanted
+from finagent_model.store.artifacts import ArtifactStore, Order
 from finagent_model.store.database import Database
 from finagent_model.store.refusals import BodyLimit, Refusal, add_refusals
+from finagent_model.store.wanted import Wanted
 
 VARIABLE = "FINAGENT_API_TOKEN"
 LARGEST_BODY = 1024 * 1024
@@ -70,6 +71,11 @@ def api_app(settings: Settings) -> FastAPI:
     add_refusals(app)
     app.include_router(artifact_routes(ArtifactStore(Database.of(settings)), settings.api_token))
     return app
+
+
+def from_environment() -> FastAPI:
+    """`uvicorn --factory finagent_model.store.api:from_environment`: the REST alone."""
+    return api_app(Settings.load())
 
 
 def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from finagent_model.domain.artifact import Artifact, Kind, NewArtifact
-from finagent_model.domain.row import Row
-from finagent_model.domain.signal import Action, Status
+from finagent_model.domain.artifact import Artifact, NewArtifact
+from finagent_model.domain.signal import Status
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
 from finagent_model.store.database import Database
 from finagent_model.store.schema import METADATA
 from finagent_model.store.schema import artifacts as table
+from finagent_model.store.wanted import Wanted
 
 FAILURES = tuple(status.value for status in Status if status.is_failure)
 DECIDED = ("type", "symbol", "action", "confidence", "signal_data")
@@ -34,55 +34,6 @@ _COLUMNS = [table.c[METADATA if name == "metadata" else name] for name in Artifa
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def _moment(value: object, end_of_day: bool) -> object:
-    """A date alone stands for the whole of it, in UTC."""
-    if isinstance(value, str) and len(value) == 10:
-        value = date.fromisoformat(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return datetime.combine(value, time.max if end_of_day else time.min, tzinfo=UTC)
-    return value
-
-
-From = Annotated[AwareDatetime, BeforeValidator(lambda value: _moment(value, False))]
-To = Annotated[AwareDatetime, BeforeValidator(lambda value: _moment(value, True))]
-
-
-class Wanted(Row):
-    """Which artifacts; what is left out asks for any. Ranges hold both of their ends, and a date
-    alone stands for the whole of it, in UTC.
-    """
-
-    type: Kind | None = None
-    symbol: str | None = None
-    execution_id: str | None = None
-    run_id: str | None = None
-    key: str | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
-    status: Status | None = Field(None, description="Of a signal.")
-    action: Action | None = None
-    as_of_from: From | None = None
-    as_of_to: To | None = None
-    created_from: From | None = None
-    created_to: To | None = None
-
-    def clauses(self) -> list[ColumnElement[bool]]:
-        equal = {
-            "type": self.type,
-            "symbol": self.symbol,
-            "execution_id": self.execution_id,
-            "run_id": self.run_id,
-            "finagent_key": self.key,
-            "finagent_status": self.status and self.status.value,
-            "action": self.action,
-        }
-        low = {"finagent_as_of": self.as_of_from, "created_at": self.created_from}
-        high = {"finagent_as_of": self.as_of_to, "created_at": self.created_to}
-        return [
-            *(table.c[name] == value for name, value in equal.items() if value is not None),
-            *(table.c[name] >= value for name, value in low.items() if value is not None),
-            *(table.c[name] <= value for name, value in high.items() if value is not None),
-        ]
 
 
 @dataclass(frozen=True)
@@ -155,6 +106,8 @@ class ArtifactStore:
             merged = {name: getattr(there, name) for name in NewArtifact.model_fields}
             new = measured(NewArtifact.model_validate(merged | dict(changes)), merged)
             _refuse_to_rewrite(there, new)
+            if there.key is None and new.key and _of_key(connection, new.key):
+                raise ArtifactConflictError(f"another artifact has the key {new.key!r} already")
             overwrite(connection, number, new, self._clock())
             return artifact_of(connection, number)
 

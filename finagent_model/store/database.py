@@ -6,8 +6,9 @@ A database without our tables gets them when it is first used. One that older co
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -97,10 +98,18 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema to the newest revision, one process at a time. Raises StoreError."""
+        if self._engine.dialect.name == "sqlite":
+            self._let_readers_and_a_writer_be()
         with self._transaction() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({UPGRADES})")
             migrate.upgrade(connection)
+
+    def _let_readers_and_a_writer_be(self) -> None:
+        """SQLite's write-ahead log, which the file keeps; no reader holds up a writer then."""
+        locked = sqlite3.OperationalError  # another process is about to say the same
+        with self._usable(), closing(self._engine.raw_connection()) as plain, suppress(locked):
+            plain.cursor().execute("pragma journal_mode=wal")
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, select
 
-from finagent_model.store.artifacts import FAILURES, Wanted
+from finagent_model.store.artifacts import FAILURES
 from finagent_model.store.database import Database
 from finagent_model.store.schema import artifacts as table
+from finagent_model.store.wanted import Wanted
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic.config import Config
@@ -15,6 +16,7 @@ VERSIONS = "finagent_version"
 FOLDER = Path(__file__).with_name("migrations")
 
 
+@cache
 def newest() -> str:
     """The revision that this code works with."""
     head = _scripts().get_current_head()

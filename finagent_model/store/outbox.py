@@ -30,9 +30,12 @@ that it goes on to renews it; one row takes less.
 """
 ROW_S = 30.0
 ATTEMPTS = 5
-"""Answers of HTTP 500 after which a row is taken to be the cause: the platform has no better word
-for one that it can't read.
+"""Rounds after which a row over which the platform stumbles (HTTP 500) no longer holds up its
+execution. If it takes others then, the row is the cause, and parked: the platform has no better
+word for one that it can't read.
 """
+STUMBLES = 3
+"""Rows over which it stumbles, taking none, before it is left alone for this round."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def enqueue(connection: Connection, numbers: Sequence[int], execution: str, now:
     """Queue artifacts, in this order; one that was sent before goes to its place there again."""
     mine = table.c.artifact_id.in_(numbers)
     columns = (table.c.artifact_id, table.c.remote_id, table.c.attempts)
-    known = {n: rest for n, *rest in connection.execute(select(*columns).where(mine))}
+    # A sender may be about to write down that it tries one of them.
+    there = select(*columns).where(mine).with_for_update()
+    known = {n: rest for n, *rest in connection.execute(there)}
     connection.execute(delete(table).where(mine))
     rows = []
     for number in numbers:
@@ -89,18 +94,19 @@ class Outbox:
         self._database, self._clock = database, clock
 
     def status(self) -> dict[str, Any]:
-        """How many are in which state, since when the oldest waits, and what is parked why."""
+        """How many are in which state, since when and why the oldest waits, what is parked why."""
         by_state = select(table.c.state, func.count()).group_by(table.c.state)
-        oldest = select(func.min(table.c.queued_at)).where(table.c.state == WAITING)
+        oldest = select(table.c.queued_at, table.c.reason).where(table.c.state == WAITING)
         columns = ("artifact_id", "execution", "attempts", "reason", "tried_at")
         parked = select(*(table.c[name] for name in columns)).where(table.c.state == PARKED)
         with self._database.reading() as connection:
-            counts: dict[str, int] = dict(connection.execute(by_state).tuples().all())
-            since: datetime | None = connection.execute(oldest).scalar_one()
+            counts: dict[str, int] = {state: n for state, n in connection.execute(by_state)}
+            first = connection.execute(oldest.order_by(table.c.id).limit(1)).one_or_none()
             rows = connection.execute(parked.order_by(table.c.id)).mappings().all()
         return {
             **{state: counts.get(state, 0) for state in (WAITING, SENT, PARKED)},
-            "oldest_waiting": since.isoformat() if since else None,
+            "oldest_waiting": first.queued_at.isoformat() if first else None,
+            "why": first.reason if first else None,
             "parked_rows": [
                 dict(row) | {"tried_at": row["tried_at"].isoformat() if row["tried_at"] else None}
                 for row in rows
@@ -117,32 +123,39 @@ class Outbox:
     def send(self, client: PlatformClient, within_s: float = float("inf")) -> Sent:
         """What waits, until all of it is there, the platform is down, or time is over."""
         until = time.monotonic() + within_s
-        counts: dict[str, int] = {SENT: 0, PARKED: 0}
+        sent, parked = 0, 0
+        stumbled: list[Due] = []
         why: str | None = None
         for execution in self._executions():
             due = self._claim(execution)
             try:
                 for row in due:
                     left = until - time.monotonic()
-                    if left <= 0:
+                    if left <= 0 or (len(stumbled) >= STUMBLES and not sent):
                         break
                     state, why = self._send(client, row, execution, min(left, ROW_S))
+                    sent, parked = sent + (state == SENT), parked + (state == PARKED)
                     if state == WAITING:
-                        break  # the next ones of this execution wait for it
-                    counts[state] += 1
+                        stumbled.append(row)
+                        if row.attempts + 1 < ATTEMPTS:
+                            break  # the next ones of this execution wait for it
             except PlatformDownError as error:
                 why = str(error)
                 break
             finally:
                 if due:
                     self._release(execution)
+        if sent:
+            parked += self._park([row.id for row in stumbled if row.attempts + 1 >= ATTEMPTS])
         waiting = self._waiting()
-        return Sent(counts[SENT], counts[PARKED], waiting, why if waiting else None)
+        return Sent(sent, parked, waiting, why if waiting else None)
 
     def _send(
         self, client: PlatformClient, due: Due, execution: str, within_s: float
     ) -> tuple[str, str | None]:
-        """The row's new state, and why. Raises PlatformDownError, where all others fail as well."""
+        """The row's new state, and why; it waits where the platform stumbled (HTTP 500). Raises
+        PlatformDownError, where all others would fail as well.
+        """
         artifact = self._begin(due, execution)
         state, reason, remote_id, down = SENT, None, due.remote_id, None
         try:
@@ -152,16 +165,19 @@ class Outbox:
         except PlatformRefusedError as error:
             state, reason = PARKED, str(error)
         except PlatformDownError as error:
-            reason = str(error)
-            mine = error.status == 500
-            state = PARKED if mine and due.attempts + 1 >= ATTEMPTS else WAITING
-            down = None if mine else error
-        said = {"state": state, "reason": reason, "remote_id": remote_id}
+            state, reason = WAITING, str(error)
+            down = None if error.status == 500 else error
+        said = {"state": state, "reason": reason, "remote_id": remote_id, "leased_until": None}
         with self._database.writing() as connection:
             connection.execute(table.update().where(table.c.id == due.id).values(**said))
         if down:
             raise down
         return state, reason
+
+    def _park(self, ids: Sequence[int]) -> int:
+        with self._database.writing() as connection:
+            mine = table.update().where(table.c.id.in_(ids))
+            return connection.execute(mine.values(state=PARKED)).rowcount
 
     def _executions(self) -> list[str]:
         """Those with something to send, who waits longest first."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
@@ -25,7 +26,7 @@ from tenacity import (
 
 from finagent_model.agents.faults import retry_after
 from finagent_model.domain.artifact import Artifact
-from finagent_model.errors import PlatformDownError, PlatformRefusedError
+from finagent_model.errors import BadInputError, PlatformDownError, PlatformRefusedError
 
 PATH = "/api/artifacts"
 OURS = {"id", "created_at", "updated_at"}
@@ -50,12 +51,13 @@ class PlatformClient:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Connects nowhere yet."""
+        """Connects nowhere yet. Raises BadInputError for an address that can't be read."""
         bearer = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         self.url, self._sleep = url.rstrip("/"), sleep
-        self._http = httpx.Client(
-            base_url=self.url, headers=bearer, timeout=CALL_S, follow_redirects=True
-        )
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=bearer, follow_redirects=True)
+        except httpx.InvalidURL as error:
+            raise BadInputError(f"FINAGENT_PLATFORM_URL {url!r} can't be read: {error}") from None
 
     def close(self) -> None:
         self._http.close()
@@ -98,7 +100,7 @@ class PlatformClient:
 
     def _update(self, artifact: Artifact, remote_id: str) -> str:
         body = artifact.model_dump(mode="json", exclude=OURS)
-        answer = self._ask("PATCH", f"{PATH}/{remote_id}", json=body)
+        answer = self._ask("PATCH", f"{PATH}/{quote(remote_id, safe='')}", json=body)
         return self._create(artifact) if answer.status_code == 404 else self._id(answer)
 
     def _find(self, artifact: Artifact) -> str | None:
@@ -112,7 +114,7 @@ class PlatformClient:
         for row in rows if isinstance(rows, list) else []:
             metadata = row.get("metadata") if isinstance(row, dict) else None
             if isinstance(metadata, dict) and metadata.get("key") == artifact.key:
-                return str(row["id"])
+                return str(row.get("id"))
         return None
 
     def _ask(self, method: str, path: str, **how: Any) -> httpx.Response:
@@ -147,7 +149,7 @@ class PlatformClient:
         return body
 
     def _said(self, answer: httpx.Response) -> str:
-        said = " ".join(answer.text.split())[:300]
+        said = " ".join(answer.text.replace("\0", " ").split())[:300]
         return f"{self.url} answered HTTP {answer.status_code}: {said}"
 
 

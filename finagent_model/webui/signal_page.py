@@ -23,7 +23,8 @@ from finagent_model.errors import (
 from finagent_model.market import Market
 from finagent_model.serving.approvals import Approvals
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore, Wanted
+from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.wanted import Wanted
 from finagent_model.tracking import RunLog
 from finagent_model.webui import thread
 from finagent_model.webui.bars import bars_around

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from finagent_model.domain.signal import Action, Status
 from finagent_model.errors import BadInputError
 from finagent_model.serving.approvals import Approvals
-from finagent_model.store.artifacts import ArtifactStore, Wanted
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.executions import executions
+from finagent_model.store.wanted import Wanted
 from finagent_model.webui.render import Renderer
 
 SHOWN = 50

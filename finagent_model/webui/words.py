@@ -25,8 +25,8 @@ UNKNOWN = Badge("unknown", "?", "calm", "nobody said")
 STATUSES: Mapping[str, Badge] = {
     "ok": Badge("decided", "✓", "good", "the desk decided"),
     "abstained": Badge("abstained", "○", "calm", "the desk worked and came to no conclusion"),
-    "approval_rejected": Badge("rejected", "⏸", "warn", "the desk decided; a human said no"),
-    "approval_expired": Badge("expired", "⏸", "warn", "the desk decided; nobody answered in time"),
+    "approval_rejected": Badge("rejected", "◇", "warn", "the desk decided; a human said no"),
+    "approval_expired": Badge("expired", "◇", "warn", "the desk decided; nobody answered in time"),
     "parse_failed": Badge("failed: reply unreadable", "✕", "bad", "no reply could be read"),
     "data_missing": Badge("failed: data missing", "✕", "bad", "there was nothing to decide on"),
     "model_error": Badge("failed: model error", "✕", "bad", "a chat model could not be asked"),
@@ -56,10 +56,10 @@ RUNS: Mapping[str, Badge] = {
     "KILLED": Badge("killed", "✕", "bad"),
 }
 APPROVALS: Mapping[str, Badge] = {
-    "pending": Badge("waits for you", "⏳", "warn"),
+    "pending": Badge("waits for you", "◆", "warn"),
     "approved": Badge("approved", "✓", "good"),
-    "rejected": Badge("rejected", "⏸", "warn"),
-    "expired": Badge("expired", "⏸", "warn"),
+    "rejected": Badge("rejected", "◇", "warn"),
+    "expired": Badge("expired", "◇", "warn"),
 }
 
 

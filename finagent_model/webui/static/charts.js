@@ -124,7 +124,7 @@
       return;
     }
     if (!data.curves.some((curve) => curve.points.length)) {
-      fail(box, "None of these runs left an equity curve.");
+      fail(box, "No equity curve: nothing was decided on unseen days, or not yet.");
       return;
     }
     themed(() => {
