@@ -69,7 +69,9 @@ try:
         above_size_percent=0, timeout_s=3600), "v", pause=leave)
 except Left:
     pass
-open_run("train AAPL", {{STAGE: "train", "finagent.process": "here:1"}})
+at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here:1"}})
+at_work.params({{"symbols": "AAPL,IBM"}})
+open_run("backtest AAPL", {{STAGE: "backtest"}}, parent=at_work.run_id).end("FINISHED")
 print(json.dumps({{"trained": first.run_id, "ablated": ablated.run_id}}))
 """
 
@@ -233,14 +235,14 @@ def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
 
         page.get_by_role("link", name="All versions, promote, roll back").click()
         page.get_by_text("Promote version 2").click()
-        page.get_by_label("Why").fill("to see it work")
+        page.locator("details[open]").get_by_label("Why").fill("to see it work")
         page.get_by_role("button", name="Make version 2 champion").click()
         expect(
             page.get_by_role("status").filter(has_text="Version 2 is champion now")
         ).to_be_visible()
         expect(page.locator("table")).to_contain_text("to see it work")
-        page.get_by_text("Roll back").click()
-        page.get_by_role("button", name="Roll back").click()
+        page.locator("summary", has_text="Roll back").click()
+        page.locator("button", has_text="Roll back").click()
         expect(
             page.get_by_role("status").filter(has_text="Version 1 is champion now")
         ).to_be_visible()
@@ -304,7 +306,8 @@ def test_every_way_can_be_gone_by_keyboard(desk: Desk) -> None:
 def test_what_is_at_work_is_looked_at_again_and_typing_is_not_lost(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/live")
-        expect(page.locator("#now")).to_contain_text("train AAPL")
+        expect(page.locator("#now")).to_contain_text("train AAPL IBM")
+        expect(page.locator("#now")).to_contain_text("1 of 2 symbols decided")
         page.get_by_text("Approve or reject").click()
         page.get_by_label("Your name", exact=True).fill("Ann")
         before = page.locator("#now > p").first.inner_text()

@@ -5,8 +5,9 @@ platform elsewhere is still to have. Ages are by this machine's clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -17,11 +18,29 @@ from finagent_model.serving.approvals import Approvals
 from finagent_model.serving.callers import NotAdmittedError, is_token, require_this_machine
 from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
-from finagent_model.tracked import running
+from finagent_model.tracked import Tracked, children, running
 from finagent_model.webui.login import Form
 from finagent_model.webui.render import Renderer
 
 SHOWN = 50
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """A run that has not ended."""
+
+    run: Tracked
+    decided: tuple[int, int] | None
+    """Of a training: on how many of its symbols the desk has decided. Each leaves its run when it
+    is done.
+    """
+
+    @classmethod
+    def of(cls, run: Tracked) -> Self:
+        if run.stage != "train" or "symbols" not in run.params:
+            return cls(run, None)
+        done = sum(child.status == "FINISHED" for child in children(run))
+        return cls(run, (done, len(run.params["symbols"].split(","))))
 
 
 def live_routes(
@@ -29,9 +48,12 @@ def live_routes(
 ) -> APIRouter:
     routes = APIRouter()
 
+    def at_work() -> list[AtWork]:
+        return [AtWork.of(run) for run in running(SHOWN)]
+
     def known() -> dict[str, Any]:
         """Each part by itself: one that can't be read says so, the others are shown."""
-        runs, runs_why = _or_why(lambda: running(SHOWN), TrackingError)
+        runs, runs_why = _or_why(at_work, TrackingError)
         asked, asked_why = _or_why(lambda: approvals.listed()[0], BadInputError)
         queue, queue_why = _or_why(outbox.status, StoreError)
         return {

@@ -117,13 +117,14 @@ def run_routes(renderer: Renderer) -> APIRouter:
         return renderer.page(request, "reliability.html", found=found, mark=shown, line=line)
 
     @routes.get("/{run_id}/files/{name}")
-    def file(run_id: Run, name: str) -> Response:
-        if name not in FILES:
-            return JSONResponse({"message": f"no file {name!r} is handed out"}, 404)
+    def file(request: Request, run_id: Run, name: str) -> Response:
         try:
+            if name not in FILES:
+                raise TrackingError(f"no file {name!r} is handed out; there are {', '.join(FILES)}")
             content = RunLog(run_id).read(name)
         except TrackingError as error:
-            return JSONResponse({"message": str(error)}, 404)
+            title = "There is no such file"
+            return renderer.page(request, "error.html", 404, title=title, said=str(error))
         headers = {"content-security-policy": REPORT_POLICY} if name == REPORT else {}
         return Response(content, media_type=FILES[name], headers=headers)
 

@@ -63,7 +63,8 @@ def signal_page_routes(
             row=found,
             s=found.signal_data or {},
             levels=levels,
-            trained_by=_run_id(found),
+            trained_by=_run_id((found.signal_data or {}).get("run_id")),
+            run_id=_run_id(found.run_id),
             version_page=_version_page(found),
             marked=_marked(found),
             levels_data=[vars(level) for level in levels],
@@ -112,10 +113,9 @@ def levels_of(row: Artifact) -> list[Level]:
     return sorted(found, key=lambda level: -level.price)
 
 
-def _run_id(row: Artifact) -> str | None:
-    """Of the training behind it, as far as it can be one."""
-    run_id = (row.signal_data or {}).get("run_id")
-    return run_id if isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id) else None
+def _run_id(value: object) -> str | None:
+    """As far as it can be one of MLflow's."""
+    return value if isinstance(value, str) and re.fullmatch(RUN_ID, value) else None
 
 
 def _version_page(row: Artifact) -> str | None:
