@@ -198,11 +198,16 @@ def bury_dead_runs(request: str) -> None:
     with usable_store():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):
-            host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
-            if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            if is_gone(run.data.tags.get(PROCESS, "")):
                 for child in client.search_runs([_experiment()], _left_by(run.info.run_id)):
                     client.set_terminated(child.info.run_id, "KILLED")
                 client.set_terminated(run.info.run_id, "KILLED")
+
+
+def is_gone(process: str) -> bool:
+    """Whether it was one of this host, by its tag, and has ended."""
+    host, _, pid = process.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not _alive(int(pid))
 
 
 def _left_by(run_id: str) -> str:

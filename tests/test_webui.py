@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-from decisions import at, decision, signal
+from decisions import at, decision, signal, turns
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -20,21 +22,22 @@ from finagent_model.cli import app as commands
 from finagent_model.data.bundled import BundledBars
 from finagent_model.domain.approval import Approval
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.decision import Turn
 from finagent_model.domain.execution import NOBODYS, Execution
+from finagent_model.domain.model_row import Price
 from finagent_model.domain.signal import Status, TradingSignal
 from finagent_model.serving.approvals import APPROVALS, Approvals, approval_id
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import insert
 from finagent_model.store.database import FILE, Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.executions import executions
 from finagent_model.store.rows import artifact_rows
-from finagent_model.store.wanted import Wanted
+from finagent_model.tracking import PROCESS, is_gone, process_tag
 from finagent_model.webui.app import ui_app
 from finagent_model.webui.bars import bars_around
 from finagent_model.webui.guard import HEADERS
 from finagent_model.webui.render import pretty
-from finagent_model.webui.thread import Message
+from finagent_model.webui.thread import Message, from_turns
 from finagent_model.webui.words import STATUSES, failed
 
 HERE = "http://127.0.0.1:5002"
@@ -162,10 +165,6 @@ def test_executions_are_told_by_what_their_signals_say(known: Settings, pages: T
     write(known, 3, "e1", symbol="MSFT", **FAILED)
     write(known, 4, "e1", symbol="IBM", **{**FAILED, "status": Status.ABSTAINED})
     write(known, 5, symbol="CAT")
-    summaries, total = executions(Database.of(known), Wanted(type="signal"))
-    told = [(s.execution_id, s.signals, s.buys, s.sells, s.holds, s.failed) for s in summaries]
-    assert total == 3
-    assert told == [(None, 1, 1, 0, 0, 0), ("e1", 3, 1, 0, 1, 1), ("e2", 1, 0, 0, 0, 1)]
     page = pages.get("/?group=execution").text
     assert page.index("by hand<") < page.index("?execution_id=e1") < page.index("?execution_id=e2")
     assert "2012-01-03 to 2012-01-06" in page
@@ -214,7 +213,7 @@ def test_a_signals_page_tells_all_of_it(known: Settings, pages: TestClient) -> N
         "300 + 20 tokens",
         "recorded reply",
         "no reply within 45 s",
-        "0.0009 USD",
+        "0.00088 USD",
         'href="/models/finagent/3"',
         f"/runs/{'f' * 32}/reliability?raw=70.0&amp;said=60.0",
         "dag",
@@ -472,6 +471,24 @@ def test_another_host_is_refused_without_a_token(monkeypatch: pytest.MonkeyPatch
     done = CliRunner().invoke(commands, ["ui", "--host", "0.0.0.0"])
     assert done.exit_code == 2
     assert "set FINAGENT_API_TOKEN" in done.stderr
+
+
+def test_a_message_costs_its_tokens_at_the_list_price_of_its_model() -> None:
+    price = Price(prompt=2.0, completion=10.0, as_of=date(2026, 1, 1))
+    costs = [m.cost_usd for m in from_turns(turns(), {"stub-1": price})]
+    assert costs == [None, None, 400e-6, None, 600e-6, None, 800e-6]
+    assert {m.cost_usd for m in from_turns(turns(), {})} == {None}
+    rules = Turn("A", "response", "{}", at(0), model="rules")
+    assert from_turns([rules], {})[0].cost_usd == 0
+
+
+def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = process_tag()[PROCESS]
+    host = here.rpartition(":")[0]
+    told = [is_gone(tag) for tag in (f"{host}:{ended.pid}", here, f"elsewhere:{ended.pid}", "")]
+    assert told == [True, False, False, False]
 
 
 @pytest.mark.parametrize(

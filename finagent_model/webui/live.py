@@ -19,6 +19,7 @@ from finagent_model.serving.callers import NotAdmittedError, is_token, require_t
 from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
 from finagent_model.tracked import Tracked, children, running
+from finagent_model.tracking import PROCESS, is_gone
 from finagent_model.webui.login import Form
 from finagent_model.webui.render import Renderer
 
@@ -30,6 +31,8 @@ class AtWork:
     """A run that has not ended."""
 
     run: Tracked
+    gone: bool
+    """Its process has ended, and nobody will end the run."""
     decided: tuple[int, int] | None
     """Of a training: on how many of its symbols the desk has decided. Each leaves its run when it
     is done.
@@ -37,10 +40,11 @@ class AtWork:
 
     @classmethod
     def of(cls, run: Tracked) -> Self:
+        gone = is_gone(run.tags.get(PROCESS, ""))
         if run.stage != "train" or "symbols" not in run.params:
-            return cls(run, None)
+            return cls(run, gone, None)
         done = sum(child.status == "FINISHED" for child in children(run))
-        return cls(run, (done, len(run.params["symbols"].split(","))))
+        return cls(run, gone, (done, len(run.params["symbols"].split(","))))
 
 
 def live_routes(

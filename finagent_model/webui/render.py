@@ -85,7 +85,9 @@ def measure(value: object) -> str:
         return NONE
     if value == round(value):
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.4f}"
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
 def percent(value: object, digits: int = 1) -> str:

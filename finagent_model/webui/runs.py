@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import ValidationError
 
-from finagent_model.domain.bars import from_datetime64
 from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
-from finagent_model.tracked import Tracked, children, run_of, runs_of
+from finagent_model.tracked import Tracked, run_of, runs_of
 from finagent_model.tracking import RunLog
-from finagent_model.training.evidence import SymbolFacts, pooled
+from finagent_model.webui.equity import equity_of
 from finagent_model.webui.reliability import Reliability, line
 from finagent_model.webui.render import Renderer
 
@@ -79,7 +76,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
 
     @routes.get("/equity.json")
     def equity(request: Request) -> Response:
-        found = [_equity(run_of(run_id)) for run_id in _asked(request)]
+        found = [equity_of(run_of(run_id)) for run_id in _asked(request)]
         names = [f"run {i}" for i in range(1, len(found) + 1)] if len(found) > 1 else ["desk"]
         curves = [
             {"name": name, "points": desk} for name, (desk, _) in zip(names, found, strict=True)
@@ -165,24 +162,3 @@ def _rows(columns: Sequence[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
     names = {name for column in columns for name in column}
     ordered = [name for name in FIRST if name in names] + sorted(names - set(FIRST))
     return [(name, [column.get(name) for column in columns]) for name in ordered]
-
-
-def _equity(run: Tracked) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of desk and benchmark on the days that no fit had seen; empty where nothing was decided."""
-    facts = []
-    for child in children(run):
-        try:
-            facts.append(SymbolFacts.model_validate_json(RunLog(child.run_id).read("facts.json")))
-        except (TrackingError, ValidationError):
-            continue  # it has not come so far, or other code wrote it
-    if not facts:
-        return [], []
-    calendar, desk, benchmark = pooled(facts)
-    days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
-
-    def curve(returns: Any) -> list[dict[str, Any]]:
-        values = np.cumprod(1.0 + returns)
-        points = zip(days, values, strict=True)
-        return [{"time": day, "value": round(float(value), 5)} for day, value in points]
-
-    return curve(desk), curve(benchmark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from finagent_model.artifacts.conversation import FILE, read_turns
 from finagent_model.artifacts.price_chart import LEVELS
 from finagent_model.domain.approval import Asked
 from finagent_model.domain.artifact import NUMBER, Artifact
+from finagent_model.domain.model_row import Price
 from finagent_model.errors import (
     BadInputError,
     DataError,
@@ -21,6 +23,7 @@ from finagent_model.errors import (
     UnknownArtifactError,
 )
 from finagent_model.market import Market
+from finagent_model.pipeline.begun import Begun
 from finagent_model.serving.approvals import Approvals
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
@@ -96,7 +99,11 @@ def signal_page_routes(
             title = "The whole record can't be read"
             return renderer.page(request, "trouble.html", 404, title=title, said=str(error))
         return renderer.page(
-            request, "thread.html", messages=thread.from_turns(turns), whole=True, row=found
+            request,
+            "thread.html",
+            messages=thread.from_turns(turns, _prices(found)),
+            whole=True,
+            row=found,
         )
 
     return routes
@@ -116,6 +123,15 @@ def levels_of(row: Artifact) -> list[Level]:
 def _run_id(value: object) -> str | None:
     """As far as it can be one of MLflow's."""
     return value if isinstance(value, str) and re.fullmatch(RUN_ID, value) else None
+
+
+def _prices(row: Artifact) -> Mapping[str, Price]:
+    """Those that the desk was trained with; none where its training can't be read."""
+    run_id = _run_id((row.signal_data or {}).get("run_id"))
+    try:
+        return Begun.read(RunLog(run_id)).config.prices if run_id else {}
+    except TrackingError:
+        return {}
 
 
 def _version_page(row: Artifact) -> str | None:

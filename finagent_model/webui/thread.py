@@ -7,14 +7,16 @@ run of the decision.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from finagent_model.domain.artifact import Artifact
 from finagent_model.domain.decision import Turn
+from finagent_model.domain.model_row import Price
 
+RULES = "rules"
 WORDS = ("reasoning", "summary")
 """Where the schemas of replies have a sentence."""
 Kind = Literal["request", "response", "skipped", "failed"]
@@ -35,6 +37,8 @@ class Message:
     model: str = ""
     tokens: tuple[int, int] | None = None
     """Of prompt and completion; None where no model can have used any."""
+    cost_usd: float | None = None
+    """At list price, whether or not it was paid for this time; None: unknown, or nothing to pay."""
     cached: bool = False
 
     @property
@@ -54,7 +58,8 @@ def from_rows(rows: Iterable[Artifact]) -> list[Message]:
     return [_from_row(row) for row in rows if row.type == "llm"]
 
 
-def from_turns(turns: Iterable[Turn]) -> list[Message]:
+def from_turns(turns: Iterable[Turn], prices: Mapping[str, Price]) -> list[Message]:
+    """By models at these list prices; `rules` cost nothing."""
     return [
         Message(
             agent=turn.agent_name,
@@ -66,10 +71,18 @@ def from_turns(turns: Iterable[Turn]) -> list[Message]:
             tokens=(turn.prompt_tokens, turn.completion_tokens)
             if turn.message_type == "response"
             else None,
+            cost_usd=_cost(turn, prices),
             cached=turn.cached,
         )
         for turn in turns
     ]
+
+
+def _cost(turn: Turn, prices: Mapping[str, Price]) -> float | None:
+    if turn.message_type != "response" or turn.model == RULES:
+        return 0.0 if turn.model == RULES else None
+    price = prices.get(turn.model)
+    return price.usd(turn.prompt_tokens, turn.completion_tokens) if price else None
 
 
 def _from_row(row: Artifact) -> Message:
