@@ -46,7 +46,7 @@ model = "models:/finagent@champion"
 done = infer("FB", parse_as_of("{AS_OF}"), settings, model, execution=Execution(execution_id="e1"))
 ablated = ablate("models:/finagent/1", (), settings)
 first = registry.find("finagent", "1")
-tags = {{registry.VERDICT: "passed", registry.EVIDENCE: "none"}}
+tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
 from mlflow.tracking import MlflowClient
 source = MlflowClient().get_model_version("finagent", "1").source
 registry.register("finagent", source, first.run_id, tags)
@@ -235,12 +235,14 @@ def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
 
         page.get_by_role("link", name="All versions, promote, roll back").click()
         page.get_by_text("Promote version 2").click()
-        page.locator("details[open]").get_by_label("Why").fill("to see it work")
-        page.get_by_role("button", name="Make version 2 champion").click()
+        form = page.locator("details[open]")
+        form.get_by_label("against the gate's verdict").check()
+        form.get_by_label("Why").fill("to see it work")
+        form.get_by_role("button", name="Make version 2 champion").click()
         expect(
             page.get_by_role("status").filter(has_text="Version 2 is champion now")
         ).to_be_visible()
-        expect(page.locator("table")).to_contain_text("to see it work")
+        expect(page.locator("table")).to_contain_text("against the gate: to see it work")
         page.locator("summary", has_text="Roll back").click()
         page.locator("button", has_text="Roll back").click()
         expect(
@@ -300,7 +302,7 @@ def test_every_way_can_be_gone_by_keyboard(desk: Desk) -> None:
         page.locator("summary").first.focus()
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
-        expect(page.get_by_label("Why").first).to_be_focused()
+        expect(page.locator("details[open] input").first).to_be_focused()
 
 
 def test_what_is_at_work_is_looked_at_again_and_typing_is_not_lost(desk: Desk) -> None:
