@@ -83,6 +83,15 @@ class TrackingError(BadInputError):
     """The MLflow store can't be used as it is configured."""
 
 
+class UnknownRunError(TrackingError):
+    """MLflow has no run of that id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"no run {run_id!r} in the MLflow store; set MLFLOW_TRACKING_URI to the one that has it"
+        )
+
+
 class UpstreamSourceError(BadInputError):
     """The upstream project's files are missing, or are not what the pin says."""
 

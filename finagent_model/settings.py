@@ -74,7 +74,8 @@ class Settings(BaseModel):
     """
     api_token: SecretStr | None = Field(None, alias="FINAGENT_API_TOKEN")
     """Who sends it may read and write artifacts over HTTP; without it everybody who reaches the
-    server reads, and callers on the same machine write.
+    server reads, and callers on the same machine write. `finagent ui` asks for it, too; without it
+    its pages are for this machine.
     """
     platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
     """Address of a trading platform that is sent every artifact; empty means none."""
@@ -82,6 +83,10 @@ class Settings(BaseModel):
     """Sent to that platform as a bearer token."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")
     """Whether each decision leaves a trace in MLflow."""
+    mlflow_ui_url: str | None = Field(None, alias="FINAGENT_MLFLOW_UI_URL")
+    """Address of MLflow's pages as a browser reaches them; `finagent ui` links there."""
+    airflow_ui_url: str | None = Field(None, alias="FINAGENT_AIRFLOW_UI_URL")
+    """The same of Airflow's."""
 
     @field_validator(
         "openai_base_url",
@@ -89,6 +94,8 @@ class Settings(BaseModel):
         "anthropic_base_url",
         "ollama_host",
         "platform_url",
+        "mlflow_ui_url",
+        "airflow_ui_url",
     )
     @classmethod
     def _no_credentials(cls, value: str | None) -> str | None:
@@ -96,7 +103,7 @@ class Settings(BaseModel):
             raise ValueError("must not carry a user or password; keys have variables of their own")
         return value
 
-    @field_validator("platform_url")
+    @field_validator("platform_url", "mlflow_ui_url", "airflow_ui_url")
     @classmethod
     def _over_http(cls, value: str | None) -> str | None:
         if value:

@@ -44,6 +44,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
     MLFLOW_RUN_NOTE,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model.domain.dataset import Dataset as Data
 from finagent_model.errors import TrackingError
@@ -250,7 +251,7 @@ def usable_store() -> Iterator[None]:
     """Raises TrackingError for whatever MLflow raises in the block."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
         raise TrackingError(
             re.sub(r"//[^/\s]*@", "//", said)  # without user and password
@@ -271,10 +272,15 @@ def bury_dead_runs(request: str) -> None:
     with usable_store():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):
-            host, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
-            if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            if is_gone(run.data.tags.get(PROCESS, "")):
                 bury_below(run.info.run_id)
                 client.set_terminated(run.info.run_id, "KILLED")
+
+
+def is_gone(process: str) -> bool:
+    """Whether it was one of this host, by its tag, and has ended."""
+    host, _, pid = process.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not _alive(int(pid))
 
 
 def bury_below(run_id: str) -> None:

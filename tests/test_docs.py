@@ -199,6 +199,7 @@ def test_help_of_every_command_works() -> None:
         "backtest",
         "predict",
         "serve",
+        "ui",
         "graph",
         "models",
         "promote",

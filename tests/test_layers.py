@@ -23,8 +23,8 @@ LAYERS = (
     {"desk"},
     {"backtest"},
     {"statistics", "training", "verification", "artifacts"},
-    {"serving", "registry", "store", "tracking", "tracing", "run_records", "prompt_versions"},
-    {"pipeline", "cli"},
+    {"serving", "registry", "store", "tracking", "tracing"} | {"run_records", "prompt_versions"},
+    {"pipeline", "cli", "webui"},
     {"airflow"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -14,6 +14,7 @@ import mlflow
 import pytest
 from conftest import AS_OF, ROOT, Place
 from mlflow.tracking import MlflowClient
+from pydantic import SecretStr
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.domain.clock import parse_as_of
@@ -105,7 +106,8 @@ def test_the_table_of_tags_names_every_tag_that_runs_have(decided: Inferred) -> 
     told = {f"finagent{name}" for row in rows for name in re.findall(r"(\.[a-z_]+)`", row)}
     runs = (read_run(decided.run_id), train_run())
     ours = {name for run in runs for name in run.tags if name.startswith("finagent.")}
-    assert ours - told == {"finagent.request", "finagent.process"}  # of an unfinished training
+    # Those of an unfinished training tell nobody anything afterwards.
+    assert ours - told == {"finagent.request", "finagent.process", "finagent.fitted"}
 
 
 def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -> None:
@@ -206,7 +208,7 @@ def test_data_that_were_revised_or_are_gone_are_told(
     frame = FB.to_frame()
     frame.loc[10, "volume"] += 1
     frame.to_csv(tmp_path / "FB.csv", index=False)
-    here = settings.model_copy(update={"bars": tmp_path})
+    here = settings.model_copy(update={"bars": SecretStr(str(tmp_path))})
     found = lineage.of_signal(decided.signal.signal_id, here)
     assert [each.now for each in found.data] == ["changed"]
     assert found.origin and found.origin.training

@@ -105,9 +105,7 @@ class Session:
         if model.client == "rules":
             return 0.0
         price = self.config.prices.get(model.model)
-        return (
-            None if price is None else (prompt * price.prompt + completion * price.completion) / 1e6
-        )
+        return None if price is None else price.usd(prompt, completion)
 
     @property
     def executor_reply(self) -> ExecutorReply | None:

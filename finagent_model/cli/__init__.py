@@ -24,6 +24,7 @@ from finagent_model.cli.predict import predict
 from finagent_model.cli.proof import calibrate_gate, verify
 from finagent_model.cli.terminal import TypedErrors
 from finagent_model.cli.train import train
+from finagent_model.cli.ui import ui
 from finagent_model.cli.upstream import upstream
 from finagent_model.cli.versions import models, promote, rollback
 
@@ -40,6 +41,7 @@ app.command()(backtest)
 app.command()(ablate)
 app.command()(predict)
 app.command()(serve)
+app.command()(ui)
 app.command()(graph)
 app.command()(models)
 app.command()(promote)

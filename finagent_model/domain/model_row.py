@@ -31,6 +31,10 @@ class Price(Row):
     completion: float = Field(ge=0)
     as_of: date
 
+    def usd(self, prompt: float, completion: float) -> float:
+        """Of so many tokens."""
+        return (prompt * self.prompt + completion * self.completion) / 1e6
+
 
 class ModelRow(Row):
     """One model behind one client. Keys and, unless given here, addresses come from the

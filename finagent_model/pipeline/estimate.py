@@ -154,5 +154,5 @@ def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float |
         price = config.prices.get(model)
         if price is None:
             return None
-        total += (asked * price.prompt + answered * price.completion) / 1e6
+        total += price.usd(asked, answered)
     return total

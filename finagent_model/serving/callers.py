@@ -25,24 +25,29 @@ class NotAdmittedError(Exception):
 def require_token(request: Request, token: SecretStr, variable: str) -> None:
     """Raises NotAdmittedError without the token of that variable."""
     kind, _, given = request.headers.get("authorization", "").partition(" ")
-    expected = token.get_secret_value().encode()
-    if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), expected):
+    if kind.lower() != "bearer" or not is_token(given.strip(), token):
         raise NotAdmittedError(
             401, f"send the token of {variable} as 'Authorization: Bearer TOKEN'"
         )
+
+
+def is_token(given: str, token: SecretStr) -> bool:
+    """In the same time whatever is wrong with it."""
+    return hmac.compare_digest(given.encode(), token.get_secret_value().encode())
 
 
 def require_this_machine(request: Request, way_out: str) -> None:
     """Raises NotAdmittedError with the way out for callers from elsewhere."""
     if not (
         request.client
-        and _is_loopback(request.client.host)
-        and _is_loopback(request.url.hostname or "")
+        and is_loopback(request.client.host)
+        and is_loopback(request.url.hostname or "")
     ):
         raise NotAdmittedError(403, way_out)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name is this machine's own, as far as it tells."""
     if host == "localhost":
         return True
     try:

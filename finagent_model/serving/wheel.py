@@ -17,6 +17,7 @@ from pathlib import Path
 import finagent_model
 
 NAME = "finagent_model"
+PAGES = f"{NAME}/webui/"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -31,11 +32,13 @@ def code_files() -> dict[str, bytes]:
 
 @cache
 def code_hash() -> str:
-    """SHA-256 over names and contents of the package's files, read once a process: its code is
-    loaded by then.
+    """SHA-256 over names and contents of the package's files, but for the pages that people look
+    at, from which no decision comes. Read once a process: its code is loaded by then.
     """
     digest = hashlib.sha256()
     for name, content in code_files().items():
+        if name.startswith(PAGES):
+            continue
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""How long the pages of `finagent ui` take on the server with many signals.
+
+python benchmarks/ui.py [SIGNALS]     # 10,000 in SQLite, each with three replies of agents
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from finagent_model.domain.decision import Decision, Turn
+from finagent_model.domain.execution import Execution
+from finagent_model.domain.signal import TradingSignal
+from finagent_model.settings import Settings
+from finagent_model.store.artifacts import insert
+from finagent_model.store.database import Database
+from finagent_model.store.rows import artifact_rows
+from finagent_model.webui.app import ui_app
+
+SYMBOLS = 500
+PER_PAGE = 20
+"""Requests for each page; the first is not counted."""
+FIRST_DAY = datetime(2010, 1, 4, 21, tzinfo=UTC)
+
+
+def decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
+    """Every symbol once a day; a day is an execution. A tenth of them failed."""
+    said = "Both reports point the same way. " * 20
+    for number in range(count):
+        day, symbol = divmod(number, SYMBOLS)
+        failed = number % 10 == 0
+        levels = (None, None, None) if failed else (100.0, 95.0, 115.0)
+        signal = TradingSignal(
+            symbol=f"SYM{symbol}",
+            action="HOLD" if failed else "BUY",
+            confidence="LOW" if failed else "MEDIUM",
+            confidence_score=0 if failed else 60,
+            raw_confidence_score=0 if failed else 70,
+            calibrated=not failed,
+            status="model_error" if failed else "ok",
+            reasoning=said,
+            key_factors=("trend vote +1.00", "momentum vote +0.20"),
+            suggested_entry_price=levels[0],
+            suggested_stop_loss=levels[1],
+            suggested_take_profit=levels[2],
+            model_used="rules",
+            generated_at=FIRST_DAY,
+            as_of=FIRST_DAY + timedelta(days=day),
+            conversation_id=f"c{number}",
+            tokens=1000,
+            cost_usd=0.001,
+        )
+        turns = [Turn("desk", "request", said * 4, FIRST_DAY)]
+        turns += [Turn(f"Agent{i}", "response", said, FIRST_DAY, 900, 100) for i in range(3)]
+        yield Decision(signal, tuple(turns)), Execution(execution_id=f"day-{day}")
+
+
+def fill(database: Database, count: int) -> None:
+    with database.writing() as connection:
+        for number, (decision, execution) in enumerate(decisions(count)):
+            whole, parts = artifact_rows(decision, f"{number:032x}", "1", execution, False)
+            for row in (whole, *parts):
+                insert(connection, row, FIRST_DAY)
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load({"FINAGENT_HOME": folder})
+        database = Database.of(settings)
+        fill(database, count)
+        size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
+        print(f"{count} signals, {4 * count} artifacts, {size:.0f} MB")
+        client = TestClient(
+            ui_app(settings), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)
+        )
+        for path in (
+            "/",
+            f"/?page={count // 50}",
+            "/?group=execution",
+            "/?symbol=SYM7",
+            "/?execution_id=day-3",
+            "/?status=model_error",
+            "/?action=BUY&as_of_from=2010-01-10&as_of_to=2010-01-12",
+            "/?symbol=NOBODY",
+            "/signals/1",
+            "/api/artifacts?type=signal",
+        ):
+            times = []
+            for _ in range(PER_PAGE + 1):
+                started = time.perf_counter()
+                assert client.get(path).status_code == 200, path
+                times.append(1000 * (time.perf_counter() - started))
+            print(
+                f"{path}: median {statistics.median(times[1:]):.0f} ms, worst {max(times[1:]):.0f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

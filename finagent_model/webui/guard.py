@@ -1,0 +1,117 @@
+"""The door of every page: who is let in, what a browser may do with an answer, and that a change is
+asked for by our own pages.
+
+Without FINAGENT_API_TOKEN only callers on this machine are let in, at an address of this machine.
+With it, whoever has typed it in at `/login` is, for `SESSION_S`; the cookie is signed with the
+token and does not hold it. `/api` is let through to its own rules, which know no cookie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from urllib.parse import quote, urlsplit
+
+from fastapi.responses import PlainTextResponse, RedirectResponse
+from pydantic import SecretStr
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from finagent_model.serving.callers import NotAdmittedError, require_this_machine
+
+COOKIE = "finagent_session"
+SESSION_S = 12 * 3600
+LOGIN = "/login"
+OPEN = (LOGIN, "/static/", "/ping")
+"""Paths that anybody may ask for."""
+ASKING = ("GET", "HEAD", "OPTIONS")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Guard:
+    """`api` answers below `/api/`, `pages` the rest. A header that they set themselves stays."""
+
+    def __init__(self, pages: ASGIApp, api: ASGIApp, token: SecretStr | None) -> None:
+        self._pages, self._api, self._token = pages, api, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._pages(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-cache" if is_static else "no-store")
+            await send(message)
+
+        request = Request(scope)
+        is_api = request.url.path.startswith("/api/")
+        is_static = request.url.path.startswith("/static/")
+        answer: ASGIApp | None = self._refusal(request, is_api)
+        await (answer or (self._api if is_api else self._pages))(scope, receive, guarded)
+
+    def _refusal(self, request: Request, is_api: bool) -> Response | None:
+        path = request.url.path
+        try:
+            if self._token is None:
+                require_this_machine(
+                    request,
+                    "these pages are for this machine (http://127.0.0.1); "
+                    "set FINAGENT_API_TOKEN to look at them from elsewhere",
+                )
+            if is_api:
+                return None
+            if request.method not in ASKING:
+                require_our_page(request)
+        except NotAdmittedError as error:
+            return PlainTextResponse(f"{error}\n", error.status)
+        if self._token is None or path.startswith(OPEN) or self._is_known(request):
+            return None
+        if request.method not in ASKING or "hx-request" in request.headers:
+            return PlainTextResponse(
+                "log in again: the session has ended\n", 401, {"hx-redirect": LOGIN}
+            )
+        asked = path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{LOGIN}?next={quote(asked, safe='')}", 303)
+
+    def _is_known(self, request: Request) -> bool:
+        assert self._token is not None
+        until, _, _ = request.cookies.get(COOKIE, "").partition(".")
+        if not until.isdigit() or int(until) < time.time():
+            return False
+        return hmac.compare_digest(session(self._token, int(until)), request.cookies[COOKIE])
+
+
+def session(token: SecretStr, until: int) -> str:
+    """What a browser is given for the token; `until` in seconds since 1970."""
+    key = token.get_secret_value().encode()
+    signed = hmac.new(key, f"finagent ui {until}".encode(), hashlib.sha256).hexdigest()
+    return f"{until}.{signed}"
+
+
+def require_our_page(request: Request) -> None:
+    """Raises NotAdmittedError for a change that a page of somebody else asks for."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    ours = (
+        urlsplit(origin).netloc == request.headers.get("host")
+        if origin is not None
+        else site == "same-origin"
+    )
+    if not ours or site not in (None, "same-origin"):
+        raise NotAdmittedError(403, "changes are made from these pages alone; open them and retry")

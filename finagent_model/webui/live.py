@@ -1,0 +1,113 @@
+"""What is at work now: runs that have not ended, decisions that wait for a human, and what a
+platform elsewhere is still to have. Ages are by this machine's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from finagent_model.errors import BadInputError, FinagentError, StoreError, TrackingError
+from finagent_model.run_records import RunRecord, children, running
+from finagent_model.serving.approval_routes import VARIABLE, VERDICTS
+from finagent_model.serving.approvals import Approvals
+from finagent_model.serving.callers import NotAdmittedError, is_token, require_this_machine
+from finagent_model.settings import Settings
+from finagent_model.store.outbox import Outbox
+from finagent_model.tracking import PROCESS, is_gone
+from finagent_model.webui.login import Form
+from finagent_model.webui.render import Renderer
+
+SHOWN = 50
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """A run that has not ended."""
+
+    run: RunRecord
+    gone: bool
+    """Its process has ended, and nobody will end the run."""
+    decided: tuple[int, int] | None
+    """Of a training: on how many of its symbols the desk has decided. Each leaves its run when it
+    is done.
+    """
+
+    @classmethod
+    def of(cls, run: RunRecord) -> Self:
+        gone = is_gone(run.tags.get(PROCESS, ""))
+        if run.stage != "train" or "symbols" not in run.params:
+            return cls(run, gone, None)
+        done = sum(child.status == "FINISHED" for child in children(run))
+        return cls(run, gone, (done, len(run.params["symbols"].split(","))))
+
+
+def live_routes(
+    approvals: Approvals, outbox: Outbox, settings: Settings, renderer: Renderer
+) -> APIRouter:
+    routes = APIRouter()
+
+    def at_work() -> list[AtWork]:
+        return [AtWork.of(run) for run in running(SHOWN)]
+
+    def known() -> dict[str, Any]:
+        """Each part by itself: one that can't be read says so, the others are shown."""
+        runs, runs_why = _or_why(at_work, TrackingError)
+        asked, asked_why = _or_why(lambda: approvals.listed()[0], BadInputError)
+        queue, queue_why = _or_why(outbox.status, StoreError)
+        return {
+            "now": datetime.now(UTC),
+            "runs": runs,
+            "runs_why": runs_why,
+            "asked": asked,
+            "asked_why": asked_why,
+            "queue": queue,
+            "queue_why": queue_why,
+            "platform": settings.platform_url,
+            "needs_token": settings.approval_token is not None,
+        }
+
+    @routes.get("/live")
+    def live(request: Request) -> Response:
+        return renderer.page(request, "live.html", **known())
+
+    @routes.get("/live/now")
+    def now(request: Request) -> Response:
+        """The part of the page that changes."""
+        return renderer.page(request, "live_now.html", **known())
+
+    @routes.post("/approvals/{key}")
+    def settle(request: Request, key: str, given: Form) -> Response:
+        _admit(request, given, settings)
+        verdict = VERDICTS.get(given.get("verdict", ""))
+        if verdict is None:
+            raise BadInputError(f"an approval is settled by one of: {', '.join(VERDICTS)}")
+        approvals.settle(key, verdict, given.get("by", ""), given.get("why") or None)
+        return RedirectResponse("/live", 303)
+
+    return routes
+
+
+def _admit(request: Request, given: dict[str, str], settings: Settings) -> None:
+    """Raises NotAdmittedError. Who may look at the pages need not be who may approve."""
+    if settings.approval_token is not None:
+        if not is_token(given.get("token", ""), settings.approval_token):
+            raise NotAdmittedError(401, f"that is not the token of {VARIABLE}")
+    else:
+        require_this_machine(
+            request,
+            "approvals are settled from the server's own machine (http://127.0.0.1 or "
+            f"`finagent approve`); set {VARIABLE} to settle them from elsewhere",
+        )
+
+
+def _or_why(read: Callable[[], Any], trouble: type[FinagentError]) -> tuple[Any, str | None]:
+    try:
+        return read(), None
+    except trouble as error:
+        return None, str(error)
