@@ -56,7 +56,10 @@ def register(name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) ->
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    created = client.create_model_version(name, model_uri, run_id, tags=dict(tags))
+    model_id = model_uri.removeprefix("models:/")  # without it MLflow's server refuses the source
+    created = client.create_model_version(
+        name, model_uri, run_id, tags=dict(tags), model_id=model_id
+    )
     return str(created.version)
 
 

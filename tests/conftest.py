@@ -15,10 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from stores import Stores
 
 # A loaded machine is no fault of a property, and each run tries the same examples.
 settings.register_profile(
@@ -139,6 +142,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] == "1"
     return place
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Stores]:
+    """PostgreSQL, an object store and MLflow's server on both, of the session's own."""
+    from stores import stores as running
+
+    with running() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

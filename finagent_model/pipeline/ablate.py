@@ -94,7 +94,8 @@ def ablate(
     chosen = tuple(symbols) or request.symbols
     debaters = tuple(row for row in load_preset("debate").agents if row.role == "debater")
     desks = variants(answering.package.config, debaters)
-    run = open_run(f"ablate {' '.join(chosen)}", {STAGE: "ablate", "finagent.model_uri": model_uri})
+    tags = {STAGE: "ablate", "finagent.model_uri": model_uri}
+    run = open_run(f"ablate {' '.join(chosen)}", tags, alone=True)
     with run.failing():
         run.params({"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
         tried = {

@@ -52,7 +52,8 @@ def backtest(
     reruns = []
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)
-        run = open_run(f"backtest {symbol}", {STAGE: "backtest", "finagent.model_uri": model_uri})
+        tags = {STAGE: "backtest", "finagent.model_uri": model_uri}
+        run = open_run(f"backtest {symbol}", tags, alone=True)
         with run.failing(), Minutes(package.content_hash) as minutes:
             desk = answering.desk.under(mode=mode)
             policies = package.learned.policies

@@ -42,7 +42,7 @@ def record(
     status = {"finagent.symbol": signal.symbol, "finagent.status": signal.status.value}
     asked_by = {EXECUTION: execution.execution_id} if execution.execution_id else {}
     tags = {STAGE: "infer", **status, **asked_by}
-    run = open_run(f"infer {signal.symbol}", tags, parent=execution.parent_run_id)
+    run = open_run(f"infer {signal.symbol}", tags, execution.parent_run_id, alone=True)
     with run.failing():
         asked = {"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk}
         run.params(asked)

@@ -25,7 +25,7 @@ from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
-from finagent_model.tracking import REQUEST, STAGE, RunLog, bury_dead_runs, open_run, process_tag
+from finagent_model.tracking import REQUEST, STAGE, RunLog, open_run
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
 
@@ -66,11 +66,8 @@ def start_training(
     require_schedule(request, config)
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
-    bury_dead_runs(digest)
-    process = process_tag() if alone else {}
-    run = open_run(
-        f"train {' '.join(request.symbols)}", {STAGE: "train", REQUEST: digest, **process}
-    )
+    tags = {STAGE: "train", REQUEST: digest}
+    run = open_run(f"train {' '.join(request.symbols)}", tags, alone=alone)
     with run.failing():
         run.params(
             request.model_dump()
@@ -98,7 +95,7 @@ def backtest_symbol(run_id: str, symbol: str, settings: Settings, watch: Watch =
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with Minutes() as minutes:
         unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
-        run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, parent=run_id)
+        run = open_run(f"backtest {symbol}", {STAGE: "backtest"}, run_id, alone=True)
         with run.failing():
             log_outcome(run, unseen, request.seed, minutes)
             run.text("cassette.jsonl", dump_replies(cassette.used))
