@@ -1,0 +1,310 @@
+"""The container files without a container engine: their shape, what they name, and every command in
+them run outside. What this can't show is said in docs/containers.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from conftest import ROOT
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from test_locks import locked
+
+from finagent_model.settings import Settings
+
+DOCKERFILE, ENVIRONMENT = ROOT / "airflow" / "Dockerfile", ROOT / "airflow" / "env.example"
+INSTRUCTIONS = ("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "RUN", "USER", "WORKDIR")
+SPAN = r"^\d+(s|m)$"
+
+
+class Strict(BaseModel):
+    """The part of the Compose Specification that is used here; a slip is an unknown name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Build(Strict):
+    context: str
+    dockerfile: str
+    args: dict[str, str]
+
+
+class After(Strict):
+    condition: Literal["service_healthy", "service_completed_successfully"]
+
+
+class Health(Strict):
+    test: Annotated[list[str], Field(min_length=2)]
+    interval: Annotated[str, Field(pattern=SPAN)]
+    timeout: Annotated[str, Field(pattern=SPAN)]
+    retries: Annotated[int, Field(ge=1)]
+    start_period: Annotated[str, Field(pattern=SPAN)] = "0s"
+
+
+class EnvFile(Strict):
+    path: str
+    required: bool
+
+
+class Service(Strict):
+    image: Annotated[str, Field(pattern=r"^[\w/.-]+:[\w.-]+$")]
+    build: Build | None = None
+    pull_policy: Literal["never"] | None = None
+    init: bool = False
+    restart: Literal["no", "unless-stopped"]
+    security_opt: list[Literal["no-new-privileges:true"]] = []
+    env_file: list[EnvFile] = []
+    command: list[str] = []
+    environment: dict[str, str] = {}
+    depends_on: dict[str, After] = {}
+    volumes: list[str] = []
+    ports: list[str] = []
+    healthcheck: Health | None = None
+    stop_grace_period: Annotated[str, Field(pattern=SPAN)] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self.image.startswith("finagent:")
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return found
+
+
+SERVICES = TypeAdapter(dict[str, Service]).validate_python(compose()["services"])
+OURS = {name: service for name, service in SERVICES.items() if service.is_ours}
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.M).replace("\\\n", " ")
+    pairs = (line.partition(" ") for line in text.splitlines() if line)
+    return [(name, " ".join(rest.split())) for name, _, rest in pairs]
+
+
+def copied() -> list[tuple[list[str], str]]:
+    """What is taken from the checkout, and where to."""
+    lines = [shlex.split(rest) for name, rest in instructions() if name == "COPY"]
+    words = [[word for word in line if not word.startswith("--")] for line in lines]
+    return [(line[:-1], line[-1]) for line in words]
+
+
+def run_lines() -> list[str]:
+    return [rest for name, rest in instructions() if name == "RUN"]
+
+
+def test_compose_has_services_and_volumes_and_nothing_else() -> None:
+    found = compose()
+    assert {key for key in found if not key.startswith("x-")} == {"name", "services", "volumes"}
+    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.volumes}
+    assert {name for name in mounted if not name.startswith("./")} == set(found["volumes"])
+    for name in mounted:
+        assert not name.startswith("./") or (ROOT / name).is_file()
+
+
+def test_who_waits_for_whom_can_be_met() -> None:
+    """Health is waited for where it is checked, an end where the service ends; nobody in a ring."""
+    order: list[str] = []
+    while len(order) < len(SERVICES):
+        ready = [
+            n for n, s in SERVICES.items() if n not in order and set(s.depends_on) <= set(order)
+        ]
+        assert ready, set(SERVICES) - set(order)
+        order += ready
+    for service in SERVICES.values():
+        for name, after in service.depends_on.items():
+            ends = SERVICES[name].restart == "no"
+            assert ends == (after.condition == "service_completed_successfully")
+    for name, service in SERVICES.items():
+        assert (service.healthcheck is None) == (service.restart == "no"), name
+
+
+def test_no_secret_has_a_value_here_and_each_one_missing_says_what_to_do() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    given = dict(re.findall(r"\$\{(\w+)(:[?-][^}]*)\}", text))
+    named = [
+        line.partition("=") for line in ENVIRONMENT.read_text().splitlines() if line[:1] not in "#"
+    ]
+    assert {name: value for name, _, value in named if name} == dict.fromkeys(given, "")
+    for name, otherwise in given.items():
+        assert otherwise == (":-" if name == "UPSTREAM_SOURCE" else ":?set it in .env"), name
+    for service in SERVICES.values():
+        for name, value in service.environment.items():
+            if re.search(r"PASSWORD$|SECRET|KEY|TOKEN|CONN$|BACKEND$|BROKER_URL$", name):
+                assert "${" in value, name
+
+
+def test_ports_are_open_to_this_machine_alone() -> None:
+    for service in SERVICES.values():
+        for port in service.ports:
+            assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)
+
+
+def test_our_services_share_one_image_that_one_of_them_builds() -> None:
+    assert len({service.image for service in OURS.values()}) == 1
+    [built] = [service.build for service in SERVICES.values() if service.build]
+    assert (ROOT / built.dockerfile).is_file()
+    arguments = {rest.split("=")[0] for name, rest in instructions() if name == "ARG"}
+    assert set(built.args) == arguments
+    assert all(service.security_opt and service.init for service in OURS.values())
+
+
+def test_what_services_tell_the_desk_are_its_settings() -> None:
+    told = {
+        name
+        for service in SERVICES.values()
+        for name in service.environment
+        if name.startswith("FINAGENT_")
+    }
+    assert told <= set(Settings.variables())
+
+
+def test_the_image_is_of_the_locked_airflow_and_its_user_is_not_root() -> None:
+    steps = instructions()
+    assert {name for name, _ in steps} <= set(INSTRUCTIONS)
+    version = locked("airflow/requirements-airflow.txt")["apache-airflow"]
+    assert steps[0] == ("FROM", f"apache/airflow:{version}-python3.11")
+    assert [rest for name, rest in steps if name == "USER"][-1] == "airflow"
+
+
+def test_code_is_copied_after_the_environment_is_made() -> None:
+    steps = [f"{name} {rest}" for name, rest in instructions()]
+    [made] = [
+        i for i, step in enumerate(steps) if "requirements-airflow.txt" in step and "RUN" in step
+    ]
+    [code] = [i for i, step in enumerate(steps) if "finagent_model" in step]
+    assert made < code
+    assert "finagent_model" not in "".join(steps[:made])
+
+
+def test_what_is_copied_is_there_and_is_let_into_the_build() -> None:
+    let_in = (ROOT / ".dockerignore").read_text().splitlines()
+    for sources, _ in copied():
+        for source in sources:
+            assert (ROOT / source).exists(), source
+            assert f"!{source}" in let_in, source
+    assert "*" in let_in
+
+
+@pytest.mark.slow
+def test_the_copied_files_alone_make_a_package_whose_command_runs(tmp_path: Path) -> None:
+    """The Dockerfile's own line, in a fresh environment without dependencies."""
+    folder = tmp_path / "image"
+    folder.mkdir()
+    for sources, target in copied():
+        for source in sources if target == "./" or "finagent_model" in target else ():
+            into = folder / Path(source).name
+            here = ROOT / source
+            shutil.copytree(here, into) if here.is_dir() else shutil.copy(here, into)
+    [line] = [line for line in run_lines() if line.endswith(" .")]
+    uv, *options = shlex.split(line)
+    target = tmp_path / "installed"
+    command = [str(Path(sys.executable).with_name(uv)), *options, "--target", str(target)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shipped = {p.relative_to(ROOT) for p in (ROOT / "finagent_model").rglob("*") if p.is_file()}
+    missing = {p for p in shipped if "__pycache__" not in p.parts and not (target / p).exists()}
+    assert missing == set()
+
+
+@pytest.mark.slow
+def test_the_images_environment_can_be_installed() -> None:
+    """Dry: everything is found, with its hashes, and fits together."""
+    [line] = [line for line in run_lines() if "requirements-airflow.txt" in line]
+    uv, *options = shlex.split(line.split("&&")[-1])
+    options[-1] = "airflow/requirements-airflow.txt"
+    command = [str(Path(sys.executable).with_name(uv)), *options, "--dry-run"]
+    done = subprocess.run(
+        [*command, "--python", sys.executable],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_in_the_image_asks_for_another_version_than_is_there() -> None:
+    """By what each package says itself."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    there = locked("airflow/requirements-airflow.txt")
+    for name in there:
+        for text in metadata.requires(name) or ():
+            asked = Requirement(text)
+            if asked.marker and not asked.marker.evaluate({"extra": ""}):
+                continue
+            version = there.get(canonicalize_name(asked.name))
+            assert version, f"{name} needs {asked}"
+            assert asked.specifier.contains(version, prereleases=True), f"{name} needs {asked}"
+
+
+def commands() -> dict[str, list[str]]:
+    """By the service, and the service's name with a dash: its health check."""
+    found = {name: service.command for name, service in OURS.items()}
+    for name, service in OURS.items():
+        if service.healthcheck and service.healthcheck.test[0] == "CMD":
+            found[f"{name}-"] = service.healthcheck.test[1:]
+    return found
+
+
+@pytest.mark.slow
+def test_every_command_of_airflow_and_mlflow_is_one_with_these_options() -> None:
+    asked = [command for command in commands().values() if command[0] in ("airflow", "mlflow")]
+    asked.append(["airflow", "db", "migrate"])
+    script = (
+        "import json, sys\n"
+        "from airflow.cli.cli_parser import get_parser\n"
+        "from mlflow.cli import cli\n"
+        "parser = get_parser()\n"
+        "for name, *words in json.loads(sys.argv[1]):\n"
+        "    if name == 'airflow':\n"
+        "        parser.parse_args(words)\n"
+        "    else:\n"
+        "        command = cli.get_command(None, words[0])\n"
+        "        command.make_context(words[0], words[1:])\n"
+    )
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(asked)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_of_finagent_is_one_with_these_options() -> None:
+    from typer.main import get_command
+
+    from finagent_model.cli import app
+
+    lines = [*run_lines(), *(ROOT / "airflow/prepare.sh").read_text().splitlines()]
+    named = re.findall(r"\bfinagent ([a-z][^;&|\n]*)", "\n".join(line for line in lines))
+    for words in [
+        *map(shlex.split, named),
+        *(c[1:] for c in commands().values() if c[0] == "finagent"),
+    ]:
+        command: Any = get_command(app)
+        while hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        command.make_context("finagent", list(words))
+
+
+def test_other_commands_are_files_of_the_image_or_of_every_system() -> None:
+    known = {"airflow", "mlflow", "finagent", "curl"}
+    for command in commands().values():
+        name = command[0]
+        if name.startswith("/opt/finagent/"):
+            assert (ROOT / "airflow" / Path(name).name).stat().st_mode & 0o111
+        else:
+            assert name in known
