@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 from conftest import AS_OF, Place, small_options
-from stores import SECRET, Stores
+from stores import BUCKET, KEY, SECRET, Stores
 
 pytestmark = pytest.mark.servers
 TRAIN = ["train", *small_options(), "--json"]
@@ -112,6 +112,25 @@ def test_a_key_that_the_store_refuses_is_named_as_such_and_leaves_nothing_open(
         assert stores.tracking.address in said
     assert stores.rows("select count(*) from runs where status = 'RUNNING'") == [(0,)]
     assert stores.rows("select name from registered_models") == [("finagent",)]
+
+
+def test_a_client_with_a_wrong_key_of_its_own_is_told_what_the_store_said(
+    remote: Remote, stores: Stores
+) -> None:
+    """Where artifacts don't go through MLflow's server."""
+    made = httpx.post(
+        f"{stores.tracking.address}/api/2.0/mlflow/experiments/create",
+        json={"name": "direct", "artifact_location": f"s3://{BUCKET}/direct"},
+    )
+    assert made.status_code == 200
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "wrong-but-still-a-secret"}
+    place = {"MLFLOW_EXPERIMENT_NAME": "direct", "MLFLOW_S3_ENDPOINT_URL": stores.objects.address}
+    done = remote.finagent("predict", "FB", "--as-of", AS_OF, "--log", **place, **keys)
+    assert done.returncode == 2, done.stderr
+    assert "SignatureDoesNotMatch" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "wrong-but-still-a-secret" not in done.stderr
+    assert stores.rows("select count(*) from runs where status = 'RUNNING'") == [(0,)]
 
 
 def test_mlflows_server_answers_to_its_names_and_to_no_other(stores: Stores) -> None:
