@@ -187,7 +187,7 @@ def usable_store() -> Iterator[None]:
     """Raises TrackingError for whatever MLflow raises in the block."""
     try:
         yield
-    except (*_troubles(), OSError) as error:
+    except _troubles(OSError) as error:
         raise _unusable(error) from None
 
 
@@ -196,9 +196,9 @@ def trouble(error: Exception) -> TrackingError | None:
     return _unusable(error) if isinstance(error, _troubles()) else None
 
 
-def _troubles() -> tuple[type[Exception], ...]:
+def _troubles(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """What MLflow raises, or the client of its object store where this process talks to one."""
-    kinds: list[type[Exception]] = [MlflowException, requests.RequestException]
+    kinds: list[type[Exception]] = [MlflowException, requests.RequestException, *more]
     if "boto3" in sys.modules:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
