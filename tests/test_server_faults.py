@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import AS_OF, Place, small_options
 from stores import Server, Stores
-from test_servers import LISTED, Remote
+from test_servers import LISTED, MODELS, Remote
 from tripwire import Tripwire
 from wire import Protocol, Wire
 
@@ -41,7 +41,7 @@ def require_whole(place: Place, stores: Stores) -> None:
     """No run is open, each version has its verdict and all its files, no lock is left."""
     assert stores.rows("select name from runs where status = 'RUNNING'") == []
     assert stores.rows("select name from registered_models where name like '%changing'") == []
-    versions = stores.rows("select storage_location, version from model_versions")
+    versions = stores.rows(f"select storage_location, version from model_versions{MODELS}")
     verdicts = stores.rows("select version from model_version_tags where key = 'finagent.verdict'")
     assert len(verdicts) == len(versions)
     sizes = stores.objects.sizes()
