@@ -4,17 +4,21 @@ them run outside. What this can't show is said in docs/containers.md.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from test_locks import locked
 
@@ -234,11 +238,6 @@ def test_the_images_environment_can_be_installed() -> None:
 
 def test_nothing_in_the_image_asks_for_another_version_than_is_there() -> None:
     """By what each package says itself."""
-    from importlib import metadata
-
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
     there = locked("airflow/requirements-airflow.txt")
     for name in there:
         for text in metadata.requires(name) or ():
@@ -275,8 +274,6 @@ def test_every_command_of_airflow_and_mlflow_is_one_with_these_options() -> None
         "        command = cli.get_command(None, words[0])\n"
         "        command.make_context(words[0], words[1:])\n"
     )
-    import json
-
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(asked)], capture_output=True, text=True
     )

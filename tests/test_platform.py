@@ -34,16 +34,18 @@ def door(stores: Stores) -> Iterator[Tripwire]:
 def place(stores: Stores, door: Tripwire, tmp_path_factory: pytest.TempPathFactory) -> Remote:
     database = stores.postgres.database("artifacts")
     told = {"FINAGENT_DATABASE": database, "FINAGENT_API_TOKEN": TOKEN}
-    place = Remote(tmp_path_factory.mktemp("platform"), address=door.address, told=told)
-    upgraded = place.finagent("db", "upgrade")
-    assert upgraded.returncode == 0, upgraded.stderr
-    return place
+    return Remote(tmp_path_factory.mktemp("platform"), address=door.address, told=told)
 
 
 @pytest.fixture(scope="module")
 def running(place: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     patient = {"FINAGENT_DAG_RETRIES": "2", "FINAGENT_DAG_RETRY_DELAY_S": "3"}
     with airflow(place, tmp_path_factory.mktemp("airflow") / "home", **patient) as found:
+        # As the container `prepare` does before the others start; once more is nothing new.
+        told = {"AIRFLOW_USER": "ann", "AIRFLOW_PASSWORD": PASSWORD}
+        settings = {k: v for k, v in found.env.items() if k.startswith("AIRFLOW")}
+        prepared = place.run("sh", str(ROOT / "airflow" / "prepare.sh"), **settings, **told)
+        assert prepared.returncode == 0, prepared.stderr
         yield found
 
 
