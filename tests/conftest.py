@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from remote import Remote
     from stores import Stores
 
 # A loaded machine is no fault of a property, and each run tries the same examples.
@@ -151,6 +152,21 @@ def stores() -> Iterator[Stores]:
 
     with running() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def remote(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Remote:
+    """Where `finagent train` has just made version 1 of `clean`, in an experiment of that name."""
+    from remote import Remote
+
+    told = {"MLFLOW_EXPERIMENT_NAME": "clean"}
+    folder, address = tmp_path_factory.mktemp("remote"), stores.tracking.address
+    place = Remote(folder, address=address, told=told)
+    done = place.finagent("train", *small_options(), "--register-as", "clean", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)  # and nothing but the result is on stdout
+    assert (made["version"], made["verdict"]) == ("1", "passed")
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 from airflow_servers import PASSWORD, Airflow, airflow
 from conftest import AS_OF, ROOT, SMALL, free_port
+from remote import Remote
 from stores import Stores
 from test_server_faults import require_whole, server
-from test_servers import Remote
 from tripwire import Tripwire
 
 pytestmark = pytest.mark.servers

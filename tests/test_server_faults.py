@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from conftest import AS_OF, Place, small_options
+from conftest import AS_OF, small_options
+from remote import Remote
 from stores import Server, Stores
-from test_servers import LISTED, MODELS, Remote
 from tripwire import Tripwire
 from wire import Protocol, Wire
 
@@ -37,17 +37,18 @@ def server(stores: Stores, name: str) -> Server:
     return found
 
 
-def require_whole(place: Place, stores: Stores) -> None:
+def require_whole(place: Remote, stores: Stores) -> None:
     """No run is open, each version has its verdict and all its files, no lock is left."""
     assert stores.rows("select name from runs where status = 'RUNNING'") == []
     assert stores.rows("select name from registered_models where name like '%changing'") == []
-    versions = stores.rows(f"select storage_location, version from model_versions{MODELS}")
+    # Prompts are in the same registry, as NAME.PROMPT.
+    models = "where name not like '%.%'"
+    versions = stores.rows(f"select storage_location from model_versions {models}")
     verdicts = stores.rows("select version from model_version_tags where key = 'finagent.verdict'")
     assert len(verdicts) == len(versions)
     sizes = stores.objects.sizes()
-    listed = json.loads(place.run("python", "-c", LISTED).stdout)
-    assert listed.items() <= sizes.items()
-    for location, _ in versions:
+    assert place.artifacts().items() <= sizes.items()
+    for (location,) in versions:
         here = str(location).partition(":/")[2]
         assert any(here in key and key.endswith("/manifest.json") for key in sizes), location
 
@@ -104,8 +105,9 @@ def test_a_training_that_loses_each_server_in_turn_ends_whole_and_asks_nobody_tw
     ],
 )
 def test_a_decision_that_loses_a_server_is_recorded_by_the_next_try(
-    place: Remote, stores: Stores, door: Tripwire, champion: str, name: str, request_line: str
+    place: Remote, remote: Remote, stores: Stores, door: Tripwire, name: str, request_line: str
 ) -> None:
+    champion = "models:/clean@champion"  # of `remote`
     ask = ["predict", "FB", "--as-of", AS_OF, "--model", champion, "--log", "--json"]
     lost = server(stores, name)
     door.at(request_line, lost.kill)
@@ -120,12 +122,3 @@ def test_a_decision_that_loses_a_server_is_recorded_by_the_next_try(
     assert again.returncode == 0, again.stderr
     assert stores.rows(count) == [(before + 1,)]
     require_whole(place, stores)
-
-
-@pytest.fixture(scope="module")
-def champion(place: Remote, stores: Stores) -> str:
-    """A version of the desk of rules."""
-    found = json.loads(place.finagent("models", "--json").stdout)
-    if not found:
-        assert place.finagent("train", *small_options()).returncode == 0
-    return "models:/finagent@champion"
