@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 UV_INSTALL := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help train test test-browser test-servers test-upstream lint types lock clean
+# A project of its own: its volumes go with it, nobody else's.
+COMPOSE_SMOKE := docker compose --project-name finagent-smoke
+
+.PHONY: help train test test-browser test-servers test-upstream lint types lock smoke clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -37,6 +40,11 @@ types: $(VENV)/.test  ## mypy
 
 lock: $(VENV)/.bootstrap  ## compile the lock files and what is made from them; ARGS=--upgrade moves what is free
 	$(BIN)/python requirements/lock.py $(ARGS)
+
+smoke:  ## the platform in containers: up, a DAG run by REST, its signal read back, down; needs .env
+	@test -f .env || { echo "cp airflow/env.example .env, and fill it in" >&2; exit 1; }
+	$(COMPOSE_SMOKE) up --build --detach --wait --wait-timeout 900
+	$(PYTHON) airflow/smoke.py; status=$$?; $(COMPOSE_SMOKE) down --volumes; exit $$status
 
 clean:  ## remove the environment and the caches; runs and models stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

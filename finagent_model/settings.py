@@ -16,10 +16,12 @@ from finagent_model.errors import BadInputError
 
 
 def keep_to_ourselves() -> None:
-    """Tell MLflow not to report its use over the network, unless the environment has said already.
-    To be called before `mlflow` is imported: then it decides.
+    """Tell MLflow not to report its use over the network, and not to print addresses of runs among
+    results, unless the environment has said already. To be called before `mlflow` is imported: then
+    it decides.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 class Settings(BaseModel):

@@ -12,14 +12,16 @@ import math
 import os
 import re
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
+import requests
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -172,11 +174,16 @@ class RunLog:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Mark the run as failed if the block raises."""
+        """Mark the run as failed if the block raises. TrackingError for what the store raised; one
+        that is gone can't be told, and the next that works alone marks the run.
+        """
         try:
             yield
-        except BaseException:
-            self.end("FAILED")
+        except BaseException as error:
+            with suppress(*_troubles()):
+                self.end("FAILED")
+            if isinstance(error, _troubles()):
+                raise _unusable(error) from None
             raise
 
     @contextmanager
@@ -190,9 +197,18 @@ class RunLog:
             self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
 
 
-def open_run(name: str, tags: Mapping[str, str], parent: str | None = None) -> RunLog:
-    """A new run, or the one that `mlflow run` opened for us. Raises TrackingError."""
+def open_run(
+    name: str, tags: Mapping[str, str], parent: str | None = None, *, alone: bool = False
+) -> RunLog:
+    """A new run, or the one that `mlflow run` opened for us. Raises TrackingError.
+
+    `alone` says that this process does all of it, and that nobody goes on if it dies: who comes
+    next marks the run as killed.
+    """
     given = MLFLOW_RUN_ID.get() if parent is None else None
+    if alone:
+        _bury_dead_runs()
+        tags = {**tags, PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
     with usable_store():
         if given:
             log = RunLog(given)
@@ -251,24 +267,40 @@ def usable_store() -> Iterator[None]:
     """Raises TrackingError for whatever MLflow raises in the block."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
-        raise TrackingError(
-            re.sub(r"//[^/\s]*@", "//", said)  # without user and password
-            + "set MLFLOW_TRACKING_URI to one that can be written"
-        ) from None
+    except _troubles(OSError) as error:
+        raise _unusable(error) from None
 
 
-def process_tag() -> dict[str, str]:
-    """Who is at work on a run, so that a later process can tell whether it still is."""
-    return {PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
+def trouble(error: Exception) -> TrackingError | None:
+    """The same, for an error that got away; None where it is not of MLflow."""
+    return _unusable(error) if isinstance(error, _troubles()) else None
 
 
-def bury_dead_runs(request: str) -> None:
-    """Mark runs of the same request as killed whose process, on this host, is gone, and with each
-    the runs below it that it left running.
+def _troubles(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What MLflow raises, or the client of its object store where this process talks to one."""
+    kinds: list[type[Exception]] = [MlflowException, SQLAlchemyError, requests.RequestException]
+    kinds += more
+    if "boto3" in sys.modules:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        kinds += [Boto3Error, BotoCoreError, ClientError]
+    return tuple(kinds)
+
+
+def _unusable(error: Exception) -> TrackingError:
+    said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
+    return TrackingError(
+        re.sub(r"//[^/\s]*@", "//", said)  # without user and password
+        + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
+    )
+
+
+def _bury_dead_runs() -> None:
+    """Mark runs as killed whose process, on this host, is gone, and with each the runs below it
+    that it left running.
     """
-    query = f"tags.`{REQUEST}` = '{request}' and attributes.status = 'RUNNING'"
+    query = f"tags.`{PROCESS}` LIKE '{socket.gethostname()}:%' and attributes.status = 'RUNNING'"
     with usable_store():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):

@@ -1,4 +1,4 @@
-"""Compiles the lock files and writes the two pin lists made from them. `make lock` runs it.
+"""Compiles the lock files and writes the lists made from them. `make lock` runs it.
 
 Arguments go to `uv pip compile`: `--upgrade` moves what pyproject.toml leaves free.
 """
@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.9"
 EXTRAS = ("airflow", "postgres", "s3", "yfinance", "test")
+IMAGE = ("airflow", "postgres", "s3", "yfinance")
+"""What the container image has beside the runtime set."""
 CONDA_HEAD = """\
 name: finagent
 channels:
@@ -25,11 +27,11 @@ dependencies:
 """
 
 
-def compile_lock(lock: str, source: str, *arguments: str, text: str | None = None) -> None:
+def compile_lock(path: str, source: str, *arguments: str, text: str | None = None) -> None:
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv) if uv.is_file() else "uv", "pip", "compile", source, "--quiet"]
     command += ["--generate-hashes", "--no-header", "--no-annotate", "--python-version", "3.11"]
-    command += ["--output-file", f"requirements/{lock}", *arguments]
+    command += ["--output-file", path, *arguments]
     subprocess.run(command, cwd=ROOT, input=text, text=True, check=True)
 
 
@@ -55,23 +57,46 @@ def split_pins(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
     return direct, list(by_name.values())
 
 
+def upstream_pin() -> list[str]:
+    """What no list can install, said in each as a comment."""
+    pin = tomllib.loads((ROOT / "finagent_model/upstream/upstream.lock").read_text())
+    return [
+        f"# finagent (git pin): {'/'.join(pin['repository'].split('/')[-2:])}@{pin['commit']}",
+        "# It has no build file, so pip can't install it: `finagent upstream fetch` brings it, and",
+        "# `finagent upstream wheel` makes a wheel that may be listed here.",
+    ]
+
+
+def with_extras(names: tuple[str, ...]) -> list[str]:
+    return [word for name in names for word in ("--extra", name)]
+
+
+def compile_image(*arguments: str) -> None:
+    """The image's environment: a part of the one that is tested, hash for hash."""
+    path = "airflow/requirements-airflow.txt"
+    compile_lock(path, "pyproject.toml", *with_extras(IMAGE), *arguments)
+    head = [
+        "# Everything in the container image but this package: MLflow, AutoGen, Airflow, drivers.",
+        "# Made by `make lock`; a part of requirements/test.lock.",
+        *upstream_pin(),
+    ]
+    file = ROOT / path
+    file.write_text("".join(f"{line}\n" for line in head) + file.read_text())
+
+
 def main(arguments: list[str]) -> None:
-    compile_lock("bootstrap.lock", "-", *arguments, text=f"uv=={UV_VERSION}\n")
-    extras = [word for extra in EXTRAS for word in ("--extra", extra)]
-    compile_lock("test.lock", "pyproject.toml", *extras, *arguments)
+    bootstrap = f"uv=={UV_VERSION}\n"
+    compile_lock("requirements/bootstrap.lock", "-", *arguments, text=bootstrap)
+    compile_lock("requirements/test.lock", "pyproject.toml", *with_extras(EXTRAS), *arguments)
     constraint = ["--constraint", "requirements/test.lock"]
-    compile_lock("runtime.lock", "pyproject.toml", *constraint, *arguments)
+    compile_lock("requirements/runtime.lock", "pyproject.toml", *constraint, *arguments)
+    compile_image(*constraint, *arguments)
 
     runtime = (ROOT / "requirements/runtime.lock").read_text()
     direct, brought = split_pins((ROOT / "pyproject.toml").read_text(), runtime)
     lines = ["# direct", *(f"- {pin}" for pin in direct)]
     lines += ["# what they bring", *(f"- {pin}" for pin in brought)]
-    pin = tomllib.loads((ROOT / "finagent_model/upstream/upstream.lock").read_text())
-    lines += [
-        f"# finagent (git pin): {'/'.join(pin['repository'].split('/')[-2:])}@{pin['commit']}",
-        "# It has no build file, so pip can't install it: `finagent upstream fetch` brings it, and",
-        "# `finagent upstream wheel` makes a wheel that may be listed here.",
-    ]
+    lines += upstream_pin()
     (ROOT / "conda.yaml").write_text(CONDA_HEAD + "".join(f"      {line}\n" for line in lines))
     serving = "".join(f"{pin}\n" for pin in [*direct, *brought])
     (ROOT / "finagent_model/serving/requirements.txt").write_text(serving)

@@ -17,10 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from remote import Remote
+    from stores import Stores
 
 # A loaded machine is no fault of a property, and each run tries the same examples.
 settings.register_profile(
@@ -140,6 +144,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
     done = place.finagent("train", *small_options(), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] == "1"
+    return place
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Stores]:
+    """PostgreSQL, an object store and MLflow's server on both, of the session's own."""
+    from stores import stores as running
+
+    with running() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def remote(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Remote:
+    """Where `finagent train` has just made version 1 of `clean`, in an experiment of that name."""
+    from remote import Remote
+
+    told = {"MLFLOW_EXPERIMENT_NAME": "clean"}
+    folder, address = tmp_path_factory.mktemp("remote"), stores.tracking.address
+    place = Remote(folder, address=address, told=told)
+    done = place.finagent("train", *small_options(), "--register-as", "clean", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)  # and nothing but the result is on stdout
+    assert (made["version"], made["verdict"]) == ("1", "passed")
     return place
 
 

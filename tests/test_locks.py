@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ["requirements/bootstrap.lock", "requirements/runtime.lock", "requirements/test.lock"]
+IMAGE = "airflow/requirements-airflow.txt"
+LOCKS = [f"requirements/{name}.lock" for name in ("bootstrap", "runtime", "test")] + [IMAGE]
 LISTS = ["conda.yaml", "finagent_model/serving/requirements.txt"]
 
 
@@ -32,7 +33,8 @@ def pinned(entries: list[str]) -> dict[str, str]:
 
 def requirements(path: str) -> list[str]:
     """Each requirement of a lock file, its hashes on the same line."""
-    return read(path).replace("\\\n", " ").splitlines()
+    lines = read(path).replace("\\\n", " ").splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def locked(path: str) -> dict[str, str]:
@@ -77,6 +79,20 @@ def test_every_requirement_has_a_hash(lock: str) -> None:
 
 def test_the_test_environment_keeps_the_runtime_versions() -> None:
     assert locked("requirements/runtime.lock").items() <= locked("requirements/test.lock").items()
+
+
+def test_the_image_has_the_tested_versions_of_all_that_it_runs() -> None:
+    image, tested = locked(IMAGE), locked("requirements/test.lock")
+    assert image.items() <= tested.items()
+    assert locked("requirements/runtime.lock").items() <= image.items()
+    for extra in ("airflow", "postgres", "s3", "yfinance"):
+        assert pinned(asked()[extra]).items() <= image.items()
+
+
+def test_the_image_and_conda_name_the_pin_of_upstream() -> None:
+    pin = tomllib.loads(read("finagent_model/upstream/upstream.lock"))["commit"]
+    assert pin in read(IMAGE)
+    assert pin in read("conda.yaml")
 
 
 def test_no_backtesting_package_is_installed_with_the_model() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -23,8 +24,8 @@ CHAMPION = "models:/finagent@champion"
 
 
 class TypedErrors(TyperGroup):
-    """Turns this package's errors into one line on stderr and their exit code. No command reports
-    to anybody.
+    """Turns this package's errors, and those of MLflow's store, into one line on stderr and their
+    exit code. No command reports to anybody.
     """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
@@ -34,8 +35,20 @@ class TypedErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except FinagentError as error:
-            typer.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
+            _say_and_exit(ctx, error)
+        except Exception as error:
+            if "mlflow" not in sys.modules:
+                raise
+            from finagent_model.tracking import trouble
+
+            if said := trouble(error):
+                _say_and_exit(ctx, said)
+            raise
+
+
+def _say_and_exit(ctx: typer.Context, error: FinagentError) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    ctx.exit(error.exit_code)
 
 
 def print_json(value: Any) -> None:

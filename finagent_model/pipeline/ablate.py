@@ -97,7 +97,7 @@ def ablate(
     desks = variants(answering.package.config, debaters)
     made_by = by_package(answering, model_uri)
     datasets = [each for symbol in chosen for each in given(answering.market, symbol)]
-    run = begin("ablate", f"ablate {' '.join(chosen)}", made_by)
+    run = begin("ablate", f"ablate {' '.join(chosen)}", made_by, alone=True)
     with run.failing():
         run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
         run.inputs(datasets, "backtest", made_by.get(MODEL_ID))

@@ -55,7 +55,8 @@ def backtest(
     reruns = []
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)
-        run = begin("backtest", f"backtest {symbol}", made_by | {SYMBOL: symbol})
+        tags = made_by | {SYMBOL: symbol}
+        run = begin("backtest", f"backtest {symbol}", tags, alone=True)
         with run.failing(), Minutes(package.content_hash) as minutes:
             run.inputs(given(answering.market, symbol), "backtest", made_by.get(MODEL_ID))
             desk = answering.desk.under(mode=mode)

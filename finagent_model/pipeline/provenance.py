@@ -40,12 +40,13 @@ def begin(
     *,
     execution: Execution = NOBODYS,
     parent: str | None = None,
+    alone: bool = False,
 ) -> RunLog:
-    """A run of `stage`, below `parent` if there is one, else below the execution's. Raises
-    TrackingError.
+    """A run of `stage`, below `parent` if there is one, else below the execution's; `alone` says
+    that nobody goes on with it if this process dies. Raises TrackingError.
     """
     known = {STAGE: stage, **asked_by(execution), **by_code(), **tags}
-    return open_run(name, known, parent or execution.parent_run_id)
+    return open_run(name, known, parent or execution.parent_run_id, alone=alone)
 
 
 ASKED = {

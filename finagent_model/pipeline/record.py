@@ -53,7 +53,7 @@ def record(
     """
     signal = decision.signal
     tags = {**of_signal(signal), **made_by, HEAD: audit.head}
-    run = begin("infer", f"infer {signal.symbol}", tags, execution=execution)
+    run = begin("infer", f"infer {signal.symbol}", tags, execution=execution, alone=True)
     with run.failing(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run.log(

@@ -29,7 +29,7 @@ from finagent_model.presets import load_config
 from finagent_model.serving.answering import open_cassette
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
-from finagent_model.tracking import REQUEST, RunLog, bury_dead_runs, process_tag, runs_below
+from finagent_model.tracking import REQUEST, RunLog, runs_below
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
 
@@ -79,10 +79,8 @@ def start_training(
     above = execution.parent_run_id
     if above and (known := runs_below(above, {REQUEST: digest, FITTED: "yes"})):
         return known[0].run_id
-    bury_dead_runs(digest)
-    process = process_tag() if alone else {}
-    tags = {REQUEST: digest, **by_desk(config), **process}
-    run = begin("train", f"train {' '.join(request.symbols)}", tags, execution=execution)
+    tags, name = {REQUEST: digest, **by_desk(config)}, f"train {' '.join(request.symbols)}"
+    run = begin("train", name, tags, execution=execution, alone=alone)
     with run.failing():
         run.inputs([each for s in request.symbols for each in given(market, s)], "training")
         run.log(
@@ -122,7 +120,8 @@ def backtest_symbol(
     with Minutes() as minutes:
         unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
         tags = {SYMBOL: symbol, TRAINING: run_id, **by_desk(begun.config)}
-        run = begin("backtest", f"backtest {symbol}", tags, execution=execution, parent=run_id)
+        name = f"backtest {symbol}"
+        run = begin("backtest", name, tags, execution=execution, parent=run_id, alone=True)
         with run.failing():
             run.inputs(given(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)

