@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ from finagent_model.store.artifacts import insert
 from finagent_model.store.database import FILE, Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.rows import artifact_rows
-from finagent_model.tracking import PROCESS, is_gone, process_tag
+from finagent_model.tracking import is_gone
 from finagent_model.webui.app import ui_app
 from finagent_model.webui.bars import bars_around
 from finagent_model.webui.guard import HEADERS
@@ -485,7 +487,7 @@ def test_a_message_costs_its_tokens_at_the_list_price_of_its_model() -> None:
 def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = process_tag()[PROCESS]
+    here = f"{socket.gethostname()}:{os.getpid()}"
     host = here.rpartition(":")[0]
     told = [is_gone(tag) for tag in (f"{host}:{ended.pid}", here, f"elsewhere:{ended.pid}", "")]
     assert told == [True, False, False, False]
