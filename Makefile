@@ -21,7 +21,7 @@ train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" re
 
 test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
 	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow and not browser and not servers and not upstream" -n 2 --dist loadfile
-	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser and not servers and not upstream" -n 2 --dist loadfile
+	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser and not servers and not upstream" -n 3 --dist loadfile
 
 test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, named by FINAGENT_UPSTREAM_SOURCE
 	$(WITH_VENV) $(BIN)/python -m pytest -m upstream
@@ -29,8 +29,8 @@ test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, nam
 test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in it
 	$(WITH_VENV) $(BIN)/python -m pytest -m browser
 
-test-servers: $(VENV)/.test  ## what needs servers that pip can't bring: Redis (Debian's redis-server)
-	$(WITH_VENV) $(BIN)/python -m pytest -m servers
+test-servers: $(VENV)/.test  ## on PostgreSQL, an object store and Redis; the last is Debian's redis-server
+	$(WITH_VENV) $(BIN)/python -m pytest -m servers -n 2 --dist loadfile
 
 lint: $(VENV)/.test  ## ruff
 	$(BIN)/ruff check .

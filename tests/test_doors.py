@@ -60,6 +60,7 @@ def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> Non
     assert files == [
         "audit.jsonl",
         "autogen_conversation.jsonl",
+        "bars.json",
         "chart.html",
         "chart.png",
         "signal.json",
