@@ -15,11 +15,13 @@ from conftest import ROOT, Place, free_port
 
 from finagent_model import errors
 from finagent_model.domain.policy import Policy
+from finagent_model.domain.signal import Status
 from finagent_model.settings import Settings
 from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, WEIGHTS
 from finagent_model.verification.source import parsed
 
 README = (ROOT / "README.md").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
@@ -142,6 +144,19 @@ def test_the_readmes_commands_run_in_their_order_and_then_those_of_the_lineage(
         answers.append(shape(done.stdout))
     [shown] = re.findall(r"```\n(signal .*?)```", LINEAGE, flags=re.S)
     assert shape(shown) == answers[1]
+
+
+@pytest.mark.slow
+def test_the_runbooks_commands_run(trained: Place) -> None:
+    for line in commands(RUNBOOK):
+        done = trained.finagent(*line.split()[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_runbook_has_a_cure_for_every_status() -> None:
+    table = RUNBOOK.split("## A signal's status")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, flags=re.M)
+    assert sorted(named) == sorted(status.value for status in Status)
 
 
 def shape(tree: str) -> list[str]:
