@@ -10,16 +10,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from finagent_model.data.table import column_name
+from finagent_model.database_url import engine_of, read_url, reason_of
 from finagent_model.errors import LISTED, ConfigError, DataSourceError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Table
 
-WAIT_S = 10
-"""Seconds that PostgreSQL may take to connect, unless the URL says otherwise."""
 SYMBOL = "symbol"
 
 
@@ -120,43 +118,28 @@ class SymbolTable:
         except DataSourceError:
             raise
         except Exception as error:
-            reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise DataSourceError(
-                f"{self.name} can't be read: {_hidden(reason, self._url)}; see that it runs and "
+                f"{self.name} can't be read: {reason_of(error, self._url)}; see that it runs and "
                 f"may be read, or change {self._variable}"
             ) from None
 
 
 def _read(url: str, variable: str) -> URL:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
-        read = make_url(url)
-    except (ArgumentError, ValueError):
-        pass  # what they say may quote a part of the password
-    else:
-        if read.host is None or url.count("@") < 2:
-            return read
-    raise ConfigError(
-        f"{variable} can't be read; write it like sqlite:///bars.db?table=bars or "
-        "postgresql+psycopg2://user:password@host/name?table=bars, the password percent-encoded"
-    )
+        return read_url(url)
+    except ValueError:
+        raise ConfigError(
+            f"{variable} can't be read; write it like sqlite:///bars.db?table=bars or "
+            "postgresql+psycopg2://user:password@host/name?table=bars, the password percent-encoded"
+        ) from None
 
 
 def _engine(url: URL, variable: str) -> Engine:
-    from sqlalchemy import NullPool, create_engine
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
-        waits = url.get_dialect().driver in ("psycopg", "psycopg2")
-        bounded = (
-            {"connect_timeout": WAIT_S} if waits and "connect_timeout" not in url.query else {}
-        )
-        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=bounded)
-    except (SQLAlchemyError, ImportError) as error:
+        return engine_of(url)
+    except ValueError as error:
         raise ConfigError(
-            f"{variable} can't be used: {_hidden(str(error), url)}; install its driver "
+            f"{variable} can't be used: {error}; install its driver "
             "(psycopg2-binary for PostgreSQL), or change it"
         ) from None
 
@@ -164,13 +147,3 @@ def _engine(url: URL, variable: str) -> Engine:
 def _listed(names: Collection[str]) -> str:
     shown = sorted(names)[:LISTED]
     return ", ".join(shown) + (", ..." if len(names) > LISTED else "") if names else "none"
-
-
-def _hidden(text: str, url: URL) -> str:
-    """`text` without the URL's secrets, should a driver have quoted one."""
-    secrets = [str(value) for key, value in url.query.items() if "pass" in key.lower()]
-    if url.password:
-        secrets += [url.password, quote(url.password, safe="")]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    return text

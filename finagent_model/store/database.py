@@ -10,22 +10,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, Self
-from urllib.parse import quote
 
 from pydantic import ValidationError
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, event
 
+from finagent_model.database_url import WAIT_S, engine_of, read_url, reason_of
 from finagent_model.errors import FinagentError, StoreError
 from finagent_model.settings import Settings
 from finagent_model.store import migrate
 
 FILE = "finagent.db"
 """In FINAGENT_HOME, where no database is named."""
-WAIT_S = 10
-"""Seconds that PostgreSQL may take to connect and to get a lock, unless the URL says otherwise. For
-SQLite it is `?timeout=` in the URL, 5 where it is left out.
-"""
 UPGRADES = 0x66696E61
 """PostgreSQL's lock of those who upgrade."""
 WRITES = "finagent_writes"
@@ -127,37 +122,28 @@ class Database:
         except (FinagentError, ValidationError):
             raise  # of the block itself
         except Exception as error:  # a driver may raise anything
-            reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise StoreError(
-                f"the database {self} can't be used: {_hidden(reason, self._url)}; "
+                f"the database {self} can't be used: {reason_of(error, self._url)}; "
                 "see that it runs and may be written, or change FINAGENT_DATABASE"
             ) from None
 
 
 def _read(url: str) -> URL:
     try:
-        read = make_url(url)
-    except (ArgumentError, ValueError):
-        pass  # what they say may quote a part of the password
-    else:
-        if read.host is None or url.count("@") < 2:
-            return read
-    raise StoreError(
-        "FINAGENT_DATABASE can't be read; write it like sqlite:///finagent.db or "
-        "postgresql+psycopg2://user:password@host/name, the password percent-encoded"
-    )
+        return read_url(url)
+    except ValueError:
+        raise StoreError(
+            "FINAGENT_DATABASE can't be read; write it like sqlite:///finagent.db or "
+            "postgresql+psycopg2://user:password@host/name, the password percent-encoded"
+        ) from None
 
 
 def _engine(url: URL) -> Engine:
     try:
-        waits = url.get_dialect().driver in ("psycopg", "psycopg2")
-        bounded = (
-            {"connect_timeout": WAIT_S} if waits and "connect_timeout" not in url.query else {}
-        )
-        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=bounded)
-    except (SQLAlchemyError, ImportError) as error:
+        engine = engine_of(url)
+    except ValueError as error:
         raise StoreError(
-            f"the database {_shown(url)} can't be used: {_hidden(str(error), url)}; "
+            f"the database {_shown(url)} can't be used: {error}; "
             "install its driver (psycopg2-binary for PostgreSQL), or change FINAGENT_DATABASE"
         ) from None
     if engine.dialect.name == "sqlite":
@@ -179,13 +165,3 @@ def _begin(connection: Connection) -> None:
 
 def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
-
-
-def _hidden(text: str, url: URL) -> str:
-    """`text` without the URL's secrets, should a driver have quoted one."""
-    secrets = [str(value) for key, value in url.query.items() if "pass" in key.lower()]
-    if url.password:
-        secrets += [url.password, quote(url.password, safe="")]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    return text
