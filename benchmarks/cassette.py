@@ -17,14 +17,14 @@ from typing import Any
 
 from run import shown
 
-from finagent_model.agents.cassette import (
+from finagent_model.cassette.cassette import (
     Cassette,
     RecordedReply,
     dump_replies,
     fingerprint,
     load_replies,
 )
-from finagent_model.agents.outline import Outline, outline_of
+from finagent_model.cassette.outline import Outline, outline_of
 
 COUNT, BEST_OF = 5000, 5
 KEYS = (

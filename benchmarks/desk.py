@@ -21,9 +21,9 @@ from autogen_core.models import SystemMessage, UserMessage
 from run import shown
 from wire import Protocol, Wire
 
-from finagent_model.agents.cassette import Cassette
 from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.providers import make_client
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config

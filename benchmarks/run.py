@@ -59,7 +59,7 @@ def decisions() -> None:
     from autogen_agentchat.messages import TextMessage
     from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
 
-    from finagent_model.agents.cassette import Cassette
+    from finagent_model.cassette.cassette import Cassette
     from finagent_model.desk import Desk
     from finagent_model.market import Market
     from finagent_model.presets import load_preset

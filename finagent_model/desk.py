@@ -15,22 +15,22 @@ from datetime import UTC, datetime
 import numpy as np
 
 from finagent_model.agents.asking import Exchange, UnavailableError
-from finagent_model.agents.cassette import Cassette, fingerprint
 from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.consulting import Consultant
 from finagent_model.agents.converse import Table, occasions_of
 from finagent_model.agents.inquiry import Inquiry
-from finagent_model.agents.leak import without_leaks
 from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.purse import Account, DayPurse, Purse
 from finagent_model.agents.session import Failure, Session
+from finagent_model.cassette.cassette import Cassette, fingerprint
 from finagent_model.chart_image import draw
 from finagent_model.context import Context, build_context
 from finagent_model.domain.bars import BarSeries, Floats
 from finagent_model.domain.calibration import calibrated
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.leak import without_leaks
 from finagent_model.domain.learned import Known, Learned
 from finagent_model.domain.market_view import MAX_STALE_SESSIONS, MarketView
 from finagent_model.domain.policy import PolicyFit

@@ -33,10 +33,10 @@ from mlflow.tracing.constant import (
     TraceTagKey,
 )
 
-from finagent_model.agents.redact import redactor
 from finagent_model.artifacts.spans import Span, decision_span
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.model_row import Price
+from finagent_model.domain.redact import redactor
 from finagent_model.domain.signal import TradingSignal
 from finagent_model.prompt_versions import link_to_trace
 from finagent_model.settings import Settings

@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.cli import app
 from finagent_model.desk import Desk, config_hash
 from finagent_model.domain.approval import Approval

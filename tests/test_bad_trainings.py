@@ -163,7 +163,7 @@ def test_a_killed_training_pays_for_no_reply_twice_but_those_in_flight(
     server: Server, tmp_path: Path
 ) -> None:
     place, (options, given) = Place(tmp_path), server.options(tmp_path)
-    put = ("finagent_model.agents.cassette.Cassette", "put", "60")
+    put = ("finagent_model.cassette.cassette.Cassette", "put", "60")
     victim = place.run(sys.executable, "-c", TRAP, *put, *options, **given)
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     before = len(server.asked)

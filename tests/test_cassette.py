@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from finagent_model.agents.cassette import (
+from finagent_model.cassette.cassette import (
     Cassette,
     RecordedError,
     RecordedReply,
@@ -28,8 +28,8 @@ from finagent_model.agents.cassette import (
     load_replies,
     open_file,
 )
-from finagent_model.agents.outline import Outline, Said
-from finagent_model.agents.redact import redactor, without_key_shapes
+from finagent_model.cassette.outline import Outline, Said
+from finagent_model.domain.redact import redactor, without_key_shapes
 from finagent_model.domain.signal import Status
 from finagent_model.errors import BadInputError, CorruptPackageError, HomeError
 from finagent_model.settings import Settings

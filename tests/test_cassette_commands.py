@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from finagent_model.agents.cassette import (
+from finagent_model.cassette.cassette import (
     Cassette,
     RecordedReply,
     dump_replies,
     load_replies,
     open_file,
 )
-from finagent_model.agents.outline import Outline
+from finagent_model.cassette.outline import Outline
 from finagent_model.cli import app
 from finagent_model.domain.signal import Status
 from finagent_model.errors import BadInputError

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from autogen_agentchat.teams import GraphFlow
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.decision import Decision, Turn
 from finagent_model.domain.desk_config import Mode

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from test_openai_client import Model, config
 
-from finagent_model.agents.cassette import Cassette, RecordedReply
 from finagent_model.agents.loop import DESK_LOOP, LoopThread
+from finagent_model.cassette.cassette import Cassette, RecordedReply
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.market_view import MarketView
@@ -180,7 +180,7 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
 def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.cassette_sqlite.WAIT_S", 0.1)
+    monkeypatch.setattr("finagent_model.cassette.sqlite.WAIT_S", 0.1)
     cassette = Cassette(overlay=tmp_path / "replies.sqlite")
     reply = RecordedReply("yes", "stop", 1, 1)
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:

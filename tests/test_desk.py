@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.cassette import Cassette
 from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.graph import export_component
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config

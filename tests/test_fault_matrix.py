@@ -20,9 +20,9 @@ from wire import Answer, Fault, Protocol, ToolCall, Wire
 from wire_answers import ANALYST
 
 from finagent_model.agents import calling
-from finagent_model.agents.cassette import Cassette
 from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.artifacts.conversation import conversation_lines
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision

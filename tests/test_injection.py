@@ -26,17 +26,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.agents.cassette import Cassette, dump_replies
-from finagent_model.agents.leak import KEY as KEY_STRUCK
-from finagent_model.agents.leak import NOTES
-from finagent_model.agents.leak import PROMPT as PROMPT_STRUCK
 from finagent_model.agents.prompts import Prompts
 from finagent_model.artifacts.conversation import conversation_lines
+from finagent_model.cassette.cassette import Cassette, dump_replies
 from finagent_model.context import Context, build_context
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config
+from finagent_model.domain.leak import KEY as KEY_STRUCK
+from finagent_model.domain.leak import NOTES
+from finagent_model.domain.leak import PROMPT as PROMPT_STRUCK
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import BODY_LIMIT, HEADLINE_LIMIT, NewsItem
 from finagent_model.domain.policy import Policy

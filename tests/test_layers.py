@@ -18,7 +18,7 @@ LAYERS = (
     {"errors", "settings"},
     {"domain"},
     {"data", "indicators", "features", "context", "risk", "presets", "market", "tools"}
-    | {"chart_image", "database_url", "upstream"},
+    | {"cassette", "chart_image", "database_url", "upstream"},
     {"agents"},
     {"desk"},
     {"backtest"},

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finagent_model.agents.leak import (
+from finagent_model.agents.prompts import Prompts
+from finagent_model.domain.leak import (
     KEY,
     NOTES,
     PASSAGE,
@@ -19,7 +20,6 @@ from finagent_model.agents.leak import (
     without_keys,
     without_leaks,
 )
-from finagent_model.agents.prompts import Prompts
 from finagent_model.domain.signal import TradingSignal
 
 PROMPTS = tuple(Prompts({}).text(name) for name in ("technical", "news", "risk", "executor"))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.agents.cassette import Cassette
 from finagent_model.artifacts.conversation import FILE as CONVERSATION
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.context import build_context
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk import Desk

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from plugins import install
 
-from finagent_model.agents.redact import redactor
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.folder import FolderBars
@@ -17,6 +16,7 @@ from finagent_model.data.kept import KeptBars
 from finagent_model.data.named import bar_source, fundamentals_source, news_source
 from finagent_model.data.source import BarSource
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.redact import redactor
 from finagent_model.errors import BadInputError, ConfigError, DataSourceError, InvalidNewsError
 from finagent_model.market import Market
 from finagent_model.settings import Settings

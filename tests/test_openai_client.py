@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.cassette import Cassette, dump_replies
 from finagent_model.artifacts.conversation import conversation_lines
+from finagent_model.cassette.cassette import Cassette, dump_replies
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision

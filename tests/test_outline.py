@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from finagent_model.agents.cassette import Cassette, RecordedReply, fingerprint
-from finagent_model.agents.outline import (
+from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
+from finagent_model.cassette.outline import (
     Outline,
     cleaned,
     differences,

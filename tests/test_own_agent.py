@@ -9,7 +9,7 @@ from conftest import ROOT
 from wire import Protocol, Wire
 from wire_answers import ANALYST
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.market import Market

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.agents.cassette import RecordedReply
+from finagent_model.cassette.cassette import RecordedReply
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.learned import Learned

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.context import build_context
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.news_file import bundled_events

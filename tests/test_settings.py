@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.agents.leak import KEY
-from finagent_model.agents.redact import redactor
+from finagent_model.domain.leak import KEY
+from finagent_model.domain.redact import redactor
 from finagent_model.errors import BadInputError
 from finagent_model.settings import Settings
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from wire import Protocol, Wire
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config

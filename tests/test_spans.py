@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 from decisions import ASKED, QUESTION, asked, at, decision, events, replied, signal
 
-from finagent_model.agents.cassette import Cassette
 from finagent_model.artifacts.spans import Span, decision_span
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision

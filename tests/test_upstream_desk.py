@@ -16,7 +16,7 @@ import yaml
 from upstream_stub import FILES, Repository, bars_of, make_repository
 from wire import Protocol, Wire
 
-from finagent_model.agents.cassette import Cassette
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.desk_config import DeskConfig, Mode, read_desk_config

@@ -12,21 +12,21 @@ from typing import Any, Literal, NamedTuple
 from autogen_core.models import CreateResult, LLMMessage
 
 from finagent_model.agents.calling import CallFailedError, call
-from finagent_model.agents.cassette import (
+from finagent_model.agents.clients import ClientPool
+from finagent_model.agents.ending import listen, refusal, was_cut
+from finagent_model.agents.faults import Fault
+from finagent_model.agents.messages import as_json, estimated_tokens
+from finagent_model.agents.purse import Amount, OverBudgetError
+from finagent_model.agents.schema import asked_for
+from finagent_model.agents.session import Session
+from finagent_model.agents.traffic import lane
+from finagent_model.cassette.cassette import (
     Cassette,
     RecordedReply,
     ToolCall,
     fingerprint,
 )
-from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.ending import listen, refusal, was_cut
-from finagent_model.agents.faults import Fault
-from finagent_model.agents.messages import as_json, estimated_tokens
-from finagent_model.agents.outline import outline_of
-from finagent_model.agents.purse import Amount, OverBudgetError
-from finagent_model.agents.schema import asked_for
-from finagent_model.agents.session import Session
-from finagent_model.agents.traffic import lane
+from finagent_model.cassette.outline import outline_of
 from finagent_model.domain.model_row import ModelRow
 from finagent_model.domain.roster import AgentRow
 from finagent_model.domain.signal import Status

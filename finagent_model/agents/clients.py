@@ -11,12 +11,12 @@ from typing import Any
 from autogen_core.models import ChatCompletionClient
 
 from finagent_model.agents import rules
-from finagent_model.agents.cassette import fingerprint
 from finagent_model.agents.providers import make_client, require_usable, with_address
-from finagent_model.agents.redact import redactor
 from finagent_model.agents.rules_client import RulesClient
+from finagent_model.cassette.cassette import fingerprint
 from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.model_row import ModelRow
+from finagent_model.domain.redact import redactor
 from finagent_model.domain.roster import AgentRow
 from finagent_model.settings import Settings
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finagent_model.agents.asking import UnavailableError
-from finagent_model.agents.cassette import Cassette, RecordedReply, fingerprint
 from finagent_model.agents.session import Session
+from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.signal import Status
 from finagent_model.errors import ShortHistoryError, UpstreamError, UpstreamSourceError

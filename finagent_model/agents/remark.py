@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import get_args
 
-from finagent_model.agents.cassette import Cassette, RecordedReply, fingerprint
+from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
 from finagent_model.domain.roster import Group
 
 

@@ -24,12 +24,12 @@ from autogen_core.models import (
 )
 
 from finagent_model.agents.asking import Exchange, Question, UnavailableError
-from finagent_model.agents.cassette import RecordedReply
 from finagent_model.agents.inquiry import REPORT, Inquiry, Tools
 from finagent_model.agents.messages import Chart
 from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.replies import ReplyError, parse_reply
 from finagent_model.agents.session import Session
+from finagent_model.cassette.cassette import RecordedReply
 from finagent_model.domain.roster import AgentRow
 from finagent_model.domain.signal import Status
 from finagent_model.errors import HomeError

@@ -133,14 +133,14 @@ def verify(file: File = None, as_json: Json = False) -> None:
 
 
 def _at_home() -> Path:
-    from finagent_model.agents.cassette import REPLIES
+    from finagent_model.cassette.cassette import REPLIES
     from finagent_model.settings import Settings
 
     return Settings.load().home / REPLIES
 
 
 def _redact() -> Redact:
-    from finagent_model.agents.redact import redactor
+    from finagent_model.domain.redact import redactor
     from finagent_model.settings import Settings
 
     return redactor(Settings.load().secrets)

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finagent_model.agents.cassette import RecordedReply, open_file
-from finagent_model.agents.cassette_file import CassetteFile, Row
-from finagent_model.agents.fingerprint import canonical
-from finagent_model.agents.outline import to_row
-from finagent_model.agents.recorded import replaces, row_of
+from finagent_model.cassette.cassette import RecordedReply, open_file
+from finagent_model.cassette.file import CassetteFile, Row
+from finagent_model.cassette.fingerprint import canonical
+from finagent_model.cassette.outline import to_row
+from finagent_model.cassette.recorded import replaces, row_of
 from finagent_model.errors import BadInputError, DamagedCassetteError
 
 Keep = Literal["ours", "theirs"]

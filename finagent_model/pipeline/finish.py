@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finagent_model import registry
-from finagent_model.agents.cassette import RecordedReply, load_replies
 from finagent_model.artifacts.figures import SymbolPage
 from finagent_model.artifacts.ledger import (
     Row,
@@ -28,6 +27,7 @@ from finagent_model.artifacts.ledger import (
 )
 from finagent_model.artifacts.page import report_page
 from finagent_model.artifacts.report import report
+from finagent_model.cassette.cassette import RecordedReply, load_replies
 from finagent_model.domain.calibration import CalibrationBook, calibrated
 from finagent_model.domain.closed_call import ClosedCall, load_calls
 from finagent_model.domain.learned import Learned

@@ -10,9 +10,9 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from finagent_model.agents.cassette import dump_replies
 from finagent_model.agents.clients import ClientPool, with_addresses
 from finagent_model.agents.graph import export_component
+from finagent_model.cassette.cassette import dump_replies
 from finagent_model.desk import Desk, config_hash
 from finagent_model.domain.execution import NOBODYS, Execution
 from finagent_model.market import Market

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finagent_model.agents.redact import redactor
 from finagent_model.domain.execution import Execution
+from finagent_model.domain.redact import redactor
 from finagent_model.domain.row import Row
 from finagent_model.domain.untrusted import plain
 from finagent_model.pipeline.provenance import begin

@@ -17,8 +17,7 @@ from typing import Any
 
 import yaml
 
-from finagent_model.agents.cassette import REPLIES, Cassette
-from finagent_model.agents.redact import redactor
+from finagent_model.cassette.cassette import REPLIES, Cassette
 from finagent_model.desk import Desk, Limits
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.deadline import WHENEVER, Deadline
@@ -26,6 +25,7 @@ from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import Mode
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import read_news
+from finagent_model.domain.redact import redactor
 from finagent_model.errors import (
     BadInputError,
     DataError,

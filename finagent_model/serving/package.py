@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finagent_model.agents.cassette import RecordedReply, dump_replies, load_replies
+from finagent_model.cassette.cassette import RecordedReply, dump_replies, load_replies
 from finagent_model.domain.calibration import CalibrationBook
 from finagent_model.domain.closed_call import dump_calls, load_calls
 from finagent_model.domain.desk_config import DeskConfig, explain

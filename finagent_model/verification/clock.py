@@ -26,6 +26,7 @@ ROOMS = frozenset(
         "tools",
         "chart_image",
         "upstream",
+        "cassette",
         "agents",
         "desk",
         "backtest",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
-from finagent_model.agents.outline import Outline
+from finagent_model.cassette.outline import Outline
 from finagent_model.domain.signal import Status
 
 

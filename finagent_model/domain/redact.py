@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from finagent_model.agents.leak import KEY, without_keys
+from finagent_model.domain.leak import KEY, without_keys
 
 _SHAPES = re.compile(
     r"""

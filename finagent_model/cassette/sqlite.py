@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finagent_model.agents.cassette_file import Row
-from finagent_model.agents.outline import from_text, to_text
-from finagent_model.agents.recorded import RecordedReply, reply_of, row_of
+from finagent_model.cassette.file import Row
+from finagent_model.cassette.outline import from_text, to_text
+from finagent_model.cassette.recorded import RecordedReply, reply_of, row_of
 from finagent_model.errors import BadInputError, DamagedCassetteError
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from finagent_model.agents.fingerprint import canonical, encoded
+from finagent_model.cassette.fingerprint import canonical, encoded
 
 Plain = str | int | float | None
 DESK = "desk"

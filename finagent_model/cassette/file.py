@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from finagent_model.agents.recorded import RecordedReply
+from finagent_model.cassette.recorded import RecordedReply
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from finagent_model.agents.cassette_file import Row
-from finagent_model.agents.outline import from_row, to_row
-from finagent_model.agents.recorded import RecordedReply, replaces, reply_of, row_of
+from finagent_model.cassette.file import Row
+from finagent_model.cassette.outline import from_row, to_row
+from finagent_model.cassette.recorded import RecordedReply, replaces, reply_of, row_of
 from finagent_model.errors import BadInputError, CorruptPackageError
 
 log = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from finagent_model.agents.cassette_file import CassetteFile
-from finagent_model.agents.cassette_jsonl import JsonLines, dump_replies, load_replies
-from finagent_model.agents.cassette_sqlite import SqliteTables
-from finagent_model.agents.fingerprint import fingerprint
-from finagent_model.agents.outline import Outline, cleaned, nearest
-from finagent_model.agents.recorded import RecordedError, RecordedReply, ToolCall, replaces
-from finagent_model.agents.redact import without_key_shapes
+from finagent_model.cassette.file import CassetteFile
+from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model.cassette.jsonl import JsonLines, dump_replies, load_replies
+from finagent_model.cassette.outline import Outline, cleaned, nearest
+from finagent_model.cassette.recorded import RecordedError, RecordedReply, ToolCall, replaces
+from finagent_model.cassette.sqlite import SqliteTables
+from finagent_model.domain.redact import without_key_shapes
 from finagent_model.errors import BadInputError, HomeError
 
 __all__ = [
