@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from autogen_core.models import (
@@ -72,9 +72,10 @@ async def ask(
     """One call, whole or streamed; a stream's pieces are dropped."""
     if not streamed:
         return await asker.create(messages, **options)
-    async for piece in asker.create_stream(messages, **options):
-        if isinstance(piece, CreateResult):
-            return piece
+    async with aclosing(asker.create_stream(messages, **options)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, CreateResult):
+                return piece
     raise AssertionError("the stream ended without a result")
 
 
