@@ -58,6 +58,7 @@ def test_it_answers_and_stays(resident: Resident) -> None:
         ("QUIT", "SystemExit"),
         ("TABLE", "TypeError"),
         ("MEMORY", "MemoryError"),
+        ("FLOOD", "File too large"),
         ("NETWORK", "PermissionError"),
         ("KERNEL", "PermissionError"),
         ("WRITE", "PermissionError"),
@@ -159,6 +160,14 @@ def test_nothing_is_left_in_the_source_or_behind(tmp_path: Path) -> None:
     held = Path(resident._child._folder.name)  # type: ignore[union-attr]
     resident.close()
     assert not held.exists()
+
+
+def test_the_worker_has_no_network_of_ours_where_it_says_so(resident: Resident) -> None:
+    said = ask(resident, "GOOG").versions["network"]
+    child = resident._child._process.pid  # type: ignore[union-attr]
+    ours, its = (os.readlink(f"/proc/{process}/ns/net") for process in ("self", child))
+    assert (said == "namespace") == (its != ours)
+    assert said in ("namespace", "audit hook")
 
 
 def test_two_workers_say_the_same_to_the_byte() -> None:

@@ -36,7 +36,7 @@ class TypedErrors(TyperGroup):
             return super().invoke(ctx)
         except FinagentError as error:
             _say_and_exit(ctx, error)
-        except Exception as error:
+        except Exception as error:  # only what MLflow and its store raise is said in a line
             if "mlflow" not in sys.modules:
                 raise
             from finagent_model.tracking import trouble

@@ -117,7 +117,7 @@ class SymbolTable:
                 yield connection
         except DataSourceError:
             raise
-        except Exception as error:
+        except Exception as error:  # a driver may raise anything
             raise DataSourceError(
                 f"{self.name} can't be read: {reason_of(error, self._url)}; see that it runs and "
                 f"may be read, or change {self._variable}"

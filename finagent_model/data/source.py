@@ -79,7 +79,7 @@ def vendor(asked: str) -> Iterator[None]:
         yield
     except FinagentError:
         raise
-    except Exception as error:
+    except Exception as error:  # somebody else's code
         raise DataSourceError(f"{asked} failed: {reason_of(error)}") from error
 
 

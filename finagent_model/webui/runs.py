@@ -92,7 +92,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
             "run.html",
             run=found,
             gate=gate_of(found),
-            ablation=_ablation(found),
+            ablation=_written(found, "ablate", "ablation.json"),
             params=_rows([found.params]),
             metrics=_rows([found.metrics]),
             told=len(FIRST),
@@ -130,19 +130,15 @@ def run_routes(renderer: Renderer) -> APIRouter:
 
 def gate_of(run: RunRecord) -> dict[str, Any] | None:
     """What the gate wrote about a training; None: nothing, or nothing that can be read."""
-    if run.stage != "train":
-        return None
-    try:
-        return RunLog(run.run_id).read_json("gate.json")
-    except (TrackingError, ValueError):
-        return None
+    return _written(run, "train", "gate.json")
 
 
-def _ablation(run: RunRecord) -> dict[str, Any] | None:
-    if run.stage != "ablate":
+def _written(run: RunRecord, stage: str, file: str) -> dict[str, Any] | None:
+    """What runs of `stage` leave in `file`."""
+    if run.stage != stage:
         return None
     try:
-        return RunLog(run.run_id).read_json("ablation.json")
+        return RunLog(run.run_id).read_json(file)
     except (TrackingError, ValueError):
         return None
 

@@ -88,6 +88,8 @@ def fault(symbol, bars, reply):
             ctypes.CDLL(None).socket(2, 1, 0)
         case "WRITE":
             open("left-behind.txt", "w")
+        case "FLOOD":
+            print("x" * (20 << 20))
         case "MEMORY":
             bytearray(8 << 30)
         case "SECRETS":
