@@ -43,8 +43,11 @@ lock: $(VENV)/.bootstrap  ## compile the lock files and what is made from them; 
 
 smoke:  ## the platform in containers: up, a DAG run by REST, its signal read back, down; needs .env
 	@test -f .env || { echo "cp airflow/env.example .env, and fill it in" >&2; exit 1; }
-	$(COMPOSE_SMOKE) up --build --detach --wait --wait-timeout 900
-	$(PYTHON) airflow/smoke.py; status=$$?; $(COMPOSE_SMOKE) down --volumes; exit $$status
+	@status=0; \
+	{ $(COMPOSE_SMOKE) up --build --detach --wait --wait-timeout 900 && $(PYTHON) airflow/smoke.py; } \
+	  || { status=$$?; $(COMPOSE_SMOKE) logs --no-color --tail 50; $(COMPOSE_SMOKE) ps --all; }; \
+	$(COMPOSE_SMOKE) down --volumes || status=$$?; \
+	exit $$status
 
 clean:  ## remove the environment and the caches; runs and models stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
