@@ -418,6 +418,11 @@ def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list
         said.append("untrained: the policy's defaults were used")
     elif view.symbol not in fit.symbols:
         said.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
+    if missing := view.sessions_without_bar:
+        said.append(
+            f"decided on the bar of {view.bars.closed(-1):%Y-%m-%d}; weekdays without one since: "
+            f"{missing} (holidays, or not there yet)"
+        )
     if view.undated_news:
         said.append(f"{view.undated_news} news items dropped: no publication time")
     if view.undated_facts:

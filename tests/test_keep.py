@@ -17,7 +17,9 @@ from platform_double import PlatformDouble
 
 from finagent_model import tracking
 from finagent_model.domain.artifact import NewArtifact
+from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import NOBODYS, Execution
+from finagent_model.domain.market_view import MarketView
 from finagent_model.errors import StoreError
 from finagent_model.market import Market
 from finagent_model.pipeline.audit import audit_of
@@ -59,8 +61,15 @@ def kept(
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
     made = decision(**UNDRAWN | changes)
+    view = None if made.signal.symbol == "NOPE" else view_of(made, given)
     audit, market = audit_of([made]), Market.of(given)
-    return RunLog(record(made, audit, market, "desk.yaml", given, execution, replayed=replayed))
+    return RunLog(
+        record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
+    )
+
+
+def view_of(made: Decision, given: Settings) -> MarketView:
+    return Market.of(given).view(made.signal.symbol, made.signal.as_of)
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -195,7 +204,7 @@ def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
 
     def decided(name: str) -> None:
         made = decision(**UNDRAWN, conversation_id=name)
-        record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+        record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
 
     decided("first")
     assert "`finagent outbox send` sends the 5 that wait" in caplog.text
@@ -211,7 +220,7 @@ def test_a_platform_that_cannot_even_be_named_costs_no_decision(
     url = f"sqlite:///{place.folder}/finagent.db"
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
-    run = record(made, audit_of([made]), Market.of(given), "desk.yaml", given)
+    run = record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
     assert RunLog(run).tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
 

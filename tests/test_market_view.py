@@ -74,20 +74,22 @@ def test_a_view_before_the_first_bar_says_when_that_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("as_of", "sessions", "stale"),
+    ("as_of", "sessions", "without_bar", "stale"),
     [
-        ("2012-06-29", 0, False),
-        ("2012-06-30", 1, False),  # Friday's own weekday has ended by Saturday
-        ("2012-07-02", 1, False),
-        ("2012-07-06", 5, False),
-        ("2012-07-09", 6, True),
+        ("2012-06-29", 0, 0, False),
+        ("2012-06-30", 1, 0, False),  # Friday's own weekday has ended by Saturday
+        ("2012-07-01", 1, 0, False),
+        ("2012-07-02", 1, 1, False),
+        ("2012-07-06", 5, 5, False),
+        ("2012-07-09", 6, 6, True),
     ],
 )
 def test_a_view_is_stale_when_more_than_a_week_of_sessions_is_missing(
-    as_of: str, sessions: int, stale: bool
+    as_of: str, sessions: int, without_bar: int, stale: bool
 ) -> None:
     view = MarketView.at(parse_as_of(as_of), WEEK)
     assert view.stale_sessions == sessions
+    assert view.sessions_without_bar == without_bar
     assert view.is_stale is stale
 
 

@@ -75,7 +75,8 @@ def questions(context: Context, registered: Mapping[str, str] | None) -> dict[st
 @worked
 def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str, Any]:
     """Decide, and log signal, conversation and chart to a run, whose id is given. Raises
-    ApprovalPendingError where a human has yet to answer.
+    ApprovalPendingError where a human has yet to answer; and DataSourceError for a source that
+    fails, but in the last try: then the signal says so.
     """
     from finagent_model.pipeline.infer import infer
     from finagent_model.pipeline.workflow import Decided
@@ -87,6 +88,7 @@ def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str,
         asked["model_uri"],
         execution=execution_of(context, parent),
         wait=False,
+        vendor_raises=context["ti"].try_number <= context["ti"].max_tries,
     )
     signal = inferred.signal
     return Decided(

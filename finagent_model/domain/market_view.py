@@ -79,5 +79,14 @@ class MarketView:
         return int(np.busday_count(last, now)) if now > last else 0
 
     @property
+    def sessions_without_bar(self) -> int:
+        """Weekdays after the last bar's, up to and with that of `as_of`: holidays, or bars that are
+        not there yet.
+        """
+        day = np.timedelta64(1, "D")
+        last, now = (np.datetime64(at.date()) + day for at in (self.bars.closed(-1), self.as_of))
+        return int(np.busday_count(last, now)) if now > last else 0
+
+    @property
     def is_stale(self) -> bool:
         return self.stale_sessions > MAX_STALE_SESSIONS

@@ -135,12 +135,19 @@ class TradingSignal(BaseModel):
         """The same for the same symbol, `as_of` and model version, whoever asks and how often. A
         desk that was never packaged has no version: then it is that of the conversation.
         """
-        author = self.model_uri or self.run_id or self.conversation_id
-        return signal_id(self.symbol, self.as_of, author)
+        version = version_of(self.model_uri, self.run_id)
+        return signal_id(self.symbol, self.as_of, version or self.conversation_id)
+
+
+def version_of(model_uri: str | None, run_id: str | None) -> str | None:
+    """Which version speaks: version 1 of a name is another one in another store, and its training's
+    run tells them apart. None: nothing is known of it.
+    """
+    return " ".join(filter(None, (model_uri, run_id))) or None
 
 
 def signal_id(symbol: str, as_of: datetime, author: str) -> str:
-    """Of the signal that `author`, a version's URI or else its run, gives for `as_of`."""
+    """Of the signal that `author`, a version or a conversation, gives for `as_of`."""
     asked = f"{symbol} {as_of.astimezone(UTC).isoformat()} {author}"
     return hashlib.sha256(asked.encode()).hexdigest()[:16]
 

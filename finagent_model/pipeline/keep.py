@@ -19,7 +19,7 @@ from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import Execution
 from finagent_model.domain.signal import Status, TradingSignal
 from finagent_model.errors import BadInputError, StoreError, TrackingError
-from finagent_model.pipeline.provenance import asked_of
+from finagent_model.pipeline.provenance import REPLACES, asked_of
 from finagent_model.run_records import read_run
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
@@ -53,15 +53,20 @@ class Synced:
 
 
 def keep(
-    decision: Decision, run: RunLog, settings: Settings, execution: Execution, chart: bool
+    decision: Decision,
+    run: RunLog,
+    settings: Settings,
+    execution: Execution,
+    chart: bool,
+    replaces: str | None = None,
 ) -> None:
-    """Write a decision that `run` records, with or without a chart. A database that can't be used
-    is worth a warning: the run has it all.
+    """Write a decision that `run` records, with or without a chart, in the place of what the run
+    `replaces` left. A database that can't be used is worth a warning: the run has it all.
     """
     run.tags({STORED: "no"})
     try:
         store = _store(settings)
-        store.write(decision, run.run_id, execution, run.experiment_id, chart)
+        store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces)
     except StoreError as error:
         log.warning(
             "%s. The decision on %s stays in run %s; `finagent db sync` writes it",
@@ -104,9 +109,14 @@ def sync(settings: Settings) -> Synced:
     counts = {"written": 0, "already": 0, "failed": 0}
     for run in runs_tagged(STORED, "no"):
         try:
-            asked_by = asked_of(read_run(run.run_id).tags)
+            tags = read_run(run.run_id).tags
             fresh = store.write(
-                _recorded(run), run.run_id, asked_by, run.experiment_id, run.has(CHART)
+                _recorded(run),
+                run.run_id,
+                asked_of(tags),
+                run.experiment_id,
+                run.has(CHART),
+                tags.get(REPLACES),
             )
         except (StoreError, TrackingError, ValueError) as error:
             log.warning("run %s: %s", run.run_id, error)

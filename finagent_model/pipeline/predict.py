@@ -11,6 +11,7 @@ from finagent_model.domain.audit import Chain
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, Mode
+from finagent_model.domain.market_view import MarketView
 from finagent_model.market import Market
 from finagent_model.pipeline.audit import audit_of
 from finagent_model.pipeline.requests import read_mode, read_symbol
@@ -54,12 +55,15 @@ def predict(
         from finagent_model.serving.logged import load_answering
 
         answering = load_answering(model)
-        decision, market = answering.decide(question, how, limits), answering.market
+        view, market = answering.view(question), answering.market
+        decision = answering.decide_on(view, how, limits)
         desk = answering.package.config
         audit = audit_of([decision], answering.package.content_hash)
     else:
         desk = with_addresses(load_config(str(config)), settings)
-        decision, market = _untrained(desk, question, how, limits, settings)
+        market = Market.of(settings)
+        view = market.view(question.symbol, question.as_of)
+        decision = _untrained(desk, view, how, limits, settings)
         audit = audit_of([decision])
     run_id = None
     if log:
@@ -69,7 +73,9 @@ def predict(
         made_by = by_package(answering, model) if answering else by_desk(desk)
         name = model if config is None else str(config)
         replayed = how == "replay"
-        run_id = record(decision, audit, market, name, settings, made_by=made_by, replayed=replayed)
+        run_id = record(
+            decision, audit, view, market, name, settings, made_by=made_by, replayed=replayed
+        )
     if answering:
         answering.trace(decision, run_id)
     elif settings.tracing:
@@ -80,16 +86,14 @@ def predict(
 
 
 def _untrained(
-    config: DeskConfig, question: Question, mode: Mode, limits: Limits, settings: Settings
-) -> tuple[Decision, Market]:
+    config: DeskConfig, view: MarketView, mode: Mode, limits: Limits, settings: Settings
+) -> Decision:
     """By the policy's defaults and a configuration's team."""
-    market = Market.of(settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=mode)
     if mode != "replay":
         desk.require_key()
-    view = market.view(question.symbol, question.as_of)
     decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS
     [decision] = Approvals(approvals).ask(
         [decision], config.approval, config_hash(config), mode=mode
     )
-    return decision, market
+    return decision

@@ -28,6 +28,8 @@ MODEL_ID, TRAINING = "finagent.model_id", "finagent.training_run_id"
 MODEL_URI, MODEL_VERSION = "finagent.model_uri", "finagent.model_version"
 SIGNAL, SYMBOL, STATUS = "finagent.signal_id", "finagent.symbol", "finagent.status"
 AS_OF, ACTION = "finagent.as_of", "finagent.action"
+REPLACES = "finagent.replaces"
+"""The run of an earlier decision on the same question, made while less was known."""
 
 Tags = Mapping[str, str]
 NO_TAGS: Tags = MappingProxyType({})

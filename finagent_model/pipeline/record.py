@@ -19,17 +19,19 @@ from finagent_model.domain.audit import Chain
 from finagent_model.domain.dataset import Dataset
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import NOBODYS, Execution
-from finagent_model.errors import (
-    DataError,
-    InvalidBarsError,
-    InvalidFundamentalsError,
-    InvalidNewsError,
-)
+from finagent_model.domain.market_view import MarketView
 from finagent_model.market import Market
 from finagent_model.pipeline.bars_seen import log_seen, seen_by
 from finagent_model.pipeline.inputs import seen
 from finagent_model.pipeline.keep import keep
-from finagent_model.pipeline.provenance import MODEL_ID, NO_TAGS, Tags, begin, of_signal
+from finagent_model.pipeline.provenance import (
+    MODEL_ID,
+    NO_TAGS,
+    REPLACES,
+    Tags,
+    begin,
+    of_signal,
+)
 from finagent_model.settings import Settings
 from finagent_model.tracking import as_json
 
@@ -37,22 +39,27 @@ from finagent_model.tracking import as_json
 def record(
     decision: Decision,
     audit: Chain,
+    view: MarketView | None,
     market: Market,
     desk: str,
     settings: Settings,
     execution: Execution = NOBODYS,
     made_by: Tags = NO_TAGS,
     *,
+    replaces: str | None = None,
     replayed: bool = False,
 ) -> str:
-    """Log `decision` and its audit, made by `desk` (a model's URI or a configuration's file), of
-    which `made_by` tells more; the run's id.
+    """Log `decision` and its audit, made on `view` (None: there was nothing to decide on) of
+    `market` by `desk` (a model's URI or a configuration's file), of which `made_by` tells more; the
+    run's id. In the database it takes the place of what the run `replaces` left there.
 
     It is written to the database, too, unless it was `replayed`: that is for reading, and nobody
     was asked for an approval.
     """
     signal = decision.signal
     tags = {**of_signal(signal), **made_by, HEAD: audit.head}
+    if replaces:
+        tags[REPLACES] = replaces
     run = begin("infer", f"infer {signal.symbol}", tags, execution=execution, alone=True)
     with run.failing(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -64,17 +71,13 @@ def record(
         (folder / CONVERSATION).write_text(conversation_lines([decision]))
         (folder / AUDIT).write_text(audit.lines, encoding="ascii")
         datasets: tuple[Dataset, ...] = ()
-        try:
-            view = market.view(signal.symbol, signal.as_of)
-        except (DataError, InvalidBarsError, InvalidNewsError, InvalidFundamentalsError):
-            drawn = False  # the signal says so; there is nothing to draw
-        else:
-            datasets, drawn = seen(market, view), True
+        if view is not None:
+            datasets = seen(market, view)
             write_price_chart(view, signal, folder)
         run.inputs(datasets, "inference", made_by.get(MODEL_ID))
         run.files(folder)
         log_seen(run, seen_by(market, [signal.symbol]))
         if not replayed:
-            keep(decision, run, settings, execution, drawn)
+            keep(decision, run, settings, execution, view is not None, replaces)
         run.end("FINISHED")
     return run.run_id

@@ -29,6 +29,7 @@ from finagent_model.domain.redact import redactor
 from finagent_model.errors import (
     BadInputError,
     DataError,
+    DataSourceError,
     InvalidBarsError,
     InvalidFundamentalsError,
     InvalidNewsError,
@@ -95,8 +96,14 @@ class AnsweringDesk:
         """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
         there is no view, and BeforeFirstFitError; any other trouble is the decision's status.
         """
-        desk = self.desk.under(mode=mode, limits=limits)
-        [decision] = self._released([self._stamped(desk.decide(self._view(question)))], mode)
+        return self.decide_on(self.view(question), mode, limits)
+
+    def decide_on(
+        self, view: MarketView, mode: Mode = "cached", limits: Limits | None = None
+    ) -> Decision:
+        """The same, once there is a view; any trouble is the decision's status."""
+        decision = self.desk.under(mode=mode, limits=limits).decide(view)
+        [decision] = self._released([self._stamped(decision)], mode)
         return decision
 
     def answer(
@@ -114,23 +121,44 @@ class AnsweringDesk:
         Without `approvals` nobody is asked: nothing is to be acted upon. Without `wait` whoever has
         to be asked is, and ApprovalPendingError says that the answer is not there yet.
         """
-        desk = self.desk.under(mode=mode, limits=limits)
-        answers: dict[int, Decision] = {}
-        views: dict[int, MarketView] = {}
-        for i, question in enumerate(questions):
+        seen = []
+        for question in questions:
             deadline.check()
-            try:
-                views[i] = self._view(question)
-            except (
-                DataError,
-                InvalidBarsError,
-                InvalidNewsError,
-                InvalidFundamentalsError,
-            ) as error:
-                answers[i] = desk.decline(question.symbol, question.as_of, str(error))
-        decisions = desk.decide_all(list(views.values()), within_s=deadline.left_s())
-        answers |= zip(views, decisions, strict=True)
-        stamped = [self._stamped(answers[i]) for i in range(len(questions))]
+            seen.append(self.look(question))
+        return self.answer_on(seen, mode, limits, deadline, approvals=approvals, wait=wait)
+
+    def look(self, question: Question, *, vendor_raises: bool = False) -> MarketView | Decision:
+        """What there is to decide on; where there is nothing, the decision that says so. If
+        `vendor_raises`, a source that failed raises DataSourceError: it may be back soon.
+        """
+        try:
+            return self.view(question)
+        except (
+            DataError,
+            InvalidBarsError,
+            InvalidNewsError,
+            InvalidFundamentalsError,
+        ) as error:
+            if vendor_raises and isinstance(error, DataSourceError):
+                raise
+            return self.desk.decline(question.symbol, question.as_of, str(error))
+
+    def answer_on(
+        self,
+        seen: Sequence[MarketView | Decision],
+        mode: Mode = "cached",
+        limits: Limits | None = None,
+        deadline: Deadline = WHENEVER,
+        *,
+        approvals: bool = True,
+        wait: bool = True,
+    ) -> list[Decision]:
+        """As `answer`, of what `look` gave."""
+        views = [each for each in seen if isinstance(each, MarketView)]
+        desk = self.desk.under(mode=mode, limits=limits)
+        decided = iter(desk.decide_all(views, within_s=deadline.left_s()))
+        answers = [next(decided) if isinstance(each, MarketView) else each for each in seen]
+        stamped = [self._stamped(answer) for answer in answers]
         return self._released(stamped, mode, deadline, wait) if approvals else stamped
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
@@ -141,7 +169,10 @@ class AnsweringDesk:
             prices, model_id = self.package.config.prices, self.lineage.model_id
             trace(decision, prices, self.settings, run_id, model_id)
 
-    def _view(self, question: Question) -> MarketView:
+    def view(self, question: Question) -> MarketView:
+        """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
+        there is nothing to decide on, and BeforeFirstFitError.
+        """
         self.desk.require_fit(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(

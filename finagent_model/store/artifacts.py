@@ -138,15 +138,17 @@ def overwrite(connection: Connection, number: int, new: NewArtifact, now: dateti
     connection.execute(table.update().where(table.c.id == number).values(**values))
 
 
-def replace_failed(connection: Connection, new: NewArtifact, now: datetime) -> int | None:
-    """Put a signal in the place of another run's that failed, of the same key; None: the one that
-    is there is settled, or is this one.
+def replace(
+    connection: Connection, new: NewArtifact, now: datetime, settled_in: str | None = None
+) -> int | None:
+    """Put a signal in the place of another run's that failed, or that was `settled_in` this one, of
+    the same key; None: the one that is there is settled, or is this one.
     """
     replacing = (
         table.update()
         .where(
             table.c.finagent_key == new.key,
-            table.c.finagent_status.in_(FAILURES),
+            table.c.finagent_status.in_(FAILURES) | (table.c.run_id == settled_in),
             table.c.run_id != new.run_id,
         )
         .values(**_columns(new), updated_at=now)

@@ -2,7 +2,7 @@
 
 The same decision a second time adds nothing. Another one on the same symbol, moment and version of
 the model adds its conversation under its own execution, and no second signal: a settled one stays,
-a failed one gives its place up.
+a failed one gives its place up, and so does one that the later decision says it replaces.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ class DecisionStore:
         execution: Execution = NOBODYS,
         experiment_id: str | None = None,
         chart: bool = False,
+        replaces: str | None = None,
     ) -> bool:
         """All of it in one transaction; False: it was there already.
 
         A conversation goes by the workflow's execution; one that no workflow asked for by its run.
+        `replaces` is the run of a settled signal that was made while less was known.
         Raises StoreError, and then nothing of it was written.
         """
         whole, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
         now = decision.signal.generated_at
         with self._database.writing() as connection:
             new = artifacts.insert(connection, whole, now)
-            number = new or artifacts.replace_failed(connection, whole, now)
+            number = new or artifacts.replace(connection, whole, now, replaces)
             replaced = number is not None and new is None
             talked = self._converse(connection, decision, run_id, execution, replaced)
             if number is not None:
