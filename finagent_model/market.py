@@ -77,11 +77,17 @@ class Market:
             return self.source.seen(symbol)
         return Seen.of(self._bars[symbol], self.source.name)
 
+    def kept(self, symbol: str, content_hash: str) -> BarSeries | None:
+        """The bars of that hash, if they were fetched and kept; no vendor is asked."""
+        if not isinstance(self.source, FetchedBars):
+            return None
+        return self.source.exactly(symbol, content_hash)
+
     def _as_seen(self, symbol: str, seen: Seen) -> BarSeries:
         """The bars that `seen` names: kept, or cut from what there is now."""
+        if (kept := self.kept(symbol, seen.content_hash)) is not None:
+            return kept
         if isinstance(self.source, FetchedBars):
-            if (kept := self.source.exactly(symbol, seen.content_hash)) is not None:
-                return kept
             found = self.source.reaching(symbol, seen.last)
         else:
             found = self.source.bars(symbol)

@@ -160,8 +160,21 @@ class RunLog:
                 ) from None
             return Path(path).read_bytes()
 
+    def find(self, name: str) -> bytes | None:
+        """The artifact's content; None where there is no such artifact, or no such run. Raises
+        TrackingError where the store can't tell.
+        """
+        with usable_store():
+            try:
+                there = any(f.path == name for f in self._client.list_artifacts(self.run_id))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return self.read(name) if there else None
+
     def read_json(self, name: str) -> dict[str, Any]:
-        """The same, of a JSON object."""
+        """What `read` gives, of a JSON object."""
         value: dict[str, Any] = json.loads(self.read(name))
         return value
 

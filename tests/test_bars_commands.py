@@ -87,8 +87,10 @@ def test_what_can_not_be_asked_says_what_can(words: list[str], said: str) -> Non
 def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_revised(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from finagent_model.pipeline.backtest import backtest
     from finagent_model.pipeline.finish import finish_training
     from finagent_model.pipeline.infer import infer
+    from finagent_model.pipeline.lineage import of_version
     from finagent_model.pipeline.train import backtest_symbol, start_training, train
     from finagent_model.pipeline.verify import verify
 
@@ -115,6 +117,10 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     assert row["fetched_at"] == tags["finagent.bars_fetched_at"].replace("+00:00", "Z")
     assert "finagent.bars_revised" not in tags
 
+    # A day later, and corrected: the backtest of the version is on what its training saw.
+    [rerun] = backtest("models:/finagent/1", [], Settings.load())
+    assert rerun.same_as_registered is True
+
     # What was kept reaches the day: nobody is asked, and the bars are those of before.
     as_of = parse_as_of(AS_OF)
     _, tags = bars_of_run(infer("FB", as_of, Settings.load()).run_id)
@@ -137,6 +143,8 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     database.unlink()
     gone = shell("check", "FB")
     assert (gone.exit_code, "there is no file" in gone.stdout) == (5, True)
+    [data, *_] = of_version("finagent", "1", Settings.load()).origin.training.data  # type: ignore[union-attr]
+    assert (data.was.kind, data.now, data.why) == ("bars", "same", "")
     monkeypatch.setenv("FINAGENT_BARS", f"kept:{row['content_hash'][:16]}")
     again = train(request, Settings.load())
     assert again.content_hash == first.content_hash

@@ -234,6 +234,28 @@ def test_a_package_that_is_not_the_registered_one_is_told(
     assert "the version's tag says 000000000000" in failed.found
 
 
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_package_of_which_a_file_is_not_as_registered_is_told(
+    decided: Inferred, settings: Settings, lineage: ModuleType, trained: Place, damage: str
+) -> None:
+    from finagent_model.pipeline.verify import verify
+
+    files = {p: p.read_text() for p in (trained.folder / "mlruns").rglob("package/policy.json")}
+    for path, whole in files.items():
+        path.write_text(whole + "\n") if damage == "changed" else path.unlink()
+    try:
+        found = lineage.of_signal(decided.signal.signal_id, settings)
+        verified = verify("models:/finagent/1")
+    finally:
+        for path, whole in files.items():
+            path.write_text(whole)
+    [failed] = [check for check in found.every_check if not check.passed]
+    said = "differs from what was registered" if damage == "changed" else "is missing from the"
+    assert failed.name == "package_as_registered"
+    assert f"policy.json {said}" in failed.found
+    assert [(c.name, c.passed) for c in verified.checks] == [("package_hashes", False)]
+
+
 def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
     decided: Inferred,
 ) -> None:

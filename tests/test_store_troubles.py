@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from finagent_model.cli import app
 from finagent_model.errors import TrackingError
+from finagent_model.registry import Version
 from finagent_model.tracking import PROCESS, RunLog, open_run
 
 pytestmark = [
@@ -67,6 +68,17 @@ def test_other_errors_in_a_run_stay_what_they_are(place: Place) -> None:
 def test_a_store_that_is_gone_hides_no_error(nobody: str) -> None:
     with pytest.raises(ZeroDivisionError), RunLog("0" * 32).failing():
         _ = 1 / 0
+
+
+def test_a_store_that_cannot_tell_is_not_one_that_has_nothing(place: Place, nobody: str) -> None:
+    from finagent_model.pipeline.champion import beside
+    from finagent_model.training.gate import Window
+
+    before = Version("1", (), "0" * 32, "passed", None, None, None)
+    with pytest.raises(TrackingError, match="can't be used"):
+        beside(before, Window(version=None, returns={}))
+    mlflow.set_tracking_uri(place.env["MLFLOW_TRACKING_URI"])
+    assert beside(before, Window(version=None, returns={})) is None
 
 
 def test_a_command_says_in_one_line_that_the_store_is_gone(nobody: str) -> None:

@@ -98,11 +98,13 @@ def test_a_rule_of_its_ratings_runs_through_the_engine(settings: Settings) -> No
 
 
 def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) -> None:
+    from finagent_model.pipeline.estimate import estimate
     from finagent_model.pipeline.train import train
 
     request = TrainRequest.read(**SMALL, config="upstream", schedule="change")
-    with pytest.raises(BadInputError, match="give a number of bars"):
-        train(request, settings)
+    for ask in (train, estimate):
+        with pytest.raises(BadInputError, match="give a number of bars"):
+            ask(request, settings)
 
 
 def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(

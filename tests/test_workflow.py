@@ -83,6 +83,41 @@ def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None
     assert start_training(other, settings, execution=below) != fitted
 
 
+@pytest.mark.slow
+def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from finagent_model import registry
+    from finagent_model.artifacts.model_card import FILE
+    from finagent_model.pipeline.finish import finish_training
+    from finagent_model.pipeline.train import backtest_symbol, start_training
+    from finagent_model.tracking import RunLog
+    from finagent_model.training.request import TrainRequest
+
+    settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
+    begun = start_training(TrainRequest.read(**SMALL), settings)
+    children = [backtest_symbol(begun, "FB", settings)]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(registry, "describe", killed)
+        finish_training(begun, children, settings)
+    assert registry.champion("finagent") is None
+    made = finish_training(begun, children, settings)
+    assert (made.version, made.verdict) == ("1", "passed")
+    assert [row.aliases for row in registry.versions("finagent")] == [("candidate", "champion")]
+    run, version = RunLog(begun), MlflowClient().get_model_version("finagent", "1")
+    assert run.tag("finagent.model_uri") == "models:/finagent/1"
+    assert made.content_hash == run.tag("finagent.package")
+    card = run.read(FILE).decode()
+    assert made.content_hash in card and "finagent.technical version 1" in card
+    assert version.description and version.description in card
+
+
 @pytest.mark.parametrize(
     ("error", "again"),
     [

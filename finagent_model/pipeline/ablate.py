@@ -22,9 +22,11 @@ from finagent_model.domain.bars import Floats
 from finagent_model.domain.desk_config import DeskConfig, Mode
 from finagent_model.domain.signal import Status
 from finagent_model.domain.variants import WHOLE, variants
+from finagent_model.pipeline.bars_seen import market_of_training
 from finagent_model.pipeline.inputs import given
 from finagent_model.pipeline.outcome import decide_unseen
 from finagent_model.pipeline.provenance import MODEL_ID, begin, by_package
+from finagent_model.pipeline.recorded import request_of
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.presets import load_preset
 from finagent_model.serving.answering import AnsweringDesk, open_cassette
@@ -87,11 +89,13 @@ def ablate(
     mode: Mode = "cached",
     watch: Watch = unwatched,
 ) -> Ablation:
-    """No symbols: those that the model was trained on. Raises ModelLoadError, DataError, and
-    ConfigError where a model would have to be asked and can't be.
+    """No symbols: those that the model was trained on, and of these the bars that its training saw.
+    Raises ModelLoadError, DataError, and ConfigError where a model would have to be asked and can't
+    be.
     """
     answering = load_answering(model_uri)
-    request = TrainRequest.read(**answering.package.backtest["request"])
+    answering.market = market_of_training(answering)
+    request = request_of(answering.package)
     chosen = tuple(symbols) or request.symbols
     debaters = tuple(row for row in load_preset("debate").agents if row.role == "debater")
     desks = variants(answering.package.config, debaters)

@@ -10,7 +10,7 @@ from finagent_model.artifacts.ledger import ledger_hash, ledger_row
 from finagent_model.artifacts.report import verdict
 from finagent_model.backtest.metrics import storable, undefined
 from finagent_model.domain.desk_config import Mode
-from finagent_model.pipeline.bars_seen import log_seen, seen_by
+from finagent_model.pipeline.bars_seen import log_seen, market_of_training, seen_by
 from finagent_model.pipeline.inputs import given
 from finagent_model.pipeline.minutes import Minutes
 from finagent_model.pipeline.outcome import decide_unseen, log_outcome
@@ -46,9 +46,11 @@ def backtest(
     watch: Watch = unwatched,
 ) -> list[Rerun]:
     """Run a packaged desk over its unseen bars again, at no cost in mode `replay`; no symbols means
-    those it was trained on. Raises ModelLoadError or DataError.
+    those it was trained on, and of these the bars are those that its training saw. Raises
+    ModelLoadError or DataError.
     """
     answering = load_answering(model_uri)
+    answering.market = market_of_training(answering)
     package = answering.package
     request = request_of(package)
     made_by = by_package(answering, model_uri)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finagent_model.domain.seen import Seen
-from finagent_model.errors import TrackingError
 from finagent_model.market import Market
 from finagent_model.serving.answering import AnsweringDesk
 from finagent_model.tracking import RunLog
@@ -55,14 +55,12 @@ def read_seen(rows: Mapping[str, Any]) -> dict[str, Seen]:
 
 
 def market_of_training(answering: AnsweringDesk) -> Market:
-    """The desk's market with the bars that its training saw, where the training's run can be read:
-    days that came later are left out, and other bars are refused when they are asked for.
+    """The desk's market with the bars that its training saw, where this store has the training's
+    run: days that came later are left out, and other bars are refused when they are asked for.
+    Raises TrackingError where the store can't tell.
     """
     run_id = answering.lineage.run_id
-    if run_id is None:
+    left = RunLog(run_id).find(BARS) if run_id else None
+    if left is None:
         return answering.market
-    try:
-        seen = read_seen(RunLog(run_id).read_json(BARS))
-    except TrackingError:
-        return answering.market
-    return Market.of(answering.settings, seen)
+    return Market.of(answering.settings, read_seen(json.loads(left)))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from finagent_model.domain.check import Check
-from finagent_model.errors import TrackingError
 from finagent_model.registry import Version
 from finagent_model.tracking import RunLog
 from finagent_model.training.evidence import SymbolFacts, pooled
@@ -26,14 +25,15 @@ def window_of(facts: Sequence[SymbolFacts]) -> Window:
 
 def beside(champion: Version | None, ours: Window) -> Check | None:
     """The comparison; None where the champion left no window of days in common. A window that this
-    code can't read is a failed one: that counts where evidence is required.
+    code can't read is a failed one: that counts where evidence is required. Raises TrackingError
+    where the store can't tell.
     """
     if champion is None or champion.run_id is None:
         return None
-    try:
-        theirs = Window.model_validate_json(RunLog(champion.run_id).read(WINDOW))
-    except TrackingError:
+    if (left := RunLog(champion.run_id).find(WINDOW)) is None:
         return None
+    try:
+        theirs = Window.model_validate_json(left)
     except ValidationError:
         found = f"{WINDOW} of version {champion.version} has another schema: no comparison"
         return Check(name=AS_GOOD, passed=False, found=found)

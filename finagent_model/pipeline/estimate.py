@@ -18,6 +18,7 @@ from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.domain.market_view import MarketView
 from finagent_model.errors import DataError
 from finagent_model.market import Market
+from finagent_model.pipeline.voices import require_schedule
 from finagent_model.presets import load_config
 from finagent_model.settings import Settings
 from finagent_model.training.folds import walk_forward
@@ -57,6 +58,7 @@ class Estimate:
 def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     """Raises BadInputError and DataError, as the training would."""
     config = load_config(request.config)
+    require_schedule(request, config)
     market = Market.of(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))

@@ -37,11 +37,12 @@ from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.champion import WINDOW, beside, window_of
 from finagent_model.pipeline.outcome import CALLS
+from finagent_model.pipeline.provenance import MODEL_ID
 from finagent_model.pipeline.recorded import reading
-from finagent_model.pipeline.registering import Judged, register_version
+from finagent_model.pipeline.registering import Judged, register_version, tell, told
 from finagent_model.pipeline.verify import ask_again, proofs
 from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.serving.logged import Logged, load_answering, log_package
+from finagent_model.serving.logged import Logged, load_answering, log_package, manifest_of
 from finagent_model.serving.package import write_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
@@ -126,6 +127,11 @@ class _Record:
             evidence=assess(facts, begun.trials, rules, confidence, seed=seed),
         )
 
+    @classmethod
+    def read(cls, begun: Begun, children: Sequence[str]) -> Self:
+        """From the runs of the symbols. Raises TrackingError for what another version wrote."""
+        return cls.of(begun, [_Backtested.read(RunLog(child)) for child in children])
+
     @property
     def signals(self) -> dict[str, list[TradingSignal]]:
         """By symbol, as the package will give them."""
@@ -133,6 +139,11 @@ class _Record:
             each.symbol: [calibrated(signal, self.calibrations) for signal in each.signals]
             for each in self.tested
         }
+
+    @property
+    def ledgers(self) -> dict[str, list[Row]]:
+        """By symbol, a row a signal."""
+        return {symbol: [ledger_row(s) for s in given] for symbol, given in self.signals.items()}
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -147,6 +158,18 @@ class _Record:
         last = self.calibrations.fits[-1]
         return report(self.metrics, self.begun.config.model_used, self.evidence, last)
 
+    def judged(self, logged: Logged, manifest: Mapping[str, Any], gate: GateReport) -> Judged:
+        return Judged(
+            logged=logged,
+            manifest=manifest,
+            request=self.begun.request,
+            config=self.begun.config,
+            learned=self.learned,
+            gate=gate,
+            metrics=self.metrics,
+            answers=_example(self.ledgers),
+        )
+
 
 def finish_training(
     run_id: str, children: Sequence[str], settings: Settings, watch: Watch = unwatched
@@ -154,13 +177,15 @@ def finish_training(
     """Calibrate, package, ask the gate, register. Raises GateRefusedError once the refused version
     is registered as candidate.
 
-    A training registers once: asked again it gives the version that it made, and moves what aliases
-    were not moved yet.
+    A training registers once: asked again it gives the version that it made, tells of it what was
+    not told, and moves what aliases were not moved yet.
     """
     run = RunLog(run_id)
     begun = Begun.read(run)
     name = begun.request.register_as
     if known := registry.of_run(name, run_id):
+        if not told(run):
+            tell(run, _judged_before(run, begun, children, known.version), known.version)
         registry.settle(name, known.version)
         run.end("FINISHED")
         return _trained(run, name, known)
@@ -173,16 +198,15 @@ def _judge_and_register(
 ) -> str:
     """Gives the version's number."""
     done = watch("packaging and registering", 4)
-    record = _Record.of(begun, [_Backtested.read(RunLog(child)) for child in children])
+    record = _Record.read(begun, children)
     ours = window_of([each.facts for each in record.tested])
     name = begun.request.register_as
     done()
     with run.active(), tempfile.TemporaryDirectory() as folder:
-        signals = record.signals
-        ledgers = {symbol: [ledger_row(s) for s in given] for symbol, given in signals.items()}
+        ledgers = record.ledgers
         manifest, logged = _package(run, record, ledgers, Path(folder) / "package", settings)
         (Path(folder) / "ledgers").mkdir()
-        for symbol, given in signals.items():
+        for symbol, given in record.signals.items():
             write_ledger(given, Path(folder) / "ledgers" / f"{symbol}.parquet")
         run.files(Path(folder) / "ledgers", "ledgers")
         done()
@@ -206,19 +230,19 @@ def _judge_and_register(
         run.describe(record.report)
         run.log(metrics=_means(record.metrics) | _of_evidence(record.evidence))
         done()
-        judged = Judged(
-            logged=logged,
-            manifest=manifest,
-            request=begun.request,
-            config=begun.config,
-            learned=record.learned,
-            gate=gate,
-            metrics=record.metrics,
-            answers=_example(ledgers),
-        )
-        version = register_version(run, judged, champion)
+        version = register_version(run, record.judged(logged, manifest, gate), champion)
         done()
     return version
+
+
+def _judged_before(run: RunLog, begun: Begun, children: Sequence[str], version: str) -> Judged:
+    """What was registered as `version`, from what the training left."""
+    record = _Record.read(begun, children)
+    uri = f"models:/{begun.request.register_as}/{version}"
+    with reading(run.run_id):
+        said = run.read_json("gate.json")
+        gate = GateReport.model_validate({name: said[name] for name in GateReport.model_fields})
+    return record.judged(Logged(uri, str(run.tag(MODEL_ID))), manifest_of(uri), gate)
 
 
 def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:

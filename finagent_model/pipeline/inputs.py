@@ -74,6 +74,8 @@ def _now(market: Market, was: Dataset, as_of: datetime | None) -> Dataset | None
         found = seen(market, market.view(was.symbol, as_of))
         return next((each for each in found if each.kind == was.kind), None)
     if was.kind == "bars":
+        if (kept := market.kept(was.symbol, was.sha256)) is not None:
+            return dataset_of_bars(kept, was.source)
         bars = market.bars(was.symbol).until(was.last)
         return dataset_of_bars(bars, was.source) if len(bars) else None
     items = market.news(was.symbol)[0] if was.kind == "news" else market.facts(was.symbol)[0]

@@ -1,5 +1,6 @@
-"""A judged package becomes a version: prompts, verdict and card first, aliases last, so that a
-process that dies leaves none behind.
+"""A judged package becomes a version: its verdict comes with it, then prompts, card and the run's
+tags are told, and aliases move last. A process that dies leaves no alias; what it did not tell is
+told when the training is asked again.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
     GateRefusedError where another one became champion meanwhile.
     """
     name, logged, gate = judged.request.register_as, judged.logged, judged.gate
-    prompts = _prompts(judged, run.run_id)
     content = str(judged.manifest["content_hash"])
+    run.tags({MODEL_ID: logged.model_id, PACKAGE: content})
     tags = {
         registry.VERDICT: gate.verdict,
         registry.CONTENT: content,
@@ -61,19 +62,25 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
     version = registry.register(
         name, logged.uri, run.run_id, tags, model_id=logged.model_id, family=FAMILY
     )
-    run.tags(
-        {
-            MODEL_URI: f"models:/{name}/{version}",
-            MODEL_VERSION: version,
-            MODEL_ID: logged.model_id,
-            PACKAGE: content,
-        }
-    )
-    card = _card(run.run_id, version, judged, prompts)
-    run.text(FILE, card.text())
-    registry.describe(name, version, card.description())
+    tell(run, judged, version)
     registry.settle(name, version)
     return version
+
+
+def told(run: RunLog) -> bool:
+    """Whether all was told of the version that the run made."""
+    return run.tag(MODEL_URI) is not None
+
+
+def tell(run: RunLog, judged: Judged, version: str) -> None:
+    """Prompts, card and, once these are there, the run's tags of the version; told again, nothing
+    is there twice.
+    """
+    name = judged.request.register_as
+    card = _card(run.run_id, version, judged, _prompts(judged, run.run_id))
+    run.text(FILE, card.text())
+    registry.describe(name, version, card.description())
+    run.tags({MODEL_URI: f"models:/{name}/{version}", MODEL_VERSION: version})
 
 
 def _prompts(judged: Judged, run_id: str) -> list[PromptVersion]:

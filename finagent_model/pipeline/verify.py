@@ -13,7 +13,7 @@ from finagent_model.artifacts.ledger import Row, ledger_hash, ledger_row
 from finagent_model.domain.check import Check
 from finagent_model.domain.closed_call import ClosedCall
 from finagent_model.domain.desk_config import Mode
-from finagent_model.errors import ModelLoadError
+from finagent_model.errors import CorruptPackageError
 from finagent_model.pipeline.bars_seen import market_of_training
 from finagent_model.pipeline.outcome import decide_unseen
 from finagent_model.pipeline.recorded import request_of
@@ -64,9 +64,7 @@ def verify(model_uri: str, watch: Watch = unwatched) -> Verified:
     """
     try:
         answering = load_answering(model_uri)
-    except ModelLoadError as error:
-        if "differs from what was registered" not in str(error):
-            raise
+    except CorruptPackageError as error:
         return Verified(model_uri, "", (_hashes(False, str(error)),))
     answering.market, package = market_of_training(answering), answering.package
     found = f"{len(package.files)} files as registered"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from finagent_model.domain.desk_config import DeskConfig
 from finagent_model.errors import ModelLoadError
 from finagent_model.serving.answering import AnsweringDesk
 from finagent_model.serving.model import PACKAGE, FinagentModel
-from finagent_model.serving.package import MANIFEST
+from finagent_model.serving.package import read_manifest
 from finagent_model.serving.signature import signature
 from finagent_model.serving.wheel import build_wheel
 
@@ -82,16 +81,17 @@ def load_model(uri: str) -> PyFuncModel:
 
 
 def manifest_of(uri: str) -> dict[str, Any]:
-    """The manifest of a package, without loading the model. Raises ModelLoadError."""
+    """The manifest of a package whose files are as it says, without loading the model. Raises
+    ModelLoadError.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            where = f"{uri}/artifacts/{PACKAGE}/{MANIFEST}"
+            where = f"{uri}/artifacts/{PACKAGE}"
             path = mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=folder)
-            manifest: dict[str, Any] = json.loads(Path(path).read_text())
-        except (MlflowException, OSError, ValueError) as error:
+        except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())
-            raise ModelLoadError(f"the manifest of {uri} can't be read: {reason}") from None
-    return manifest
+            raise ModelLoadError(f"the package of {uri} can't be read: {reason}") from None
+        return read_manifest(Path(path))
 
 
 def packaged_in(loaded: PyFuncModel, uri: str) -> FinagentModel:

@@ -117,16 +117,7 @@ def read_package(folder: Path) -> Package:
             f"the package has format {found!r}, this code reads format {FORMAT}; "
             "load it in its own environment (--env-manager uv) or train again"
         )
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CorruptPackageError(
-                f"{name} is missing from the package; download the model again"
-            )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise CorruptPackageError(
-                f"{name} differs from what was registered; download the model again"
-            )
+    check_files(folder, manifest)
     try:
         config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
         learned = Learned(
@@ -158,6 +149,27 @@ def read_package(folder: Path) -> Package:
         content_hash=manifest["content_hash"],
         upstream=source,
     )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Of a package of any format, whose files are as it says. Raises CorruptPackageError."""
+    manifest = _read_json(folder / MANIFEST)
+    check_files(folder, manifest)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises CorruptPackageError naming the first file that is not as the manifest says."""
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptPackageError(
+                f"{name} is missing from the package; download the model again"
+            )
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise CorruptPackageError(
+                f"{name} differs from what was registered; download the model again"
+            )
 
 
 def _json(value: Any) -> str:
