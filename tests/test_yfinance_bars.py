@@ -160,6 +160,35 @@ def test_a_split_that_is_not_yet_in_the_prices_is_refused(
         source.bars("FB")
 
 
+@pytest.mark.parametrize("ratio", [10.0, 0.1])
+def test_a_split_of_a_session_that_goes_on_is_refused_while_the_prices_ignore_it(
+    yahoo: Yahoo, source: YFinanceBars, ratio: float
+) -> None:
+    body = chart(BundledBars().bars("FB")[:20], later_split=ratio)
+    for name, values in result(body)["indicators"]["quote"][0].items():
+        if name in PRICES:
+            values[:-1] = [value * ratio for value in values[:-1]]
+    yahoo.says("FB", body)
+    with pytest.raises(DataSourceError, match=r"split of FB by .* on 2012-06-16 is not in the pri"):
+        source.bars("FB")
+
+
+@pytest.mark.parametrize("ratio", [10.0, 1.25])
+@pytest.mark.parametrize("row", ["none", "empty"])
+def test_a_split_that_no_bar_can_confirm_yet_is_refused(
+    yahoo: Yahoo, source: YFinanceBars, ratio: float, row: str
+) -> None:
+    body = chart(BundledBars().bars("FB")[:20], later_split=ratio)
+    if row == "none":
+        result(body)["timestamp"].pop()
+    for values in result(body)["indicators"]["quote"][0].values():
+        values[-1:] = [None] if row == "empty" else []
+    yahoo.says("FB", body)
+    said = rf"no bar shows yet whether the split of FB by {ratio:g} after 2012-06-15 is in the pric"
+    with pytest.raises(DataSourceError, match=said):
+        source.bars("FB")
+
+
 def test_a_later_split_is_no_revision_and_a_correction_is_one(
     yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ class YFinanceBars:
                 f"yfinance gave no bars of {symbol} ({reason_of(error)}); try again later, or "
                 "repeat from what was kept with FINAGENT_BARS=kept"
             ) from error
-        return as_traded(symbol, without_open_session(frame, told))
+        return as_traded(symbol, frame, session_going_on(told))
 
     def _history(self, symbol: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
         import yfinance
@@ -95,65 +96,66 @@ class YFinanceBars:
             return frame, ticker.history_metadata
 
 
-def as_traded(symbol: str, frame: pd.DataFrame) -> BarSeries:
-    """The series of a table as `yfinance` gives it unadjusted. An action on a day without a bar
-    goes to the next bar; a split after the last bar is only undone. Raises DataSourceError where
-    there is no bar, and InvalidBarsError.
+def as_traded(symbol: str, frame: pd.DataFrame, going_on: date | None = None) -> BarSeries:
+    """The series of a table as `yfinance` gives it unadjusted, without bars from the day `going_on`
+    on: what is known of that day still shows whether a split is in the prices. An action on a day
+    without a bar goes to the next bar. Raises DataSourceError where there is no bar and for a split
+    that is not seen to be in the prices before it, and InvalidBarsError.
     """
     priced = frame[["Open", "High", "Low", "Close"]].notna().any(axis=1).to_numpy()
-    if not priced.any():
-        raise DataSourceError(f"yfinance answered without a bar of {symbol}; try again later")
     bars, count = frame[priced], int(priced.sum())
+    closed = [going_on is None or moment.date() < going_on for moment in bars.index]
+    if not any(closed):
+        raise DataSourceError(f"yfinance answered without a bar of {symbol}; try again later")
     bar_of_row = np.r_[0, np.cumsum(priced)[:-1]]  # `count` for rows after the last bar
     split, dividend = np.ones(count + 1), np.zeros(count + 1)
     np.multiply.at(split, bar_of_row, frame["Stock Splits"].replace(0.0, 1.0).to_numpy(float))
     np.add.at(dividend, bar_of_row, frame["Dividends"].to_numpy(float))
-    _require_adjusted(symbol, bars, split[:-1])
+    _require_adjusted(symbol, bars, split)
     after = np.cumprod(split[::-1])[::-1][1:]  # today's shares for one share of the bar's day
     columns = {name: _tick(bars[name.title()].to_numpy(float) * after) for name in PRICES}
-    return BarSeries.from_frame(
-        symbol,
-        pd.DataFrame(
-            {
-                "closed_at": [moment.strftime("%Y-%m-%d") for moment in bars.index],
-                **columns,
-                "volume": np.round(bars["Volume"].to_numpy(float) / after),
-                "split": split[:-1],
-                "dividend": _tick(dividend[:-1] * after),
-            }
-        ),
+    table = pd.DataFrame(
+        {
+            "closed_at": [moment.strftime("%Y-%m-%d") for moment in bars.index],
+            **columns,
+            "volume": np.round(bars["Volume"].to_numpy(float) / after),
+            "split": split[:-1],
+            "dividend": _tick(dividend[:-1] * after),
+        }
     )
+    return BarSeries.from_frame(symbol, table[closed])
 
 
 def _require_adjusted(symbol: str, bars: pd.DataFrame, split: Floats) -> None:
-    """Yahoo knows of a split hours or days before its prices do: to undo it then would be wrong."""
+    """Yahoo knows of a split hours or days before its prices do: to undo it then would be wrong.
+    The last of `split` is what comes after the last bar.
+    """
     before, opened = bars["Close"].to_numpy(float)[:-1], bars["Open"].to_numpy(float)[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap, ratio = np.abs(np.log(opened / before)), np.log(split[1:])
+        gap, ratio = np.abs(np.log(opened / before)), np.log(split[1:-1])
         left = np.abs(np.log(opened / before) + ratio)
-    ignored = np.flatnonzero((np.abs(ratio) >= np.log(CLEAR_SPLIT)) & (left < gap)) + 1
+    # Without a price on either side nothing is seen, which is no confirmation.
+    ignored = np.flatnonzero((np.abs(ratio) >= np.log(CLEAR_SPLIT)) & ~(left >= gap)) + 1
     if len(ignored):
         i = int(ignored[0])
         raise DataSourceError(
             f"yfinance: the split of {symbol} by {split[i]:g} on {bars.index[i]:%Y-%m-%d} is not "
             "in the prices before it; Yahoo mends that within days, try again later"
         )
+    if split[-1] != 1.0:
+        raise DataSourceError(
+            f"yfinance: no bar shows yet whether the split of {symbol} by {split[-1]:g} after "
+            f"{bars.index[-1]:%Y-%m-%d} is in the prices; try again once it has traded since"
+        )
 
 
-def without_open_session(frame: pd.DataFrame, told: Mapping[str, Any]) -> pd.DataFrame:
-    """The table without the prices of a session that was still going on when it was asked for; an
-    action of that day stays.
-    """
+def session_going_on(told: Mapping[str, Any]) -> date | None:
+    """The day of a session that was not over when it was asked for; None: it was."""
     ends = told.get("currentTradingPeriod", {}).get("regular", {}).get("end")
     traded = told.get("regularMarketTime")
-    if not isinstance(ends, pd.Timestamp) or not isinstance(traded, pd.Timestamp) or frame.empty:
-        return frame
-    if traded >= ends:
-        return frame
-    closed = frame.astype({"Volume": float})
-    going_on = closed.index.date >= ends.date()  # type: ignore[attr-defined]
-    closed.loc[going_on, ["Open", "High", "Low", "Close", "Volume"]] = np.nan
-    return closed
+    if not isinstance(ends, pd.Timestamp) or not isinstance(traded, pd.Timestamp):
+        return None
+    return None if traded >= ends else ends.date()
 
 
 def _tick(values: Floats) -> Floats:
