@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from plugins import install
 
+from finagent_model.airflow.asked import worked
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.folder import FolderBars
 from finagent_model.data.kept import KeptBars
 from finagent_model.data.named import bar_source, fundamentals_source, news_source
 from finagent_model.data.source import BarSource
+from finagent_model.data.yfinance_bars import YFinanceBars
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.redact import redactor
-from finagent_model.errors import BadInputError, ConfigError, DataSourceError, InvalidNewsError
+from finagent_model.errors import (
+    BadInputError,
+    ConfigError,
+    DataSourceError,
+    InvalidNewsError,
+    UnknownSymbolError,
+)
 from finagent_model.market import Market
 from finagent_model.settings import Settings
 
@@ -127,6 +138,8 @@ class Source:
     def bars(self, symbol):
         if symbol == "DOWN":
             raise RuntimeError("no more credits")
+        if symbol == "KEYED":
+            keyed(None)
         return BundledBars().bars(symbol)
     def news(self, symbol):
         if symbol == "GOOG":
@@ -137,6 +150,9 @@ class Source:
 def broken(settings):
     raise KeyError("ACME_TOKEN")
 
+def keyed(settings):
+    raise OSError("GET https://api.example/eod?apikey=" + "SECRET" + "42")
+
 def wrong(settings):
     return object()
 """
@@ -144,7 +160,9 @@ def wrong(settings):
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = "acme = acme_z:Source\nbroken = acme_z:broken\nwrong = acme_z:wrong\n"
+    entries = (
+        "acme = acme_z:Source\nbroken = acme_z:broken\nwrong = acme_z:wrong\nkeyed = acme_z:keyed\n"
+    )
     site = install(
         tmp_path / "site",
         "acme_z",
@@ -169,6 +187,42 @@ def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -
         market.bars("DOWN")
     with pytest.raises(DataSourceError, match=r"source of news, asked for GOOG, failed: .* late"):
         market.news("GOOG")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AirflowFailException(Exception):
+        pass
+
+    airflow = ModuleType("airflow.sdk.exceptions")
+    airflow.AirflowFailException = AirflowFailException  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, airflow.__name__, airflow)
+
+    def in_vain() -> None:
+        try:
+            raise OSError("GET https://api.example/eod?apikey=SECRET42")
+        except OSError as error:
+            raise UnknownSymbolError("FB", None, "acme") from error
+
+    def yahoo(path: Path, asked: object) -> None:
+        raise OSError("GET https://api.example/eod?apikey=SECRET42")
+
+    monkeypatch.setattr(YFinanceBars, "_history", yahoo)
+    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+    for failing, said in (
+        (lambda: market.bars("KEYED"), "DataSourceError: .* failed: OSError: GET"),
+        (lambda: YFinanceBars(tmp_path).bars("FB"), "DataSourceError: .*OSError: GET"),
+        (lambda: bars(tmp_path, "keyed"), "ConfigError: .* gave no source: OSError: GET"),
+        (worked(in_vain), "AirflowFailException: UnknownSymbolError: unknown symbol 'FB'"),
+    ):
+        try:
+            failing()
+        except Exception:
+            logged = traceback.format_exc()
+        assert re.search(said, logged)
+        assert "SECRET42" not in logged
 
 
 @pytest.mark.usefixtures("plugin")

@@ -22,7 +22,7 @@ def made_by(entry: EntryPoint, settings: Settings, needs: Sequence[str]) -> Any:
     try:
         source = entry.load()(settings)
     except Exception as error:  # somebody else's code
-        raise ConfigError(f"{called} gave no source: {reason_of(error)}") from error
+        raise ConfigError(f"{called} gave no source: {reason_of(error)}") from None
     for name in needs:
         if not hasattr(source, name):
             raise ConfigError(f"{called} gave a {type(source).__name__}, which has no {name!r}")

@@ -73,14 +73,15 @@ class FundamentalsSource(Protocol):
 @contextmanager
 def vendor(asked: str) -> Iterator[None]:
     """Raises DataSourceError, saying who was `asked` for what, for whatever a vendor's code raises
-    in the block beside this package's errors.
+    in the block beside this package's errors. Without the error itself: a log that shows where
+    it came from would show what is struck out of the message.
     """
     try:
         yield
     except FinagentError:
         raise
     except Exception as error:  # somebody else's code
-        raise DataSourceError(f"{asked} failed: {reason_of(error)}") from error
+        raise DataSourceError(f"{asked} failed: {reason_of(error)}") from None
 
 
 def reason_of(error: Exception) -> str:

@@ -76,7 +76,7 @@ class YFinanceBars:
             raise DataSourceError(
                 f"yfinance gave no bars of {symbol} ({reason_of(error)}); try again later, or "
                 "repeat from what was kept with FINAGENT_BARS=kept"
-            ) from error
+            ) from None
         return as_traded(symbol, frame, session_going_on(told))
 
     def _history(self, symbol: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
