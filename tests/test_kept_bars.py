@@ -18,6 +18,7 @@ from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.kept import Kept, KeptBars
 from finagent_model.data.revision import changes
+from finagent_model.data.source import reason_of
 from finagent_model.domain.bars import PRICES, BarSeries
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.policy import Policy
@@ -165,6 +166,23 @@ def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
         process(Vendor(trouble), tmp_path).bars("FB")
     assert "sesame" not in str(error.value)
     assert "OSError: GET https://api.example/eod/FB failed" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("https://bob:pa@sesame@host/eod", "https://host/eod"),
+        ("https://bob:pa/sesame@host/eod", "https://host/eod"),
+        ("'https://bob:sesame@host' and <https://other/x@y>", "'https://host' and <https://y>"),
+        ("https://host/eod?token=sesame", "https://host/eod"),
+        ("https://host/eod?user=me@corp&token=sesame", "https://***"),
+        ("https://bob:pa?sesame@host/eod", "https://***"),
+        ("url: /eod?token=sesame (refused)", "url: /eod (refused)"),
+        ("x" * 270 + " https://bob:sesame-opens@host", "x" * 270 + " https://host"),
+    ],
+)
+def test_what_is_private_is_struck_out_of_a_reason_before_it_is_cut(told: str, shown: str) -> None:
+    assert reason_of(OSError(told)) == f"OSError: {shown}"
 
 
 @pytest.mark.parametrize(

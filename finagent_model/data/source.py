@@ -18,7 +18,8 @@ from finagent_model.errors import DataSourceError, FinagentError
 
 REASON = 300
 """Characters of a reason."""
-_PRIVATE = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s?]*=\S*")
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
+_QUERY = re.compile(r"\?[^\s?]*=\S*")
 
 
 class BarSource(Protocol):
@@ -88,4 +89,13 @@ def reason_of(error: Exception) -> str:
     """What somebody else's error says, in a line; of an address without user, password and query,
     which may hold a key.
     """
-    return _PRIVATE.sub("", " ".join(f"{type(error).__name__}: {error}".split())[:REASON])
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return _QUERY.sub("", _ADDRESS.sub(_public, said))[:REASON]  # cut last: half a URL has no @
+
+
+def _public(address: re.Match[str]) -> str:
+    """Host and path. A password may hold an @ or a /, and where a ? is before the last @ nobody can
+    tell it from a query.
+    """
+    private, _, rest = address[0].rpartition("@")
+    return "***" if "?" in private else rest
