@@ -54,6 +54,37 @@ def test_given_actions_win_over_an_adjusted_close(tmp_path: Path) -> None:
     assert series.dividend.tolist() == [0.0, 0.1]
 
 
+@pytest.mark.parametrize("column", ["Stock Splits", "Dividends", "splits"])
+def test_actions_by_another_name_are_refused_and_not_lost(tmp_path: Path, column: str) -> None:
+    table = pd.DataFrame(
+        {"Date": ["2012-06-29"], **{name: [5.0] for name in PRICES}, column: [2.0]}
+    )
+    table.to_csv(tmp_path / "CSV.csv", index=False)
+    table.to_parquet(tmp_path / "PARQUET.parquet")
+    with closing(sqlite3.connect(tmp_path / "bars.db")) as connection:
+        table.assign(symbol="SQL").to_sql("bars", connection, index=False)
+    said = rf"column '{column.lower().replace(' ', '_')}' is not read: .* FINAGENT_BARS=yfinance"
+    for source, symbol in (
+        (FolderBars(tmp_path), "CSV"),
+        (FolderBars(tmp_path), "PARQUET"),
+        (SqlBars(f"sqlite:///{tmp_path}/bars.db"), "SQL"),
+    ):
+        with pytest.raises(InvalidBarsError, match=said):
+            source.bars(symbol)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("split", "dividend"), ("dividend", "split")])
+def test_one_kind_of_action_beside_an_adjusted_close_leaves_the_other_unsaid(
+    tmp_path: Path, given: str, missing: str
+) -> None:
+    text = f"date,open,high,low,close,adj_close,{given}\n2012-06-29,5,6,4,5,4,1\n"
+    with pytest.raises(InvalidBarsError, match=f"column '{missing}' is missing beside '{given}'"):
+        folder(tmp_path, X=text).bars("X")
+    text = text.replace(",adj_close", "").replace("5,4,1", "5,1")
+    series = folder(tmp_path, X=text).bars("X")
+    assert getattr(series, missing).tolist() == [{"split": 1.0, "dividend": 0.0}[missing]]
+
+
 def test_without_actions_there_are_none(tmp_path: Path) -> None:
     text = "date,open,high,low,close\n2012-06-29,5,6,4,5\n"
     series = folder(tmp_path, X=text).bars("X")

@@ -2,7 +2,8 @@
 
 Columns, in any case and order: `date` or `closed_at`, `open`, `high`, `low`, `close`; optionally
 `volume`, and either `split` and `dividend` or `adj_close` (also `adj close`), from which those two
-are worked out. Others are ignored. Prices are as traded, not adjusted.
+are worked out. Others are ignored, but not other names of actions. Prices are as traded, not
+adjusted.
 
 Under `date` stands a day: alone, or as its midnight, in whatever zone that was written. Under
 `closed_at` a time of day with its zone is when the bar closed.
@@ -26,7 +27,9 @@ DATES = (CLOSES, "date", "unnamed:_0")
 ADJUSTED = "adj_close"
 COMPACT = re.compile(r"(\d{4})(\d\d)(\d\d)")
 """20120629, the other way of ISO."""
-COLUMNS = (*DATES, *PRICES, "volume", *ACTIONS, ADJUSTED)
+THEIRS = ("stock_splits", "splits", "dividends")
+"""Names of `yfinance` and others for actions; its prices have the splits in them already."""
+COLUMNS = (*DATES, *PRICES, "volume", *ACTIONS, ADJUSTED, *THEIRS)
 
 
 def column_name(given: object) -> str:
@@ -44,6 +47,7 @@ def series_of_table(symbol: str, table: pd.DataFrame) -> BarSeries:
         raise InvalidBarsError(
             "column 'date' is missing; name the column of dates 'date' or 'closed_at'"
         )
+    _refuse_lost_actions(set(frame.columns))
     known = [when, *(c for c in (*PRICES, "volume", *ACTIONS) if c in frame.columns)]
     tidy = frame[known].rename(columns={when: CLOSES})
     told = [_told(value) for value in tidy[CLOSES]]
@@ -53,6 +57,23 @@ def series_of_table(symbol: str, table: pd.DataFrame) -> BarSeries:
             symbol, _floats(frame, "close"), _floats(frame, ADJUSTED)
         )
     return BarSeries.from_frame(symbol, tidy)
+
+
+def _refuse_lost_actions(columns: set[str]) -> None:
+    if theirs := [name for name in THEIRS if name in columns]:
+        raise InvalidBarsError(
+            f"column {theirs[0]!r} is not read: a table of yfinance's has its splits in the prices "
+            "already, so set FINAGENT_BARS=yfinance, which undoes them; where yours are as traded, "
+            "call the columns 'split' and 'dividend'"
+        )
+    given = [name for name in ACTIONS if name in columns]
+    if ADJUSTED in columns and len(given) == 1:
+        missing = next(name for name in ACTIONS if name not in columns)
+        raise InvalidBarsError(
+            f"column {missing!r} is missing beside {given[0]!r}; add it, or leave out {given[0]!r} "
+            f"so that both are worked out from {ADJUSTED!r}, or leave out {ADJUSTED!r} if there "
+            "are none"
+        )
 
 
 def _told(value: object) -> object:
