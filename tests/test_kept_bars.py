@@ -22,6 +22,7 @@ from finagent_model.data.source import reason_of
 from finagent_model.domain.bars import PRICES, BarSeries
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.policy import Policy
+from finagent_model.domain.seen import Seen
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
@@ -289,8 +290,43 @@ def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, d
         file.unlink()
     else:
         next(tmp_path.rglob("index.json")).write_text("[{}]")
-    with pytest.raises(DataSourceError, match=r"remove|removed"):
+    with pytest.raises(DataSourceError, match=r"put back a copy, or move .*FB away") as error:
         KeptBars(Kept(tmp_path)).bars("FB")
+    assert "remove" not in str(error.value)
+
+
+def test_a_market_says_what_it_used_though_another_process_has_kept_more(tmp_path: Path) -> None:
+    process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
+    market = Market(KeptBars(Kept(tmp_path)), None)
+    used = market.bars("FB")
+    process(Vendor(), tmp_path).bars("FB")
+    seen = market.seen("FB")
+    assert seen and seen.content_hash == used.digest() == WHOLE[:150].digest()
+
+
+class Overtaken(Kept):
+    """Another process keeps more just after the index was read."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.meanwhile: FetchedBars | None = process(Vendor(), home)
+
+    def readings(self, symbol: str, source: str | None = None) -> tuple[Seen, ...]:
+        rows = super().readings(symbol, source)
+        if self.meanwhile:
+            other, self.meanwhile = self.meanwhile, None
+            other.bars(symbol)
+        return rows
+
+
+def test_who_reads_while_another_process_keeps_more_still_finds_what_was_there(
+    tmp_path: Path,
+) -> None:
+    process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
+    [there] = tmp_path.rglob("*.parquet")
+    read = Overtaken(tmp_path).read("FB", WHOLE[:150].digest())
+    assert not there.exists()
+    assert read.digest() == WHOLE[:150].digest()
 
 
 @pytest.mark.parametrize("symbol", ["..", ".", "A/B", "../X", "BRK.B", "^GSPC"])
