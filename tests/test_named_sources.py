@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from plugins import install
@@ -21,6 +22,7 @@ from finagent_model.data.named import bar_source, fundamentals_source, news_sour
 from finagent_model.data.source import BarSource
 from finagent_model.data.yfinance_bars import YFinanceBars
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.news import NewsItem
 from finagent_model.domain.redact import redactor
 from finagent_model.errors import (
     BadInputError,
@@ -153,6 +155,13 @@ def broken(settings):
 def keyed(settings):
     raise OSError("GET https://api.example/eod?apikey=" + "SECRET" + "42")
 
+class nameless:
+    def __init__(self, settings):
+        pass
+    @property
+    def name(self):
+        keyed(None)
+
 def wrong(settings):
     return object()
 """
@@ -160,9 +169,8 @@ def wrong(settings):
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = (
-        "acme = acme_z:Source\nbroken = acme_z:broken\nwrong = acme_z:wrong\nkeyed = acme_z:keyed\n"
-    )
+    made = ("broken", "wrong", "keyed", "nameless")
+    entries = "acme = acme_z:Source\n" + "".join(f"{name} = acme_z:{name}\n" for name in made)
     site = install(
         tmp_path / "site",
         "acme_z",
@@ -232,11 +240,58 @@ def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
         ("broken", "gave no source: KeyError: 'ACME_TOKEN'"),
         ("gone", "gave no source: ModuleNotFoundError"),
         ("wrong", "gave a object, which has no 'name'"),
+        ("nameless", "gave no source: OSError: GET https://api.example/eod$"),
     ],
 )
 def test_an_entry_point_that_gives_no_source_is_named(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"entry point '{name}' of finagent\.bars \(.*{said}"):
         bars(tmp_path, name)
+
+
+class Told:
+    """A source of news and facts, whose answer a test sets."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer: Any = answer
+
+    def news(self, symbol: str) -> Any:
+        return self.answer
+
+    def facts(self, symbol: str) -> Any:
+        return self.answer
+
+
+ITEM = NewsItem(published_at="2013-02-28T12:00:00Z", headline="a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, (ITEM, ITEM), (ITEM,), [ITEM], "none", 0, ([{"headline": "a"}], 0), ([ITEM], "none")],
+    ids=["none", "pair", "tuple", "list", "text", "number", "mapping", "uncounted"],
+)
+def test_news_and_facts_that_are_no_records_are_a_failure(answer: object) -> None:
+    market = Market(BundledBars(), Told(answer), Told(answer))
+    with pytest.raises(DataSourceError, match=r"source of news, asked for FB, failed: .* it gave"):
+        market.view("FB", parse_as_of("2013-02-28"))
+    with pytest.raises(DataSourceError, match=r"fundamentals, asked for FB, failed: .* it gave"):
+        market.facts("FB")
+
+
+@pytest.mark.parametrize("answer", [[], ([], 0), ((), 0)])
+def test_no_news_is_no_failure(answer: object) -> None:
+    market = Market(BundledBars(), Told(answer), Told(answer))
+    assert market.news("FB") == market.facts("FB") == ((), 0)
+
+
+def test_news_that_comes_newest_first_is_put_in_order_and_the_newest_is_seen() -> None:
+    start = parse_as_of("2013-02-01")
+    items = [
+        NewsItem(published_at=start + timedelta(hours=i), headline=f"of hour {i}")
+        for i in reversed(range(30))
+    ]
+    view = Market(BundledBars(), Told((items, 2))).view("FB", parse_as_of("2013-02-28"))
+    assert [item.headline for item in view.news] == [f"of hour {i}" for i in range(10, 30)]
+    assert view.undated_news == 2
 
 
 def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.dated import Published
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.news import NewsItem
 from finagent_model.errors import DataSourceError, FinagentError
 
+P = TypeVar("P", bound=Published)
 REASON = 300
 """Characters of a reason."""
 _ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
@@ -83,6 +85,19 @@ def vendor(asked: str) -> Iterator[None]:
         raise
     except Exception as error:  # somebody else's code
         raise DataSourceError(f"{asked} failed: {reason_of(error)}") from None
+
+
+def oldest_first(given: object, kind: type[P]) -> tuple[tuple[P, ...], int]:
+    """What a source of dated records gave, held to what it should; `[]` is none. Raises TypeError."""
+    match given:
+        case []:
+            return (), 0
+        case [list() | tuple() as items, int(undated)]:
+            if all(isinstance(item, kind) for item in items):
+                return tuple(sorted(items, key=lambda item: item.published_at)), undated
+    raise TypeError(
+        f"it gave {type(given).__name__}, not a pair of {kind.__name__}s and how many were undated"
+    )
 
 
 def reason_of(error: Exception) -> str:
