@@ -68,13 +68,22 @@ def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
 def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    for day in (None, "2013-03-01", "2013-06-01", "2014-06-01"):
+    for day in (None, "2013-03-01", "2013-03-15", "2013-03-31", "2012-06-29"):
         assert source.reaching("FB", parse_as_of(day) if day else None) is source.bars("FB")
     assert vendor.asked == 1
 
 
 @pytest.mark.parametrize(
-    ("as_of", "asked"), [("2012-06-29", 0), ("2013-03-01", 0), ("2013-03-31", 0), ("2013-04-02", 1)]
+    ("as_of", "asked"),
+    [
+        ("2012-06-29", 0),
+        ("2013-03-01", 0),
+        ("2013-03-03", 0),  # a Sunday: the bar of Friday is all there can be
+        ("2013-03-04T20:00:00+00:00", 0),  # Monday's is not closed yet
+        ("2013-03-04", 1),
+        ("2013-03-31", 1),
+        ("2013-04-02", 1),
+    ],
 )
 def test_what_was_kept_is_used_where_it_reaches_the_day(
     tmp_path: Path, as_of: str, asked: int
@@ -82,8 +91,42 @@ def test_what_was_kept_is_used_where_it_reaches_the_day(
     process(Vendor(), tmp_path).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
+    for _ in range(3):
+        assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
     assert vendor.asked == asked
+
+
+def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
+    day = parse_as_of(WHOLE.closed(100).date())
+    process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
+    vendor = Vendor(WHOLE[:101])
+    morning = process(vendor, tmp_path, day + timedelta(hours=9))
+    assert morning.reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert process(vendor, tmp_path).reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert vendor.asked == 1
+    KeptBars(Kept(tmp_path)).bars("FB")
+    assert vendor.asked == 1
+
+
+def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
+    tmp_path: Path,
+) -> None:
+    vendor = Vendor()
+    now = WHOLE.closed(100) - timedelta(hours=3)
+    source = FetchedBars(vendor, Kept(tmp_path), lambda: now)
+    today = parse_as_of(WHOLE.closed(100).date())
+    for as_of in (now, None, now + timedelta(minutes=1)):
+        assert source.reaching("FB", as_of).closed(-1) == WHOLE.closed(99)
+    assert vendor.asked == 1
+    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
+    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)
+    assert vendor.asked == 2
+    now = WHOLE.closed(101) + timedelta(hours=1)
+    later = source.reaching("FB", parse_as_of(WHOLE.closed(101).date()))
+    assert later.closed(-1) == WHOLE.closed(101)
+    assert source.seen("FB").content_hash == later.digest()
+    assert source.reaching("FB", today) is later
+    assert vendor.asked == 3
 
 
 def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def vendor(asked: str) -> Iterator[None]:
 
 
 def oldest_first(given: object, kind: type[P]) -> tuple[tuple[P, ...], int]:
-    """What a source of dated records gave, held to what it should; `[]` is none. Raises TypeError."""
+    """Dated records as a source should give them; `[]` is none. Raises TypeError."""
     match given:
         case []:
             return (), 0
