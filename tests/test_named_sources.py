@@ -17,8 +17,10 @@ from finagent_model.airflow.asked import worked
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.folder import FolderBars
+from finagent_model.data.fundamentals_file import FileFundamentals
 from finagent_model.data.kept import KeptBars
 from finagent_model.data.named import bar_source, fundamentals_source, news_source
+from finagent_model.data.news_file import FileNews
 from finagent_model.data.source import BarSource
 from finagent_model.data.yfinance_bars import YFinanceBars
 from finagent_model.domain.clock import parse_as_of
@@ -308,6 +310,28 @@ def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
     assert news.news("../X") == news.news("NOPE") == ((), 0)
     with pytest.raises(InvalidNewsError, match=r"FB\.jsonl, line 1: symbol 'GOOG' in the file of"):
         news.news("FB")
+
+
+def test_two_files_of_news_of_one_symbol_are_refused_and_hide_no_other(tmp_path: Path) -> None:
+    line = '{"published_at": "2012-06-29T14:00:00Z", "headline": "a"}\n'
+    for name in ("GOOG.jsonl", "goog.jsonl", "FB.JSONL"):
+        (tmp_path / name).write_text(line)
+    news = FileNews(tmp_path)
+    assert news.symbols() == ("FB", "GOOG")
+    assert len(news.news("FB")[0]) == 1
+    with pytest.raises(DataSourceError, match=r"GOOG\.jsonl and .*goog\.jsonl both hold GOOG"):
+        news.news("GOOG")
+
+
+@pytest.mark.parametrize("there", [[], ["GOOG.csv", "README.md"]])
+def test_a_folder_without_a_file_of_news_is_not_taken_for_one(
+    tmp_path: Path, there: list[str]
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text("date,open,high,low,close\n")
+    for read in (FileNews(tmp_path).news, FileFundamentals(tmp_path).facts):
+        with pytest.raises(DataSourceError, match=r"holds no \.jsonl file; .* such as GOOG\.jsonl"):
+            read("GOOG")
 
 
 @pytest.mark.parametrize("stamp", ["20120629", '"20120629"', "1340978400.5", "true"])
