@@ -220,10 +220,11 @@ def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
         raise OSError("GET https://api.example/eod?apikey=SECRET42")
 
     monkeypatch.setattr(YFinanceBars, "_history", yahoo)
+    silent = YFinanceBars(tmp_path, lambda: datetime(2013, 4, 1, tzinfo=UTC))
     market = Market.of(given(tmp_path, bars="acme", news="acme"))
     for failing, said in (
         (lambda: market.bars("KEYED"), "DataSourceError: .* failed: OSError: GET"),
-        (lambda: YFinanceBars(tmp_path).bars("FB"), "DataSourceError: .*OSError: GET"),
+        (lambda: silent.bars("FB"), "DataSourceError: .*OSError: GET"),
         (lambda: bars(tmp_path, "keyed"), "ConfigError: .* gave no source: OSError: GET"),
         (worked(in_vain), "AirflowFailException: UnknownSymbolError: unknown symbol 'FB'"),
     ):

@@ -30,6 +30,8 @@ NOT_FOUND = {
 }
 OPENS_UTC = timedelta(hours=14, minutes=30)
 SESSION_S = 23_400
+LATER = datetime(2013, 6, 1, tzinfo=UTC)
+"""When no session of the bundled bars goes on."""
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Yahoo:
     asked: list[str] = field(default_factory=list)
     """Paths of the charts, in order."""
     delay_s: float = 0.0
+    now: datetime = LATER
+    """When it is asked."""
 
     def says(self, symbol: str, body: object, status: int = 200) -> None:
         text = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,14 @@ TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.=^&-]{0,19}")
 CLEAR_SPLIT = 1.5
 """From this ratio on, either way, a price that ignores a split is told from a bad morning."""
 CHART = "/v8/finance/chart/"
-DIGITS = 6
-"""Significant digits of a price, and cents at least: Yahoo's are single precision, times the splits
-that are undone.
+DIGITS, PARTS = 6, 4
+"""A price is rounded to a quarter of its sixth significant digit, and to cents at least: Yahoo's
+are single precision, times the splits that are undone. Cents lie on that grid, and so do the
+sixteenths of the years before 2001; of whole digits they would be ties, which a later split turns
+over.
 """
+DELAY = timedelta(minutes=30)
+"""Yahoo's quotes are late by less: so long after its end a session's bar is final."""
 
 
 class YFinanceBars:
@@ -49,17 +53,24 @@ class YFinanceBars:
 
     name = "yfinance"
 
-    def __init__(self, cache: Path, timeout_s: float = TIMEOUT_S, **transport: Any) -> None:
-        """`cache` is where the client keeps time zones and its cookie; `transport` goes to
-        curl_cffi's session, such as a proxy. Connects nowhere. Raises ConfigError where the client
-        is not installed.
+    def __init__(
+        self,
+        cache: Path,
+        clock: Callable[[], datetime],
+        timeout_s: float = TIMEOUT_S,
+        **transport: Any,
+    ) -> None:
+        """`cache` is where the client keeps time zones and its cookie, `clock` says whether a
+        session is over; `transport` goes to curl_cffi's session, such as a proxy. Connects nowhere.
+        Raises ConfigError where the client is not installed.
         """
         if find_spec("yfinance") is None:
             raise ConfigError(
                 "FINAGENT_BARS is yfinance, which is not installed; "
                 "pip install finagent-model[yfinance]"
             )
-        self._cache, self._timeout_s, self._transport = cache, timeout_s, transport
+        self._cache, self._clock = cache, clock
+        self._timeout_s, self._transport = timeout_s, transport
         self._session: Session[Response] | None = None
 
     def symbols(self) -> tuple[str, ...]:
@@ -68,6 +79,7 @@ class YFinanceBars:
     def bars(self, symbol: str) -> BarSeries:
         if not TICKER.fullmatch(symbol):  # it becomes a part of an address
             raise UnknownSymbolError(symbol, None, self.name)
+        asked_at = self._clock()
         try:
             frame, told = self._history(symbol)
         except FinagentError:
@@ -77,7 +89,7 @@ class YFinanceBars:
                 f"yfinance gave no bars of {symbol} ({reason_of(error)}); try again later, or "
                 "repeat from what was kept with FINAGENT_BARS=kept"
             ) from None
-        return as_traded(symbol, frame, session_going_on(told))
+        return as_traded(symbol, frame, session_going_on(told, asked_at))
 
     def _history(self, symbol: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
         import yfinance
@@ -149,13 +161,15 @@ def _require_adjusted(symbol: str, bars: pd.DataFrame, split: Floats) -> None:
         )
 
 
-def session_going_on(told: Mapping[str, Any]) -> date | None:
-    """The day of a session that was not over when it was asked for; None: it was."""
+def session_going_on(told: Mapping[str, Any], asked_at: datetime) -> date | None:
+    """The day of a session that was not over when it was asked for; None: it was, by the clock or
+    by a trade after its end. What trades seldom may have no such trade.
+    """
     ends = told.get("currentTradingPeriod", {}).get("regular", {}).get("end")
     traded = told.get("regularMarketTime")
-    if not isinstance(ends, pd.Timestamp) or not isinstance(traded, pd.Timestamp):
+    if not isinstance(ends, pd.Timestamp) or asked_at >= ends + DELAY:
         return None
-    return None if traded >= ends else ends.date()
+    return None if isinstance(traded, pd.Timestamp) and traded >= ends else ends.date()
 
 
 def _tick(values: Floats) -> Floats:
@@ -163,7 +177,7 @@ def _tick(values: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         magnitude = np.floor(np.log10(values))
     magnitude[~np.isfinite(magnitude)] = 0.0
-    scale = 10.0 ** np.maximum(DIGITS - 1 - magnitude, 2.0)
+    scale = np.maximum(PARTS * 10.0 ** (DIGITS - 1 - magnitude), 100.0)
     rounded: Floats = np.round(values * scale) / scale
     return rounded
 
