@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,14 +77,14 @@ def _refuse_lost_actions(columns: set[str]) -> None:
         )
 
 
-def _told(value: object) -> object:
+def _told(value: Any) -> Any:
     """What a cell says of its moment: in ISO's way, where it is a time or 20120629."""
     text = value.isoformat() if hasattr(value, "isoformat") else value
     compact = COMPACT.fullmatch(str(text))
     return "-".join(compact.groups()) if compact else text
 
 
-def _day(symbol: str, bar: int, told: object) -> object:
+def _day(symbol: str, bar: int, told: Any) -> Any:
     """The day whose midnight was `told`: midnight in Tokyo is the evening before in UTC, and in New
     York the hours before that day's open. What is no time is left for the series to refuse.
     """
