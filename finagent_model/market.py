@@ -11,7 +11,13 @@ from datetime import datetime
 from finagent_model.data.fetched import FetchedBars, utc_now
 from finagent_model.data.kept import KeptBars
 from finagent_model.data.named import bar_source, fundamentals_source, news_source
-from finagent_model.data.source import BarSource, FundamentalsSource, NewsSource, vendor
+from finagent_model.data.source import (
+    BarSource,
+    FundamentalsSource,
+    NewsSource,
+    oldest_first,
+    vendor,
+)
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.dataset import Kind
@@ -105,7 +111,7 @@ class Market:
             return (), 0
         if symbol not in self._news:
             with vendor(f"the source of news, asked for {symbol},"):
-                self._news[symbol] = self._news_source.news(symbol)
+                self._news[symbol] = oldest_first(self._news_source.news(symbol), NewsItem)
         return self._news[symbol]
 
     def facts(self, symbol: str) -> Stated:
@@ -113,7 +119,7 @@ class Market:
             return (), 0
         if symbol not in self._facts:
             with vendor(f"the source of fundamentals, asked for {symbol},"):
-                self._facts[symbol] = self._facts_source.facts(symbol)
+                self._facts[symbol] = oldest_first(self._facts_source.facts(symbol), Fact)
         return self._facts[symbol]
 
     def view(

@@ -5,10 +5,10 @@ passed in from there.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -141,7 +141,7 @@ class Settings(BaseModel):
         for named in (self.bars, self.news, self.fundamentals):
             if named and "://" not in named.get_secret_value():
                 given.remove(named.get_secret_value())  # a word or a path
-        passwords = (urlsplit(text).password or "" for text in given if "://" in text)
+        passwords = (p for text in given for p in _passwords(text))
         given += [spelled for p in passwords for spelled in (p, unquote(p))]
         return tuple(dict.fromkeys(secret for secret in given if secret))
 
@@ -159,3 +159,14 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise BadInputError(f"environment variable {first['loc'][0]}: {first['msg']}") from None
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """Of a URL however it is misspelt: to its first @, as SQLAlchemy reads it, to its last, and
+    what its query calls one. Empty ones too.
+    """
+    rest = url.partition("://")[2]
+    if "@" in rest:
+        for user in (rest.partition("@")[0], rest.rpartition("@")[0]):
+            yield user.partition(":")[2]
+    yield from (value for key, value in parse_qsl(rest.partition("?")[2]) if "pass" in key.lower())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from finagent_model.data.folder import FolderBars
+from finagent_model.data.sql import SqlBars
+from finagent_model.domain.bars import PRICES
+from finagent_model.domain.clock import parse_as_of
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 
 GOOD = """Date,Open,High,Low,Close,Volume,Adj Close
@@ -48,6 +54,37 @@ def test_given_actions_win_over_an_adjusted_close(tmp_path: Path) -> None:
     assert series.dividend.tolist() == [0.0, 0.1]
 
 
+@pytest.mark.parametrize("column", ["Stock Splits", "Dividends", "splits"])
+def test_actions_by_another_name_are_refused_and_not_lost(tmp_path: Path, column: str) -> None:
+    table = pd.DataFrame(
+        {"Date": ["2012-06-29"], **{name: [5.0] for name in PRICES}, column: [2.0]}
+    )
+    table.to_csv(tmp_path / "CSV.csv", index=False)
+    table.to_parquet(tmp_path / "PARQUET.parquet")
+    with closing(sqlite3.connect(tmp_path / "bars.db")) as connection:
+        table.assign(symbol="SQL").to_sql("bars", connection, index=False)
+    said = rf"column '{column.lower().replace(' ', '_')}' is not read: .* FINAGENT_BARS=yfinance"
+    for source, symbol in (
+        (FolderBars(tmp_path), "CSV"),
+        (FolderBars(tmp_path), "PARQUET"),
+        (SqlBars(f"sqlite:///{tmp_path}/bars.db"), "SQL"),
+    ):
+        with pytest.raises(InvalidBarsError, match=said):
+            source.bars(symbol)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("split", "dividend"), ("dividend", "split")])
+def test_one_kind_of_action_beside_an_adjusted_close_leaves_the_other_unsaid(
+    tmp_path: Path, given: str, missing: str
+) -> None:
+    text = f"date,open,high,low,close,adj_close,{given}\n2012-06-29,5,6,4,5,4,1\n"
+    with pytest.raises(InvalidBarsError, match=f"column '{missing}' is missing beside '{given}'"):
+        folder(tmp_path, X=text).bars("X")
+    text = text.replace(",adj_close", "").replace("5,4,1", "5,1")
+    series = folder(tmp_path, X=text).bars("X")
+    assert getattr(series, missing).tolist() == [{"split": 1.0, "dividend": 0.0}[missing]]
+
+
 def test_without_actions_there_are_none(tmp_path: Path) -> None:
     text = "date,open,high,low,close\n2012-06-29,5,6,4,5\n"
     series = folder(tmp_path, X=text).bars("X")
@@ -62,6 +99,61 @@ def test_parquet_gives_the_same_bars_as_csv(tmp_path: Path, stored_as: str) -> N
         table["Date"] = pd.to_datetime(table["Date"])
     table.to_parquet(tmp_path / "COPY.parquet")
     pd.testing.assert_frame_equal(source.bars("COPY").to_frame(), source.bars("GOOG").to_frame())
+
+
+def daily(zone: str | None) -> pd.DataFrame:
+    """As a user's tools keep days: by midnight, in the exchange's zone or none."""
+    days = pd.DatetimeIndex(["2024-03-06", "2024-03-07", "2024-03-11"], name="Date", tz=zone)
+    return pd.DataFrame({name: [2.0, 3.0, 4.0] for name in PRICES}, index=days)
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo", "America/New_York"])
+def test_midnight_in_any_zone_is_its_calendar_day_and_nothing_of_it_is_known_before(
+    tmp_path: Path, zone: str | None
+) -> None:
+    table = daily(zone)
+    table.to_csv(tmp_path / "CSV.csv")
+    table.to_parquet(tmp_path / "INDEX.parquet")
+    table.reset_index().to_parquet(tmp_path / "COLUMN.parquet", index=False)
+    with closing(sqlite3.connect(tmp_path / "bars.db")) as connection:
+        table.assign(symbol="SQL").to_sql("bars", connection)
+    read = [FolderBars(tmp_path).bars(symbol) for symbol in FolderBars(tmp_path).symbols()]
+    read.append(SqlBars(f"sqlite:///{tmp_path}/bars.db").bars("SQL"))
+    assert len(read) == 4
+    for series in read:
+        days = [series.closed(i).isoformat() for i in range(3)]
+        assert days == [f"2024-03-{day}T21:00:00+00:00" for day in ("06", "07", "11")]
+        assert len(series.until(parse_as_of("2024-03-06"))) == 1
+        assert len(series.until(datetime(2024, 3, 7, 13, tzinfo=UTC))) == 1
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_a_time_of_day_is_no_date_and_is_never_cut_to_one(tmp_path: Path, zone: str | None) -> None:
+    table = daily(zone)
+    table.index += pd.Timedelta(hours=22)
+    table.to_csv(tmp_path / "CSV.csv")
+    table.to_parquet(tmp_path / "PARQUET.parquet")
+    with closing(sqlite3.connect(tmp_path / "bars.db")) as connection:
+        table.assign(symbol="SQL").to_sql("bars", connection)
+    said = r"date '2024-03-06.22:00:00.*' at bar 0 has a time of day; .* the column 'closed_at'"
+    for source, symbol in (
+        (FolderBars(tmp_path), "CSV"),
+        (FolderBars(tmp_path), "PARQUET"),
+        (SqlBars(f"sqlite:///{tmp_path}/bars.db"), "SQL"),
+    ):
+        with pytest.raises(InvalidBarsError, match=said):
+            source.bars(symbol)
+
+
+def test_closes_with_a_time_of_day_keep_it_also_as_an_index(tmp_path: Path) -> None:
+    table = daily("America/New_York").rename_axis("closed_at")
+    table.index += pd.Timedelta(hours=16)
+    table.to_csv(tmp_path / "CSV.csv")
+    table.to_parquet(tmp_path / "PARQUET.parquet")
+    for symbol in ("CSV", "PARQUET"):
+        series = FolderBars(tmp_path).bars(symbol)
+        assert series.closed(0) == datetime(2024, 3, 6, 21, tzinfo=UTC)
+        assert series.closed(2) == datetime(2024, 3, 11, 20, tzinfo=UTC)
 
 
 def test_symbols_are_the_names_of_the_files(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.kept import Kept, KeptBars
 from finagent_model.data.revision import changes
+from finagent_model.data.source import reason_of
 from finagent_model.domain.bars import PRICES, BarSeries
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.policy import Policy
+from finagent_model.domain.seen import Seen
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
@@ -66,13 +68,22 @@ def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
 def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    for day in (None, "2013-03-01", "2013-06-01", "2014-06-01"):
+    for day in (None, "2013-03-01", "2013-03-15", "2013-03-31", "2012-06-29"):
         assert source.reaching("FB", parse_as_of(day) if day else None) is source.bars("FB")
     assert vendor.asked == 1
 
 
 @pytest.mark.parametrize(
-    ("as_of", "asked"), [("2012-06-29", 0), ("2013-03-01", 0), ("2013-03-31", 0), ("2013-04-02", 1)]
+    ("as_of", "asked"),
+    [
+        ("2012-06-29", 0),
+        ("2013-03-01", 0),
+        ("2013-03-03", 0),  # a Sunday: the bar of Friday is all there can be
+        ("2013-03-04T20:00:00+00:00", 0),  # Monday's is not closed yet
+        ("2013-03-04", 1),
+        ("2013-03-31", 1),
+        ("2013-04-02", 1),
+    ],
 )
 def test_what_was_kept_is_used_where_it_reaches_the_day(
     tmp_path: Path, as_of: str, asked: int
@@ -80,8 +91,42 @@ def test_what_was_kept_is_used_where_it_reaches_the_day(
     process(Vendor(), tmp_path).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
+    for _ in range(3):
+        assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
     assert vendor.asked == asked
+
+
+def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
+    day = parse_as_of(WHOLE.closed(100).date())
+    process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
+    vendor = Vendor(WHOLE[:101])
+    morning = process(vendor, tmp_path, day + timedelta(hours=9))
+    assert morning.reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert process(vendor, tmp_path).reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert vendor.asked == 1
+    KeptBars(Kept(tmp_path)).bars("FB")
+    assert vendor.asked == 1
+
+
+def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
+    tmp_path: Path,
+) -> None:
+    vendor = Vendor()
+    now = WHOLE.closed(100) - timedelta(hours=3)
+    source = FetchedBars(vendor, Kept(tmp_path), lambda: now)
+    today = parse_as_of(WHOLE.closed(100).date())
+    for as_of in (now, None, now + timedelta(minutes=1)):
+        assert source.reaching("FB", as_of).closed(-1) == WHOLE.closed(99)
+    assert vendor.asked == 1
+    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
+    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)
+    assert vendor.asked == 2
+    now = WHOLE.closed(101) + timedelta(hours=1)
+    later = source.reaching("FB", parse_as_of(WHOLE.closed(101).date()))
+    assert later.closed(-1) == WHOLE.closed(101)
+    assert source.seen("FB").content_hash == later.digest()
+    assert source.reaching("FB", today) is later
+    assert vendor.asked == 3
 
 
 def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: Path) -> None:
@@ -165,6 +210,23 @@ def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
         process(Vendor(trouble), tmp_path).bars("FB")
     assert "sesame" not in str(error.value)
     assert "OSError: GET https://api.example/eod/FB failed" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("https://bob:pa@sesame@host/eod", "https://host/eod"),
+        ("https://bob:pa/sesame@host/eod", "https://host/eod"),
+        ("'https://bob:sesame@host' and <https://other/x@y>", "'https://host' and <https://y>"),
+        ("https://host/eod?token=sesame", "https://host/eod"),
+        ("https://host/eod?user=me@corp&token=sesame", "https://***"),
+        ("https://bob:pa?sesame@host/eod", "https://***"),
+        ("url: /eod?token=sesame (refused)", "url: /eod (refused)"),
+        ("x" * 270 + " https://bob:sesame-opens@host", "x" * 270 + " https://host"),
+    ],
+)
+def test_what_is_private_is_struck_out_of_a_reason_before_it_is_cut(told: str, shown: str) -> None:
+    assert reason_of(OSError(told)) == f"OSError: {shown}"
 
 
 @pytest.mark.parametrize(
@@ -271,8 +333,43 @@ def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, d
         file.unlink()
     else:
         next(tmp_path.rglob("index.json")).write_text("[{}]")
-    with pytest.raises(DataSourceError, match=r"remove|removed"):
+    with pytest.raises(DataSourceError, match=r"put back a copy, or move .*FB away") as error:
         KeptBars(Kept(tmp_path)).bars("FB")
+    assert "remove" not in str(error.value)
+
+
+def test_a_market_says_what_it_used_though_another_process_has_kept_more(tmp_path: Path) -> None:
+    process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
+    market = Market(KeptBars(Kept(tmp_path)), None)
+    used = market.bars("FB")
+    process(Vendor(), tmp_path).bars("FB")
+    seen = market.seen("FB")
+    assert seen and seen.content_hash == used.digest() == WHOLE[:150].digest()
+
+
+class Overtaken(Kept):
+    """Another process keeps more just after the index was read."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.meanwhile: FetchedBars | None = process(Vendor(), home)
+
+    def readings(self, symbol: str, source: str | None = None) -> tuple[Seen, ...]:
+        rows = super().readings(symbol, source)
+        if self.meanwhile:
+            other, self.meanwhile = self.meanwhile, None
+            other.bars(symbol)
+        return rows
+
+
+def test_who_reads_while_another_process_keeps_more_still_finds_what_was_there(
+    tmp_path: Path,
+) -> None:
+    process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
+    [there] = tmp_path.rglob("*.parquet")
+    read = Overtaken(tmp_path).read("FB", WHOLE[:150].digest())
+    assert not there.exists()
+    assert read.digest() == WHOLE[:150].digest()
 
 
 @pytest.mark.parametrize("symbol", ["..", ".", "A/B", "../X", "BRK.B", "^GSPC"])

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from datetime import UTC, datetime
+import traceback
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from plugins import install
 
+from finagent_model.airflow.asked import worked
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
 from finagent_model.data.folder import FolderBars
+from finagent_model.data.fundamentals_file import FileFundamentals
 from finagent_model.data.kept import KeptBars
 from finagent_model.data.named import bar_source, fundamentals_source, news_source
+from finagent_model.data.news_file import FileNews
 from finagent_model.data.source import BarSource
+from finagent_model.data.yfinance_bars import YFinanceBars
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.domain.news import NewsItem
 from finagent_model.domain.redact import redactor
-from finagent_model.errors import BadInputError, ConfigError, DataSourceError, InvalidNewsError
+from finagent_model.errors import (
+    BadInputError,
+    ConfigError,
+    DataSourceError,
+    InvalidNewsError,
+    UnknownSymbolError,
+)
 from finagent_model.market import Market
 from finagent_model.settings import Settings
 
@@ -127,6 +142,8 @@ class Source:
     def bars(self, symbol):
         if symbol == "DOWN":
             raise RuntimeError("no more credits")
+        if symbol == "KEYED":
+            keyed(None)
         return BundledBars().bars(symbol)
     def news(self, symbol):
         if symbol == "GOOG":
@@ -137,6 +154,16 @@ class Source:
 def broken(settings):
     raise KeyError("ACME_TOKEN")
 
+def keyed(settings):
+    raise OSError("GET https://api.example/eod?apikey=" + "SECRET" + "42")
+
+class nameless:
+    def __init__(self, settings):
+        pass
+    @property
+    def name(self):
+        keyed(None)
+
 def wrong(settings):
     return object()
 """
@@ -144,7 +171,8 @@ def wrong(settings):
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = "acme = acme_z:Source\nbroken = acme_z:broken\nwrong = acme_z:wrong\n"
+    made = ("broken", "wrong", "keyed", "nameless")
+    entries = "acme = acme_z:Source\n" + "".join(f"{name} = acme_z:{name}\n" for name in made)
     site = install(
         tmp_path / "site",
         "acme_z",
@@ -172,17 +200,101 @@ def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("plugin")
+def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AirflowFailException(Exception):
+        pass
+
+    airflow = ModuleType("airflow.sdk.exceptions")
+    airflow.AirflowFailException = AirflowFailException  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, airflow.__name__, airflow)
+
+    def in_vain() -> None:
+        try:
+            raise OSError("GET https://api.example/eod?apikey=SECRET42")
+        except OSError as error:
+            raise UnknownSymbolError("FB", None, "acme") from error
+
+    def yahoo(path: Path, asked: object) -> None:
+        raise OSError("GET https://api.example/eod?apikey=SECRET42")
+
+    monkeypatch.setattr(YFinanceBars, "_history", yahoo)
+    silent = YFinanceBars(tmp_path, lambda: datetime(2013, 4, 1, tzinfo=UTC))
+    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+    for failing, said in (
+        (lambda: market.bars("KEYED"), "DataSourceError: .* failed: OSError: GET"),
+        (lambda: silent.bars("FB"), "DataSourceError: .*OSError: GET"),
+        (lambda: bars(tmp_path, "keyed"), "ConfigError: .* gave no source: OSError: GET"),
+        (worked(in_vain), "AirflowFailException: UnknownSymbolError: unknown symbol 'FB'"),
+    ):
+        try:
+            failing()
+        except Exception:
+            logged = traceback.format_exc()
+        assert re.search(said, logged)
+        assert "SECRET42" not in logged
+
+
+@pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("broken", "gave no source: KeyError: 'ACME_TOKEN'"),
         ("gone", "gave no source: ModuleNotFoundError"),
         ("wrong", "gave a object, which has no 'name'"),
+        ("nameless", "gave no source: OSError: GET https://api.example/eod$"),
     ],
 )
 def test_an_entry_point_that_gives_no_source_is_named(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"entry point '{name}' of finagent\.bars \(.*{said}"):
         bars(tmp_path, name)
+
+
+class Told:
+    """A source of news and facts, whose answer a test sets."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer: Any = answer
+
+    def news(self, symbol: str) -> Any:
+        return self.answer
+
+    def facts(self, symbol: str) -> Any:
+        return self.answer
+
+
+ITEM = NewsItem(published_at="2013-02-28T12:00:00Z", headline="a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, (ITEM, ITEM), (ITEM,), [ITEM], "none", 0, ([{"headline": "a"}], 0), ([ITEM], "none")],
+    ids=["none", "pair", "tuple", "list", "text", "number", "mapping", "uncounted"],
+)
+def test_news_and_facts_that_are_no_records_are_a_failure(answer: object) -> None:
+    market = Market(BundledBars(), Told(answer), Told(answer))
+    with pytest.raises(DataSourceError, match=r"source of news, asked for FB, failed: .* it gave"):
+        market.view("FB", parse_as_of("2013-02-28"))
+    with pytest.raises(DataSourceError, match=r"fundamentals, asked for FB, failed: .* it gave"):
+        market.facts("FB")
+
+
+@pytest.mark.parametrize("answer", [[], ([], 0), ((), 0)])
+def test_no_news_is_no_failure(answer: object) -> None:
+    market = Market(BundledBars(), Told(answer), Told(answer))
+    assert market.news("FB") == market.facts("FB") == ((), 0)
+
+
+def test_news_that_comes_newest_first_is_put_in_order_and_the_newest_is_seen() -> None:
+    start = parse_as_of("2013-02-01")
+    items = [
+        NewsItem(published_at=start + timedelta(hours=i), headline=f"of hour {i}")
+        for i in reversed(range(30))
+    ]
+    view = Market(BundledBars(), Told((items, 2))).view("FB", parse_as_of("2013-02-28"))
+    assert [item.headline for item in view.news] == [f"of hour {i}" for i in range(10, 30)]
+    assert view.undated_news == 2
 
 
 def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
@@ -199,6 +311,28 @@ def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
     assert news.news("../X") == news.news("NOPE") == ((), 0)
     with pytest.raises(InvalidNewsError, match=r"FB\.jsonl, line 1: symbol 'GOOG' in the file of"):
         news.news("FB")
+
+
+def test_two_files_of_news_of_one_symbol_are_refused_and_hide_no_other(tmp_path: Path) -> None:
+    line = '{"published_at": "2012-06-29T14:00:00Z", "headline": "a"}\n'
+    for name in ("GOOG.jsonl", "goog.jsonl", "FB.JSONL"):
+        (tmp_path / name).write_text(line)
+    news = FileNews(tmp_path)
+    assert news.symbols() == ("FB", "GOOG")
+    assert len(news.news("FB")[0]) == 1
+    with pytest.raises(DataSourceError, match=r"GOOG\.jsonl and .*goog\.jsonl both hold GOOG"):
+        news.news("GOOG")
+
+
+@pytest.mark.parametrize("there", [[], ["GOOG.csv", "README.md"]])
+def test_a_folder_without_a_file_of_news_is_not_taken_for_one(
+    tmp_path: Path, there: list[str]
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text("date,open,high,low,close\n")
+    for read in (FileNews(tmp_path).news, FileFundamentals(tmp_path).facts):
+        with pytest.raises(DataSourceError, match=r"holds no \.jsonl file; .* such as GOOG\.jsonl"):
+            read("GOOG")
 
 
 @pytest.mark.parametrize("stamp", ["20120629", '"20120629"', "1340978400.5", "true"])

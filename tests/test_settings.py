@@ -32,6 +32,26 @@ def test_keys_and_passwords_are_struck_out_of_text() -> None:
     assert redactor(settings.secrets)(said) == f"{KEY} or {KEY}; 401: {KEY}"
 
 
+@pytest.mark.parametrize(
+    ("url", "password"),
+    [
+        ("postgresql://me:open/sesame@host/db", "open/sesame"),
+        ("postgresql://me:open[sesame@host/db", "open[sesame"),
+        ("postgresql://me:open@sesame@host/db", "open@sesame"),
+        ("postgresql://me:open%2Fsesame@host/db", "open/sesame"),
+        ("postgresql://me:open-sesame@host:port/db?options=a@b", "open-sesame"),
+        ("postgresql://me@host/db?sslpassword=open%2Fsesame", "open/sesame"),
+        ("sqlite:///bars.db?table=eod", None),
+        ("postgresql://host:5432/db", None),
+    ],
+)
+def test_a_urls_password_is_found_however_it_is_written(url: str, password: str | None) -> None:
+    for name in ("BARS", "NEWS", "DATABASE"):
+        secrets = Settings.load({f"FINAGENT_{name}": url}).secrets
+        assert url in secrets
+        assert password in secrets if password else secrets == (url,)
+
+
 def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
     secrets = Settings.load({"OPENAI_API_KEY": "none"}).secrets
     assert redactor(secrets)("none of it") == "none of it"

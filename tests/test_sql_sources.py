@@ -60,6 +60,25 @@ def test_the_url_names_the_table(url: str) -> None:
     assert source.name.endswith("data.db#eod")
 
 
+def test_what_else_a_url_says_makes_another_source_but_no_password_does() -> None:
+    base = "postgresql+psycopg2://me:{}@/db?"
+    names = [
+        SqlBars(base.format("one") + rest).name
+        for rest in (
+            "table=eod",
+            "table=eod&host=a",
+            "table=eod&host=b",
+            "table=eod&options=-csearch_path%3Dx",
+            "table=eod&host=a&host=b",
+        )
+    ]
+    assert len(set(names)) == 5
+    assert names[0] == "postgresql:///db#eod"
+    other = base.format("two") + "host=b&password=sesame&table=eod"
+    assert SqlBars(other).name == names[2]
+    assert all("sesame" not in name and name.endswith("#eod") for name in names)
+
+
 def test_columns_may_be_written_in_any_case_and_actions_come_from_an_adjusted_close(
     url: str,
 ) -> None:

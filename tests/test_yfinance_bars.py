@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from yahoo import NOT_FOUND, Yahoo, chart, serving
+from yahoo import LATER, NOT_FOUND, Yahoo, chart, serving
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.fetched import FetchedBars
@@ -21,7 +21,6 @@ from finagent_model.domain.clock import parse_as_of
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 
 pytestmark = pytest.mark.slow
-NOW = datetime(2013, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def yahoo(server: Yahoo) -> Iterator[Yahoo]:
     server.answers.clear()
     server.asked.clear()
     yield server
-    server.delay_s = 0.0
+    server.delay_s, server.now = 0.0, LATER
 
 
 @pytest.fixture
@@ -43,7 +42,12 @@ def source(yahoo: Yahoo, tmp_path: Path) -> YFinanceBars:
     from yfinance.data import YfData
 
     YfData.cache_get.cache_clear()  # its own memory of answers, kept for the whole process
-    return YFinanceBars(tmp_path / "yfinance", **yahoo.transport())
+    return YFinanceBars(tmp_path / "yfinance", lambda: yahoo.now, **yahoo.transport())
+
+
+def next_session(series: BarSeries) -> datetime:
+    """Before its end."""
+    return series.closed(-1) + timedelta(days=1, hours=-1)
 
 
 def day(series: BarSeries, text: str) -> int:
@@ -99,6 +103,7 @@ def test_a_real_fall_by_half_is_no_split(yahoo: Yahoo, source: YFinanceBars) -> 
 @pytest.mark.parametrize("ratio", [2.0, 7.0, 20.0, 0.1, 1.5])
 def test_a_later_split_changes_no_bar(yahoo: Yahoo, source: YFinanceBars, ratio: float) -> None:
     bars = BundledBars().bars("FB")
+    yahoo.now = next_session(bars)
     yahoo.says("FB", chart(bars, later_split=ratio))
     got = source.bars("FB")
     for column in PRICES:
@@ -139,6 +144,7 @@ def test_a_session_that_goes_on_has_no_bar_yet(
     whole = BarSeries.from_frame("FB", bars.to_frame().assign(split=ratios))
     body = chart(whole)
     result(body)["meta"]["regularMarketTime"] -= 3600
+    yahoo.now = bars.closed(-1) - timedelta(hours=1)
     yahoo.says("FB", body)
     got = source.bars("FB")
     assert got.closed(-1) == bars.closed(18)
@@ -160,12 +166,42 @@ def test_a_split_that_is_not_yet_in_the_prices_is_refused(
         source.bars("FB")
 
 
+@pytest.mark.parametrize("ratio", [10.0, 0.1])
+def test_a_split_of_a_session_that_goes_on_is_refused_while_the_prices_ignore_it(
+    yahoo: Yahoo, source: YFinanceBars, ratio: float
+) -> None:
+    body = chart(BundledBars().bars("FB")[:20], later_split=ratio)
+    for name, values in result(body)["indicators"]["quote"][0].items():
+        if name in PRICES:
+            values[:-1] = [value * ratio for value in values[:-1]]
+    yahoo.says("FB", body)
+    with pytest.raises(DataSourceError, match=r"split of FB by .* on 2012-06-16 is not in the pri"):
+        source.bars("FB")
+
+
+@pytest.mark.parametrize("ratio", [10.0, 1.25])
+@pytest.mark.parametrize("row", ["none", "empty"])
+def test_a_split_that_no_bar_can_confirm_yet_is_refused(
+    yahoo: Yahoo, source: YFinanceBars, ratio: float, row: str
+) -> None:
+    body = chart(BundledBars().bars("FB")[:20], later_split=ratio)
+    if row == "none":
+        result(body)["timestamp"].pop()
+    for values in result(body)["indicators"]["quote"][0].values():
+        values[-1:] = [None] if row == "empty" else []
+    yahoo.says("FB", body)
+    said = rf"no bar shows yet whether the split of FB by {ratio:g} after 2012-06-15 is in the pric"
+    with pytest.raises(DataSourceError, match=said):
+        source.bars("FB")
+
+
 def test_a_later_split_is_no_revision_and_a_correction_is_one(
     yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
 ) -> None:
     bars, readings = BundledBars().bars("MSFT"), []
     corrected = bars.to_frame()
     corrected.loc[500, "low"] -= 0.02
+    yahoo.now = next_session(bars)
     for series, ratio in [
         (bars[:-1], 1.0),
         (bars, 7.0),
@@ -173,7 +209,7 @@ def test_a_later_split_is_no_revision_and_a_correction_is_one(
         (BarSeries.from_frame("MSFT", corrected), 7.0),
     ]:
         yahoo.says("MSFT", chart(series, later_split=ratio))
-        fetched = FetchedBars(source, Kept(tmp_path / "home"), lambda: NOW)
+        fetched = FetchedBars(source, Kept(tmp_path / "home"), lambda: LATER)
         fetched.bars("MSFT")
         readings.append(fetched.seen("MSFT"))
     assert [reading.revised for reading in readings] == [0, 0, 0, 1]
@@ -185,10 +221,10 @@ def test_a_vendor_that_takes_no_more_requests_is_left_alone_where_what_was_kept_
     yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
 ) -> None:
     yahoo.says("FB", chart(BundledBars().bars("FB")))
-    FetchedBars(source, Kept(tmp_path / "home"), lambda: NOW).bars("FB")
+    FetchedBars(source, Kept(tmp_path / "home"), lambda: LATER).bars("FB")
     yahoo.says("FB", b"Too Many Requests", 429)
     yahoo.asked.clear()
-    again = FetchedBars(source, Kept(tmp_path / "home"), lambda: NOW)
+    again = FetchedBars(source, Kept(tmp_path / "home"), lambda: LATER)
     assert len(again.reaching("FB", parse_as_of("2013-03-01"))) == 196
     assert yahoo.asked == []
     with pytest.raises(DataSourceError, match="no more requests"):
@@ -252,13 +288,13 @@ def test_an_answer_without_a_bar_is_a_failure(
 
 def test_who_does_not_answer_in_time_has_failed(yahoo: Yahoo, tmp_path: Path) -> None:
     yahoo.delay_s = 1.0
-    source = YFinanceBars(tmp_path, timeout_s=0.2, **yahoo.transport())
+    source = YFinanceBars(tmp_path, lambda: LATER, timeout_s=0.2, **yahoo.transport())
     with pytest.raises(DataSourceError, match=r"gave no bars of SLOW .*[Tt]imed? ?out"):
         source.bars("SLOW")
 
 
 def test_a_server_that_is_not_there_has_failed(tmp_path: Path) -> None:
     nobody = Yahoo(tmp_path / "nobody.sock")
-    source = YFinanceBars(tmp_path / "cache", **nobody.transport())
+    source = YFinanceBars(tmp_path / "cache", lambda: LATER, **nobody.transport())
     with pytest.raises(DataSourceError, match="gave no bars of GONE"):
         source.bars("GONE")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from finagent_model.domain.bars import PRICES, BarSeries
 
@@ -29,6 +30,8 @@ NOT_FOUND = {
 }
 OPENS_UTC = timedelta(hours=14, minutes=30)
 SESSION_S = 23_400
+LATER = datetime(2013, 6, 1, tzinfo=UTC)
+"""When no session of the bundled bars goes on."""
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Yahoo:
     asked: list[str] = field(default_factory=list)
     """Paths of the charts, in order."""
     delay_s: float = 0.0
+    now: datetime = LATER
+    """When it is asked."""
 
     def says(self, symbol: str, body: object, status: int = 200) -> None:
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -55,9 +60,14 @@ class Yahoo:
 
 def chart(series: BarSeries, *, later_split: float = 1.0, **meta: object) -> dict[str, Any]:
     """What Yahoo says of a series as traded: prices, volumes and dividends in units of the last
-    day's share, in single precision. `later_split` comes on the day after the last bar.
+    day's share, in single precision. `later_split` comes on the day after the last bar, in whose
+    session it was asked.
     """
-    shares = np.cumprod(series.split[::-1])[::-1] / series.split * later_split
+    if later_split != 1.0:
+        body = chart(_with_a_day(series, later_split), **meta)
+        body["chart"]["result"][0]["meta"]["regularMarketTime"] -= 3600
+        return body
+    shares = np.cumprod(series.split[::-1])[::-1] / series.split
     days = [series.closed(i).date() for i in range(len(series))]
     opened = [
         int((datetime(d.year, d.month, d.day, tzinfo=UTC) + OPENS_UTC).timestamp()) for d in days
@@ -70,8 +80,6 @@ def chart(series: BarSeries, *, later_split: float = 1.0, **meta: object) -> dic
     quote["volume"] = [round(v) for v in series.volume * shares]
     splits = {i: float(series.split[i]) for i in np.flatnonzero(series.split != 1.0)}
     dates = {i: opened[i] for i in splits}
-    if later_split != 1.0:
-        splits[-1], dates[-1] = later_split, opened[-1] + 86_400
     paid = np.flatnonzero(series.dividend > 0)
     amounts = series.dividend / shares
     last = {"start": opened[-1], "end": opened[-1] + SESSION_S, "gmtoffset": -18000}
@@ -111,6 +119,15 @@ def chart(series: BarSeries, *, later_split: float = 1.0, **meta: object) -> dic
             ],
         }
     }
+
+
+def _with_a_day(series: BarSeries, split: float) -> BarSeries:
+    """One more, on which a split changes the price and nothing else does."""
+    frame = series.to_frame()
+    day = frame.iloc[[-1]].assign(split=split, dividend=0.0)
+    day[[*PRICES]] = series.close[-1] / split
+    day["closed_at"] += timedelta(days=1)
+    return BarSeries.from_frame(series.symbol, pd.concat([frame, day]))
 
 
 @contextmanager

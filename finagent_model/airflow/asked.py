@@ -28,7 +28,8 @@ def worked(work: Callable[P, T]) -> Callable[P, T]:
         except FinagentError as error:
             if may_pass(error):
                 raise
-            raise AirflowFailException(str(error)) from error
+            # Airflow logs what an error came from, with whatever a vendor's or driver's had in it.
+            raise AirflowFailException(f"{type(error).__name__}: {error}") from None
 
     return done
 

@@ -6,6 +6,7 @@ the rest of the URL is SQLAlchemy's. Nothing is ever written.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,12 +38,17 @@ class SymbolTable:
 
     @property
     def name(self) -> str:
-        """The database and its table, without user and password; the same wherever it is read."""
+        """The database and its table, without user and password; the same wherever it is read. What
+        else the URL says, such as a host or a search path, may make it another one, but may hold a
+        secret too: it is told apart by a hash.
+        """
         dialect, database = self._url.get_backend_name(), self._url.database or ""
         if dialect == "sqlite" and database:
             database = str(Path(database).absolute())
         host = f"{self._url.host or ''}{f':{self._url.port}' if self._url.port else ''}"
-        return f"{dialect}://{host}/{database}#{self.table}"
+        told = sorted((k, v) for k, v in self._url.query.items() if "pass" not in k.lower())
+        rest = f"?{hashlib.sha256(repr(told).encode()).hexdigest()[:8]}" if told else ""
+        return f"{dialect}://{host}/{database}{rest}#{self.table}"
 
     def symbols(self) -> tuple[str, ...]:
         from sqlalchemy import select

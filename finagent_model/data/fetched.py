@@ -1,23 +1,25 @@
-"""Bars of a vendor, asked once in a process and kept: `FetchedBars` stands before every source that
-is not a file of this machine.
+"""Bars of a vendor, asked for and kept: `FetchedBars` stands before every source that is not a file
+of this machine.
 
 What was kept is used where it reaches the day that is asked about; otherwise the vendor is asked,
-and if it fails nothing older takes its place. What it says differently than before is named.
+once in a process for each close, and if it fails nothing older takes its place. What it says
+differently than before is named.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from finagent_model.data.kept import Kept
 from finagent_model.data.revision import changes
 from finagent_model.data.source import BarSource, vendor
 from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.seen import Change, Seen
+from finagent_model.domain.seen import Change, Seen, last_close
 from finagent_model.errors import DataSourceError
 
+NEVER: tuple[date, frozenset[date]] = date.min, frozenset()
 log = logging.getLogger(__name__)
 
 
@@ -35,8 +37,9 @@ class FetchedBars:
         """`clock` stamps what is fetched."""
         self._source, self._kept, self._clock = source, kept, clock
         self.name = source.name
-        self._asked: dict[str, tuple[BarSeries, Seen]] = {}
-        self._reused: dict[str, tuple[BarSeries, Seen]] = {}
+        self._handed: dict[str, tuple[BarSeries, Seen]] = {}
+        self._asked: dict[str, tuple[date, frozenset[date]]] = {}
+        """The last close before the vendor was asked in this process, and those asked for."""
 
     def symbols(self) -> tuple[str, ...]:
         with vendor(f"{self.name}, asked for its symbols,"):
@@ -46,22 +49,26 @@ class FetchedBars:
         return self.reaching(symbol, None)
 
     def reaching(self, symbol: str, as_of: datetime | None) -> BarSeries:
-        """Bars that are all that could be known at `as_of`; None: what this process has already,
-        else what the vendor has now. Raises as a source does, and HomeError.
+        """Bars that are all that could be known at `as_of`, or all that the vendor had when it was
+        asked in this process for such a moment; None: what this process has already, else what the
+        vendor has now. Raises as a source does, and HomeError.
         """
-        if found := self._at_hand(symbol, as_of):
-            return found[0]
+        if (found := self._at_hand(symbol, as_of)) is not None:
+            return found
         with self._kept.locked(symbol):
-            if found := self._at_hand(symbol, as_of):  # another thread was faster
-                return found[0]
+            if (found := self._at_hand(symbol, as_of)) is not None:  # another thread was faster
+                return found
             rows = self._kept.readings(symbol, self.name)
             if as_of is not None and rows and rows[-1].reaches(as_of):
-                series = self._kept.read(symbol, rows[-1].content_hash)
-                self._reused[symbol] = series, rows[-1]
+                reading = rows[-1]
+                series = self._kept.read(symbol, reading.content_hash)
             else:
-                series, reading = self._fetch(symbol, rows)
+                now = self._clock()
+                series, reading = self._fetch(symbol, rows, now)
                 self._kept.keep(series, reading)
-                self._asked[symbol] = series, reading
+                _, closes = self._asked.get(symbol, NEVER)
+                self._asked[symbol] = last_close(now), closes | {last_close(as_of or now)}
+            self._handed[symbol] = series, reading
         return series
 
     def exactly(self, symbol: str, content_hash: str) -> BarSeries | None:
@@ -71,16 +78,19 @@ class FetchedBars:
 
     def seen(self, symbol: str) -> Seen:
         """Of the bars that were handed out last; KeyError before that."""
-        return (self._asked.get(symbol) or self._reused[symbol])[1]
+        return self._handed[symbol][1]
 
-    def _at_hand(self, symbol: str, as_of: datetime | None) -> tuple[BarSeries, Seen] | None:
-        if found := self._asked.get(symbol):
-            return found
-        found = self._reused.get(symbol)
-        return found if found and (as_of is None or found[1].reaches(as_of)) else None
+    def _at_hand(self, symbol: str, as_of: datetime | None) -> BarSeries | None:
+        if symbol not in self._handed:
+            return None
+        series, reading = self._handed[symbol]
+        if as_of is None or reading.reaches(as_of):
+            return series
+        before, closes = self._asked.get(symbol, NEVER)
+        close = last_close(as_of)
+        return series if close <= before or close in closes else None
 
-    def _fetch(self, symbol: str, rows: tuple[Seen, ...]) -> tuple[BarSeries, Seen]:
-        now = self._clock()
+    def _fetch(self, symbol: str, rows: tuple[Seen, ...], now: datetime) -> tuple[BarSeries, Seen]:
         with vendor(f"{self.name}, asked for bars of {symbol},"):
             given = self._source.bars(symbol)
         if not isinstance(given, BarSeries) or given.symbol != symbol:

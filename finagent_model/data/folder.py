@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from finagent_model.data.table import series_of_table
+from finagent_model.data.table import CLOSES, column_name, series_of_table
 from finagent_model.domain.bars import BarSeries
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 
@@ -68,8 +68,10 @@ def _read(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() == ".parquet":
             table = pd.read_parquet(file)
-            dated = isinstance(table.index, pd.DatetimeIndex)
-            return table.reset_index(names="date") if dated else table
+            if not isinstance(table.index, pd.DatetimeIndex):
+                return table
+            closes = column_name(table.index.name) == CLOSES
+            return table.reset_index(names=CLOSES if closes else "date")
         return pd.read_csv(file)
     except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
         reason = " ".join(str(error).split())

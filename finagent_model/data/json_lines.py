@@ -39,21 +39,35 @@ class DatedLines(Generic[P]):
         if self._files is None:
             found = self._records(self.path)
         elif symbol in self._files:  # looked up, never joined to a path
-            found = self._records(self._files[symbol], symbol)
+            file, *others = self._files[symbol]
+            if others:
+                raise DataSourceError(
+                    f"{file} and {others[0]} both hold {symbol}; keep one of them"
+                )
+            found = self._records(file, symbol)
         else:
             return (), 0
         records, undated = found.get(symbol, ([], 0))
         return tuple(sorted(records, key=lambda record: record.published_at)), undated
 
     @cached_property
-    def _files(self) -> dict[str, Path] | None:
-        """Symbol to file, where the path is a folder."""
+    def _files(self) -> dict[str, list[Path]] | None:
+        """Symbol to its files, of which there should be one, where the path is a folder."""
         if not self.path.is_dir():
             return None
+        files: dict[str, list[Path]] = {}
         try:
-            return {f.stem.upper(): f for f in sorted(self.path.iterdir()) if f.suffix == SUFFIX}
+            for file in sorted(self.path.iterdir()):
+                if file.suffix.lower() == SUFFIX and file.is_file():
+                    files.setdefault(file.stem.upper(), []).append(file)
         except OSError as error:
             raise DataSourceError(f"{self.path} can't be listed ({error.strerror})") from error
+        if not files:
+            raise DataSourceError(
+                f"{self.path} holds no {SUFFIX} file; give a folder that holds files such as "
+                f"GOOG{SUFFIX}, or none"
+            )
+        return files
 
     def _records(self, file: Path, symbol: str | None = None) -> dict[str, tuple[list[P], int]]:
         if file not in self._read:

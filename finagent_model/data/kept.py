@@ -54,25 +54,33 @@ class Kept:
         except (OSError, ValidationError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataSourceError(
-                f"{file} can't be read ({reason}); remove its folder, and its symbol will be "
-                "fetched again"
+                f"{file} can't be read ({reason}); {_way_out(file.parent)}"
             ) from None
         return tuple(row for row in rows if source in (None, row.source))
 
     def read(self, symbol: str, content_hash: str) -> BarSeries:
         """Raises DataSourceError where nothing that is kept has this hash."""
+        for _ in range(2):  # who keeps more replaces the file that an index, just read, leads to
+            if (series := self._found(symbol, content_hash)) is not None:
+                return series
+        place = self._place(symbol)
+        raise DataSourceError(
+            f"the bars of {symbol} that were kept as {content_hash[:12]} in {place} are gone or "
+            f"damaged; {_way_out(place)}"
+        )
+
+    def _found(self, symbol: str, content_hash: str) -> BarSeries | None:
         rows = self.readings(symbol)
         named = next((row for row in rows if row.content_hash == content_hash), None)
         for row in reversed(rows) if named else ():
-            file = self._file(symbol, row.content_hash)
-            if named and row.last >= named.last and file.exists():
-                series = _parquet(symbol, file).until(named.last)
+            if named and row.last >= named.last:
+                whole = _parquet(symbol, self._file(symbol, row.content_hash))
+                if whole is None:
+                    continue
+                series = whole.until(named.last)
                 if series.digest() == content_hash:
                     return series
-        raise DataSourceError(
-            f"the bars of {symbol} that were kept as {content_hash[:12]} in "
-            f"{self._place(symbol)} are gone or damaged; remove the folder to fetch them again"
-        )
+        return None
 
     def keep(self, series: BarSeries, reading: Seen) -> None:
         """To be called while the symbol is locked. Raises HomeError."""
@@ -133,15 +141,22 @@ class KeptBars:
                     "digits that `finagent bars list` shows, such as kept:0123abcd"
                 )
         self._kept, self._hashes = kept, tuple(hashes)
+        self._handed: dict[str, Seen] = {}
 
     def symbols(self) -> tuple[str, ...]:
         return self._kept.symbols()
 
     def bars(self, symbol: str) -> BarSeries:
-        return self._kept.read(symbol, self.seen(symbol).content_hash)
+        reading = self._newest(symbol)
+        series = self._kept.read(symbol, reading.content_hash)
+        self._handed[symbol] = reading
+        return series
 
     def seen(self, symbol: str) -> Seen:
-        """Raises UnknownSymbolError."""
+        """Of the bars that were handed out last, whatever was kept since; KeyError before that."""
+        return self._handed[symbol]
+
+    def _newest(self, symbol: str) -> Seen:
         rows = self._kept.readings(symbol)
         if self._hashes:
             rows = tuple(r for r in rows if r.content_hash.startswith(self._hashes))
@@ -151,13 +166,16 @@ class KeptBars:
         return rows[-1]
 
 
-def _parquet(symbol: str, file: Path) -> BarSeries:
+def _parquet(symbol: str, file: Path) -> BarSeries | None:
+    """None: there is no such file."""
     try:
         return BarSeries.from_frame(symbol, pd.read_parquet(file))
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, InvalidBarsError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataSourceError(
-            f"kept bars {file} can't be read ({reason}); remove the file"
+            f"kept bars {file} can't be read ({reason}); {_way_out(file.parent)}"
         ) from None
 
 
@@ -172,6 +190,13 @@ def _put(file: Path) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _way_out(place: Path) -> str:
+    return (
+        f"put back a copy, or move {place} away: its symbol is then fetched again, and runs that "
+        "name what was kept there can't be repeated without it"
+    )
 
 
 def _unusable(place: Path, error: OSError) -> HomeError:

@@ -73,7 +73,7 @@ def bar_source(settings: Settings, clock: Callable[[], datetime]) -> BarSource:
     if name == YFINANCE:
         from finagent_model.data.yfinance_bars import YFinanceBars
 
-        return FetchedBars(YFinanceBars(settings.home / YFINANCE), kept, clock)
+        return FetchedBars(YFinanceBars(settings.home / YFINANCE, clock), kept, clock)
     if "://" in name:
         from finagent_model.data.sql import SqlBars
 

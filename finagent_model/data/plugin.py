@@ -21,9 +21,9 @@ def made_by(entry: EntryPoint, settings: Settings, needs: Sequence[str]) -> Any:
     called = f"entry point {entry.name!r} of {entry.group} ({entry.value})"
     try:
         source = entry.load()(settings)
+        missing = next((name for name in needs if not hasattr(source, name)), None)
     except Exception as error:  # somebody else's code
-        raise ConfigError(f"{called} gave no source: {reason_of(error)}") from error
-    for name in needs:
-        if not hasattr(source, name):
-            raise ConfigError(f"{called} gave a {type(source).__name__}, which has no {name!r}")
+        raise ConfigError(f"{called} gave no source: {reason_of(error)}") from None
+    if missing is not None:
+        raise ConfigError(f"{called} gave a {type(source).__name__}, which has no {missing!r}")
     return source

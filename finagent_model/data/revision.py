@@ -13,8 +13,10 @@ import numpy.typing as npt
 from finagent_model.domain.bars import ACTIONS, PRICES, BarSeries, from_datetime64
 from finagent_model.domain.seen import Change
 
-NOISE = 2e-6
-"""Values closer than this, as a fraction, are equal: single precision, times a split."""
+NOISE = 3e-6
+"""Values closer than this, as a fraction, are equal: a price of Yahoo's that lies between two steps
+of its rounding falls on one or the other, by the splits that are undone.
+"""
 COARSE = {"dividend": 1e-3, "volume": 1e-2}
 """The same of what vendors round in today's shares; volumes also change for days by late trades."""
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.dated import Published
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.news import NewsItem
 from finagent_model.errors import DataSourceError, FinagentError
 
+P = TypeVar("P", bound=Published)
 REASON = 300
 """Characters of a reason."""
-_PRIVATE = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s?]*=\S*")
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
+_QUERY = re.compile(r"\?[^\s?]*=\S*")
 
 
 class BarSource(Protocol):
@@ -73,18 +76,41 @@ class FundamentalsSource(Protocol):
 @contextmanager
 def vendor(asked: str) -> Iterator[None]:
     """Raises DataSourceError, saying who was `asked` for what, for whatever a vendor's code raises
-    in the block beside this package's errors.
+    in the block beside this package's errors. Without the error itself: a log that shows where
+    it came from would show what is struck out of the message.
     """
     try:
         yield
     except FinagentError:
         raise
     except Exception as error:  # somebody else's code
-        raise DataSourceError(f"{asked} failed: {reason_of(error)}") from error
+        raise DataSourceError(f"{asked} failed: {reason_of(error)}") from None
+
+
+def oldest_first(given: object, kind: type[P]) -> tuple[tuple[P, ...], int]:
+    """Dated records as a source should give them; `[]` is none. Raises TypeError."""
+    match given:
+        case []:
+            return (), 0
+        case [list() | tuple() as items, int(undated)]:
+            if all(isinstance(item, kind) for item in items):
+                return tuple(sorted(items, key=lambda item: item.published_at)), undated
+    raise TypeError(
+        f"it gave {type(given).__name__}, not a pair of {kind.__name__}s and how many were undated"
+    )
 
 
 def reason_of(error: Exception) -> str:
     """What somebody else's error says, in a line; of an address without user, password and query,
     which may hold a key.
     """
-    return _PRIVATE.sub("", " ".join(f"{type(error).__name__}: {error}".split())[:REASON])
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return _QUERY.sub("", _ADDRESS.sub(_public, said))[:REASON]  # cut last: half a URL has no @
+
+
+def _public(address: re.Match[str]) -> str:
+    """Host and path. A password may hold an @ or a /, and where a ? is before the last @ nobody can
+    tell it from a query.
+    """
+    private, _, rest = address[0].rpartition("@")
+    return "***" if "?" in private else rest

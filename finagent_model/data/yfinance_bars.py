@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,14 @@ TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.=^&-]{0,19}")
 CLEAR_SPLIT = 1.5
 """From this ratio on, either way, a price that ignores a split is told from a bad morning."""
 CHART = "/v8/finance/chart/"
-DIGITS = 6
-"""Significant digits of a price, and cents at least: Yahoo's are single precision, times the splits
-that are undone.
+DIGITS, PARTS = 6, 4
+"""A price is rounded to a quarter of its sixth significant digit, and to cents at least: Yahoo's
+are single precision, times the splits that are undone. Cents lie on that grid, and so do the
+sixteenths of the years before 2001; of whole digits they would be ties, which a later split turns
+over.
 """
+DELAY = timedelta(minutes=30)
+"""Yahoo's quotes are late by less: so long after its end a session's bar is final."""
 
 
 class YFinanceBars:
@@ -48,17 +53,24 @@ class YFinanceBars:
 
     name = "yfinance"
 
-    def __init__(self, cache: Path, timeout_s: float = TIMEOUT_S, **transport: Any) -> None:
-        """`cache` is where the client keeps time zones and its cookie; `transport` goes to
-        curl_cffi's session, such as a proxy. Connects nowhere. Raises ConfigError where the client
-        is not installed.
+    def __init__(
+        self,
+        cache: Path,
+        clock: Callable[[], datetime],
+        timeout_s: float = TIMEOUT_S,
+        **transport: Any,
+    ) -> None:
+        """`cache` is where the client keeps time zones and its cookie, `clock` says whether a
+        session is over; `transport` goes to curl_cffi's session, such as a proxy. Connects nowhere.
+        Raises ConfigError where the client is not installed.
         """
         if find_spec("yfinance") is None:
             raise ConfigError(
                 "FINAGENT_BARS is yfinance, which is not installed; "
                 "pip install finagent-model[yfinance]"
             )
-        self._cache, self._timeout_s, self._transport = cache, timeout_s, transport
+        self._cache, self._clock = cache, clock
+        self._timeout_s, self._transport = timeout_s, transport
         self._session: Session[Response] | None = None
 
     def symbols(self) -> tuple[str, ...]:
@@ -67,6 +79,7 @@ class YFinanceBars:
     def bars(self, symbol: str) -> BarSeries:
         if not TICKER.fullmatch(symbol):  # it becomes a part of an address
             raise UnknownSymbolError(symbol, None, self.name)
+        asked_at = self._clock()
         try:
             frame, told = self._history(symbol)
         except FinagentError:
@@ -75,8 +88,8 @@ class YFinanceBars:
             raise DataSourceError(
                 f"yfinance gave no bars of {symbol} ({reason_of(error)}); try again later, or "
                 "repeat from what was kept with FINAGENT_BARS=kept"
-            ) from error
-        return as_traded(symbol, without_open_session(frame, told))
+            ) from None
+        return as_traded(symbol, frame, session_going_on(told, asked_at))
 
     def _history(self, symbol: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
         import yfinance
@@ -95,65 +108,68 @@ class YFinanceBars:
             return frame, ticker.history_metadata
 
 
-def as_traded(symbol: str, frame: pd.DataFrame) -> BarSeries:
-    """The series of a table as `yfinance` gives it unadjusted. An action on a day without a bar
-    goes to the next bar; a split after the last bar is only undone. Raises DataSourceError where
-    there is no bar, and InvalidBarsError.
+def as_traded(symbol: str, frame: pd.DataFrame, going_on: date | None = None) -> BarSeries:
+    """The series of a table as `yfinance` gives it unadjusted, without bars from the day `going_on`
+    on: what is known of that day still shows whether a split is in the prices. An action on a day
+    without a bar goes to the next bar. Raises DataSourceError where there is no bar and for a split
+    that is not seen to be in the prices before it, and InvalidBarsError.
     """
     priced = frame[["Open", "High", "Low", "Close"]].notna().any(axis=1).to_numpy()
-    if not priced.any():
-        raise DataSourceError(f"yfinance answered without a bar of {symbol}; try again later")
     bars, count = frame[priced], int(priced.sum())
+    closed = [going_on is None or moment.date() < going_on for moment in bars.index]
+    if not any(closed):
+        raise DataSourceError(f"yfinance answered without a bar of {symbol}; try again later")
     bar_of_row = np.r_[0, np.cumsum(priced)[:-1]]  # `count` for rows after the last bar
     split, dividend = np.ones(count + 1), np.zeros(count + 1)
     np.multiply.at(split, bar_of_row, frame["Stock Splits"].replace(0.0, 1.0).to_numpy(float))
     np.add.at(dividend, bar_of_row, frame["Dividends"].to_numpy(float))
-    _require_adjusted(symbol, bars, split[:-1])
+    _require_adjusted(symbol, bars, split)
     after = np.cumprod(split[::-1])[::-1][1:]  # today's shares for one share of the bar's day
     columns = {name: _tick(bars[name.title()].to_numpy(float) * after) for name in PRICES}
-    return BarSeries.from_frame(
-        symbol,
-        pd.DataFrame(
-            {
-                "closed_at": [moment.strftime("%Y-%m-%d") for moment in bars.index],
-                **columns,
-                "volume": np.round(bars["Volume"].to_numpy(float) / after),
-                "split": split[:-1],
-                "dividend": _tick(dividend[:-1] * after),
-            }
-        ),
+    table = pd.DataFrame(
+        {
+            "closed_at": [moment.strftime("%Y-%m-%d") for moment in bars.index],
+            **columns,
+            "volume": np.round(bars["Volume"].to_numpy(float) / after),
+            "split": split[:-1],
+            "dividend": _tick(dividend[:-1] * after),
+        }
     )
+    return BarSeries.from_frame(symbol, table[closed])
 
 
 def _require_adjusted(symbol: str, bars: pd.DataFrame, split: Floats) -> None:
-    """Yahoo knows of a split hours or days before its prices do: to undo it then would be wrong."""
+    """Yahoo knows of a split hours or days before its prices do: to undo it then would be wrong.
+    The last of `split` is what comes after the last bar.
+    """
     before, opened = bars["Close"].to_numpy(float)[:-1], bars["Open"].to_numpy(float)[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap, ratio = np.abs(np.log(opened / before)), np.log(split[1:])
+        gap, ratio = np.abs(np.log(opened / before)), np.log(split[1:-1])
         left = np.abs(np.log(opened / before) + ratio)
-    ignored = np.flatnonzero((np.abs(ratio) >= np.log(CLEAR_SPLIT)) & (left < gap)) + 1
+    # Without a price on either side nothing is seen, which is no confirmation.
+    ignored = np.flatnonzero((np.abs(ratio) >= np.log(CLEAR_SPLIT)) & ~(left >= gap)) + 1
     if len(ignored):
         i = int(ignored[0])
         raise DataSourceError(
             f"yfinance: the split of {symbol} by {split[i]:g} on {bars.index[i]:%Y-%m-%d} is not "
             "in the prices before it; Yahoo mends that within days, try again later"
         )
+    if split[-1] != 1.0:
+        raise DataSourceError(
+            f"yfinance: no bar shows yet whether the split of {symbol} by {split[-1]:g} after "
+            f"{bars.index[-1]:%Y-%m-%d} is in the prices; try again once it has traded since"
+        )
 
 
-def without_open_session(frame: pd.DataFrame, told: Mapping[str, Any]) -> pd.DataFrame:
-    """The table without the prices of a session that was still going on when it was asked for; an
-    action of that day stays.
+def session_going_on(told: Mapping[str, Any], asked_at: datetime) -> date | None:
+    """The day of a session that was not over when it was asked for; None: it was, by the clock or
+    by a trade after its end. What trades seldom may have no such trade.
     """
     ends = told.get("currentTradingPeriod", {}).get("regular", {}).get("end")
     traded = told.get("regularMarketTime")
-    if not isinstance(ends, pd.Timestamp) or not isinstance(traded, pd.Timestamp) or frame.empty:
-        return frame
-    if traded >= ends:
-        return frame
-    closed = frame.astype({"Volume": float})
-    going_on = closed.index.date >= ends.date()  # type: ignore[attr-defined]
-    closed.loc[going_on, ["Open", "High", "Low", "Close", "Volume"]] = np.nan
-    return closed
+    if not isinstance(ends, pd.Timestamp) or asked_at >= ends + DELAY:
+        return None
+    return None if isinstance(traded, pd.Timestamp) and traded >= ends else ends.date()
 
 
 def _tick(values: Floats) -> Floats:
@@ -161,7 +177,7 @@ def _tick(values: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         magnitude = np.floor(np.log10(values))
     magnitude[~np.isfinite(magnitude)] = 0.0
-    scale = 10.0 ** np.maximum(DIGITS - 1 - magnitude, 2.0)
+    scale = np.maximum(PARTS * 10.0 ** (DIGITS - 1 - magnitude), 100.0)
     rounded: Floats = np.round(values * scale) / scale
     return rounded
 

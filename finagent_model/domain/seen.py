@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Self
 
-from finagent_model.domain.bars import BarSeries
+from finagent_model.domain.bars import CLOSE_TIME, BarSeries
 from finagent_model.domain.row import Row
+
+_CLOSE = timedelta(hours=time.fromisoformat(CLOSE_TIME).hour)
 
 
 class Change(Row):
@@ -59,9 +61,16 @@ class Seen(Row):
         )
 
     def reaches(self, as_of: datetime) -> bool:
-        """Whether these bars are all that could be known at `as_of`: they go up to that day, or the
-        vendor was asked after it.
+        """Whether these bars are all that could be known at `as_of`: they have that day's, or the
+        vendor was asked after it and they have that of the last weekday that had closed. A holiday
+        looks like a bar that is late.
         """
-        if self.fetched_at is None or self.fetched_at >= as_of:
+        if self.fetched_at is None or self.last.date() >= as_of.date():
             return True
-        return self.last.date() >= as_of.date()
+        return self.fetched_at >= as_of and self.last.date() >= last_close(as_of)
+
+
+def last_close(as_of: datetime) -> date:
+    """The last weekday whose bar is closed at `as_of`, where bars come with a date alone."""
+    day = as_of.astimezone(UTC) - _CLOSE
+    return day.date() - timedelta(days=max(0, day.weekday() - 4))
