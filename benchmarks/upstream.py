@@ -12,7 +12,7 @@ from collections.abc import Callable
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings
 from finagent_model.upstream.resident import Resident
-from finagent_model.upstream.source import source_at_hand
+from finagent_model.upstream.wheel import source_at_hand
 from finagent_model.upstream.window import window_of
 
 DATES, ALONE = 250, 5
