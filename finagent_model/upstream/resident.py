@@ -1,7 +1,7 @@
 """The parent's side of the worker: one process that stays, asked one date at a time.
 
-What hangs is killed, what died is started again; a worker that can't start, or dies `GIVE_UP` times
-in a row, is not tried any more. It ends with its input, with this object, and with our process,
+What hangs is killed, what died is started again; one whose code can't be loaded, or that dies
+`GIVE_UP` times with no answer between, is not tried any more. It ends with its input, with this object, and with our process,
 however that ends.
 """
 
@@ -30,6 +30,8 @@ START_S, CALL_S = 60.0, 10.0
 FLAGS = ("-I", "-B", "-u", "-W", "ignore")
 """Isolated, no byte code beside the source (it would change the package), nothing held back."""
 GIVE_UP = 3
+DEATHS = ("timeout", "crash", "protocol")
+"""Ends of a worker. An exception is none: it was told by a worker that lives."""
 LOG = 2000
 """Characters of the worker's log that are kept of one call."""
 LONGEST_REPLY = 1 << 20
@@ -73,7 +75,7 @@ class Resident:
                 try:
                     answer = self._asked(request)
                 except UpstreamError as error:
-                    self._deaths += error.code in ("timeout", "crash", "protocol")
+                    self._deaths = self._deaths + 1 if error.code in DEATHS else 0
                     if error.code == "import" or self._deaths >= GIVE_UP:
                         self._hopeless = error
                     if error.code != "crash" or attempt == 2 or self._hopeless:
