@@ -25,10 +25,10 @@ def took(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    code = source_at_hand(Settings.load().home).code
+    home = Settings.load().home
     bars = BundledBars().bars("GOOG")
     windows = [window_of(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
-    resident = Resident(code)
+    resident = Resident(lambda: source_at_hand(home).code)
 
     def ask(i: int) -> None:
         resident.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)

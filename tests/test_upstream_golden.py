@@ -95,7 +95,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="session")
 def resident(source: Source) -> Iterator[Resident]:
-    held = Resident(source.code)
+    held = Resident(lambda: source.again().code)
     yield held
     held.close()
 
@@ -133,7 +133,7 @@ def test_bars_to_come_change_nothing(resident: Resident, goog: BarSeries) -> Non
 
 
 def test_another_process_says_the_same(source: Source, resident: Resident, goog: BarSeries) -> None:
-    other = Resident(source.code)
+    other = Resident(lambda: source.again().code)
     days = [goog[:cut] for cut in range(300, 2148, 200)]
     digests = [
         hashlib.sha256(json.dumps([ask(worker, bars) for bars in days]).encode()).hexdigest()

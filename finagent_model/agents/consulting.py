@@ -35,7 +35,9 @@ class Consultant:
 
     pin: Pin
     find: Callable[[], Source]
-    """Its files, verified each time. Raises UpstreamSourceError."""
+    """Its files, verified each time; asked before each start of a worker. Raises
+    UpstreamSourceError.
+    """
     cassette: Cassette
 
     @property
@@ -104,4 +106,5 @@ class Consultant:
 
     @cached_property
     def _resident(self) -> Resident:
-        return Resident(self.find().code)
+        find = self.find  # not self, in a cycle with which the worker would outlive us
+        return Resident(lambda: find().code)
