@@ -62,6 +62,7 @@ def test_it_answers_and_stays(resident: Resident) -> None:
         ("NETWORK", "PermissionError"),
         ("KERNEL", "PermissionError"),
         ("WRITE", "PermissionError"),
+        ("PLANT", "PermissionError"),
         ("ASK", "EOFError"),
         ("FUTURE", "asked for bars until 2012-07-01, and today is 2012-06-30"),
         ("OTHER", "asked for 'GOOG', not for 'OTHER'"),
