@@ -129,7 +129,15 @@ def test_one_that_always_dies_is_given_up() -> None:
     assert time.monotonic() - began < 0.2  # no process was started
 
 
-@pytest.mark.parametrize("line", ["import nothing_of_that_name", "def broken(:"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import nothing_of_that_name",
+        "def broken(:",
+        "open('left-behind.txt', 'w')",
+        "import socket; socket.socket()",
+    ],
+)
 def test_code_that_can_not_be_imported_is_tried_once(line: str, tmp_path: Path) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "technical_analysis.py").write_text(line + "\n")
