@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,39 @@ def test_a_commit_that_is_not_there_is_said(stub: Repository, tmp_path: Path) ->
 def test_no_repository_at_all_is_said(stub: Repository, tmp_path: Path) -> None:
     with pytest.raises(UpstreamSourceError, match="git fetch failed"):
         fetch(tmp_path, stub.pin, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "origin", ["--upload-pack=touch {mark};false", "ext::sh -c touch% {mark}", "mark::{mark}"]
+)
+def test_an_address_is_no_option_and_no_program(
+    origin: str, stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper, mark = tmp_path / "bin" / "git-remote-mark", tmp_path / "mark"
+    helper.parent.mkdir()
+    helper.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helper.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(stub.folder)
+    with pytest.raises(UpstreamSourceError, match=r"git fetch failed.*(blocked|not allowed)"):
+        fetch(tmp_path, stub.pin, origin.format(mark=mark))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("field", ["commit", "tree", "folder_tree"])
+def test_no_message_shows_a_password(
+    field: str, stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "https://me:hun@ter2@127.0.0.1:1/clone?token=hunter3"
+    place = tmp_path / "https:" / "me:hun@ter2@127.0.0.1:1" / "clone?token=hunter3"
+    if field != "commit":  # a folder of that name, for Git to be content
+        shutil.copytree(stub.folder, place)
+    monkeypatch.chdir(tmp_path)
+    other = stub.pin.model_copy(update={field: "0" * 40})
+    with pytest.raises(UpstreamSourceError) as caught:
+        fetch(tmp_path / "home", other, address)
+    assert "127.0.0.1:1/clone" in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("hun", "ter2", "me:", "token"))
 
 
 def test_without_git_it_says_so(

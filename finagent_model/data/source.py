@@ -6,7 +6,6 @@ A source that fails says so (DataSourceError); that is never the same as having 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,11 +13,11 @@ from typing import Protocol
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.news import NewsItem
+from finagent_model.domain.redact import without_private
 from finagent_model.errors import DataSourceError, FinagentError
 
 REASON = 300
 """Characters of a reason."""
-_PRIVATE = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s?]*=\S*")
 
 
 class BarSource(Protocol):
@@ -87,4 +86,4 @@ def reason_of(error: Exception) -> str:
     """What somebody else's error says, in a line; of an address without user, password and query,
     which may hold a key.
     """
-    return _PRIVATE.sub("", " ".join(f"{type(error).__name__}: {error}".split())[:REASON])
+    return without_private(" ".join(f"{type(error).__name__}: {error}".split()))[:REASON]

@@ -1,4 +1,6 @@
-"""Keys have no place in a recording: known ones are struck out, and whatever is shaped like one."""
+"""Keys have no place in a recording or a message: known ones are struck out, whatever is shaped
+like one, and what an address holds beside the place.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,7 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+_PRIVATE = re.compile(r"(?<=://)[^/\s]*@|\?[^\s?]*=\S*")
 _SIGNS = (
     *("sk-", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     *("hf_", "xox", "eyJ", "earer "),
@@ -31,6 +34,11 @@ _SIGNS = (
 def without_key_shapes(text: str) -> str:
     """`text` with everything that is shaped like a key struck out."""
     return _SHAPES.sub(KEY, text) if any(sign in text for sign in _SIGNS) else text
+
+
+def without_private(text: str) -> str:
+    """`text` with each address in it without user, password and query, which may hold a key."""
+    return _PRIVATE.sub("", text)
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:

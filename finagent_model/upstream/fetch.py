@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from finagent_model.domain.redact import without_private
 from finagent_model.errors import UpstreamSourceError
 from finagent_model.upstream.cache import cached, keep
 from finagent_model.upstream.pin import Pin
@@ -24,13 +25,14 @@ def fetch(home: Path, pin: Pin, origin: str | None = None) -> tuple[Source, bool
     """The verified source in the cache, and whether it had to be brought.
 
     `origin` is any Git address or folder that has the commit; None: the pin's own repository.
-    Raises UpstreamSourceError; then the cache is as it was.
+    Raises UpstreamSourceError, which names it without user and password; then the cache is as it
+    was.
     """
     place = cached(home, pin)
     if place.exists():
         return verified(place, pin), False
     address = origin or pin.repository
-    whence = f"commit {pin.commit} of {address}"
+    whence = f"commit {pin.commit} of {without_private(address)}"
     return keep(home, pin, _archive(pin, address, whence), whence, CURE), True
 
 
@@ -39,7 +41,7 @@ def _archive(pin: Pin, origin: str, whence: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="finagent-upstream-") as scratch:
         folder = Path(scratch)
         _git(folder, "init", "--quiet", "--bare", ".")
-        _git(folder, "fetch", "--quiet", "--depth", "1", address, pin.commit)
+        _git(folder, "fetch", "--quiet", "--depth", "1", "--", address, pin.commit)
         tree = _git(folder, "rev-parse", f"{pin.commit}^{{tree}}").decode().strip()
         if tree != pin.tree:
             raise UpstreamSourceError(
@@ -52,6 +54,7 @@ def _archive(pin: Pin, origin: str, whence: str) -> bytes:
 def _git(folder: Path, *arguments: str) -> bytes:
     quiet = {
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",  # the others are programs
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
     }
@@ -74,6 +77,6 @@ def _git(folder: Path, *arguments: str) -> bytes:
             f"git {arguments[0]} took more than {FETCH_S} s; try again, or give --from a clone"
         ) from None
     if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())
+        said = without_private(" ".join(done.stderr.decode(errors="replace").split()))
         raise UpstreamSourceError(f"git {arguments[0]} failed: {said}; {CURE}")
     return done.stdout
