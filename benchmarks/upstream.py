@@ -12,7 +12,7 @@ from collections.abc import Callable
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings
 from finagent_model.upstream.resident import Resident
-from finagent_model.upstream.source import source_at_hand
+from finagent_model.upstream.wheel import source_at_hand
 from finagent_model.upstream.window import window_of
 
 DATES, ALONE = 250, 5
@@ -25,10 +25,10 @@ def took(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    code = source_at_hand(Settings.load().home).code
+    home = Settings.load().home
     bars = BundledBars().bars("GOOG")
     windows = [window_of(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
-    resident = Resident(code)
+    resident = Resident(lambda: source_at_hand(home).code)
 
     def ask(i: int) -> None:
         resident.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
@@ -41,7 +42,8 @@ from finagent_model.settings import Settings
 from finagent_model.tools.toolbox import Toolbox, schemas
 from finagent_model.upstream.pin import Pin
 from finagent_model.upstream.reading import Reading
-from finagent_model.upstream.source import Source, at_hand
+from finagent_model.upstream.source import Source
+from finagent_model.upstream.wheel import source_at_hand
 
 AT_ONCE = 64
 """Decisions in flight together; each waits for its model most of the time."""
@@ -87,7 +89,7 @@ class Desk:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`learned` is None for a desk that was never trained; `upstream` the source that a package
-        carries, None: what was fetched, if an agent asks for it; `notes` are warnings that every
+        carries, None: what is at hand, if an agent asks for it; `notes` are warnings that every
         signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
         """
         texts = Prompts(config.prompts)
@@ -102,8 +104,8 @@ class Desk:
         self._consultant = None
         if config.hears_upstream:
             pin = upstream.pin if upstream else Pin.load()
-            folder = upstream.folder if upstream else at_hand(settings.home, pin)
-            self._consultant = Consultant(pin, folder, cassette)
+            find = upstream.again if upstream else partial(source_at_hand, settings.home, pin)
+            self._consultant = Consultant(pin, find, cassette)
         self._run = Purse("run", config.spending.run_tokens, config.spending.run_usd)
         self._home = settings.home
         self._notes = notes

@@ -5,6 +5,7 @@ failures are told apart from a decision.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,14 +232,31 @@ def test_without_the_source_a_desk_says_where_to_get_it(tmp_path: Path) -> None:
 
 
 def test_a_changed_byte_is_never_run(source: Source, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(FILES, copy)
     (copy / "src" / "backend" / "agents" / "technical_analysis.py").write_text("BUY = True\n")
     signal = desk(Source(copy, source.pin)).decide(view()).signal
     assert signal.status == "upstream_error"
     assert "it is not used" in signal.reasoning
+
+
+def test_a_byte_that_changes_while_the_worker_is_down_is_not_run(
+    source: Source, tmp_path: Path
+) -> None:
+    copy, code = tmp_path / "copy", tmp_path / "copy" / source.pin.folder
+    shutil.copytree(FILES, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    held = desk(Source(copy, source.pin))
+    assert held.decide(view()).signal.status == "ok"
+    held.close()
+    with (code / "agents" / "technical_analysis.py").open("a") as file:
+        file.write("raise RuntimeError('it was run')\n")
+    signal = held.decide(view("IBM")).signal
+    assert (signal.status, signal.action) == ("upstream_error", "HOLD")
+    assert "src/backend hashes to" in signal.reasoning
+    assert "it was run" not in signal.reasoning
+    shutil.copy(FILES / source.pin.folder / "agents" / "technical_analysis.py", code / "agents")
+    assert held.decide(view("IBM")).signal.status == "ok"
+    held.close()
 
 
 def test_only_an_analyst_may_read_the_report() -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Place
+from conftest import ROOT, Place
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.clock import parse_as_of
+from finagent_model.pipeline.upstream import wheel_of
 from finagent_model.upstream.fetch import fetch
 from finagent_model.upstream.pin import Pin
 from finagent_model.upstream.reading import read_reply
@@ -93,7 +95,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="session")
 def resident(source: Source) -> Iterator[Resident]:
-    held = Resident(source.code)
+    held = Resident(lambda: source.again().code)
     yield held
     held.close()
 
@@ -131,7 +133,7 @@ def test_bars_to_come_change_nothing(resident: Resident, goog: BarSeries) -> Non
 
 
 def test_another_process_says_the_same(source: Source, resident: Resident, goog: BarSeries) -> None:
-    other = Resident(source.code)
+    other = Resident(lambda: source.again().code)
     days = [goog[:cut] for cut in range(300, 2148, 200)]
     digests = [
         hashlib.sha256(json.dumps([ask(worker, bars) for bars in days]).encode()).hexdigest()
@@ -139,6 +141,16 @@ def test_another_process_says_the_same(source: Source, resident: Resident, goog:
     ]
     other.close()
     assert digests[0] == digests[1]
+
+
+def test_a_wheel_that_pip_installed_is_the_source(source: Source, tmp_path: Path) -> None:
+    place, site = Place(tmp_path), str(tmp_path / "site")
+    wheel = wheel_of(source, tmp_path)
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps")
+    done = place.run(*pip, "--target", site, str(wheel))
+    assert done.returncode == 0, done.stderr
+    found = place.finagent("upstream", "status", "--json", PYTHONPATH=f"{site}:{ROOT}")
+    assert json.loads(found.stdout)["verified"], found.stdout
 
 
 def test_a_trained_version_answers_without_the_fetched_source(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -14,10 +16,12 @@ from upstream_stub import Repository, git, make_repository
 
 from finagent_model.errors import UpstreamSourceError
 from finagent_model.pipeline.upstream import wheel_of
+from finagent_model.upstream.cache import cached
 from finagent_model.upstream.fetch import fetch
 from finagent_model.upstream.git_hash import blob_hash, tree_hash
 from finagent_model.upstream.pin import Pin
-from finagent_model.upstream.source import cached, verified
+from finagent_model.upstream.source import verified
+from finagent_model.upstream.wheel import packed, source_at_hand
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_another_hash_than_the_pins_installs_nothing(
     other = stub.pin.model_copy(update={field: "0" * 40})
     with pytest.raises(UpstreamSourceError, match="0" * 40):
         fetch(tmp_path, other, str(stub.folder))
-    assert list((tmp_path / "upstream").iterdir()) == []
+    assert list(tmp_path.glob("upstream/*")) == []
 
 
 def test_a_commit_that_is_not_there_is_said(stub: Repository, tmp_path: Path) -> None:
@@ -72,6 +76,39 @@ def test_a_commit_that_is_not_there_is_said(stub: Repository, tmp_path: Path) ->
 def test_no_repository_at_all_is_said(stub: Repository, tmp_path: Path) -> None:
     with pytest.raises(UpstreamSourceError, match="git fetch failed"):
         fetch(tmp_path, stub.pin, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "origin", ["--upload-pack=touch {mark};false", "ext::sh -c touch% {mark}", "mark::{mark}"]
+)
+def test_an_address_is_no_option_and_no_program(
+    origin: str, stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper, mark = tmp_path / "bin" / "git-remote-mark", tmp_path / "mark"
+    helper.parent.mkdir()
+    helper.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helper.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(stub.folder)
+    with pytest.raises(UpstreamSourceError, match=r"git fetch failed.*(blocked|not allowed)"):
+        fetch(tmp_path, stub.pin, origin.format(mark=mark))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("field", ["commit", "tree", "folder_tree"])
+def test_no_message_shows_a_password(
+    field: str, stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "https://me:hun@ter2@127.0.0.1:1/clone?token=hunter3"
+    place = tmp_path / "https:" / "me:hun@ter2@127.0.0.1:1" / "clone?token=hunter3"
+    if field != "commit":  # a folder of that name, for Git to be content
+        shutil.copytree(stub.folder, place)
+    monkeypatch.chdir(tmp_path)
+    other = stub.pin.model_copy(update={field: "0" * 40})
+    with pytest.raises(UpstreamSourceError) as caught:
+        fetch(tmp_path / "home", other, address)
+    assert "127.0.0.1:1/clone" in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("hun", "ter2", "me:", "token"))
 
 
 def test_without_git_it_says_so(
@@ -125,21 +162,71 @@ def test_the_wheel_is_the_same_for_the_same_pin(stub: Repository, tmp_path: Path
     assert one.name == f"finagent_upstream-0+g{stub.pin.commit[:12]}-py3-none-any.whl"
 
 
-@pytest.mark.slow
-def test_the_wheel_installs_and_is_found_and_verified(stub: Repository, tmp_path: Path) -> None:
-    source, _ = fetch(tmp_path, stub.pin, str(stub.folder))
-    wheel, place = wheel_of(source, tmp_path), Place(tmp_path)
-    done = place.run("uv", "pip", "install", "--quiet", "--target", "site", str(wheel))
+def pip(*arguments: str) -> None:
+    """Which puts byte code beside all that it installs."""
+    quiet = ("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
+    command = [sys.executable, "-m", "pip", "install", *quiet, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    script = f"""
-from pathlib import Path
-from finagent_model.upstream.pin import Pin
-from finagent_model.upstream.source import at_hand, verified
-pin = Pin.read({stub.pin.text!r})
-print(verified(at_hand(Path("nowhere"), pin), pin).folder)
-"""
-    found = place.run(sys.executable, "-c", script, PYTHONPATH=f"{tmp_path}/site:{ROOT}")
-    assert found.stdout.strip() == str(tmp_path / "site" / "finagent_upstream"), found.stderr
+
+
+@pytest.fixture
+def site(stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package that pip makes of the wheel, on the path."""
+    source, _ = fetch(tmp_path / "maker", stub.pin, str(stub.folder))
+    pip("--target", str(tmp_path / "site"), str(wheel_of(source, tmp_path)))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return tmp_path / "site" / "finagent_upstream"
+
+
+def test_what_pip_installs_of_the_wheel_fills_the_cache(
+    site: Path, stub: Repository, tmp_path: Path
+) -> None:
+    assert (site / "__pycache__").is_dir()
+    assert {path.name for path in site.glob("*.*")} == {"__init__.py", "source.tar"}
+    source = source_at_hand(tmp_path, stub.pin)
+    assert source == verified(cached(tmp_path, stub.pin), stub.pin)
+    assert source.files() == fetch(tmp_path / "maker", stub.pin)[0].files()
+    assert not list(source.folder.rglob("__pycache__"))
+    shutil.rmtree(site)
+    assert source_at_hand(tmp_path, stub.pin) == source
+
+
+@pytest.mark.parametrize("how", ["another pin", "rubbish", "gone"])
+def test_a_wheel_of_something_else_is_refused_and_its_cure_helps(
+    how: str, site: Path, stub: Repository, tmp_path: Path
+) -> None:
+    match how:
+        case "another pin":
+            files = fetch(tmp_path / "maker", stub.pin)[0].files()
+            more = {f"{stub.pin.folder}/more.py": b"BUY = True\n"}
+            (site / "source.tar").write_bytes(packed(files | more))
+        case "rubbish":
+            (site / "source.tar").write_bytes(b"no archive")
+        case "gone":
+            (site / "source.tar").unlink()
+    with pytest.raises(UpstreamSourceError, match="or run `finagent upstream fetch`"):
+        source_at_hand(tmp_path, stub.pin)
+    assert not cached(tmp_path, stub.pin).exists()
+    source, _ = fetch(tmp_path, stub.pin, str(stub.folder))
+    assert source_at_hand(tmp_path, stub.pin) == source
+
+
+def test_a_changed_cache_is_not_mended_from_the_wheel_unasked(
+    site: Path, stub: Repository, tmp_path: Path
+) -> None:
+    source = source_at_hand(tmp_path, stub.pin)
+    (source.code / "more.py").touch()
+    with pytest.raises(UpstreamSourceError, match="remove the folder"):
+        source_at_hand(tmp_path, stub.pin)
+    shutil.rmtree(source.folder)
+    assert source_at_hand(tmp_path, stub.pin) == source
+
+
+def test_a_home_that_takes_no_files_is_said(stub: Repository, tmp_path: Path) -> None:
+    (tmp_path / "upstream").touch()
+    with pytest.raises(UpstreamSourceError, match="FINAGENT_HOME"):
+        fetch(tmp_path, stub.pin, str(stub.folder))
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def workers() -> set[int]:
 
 @pytest.fixture(scope="module")
 def resident() -> Iterator[Resident]:
-    held = Resident(CODE, call_s=30)
+    held = Resident(lambda: CODE, call_s=30)
     yield held
     held.close()
 
@@ -62,6 +62,7 @@ def test_it_answers_and_stays(resident: Resident) -> None:
         ("NETWORK", "PermissionError"),
         ("KERNEL", "PermissionError"),
         ("WRITE", "PermissionError"),
+        ("PLANT", "PermissionError"),
         ("ASK", "EOFError"),
         ("FUTURE", "asked for bars until 2012-07-01, and today is 2012-06-30"),
         ("OTHER", "asked for 'GOOG', not for 'OTHER'"),
@@ -91,7 +92,7 @@ def test_what_it_prints_is_kept_and_harms_nothing(resident: Resident) -> None:
 
 @pytest.mark.parametrize(("symbol", "how"), [("EXIT", "ended with 7"), ("SEGV", "ended with -11")])
 def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None:
-    resident = Resident(CODE)
+    resident = Resident(lambda: CODE)
     before = workers()
     try:
         with pytest.raises(UpstreamError, match=how) as caught:
@@ -105,7 +106,7 @@ def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None
 
 
 def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
-    resident = Resident(CODE, call_s=1.0)
+    resident = Resident(lambda: CODE, call_s=1.0)
     before = workers()
     try:
         with pytest.raises(UpstreamError, match="within 1 s") as caught:
@@ -118,7 +119,7 @@ def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
 
 
 def test_one_that_always_dies_is_given_up() -> None:
-    resident = Resident(CODE)
+    resident = Resident(lambda: CODE)
     for _ in range(GIVE_UP):
         with pytest.raises(UpstreamError):
             ask(resident, "EXIT")
@@ -128,11 +129,19 @@ def test_one_that_always_dies_is_given_up() -> None:
     assert time.monotonic() - began < 0.2  # no process was started
 
 
-@pytest.mark.parametrize("line", ["import nothing_of_that_name", "def broken(:"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import nothing_of_that_name",
+        "def broken(:",
+        "open('left-behind.txt', 'w')",
+        "import socket; socket.socket()",
+    ],
+)
 def test_code_that_can_not_be_imported_is_tried_once(line: str, tmp_path: Path) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "technical_analysis.py").write_text(line + "\n")
-    resident = Resident(tmp_path)
+    resident = Resident(lambda: tmp_path)
     for _ in range(2):
         with pytest.raises(UpstreamError) as caught:
             ask(resident, "GOOG")
@@ -146,7 +155,7 @@ def test_a_reply_that_is_no_line_of_json_ends_the_worker(tmp_path: Path) -> None
         "    for fd in range(3, 20):\n        try:\n            os.write(fd, b'rubbish\\n')\n"
         "        except OSError:\n            pass\n    return {}\n"
     )
-    resident = Resident(tmp_path)
+    resident = Resident(lambda: tmp_path)
     with pytest.raises(UpstreamError) as caught:
         ask(resident, "GOOG")
     assert caught.value.code == "protocol"
@@ -154,7 +163,7 @@ def test_a_reply_that_is_no_line_of_json_ends_the_worker(tmp_path: Path) -> None
 
 
 def test_nothing_is_left_in_the_source_or_behind(tmp_path: Path) -> None:
-    resident = Resident(CODE)
+    resident = Resident(lambda: CODE)
     ask(resident, "GOOG")
     assert not list(CODE.rglob("__pycache__"))
     held = Path(resident._child._folder.name)  # type: ignore[union-attr]
@@ -171,7 +180,7 @@ def test_the_worker_has_no_network_of_ours_where_it_says_so(resident: Resident) 
 
 
 def test_two_workers_say_the_same_to_the_byte() -> None:
-    one, other = Resident(CODE), Resident(CODE)
+    one, other = Resident(lambda: CODE), Resident(lambda: CODE)
     try:
         assert ask(one, "GOOG").reply == ask(other, "GOOG").reply
     finally:
@@ -181,7 +190,7 @@ def test_two_workers_say_the_same_to_the_byte() -> None:
 
 def test_an_object_that_is_forgotten_takes_its_worker_along() -> None:
     before = workers()
-    resident = Resident(CODE)
+    resident = Resident(lambda: CODE)
     ask(resident, "GOOG")
     assert len(workers() - before) == 1
     del resident
@@ -193,7 +202,7 @@ import sys, threading, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from test_upstream_worker import CODE, ask
 from finagent_model.upstream.resident import Resident
-resident = Resident(CODE)
+resident = Resident(lambda: CODE)
 ask(resident, "GOOG")
 print(resident._child._process.pid, flush=True)
 ask(resident, "HANG")

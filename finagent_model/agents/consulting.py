@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from finagent_model.agents.asking import UnavailableError
@@ -20,7 +20,7 @@ from finagent_model.errors import ShortHistoryError, UpstreamError, UpstreamSour
 from finagent_model.upstream.pin import Pin
 from finagent_model.upstream.reading import Reading, read_reply
 from finagent_model.upstream.resident import Resident
-from finagent_model.upstream.source import verified
+from finagent_model.upstream.source import Source
 from finagent_model.upstream.window import Window, window_of
 
 VERSION = "1"
@@ -34,8 +34,10 @@ class Consultant:
     """Upstream behind a cassette. One worker, started when something is not recorded."""
 
     pin: Pin
-    folder: Path
-    """Where its files are; they are verified before the first use."""
+    find: Callable[[], Source]
+    """Its files, verified each time; asked before each start of a worker. Raises
+    UpstreamSourceError.
+    """
     cassette: Cassette
 
     @property
@@ -45,7 +47,7 @@ class Consultant:
 
     def require_source(self) -> None:
         """Raise UpstreamSourceError now if upstream could not be asked."""
-        verified(self.folder, self.pin)
+        self.find()
 
     async def consult(self, bars: BarSeries, session: Session, agent: str) -> Reading:
         """On the evening of the last bar, for `agent`. Raises UnavailableError."""
@@ -104,4 +106,5 @@ class Consultant:
 
     @cached_property
     def _resident(self) -> Resident:
-        return Resident(verified(self.folder, self.pin).code)
+        find = self.find  # not self, in a cycle with which the worker would outlive us
+        return Resident(lambda: find().code)

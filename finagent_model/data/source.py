@@ -6,7 +6,6 @@ A source that fails says so (DataSourceError); that is never the same as having 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -15,13 +14,12 @@ from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.dated import Published
 from finagent_model.domain.fundamentals import Fact
 from finagent_model.domain.news import NewsItem
+from finagent_model.domain.redact import without_private
 from finagent_model.errors import DataSourceError, FinagentError
 
 P = TypeVar("P", bound=Published)
 REASON = 300
 """Characters of a reason."""
-_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
-_QUERY = re.compile(r"\?[^\s?]*=\S*")
 
 
 class BarSource(Protocol):
@@ -104,13 +102,4 @@ def reason_of(error: Exception) -> str:
     """What somebody else's error says, in a line; of an address without user, password and query,
     which may hold a key.
     """
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return _QUERY.sub("", _ADDRESS.sub(_public, said))[:REASON]  # cut last: half a URL has no @
-
-
-def _public(address: re.Match[str]) -> str:
-    """Host and path. A password may hold an @ or a /, and where a ? is before the last @ nobody can
-    tell it from a query.
-    """
-    private, _, rest = address[0].rpartition("@")
-    return "***" if "?" in private else rest
+    return without_private(" ".join(f"{type(error).__name__}: {error}".split()))[:REASON]

@@ -1,4 +1,6 @@
-"""Keys have no place in a recording: known ones are struck out, and whatever is shaped like one."""
+"""Keys have no place in a recording or a message: known ones are struck out, whatever is shaped
+like one, and what an address holds beside the place.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,8 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
+_QUERY = re.compile(r"\?[^\s?]*=\S*")
 _SIGNS = (
     *("sk-", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     *("hf_", "xox", "eyJ", "earer "),
@@ -31,6 +35,19 @@ _SIGNS = (
 def without_key_shapes(text: str) -> str:
     """`text` with everything that is shaped like a key struck out."""
     return _SHAPES.sub(KEY, text) if any(sign in text for sign in _SIGNS) else text
+
+
+def without_private(text: str) -> str:
+    """`text` with each address in it without user, password and query, which may hold a key."""
+    return _QUERY.sub("", _ADDRESS.sub(_public, text))
+
+
+def _public(address: re.Match[str]) -> str:
+    """Host and path. A password may hold an @ or a /, and where a ? is before the last @ nobody can
+    tell it from a query.
+    """
+    private, _, rest = address[0].rpartition("@")
+    return "***" if "?" in private else rest
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:

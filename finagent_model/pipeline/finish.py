@@ -53,7 +53,7 @@ from finagent_model.training.gate import GateReport, judge_version
 from finagent_model.training.out_of_sample import unseen_part
 from finagent_model.training.reflect import reflect
 from finagent_model.training.stated import Stated, stated
-from finagent_model.upstream.source import source_at_hand
+from finagent_model.upstream.wheel import source_at_hand
 
 
 @dataclass(frozen=True)

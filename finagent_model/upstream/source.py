@@ -5,7 +5,6 @@ them is used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from finagent_model.errors import UpstreamSourceError
@@ -13,8 +12,7 @@ from finagent_model.upstream.git_hash import blob_hash, tree_hash
 from finagent_model.upstream.pin import Pin
 
 LICENCE, NOTICE = "LICENSE", "NOTICE"
-WHEEL = "finagent_upstream"
-"""Name of the package that `finagent upstream wheel` makes of the source."""
+FETCH = "run `finagent upstream fetch`"
 NOTICE_TEXT = """\
 {folder} and LICENSE are copied, unchanged, from {repository}
 at commit {commit}, under the {licence} licence.
@@ -32,11 +30,17 @@ class Source:
     folder: Path
     """Holds LICENSE, NOTICE and the pinned folder under its own path."""
     pin: Pin
+    cure: str = FETCH
+    """What brings it back where it is that no more."""
 
     @property
     def code(self) -> Path:
         """The folder that goes on the worker's path."""
         return self.folder / self.pin.folder
+
+    def again(self) -> Source:
+        """It, verified once more. Raises UpstreamSourceError."""
+        return verified(self.folder, self.pin, self.cure)
 
     def files(self) -> dict[str, bytes]:
         """Every file by its path within the folder."""
@@ -48,41 +52,24 @@ class Source:
         }
 
 
-def cached(home: Path, pin: Pin) -> Path:
-    """Where `finagent upstream fetch` puts it."""
-    return home / "upstream" / pin.tree
+def verified(folder: Path, pin: Pin, cure: str = FETCH) -> Source:
+    """Raises UpstreamSourceError where it is missing or differs by a byte, with the `cure`."""
+    if not folder.is_dir():
+        raise UpstreamSourceError(f"the source of {pin.repository} is not at {folder}; {cure}")
+    if said := fault(folder, pin):
+        raise UpstreamSourceError(f"{folder}: {said}: it is not used; remove the folder and {cure}")
+    return Source(folder, pin, cure)
 
 
-def at_hand(home: Path, pin: Pin) -> Path:
-    """Where it is to be looked for: the wheel that was made of it, if that is installed, else the
-    cache.
-    """
-    installed = find_spec(WHEEL)
-    if installed is not None and installed.origin is not None:
-        return Path(installed.origin).parent
-    return cached(home, pin)
-
-
-def source_at_hand(home: Path) -> Source:
-    """What the pin of this code asks for. Raises UpstreamSourceError."""
-    pin = Pin.load()
-    return verified(at_hand(home, pin), pin)
-
-
-def verified(folder: Path, pin: Pin) -> Source:
-    """Raises UpstreamSourceError where it is missing or differs by a byte."""
+def fault(folder: Path, pin: Pin) -> str | None:
+    """How what is in the folder differs from the pin; None: by nothing."""
     code, licence = folder / pin.folder, folder / LICENCE
     if not code.is_dir() or not licence.is_file():
-        raise UpstreamSourceError(
-            f"the source of {pin.repository} is not at {folder}; run `finagent upstream fetch`"
-        )
+        return f"{pin.folder} or {LICENCE} is missing"
     for what, found, wanted in (
         (pin.folder, tree_hash(code), pin.folder_tree),
         (LICENCE, blob_hash(licence.read_bytes()), pin.licence_blob),
     ):
         if found != wanted:
-            raise UpstreamSourceError(
-                f"{what} in {folder} hashes to {found}, the pin says {wanted}: it is not used; "
-                "remove the folder and run `finagent upstream fetch`"
-            )
-    return Source(folder, pin)
+            return f"{what} hashes to {found}, the pin says {wanted}"
+    return None

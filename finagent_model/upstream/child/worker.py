@@ -66,8 +66,8 @@ def main() -> None:
     market, runner = stand_ins.Market(), asyncio.Runner()
     runner.get_loop()  # which opens a socket pair of its own
     try:
-        analyse = load(sys.argv[1], market)
         forbid()
+        analyse = load(sys.argv[1], market)
     except BaseException as error:
         say(failed=failure(error))
         return

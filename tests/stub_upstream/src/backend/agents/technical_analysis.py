@@ -88,6 +88,8 @@ def fault(symbol, bars, reply):
             ctypes.CDLL(None).socket(2, 1, 0)
         case "WRITE":
             open("left-behind.txt", "w")
+        case "PLANT":
+            os.open("left-behind.txt", os.O_CREAT | os.O_WRONLY)
         case "FLOOD":
             print("x" * (20 << 20))
         case "MEMORY":

@@ -1,0 +1,27 @@
+"""What a message shows of an address: the place, and not who asks or with what."""
+
+from __future__ import annotations
+
+import pytest
+
+from finagent_model.data.source import REASON, reason_of
+from finagent_model.domain.redact import without_private
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("fatal: https://me:pass@host/a failed", "fatal: https://host/a failed"),
+        ("https://me:p@ss@host/a", "https://host/a"),
+        ("https://token@host/a?key=k&b=2 and on", "https://host/a and on"),
+        ("git@github.com:who/what", "git@github.com:who/what"),
+        ("nothing of it? no", "nothing of it? no"),
+    ],
+)
+def test_an_address_is_shown_without_user_password_and_query(text: str, shown: str) -> None:
+    assert without_private(text) == shown
+
+
+def test_where_a_reason_is_cut_no_half_of_a_password_is_left() -> None:
+    long = "x" * (REASON - 40)
+    assert "secret" not in reason_of(ValueError(f"{long} https://me:secret-{'s' * 60}@host/a"))
