@@ -18,7 +18,7 @@ from finagent_model.artifacts.conversation import FILE, read_turns
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import Execution
 from finagent_model.domain.signal import Status, TradingSignal
-from finagent_model.errors import BadInputError, StoreError, TrackingError
+from finagent_model.errors import BadInputError, StoreError, TrackingError, UnstorableError
 from finagent_model.pipeline.provenance import asked_of
 from finagent_model.run_records import read_run
 from finagent_model.settings import Settings
@@ -55,8 +55,8 @@ class Synced:
 def keep(
     decision: Decision, run: RunLog, settings: Settings, execution: Execution, chart: bool
 ) -> None:
-    """Write a decision that `run` records, with or without a chart. A database that can't be used
-    is worth a warning: the run has it all.
+    """Write a decision that `run` records, with or without a chart. A database that can't be used,
+    or has no room for what was decided, is worth a warning: the run has it all.
     """
     run.tags({STORED: "no"})
     try:
@@ -69,6 +69,10 @@ def keep(
             decision.signal.symbol,
             run.run_id,
         )
+        return
+    except UnstorableError as error:
+        symbol = decision.signal.symbol
+        log.warning("%s. The decision on %s is in run %s alone", error, symbol, run.run_id)
         return
     run.tags({STORED: "yes"})
     if settings.platform_url:
@@ -108,7 +112,7 @@ def sync(settings: Settings) -> Synced:
             fresh = store.write(
                 _recorded(run), run.run_id, asked_by, run.experiment_id, run.has(CHART)
             )
-        except (StoreError, TrackingError, ValueError) as error:
+        except (StoreError, TrackingError, UnstorableError, ValueError) as error:
             log.warning("run %s: %s", run.run_id, error)
             counts["failed"] += 1
         else:
