@@ -203,6 +203,24 @@ def test_a_file_that_cannot_be_written_is_named() -> None:
     assert "/proc/no/finagent.db can't be used: unable to open" in str(error.value)
 
 
+def test_a_bug_in_a_block_is_not_taken_for_the_databases_trouble(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/finagent.db")
+    for block in (database.reading, database.writing):
+        with pytest.raises(ZeroDivisionError), block():
+            _ = 1 / 0
+
+
+def test_an_address_that_the_driver_can_make_nothing_of_is_the_databases_trouble() -> None:
+    with pytest.raises(StoreError, match="can.t be used: could not convert"):
+        Database("sqlite:///finagent.db?timeout=soon").prepare()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "finagent.db").write_text("This is a note about money." * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        Database(f"sqlite:///{tmp_path}/finagent.db").prepare()
+
+
 def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/finagent.db?timeout=0.05"
     kept = store(url)
