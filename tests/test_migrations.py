@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,36 @@ def test_a_file_is_copied_whole_into_an_empty_database_which_goes_on_counting(
     assert DecisionStore(Database(url), queue=True).write(decision(conversation_id="new"), "r2")
     with pytest.raises(BadInputError, match="has rows in artifacts; copy into an empty database"):
         copy(tmp_path / "old.db", Database(url))
+
+
+def test_a_file_of_another_program_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "a #1 ?%.db"
+    with closing(sqlite3.connect(file)) as theirs:
+        theirs.execute("create table runs (id text)")
+    before = file.read_bytes()
+    target = Database(f"sqlite:///{tmp_path}/new.db")
+    with pytest.raises(BadInputError, match="has no tables of this code, nothing was copied"):
+        copy(file, target)
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name]
+
+
+def test_a_file_of_an_older_revision_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
+    Database(url).prepare()
+    run(url, f"update {migrate.VERSIONS} set version_num = 'r0001'")
+    with pytest.raises(BadInputError, match=rf"r0001.*FINAGENT_DATABASE={url} finagent db upgrade"):
+        copy(tmp_path / "old.db", Database(f"sqlite:///{tmp_path}/new.db"))
+
+
+def test_a_file_in_use_is_copied_with_what_its_write_ahead_log_holds(tmp_path: Path) -> None:
+    old = Database(f"sqlite:///{tmp_path}/old.db")
+    old.prepare()
+    with old.reading():  # whoever closes it last folds the log into the file
+        DecisionStore(old).write(decision(), "r1")
+        with old.writing():
+            counts = copy(tmp_path / "old.db", Database(f"sqlite:///{tmp_path}/new.db"))
+    assert counts["artifacts"] == 5
 
 
 def test_a_file_that_is_not_there_is_not_copied(url: str, tmp_path: Path) -> None:
