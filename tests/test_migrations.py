@@ -33,6 +33,7 @@ from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.copying import copy
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
+from finagent_model.store.outbox import Outbox
 from finagent_model.store.schema import SCHEMA
 from finagent_model.store.wanted import Wanted
 
@@ -237,6 +238,19 @@ def test_older_tables_wait_for_a_command_and_lose_nothing(url: str) -> None:
     assert ArtifactStore(Database(url)).page(Wanted()).total == 0
     with Database(url).reading() as connection:
         assert connection.execute(text("select run_id from finagent_decisions")).scalars().all()
+
+
+def test_what_waits_in_an_older_outbox_still_waits(url: str) -> None:
+    DecisionStore(Database(url), queue=True).write(decision(), "r1")
+    run(
+        url,
+        *(f"alter table finagent_outbox drop column {n}" for n in ("sender", "not_before")),
+        f"update {migrate.VERSIONS} set version_num = 'r0002'",
+    )
+    Database(url).upgrade()
+    assert Outbox(Database(url)).status()["waiting"] == 5
+    with Database(url).reading() as connection:
+        assert differences(connection) == []
 
 
 def test_tables_of_newer_code_are_not_touched(url: str) -> None:
