@@ -72,6 +72,22 @@ def test_filters_and_the_order_of_steps(tmp_path: Path, client: TestClient) -> N
     assert client.get(f"/api/artifacts/{signal['id']}").json() == signal
 
 
+def test_a_page_has_as_many_as_fit_and_the_next_goes_on(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finagent_model.store.api.LARGEST_ANSWER", 100_000)
+    sizes = (30_000, 30_000, 30_000, 200_000, 60_000)
+    for n, size in enumerate(sizes):
+        client.post("/api/artifacts", json={"name": f"{n}", "type": "llm", "response": "x" * size})
+    seen: list[list[str]] = []
+    while sum(map(len, seen)) < len(sizes):
+        asked = {"offset": sum(map(len, seen)), "limit": 1000, "order": "oldest"}
+        page = client.get("/api/artifacts", params=asked).json()
+        assert page["total"] == len(sizes)
+        seen.append([row["name"] for row in page["artifacts"]])
+    assert seen == [["0", "1", "2"], ["3"], ["4"]]
+
+
 def test_an_artifact_is_new_once(client: TestClient) -> None:
     first, again = (client.post("/api/artifacts", json=NOTE) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 200)

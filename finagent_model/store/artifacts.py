@@ -8,7 +8,7 @@ that failed may be replaced by a later result, in its place. A row of ours is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -46,6 +46,8 @@ TOLD = (
     *("key", "status", "signal_id", "as_of", "model_uri", "model_version", "conversation_id"),
     *("dag_run_id", "map_index", "tokens", "cost_usd", "evidence", "calibrated", "trained_by"),
 )
+BATCH = 20
+"""Rows of a page that are read at a time."""
 Order = Literal["newest", "oldest", "step"]
 _COLUMNS = [table.c[METADATA if name == "metadata" else name] for name in Artifact.model_fields]
 
@@ -69,9 +71,16 @@ class ArtifactStore:
         self._database, self._clock = database, clock
 
     def page(
-        self, wanted: Wanted, limit: int = 50, offset: int = 0, order: Order = "newest"
+        self,
+        wanted: Wanted,
+        limit: int = 50,
+        offset: int = 0,
+        order: Order = "newest",
+        largest: int | None = None,
     ) -> Page:
-        """In the order in which they were first written, or, for one execution, of its steps."""
+        """In the order in which they were first written, or, for one execution, of its steps. With
+        `largest`, fewer than `limit` where they would be more bytes of JSON, but at least one.
+        """
         clauses = wanted.clauses()
         by: dict[Order, list[ColumnElement[Any]]] = {
             "newest": [table.c.id.desc()],
@@ -80,9 +89,10 @@ class ArtifactStore:
         }
         rows = select(*_COLUMNS).where(*clauses).order_by(*by[order]).limit(limit).offset(offset)
         with self._database.reading() as connection:
-            found = connection.execute(rows).mappings().all()
+            with connection.execute(rows.execution_options(yield_per=BATCH)) as read:
+                found = tuple(_up_to(largest, map(_artifact, read.mappings())))
             total = connection.execute(select(func.count()).select_from(table).where(*clauses))
-            return Page(tuple(_artifact(row) for row in found), total.scalar_one())
+            return Page(found, total.scalar_one())
 
     def get(self, number: int) -> Artifact:
         """Raises UnknownArtifactError."""
@@ -217,6 +227,16 @@ def _columns(new: NewArtifact) -> dict[str, Any]:
         "finagent_status": new.status,
         "finagent_as_of": new.as_of,
     }
+
+
+def _up_to(largest: int | None, found: Iterator[Artifact]) -> Iterator[Artifact]:
+    size = 0
+    for number, artifact in enumerate(found):
+        if largest is not None:
+            size += len(artifact.model_dump_json(warnings=False).encode())
+            if number and size > largest:
+                return
+        yield artifact
 
 
 def _of_key(connection: Connection, key: str) -> Artifact | None:
