@@ -1,4 +1,4 @@
-"""What senders do to each other's rows, and when they let a platform be; by hand, without a server."""
+"""What senders do to each other's rows, and when they let a platform be; without a server."""
 
 from __future__ import annotations
 

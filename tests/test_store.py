@@ -6,7 +6,7 @@ import signal as signals
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -210,8 +210,18 @@ def test_a_bug_in_a_block_is_not_taken_for_the_databases_trouble(tmp_path: Path)
             _ = 1 / 0
 
 
+@pytest.mark.slow
+def test_a_server_that_ends_in_the_midst_of_a_block_is_the_databases_trouble(
+    postgres: Callable[[], str],
+) -> None:
+    database = Database(postgres())
+    for block in (database.reading, database.writing):
+        with pytest.raises(StoreError, match="can't be used"), block() as connection:
+            connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
+
+
 def test_an_address_that_the_driver_can_make_nothing_of_is_the_databases_trouble() -> None:
-    with pytest.raises(StoreError, match="can.t be used: could not convert"):
+    with pytest.raises(StoreError, match="used: could not convert"):
         Database("sqlite:///finagent.db?timeout=soon").prepare()
 
 

@@ -144,7 +144,7 @@ def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
             dict[str, Any], Body(description="Fields of a new artifact; `metadata` as a whole.")
         ],
     ) -> Response:
-        """Change some fields. What a settled signal says can't be changed."""
+        """Change some fields. What a settled signal says, and where it came from, can't be."""
         return _json(store.change(number, changes))
 
     return routes
