@@ -193,6 +193,16 @@ class StoreError(FinagentError):
     exit_code = 3
 
 
+class UnstorableError(BadInputError):
+    """A value that the database has no room for; others may be stored. `column` is None where the
+    database doesn't tell.
+    """
+
+    def __init__(self, message: str, column: str | None = None, value: object = None) -> None:
+        super().__init__(message)
+        self.column, self.value = column, value
+
+
 class PlatformRefusedError(FinagentError):
     """The platform refused one artifact; another one may go through."""
 

@@ -80,7 +80,7 @@ class Settings(BaseModel):
     its pages are for this machine.
     """
     platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
-    """Address of a trading platform that is sent every artifact; empty means none."""
+    """Address of a trading platform that is sent every decision's artifacts; empty means none."""
     platform_token: SecretStr | None = Field(None, alias="FINAGENT_PLATFORM_TOKEN")
     """Sent to that platform as a bearer token."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")

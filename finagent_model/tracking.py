@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import socket
 import sys
 import tempfile
@@ -49,6 +48,7 @@ from mlflow.utils.mlflow_tags import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model.domain.dataset import Dataset as Data
+from finagent_model.domain.redact import without_private
 from finagent_model.errors import TrackingError
 
 EXPERIMENT = "finagent"
@@ -304,7 +304,7 @@ def _troubles(*more: type[Exception]) -> tuple[type[Exception], ...]:
 def _unusable(error: Exception) -> TrackingError:
     said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
     return TrackingError(
-        re.sub(r"//[^/\s]*@", "//", said)  # without user and password
+        without_private(said)
         + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
     )
 

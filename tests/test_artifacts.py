@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from decisions import QUESTION, at, decision
+from pydantic import ValidationError
 from sqlalchemy import event, text
 
 from finagent_model.artifacts.conversation import FILE
@@ -18,8 +20,8 @@ from finagent_model.domain.artifact import Artifact, NewArtifact
 from finagent_model.domain.decision import Decision, Turn
 from finagent_model.domain.execution import Execution
 from finagent_model.domain.signal import Status
-from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
-from finagent_model.store.artifacts import FAILURES, ArtifactStore
+from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, UnstorableError
+from finagent_model.store.artifacts import FAILURES, TOLD, ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.rows import LARGEST
@@ -117,6 +119,30 @@ def test_a_chart_is_a_path_in_the_run(url: str) -> None:
     write(url, decision())
     [row] = found(url, type="chart")
     assert (row.image_path, row.chart_type) == ("chart.png", "daily")
+
+
+def test_the_tokens_of_a_call_that_failed_are_unknown(url: str) -> None:
+    write(url, decision())
+    failed, replied = (found(url, type="llm")[n].metadata for n in (2, 3))
+    for name, used in (("tokens", 320), ("prompt_tokens", 300), ("completion_tokens", 20)):
+        assert (failed[name], replied[name]) == (None, used)
+
+
+def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
+    text = json.dumps({"reasoning": "a\0b"})
+    made = decision(reasoning="It rises\0they say.", model_used="stub\0-1")
+    write(url, replace(made, turns=(Turn("Executor", "response", text, at(1)),)))
+    [reply] = found(url, type="llm")
+    assert reply.response == text
+    assert "\\u0000" in text
+    data = signal_of(url).signal_data
+    assert data is not None and data["reasoning"] == "It rises\N{REPLACEMENT CHARACTER}they say."
+
+
+def test_what_no_artifact_may_hold_is_an_error_that_names_it(url: str) -> None:
+    with pytest.raises(UnstorableError, match=r"symbol 'SSS.*at most 50 characters"):
+        write(url, decision(symbol="S" * 51))
+    assert found(url) == ()
 
 
 def test_where_nothing_was_drawn_there_is_no_chart(url: str) -> None:
@@ -249,6 +275,21 @@ def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: s
         store.add(new(metadata={"key": "k"}, response="no"))
 
 
+@pytest.mark.parametrize("text", ["\0", "\ud800", float("nan")])
+def test_what_no_database_takes_is_refused_however_deep_it_is(text: Any) -> None:
+    for value in ([text], {"a": [{"b": text}]}):
+        with pytest.raises(ValidationError):
+            new(chart_data=value)
+    with pytest.raises(ValidationError):
+        new(metadata={str(text): 1} if isinstance(text, str) else {"a": text})
+
+
+def test_six_characters_that_spell_a_nul_are_text(url: str) -> None:
+    spelled = "a\\u0000b"
+    row, _ = ArtifactStore(Database(url)).add(new(prompt=spelled, chart_data={spelled: [spelled]}))
+    assert (row.prompt, row.chart_data) == (spelled, {spelled: [spelled]})
+
+
 def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
     store = ArtifactStore(Database(url))
     store.add(new(metadata={"key": "k"}))
@@ -267,11 +308,13 @@ def test_lengths_are_counted_where_they_are_not_given(url: str) -> None:
 def test_what_a_settled_signal_says_cannot_be_changed_and_its_name_can(url: str) -> None:
     write(url, decision(**VERSION))
     store, row = ArtifactStore(Database(url)), signal_of(url)
+    assert set(row.metadata) == set(TOLD)
     for change in (
         {"action": "SELL"},
         {"confidence": 1},
-        {"metadata": row.metadata | {"status": "abstained"}},
         {"metadata": {}},
+        *({name: "forged"} for name in ("model_name", "run_id", "experiment_id", "execution_id")),
+        *({"metadata": row.metadata | {name: "2012-06-29T20:00:01Z"}} for name in TOLD),
     ):
         with pytest.raises(ArtifactConflictError, match="settled as 'ok'"):
             store.change(row.id, change)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from decisions import decision
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from test_migrations import narrow
 
 from finagent_model.settings import Settings
 from finagent_model.store.api import LARGEST_BODY, api_app
@@ -71,6 +72,22 @@ def test_filters_and_the_order_of_steps(tmp_path: Path, client: TestClient) -> N
     assert client.get(f"/api/artifacts/{signal['id']}").json() == signal
 
 
+def test_a_page_has_as_many_as_fit_and_the_next_goes_on(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finagent_model.store.api.LARGEST_ANSWER", 100_000)
+    sizes = (30_000, 30_000, 30_000, 200_000, 60_000)
+    for n, size in enumerate(sizes):
+        client.post("/api/artifacts", json={"name": f"{n}", "type": "llm", "response": "x" * size})
+    seen: list[list[str]] = []
+    while sum(map(len, seen)) < len(sizes):
+        asked = {"offset": sum(map(len, seen)), "limit": 1000, "order": "oldest"}
+        page = client.get("/api/artifacts", params=asked).json()
+        assert page["total"] == len(sizes)
+        seen.append([row["name"] for row in page["artifacts"]])
+    assert seen == [["0", "1", "2"], ["3"], ["4"]]
+
+
 def test_an_artifact_is_new_once(client: TestClient) -> None:
     first, again = (client.post("/api/artifacts", json=NOTE) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 200)
@@ -99,6 +116,16 @@ def test_an_artifact_is_changed_in_its_place(client: TestClient) -> None:
         ("GET", "/api/artifacts?typ=llm", None, 422, "invalid", "query.typ.*got 'llm'"),
         ("GET", "/api/artifacts?as_of_to=soon", None, 422, "invalid", "as_of_to.*got 'soon'"),
         ("GET", "/api/artifacts?as_of_to=2012-06-29T20:00", None, 422, "invalid", "timezone"),
+        ("GET", "/api/artifacts?symbol=%00", None, 422, "invalid", "query.symbol.*NUL"),
+        (
+            "GET",
+            "/api/artifacts?as_of_from=0001-01-01T00:00:00%2B14:00",
+            None,
+            422,
+            "invalid",
+            "as_of_from.*years 2 to 9998",
+        ),
+        ("GET", "/api/artifacts?created_to=9999-12-31", None, 422, "invalid", "years 2 to 9998"),
         ("GET", "/api/artifacts?status=fine", None, 422, "invalid", "query.status.*'fine'"),
         ("POST", "/api/artifacts", {"name": "x"}, 422, "invalid", "body.type: Field required"),
         ("POST", "/api/artifacts", NOTE | {"type": "order"}, 422, "invalid", "got 'order'"),
@@ -106,6 +133,14 @@ def test_an_artifact_is_changed_in_its_place(client: TestClient) -> None:
         ("POST", "/api/artifacts", NOTE | {"prompt": "\0"}, 422, "invalid", "NUL"),
         ("POST", "/api/artifacts", NOTE | {"chart_data": {"a": "\0"}}, 422, "invalid", "NUL"),
         ("POST", "/api/artifacts", NOTE | {"metadata": {"as_of": 3}}, 422, "invalid", "no moment"),
+        (
+            "POST",
+            "/api/artifacts",
+            NOTE | {"metadata": {"as_of": "0001-01-01T00:00:00+14:00"}},
+            422,
+            "invalid",
+            "years 2 to 9998",
+        ),
         (
             "POST",
             "/api/artifacts",
@@ -127,6 +162,20 @@ def test_a_refusal_is_typed_and_names_field_and_value(
     assert answer.status_code == status
     assert answer.json()["error"] == error
     assert re.search(said, answer.json()["message"])
+
+
+@pytest.mark.slow
+def test_what_the_platforms_column_has_no_room_for_is_refused_by_its_name(
+    tmp_path: Path, postgres: Callable[[], str]
+) -> None:
+    url = postgres()
+    narrow(url)
+    with caller(served(tmp_path, FINAGENT_DATABASE=url)) as client:
+        answer = client.post("/api/artifacts", json=NOTE | {"model_name": "m" * 150})
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    [wrong] = answer.json()["fields"]
+    assert (wrong["field"], wrong["value"]) == ("body.model_name", repr("m" * 150))
+    assert "its column takes 100" in wrong["message"]
 
 
 @pytest.mark.parametrize(

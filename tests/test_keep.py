@@ -124,6 +124,21 @@ def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
     assert mlflow.get_run(run.run_id).info.status == "FINISHED"
 
 
+def test_what_the_database_has_no_room_for_is_a_warning_and_the_run_has_it_all(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    run = kept(url, symbol="S" * 51)
+    assert (run.tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
+    assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
+    assert sync(settings(url)) == Synced(failed=1)
+
+
+def test_a_reply_of_any_characters_is_kept(place: Place) -> None:
+    run = kept(f"sqlite:///{place.folder}/finagent.db", reasoning="It rises\\u0000they say.\0")
+    assert run.tag(STORED) == "yes"
+
+
 def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Place) -> None:
     by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
     run = kept(down(place), by, symbol="GOOG")

@@ -6,7 +6,7 @@ import signal as signals
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -201,6 +201,34 @@ def test_a_file_that_cannot_be_written_is_named() -> None:
     with pytest.raises(StoreError) as error:
         write("sqlite:////proc/no/finagent.db", decision(), "r1")
     assert "/proc/no/finagent.db can't be used: unable to open" in str(error.value)
+
+
+def test_a_bug_in_a_block_is_not_taken_for_the_databases_trouble(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/finagent.db")
+    for block in (database.reading, database.writing):
+        with pytest.raises(ZeroDivisionError), block():
+            _ = 1 / 0
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_in_the_midst_of_a_block_is_the_databases_trouble(
+    postgres: Callable[[], str],
+) -> None:
+    database = Database(postgres())
+    for block in (database.reading, database.writing):
+        with pytest.raises(StoreError, match="can't be used"), block() as connection:
+            connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
+
+
+def test_an_address_that_the_driver_can_make_nothing_of_is_the_databases_trouble() -> None:
+    with pytest.raises(StoreError, match="used: could not convert"):
+        Database("sqlite:///finagent.db?timeout=soon").prepare()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "finagent.db").write_text("This is a note about money." * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        Database(f"sqlite:///{tmp_path}/finagent.db").prepare()
 
 
 def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -> None:

@@ -36,12 +36,14 @@ def status(as_json: Json = False) -> None:
         typer.echo(f"  {found['why']}")
     for row in found["parked_rows"]:
         typer.echo(f"  artifact {row['artifact_id']} of {row['execution']}: {row['reason']}")
+    if more := found["parked"] - len(found["parked_rows"]):
+        typer.echo(f"  and {more} more")
 
 
 @outbox.command()
 def send(
     parked: Annotated[
-        bool, typer.Option("--parked", help="Also what was refused before, once that is mended.")
+        bool, typer.Option("--parked", help="Also what was refused before, or asked to wait.")
     ] = False,
     as_json: Json = False,
 ) -> None:

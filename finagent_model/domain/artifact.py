@@ -7,8 +7,8 @@ row of ours, here and on the platform, whatever number a database gave it: for a
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+import math
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
@@ -26,7 +26,7 @@ class NewArtifact(Row):
 
     name: str = Field(min_length=1, max_length=200)
     type: Kind
-    symbol: str | None = Field(None, max_length=40)
+    symbol: str | None = Field(None, max_length=50)  # the platform's column takes no more
     run_id: str | None = Field(None, description="MLflow run that holds the whole record.")
     experiment_id: str | None = Field(None, description="MLflow experiment of that run.")
     workflow_id: str | None = None
@@ -56,18 +56,7 @@ class NewArtifact(Row):
     @field_validator("*", mode="after")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        """PostgreSQL stores no NUL, JSON knows no NaN, no encoding has half a surrogate pair."""
-        text = value
-        if isinstance(value, dict | list):
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        if isinstance(text, str):
-            if "\0" in text or "\\u0000" in text:
-                raise ValueError("holds a NUL character; leave it out")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise ValueError("holds half a surrogate pair; send valid Unicode") from None
-        return value
+        return storable(value)
 
     @field_validator("metadata")
     @classmethod
@@ -76,7 +65,9 @@ class NewArtifact(Row):
             if not isinstance(value.get(name), str | None):
                 raise ValueError(f"{name} is no text")
         if value.get("as_of") is not None and _moment(value["as_of"]) is None:
-            raise ValueError("as_of is no moment; write it like 2012-06-29T20:00:00+00:00")
+            raise ValueError(
+                "as_of is no moment of the years 2 to 9998; write it like 2012-06-29T20:00:00+00:00"
+            )
         return value
 
     @property
@@ -107,9 +98,38 @@ class Artifact(NewArtifact):
     updated_at: datetime | None = None
 
 
+def storable(value: Any) -> Any:
+    """The value, of text, lists and objects. Raises ValueError for what is in it that some database
+    can't store: PostgreSQL has no NUL, JSON knows no NaN, no encoding has half a surrogate pair.
+    """
+    match value:
+        case str():
+            if "\0" in value:
+                raise ValueError("holds a NUL character; leave it out")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("holds half a surrogate pair; send valid Unicode") from None
+        case float() if not math.isfinite(value):
+            raise ValueError("holds a number that is not finite, which JSON can't say; use null")
+        case dict():
+            for name, each in value.items():
+                storable(name)
+                storable(each)
+        case list():
+            for each in value:
+                storable(each)
+    return value
+
+
+def has_date_everywhere(moment: datetime) -> bool:
+    """Whether every zone has a date for it; a driver fails to tell one that has none."""
+    return MINYEAR < moment.year < MAXYEAR
+
+
 def _moment(value: object) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return moment if moment and moment.tzinfo else None
+    return moment if moment and moment.tzinfo and has_date_everywhere(moment) else None

@@ -18,7 +18,7 @@ from finagent_model.artifacts.conversation import FILE, read_turns
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import Execution
 from finagent_model.domain.signal import Status, TradingSignal
-from finagent_model.errors import BadInputError, StoreError, TrackingError
+from finagent_model.errors import BadInputError, StoreError, TrackingError, UnstorableError
 from finagent_model.pipeline.provenance import REPLACES, asked_of
 from finagent_model.run_records import read_run
 from finagent_model.settings import Settings
@@ -61,7 +61,8 @@ def keep(
     replaces: str | None = None,
 ) -> None:
     """Write a decision that `run` records, with or without a chart, in the place of what the run
-    `replaces` left. A database that can't be used is worth a warning: the run has it all.
+    `replaces` left. A database that can't be used, or has no room for what was decided, is worth a
+    warning: the run has it all.
     """
     run.tags({STORED: "no"})
     try:
@@ -74,6 +75,10 @@ def keep(
             decision.signal.symbol,
             run.run_id,
         )
+        return
+    except UnstorableError as error:
+        symbol = decision.signal.symbol
+        log.warning("%s. The decision on %s is in run %s alone", error, symbol, run.run_id)
         return
     run.tags({STORED: "yes"})
     if settings.platform_url:
@@ -118,7 +123,7 @@ def sync(settings: Settings) -> Synced:
                 run.has(CHART),
                 tags.get(REPLACES),
             )
-        except (StoreError, TrackingError, ValueError) as error:
+        except (StoreError, TrackingError, UnstorableError, ValueError) as error:
             log.warning("run %s: %s", run.run_id, error)
             counts["failed"] += 1
         else:

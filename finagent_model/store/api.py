@@ -25,6 +25,8 @@ VARIABLE = "FINAGENT_API_TOKEN"
 LARGEST_BODY = 1024 * 1024
 """Bytes. What is larger belongs into the artifacts of a run."""
 LARGEST_PAGE = 1000
+LARGEST_ANSWER = 8 * 1024 * 1024
+"""Bytes of a page; one artifact of more is a page of its own."""
 SAID: dict[int | str, dict[str, Any]] = {
     401: {"model": Refusal, "description": "The token is missing or wrong."},
     403: {"model": Refusal, "description": "No token is set, and you are on another machine."},
@@ -42,7 +44,13 @@ Number = Annotated[int, Path(ge=1, le=NUMBER, description="The artifact's `id`."
 class PageQuery(Wanted):
     """Which artifacts, and which part of them."""
 
-    limit: int = Field(50, ge=1, le=LARGEST_PAGE)
+    limit: int = Field(
+        50,
+        ge=1,
+        le=LARGEST_PAGE,
+        description=f"A page has fewer where they would be more than {LARGEST_ANSWER} bytes; the "
+        "next `offset` is this page's plus how many it has.",
+    )
     offset: int = Field(0, ge=0, le=NUMBER)
     order: Order = Field("newest", description="`step`: by `step_name`, as within an execution.")
 
@@ -91,7 +99,7 @@ def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
     )
     def listed(query: Annotated[PageQuery, Query()]) -> Response:
         """Artifacts, the newest first, with how many there are."""
-        found = store.page(query, query.limit, query.offset, query.order)
+        found = store.page(query, query.limit, query.offset, query.order, LARGEST_ANSWER)
         page = Listed.model_construct(
             artifacts=list(found.artifacts),
             total=found.total,
@@ -136,7 +144,7 @@ def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
             dict[str, Any], Body(description="Fields of a new artifact; `metadata` as a whole.")
         ],
     ) -> Response:
-        """Change some fields. What a settled signal says can't be changed."""
+        """Change some fields. What a settled signal says, and where it came from, can't be."""
         return _json(store.change(number, changes))
 
     return routes

@@ -1,19 +1,31 @@
 """The table of artifacts: pages of it, one row, a new row, a changed one.
 
 A signal that is settled (`Status.is_failure` is false) is never decided anew: its action,
-confidence and whatever else says what was decided stay as they are. One that failed may be replaced
-by a later result, in its place. A row of ours is in the table once, by `metadata.key`.
+confidence and whatever else says what was decided, and where it came from, stay as they are. One
+that failed may be replaced by a later result, in its place. A row of ours is in the table once, by
+`metadata.key`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    RowMapping,
+    cast,
+    func,
+    inspect,
+    literal,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.domain.artifact import Artifact, NewArtifact
@@ -25,9 +37,17 @@ from finagent_model.store.schema import artifacts as table
 from finagent_model.store.wanted import Wanted
 
 FAILURES = tuple(status.value for status in Status if status.is_failure)
-DECIDED = ("type", "symbol", "action", "confidence", "signal_data")
-"""What a settled signal says; of its metadata also `key`, `status` and `as_of`."""
-NAMED = ("key", "status", "as_of")
+DECIDED = (
+    *("type", "symbol", "action", "confidence", "signal_data", "model_name"),
+    *("run_id", "experiment_id", "workflow_id", "execution_id", "dag_id", "task_id"),
+)
+"""What a settled signal says and where it came from; of its metadata `TOLD`."""
+TOLD = (
+    *("key", "status", "signal_id", "as_of", "model_uri", "model_version", "conversation_id"),
+    *("dag_run_id", "map_index", "tokens", "cost_usd", "evidence", "calibrated", "trained_by"),
+)
+BATCH = 20
+"""Rows of a page that are read at a time."""
 Order = Literal["newest", "oldest", "step"]
 _COLUMNS = [table.c[METADATA if name == "metadata" else name] for name in Artifact.model_fields]
 
@@ -51,9 +71,16 @@ class ArtifactStore:
         self._database, self._clock = database, clock
 
     def page(
-        self, wanted: Wanted, limit: int = 50, offset: int = 0, order: Order = "newest"
+        self,
+        wanted: Wanted,
+        limit: int = 50,
+        offset: int = 0,
+        order: Order = "newest",
+        largest: int | None = None,
     ) -> Page:
-        """In the order in which they were first written, or, for one execution, of its steps."""
+        """In the order in which they were first written, or, for one execution, of its steps. With
+        `largest`, fewer than `limit` where they would be more bytes of JSON, but at least one.
+        """
         clauses = wanted.clauses()
         by: dict[Order, list[ColumnElement[Any]]] = {
             "newest": [table.c.id.desc()],
@@ -62,9 +89,10 @@ class ArtifactStore:
         }
         rows = select(*_COLUMNS).where(*clauses).order_by(*by[order]).limit(limit).offset(offset)
         with self._database.reading() as connection:
-            found = connection.execute(rows).mappings().all()
+            with connection.execute(rows.execution_options(yield_per=BATCH)) as read:
+                found = tuple(_up_to(largest, map(_artifact, read.mappings())))
             total = connection.execute(select(func.count()).select_from(table).where(*clauses))
-            return Page(tuple(_artifact(row) for row in found), total.scalar_one())
+            return Page(found, total.scalar_one())
 
     def get(self, number: int) -> Artifact:
         """Raises UnknownArtifactError."""
@@ -87,7 +115,8 @@ class ArtifactStore:
                 return artifact_of(connection, number), True
             assert new.key is not None
             there = _of_key(connection, new.key)
-        assert there is not None
+            assert there is not None
+            new = _as_stored(connection, new, there)
         if any(getattr(there, name) != value for name, value in new):
             raise ArtifactConflictError(
                 f"artifact {there.id} has the key {new.key!r} and another content; "
@@ -105,7 +134,7 @@ class ArtifactStore:
             there = artifact_of(connection, number, lock=True)
             merged = {name: getattr(there, name) for name in NewArtifact.model_fields}
             new = measured(NewArtifact.model_validate(merged | dict(changes)), merged)
-            _refuse_to_rewrite(there, new)
+            _refuse_to_rewrite(there, _as_stored(connection, new, there))
             if there.key is None and new.key and _of_key(connection, new.key):
                 raise ArtifactConflictError(f"another artifact has the key {new.key!r} already")
             overwrite(connection, number, new, self._clock())
@@ -170,7 +199,7 @@ def _refuse_to_rewrite(there: Artifact, new: NewArtifact) -> None:
     if there.key is None:
         return
     settled = there.status is not None and there.status not in FAILURES
-    fixed = ("key", *(NAMED[1:] if settled else ()))
+    fixed = TOLD if settled else ("key",)
     changed = [f"metadata.{n}" for n in fixed if there.metadata.get(n) != new.metadata.get(n)]
     if settled:
         changed += [name for name in DECIDED if getattr(there, name) != getattr(new, name)]
@@ -182,6 +211,15 @@ def _refuse_to_rewrite(there: Artifact, new: NewArtifact) -> None:
         )
 
 
+def _as_stored(connection: Connection, new: NewArtifact, there: Artifact) -> NewArtifact:
+    """With its confidence as the table's column keeps it: the platform's has two decimals."""
+    if new.confidence is None or new.confidence == there.confidence:
+        return new
+    kinds = {each["name"]: each["type"] for each in inspect(connection).get_columns(table.name)}
+    kept = type_coerce(cast(literal(new.confidence), kinds["confidence"]), Float)
+    return new.model_copy(update={"confidence": connection.execute(select(kept)).scalar_one()})
+
+
 def _columns(new: NewArtifact) -> dict[str, Any]:
     """Values of the table's columns, but for its number and its stamps."""
     values = new.model_dump()
@@ -191,6 +229,16 @@ def _columns(new: NewArtifact) -> dict[str, Any]:
         "finagent_status": new.status,
         "finagent_as_of": new.as_of,
     }
+
+
+def _up_to(largest: int | None, found: Iterator[Artifact]) -> Iterator[Artifact]:
+    size = 0
+    for number, artifact in enumerate(found):
+        if largest is not None:
+            size += len(artifact.model_dump_json(warnings=False).encode())
+            if number and size > largest:
+                return
+        yield artifact
 
 
 def _of_key(connection: Connection, key: str) -> Artifact | None:

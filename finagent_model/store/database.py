@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from json import JSONDecodeError
 from typing import Any, Self
 
-from pydantic import ValidationError
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 
 from finagent_model.database_url import WAIT_S, engine_of, read_url, reason_of
-from finagent_model.errors import FinagentError, StoreError
+from finagent_model.errors import StoreError
 from finagent_model.settings import Settings
 from finagent_model.store import migrate
+from finagent_model.store.widths import unstorable
 
 FILE = "finagent.db"
 """In FINAGENT_HOME, where no database is named."""
@@ -56,14 +59,18 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that only reads. Raises StoreError for whatever the block's SQL raises."""
+        """A connection that only reads. Raises StoreError for whatever the block's SQL raises; what
+        else the block raises comes through.
+        """
         self.prepare()
-        with self._usable(), self._engine.connect() as connection:
+        with self._connected() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, all of the block or nothing of it. Raises StoreError, as above."""
+        """One transaction, all of the block or nothing of it. Raises StoreError, as above, and
+        UnstorableError for a value that its column does not take.
+        """
         self.prepare()
         with self._transaction() as connection:
             yield connection
@@ -88,7 +95,7 @@ class Database:
 
     def revision(self) -> str | None:
         """Of its schema; None: we never prepared it. Raises StoreError."""
-        with self._usable(), self._engine.connect() as connection:
+        with self._connected() as connection:
             return migrate.current(connection)
 
     def upgrade(self) -> None:
@@ -103,12 +110,14 @@ class Database:
     def _let_readers_and_a_writer_be(self) -> None:
         """SQLite's write-ahead log, which the file keeps; no reader holds up a writer then."""
         locked = sqlite3.OperationalError  # another process is about to say the same
-        with self._usable(), closing(self._engine.raw_connection()) as plain, suppress(locked):
-            plain.cursor().execute("pragma journal_mode=wal")
+        with self._connected() as connection, suppress(locked):
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("pragma journal_mode=wal")
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._usable(), self._engine.connect() as plain:
+        with self._connected() as plain:
             connection = plain.execution_options(**{WRITES: True})
             with connection.begin():
                 if connection.dialect.name == "postgresql":
@@ -116,16 +125,31 @@ class Database:
                 yield connection
 
     @contextmanager
-    def _usable(self) -> Iterator[None]:
+    def _connected(self) -> Iterator[Connection]:
+        """What the database or its driver raises is a StoreError, a bug in the block stays one."""
         try:
-            yield
-        except (FinagentError, ValidationError):
-            raise  # of the block itself
-        except Exception as error:  # a driver may raise anything
-            raise StoreError(
-                f"the database {self} can't be used: {reason_of(error, self._url)}; "
-                "see that it runs and may be written, or change FINAGENT_DATABASE"
-            ) from None
+            connection = self._engine.connect()
+        except Exception as error:  # a driver may raise anything, for a URL that it can't use too
+            raise self._unusable(error) from None
+        try:
+            with connection:
+                yield connection
+        except DataError as error:
+            with suppress(SQLAlchemyError), self._engine.connect() as other:
+                raise unstorable(error, other) from None
+            raise self._unusable(error) from None
+        except StatementError as error:
+            if not isinstance(error, DBAPIError):
+                raise  # a value of ours that can't even be told to the driver
+            raise self._unusable(error) from None
+        except (SQLAlchemyError, sqlite3.Error, CommandError, JSONDecodeError) as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"the database {self} can't be used: {reason_of(error, self._url)}; "
+            "see that it runs and may be written, or change FINAGENT_DATABASE"
+        )
 
 
 def _read(url: str) -> URL:
@@ -149,6 +173,8 @@ def _engine(url: URL) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _say_begin_ourselves)
         event.listen(engine, "begin", _begin)
+    else:
+        event.listen(engine, "begin", _in_utc)
     return engine
 
 
@@ -161,6 +187,11 @@ def _begin(connection: Connection) -> None:
     """A writer takes its lock at once: two that read first could not both go on to write."""
     writes = connection.get_execution_options().get(WRITES)
     connection.exec_driver_sql("begin immediate" if writes else "begin")
+
+
+def _in_utc(connection: Connection) -> None:
+    """A column without a zone, in a table that others made, takes what it is told in UTC."""
+    connection.exec_driver_sql("set local time zone 'UTC'")
 
 
 def _shown(url: URL) -> str:

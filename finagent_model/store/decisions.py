@@ -11,11 +11,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Column, Connection, MetaData, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import NOBODYS, Execution
+from finagent_model.errors import UnstorableError
 from finagent_model.store import artifacts, outbox
 from finagent_model.store.artifacts import utc_now
 from finagent_model.store.database import Database
@@ -44,9 +46,13 @@ class DecisionStore:
 
         A conversation goes by the workflow's execution; one that no workflow asked for by its run.
         `replaces` is the run of a settled signal that was made while less was known.
-        Raises StoreError, and then nothing of it was written.
+        Raises StoreError, and UnstorableError for what no artifact or no column may hold; then
+        nothing of it was written.
         """
-        whole, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
+        try:
+            whole, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
+        except ValidationError as error:
+            raise _unstorable(error) from None
         now = decision.signal.generated_at
         with self._database.writing() as connection:
             new = artifacts.insert(connection, whole, now)
@@ -94,6 +100,12 @@ class DecisionStore:
             rows: list[dict[str, Any]] = [message_row(turn, execution) for turn in decision.turns]
             connection.execute(_messages(connection).insert(), rows)
         return True
+
+
+def _unstorable(error: ValidationError) -> UnstorableError:
+    first = error.errors(include_url=False)[0]
+    field, value = ".".join(str(part) for part in first["loc"]), first["input"]
+    return UnstorableError(f"{field} {value!r:.200} can't be stored: {first['msg']}", field, value)
 
 
 def _messages(connection: Connection) -> Table:

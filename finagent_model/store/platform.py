@@ -3,13 +3,15 @@
 The platform gives each row a number of its own and would store the same row twice. So where an
 earlier try may have arrived, we look first, by the `key` in the row's metadata. Its answers are of
 three kinds: it has the row, it refuses this row (`PlatformRefusedError`), or it is not to be had
-now (`PlatformDownError`), which is tried a few times.
+now (`PlatformDownError`), which is tried a few times. A redirect that would make another request of
+ours (301, 302, 303) is not followed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -25,8 +27,15 @@ from tenacity import (
 )
 
 from finagent_model.agents.faults import retry_after
+from finagent_model.agents.loop import LoopThread
 from finagent_model.domain.artifact import Artifact
-from finagent_model.errors import BadInputError, PlatformDownError, PlatformRefusedError
+from finagent_model.domain.deadline import WHENEVER, Deadline
+from finagent_model.errors import (
+    BadInputError,
+    DeadlineError,
+    PlatformDownError,
+    PlatformRefusedError,
+)
 
 PATH = "/api/artifacts"
 OURS = {"id", "created_at", "updated_at"}
@@ -38,6 +47,10 @@ LOOKED_AT = 1000
 """Rows of one symbol, type and execution among which a row that may have arrived is looked for."""
 ODD = "see that FINAGENT_PLATFORM_URL is the platform's"
 CALL_S, SHORTEST_S, TRIES = 10.0, 0.5, 4
+SAME_AGAIN, REDIRECTS = (307, 308), 5
+"""Redirects that ask for the same request elsewhere, and how many are followed."""
+_LOOP = LoopThread()
+"""Of all clients: what is awaited there can be cut off, whatever of an answer has come."""
 _backoff = wait_exponential_jitter(multiplier=0.25, max=10, jitter=0.25)
 
 
@@ -54,13 +67,15 @@ class PlatformClient:
         """Connects nowhere yet. Raises BadInputError for an address that can't be read."""
         bearer = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         self.url, self._sleep = url.rstrip("/"), sleep
+        self._deadline = WHENEVER
         try:
-            self._http = httpx.Client(base_url=self.url, headers=bearer, follow_redirects=True)
+            self._http = httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=CALL_S)
         except httpx.InvalidURL as error:
             raise BadInputError(f"FINAGENT_PLATFORM_URL {url!r} can't be read: {error}") from None
 
     def close(self) -> None:
-        self._http.close()
+        with suppress(DeadlineError):
+            _LOOP.run(self._http.aclose(), CALL_S)
 
     def put(
         self,
@@ -73,9 +88,10 @@ class PlatformClient:
         """Store it there, or bring what is stored there under `remote_id` up to date; its id there.
 
         `sent_before` says that it may be there already. Raises PlatformRefusedError, and
-        PlatformDownError after some tries, none of which begins after `within_s`.
+        PlatformDownError after some tries; all of them end within `within_s`, but for half a
+        second, which they get in any case.
         """
-        self._http.timeout = httpx.Timeout(min(CALL_S, max(within_s, SHORTEST_S)))
+        self._deadline = Deadline.after(max(within_s, SHORTEST_S))
         unsure = sent_before
 
         def once() -> str:
@@ -118,17 +134,32 @@ class PlatformClient:
         return None
 
     def _ask(self, method: str, path: str, **how: Any) -> httpx.Response:
+        left = self._deadline.left_s()
+        within_s = CALL_S if left is None else min(CALL_S, left)
         try:
-            answer = self._http.request(method, path, **how)
+            answer = _LOOP.run(self._answer(method, path, **how), within_s)
+        except DeadlineError:
+            said = f"{self.url} did not answer within {within_s:.1f} s"
+            raise PlatformDownError(said) from None
         except httpx.HTTPError as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise PlatformDownError(f"{self.url} can't be reached: {said}") from None
         status = answer.status_code
+        if answer.has_redirect_location:
+            raise PlatformDownError(f"{self._said(answer)}; {ODD}", status, passes=False)
         if status in BUSY or status >= 500:
             raise PlatformDownError(self._said(answer), status, retry_after(answer.headers))
         if status in NOT_LET_IN or (status in NOT_THERE and method != "PATCH"):
             hint = "see FINAGENT_PLATFORM_URL and FINAGENT_PLATFORM_TOKEN"
             raise PlatformDownError(f"{self._said(answer)}; {hint}", status, passes=False)
+        return answer
+
+    async def _answer(self, method: str, path: str, **how: Any) -> httpx.Response:
+        answer = await self._http.request(method, path, **how)
+        for _ in range(REDIRECTS):
+            if answer.status_code not in SAME_AGAIN or answer.next_request is None:
+                break
+            answer = await self._http.send(answer.next_request)
         return answer
 
     def _id(self, answer: httpx.Response) -> str:

@@ -14,7 +14,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from finagent_model.errors import ArtifactConflictError, StoreError, UnknownArtifactError
+from finagent_model.errors import (
+    ArtifactConflictError,
+    StoreError,
+    UnknownArtifactError,
+    UnstorableError,
+)
 from finagent_model.serving.callers import NotAdmittedError
 
 log = logging.getLogger(__name__)
@@ -59,6 +64,13 @@ def add_refusals(app: FastAPI) -> None:
     @app.exception_handler(ArtifactConflictError)
     def conflict(request: Request, error: ArtifactConflictError) -> JSONResponse:
         return _refusal(409, str(error))
+
+    @app.exception_handler(UnstorableError)
+    def unstorable(request: Request, error: UnstorableError) -> JSONResponse:
+        if error.column is None:
+            return _refusal(422, str(error))
+        said = {"loc": ("body", error.column), "input": error.value, "msg": str(error)}
+        return _wrong([said])
 
     @app.exception_handler(NotAdmittedError)
     def not_admitted(request: Request, error: NotAdmittedError) -> JSONResponse:

@@ -69,7 +69,7 @@ def artifact_rows(
         action=signal.action,
         confidence=signal.confidence_score / 100,
         signal_data=_clean(signal.model_dump(mode="json")),
-        model_name=signal.model_used,
+        model_name=_clean(signal.model_used),
         metadata={
             "key": signal.signal_id,
             "status": signal.status.value,
@@ -100,16 +100,18 @@ def _replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn]]:
 
 
 def _llm(prompt: str | None, reply: Turn) -> dict[str, Any]:
+    """Tokens of a call that failed are unknown, so null."""
     said = reply.message_content if reply.message_type == "response" else None
+    spoke = said is not None
     metadata: dict[str, Any] = {
         "agent_name": reply.agent_name,
-        "tokens": reply.prompt_tokens + reply.completion_tokens,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
+        "tokens": reply.prompt_tokens + reply.completion_tokens if spoke else None,
+        "prompt_tokens": reply.prompt_tokens if spoke else None,
+        "completion_tokens": reply.completion_tokens if spoke else None,
         "cached": reply.cached,
         "said_at": reply.timestamp.astimezone(UTC).isoformat(),
     }
-    fields: dict[str, Any] = {"model_name": reply.model or None, "metadata": metadata}
+    fields: dict[str, Any] = {"model_name": _clean(reply.model) or None, "metadata": metadata}
     if said is None:
         metadata["failed"] = _clean(reply.message_content)
     for name, text in (("prompt", prompt), ("response", said)):

@@ -131,5 +131,7 @@ outbox = Table(
     Column("queued_at", Utc, nullable=False),
     Column("tried_at", Utc),
     Column("leased_until", Utc),
+    Column("sender", Text),
+    Column("not_before", Utc),
     Index("ix_finagent_outbox_waiting", "state", "execution", "id"),
 )

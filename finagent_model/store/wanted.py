@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from sqlalchemy import ColumnElement
 
-from finagent_model.domain.artifact import Kind
+from finagent_model.domain.artifact import Kind, has_date_everywhere, storable
 from finagent_model.domain.row import Row
 from finagent_model.domain.signal import Action, Status
 from finagent_model.store.schema import artifacts as table
@@ -23,8 +23,16 @@ def _moment(value: object, end_of_day: bool) -> object:
     return value
 
 
-From = Annotated[AwareDatetime, BeforeValidator(lambda value: _moment(value, False))]
-To = Annotated[AwareDatetime, BeforeValidator(lambda value: _moment(value, True))]
+def _dated(moment: datetime) -> datetime:
+    if not has_date_everywhere(moment):
+        raise ValueError("has no date in some zones; name one of the years 2 to 9998")
+    return moment
+
+
+Text = Annotated[str, AfterValidator(storable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_dated)]
+From = Annotated[Moment, BeforeValidator(lambda value: _moment(value, False))]
+To = Annotated[Moment, BeforeValidator(lambda value: _moment(value, True))]
 
 
 class Wanted(Row):
@@ -33,10 +41,10 @@ class Wanted(Row):
     """
 
     type: Kind | None = None
-    symbol: str | None = None
-    execution_id: str | None = None
-    run_id: str | None = None
-    key: str | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
+    symbol: Text | None = Field(None, description="As it is stored; ours have no lower case.")
+    execution_id: Text | None = None
+    run_id: Text | None = None
+    key: Text | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
     status: Status | None = Field(None, description="Of a signal.")
     action: Action | None = None
     as_of_from: From | None = None
