@@ -12,7 +12,7 @@ from finagent_model.pipeline.provenance import SYMBOL
 from finagent_model.run_records import RunRecord, finished_below
 
 STAGE = "backtest"
-SKEW = timedelta(minutes=5)
+SKEW = timedelta(minutes=1)
 """By how much clocks of the machines that end runs may differ."""
 
 
