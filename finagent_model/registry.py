@@ -47,6 +47,10 @@ class Version:
     """Grade of the evidence of an edge after costs: none, weak or strong."""
     crowned: dict[str, Any] | None
     """Who made it champion last, when, why, and instead of which version."""
+    previous: str | None
+    """The version before it, to which `rollback` goes back from it; None: it was never promoted
+    over another.
+    """
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,13 +109,15 @@ def promote(
     *,
     force: bool = False,
     why: str | None = None,
+    who: str | None = None,
     instead_of: str | None = ANY,
 ) -> Version:
-    """Make `version` champion, and write down who did it, when and why.
+    """Make `version` champion, and write down who did it, when and why; who is the user of this
+    process unless it is said.
 
     Raises GateRefusedError unless the gate let it pass, or `force` is given with a reason; also
-    where the champion is no longer `instead_of`, the one that the version was judged beside (None:
-    there was none).
+    where the champion is no longer `instead_of`, the one that the version was judged or chosen
+    beside (None: there was none).
     """
     if force and not (why or "").strip():
         raise BadInputError("--force needs a reason; add --why TEXT")
@@ -125,12 +131,13 @@ def promote(
         now = before.version if before else None
         if instead_of not in (ANY, now):
             raise GateRefusedError(
-                f"version {now} of {name} became champion while {version} was trained beside "
-                f"{instead_of or 'none'}; `finagent promote {version}` makes it champion instead"
+                f"version {now} of {name} became champion while {version} was trained or chosen "
+                f"beside {instead_of or 'none'}; look at both, then `finagent promote {version}` "
+                "makes it champion instead"
             )
         if now and now != chosen.version:
             MlflowClient().set_model_version_tag(name, chosen.version, PREVIOUS, now)
-        _crown(name, chosen.version, {"was": now, "forced": force, "why": why})
+        _crown(name, chosen.version, who, {"was": now, "forced": force, "why": why})
     return find(name, version)
 
 
@@ -148,26 +155,35 @@ def settle(name: str, version: str) -> None:
         promote(name, version, instead_of=tags.get(BESIDE) or None)
 
 
-def rollback(name: str, why: str | None = None) -> Version:
-    """Make the champion's predecessor champion again. Raises BadInputError if there was none."""
+def rollback(
+    name: str, why: str | None = None, *, who: str | None = None, instead_of: str | None = ANY
+) -> Version:
+    """Make the champion's predecessor champion again. Raises BadInputError if there was none, and
+    GateRefusedError where the champion is no longer `instead_of`.
+    """
     with _alone(name):
         now = champion(name)
         if now is None:
             raise BadInputError(
                 f"{name} has no champion to roll back from; promote a version first"
             )
-        before = MlflowClient().get_model_version(name, now.version).tags.get(PREVIOUS)
-        if before is None:
+        if instead_of not in (ANY, now.version):
+            raise GateRefusedError(
+                f"version {now.version} of {name} is champion, no longer {instead_of or 'none'}; "
+                "look again, then roll back if you still want to"
+            )
+        if now.previous is None:
             raise BadInputError(
                 f"version {now.version} of {name} is its first champion; there is no way back"
             )
-        _crown(name, before, {"was": now.version, "rolled_back": True, "why": why})
-    return find(name, before)
+        how = {"was": now.version, "rolled_back": True, "why": why}
+        _crown(name, now.previous, who, how)
+    return find(name, now.previous)
 
 
-def _crown(name: str, version: str, how: Mapping[str, Any]) -> None:
+def _crown(name: str, version: str, who: str | None, how: Mapping[str, Any]) -> None:
     """The record first: an alias without one would be nobody's doing."""
-    record = {"who": getpass.getuser(), "when": datetime.now(UTC).isoformat(), **how}
+    record = {"who": who or getpass.getuser(), "when": datetime.now(UTC).isoformat(), **how}
     client = MlflowClient()
     client.set_model_version_tag(name, version, CROWNED, json.dumps(record, sort_keys=True))
     client.set_registered_model_alias(name, CHAMPION, version)
@@ -260,4 +276,5 @@ def _version(found: ModelVersion, aliases: list[str]) -> Version:
         content_hash=found.tags.get(CONTENT),
         evidence=found.tags.get(EVIDENCE),
         crowned=json.loads(found.tags[CROWNED]) if CROWNED in found.tags else None,
+        previous=found.tags.get(PREVIOUS),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 
 from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
@@ -19,6 +20,7 @@ from finagent_model.errors import UnknownRunError
 from finagent_model.tracking import SOURCE, STAGE, all_pages, usable_store
 
 KINDS: tuple[Kind, ...] = ("bars", "news", "fundamentals")
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,56 @@ def runs_where(query: str) -> list[RunRecord]:
     return [_record(run) for run in runs]
 
 
-def newest(query: str, limit: int) -> list[RunRecord]:
-    """The same, at most `limit`, newest first."""
+@dataclass(frozen=True)
+class RunPage:
+    """Some of the runs that were asked for, the newest first."""
+
+    runs: tuple[RunRecord, ...]
+    older: int | None
+    """Milliseconds since 1970 before which those began that did not fit; None: there are none."""
+
+
+def newest(query: str, limit: int, before: int | None = None) -> RunPage:
+    """At most `limit` of all experiments, of those that began `before`, in milliseconds since 1970,
+    or of all. Raises TrackingError.
+    """
+    if before is not None:
+        query += f" and attributes.start_time < {before}"
     with usable_store():
         client = MlflowClient()
         experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
-        search = partial(client.search_runs, experiments, query, max_results=limit)
-        return [_record(run) for run in search(order_by=["start_time DESC"])] if experiments else []
+        order = ["start_time DESC"]
+        search = partial(client.search_runs, experiments, query, order_by=order)
+        found = list(search(max_results=limit + 1)) if experiments else []
+    older = found[limit].info.start_time + 1 if len(found) > limit else None
+    return RunPage(tuple(_record(run) for run in found[:limit]), older)
 
 
-def of_stage(stage: str, limit: int) -> list[RunRecord]:
-    """The newest of this stage. Raises TrackingError."""
-    return newest(f"tags.`{STAGE}` = '{stage}'", limit)
+def of_stage(
+    stage: str, limit: int, before: int | None = None, tags: Mapping[str, str] = NO_TAGS
+) -> RunPage:
+    """The newest of this stage that carry all the tags. Raises TrackingError."""
+    wanted = {STAGE: stage, **tags}
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
+    return newest(query, limit, before)
 
 
-def running(limit: int) -> list[RunRecord]:
+def running(limit: int) -> RunPage:
     """Runs of ours that have not ended, or whose process died. Raises TrackingError."""
-    return [run for run in newest("attributes.status = 'RUNNING'", limit) if run.stage is not None]
+    return newest(f"attributes.status = 'RUNNING' and tags.`{STAGE}` LIKE '%'", limit)
 
 
-def children(run: RunRecord) -> list[RunRecord]:
-    """Oldest first. Raises TrackingError."""
-    return runs_where(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.run_id}'")
+def finished_below(run: RunRecord, stage: str, since: datetime | None = None) -> list[RunRecord]:
+    """The runs of this stage whose parent it is that have finished, `since` then or ever; oldest
+    first. Raises TrackingError.
+    """
+    query = (
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.run_id}' and tags.`{STAGE}` = '{stage}' "
+        "and attributes.status = 'FINISHED'"
+    )
+    if since is not None:
+        query += f" and attributes.end_time >= {int(since.timestamp() * 1000)}"
+    return runs_where(query)
 
 
 def traces_of(run: RunRecord) -> tuple[str, ...]:

@@ -24,7 +24,10 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from remote import Remote
+    from starlette.testclient import TestClient
     from stores import Stores
+
+    from finagent_model.settings import Settings
 
 # A loaded machine is no fault of a property, and each run tries the same examples.
 settings.register_profile(
@@ -169,6 +172,48 @@ def remote(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Remote:
     made = json.loads(done.stdout)  # and nothing but the result is on stdout
     assert (made["version"], made["verdict"]) == ("1", "passed")
     return place
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our tables, which take longer to make than to copy."""
+    from pages import settings
+
+    from finagent_model.store.database import FILE, Database
+
+    folder = tmp_path_factory.mktemp("database")
+    Database.of(settings(folder)).prepare()
+    return folder / FILE
+
+
+@pytest.fixture
+def known(tmp_path: Path, empty_database: Path) -> Settings:
+    """Of a home whose database holds nothing."""
+    from pages import settings
+
+    shutil.copy(empty_database, tmp_path)
+    return settings(tmp_path)
+
+
+@pytest.fixture
+def pages(known: Settings) -> Iterator[TestClient]:
+    """Of `finagent ui`, asked from this machine."""
+    from pages import client
+
+    with client(known) as found:
+        yield found
+
+
+@pytest.fixture
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server that nobody runs."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    yield
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="session")

@@ -5,110 +5,45 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from decisions import at, decision, signal, turns
+from pages import FAILED, HERE, OURS, client, fill, settings, write
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from finagent_model.cli import app as commands
 from finagent_model.data.bundled import BundledBars
+from finagent_model.data.fetched import FetchedBars
+from finagent_model.data.kept import Kept
 from finagent_model.domain.approval import Approval
+from finagent_model.domain.bars import BarSeries
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Turn
-from finagent_model.domain.execution import NOBODYS, Execution
+from finagent_model.domain.execution import Execution
 from finagent_model.domain.model_row import Price
 from finagent_model.domain.signal import Status, TradingSignal
+from finagent_model.errors import DataSourceError
+from finagent_model.market import Market
 from finagent_model.serving.approvals import APPROVALS, Approvals, approval_id
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import insert
-from finagent_model.store.database import FILE, Database
+from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.rows import artifact_rows
 from finagent_model.tracking import is_gone
-from finagent_model.webui.app import ui_app
-from finagent_model.webui.bars import bars_around
+from finagent_model.webui.bars import bars_around, drawn
 from finagent_model.webui.guard import HEADERS
 from finagent_model.webui.render import pretty
 from finagent_model.webui.thread import Message, from_turns
 from finagent_model.webui.words import STATUSES, failed
 
-HERE = "http://127.0.0.1:5002"
-OURS = {"origin": HERE, "sec-fetch-site": "same-origin"}
+pytestmark = pytest.mark.usefixtures("no_mlflow")
 MARKUP = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
-FAILED: dict[str, Any] = {
-    "action": "HOLD",
-    "confidence": "LOW",
-    "confidence_score": 0,
-    "status": Status.MODEL_ERROR,
-    "suggested_entry_price": None,
-    "suggested_stop_loss": None,
-    "suggested_take_profit": None,
-}
-
-
-def settings(tmp_path: Path, **more: str) -> Settings:
-    return Settings.load({"FINAGENT_HOME": str(tmp_path), **more})
-
-
-def client(known: Settings, caller: str = "127.0.0.1", base: str = HERE) -> TestClient:
-    return TestClient(ui_app(known), base_url=base, client=(caller, 50000))
-
-
-@pytest.fixture(autouse=True)
-def _no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that nobody runs."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri("http://127.0.0.1:9")
-    yield
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its tables take longer to make than to copy."""
-    folder = tmp_path_factory.mktemp("database")
-    Database.of(settings(folder)).prepare()
-    return folder / FILE
-
-
-def write(known: Settings, number: int = 1, execution: str | None = None, **changes: Any) -> None:
-    day = datetime(2012, 1, 2, 21, tzinfo=UTC) + timedelta(days=number)
-    asked_by = Execution(execution_id=execution, dag_id=execution and "dag", dag_run_id=execution)
-    made = decision(as_of=day, conversation_id=f"c{number}", **changes)
-    DecisionStore(Database.of(known)).write(made, f"{number:032x}", asked_by)
-
-
-def fill(known: Settings, count: int) -> None:
-    """Signals without what led to them, in one transaction."""
-    with Database.of(known).writing() as connection:
-        for number in range(count):
-            whole, _ = artifact_rows(
-                decision(conversation_id=f"c{number}"), f"r{number}", None, NOBODYS, False
-            )
-            assert insert(connection, whole, at(0))
-
-
-@pytest.fixture
-def known(tmp_path: Path, empty_database: Path) -> Settings:
-    shutil.copy(empty_database, tmp_path)
-    return settings(tmp_path)
-
-
-@pytest.fixture
-def pages(known: Settings) -> Iterator[TestClient]:
-    with client(known) as found:
-        yield found
 
 
 def symbols(page: str) -> list[str]:
@@ -294,6 +229,55 @@ def test_later_bars_are_in_the_prices_of_the_decision() -> None:
     assert drawn["later"][0]["close"] == pytest.approx(2 * 44.86, abs=0.1)
 
 
+class Vendor:
+    """Gives the bundled bars until it is away."""
+
+    name = "vendor"
+
+    def __init__(self) -> None:
+        self.asked, self.away = 0, False
+
+    def symbols(self) -> tuple[str, ...]:
+        return ("GOOG",)
+
+    def bars(self, symbol: str) -> BarSeries:
+        self.asked += 1
+        if self.away:
+            raise DataSourceError("the vendor is away")
+        return BundledBars().bars(symbol)
+
+
+def test_a_chart_is_drawn_from_what_was_kept_and_asks_the_vendor_for_later_bars_alone(
+    tmp_path: Path,
+) -> None:
+    vendor, as_of, now = Vendor(), parse_as_of("2012-06-29"), parse_as_of("2012-07-10")
+
+    def look(later: bool) -> dict[str, Any]:
+        market = Market(FetchedBars(vendor, Kept(tmp_path), lambda: now), None)
+        return drawn(market, "GOOG", as_of, later, parse_as_of("2012-12-01"))
+
+    first = look(False)
+    assert (look(False), vendor.asked) == (first, 1)
+    vendor.away = True
+    assert (look(False), vendor.asked) == (first, 1)
+    kept = look(True)
+    assert [bar["time"] for bar in kept["later"]][-1] == "2012-07-10"
+    assert "the vendor is away" in kept["note"]
+    vendor.away, now = False, parse_as_of("2012-12-01")
+    assert (len(look(True)["later"]), look(True)["note"]) == (60, None)
+    assert vendor.asked == 3, "what was fetched once reaches"
+
+
+def test_no_source_is_asked_for_what_no_desk_takes(known: Settings, pages: TestClient) -> None:
+    about = {"as_of": "2012-06-29T20:00:00+00:00"}
+    for symbol in ("goog", "A B", "X" * 21):
+        row = {"name": "theirs", "type": "signal", "symbol": symbol, "metadata": about}
+        number = pages.post("/api/artifacts", json=row).json()["id"]
+        answer = pages.get(f"/signals/{number}/bars.json")
+        assert answer.status_code == 404
+        assert "is no symbol that a desk takes" in answer.json()["message"]
+
+
 def test_a_symbol_without_bars_says_which_setting_names_them(
     known: Settings, pages: TestClient
 ) -> None:
@@ -400,6 +384,30 @@ def test_a_decision_that_waits_is_settled_from_its_page(known: Settings, pages: 
     assert "was rejected by Ann" in again.text
     DecisionStore(Database.of(known)).write(decision(), "r1")
     assert "Approval rejected" in pages.get("/signals/1").text
+
+
+def test_the_approval_of_another_version_is_not_shown(known: Settings, pages: TestClient) -> None:
+    asked(known)  # in the same conversation, of the same symbol and day
+    for uri in ("models:/finagent/2", None):
+        DecisionStore(Database.of(known)).write(decision(model_uri=uri), f"r{uri}")
+    shown = {
+        number: "Approval waits for you" in pages.get(f"/signals/{number}").text
+        for number in re.findall(r'"/signals/(\d+)"', pages.get("/").text)
+    }
+    assert sorted(shown.values()) == [False, True]
+    assert shown["1"] is False
+
+
+def test_approvals_that_cannot_be_read_are_said(known: Settings, pages: TestClient) -> None:
+    write(known, 1)
+    (known.home / APPROVALS).write_text("no database")
+    assert "Whether a decision waits for a human can&#39;t be read" in quoted(pages.get("/").text)
+    page = quoted(pages.get("/signals/1").text)
+    assert "Whether it waited for an approval can&#39;t be read" in page
+
+
+def quoted(page: str) -> str:
+    return page.replace("'", "&#39;")
 
 
 def test_an_approval_needs_its_own_token_where_one_is_set(tmp_path: Path) -> None:

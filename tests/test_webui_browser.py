@@ -71,7 +71,8 @@ except Left:
     pass
 at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here:1"}})
 at_work.log(params={{"symbols": "AAPL,IBM"}})
-open_run("backtest AAPL", {{STAGE: "backtest"}}, parent=at_work.run_id).end("FINISHED")
+decided = {{STAGE: "backtest", "finagent.symbol": "AAPL"}}
+open_run("backtest AAPL", decided, parent=at_work.run_id).end("FINISHED")
 print(json.dumps({{"trained": first.run_id, "ablated": ablated.run_id}}))
 """
 
@@ -97,6 +98,8 @@ class Desk:
             "/models?name=nobody",
             "/models/finagent/1",
             "/runs",
+            "/signals/1/conversation",
+            f"/runs/{self.trained}/reliability",
             f"/runs/{self.trained}",
             f"/runs/{self.ablated}",
             f"/runs/compare?run={self.trained}&run={self.ablated}",
@@ -237,14 +240,17 @@ def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
         page.get_by_text("Promote version 2").click()
         form = page.locator("details[open]")
         form.get_by_label("against the gate's verdict").check()
+        form.get_by_label("Your name", exact=True).fill("Ann")
         form.get_by_label("Why").fill("to see it work")
         form.get_by_role("button", name="Make version 2 champion").click()
         expect(
             page.get_by_role("status").filter(has_text="Version 2 is champion now")
         ).to_be_visible()
-        expect(page.locator("table")).to_contain_text("against the gate: to see it work")
+        said = "by Ann, against the gate: to see it work"
+        expect(page.locator("table")).to_contain_text(said)
         page.locator("summary", has_text="Roll back").click()
-        page.locator("button", has_text="Roll back").click()
+        page.locator("details[open]").get_by_label("Your name", exact=True).fill("Ann")
+        page.get_by_role("button", name="Roll back to version 1").click()
         expect(
             page.get_by_role("status").filter(has_text="Version 1 is champion now")
         ).to_be_visible()
@@ -259,8 +265,8 @@ def test_hostile_news_and_replies_are_text(desk: Desk) -> None:
         for path in ["/", "/?group=execution", *listed, "/live"]:
             page = watched.open(str(path))
             if (whole := page.get_by_role("link", name="Whole record from the run")).count():
-                whole.click()
-                expect(whole).to_have_count(0)
+                with page.expect_response("**/conversation"):
+                    whole.click()
             page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
             page.wait_for_timeout(100)
             assert page.evaluate("window.hurt") is None, path
@@ -321,6 +327,66 @@ def test_what_is_at_work_is_looked_at_again_and_typing_is_not_lost(desk: Desk) -
         expect(page.locator("#now")).to_contain_text("rejected")
         expect(page.locator("#now")).not_to_contain_text(before)
         assert watched.troubles == []
+
+
+def test_a_refresh_keeps_the_focus_and_outlives_a_bad_answer(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/live")
+        summary = page.locator("#now summary, #now a").first
+        summary.focus()
+        before = page.locator("#now > p").first.inner_text()
+        expect(page.locator("#now > p").first).not_to_have_text(before, timeout=12_000)
+        expect(summary).to_be_focused()
+
+        bad = {"status": 502, "body": "<html><h1>Bad Gateway</h1></html>"}
+        page.route("**/live/now", lambda route: route.fulfill(**bad))
+        expect(page.locator("#lost")).to_be_visible(timeout=12_000)
+        expect(page.locator("#now")).to_contain_text("train AAPL IBM")
+        expect(page.locator("body")).not_to_contain_text("Bad Gateway")
+        page.unroute("**/live/now")
+        expect(page.locator("#lost")).to_be_hidden(timeout=12_000)
+        assert [t for t in watched.troubles if "502" not in t] == []
+
+
+def test_a_look_ahead_that_fails_keeps_the_chart_and_claims_nothing(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        page = watched.open(str(page.locator("th a[href^='/signals']").last.get_attribute("href")))
+        told = {"status": 400, "json": {"message": "FINAGENT_BARS is unknown"}}
+        page.route("**/bars.json?later=1", lambda route: route.fulfill(**told))
+        button = page.get_by_role("button", name="What happened next")
+        button.click()
+        expect(page.locator("#hindsight")).to_have_text("FINAGENT_BARS is unknown")
+        expect(button).to_have_attribute("aria-pressed", "false")
+        chart = page.locator("[data-chart=prices]")
+        expect(chart).to_have_attribute("data-state", "drawn")
+        assert chart.evaluate(COLOURS) > 5
+        page.unroute("**/bars.json?later=1")
+        button.click()
+        expect(page.locator("#hindsight")).to_contain_text("Pale bars came after")
+        expect(button).to_have_attribute("aria-pressed", "true")
+
+
+def test_what_a_filter_finds_is_told_to_who_cannot_see_it(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        told = page.locator("#told")
+        expect(told).to_have_text("2 signals found")
+        told.evaluate("told => { told.dataset.same = 'yes' }")
+        page.get_by_label("Execution", exact=True).fill("e1")
+        page.keyboard.press("Enter")
+        expect(told).to_have_text("1 signal found")
+        expect(told).to_have_attribute("data-same", "yes")
+
+
+def test_a_record_that_is_gone_does_not_take_the_conversation_away(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        page = watched.open(str(page.locator("th a[href^='/signals']").first.get_attribute("href")))
+        page.get_by_role("link", name="Whole record from the run").click()
+        thread = page.locator("#thread")
+        expect(thread).to_contain_text("The whole record can't be read")
+        expect(thread).to_contain_text("NewsAnalyst")
 
 
 def test_without_scripts_all_but_the_charts_is_there(desk: Desk) -> None:

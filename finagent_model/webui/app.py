@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -34,7 +34,7 @@ from finagent_model.webui.guard import Guard
 from finagent_model.webui.live import live_routes
 from finagent_model.webui.login import login_routes
 from finagent_model.webui.models import model_routes
-from finagent_model.webui.render import Renderer
+from finagent_model.webui.render import Renderer, is_part
 from finagent_model.webui.runs import run_routes
 from finagent_model.webui.signal_page import signal_page_routes
 from finagent_model.webui.signals import signal_routes
@@ -42,8 +42,6 @@ from finagent_model.webui.signals import signal_routes
 log = logging.getLogger(__name__)
 LARGEST_FORM = 16 * 1024
 """Bytes."""
-FOUND = "found"
-"""What htmx takes out of a whole page; any other request of its asks for a part of one."""
 STORE = "The MLflow store can't be used"
 TITLES: dict[type[Exception], tuple[int, str]] = {
     UnknownArtifactError: (404, "There is no such signal"),
@@ -85,11 +83,12 @@ def ui_app(settings: Settings) -> ASGIApp:
 
 
 def _say_errors(pages: FastAPI, renderer: Renderer) -> None:
-    """A page for each, or a part of one where htmx asks for a part."""
+    """A page for each, a part of one where htmx asks for it, JSON where a script does."""
 
     def say(request: Request, status: int, title: str, said: str) -> Response:
-        is_part = "hx-request" in request.headers and request.headers.get("hx-target") != FOUND
-        template = "trouble.html" if is_part else "error.html"
+        if request.url.path.endswith(".json"):
+            return JSONResponse({"message": said}, status)
+        template = "trouble.html" if is_part(request) else "error.html"
         return renderer.page(request, template, status, title=title, said=said)
 
     def ours(request: Request, error: Exception) -> Response:

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
-from pydantic import ValidationError
 
 from finagent_model.domain.bars import Floats, from_datetime64
-from finagent_model.errors import TrackingError
-from finagent_model.run_records import RunRecord, children
+from finagent_model.pipeline.recorded import reading
+from finagent_model.run_records import RunRecord
 from finagent_model.tracking import RunLog
 from finagent_model.training.evidence import SymbolFacts, pooled
+from finagent_model.webui.backtests import Backtests
 
 Points = list[dict[str, Any]]
 """JSON-ready, a day each."""
 
 
-def equity_of(run: RunRecord) -> tuple[Points, Points]:
-    """Of desk and benchmark on the days that no fit had seen; empty where nothing was decided."""
-    facts = []
-    for child in children(run):
-        try:
-            facts.append(SymbolFacts.model_validate_json(RunLog(child.run_id).read("facts.json")))
-        except (TrackingError, ValidationError):
-            continue  # it has not come so far, or other code wrote it
-    if not facts:
-        return [], []
-    calendar, desk, benchmark = pooled(facts)
-    days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
+@dataclass(frozen=True)
+class Equity:
+    """Of a training; empty where nothing was decided on unseen days, or not yet."""
 
-    def curve(returns: Floats) -> Points:
-        values = np.cumprod(1.0 + returns)
-        points = zip(days, values, strict=True)
-        return [{"time": day, "value": round(float(value), 5)} for day, value in points]
+    desk: Points
+    held: Points
+    """Of the same symbols, bought and held."""
+    short: str | None
+    """Which part of the symbols it is, where it is not all of them."""
 
-    return curve(desk), curve(benchmark)
+    @classmethod
+    def of(cls, run: RunRecord) -> Self:
+        """Raises TrackingError, also for what other code wrote."""
+        below = Backtests.of(run)
+        facts = [_facts(each.run_id) for each in below.runs]
+        if not facts:
+            return cls([], [], None)
+        calendar, desk, held = pooled(facts)
+        days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
+        return cls(_curve(days, desk), _curve(days, held), below.short)
+
+
+def _facts(run_id: str) -> SymbolFacts:
+    with reading(run_id):
+        return SymbolFacts.model_validate_json(RunLog(run_id).read("facts.json"))
+
+
+def _curve(days: list[str], returns: Floats) -> Points:
+    points = zip(days, np.cumprod(1.0 + returns), strict=True)
+    return [{"time": day, "value": round(float(value), 5)} for day, value in points]

@@ -13,7 +13,7 @@ import hmac
 import time
 from urllib.parse import quote, urlsplit
 
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from pydantic import SecretStr
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -23,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from finagent_model.serving.callers import NotAdmittedError, require_this_machine
 
 COOKIE = "finagent_session"
+LONGEST = 100
+"""Characters of a session."""
 SESSION_S = 12 * 3600
 LOGIN = "/login"
 OPEN = (LOGIN, "/static/", "/ping")
@@ -38,7 +40,9 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "x-finagent": "ui",
 }
+"""The last tells our answers from those of a proxy that stands in for us."""
 
 
 class Guard:
@@ -80,22 +84,25 @@ class Guard:
             if request.method not in ASKING:
                 require_our_page(request)
         except NotAdmittedError as error:
-            return PlainTextResponse(f"{error}\n", error.status)
+            return _said(path, error.status, str(error))
         if self._token is None or path.startswith(OPEN) or self._is_known(request):
             return None
-        if request.method not in ASKING or "hx-request" in request.headers:
-            return PlainTextResponse(
-                "log in again: the session has ended\n", 401, {"hx-redirect": LOGIN}
-            )
+        is_script = "hx-request" in request.headers or path.endswith(".json")
+        if request.method not in ASKING or is_script:
+            answer = _said(path, 401, "log in again: the session has ended")
+            answer.headers["hx-redirect"] = LOGIN
+            return answer
         asked = path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{LOGIN}?next={quote(asked, safe='')}", 303)
 
     def _is_known(self, request: Request) -> bool:
         assert self._token is not None
-        until, _, _ = request.cookies.get(COOKIE, "").partition(".")
-        if not until.isdigit() or int(until) < time.time():
+        given = request.cookies.get(COOKIE, "")
+        until, _, _ = given.partition(".")
+        if len(given) > LONGEST or not given.isascii() or not until.isdigit():
             return False
-        return hmac.compare_digest(session(self._token, int(until)), request.cookies[COOKIE])
+        known = session(self._token, int(until))
+        return int(until) >= time.time() and hmac.compare_digest(known, given)
 
 
 def session(token: SecretStr, until: int) -> str:
@@ -108,10 +115,19 @@ def session(token: SecretStr, until: int) -> str:
 def require_our_page(request: Request) -> None:
     """Raises NotAdmittedError for a change that a page of somebody else asks for."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    ours = (
-        urlsplit(origin).netloc == request.headers.get("host")
-        if origin is not None
-        else site == "same-origin"
-    )
+    ours = site == "same-origin" if origin is None else _is_of(origin, request.headers.get("host"))
     if not ours or site not in (None, "same-origin"):
         raise NotAdmittedError(403, "changes are made from these pages alone; open them and retry")
+
+
+def _is_of(origin: str, host: str | None) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # no address at all
+        return False
+
+
+def _said(path: str, status: int, message: str) -> Response:
+    if path.endswith(".json"):
+        return JSONResponse({"message": message}, status)
+    return PlainTextResponse(f"{message}\n", status)

@@ -31,12 +31,12 @@ class Links:
     def task(
         self,
         dag_id: str | None,
-        dag_run_id: str | None,
+        dag_run_id: object,
         task_id: str | None = None,
         map_index: object = None,
     ) -> str | None:
         """The task's page, or the run's where it is not known."""
-        if not (self._airflow and dag_id and dag_run_id):
+        if not (self._airflow and dag_id and dag_run_id and isinstance(dag_run_id, str)):
             return None
         found = f"{self._airflow}/dags/{_part(dag_id)}/runs/{_part(dag_run_id)}"
         if task_id:

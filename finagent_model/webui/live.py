@@ -7,19 +7,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from finagent_model.errors import BadInputError, FinagentError, StoreError, TrackingError
-from finagent_model.run_records import RunRecord, children, running
+from finagent_model.run_records import RunRecord, running
 from finagent_model.serving.approval_routes import VARIABLE, VERDICTS
 from finagent_model.serving.approvals import Approvals
 from finagent_model.serving.callers import NotAdmittedError, is_token, require_this_machine
 from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
 from finagent_model.tracking import PROCESS, is_gone
+from finagent_model.webui.backtests import Decided, symbols_of
 from finagent_model.webui.login import Form
 from finagent_model.webui.render import Renderer
 
@@ -38,32 +39,42 @@ class AtWork:
     is done.
     """
 
-    @classmethod
-    def of(cls, run: RunRecord) -> Self:
-        gone = is_gone(run.tags.get(PROCESS, ""))
-        if run.stage != "train" or "symbols" not in run.params:
-            return cls(run, gone, None)
-        done = sum(child.status == "FINISHED" for child in children(run))
-        return cls(run, gone, (done, len(run.params["symbols"].split(","))))
+
+@dataclass(frozen=True)
+class Working:
+    """Runs that have not ended, the newest first."""
+
+    runs: list[AtWork]
+    more: bool
+    """Whether there are others, which began before."""
 
 
 def live_routes(
     approvals: Approvals, outbox: Outbox, settings: Settings, renderer: Renderer
 ) -> APIRouter:
-    routes = APIRouter()
+    routes, decided = APIRouter(), Decided()
 
-    def at_work() -> list[AtWork]:
-        return [AtWork.of(run) for run in running(SHOWN)]
+    def progress(run: RunRecord) -> tuple[int, int] | None:
+        wanted = symbols_of(run) if run.stage == "train" else None
+        return None if wanted is None else (decided.count(run), wanted)
+
+    def at_work() -> Working:
+        found = running(SHOWN)
+        decided.forget_but({run.run_id for run in found.runs})
+        shown = [
+            AtWork(run, is_gone(run.tags.get(PROCESS, "")), progress(run)) for run in found.runs
+        ]
+        return Working(shown, found.older is not None)
 
     def known() -> dict[str, Any]:
         """Each part by itself: one that can't be read says so, the others are shown."""
-        runs, runs_why = _or_why(at_work, TrackingError)
+        work, work_why = _or_why(at_work, TrackingError)
         asked, asked_why = _or_why(lambda: approvals.listed()[0], BadInputError)
         queue, queue_why = _or_why(outbox.status, StoreError)
         return {
             "now": datetime.now(UTC),
-            "runs": runs,
-            "runs_why": runs_why,
+            "work": work,
+            "work_why": work_why,
             "asked": asked,
             "asked_why": asked_why,
             "queue": queue,

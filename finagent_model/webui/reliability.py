@@ -14,11 +14,12 @@ from finagent_model.domain.closed_call import load_calls
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.outcome import CALLS
 from finagent_model.pipeline.recorded import reading
-from finagent_model.run_records import RunRecord, children
+from finagent_model.run_records import RunRecord
 from finagent_model.statistics.reliability import reliability_bins
 from finagent_model.tracking import RunLog
 from finagent_model.training.calibrate import calibrate
 from finagent_model.training.stated import Stated, stated
+from finagent_model.webui.backtests import Backtests
 
 LEFT, TOP, SIDE = 44.0, 10.0, 240.0
 """The square of the drawing, in its own units."""
@@ -54,12 +55,15 @@ class Reliability:
     calls: int
     reason: str
     """What the calibration in force was fitted on, or why there is none."""
+    short: str | None
+    """Which part of the symbols it is, where it is not all of them."""
 
     @classmethod
     def of(cls, run: RunRecord) -> Self:
         """Of the version that the training `run` made. Raises TrackingError."""
         policies = Begun.read(RunLog(run.run_id)).policies
-        texts = [RunLog(each.run_id).read(CALLS).decode() for each in children(run)]
+        below = Backtests.of(run)
+        texts = [RunLog(each.run_id).read(CALLS).decode() for each in below.runs]
         with reading(run.run_id):
             calls = [call for text in texts for call in load_calls(text)]
             book = calibrate(calls, policies.moments)
@@ -69,6 +73,7 @@ class Reliability:
             said=_points(known.said, known),
             calls=len(known.said),
             reason=book.fits[-1].reason,
+            short=below.short,
         )
 
 

@@ -5,7 +5,6 @@ replies of models are text, never markup.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,12 +19,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import finagent_model
 from finagent_model.settings import Settings
 from finagent_model.webui import words
+from finagent_model.webui.finite import finite
 from finagent_model.webui.links import Links
 
 NONE = "\N{EN DASH}"
 """Undefined, or not said; never 0."""
 NUMBERS = re.compile(r"""\[\n([^][{}"]*)\n *\]""")
 """A list in indented JSON; no string there has a line break of its own."""
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
+"""Of JSON that can be read."""
+DEEPEST = 40
+"""Levels; each makes every line of its contents longer."""
+FOUND = "found"
+"""What htmx takes out of a whole page; any other request of its asks for a part of one."""
 
 
 class Renderer:
@@ -61,6 +67,29 @@ class Renderer:
         text = self._env.get_template(template).render(here=request.url.path, **known)
         return HTMLResponse(text, status)
 
+    def part(
+        self,
+        request: Request,
+        template: str,
+        title: str,
+        of: tuple[str, str],
+        status: int = 200,
+        /,
+        **known: Any,
+    ) -> Response:
+        """A part of a page where htmx asks for it, else a page that has nothing but this part and
+        the way to the page `of` which it is, by path and name.
+        """
+        if is_part(request):
+            return self.page(request, template, status, title=title, **known)
+        known |= {"title": title, "of": of, "part": template}
+        return self.page(request, "alone.html", status, **known)
+
+
+def is_part(request: Request) -> bool:
+    """Whether htmx asks for a part of a page."""
+    return "hx-request" in request.headers and request.headers.get("hx-target") != FOUND
+
 
 def day(value: object) -> str:
     found = _read(value)
@@ -74,27 +103,28 @@ def moment(value: object) -> str:
 
 
 def number(value: object, digits: int = 2) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    known = finite(value)
+    if known is None:
         return NONE
-    return f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}"
+    return f"{known:,.{digits}f}" if isinstance(known, float) else f"{known:,}"
 
 
 def measure(value: object) -> str:
     """A metric of any size, with as many digits as tell something."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    known = finite(value)
+    if known is None:
         return NONE
-    if value == round(value):
-        return f"{value:,.0f}"
-    if abs(value) >= 100:
-        return f"{value:,.1f}"
-    return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    if known == round(known):
+        return f"{known:,.0f}"
+    if abs(known) >= 100:
+        return f"{known:,.1f}"
+    return f"{known:.4f}" if abs(known) >= 0.001 else f"{known:.2g}"
 
 
 def percent(value: object, digits: int = 1) -> str:
     """Of a fraction, with its sign."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return NONE
-    return f"{value:+.{digits}%}"
+    known = finite(value)
+    return NONE if known is None else f"{known:+.{digits}%}"
 
 
 def age(seconds: float) -> str:
@@ -111,14 +141,39 @@ def age(seconds: float) -> str:
 
 
 def pretty(text: str) -> str:
-    """JSON with its lines, but for lists of numbers; any other text as it is."""
+    """JSON with its lines, but for lists of numbers; any other text as it is. Nothing changes but
+    the space between its parts: a key that repeats stays, and a number is as it was written.
+    """
     if text.lstrip()[:1] not in ("{", "["):
         return text
     try:
-        lines = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    lines = _indented(TOKEN.findall(text))
+    if lines is None:
         return text
     return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", lines)
+
+
+def _indented(tokens: list[str]) -> str | None:
+    """None: it is too deep to be read anyway."""
+    parts: list[str] = []
+    depth, before = 0, ""
+    for token in tokens:
+        opened = before in ("{", "[")
+        depth -= token in ("}", "]")
+        if token in ("}", "]"):
+            parts.append(token if opened else "\n" + "  " * depth + token)
+        elif opened or before == ",":
+            parts.append("\n" + "  " * depth + token)
+        else:
+            parts.append(" " + token if before == ":" else token)
+        depth += token in ("{", "[")
+        if depth > DEEPEST:
+            return None
+        before = token
+    return "".join(parts)
 
 
 def with_query(path: str, given: Mapping[str, Any], **changes: Any) -> str:
@@ -131,8 +186,8 @@ def _read(value: object) -> datetime | None:
     """None for what is no moment: another system may have written it."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError:
+        if not isinstance(found, datetime):
+            return None
+        return found.astimezone(UTC) if found.tzinfo else found
+    except (ValueError, OverflowError):
         return None
-    if not isinstance(found, datetime):
-        return None
-    return found.astimezone(UTC) if found.tzinfo else found

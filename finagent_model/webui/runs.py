@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
-from finagent_model.run_records import RunRecord, of_stage, read_run
-from finagent_model.tracking import RunLog
-from finagent_model.webui.equity import equity_of
+from finagent_model.errors import BadInputError, TrackingError
+from finagent_model.run_records import of_stage, read_run
+from finagent_model.tracking import RunLog, usable_store
+from finagent_model.webui.equity import Equity
 from finagent_model.webui.reliability import Reliability, line
 from finagent_model.webui.render import Renderer
+from finagent_model.webui.written import ablation_of, gate_of
 
 SHOWN = 100
+"""Of each stage on a page."""
 COMPARED = 5
 """Runs beside each other: more can't be told apart."""
 RUN_ID = r"^[0-9a-f]{32}$"
@@ -46,16 +48,22 @@ FIRST = (
 )
 """Metrics that are looked at first."""
 Run = Annotated[str, Path(pattern=RUN_ID)]
+Before = Annotated[int | None, Query(ge=0, le=10**13)]
+"""Milliseconds since 1970: runs that began before."""
 
 
 def run_routes(renderer: Renderer) -> APIRouter:
     routes = APIRouter(prefix="/runs")
 
     @routes.get("")
-    def runs(request: Request) -> Response:
-        trainings, ablations = of_stage("train", SHOWN), of_stage("ablate", SHOWN)
+    def runs(request: Request, trained: Before = None, ablated: Before = None) -> Response:
         return renderer.page(
-            request, "runs.html", trainings=trainings, ablations=ablations, most=COMPARED
+            request,
+            "runs.html",
+            trainings=of_stage("train", SHOWN, trained),
+            ablations=of_stage("ablate", SHOWN, ablated),
+            asked={"trained": trained, "ablated": ablated},
+            most=COMPARED,
         )
 
     @routes.get("/compare")
@@ -76,12 +84,13 @@ def run_routes(renderer: Renderer) -> APIRouter:
 
     @routes.get("/equity.json")
     def equity(request: Request) -> Response:
-        found = [equity_of(read_run(run_id)) for run_id in _asked(request)]
+        found = [Equity.of(read_run(run_id)) for run_id in _asked(request)]
         names = [f"run {i}" for i in range(1, len(found) + 1)] if len(found) > 1 else ["desk"]
         curves = [
-            {"name": name, "points": desk} for name, (desk, _) in zip(names, found, strict=True)
+            {"name": name, "points": each.desk, "short": each.short}
+            for name, each in zip(names, found, strict=True)
         ]
-        held = {"name": "buy and hold", "points": found[0][1]}
+        held = {"name": "buy and hold", "points": found[0].held}
         return JSONResponse({"curves": curves, "held": held})
 
     @routes.get("/{run_id}")
@@ -92,7 +101,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
             "run.html",
             run=found,
             gate=gate_of(found),
-            ablation=_written(found, "ablate", "ablation.json"),
+            ablation=ablation_of(found),
             params=_rows([found.params]),
             metrics=_rows([found.metrics]),
             told=len(FIRST),
@@ -104,21 +113,24 @@ def run_routes(renderer: Renderer) -> APIRouter:
         request: Request, run_id: Run, raw: float | None = None, said: float | None = None
     ) -> Response:
         """A part of a page; marks a confidence, calibrated or else raw."""
+        training = (f"/runs/{run_id}", "The training")
         try:
             found = Reliability.of(read_run(run_id))
-        except (TrackingError, UnknownRunError) as error:
+        except TrackingError as error:
             title = "Its training can't be read"
-            return renderer.page(request, "trouble.html", 404, title=title, said=str(error))
+            return renderer.part(request, "trouble.html", title, training, 404, said=str(error))
         here = said if said is not None else raw
-        shown = min(max(here, 0.0), 100.0) if here is not None else None
-        return renderer.page(request, "reliability.html", found=found, mark=shown, line=line)
+        mark = min(max(here, 0.0), 100.0) if here is not None else None
+        title, shown = "What a confidence is worth", {"found": found, "mark": mark, "line": line}
+        return renderer.part(request, "reliability.html", title, training, **shown)
 
     @routes.get("/{run_id}/files/{name}")
     def file(request: Request, run_id: Run, name: str) -> Response:
         try:
             if name not in FILES:
                 raise TrackingError(f"no file {name!r} is handed out; there are {', '.join(FILES)}")
-            content = RunLog(run_id).read(name)
+            with usable_store():
+                content = RunLog(run_id).read(name)
         except TrackingError as error:
             title = "There is no such file"
             return renderer.page(request, "error.html", 404, title=title, said=str(error))
@@ -126,21 +138,6 @@ def run_routes(renderer: Renderer) -> APIRouter:
         return Response(content, media_type=FILES[name], headers=headers)
 
     return routes
-
-
-def gate_of(run: RunRecord) -> dict[str, Any] | None:
-    """What the gate wrote about a training; None: nothing, or nothing that can be read."""
-    return _written(run, "train", "gate.json")
-
-
-def _written(run: RunRecord, stage: str, file: str) -> dict[str, Any] | None:
-    """What runs of `stage` leave in `file`."""
-    if run.stage != stage:
-        return None
-    try:
-        return RunLog(run.run_id).read_json(file)
-    except (TrackingError, ValueError):
-        return None
 
 
 def _asked(request: Request) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from finagent_model.artifacts.conversation import FILE, read_turns
-from finagent_model.artifacts.price_chart import LEVELS
 from finagent_model.domain.approval import Asked
 from finagent_model.domain.artifact import NUMBER, Artifact
 from finagent_model.domain.model_row import Price
@@ -28,26 +27,19 @@ from finagent_model.serving.approvals import Approvals
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.wanted import Wanted
-from finagent_model.tracking import RunLog
+from finagent_model.tracking import RunLog, usable_store
 from finagent_model.webui import thread
-from finagent_model.webui.bars import bars_around
+from finagent_model.webui.bars import drawn
 from finagent_model.webui.render import Renderer
 from finagent_model.webui.runs import RUN_ID
+from finagent_model.webui.signal_row import SignalRow
 
 MESSAGES = 200
 """Of one decision; a desk of seven says some twenty."""
 VERSION = r"models:/([A-Za-z0-9_.-]{1,100})/([0-9]{1,9})"
-TONES = {"entry": "accent", "stop": "bad", "target": "good"}
+SYMBOL = r"[^a-z\s]{1,20}"
+"""As a desk takes it. What a row says beyond that no source of bars is asked for."""
 Number = Annotated[int, Path(ge=1, le=NUMBER)]
-
-
-@dataclass(frozen=True)
-class Level:
-    """A price that the signal names."""
-
-    name: str
-    price: float
-    tone: str
 
 
 def signal_page_routes(
@@ -55,115 +47,122 @@ def signal_page_routes(
 ) -> APIRouter:
     routes = APIRouter(prefix="/signals/{number}")
 
+    def said_in(row: Artifact) -> list[thread.Message]:
+        """In short, as the database has it."""
+        if not row.run_id:
+            return []
+        found = store.page(Wanted(type="llm", run_id=row.run_id), MESSAGES, 0, "step")
+        return thread.from_rows(found.artifacts)
+
     @routes.get("")
     def signal(request: Request, number: Number) -> Response:
         found = _signal(store, number)
-        rows = store.page(Wanted(type="llm", run_id=found.run_id), MESSAGES, 0, "step").artifacts
-        said, levels = thread.from_rows(rows) if found.run_id else [], levels_of(found)
+        approval, approval_why = _approval(approvals, found.row)
         return renderer.page(
             request,
             "signal.html",
-            row=found,
-            s=found.signal_data or {},
-            levels=levels,
-            trained_by=_run_id((found.signal_data or {}).get("run_id")),
-            run_id=_run_id(found.run_id),
+            s=found,
+            row=found.row,
+            levels_data=[vars(level) for level in found.levels],
+            trained_by=_run_id(found.text("run_id")),
+            run_id=_run_id(found.row.run_id),
             version_page=_version_page(found),
             marked=_marked(found),
-            levels_data=[vars(level) for level in levels],
-            messages=said,
-            approval=_approval(approvals, found),
+            messages=said_in(found.row),
+            approval=approval,
+            approval_why=approval_why,
             needs_token=settings.approval_token is not None,
         )
 
     @routes.get("/bars.json")
     def bars(number: Number, later: bool = False) -> Response:
-        found = _signal(store, number)
-        if found.symbol is None or found.as_of is None:
+        row = _signal(store, number).row
+        if row.symbol is None or row.as_of is None:
             return _no_bars("this signal names no symbol and day, so there is nothing to draw")
+        if not re.fullmatch(SYMBOL, row.symbol):
+            return _no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
         try:
-            series = Market.of(settings).bars(found.symbol)
-            return JSONResponse(bars_around(series, found.as_of, later))
+            market = Market.of(settings)
+            return JSONResponse(drawn(market, row.symbol, row.as_of, later, datetime.now(UTC)))
         except (DataError, InvalidBarsError) as error:
             return _no_bars(f"{error}. FINAGENT_BARS names the folder that the desk decided on.")
 
     @routes.get("/conversation")
     def conversation(request: Request, number: Number) -> Response:
-        """All of it, from the run's record, as a part of the page."""
+        """All of it, from the run's record; where that can't be read, why, above what the database
+        has.
+        """
         found = _signal(store, number)
+        messages, trouble = [], None
         try:
-            if found.run_id is None:
+            if found.row.run_id is None:
                 raise TrackingError("this signal names no run of MLflow")
-            turns = read_turns(RunLog(found.run_id).read(FILE).decode())
-        except (TrackingError, ValueError) as error:
-            title = "The whole record can't be read"
-            return renderer.page(request, "trouble.html", 404, title=title, said=str(error))
-        return renderer.page(
+            with usable_store():
+                turns = read_turns(RunLog(found.row.run_id).read(FILE).decode())
+            messages = thread.from_turns(turns, _prices(found))
+        except (TrackingError, ValueError, RecursionError) as error:
+            messages, trouble = said_in(found.row), str(error)
+        return renderer.part(
             request,
             "thread.html",
-            messages=thread.from_turns(turns, _prices(found)),
-            whole=True,
-            row=found,
+            f"Conversation about {found.row.symbol or found.row.name}",
+            (f"/signals/{number}", "The signal"),
+            200 if trouble is None else 404,
+            messages=messages,
+            trouble=trouble,
+            whole=trouble is None,
+            row=found.row,
         )
 
     return routes
 
 
-def levels_of(row: Artifact) -> list[Level]:
-    """Those that are prices, from the highest to the lowest."""
-    given: dict[str, Any] = row.signal_data or {}
-    found = [
-        Level(name, float(price), TONES.get(name, "soft"))
-        for field, (name, _) in LEVELS.items()
-        if isinstance(price := given.get(field), int | float) and price > 0
-    ]
-    return sorted(found, key=lambda level: -level.price)
-
-
-def _run_id(value: object) -> str | None:
+def _run_id(value: str | None) -> str | None:
     """As far as it can be one of MLflow's."""
-    return value if isinstance(value, str) and re.fullmatch(RUN_ID, value) else None
+    return value if value and re.fullmatch(RUN_ID, value) else None
 
 
-def _prices(row: Artifact) -> Mapping[str, Price]:
+def _prices(signal: SignalRow) -> Mapping[str, Price]:
     """Those that the desk was trained with; none where its training can't be read."""
-    run_id = _run_id((row.signal_data or {}).get("run_id"))
+    run_id = _run_id(signal.text("run_id"))
     try:
         return Begun.read(RunLog(run_id)).config.prices if run_id else {}
     except TrackingError:
         return {}
 
 
-def _version_page(row: Artifact) -> str | None:
-    uri = re.fullmatch(VERSION, str((row.signal_data or {}).get("model_uri")))
+def _version_page(signal: SignalRow) -> str | None:
+    uri = re.fullmatch(VERSION, signal.text("model_uri") or "")
     return f"/models/{uri[1]}/{uri[2]}" if uri else None
 
 
-def _marked(row: Artifact) -> dict[str, object]:
+def _marked(signal: SignalRow) -> dict[str, object]:
     """Where this signal stands in the diagram; one without an action stands nowhere."""
-    given = row.signal_data or {}
-    if row.action == "HOLD":
+    if signal.row.action == "HOLD":
         return {}
-    said = given.get("confidence_score") if given.get("calibrated") is True else None
-    return {"raw": given.get("raw_confidence_score"), "said": said}
+    said = signal.number("confidence_score") if signal.calibrated else None
+    return {"raw": signal.number("raw_confidence_score"), "said": said}
 
 
-def _signal(store: ArtifactStore, number: int) -> Artifact:
+def _signal(store: ArtifactStore, number: int) -> SignalRow:
     """Raises UnknownArtifactError for what is no signal, too."""
     found = store.get(number)
     if found.type != "signal":
         raise UnknownArtifactError(number)
-    return found
+    return SignalRow.of(found)
 
 
-def _approval(approvals: Approvals, row: Artifact) -> Asked | None:
-    """The one that this signal waited for, while it is listed."""
-    asked_id = row.metadata.get("conversation_id")
+def _approval(approvals: Approvals, row: Artifact) -> tuple[Asked | None, str | None]:
+    """The one that this signal waited for, while it is listed; and why that can't be read. Another
+    version asked the same question in the same conversation, so that the signal's own name counts.
+    """
     try:
         listed, _ = approvals.listed()
-    except BadInputError:
-        return None
-    return next((a for a in listed if a.proposed.conversation_id == asked_id), None)
+    except BadInputError as error:
+        return None, str(error)
+    mine = (row.key, row.metadata.get("conversation_id"))
+    asked = (a for a in listed if (a.proposed.signal_id, a.proposed.conversation_id) == mine)
+    return next(asked, None), None
 
 
 def _no_bars(message: str) -> Response:

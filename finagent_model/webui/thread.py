@@ -15,6 +15,8 @@ from typing import Literal
 from finagent_model.domain.artifact import Artifact
 from finagent_model.domain.decision import Turn
 from finagent_model.domain.model_row import Price
+from finagent_model.webui.finite import finite
+from finagent_model.webui.signal_row import with_metadata
 
 RULES = "rules"
 WORDS = ("reasoning", "summary")
@@ -29,8 +31,9 @@ class Message:
     agent: str
     kind: Kind
     text: str | None
-    """None: it is too large for the database; `length` says how large."""
-    length: int
+    """None: the database does not have it."""
+    length: int | None
+    """Of the text, in characters; None: unknown."""
     asked: str | None = None
     """What it was said to, where that stands beside it."""
     at: str | datetime | None = None
@@ -48,14 +51,14 @@ class Message:
             return None
         try:
             said = json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return next((said[name] for name in WORDS if isinstance(said.get(name), str)), None)
 
 
 def from_rows(rows: Iterable[Artifact]) -> list[Message]:
     """Of the `llm` artifacts of one execution's run, in the order of their steps."""
-    return [_from_row(row) for row in rows if row.type == "llm"]
+    return [_from_row(with_metadata(row)) for row in rows if row.type == "llm"]
 
 
 def from_turns(turns: Iterable[Turn], prices: Mapping[str, Price]) -> list[Message]:
@@ -88,18 +91,18 @@ def _cost(turn: Turn, prices: Mapping[str, Price]) -> float | None:
 def _from_row(row: Artifact) -> Message:
     about = row.metadata
     failed = about.get("failed")
-    used = about.get("prompt_tokens"), about.get("completion_tokens")
+    used = finite(about.get("prompt_tokens")), finite(about.get("completion_tokens"))
     text = str(failed) if failed is not None else row.response
     return Message(
         agent=str(about.get("agent_name") or row.step_name or row.name),
         kind="response" if failed is None else "failed",
         text=text,
-        length=row.response_length or len(text or ""),
+        length=len(text) if text is not None else row.response_length,
         asked=row.prompt,
         at=str(about["said_at"]) if about.get("said_at") else row.created_at,
         model=row.model_name or "",
         tokens=(used[0], used[1])
-        if isinstance(used[0], int) and isinstance(used[1], int)
+        if failed is None and isinstance(used[0], int) and isinstance(used[1], int)
         else None,
         cached=about.get("cached") is True,
     )

@@ -38,7 +38,8 @@
   };
   const fetched = async (src) => {
     const answer = await fetch(src, { headers: { Accept: "application/json" } });
-    const body = await answer.json();
+    const body = await answer.json().catch(() => null);
+    if (body === null) throw new Error(`The server does not answer as it should (HTTP ${answer.status}).`);
     if (!answer.ok) throw new Error(body.message);
     return body;
   };
@@ -90,28 +91,32 @@
       box.dataset.state = "drawn";
       return () => chart.remove();
     };
+    const hindsight = document.getElementById("hindsight");
+    const say = (text) => { hindsight.textContent = text; hindsight.hidden = !text; };
+    const after = () => {
+      const pale = "Pale bars came after the decision; the desk could not see them.";
+      return [data.later.length ? pale : "No bar after the decision is known here.", data.note ?? ""].join(" ");
+    };
     let again = null;
+    // Whether it worked; where it did not, a chart that is there stays.
     const load = async (later) => {
       try {
         data = await fetched(box.dataset.src + (later ? "?later=1" : ""));
       } catch (error) {
-        fail(box, error.message);
-        return;
+        if (again) say(error.message); else fail(box, error.message);
+        return false;
       }
       if (again) again(); else again = themed(draw);
       box.dataset.later = String(data.later.length);
+      say(later ? after() : "");
+      return true;
     };
     const toggle = document.getElementById("later");
-    if (toggle) {
-      toggle.hidden = false;
-      toggle.addEventListener("click", async () => {
-        const on = toggle.getAttribute("aria-pressed") !== "true";
-        await load(on);
-        toggle.setAttribute("aria-pressed", String(on));
-        document.getElementById("hindsight").hidden = !on;
-      });
-    }
-    load(false);
+    toggle.addEventListener("click", async () => {
+      const on = toggle.getAttribute("aria-pressed") !== "true";
+      if (await load(on)) toggle.setAttribute("aria-pressed", String(on));
+    });
+    load(false).then((worked) => { toggle.hidden = !worked; });
   };
 
   const TONES = ["accent", "warn", "good", "bad", "ink"]; // as many as may be compared
@@ -126,6 +131,13 @@
     if (!data.curves.some((curve) => curve.points.length)) {
       fail(box, "No equity curve: nothing was decided on unseen days, or not yet.");
       return;
+    }
+    const short = data.curves.filter((curve) => curve.short);
+    if (short.length) {
+      const said = document.createElement("p");
+      said.className = "note warn";
+      said.textContent = short.map((curve) => `${curve.name}: ${curve.short}.`).join(" ");
+      box.after(said);
     }
     themed(() => {
       box.replaceChildren();

@@ -18,14 +18,16 @@
     document.dispatchEvent(new Event("theme"));
   });
 
-  // Nobody loses what they are typing to a refresh.
-  document.body.addEventListener("htmx:beforeSwap", (event) => {
-    const target = event.detail.target;
-    if (event.detail.requestConfig.triggeringEvent?.type === "submit") return;
-    const busy = target.querySelector("details.confirm[open]");
-    if (busy && target.matches("[data-polls]")) event.detail.shouldSwap = false;
-  });
+  // Only what our server says comes onto the page, of a refresh only what went well: what was there
+  // stays otherwise. Nobody loses what they are typing to a refresh.
   const lost = document.getElementById("lost");
+  document.body.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr } = event.detail;
+    const refresh = target.matches("[data-polls]");
+    const good = xhr.getResponseHeader("x-finagent") !== null && (!refresh || xhr.status < 300);
+    const busy = refresh && target.querySelector("details.confirm[open]");
+    if (!good || busy) event.detail.shouldSwap = false;
+    lost.hidden = good;
+  });
   document.body.addEventListener("htmx:sendError", () => { lost.hidden = false; });
-  document.body.addEventListener("htmx:afterOnLoad", () => { lost.hidden = true; });
 })();
