@@ -74,7 +74,7 @@ def test_a_store_that_cannot_tell_is_not_one_that_has_nothing(place: Place, nobo
     from finagent_model.pipeline.champion import beside
     from finagent_model.training.gate import Window
 
-    before = Version("1", (), "0" * 32, "passed", None, None, None)
+    before = Version("1", (), "0" * 32, "passed", None, None, None, None)
     with pytest.raises(TrackingError, match="can't be used"):
         beside(before, Window(version=None, returns={}))
     mlflow.set_tracking_uri(place.env["MLFLOW_TRACKING_URI"])
