@@ -131,6 +131,12 @@ class Desk:
         twin.config = self.config.model_copy(update={"limits": bounds})
         return twin
 
+    def preload(self) -> None:
+        """Import now what asking its models will need, where they can be asked: a server's first
+        request should not wait for it.
+        """
+        self._exchange.pool.preload()
+
     def require_key(self) -> None:
         """Raise ConfigError now if this desk could not call its model, UpstreamSourceError if it
         could not ask upstream.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -264,6 +267,44 @@ def test_a_missing_key_is_said_before_anything_is_asked(model: Model) -> None:
     desk = Desk(config(model), None, Settings.load({}), Cassette())
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         desk.require_key()
+
+
+PRELOAD = """
+import sys
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.desk import Desk
+from finagent_model.presets import load_config
+from finagent_model.settings import Settings
+config = load_config("default")
+if sys.argv[1] != "rules":
+    config = config.model_copy(update={"client": sys.argv[1], "model": "stub-1"})
+Desk(config, None, Settings.load(), Cassette()).preload()
+print(*(name for name in ("openai", "anthropic", "ollama") if name in sys.modules))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("client", "key", "loaded"),
+    [
+        ("openai", "OPENAI_API_KEY", "openai"),
+        ("anthropic", "ANTHROPIC_API_KEY", "anthropic"),
+        ("openai", "ANTHROPIC_API_KEY", ""),  # it can't be asked, so it is a package to replay
+        ("rules", "OPENAI_API_KEY", ""),
+    ],
+)
+def test_what_a_server_will_need_is_loaded_with_the_package(
+    client: str, key: str, loaded: str
+) -> None:
+    environment = {**os.environ, key: KEY}
+    done = subprocess.run(
+        [sys.executable, "-c", PRELOAD, client],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == loaded
 
 
 def test_levels_that_contradict_the_action_are_rejected(model: Model, view: MarketView) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from autogen_core.models import ChatCompletionClient
 
 from finagent_model.agents import rules
-from finagent_model.agents.providers import make_client, require_usable, with_address
+from finagent_model.agents.providers import make_client, preload, require_usable, with_address
 from finagent_model.agents.rules_client import RulesClient
 from finagent_model.cassette.cassette import fingerprint
 from finagent_model.domain.desk_config import DeskConfig
@@ -85,6 +85,11 @@ class ClientPool:
         """Raise ConfigError now if calls to a model could not be made."""
         for model in self._config.models_used:
             require_usable(model, self._settings)
+
+    def preload(self) -> None:
+        """Import now what calls that can be made will need."""
+        for model in self._config.models_used:
+            preload(model, self._settings)
 
     def exported(self, row: AgentRow) -> ChatCompletionClient:
         """A client to be written down, never to be called: it holds no key."""

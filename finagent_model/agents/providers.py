@@ -5,7 +5,9 @@ list of those allowed. Each is told not to retry by itself; that is done in one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from autogen_core.models import ChatCompletionClient, ModelFamily, ModelInfo
@@ -45,6 +47,8 @@ class Provider:
     """Field of Settings; None: only from its row."""
     default: str | None
     """Address where neither says any; None: it has to be given."""
+    module: str | None
+    """Of the client's class, which is imported when it is first made; None: the row names it."""
     make: Callable[[ModelRow, str, float], ChatCompletionClient]
     """From a row whose address is settled, the key, and the seconds that one call may take."""
 
@@ -90,6 +94,17 @@ def make_client(row: ModelRow, settings: Settings, timeout_s: float) -> ChatComp
     key: SecretStr | None = getattr(settings, provider.key) if provider.key else None
     settled = row.model_copy(update={"base_url": row.base_url or provider.default})
     return provider.make(settled, key.get_secret_value() if key else UNSET, timeout_s)
+
+
+def preload(row: ModelRow, settings: Settings) -> None:
+    """Import what a client is made of where one can be made, so that no decision waits for it: half
+    a second, and many from a cold disk.
+    """
+    with suppress(ConfigError):
+        require_usable(row, settings)
+        provider = PROVIDERS.get(row.client)
+        if provider is not None and provider.module is not None:
+            import_module(provider.module)
 
 
 def info(row: ModelRow) -> ModelInfo:
@@ -194,12 +209,25 @@ def _sampling(row: ModelRow) -> dict[str, Any]:
     }
 
 
+_MODELS = "autogen_ext.models"
 PROVIDERS: dict[Client, Provider] = {
-    "openai": Provider("openai_api_key", "openai_base_url", "https://api.openai.com/v1", _openai),
-    "azure": Provider("azure_openai_api_key", "azure_openai_endpoint", None, _azure),
-    "anthropic": Provider(
-        "anthropic_api_key", "anthropic_base_url", "https://api.anthropic.com", _anthropic
+    "openai": Provider(
+        "openai_api_key",
+        "openai_base_url",
+        "https://api.openai.com/v1",
+        f"{_MODELS}.openai",
+        _openai,
     ),
-    "ollama": Provider(None, "ollama_host", "http://127.0.0.1:11434", _ollama),
-    "component": Provider("component_api_key", None, "", _component),
+    "azure": Provider(
+        "azure_openai_api_key", "azure_openai_endpoint", None, f"{_MODELS}.openai", _azure
+    ),
+    "anthropic": Provider(
+        "anthropic_api_key",
+        "anthropic_base_url",
+        "https://api.anthropic.com",
+        f"{_MODELS}.anthropic",
+        _anthropic,
+    ),
+    "ollama": Provider(None, "ollama_host", "http://127.0.0.1:11434", f"{_MODELS}.ollama", _ollama),
+    "component": Provider("component_api_key", None, "", None, _component),
 }

@@ -71,6 +71,7 @@ class FinagentModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         settings = Settings.load()
         self.answering = AnsweringDesk.open(Path(context.artifacts[PACKAGE]), settings)
+        self.answering.desk.preload()
         self._seats = threading.BoundedSemaphore(settings.serve_threads)
 
     def stop(self) -> None:
