@@ -9,37 +9,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from finagent_model import registry
 from finagent_model.artifacts.figures import SymbolPage
-from finagent_model.artifacts.ledger import (
-    Row,
-    ledger_hash,
-    ledger_row,
-    read_ledger,
-    signal_of,
-    write_ledger,
-)
+from finagent_model.artifacts.ledger import Row, ledger_hash, write_ledger
 from finagent_model.artifacts.page import report_page
-from finagent_model.artifacts.report import report
-from finagent_model.cassette.cassette import RecordedReply, load_replies
-from finagent_model.domain.calibration import CalibrationBook, calibrated
-from finagent_model.domain.closed_call import ClosedCall, load_calls
-from finagent_model.domain.learned import Learned
-from finagent_model.domain.signal import TradingSignal
 from finagent_model.errors import GateRefusedError
 from finagent_model.market import Market
 from finagent_model.pipeline.begun import Begun
 from finagent_model.pipeline.champion import WINDOW, beside, window_of
-from finagent_model.pipeline.outcome import CALLS
 from finagent_model.pipeline.provenance import MODEL_ID
 from finagent_model.pipeline.recorded import reading
 from finagent_model.pipeline.registering import Judged, register_version, tell, told
+from finagent_model.pipeline.training_record import TrainingRecord
 from finagent_model.pipeline.verify import ask_again, proofs
 from finagent_model.pipeline.watch import Watch, unwatched
 from finagent_model.serving.logged import Logged, load_answering, log_package, manifest_of
@@ -47,12 +30,9 @@ from finagent_model.serving.package import write_package
 from finagent_model.serving.wheel import code_hash
 from finagent_model.settings import Settings
 from finagent_model.tracking import RunLog
-from finagent_model.training.calibrate import calibrate
-from finagent_model.training.evidence import Evidence, SymbolFacts, assess
+from finagent_model.training.evidence import Evidence
 from finagent_model.training.gate import GateReport, judge_version
 from finagent_model.training.out_of_sample import unseen_part
-from finagent_model.training.reflect import reflect
-from finagent_model.training.stated import Stated, stated
 from finagent_model.upstream.wheel import source_at_hand
 
 
@@ -67,108 +47,6 @@ class Trained:
     verdict: str
     report: str
     """Markdown; its first line grades the evidence."""
-
-
-@dataclass(frozen=True)
-class _Backtested:
-    """What the run of one symbol's unseen part left."""
-
-    symbol: str
-    metrics: dict[str, float | None]
-    signals: tuple[TradingSignal, ...]
-    """As decided, before calibration."""
-    replies: dict[str, RecordedReply]
-    facts: SymbolFacts
-    calls: tuple[ClosedCall, ...]
-    trades: pd.DataFrame
-
-    @classmethod
-    def read(cls, run: RunLog) -> Self:
-        """Raises TrackingError for what another version wrote."""
-        with reading(run.run_id):
-            outcome = run.read_json("outcome.json")
-            rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
-            return cls(
-                symbol=outcome["symbol"],
-                metrics=outcome["metrics"],
-                signals=tuple(signal_of(row) for row in rows),
-                replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
-                facts=SymbolFacts.model_validate_json(run.read("facts.json")),
-                calls=load_calls(run.read(CALLS).decode()),
-                trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
-            )
-
-
-@dataclass(frozen=True)
-class _Record:
-    """A whole training, ready to be packaged and judged."""
-
-    begun: Begun
-    tested: tuple[_Backtested, ...]
-    learned: Learned
-    calibrations: CalibrationBook
-    confidence: Stated
-    evidence: Evidence
-
-    @classmethod
-    def of(cls, begun: Begun, tested: Sequence[_Backtested]) -> Self:
-        calls = [call for each in tested for call in each.calls]
-        calibrations = calibrate(calls, begun.policies.moments)
-        lessons = [lesson for each in tested for lesson in reflect(each.calls)]
-        confidence = stated(calls, calibrations)
-        facts = [each.facts for each in tested]
-        rules, seed = begun.config.gate, begun.request.seed
-        return cls(
-            begun=begun,
-            tested=tuple(tested),
-            learned=Learned(begun.policies, calibrations, tuple(lessons)),
-            calibrations=calibrations,
-            confidence=confidence,
-            evidence=assess(facts, begun.trials, rules, confidence, seed=seed),
-        )
-
-    @classmethod
-    def read(cls, begun: Begun, children: Sequence[str]) -> Self:
-        """From the runs of the symbols. Raises TrackingError for what another version wrote."""
-        return cls.of(begun, [_Backtested.read(RunLog(child)) for child in children])
-
-    @property
-    def signals(self) -> dict[str, list[TradingSignal]]:
-        """By symbol, as the package will give them."""
-        return {
-            each.symbol: [calibrated(signal, self.calibrations) for signal in each.signals]
-            for each in self.tested
-        }
-
-    @property
-    def ledgers(self) -> dict[str, list[Row]]:
-        """By symbol, a row a signal."""
-        return {symbol: [ledger_row(s) for s in given] for symbol, given in self.signals.items()}
-
-    @property
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """By symbol; nan where undefined."""
-        return {
-            each.symbol: {k: math.nan if v is None else v for k, v in each.metrics.items()}
-            for each in self.tested
-        }
-
-    @property
-    def report(self) -> str:
-        last = self.calibrations.fits[-1]
-        return report(self.metrics, self.begun.config.model_used, self.evidence, last)
-
-    def judged(self, logged: Logged, manifest: Mapping[str, Any], gate: GateReport) -> Judged:
-        return Judged(
-            logged=logged,
-            manifest=manifest,
-            request=self.begun.request,
-            config=self.begun.config,
-            learned=self.learned,
-            gate=gate,
-            metrics=self.metrics,
-            answers=_example(self.ledgers),
-        )
 
 
 def finish_training(
@@ -198,7 +76,7 @@ def _judge_and_register(
 ) -> str:
     """Gives the version's number."""
     done = watch("packaging and registering", 4)
-    record = _Record.read(begun, children)
+    record = TrainingRecord.read(begun, children)
     ours = window_of([each.facts for each in record.tested])
     name = begun.request.register_as
     done()
@@ -237,7 +115,7 @@ def _judge_and_register(
 
 def _judged_before(run: RunLog, begun: Begun, children: Sequence[str], version: str) -> Judged:
     """What was registered as `version`, from what the training left."""
-    record = _Record.read(begun, children)
+    record = TrainingRecord.read(begun, children)
     uri = f"models:/{begun.request.register_as}/{version}"
     with reading(run.run_id):
         said = run.read_json("gate.json")
@@ -268,7 +146,7 @@ def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:
 
 def _package(
     run: RunLog,
-    record: _Record,
+    record: TrainingRecord,
     ledgers: Mapping[str, Sequence[Row]],
     folder: Path,
     settings: Settings,
@@ -291,16 +169,10 @@ def _package(
         code_hash=code_hash(),
         upstream=upstream,
     )
-    return manifest, log_package(folder, manifest, begun.config, _example(ledgers))
+    return manifest, log_package(folder, manifest, begun.config, record.example)
 
 
-def _example(ledgers: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """A question that was decided on, and so is answered from recorded replies."""
-    last = next(iter(ledgers.values()))[-1]
-    return {"symbol": last["symbol"], "as_of": last["as_of"]}
-
-
-def _page(title: str, record: _Record, gate: GateReport, market: Market) -> str:
+def _page(title: str, record: TrainingRecord, gate: GateReport, market: Market) -> str:
     """The report that people look at."""
     policies, symbols = record.begun.policies, []
     for each in record.tested:
