@@ -137,13 +137,14 @@ def test_the_readmes_commands_run_in_their_order_and_then_those_of_the_lineage(
         # The small training's first fit is of 2012-03.
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "audit.jsonl").read_text()
-    answers = []
+    told = []
     for line in commands(LINEAGE):
         done = place.finagent(*line.split()[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-        answers.append(shape(done.stdout))
+        told.append(done.stderr)
+    [signal] = re.findall(r"`finagent lineage ([0-9a-f]{16})`", told[0])
     [shown] = re.findall(r"```\n(signal .*?)```", LINEAGE, flags=re.S)
-    assert shape(shown) == answers[1]
+    assert shape(shown) == shape(place.finagent("lineage", signal).stdout)
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def kept(
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
     made = decision(**UNDRAWN | changes)
-    view = None if made.signal.symbol == "NOPE" else view_of(made, given)
+    view = view_of(made, given) if made.signal.symbol == "GOOG" else None
     audit, market = audit_of([made]), Market.of(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)

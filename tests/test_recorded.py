@@ -76,7 +76,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
 
 
 def champion(run: RunLog) -> Version:
-    return Version("4", ("champion",), run.run_id, "passed", None, "none", None)
+    return Version("4", ("champion",), run.run_id, "passed", None, "none", None, None)
 
 
 @pytest.mark.slow
