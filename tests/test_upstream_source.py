@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from upstream_stub import Repository, git, make_repository
 
 from finagent_model.errors import UpstreamSourceError
 from finagent_model.pipeline.upstream import wheel_of
-from finagent_model.upstream.cache import cached
+from finagent_model.upstream.cache import cached, keep
 from finagent_model.upstream.fetch import fetch
 from finagent_model.upstream.git_hash import blob_hash, tree_hash
 from finagent_model.upstream.pin import Pin
@@ -221,6 +223,20 @@ def test_a_changed_cache_is_not_mended_from_the_wheel_unasked(
         source_at_hand(tmp_path, stub.pin)
     shutil.rmtree(source.folder)
     assert source_at_hand(tmp_path, stub.pin) == source
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "link"])
+def test_nothing_of_an_archive_lands_outside(name: str, stub: Repository, tmp_path: Path) -> None:
+    outside, archive = tmp_path / "outside", io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo(f"{tmp_path}{name}" if name == "/outside" else name)
+        if name == "link":
+            entry.type, entry.linkname = tarfile.SYMTYPE, str(outside)
+        tar.addfile(entry)
+    with pytest.raises(UpstreamSourceError, match=rf"it can't be unpacked: .*{name}' is no file"):
+        keep(tmp_path / "home", stub.pin, archive.getvalue(), "it", "get another")
+    assert not outside.exists()
+    assert list(cached(tmp_path / "home", stub.pin).parent.iterdir()) == []
 
 
 def test_a_home_that_takes_no_files_is_said(stub: Repository, tmp_path: Path) -> None:

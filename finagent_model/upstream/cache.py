@@ -9,7 +9,7 @@ import io
 import shutil
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from finagent_model.errors import UpstreamSourceError
 from finagent_model.upstream.pin import Pin
@@ -39,8 +39,7 @@ def keep(home: Path, pin: Pin, archive: bytes, whence: str, cure: str) -> Source
     with scratch as folder:
         fresh = Path(folder) / "source"
         try:
-            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-                tar.extractall(fresh, filter="data")  # nothing lands outside
+            _unpack(archive, fresh)
         except tarfile.TarError as error:
             raise UpstreamSourceError(f"{whence} can't be unpacked: {error}; {cure}") from None
         (fresh / NOTICE).write_text(NOTICE_TEXT.format(**pin.model_dump()))
@@ -51,3 +50,20 @@ def keep(home: Path, pin: Pin, archive: bytes, whence: str, cure: str) -> Source
         except OSError:  # another process was faster
             shutil.rmtree(fresh)
     return verified(place, pin)
+
+
+def _unpack(archive: bytes, into: Path) -> None:
+    """Its files, none of which lands outside; whatever else it holds raises TarError. (Python's own
+    filter for that is not in every 3.11.)
+    """
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for entry in tar:
+            if entry.isdir():
+                continue
+            path = PurePosixPath(entry.name)
+            held = tar.extractfile(entry) if entry.isfile() else None  # of a link it is its target
+            if held is None or path.is_absolute() or ".." in path.parts:
+                raise tarfile.TarError(f"{entry.name!r} is no file within it")
+            file = into / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(held.read())
