@@ -59,7 +59,7 @@ class Settings(BaseModel):
     """
     fundamentals: SecretStr | None = Field(None, alias="FINAGENT_FUNDAMENTALS")
     """The same of dated facts about companies, such as revenue; empty means none."""
-    upstream_source: str | None = Field(None, alias="FINAGENT_UPSTREAM_SOURCE")
+    upstream_source: SecretStr | None = Field(None, alias="FINAGENT_UPSTREAM_SOURCE")
     """Clone or address that `finagent upstream fetch` takes; empty means the project's own."""
     home: Path = Field(Path("~/.cache/finagent"), alias="FINAGENT_HOME", validate_default=True)
     """Where replies recorded outside a package are kept, so that no call is paid for twice, and
@@ -138,7 +138,7 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """What no record, trace or signal may hold; a URL's password is one by itself too."""
         given = [v.get_secret_value() for v in vars(self).values() if isinstance(v, SecretStr)]
-        for named in (self.bars, self.news, self.fundamentals):
+        for named in (self.bars, self.news, self.fundamentals, self.upstream_source):
             if named and "://" not in named.get_secret_value():
                 given.remove(named.get_secret_value())  # a word or a path
         passwords = (p for text in given for p in _passwords(text))

@@ -46,7 +46,7 @@ def test_keys_and_passwords_are_struck_out_of_text() -> None:
     ],
 )
 def test_a_urls_password_is_found_however_it_is_written(url: str, password: str | None) -> None:
-    for name in ("BARS", "NEWS", "DATABASE"):
+    for name in ("BARS", "NEWS", "DATABASE", "UPSTREAM_SOURCE"):
         secrets = Settings.load({f"FINAGENT_{name}": url}).secrets
         assert url in secrets
         assert password in secrets if password else secrets == (url,)

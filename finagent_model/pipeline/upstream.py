@@ -47,7 +47,9 @@ class Standing:
 def fetch_upstream(settings: Settings, origin: str | None) -> Standing:
     """Raises UpstreamSourceError."""
     pin = Pin.load()
-    source, fresh = fetch(settings.home, pin, origin or settings.upstream_source)
+    if origin is None and settings.upstream_source:
+        origin = settings.upstream_source.get_secret_value()
+    source, fresh = fetch(settings.home, pin, origin)
     return Standing(source.folder, pin, None, fresh)
 
 
