@@ -21,7 +21,6 @@ from autogen_core.models import SystemMessage, UserMessage
 from run import shown
 from wire import Protocol, Wire
 
-from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.providers import make_client
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
@@ -29,6 +28,7 @@ from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config
 from finagent_model.domain.market_view import MarketView
 from finagent_model.domain.news import NewsItem
+from finagent_model.loop import DESK_LOOP
 from finagent_model.market import Market
 from finagent_model.presets import preset_text
 from finagent_model.settings import Settings

@@ -1,5 +1,5 @@
-"""524 symbols asked of one packaged desk: one by one, as one batch, and by Spark. The signals must
-be the same; seconds and memory are printed.
+"""524 symbols asked of one packaged desk: one by one, as one batch, by Spark, and as mapped tasks
+of the DAG. The signals must be the same; seconds and memory are printed.
 
 Needs two packages that nothing else here does, beside Java 17 or later. A folder of their own keeps
 them out of the environment:
@@ -16,18 +16,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 AS_OF = "2010-08-20"
 CHAMPION = "models:/universe@candidate"
+LARGEST_XCOM = 2048
 TRAINED_ON = "AAPL,AMZN,GE,IBM,JNJ,KO,MSFT,PG,WMT,XOM"
 TRAIN = (
     f"--symbols {TRAINED_ON} --train-bars 120 --test-bars 30 --candidates 24 --register-as universe"
@@ -105,7 +107,34 @@ def by_spark() -> tuple[float, list[dict[str, Any]]]:
         spark.stop()
 
 
-WAYS = {"one by one": one_by_one, "one batch": one_batch, "spark_udf, two workers": by_spark}
+def by_dag() -> tuple[float, list[dict[str, Any]]]:
+    """By `airflow dags test`: one process, its start is counted; the signals are the database's."""
+    os.environ |= {
+        "AIRFLOW_HOME": str(Path("airflow").absolute()),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent.parent / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+    asked = {"symbols": symbols(), "as_of": AS_OF, "model": CHAMPION, "max_failed_share": 1.0}
+    run = ["dags", "test", "finagent_autogen_pipeline", "--conf", json.dumps(asked)]
+    airflow = [sys.executable, "-m", "airflow"]
+    subprocess.run([*airflow, "db", "migrate"], check=True)
+    start = time.perf_counter()
+    subprocess.run([*airflow, *run], check=True)
+    spent = time.perf_counter() - start
+    with closing(sqlite3.connect("airflow/airflow.db")) as database:
+        passed = [str(value) for (value,) in database.execute("select value from xcom")]
+    assert max(map(len, passed)) < LARGEST_XCOM
+    with closing(sqlite3.connect(Path(os.environ["FINAGENT_HOME"]) / "finagent.db")) as database:
+        rows = database.execute("select signal_data from artifacts where type = 'signal'")
+        return spent, [json.loads(signal) for (signal,) in rows]
+
+
+WAYS = {
+    "one by one": one_by_one,
+    "one batch": one_batch,
+    "spark_udf, two workers": by_spark,
+    "airflow dags test": by_dag,
+}
 
 
 def measured(way: str, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
+DRIVER = "postgresql+psycopg2"
 WAIT_S = 10
 """Seconds that PostgreSQL may take to connect, unless the URL says otherwise, and to get a lock.
 For SQLite it is `?timeout=` in the URL, 5 where it is left out.
@@ -15,7 +16,10 @@ For SQLite it is `?timeout=` in the URL, 5 where it is left out.
 
 
 def read_url(text: str) -> URL:
-    """Raises ValueError, which quotes nothing: what can't be read may hold a part of a password."""
+    """PostgreSQL without a driver's name is by psycopg2, which the extra `postgres` brings; for
+    SQLAlchemy it would be psycopg 3. Raises ValueError, which quotes nothing: what can't be read
+    may hold a part of a password.
+    """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -25,7 +29,7 @@ def read_url(text: str) -> URL:
         raise ValueError("no SQLAlchemy URL") from None
     if read.host is not None and text.count("@") > 1:
         raise ValueError("an @ in a password must be percent-encoded")
-    return read
+    return read.set(drivername=DRIVER) if read.drivername == "postgresql" else read
 
 
 def engine_of(url: URL) -> Engine:

@@ -20,7 +20,6 @@ from finagent_model.agents.clients import ClientPool
 from finagent_model.agents.consulting import Consultant
 from finagent_model.agents.converse import Table, occasions_of
 from finagent_model.agents.inquiry import Inquiry
-from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.agents.prompts import Prompts
 from finagent_model.agents.purse import Account, DayPurse, Purse
 from finagent_model.agents.session import Failure, Session
@@ -37,6 +36,7 @@ from finagent_model.domain.market_view import MAX_STALE_SESSIONS, MarketView
 from finagent_model.domain.policy import PolicyFit
 from finagent_model.domain.signal import Status, TradingSignal, confidence_label
 from finagent_model.errors import DataError
+from finagent_model.loop import DESK_LOOP
 from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
 from finagent_model.settings import Settings
 from finagent_model.tools.toolbox import Toolbox, schemas

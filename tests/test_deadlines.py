@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from test_openai_client import Model, config
 
-from finagent_model.agents.loop import DESK_LOOP, LoopThread
 from finagent_model.cassette.cassette import Cassette, RecordedReply
 from finagent_model.desk import Desk
 from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.market_view import MarketView
 from finagent_model.errors import DeadlineError, HomeError, StoppedError
+from finagent_model.loop import DESK_LOOP, LoopThread
 from finagent_model.market import Market
 from finagent_model.presets import load_preset
 from finagent_model.settings import Settings
@@ -133,7 +133,7 @@ def test_stopping_ends_what_runs_and_a_later_call_is_answered(
 def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.loop.GRACE_S", 0.1)
+    monkeypatch.setattr("finagent_model.loop.GRACE_S", 0.1)
     loop, release = LoopThread(), threading.Event()
 
     async def block() -> None:

@@ -20,7 +20,6 @@ from wire import Answer, Fault, Protocol, ToolCall, Wire
 from wire_answers import ANALYST
 
 from finagent_model.agents import calling
-from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.artifacts.conversation import conversation_lines
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.desk import Desk
@@ -28,6 +27,7 @@ from finagent_model.domain.clock import parse_as_of
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.desk_config import DeskConfig, read_desk_config
 from finagent_model.domain.market_view import MarketView
+from finagent_model.loop import DESK_LOOP
 from finagent_model.market import Market
 from finagent_model.presets import preset_text
 from finagent_model.settings import Settings

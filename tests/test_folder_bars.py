@@ -63,12 +63,13 @@ def test_actions_by_another_name_are_refused_and_not_lost(tmp_path: Path, column
     table.to_parquet(tmp_path / "PARQUET.parquet")
     with closing(sqlite3.connect(tmp_path / "bars.db")) as connection:
         table.assign(symbol="SQL").to_sql("bars", connection, index=False)
-    said = rf"column '{column.lower().replace(' ', '_')}' is not read: .* FINAGENT_BARS=yfinance"
-    for source, symbol in (
-        (FolderBars(tmp_path), "CSV"),
-        (FolderBars(tmp_path), "PARQUET"),
-        (SqlBars(f"sqlite:///{tmp_path}/bars.db"), "SQL"),
+    ours = column.lower().replace(" ", "_")  # by which a database was asked for it
+    for source, symbol, name in (
+        (FolderBars(tmp_path), "CSV", column),
+        (FolderBars(tmp_path), "PARQUET", column),
+        (SqlBars(f"sqlite:///{tmp_path}/bars.db"), "SQL", ours),
     ):
+        said = f"column '{name}' is not read: .* FINAGENT_BARS=yfinance"
         with pytest.raises(InvalidBarsError, match=said):
             source.bars(symbol)
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 from finagent_model.verification.source import parsed
 
 LAYERS = (
-    {"errors", "settings"},
+    {"errors", "settings", "loop"},
     {"domain"},
     {"data", "indicators", "features", "context", "risk", "presets", "market", "tools"}
     | {"cassette", "chart_image", "database_url", "upstream"},

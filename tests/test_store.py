@@ -18,6 +18,7 @@ from decisions import at, decision
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
 from finagent_model.artifacts.conversation import conversation_lines, read_turns
+from finagent_model.database_url import read_url
 from finagent_model.domain.decision import Decision
 from finagent_model.domain.execution import Execution
 from finagent_model.errors import StoreError
@@ -271,6 +272,18 @@ def test_no_error_shows_a_password(address: str) -> None:
     shown = "".join(traceback.format_exception(error.value)) + repr(error.value)
     assert "FINAGENT_DATABASE" in shown
     assert "sesame" not in shown and "opens" not in shown
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver"),
+    [
+        ("postgresql", "psycopg2"),  # which the extra brings; for SQLAlchemy it would be psycopg
+        ("postgresql+psycopg", "psycopg"),
+        ("postgresql+psycopg2", "psycopg2"),
+    ],
+)
+def test_postgresql_is_by_the_driver_that_the_extra_brings(scheme: str, driver: str) -> None:
+    assert read_url(f"{scheme}://host/db").get_driver_name() == driver
 
 
 def test_a_conversations_file_is_read_back_as_it_was() -> None:

@@ -12,6 +12,7 @@ Under `date` stands a day: alone, or as its midnight, in whatever zone that was 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, time
 from typing import Any
 
@@ -48,7 +49,7 @@ def series_of_table(symbol: str, table: pd.DataFrame) -> BarSeries:
         raise InvalidBarsError(
             "column 'date' is missing; name the column of dates 'date' or 'closed_at'"
         )
-    _refuse_lost_actions(set(frame.columns))
+    _refuse_lost_actions({column_name(given): str(given) for given in table.columns})
     known = [when, *(c for c in (*PRICES, "volume", *ACTIONS) if c in frame.columns)]
     tidy = frame[known].rename(columns={when: CLOSES})
     told = [_told(value) for value in tidy[CLOSES]]
@@ -60,8 +61,9 @@ def series_of_table(symbol: str, table: pd.DataFrame) -> BarSeries:
     return BarSeries.from_frame(symbol, tidy)
 
 
-def _refuse_lost_actions(columns: set[str]) -> None:
-    if theirs := [name for name in THEIRS if name in columns]:
+def _refuse_lost_actions(columns: Mapping[str, str]) -> None:
+    """Of columns by our names, as they were written."""
+    if theirs := [columns[name] for name in THEIRS if name in columns]:
         raise InvalidBarsError(
             f"column {theirs[0]!r} is not read: a table of yfinance's has its splits in the prices "
             "already, so set FINAGENT_BARS=yfinance, which undoes them; where yours are as traded, "

@@ -25,8 +25,8 @@ from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED, INVALID_PARAMETER_VA
 from mlflow.pyfunc import PyFuncModel, scoring_server
 
 import finagent_model
-from finagent_model.agents.loop import DESK_LOOP
 from finagent_model.errors import BadInputError
+from finagent_model.loop import DESK_LOOP
 from finagent_model.serving.approval_routes import add_approval_routes
 from finagent_model.serving.asked import Names, read_request
 from finagent_model.serving.logged import load_model, packaged_in

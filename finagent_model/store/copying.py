@@ -39,12 +39,10 @@ def _read_only(source: Path) -> str:
 
 
 def _other(source: Path, revision: str | None) -> str:
-    upgrade = f"`FINAGENT_DATABASE=sqlite:///{source.absolute()} finagent db upgrade`"
     if revision is None:
-        return (
-            f"{str(source)!r} has no tables of this code, nothing was copied; name a finagent.db. "
-            f"One from before there were revisions can be saved, then given its tables by {upgrade}"
-        )
+        # No advice to prepare it: it may be another program's.
+        return f"{str(source)!r} has no tables of this code, nothing was copied; name a finagent.db"
+    upgrade = f"`FINAGENT_DATABASE=sqlite:///{source.absolute()} finagent db upgrade`"
     way = f"save it, then run {upgrade}" if migrate.is_older(revision) else "use the newer code"
     needed = f"this code needs {migrate.newest()}"
     return f"{str(source)!r} has revision {revision}, {needed}; {way}"

@@ -27,7 +27,6 @@ from tenacity import (
 )
 
 from finagent_model.agents.faults import retry_after
-from finagent_model.agents.loop import LoopThread
 from finagent_model.domain.artifact import Artifact
 from finagent_model.domain.deadline import WHENEVER, Deadline
 from finagent_model.errors import (
@@ -36,6 +35,7 @@ from finagent_model.errors import (
     PlatformDownError,
     PlatformRefusedError,
 )
+from finagent_model.loop import LoopThread
 
 PATH = "/api/artifacts"
 OURS = {"id", "created_at", "updated_at"}

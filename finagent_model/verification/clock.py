@@ -28,6 +28,7 @@ ROOMS = frozenset(
         "upstream",
         "cassette",
         "agents",
+        "loop",
         "desk",
         "backtest",
     ]

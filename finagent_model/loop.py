@@ -1,5 +1,5 @@
-"""One event loop in a thread of its own: synchronous callers' door to the agents, from any thread,
-also after a fork.
+"""One event loop in a thread of its own: synchronous callers' door to agents and clients that are
+awaited, from any thread, also after a fork.
 
 `asyncio.run` would fail inside a notebook's running loop, and would leave HTTP clients bound to a
 loop that is closed. Who stops waiting stops the work: a caller that was given up leaves nothing
