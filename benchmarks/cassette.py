@@ -24,7 +24,7 @@ from finagent_model.cassette.cassette import (
     fingerprint,
     load_replies,
 )
-from finagent_model.cassette.outline import Outline, outline_of
+from finagent_model.cassette.fingerprint import Outline, outline_of
 
 COUNT, BEST_OF = 5000, 5
 KEYS = (

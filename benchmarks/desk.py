@@ -21,16 +21,15 @@ from autogen_core.models import SystemMessage, UserMessage
 from run import shown
 from wire import Protocol, Wire
 
+from finagent_model._event_loop import EVENT_LOOP
 from finagent_model.agents.providers import make_client
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.news import NewsItem
-from finagent_model.loop import DESK_LOOP
-from finagent_model.market import Market
-from finagent_model.presets import preset_text
+from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 LATENCY_S = 1.0
@@ -71,7 +70,7 @@ def one_after_another(address: str) -> float:
         await client.close()
 
     started = time.perf_counter()
-    DESK_LOOP.run(run())
+    EVENT_LOOP.run(run())
     return time.perf_counter() - started
 
 

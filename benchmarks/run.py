@@ -60,9 +60,9 @@ def decisions() -> None:
     from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
 
     from finagent_model.cassette.cassette import Cassette
-    from finagent_model.desk import Desk
-    from finagent_model.market import Market
-    from finagent_model.presets import load_preset
+    from finagent_model.config.desk_config import load_preset
+    from finagent_model.data.market import Market
+    from finagent_model.desk.desk import Desk
     from finagent_model.settings import Settings
 
     class Echo(BaseChatAgent):
@@ -105,8 +105,7 @@ def decisions() -> None:
 
 
 def kernel() -> None:
-    from finagent_model.backtest.costs import Costs
-    from finagent_model.backtest.engine import Orders, equity_of
+    from finagent_model.backtest.engine import Costs, Orders, equity_of
     from finagent_model.data.bundled import BundledBars
 
     growth = BundledBars().bars("GOOG").growth()

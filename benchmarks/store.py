@@ -14,10 +14,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from finagent_model.domain.artifact import NewArtifact
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
-from finagent_model.store.artifacts import insert
+from finagent_model.store.artifacts import NewArtifact, insert
 from finagent_model.store.database import Database
 
 SIGNALS, SYMBOLS, REPLIES, TIMES = 10_000, 500, 4, 20

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from finagent_model.domain.decision import Decision, Turn
-from finagent_model.domain.execution import Execution
-from finagent_model.domain.signal import TradingSignal
+from finagent_model.decision.decision import Decision, Execution, Turn
+from finagent_model.decision.signal import TradingSignal
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import insert
 from finagent_model.store.database import Database
-from finagent_model.store.rows import artifact_rows
-from finagent_model.webui.app import ui_app
+from finagent_model.store.decisions import artifact_rows
+from finagent_model.webui.pages_app import ui_app
 
 SYMBOLS = 500
 PER_PAGE = 20

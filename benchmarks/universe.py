@@ -60,11 +60,11 @@ def symbols() -> list[str]:
 
 
 def one_by_one() -> tuple[float, list[dict[str, Any]]]:
-    from finagent_model.domain.clock import parse_as_of
-    from finagent_model.serving.answering import Question
-    from finagent_model.serving.logged import load_answering
+    from finagent_model.market.bars import parse_as_of
+    from finagent_model.model.loading import load_predictor
+    from finagent_model.model.predictor import Question
 
-    answering, as_of = load_answering(CHAMPION), parse_as_of(AS_OF)
+    answering, as_of = load_predictor(CHAMPION), parse_as_of(AS_OF)
     start = time.perf_counter()
     decisions = [answering.answer([Question(symbol, as_of)])[0] for symbol in symbols()]
     spent = time.perf_counter() - start
@@ -74,7 +74,7 @@ def one_by_one() -> tuple[float, list[dict[str, Any]]]:
 def one_batch() -> tuple[float, list[dict[str, Any]]]:
     import pandas as pd
 
-    from finagent_model.serving.logged import load_model
+    from finagent_model.model.loading import load_model
 
     model = load_model(CHAMPION)
     frame = pd.DataFrame({"symbol": symbols(), "as_of": AS_OF})

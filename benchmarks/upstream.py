@@ -9,11 +9,11 @@ import statistics
 import time
 from collections.abc import Callable
 
+from finagent_model.contrib.upstream.analyst import window_of
+from finagent_model.contrib.upstream.source import source_at_hand
+from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings
-from finagent_model.upstream.resident import Resident
-from finagent_model.upstream.wheel import source_at_hand
-from finagent_model.upstream.window import window_of
 
 DATES, ALONE = 250, 5
 
@@ -28,7 +28,7 @@ def main() -> None:
     home = Settings.load().home
     bars = BundledBars().bars("GOOG")
     windows = [window_of(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
-    resident = Resident(lambda: source_at_hand(home).code)
+    resident = WorkerProcess(lambda: source_at_hand(home).code)
 
     def ask(i: int) -> None:
         resident.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)

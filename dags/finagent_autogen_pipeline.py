@@ -69,7 +69,7 @@ SYMBOL = "{{ params.symbols[ti.map_index] }}"
 
 
 def note_failure(context: Any) -> None:
-    from finagent_model.airflow import closing
+    from finagent_model.airflow import tasks as closing
 
     closing.note_failure(context)
 
@@ -79,7 +79,7 @@ def begin() -> str:
     """Check what the run was asked, and open its run in MLflow, whose id is given."""
     from finagent_model.airflow import tasks
 
-    return tasks.begin(get_current_context())
+    return tasks.open_run(get_current_context())
 
 
 @task
@@ -127,7 +127,7 @@ def questions() -> dict[str, str]:
     context = get_current_context()
     if context["params"]["mode"] == "train_backtest":
         raise AirflowSkipException("nothing is to be inferred")
-    return tasks.questions(context, context["ti"].xcom_pull(task_ids=REGISTER))
+    return tasks.resolve_inputs(context, context["ti"].xcom_pull(task_ids=REGISTER))
 
 
 class Decide(BaseOperator):
@@ -157,9 +157,9 @@ class Decide(BaseOperator):
 @task
 def close(parent: str) -> None:
     """End the run in MLflow, whatever happened; fails where the DAG run must not look green."""
-    from finagent_model.airflow import closing
+    from finagent_model.airflow import tasks as closing
 
-    closing.close(get_current_context(), parent)
+    closing.close_run(get_current_context(), parent)
 
 
 with DAG(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-LISTED = 20
+MAX_LISTED = 20
 """Names that a message lists before it only counts."""
 
 
@@ -125,8 +125,8 @@ class UnknownSymbolError(DataError):
         if known is None:
             said += "; check how it is written there"
         else:
-            listed = ", ".join(known[:LISTED]) or "none"
-            more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+            listed = ", ".join(known[:MAX_LISTED]) or "none"
+            more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
             said += f"; it has: {listed}{more}"
         super().__init__(said)
         self.symbol = symbol
@@ -163,7 +163,7 @@ class BeforeFirstFitError(DataError):
         )
 
 
-class HomeError(BadInputError):
+class LocalStateError(BadInputError):
     """A file in FINAGENT_HOME is locked or can't be used. Whoever runs the process can mend it; who
     asks a server can only ask again later.
     """
@@ -180,7 +180,7 @@ class DeadlineError(FinagentError):
         self.within_s = within_s
 
 
-class StoppedError(FinagentError):
+class ShutdownError(FinagentError):
     """The work was stopped because its process is about to end."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class StoreError(FinagentError):
     exit_code = 3
 
 
-class UnstorableError(BadInputError):
+class ValueTooLargeError(BadInputError):
     """A value that the database has no room for; others may be stored. `column` is None where the
     database doesn't tell.
     """
@@ -209,7 +209,7 @@ class PlatformRefusedError(FinagentError):
     exit_code = 3
 
 
-class PlatformDownError(FinagentError):
+class PlatformUnavailableError(FinagentError):
     """The platform can't be used now. `passes`: asking again soon may help."""
 
     exit_code = 3
@@ -246,10 +246,10 @@ class GateRefusedError(FinagentError):
     exit_code = 5
 
 
-def may_pass(error: FinagentError) -> bool:
+def is_retryable_error(error: FinagentError) -> bool:
     """Whether the same may succeed later though nobody mends the question: a store, a file or a
     vendor can come back.
     """
-    if isinstance(error, TrackingError | HomeError | DataSourceError):
+    if isinstance(error, TrackingError | LocalStateError | DataSourceError):
         return True
     return not isinstance(error, BadInputError | DataError | GateRefusedError)

@@ -59,7 +59,7 @@ def split_pins(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
 
 def upstream_pin() -> list[str]:
     """What no list can install, said in each as a comment."""
-    pin = tomllib.loads((ROOT / "finagent_model/upstream/upstream.lock").read_text())
+    pin = tomllib.loads((ROOT / "finagent_model/contrib/upstream/upstream.lock").read_text())
     return [
         f"# finagent (git pin): {'/'.join(pin['repository'].split('/')[-2:])}@{pin['commit']}",
         "# It has no build file, so pip can't install it: `finagent upstream fetch` brings it, and",
@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> None:
     lines += upstream_pin()
     (ROOT / "conda.yaml").write_text(CONDA_HEAD + "".join(f"      {line}\n" for line in lines))
     serving = "".join(f"{pin}\n" for pin in [*direct, *brought])
-    (ROOT / "finagent_model/serving/requirements.txt").write_text(serving)
+    (ROOT / "finagent_model/model/requirements.txt").write_text(serving)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finagent_model.domain.audit import Event
-from finagent_model.domain.decision import Decision, Turn
-from finagent_model.domain.signal import TradingSignal
+from finagent_model.decision.decision import Decision, Event, Turn
+from finagent_model.decision.signal import TradingSignal
 
 ASKED = datetime(2026, 3, 2, 21, 0, 5, 250_000, tzinfo=UTC)
 QUESTION = '{"symbol": "GOOG"}'

@@ -9,14 +9,13 @@ from typing import Any
 from decisions import at, decision
 from starlette.testclient import TestClient
 
-from finagent_model.domain.execution import NOBODYS, Execution
-from finagent_model.domain.signal import Status
+from finagent_model.decision.decision import NO_EXECUTION, Execution
+from finagent_model.decision.signal import Status
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import insert
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.rows import artifact_rows
-from finagent_model.webui.app import ui_app
+from finagent_model.store.decisions import DecisionStore, artifact_rows
+from finagent_model.webui.pages_app import ui_app
 
 HERE = "http://127.0.0.1:5002"
 OURS = {"origin": HERE, "sec-fetch-site": "same-origin"}
@@ -51,6 +50,6 @@ def fill(known: Settings, count: int) -> None:
     with Database.of(known).writing() as connection:
         for number in range(count):
             whole, _ = artifact_rows(
-                decision(conversation_id=f"c{number}"), f"r{number}", None, NOBODYS, False
+                decision(conversation_id=f"c{number}"), f"r{number}", None, NO_EXECUTION, False
             )
             assert insert(connection, whole, at(0))

@@ -10,17 +10,22 @@ import pytest
 import yaml
 from conftest import Place
 
-from finagent_model.artifacts.ablation import table
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.variants import WHOLE, variants
-from finagent_model.presets import load_preset, preset_text
-from finagent_model.statistics.paired import annual_difference, difference_interval
+from finagent_model.config.desk_config import (
+    WHOLE_DESK,
+    DeskConfig,
+    desk_variants,
+    load_preset,
+    preset_text,
+    read_desk_config,
+)
+from finagent_model.reports.charts import ablation_table
+from finagent_model.statistics.resampling import annual_difference, difference_interval
 
 DEBATERS = tuple(row for row in load_preset("debate").agents if row.role == "debater")
 
 
 def names(desk: DeskConfig) -> dict[str, list[str]]:
-    return {n: [row.name for row in d.roster] for n, d in variants(desk, DEBATERS).items()}
+    return {n: [row.name for row in d.roster] for n, d in desk_variants(desk, DEBATERS).items()}
 
 
 def test_each_agent_is_left_out_but_those_without_whom_there_is_no_desk() -> None:
@@ -30,7 +35,7 @@ def test_each_agent_is_left_out_but_those_without_whom_there_is_no_desk() -> Non
     assert "without TechnicalAnalyst" not in found
     assert "without Executor" not in found
     assert "rules only" not in found
-    assert next(iter(found)) == WHOLE
+    assert next(iter(found)) == WHOLE_DESK
 
 
 def test_a_debate_is_brought_in_or_taken_out() -> None:
@@ -40,7 +45,7 @@ def test_a_debate_is_brought_in_or_taken_out() -> None:
         *("RiskManager", "Executor"),
     ]
     debate = load_preset("debate")
-    without = variants(debate, DEBATERS)["without debate"]
+    without = desk_variants(debate, DEBATERS)["without debate"]
     assert not any(row.role == "debater" for row in without.agents)
     risk = next(row for row in without.agents if row.role == "risk")
     assert risk.after == tuple(r.name for r in debate.agents if r.role == "analyst")
@@ -49,7 +54,7 @@ def test_a_debate_is_brought_in_or_taken_out() -> None:
 def test_one_analyst_alone_keeps_risk_and_executor_and_rules_take_every_model_s_place() -> None:
     given: dict[str, Any] = {"client": "openai", "model": "m", "base_url": "http://x"}
     desk = read_desk_config(yaml.safe_dump(given), yaml.safe_load(preset_text("debate")), "test")
-    found = variants(desk, DEBATERS)
+    found = desk_variants(desk, DEBATERS)
     alone = found["TechnicalAnalyst alone"]
     assert [row.name for row in alone.agents] == ["TechnicalAnalyst", "RiskManager", "Executor"]
     assert found["rules only"].only_rules
@@ -88,7 +93,7 @@ def test_what_is_undefined_is_called_so_in_the_table() -> None:
         "seconds_a_decision": 0.1,
     }
     said = "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
-    assert said in table([row])
+    assert said in ablation_table([row])
 
 
 @pytest.mark.slow
@@ -97,8 +102,8 @@ def test_an_ablation_of_a_trained_desk_is_logged_and_repeats_for_nothing(trained
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows = {row["variant"]: row for row in found["rows"]}
-    assert next(iter(rows)) == WHOLE
-    assert rows[WHOLE]["annual_return_difference"] == 0
+    assert next(iter(rows)) == WHOLE_DESK
+    assert rows[WHOLE_DESK]["annual_return_difference"] == 0
     assert rows["without RiskManager"]["hold_share"] == 1  # rules act on its terms alone
     artifacts = list(trained.folder.rglob(f"{found['run_id']}/artifacts/*"))
     assert {path.name for path in artifacts} >= {"ablation.json", "ablation.md", "ablation.png"}

@@ -18,28 +18,28 @@ from pydantic import SecretStr, ValidationError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from finagent_model.approvals import APPROVALS, ApprovalStore, approval_id
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cli import app
-from finagent_model.desk import Desk, config_hash
-from finagent_model.domain.approval import Approval
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.signal import Status, TradingSignal
+from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.config.desk_config import load_config, load_preset
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
+from finagent_model.decision.signal import Status, TradingSignal
+from finagent_model.desk.desk import Desk, config_hash
 from finagent_model.errors import (
     ApprovalPendingError,
     ApprovalSettledError,
     BadInputError,
     UnknownApprovalError,
 )
-from finagent_model.market import Market
-from finagent_model.pipeline.predict import predict
-from finagent_model.presets import load_config, load_preset
+from finagent_model.market.bars import parse_as_of
+from finagent_model.pipeline.infer import predict
 from finagent_model.serving.approval_routes import add_approval_routes
-from finagent_model.serving.approvals import APPROVALS, Approvals, approval_id
 from finagent_model.settings import Settings
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-LARGE = Approval(above_size_percent=10)
+LARGE = ApprovalRules(above_size_percent=10)
 VERSION = "f00d"
 
 
@@ -116,29 +116,29 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def approvals(tmp_path: Path, clock: Clock, said: list[str]) -> Approvals:
-    return Approvals(tmp_path / APPROVALS, clock, said.append)
+def approvals(tmp_path: Path, clock: Clock, said: list[str]) -> ApprovalStore:
+    return ApprovalStore(tmp_path / APPROVALS, clock, said.append)
 
 
 @pytest.mark.parametrize(
     ("rules", "changes", "reason"),
     [
-        (Approval(), {}, None),
+        (ApprovalRules(), {}, None),
         (LARGE, {}, "size 20 % is above 10 %"),
         (LARGE, {"position_size_percent": 10}, None),
         (LARGE, {"position_size_percent": None}, "its size is unknown"),
         (LARGE, HELD, None),
-        (Approval(below_confidence=60), {}, None),
-        (Approval(below_confidence=60.5), {}, "confidence 60 is below 60.5"),
+        (ApprovalRules(below_confidence=60), {}, None),
+        (ApprovalRules(below_confidence=60.5), {}, "confidence 60 is below 60.5"),
         (
-            Approval(above_size_percent=0, below_confidence=100),
+            ApprovalRules(above_size_percent=0, below_confidence=100),
             {},
             "size 20 % is above 0 % and confidence 60 is below 100",
         ),
     ],
 )
 def test_a_large_or_doubtful_trade_needs_an_approval_and_nothing_else_does(
-    rules: Approval, changes: dict[str, Any], reason: str | None
+    rules: ApprovalRules, changes: dict[str, Any], reason: str | None
 ) -> None:
     assert rules.needed_for(decision(**changes).signal) == reason
 
@@ -149,7 +149,7 @@ def test_it_is_off_in_every_desk_that_does_not_ask_for_it() -> None:
 
 
 def test_who_does_not_wait_is_told_what_is_pending_and_gets_the_answer_later(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     for _ in range(2):
         with pytest.raises(ApprovalPendingError, match=f"waiting for approval {KEY}"):
@@ -165,7 +165,7 @@ def test_who_does_not_wait_is_told_what_is_pending_and_gets_the_answer_later(
 
 
 def test_nobody_who_does_not_wait_waits_beyond_the_deadline(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     with pytest.raises(ApprovalPendingError):
         approvals.ask([decision()], LARGE, VERSION, wait=False)
@@ -180,14 +180,14 @@ def test_nobody_who_does_not_wait_waits_beyond_the_deadline(
 )
 def test_bounds_out_of_range_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Approval.model_validate(given)
+        ApprovalRules.model_validate(given)
 
 
 def test_what_needs_nobody_leaves_at_once_and_leaves_no_file(
-    approvals: Approvals, tmp_path: Path
+    approvals: ApprovalStore, tmp_path: Path
 ) -> None:
     free = [decision(), decision(**HELD)]
-    assert approvals.ask(free, Approval(), VERSION) == free
+    assert approvals.ask(free, ApprovalRules(), VERSION) == free
     assert approvals.listed()[0] == []
     with pytest.raises(UnknownApprovalError, match="finagent approvals"):
         approvals.settle(KEY, "approved", "ann")
@@ -195,7 +195,7 @@ def test_what_needs_nobody_leaves_at_once_and_leaves_no_file(
 
 
 def test_an_approved_signal_leaves_as_proposed_and_says_who_approved(
-    approvals: Approvals, clock: Clock, said: list[str]
+    approvals: ApprovalStore, clock: Clock, said: list[str]
 ) -> None:
     clock.then = lambda: clock.pauses == 3 and approvals.settle(KEY, "approved", "ann", "agreed")
     [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
@@ -208,7 +208,7 @@ def test_an_approved_signal_leaves_as_proposed_and_says_who_approved(
 
 
 def test_a_rejected_signal_is_a_hold_that_names_who_and_why_and_suggests_nothing(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "rejected", "bob", "too large")
     [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
@@ -225,9 +225,9 @@ def test_a_rejected_signal_is_a_hold_that_names_who_and_why_and_suggests_nothing
 
 
 def test_unanswered_it_is_a_hold_with_a_status_of_its_own_after_the_deadline(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
-    rules = Approval(above_size_percent=10, timeout_s=0.3)
+    rules = ApprovalRules(above_size_percent=10, timeout_s=0.3)
     [answer] = approvals.ask([decision()], rules, VERSION, pause=clock.pause)
     assert (answer.signal.status, answer.signal.action) == (Status.APPROVAL_EXPIRED, "HOLD")
     assert "nobody answered within 0.3 s" in answer.signal.reasoning
@@ -242,7 +242,7 @@ def test_neither_outcome_is_a_failure_of_the_desk() -> None:
 
 
 def test_the_same_question_to_the_same_version_is_settled_once(
-    approvals: Approvals, clock: Clock, said: list[str]
+    approvals: ApprovalStore, clock: Clock, said: list[str]
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "rejected", "bob")
     first = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
@@ -253,9 +253,9 @@ def test_the_same_question_to_the_same_version_is_settled_once(
 
 
 def test_a_wait_that_died_goes_on_with_its_first_deadline(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
-    rules = Approval(above_size_percent=10, timeout_s=60)
+    rules = ApprovalRules(above_size_percent=10, timeout_s=60)
     with pytest.raises(Stopped):
         approvals.ask([decision()], rules, VERSION, pause=dies)
     clock.now += timedelta(seconds=59.9)
@@ -263,7 +263,9 @@ def test_a_wait_that_died_goes_on_with_its_first_deadline(
     assert (answer.signal.status, clock.pauses) == (Status.APPROVAL_EXPIRED, 1)
 
 
-def test_an_approval_given_while_nobody_waits_counts(approvals: Approvals, clock: Clock) -> None:
+def test_an_approval_given_while_nobody_waits_counts(
+    approvals: ApprovalStore, clock: Clock
+) -> None:
     with pytest.raises(Stopped):
         approvals.ask([decision()], LARGE, VERSION, pause=dies)
     approvals.settle(KEY, "approved", "ann")
@@ -274,7 +276,7 @@ def test_an_approval_given_while_nobody_waits_counts(approvals: Approvals, clock
 
 
 def test_what_was_approved_is_handed_out_even_if_the_desk_now_proposes_more(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "approved", "ann")
     approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
@@ -284,7 +286,7 @@ def test_what_was_approved_is_handed_out_even_if_the_desk_now_proposes_more(
 
 
 def test_a_settled_approval_stays_as_it_is_and_a_late_one_is_refused(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "approved", "ann")
     approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
@@ -302,7 +304,7 @@ def test_a_settled_approval_stays_as_it_is_and_a_late_one_is_refused(
 
 
 def test_of_many_who_settle_at_once_one_succeeds(tmp_path: Path) -> None:
-    approvals = Approvals(tmp_path / APPROVALS, say=lambda line: None)
+    approvals = ApprovalStore(tmp_path / APPROVALS, say=lambda line: None)
     with pytest.raises(Stopped):
         approvals.ask([decision()], LARGE, VERSION, pause=dies)
     start = threading.Barrier(8)
@@ -310,7 +312,7 @@ def test_of_many_who_settle_at_once_one_succeeds(tmp_path: Path) -> None:
     def settles(number: int) -> bool:
         start.wait()
         try:
-            Approvals(tmp_path / APPROVALS).settle(KEY, "approved", f"human {number}")
+            ApprovalStore(tmp_path / APPROVALS).settle(KEY, "approved", f"human {number}")
         except ApprovalSettledError:
             return False
         return True
@@ -320,22 +322,22 @@ def test_of_many_who_settle_at_once_one_succeeds(tmp_path: Path) -> None:
 
 
 def test_many_who_ask_first_at_once_share_one_approval(tmp_path: Path) -> None:
-    rules = Approval(above_size_percent=10, timeout_s=0.3)
+    rules = ApprovalRules(above_size_percent=10, timeout_s=0.3)
     start = threading.Barrier(8)
 
     def asks(_: int) -> Status:
         start.wait()
-        mine = Approvals(tmp_path / APPROVALS, say=lambda line: None)
+        mine = ApprovalStore(tmp_path / APPROVALS, say=lambda line: None)
         [answer] = mine.ask([decision()], rules, VERSION)
         return answer.signal.status
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(asks, range(8))) == {Status.APPROVAL_EXPIRED}
-    assert len(Approvals(tmp_path / APPROVALS).listed()[0]) == 1
+    assert len(ApprovalStore(tmp_path / APPROVALS).listed()[0]) == 1
 
 
 def test_rows_of_a_batch_wait_together_and_keep_their_order(
-    approvals: Approvals, clock: Clock, said: list[str]
+    approvals: ApprovalStore, clock: Clock, said: list[str]
 ) -> None:
     other = decision(conversation_id="cafe", symbol="FB")
     second = approval_id(other.signal, VERSION)
@@ -354,7 +356,7 @@ def test_rows_of_a_batch_wait_together_and_keep_their_order(
     assert (clock.pauses, len(said)) == (4, 2)
 
 
-def test_a_replay_asks_nobody_and_says_so(approvals: Approvals, tmp_path: Path) -> None:
+def test_a_replay_asks_nobody_and_says_so(approvals: ApprovalStore, tmp_path: Path) -> None:
     [answer] = approvals.ask([decision()], LARGE, VERSION, mode="replay")
     assert answer.signal.action == "BUY"
     assert "nobody was asked to approve it" in answer.signal.warnings[-1]
@@ -364,11 +366,11 @@ def test_a_replay_asks_nobody_and_says_so(approvals: Approvals, tmp_path: Path) 
 def test_a_home_that_cannot_be_written_lets_nothing_leave(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
-        Approvals(tmp_path / "file" / APPROVALS).ask([decision()], LARGE, VERSION)
+        ApprovalStore(tmp_path / "file" / APPROVALS).ask([decision()], LARGE, VERSION)
 
 
 def test_who_settles_has_a_name_and_words_are_one_plain_line(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: (
         clock.pauses == 1
@@ -382,10 +384,10 @@ def test_who_settles_has_a_name_and_words_are_one_plain_line(
 
 
 def test_a_list_has_what_is_urgent_first_and_then_what_was_settled(
-    approvals: Approvals, clock: Clock
+    approvals: ApprovalStore, clock: Clock
 ) -> None:
     for name, seconds in (("a", 90), ("b", 30), ("c", 60)):
-        rules = Approval(above_size_percent=10, timeout_s=seconds)
+        rules = ApprovalRules(above_size_percent=10, timeout_s=seconds)
         with pytest.raises(Stopped):
             approvals.ask([decision(conversation_id=name)], rules, VERSION, pause=dies)
     approvals.settle(approval_id(decision(conversation_id="b").signal, VERSION), "approved", "ann")
@@ -434,7 +436,7 @@ def test_the_commands_speak_in_lines_and_refuse_with_exit_2(
 ) -> None:
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path))
     with pytest.raises(Stopped):
-        Approvals(tmp_path / APPROVALS).ask([decision()], LARGE, VERSION, pause=dies)
+        ApprovalStore(tmp_path / APPROVALS).ask([decision()], LARGE, VERSION, pause=dies)
     shell = CliRunner()
     line = shell.invoke(app, ["approvals"]).stdout
     assert line.startswith(f"{KEY}  pending  ")
@@ -453,7 +455,7 @@ SAID = {"by": "ann", "why": "agreed"}
 
 @contextmanager
 def client(
-    approvals: Approvals, token: str | None = None, caller: str = "127.0.0.1", host: str = ""
+    approvals: ApprovalStore, token: str | None = None, caller: str = "127.0.0.1", host: str = ""
 ) -> Iterator[TestClient]:
     server = FastAPI()
     add_approval_routes(server, approvals, SecretStr(token) if token else None)
@@ -463,13 +465,13 @@ def client(
 
 
 @pytest.fixture
-def pending(approvals: Approvals) -> Approvals:
+def pending(approvals: ApprovalStore) -> ApprovalStore:
     with pytest.raises(Stopped):
         approvals.ask([decision()], LARGE, VERSION, pause=dies)
     return approvals
 
 
-def test_http_lists_and_approves_once(pending: Approvals) -> None:
+def test_http_lists_and_approves_once(pending: ApprovalStore) -> None:
     with client(pending) as http:
         [row] = http.get("/approvals").json()
         assert (row["id"], row["state"], row["remaining_s"]) == (KEY, "pending", 300)
@@ -497,7 +499,7 @@ def test_http_lists_and_approves_once(pending: Approvals) -> None:
     ],
 )
 def test_http_refuses_a_malformed_body_in_a_sentence(
-    pending: Approvals, body: dict[str, Any], status: int, sentence: str
+    pending: ApprovalStore, body: dict[str, Any], status: int, sentence: str
 ) -> None:
     with client(pending) as http:
         answer = http.post(f"/approvals/{KEY}/approve", **body)
@@ -518,7 +520,7 @@ def test_http_refuses_a_malformed_body_in_a_sentence(
     ],
 )
 def test_without_a_token_only_this_machine_may_settle(
-    pending: Approvals, caller: str, host: str, status: int
+    pending: ApprovalStore, caller: str, host: str, status: int
 ) -> None:
     with client(pending, caller=caller, host=host) as http:
         answer = http.post(f"/approvals/{KEY}/approve", json=SAID)
@@ -539,7 +541,7 @@ def test_without_a_token_only_this_machine_may_settle(
     ],
 )
 def test_with_a_token_whoever_sends_it_may_settle_and_nobody_else(
-    pending: Approvals, header: str, status: int
+    pending: ApprovalStore, header: str, status: int
 ) -> None:
     with client(pending, token="s3cret", caller="192.0.2.7", host="desk.example") as http:
         headers = {"Authorization": header} if header else {}

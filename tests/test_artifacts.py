@@ -15,18 +15,21 @@ from decisions import QUESTION, at, decision
 from pydantic import ValidationError
 from sqlalchemy import event, text
 
-from finagent_model.artifacts.conversation import FILE
-from finagent_model.domain.artifact import Artifact, NewArtifact
-from finagent_model.domain.decision import Decision, Turn
-from finagent_model.domain.execution import Execution
-from finagent_model.domain.signal import Status
-from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, UnstorableError
-from finagent_model.store.artifacts import FAILURES, TOLD, ArtifactStore
+from finagent_model.audit.chain import CONVERSATION_FILE
+from finagent_model.decision.decision import Decision, Execution, Turn
+from finagent_model.decision.signal import Status
+from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, ValueTooLargeError
+from finagent_model.store.artifacts import (
+    FAILURES,
+    TOLD,
+    Artifact,
+    ArtifactFilter,
+    ArtifactStore,
+    NewArtifact,
+)
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.rows import LARGEST
+from finagent_model.store.decisions import LARGEST, DecisionStore
 from finagent_model.store.schema import artifacts
-from finagent_model.store.wanted import Wanted
 
 ASKED_BY = Execution(
     execution_id="scheduled__2012-06-29",
@@ -54,7 +57,7 @@ def write(
 
 def found(url: str, **wanted: Any) -> tuple[Artifact, ...]:
     """In the order of their steps."""
-    return ArtifactStore(Database(url)).page(Wanted(**wanted), order="step").artifacts
+    return ArtifactStore(Database(url)).page(ArtifactFilter(**wanted), order="step").artifacts
 
 
 def signal_of(url: str) -> Artifact:
@@ -112,7 +115,7 @@ def test_what_is_large_stays_in_the_run_and_its_row_says_where(url: str) -> None
     write(url, replace(decision(), turns=(large,)))
     [row] = found(url, type="llm")
     assert (row.response, row.response_length) == (None, LARGEST + 1)
-    assert (row.run_id, row.metadata["response_artifact"]) == ("r1", FILE)
+    assert (row.run_id, row.metadata["response_artifact"]) == ("r1", CONVERSATION_FILE)
 
 
 def test_a_chart_is_a_path_in_the_run(url: str) -> None:
@@ -140,7 +143,7 @@ def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
 
 
 def test_what_no_artifact_may_hold_is_an_error_that_names_it(url: str) -> None:
-    with pytest.raises(UnstorableError, match=r"symbol 'SSS.*at most 50 characters"):
+    with pytest.raises(ValueTooLargeError, match=r"symbol 'SSS.*at most 50 characters"):
         write(url, decision(symbol="S" * 51))
     assert found(url) == ()
 
@@ -185,7 +188,7 @@ def test_only_a_failure_of_the_desk_may_be_replaced(status: Status) -> None:
 WRITER = """
 import sys
 from decisions import decision
-from finagent_model.domain.execution import Execution
+from finagent_model.decision.decision import Execution
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 url, me = sys.argv[1:]
@@ -228,7 +231,7 @@ def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url:
     store = ArtifactStore(Database(url))
     for n in range(7):
         store.add(new(name=f"{n}", symbol="FB" if n % 2 else "GOOG"))
-    page = store.page(Wanted(symbol="GOOG"), limit=2, offset=1)
+    page = store.page(ArtifactFilter(symbol="GOOG"), limit=2, offset=1)
     assert ([a.name for a in page.artifacts], page.total) == (["4", "2"], 4)
 
 
@@ -256,7 +259,7 @@ def test_artifacts_are_found_by_what_they_say(
     ):
         metadata = {"key": key, "status": status, "as_of": as_of}
         store.add(new(name=name, type="signal", action=action, metadata=metadata))
-    found = store.page(Wanted(**wanted), order="oldest")
+    found = store.page(ArtifactFilter(**wanted), order="oldest")
     assert [a.name for a in found.artifacts] == names
     assert found.total == len(names)
 
@@ -353,7 +356,7 @@ def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
     event.listen(database._engine, "before_cursor_execute", explained)
     for wanted in ASKED:
         plans.clear()
-        assert store.page(Wanted(**wanted)).total > 0
+        assert store.page(ArtifactFilter(**wanted)).total > 0
         page = plans[0].lower()
         assert "seq scan" not in page and "b-tree" not in page, page
         # SQLite's table itself is in the order of pages; it is walked backwards, to the limit.

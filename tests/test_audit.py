@@ -20,13 +20,12 @@ from conftest import AS_OF, Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.artifacts.audit import LIBRARIES, audit_chain
-from finagent_model.domain.audit import LONG, Chain, Event, chain
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.signal import TradingSignal
-from finagent_model.domain.tampering import Fault, verify_chain
+from finagent_model.audit.chain import LIBRARIES, LONG, AuditChain, audit_chain, chain_decisions
+from finagent_model.audit.tampering import ChainFault, verify_chain
+from finagent_model.decision.decision import Decision, Event
+from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError
-from finagent_model.pipeline.audit import verify_audit, write_audit
+from finagent_model.pipeline.record import verify_audit, write_audit
 
 NOON = datetime(2012, 6, 29, 12, tzinfo=UTC)
 PROMPT = "You are an analyst. " * 20
@@ -66,9 +65,9 @@ def conversation(number: int) -> tuple[Event, ...]:
     )
 
 
-def audited(decisions: int = 3) -> Chain:
+def audited(decisions: int = 3) -> AuditChain:
     made = [(signal(number), conversation(number)) for number in range(decisions)]
-    return chain(made, {"code_hash": "c" * 64, "pandas": None})
+    return chain_decisions(made, {"code_hash": "c" * 64, "pandas": None})
 
 
 def rows(lines: str) -> list[dict[str, Any]]:
@@ -103,7 +102,7 @@ def test_a_decision_ends_with_its_whole_signal_and_the_time_it_took() -> None:
     ) == signal(0)
     assert said["body"]["elapsed_ms"] == 250.0
     assert (said["symbol"], said["conversation_id"]) == ("GOOG", "0" * 16)
-    silent = rows(chain([(signal(), ())], {}).lines)[1]
+    silent = rows(chain_decisions([(signal(), ())], {}).lines)[1]
     assert silent["body"]["elapsed_ms"] is None
 
 
@@ -146,14 +145,16 @@ def test_a_long_text_is_written_once_and_referred_to_afterwards() -> None:
 
 def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
     long = "x" * LONG
-    twice = chain([(signal(), [event(text=long, messages=[long, long[1:], long[1:]])])], {})
+    twice = chain_decisions(
+        [(signal(), [event(text=long, messages=[long, long[1:], long[1:]])])], {}
+    )
     assert rows(twice.lines)[1]["body"] == {"text": long, "messages": [long, long[1:], long[1:]]}
     assert verify_chain(twice.lines, twice.head) == ()
 
 
 def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
     texts = ["Zürich \u2028 \x85 \r\n\x00", "\ud83d " * LONG, "😀" * LONG]
-    made = chain([(signal(), [event(text=text) for text in texts * 2])], {})
+    made = chain_decisions([(signal(), [event(text=text) for text in texts * 2])], {})
     assert made.lines.isascii()
     assert made.lines.count("\n") == 9
     assert [row["body"]["text"] for row in rows(made.lines)[1:4]] == texts
@@ -166,7 +167,7 @@ def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
 )
 def test_an_event_that_is_not_plain_json_is_named(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"event 'reply' of Executor can't be kept in an audit"):
-        chain([(signal(), [event(**body)])], {})
+        chain_decisions([(signal(), [event(**body)])], {})
 
 
 def test_the_audit_of_a_run_says_which_libraries_and_which_package() -> None:
@@ -221,7 +222,7 @@ EVERY = range(COUNT)
 
 def test_an_audit_as_it_was_written_has_no_fault() -> None:
     assert verify_chain(MADE.lines, MADE.head) == verify_chain(MADE.lines) == ()
-    nothing = chain([], {})
+    nothing = chain_decisions([], {})
     assert verify_chain(nothing.lines, nothing.head) == ()
 
 
@@ -276,7 +277,7 @@ def test_a_removed_line_is_named(head: str | None) -> None:
 def test_lines_removed_together_are_told_together(head: str | None) -> None:
     lines = WRITTEN[:3] + WRITTEN[7:]
     [fault] = verify_chain("\n".join([*lines, ""]), head)
-    assert fault == Fault(4, "removed", "lines 4 to 7 of the chain missing")
+    assert fault == ChainFault(4, "removed", "lines 4 to 7 of the chain missing")
 
 
 @HEADS
@@ -431,14 +432,14 @@ events = st.builds(
     Event, st.sampled_from(["request", "reply", "clamp"]), st.just(NOON), plain, bodies | messages
 )
 chains = st.lists(st.lists(events, max_size=4), max_size=4).map(
-    lambda talks: chain([(signal(n), talk) for n, talk in enumerate(talks)], {})
+    lambda talks: chain_decisions([(signal(n), talk) for n, talk in enumerate(talks)], {})
 )
 
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(chains)
-def test_no_audit_has_a_fault_as_it_was_written(made: Chain) -> None:
+def test_no_audit_has_a_fault_as_it_was_written(made: AuditChain) -> None:
     assert verify_chain(made.lines, made.head) == verify_chain(made.lines) == ()
 
 
@@ -453,7 +454,7 @@ class Kept:
 
 
 @st.composite
-def tampering(draw: st.DrawFn) -> tuple[Chain, list[Kept]]:
+def tampering(draw: st.DrawFn) -> tuple[AuditChain, list[Kept]]:
     """A chain, and what is left of its lines after up to four crude edits."""
     made = draw(chains)
     lines = [Kept(text, at) for at, text in enumerate(made.lines.splitlines())]
@@ -484,7 +485,7 @@ def tampering(draw: st.DrawFn) -> tuple[Chain, list[Kept]]:
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(tampering(), st.booleans())
 def test_whatever_was_done_is_found_and_no_innocent_line_is_named(
-    case: tuple[Chain, list[Kept]], anchored: bool
+    case: tuple[AuditChain, list[Kept]], anchored: bool
 ) -> None:
     made, kept = case
     text = "".join(f"{line.text}\n" for line in kept)
@@ -528,7 +529,7 @@ def test_whatever_was_done_is_found_and_no_innocent_line_is_named(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(tampering())
 def test_what_was_done_and_sealed_again_is_found_by_the_head(
-    case: tuple[Chain, list[Kept]],
+    case: tuple[AuditChain, list[Kept]],
 ) -> None:
     made, kept = case
     lines = [line.text for line in kept if line.text.startswith("{") and not line.touched]

@@ -19,19 +19,19 @@ import pytest
 from conftest import Place, small_options
 from test_training_run import TRAP
 
-from finagent_model.artifacts.report import report
 from finagent_model.backtest.engine import Orders
 from finagent_model.backtest.metrics import summarise, undefined
+from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
-from finagent_model.desk import AT_ONCE
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.gate_rules import GateRules
+from finagent_model.desk.desk import MAX_CONCURRENCY
 from finagent_model.errors import ShortHistoryError
-from finagent_model.training.calibrate import calibrate
-from finagent_model.training.evidence import Trials, assess
-from finagent_model.training.out_of_sample import facts_of, trade
+from finagent_model.evaluation.calibrate import calibrate, confidence_record
+from finagent_model.evaluation.evidence import assess
+from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.market.bars import BarSeries
+from finagent_model.reports.report import report
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.stated import stated
+from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies
 
 REQUEST = TrainRequest(symbols=("X",), train_bars=120, test_bars=30, candidates=6)
@@ -69,7 +69,9 @@ def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSe
     unseen = trade(bars, held, REQUEST)
     book = calibrate([], [bars.closed(0)])
     tried = Trials(configurations=6, scorings=6, sharpe_variance=None, overfitting=None)
-    evidence = assess([facts_of(unseen, 1)], tried, GateRules(), stated([], book), seed=1)
+    evidence = assess(
+        [facts_of(unseen, 1)], tried, GateRules(), confidence_record([], book), seed=1
+    )
     assert evidence.grade == "none"
     assert all((check.number is None) == bool(check.why) for check in evidence.checks)
     mine, benchmark = summarise(unseen.result), summarise(unseen.benchmark)
@@ -175,7 +177,7 @@ def test_a_killed_training_pays_for_no_reply_twice_but_those_in_flight(
     whole = len(set(server.asked))
     assert whole == 2 * 71
     assert before < whole, "there was nothing left to ask"
-    assert len(server.asked) <= whole + AT_ONCE
+    assert len(server.asked) <= whole + MAX_CONCURRENCY
 
     trained = json.loads(done.stdout)
     assert "made nothing" in trained["report"]

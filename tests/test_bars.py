@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.domain.bars import BarSeries
 from finagent_model.errors import InvalidBarsError
+from finagent_model.market.bars import BarSeries
 
 DAYS = ("2012-06-25", "2012-06-26", "2012-06-27", "2012-06-28")
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from finagent_model.cli import app
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.clock import parse_as_of
+from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
 
@@ -44,7 +44,7 @@ def bars_of_run(run_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What a run says of the bars of FB, and its tags."""
     import mlflow
 
-    from finagent_model.tracking import RunLog
+    from finagent_model.tracking.runs import RunLog
 
     tags = mlflow.MlflowClient().get_run(run_id).data.tags
     return RunLog(run_id).read_json("bars.json")["FB"], tags
@@ -88,9 +88,9 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from finagent_model.pipeline.backtest import backtest
-    from finagent_model.pipeline.finish import finish_training
+    from finagent_model.pipeline.finalize import finish_training
     from finagent_model.pipeline.infer import infer
-    from finagent_model.pipeline.lineage import of_version
+    from finagent_model.pipeline.lineage import lineage_of_version
     from finagent_model.pipeline.train import backtest_symbol, start_training, train
     from finagent_model.pipeline.verify import verify
 
@@ -143,7 +143,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     database.unlink()
     gone = shell("check", "FB")
     assert (gone.exit_code, "there is no file" in gone.stdout) == (5, True)
-    [data, *_] = of_version("finagent", "1", Settings.load()).origin.training.data  # type: ignore[union-attr]
+    [data, *_] = lineage_of_version("finagent", "1", Settings.load()).origin.training.data  # type: ignore[union-attr]
     assert (data.was.kind, data.now, data.why) == ("bars", "same", "")
     monkeypatch.setenv("FINAGENT_BARS", f"kept:{row['content_hash'][:16]}")
     again = train(request, Settings.load())

@@ -7,10 +7,9 @@ from datetime import date
 import numpy as np
 import pytest
 
-from finagent_model.data.actions import actions_from_adjusted
-from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries, Floats
+from finagent_model.data.bundled import BundledBars, actions_from_adjusted
 from finagent_model.errors import InvalidBarsError, UnknownSymbolError
+from finagent_model.market.bars import BarSeries, Floats
 
 
 @pytest.fixture(scope="module")

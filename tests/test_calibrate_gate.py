@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finagent_model.domain.bars import Floats
-from finagent_model.domain.gate_rules import GateRules
-from finagent_model.pipeline.calibrate_gate import calibrate_gate, real_returns
-from finagent_model.training.calibrate_gate import Case, Row, cases, judge, table
+from finagent_model.config.rules import GateRules
+from finagent_model.evaluation.gate_simulation import (
+    GateResult,
+    SimulatedMarket,
+    calibrate_gate,
+    cases,
+    judge_market,
+    real_returns,
+    table,
+)
+from finagent_model.market.bars import Floats
 
 pytestmark = pytest.mark.slow
 
@@ -28,22 +35,25 @@ def test_a_third_of_the_markets_is_of_each_kind_and_no_seed_comes_twice() -> Non
 
 
 def test_grades_are_counted_by_the_truth_of_their_market() -> None:
-    planted = [(Case("planted", seed, 1.5), grade) for seed, grade in enumerate(("weak", "strong"))]
-    rows = table([(Case("garch", 1), "none"), *planted])  # type: ignore[list-item]
-    assert rows == [Row("garch", 1, 0, 0), Row("Sharpe 1.5", 2, 2, 1)]
+    planted = [
+        (SimulatedMarket("planted", seed, 1.5), grade)
+        for seed, grade in enumerate(("weak", "strong"))
+    ]
+    rows = table([(SimulatedMarket("garch", 1), "none"), *planted])  # type: ignore[list-item]
+    assert rows == [GateResult("garch", 1, 0, 0), GateResult("Sharpe 1.5", 2, 2, 1)]
 
 
 @pytest.mark.parametrize("kind", ["garch", "shuffled"])
 def test_a_market_without_edge_is_trained_and_judged_to_the_end(kind: str, real: Floats) -> None:
-    case = Case(kind, 3)  # type: ignore[arg-type]
-    evidence = judge(case, real, RULES)
+    case = SimulatedMarket(kind, 3)  # type: ignore[arg-type]
+    evidence = judge_market(case, real, RULES)
     assert evidence.grade == "none"
     assert evidence.numbers["observations"] == 8 * 252 - 1
-    assert judge(case, real, RULES) == evidence
+    assert judge_market(case, real, RULES) == evidence
 
 
 def test_a_large_planted_edge_is_seen(real: Floats) -> None:
-    evidence = judge(Case("planted", 1, 4.0), real, RULES)
+    evidence = judge_market(SimulatedMarket("planted", 1, 4.0), real, RULES)
     assert evidence.grade != "none"
     sharpe = evidence.numbers["sharpe"]
     assert sharpe is not None and 3 < sharpe < 5

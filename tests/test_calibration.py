@@ -13,20 +13,30 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from finagent_model.domain.bars import Floats
-from finagent_model.domain.calibration import Calibration, CalibrationBook, calibrated, log_odds
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.closed_call import ClosedCall
-from finagent_model.domain.signal import Status, TradingSignal
+from finagent_model.decision.signal import Status, TradingSignal
 from finagent_model.errors import BeforeFirstFitError
+from finagent_model.evaluation.calibrate import (
+    FEWEST,
+    MANY,
+    SLOPE_SPREAD,
+    calibrate,
+    confidence_record,
+    platt,
+)
+from finagent_model.market.bars import Floats, parse_as_of
+from finagent_model.policy.trained_state import (
+    Calibration,
+    CalibrationBook,
+    TradeOutcome,
+    calibrated,
+    log_odds,
+)
 from finagent_model.statistics.reliability import (
     brier_score,
     calibration_p_value,
     expected_calibration_error,
     reliability_bins,
 )
-from finagent_model.training.calibrate import FEWEST, MANY, SLOPE_SPREAD, calibrate, platt
-from finagent_model.training.stated import stated
 
 START = datetime(2010, 1, 1, tzinfo=UTC)
 
@@ -35,9 +45,9 @@ def day(n: int) -> datetime:
     return START + timedelta(days=n)
 
 
-def call(n: int, confidence: float, true: bool, weight: float = 1.0) -> ClosedCall:
+def call(n: int, confidence: float, true: bool, weight: float = 1.0) -> TradeOutcome:
     """Made on day `n`, closed a day later."""
-    return ClosedCall(
+    return TradeOutcome(
         symbol="X",
         as_of=day(n),
         closed_at=day(n + 1),
@@ -52,7 +62,7 @@ def call(n: int, confidence: float, true: bool, weight: float = 1.0) -> ClosedCa
 
 def history(
     count: int, stretch: float = 0.3, shift: float = -0.4, seed: int = 3
-) -> list[ClosedCall]:
+) -> list[TradeOutcome]:
     """Calls that come true with log odds that are stretched and shifted from what they say."""
     rng = np.random.default_rng(seed)
     said = rng.uniform(20, 95, count)
@@ -60,7 +70,7 @@ def history(
     return [call(n, s, rng.random() < p) for n, (s, p) in enumerate(zip(said, chance, strict=True))]
 
 
-def arrays(calls: list[ClosedCall]) -> tuple[Floats, Floats, Floats]:
+def arrays(calls: list[TradeOutcome]) -> tuple[Floats, Floats, Floats]:
     return (
         np.array([c.confidence for c in calls]),
         np.array([float(c.came_true) for c in calls]),
@@ -220,7 +230,7 @@ def test_a_calibration_that_makes_no_sense_is_refused(broken: dict[str, object])
 def test_each_call_is_held_against_the_calibration_of_its_own_time() -> None:
     late = PLATT.model_copy(update={"valid_from": day(450), "intercept": 1.0})
     calls = [call(n, 60, True) for n in (20, 410, 460)]
-    found = stated(calls, CalibrationBook(fits=(NONE, PLATT, late)))
+    found = confidence_record(calls, CalibrationBook(fits=(NONE, PLATT, late)))
     expected = [PLATT.probability(60), late.probability(60)]
     assert found.said.tolist() == pytest.approx(expected)
     assert found.numbers()["calibrated_calls"] == 2
@@ -243,14 +253,17 @@ def test_without_calls_reliability_is_undefined() -> None:
     none = np.array([])
     for measure in (brier_score, expected_calibration_error, calibration_p_value):
         assert math.isnan(measure(none, none, none))
-    assert math.isnan(stated([], CalibrationBook(fits=(PLATT,))).numbers()["p_calibration"])
+    assert math.isnan(
+        confidence_record([], CalibrationBook(fits=(PLATT,))).numbers()["p_calibration"]
+    )
 
 
 def test_a_handful_of_calls_can_not_show_that_confidence_means_what_it_says() -> None:
     count = int(FEWEST)
     calls = [call(n, 60, n % 2 == 0) for n in range(410, 410 + count)]
     few, enough = (
-        stated(chosen, CalibrationBook(fits=(PLATT,))).numbers() for chosen in (calls[1:], calls)
+        confidence_record(chosen, CalibrationBook(fits=(PLATT,))).numbers()
+        for chosen in (calls[1:], calls)
     )
     assert few["calibrated_calls_effective"] == count - 1
     assert math.isnan(few["p_calibration"])

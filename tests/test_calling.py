@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model.agents import calling
-from finagent_model.agents.calling import CallFailedError, call
-from finagent_model.agents.faults import Fault, fault_of, retry_after
-from finagent_model.agents.rules_client import RulesClient
-from finagent_model.agents.traffic import Lane
-from finagent_model.domain.bounds import Limits, Traffic
-from finagent_model.presets import load_preset
+from finagent_model.agents import retry as calling
+from finagent_model.agents.policy_client import RulesClient
+from finagent_model.agents.retry import (
+    CallFailedError,
+    ProviderFailure,
+    ProviderLimits,
+    call_with_retry,
+    classify_failure,
+    retry_after,
+)
+from finagent_model.config.desk_config import load_preset
+from finagent_model.config.rules import Limits, RateLimits
 
 DONE = CreateResult(content="{}", finish_reason="stop", usage=RequestUsage(1, 1), cached=False)
 LIMITS = Limits(retries=3, call_timeout_s=0.2, wall_clock_s=30)
@@ -58,13 +63,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(
     client: Client,
     limits: Limits = LIMITS,
-    lane: Lane | None = None,
+    lane: ProviderLimits | None = None,
     retried: Callable[..., object] = lambda *_: None,
 ) -> CreateResult:
     async def once() -> CreateResult:
-        way = lane or Lane(Traffic())
+        way = lane or ProviderLimits(RateLimits())
         message = UserMessage(content="?", source="desk")
-        return await call(client, [message], {}, limits, way, 10, retried=retried)
+        return await call_with_retry(client, [message], {}, limits, way, 10, retried=retried)
 
     return asyncio.run(once())
 
@@ -126,12 +131,12 @@ def test_retry_after_is_read_in_each_of_its_forms() -> None:
 
 def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> None:
     async def story() -> None:
-        lane = Lane(Traffic(break_after=2, break_s=0.05))
+        lane = ProviderLimits(RateLimits(break_after=2, break_s=0.05))
         message = [UserMessage(content="?", source="desk")]
         bare = Limits(retries=0, call_timeout_s=0.2)
 
         async def ask(client: Client) -> CreateResult:
-            return await call(client, message, {}, bare, lane, 1)
+            return await call_with_retry(client, message, {}, bare, lane, 1)
 
         failing = Client(*[Refused(503)] * 9)
         for _ in range(2):
@@ -153,51 +158,51 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> No
 
 def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
     async def story() -> None:
-        lane = Lane(Traffic(break_after=1, break_s=0.01))
+        lane = ProviderLimits(RateLimits(break_after=1, break_s=0.01))
         message = [UserMessage(content="?", source="desk")]
         bare = Limits(retries=0, call_timeout_s=5)
         with pytest.raises(CallFailedError):
-            await call(Client(Refused(500)), message, {}, bare, lane, 1)
+            await call_with_retry(Client(Refused(500)), message, {}, bare, lane, 1)
         await asyncio.sleep(0.02)
-        probe = asyncio.create_task(call(Client(5.0), message, {}, bare, lane, 1))
+        probe = asyncio.create_task(call_with_retry(Client(5.0), message, {}, bare, lane, 1))
         await asyncio.sleep(0.01)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
-        assert (await call(Client(), message, {}, bare, lane, 1)) is DONE
+        assert (await call_with_retry(Client(), message, {}, bare, lane, 1)) is DONE
 
     asyncio.run(story())
 
 
 def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finagent_model.agents.traffic.MINUTE", 0.2)
+    monkeypatch.setattr("finagent_model.agents.retry.MINUTE", 0.2)
 
-    async def story(rules: Traffic, tokens: int) -> float:
-        lane, loop = Lane(rules), asyncio.get_running_loop()
+    async def story(rules: RateLimits, tokens: int) -> float:
+        lane, loop = ProviderLimits(rules), asyncio.get_running_loop()
         started = loop.time()
         await asyncio.gather(*(lane.enter(tokens) for _ in range(6)))
         return loop.time() - started
 
-    assert asyncio.run(story(Traffic(requests_per_minute=2), 0)) >= 0.35
-    assert asyncio.run(story(Traffic(tokens_per_minute=200), 100)) >= 0.35
-    assert asyncio.run(story(Traffic(), 10**9)) < 0.1
+    assert asyncio.run(story(RateLimits(requests_per_minute=2), 0)) >= 0.35
+    assert asyncio.run(story(RateLimits(tokens_per_minute=200), 100)) >= 0.35
+    assert asyncio.run(story(RateLimits(), 10**9)) < 0.1
 
 
 def test_a_request_larger_than_a_minute_s_tokens_still_goes_through() -> None:
     async def story() -> None:
-        await Lane(Traffic(tokens_per_minute=10)).enter(1000)
+        await ProviderLimits(RateLimits(tokens_per_minute=10)).enter(1000)
 
     asyncio.run(asyncio.wait_for(story(), 5))
 
 
 def test_only_a_call_that_was_cut_off_may_have_been_paid_for() -> None:
     def unpaid(error: BaseException) -> bool:
-        return fault_of(error, 1.0).unpaid
+        return classify_failure(error, 1.0).unpaid
 
     assert unpaid(Refused(500)) and unpaid(ConnectionRefusedError())
     assert not unpaid(TimeoutError()) and not unpaid(ValueError("half a reply"))
 
 
 def test_a_stranger_s_error_is_a_fault_with_its_words() -> None:
-    assert fault_of(ZeroDivisionError("oh"), 1.0) == Fault(
+    assert classify_failure(ZeroDivisionError("oh"), 1.0) == ProviderFailure(
         "the answer can't be read: ZeroDivisionError: oh", True, unpaid=False
     )

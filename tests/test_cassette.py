@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from finagent_model._redact import make_redactor, without_key_shapes
 from finagent_model.cassette.cassette import (
     Cassette,
     RecordedError,
@@ -28,16 +29,17 @@ from finagent_model.cassette.cassette import (
     load_replies,
     open_file,
 )
-from finagent_model.cassette.outline import Outline, Said
-from finagent_model.domain.redact import redactor, without_key_shapes
-from finagent_model.domain.signal import Status
-from finagent_model.errors import BadInputError, CorruptPackageError, HomeError
+from finagent_model.cassette.fingerprint import Outline, OutlineMessage
+from finagent_model.decision.signal import Status
+from finagent_model.errors import BadInputError, CorruptPackageError, LocalStateError
 from finagent_model.settings import Settings
 
 ONE, TWO = RecordedReply("one", "stop", 1, 2), RecordedReply("two", "stop", 3, 4)
 FAILED = RecordedReply.failed(Status.MODEL_ERROR, "no reply within 45 s")
 CALLING = replace(ONE, content="", tool_calls=(ToolCall("c1", "bars", '{"days": 5}'),))
-OUTLINE = Outline("Executor", (("model", "a"),), (Said("desk", 12, "0a1b2c3d", (("atr", "00"),)),))
+OUTLINE = Outline(
+    "Executor", (("model", "a"),), (OutlineMessage("desk", 12, "0a1b2c3d", (("atr", "00"),)),)
+)
 KEYLIKE = "sk-proj-0123456789abcdefABCDEF"
 
 
@@ -164,7 +166,7 @@ def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_non
     with caplog.at_level(logging.WARNING):
         cassette.put("a", ONE)
         assert cassette.get("a") == ONE
-        with pytest.raises(HomeError, match="can't be read"):
+        with pytest.raises(LocalStateError, match="can't be read"):
             cassette.get("b")
     assert "kept in memory only" in caplog.text
 
@@ -219,7 +221,7 @@ def test_equal_replies_are_stored_once(tmp_path: Path) -> None:
 
 def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> None:
     mine = "a-secret-of-mine"
-    cassette = Cassette(None, path, redactor([mine]))
+    cassette = Cassette(None, path, make_redactor([mine]))
     reply = RecordedReply(
         f'{{"said": "{KEYLIKE}"}}',
         "stop",
@@ -269,7 +271,7 @@ def test_prose_is_left_as_it_is(text: str) -> None:
 
 
 def test_a_word_that_a_local_server_takes_for_a_key_is_left_in_replies() -> None:
-    assert redactor(["none", "x"])("there is none, except x") == "there is none, except x"
+    assert make_redactor(["none", "x"])("there is none, except x") == "there is none, except x"
 
 
 def test_every_secret_of_the_settings_is_known() -> None:

@@ -20,11 +20,11 @@ from finagent_model.cassette.cassette import (
     load_replies,
     open_file,
 )
-from finagent_model.cassette.outline import Outline
+from finagent_model.cassette.fingerprint import Outline
 from finagent_model.cli import app
-from finagent_model.domain.signal import Status
+from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError
-from finagent_model.pipeline.cassette import verify
+from finagent_model.pipeline.recordings import verify_recordings
 
 ONE, TWO = RecordedReply("one", "stop", 10, 2), RecordedReply("two", "stop", 30, 4)
 FAILED = RecordedReply.failed(Status.MODEL_ERROR, "no reply within 45 s")
@@ -297,7 +297,7 @@ def test_a_flipped_byte_anywhere_is_found_or_changes_nothing(path: Path, tmp_pat
         damaged = tmp_path / f"{at}{path.suffix}"
         damaged.write_bytes(flipped(raw, at))
         try:
-            passed = verify(damaged, str).passed
+            passed = verify_recordings(damaged, str).passed
         except BadInputError:
             passed = False
         found += not passed

@@ -11,17 +11,18 @@ import pytest
 
 from finagent_model.backtest.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtest.kernel import Rules
-from finagent_model.domain.bars import BarSeries, Floats
-from finagent_model.domain.gate_rules import GateRules
-from finagent_model.statistics.chance import (
+from finagent_model.config.rules import GateRules
+from finagent_model.evaluation.calibrate import ConfidenceRecord
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
+from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.statistics.resampling import (
     HIGHEST,
     break_even_commission,
     cost_curve,
     p_value,
     random_entries,
 )
-from finagent_model.training.evidence import Evidence, SymbolFacts, Trials, assess
-from finagent_model.training.stated import Stated
+from finagent_model.training.search import Trials
 
 COSTS = Rules(commission=0.001, slippage=0.0005)
 
@@ -149,15 +150,15 @@ def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = Fal
     )
 
 
-def confidence(said: float = 0.6, calls: int = 100) -> Stated:
+def confidence(said: float = 0.6, calls: int = 100) -> ConfidenceRecord:
     """Of calls of which six in ten came true."""
     true = (np.arange(calls) % 10 < 6).astype(float)
     probability = np.full(calls, said)
-    return Stated(raw=probability, said=probability, true=true, weight=np.ones(calls))
+    return ConfidenceRecord(raw=probability, said=probability, true=true, weight=np.ones(calls))
 
 
 def graded(
-    found: SymbolFacts, trials: Trials | None = None, stated: Stated | None = None
+    found: SymbolFacts, trials: Trials | None = None, stated: ConfidenceRecord | None = None
 ) -> Evidence:
     tried = trials or Trials(configurations=96, scorings=960, sharpe_variance=1e-4, overfitting=0.1)
     return assess([found], tried, GateRules(), stated or confidence(), seed=7)
@@ -213,7 +214,7 @@ def test_each_check_alone_makes_strong_evidence_weak(
 
 @pytest.mark.parametrize("stated", [confidence(0.9), confidence(calls=0)])
 def test_confidence_that_misleads_or_was_never_calibrated_makes_strong_evidence_weak(
-    stated: Stated,
+    stated: ConfidenceRecord,
 ) -> None:
     evidence = graded(facts(edge(3.0)), stated=stated)
     assert evidence.grade == "weak"

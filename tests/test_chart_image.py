@@ -19,15 +19,14 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from finagent_model import chart_image
-from finagent_model.chart_image import ChartImage, draw
-from finagent_model.context import build_context
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.policy import Policy
-from finagent_model.verification.leaks import corrupted_after
+from finagent_model.desk import chart as chart_image
+from finagent_model.desk.chart import ChartImage, draw
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.view import MarketView
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy
 
 
 def view_of(symbol: str = "AAPL", day: str = "2012-09-28") -> MarketView:
@@ -179,7 +178,7 @@ def test_without_volume_there_is_no_panel_for_it(words: dict[str, list[Bbox]]) -
 
 @pytest.mark.slow
 def test_matplotlib_is_not_imported_before_something_is_drawn() -> None:
-    script = "import sys, finagent_model.chart_image; print('matplotlib' in sys.modules)"
+    script = "import sys, finagent_model.desk.chart; print('matplotlib' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.serving.checkout import checkout
+from finagent_model.model.wheel import checkout
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.verification.clock import clocks_read
+from finagent_model.evaluation.probes import clocks_read
 
 STAMP = """
 from datetime import UTC, datetime
@@ -27,7 +27,9 @@ def test_no_code_of_this_package_that_decides_reads_a_clock() -> None:
     assert clocks_read() == []
 
 
-@pytest.mark.parametrize("name", ["desk.py", "context.py", "agents/seat.py", "domain/news.py"])
+@pytest.mark.parametrize(
+    "name", ["desk/desk.py", "policy/context.py", "agents/agent.py", "market/news.py"]
+)
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -51,16 +53,16 @@ def test_a_planted_clock_is_found(tmp_path: Path, name: str, source: str, said: 
 
 
 def test_the_stamp_of_a_record_and_how_long_it_took_are_no_clock(tmp_path: Path) -> None:
-    assert planted(tmp_path, "desk.py", STAMP) == []
+    assert planted(tmp_path, "desk/desk.py", STAMP) == []
     assert planted(tmp_path, "agents/session.py", "import time\nsince = time.monotonic()") == []
-    assert planted(tmp_path, "agents/seat.py", "def late(loop):\n    return loop.time() > 9") == []
-    assert planted(tmp_path, "domain/clock.py", "from datetime import time\nend = time.max") == []
+    assert planted(tmp_path, "agents/agent.py", "def late(loop):\n    return loop.time() > 9") == []
+    assert planted(tmp_path, "market/bars.py", "from datetime import time\nend = time.max") == []
 
 
 def test_only_the_stamp_may_ask_and_only_there(tmp_path: Path) -> None:
-    assert len(planted(tmp_path, "context.py", STAMP)) == 1
-    assert len(planted(tmp_path, "desk.py", STAMP + "\nSTARTED = datetime.now(UTC)")) == 2
+    assert len(planted(tmp_path, "policy/context.py", STAMP)) == 1
+    assert len(planted(tmp_path, "desk/desk.py", STAMP + "\nSTARTED = datetime.now(UTC)")) == 2
 
 
 def test_what_decides_nothing_may_know_the_time(tmp_path: Path) -> None:
-    assert planted(tmp_path, "registry.py", "import time\nnow = time.time()") == []
+    assert planted(tmp_path, "tracking/registry.py", "import time\nnow = time.time()") == []

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import pytest
 from autogen_agentchat.teams import GraphFlow
 
+from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk, Limits
-from finagent_model.domain.decision import Decision, Turn
-from finagent_model.domain.desk_config import Mode
-from finagent_model.domain.market_view import MarketView
-from finagent_model.market import Market
-from finagent_model.presets import load_preset
+from finagent_model.config.desk_config import load_preset
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision, Turn
+from finagent_model.desk.desk import CallLimits, Desk
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -49,7 +49,7 @@ def assert_same(walked: Decision, team: Decision) -> None:
 
 @pytest.mark.parametrize("rounds", [1, 2, 3, 4, 10])
 def test_a_walk_leaves_the_record_of_a_team(views: list[MarketView], rounds: int) -> None:
-    limits = Limits(max_rounds=rounds)
+    limits = CallLimits(max_rounds=rounds)
     team = [desk(mode="live").under(limits=limits).decide(view) for view in views]
     walked = desk().under(limits=limits).decide_all(views, rules_at_once=True)
     for one, other in zip(walked, team, strict=True):

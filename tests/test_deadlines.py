@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from test_openai_client import Model, config
 
+from finagent_model._event_loop import EVENT_LOOP, LoopThread
 from finagent_model.cassette.cassette import Cassette, RecordedReply
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.market_view import MarketView
-from finagent_model.errors import DeadlineError, HomeError, StoppedError
-from finagent_model.loop import DESK_LOOP, LoopThread
-from finagent_model.market import Market
-from finagent_model.presets import load_preset
+from finagent_model.config.desk_config import load_preset
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.errors import DeadlineError, LocalStateError, ShutdownError
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 LATE_S = 10.0
@@ -49,7 +49,7 @@ def open_tasks() -> int:
         return len(asyncio.all_tasks()) - 1
 
     until = time.monotonic() + LATE_S / 2
-    while (found := DESK_LOOP.run(count())) and time.monotonic() < until:
+    while (found := EVENT_LOOP.run(count())) and time.monotonic() < until:
         time.sleep(0.01)
     return found
 
@@ -96,7 +96,7 @@ def test_one_question_that_cannot_be_asked_stops_the_others(
     slow: Model, view: MarketView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = chat_desk(slow, spending={"day_tokens": 1000})
-    asked = iter([None, HomeError("no")])
+    asked = iter([None, LocalStateError("no")])
 
     def accounts() -> list[object]:
         if error := next(asked):
@@ -104,7 +104,7 @@ def test_one_question_that_cannot_be_asked_stops_the_others(
         return []
 
     monkeypatch.setattr(desk, "_accounts", accounts)
-    with pytest.raises(HomeError):
+    with pytest.raises(LocalStateError):
         desk.decide_all([view] * 2)
     assert open_tasks() == 0
 
@@ -117,14 +117,14 @@ def test_stopping_ends_what_runs_and_a_later_call_is_answered(
     def ask() -> None:
         try:
             desk.decide(view)
-        except StoppedError as error:
+        except ShutdownError as error:
             met.append(error)
 
     asking = threading.Thread(target=ask)
     asking.start()
     while not slow.asked:
         time.sleep(0.01)
-    DESK_LOOP.stop()
+    EVENT_LOOP.stop()
     asking.join(LATE_S)
     assert len(met) == 1
     assert open_tasks() == 0
@@ -133,7 +133,7 @@ def test_stopping_ends_what_runs_and_a_later_call_is_answered(
 def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finagent_model.loop.GRACE_S", 0.1)
+    monkeypatch.setattr("finagent_model._event_loop.GRACE_S", 0.1)
     loop, release = LoopThread(), threading.Event()
 
     async def block() -> None:
@@ -156,21 +156,21 @@ def test_a_time_out_of_the_work_itself_comes_through() -> None:
 def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_met(
     view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.purse.LOCKED_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.budget.LOCKED_S", 0.1)
     server = Model()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     desk = chat_desk(server, home=tmp_path, spending={"day_tokens": 10**9})
     assert desk.decide(view).signal.status == "ok"
     with sqlite3.connect(tmp_path / "spending.sqlite", isolation_level=None) as other:
         other.execute("begin exclusive")
-        with pytest.raises(HomeError, match="can't be counted"):
+        with pytest.raises(LocalStateError, match="can't be counted"):
             desk.decide(view)
         other.execute("rollback")
     # Among the agents, where AutoGen would make prose of it.
     opened = desk._accounts()
     monkeypatch.setattr(desk, "_accounts", lambda: opened)
     (tmp_path / "spending.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(HomeError, match="not a database"):
+    with pytest.raises(LocalStateError, match="not a database"):
         desk.decide(view)
     assert open_tasks() == 0
     server.shutdown()
@@ -191,5 +191,5 @@ def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_n
     assert cassette.get("key") == reply
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:
         other.execute("drop table entry")
-    with pytest.raises(HomeError, match="can't be read"):
+    with pytest.raises(LocalStateError, match="can't be read"):
         cassette.get("another")

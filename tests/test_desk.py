@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.clients import ClientPool
-from finagent_model.agents.graph import export_component
+from finagent_model.agents.providers import ClientPool
+from finagent_model.agents.team import export_component
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk, Limits
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.signal import TradingSignal
+from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
+from finagent_model.data.market import Market
+from finagent_model.decision.signal import TradingSignal
+from finagent_model.desk.desk import CallLimits, Desk
 from finagent_model.errors import ConfigError
-from finagent_model.market import Market
-from finagent_model.presets import load_preset, preset_text
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -86,7 +85,7 @@ def test_too_short_a_history_is_data_missing(market: Market) -> None:
 
 
 def test_too_few_rounds_abstain(market: Market) -> None:
-    signal = desk().under(limits=Limits(max_rounds=2)).decide(view(market, "2012-06-29")).signal
+    signal = desk().under(limits=CallLimits(max_rounds=2)).decide(view(market, "2012-06-29")).signal
     assert (signal.status, signal.action) == ("abstained", "HOLD")
 
 

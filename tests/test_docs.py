@@ -14,11 +14,11 @@ import pytest
 from conftest import ROOT, Place, free_port
 
 from finagent_model import errors
-from finagent_model.domain.policy import Policy
-from finagent_model.domain.signal import Status
+from finagent_model.decision.signal import Status
+from finagent_model.evaluation.probes import parsed
+from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
 from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, WEIGHTS
-from finagent_model.verification.source import parsed
 
 README = (ROOT / "README.md").read_text()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
 NOT_COMPARED = {"generated_at"}
 LIBRARY = f"""
 import json, sys
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.serving.answering import AnsweringDesk, Question
-from finagent_model.serving.logged import load_answering
+from finagent_model.market.bars import parse_as_of
+from finagent_model.model.predictor import AnsweringDesk, Question
+from finagent_model.model.loading import load_answering
 from finagent_model.settings import Settings
 desk = load_answering("models:/finagent@champion")
 decision = desk.decide(Question("FB", parse_as_of("{AS_OF}")), mode="replay")
@@ -27,7 +27,7 @@ print(json.dumps([decision.calls, decision.signal.model_dump(mode="json")]))
 TASK = f"""
 import json
 from mlflow.tracking import MlflowClient
-from finagent_model.domain.clock import parse_as_of
+from finagent_model.market.bars import parse_as_of
 from finagent_model.pipeline.infer import infer
 from finagent_model.settings import Settings
 done = infer("FB", parse_as_of("{AS_OF}"), Settings.load(), mode="replay")
@@ -81,7 +81,7 @@ def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> Non
 
 TWICE = f"""
 import json
-from finagent_model.domain.clock import parse_as_of
+from finagent_model.market.bars import parse_as_of
 from finagent_model.pipeline.infer import infer
 from finagent_model.settings import Settings
 asked = ("FB", parse_as_of("{AS_OF}"), Settings.load())

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.backtest.costs import Costs
-from finagent_model.backtest.engine import BacktestResult, buy_and_hold, run_backtest
+from finagent_model.backtest.engine import BacktestResult, Costs, buy_and_hold, run_backtest
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.signal import Action, TradingSignal
+from finagent_model.decision.signal import Action, TradingSignal
+from finagent_model.market.bars import BarSeries
 
 FREE = Costs(commission=0.0, slippage=0.0)
 

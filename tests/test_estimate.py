@@ -11,8 +11,7 @@ from finagent_model.errors import UnknownSymbolError
 from finagent_model.pipeline.estimate import Estimate, estimate
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.schedule import bars_to_decide
-from finagent_model.training.walk_forward import fit_policies
+from finagent_model.training.walk_forward import bars_to_decide, fit_policies
 
 PRICED = """
 client: openai

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.news_file import EVENTS, FileNews, bundled_events
+from finagent_model.data.files import EVENTS, FileNews, bundled_events
 from finagent_model.errors import DataSourceError, InvalidNewsError
 
 RECORDS: list[dict[str, Any]] = [json.loads(line) for line in EVENTS.read_text().splitlines()]

@@ -7,16 +7,13 @@ from typing import Any
 
 from decisions import decision
 
-from finagent_model.domain.artifact import NewArtifact
-from finagent_model.domain.execution import Execution
-from finagent_model.domain.signal import Status
-from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.decision.decision import Execution
+from finagent_model.decision.signal import Status
+from finagent_model.store.artifacts import ArtifactFilter, ArtifactStore, NewArtifact, executions
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.executions import executions
-from finagent_model.store.wanted import Wanted
 
-SIGNALS = Wanted(type="signal")
+SIGNALS = ArtifactFilter(type="signal")
 HELD: dict[str, Any] = {
     "action": "HOLD",
     "confidence": "LOW",
@@ -50,7 +47,7 @@ def test_an_execution_counts_actions_that_were_decided_and_failures_apart(url: s
     assert found[1].last_as_of == datetime(2012, 1, 4, 21, tzinfo=UTC)
     page, total = executions(database, SIGNALS, limit=1, offset=1)
     assert ([e.execution_id for e in page], total) == (["e1"], 3)
-    failed = Wanted(type="signal", status=Status.MODEL_ERROR)
+    failed = ArtifactFilter(type="signal", status=Status.MODEL_ERROR)
     assert [e.execution_id for e in executions(database, failed)[0]] == ["e1", "e2"]
 
 

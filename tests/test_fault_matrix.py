@@ -19,17 +19,16 @@ from conftest import ROOT
 from wire import Answer, Fault, Protocol, ToolCall, Wire
 from wire_answers import ANALYST
 
-from finagent_model.agents import calling
-from finagent_model.artifacts.conversation import conversation_lines
+from finagent_model._event_loop import EVENT_LOOP
+from finagent_model.agents import retry as calling
+from finagent_model.audit.chain import conversation_lines
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.market_view import MarketView
-from finagent_model.loop import DESK_LOOP
-from finagent_model.market import Market
-from finagent_model.presets import preset_text
+from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 pytestmark = [
@@ -235,7 +234,7 @@ def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
         wire.fail(Fault.HANG)
         with desk(wire, protocol, cassette, limits=limits) as held:
             first = held.decide(view)
-            assert DESK_LOOP.run(tasks_beside_this()) == 0
+            assert EVENT_LOOP.run(tasks_beside_this()) == 0
             again = held.under(mode="replay").decide(view)
         wire.left_alone()
     assert first.signal.status == "model_error"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.policy import Policy
-from finagent_model.features import FeatureBook
+from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.policy import Policy
 
 
 @pytest.mark.parametrize("length", [101, 102, 150, 777, 2148])

@@ -10,11 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from finagent_model.data.folder import FolderBars
+from finagent_model.data.files import FolderBars
 from finagent_model.data.sql import SqlBars
-from finagent_model.domain.bars import PRICES
-from finagent_model.domain.clock import parse_as_of
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
+from finagent_model.market.bars import PRICES, parse_as_of
 
 GOOD = """Date,Open,High,Low,Close,Volume,Adj Close
 2012-06-27,10,11,9,10,100,5

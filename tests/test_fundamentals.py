@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finagent_model.context import build_context
-from finagent_model.data.fundamentals_file import FileFundamentals
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.fundamentals import Fact
-from finagent_model.domain.market_view import FACTS_LIMIT, MarketView
-from finagent_model.domain.policy import Policy
+from finagent_model.data.files import FileFundamentals
+from finagent_model.data.market import Market
 from finagent_model.errors import DataSourceError, InvalidFundamentalsError
-from finagent_model.market import Market
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.news import Fact
+from finagent_model.market.view import FACTS_LIMIT, MarketView
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
 
 AS_OF = parse_as_of("2012-06-29")

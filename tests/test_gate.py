@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from finagent_model.domain.check import Check
-from finagent_model.domain.gate_rules import GateRules, Grade
-from finagent_model.training.evidence import GRADES, Evidence, EvidenceCheck
-from finagent_model.training.gate import (
-    GateReport,
-    Window,
-    beside_champion,
-    judge_version,
-)
+from finagent_model._base import Check
+from finagent_model.config.rules import GateRules, Grade
+from finagent_model.evaluation.evidence import GRADES, Evidence, EvidenceCheck
+from finagent_model.evaluation.gate import GateReport, GateWindow, beside_champion, judge_version
 
 GOOD: dict[str, Any] = {
     "symbol": "GOOG",
@@ -88,8 +83,8 @@ def test_integrity_is_needed_however_strong_the_evidence() -> None:
 
 def test_a_worse_version_than_the_champion_is_refused_where_evidence_counts() -> None:
     days = range(100)
-    steady = Window(version="3", returns={day: 0.01 + 0.001 * (day % 2) for day in days})
-    wild = Window(version=None, returns={day: 0.01 * (-1) ** day + 0.001 for day in days})
+    steady = GateWindow(version="3", returns={day: 0.01 + 0.001 * (day % 2) for day in days})
+    wild = GateWindow(version=None, returns={day: 0.01 * (-1) ** day + 0.001 for day in days})
     worse, better = beside_champion(wild, steady), beside_champion(steady, wild)
     assert worse and better
     assert (worse.passed, better.passed) == (False, True)
@@ -100,8 +95,8 @@ def test_a_worse_version_than_the_champion_is_refused_where_evidence_counts() ->
 
 
 def test_too_few_days_in_common_are_no_comparison() -> None:
-    one = Window(version=None, returns=dict.fromkeys(range(80), 0.01))
-    other = Window(version="1", returns=dict.fromkeys(range(50, 130), 0.01))
+    one = GateWindow(version=None, returns=dict.fromkeys(range(80), 0.01))
+    other = GateWindow(version="1", returns=dict.fromkeys(range(50, 130), 0.01))
     assert beside_champion(one, other) is None
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import talib
 
-from finagent_model import indicators
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries, Floats
+from finagent_model.market import indicators
+from finagent_model.market.bars import BarSeries, Floats
 
 Indicator = Callable[[BarSeries, int], Floats]
 

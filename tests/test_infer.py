@@ -14,9 +14,8 @@ from conftest import AS_OF, Place
 from sqlalchemy.exc import OperationalError
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
 from finagent_model.errors import DataSourceError
+from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.settings import Settings
 
 pytestmark = [
@@ -34,7 +33,7 @@ def infer(**how: Any) -> Any:
 
 
 def run_of(made: Any) -> Any:
-    from finagent_model.run_records import read_run
+    from finagent_model.tracking.queries import read_run
 
     return read_run(made.run_id)
 
@@ -68,7 +67,7 @@ def signals(home: Path) -> list[tuple[Any, ...]]:
 def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
     at_work: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finagent_model.pipeline.keep import sync
+    from finagent_model.pipeline.record import sync_decisions
 
     home = at_work.parent / "home"
     whole = BundledBars().bars("FB")
@@ -85,7 +84,7 @@ def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
             patch.setattr("finagent_model.store.decisions.artifacts.insert", refused)
             late = infer()
         assert signals(home) == [(early.run_id, early.signal.signal_id)]
-        assert real.is_file() and sync(Settings.load()).written == 1
+        assert real.is_file() and sync_decisions(Settings.load()).written == 1
     else:
         late = infer()
     assert not late.already

@@ -26,22 +26,21 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.agents.prompts import Prompts
-from finagent_model.artifacts.conversation import conversation_lines
+from finagent_model._redact import KEY as KEY_STRUCK
+from finagent_model._redact import NOTES
+from finagent_model._redact import PROMPT as PROMPT_STRUCK
+from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.audit.chain import conversation_lines
 from finagent_model.cassette.cassette import Cassette, dump_replies
-from finagent_model.context import Context, build_context
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.leak import KEY as KEY_STRUCK
-from finagent_model.domain.leak import NOTES
-from finagent_model.domain.leak import PROMPT as PROMPT_STRUCK
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.news import BODY_LIMIT, HEADLINE_LIMIT, NewsItem
-from finagent_model.domain.policy import Policy
-from finagent_model.market import Market
-from finagent_model.presets import preset_text
+from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.news import BODY_LIMIT, HEADLINE_LIMIT, NewsItem
+from finagent_model.market.view import MarketView
+from finagent_model.policy.context import Context, build_context
+from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
 
 Item = dict[str, Any]

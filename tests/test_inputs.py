@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.news_file import bundled_events
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.news import NewsItem
+from finagent_model.data.files import bundled_events
+from finagent_model.data.market import Market
 from finagent_model.errors import UnknownSymbolError
-from finagent_model.market import Market
-from finagent_model.pipeline.inputs import compare, given, seen
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.news import NewsItem
+from finagent_model.pipeline.datasets import compare_datasets, decision_datasets, training_datasets
 
 FB = BundledBars().bars("FB")
 AS_OF = parse_as_of("2013-01-31")
@@ -62,7 +61,7 @@ def revised() -> BarSeries:
 
 
 def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
-    bars, news = given(Market(BundledBars(), bundled_events()), "FB")
+    bars, news = training_datasets(Market(BundledBars(), bundled_events()), "FB")
     assert (bars.name, bars.rows, bars.source) == ("FB bars", 196, "bundled")
     assert bars.sha256 == FB.digest() and bars.digest == FB.digest()[:32]
     assert (bars.first, bars.last) == (FB.closed(0), FB.closed(-1))
@@ -71,43 +70,56 @@ def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
 
 def test_a_decision_names_what_its_view_held() -> None:
     here = market(FB, "one", "two")
-    bars, news = seen(here, here.view("FB", AS_OF))
+    bars, news = decision_datasets(here, here.view("FB", AS_OF))
     assert bars.sha256 == FB.until(AS_OF).digest()
     assert (bars.rows, news.rows) == (len(FB.until(AS_OF)), 2)
-    [alone] = seen(here, here.view("FB", parse_as_of("2012-11-30")))
+    [alone] = decision_datasets(here, here.view("FB", parse_as_of("2012-11-30")))
     assert alone.kind == "bars"
 
 
 def test_equal_content_has_an_equal_hash_and_other_content_another() -> None:
-    one, same, other = (given(market(FB, *told), "FB")[1] for told in (("a",), ("a",), ("b",)))
+    one, same, other = (
+        training_datasets(market(FB, *told), "FB")[1] for told in (("a",), ("a",), ("b",))
+    )
     assert one.sha256 == same.sha256 != other.sha256
 
 
 @pytest.mark.parametrize("as_of", [None, AS_OF], ids=["training", "decision"])
 def test_bars_and_news_that_came_later_are_no_change(as_of: datetime | None) -> None:
     then, now = market(FB[:170], "one"), market(FB, "one")
-    past = given(then, "FB") if as_of is None else seen(then, then.view("FB", FB.closed(169)))
+    past = (
+        training_datasets(then, "FB")
+        if as_of is None
+        else decision_datasets(then, then.view("FB", FB.closed(169)))
+    )
     moment = as_of and FB.closed(169)
-    assert [each.now for each in compare(past, now, moment)] == ["same", "same"]
+    assert [each.now for each in compare_datasets(past, now, moment)] == ["same", "same"]
 
 
 def test_later_news_is_no_change_of_what_a_training_was_given() -> None:
-    past = given(market(FB, "one"), "FB")
-    assert [each.now for each in compare(past, market(FB, "one", "two"))] == ["same", "same"]
+    past = training_datasets(market(FB, "one"), "FB")
+    assert [each.now for each in compare_datasets(past, market(FB, "one", "two"))] == [
+        "same",
+        "same",
+    ]
 
 
 @pytest.mark.parametrize("as_of", [None, AS_OF], ids=["training", "decision"])
 def test_a_revised_history_is_told_as_changed(as_of: datetime | None) -> None:
     then = market(FB, "one")
-    past = given(then, "FB") if as_of is None else seen(then, then.view("FB", as_of))
-    bars, news = compare(past, market(revised(), "another"), as_of)
+    past = (
+        training_datasets(then, "FB")
+        if as_of is None
+        else decision_datasets(then, then.view("FB", as_of))
+    )
+    bars, news = compare_datasets(past, market(revised(), "another"), as_of)
     assert (bars.now, news.now) == ("changed", "changed")
     assert bars.why == f"of the {bars.was.rows} rows from vendor some differ"
 
 
 def test_what_was_taken_away_is_told_as_changed() -> None:
-    past = given(market(FB, "one"), "FB")
-    bars, news = compare(past, market(FB[20:]))
+    past = training_datasets(market(FB, "one"), "FB")
+    bars, news = compare_datasets(past, market(FB[20:]))
     assert (bars.now, bars.why) == (
         "changed",
         "there were 196 rows from vendor, there are 176 of that time",
@@ -116,6 +128,6 @@ def test_what_was_taken_away_is_told_as_changed() -> None:
 
 
 def test_what_no_source_has_is_not_at_hand_and_says_why() -> None:
-    [bars, _] = compare(given(market(FB, "one"), "FB"), market(None, "one"))
+    [bars, _] = compare_datasets(training_datasets(market(FB, "one"), "FB"), market(None, "one"))
     assert bars.now == "not at hand"
     assert "unknown symbol 'FB' in vendor" in bars.why

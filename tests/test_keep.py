@@ -15,21 +15,24 @@ from decisions import decision
 from mlflow.store.entities import PagedList
 from platform_double import PlatformDouble
 
-from finagent_model import tracking
-from finagent_model.domain.artifact import NewArtifact
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.execution import NOBODYS, Execution
-from finagent_model.domain.market_view import MarketView
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
-from finagent_model.market import Market
-from finagent_model.pipeline.audit import audit_of
-from finagent_model.pipeline.keep import STORED, Synced, settled, sync
-from finagent_model.pipeline.record import record
+from finagent_model.market.view import MarketView
+from finagent_model.pipeline.record import (
+    STORED,
+    Synced,
+    audit_of,
+    find_final,
+    record,
+    sync_decisions,
+)
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.artifacts import ArtifactStore, NewArtifact
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.tracking import RunLog, open_run
+from finagent_model.tracking import runs as tracking
+from finagent_model.tracking.runs import RunLog, open_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,7 +59,7 @@ def up(place: Place) -> None:
 
 
 def kept(
-    database: str, execution: Execution = NOBODYS, replayed: bool = False, **changes: Any
+    database: str, execution: Execution = NO_EXECUTION, replayed: bool = False, **changes: Any
 ) -> RunLog:
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
@@ -95,7 +98,7 @@ def test_a_recorded_decision_is_in_the_database_and_its_run_says_so(place: Place
     run = kept(url)
     assert run.tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
-    assert sync(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == Synced()
 
 
 def test_without_a_url_a_file_at_home_has_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +110,7 @@ def test_without_a_url_a_file_at_home_has_it(place: Place, monkeypatch: pytest.M
 def test_what_was_replayed_is_for_reading_and_not_stored(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     assert kept(url, replayed=True).tag(STORED) is None
-    assert sync(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == Synced()
 
 
 def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
@@ -131,7 +134,7 @@ def test_what_the_database_has_no_room_for_is_a_warning_and_the_run_has_it_all(
     run = kept(url, symbol="S" * 51)
     assert (run.tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
     assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
-    assert sync(settings(url)) == Synced(failed=1)
+    assert sync_decisions(settings(url)) == Synced(failed=1)
 
 
 def test_a_reply_of_any_characters_is_kept(place: Place) -> None:
@@ -143,12 +146,12 @@ def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Pl
     by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
     run = kept(down(place), by, symbol="GOOG")
     up(place)
-    assert sync(settings(down(place))) == Synced(written=1)
+    assert sync_decisions(settings(down(place))) == Synced(written=1)
     assert run.tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
-    assert sync(settings(down(place))) == Synced()
+    assert sync_decisions(settings(down(place))) == Synced()
 
 
 def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +159,7 @@ def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.M
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
         kept(down(place))
     up(place)
-    assert sync(settings(down(place))) == Synced(written=2)
+    assert sync_decisions(settings(down(place))) == Synced(written=2)
 
 
 def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
@@ -173,8 +176,8 @@ def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
     with pytest.raises(KeyboardInterrupt):
         kept(url)
     monkeypatch.undo()
-    assert sync(settings(url)) == Synced(already=1)
-    assert sync(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == Synced(already=1)
+    assert sync_decisions(settings(url)) == Synced()
     assert len(rows(url)) == WHOLE
 
 
@@ -183,13 +186,13 @@ def test_a_run_without_a_whole_record_fails_alone(place: Place) -> None:
     open_run("cut off", {STORED: "no"}).end("FAILED")
     kept(down(place), conversation_id="last")
     up(place)
-    assert sync(settings(down(place))) == Synced(written=2, failed=1)
+    assert sync_decisions(settings(down(place))) == Synced(written=2, failed=1)
 
 
 def test_sync_says_that_the_database_is_still_down(place: Place) -> None:
     run = kept(down(place))
     with pytest.raises(StoreError, match="can't be used"):
-        sync(settings(down(place)))
+        sync_decisions(settings(down(place)))
     assert run.tag(STORED) == "no"
 
 
@@ -243,16 +246,16 @@ def test_a_platform_that_cannot_even_be_named_costs_no_decision(
 def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     made = decision(**UNDRAWN).signal
-    assert settled(made.signal_id, settings(url)) is None
+    assert find_final(made.signal_id, settings(url)) is None
     run = kept(url)
-    assert settled(made.signal_id, settings(url)) == (run.run_id, made)
+    assert find_final(made.signal_id, settings(url)) == (run.run_id, made)
 
 
 def test_a_failure_is_not_settled(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
     kept(url, **failed)
-    assert settled(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
+    assert find_final(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
 
 
 def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> None:
@@ -262,13 +265,13 @@ def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> N
         name="x", type="signal", run_id="r", signal_data=data, metadata={"key": "5e77"}
     )
     ArtifactStore(Database(url)).add(forged)
-    assert settled("5e77", settings(url)) is None
+    assert find_final("5e77", settings(url)) is None
 
 
 def test_where_the_database_is_down_nothing_is_known_to_be_settled(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert settled("5e77", settings(down(place))) is None
+    assert find_final("5e77", settings(down(place))) is None
     assert "whether 5e77 was decided before can't be read" in caplog.text
 
 

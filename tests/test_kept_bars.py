@@ -13,23 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finagent_model.context import build_context
+from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.fetched import FetchedBars
-from finagent_model.data.kept import Kept, KeptBars
-from finagent_model.data.revision import changes
-from finagent_model.data.source import reason_of
-from finagent_model.domain.bars import PRICES, BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.policy import Policy
-from finagent_model.domain.seen import Seen
+from finagent_model.data.market import Market
+from finagent_model.data.protocols import reason_of
+from finagent_model.data.snapshots import BarsSnapshot, bar_changes
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
-    HomeError,
+    LocalStateError,
     UnknownSymbolError,
 )
-from finagent_model.market import Market
+from finagent_model.market.bars import PRICES, BarSeries, parse_as_of
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy
 
 WHOLE = BundledBars().bars("FB")
 NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
@@ -54,9 +51,9 @@ class Vendor:
         return self.answer  # type: ignore[return-value]
 
 
-def process(vendor: Vendor, home: Path, now: datetime = NOW) -> FetchedBars:
+def process(vendor: Vendor, home: Path, now: datetime = NOW) -> CachedBars:
     """What a new process has of it."""
-    return FetchedBars(vendor, Kept(home), lambda: now)
+    return CachedBars(vendor, BarStore(home), lambda: now)
 
 
 def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
@@ -104,7 +101,7 @@ def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
     assert morning.reaching("FB", day).closed(-1) == WHOLE.closed(100)
     assert process(vendor, tmp_path).reaching("FB", day).closed(-1) == WHOLE.closed(100)
     assert vendor.asked == 1
-    KeptBars(Kept(tmp_path)).bars("FB")
+    StoredBars(BarStore(tmp_path)).bars("FB")
     assert vendor.asked == 1
 
 
@@ -113,7 +110,7 @@ def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
 ) -> None:
     vendor = Vendor()
     now = WHOLE.closed(100) - timedelta(hours=3)
-    source = FetchedBars(vendor, Kept(tmp_path), lambda: now)
+    source = CachedBars(vendor, BarStore(tmp_path), lambda: now)
     today = parse_as_of(WHOLE.closed(100).date())
     for as_of in (now, None, now + timedelta(minutes=1)):
         assert source.reaching("FB", as_of).closed(-1) == WHOLE.closed(99)
@@ -157,14 +154,14 @@ def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> No
     shared = process(vendor, tmp_path)
     alone = [process(vendor, tmp_path) for _ in range(4)]
 
-    def ask(source: FetchedBars) -> str:
+    def ask(source: CachedBars) -> str:
         together.wait()
         return source.reaching("FB", parse_as_of("2013-03-01")).digest()
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, [shared] * 4 + alone)) == {WHOLE.digest()}
     assert vendor.asked == 1
-    assert len(Kept(tmp_path).readings("FB")) == 1
+    assert len(BarStore(tmp_path).readings("FB")) == 1
 
 
 class Counting(Vendor):
@@ -237,7 +234,7 @@ def test_what_is_no_series_of_the_symbol_is_a_failure(tmp_path: Path, given: obj
     vendor.answer = given
     with pytest.raises(DataSourceError, match="vendor"):
         process(vendor, tmp_path).bars("FB")
-    assert Kept(tmp_path).symbols() == ()
+    assert BarStore(tmp_path).symbols() == ()
 
 
 def test_a_symbol_that_the_vendor_does_not_know_is_unknown(tmp_path: Path) -> None:
@@ -249,7 +246,7 @@ def test_a_symbol_that_the_vendor_does_not_know_is_unknown(tmp_path: Path) -> No
 def test_kept_bars_repeat_what_was_seen_without_asking(tmp_path: Path) -> None:
     source = process(Vendor(), tmp_path)
     source.bars("FB")
-    kept = KeptBars(Kept(tmp_path))
+    kept = StoredBars(BarStore(tmp_path))
     assert kept.bars("FB").digest() == WHOLE.digest()
     assert kept.seen("FB") == source.seen("FB")
     assert (kept.seen("FB").source, kept.seen("FB").fetched_at) == ("vendor", NOW)
@@ -267,15 +264,15 @@ def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> No
         hashes.append(source.seen("FB").content_hash)
     assert len(list(tmp_path.rglob("*.parquet"))) == 1  # what only grew is kept once
     for days, content_hash in zip((100, 120, len(WHOLE)), hashes, strict=True):
-        assert len(KeptBars(Kept(tmp_path), [content_hash[:12]]).bars("FB")) == days
+        assert len(StoredBars(BarStore(tmp_path), [content_hash[:12]]).bars("FB")) == days
     with pytest.raises(UnknownSymbolError, match="kept as 00000000"):
-        KeptBars(Kept(tmp_path), ["00000000"]).bars("FB")
+        StoredBars(BarStore(tmp_path), ["00000000"]).bars("FB")
 
 
 @pytest.mark.parametrize("given", ["abc", "xyz12345", "../../etc"])
 def test_what_is_no_hash_is_refused(tmp_path: Path, given: str) -> None:
     with pytest.raises(BadInputError, match="is no hash of kept bars"):
-        KeptBars(Kept(tmp_path), [given])
+        StoredBars(BarStore(tmp_path), [given])
 
 
 def test_a_revised_history_names_days_and_fields(
@@ -300,25 +297,25 @@ def test_a_revised_history_names_days_and_fields(
 def test_bars_that_went_or_came_are_a_revision() -> None:
     frame = WHOLE.to_frame()
     without = BarSeries.from_frame("FB", frame.drop(index=[10]))
-    [gone] = changes(WHOLE, without)
-    [came] = changes(without, WHOLE)
+    [gone] = bar_changes(WHOLE, without)
+    [came] = bar_changes(without, WHOLE)
     assert (gone.field, gone.before, gone.after) == ("bar", WHOLE.close[10], None)
     assert (came.field, came.before, came.after) == ("bar", None, WHOLE.close[10])
     assert gone.closed_at == came.closed_at == WHOLE.closed(10)
 
 
 def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
-    assert changes(WHOLE[:100], WHOLE) == ()
-    assert changes(WHOLE, WHOLE) == ()
+    assert bar_changes(WHOLE[:100], WHOLE) == ()
+    assert bar_changes(WHOLE, WHOLE) == ()
     noisy = WHOLE.to_frame()
     noisy["volume"] *= 1 + 1e-7
-    assert changes(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
+    assert bar_changes(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
 
 
 def test_a_volume_that_was_unknown_and_stays_so_is_no_revision() -> None:
     unknown = BarSeries.from_frame("FB", WHOLE.to_frame().assign(volume=np.nan))
-    assert changes(unknown, unknown) == ()
-    assert {c.before for c in changes(unknown, WHOLE)} == {None}
+    assert bar_changes(unknown, unknown) == ()
+    assert {c.before for c in bar_changes(unknown, WHOLE)} == {None}
 
 
 @pytest.mark.parametrize("damage", ["content", "garbage", "missing", "index"])
@@ -334,27 +331,27 @@ def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, d
     else:
         next(tmp_path.rglob("index.json")).write_text("[{}]")
     with pytest.raises(DataSourceError, match=r"put back a copy, or move .*FB away") as error:
-        KeptBars(Kept(tmp_path)).bars("FB")
+        StoredBars(BarStore(tmp_path)).bars("FB")
     assert "remove" not in str(error.value)
 
 
 def test_a_market_says_what_it_used_though_another_process_has_kept_more(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
-    market = Market(KeptBars(Kept(tmp_path)), None)
+    market = Market(StoredBars(BarStore(tmp_path)), None)
     used = market.bars("FB")
     process(Vendor(), tmp_path).bars("FB")
     seen = market.seen("FB")
     assert seen and seen.content_hash == used.digest() == WHOLE[:150].digest()
 
 
-class Overtaken(Kept):
+class Overtaken(BarStore):
     """Another process keeps more just after the index was read."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self.meanwhile: FetchedBars | None = process(Vendor(), home)
+        self.meanwhile: CachedBars | None = process(Vendor(), home)
 
-    def readings(self, symbol: str, source: str | None = None) -> tuple[Seen, ...]:
+    def readings(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
         rows = super().readings(symbol, source)
         if self.meanwhile:
             other, self.meanwhile = self.meanwhile, None
@@ -377,14 +374,14 @@ def test_no_symbol_leads_out_of_the_home(tmp_path: Path, symbol: str) -> None:
     home = tmp_path / "home"
     vendor = Vendor(BarSeries.from_frame(symbol, WHOLE.to_frame()))
     process(vendor, home).bars(symbol)
-    assert KeptBars(Kept(home)).symbols() == (symbol,)
+    assert StoredBars(BarStore(home)).symbols() == (symbol,)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert {path.parent.parent.name for path in home.rglob("index.json")} == {"bars"}
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "bars").write_text("in the way")
-    with pytest.raises(HomeError, match=r"bars can't be kept in .* set FINAGENT_HOME"):
+    with pytest.raises(LocalStateError, match=r"bars can't be kept in .* set FINAGENT_HOME"):
         process(Vendor(), tmp_path).bars("FB")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from finagent_model.backtest import kernel
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import Floats
+from finagent_model.market.bars import Floats
 
 NAN = float("nan")
 

@@ -10,17 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finagent_model.agents.prompts import Prompts
-from finagent_model.domain.leak import (
-    KEY,
-    NOTES,
-    PASSAGE,
-    PROMPT,
-    struck_out,
-    without_keys,
-    without_leaks,
-)
-from finagent_model.domain.signal import TradingSignal
+from finagent_model._redact import KEY, NOTES, PASSAGE, PROMPT, redact, without_keys
+from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.decision.signal import TradingSignal
+from finagent_model.desk.desk import without_leaks
 
 PROMPTS = tuple(Prompts({}).text(name) for name in ("technical", "news", "risk", "executor"))
 LINES = [" ".join(text.split()) for text in PROMPTS]
@@ -60,7 +53,7 @@ def test_any_passage_of_forty_characters_is_struck_out(
     before: str, passage: str, after: str
 ) -> None:
     assume(len(passage.strip()) >= PASSAGE and KEY not in before + after)
-    kept, notes = struck_out(before + passage + after, (), PROMPTS)
+    kept, notes = redact(before + passage + after, (), PROMPTS)
     assert PROMPT in kept and passage not in kept
     assert notes == (NOTES[PROMPT],)
 
@@ -82,31 +75,31 @@ def test_case_blanks_invisible_characters_and_accents_hide_nothing(
     disguise: Callable[[str], str],
 ) -> None:
     passage = LINES[3][200:300].strip()
-    kept, _ = struck_out(f"It said: {disguise(passage)}!", (), PROMPTS)
+    kept, _ = redact(f"It said: {disguise(passage)}!", (), PROMPTS)
     assert kept == f"It said: {PROMPT}!"
 
 
 def test_what_stands_around_a_passage_is_kept() -> None:
     text = f"First. {LINES[0][:60]} Then {LINES[2][80:140].upper()} and last."
-    kept, _ = struck_out(text, (), PROMPTS)
+    kept, _ = redact(text, (), PROMPTS)
     assert kept == f"First. {PROMPT} Then {PROMPT} and last."
 
 
 def test_a_shorter_agreement_is_a_coincidence() -> None:
     text = f"~{LINES[1][: PASSAGE - 1]}~"
-    assert struck_out(text, (), PROMPTS) == (text, ())
+    assert redact(text, (), PROMPTS) == (text, ())
 
 
 @given(text=st.text(max_size=300))
 def test_other_text_is_left_as_it_is(text: str) -> None:
     assume(PROMPT not in text and KEY not in text)
-    assert struck_out(text, (SECRET,), PROMPTS) == (text, ())
+    assert redact(text, (SECRET,), PROMPTS) == (text, ())
 
 
 @given(parts=st.lists(st.text(max_size=30) | passages() | st.just(SECRET), max_size=5))
 def test_striking_out_twice_changes_nothing(parts: list[str]) -> None:
-    once, notes = struck_out("|".join(parts), (SECRET,), PROMPTS)
-    assert struck_out(once, (SECRET,), PROMPTS) == (once, notes)
+    once, notes = redact("|".join(parts), (SECRET,), PROMPTS)
+    assert redact(once, (SECRET,), PROMPTS) == (once, notes)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +119,7 @@ def test_striking_out_twice_changes_nothing(parts: list[str]) -> None:
     ],
 )
 def test_keys_are_known_by_their_value_or_their_shape(text: str) -> None:
-    kept, notes = struck_out(text, (SECRET,), ())
+    kept, notes = redact(text, (SECRET,), ())
     assert KEY in kept
     assert notes == (NOTES[KEY],)
     assert not any(len(word) > len("OPENAI_API_KEY=[struck") for word in kept.split())
@@ -143,18 +136,18 @@ def test_keys_are_known_by_their_value_or_their_shape(text: str) -> None:
     ],
 )
 def test_words_that_only_sound_like_keys_stay(text: str) -> None:
-    assert struck_out(text, (SECRET,), PROMPTS) == (text, ())
+    assert redact(text, (SECRET,), PROMPTS) == (text, ())
 
 
 def test_a_mark_makes_no_key_of_what_stands_beside_it() -> None:
     run = "a-very-long-run-of-words-and-hyphens"
-    assert struck_out(f"{SECRET} {run}", (SECRET,), ())[0] == f"{KEY} {run}"
-    assert struck_out(f"{KEY} {run}", (), ())[0] == f"{KEY} {run}"
+    assert redact(f"{SECRET} {run}", (SECRET,), ())[0] == f"{KEY} {run}"
+    assert redact(f"{KEY} {run}", (), ())[0] == f"{KEY} {run}"
 
 
 def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
     text = '{"direction": "none"}'
-    assert struck_out(text, ("none",), ()) == (text, ())
+    assert redact(text, ("none",), ()) == (text, ())
     assert without_keys(text, ("none",)) == text
 
 

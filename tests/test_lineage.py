@@ -16,16 +16,16 @@ from conftest import AS_OF, ROOT, Place
 from mlflow.tracking import MlflowClient
 from pydantic import SecretStr
 
+from finagent_model._base import Mode
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.dataset import Dataset
-from finagent_model.domain.desk_config import Mode
-from finagent_model.domain.execution import NOBODYS, Execution
+from finagent_model.data.snapshots import Dataset
+from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.errors import BadInputError
-from finagent_model.registry import CONTENT
-from finagent_model.run_records import RunRecord, read_run, runs_where
+from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
-from finagent_model.tracking import RunLog, open_run
+from finagent_model.tracking.queries import RunRecord, read_run, runs_where
+from finagent_model.tracking.registry import CONTENT
+from finagent_model.tracking.runs import RunLog, open_run
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.infer import Inferred
@@ -54,7 +54,9 @@ def lineage() -> ModuleType:
     return lineage
 
 
-def decide(settings: Settings, execution: Execution = NOBODYS, mode: Mode = "cached") -> Inferred:
+def decide(
+    settings: Settings, execution: Execution = NO_EXECUTION, mode: Mode = "cached"
+) -> Inferred:
     from finagent_model.pipeline.infer import infer
 
     return infer("FB", parse_as_of(AS_OF), settings, mode=mode, execution=execution)
@@ -75,7 +77,7 @@ def store(decided: Inferred, trained: Place) -> None:
 
 @pytest.fixture
 def found(decided: Inferred, settings: Settings, lineage: ModuleType) -> SignalLineage:
-    made: SignalLineage = lineage.of_signal(decided.signal.signal_id, settings)
+    made: SignalLineage = lineage.lineage_of_signal(decided.signal.signal_id, settings)
     return made
 
 
@@ -154,15 +156,15 @@ def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_wh
 def test_a_version_and_data_lead_back_to_signals(
     decided: Inferred, settings: Settings, lineage: ModuleType
 ) -> None:
-    back = lineage.of_version("finagent", "1", settings)
+    back = lineage.lineage_of_version("finagent", "1", settings)
     assert decided.signal.signal_id in [each["signal_id"] for each in back.row()["signals"]]
     for digest in (FB.digest(), FB.digest()[:8]):
-        by_data = lineage.of_data(digest)
+        by_data = lineage.lineage_of_data(digest)
         assert train_run().run_id in [run.run_id for run in by_data.trainings]
         signals = [each["signal_id"] for each in by_data.row()["signals"]]
         assert decided.signal.signal_id in signals
         assert by_data.backtests
-    seen = lineage.of_data(FB.until(parse_as_of(AS_OF)).digest())
+    seen = lineage.lineage_of_data(FB.until(parse_as_of(AS_OF)).digest())
     assert seen.trainings == ()
     assert decided.signal.signal_id in [each["signal_id"] for each in seen.row()["signals"]]
 
@@ -172,12 +174,12 @@ def test_a_signal_that_was_decided_twice_is_one_signal(
 ) -> None:
     again = decide(settings, mode="live")
     assert again.signal.signal_id == decided.signal.signal_id
-    found = lineage.of_signal(decided.signal.signal_id, settings)
+    found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
     assert found.run.run_id == again.run_id
     assert decided.run_id in found.earlier
     listed = [
         run.tags["finagent.signal_id"]
-        for run in lineage.of_version("finagent", "1", settings).signals
+        for run in lineage.lineage_of_version("finagent", "1", settings).signals
     ]
     assert listed.count(decided.signal.signal_id) == 1
 
@@ -209,13 +211,13 @@ def test_data_that_were_revised_or_are_gone_are_told(
     frame.loc[10, "volume"] += 1
     frame.to_csv(tmp_path / "FB.csv", index=False)
     here = settings.model_copy(update={"bars": SecretStr(str(tmp_path))})
-    found = lineage.of_signal(decided.signal.signal_id, here)
+    found = lineage.lineage_of_signal(decided.signal.signal_id, here)
     assert [each.now for each in found.data] == ["changed"]
     assert found.origin and found.origin.training
     states = {each.was.name: each.now for each in found.origin.training.data}
     assert states == {"FB bars": "changed", "FB news": "changed"}
     (tmp_path / "FB.csv").rename(tmp_path / "GOOG.csv")
-    [gone] = lineage.of_signal(decided.signal.signal_id, here).data
+    [gone] = lineage.lineage_of_signal(decided.signal.signal_id, here).data
     assert (gone.now, found.whole) == ("not at hand", True)
 
 
@@ -226,7 +228,7 @@ def test_a_package_that_is_not_the_registered_one_is_told(
     kept = client.get_model_version("finagent", "1").tags[CONTENT]
     client.set_model_version_tag("finagent", "1", CONTENT, "0" * 64)
     try:
-        found = lineage.of_signal(decided.signal.signal_id, settings)
+        found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
     finally:
         client.set_model_version_tag("finagent", "1", CONTENT, kept)
     assert not found.whole
@@ -244,7 +246,7 @@ def test_a_package_of_which_a_file_is_not_as_registered_is_told(
     for path, whole in files.items():
         path.write_text(whole + "\n") if damage == "changed" else path.unlink()
     try:
-        found = lineage.of_signal(decided.signal.signal_id, settings)
+        found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
         verified = verify("models:/finagent/1")
     finally:
         for path, whole in files.items():

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "airflow/requirements-airflow.txt"
 LOCKS = [f"requirements/{name}.lock" for name in ("bootstrap", "runtime", "test")] + [IMAGE]
-LISTS = ["conda.yaml", "finagent_model/serving/requirements.txt"]
+LISTS = ["conda.yaml", "finagent_model/model/requirements.txt"]
 
 
 def read(path: str) -> str:
@@ -90,7 +90,7 @@ def test_the_image_has_the_tested_versions_of_all_that_it_runs() -> None:
 
 
 def test_the_image_and_conda_name_the_pin_of_upstream() -> None:
-    pin = tomllib.loads(read("finagent_model/upstream/upstream.lock"))["commit"]
+    pin = tomllib.loads(read("finagent_model/contrib/upstream/upstream.lock"))["commit"]
     assert pin in read(IMAGE)
     assert pin in read("conda.yaml")
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.market_view import NEWS_LIMIT, MarketView
-from finagent_model.domain.news import NewsItem
 from finagent_model.errors import BadInputError, NoBarsError
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import NEWS_LIMIT, MarketView
 
 END = datetime(2012, 6, 29, 23, 59, 59, 999999, tzinfo=UTC)
 

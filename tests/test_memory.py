@@ -12,34 +12,33 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.artifacts.conversation import FILE as CONVERSATION
+from finagent_model._base import no_progress
+from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
+from finagent_model.audit.tampering import verify_chain
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.context import build_context
+from finagent_model.config.desk_config import DeskConfig, Memory, load_preset
 from finagent_model.data.bundled import BundledBars
-from finagent_model.desk import Desk
-from finagent_model.domain.calibration import CalibrationBook
-from finagent_model.domain.closed_call import ClosedCall
-from finagent_model.domain.desk_config import DeskConfig, Memory
-from finagent_model.domain.learned import Known, Learned
-from finagent_model.domain.policy import Policy, PolicyBook
-from finagent_model.domain.tampering import verify_chain
-from finagent_model.market import Market
-from finagent_model.pipeline.minutes import Minutes
-from finagent_model.pipeline.outcome import decide_and_reflect, decide_unseen
-from finagent_model.pipeline.watch import unwatched
-from finagent_model.presets import load_preset
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.evaluation.calibrate import calibrate, reflect
+from finagent_model.evaluation.out_of_sample import OutOfSample
+from finagent_model.evaluation.probes import learned_again, memory_dated
+from finagent_model.pipeline.backtest import (
+    TranscriptWriter,
+    decide_and_reflect,
+    decide_out_of_sample,
+)
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy, PolicyBook
+from finagent_model.policy.trained_state import CalibrationBook, StateAt, TradeOutcome, TrainedState
 from finagent_model.settings import Settings
-from finagent_model.training.calibrate import calibrate
-from finagent_model.training.out_of_sample import OutOfSample
-from finagent_model.training.reflect import reflect
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
-from finagent_model.verification.learning import learned_again, memory_dated
 
 REQUEST = TrainRequest(symbols=("GOOG",), train_bars=250, test_bars=60, candidates=6)
 
 
-def desk(learned: Learned | None, config: DeskConfig | None = None) -> Desk:
+def desk(learned: TrainedState | None, config: DeskConfig | None = None) -> Desk:
     return Desk(config or load_preset(), learned, Settings.load({}), Cassette())
 
 
@@ -60,9 +59,9 @@ def taken(
 ) -> tuple[OutOfSample, Path]:
     """A record, and the conversation behind it."""
     folder = tmp_path_factory.mktemp("minutes")
-    with Minutes() as minutes:
+    with TranscriptWriter() as minutes:
         found = decide_and_reflect(
-            desk(None), market(), "GOOG", policies, REQUEST, unwatched, minutes
+            desk(None), market(), "GOOG", policies, REQUEST, no_progress, minutes
         )
         head = minutes.close(folder)
     assert verify_chain((folder / "audit.jsonl").read_text(), head) == ()
@@ -79,9 +78,9 @@ def said(taken: tuple[OutOfSample, Path]) -> Path:
     return taken[1]
 
 
-def learned_from(record: OutOfSample, policies: PolicyBook) -> Learned:
+def learned_from(record: OutOfSample, policies: PolicyBook) -> TrainedState:
     calls = record.closed_calls()
-    return Learned(policies, calibrate(calls, policies.moments), reflect(calls))
+    return TrainedState(policies, calibrate(calls, policies.moments), reflect(calls))
 
 
 def questions(said: Path) -> list[dict[str, Any]]:
@@ -124,8 +123,8 @@ def test_a_desk_that_has_learned_all_asks_what_was_asked_while_learning(
     record: OutOfSample, said: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:
     complete = desk(learned_from(record, policies))
-    with Minutes() as later:
-        decide_unseen(complete, market(), "GOOG", policies, REQUEST, unwatched, later)
+    with TranscriptWriter() as later:
+        decide_out_of_sample(complete, market(), "GOOG", policies, REQUEST, no_progress, later)
         later.close(tmp_path)
     assert questions(tmp_path / CONVERSATION) == questions(said)
 
@@ -141,8 +140,8 @@ def test_later_bars_change_no_earlier_question(
     cut = 520
     shorter = market()
     shorter._bars["GOOG"] = shorter.bars("GOOG")[:cut]
-    with Minutes() as taken:
-        decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, unwatched, taken)
+    with TranscriptWriter() as taken:
+        decide_and_reflect(desk(None), shorter, "GOOG", policies, REQUEST, no_progress, taken)
         taken.close(tmp_path)
     earlier = questions(tmp_path / CONVERSATION)
     assert len(earlier) == cut - 255
@@ -182,10 +181,10 @@ def test_a_version_that_reads_the_future_is_found(
     moments = [decision.signal.as_of for decision in record.decisions]
     assert memory_dated(learned, "GOOG", moments).passed
 
-    def forward(self: Learned, symbol: str, as_of: datetime) -> Known:
-        return Known(self.policies.at(as_of, symbol), tuple(self.lessons))
+    def forward(self: TrainedState, symbol: str, as_of: datetime) -> StateAt:
+        return StateAt(self.policies.at(as_of, symbol), tuple(self.lessons))
 
-    monkeypatch.setattr(Learned, "at", forward)
+    monkeypatch.setattr(TrainedState, "at", forward)
     check = memory_dated(learned, "GOOG", moments)
     assert not check.passed
     assert "had not closed, first as of" in check.found
@@ -197,13 +196,13 @@ def test_other_lessons_or_calibrations_than_the_record_gives_are_found(
     learned = learned_from(record, policies)
     calls = {"GOOG": record.closed_calls()}
     assert learned_again(learned, calls).passed
-    first: ClosedCall = learned.lessons[0].model_copy(update={"earned": 0.5})
-    forged = Learned(policies, learned.calibrations, (first, *learned.lessons[1:]))
+    first: TradeOutcome = learned.lessons[0].model_copy(update={"earned": 0.5})
+    forged = TrainedState(policies, learned.calibrations, (first, *learned.lessons[1:]))
     assert "other lessons" in learned_again(forged, calls).found
     assert learned.calibrations
     fits = learned.calibrations.fits
     sure = fits[-1].model_copy(update={"calls": 10**6})
-    boasting = Learned(policies, CalibrationBook(fits=(*fits[:-1], sure)), learned.lessons)
+    boasting = TrainedState(policies, CalibrationBook(fits=(*fits[:-1], sure)), learned.lessons)
     assert "other calibrations" in learned_again(boasting, calls).found
 
 

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 
 from finagent_model.backtest import metrics
-from finagent_model.backtest.costs import Costs
-from finagent_model.backtest.engine import BacktestResult, buy_and_hold
+from finagent_model.backtest.engine import BacktestResult, Costs, buy_and_hold
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import Floats
+from finagent_model.market.bars import Floats
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports, not ours

@@ -19,23 +19,20 @@ from conftest import Place
 from decisions import decision
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
-from finagent_model.domain.artifact import NewArtifact
-from finagent_model.domain.execution import Execution
+from finagent_model.decision.decision import Execution
 from finagent_model.errors import (
     ArtifactConflictError,
     BadInputError,
     StoreError,
-    UnstorableError,
+    ValueTooLargeError,
 )
 from finagent_model.settings import Settings
-from finagent_model.store import migrate
-from finagent_model.store.artifacts import ArtifactStore
-from finagent_model.store.copying import copy
-from finagent_model.store.database import Database
+from finagent_model.store import database as migrate
+from finagent_model.store.artifacts import ArtifactFilter, ArtifactStore, NewArtifact
+from finagent_model.store.database import Database, copy_database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import Outbox
 from finagent_model.store.schema import SCHEMA
-from finagent_model.store.wanted import Wanted
 
 PLATFORMS = """
 create table artifacts (
@@ -113,26 +110,26 @@ def test_the_migrations_make_the_tables_that_the_code_knows(url: str) -> None:
     database = Database(url)
     with database.reading() as connection:
         assert differences(connection) == []
-    assert database.revision() == migrate.newest()
+    assert database.revision() == migrate.newest_revision()
 
 
 def test_a_new_database_gets_its_tables_when_it_is_first_used(url: str) -> None:
     assert Database(url).revision() is None
-    assert ArtifactStore(Database(url)).page(Wanted()).total == 0
+    assert ArtifactStore(Database(url)).page(ArtifactFilter()).total == 0
 
 
 def test_to_upgrade_twice_changes_nothing(url: str) -> None:
     database = Database(url)
     for _ in range(2):
         database.upgrade()
-        assert database.revision() == migrate.newest()
+        assert database.revision() == migrate.newest_revision()
 
 
 def test_the_platforms_table_is_adopted_with_its_rows_and_columns(url: str) -> None:
     platforms(url)
     DecisionStore(Database(url)).write(decision(), "r1", Execution(execution_id="42"), "7", True)
     store = ArtifactStore(Database(url))
-    page = store.page(Wanted(), order="oldest")
+    page = store.page(ArtifactFilter(), order="oldest")
     theirs, *ours = page.artifacts
     assert (theirs.id, theirs.name, theirs.type, theirs.confidence) == (1, "theirs", "order", 85)
     assert (theirs.metadata, theirs.key) == ({"artifact_type": "order"}, None)
@@ -146,7 +143,7 @@ def test_the_platform_goes_on_writing_to_the_table_that_we_share(url: str) -> No
     Database(url).prepare()
     mine = "insert into artifacts (name, type, artifact_metadata) values ('theirs', 'chart', '{}')"
     run(url, mine, mine)
-    found = ArtifactStore(Database(url)).page(Wanted())
+    found = ArtifactStore(Database(url)).page(ArtifactFilter())
     assert [a.name for a in found.artifacts] == ["theirs", "theirs"]
     assert found.artifacts[0].created_at.tzinfo is not None
 
@@ -187,12 +184,12 @@ def test_what_is_too_long_for_the_platforms_column_is_told_with_the_column(
     url = postgres()
     narrow(url)
     said = r"model_name 'mmm.*' has 150 characters, its column takes 100"
-    with pytest.raises(UnstorableError, match=said) as error:
+    with pytest.raises(ValueTooLargeError, match=said) as error:
         ArtifactStore(Database(url)).add(NewArtifact(name="x", type="llm", model_name="m" * 150))
     assert error.value.column == "model_name"
-    with pytest.raises(UnstorableError, match=said):
+    with pytest.raises(ValueTooLargeError, match=said):
         DecisionStore(Database(url)).write(decision(model_used="m" * 150), "r1")
-    assert ArtifactStore(Database(url)).page(Wanted()).total == 0
+    assert ArtifactStore(Database(url)).page(ArtifactFilter()).total == 0
 
 
 @pytest.mark.slow
@@ -233,9 +230,9 @@ def test_older_tables_wait_for_a_command_and_lose_nothing(url: str) -> None:
         OLD_ROW,
     )
     with pytest.raises(StoreError, match=r"has revision r0001.*`finagent db upgrade`"):
-        ArtifactStore(Database(url)).page(Wanted())
+        ArtifactStore(Database(url)).page(ArtifactFilter())
     Database(url).upgrade()
-    assert ArtifactStore(Database(url)).page(Wanted()).total == 0
+    assert ArtifactStore(Database(url)).page(ArtifactFilter()).total == 0
     with Database(url).reading() as connection:
         assert connection.execute(text("select run_id from finagent_decisions")).scalars().all()
 
@@ -276,18 +273,18 @@ def test_a_file_is_copied_whole_into_an_empty_database_which_goes_on_counting(
 ) -> None:
     old = Database(f"sqlite:///{tmp_path}/old.db")
     DecisionStore(old, queue=True).write(decision(), "r1", Execution(execution_id="42"), "7", True)
-    counts = copy(tmp_path / "old.db", Database(url))
+    counts = copy_database(tmp_path / "old.db", Database(url))
     assert counts == {
         "artifacts": 6,
         "finagent_decisions": 1,
         "agent_conversations": 7,
         "finagent_outbox": 6,
     }
-    here, there = (ArtifactStore(d).page(Wanted()).artifacts for d in (old, Database(url)))
+    here, there = (ArtifactStore(d).page(ArtifactFilter()).artifacts for d in (old, Database(url)))
     assert here == there
     assert DecisionStore(Database(url), queue=True).write(decision(conversation_id="new"), "r2")
     with pytest.raises(BadInputError, match="has rows in artifacts; copy into an empty database"):
-        copy(tmp_path / "old.db", Database(url))
+        copy_database(tmp_path / "old.db", Database(url))
 
 
 def test_a_file_of_another_program_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
@@ -297,7 +294,7 @@ def test_a_file_of_another_program_is_refused_and_left_as_it_was(tmp_path: Path)
     before = file.read_bytes()
     target = Database(f"sqlite:///{tmp_path}/new.db")
     with pytest.raises(BadInputError, match="no tables of this code, nothing was copied") as error:
-        copy(file, target)
+        copy_database(file, target)
     assert "upgrade" not in str(error.value)  # it would get tables of ours by that
     assert file.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name]
@@ -308,7 +305,7 @@ def test_a_file_of_an_older_revision_is_refused_with_the_way_out(tmp_path: Path)
     Database(url).prepare()
     run(url, f"update {migrate.VERSIONS} set version_num = 'r0001'")
     with pytest.raises(BadInputError, match=rf"r0001.*FINAGENT_DATABASE={url} finagent db upgrade"):
-        copy(tmp_path / "old.db", Database(f"sqlite:///{tmp_path}/new.db"))
+        copy_database(tmp_path / "old.db", Database(f"sqlite:///{tmp_path}/new.db"))
 
 
 def test_a_file_in_use_is_copied_with_what_its_write_ahead_log_holds(tmp_path: Path) -> None:
@@ -317,13 +314,13 @@ def test_a_file_in_use_is_copied_with_what_its_write_ahead_log_holds(tmp_path: P
     with old.reading():  # whoever closes it last folds the log into the file
         DecisionStore(old).write(decision(), "r1")
         with old.writing():
-            counts = copy(tmp_path / "old.db", Database(f"sqlite:///{tmp_path}/new.db"))
+            counts = copy_database(tmp_path / "old.db", Database(f"sqlite:///{tmp_path}/new.db"))
     assert counts["artifacts"] == 5
 
 
 def test_a_file_that_is_not_there_is_not_copied(url: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="there is no file"):
-        copy(tmp_path / "none.db", Database(url))
+        copy_database(tmp_path / "none.db", Database(url))
     assert not (tmp_path / "none.db").exists()
 
 
@@ -351,5 +348,5 @@ def test_the_commands_tell_the_revision_and_upgrade(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {
         "database": f"sqlite:///{tmp_path}/home/finagent.db",
         "before": None,
-        "revision": migrate.newest(),
+        "revision": migrate.newest_revision(),
     }

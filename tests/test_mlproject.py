@@ -112,7 +112,7 @@ def cloned(folder: Path, name: str) -> Path:
         shutil.copytree(ROOT / part, clone / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / part, clone / part)
-    errors = clone / "finagent_model" / "domain" / "request.py"
+    errors = clone / "finagent_model" / "_base.py"
     errors.write_text(errors.read_text().replace("parameter {explain", f"{name} {{explain"))
     return clone
 

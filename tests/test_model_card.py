@@ -9,12 +9,12 @@ from typing import Any
 
 from test_gate import GOOD, METRICS, graded
 
-from finagent_model.artifacts.model_card import LONGEST, Card
-from finagent_model.domain.calibration import Calibration
-from finagent_model.domain.dataset import Dataset
-from finagent_model.domain.gate_rules import GateRules, Grade
-from finagent_model.presets import load_preset
-from finagent_model.training.gate import GateReport, judge_version
+from finagent_model.config.desk_config import load_preset
+from finagent_model.config.rules import GateRules, Grade
+from finagent_model.data.snapshots import Dataset
+from finagent_model.evaluation.gate import GateReport, judge_version
+from finagent_model.policy.trained_state import Calibration
+from finagent_model.reports.model_card import LONGEST, Card
 from finagent_model.training.request import TrainRequest
 
 SINCE, UNTIL = datetime(2004, 8, 19, 21, tzinfo=UTC), datetime(2013, 3, 1, 21, tzinfo=UTC)

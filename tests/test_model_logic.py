@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Place
 
-from finagent_model.artifacts.mermaid import mermaid
-from finagent_model.domain.signal import Status
-from finagent_model.presets import load_preset
+from finagent_model.config.desk_config import load_preset
+from finagent_model.decision.signal import Status
+from finagent_model.reports.charts import mermaid
 
 PAGE = (ROOT / "docs" / "model-logic.md").read_text()
 DRAWINGS = re.findall(r"```mermaid\n(.*?)```", PAGE, flags=re.S)
@@ -49,7 +49,7 @@ def test_every_status_is_an_end_of_a_decision_and_no_other() -> None:
 
 
 def test_every_check_of_the_gate_is_drawn_and_no_other() -> None:
-    rooms = ("training/gate.py", "pipeline/verify.py", "verification")
+    rooms = ("evaluation/gate.py", "pipeline/verify.py", "evaluation/probes.py")
     files = [f for room in rooms for f in _files(ROOT / "finagent_model" / room)]
     code = {name for file in files for name in re.findall(r'Check\(name="(\w+)"', file.read_text())}
     drawn = set(re.findall(r"^        (\w+)$", drawing("gate"), flags=re.M))

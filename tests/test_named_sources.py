@@ -13,19 +13,15 @@ from typing import Any
 import pytest
 from plugins import install
 
-from finagent_model.airflow.asked import worked
+from finagent_model._redact import make_redactor
+from finagent_model.airflow.tasks import as_airflow_errors
+from finagent_model.data.bar_cache import CachedBars, StoredBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.fetched import FetchedBars
-from finagent_model.data.folder import FolderBars
-from finagent_model.data.fundamentals_file import FileFundamentals
-from finagent_model.data.kept import KeptBars
-from finagent_model.data.named import bar_source, fundamentals_source, news_source
-from finagent_model.data.news_file import FileNews
-from finagent_model.data.source import BarSource
-from finagent_model.data.yfinance_bars import YFinanceBars
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.news import NewsItem
-from finagent_model.domain.redact import redactor
+from finagent_model.data.files import FileFundamentals, FileNews, FolderBars
+from finagent_model.data.market import Market
+from finagent_model.data.protocols import BarSource
+from finagent_model.data.source_registry import bar_source, fundamentals_source, news_source
+from finagent_model.data.yfinance import YFinanceBars
 from finagent_model.errors import (
     BadInputError,
     ConfigError,
@@ -33,7 +29,8 @@ from finagent_model.errors import (
     InvalidNewsError,
     UnknownSymbolError,
 )
-from finagent_model.market import Market
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.news import NewsItem
 from finagent_model.settings import Settings
 
 URL = "postgresql+psycopg2://me:open%2Fsesame@127.0.0.1:9/db?table=eod"
@@ -73,10 +70,10 @@ def test_a_path_is_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_url_a_vendor_and_what_was_kept_are_told_apart(tmp_path: Path) -> None:
     for name, shown in ((URL, "postgresql://127.0.0.1:9/db#eod"), ("yfinance", "yfinance")):
         source = bars(tmp_path, name)
-        assert isinstance(source, FetchedBars)
+        assert isinstance(source, CachedBars)
         assert source.name == shown
-    assert isinstance(bars(tmp_path, "kept"), KeptBars)
-    assert isinstance(bars(tmp_path, "kept:0123abcd,4567cdef"), KeptBars)
+    assert isinstance(bars(tmp_path, "kept"), StoredBars)
+    assert isinstance(bars(tmp_path, "kept:0123abcd,4567cdef"), StoredBars)
     assert not (tmp_path / "home").exists()  # nothing is made by naming it
 
 
@@ -116,7 +113,9 @@ def test_a_mistyped_url_is_not_shown(tmp_path: Path) -> None:
 def test_a_urls_password_is_a_secret_and_a_path_is_none(tmp_path: Path) -> None:
     settings = given(tmp_path, bars=URL, news="/data/news", fundamentals="bundled-facts")
     assert "sesame" not in repr(settings)
-    said = redactor(settings.secrets)(f"{URL} open/sesame open%2Fsesame /data/news bundled-facts")
+    said = make_redactor(settings.secrets)(
+        f"{URL} open/sesame open%2Fsesame /data/news bundled-facts"
+    )
     assert "sesame" not in said
     assert said.endswith("/data/news bundled-facts")
 
@@ -131,7 +130,7 @@ def test_yfinance_that_is_not_installed_says_how(
 
 PLUGIN = """
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.news import NewsItem
+from finagent_model.market.news import NewsItem
 
 class Source:
     name = "acme"
@@ -226,7 +225,10 @@ def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
         (lambda: market.bars("KEYED"), "DataSourceError: .* failed: OSError: GET"),
         (lambda: silent.bars("FB"), "DataSourceError: .*OSError: GET"),
         (lambda: bars(tmp_path, "keyed"), "ConfigError: .* gave no source: OSError: GET"),
-        (worked(in_vain), "AirflowFailException: UnknownSymbolError: unknown symbol 'FB'"),
+        (
+            as_airflow_errors(in_vain),
+            "AirflowFailException: UnknownSymbolError: unknown symbol 'FB'",
+        ),
     ):
         try:
             failing()

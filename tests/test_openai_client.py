@@ -17,18 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.artifacts.conversation import conversation_lines
+from finagent_model.audit.chain import conversation_lines
 from finagent_model.cassette.cassette import Cassette, dump_replies
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.model_row import Price
-from finagent_model.domain.news import NewsItem
+from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.config.roster import Price
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError
-from finagent_model.market import Market
-from finagent_model.presets import preset_text
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 KEY = "sk-test-very-secret"
@@ -272,8 +271,8 @@ def test_a_missing_key_is_said_before_anything_is_asked(model: Model) -> None:
 PRELOAD = """
 import sys
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.presets import load_config
+from finagent_model.desk.desk import Desk
+from finagent_model.config.desk_config import load_config
 from finagent_model.settings import Settings
 config = load_config("default")
 if sys.argv[1] != "rules":

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finagent_model.backtest.crossover import Crossover, run_rule
 from finagent_model.backtest.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.rule import Crossover, run_rule
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
+from finagent_model.market.bars import BarSeries
 
 pytestmark = pytest.mark.slow
 CASH = 10_000.0

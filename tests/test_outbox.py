@@ -20,15 +20,14 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from finagent_model.cli import app
-from finagent_model.domain.execution import Execution
+from finagent_model.decision.decision import Execution
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
-from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.artifacts import ArtifactFilter, ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.outbox import ATTEMPTS, LEASE, Outbox, Sent
+from finagent_model.store.outbox import LEASE, MAX_ATTEMPTS, Outbox, OutboxReport
 from finagent_model.store.platform import PlatformClient
-from finagent_model.store.wanted import Wanted
 
 pytestmark = pytest.mark.slow
 STEPS = [
@@ -60,7 +59,7 @@ def decide(url: str, execution: str = "e1", run: str = "r1", **changes: Any) -> 
     DecisionStore(Database(url), queue=True).write(made, run, by, "7", True)
 
 
-def send(url: str, platform: PlatformDouble, within_s: float = 30, **more: Any) -> Sent:
+def send(url: str, platform: PlatformDouble, within_s: float = 30, **more: Any) -> OutboxReport:
     pauses: list[float] = more.pop("pauses", [])
     client = PlatformClient(platform.url, SecretStr(TOKEN), sleep=pauses.append)
     with closing(client):
@@ -90,12 +89,12 @@ def test_what_was_decided_is_sent_in_the_order_of_its_steps_the_signal_last(
     url: str, platform: PlatformDouble
 ) -> None:
     decide(url)
-    assert send(url, platform) == Sent(sent=6)
+    assert send(url, platform) == OutboxReport(sent=6)
     assert platform.steps == STEPS
     assert platform.tokens == {f"Bearer {TOKEN}"}
     signal = platform.rows[-1]
     assert (signal["action"], signal["confidence"], signal["execution_id"]) == ("BUY", 0.6, "e1")
-    assert send(url, platform) == Sent()
+    assert send(url, platform) == OutboxReport()
     assert status(url) == (0, 6, 0)
 
 
@@ -107,7 +106,7 @@ def test_nothing_is_lost_while_the_platform_is_down(file: str) -> None:
     assert (down.sent, down.parked, down.waiting) == (0, 0, 18)
     assert down.why and "can't be reached" in down.why
     with platform.up():
-        assert send(file, platform) == Sent(sent=18)
+        assert send(file, platform) == OutboxReport(sent=18)
     assert platform.steps == STEPS * 3
 
 
@@ -137,7 +136,7 @@ def test_nor_where_the_sender_died_before_it_could_say_so(
     monkeypatch.undo()
     assert (platform.steps, send(url, platform).sent) == (STEPS[:1], 0)
     later = datetime.now(UTC) + LEASE + timedelta(seconds=1)
-    assert send(url, platform, clock=lambda: later) == Sent(sent=6)
+    assert send(url, platform, clock=lambda: later) == OutboxReport(sent=6)
     assert platform.steps == STEPS
 
 
@@ -146,13 +145,13 @@ def test_what_the_platform_refuses_is_parked_with_its_reason_and_the_rest_goes_o
 ) -> None:
     decide(file)
     platform.before = first(1, JSONResponse({"detail": "name is odd"}, 400), "01_")
-    assert send(file, platform) == Sent(sent=5, parked=1)
+    assert send(file, platform) == OutboxReport(sent=5, parked=1)
     assert platform.steps == [STEPS[0], *STEPS[2:]]
     [parked] = Outbox(Database(file)).status()["parked_rows"]
     assert "answered HTTP 400" in parked["reason"] and "name is odd" in parked["reason"]
-    assert send(file, platform) == Sent()
+    assert send(file, platform) == OutboxReport()
     assert Outbox(Database(file)).unpark() == 1
-    assert send(file, platform) == Sent(sent=1)
+    assert send(file, platform) == OutboxReport(sent=1)
 
 
 def test_a_row_that_breaks_the_platform_holds_up_its_own_execution_and_is_parked_in_the_end(
@@ -165,11 +164,11 @@ def test_a_row_that_breaks_the_platform_holds_up_its_own_execution_and_is_parked
         if (body["execution_id"], body["step_name"]) == ("e1", "00_chart")
         else None
     )
-    for _ in range(ATTEMPTS - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         assert send(file, platform).parked == 0
     assert platform.steps == STEPS
     assert status(file) == (6, 6, 0)
-    assert send(file, platform) == Sent(sent=5, parked=1)
+    assert send(file, platform) == OutboxReport(sent=5, parked=1)
     assert platform.steps == STEPS + STEPS[1:]
 
 
@@ -179,12 +178,12 @@ def test_a_platform_that_stumbles_over_everything_is_left_alone_and_nothing_is_p
     for n in range(4):
         decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
     platform.before = lambda method, body: JSONResponse({"detail": "no database"}, 500)
-    for _ in range(ATTEMPTS + 1):
+    for _ in range(MAX_ATTEMPTS + 1):
         assert send(file, platform).parked == 0
     assert "no database" in Outbox(Database(file)).status()["why"]
     assert platform.steps == []
     platform.before = lambda method, body: None
-    assert send(file, platform) == Sent(sent=24)
+    assert send(file, platform) == OutboxReport(sent=24)
     assert platform.steps == STEPS * 4
 
 
@@ -215,7 +214,7 @@ def test_the_platform_is_left_alone_for_as_long_as_it_asks(
     decide(file)
     pauses: list[float] = []
     platform.before = first(1, JSONResponse({}, 429, {"Retry-After": "7"}))
-    assert send(file, platform, pauses=pauses) == Sent(sent=6)
+    assert send(file, platform, pauses=pauses) == OutboxReport(sent=6)
     assert len(pauses) == 1 and pauses[0] >= 7
     assert platform.steps == STEPS
 
@@ -237,7 +236,7 @@ def test_a_failed_signal_that_is_replaced_is_changed_in_its_place_there(
     decide(url, **failed, confidence_score=0)
     send(url, platform)
     decide(url, "e2", "r2", generated_at=at(60))
-    assert send(url, platform) == Sent(sent=6)
+    assert send(url, platform) == OutboxReport(sent=6)
     assert platform.steps == STEPS + STEPS[:-1]
     signal = platform.rows[5]
     assert (signal["action"], signal["run_id"], signal["execution_id"]) == ("BUY", "r2", "e2")
@@ -247,7 +246,7 @@ def test_a_failed_signal_that_is_replaced_is_changed_in_its_place_there(
 def test_two_senders_at_once_send_each_row_once(url: str, platform: PlatformDouble) -> None:
     for n in range(6):
         decide(url, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
-    done: list[Sent] = []
+    done: list[OutboxReport] = []
     senders = [threading.Thread(target=lambda: done.append(send(url, platform))) for _ in range(3)]
     for sender in senders:
         sender.start()
@@ -264,9 +263,9 @@ def test_our_own_rest_can_be_the_platform(file: str, tmp_path: Path) -> None:
     platform = PlatformDouble()
     decide(file)
     with serving(api_app(theirs), platform.port):
-        assert send(file, platform) == Sent(sent=6)
+        assert send(file, platform) == OutboxReport(sent=6)
     here, there = (
-        ArtifactStore(database).page(Wanted(), order="step").artifacts
+        ArtifactStore(database).page(ArtifactFilter(), order="step").artifacts
         for database in (Database(file), Database.of(theirs))
     )
     known = ("key", "type", "symbol", "run_id", "response", "signal_data", "metadata")

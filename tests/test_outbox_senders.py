@@ -12,13 +12,19 @@ import pytest
 from decisions import at, decision
 from sqlalchemy import event, insert, select
 
-from finagent_model.domain.artifact import Artifact
-from finagent_model.domain.execution import Execution
-from finagent_model.errors import PlatformDownError, PlatformRefusedError
-from finagent_model.store.artifacts import utc_now
+from finagent_model.decision.decision import Execution
+from finagent_model.errors import PlatformRefusedError, PlatformUnavailableError
+from finagent_model.store.artifacts import Artifact, utc_now
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.store.outbox import ATTEMPTS, LONGEST_S, SHOWN, STUMBLES, Outbox, Sent
+from finagent_model.store.outbox import (
+    LONGEST_S,
+    MAX_ATTEMPTS,
+    MAX_SERVER_ERRORS,
+    SHOWN,
+    Outbox,
+    OutboxReport,
+)
 from finagent_model.store.platform import PlatformClient
 from finagent_model.store.schema import outbox as table
 
@@ -81,8 +87,8 @@ def states(database: Database) -> list[str]:
         return list(connection.execute(query).scalars())
 
 
-def down(status: int | None, retry_after_s: float | None = None) -> PlatformDownError:
-    return PlatformDownError(f"answered HTTP {status}", status, retry_after_s)
+def down(status: int | None, retry_after_s: float | None = None) -> PlatformUnavailableError:
+    return PlatformUnavailableError(f"answered HTTP {status}", status, retry_after_s)
 
 
 def stumbling(over: Callable[[Artifact], bool]) -> Callable[[Artifact], None]:
@@ -110,7 +116,7 @@ def test_a_signal_that_is_replaced_after_it_was_claimed_is_left_to_who_replaced_
     assert "old/99_signal" not in platform.stored and "new/99_signal" not in platform.stored
     assert (first.sent, first.waiting) == (5, 6 if replies else 1)
     again = Scripted()
-    assert Outbox(database).send(again) == Sent(sent=first.waiting)
+    assert Outbox(database).send(again) == OutboxReport(sent=first.waiting)
     assert (again.stored[-1], again.looked) == ("new/99_signal", [])
 
 
@@ -128,13 +134,13 @@ def test_a_signal_that_is_replaced_while_it_is_sent_is_looked_for_once_that_is_o
     Outbox(database).send(Scripted(replaced))
     assert meanwhile.stored == []
     later, platform = utc_now() + timedelta(minutes=3), Scripted()
-    assert Outbox(database, lambda: later).send(platform) == Sent(sent=6)
+    assert Outbox(database, lambda: later).send(platform) == OutboxReport(sent=6)
     assert platform.looked == ["new/99_signal"]
 
 
 def test_what_another_sender_delivered_meanwhile_is_not_parked(database: Database) -> None:
     waiting(database, ["odd", "fine"])
-    for _ in range(ATTEMPTS - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         Outbox(database).send(Scripted(stumbling(lambda a: True)))
 
     def said(artifact: Artifact) -> None:
@@ -157,25 +163,27 @@ def test_when_time_is_over_nothing_more_is_claimed(database: Database) -> None:
 
     event.listen(database._engine, "before_cursor_execute", counted)
     platform = Scripted(lambda artifact: time.sleep(0.05))
-    assert Outbox(database).send(platform, within_s=0) == Sent(waiting=20)
+    assert Outbox(database).send(platform, within_s=0) == OutboxReport(waiting=20)
     assert (claimed, platform.stored) == ([], [])
     assert Outbox(database).send(platform, within_s=0.01).sent == 1
 
 
 def test_a_platform_that_stumbles_over_all_is_left_alone_at_once(database: Database) -> None:
-    waiting(database, [f"e{n}" for n in range(STUMBLES + 5)])
+    waiting(database, [f"e{n}" for n in range(MAX_SERVER_ERRORS + 5)])
     platform = Scripted(stumbling(lambda a: True))
     done = Outbox(database).send(platform)
     assert done.why == "answered HTTP 500"
     with database.reading() as connection:
         tried = select(table.c.execution).where(table.c.attempts > 0)
-        assert len(connection.execute(tried).all()) == STUMBLES
+        assert len(connection.execute(tried).all()) == MAX_SERVER_ERRORS
 
 
 def test_why_one_waits_is_told_though_others_went_through_after_it(database: Database) -> None:
     waiting(database, ["odd", "fine"])
     platform = Scripted(stumbling(lambda a: a.execution_id == "odd"))
-    assert Outbox(database).send(platform) == Sent(sent=1, waiting=1, why="answered HTTP 500")
+    assert Outbox(database).send(platform) == OutboxReport(
+        sent=1, waiting=1, why="answered HTTP 500"
+    )
 
 
 def test_the_platform_is_left_alone_by_every_round_until_the_time_that_it_named(
@@ -198,7 +206,7 @@ def test_the_platform_is_left_alone_by_every_round_until_the_time_that_it_named(
     platform = Scripted()
     assert (box.send(platform).waiting, platform.stored) == (3, [])
     now[0] += timedelta(hours=1, seconds=1)
-    assert box.send(platform) == Sent(sent=3)
+    assert box.send(platform) == OutboxReport(sent=3)
 
 
 def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
@@ -210,7 +218,7 @@ def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
     Outbox(database).send(Scripted(busy))
     assert Outbox(database).send(Scripted()).sent == 0
     assert Outbox(database).unpark() == 0
-    assert Outbox(database).send(Scripted()) == Sent(sent=1)
+    assert Outbox(database).send(Scripted()) == OutboxReport(sent=1)
 
 
 def test_a_time_without_end_is_cut_to_a_day(database: Database) -> None:
@@ -221,7 +229,7 @@ def test_a_time_without_end_is_cut_to_a_day(database: Database) -> None:
 
     Outbox(database).send(Scripted(busy))
     later = utc_now() + timedelta(seconds=LONGEST_S + 1)
-    assert Outbox(database, lambda: later).send(Scripted()) == Sent(sent=1)
+    assert Outbox(database, lambda: later).send(Scripted()) == OutboxReport(sent=1)
 
 
 def test_of_many_parked_rows_the_first_are_told_and_all_are_counted(database: Database) -> None:
@@ -241,4 +249,4 @@ def test_a_row_that_is_refused_says_so_and_nothing_waits(database: Database) -> 
     def refuse(artifact: Artifact) -> None:
         raise PlatformRefusedError("answered HTTP 400")
 
-    assert Outbox(database).send(Scripted(refuse)) == Sent(parked=1)
+    assert Outbox(database).send(Scripted(refuse)) == OutboxReport(parked=1)

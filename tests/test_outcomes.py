@@ -12,8 +12,8 @@ from finagent_model.backtest.engine import Orders, run_orders
 from finagent_model.backtest.kernel import Rules
 from finagent_model.backtest.outcomes import closed_calls
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.closed_call import HORIZON, dump_calls, load_calls
+from finagent_model.market.bars import BarSeries
+from finagent_model.policy.trained_state import HORIZON, dump_outcomes, load_outcomes
 
 FREE = Rules()
 
@@ -137,7 +137,7 @@ def test_calls_are_kept_to_the_bit() -> None:
     orders, confidence = called(100, dict.fromkeys(range(0, 100, 3), 1))
     calls = closed_calls(bars, orders, FREE, confidence / 7)
     assert calls
-    assert load_calls(dump_calls(calls)) == calls
+    assert load_outcomes(dump_outcomes(calls)) == calls
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
-from finagent_model.cassette.outline import (
+from finagent_model.cassette.fingerprint import (
     Outline,
-    cleaned,
+    clean_outline,
     differences,
     from_row,
     from_text,
@@ -212,9 +212,9 @@ def test_anything_else_is_refused(changes: dict[str, Any]) -> None:
 
 def test_an_address_with_a_secret_can_be_cleaned() -> None:
     found = outline(request(base_url="http://x/secret"))
-    clean = cleaned(found, lambda text: text.replace("secret", "[struck out: key]"))
+    clean = clean_outline(found, lambda text: text.replace("secret", "[struck out: key]"))
     assert differences(clean, HERE) == ["base_url ('http://x/[struck out: key]' there, None here)"]
-    assert cleaned(found, str) is found
+    assert clean_outline(found, str) is found
 
 
 def test_a_cassette_looks_among_all_that_it_knows(tmp_path: Any) -> None:

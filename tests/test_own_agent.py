@@ -10,10 +10,10 @@ from wire import Protocol, Wire
 from wire_answers import ANALYST
 
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.market import Market
-from finagent_model.presets import load_config
+from finagent_model.config.desk_config import load_config
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
 
 

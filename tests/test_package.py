@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from finagent_model.cassette.cassette import RecordedReply
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.closed_call import ClosedCall
-from finagent_model.domain.learned import Learned
-from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import CorruptPackageError, PackageFormatError
-from finagent_model.presets import load_preset
-from finagent_model.serving.package import read_package, write_package
-from finagent_model.serving.wheel import build_wheel, code_hash
-from finagent_model.training.calibrate import calibrate
+from finagent_model.evaluation.calibrate import calibrate
+from finagent_model.market.bars import parse_as_of
+from finagent_model.model.package import read_package, write_package
+from finagent_model.model.wheel import build_wheel, code_hash
+from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.policy.trained_state import TradeOutcome, TrainedState
 
 REPLY = RecordedReply("{}", "stop", 1, 2)
 
@@ -35,7 +34,7 @@ def book(atr: int = 14) -> PolicyBook:
     return PolicyBook(fits=(fit,))
 
 
-CALL = ClosedCall(
+CALL = TradeOutcome(
     symbol="GOOG",
     as_of=parse_as_of("2010-01-13"),
     closed_at=parse_as_of("2010-01-20"),
@@ -48,8 +47,8 @@ CALL = ClosedCall(
 )
 
 
-def learned(policies: PolicyBook) -> Learned:
-    return Learned(policies, calibrate([CALL], policies.moments), (CALL,))
+def learned(policies: PolicyBook) -> TrainedState:
+    return TrainedState(policies, calibrate([CALL], policies.moments), (CALL,))
 
 
 def write(folder: Path, policies: PolicyBook | None = None) -> str:
@@ -124,7 +123,7 @@ def test_the_wheel_is_the_same_bytes_each_time_and_holds_every_file(tmp_path: Pa
     first, second = build_wheel(tmp_path / "a"), build_wheel(tmp_path / "b")
     assert first.read_bytes() == second.read_bytes()
     names = set(zipfile.ZipFile(first).namelist())
-    assert "finagent_model/serving/requirements.txt" in names
+    assert "finagent_model/model/requirements.txt" in names
     assert "finagent_model/agents/prompts/executor.md" in names
     assert "finagent_model/data/events.jsonl" in names
     assert not [name for name in names if "__pycache__" in name]

@@ -12,8 +12,8 @@ import pytest
 from decisions import at
 from platform_double import PlatformDouble, serving
 
-from finagent_model.domain.artifact import Artifact
-from finagent_model.errors import PlatformDownError
+from finagent_model.errors import PlatformUnavailableError
+from finagent_model.store.artifacts import Artifact
 from finagent_model.store.platform import PlatformClient
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
@@ -50,7 +50,7 @@ def test_an_answer_in_drips_is_cut_off_when_time_is_over(first: bytes) -> None:
         closing(PlatformClient(address)) as client,
     ):
         began = time.monotonic()
-        with pytest.raises(PlatformDownError, match="did not answer within"):
+        with pytest.raises(PlatformUnavailableError, match="did not answer within"):
             client.put(ARTIFACT, within_s=0.6)
         assert time.monotonic() - began < 1.5
 
@@ -64,7 +64,7 @@ def test_a_redirect_that_would_make_another_request_of_it_is_not_followed(status
         serving(platform.app(), platform.port),
         answering(moved) as address,
         closing(PlatformClient(address)) as client,
-        pytest.raises(PlatformDownError, match=f"HTTP {status}.*FINAGENT_PLATFORM_URL"),
+        pytest.raises(PlatformUnavailableError, match=f"HTTP {status}.*FINAGENT_PLATFORM_URL"),
     ):
         client.put(ARTIFACT, "1")
     assert platform.asked == []
@@ -82,6 +82,6 @@ def test_who_sends_in_circles_is_not_followed_for_ever() -> None:
     with (
         answering(circle) as address,
         closing(PlatformClient(address)) as client,
-        pytest.raises(PlatformDownError, match="HTTP 307"),
+        pytest.raises(PlatformUnavailableError, match="HTTP 307"),
     ):
         client.put(ARTIFACT)

@@ -8,18 +8,17 @@ from datetime import timedelta
 import pytest
 
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.context import build_context
+from finagent_model.config.desk_config import load_preset
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.news_file import bundled_events
-from finagent_model.desk import Desk
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.news import NewsItem
-from finagent_model.domain.policy import Policy
-from finagent_model.presets import load_preset
+from finagent_model.data.files import bundled_events
+from finagent_model.desk.desk import Desk
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import MarketView
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
-from finagent_model.verification.leaks import corrupted_after
 
 CUTS = (102, 103, 150, 260, 1000, 1381, 2000, 2500, 3269)
 

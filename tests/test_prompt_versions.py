@@ -10,14 +10,14 @@ import pytest
 from conftest import Place
 from mlflow.tracking import MlflowClient
 
-from finagent_model.prompt_versions import (
+from finagent_model.tracking.prompt_registry import (
     PromptVersion,
     as_registered,
     linked,
     prompt_name,
     register_prompts,
 )
-from finagent_model.tracking import RunLog, open_run
+from finagent_model.tracking.runs import RunLog, open_run
 
 pytestmark = [
     pytest.mark.slow,

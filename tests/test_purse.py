@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.agents.purse import (
-    Account,
+from finagent_model.agents.budget import (
     Amount,
-    DayPurse,
+    Budget,
+    DailyBudget,
     OverBudgetError,
-    Purse,
-    left,
+    SpendingLimit,
+    remaining,
     reserve,
     settle,
 )
@@ -26,7 +26,7 @@ TODAY = date(2026, 1, 2)
 
 
 def test_what_is_reserved_is_taken_and_what_was_not_spent_comes_back() -> None:
-    purse = Purse("run", 100, 1.0)
+    purse = Budget("run", 100, 1.0)
     purse.reserve(Amount(60, 0.5))
     assert purse.left() == (40, 0.5)
     with pytest.raises(OverBudgetError, match="100 tokens of a run"):
@@ -38,27 +38,27 @@ def test_what_is_reserved_is_taken_and_what_was_not_spent_comes_back() -> None:
 
 
 def test_a_limit_of_zero_is_none() -> None:
-    purse = Purse("run", 0, 0.0)
+    purse = Budget("run", 0, 0.0)
     purse.reserve(Amount(10**9, 10.0**6))
     assert purse.left() == (float("inf"), float("inf"))
 
 
 def test_several_accounts_are_charged_together_or_not_at_all(tmp_path: Path) -> None:
-    rich, poor = Purse("run", 1000, 0.0), DayPurse(tmp_path / "s.sqlite", TODAY, 50, 0.0)
-    accounts: list[Account] = [rich, poor]
+    rich, poor = Budget("run", 1000, 0.0), DailyBudget(tmp_path / "s.sqlite", TODAY, 50, 0.0)
+    accounts: list[SpendingLimit] = [rich, poor]
     with pytest.raises(OverBudgetError, match="50 tokens of a day"):
         reserve(accounts, Amount(60, None))
     assert rich.left()[0] == 1000
     reserve(accounts, Amount(40, None))
-    assert left(accounts)[0] == 10
+    assert remaining(accounts)[0] == 10
     settle(accounts, Amount(40, None), Amount(5, None))
     assert (rich.left()[0], poor.left()[0]) == (995, 45)
 
 
 def test_sixty_four_at_once_cannot_overspend_together(tmp_path: Path) -> None:
-    purse: list[Account] = [
-        Purse("run", 1000, 0.0),
-        DayPurse(tmp_path / "s.sqlite", TODAY, 700, 0.0),
+    purse: list[SpendingLimit] = [
+        Budget("run", 1000, 0.0),
+        DailyBudget(tmp_path / "s.sqlite", TODAY, 700, 0.0),
     ]
 
     async def one() -> int:
@@ -80,7 +80,7 @@ def test_sixty_four_at_once_cannot_overspend_together(tmp_path: Path) -> None:
 
 
 def _spend(path: Path) -> int:
-    purse, spent = DayPurse(path, TODAY, 1000, 0.0), 0
+    purse, spent = DailyBudget(path, TODAY, 1000, 0.0), 0
     for _ in range(50):
         try:
             purse.reserve(Amount(7, None))
@@ -95,10 +95,10 @@ def test_processes_share_a_day(tmp_path: Path) -> None:
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         spent = pool.map(_spend, [tmp_path / "s.sqlite"] * 4)
     assert sum(spent) == 994
-    tomorrow = DayPurse(tmp_path / "s.sqlite", date(2026, 1, 3), 1000, 0.0)
+    tomorrow = DailyBudget(tmp_path / "s.sqlite", date(2026, 1, 3), 1000, 0.0)
     assert tomorrow.left()[0] == 1000
 
 
 def test_a_day_that_cannot_be_counted_is_not_spent() -> None:
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
-        DayPurse(Path("/proc/nowhere/s.sqlite"), TODAY, 1, 0.0)
+        DailyBudget(Path("/proc/nowhere/s.sqlite"), TODAY, 1, 0.0)

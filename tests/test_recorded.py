@@ -9,22 +9,21 @@ from typing import Any
 import mlflow
 import pytest
 
-from finagent_model.domain.learned import Learned
-from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import PackageFormatError, TrackingError
-from finagent_model.pipeline.begun import Begun
-from finagent_model.pipeline.champion import WINDOW, beside
-from finagent_model.pipeline.recorded import request_of
-from finagent_model.presets import load_preset
-from finagent_model.registry import Version
-from finagent_model.serving.package import Package
+from finagent_model.evaluation.gate import FEWEST_DAYS, GateWindow
+from finagent_model.model.package import Package
+from finagent_model.pipeline.finalize import WINDOW, compare_with_champion
+from finagent_model.pipeline.run_metadata import TrainingState, read_request
+from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.policy.trained_state import TrainedState
 from finagent_model.settings import Settings
-from finagent_model.tracking import RunLog, open_run
-from finagent_model.training.evidence import Trials
-from finagent_model.training.gate import FEWEST_DAYS, Window
+from finagent_model.tracking.registry import Version
+from finagent_model.tracking.runs import RunLog, open_run
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.search import Trials
 
-OURS = Window(version=None, returns={day: 0.001 * (day % 3) for day in range(FEWEST_DAYS)})
+OURS = GateWindow(version=None, returns={day: 0.001 * (day % 3) for day in range(FEWEST_DAYS)})
 REQUEST = TrainRequest().model_dump(mode="json")
 
 
@@ -39,12 +38,12 @@ def package(backtest: dict[str, Any]) -> Package:
             "configurations": 1,
         }
     )
-    learned = Learned(PolicyBook(fits=(fit,)))
+    learned = TrainedState(PolicyBook(fits=(fit,)))
     return Package(load_preset(), learned, {}, backtest, (), "c", "h")
 
 
 def test_the_request_of_a_package_is_read() -> None:
-    assert request_of(package({"request": REQUEST})) == TrainRequest()
+    assert read_request(package({"request": REQUEST})) == TrainRequest()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_a_request_of_another_schema_is_another_package_format(
     backtest: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(PackageFormatError, match=said):
-        request_of(package(backtest))
+        read_request(package(backtest))
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
     opened = open_run("train", {})
     trials = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
     policies = package({}).learned.policies
-    Begun(TrainRequest(symbols=("FB",)), load_preset(), policies, trials, {}).write(opened)
+    TrainingState(TrainRequest(symbols=("FB",)), load_preset(), policies, trials, {}).write(opened)
     return opened
 
 
@@ -85,9 +84,9 @@ def champion(run: RunLog) -> Version:
 def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
     run: RunLog, text: str
 ) -> None:
-    assert beside(champion(run), OURS) is None, "nothing to compare with"
+    assert compare_with_champion(champion(run), OURS) is None, "nothing to compare with"
     run.text(WINDOW, text)
-    check = beside(champion(run), OURS)
+    check = compare_with_champion(champion(run), OURS)
     assert check is not None
     assert (check.name, check.passed) == ("as_good_as_champion", False)
     assert "window.json of version 4 has another schema" in check.found
@@ -108,16 +107,16 @@ def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
 def test_a_training_that_another_version_began_is_refused_in_words(
     run: RunLog, name: str, text: str
 ) -> None:
-    assert Begun.read(run).request.symbols == ("FB",)
+    assert TrainingState.read(run).request.symbols == ("FB",)
     run.text(name, text)
     with pytest.raises(TrackingError, match=r"another version.*start the training again"):
-        Begun.read(run)
+        TrainingState.read(run)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_symbols_run_that_another_version_left_is_refused_in_words(run: RunLog) -> None:
-    from finagent_model.pipeline.finish import finish_training  # MLflow warns when it is imported
+    from finagent_model.pipeline.finalize import finish_training  # MLflow warns when it is imported
 
     child = open_run("backtest FB", {}, parent=run.run_id)
     child.json("outcome.json", {"metrics": {}})

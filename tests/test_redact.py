@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finagent_model.data.source import REASON, reason_of
-from finagent_model.domain.redact import without_private
+from finagent_model._redact import without_private
+from finagent_model.data.protocols import REASON, reason_of
 
 
 @pytest.mark.parametrize(

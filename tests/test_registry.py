@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from finagent_model import registry
 from finagent_model.errors import BadInputError, GateRefusedError, ModelLoadError
+from finagent_model.tracking import registry
 
 pytestmark = [
     pytest.mark.slow,
@@ -58,29 +58,29 @@ def test_a_refused_version_needs_force_and_a_reason(models: str) -> None:
 
 
 def test_a_new_version_gets_its_aliases_once_however_often_it_is_asked_for(models: str) -> None:
-    registry.settle(models, "1")
-    assert registry.find(models, "1").aliases == ("champion",)  # 3 is newer: no candidate
-    registry.settle(models, "3")
-    assert registry.find(models, "3").aliases == ("candidate",)  # refused: no champion
+    registry.apply_aliases(models, "1")
+    assert registry.find_version(models, "1").aliases == ("champion",)  # 3 is newer: no candidate
+    registry.apply_aliases(models, "3")
+    assert registry.find_version(models, "3").aliases == ("candidate",)  # refused: no champion
     registry.promote(models, "2")
-    registry.settle(models, "1")
+    registry.apply_aliases(models, "1")
     assert champion(models) == "2"
 
 
 def test_a_version_judged_beside_another_champion_does_not_replace_the_new_one(models: str) -> None:
     registry.promote(models, "2")
     with pytest.raises(GateRefusedError, match=r"version 2 of .* became champion while 1"):
-        registry.settle(models, "1")
+        registry.apply_aliases(models, "1")
     assert champion(models) == "2"
 
 
 def test_an_alias_is_pinned_to_its_version_and_an_unknown_one_is_refused(models: str) -> None:
     registry.promote(models, "2")
     uri = f"models:/{models}@champion"
-    assert registry.pinned(uri) == f"models:/{models}/2"
-    assert registry.pinned(f"models:/{models}/1") == f"models:/{models}/1"
+    assert registry.resolve_version(uri) == f"models:/{models}/2"
+    assert registry.resolve_version(f"models:/{models}/1") == f"models:/{models}/1"
     with pytest.raises(ModelLoadError, match=r"@nobody can't be found.*`finagent models`"):
-        registry.pinned(f"models:/{models}@nobody")
+        registry.resolve_version(f"models:/{models}@nobody")
 
 
 def test_the_way_back_leads_to_the_one_before(models: str) -> None:

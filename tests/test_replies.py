@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finagent_model.agents.replies import LONGEST, ReplyError, parse_reply
-from finagent_model.domain.roster import Role
+from finagent_model.config.roster import Role
 
 ANALYST: dict[str, Any] = {
     "trend": "bullish",

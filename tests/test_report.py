@@ -8,14 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from finagent_model.artifacts.folds import fold_rows
-from finagent_model.artifacts.report import verdict
+from finagent_model.backtest.crossover import Crossover
 from finagent_model.backtest.engine import Orders
-from finagent_model.backtest.rule import Crossover
 from finagent_model.data.bundled import BundledBars
-from finagent_model.training.out_of_sample import facts_of, trade, unseen_part
+from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.reports.report import fold_rows, verdict
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.walk_forward import fit_policies
+from finagent_model.training.walk_forward import fit_policies, unseen_part
 
 
 @pytest.mark.parametrize(

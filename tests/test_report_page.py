@@ -11,20 +11,20 @@ import pytest
 from conftest import Place
 from playwright.sync_api import sync_playwright
 
-from finagent_model.artifacts.figures import SymbolPage
-from finagent_model.artifacts.page import report_page
+from finagent_model.backtest.crossover import Crossover
 from finagent_model.backtest.engine import Orders
 from finagent_model.backtest.metrics import summarise
-from finagent_model.backtest.rule import Crossover
+from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.calibration import Calibration
-from finagent_model.domain.gate_rules import GateRules
-from finagent_model.training.evidence import Trials, assess
-from finagent_model.training.gate import GateReport
-from finagent_model.training.out_of_sample import facts_of, trade, unseen_part
+from finagent_model.evaluation.calibrate import ConfidenceRecord
+from finagent_model.evaluation.evidence import assess
+from finagent_model.evaluation.gate import GateReport
+from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.policy.trained_state import Calibration
+from finagent_model.reports.report import SymbolPage, report_page
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.stated import Stated
-from finagent_model.training.walk_forward import fit_policies
+from finagent_model.training.search import Trials
+from finagent_model.training.walk_forward import fit_policies, unseen_part
 
 pytestmark = pytest.mark.slow
 SMALL_GOOG = TrainRequest(train_bars=250, test_bars=60, candidates=24)
@@ -100,7 +100,7 @@ def calibrated_page() -> str:
     rng = np.random.default_rng(4)
     raw, said = rng.uniform(0.3, 0.95, 100), rng.uniform(0.4, 0.6, 100)
     true = (rng.random(100) < said).astype(float)
-    confidence = Stated(raw=raw, said=said, true=true, weight=np.ones(100))
+    confidence = ConfidenceRecord(raw=raw, said=said, true=true, weight=np.ones(100))
     facts = facts_of(made, 1)
     tried = Trials(configurations=24, scorings=48, sharpe_variance=1e-4, overfitting=0.4)
     evidence = assess([facts], tried, GateRules(), confidence, seed=1)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.context import Context
-from finagent_model.domain.desk_config import RiskLimits
-from finagent_model.domain.policy import Policy
-from finagent_model.risk import LevelsRejectedError, Proposal, seen_level, settle
+from finagent_model.config.desk_config import RiskLimits
+from finagent_model.desk.risk import LevelsRejectedError, Proposal, checked_level, settle_levels
+from finagent_model.policy.context import Context
+from finagent_model.policy.policy import Policy
 
 CONTEXT = Context("{}", last_close=100.0, atr=2.0, low=80.0, high=120.0, policy=Policy())
 LIMITS = RiskLimits()
@@ -26,25 +26,25 @@ def ask(action: Side = "BUY", **levels: float | None) -> Proposal:
 
 
 def test_sound_levels_pass_untouched() -> None:
-    levels = settle(ask(), CONTEXT, LIMITS)
+    levels = settle_levels(ask(), CONTEXT, LIMITS)
     assert (levels.entry, levels.stop, levels.target, levels.size_percent) == (100, 95, 110, 10)
     assert (levels.r_multiple, levels.clamps) == (2.0, ())
 
 
 def test_missing_numbers_are_derived_from_the_policy_and_each_is_noted() -> None:
-    levels = settle(Proposal("SELL", None, None, None, None), CONTEXT, LIMITS)
+    levels = settle_levels(Proposal("SELL", None, None, None, None), CONTEXT, LIMITS)
     assert (levels.entry, levels.stop, levels.target) == (100, 106, 82)
     assert [clamp.split()[0] for clamp in levels.clamps] == ["entry", "stop", "target", "size"]
 
 
 def test_a_far_entry_is_moved_to_an_atr_from_the_close() -> None:
-    levels = settle(ask(entry=108.0, stop=90.0, target=120.0), CONTEXT, LIMITS)
+    levels = settle_levels(ask(entry=108.0, stop=90.0, target=120.0), CONTEXT, LIMITS)
     assert levels.entry == 102
     assert "entry 108 moved to 102" in levels.clamps[0]
 
 
 def test_a_size_beyond_the_risk_budget_is_cut() -> None:
-    levels = settle(ask(size=90.0), CONTEXT, LIMITS)
+    levels = settle_levels(ask(size=90.0), CONTEXT, LIMITS)
     assert levels.size_percent == pytest.approx(40)  # 2 % of equity over a stop 5 % away
     assert "cut to 40" in levels.clamps[0]
 
@@ -52,20 +52,20 @@ def test_a_size_beyond_the_risk_budget_is_cut() -> None:
 @pytest.mark.parametrize("levels", [{"stop": 101.0}, {"target": 99.0}, {"stop": 100.0}])
 def test_levels_out_of_order_are_rejected_not_repaired(levels: dict[str, float]) -> None:
     with pytest.raises(LevelsRejectedError, match="stop < entry < target"):
-        settle(ask(**levels), CONTEXT, LIMITS)
+        settle_levels(ask(**levels), CONTEXT, LIMITS)
 
 
 def test_levels_whose_ratio_is_no_number_are_rejected() -> None:
     with pytest.raises(LevelsRejectedError, match="ratio"):
-        settle(ask(stop=100.0 - 1e-10, target=1e308), CONTEXT, LIMITS)
+        settle_levels(ask(stop=100.0 - 1e-10, target=1e308), CONTEXT, LIMITS)
 
 
 def test_a_level_where_it_never_traded_is_dropped_and_noted() -> None:
     clamps: list[str] = []
-    assert seen_level("support", 90.0, CONTEXT, clamps) == 90
-    assert seen_level("support", None, CONTEXT, clamps) is None
+    assert checked_level("support", 90.0, CONTEXT, clamps) == 90
+    assert checked_level("support", None, CONTEXT, clamps) is None
     assert clamps == []
-    assert seen_level("resistance", 181.0, CONTEXT, clamps) is None
+    assert checked_level("resistance", 181.0, CONTEXT, clamps) is None
     assert clamps == ["resistance 181 dropped: outside the year's range 80 to 120"]
 
 
@@ -78,7 +78,7 @@ def test_whatever_is_asked_the_result_is_in_order_and_within_the_budget(
     action: Side, entry: float | None, stop: float | None, target: float | None, size: float | None
 ) -> None:
     with contextlib.suppress(LevelsRejectedError):
-        levels = settle(Proposal(action, entry, stop, target, size), CONTEXT, LIMITS)
+        levels = settle_levels(Proposal(action, entry, stop, target, size), CONTEXT, LIMITS)
         order = (levels.stop, levels.entry, levels.target)
         assert list(order) == sorted(order, reverse=action == "SELL")
         assert 98 <= levels.entry <= 102

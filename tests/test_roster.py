@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.graph import waves
-from finagent_model.agents.prompts import Prompts
-from finagent_model.artifacts.mermaid import mermaid
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.model_row import ModelRow
+from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.agents.team import stages
+from finagent_model.config.desk_config import (
+    DeskConfig,
+    load_config,
+    load_preset,
+    preset_text,
+    read_desk_config,
+)
+from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
-from finagent_model.presets import load_config, load_preset, preset_text
+from finagent_model.reports.charts import mermaid
 
 
 def config(**changes: Any) -> DeskConfig:
@@ -24,7 +29,7 @@ def config(**changes: Any) -> DeskConfig:
 
 @pytest.mark.parametrize(("preset", "depth"), [("lean", 3), ("default", 3), ("debate", 5)])
 def test_a_preset_is_so_many_replies_deep(preset: str, depth: int) -> None:
-    assert len(waves(load_preset(preset).seated({"news"}))) == depth
+    assert len(stages(load_preset(preset).seated({"news"}))) == depth
 
 
 def test_debaters_speak_side_by_side_and_then_answer_the_round_before() -> None:
@@ -126,7 +131,7 @@ def test_a_row_that_cannot_be_used_says_where(changes: dict[str, Any], said: str
 
 def test_a_schema_is_sent_where_the_provider_is_known_to_take_one() -> None:
     def sends(**row: Any) -> bool:
-        return ModelRow(model="m", **row).sends_schema
+        return ModelConfig(model="m", **row).sends_schema
 
     assert sends(client="openai") and sends(client="azure") and sends(client="ollama")
     assert not sends(client="anthropic")

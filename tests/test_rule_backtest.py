@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from finagent_model.cli import app
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import FinagentError
-from finagent_model.pipeline.rule import RuleRequest, run
+from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 
 
 def row(**given: Any) -> dict[str, Any]:
-    return run(RuleRequest.read(rule="sma:10,30", **given), Settings.load({})).row()
+    return run_rule_backtest(RuleRequest.read(rule="sma:10,30", **given), Settings.load({})).row()
 
 
 @pytest.fixture(scope="module")
@@ -137,4 +137,4 @@ def test_without_a_crossing_nothing_is_traded_and_ratios_are_null(tmp_path: Path
 )
 def test_what_cannot_be_run_is_refused_in_words(given: dict[str, Any], said: str) -> None:
     with pytest.raises(FinagentError, match=said):
-        run(RuleRequest.read(**{"rule": "sma:10,30", **given}), Settings.load({}))
+        run_rule_backtest(RuleRequest.read(**{"rule": "sma:10,30", **given}), Settings.load({}))

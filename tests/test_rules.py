@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from finagent_model.agents.policy_client import RULES, Heard
 from finagent_model.agents.replies import AnalystReply, ExecutorReply, Reply, RiskReply
-from finagent_model.agents.rules import RULES, Heard
-from finagent_model.domain.policy import Policy
+from finagent_model.policy.policy import Policy
 
 POLICY = Policy(
     trend_weight=1.0,

@@ -13,15 +13,19 @@ import pytest
 from conftest import Place
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.policy import PolicyBook
 from finagent_model.errors import UnknownSymbolError
-from finagent_model.training.out_of_sample import unseen_part
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import BarSeries
+from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.schedule import bars_to_decide, reigns
-from finagent_model.training.search import History
-from finagent_model.training.walk_forward import Fitted, fit_policies
-from finagent_model.verification.leaks import corrupted_after
+from finagent_model.training.search import PolicyScorer
+from finagent_model.training.walk_forward import (
+    Fitted,
+    bars_to_decide,
+    fit_policies,
+    policy_periods,
+    unseen_part,
+)
 
 REQUEST = TrainRequest(symbols=("GOOG",), train_bars=250, test_bars=60, candidates=6)
 
@@ -51,8 +55,8 @@ def test_change_is_where_the_vote_of_the_fit_in_force_changes(
     goog: BarSeries, policies: PolicyBook
 ) -> None:
     found = bars_to_decide(goog, policies, asked("change"))
-    history, expected = History(goog), []
-    for fit, part in reigns(goog, policies):
+    history, expected = PolicyScorer(goog), []
+    for fit, part in policy_periods(goog, policies):
         votes = history.orders(fit.policy, part).action.tolist()
         expected.append(part.start)  # a new fit is always asked
         expected += [part.start + i for i in range(1, len(votes)) if votes[i] != votes[i - 1]]

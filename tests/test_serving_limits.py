@@ -17,8 +17,8 @@ from conftest import ROOT, Place, free_port, post
 from test_openai_client import KEY, Model, config
 from test_package import book, learned
 
-from finagent_model.serving.package import write_package
-from finagent_model.serving.wheel import code_hash
+from finagent_model.model.package import write_package
+from finagent_model.model.wheel import code_hash
 
 pytestmark = pytest.mark.slow
 ROW = {"symbol": "GOOG", "as_of": "2012-06-29"}
@@ -26,8 +26,8 @@ ONE = {"dataframe_records": [ROW], "params": {"mode": "live"}}
 TIMEOUT_S = 10
 SAVE = f"""
 import mlflow.pyfunc
-from finagent_model.serving.package import read_package
-from finagent_model.serving.signature import signature
+from finagent_model.model.package import read_package
+from finagent_model.model.pyfunc import signature
 from pathlib import Path
 mlflow.pyfunc.save_model(
     "model",

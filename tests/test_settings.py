@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.domain.leak import KEY
-from finagent_model.domain.redact import redactor
+from finagent_model._redact import KEY, make_redactor
 from finagent_model.errors import BadInputError
 from finagent_model.settings import Settings
 
@@ -29,7 +28,7 @@ def test_keys_and_passwords_are_struck_out_of_text() -> None:
     url = "postgresql://me:open-sesame@host/db"
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden", "FINAGENT_DATABASE": url})
     said = f"{url} or open-sesame; 401: sk-very-hidden"
-    assert redactor(settings.secrets)(said) == f"{KEY} or {KEY}; 401: {KEY}"
+    assert make_redactor(settings.secrets)(said) == f"{KEY} or {KEY}; 401: {KEY}"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_a_urls_password_is_found_however_it_is_written(url: str, password: str 
 
 def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
     secrets = Settings.load({"OPENAI_API_KEY": "none"}).secrets
-    assert redactor(secrets)("none of it") == "none of it"
+    assert make_redactor(secrets)("none of it") == "none of it"
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ import yaml
 from wire import Protocol, Wire
 
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.desk_config import DeskConfig, read_desk_config
-from finagent_model.domain.market_view import MarketView
-from finagent_model.market import Market
-from finagent_model.presets import preset_text
+from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
 SETTINGS = Settings.load(

@@ -8,15 +8,15 @@ from datetime import date
 import pytest
 from decisions import ASKED, QUESTION, asked, at, decision, events, replied, signal
 
-from finagent_model.artifacts.spans import Span, decision_span
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.model_row import Price
-from finagent_model.market import Market
-from finagent_model.presets import load_preset
+from finagent_model.config.desk_config import load_preset
+from finagent_model.config.roster import Price
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
+from finagent_model.tracking.traces import Span, decision_span
 
 PRICES = {"stub-1": Price(prompt=1.0, completion=4.0, as_of=date(2026, 1, 1))}
 

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from finagent_model.statistics.bootstrap import (
+from finagent_model.statistics.resampling import (
     block_length,
     sharpe_interval,
     superior_predictive_ability,
 )
-from finagent_model.statistics.overfitting import probability_of_overfitting
 from finagent_model.statistics.sharpe import (
     Moments,
     expected_maximum,
     minimum_backtest_years,
+    probability_of_overfitting,
     standard_error,
 )
 

@@ -20,14 +20,13 @@ from test_serving_limits import SAVE, serve
 from wire import Fault, Protocol, Wire
 from wire_answers import DECISION
 
-from finagent_model.desk import Limits
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.desk_config import read_desk_config
-from finagent_model.domain.signal import Status
-from finagent_model.presets import preset_text
-from finagent_model.serving.answering import AnsweringDesk, Question
-from finagent_model.serving.package import write_package
-from finagent_model.serving.wheel import code_hash
+from finagent_model.config.desk_config import preset_text, read_desk_config
+from finagent_model.decision.signal import Status
+from finagent_model.desk.desk import CallLimits
+from finagent_model.market.bars import parse_as_of
+from finagent_model.model.package import write_package
+from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -118,9 +117,9 @@ def test_a_status_is_the_same_through_each_door(
     [served] = body["predictions"]
 
     settings = Settings.load({**KEYS, "FINAGENT_HOME": str(place.folder / "library")})
-    desk = AnsweringDesk.open(place.folder / "package", settings)
+    desk = Predictor.open(place.folder / "package", settings)
     asked = Question("GOOG", parse_as_of(case.as_of))
-    [decision] = desk.answer([asked], "live", Limits(**(case.params or {})))
+    [decision] = desk.answer([asked], "live", CallLimits(**(case.params or {})))
     desk.desk.close()
 
     options = [f"--{k.replace('_', '-')}={v}" for k, v in params.items()]

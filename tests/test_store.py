@@ -17,11 +17,10 @@ import pytest
 from decisions import at, decision
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
-from finagent_model.artifacts.conversation import conversation_lines, read_turns
-from finagent_model.database_url import read_url
-from finagent_model.domain.decision import Decision
-from finagent_model.domain.execution import Execution
+from finagent_model.audit.chain import conversation_lines, read_turns
+from finagent_model.decision.decision import Decision, Execution
 from finagent_model.errors import StoreError
+from finagent_model.settings import read_url
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 

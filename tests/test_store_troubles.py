@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from finagent_model.cli import app
 from finagent_model.errors import TrackingError
-from finagent_model.registry import Version
-from finagent_model.tracking import PROCESS, RunLog, open_run
+from finagent_model.tracking.registry import Version
+from finagent_model.tracking.runs import PROCESS, RunLog, open_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,14 +71,14 @@ def test_a_store_that_is_gone_hides_no_error(nobody: str) -> None:
 
 
 def test_a_store_that_cannot_tell_is_not_one_that_has_nothing(place: Place, nobody: str) -> None:
-    from finagent_model.pipeline.champion import beside
-    from finagent_model.training.gate import Window
+    from finagent_model.evaluation.gate import GateWindow
+    from finagent_model.pipeline.finalize import compare_with_champion
 
     before = Version("1", (), "0" * 32, "passed", None, None, None, None)
     with pytest.raises(TrackingError, match="can't be used"):
-        beside(before, Window(version=None, returns={}))
+        compare_with_champion(before, GateWindow(version=None, returns={}))
     mlflow.set_tracking_uri(place.env["MLFLOW_TRACKING_URI"])
-    assert beside(before, Window(version=None, returns={})) is None
+    assert compare_with_champion(before, GateWindow(version=None, returns={})) is None
 
 
 def test_a_command_says_in_one_line_that_the_store_is_gone(nobody: str) -> None:
@@ -94,6 +94,6 @@ def test_a_bug_is_not_taken_for_the_stores_trouble(
     def bug(name: str) -> None:
         raise KeyError(name)
 
-    monkeypatch.setattr("finagent_model.registry.versions", bug)
+    monkeypatch.setattr("finagent_model.tracking.registry.versions", bug)
     done = CliRunner().invoke(app, ["models"])
     assert isinstance(done.exception, KeyError)

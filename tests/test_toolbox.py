@@ -21,19 +21,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from finagent_model.context import Context, build_context, rounded
+from finagent_model.agents.tools import TOOLS, Toolbox, ToolResult, schemas
+from finagent_model.config.desk_config import RiskLimits
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.news_file import bundled_events
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.desk_config import RiskLimits
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.news import NewsItem
-from finagent_model.domain.policy import Policy
+from finagent_model.data.files import bundled_events
+from finagent_model.desk.risk import Proposal, settle_levels
 from finagent_model.errors import ConfigError
-from finagent_model.risk import Proposal, settle
-from finagent_model.tools.toolbox import TOOLS, Toolbox, ToolResult, schemas
-from finagent_model.verification.leaks import corrupted_after
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import MarketView
+from finagent_model.policy.context import Context, build_context, rounded
+from finagent_model.policy.policy import Policy
 
 AS_OF = parse_as_of("2012-09-28")
 LONGEST = 16_000
@@ -239,7 +238,7 @@ def test_a_size_is_the_one_that_the_desks_own_code_allows(
     context = Context("{}", last_close=price, atr=price / 50, low=1, high=1e6, policy=policy)
     asked = {"current_price": price, "target_price": target, "stop_loss": stop}
     found = ask(Toolbox(VIEW, context, ["size"]), "size", **asked, account_equity=equity)
-    held = settle(
+    held = settle_levels(
         Proposal("BUY" if long else "SELL", price, stop, target, None),
         context,
         RiskLimits(max_stop_fraction=0.9),
@@ -503,13 +502,13 @@ def test_equal_calls_have_equal_results() -> None:
 
 WATCHED = f"""
 import json, sys
-from finagent_model.context import build_context
+from finagent_model.policy.context import build_context
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.news_file import bundled_events
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.policy import Policy
-from finagent_model.tools.toolbox import TOOLS, Toolbox
+from finagent_model.data.files import bundled_events
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
+from finagent_model.policy.policy import Policy
+from finagent_model.agents.tools import TOOLS, Toolbox
 
 news = bundled_events().news("AAPL")
 view = MarketView.at(parse_as_of("2012-09-28"), BundledBars().bars("AAPL"), *news)

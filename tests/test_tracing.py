@@ -18,12 +18,11 @@ from mlflow.entities import Trace
 from mlflow.tracking import MlflowClient
 from test_spans import PRICES
 
-from finagent_model import tracing
-from finagent_model.domain.audit import Event
-from finagent_model.domain.decision import Decision
-from finagent_model.run_records import read_run, traces_of
+from finagent_model.decision.decision import Decision, Event
 from finagent_model.settings import Settings
-from finagent_model.tracking import open_run
+from finagent_model.tracking import traces as tracing
+from finagent_model.tracking.queries import read_run, traces_of
+from finagent_model.tracking.runs import open_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -199,7 +198,7 @@ def test_a_store_that_is_down_is_a_warning_and_raises_nothing(
     mlflow.set_tracking_uri(uri)
     tracing.trace(decision(), PRICES, ON)
     tracing.flush()
-    [warning] = [r for r in caplog.records if r.name == "finagent_model.tracing"]
+    [warning] = [r for r in caplog.records if r.name == "finagent_model.tracking.traces"]
     assert warning.levelno == logging.WARNING
     assert "no trace of GOOG: the MLflow store" in warning.getMessage()
     assert "pass-word" not in caplog.text
@@ -246,9 +245,9 @@ def script_of(place: Place) -> str:
     return f"""
 import sys
 from pathlib import Path
-from finagent_model.pipeline.predict import predict
+from finagent_model.pipeline.infer import predict
 predict("FB", {AS_OF!r}, model="", config=Path({str(desk)!r}))
-print([name for name in ("mlflow", "finagent_model.tracing") if name in sys.modules])
+print([name for name in ("mlflow", "finagent_model.tracking.traces") if name in sys.modules])
 """
 
 
@@ -271,9 +270,9 @@ def test_every_door_leaves_one_trace_where_it_is_asked_for(trained: Place) -> No
     script = f"""
 import json, sys
 import mlflow
-from finagent_model.domain.clock import parse_as_of
+from finagent_model.market.bars import parse_as_of
 from finagent_model.pipeline.infer import infer
-from finagent_model.pipeline.predict import predict
+from finagent_model.pipeline.infer import predict
 from finagent_model.settings import Settings
 uri = "models:/finagent@champion"
 began = []
@@ -287,9 +286,9 @@ model = mlflow.pyfunc.load_model(uri)
 model.predict([{{"symbol": "FB", "as_of": "{AS_OF}"}}] * 2)
 infer("FB", parse_as_of("{AS_OF}"), Settings.load(), mode="live")
 predict("FB", "{AS_OF}", model=uri, log=True)
-if "finagent_model.tracing" in sys.modules:
-    sys.modules["finagent_model.tracing"].flush()
-print(json.dumps([began, "finagent_model.tracing" in sys.modules]))
+if "finagent_model.tracking.traces" in sys.modules:
+    sys.modules["finagent_model.tracking.traces"].flush()
+print(json.dumps([began, "finagent_model.tracking.traces" in sys.modules]))
 """
     off = trained.run(sys.executable, "-c", script)
     assert off.returncode == 0, off.stderr

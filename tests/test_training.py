@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.backtest.costs import Costs
-from finagent_model.backtest.engine import buy_and_hold
+from finagent_model.backtest.engine import Costs, buy_and_hold
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.policy import Policy
 from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHistoryError
-from finagent_model.training.folds import walk_forward
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import candidates, smoothed
-from finagent_model.training.walk_forward import fit_policies, unseen_part
+from finagent_model.training.walk_forward import fit_policies, unseen_part, walk_forward_folds
 
 SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=24)
 
@@ -29,7 +26,7 @@ def fb() -> BarSeries:
 
 
 def test_test_parts_follow_each_other_and_never_meet_their_own_train_part() -> None:
-    folds = walk_forward(1000, train=500, test=120, purge=5)
+    folds = walk_forward_folds(1000, train=500, test=120, purge=5)
     assert folds[0].test_start == 505
     for one, two in pairwise(folds):
         assert one.test_stop == two.test_start
@@ -41,7 +38,7 @@ def test_test_parts_follow_each_other_and_never_meet_their_own_train_part() -> N
 
 def test_too_short_a_history_has_no_fold() -> None:
     with pytest.raises(ShortHistoryError, match="505 sessions"):
-        walk_forward(505, train=500, test=120, purge=5)
+        walk_forward_folds(505, train=500, test=120, purge=5)
 
 
 def test_candidates_are_distinct_and_the_same_for_a_seed() -> None:

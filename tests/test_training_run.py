@@ -91,9 +91,9 @@ def test_a_backtest_run_again_from_the_package_gives_the_registered_signals(
 KILLED_AT = {
     "fitting": ("finagent_model.training.walk_forward", "search", 2),
     "deciding": ("finagent_model.cassette.cassette.Cassette", "put", 60),
-    "logging": ("finagent_model.tracking.RunLog", "files", 1),
-    "packaging": ("finagent_model.pipeline.finish", "log_package", 1),
-    "registering": ("finagent_model.registry", "mark_candidate", 1),
+    "logging": ("finagent_model.tracking.runs.RunLog", "files", 1),
+    "packaging": ("finagent_model.pipeline.finalize", "log_package", 1),
+    "registering": ("finagent_model.tracking.registry", "mark_candidate", 1),
 }
 """Where a training kills itself: an attribute, and the call of it that never returns."""
 TRAP = """
@@ -227,7 +227,7 @@ def test_promote_and_rollback_move_the_champion(tmp_path: Path) -> None:
 
 FINISH = """
 import json, sys
-from finagent_model.pipeline.finish import finish_training
+from finagent_model.pipeline.finalize import finish_training
 from finagent_model.settings import Settings
 trained = finish_training(sys.argv[1], sys.argv[2:], Settings.load())
 print(json.dumps([trained.version, trained.content_hash, trained.report[:1]]))

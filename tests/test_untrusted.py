@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finagent_model.context import build_context
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.news import (
+from finagent_model.errors import InvalidNewsError
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.news import (
     BODY_LIMIT,
     HEADLINE_LIMIT,
     SOURCE_LIMIT,
     NewsItem,
     read_news,
+    sanitize_text,
 )
-from finagent_model.domain.policy import Policy
-from finagent_model.domain.untrusted import plain
-from finagent_model.errors import InvalidNewsError
+from finagent_model.market.view import MarketView
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy
 
 AS_OF = parse_as_of("2012-06-29")
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -61,24 +61,24 @@ def item(**fields: str) -> NewsItem:
     ],
 )
 def test_text_is_what_a_human_would_see(written: str, seen: str) -> None:
-    assert plain(written, 100) == seen
+    assert sanitize_text(written, 100) == seen
 
 
 @given(ANY_TEXT, st.integers(0, 50))
 def test_any_text_becomes_a_bounded_line_and_cleaning_twice_changes_nothing(
     text: str, limit: int
 ) -> None:
-    seen = plain(text, limit)
+    seen = sanitize_text(text, limit)
     assert len(seen) <= limit
     assert seen == " ".join(seen.split())
     assert all(unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co", "Cn"} for c in seen)
-    assert plain(seen, limit) == seen
+    assert sanitize_text(seen, limit) == seen
     seen.encode()
 
 
 @given(st.text("abc XYZ019.,%$", max_size=80))
 def test_plain_words_stay_as_they_were_written(text: str) -> None:
-    assert plain(text, 80) == " ".join(text.split())
+    assert sanitize_text(text, 80) == " ".join(text.split())
 
 
 def test_every_item_of_the_question_is_tagged_and_cleaned() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.upstream.resident import FLAGS, SCRIPT
+from finagent_model.contrib.upstream.worker_process import FLAGS, SCRIPT
 
 LINES = {
     "open_to_write": "open('victim', 'w')",
@@ -80,7 +80,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import asyncio, ctypes, fcntl, os, pathlib, pty, resource, shutil, socket, sqlite3, subprocess
 import syslog, tempfile, threading, time
-from confine import forbid
+from sandbox import forbid
 run, runner, reading = (lambda what: what()), asyncio.Runner(), os.open("victim", os.O_RDONLY)
 runner.get_loop()
 forbid()

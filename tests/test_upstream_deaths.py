@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 from upstream_stub import FILES, make_repository
 
+from finagent_model.contrib.upstream.source import Source
+from finagent_model.contrib.upstream.worker_process import WorkerProcess, WorkerReply
 from finagent_model.errors import UpstreamError, UpstreamSourceError
-from finagent_model.upstream.resident import Answer, Resident
-from finagent_model.upstream.source import Source
 
 
-class Told(Resident):
+class Told(WorkerProcess):
     """No process: it answers, or fails, as the words say."""
 
     def __init__(self, *words: str) -> None:
         super().__init__(lambda: FILES)
         self.words = list(words)
 
-    def _asked(self, request: str) -> Answer:
+    def _asked(self, request: str) -> WorkerReply:
         word = self.words.pop(0)
         if word != "answer":
             raise UpstreamError(word, "as told")
-        return Answer({}, {}, "")
+        return WorkerReply({}, {}, "")
 
     def hear(self) -> str:
         """The next date: `answer`, or the word of its failure."""
@@ -63,7 +63,7 @@ def test_the_code_is_verified_before_a_worker_is_started(tmp_path: Path) -> None
     stub = make_repository(tmp_path / "clone")
     (stub.folder_of_code / "more.py").touch()
     source = Source(stub.folder, stub.pin, "download the model again")
-    resident = Resident(lambda: source.again().code)
+    resident = WorkerProcess(lambda: source.again().code)
     for _ in range(5):  # what was changed may be put right, so it is never given up
         with pytest.raises(UpstreamSourceError, match="remove the folder and download the model"):
             resident.ask("GOOG", "2012-06-30", [])

@@ -17,18 +17,17 @@ import yaml
 from upstream_stub import FILES, Repository, bars_of, make_repository
 from wire import Protocol, Wire
 
+from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.desk_config import DeskConfig, Mode, read_desk_config
-from finagent_model.domain.market_view import MarketView
+from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
+from finagent_model.contrib.upstream.source import Pin, Source
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError, UpstreamSourceError
-from finagent_model.market import Market
-from finagent_model.presets import load_preset, preset_text
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from finagent_model.upstream.pin import Pin
-from finagent_model.upstream.source import Source
-from finagent_model.verification.leaks import corrupted_after
 
 pytestmark = pytest.mark.slow
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)

@@ -12,13 +12,13 @@ from test_package import book, learned
 from test_serving_limits import SAVE, serve
 from upstream_stub import bars_of, make_repository
 
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.presets import load_preset
-from finagent_model.serving.answering import AnsweringDesk, Question
-from finagent_model.serving.package import write_package
-from finagent_model.serving.wheel import code_hash
+from finagent_model.config.desk_config import load_preset
+from finagent_model.contrib.upstream.source import NOTICE, Source
+from finagent_model.market.bars import parse_as_of
+from finagent_model.model.package import write_package
+from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
-from finagent_model.upstream.source import NOTICE, Source
 
 pytestmark = pytest.mark.slow
 DAY = "2012-06-29"
@@ -75,7 +75,7 @@ def test_it_is_the_same_through_each_door(
     assert beside["status"] == "ok"  # the other row of the batch
 
     home = str(place.folder / "library")
-    desk = AnsweringDesk.open(
+    desk = Predictor.open(
         Path(place.folder / "package"),
         Settings.load({"FINAGENT_HOME": home, "FINAGENT_BARS": bars}),
     )

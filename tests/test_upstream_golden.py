@@ -20,17 +20,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, Place
 
+from finagent_model.contrib.upstream.analyst import read_reply, window_of
+from finagent_model.contrib.upstream.source import Pin, Source, fetch
+from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.pipeline.upstream import wheel_of
-from finagent_model.upstream.fetch import fetch
-from finagent_model.upstream.pin import Pin
-from finagent_model.upstream.reading import read_reply
-from finagent_model.upstream.resident import Resident
-from finagent_model.upstream.source import Source
-from finagent_model.upstream.window import window_of
-from finagent_model.verification.leaks import corrupted_after
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.pipeline.upstream_source import wheel_of
 
 pytestmark = pytest.mark.upstream
 SOURCE = "FINAGENT_UPSTREAM_SOURCE"
@@ -94,13 +90,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 @pytest.fixture(scope="session")
-def resident(source: Source) -> Iterator[Resident]:
-    held = Resident(lambda: source.again().code)
+def resident(source: Source) -> Iterator[WorkerProcess]:
+    held = WorkerProcess(lambda: source.again().code)
     yield held
     held.close()
 
 
-def ask(resident: Resident, bars: BarSeries) -> Any:
+def ask(resident: WorkerProcess, bars: BarSeries) -> Any:
     window = window_of(bars)
     return resident.ask(window.symbol, window.clock_day, window.rows).reply
 
@@ -110,13 +106,13 @@ def goog() -> BarSeries:
     return BundledBars().bars("GOOG")
 
 
-def test_the_reply_is_the_known_one_to_the_bit(resident: Resident, goog: BarSeries) -> None:
+def test_the_reply_is_the_known_one_to_the_bit(resident: WorkerProcess, goog: BarSeries) -> None:
     assert ask(resident, goog.until(parse_as_of("2012-06-29"))) == GOLDEN
     assert ask(resident, goog.until(parse_as_of("2012-06-30"))) == GOLDEN
 
 
 @pytest.mark.parametrize("symbol", RATINGS)
-def test_the_ratings_of_a_year_are_the_known_ones(symbol: str, resident: Resident) -> None:
+def test_the_ratings_of_a_year_are_the_known_ones(symbol: str, resident: WorkerProcess) -> None:
     bars = BundledBars().bars(symbol)
     bars = replace(bars, dividend=np.zeros(len(bars)))
     found = Counter(
@@ -126,14 +122,16 @@ def test_the_ratings_of_a_year_are_the_known_ones(symbol: str, resident: Residen
     assert (found["buy"], found["sell"], found["hold"]) == RATINGS[symbol]
 
 
-def test_bars_to_come_change_nothing(resident: Resident, goog: BarSeries) -> None:
+def test_bars_to_come_change_nothing(resident: WorkerProcess, goog: BarSeries) -> None:
     for cut in range(400, 2148, 250):
         replies = [ask(resident, b[:cut]) for b in (goog, corrupted_after(goog, cut))]
         assert replies[0] == replies[1]
 
 
-def test_another_process_says_the_same(source: Source, resident: Resident, goog: BarSeries) -> None:
-    other = Resident(lambda: source.again().code)
+def test_another_process_says_the_same(
+    source: Source, resident: WorkerProcess, goog: BarSeries
+) -> None:
+    other = WorkerProcess(lambda: source.again().code)
     days = [goog[:cut] for cut in range(300, 2148, 200)]
     digests = [
         hashlib.sha256(json.dumps([ask(worker, bars) for bars in days]).encode()).hexdigest()

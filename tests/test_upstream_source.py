@@ -16,14 +16,19 @@ import pytest
 from conftest import ROOT, Place
 from upstream_stub import Repository, git, make_repository
 
+from finagent_model.contrib.upstream.source import (
+    Pin,
+    blob_hash,
+    cached,
+    fetch,
+    keep,
+    packed,
+    source_at_hand,
+    tree_hash,
+    verified,
+)
 from finagent_model.errors import UpstreamSourceError
-from finagent_model.pipeline.upstream import wheel_of
-from finagent_model.upstream.cache import cached, keep
-from finagent_model.upstream.fetch import fetch
-from finagent_model.upstream.git_hash import blob_hash, tree_hash
-from finagent_model.upstream.pin import Pin
-from finagent_model.upstream.source import verified
-from finagent_model.upstream.wheel import packed, source_at_hand
+from finagent_model.pipeline.upstream_source import wheel_of
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +157,7 @@ def test_a_pin_survives_its_own_text() -> None:
 
 
 def test_the_environment_files_name_the_pin() -> None:
-    pin = tomllib.loads((ROOT / "finagent_model" / "upstream" / "upstream.lock").read_text())
+    pin = tomllib.loads((ROOT / "finagent_model/contrib/upstream/upstream.lock").read_text())
     name = "/".join(pin["repository"].split("/")[-2:])
     assert f"{name}@{pin['commit']}" in (ROOT / "conda.yaml").read_text()
 

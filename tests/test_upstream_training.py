@@ -13,17 +13,16 @@ import pytest
 from conftest import SMALL, Place
 from upstream_stub import Repository, make_repository
 
-from finagent_model.desk import Desk
-from finagent_model.domain.clock import parse_as_of
+from finagent_model.contrib.upstream.source import Pin, fetch
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, CorruptPackageError
-from finagent_model.pipeline.rule import RuleRequest, run
-from finagent_model.serving.answering import AnsweringDesk, Question
-from finagent_model.serving.package import read_package
+from finagent_model.market.bars import parse_as_of
+from finagent_model.model.package import read_package
+from finagent_model.model.predictor import Predictor, Question
+from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, Voices, candidates
-from finagent_model.upstream.fetch import fetch
-from finagent_model.upstream.pin import Pin
+from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, ScoreSources, candidates
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,16 +50,16 @@ def settings(
 def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
     settings: Settings, stub: Repository, place: Place
 ) -> None:
+    from finagent_model.model.loading import load_predictor
     from finagent_model.pipeline.backtest import backtest
     from finagent_model.pipeline.train import train
     from finagent_model.pipeline.verify import proofs
-    from finagent_model.serving.logged import load_answering
 
     trained = train(TrainRequest.read(**SMALL, config="upstream"), settings)
     assert trained.verdict == "passed"
     shutil.rmtree(settings.home)
 
-    answering = load_answering("models:/finagent@champion")
+    answering = load_predictor("models:/finagent@champion")
     package = answering.package
     assert package.upstream is not None
     assert package.upstream.pin == stub.pin
@@ -87,14 +86,14 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
         with pytest.raises(CorruptPackageError, match="download the model again"):
             read_package(folder)
         target.unlink() if before is None else target.write_bytes(before)
-    assert AnsweringDesk.open(folder, settings).decide(asked, "replay").signal.status == "ok"
+    assert Predictor.open(folder, settings).decide(asked, "replay").signal.status == "ok"
 
 
 def test_a_rule_of_its_ratings_runs_through_the_engine(settings: Settings) -> None:
-    done = run(RuleRequest.read(rule="upstream", symbol="FB"), settings).row()
+    done = run_rule_backtest(RuleRequest.read(rule="upstream", symbol="FB"), settings).row()
     assert done["trades"] > 0
     with pytest.raises(BadInputError, match="or upstream"):
-        run(RuleRequest.read(rule="downstream", symbol="FB"), settings)
+        run_rule_backtest(RuleRequest.read(rule="downstream", symbol="FB"), settings)
 
 
 def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) -> None:
@@ -110,20 +109,20 @@ def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) 
 def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from finagent_model.market import Market
-    from finagent_model.pipeline.voices import hear
-    from finagent_model.presets import load_preset
-    from finagent_model.serving.answering import open_cassette
-    from finagent_model.upstream.resident import Resident
+    from finagent_model.config.desk_config import load_preset
+    from finagent_model.contrib.upstream.worker_process import WorkerProcess
+    from finagent_model.data.market import Market
+    from finagent_model.model.predictor import open_cassette
+    from finagent_model.pipeline.train import score_upstream
 
-    asked = Resident.ask
+    asked = WorkerProcess.ask
 
-    def sometimes(self: Resident, symbol: str, day: str, bars: list[list[object]]) -> object:
+    def sometimes(self: WorkerProcess, symbol: str, day: str, bars: list[list[object]]) -> object:
         return asked(self, "RAISE" if day.startswith("2012-09") else symbol, day, bars)
 
-    monkeypatch.setattr(Resident, "ask", sometimes)
+    monkeypatch.setattr(WorkerProcess, "ask", sometimes)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    voices = hear(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
+    voices = score_upstream(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
     assert np.isnan(voices.upstream["FB"][59:]).sum() == 20
     assert "failed on 20 of 196 bars of FB" in caplog.text
     assert not voices.technical
@@ -131,12 +130,16 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
 
 def test_candidates_leave_alone_what_is_fixed_and_what_nobody_hears() -> None:
     series = {"FB": np.zeros(3)}
-    alone = candidates(50, 7, Voices(fixed={"threshold": 0.33}, technical=False, upstream=series))
+    alone = candidates(
+        50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, upstream=series)
+    )
     assert {policy.threshold for policy in alone[1:]} == {0.33}
     assert {policy.fast for policy in alone} == {20}
-    both = candidates(50, 7, Voices(upstream=series))
+    both = candidates(50, 7, ScoreSources(upstream=series))
     assert {policy.upstream_weight for policy in both[1:]} == set(UPSTREAM_WEIGHTS)
     assert [policy.fast for policy in both] == [policy.fast for policy in candidates(50, 7)]
     every = len(GRID["stop_atr"]) * len(GRID["target_atr"]) * len(GRID["risk_fraction"])
-    most = candidates(500, 7, Voices(fixed={"threshold": 0.33}, technical=False, upstream=series))
+    most = candidates(
+        500, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, upstream=series)
+    )
     assert len(most) == every + 1

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from upstream_stub import DAY, bars_of
 
+from finagent_model.contrib.upstream.analyst import LEAST_BARS, read_reply, window_of
 from finagent_model.errors import ShortHistoryError, UpstreamError
-from finagent_model.upstream.reading import read_reply
-from finagent_model.upstream.window import LEAST_BARS, window_of
 
 BARS = bars_of("GOOG")
 REPLY: dict[str, Any] = {

@@ -14,16 +14,15 @@ import pytest
 from conftest import ROOT
 from upstream_stub import FILES, bars_of
 
+from finagent_model.contrib.upstream.analyst import read_reply, window_of
+from finagent_model.contrib.upstream.worker_process import GIVE_UP, WorkerProcess, WorkerReply
 from finagent_model.errors import UpstreamError
-from finagent_model.upstream.reading import read_reply
-from finagent_model.upstream.resident import GIVE_UP, Answer, Resident
-from finagent_model.upstream.window import window_of
 
 pytestmark = pytest.mark.slow
 CODE = FILES / "src" / "backend"
 
 
-def ask(resident: Resident, symbol: str) -> Answer:
+def ask(resident: WorkerProcess, symbol: str) -> WorkerReply:
     window = window_of(bars_of(symbol))
     return resident.ask(symbol, window.clock_day, window.rows)
 
@@ -36,13 +35,13 @@ def workers() -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def resident() -> Iterator[Resident]:
-    held = Resident(lambda: CODE, call_s=30)
+def resident() -> Iterator[WorkerProcess]:
+    held = WorkerProcess(lambda: CODE, call_s=30)
     yield held
     held.close()
 
 
-def test_it_answers_and_stays(resident: Resident) -> None:
+def test_it_answers_and_stays(resident: WorkerProcess) -> None:
     first = ask(resident, "GOOG")
     before = workers()
     assert ask(resident, "GOOG") == first
@@ -73,7 +72,7 @@ def test_it_answers_and_stays(resident: Resident) -> None:
     ],
 )
 def test_what_upstream_raises_is_an_answer_and_the_worker_lives(
-    symbol: str, said: str, resident: Resident, monkeypatch: pytest.MonkeyPatch
+    symbol: str, said: str, resident: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(resident, "GOOG")
     before = workers()
@@ -84,7 +83,7 @@ def test_what_upstream_raises_is_an_answer_and_the_worker_lives(
     assert workers() == before
 
 
-def test_what_it_prints_is_kept_and_harms_nothing(resident: Resident) -> None:
+def test_what_it_prints_is_kept_and_harms_nothing(resident: WorkerProcess) -> None:
     noisy = ask(resident, "NOISE")
     assert noisy.log.splitlines() == ["a line that is no JSON", "nor is this one"]
     assert ask(resident, "GOOG").log == ""
@@ -92,7 +91,7 @@ def test_what_it_prints_is_kept_and_harms_nothing(resident: Resident) -> None:
 
 @pytest.mark.parametrize(("symbol", "how"), [("EXIT", "ended with 7"), ("SEGV", "ended with -11")])
 def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None:
-    resident = Resident(lambda: CODE)
+    resident = WorkerProcess(lambda: CODE)
     before = workers()
     try:
         with pytest.raises(UpstreamError, match=how) as caught:
@@ -106,7 +105,7 @@ def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None
 
 
 def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
-    resident = Resident(lambda: CODE, call_s=1.0)
+    resident = WorkerProcess(lambda: CODE, call_s=1.0)
     before = workers()
     try:
         with pytest.raises(UpstreamError, match="within 1 s") as caught:
@@ -119,7 +118,7 @@ def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
 
 
 def test_one_that_always_dies_is_given_up() -> None:
-    resident = Resident(lambda: CODE)
+    resident = WorkerProcess(lambda: CODE)
     for _ in range(GIVE_UP):
         with pytest.raises(UpstreamError):
             ask(resident, "EXIT")
@@ -141,7 +140,7 @@ def test_one_that_always_dies_is_given_up() -> None:
 def test_code_that_can_not_be_imported_is_tried_once(line: str, tmp_path: Path) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "technical_analysis.py").write_text(line + "\n")
-    resident = Resident(lambda: tmp_path)
+    resident = WorkerProcess(lambda: tmp_path)
     for _ in range(2):
         with pytest.raises(UpstreamError) as caught:
             ask(resident, "GOOG")
@@ -155,7 +154,7 @@ def test_a_reply_that_is_no_line_of_json_ends_the_worker(tmp_path: Path) -> None
         "    for fd in range(3, 20):\n        try:\n            os.write(fd, b'rubbish\\n')\n"
         "        except OSError:\n            pass\n    return {}\n"
     )
-    resident = Resident(lambda: tmp_path)
+    resident = WorkerProcess(lambda: tmp_path)
     with pytest.raises(UpstreamError) as caught:
         ask(resident, "GOOG")
     assert caught.value.code == "protocol"
@@ -163,7 +162,7 @@ def test_a_reply_that_is_no_line_of_json_ends_the_worker(tmp_path: Path) -> None
 
 
 def test_nothing_is_left_in_the_source_or_behind(tmp_path: Path) -> None:
-    resident = Resident(lambda: CODE)
+    resident = WorkerProcess(lambda: CODE)
     ask(resident, "GOOG")
     assert not list(CODE.rglob("__pycache__"))
     held = Path(resident._child._folder.name)  # type: ignore[union-attr]
@@ -171,7 +170,7 @@ def test_nothing_is_left_in_the_source_or_behind(tmp_path: Path) -> None:
     assert not held.exists()
 
 
-def test_the_worker_has_no_network_of_ours_where_it_says_so(resident: Resident) -> None:
+def test_the_worker_has_no_network_of_ours_where_it_says_so(resident: WorkerProcess) -> None:
     said = ask(resident, "GOOG").versions["network"]
     child = resident._child._process.pid  # type: ignore[union-attr]
     ours, its = (os.readlink(f"/proc/{process}/ns/net") for process in ("self", child))
@@ -180,7 +179,7 @@ def test_the_worker_has_no_network_of_ours_where_it_says_so(resident: Resident) 
 
 
 def test_two_workers_say_the_same_to_the_byte() -> None:
-    one, other = Resident(lambda: CODE), Resident(lambda: CODE)
+    one, other = WorkerProcess(lambda: CODE), WorkerProcess(lambda: CODE)
     try:
         assert ask(one, "GOOG").reply == ask(other, "GOOG").reply
     finally:
@@ -190,7 +189,7 @@ def test_two_workers_say_the_same_to_the_byte() -> None:
 
 def test_an_object_that_is_forgotten_takes_its_worker_along() -> None:
     before = workers()
-    resident = Resident(lambda: CODE)
+    resident = WorkerProcess(lambda: CODE)
     ask(resident, "GOOG")
     assert len(workers() - before) == 1
     del resident
@@ -201,7 +200,7 @@ HANGING = f"""
 import sys, threading, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from test_upstream_worker import CODE, ask
-from finagent_model.upstream.resident import Resident
+from finagent_model.contrib.upstream.worker_process import Resident
 resident = Resident(lambda: CODE)
 ask(resident, "GOOG")
 print(resident._child._process.pid, flush=True)
@@ -226,7 +225,7 @@ def test_no_worker_outlives_a_parent_that_is_killed() -> None:
     pytest.fail("the worker still runs")
 
 
-def test_a_forked_child_starts_a_worker_of_its_own(resident: Resident) -> None:
+def test_a_forked_child_starts_a_worker_of_its_own(resident: WorkerProcess) -> None:
     answer = ask(resident, "GOOG")
     child = os.fork()
     if child == 0:

@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model import features, indicators
+from finagent_model.backtest.crossover import Crossover
 from finagent_model.backtest.engine import Orders, run_orders
 from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.rule import Crossover
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.news_file import bundled_events
-from finagent_model.domain import bars as bars_module
-from finagent_model.domain import news as news_module
-from finagent_model.domain.bars import BarSeries, Floats
-from finagent_model.domain.market_view import MarketView
-from finagent_model.domain.news import NewsItem
-from finagent_model.domain.policy import Policy
-from finagent_model.training.out_of_sample import Traded, trade
+from finagent_model.data.files import bundled_events
+from finagent_model.evaluation import probes as leaks
+from finagent_model.evaluation.out_of_sample import Traded, trade
+from finagent_model.market import bars as bars_module
+from finagent_model.market import indicators
+from finagent_model.market import news as news_module
+from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import MarketView
+from finagent_model.policy import features
+from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
-from finagent_model.verification import leaks
 
 POLICY = Policy(fast=10, slow=60, channel=55)
 

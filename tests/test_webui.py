@@ -18,29 +18,26 @@ from pages import FAILED, HERE, OURS, client, fill, settings, write
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from finagent_model.approvals import APPROVALS, ApprovalStore, approval_id
 from finagent_model.cli import app as commands
+from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.config.roster import Price
+from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.fetched import FetchedBars
-from finagent_model.data.kept import Kept
-from finagent_model.domain.approval import Approval
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Turn
-from finagent_model.domain.execution import Execution
-from finagent_model.domain.model_row import Price
-from finagent_model.domain.signal import Status, TradingSignal
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Execution, Turn
+from finagent_model.decision.signal import Status, TradingSignal
 from finagent_model.errors import DataSourceError
-from finagent_model.market import Market
-from finagent_model.serving.approvals import APPROVALS, Approvals, approval_id
+from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.tracking import is_gone
-from finagent_model.webui.bars import bars_around, drawn
-from finagent_model.webui.guard import HEADERS
-from finagent_model.webui.render import pretty
-from finagent_model.webui.thread import Message, from_turns
-from finagent_model.webui.words import STATUSES, failed
+from finagent_model.tracking.runs import is_process_dead
+from finagent_model.webui.conversation import Message, from_turns
+from finagent_model.webui.labels import STATUSES, failed
+from finagent_model.webui.login import HEADERS
+from finagent_model.webui.rendering import pretty
+from finagent_model.webui.signal_pages import bars_around, drawn
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 MARKUP = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
@@ -253,7 +250,7 @@ def test_a_chart_is_drawn_from_what_was_kept_and_asks_the_vendor_for_later_bars_
     vendor, as_of, now = Vendor(), parse_as_of("2012-06-29"), parse_as_of("2012-07-10")
 
     def look(later: bool) -> dict[str, Any]:
-        market = Market(FetchedBars(vendor, Kept(tmp_path), lambda: now), None)
+        market = Market(CachedBars(vendor, BarStore(tmp_path), lambda: now), None)
         return drawn(market, "GOOG", as_of, later, parse_as_of("2012-12-01"))
 
     first = look(False)
@@ -360,8 +357,8 @@ def test_a_page_of_somebody_else_changes_nothing(pages: TestClient) -> None:
 def asked(known: Settings) -> tuple[str, TradingSignal]:
     """A decision that waits for a human."""
     proposed = signal()
-    desk = Approvals(known.home / APPROVALS, say=lambda line: None)
-    rules = Approval(above_size_percent=5)
+    desk = ApprovalStore(known.home / APPROVALS, say=lambda line: None)
+    rules = ApprovalRules(above_size_percent=5)
 
     def leave(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -497,7 +494,9 @@ def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> No
     ended.wait()
     here = f"{socket.gethostname()}:{os.getpid()}"
     host = here.rpartition(":")[0]
-    told = [is_gone(tag) for tag in (f"{host}:{ended.pid}", here, f"elsewhere:{ended.pid}", "")]
+    told = [
+        is_process_dead(tag) for tag in (f"{host}:{ended.pid}", here, f"elsewhere:{ended.pid}", "")
+    ]
     assert told == [True, False, False, False]
 
 

@@ -30,16 +30,16 @@ from finagent_model.cli import app
 from typer.testing import CliRunner
 from finagent_model import registry
 from finagent_model.pipeline.infer import infer
-from finagent_model.domain.approval import Approval
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.decision import Decision, Turn
-from finagent_model.domain.execution import Execution
-from finagent_model.serving.approvals import APPROVALS, Approvals
+from finagent_model.config.approval_rules import Approval
+from finagent_model.market.bars import parse_as_of
+from finagent_model.decision.decision import Decision, Turn
+from finagent_model.decision.decision import Execution
+from finagent_model.approvals import APPROVALS, Approvals
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
-from finagent_model.tracking import STAGE, open_run
-from finagent_model.pipeline.ablate import ablate
+from finagent_model.tracking.runs import STAGE, open_run
+from finagent_model.pipeline.ablation import ablate
 
 settings, hurting = Settings.load(), {HURTING!r}
 model = "models:/finagent@champion"

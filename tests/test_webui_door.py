@@ -11,7 +11,7 @@ from pages import OURS, client, settings, write
 
 from finagent_model.settings import Settings
 from finagent_model.webui import login
-from finagent_model.webui.guard import COOKIE
+from finagent_model.webui.login import COOKIE
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 TOKEN = "FINAGENT_API_TOKEN"

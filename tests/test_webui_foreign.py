@@ -9,12 +9,11 @@ import pytest
 from pages import FAILED, client, settings, write
 from starlette.testclient import TestClient
 
-from finagent_model.domain.artifact import Artifact
 from finagent_model.settings import Settings
+from finagent_model.store.artifacts import Artifact
 from finagent_model.store.database import Database
-from finagent_model.webui.render import DEEPEST, day, measure, number, percent, pretty
-from finagent_model.webui.signal_row import SignalRow
-from finagent_model.webui.thread import Message, from_rows
+from finagent_model.webui.conversation import Message, SignalRow, from_rows
+from finagent_model.webui.rendering import DEEPEST, day, measure, number, percent, pretty
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 ROW: dict[str, Any] = {"name": "theirs", "type": "signal", "symbol": "GOOG"}

@@ -13,15 +13,16 @@ from mlflow.tracking import MlflowClient
 from pages import OURS
 from starlette.testclient import TestClient
 
-from finagent_model import registry
-from finagent_model.domain.closed_call import dump_calls
 from finagent_model.errors import TrackingError
-from finagent_model.run_records import of_stage, read_run, running
-from finagent_model.tracking import STAGE, RunLog, open_run
-from finagent_model.training.evidence import SymbolFacts
-from finagent_model.webui import live, models, runs
-from finagent_model.webui.backtests import Backtests, Decided
-from finagent_model.webui.equity import Equity
+from finagent_model.evaluation.evidence import SymbolFacts
+from finagent_model.policy.trained_state import dump_outcomes
+from finagent_model.tracking import registry
+from finagent_model.tracking.queries import of_stage, read_run, running
+from finagent_model.tracking.runs import STAGE, RunLog, open_run
+from finagent_model.webui import live
+from finagent_model.webui import model_pages as models
+from finagent_model.webui import run_pages as runs
+from finagent_model.webui.run_pages import Backtests, DecidedSymbols, Equity
 
 pytestmark = [
     pytest.mark.usefixtures("place"),
@@ -58,7 +59,7 @@ def below(run: RunLog, symbol: str, returns: tuple[float, ...] = (0.1,), **ends:
     child = open_run(f"backtest {symbol}", tags, parent=run.run_id)
     if ends.get("facts", True):
         child.text("facts.json", facts(symbol, returns))
-        child.text("closed_calls.jsonl", dump_calls([]))
+        child.text("closed_calls.jsonl", dump_outcomes([]))
     child.end(ends.get("status", "FINISHED"))
     return child
 
@@ -95,7 +96,7 @@ def test_a_second_click_does_not_roll_back_twice(three: str, pages: TestClient) 
     again = back(pages, "3")
     assert again.status_code == 409
     assert "version 2 of finagent is champion, no longer 3" in again.text
-    assert registry.find("finagent", "2").aliases == ("champion",)
+    assert registry.find_version("finagent", "2").aliases == ("champion",)
 
 
 def test_a_champion_that_has_moved_is_not_promoted_over(three: str, pages: TestClient) -> None:
@@ -216,7 +217,7 @@ def test_live_says_that_there_are_more(pages: TestClient, monkeypatch: pytest.Mo
 
 
 def test_progress_counts_symbols_and_asks_for_what_is_new() -> None:
-    run, decided = training(), Decided()
+    run, decided = training(), DecidedSymbols()
     assert decided.count(read_run(run.run_id)) == 0
     for symbol in ("AAPL", "AAPL"):
         below(run, symbol)

@@ -7,17 +7,17 @@ import json
 import pytest
 from conftest import SMALL, Place
 
-from finagent_model.domain.execution import Execution
+from finagent_model.decision.decision import Execution
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
     FinagentError,
     GateRefusedError,
-    HomeError,
+    LocalStateError,
     ModelLoadError,
     TrackingError,
     UnknownSymbolError,
-    may_pass,
+    is_retryable_error,
 )
 from finagent_model.settings import Settings
 
@@ -26,25 +26,25 @@ DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map
 
 
 def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -> None:
-    from finagent_model.pipeline.workflow import close_workflow, open_workflow
-    from finagent_model.tracking import RunLog
+    from finagent_model.pipeline.dag_run import close_dag_run, open_dag_run
+    from finagent_model.tracking.runs import RunLog
 
-    run = open_workflow(DECIDES, {"mode": "inference"})
+    run = open_dag_run(DECIDES, {"mode": "inference"})
     assert RunLog(run).read_json("asked.json") == {"mode": "inference"}
-    close_workflow(run, [], [])
+    close_dag_run(run, [], [])
     assert status(run) == "FINISHED"
-    assert open_workflow(DECIDES, {}) == run
+    assert open_dag_run(DECIDES, {}) == run
     assert status(run) == "RUNNING"
-    assert open_workflow(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
+    assert open_dag_run(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
 
 
 def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -> None:
-    from finagent_model.pipeline.workflow import note_failure, open_workflow
-    from finagent_model.tracking import RunLog
+    from finagent_model.pipeline.dag_run import note_failure, open_dag_run
+    from finagent_model.tracking.runs import RunLog
 
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden"})
     note_failure(DECIDES, ValueError("nobody's run"), settings)
-    run = open_workflow(DECIDES, {})
+    run = open_dag_run(DECIDES, {})
     note_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
     note_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
     said = RunLog(run).tag("finagent.failed/decide/3")
@@ -54,14 +54,17 @@ def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -
 
 
 def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Place) -> None:
-    from finagent_model.pipeline.workflow import Decided, close_workflow, open_workflow
-    from finagent_model.tracking import RunLog, open_run
+    from finagent_model.pipeline.dag_run import SymbolOutcome, close_dag_run, open_dag_run
+    from finagent_model.tracking.runs import RunLog, open_run
 
-    run = open_workflow(DECIDES, {})
+    run = open_dag_run(DECIDES, {})
     training = open_run("train", {}, parent=run)
     backtest = open_run("backtest", {}, parent=training.run_id)
-    rows = [Decided(symbol="FB", status="ok", action="BUY", run_id="r1"), Decided(symbol="GOOG")]
-    close_workflow(run, rows, ["no signal on GOOG"])
+    rows = [
+        SymbolOutcome(symbol="FB", status="ok", action="BUY", run_id="r1"),
+        SymbolOutcome(symbol="GOOG"),
+    ]
+    close_dag_run(run, rows, ["no signal on GOOG"])
     assert status(run) == "FAILED"
     assert status(training.run_id) == status(backtest.run_id) == "KILLED"
     summary = json.loads(RunLog(run).read("summary.json"))
@@ -70,13 +73,13 @@ def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Pl
 
 @pytest.mark.slow
 def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None:
+    from finagent_model.pipeline.dag_run import open_dag_run
     from finagent_model.pipeline.train import start_training
-    from finagent_model.pipeline.workflow import open_workflow
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
     small, other = TrainRequest.read(**SMALL), TrainRequest.read(**SMALL, seed=8)
-    run = open_workflow(DECIDES, {})
+    run = open_dag_run(DECIDES, {})
     below = Execution(parent_run_id=run)
     fitted = start_training(small, settings, execution=below)
     assert start_training(small, settings, execution=below) == fitted
@@ -89,11 +92,11 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    from finagent_model import registry
-    from finagent_model.artifacts.model_card import FILE
-    from finagent_model.pipeline.finish import finish_training
+    from finagent_model.pipeline.finalize import finish_training
     from finagent_model.pipeline.train import backtest_symbol, start_training
-    from finagent_model.tracking import RunLog
+    from finagent_model.reports.model_card import FILE
+    from finagent_model.tracking import registry
+    from finagent_model.tracking.runs import RunLog
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
@@ -122,7 +125,7 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
     ("error", "again"),
     [
         (TrackingError("the store is down"), True),
-        (HomeError("locked"), True),
+        (LocalStateError("locked"), True),
         (DataSourceError("the vendor is down"), True),
         (ModelLoadError("not there yet"), True),
         (BadInputError("no such thing"), False),
@@ -133,7 +136,7 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
 def test_what_may_pass_is_worth_a_retry_and_a_wrong_question_is_not(
     error: FinagentError, again: bool
 ) -> None:
-    assert may_pass(error) is again
+    assert is_retryable_error(error) is again
 
 
 def status(run: str) -> str:

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from yahoo import LATER, NOT_FOUND, Yahoo, chart, serving
 
+from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.fetched import FetchedBars
-from finagent_model.data.kept import Kept
-from finagent_model.data.yfinance_bars import YFinanceBars
-from finagent_model.domain.bars import PRICES, BarSeries
-from finagent_model.domain.clock import parse_as_of
+from finagent_model.data.yfinance import YFinanceBars
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
+from finagent_model.market.bars import PRICES, BarSeries, parse_as_of
 
 pytestmark = pytest.mark.slow
 
@@ -209,7 +207,7 @@ def test_a_later_split_is_no_revision_and_a_correction_is_one(
         (BarSeries.from_frame("MSFT", corrected), 7.0),
     ]:
         yahoo.says("MSFT", chart(series, later_split=ratio))
-        fetched = FetchedBars(source, Kept(tmp_path / "home"), lambda: LATER)
+        fetched = CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER)
         fetched.bars("MSFT")
         readings.append(fetched.seen("MSFT"))
     assert [reading.revised for reading in readings] == [0, 0, 0, 1]
@@ -221,10 +219,10 @@ def test_a_vendor_that_takes_no_more_requests_is_left_alone_where_what_was_kept_
     yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
 ) -> None:
     yahoo.says("FB", chart(BundledBars().bars("FB")))
-    FetchedBars(source, Kept(tmp_path / "home"), lambda: LATER).bars("FB")
+    CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER).bars("FB")
     yahoo.says("FB", b"Too Many Requests", 429)
     yahoo.asked.clear()
-    again = FetchedBars(source, Kept(tmp_path / "home"), lambda: LATER)
+    again = CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER)
     assert len(again.reaching("FB", parse_as_of("2013-03-01"))) == 196
     assert yahoo.asked == []
     with pytest.raises(DataSourceError, match="no more requests"):

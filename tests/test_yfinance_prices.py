@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.data.revision import changes
-from finagent_model.data.yfinance_bars import as_traded, session_going_on
-from finagent_model.domain.bars import BarSeries, Floats
+from finagent_model.data.snapshots import bar_changes
+from finagent_model.data.yfinance import as_traded, session_going_on
+from finagent_model.market.bars import BarSeries, Floats
 
 DAYS = 3000
 CENTS = np.round(np.geomspace(1.0, 9_000.0, DAYS), 2)
@@ -42,7 +42,7 @@ def test_a_price_is_what_was_quoted_whatever_split_comes_later(
 @pytest.mark.parametrize("ratio", [3.0, 7.0, 20.0, 28.0])
 def test_a_price_between_two_steps_is_no_revision_whatever_split_comes_later(ratio: float) -> None:
     quoted = np.round(np.geomspace(1.0, 999.0, DAYS) * 64) / 64
-    assert changes(told(quoted, 1.0), told(quoted, ratio)) == ()
+    assert bar_changes(told(quoted, 1.0), told(quoted, ratio)) == ()
 
 
 ENDS = pd.Timestamp("2024-03-06 16:00", tz="America/New_York")

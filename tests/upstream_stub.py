@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from finagent_model.domain.bars import BarSeries
-from finagent_model.upstream.pin import Pin
+from finagent_model.contrib.upstream.source import Pin
+from finagent_model.market.bars import BarSeries
 
 FILES = Path(__file__).parent / "stub_upstream"
 DAY = "2012-06-29"

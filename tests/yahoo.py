@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finagent_model.domain.bars import PRICES, BarSeries
+from finagent_model.market.bars import PRICES, BarSeries
 
 NOT_FOUND = {
     "chart": {

@@ -1,22 +1,83 @@
-"""The memory of one decision: what was said, what failed, what it took. A new one for every
+"""What a desk is asked about one view, and what its agents may look up while they answer.
+
+The memory of one decision: what was said, what failed, what it took. A new one for every
 decision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from finagent_model.agents.purse import Account, Amount, reserve, settle
+from finagent_model._base import Mode
+from finagent_model.agents.budget import Amount, SpendingLimit, reserve, settle
 from finagent_model.agents.replies import ExecutorReply, Reply
-from finagent_model.domain.audit import Event, EventKind
-from finagent_model.domain.decision import Turn
-from finagent_model.domain.desk_config import DeskConfig, Mode
-from finagent_model.domain.model_row import ModelRow
-from finagent_model.domain.signal import Status
-from finagent_model.errors import HomeError
+from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.roster import ModelConfig, Occasion
+from finagent_model.decision.decision import Event, EventKind, Turn
+from finagent_model.decision.signal import Status
+from finagent_model.errors import LocalStateError
+
+REPORT = "upstream_report"
+"""The source of the message that holds upstream's report; no agent may be called so."""
+
+
+class ToolAnswer(Protocol):
+    """What a tool gave, as JSON; an error is data too."""
+
+    @property
+    def content(self) -> str: ...
+
+    @property
+    def is_error(self) -> bool: ...
+
+
+class Tools(Protocol):
+    """Some tools, bound to the one view."""
+
+    @property
+    def schemas(self) -> Sequence[dict[str, Any]]:
+        """As a model is told of them."""
+
+    def call(self, name: str, arguments_json: str) -> ToolAnswer:
+        """Never raises, whatever a model asks."""
+
+
+class Picture(Protocol):
+    """A chart of the view."""
+
+    @property
+    def png(self) -> bytes: ...
+
+    @property
+    def digest(self) -> str:
+        """Of what is drawn, not of the file."""
+
+
+class Report(Protocol):
+    """What the upstream project says of the bars in view."""
+
+    @property
+    def report(self) -> str:
+        """As an agent reads it."""
+
+
+@dataclass(frozen=True)
+class DeskQuery:
+    """One question to the whole desk."""
+
+    text: str
+    """JSON, the same for every agent."""
+    occasions: frozenset[Occasion]
+    """What the view has that not every view has."""
+    tools: Callable[[Sequence[str]], Tools]
+    """Those of the given names."""
+    chart: Callable[[], Picture]
+    """Drawn when an agent is to see it."""
+    upstream: Callable[[Session, str], Awaitable[Report]]
+    """For an agent by name; raises UnavailableError."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +95,7 @@ class Session:
     config: DeskConfig
     mode: Mode
     clock: Callable[[], datetime]
-    accounts: Sequence[Account] = ()
+    accounts: Sequence[SpendingLimit] = ()
     """What a call is paid from."""
     past_errors: bool = False
     """Whether a recorded failure is a reply like any other: in a replay."""
@@ -51,7 +112,7 @@ class Session:
     calls: int = 0
     missed: bool = False
     """A reply that was not recorded was needed in mode `replay`."""
-    trouble: HomeError | None = None
+    trouble: LocalStateError | None = None
     """What an agent met that is no failure of the decision but of the machine."""
     notes: list[str] = field(default_factory=list)
     """What the signal should say about how it came to be."""
@@ -93,14 +154,14 @@ class Session:
         settle(self.accounts, reserved, spent)
         self.note("budget", agent, settled={"tokens": spent.tokens, "usd": spent.usd})
 
-    def charge(self, model: ModelRow, prompt: int, completion: int, called: bool) -> None:
+    def charge(self, model: ModelConfig, prompt: int, completion: int, called: bool) -> None:
         """Count a reply's tokens and price; `called` tells a real call from a recorded reply."""
         cost = self.price(model, prompt, completion)
         self.tokens += prompt + completion
         self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost
         self.calls += called
 
-    def price(self, model: ModelRow, prompt: int, completion: int) -> float | None:
+    def price(self, model: ModelConfig, prompt: int, completion: int) -> float | None:
         """Dollars, or None where the price is unknown. `rules` cost nothing."""
         if model.client == "rules":
             return 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from finagent_model.serving.approvals import Approvals
+from finagent_model.approvals import ApprovalStore
 
 LOOK_S = 2.0
 """Between two looks at the file."""
@@ -29,7 +29,7 @@ class ApprovalTrigger(BaseTrigger):
         return f"{kind.__module__}.{kind.__qualname__}", {"path": self.path, "keys": self.keys}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        approvals = Approvals(Path(self.path))
+        approvals = ApprovalStore(Path(self.path))
         # It is settled by another process: there is no event to wait for.
         while await asyncio.to_thread(approvals.pending, self.keys):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)

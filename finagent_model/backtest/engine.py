@@ -1,4 +1,6 @@
-"""Signals in, equity and trades out; everything is accounted in units of total return.
+"""What trading costs, charged on every fill.
+
+Signals in, equity and trades out; everything is accounted in units of total return.
 
 Fills and marks use the growth series (splits and dividends reinvested), so that a holder is paid
 what holders were paid; levels, which a signal gives as traded on its own bar, are carried into it.
@@ -12,12 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from finagent_model.backtest import kernel
-from finagent_model.backtest.costs import Costs
 from finagent_model.backtest.kernel import Rules
-from finagent_model.domain.bars import BarSeries, Floats
-from finagent_model.domain.signal import TradingSignal
+from finagent_model.decision.signal import TradingSignal
+from finagent_model.market.bars import BarSeries, Floats
+
+
+class Costs(BaseModel):
+    """Fractions of the traded notional; the defaults are 10 and 5 basis points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    commission: float = Field(0.001, ge=0, lt=0.1)
+    """Paid on every fill: 0.001 is 10 basis points."""
+    slippage: float = Field(0.0005, ge=0, lt=0.1)
+    """How much worse a market or stop fill is than its price; a target is a limit and has none."""
+
 
 SIDES = {"BUY": 1, "SELL": -1, "HOLD": 0}
 REASONS = ("open", "signal", "stop", "target", "ruin")

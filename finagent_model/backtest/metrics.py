@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from finagent_model.backtest.engine import BacktestResult
-from finagent_model.domain.bars import Floats
+from finagent_model.market.bars import Floats
 
 YEAR = 252
 UNDEFINED = float("nan")

@@ -15,9 +15,8 @@ from numba import njit
 
 from finagent_model.backtest.engine import Orders
 from finagent_model.backtest.kernel import OPEN, STOP, TARGET, Rules, entered, touched
-from finagent_model.domain.bars import BarSeries, Floats
-from finagent_model.domain.clock import parse_as_of
-from finagent_model.domain.closed_call import HORIZON, ClosedCall
+from finagent_model.market.bars import BarSeries, Floats, parse_as_of
+from finagent_model.policy.trained_state import HORIZON, TradeOutcome
 
 Ints = npt.NDArray[np.int64]
 TIME = -1
@@ -60,7 +59,7 @@ def closed_calls(
     rules: Rules,
     confidence: Floats,
     key_factors: Sequence[tuple[str, ...]] | None = None,
-) -> tuple[ClosedCall, ...]:
+) -> tuple[TradeOutcome, ...]:
     """The calls whose outcome is known by the last bar, oldest first. Orders (in growth units),
     `confidence` (0..100) and `key_factors` are one a bar.
     """
@@ -83,7 +82,7 @@ def closed_calls(
     )
     weight = _uniqueness(exit_bar)
     return tuple(
-        ClosedCall(
+        TradeOutcome(
             symbol=bars.symbol,
             as_of=parse_as_of(bars.closed(t).date()),
             closed_at=bars.closed(int(exit_bar[t])),

@@ -14,14 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from finagent_model.cassette.file import CassetteFile
-from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model._redact import without_key_shapes
+from finagent_model.cassette.fingerprint import Outline, clean_outline, fingerprint, nearest
 from finagent_model.cassette.jsonl import JsonLines, dump_replies, load_replies
-from finagent_model.cassette.outline import Outline, cleaned, nearest
-from finagent_model.cassette.recorded import RecordedError, RecordedReply, ToolCall, replaces
+from finagent_model.cassette.records import (
+    CassetteFile,
+    RecordedError,
+    RecordedReply,
+    ToolCall,
+    replaces,
+)
 from finagent_model.cassette.sqlite import SqliteTables
-from finagent_model.domain.redact import without_key_shapes
-from finagent_model.errors import BadInputError, HomeError
+from finagent_model.errors import BadInputError, LocalStateError
 
 __all__ = [
     "REPLIES",
@@ -34,9 +38,7 @@ __all__ = [
     "load_replies",
     "open_file",
 ]
-
 log = logging.getLogger(__name__)
-
 REPLIES = "replies.sqlite"
 """File in FINAGENT_HOME: what was recorded on this machine, outside any package."""
 LINES, TABLES = (".jsonl",), (".sqlite", ".sqlite3", ".db")
@@ -111,7 +113,7 @@ class Cassette:
         """Names the recorded request that has most in common with this one, and what differs."""
         if self._outlines is None:
             self._outlines = self._read_outlines()
-        return nearest(cleaned(outline, self._struck), self._outlines)
+        return nearest(clean_outline(outline, self._struck), self._outlines)
 
     def _filed(self, key: str) -> RecordedReply | None:
         if self._file is None:
@@ -119,7 +121,7 @@ class Cassette:
         try:
             return self._file.get(key)
         except OSError as error:
-            raise HomeError(f"recorded replies can't be read: {error}") from None
+            raise LocalStateError(f"recorded replies can't be read: {error}") from None
 
     def _read_outlines(self) -> list[tuple[str, Outline]]:
         known = {**self._recorded, **self._packaged}
@@ -140,7 +142,7 @@ class Cassette:
                 call._replace(arguments=self._struck(call.arguments)) for call in reply.tool_calls
             ),
             error=error and replace(error, reason=self._struck(error.reason)),
-            outline=outline and cleaned(outline, self._struck),
+            outline=outline and clean_outline(outline, self._struck),
         )
 
     def _struck(self, text: str) -> str:

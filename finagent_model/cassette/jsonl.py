@@ -20,13 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from finagent_model.cassette.file import Row
-from finagent_model.cassette.outline import from_row, to_row
-from finagent_model.cassette.recorded import RecordedReply, replaces, reply_of, row_of
+from finagent_model.cassette.fingerprint import from_row, to_row
+from finagent_model.cassette.records import CassetteRow, RecordedReply, replaces, reply_of, row_of
 from finagent_model.errors import BadInputError, CorruptPackageError
 
 log = logging.getLogger(__name__)
-
 SEAL = "sha256"
 """Last field of a sealed line: 16 hex digits over the line without it."""
 _Identity = tuple[int, int]
@@ -87,13 +85,13 @@ class JsonLines:
                 self._replies |= new
                 self._read_to += len(text)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[CassetteRow]:
         return (row for row, _ in self._lines())
 
-    def keep(self, wanted: Callable[[Row], bool]) -> int:
+    def keep(self, wanted: Callable[[CassetteRow], bool]) -> int:
         with self._one_thread(), self._one_writer():
-            damaged: list[tuple[Row, bytes]] = []
-            best: dict[str, tuple[Row, bytes]] = {}
+            damaged: list[tuple[CassetteRow, bytes]] = []
+            best: dict[str, tuple[CassetteRow, bytes]] = {}
             for row, line in self._lines():
                 if row.key is None or row.reply is None:
                     damaged.append((row, line))
@@ -110,7 +108,7 @@ class JsonLines:
     def faults(self) -> list[str]:
         return []
 
-    def _lines(self) -> Iterator[tuple[Row, bytes]]:
+    def _lines(self) -> Iterator[tuple[CassetteRow, bytes]]:
         for number, line in enumerate(self.path.read_bytes().split(b"\n"), 1):
             if line:
                 yield _read(number, line), line
@@ -188,7 +186,7 @@ def _seal(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()[:16]
 
 
-def _read(number: int, line: str | bytes) -> Row:
+def _read(number: int, line: str | bytes) -> CassetteRow:
     """The recording in a line, sealed or not."""
     where, key = f"line {number}", None
     try:
@@ -202,7 +200,7 @@ def _read(number: int, line: str | bytes) -> Row:
             raise ValueError("it is not as it was recorded")
         outlined = row.pop("outline", None)
         outline = None if outlined is None else from_row(outlined)
-        return Row(where, key, reply_of(row, outline), sealed=seal is not None)
+        return CassetteRow(where, key, reply_of(row, outline), sealed=seal is not None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         known = key if type(key) is str else None
-        return Row(where, known, None, f"{type(error).__name__}: {error}")
+        return CassetteRow(where, known, None, f"{type(error).__name__}: {error}")

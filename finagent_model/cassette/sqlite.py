@@ -23,13 +23,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finagent_model.cassette.file import Row
-from finagent_model.cassette.outline import from_text, to_text
-from finagent_model.cassette.recorded import RecordedReply, reply_of, row_of
+from finagent_model.cassette.fingerprint import from_text, to_text
+from finagent_model.cassette.records import CassetteRow, RecordedReply, reply_of, row_of
 from finagent_model.errors import BadInputError, DamagedCassetteError
 
 log = logging.getLogger(__name__)
-
 FORMAT = 2
 """`user_version` of the file; that of a new file, and of one by older code, is 0."""
 WAIT_S = 5.0
@@ -99,14 +97,14 @@ class SqliteTables:
                 if reply.error is None or not _answered(connection, key):
                     _set(connection, key, reply)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[CassetteRow]:
         with self._connected() as connection:
             entries = connection.execute(f"{_ROWS} order by key").fetchall()
             old = _old_rows(connection)
         yield from map(_read, entries)
         yield from (_read_old(key, body) for key, body in old)
 
-    def keep(self, wanted: Callable[[Row], bool]) -> int:
+    def keep(self, wanted: Callable[[CassetteRow], bool]) -> int:
         with self._writing() as connection:
             entries = connection.execute(_ROWS).fetchall()
             gone = [(entry[0],) for entry in entries if not wanted(_read(entry))]
@@ -228,7 +226,7 @@ def _set(connection: sqlite3.Connection, key: str, reply: RecordedReply) -> None
     connection.execute(_SET, (packed, failed, *hashes, small, seal))
 
 
-def _read(entry: tuple[Any, ...]) -> Row:
+def _read(entry: tuple[Any, ...]) -> CassetteRow:
     key, failed, reply_hash, body, shape_id, shape_hash, shape, marks, seal = entry
     name = key.hex() if isinstance(key, bytes) else str(key)
     where = f"row {name[:12]}"
@@ -239,9 +237,9 @@ def _read(entry: tuple[Any, ...]) -> Row:
         outline = None
         if shape_id is not None:
             outline = from_text(_unpacked(shape, shape_hash), _unpacked(marks))
-        return Row(where, name, reply_of(json.loads(content), outline))
+        return CassetteRow(where, name, reply_of(json.loads(content), outline))
     except (ValueError, TypeError, AttributeError, zlib.error, RecursionError) as error:
-        return Row(where, name, None, f"{type(error).__name__}: {error}")
+        return CassetteRow(where, name, None, f"{type(error).__name__}: {error}")
 
 
 def _old_rows(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -251,13 +249,13 @@ def _old_rows(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return connection.execute("select key, body from reply").fetchall()
 
 
-def _read_old(key: str, body: str) -> Row:
+def _read_old(key: str, body: str) -> CassetteRow:
     where = f"old row {key[:12]}"
     try:
         body.encode()
-        return Row(where, key, reply_of(json.loads(body)), sealed=False)
+        return CassetteRow(where, key, reply_of(json.loads(body)), sealed=False)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        return Row(where, key, None, f"{type(error).__name__}: {error}")
+        return CassetteRow(where, key, None, f"{type(error).__name__}: {error}")
 
 
 def _drop_old(connection: sqlite3.Connection, key: str) -> None:

@@ -10,23 +10,13 @@ from __future__ import annotations
 
 import typer
 
-from finagent_model.cli.ablate import ablate
-from finagent_model.cli.approvals import approvals, approve, reject
-from finagent_model.cli.audit import audit
-from finagent_model.cli.backtest import backtest
-from finagent_model.cli.bars import bars
-from finagent_model.cli.cassette import cassette
-from finagent_model.cli.db import db
-from finagent_model.cli.desk import graph, serve
-from finagent_model.cli.lineage import lineage
-from finagent_model.cli.outbox import outbox
-from finagent_model.cli.predict import predict
-from finagent_model.cli.proof import calibrate_gate, verify
-from finagent_model.cli.terminal import TypedErrors
-from finagent_model.cli.train import train
-from finagent_model.cli.ui import ui
-from finagent_model.cli.upstream import upstream
-from finagent_model.cli.versions import models, promote, rollback
+from finagent_model.cli.data_commands import bars, upstream
+from finagent_model.cli.options import TypedErrors
+from finagent_model.cli.predict_commands import graph, predict, serve, ui
+from finagent_model.cli.recording_commands import audit, cassette
+from finagent_model.cli.registry_commands import lineage, models, promote, rollback
+from finagent_model.cli.store_commands import approvals, approve, db, outbox, reject
+from finagent_model.cli.train_commands import ablate, backtest, calibrate_gate, train, verify
 
 app = typer.Typer(
     cls=TypedErrors,

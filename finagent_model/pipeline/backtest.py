@@ -1,28 +1,197 @@
-"""A packaged desk's backtest run again, and held against the one it was registered with."""
+"""What was said in a backtest, written down while it is said: conversation and audit of each
+decision go to files at once, and memory does not grow by them.
+
+One symbol's unseen part: the desk decides on it, and a run keeps what came of it.
+
+A packaged desk's backtest run again, and held against the one it was registered with.
+"""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
 
-from finagent_model.artifacts.ledger import ledger_hash, ledger_row
-from finagent_model.artifacts.report import verdict
+from finagent_model._base import Mode, Progress, no_progress
+from finagent_model.audit.chain import AUDIT_FILE as AUDIT
+from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
+from finagent_model.audit.chain import HEAD, ChainWriter, conversation_lines, versions
 from finagent_model.backtest.metrics import storable, undefined
-from finagent_model.domain.desk_config import Mode
-from finagent_model.pipeline.bars_seen import log_seen, market_of_training, seen_by
-from finagent_model.pipeline.inputs import given
-from finagent_model.pipeline.minutes import Minutes
-from finagent_model.pipeline.outcome import decide_unseen, log_outcome
-from finagent_model.pipeline.provenance import MODEL_ID, SYMBOL, begin, by_package
-from finagent_model.pipeline.recorded import request_of
-from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.serving.logged import load_answering
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
+from finagent_model.decision.ledger import ledger_hash, ledger_row, write_ledger
+from finagent_model.desk.desk import Desk
+from finagent_model.evaluation.calibrate import reflect
+from finagent_model.evaluation.out_of_sample import (
+    OutOfSample,
+    calls_of,
+    facts_of,
+    judge_out_of_sample,
+)
+from finagent_model.market.bars import BarSeries
+from finagent_model.model.loading import load_predictor
+from finagent_model.model.wheel import code_hash
+from finagent_model.pipeline.datasets import (
+    bar_snapshots,
+    log_bar_snapshots,
+    market_of_training,
+    training_datasets,
+)
+from finagent_model.pipeline.run_metadata import (
+    MODEL_ID,
+    SYMBOL,
+    open_tagged_run,
+    package_tags,
+    read_request,
+)
+from finagent_model.policy.policy import PolicyBook
+from finagent_model.policy.trained_state import TradeOutcome, TrainedState, dump_outcomes
+from finagent_model.reports.charts import drawdown, write_charts
+from finagent_model.reports.report import verdict
 from finagent_model.settings import Settings
+from finagent_model.tracking.runs import RunLog
+from finagent_model.training.request import TrainRequest
+from finagent_model.training.walk_forward import bars_to_decide, policy_periods, unseen_part
+
+
+class TranscriptWriter:
+    """A context manager; `content_hash` names the package that decides, None: one to be."""
+
+    def __init__(self, content_hash: str | None = None) -> None:
+        self._open = ExitStack()
+        self._said = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115
+        self._done = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
+        self._chain = ChainWriter(self._done, versions(code_hash(), content_hash))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def take(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Write them down, in order; the same without what was said on the way."""
+        for decision in decisions:
+            self._said.write(conversation_lines([decision]))
+            self._chain.add(decision.signal, decision.events)
+        return [replace(decision, turns=(), events=()) for decision in decisions]
+
+    def close(self, folder: Path) -> str:
+        """End the audit, put both files into `folder`, and return the audit's head."""
+        head = self._chain.close()
+        for file, name in ((self._said, CONVERSATION), (self._done, AUDIT)):
+            file.seek(0)
+            with (folder / name).open("w", encoding="utf-8") as whole:
+                shutil.copyfileobj(file, whole)
+        return head
+
+
+CALLS = "closed_calls.jsonl"
+"""Artifact of a symbol's run: each call to act that has ended, and what it would have earned."""
+
+
+def decide_out_of_sample(
+    desk: Desk,
+    market: Market,
+    symbol: str,
+    policies: PolicyBook,
+    request: TrainRequest,
+    watch: Progress,
+    minutes: TranscriptWriter | None = None,
+) -> OutOfSample:
+    """By a desk that has learned all that it will: each day uses what was known then. What was
+    said on the way goes into `minutes`, and nowhere without: memory must not grow by it.
+    """
+    bars = market.bars(symbol)
+    positions = bars_to_decide(bars, policies, request)
+    done = watch(f"deciding on {symbol}", len(positions))
+    decisions: list[Decision] = []
+    for _, reign in policy_periods(bars, policies):
+        here = [i for i in positions if reign.start <= i < reign.stop]
+        views = market.daily_views(symbol, here)
+        decisions += _drop_transcripts(desk.decide_all(views, done, rules_at_once=True), minutes)
+    return _judged(bars, policies, positions, decisions, request)
+
+
+def decide_and_reflect(
+    desk: Desk,
+    market: Market,
+    symbol: str,
+    policies: PolicyBook,
+    request: TrainRequest,
+    watch: Progress,
+    minutes: TranscriptWriter | None = None,
+) -> OutOfSample:
+    """Fold by fold: what had closed before a fit speaks is remembered while it does."""
+    bars = market.bars(symbol)
+    first = unseen_part(bars, policies).start
+    positions = bars_to_decide(bars, policies, request)
+    done = watch(f"deciding on {symbol}", len(positions))
+    decisions: list[Decision] = []
+    lessons: tuple[TradeOutcome, ...] = ()
+    for _, reign in policy_periods(bars, policies):
+        here = [i for i in positions if reign.start <= i < reign.stop]
+        desk = desk.under(learned=TrainedState(policies, lessons=lessons))
+        views = market.daily_views(symbol, here)
+        decisions += _drop_transcripts(desk.decide_all(views, done, rules_at_once=True), minutes)
+        past = [i - first for i in positions if i < reign.stop]
+        lessons = reflect(calls_of(bars[first : reign.stop], past, decisions, request.rules))
+    return _judged(bars, policies, positions, decisions, request)
+
+
+def _drop_transcripts(
+    decisions: Sequence[Decision], minutes: TranscriptWriter | None
+) -> list[Decision]:
+    """The decisions without what was said on the way to them."""
+    if minutes is not None:
+        return minutes.take(decisions)
+    return [replace(decision, turns=(), events=()) for decision in decisions]
+
+
+def _judged(
+    bars: BarSeries,
+    policies: PolicyBook,
+    positions: list[int],
+    decisions: list[Decision],
+    request: TrainRequest,
+) -> OutOfSample:
+    part = unseen_part(bars, policies)
+    return judge_out_of_sample(bars[part], [i - part.start for i in positions], decisions, request)
+
+
+def log_outcome(
+    run: RunLog, unseen: OutOfSample, seed: int, minutes: TranscriptWriter
+) -> dict[str, float]:
+    """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
+    metrics = unseen.metrics()
+    stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
+    curves = {
+        "equity": unseen.result.equity,
+        "benchmark_equity": unseen.benchmark.equity,
+        "drawdown": drawdown(unseen.result.equity),
+    }
+    for name, curve in curves.items():
+        run.curve(name, curve.tolist(), stamps)
+    run.text(CALLS, dump_outcomes(unseen.closed_calls()))
+    run.text("facts.json", facts_of(unseen, seed).model_dump_json())
+    facts = {"metrics": storable(metrics), "undefined": undefined(metrics)}
+    run.json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_charts(unseen, folder)
+        write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
+        unseen.result.trades.to_parquet(folder / "trades.parquet")
+        run.log(metrics=metrics, tags={HEAD: minutes.close(folder)})
+        run.files(folder)
+    return metrics
 
 
 @dataclass(frozen=True)
-class Rerun:
+class BacktestRerun:
     """A packaged desk's backtest, held against the one it was registered with."""
 
     run_id: str
@@ -43,35 +212,37 @@ def backtest(
     symbols: Sequence[str],
     settings: Settings,
     mode: Mode = "replay",
-    watch: Watch = unwatched,
-) -> list[Rerun]:
+    watch: Progress = no_progress,
+) -> list[BacktestRerun]:
     """Run a packaged desk over its unseen bars again, at no cost in mode `replay`; no symbols means
     those it was trained on, and of these the bars are those that its training saw. Raises
     ModelLoadError or DataError.
     """
-    answering = load_answering(model_uri)
+    answering = load_predictor(model_uri)
     answering.market = market_of_training(answering)
     package = answering.package
-    request = request_of(package)
-    made_by = by_package(answering, model_uri)
+    request = read_request(package)
+    made_by = package_tags(answering, model_uri)
     reruns = []
     for symbol in symbols or request.symbols:
         answering.market.bars(symbol)
         tags = made_by | {SYMBOL: symbol}
-        run = begin("backtest", f"backtest {symbol}", tags, alone=True)
-        with run.failing(), Minutes(package.content_hash) as minutes:
-            run.inputs(given(answering.market, symbol), "backtest", made_by.get(MODEL_ID))
+        run = open_tagged_run("backtest", f"backtest {symbol}", tags, alone=True)
+        with run.failing(), TranscriptWriter(package.content_hash) as minutes:
+            run.inputs(
+                training_datasets(answering.market, symbol), "backtest", made_by.get(MODEL_ID)
+            )
             desk = answering.desk.under(mode=mode)
             policies = package.learned.policies
-            unseen = decide_unseen(
+            unseen = decide_out_of_sample(
                 desk, answering.market, symbol, policies, request, watch, minutes
             )
             metrics = log_outcome(run, unseen, request.seed, minutes)
-            log_seen(run, seen_by(answering.market, [symbol]))
+            log_bar_snapshots(run, bar_snapshots(answering.market, [symbol]))
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else ledger_hash(rows) == registered
             run.tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
-        reruns.append(Rerun(run.run_id, symbol, metrics, verdict(symbol, metrics), same))
+        reruns.append(BacktestRerun(run.run_id, symbol, metrics, verdict(symbol, metrics), same))
     return reruns

@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from finagent_model.agents.graph import heard_by
-from finagent_model.agents.prompts import Prompts
-from finagent_model.context import build_context
-from finagent_model.domain.bars import BarSeries
-from finagent_model.domain.closed_call import ClosedCall
-from finagent_model.domain.desk_config import DeskConfig
-from finagent_model.domain.market_view import MarketView
+from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.agents.team import ancestors
+from finagent_model.config.desk_config import DeskConfig, load_config
+from finagent_model.data.market import Market
 from finagent_model.errors import DataError
-from finagent_model.market import Market
-from finagent_model.pipeline.voices import require_schedule
-from finagent_model.presets import load_config
+from finagent_model.market.bars import BarSeries
+from finagent_model.market.view import MarketView
+from finagent_model.pipeline.train import require_schedule
+from finagent_model.policy.context import build_context
+from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.settings import Settings
-from finagent_model.training.folds import walk_forward
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.schedule import bars_to_decide
-from finagent_model.training.walk_forward import fit_policies
+from finagent_model.training.walk_forward import bars_to_decide, fit_policies, walk_forward_folds
 
 SAMPLES = 20
 """Days of each symbol whose questions are measured."""
@@ -62,7 +59,9 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     market = Market.of(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
-    folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
+    folds = walk_forward_folds(
+        len(calendar), request.train_bars, request.test_bars, request.purge_bars
+    )
     # Before the second fit speaks the desk remembers no call.
     remembers = calendar[folds[1].test_start] if len(folds) > 1 else None
     asked = _decided(histories, request, calendar[folds[0].test_start])
@@ -123,7 +122,7 @@ def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[
     return [
         (
             model.model,
-            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(heard_by(row, seated)),
+            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(ancestors(row, seated)),
             model.sampling.max_tokens,
         )
         for row in seated
@@ -131,8 +130,8 @@ def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[
     ]
 
 
-def _lesson(view: MarketView) -> ClosedCall:
-    return ClosedCall(
+def _lesson(view: MarketView) -> TradeOutcome:
+    return TradeOutcome(
         symbol=view.symbol,
         as_of=view.as_of - timedelta(days=100),
         closed_at=view.as_of,

@@ -1,4 +1,7 @@
-"""From a signal to the version, the training and the data it came from, and back: read from MLflow
+"""Where a version came from: the training that made it, what that was given, and whether what is
+kept today is what was registered then.
+
+From a signal to the version, the training and the data it came from, and back: read from MLflow
 alone, and held on the way against what is at hand today.
 """
 
@@ -10,29 +13,168 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finagent_model import registry
-from finagent_model.artifacts.audit import HEAD
-from finagent_model.domain.check import Check
-from finagent_model.domain.dataset import DIGITS, Dataset
-from finagent_model.domain.signal import TradingSignal
-from finagent_model.errors import BadInputError, TrackingError
-from finagent_model.market import Market
-from finagent_model.pipeline.audit import verify_audit
-from finagent_model.pipeline.inputs import Compared, compare
-from finagent_model.pipeline.origin import Origin, named, origin, run_row
-from finagent_model.pipeline.provenance import (
+from finagent_model._base import Check
+from finagent_model.audit.chain import HEAD
+from finagent_model.data.market import Market
+from finagent_model.data.snapshots import DIGITS, Dataset
+from finagent_model.decision.signal import TradingSignal
+from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
+from finagent_model.model.loading import manifest_of
+from finagent_model.model.package import content_hash
+from finagent_model.pipeline.datasets import DatasetComparison, compare_datasets
+from finagent_model.pipeline.record import verify_audit
+from finagent_model.pipeline.run_metadata import (
     ACTION,
     AS_OF,
+    CODE,
+    CONFIG,
+    DIRTY,
     MODEL_URI,
     PACKAGE,
+    REQUESTED_BY,
     SIGNAL,
     STATUS,
     SYMBOL,
     TRAINING,
 )
-from finagent_model.run_records import RunRecord, runs_where, traces_of
 from finagent_model.settings import Settings
-from finagent_model.tracking import RunLog
+from finagent_model.tracking import registry
+from finagent_model.tracking.prompt_registry import PromptVersion, as_registered, linked
+from finagent_model.tracking.queries import RunRecord, read_run, runs_where, traces_of
+from finagent_model.tracking.runs import COMMIT, RunLog
+
+HASHES = {"config": CONFIG, "package": PACKAGE, "code": CODE, "commit": COMMIT, "dirty": DIRTY}
+
+
+@dataclass(frozen=True)
+class TrainingOrigin:
+    """A training as its run tells it."""
+
+    run: RunRecord
+    data: tuple[DatasetComparison, ...]
+    prompts: tuple[PromptVersion, ...]
+
+    def row(self) -> dict[str, Any]:
+        return {
+            **run_row(self.run),
+            "params": dict(self.run.params),
+            "data": [each.row() for each in self.data],
+            "prompts": [each.row() for each in self.prompts],
+        }
+
+
+@dataclass(frozen=True)
+class VersionOrigin:
+    """A version, or a logged model that was never registered, and its training."""
+
+    uri: str
+    version: registry.Version | None
+    """None: it is registered no longer, or never was."""
+    training: TrainingOrigin | None
+    why: str
+    """Why the training is not known; empty where it is."""
+    checks: tuple[Check, ...]
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "uri": self.uri,
+            "version": None if self.version is None else self.version.row(),
+            "training": None if self.training is None else self.training.row(),
+            "why": self.why,
+            "checks": [each.model_dump() for each in self.checks],
+        }
+
+
+def version_origin(
+    uri: str, market: Market, training_run: str | None = None, package: str | None = None
+) -> VersionOrigin:
+    """Of the model at `uri`; a decision of it names the run that trained it and its package."""
+    version = _version(uri)
+    run_id = training_run or (version.run_id if version else None)
+    training, why = None, "" if run_id else f"nothing names the run that made {uri}"
+    if run_id:
+        try:
+            training = _training(run_id, market)
+        except TrackingError as error:
+            why = str(error)
+    told = {
+        "the version's tag": version.content_hash if version else None,
+        "the training's tag": training.run.tags.get(PACKAGE) if training else None,
+        "the decision's tag": package,
+    }
+    known = {who: said for who, said in told.items() if said}
+    checks = [_package(uri, known)]
+    if training and training.prompts:
+        checks.append(_prompts(training.prompts))
+    return VersionOrigin(uri, version, training, why, tuple(checks))
+
+
+def run_row(run: RunRecord) -> dict[str, Any]:
+    """What is told of a run, whatever it is."""
+    return {
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "parent_run_id": run.parent,
+        "name": run.name,
+        "stage": run.stage,
+        "status": run.status,
+        "started": run.started.isoformat(),
+        "asked_by": named(run, REQUESTED_BY),
+        "hashes": named(run, HASHES),
+    }
+
+
+def named(run: RunRecord, tags: dict[str, str]) -> dict[str, str]:
+    """Those that the run has, by their short names."""
+    return {name: run.tags[tag] for name, tag in tags.items() if tag in run.tags}
+
+
+def _version(uri: str) -> registry.Version | None:
+    found = re.fullmatch(r"models:/([^/@]+)/(\d+)", uri)
+    if not found:
+        return None
+    try:
+        return registry.find_version(*found.groups())
+    except BadInputError:
+        return None
+
+
+def _training(run_id: str, market: Market) -> TrainingOrigin:
+    """Raises TrackingError."""
+    run = read_run(run_id)
+    return TrainingOrigin(
+        run, tuple(compare_datasets(run.datasets, market)), tuple(linked(run.tags))
+    )
+
+
+def _prompts(versions: Sequence[PromptVersion]) -> Check:
+    """Whether the registry still has the texts that it was given."""
+    words = {False: "has another text", None: "is gone"}
+    found = {each: as_registered(each) for each in versions}
+    wrong = [f"{p.name} version {p.version} {words[ok]}" for p, ok in found.items() if not ok]
+    said = "; ".join(wrong) or f"{len(found)} prompts have the texts of their hashes"
+    return Check(name="prompts_as_registered", passed=not wrong, found=said)
+
+
+def _package(uri: str, told: dict[str, str]) -> Check:
+    """Whether the package that is kept is the one that was registered."""
+    name = "package_as_registered"
+    try:
+        manifest = manifest_of(uri)
+    except ModelLoadError as error:
+        return Check(name=name, passed=False, found=str(error))
+    stated, true = str(manifest.get("content_hash")), content_hash(manifest.get("files", {}))
+    if stated != true:
+        words = f"the manifest of {uri} states {stated[:12]}, and its files hash to {true[:12]}"
+        return Check(name=name, passed=False, found=words)
+    other = [f"{who} says {said[:12]}" for who, said in told.items() if said != true]
+    if other:
+        words = f"the manifest of {uri} says {true[:12]}, but {', '.join(other)}"
+        return Check(name=name, passed=False, found=words)
+    agree = ", ".join(told) or "nobody else"
+    return Check(name=name, passed=True, found=f"{true[:12]}, as say the manifest, {agree}")
+
 
 SIGNALS = {
     "signal_id": SIGNAL,
@@ -52,9 +194,9 @@ class SignalLineage:
     run: RunRecord
     earlier: tuple[str, ...]
     """Other runs that gave the same signal, oldest first."""
-    origin: Origin | None
+    origin: VersionOrigin | None
     """None: a desk that was never packaged decided."""
-    data: tuple[Compared, ...]
+    data: tuple[DatasetComparison, ...]
     traces: tuple[str, ...]
     checks: tuple[Check, ...]
 
@@ -85,7 +227,7 @@ class SignalLineage:
 class VersionLineage:
     """One version, and what came of it."""
 
-    origin: Origin
+    origin: VersionOrigin
     signals: tuple[RunRecord, ...]
     """The last run of each signal, oldest first."""
     backtests: tuple[RunRecord, ...]
@@ -127,7 +269,7 @@ class DataLineage:
         }
 
 
-def of_signal(signal_id: str, settings: Settings) -> SignalLineage:
+def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
     """Raises BadInputError for what is no id, or one that no run has."""
     if not re.fullmatch("[0-9a-f]{16}", signal_id):
         raise BadInputError(f"signal {signal_id!r} is no id: 16 digits, a to f in lower case")
@@ -145,23 +287,23 @@ def of_signal(signal_id: str, settings: Settings) -> SignalLineage:
         signal_id=signal_id,
         run=run,
         earlier=tuple(each.run_id for each in earlier),
-        origin=origin(uri, market, run.tags.get(TRAINING), package) if uri else None,
-        data=tuple(compare(run.datasets, market, datetime.fromisoformat(run.tags[AS_OF]))),
+        origin=version_origin(uri, market, run.tags.get(TRAINING), package) if uri else None,
+        data=tuple(compare_datasets(run.datasets, market, datetime.fromisoformat(run.tags[AS_OF]))),
         traces=traces_of(run),
         checks=(_signal_kept(run, signal_id), _audit_kept(run)),
     )
 
 
-def of_version(name: str, version: str, settings: Settings) -> VersionLineage:
+def lineage_of_version(name: str, version: str, settings: Settings) -> VersionLineage:
     """Raises BadInputError naming the versions that there are."""
-    registry.find(name, version)
+    registry.find_version(name, version)
     uri = f"models:/{name}/{version}"
     runs = runs_where(f"tags.`{MODEL_URI}` = '{uri}'")
-    found = origin(uri, Market.of(settings))
+    found = version_origin(uri, Market.of(settings))
     return VersionLineage(found, *_signals_and_backtests(runs))
 
 
-def of_data(digest: str) -> DataLineage:
+def lineage_of_data(digest: str) -> DataLineage:
     """By a SHA-256 or at least its first 8 digits. Raises BadInputError."""
     if not re.fullmatch("[0-9a-f]{8,64}", digest):
         raise BadInputError(

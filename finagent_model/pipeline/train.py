@@ -1,4 +1,7 @@
-"""Training in three stages that hand each other ids alone, so that each may be a task on another
+"""Whose opinions a training's search weighs: the technical score, and upstream's where the desk has
+an agent that reads it.
+
+Training in three stages that hand each other ids alone, so that each may be a task on another
 machine: `start_training` fits, `backtest_symbol` lets the desk decide on what no fit has seen (a
 run of its own), `finish_training` packages, asks the gate and registers. `train` is the three in
 turn.
@@ -6,39 +9,79 @@ turn.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from finagent_model.agents.clients import ClientPool, with_addresses
-from finagent_model.agents.graph import export_component
+import numpy as np
+
+from finagent_model._base import Progress, no_progress
+from finagent_model.agents.providers import ClientPool, with_addresses
+from finagent_model.agents.team import export_component
 from finagent_model.cassette.cassette import dump_replies
-from finagent_model.desk import Desk, config_hash
-from finagent_model.domain.execution import NOBODYS, Execution
-from finagent_model.market import Market
-from finagent_model.pipeline.bars_seen import log_seen, seen_by
-from finagent_model.pipeline.begun import Begun
-from finagent_model.pipeline.finish import Trained, finish_training
-from finagent_model.pipeline.inputs import given
-from finagent_model.pipeline.minutes import Minutes
-from finagent_model.pipeline.outcome import decide_and_reflect, log_outcome
-from finagent_model.pipeline.provenance import SYMBOL, TRAINING, begin, by_desk
-from finagent_model.pipeline.voices import hear, require_schedule
-from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.presets import load_config
-from finagent_model.serving.answering import open_cassette
-from finagent_model.serving.wheel import code_hash
+from finagent_model.config.desk_config import DeskConfig, load_config
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import NO_EXECUTION, Execution
+from finagent_model.desk.desk import Desk, config_hash
+from finagent_model.errors import BadInputError, UpstreamError
+from finagent_model.market.bars import BarSeries
+from finagent_model.model.predictor import open_cassette
+from finagent_model.model.wheel import code_hash
+from finagent_model.pipeline.backtest import TranscriptWriter, decide_and_reflect, log_outcome
+from finagent_model.pipeline.datasets import bar_snapshots, log_bar_snapshots, training_datasets
+from finagent_model.pipeline.finalize import Trained, finish_training
+from finagent_model.pipeline.run_metadata import (
+    SYMBOL,
+    TRAINING,
+    TrainingState,
+    desk_tags,
+    open_tagged_run,
+)
 from finagent_model.settings import Settings
-from finagent_model.tracking import REQUEST, RunLog, runs_below
+from finagent_model.tracking.runs import REQUEST, RunLog, runs_below
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.search import ScoreSources
 from finagent_model.training.walk_forward import fit_policies
+
+log = logging.getLogger(__name__)
+
+
+def score_upstream(desk: Desk, histories: Mapping[str, BarSeries], watch: Progress) -> ScoreSources:
+    """Asks upstream about each bar, if the desk does. Raises UpstreamError where it never had an
+    opinion.
+    """
+    config = desk.config
+    technical = any(row.prompt == "technical" for row in config.agents)
+    scores = {}
+    for symbol, bars in histories.items() if config.hears_upstream else ():
+        found = desk.upstream_scores(bars, watch(f"asking upstream about {symbol}", len(bars)))
+        if found.failed:
+            day, reason = next(iter(found.failed.items()))
+            said = f"upstream failed on {len(found.failed)} of {len(bars)} bars of {symbol}"
+            if np.isnan(found.scores).all():
+                raise UpstreamError("never", f"{said}, first on {day}: {reason}")
+            log.warning("%s; they count as no opinion. First on %s: %s", said, day, reason)
+        scores[symbol] = found.scores
+    desk.close()
+    return ScoreSources(config.first_policy, config.policy, technical or not scores, scores)
+
+
+def require_schedule(request: TrainRequest, config: DeskConfig) -> None:
+    """Raises BadInputError where the schedule would follow half of what the desk hears."""
+    if request.schedule == "change" and config.hears_upstream:
+        raise BadInputError(
+            "schedule 'change' follows the technical score alone, and this desk hears upstream "
+            "too; give a number of bars"
+        )
+
 
 FITTED = "finagent.fitted"
 """Tag of a training's run, once all that its first stage leaves is there."""
 
 
 def train(
-    request: TrainRequest, settings: Settings, watch: Watch = unwatched, jobs: int = 1
+    request: TrainRequest, settings: Settings, watch: Progress = no_progress, jobs: int = 1
 ) -> Trained:
     """Fit, backtest, package, register, and move the aliases if the gate lets the version pass;
     `jobs` fits and symbols at a time.
@@ -54,11 +97,11 @@ def train(
 def start_training(
     request: TrainRequest,
     settings: Settings,
-    watch: Watch = unwatched,
+    watch: Progress = no_progress,
     jobs: int = 1,
     *,
     alone: bool = False,
-    execution: Execution = NOBODYS,
+    execution: Execution = NO_EXECUTION,
 ) -> str:
     """Fit the policies on every symbol of the request, for `execution`; returns the id of the
     training's run.
@@ -79,10 +122,12 @@ def start_training(
     above = execution.parent_run_id
     if above and (known := runs_below(above, {REQUEST: digest, FITTED: "yes"})):
         return known[0].run_id
-    tags, name = {REQUEST: digest, **by_desk(config)}, f"train {' '.join(request.symbols)}"
-    run = begin("train", name, tags, execution=execution, alone=alone)
+    tags, name = {REQUEST: digest, **desk_tags(config)}, f"train {' '.join(request.symbols)}"
+    run = open_tagged_run("train", name, tags, execution=execution, alone=alone)
     with run.failing():
-        run.inputs([each for s in request.symbols for each in given(market, s)], "training")
+        run.inputs(
+            [each for s in request.symbols for each in training_datasets(market, s)], "training"
+        )
         run.log(
             params=request.model_dump()
             | {
@@ -91,12 +136,12 @@ def start_training(
                 "bars": market.source.name,
             }
         )
-        voices = hear(desk, histories, watch)
+        voices = score_upstream(desk, histories, watch)
         fitted = fit_policies(
             histories, request, lambda n: watch("fitting policies", n), jobs, voices
         )
-        seen = seen_by(market, request.symbols)
-        Begun(request, config, fitted.policies, fitted.trials, seen).write(run)
+        seen = bar_snapshots(market, request.symbols)
+        TrainingState(request, config, fitted.policies, fitted.trials, seen).write(run)
         run.json("agent_graph.json", export_component(config, ClientPool(config, settings)))
         run.tags({FITTED: "yes"})
     return run.run_id
@@ -106,33 +151,35 @@ def backtest_symbol(
     run_id: str,
     symbol: str,
     settings: Settings,
-    watch: Watch = unwatched,
-    execution: Execution = NOBODYS,
+    watch: Progress = no_progress,
+    execution: Execution = NO_EXECUTION,
 ) -> str:
     """Let the trained desk decide on the symbol's unseen bars, for `execution`; returns the id of
     its own run, a child of the training's.
     """
-    begun = Begun.read(RunLog(run_id))
+    begun = TrainingState.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
     market = Market.of(settings, begun.bars)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
-    with Minutes() as minutes:
+    with TranscriptWriter() as minutes:
         unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
-        tags = {SYMBOL: symbol, TRAINING: run_id, **by_desk(begun.config)}
+        tags = {SYMBOL: symbol, TRAINING: run_id, **desk_tags(begun.config)}
         name = f"backtest {symbol}"
-        run = begin("backtest", name, tags, execution=execution, parent=run_id, alone=True)
+        run = open_tagged_run(
+            "backtest", name, tags, execution=execution, parent=run_id, alone=True
+        )
         with run.failing():
-            run.inputs(given(market, symbol), "backtest")
+            run.inputs(training_datasets(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
-            log_seen(run, seen_by(market, [symbol]))
+            log_bar_snapshots(run, bar_snapshots(market, [symbol]))
             run.text("cassette.jsonl", dump_replies(cassette.used))
             run.end("FINISHED")
     return run.run_id
 
 
 def _backtest_all(
-    run_id: str, symbols: Sequence[str], settings: Settings, watch: Watch, jobs: int
+    run_id: str, symbols: Sequence[str], settings: Settings, watch: Progress, jobs: int
 ) -> list[str]:
     """One after the other, or in processes of their own."""
     workers = min(jobs, len(symbols))

@@ -9,26 +9,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from finagent_model.artifacts.ledger import Row, ledger_hash, ledger_row
-from finagent_model.domain.check import Check
-from finagent_model.domain.closed_call import ClosedCall
-from finagent_model.domain.desk_config import Mode
+from finagent_model._base import Check, Mode, Progress, no_progress
+from finagent_model.decision.ledger import LedgerRow, ledger_hash, ledger_row
 from finagent_model.errors import CorruptPackageError
-from finagent_model.pipeline.bars_seen import market_of_training
-from finagent_model.pipeline.outcome import decide_unseen
-from finagent_model.pipeline.recorded import request_of
-from finagent_model.pipeline.watch import Watch, unwatched
-from finagent_model.serving.answering import AnsweringDesk, Question
-from finagent_model.serving.logged import load_answering
-from finagent_model.verification.clock import clocks_read
-from finagent_model.verification.leaks import (
+from finagent_model.evaluation.probes import (
+    clocks_read,
     features_causal,
     fills_possible,
+    learned_again,
+    memory_dated,
     news_dated,
     questions_causal,
     survives_delay,
 )
-from finagent_model.verification.learning import learned_again, memory_dated
+from finagent_model.model.loading import load_predictor
+from finagent_model.model.predictor import Predictor, Question
+from finagent_model.pipeline.backtest import decide_out_of_sample
+from finagent_model.pipeline.datasets import market_of_training
+from finagent_model.pipeline.run_metadata import read_request
+from finagent_model.policy.trained_state import TradeOutcome
 
 PROBES = 3
 """Signals of each symbol that the finished package must give again before it is registered."""
@@ -37,7 +36,7 @@ EPOCHS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifyReport:
     """All checks of one version."""
 
     model_uri: str
@@ -58,33 +57,33 @@ class Verified:
         }
 
 
-def verify(model_uri: str, watch: Watch = unwatched) -> Verified:
+def verify(model_uri: str, watch: Progress = no_progress) -> VerifyReport:
     """All checks of a registered or logged version. Raises ModelLoadError or DataError where there
     is nothing to check; a package that was changed is a failed check.
     """
     try:
-        answering = load_answering(model_uri)
+        answering = load_predictor(model_uri)
     except CorruptPackageError as error:
-        return Verified(model_uri, "", (_hashes(False, str(error)),))
+        return VerifyReport(model_uri, "", (_hashes(False, str(error)),))
     answering.market, package = market_of_training(answering), answering.package
     found = f"{len(package.files)} files as registered"
     checks = (_hashes(True, found), *proofs(answering, watch))
-    return Verified(model_uri, package.content_hash, checks)
+    return VerifyReport(model_uri, package.content_hash, checks)
 
 
-def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
+def proofs(answering: Predictor, watch: Progress = no_progress) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
     package, market = answering.package, answering.market
-    request = request_of(package)
+    request = read_request(package)
     desk = answering.desk.under(mode="replay")
     learned = package.learned
     checks, clocks = [news_dated()], clocks_read()
-    calls: dict[str, tuple[ClosedCall, ...]] = {}
+    calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
         fits = learned.policies.of(symbol)
         policies = [fits[0].policy, fits[-1].policy]
         bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
-        unseen = decide_unseen(desk, market, symbol, learned.policies, request, watch)
+        unseen = decide_out_of_sample(desk, market, symbol, learned.policies, request, watch)
         calls[symbol] = unseen.closed_calls()
         rows = [ledger_row(decision.signal) for decision in unseen.decisions]
         same = ledger_hash(rows) == package.backtest["ledgers"][symbol]
@@ -102,8 +101,8 @@ def proofs(answering: AnsweringDesk, watch: Watch = unwatched) -> list[Check]:
 
 
 def ask_again(
-    answering: AnsweringDesk, ledgers: Mapping[str, Sequence[Row]]
-) -> dict[str, list[Row]]:
+    answering: Predictor, ledgers: Mapping[str, Sequence[LedgerRow]]
+) -> dict[str, list[LedgerRow]]:
     """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
     live team where that costs nothing.
     """
@@ -117,7 +116,7 @@ def ask_again(
     return asked
 
 
-def _clock_free(answering: AnsweringDesk, symbol: str, clocks: Sequence[str]) -> Check:
+def _clock_free(answering: Predictor, symbol: str, clocks: Sequence[str]) -> Check:
     """The last unseen day, decided in 1970 and in 2100; and `clocks`, the places in the code that
     read one.
     """

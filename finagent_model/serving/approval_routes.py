@@ -15,28 +15,24 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, SecretStr
 from starlette.concurrency import run_in_threadpool
 
-from finagent_model.domain import request as loose
-from finagent_model.domain.approval import Verdict
+from finagent_model import _base as loose
+from finagent_model.approvals import ApprovalStore
+from finagent_model.config.approval_rules import ApprovalVerdict
 from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
-from finagent_model.serving.approvals import Approvals
-from finagent_model.serving.callers import (
-    NotAdmittedError,
-    require_this_machine,
-    require_token,
-)
+from finagent_model.serving.auth import AuthError, require_this_machine, require_token
 
-VERDICTS: dict[str, Verdict] = {"approve": "approved", "reject": "rejected"}
+VERDICTS: dict[str, ApprovalVerdict] = {"approve": "approved", "reject": "rejected"}
 VARIABLE = "FINAGENT_APPROVAL_TOKEN"
 
 
-class Said(loose.Request):
+class ApprovalReply(loose.InputModel):
     """The body of a verdict."""
 
     by: str = Field(min_length=1)
     why: str | None = None
 
 
-def add_approval_routes(app: FastAPI, approvals: Approvals, token: SecretStr | None) -> None:
+def add_approval_routes(app: FastAPI, approvals: ApprovalStore, token: SecretStr | None) -> None:
     """Each answer is JSON; a refusal's is `{"message": ...}` in one sentence."""
 
     @app.get("/approvals")
@@ -49,7 +45,7 @@ def add_approval_routes(app: FastAPI, approvals: Approvals, token: SecretStr | N
 
 
 def _settling(
-    approvals: Approvals, verdict: Verdict, token: SecretStr | None
+    approvals: ApprovalStore, verdict: ApprovalVerdict, token: SecretStr | None
 ) -> Callable[[str, Request], Awaitable[JSONResponse]]:
     async def settle(key: str, request: Request) -> JSONResponse:
         try:
@@ -57,7 +53,7 @@ def _settling(
             said = _read(request, await request.body())
             # Not in the event loop's own threads: waiting decisions may have taken them all.
             asked = await run_in_threadpool(approvals.settle, key, verdict, said.by, said.why)
-        except NotAdmittedError as error:
+        except AuthError as error:
             return _refusal(error.status, error)
         except UnknownApprovalError as error:
             return _refusal(404, error)
@@ -81,16 +77,16 @@ def _admit(request: Request, token: SecretStr | None) -> None:
         )
 
 
-def _read(request: Request, body: bytes) -> Said:
+def _read(request: Request, body: bytes) -> ApprovalReply:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise NotAdmittedError(415, "send JSON, with Content-Type: application/json")
+        raise AuthError(415, "send JSON, with Content-Type: application/json")
     try:
         given = json.loads(body)
     except ValueError:
         given = None
     if not isinstance(given, dict):
         raise BadInputError('the body is no JSON object; send {"by": "your name", "why": "..."}')
-    return Said.read(**given)
+    return ApprovalReply.read(**given)
 
 
 def _refusal(status: int, error: Exception) -> JSONResponse:

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from scipy.stats import chi2
 
-from finagent_model.domain.bars import Floats
+from finagent_model.market.bars import Floats
 
 BINS = 10
 

@@ -1,7 +1,12 @@
-"""The one way to open a database: SQLite, or PostgreSQL.
+"""Which revision of the schema a database has, and the way to the newest.
+
+The one way to open a database: SQLite, or PostgreSQL.
 
 A database without our tables gets them when it is first used. One that older code made waits for
 `finagent db upgrade`, so that it can be saved before. No error shows a password.
+
+All rows of a SQLite file into another database: to move to PostgreSQL, or to keep a copy while
+others go on writing. The file is read and never written to, whosever it is.
 """
 
 from __future__ import annotations
@@ -9,18 +14,63 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from json import JSONDecodeError
+from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext, RevisionStep
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event, func, insert, select, text
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 
-from finagent_model.database_url import WAIT_S, engine_of, read_url, reason_of
-from finagent_model.errors import StoreError
-from finagent_model.settings import Settings
-from finagent_model.store import migrate
-from finagent_model.store.widths import unstorable
+from finagent_model.errors import BadInputError, StoreError
+from finagent_model.settings import WAIT_S, Settings, engine_of, read_url, reason_of
+from finagent_model.store.schema import SCHEMA, column_width_errors
+
+VERSIONS = "finagent_version"
+"""The table of the revision. Alembic's usual name may be the platform's, MLflow's or Airflow's."""
+FOLDER = Path(__file__).with_name("migrations")
+
+
+@cache
+def newest_revision() -> str:
+    """The revision that this code works with."""
+    head = _scripts().get_current_head()
+    assert head is not None
+    return head
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the database; None: it was never prepared by code with revisions."""
+    context = MigrationContext.configure(connection, opts={"version_table": VERSIONS})
+    return context.get_current_revision()
+
+
+def is_older(revision: str) -> bool:
+    """Whether this code knows the way from `revision`; else a newer code wrote it."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
+
+
+def upgrade(connection: Connection) -> None:
+    """All that is missing, in the transaction of `connection`, which must keep others out."""
+    scripts = _scripts()
+
+    def steps(revision: str, context: MigrationContext) -> list[RevisionStep]:
+        return scripts._upgrade_revs("head", revision)  # as Alembic's own command does
+
+    with EnvironmentContext(Config(), scripts, fn=steps) as environment:
+        environment.configure(connection, version_table=VERSIONS)
+        environment.run_migrations()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(FOLDER), version_locations=[str(FOLDER)])
+
 
 FILE = "finagent.db"
 """In FINAGENT_HOME, where no database is named."""
@@ -79,13 +129,13 @@ class Database:
         """Make the tables where there are none. Raises StoreError for those of other code."""
         if self._ready:
             return
-        found, newest = self.revision(), migrate.newest()
+        found, newest = self.revision(), newest_revision()
         if found is None:
             self.upgrade()
         elif found != newest:
             way = (
                 "save it, then run `finagent db upgrade`"
-                if migrate.is_older(found)
+                if is_older(found)
                 else "install the finagent-model that upgraded it, or a later one"
             )
             raise StoreError(
@@ -96,7 +146,7 @@ class Database:
     def revision(self) -> str | None:
         """Of its schema; None: we never prepared it. Raises StoreError."""
         with self._connected() as connection:
-            return migrate.current(connection)
+            return current_revision(connection)
 
     def upgrade(self) -> None:
         """Bring the schema to the newest revision, one process at a time. Raises StoreError."""
@@ -105,7 +155,7 @@ class Database:
         with self._transaction() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({UPGRADES})")
-            migrate.upgrade(connection)
+            upgrade(connection)
 
     def _let_readers_and_a_writer_be(self) -> None:
         """SQLite's write-ahead log, which the file keeps; no reader holds up a writer then."""
@@ -136,7 +186,7 @@ class Database:
                 yield connection
         except DataError as error:
             with suppress(SQLAlchemyError), self._engine.connect() as other:
-                raise unstorable(error, other) from None
+                raise column_width_errors(error, other) from None
             raise self._unusable(error) from None
         except StatementError as error:
             if not isinstance(error, DBAPIError):
@@ -196,3 +246,51 @@ def _in_utc(connection: Connection) -> None:
 
 def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+BATCH = 500
+
+
+def copy_database(source: Path, target: Database) -> dict[str, int]:
+    """How many rows of each table were copied, with their numbers, in one transaction. Raises
+    BadInputError where there is no file, or none with our tables as this code knows them, or the
+    target holds rows already, and StoreError.
+    """
+    if not source.is_file():
+        raise BadInputError(f"there is no file {str(source)!r} to copy; name a finagent.db")
+    file = Database(_read_only(source))
+    if (found := file.revision()) != newest_revision():
+        raise BadInputError(_other(source, found))
+    with file.reading() as old, target.writing() as new:
+        return {table: _copy(table, old, new, str(target)) for table in SCHEMA.tables}
+
+
+def _read_only(source: Path) -> str:
+    """Its URL. A write-ahead log is read with it."""
+    file = f"file:{quote(str(source.absolute()))}"
+    url = URL.create("sqlite", database=file, query={"mode": "ro", "uri": "true"})
+    return url.render_as_string()
+
+
+def _other(source: Path, revision: str | None) -> str:
+    if revision is None:
+        # No advice to prepare it: it may be another program's.
+        return f"{str(source)!r} has no tables of this code, nothing was copied; name a finagent.db"
+    upgrade = f"`FINAGENT_DATABASE=sqlite:///{source.absolute()} finagent db upgrade`"
+    way = f"save it, then run {upgrade}" if is_older(revision) else "use the newer code"
+    needed = f"this code needs {newest_revision()}"
+    return f"{str(source)!r} has revision {revision}, {needed}; {way}"
+
+
+def _copy(name: str, old: Connection, new: Connection, target: str) -> int:
+    table, count = SCHEMA.tables[name], 0
+    if new.execute(select(func.count()).select_from(table)).scalar_one():
+        raise BadInputError(f"{target} has rows in {name}; copy into an empty database")
+    for rows in old.execute(select(table)).mappings().partitions(BATCH):
+        new.execute(insert(table), [dict(row) for row in rows])
+        count += len(rows)
+    if count and new.dialect.name == "postgresql" and name != "finagent_decisions":
+        # Numbers were given, so that the database has counted none of them.
+        next_number = f"pg_get_serial_sequence('{name}', 'id'), (select max(id) from {name})"
+        new.execute(text(f"select setval({next_number})"))
+    return count

@@ -17,9 +17,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select
 
-from finagent_model.domain.artifact import Artifact
-from finagent_model.errors import PlatformDownError, PlatformRefusedError
-from finagent_model.store.artifacts import artifact_of, utc_now
+from finagent_model.errors import PlatformRefusedError, PlatformUnavailableError
+from finagent_model.store.artifacts import Artifact, artifact_of, utc_now
 from finagent_model.store.database import Database
 from finagent_model.store.platform import PlatformClient
 from finagent_model.store.schema import outbox as table
@@ -32,19 +31,19 @@ that it goes on to renews it; one row takes less.
 ROW_S = 30.0
 LONGEST_S = 24 * 3600.0
 """The platform may ask for longer; then it is asked again after this."""
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 """Rounds after which a row over which the platform stumbles (HTTP 500) no longer holds up its
 execution. If it takes others then, the row is the cause, and parked: the platform has no better
 word for one that it can't read.
 """
-STUMBLES = 3
+MAX_SERVER_ERRORS = 3
 """Rows over which it stumbles, taking none, before it is left alone for this round."""
 SHOWN = 20
 """Parked rows that `status` tells one by one."""
 
 
 @dataclass(frozen=True)
-class Sent:
+class OutboxReport:
     """What one round came to."""
 
     sent: int = 0
@@ -59,7 +58,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Due:
+class OutboxRow:
     """A row of the outbox."""
 
     id: int
@@ -134,18 +133,18 @@ class Outbox:
             parked = table.update().where(table.c.state == PARKED)
             return connection.execute(parked.values(**again)).rowcount
 
-    def send(self, client: PlatformClient, within_s: float = float("inf")) -> Sent:
+    def send(self, client: PlatformClient, within_s: float = float("inf")) -> OutboxReport:
         """What waits, until all of it is there, the platform is down, or time is over. Nothing
         while the platform wants to be left alone.
         """
         if (why := self._left_alone()) is not None:
-            return Sent(waiting=self._waiting(), why=why)
+            return OutboxReport(waiting=self._waiting(), why=why)
         until, sender = time.monotonic() + within_s, uuid.uuid4().hex
         sent, parked = 0, 0
-        stumbled: list[Due] = []
+        stumbled: list[OutboxRow] = []
 
         def over() -> bool:
-            return time.monotonic() >= until or (len(stumbled) >= STUMBLES and not sent)
+            return time.monotonic() >= until or (len(stumbled) >= MAX_SERVER_ERRORS and not sent)
 
         for execution in self._executions():
             if over():
@@ -161,21 +160,21 @@ class Outbox:
                     if state == WAITING and reason is not None:
                         why = reason
                         stumbled.append(row)
-                        if row.attempts + 1 < ATTEMPTS:
+                        if row.attempts + 1 < MAX_ATTEMPTS:
                             break  # the next ones of this execution wait for it
-            except PlatformDownError as error:
+            except PlatformUnavailableError as error:
                 why = str(error)
                 break
             finally:
                 if due:
                     self._release(sender)
         if sent:
-            parked += self._park([row.id for row in stumbled if row.attempts + 1 >= ATTEMPTS])
+            parked += self._park([row.id for row in stumbled if row.attempts + 1 >= MAX_ATTEMPTS])
         waiting = self._waiting()
-        return Sent(sent, parked, waiting, why if waiting else None)
+        return OutboxReport(sent, parked, waiting, why if waiting else None)
 
     def _send(
-        self, client: PlatformClient, due: Due, sender: str, within_s: float
+        self, client: PlatformClient, due: OutboxRow, sender: str, within_s: float
     ) -> tuple[str, str | None]:
         """The row's new state, and why; it waits where the platform stumbled (HTTP 500), and, with
         no reason, where it is no longer ours. Raises PlatformDownError, where all others would fail
@@ -185,14 +184,14 @@ class Outbox:
         if artifact is None:
             return WAITING, None
         state, reason, remote_id, not_before = SENT, None, due.remote_id, None
-        down: PlatformDownError | None = None
+        down: PlatformUnavailableError | None = None
         try:
             remote_id = client.put(
                 artifact, due.remote_id, sent_before=due.attempts > 0, within_s=within_s
             )
         except PlatformRefusedError as error:
             state, reason = PARKED, str(error)
-        except PlatformDownError as error:
+        except PlatformUnavailableError as error:
             state, reason = WAITING, str(error)
             if error.status != 500:
                 down = error
@@ -235,7 +234,7 @@ class Outbox:
         with self._database.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def _claim(self, execution: str, sender: str) -> list[Due]:
+    def _claim(self, execution: str, sender: str) -> list[OutboxRow]:
         """What waits of it, in order, for us alone; nothing where another sender has it."""
         mine = (table.c.execution == execution) & (table.c.state == WAITING)
         columns = (table.c.id, table.c.artifact_id, table.c.attempts, table.c.remote_id)
@@ -247,9 +246,9 @@ class Outbox:
                 return []
             ours = {"sender": sender, "leased_until": now + LEASE}
             connection.execute(table.update().where(mine).values(**ours))
-        return [Due(*row[:-1]) for row in rows]
+        return [OutboxRow(*row[:-1]) for row in rows]
 
-    def _begin(self, due: Due, sender: str) -> Artifact | None:
+    def _begin(self, due: OutboxRow, sender: str) -> Artifact | None:
         """Write down that it may arrive, before it can; the artifact as it is now. None: it was
         queued anew since, or another sender has it.
         """

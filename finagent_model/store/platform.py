@@ -26,16 +26,15 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from finagent_model.agents.faults import retry_after
-from finagent_model.domain.artifact import Artifact
-from finagent_model.domain.deadline import WHENEVER, Deadline
+from finagent_model._event_loop import NO_DEADLINE, Deadline, LoopThread
+from finagent_model.agents.retry import retry_after
 from finagent_model.errors import (
     BadInputError,
     DeadlineError,
-    PlatformDownError,
     PlatformRefusedError,
+    PlatformUnavailableError,
 )
-from finagent_model.loop import LoopThread
+from finagent_model.store.artifacts import Artifact
 
 PATH = "/api/artifacts"
 OURS = {"id", "created_at", "updated_at"}
@@ -67,7 +66,7 @@ class PlatformClient:
         """Connects nowhere yet. Raises BadInputError for an address that can't be read."""
         bearer = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         self.url, self._sleep = url.rstrip("/"), sleep
-        self._deadline = WHENEVER
+        self._deadline = NO_DEADLINE
         try:
             self._http = httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=CALL_S)
         except httpx.InvalidURL as error:
@@ -103,7 +102,9 @@ class PlatformClient:
         tries = Retrying(
             stop=stop_after_attempt(TRIES) | stop_before_delay(within_s),
             wait=_pause,
-            retry=retry_if_exception(lambda e: isinstance(e, PlatformDownError) and e.passes),
+            retry=retry_if_exception(
+                lambda e: isinstance(e, PlatformUnavailableError) and e.passes
+            ),
             sleep=self._sleep,
             reraise=True,
         )
@@ -140,18 +141,18 @@ class PlatformClient:
             answer = _LOOP.run(self._answer(method, path, **how), within_s)
         except DeadlineError:
             said = f"{self.url} did not answer within {within_s:.1f} s"
-            raise PlatformDownError(said) from None
+            raise PlatformUnavailableError(said) from None
         except httpx.HTTPError as error:
             said = " ".join(str(error).split()) or type(error).__name__
-            raise PlatformDownError(f"{self.url} can't be reached: {said}") from None
+            raise PlatformUnavailableError(f"{self.url} can't be reached: {said}") from None
         status = answer.status_code
         if answer.has_redirect_location:
-            raise PlatformDownError(f"{self._said(answer)}; {ODD}", status, passes=False)
+            raise PlatformUnavailableError(f"{self._said(answer)}; {ODD}", status, passes=False)
         if status in BUSY or status >= 500:
-            raise PlatformDownError(self._said(answer), status, retry_after(answer.headers))
+            raise PlatformUnavailableError(self._said(answer), status, retry_after(answer.headers))
         if status in NOT_LET_IN or (status in NOT_THERE and method != "PATCH"):
             hint = "see FINAGENT_PLATFORM_URL and FINAGENT_PLATFORM_TOKEN"
-            raise PlatformDownError(f"{self._said(answer)}; {hint}", status, passes=False)
+            raise PlatformUnavailableError(f"{self._said(answer)}; {hint}", status, passes=False)
         return answer
 
     async def _answer(self, method: str, path: str, **how: Any) -> httpx.Response:
@@ -165,7 +166,9 @@ class PlatformClient:
     def _id(self, answer: httpx.Response) -> str:
         found = self._json(answer).get("id")
         if not isinstance(found, int | str):
-            raise PlatformDownError(f"{self.url} answered without an id; {ODD}", passes=False)
+            raise PlatformUnavailableError(
+                f"{self.url} answered without an id; {ODD}", passes=False
+            )
         return str(found)
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
@@ -176,7 +179,7 @@ class PlatformClient:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise PlatformDownError(f"{self.url} answered with no JSON; {ODD}", passes=False)
+            raise PlatformUnavailableError(f"{self.url} answered with no JSON; {ODD}", passes=False)
         return body
 
     def _said(self, answer: httpx.Response) -> str:
@@ -188,5 +191,5 @@ def _pause(state: RetryCallState) -> float:
     """Growing, with jitter, and never shorter than the platform asked for."""
     assert state.outcome is not None
     error = state.outcome.exception()
-    asked = error.retry_after_s if isinstance(error, PlatformDownError) else None
+    asked = error.retry_after_s if isinstance(error, PlatformUnavailableError) else None
     return max(_backoff(state), asked or 0.0)

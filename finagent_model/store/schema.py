@@ -3,16 +3,20 @@
 `artifacts` and `agent_conversations` have the trading platform's columns and may be its own tables.
 Columns of ours in a table that may be the platform's start with `finagent_`; they repeat what
 `metadata` says, to be searched by.
+
+Which value a database had no room for: tables that others made have columns of their widths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     Column,
+    Connection,
     DateTime,
     Float,
     Index,
@@ -22,7 +26,11 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     func,
+    inspect,
 )
+from sqlalchemy.exc import DataError
+
+from finagent_model.errors import ValueTooLargeError
 
 ARTIFACTS, OUTBOX = "artifacts", "finagent_outbox"
 DECISIONS, MESSAGES = "finagent_decisions", "agent_conversations"
@@ -50,7 +58,6 @@ def _json(name: str) -> Column[Any]:
 
 
 SCHEMA = MetaData()
-
 artifacts = Table(
     ARTIFACTS,
     SCHEMA,
@@ -92,7 +99,6 @@ artifacts = Table(
     Index("ix_finagent_artifacts_as_of", "finagent_as_of", "id"),
     Index("ix_finagent_artifacts_created", "created_at", "id"),
 )
-
 decisions = Table(
     DECISIONS,
     SCHEMA,
@@ -105,7 +111,6 @@ decisions = Table(
     Column("status", Text, nullable=False),
     Column("signal", JSON, nullable=False),
 )
-
 messages = Table(
     MESSAGES,
     SCHEMA,
@@ -117,7 +122,6 @@ messages = Table(
     Column("timestamp", Utc, index=True),
     Column("tokens_used", Integer),
 )
-
 outbox = Table(
     OUTBOX,
     SCHEMA,
@@ -135,3 +139,33 @@ outbox = Table(
     Column("not_before", Utc),
     Index("ix_finagent_outbox_waiting", "state", "execution", "id"),
 )
+SHARED = (ARTIFACTS, MESSAGES)
+"""Tables that may be the platform's."""
+MAX_VALUE_SHOWN = 60
+"""Characters of the value that a message quotes."""
+
+
+def column_width_errors(error: DataError, connection: Connection) -> ValueTooLargeError:
+    """Of the statement that raised `error`, with the column if one is too narrow for its text; a
+    database that does not tell it is asked by another `connection`.
+    """
+    for table in SHARED:
+        if table not in (error.statement or ""):
+            continue
+        for column in inspect(connection).get_columns(table):
+            name, width = str(column["name"]), getattr(column["type"], "length", None)
+            for value in _given(error.params, name):
+                if width is not None and isinstance(value, str) and len(value) > width:
+                    said = f"{name} {value[:MAX_VALUE_SHOWN]!r} has {len(value)} characters"
+                    return ValueTooLargeError(f"{said}, its column takes {width}", name, value)
+    said = " ".join(str(error.orig).split())
+    return ValueTooLargeError(f"the database takes no such value: {said}")
+
+
+def _given(params: Any, name: str) -> Iterator[Any]:
+    """What a statement was told for a column, in each of its rows."""
+    for row in params if isinstance(params, list | tuple) else [params]:
+        if isinstance(row, Mapping):
+            for key, value in row.items():
+                if key == name or key.startswith(f"{name}__"):  # of one row, of several in one
+                    yield value

@@ -9,16 +9,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from finagent_model.backtest.costs import Costs
+from finagent_model._base import InputModel, Mode
+from finagent_model.backtest.engine import Costs
 from finagent_model.backtest.kernel import Rules
-from finagent_model.domain.desk_config import Mode
-from finagent_model.domain.request import Request
 
 LONGEST_WAIT = 250
 """Bars between two decisions."""
 
 
-class TrainRequest(Request):
+class TrainRequest(InputModel):
     """Frozen. Windows in bars (sessions), money in the bars' currency, costs as fractions."""
 
     symbols: tuple[str, ...] = Field(("GOOG",), min_length=1, max_length=1000)

@@ -12,15 +12,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import KDTree
 
-from finagent_model.backtest.costs import Costs
-from finagent_model.backtest.engine import Orders, equity_of
+from finagent_model.backtest.engine import Costs, Orders, equity_of
 from finagent_model.backtest.metrics import returns_of, sharpe
-from finagent_model.domain.bars import BarSeries, Floats
-from finagent_model.domain.policy import Policy
 from finagent_model.errors import ShortHistoryError
-from finagent_model.features import FeatureBook
+from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.policy import Policy
+
+
+class Trials(BaseModel):
+    """Everything that was ever scored to choose what spoke."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    configurations: int = Field(ge=1)
+    """Choices that there were: policies, for each symbol that has its own."""
+    scorings: int = Field(ge=1)
+    """Times that one was scored: each policy in each fit."""
+    sharpe_variance: float | None
+    """Of the policies' Sharpe ratios over the unseen bars, per bar; None where they are alike."""
+    overfitting: float | None
+    """PBO of the policies over the unseen bars."""
+
 
 THIRDS = 3
 GRID = {
@@ -55,7 +71,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Voices:
+class ScoreSources:
     """Whose opinions a policy weighs, as far as code can tell before the desk speaks."""
 
     first: Policy = field(default_factory=Policy)
@@ -67,14 +83,14 @@ class Voices:
     """Its score on each bar, by symbol (nan where it has none); empty where nobody hears it."""
 
 
-ALONE = Voices()
+TECHNICAL_ONLY = ScoreSources()
 """The technical score and nobody else."""
 
 
-class History:
+class PolicyScorer:
     """One symbol's bars with the features that any candidate needs; computed once for all folds."""
 
-    def __init__(self, bars: BarSeries, voices: Voices = ALONE) -> None:
+    def __init__(self, bars: BarSeries, voices: ScoreSources = TECHNICAL_ONLY) -> None:
         self.bars = bars
         self.growth = bars.growth()
         self._book = FeatureBook(bars)
@@ -111,7 +127,7 @@ class History:
         return Orders(action, np.asarray(size), stop, target)
 
 
-def candidates(count: int, seed: int, voices: Voices = ALONE) -> tuple[Policy, ...]:
+def candidates(count: int, seed: int, voices: ScoreSources = TECHNICAL_ONLY) -> tuple[Policy, ...]:
     """`count` different policies drawn from the grid, the untrained one first; the same for the
     same seed. Fewer where the voices leave less to choose.
     """
@@ -141,7 +157,7 @@ def candidates(count: int, seed: int, voices: Voices = ALONE) -> tuple[Policy, .
 
 
 def search(
-    histories: list[tuple[History, slice]],
+    histories: list[tuple[PolicyScorer, slice]],
     policies: tuple[Policy, ...],
     costs: Costs,
     allow_short: bool,

@@ -1,33 +1,109 @@
-"""The training itself: fit each fold, let the desk decide on the unseen part, stitch the unseen
+"""Walk-forward folds: fit on [a, a+train), skip the purge, decide on the next `test` sessions, roll
+on by `test`.
+
+Only the stitched test parts count as a result (Pardo, The Evaluation and Optimization of Trading
+Strategies, 2008).
+
+On which bars of a backtest the desk is asked: every bar, every k bars, or where the fitted
+policy's technical vote changes. A schedule saves calls of a chat model; between two decisions the
+position is kept, with its stop and target.
+
+The training itself: fit each fold, let the desk decide on the unseen part, stitch the unseen
 parts together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from finagent_model.backtest.metrics import returns_of
-from finagent_model.domain.bars import BarSeries, from_datetime64
-from finagent_model.domain.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.errors import ShortHistoryError
-from finagent_model.statistics.overfitting import probability_of_overfitting
-from finagent_model.statistics.sharpe import Moments
-from finagent_model.training.evidence import Trials
-from finagent_model.training.folds import walk_forward
-from finagent_model.training.out_of_sample import unseen_part
+from finagent_model.market.bars import BarSeries, from_datetime64
+from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
+from finagent_model.statistics.sharpe import Moments, probability_of_overfitting
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import ALONE, History, Voices, candidates, search
+from finagent_model.training.search import (
+    TECHNICAL_ONLY,
+    PolicyScorer,
+    ScoreSources,
+    Trials,
+    candidates,
+    search,
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Positions in the training's calendar of sessions; ends are exclusive."""
+
+    train_start: int
+    train_stop: int
+    test_start: int
+    test_stop: int
+
+
+def walk_forward_folds(sessions: int, train: int, test: int, purge: int) -> tuple[Fold, ...]:
+    """Test parts follow each other without gap; the last may be shorter. Raises ShortHistoryError
+    if there is none.
+    """
+    first = train + purge
+    if sessions <= first:
+        raise ShortHistoryError(
+            f"{sessions} sessions can't hold train_bars={train} + purge_bars={purge} + 1; "
+            "use more history or shorter windows"
+        )
+    return tuple(
+        Fold(start - purge - train, start - purge, start, min(start + test, sessions))
+        for start in range(first, sessions, test)
+    )
+
+
+def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
+    """The bars on which some fit may speak that has not seen them. Raises UnknownSymbolError."""
+    first = policies.of(bars.symbol)[0].valid_from
+    return slice(
+        int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
+        len(bars),
+    )
+
+
+def policy_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[PolicyFit, slice]]:
+    """Each fit that may speak about the bars' symbol, with the bars that are its own to decide on;
+    fits without any are left out.
+    """
+    fits = policies.of(bars.symbol)
+    moments = [np.datetime64(fit.valid_from.replace(tzinfo=None), "us") for fit in fits]
+    starts = [*np.searchsorted(bars.closed_at, moments).tolist(), len(bars)]
+    for fit, (start, stop) in zip(fits, pairwise(starts), strict=True):
+        if start < stop:
+            yield fit, slice(start, stop)
+
+
+def bars_to_decide(bars: BarSeries, policies: PolicyBook, request: TrainRequest) -> list[int]:
+    """Positions in `bars`, in order, from the first that no fit has seen. Which they are depends on
+    nothing after each of them.
+    """
+    if request.schedule != "change":
+        part = unseen_part(bars, policies)
+        return list(range(part.start, part.stop, request.schedule))
+    history, found = PolicyScorer(bars), []
+    for fit, part in policy_periods(bars, policies):
+        action = history.orders(fit.policy, part).action
+        changed = np.append(True, action[1:] != action[:-1])
+        found += (part.start + np.flatnonzero(changed)).tolist()
+    return found
+
 
 PBO_BLOCKS = 10
 """Of the unseen bars, for the probability of overfitting: 252 ways to halve them."""
-
-Progress = Callable[[int], Callable[[], object]]
+FitProgress = Callable[[int], Callable[[], object]]
 """Told how many fits there will be; gives back what to call after each."""
 
 
@@ -40,7 +116,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class _Span:
+class _FitWindow:
     """Sessions of a fit, and from when it may speak."""
 
     start: int
@@ -51,9 +127,9 @@ class _Span:
 def fit_policies(
     histories: Mapping[str, BarSeries],
     request: TrainRequest,
-    progress: Progress = lambda fits: lambda: None,
+    progress: FitProgress = lambda fits: lambda: None,
     jobs: int = 1,
-    voices: Voices = ALONE,
+    voices: ScoreSources = TECHNICAL_ONLY,
 ) -> Fitted:
     """One fit a fold and a last one on the newest bars for whatever comes after them; all symbols
     pooled, or each on its own. Raises ShortHistoryError where a symbol is left without a fit or
@@ -61,7 +137,7 @@ def fit_policies(
     """
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
     policies = candidates(request.candidates, request.seed, voices)
-    prepared = {symbol: History(bars, voices) for symbol, bars in histories.items()}
+    prepared = {symbol: PolicyScorer(bars, voices) for symbol, bars in histories.items()}
     asked = [
         (span, parts)
         for span in _spans(calendar, request)
@@ -69,7 +145,7 @@ def fit_policies(
     ]
     done = progress(len(asked))
 
-    def fit(span: _Span, parts: list[tuple[History, slice]]) -> PolicyFit:
+    def fit(span: _FitWindow, parts: list[tuple[PolicyScorer, slice]]) -> PolicyFit:
         chosen = search(parts, policies, request.costs, request.allow_short)
         done()
         return PolicyFit(
@@ -88,23 +164,25 @@ def fit_policies(
     return Fitted(book, _trials(prepared, book, policies, request))
 
 
-def _spans(calendar: npt.NDArray[np.datetime64], request: TrainRequest) -> list[_Span]:
-    folds = walk_forward(len(calendar), request.train_bars, request.test_bars, request.purge_bars)
+def _spans(calendar: npt.NDArray[np.datetime64], request: TrainRequest) -> list[_FitWindow]:
+    folds = walk_forward_folds(
+        len(calendar), request.train_bars, request.test_bars, request.purge_bars
+    )
     spans = [
-        _Span(fold.train_start, fold.train_stop, from_datetime64(calendar[fold.test_start]))
+        _FitWindow(fold.train_start, fold.train_stop, from_datetime64(calendar[fold.test_start]))
         for fold in folds
     ]
     # A day's decision may be asked for as of any time after its close.
     after = from_datetime64(calendar[-1]) + timedelta(days=1)
-    return [*spans, _Span(len(calendar) - request.train_bars, len(calendar), after)]
+    return [*spans, _FitWindow(len(calendar) - request.train_bars, len(calendar), after)]
 
 
 def _parts(
-    histories: Mapping[str, History],
+    histories: Mapping[str, PolicyScorer],
     calendar: npt.NDArray[np.datetime64],
-    span: _Span,
+    span: _FitWindow,
     request: TrainRequest,
-) -> list[list[tuple[History, slice]]]:
+) -> list[list[tuple[PolicyScorer, slice]]]:
     """What each fit of a span looks at: the symbols with bars for half of it, all or one by one."""
     first, last = calendar[span.start], calendar[span.stop - 1]
     parts = [
@@ -132,7 +210,7 @@ def _require_unseen(histories: Mapping[str, BarSeries], book: PolicyBook) -> Non
 
 
 def _trials(
-    histories: Mapping[str, History],
+    histories: Mapping[str, PolicyScorer],
     book: PolicyBook,
     policies: Sequence[Policy],
     request: TrainRequest,

@@ -12,17 +12,17 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from finagent_model.approvals import ApprovalStore
 from finagent_model.errors import BadInputError, FinagentError, StoreError, TrackingError
-from finagent_model.run_records import RunRecord, running
 from finagent_model.serving.approval_routes import VARIABLE, VERDICTS
-from finagent_model.serving.approvals import Approvals
-from finagent_model.serving.callers import NotAdmittedError, is_token, require_this_machine
+from finagent_model.serving.auth import AuthError, is_token, require_this_machine
 from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
-from finagent_model.tracking import PROCESS, is_gone
-from finagent_model.webui.backtests import Decided, symbols_of
+from finagent_model.tracking.queries import RunRecord, running
+from finagent_model.tracking.runs import PROCESS, is_process_dead
 from finagent_model.webui.login import Form
-from finagent_model.webui.render import Renderer
+from finagent_model.webui.rendering import Renderer
+from finagent_model.webui.run_pages import DecidedSymbols, symbols_of
 
 SHOWN = 50
 
@@ -50,9 +50,9 @@ class Working:
 
 
 def live_routes(
-    approvals: Approvals, outbox: Outbox, settings: Settings, renderer: Renderer
+    approvals: ApprovalStore, outbox: Outbox, settings: Settings, renderer: Renderer
 ) -> APIRouter:
-    routes, decided = APIRouter(), Decided()
+    routes, decided = APIRouter(), DecidedSymbols()
 
     def progress(run: RunRecord) -> tuple[int, int] | None:
         wanted = symbols_of(run) if run.stage == "train" else None
@@ -62,15 +62,16 @@ def live_routes(
         found = running(SHOWN)
         decided.forget_but({run.run_id for run in found.runs})
         shown = [
-            AtWork(run, is_gone(run.tags.get(PROCESS, "")), progress(run)) for run in found.runs
+            AtWork(run, is_process_dead(run.tags.get(PROCESS, "")), progress(run))
+            for run in found.runs
         ]
         return Working(shown, found.older is not None)
 
     def known() -> dict[str, Any]:
         """Each part by itself: one that can't be read says so, the others are shown."""
-        work, work_why = _or_why(at_work, TrackingError)
-        asked, asked_why = _or_why(lambda: approvals.listed()[0], BadInputError)
-        queue, queue_why = _or_why(outbox.status, StoreError)
+        work, work_why = _or_reason(at_work, TrackingError)
+        asked, asked_why = _or_reason(lambda: approvals.listed()[0], BadInputError)
+        queue, queue_why = _or_reason(outbox.status, StoreError)
         return {
             "now": datetime.now(UTC),
             "work": work,
@@ -108,7 +109,7 @@ def _admit(request: Request, given: dict[str, str], settings: Settings) -> None:
     """Raises NotAdmittedError. Who may look at the pages need not be who may approve."""
     if settings.approval_token is not None:
         if not is_token(given.get("token", ""), settings.approval_token):
-            raise NotAdmittedError(401, f"that is not the token of {VARIABLE}")
+            raise AuthError(401, f"that is not the token of {VARIABLE}")
     else:
         require_this_machine(
             request,
@@ -117,7 +118,7 @@ def _admit(request: Request, given: dict[str, str], settings: Settings) -> None:
         )
 
 
-def _or_why(read: Callable[[], Any], trouble: type[FinagentError]) -> tuple[Any, str | None]:
+def _or_reason(read: Callable[[], Any], trouble: type[FinagentError]) -> tuple[Any, str | None]:
     try:
         return read(), None
     except trouble as error:

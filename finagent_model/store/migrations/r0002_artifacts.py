@@ -15,7 +15,6 @@ from finagent_model.errors import StoreError
 
 revision = "r0002"
 down_revision = "r0001"
-
 NEEDED = ("id", "name", "type", "created_at")
 """Without these it is no table of artifacts."""
 

@@ -1,1 +1,0 @@
-"""What people look at afterwards: conversation, ledger, charts, report."""

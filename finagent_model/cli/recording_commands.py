@@ -1,0 +1,186 @@
+"""`finagent cassette`: what is recorded on this machine, or in any other file of recordings.
+
+`finagent audit`: what was kept of the decisions, held against what was kept of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from finagent_model.cli.options import REFUSED, Json, TypedErrors, print_json
+from finagent_model.errors import BadInputError
+
+if TYPE_CHECKING:
+    from finagent_model.pipeline.recordings import Redact
+
+
+File = Annotated[
+    Path | None, typer.Argument(help="Recordings; default: replies.sqlite in FINAGENT_HOME.")
+]
+cassette = typer.Typer(
+    cls=TypedErrors,
+    no_args_is_help=True,
+    help="Look after recorded replies: files ending in .sqlite or .jsonl.",
+)
+
+
+@cassette.command()
+def stats(file: File = None, as_json: Json = False) -> None:
+    """Count replies, errors and tokens by model."""
+    from finagent_model.pipeline import recordings as work
+
+    found = work.recording_stats(file or _at_home())
+    if as_json:
+        print_json(asdict(found))
+        return
+    typer.echo(
+        f"{found.file}: {found.replies} replies, {found.errors} errors, {found.distinct} distinct, "
+        f"{found.damaged} damaged, {found.bytes} bytes"
+    )
+    for group in found.models:
+        name = " ".join(filter(None, (group.client, group.model))) or "rules, or of unknown models"
+        typer.echo(
+            f"  {name}: {group.replies} replies, {group.errors} errors, {group.prompt_tokens} "
+            f"prompt and {group.completion_tokens} completion tokens"
+        )
+
+
+@cassette.command()
+def merge(
+    into: Annotated[Path, typer.Argument(help="Made where it is missing.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FROM...")],
+    keep: Annotated[
+        str | None, typer.Option(help="ours or theirs, where replies to a request differ.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add what other files have recorded; all of it or, where replies conflict, nothing."""
+    from finagent_model.pipeline import recordings as work
+
+    choice = next((known for known in get_args(work.Keep) if known == keep), None)
+    if choice is None and keep is not None:
+        raise BadInputError(f"--keep {keep!r} is unknown; use ours or theirs")
+    done = work.merge_recordings(into, sources, choice)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        typer.echo(
+            f"{done.file}: {done.added} added, {done.replaced} replaced, {done.same} the same, "
+            f"{done.kept} others not taken"
+        )
+
+
+@cassette.command()
+def prune(
+    file: File = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Drop recorded failures.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Drop rows that verify finds wrong.")
+    ] = False,
+    packaged: Annotated[
+        str | None, typer.Option(help="Drop what this model carries: its URI or package folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Drop recordings and give back their room."""
+    from finagent_model.pipeline import recordings as work
+
+    carried = None if packaged is None else work.packaged_replies(packaged)
+    path = file or _at_home()
+    done = work.prune_recordings(path, _redact(), errors=errors, damaged=damaged, packaged=carried)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        typer.echo(
+            f"{done.file}: {done.dropped} dropped, {done.left} left, "
+            f"{done.bytes_before} bytes before, {done.bytes_after} now"
+        )
+
+
+@cassette.command()
+def export(
+    to: Annotated[Path, typer.Option(help="A new file, .jsonl or .sqlite.")],
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """Write all recordings into a new file, sorted."""
+    from finagent_model.pipeline import recordings as work
+
+    done = work.export_recordings(file or _at_home(), to)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        typer.echo(f"{done.recordings} recordings of {done.file} written to {done.to}")
+
+
+@cassette.command(name="verify")
+def verify_recordings_command(file: File = None, as_json: Json = False) -> None:
+    """Check that every row is as it was recorded and that none holds a key. Exit code 5 where it
+    fails.
+    """
+    from finagent_model.pipeline import recordings as work
+
+    done = work.verify_recordings(file or _at_home(), _redact())
+    if as_json:
+        print_json(done.row())
+    else:
+        for fault in done.faults:
+            typer.echo(f"FAILED  {fault}")
+        typer.echo(f"{done.file}: {done.rows} rows, {len(done.faults)} faults")
+    if not done.passed:
+        raise typer.Exit(REFUSED)
+
+
+def _at_home() -> Path:
+    from finagent_model.cassette.cassette import REPLIES
+    from finagent_model.settings import Settings
+
+    return Settings.load().home / REPLIES
+
+
+def _redact() -> Redact:
+    from finagent_model._redact import make_redactor
+    from finagent_model.settings import Settings
+
+    return make_redactor(Settings.load().secrets)
+
+
+SHOWN = 20
+"""Faults; all of them are in the JSON."""
+audit = typer.Typer(
+    no_args_is_help=True,
+    help="The audit of decisions: every line chained to the one before it.",
+)
+
+
+@audit.callback()
+def _group() -> None:
+    """Keeps `verify` a command of its own while it is the only one."""
+
+
+@audit.command(name="verify")
+def verify_audit_command(
+    what: Annotated[str, typer.Argument(help="A file, or the id of a run in MLflow.")],
+    head: Annotated[str | None, typer.Option(help="Hash of its last line, kept elsewhere.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Name every line that was changed, removed, swapped or added since the audit was written.
+    Exit code 5 where there is one.
+    """
+    from finagent_model.pipeline.record import verify_audit
+
+    report = verify_audit(what, head)
+    if as_json:
+        print_json(report.row())
+    else:
+        for fault in report.faults[:SHOWN]:
+            typer.echo(f"line {fault.line} {fault.what}: {fault.words}")
+        if (more := len(report.faults) - SHOWN) > 0:
+            typer.echo(f"and {more} more; --json has all")
+        typer.echo(report.words)
+    if not report.whole:
+        raise typer.Exit(REFUSED)

@@ -1,0 +1,211 @@
+"""`finagent db`: the tables' revision, a copy, and what the database missed while it was down.
+
+`finagent outbox`: what the platform of FINAGENT_PLATFORM_URL is still to have.
+
+Decisions that wait for a human: `approvals`, `approve`, `reject`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finagent_model.cli.options import NO_DATA, Json, print_json
+
+if TYPE_CHECKING:
+    from finagent_model.approvals import ApprovalStore
+    from finagent_model.config.approval_rules import ApprovalVerdict
+
+
+db = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The database of artifacts and conversations: FINAGENT_DATABASE, or a file of our own.",
+)
+
+
+@db.command()
+def current(as_json: Json = False) -> None:
+    """Say which revision the tables have, and which this code needs."""
+    from finagent_model.settings import Settings
+    from finagent_model.store.database import Database, newest_revision
+
+    database = Database.of(Settings.load())
+    found = {
+        "database": str(database),
+        "revision": database.revision(),
+        "newest": newest_revision(),
+    }
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(
+            f"{found['revision'] or 'no tables yet'} (newest: {newest_revision()}) in {database}"
+        )
+
+
+@db.command()
+def upgrade(as_json: Json = False) -> None:
+    """Bring the tables to the newest revision; save the database before."""
+    from finagent_model.settings import Settings
+    from finagent_model.store.database import Database
+
+    database = Database.of(Settings.load())
+    before = database.revision()
+    database.upgrade()
+    after = database.revision()
+    if as_json:
+        print_json({"database": str(database), "before": before, "revision": after})
+    else:
+        typer.echo(f"{before or 'no tables'} -> {after} in {database}")
+
+
+@db.command()
+def copy(
+    source: Annotated[Path, typer.Argument(help="A finagent.db, in use or not.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a SQLite file's rows into the database of FINAGENT_DATABASE, which must be empty."""
+    from finagent_model.settings import Settings
+    from finagent_model.store.database import Database
+    from finagent_model.store.database import copy_database as run
+
+    target = Database.of(Settings.load())
+    rows = run(source, target)
+    if as_json:
+        print_json(rows)
+    else:
+        typer.echo(f"{sum(rows.values())} rows of {source} are in {target}")
+
+
+@db.command()
+def sync(as_json: Json = False) -> None:
+    """Write what is in runs but not in the database yet. Exit code 3 if some of it can't be."""
+    from finagent_model.pipeline.record import sync_decisions as run
+    from finagent_model.settings import Settings
+
+    done = run(Settings.load())
+    if as_json:
+        print_json(done.row())
+    else:
+        typer.echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
+    if done.failed:
+        raise typer.Exit(NO_DATA)
+
+
+outbox = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Artifacts that a trading platform elsewhere is still to have.",
+)
+
+
+@outbox.command()
+def status(as_json: Json = False) -> None:
+    """Count what waits, was sent and is parked, with the reasons."""
+    from finagent_model.settings import Settings
+    from finagent_model.store.database import Database
+    from finagent_model.store.outbox import Outbox
+
+    settings = Settings.load()
+    found = {"platform": settings.platform_url} | Outbox(Database.of(settings)).status()
+    if as_json:
+        print_json(found)
+        return
+    since = f" (since {found['oldest_waiting']})" if found["oldest_waiting"] else ""
+    typer.echo(
+        f"{found['waiting']} waiting{since}, {found['sent']} sent, {found['parked']} parked; "
+        f"platform: {found['platform'] or 'none'}"
+    )
+    if found["why"]:
+        typer.echo(f"  {found['why']}")
+    for row in found["parked_rows"]:
+        typer.echo(f"  artifact {row['artifact_id']} of {row['execution']}: {row['reason']}")
+    if more := found["parked"] - len(found["parked_rows"]):
+        typer.echo(f"  and {more} more")
+
+
+@outbox.command()
+def send(
+    parked: Annotated[
+        bool, typer.Option("--parked", help="Also what was refused before, or asked to wait.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send what waits. Exit code 3 if some of it still waits, or was refused."""
+    from finagent_model.errors import BadInputError
+    from finagent_model.pipeline.record import send_outbox as run
+    from finagent_model.settings import Settings
+    from finagent_model.store.database import Database
+    from finagent_model.store.outbox import Outbox
+
+    settings = Settings.load()
+    if settings.platform_url is None:
+        raise BadInputError("there is no platform to send to; set FINAGENT_PLATFORM_URL")
+    if parked:
+        Outbox(Database.of(settings)).unpark()
+    done = run(settings)
+    if as_json:
+        print_json(done.row())
+    else:
+        typer.echo(f"{done.sent} sent, {done.parked} refused, {done.waiting} waiting")
+        if done.why:
+            typer.echo(done.why, err=True)
+    if done.waiting or done.parked:
+        raise typer.Exit(NO_DATA)
+
+
+Id = Annotated[str, typer.Argument(help="As `finagent approvals` lists it.")]
+Why = Annotated[str | None, typer.Option(help="Kept with who and when, and told by the signal.")]
+
+
+def approvals(as_json: Json = False) -> None:
+    """List what waits for an approval, then what was settled last."""
+    found, now = _approvals().listed()
+    if as_json:
+        print_json([asked.row(now) for asked in found])
+        return
+    if not found:
+        typer.echo("no decision waits for an approval", err=True)
+    for asked in found:
+        remaining = asked.remaining_s(now)
+        how = f"by {asked.by}" if asked.by else f"at {asked.deadline:%Y-%m-%d %H:%M:%S} UTC"
+        left = how if remaining is None else f"{remaining:.0f} s left"
+        typer.echo(f"{asked.id}  {asked.state}  {left}  {asked.proposal} ({asked.reason})")
+
+
+def approve(key: Id, why: Why = None, as_json: Json = False) -> None:
+    """Let a decision that waits go out as it was proposed."""
+    _settle(key, "approved", why, as_json)
+
+
+def reject(key: Id, why: Why = None, as_json: Json = False) -> None:
+    """Turn a decision that waits into HOLD."""
+    _settle(key, "rejected", why, as_json)
+
+
+def _settle(key: str, verdict: ApprovalVerdict, why: str | None, as_json: bool) -> None:
+    asked = _approvals().settle(key, verdict, _me(), why)
+    if as_json:
+        print_json(asked.row(asked.at or asked.deadline))
+    else:
+        typer.echo(f"{asked.id} {asked.state}: {asked.proposal}")
+
+
+def _me() -> str:
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
+
+
+def _approvals() -> ApprovalStore:
+    from finagent_model.approvals import APPROVALS, ApprovalStore
+    from finagent_model.settings import Settings
+
+    return ApprovalStore(Settings.load().home / APPROVALS)

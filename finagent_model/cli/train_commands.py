@@ -1,0 +1,224 @@
+"""`finagent train`.
+
+`finagent backtest`: a package, or a plain rule.
+
+`finagent ablate`: what each agent is good for.
+
+`finagent verify` and `finagent calibrate-gate`: the version tried, and the gate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finagent_model.cli.options import CHAMPION, REFUSED, Json, Model, print_json, progress
+from finagent_model.errors import BadInputError
+
+if TYPE_CHECKING:
+    from finagent_model.training.request import TrainRequest
+
+
+def train(
+    symbols: Annotated[str | None, typer.Option(help="Tickers, by comma. Default: GOOG.")] = None,
+    config: Annotated[str | None, typer.Option(help="A preset or a YAML file.")] = None,
+    mode: Annotated[str | None, typer.Option(help="cached, live or replay.")] = None,
+    train_bars: Annotated[str | None, typer.Option(help="Bars a fit looks at.")] = None,
+    test_bars: Annotated[str | None, typer.Option(help="Unseen bars it decides on.")] = None,
+    purge_bars: Annotated[str | None, typer.Option(help="Bars left out between.")] = None,
+    pooled: Annotated[str | None, typer.Option(help="One policy for all symbols.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Bars, or 'change'.")] = None,
+    candidates: Annotated[str | None, typer.Option(help="Policies scored a fold.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Of the search.")] = None,
+    cash: Annotated[str | None, typer.Option(help="Money to start with.")] = None,
+    commission: Annotated[str | None, typer.Option(help="Fraction of every fill.")] = None,
+    slippage: Annotated[str | None, typer.Option(help="Fraction of market fills.")] = None,
+    allow_short: Annotated[str | None, typer.Option(help="true or false.")] = None,
+    register_as: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Fits and symbols at a time.")] = 1,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say what it would take; train nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fit, backtest, package, register; move `champion` if the gate lets the version pass."""
+    words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
+    from finagent_model.training.request import TrainRequest
+
+    request = TrainRequest.read(**{k: v for k, v in words.items() if v is not None})
+    if estimate:
+        _estimate(request, as_json)
+        return
+    from finagent_model.pipeline.train import train as run_training
+    from finagent_model.settings import Settings
+
+    with progress() as watch:
+        trained = run_training(request, Settings.load(), watch, jobs)
+    if as_json:
+        print_json(vars(trained))
+        return
+    typer.echo(trained.report)
+    typer.echo(
+        f"registered {trained.name} version {trained.version}, gate: {trained.verdict}, "
+        f"run {trained.run_id}"
+    )
+
+
+def _estimate(request: TrainRequest, as_json: bool) -> None:
+    from finagent_model.pipeline.estimate import estimate
+    from finagent_model.settings import Settings
+
+    found = estimate(request, Settings.load())
+    if as_json:
+        print_json(found.row())
+        return
+    money = "an unknown price" if found.cost_usd is None else f"{found.cost_usd:.2f} USD"
+    typer.echo(
+        f"{found.decisions} decisions by {found.client}: about {found.calls} calls, "
+        f"{found.prompt_tokens} prompt and {found.completion_tokens} completion tokens, {money}; "
+        "replies taken as long as allowed, recorded ones cost nothing, repairs come on top"
+    )
+
+
+def backtest(
+    model: Model = CHAMPION,
+    symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
+    mode: Annotated[str, typer.Option(help="replay (free), cached or live.")] = "replay",
+    rule: Annotated[str, typer.Option(help="Instead of a model: sma:FAST,SLOW or upstream.")] = "",
+    bars: Annotated[str | None, typer.Option(help="Rule: a CSV or Parquet file.")] = None,
+    cash: Annotated[str | None, typer.Option(help="Rule: money to start with, 10000.")] = None,
+    commission: Annotated[str | None, typer.Option(help="Rule: of every fill, 0.001.")] = None,
+    slippage: Annotated[str | None, typer.Option(help="Rule: of market fills, 0.")] = None,
+    stop: Annotated[str | None, typer.Option(help="Rule: distance from the fill.")] = None,
+    target: Annotated[str | None, typer.Option(help="Rule: distance from the fill.")] = None,
+    side: Annotated[str | None, typer.Option(help="Rule: long or long-short.")] = None,
+    fill: Annotated[str | None, typer.Option(help="Rule: next-open or close.")] = None,
+    entry_bar_stops: Annotated[
+        bool | None, typer.Option("--entry-bar-stops/--no-entry-bar-stops", show_default=False)
+    ] = None,
+    fractional: Annotated[bool | None, typer.Option("--fractional/--whole-shares")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a packaged desk over its unseen bars again and compare with what was registered; or, with
+    `--rule`, run a plain rule through the same engine.
+    """
+    own = ("bars", "cash", "commission", "slippage", "stop", "target", "side", "fill")
+    given = {k: v for k, v in locals().items() if k in own and v is not None}
+    flags = {"entry_bar_stops": entry_bar_stops, "fractional": fractional}
+    given |= {k: v for k, v in flags.items() if v is not None}
+    if rule:
+        _backtest_rule({"rule": rule, **given}, symbols, as_json)
+        return
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise BadInputError(f"--{option} belongs to a rule; add --rule sma:10,30, or leave it out")
+    from finagent_model.config.parsing import read_mode, read_symbols
+    from finagent_model.pipeline.backtest import backtest as run_backtest
+    from finagent_model.settings import Settings
+
+    chosen, how = read_symbols(symbols), read_mode(mode)
+    with progress() as watch:
+        reruns = run_backtest(model, chosen, Settings.load(), how, watch)
+    if as_json:
+        print_json([rerun.row() for rerun in reruns])
+        return
+    for rerun in reruns:
+        typer.echo(rerun.report)
+        said = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
+        typer.echo(f"  its signals are {said[rerun.same_as_registered]}; run {rerun.run_id}")
+
+
+def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
+    from finagent_model.config.parsing import read_symbols
+    from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
+    from finagent_model.settings import Settings
+
+    names = read_symbols(symbols)
+    if len(names) > 1:
+        raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
+    request = RuleRequest.read(**given, symbol=names[0] if names else None)
+    with progress() as watch:
+        done = run_rule_backtest(request, Settings.load(), watch)
+    if as_json:
+        print_json(done.row())
+        return
+    row = done.row()
+    held, drawdown = row["open_position"], row["metrics"]["max_drawdown"]
+    typer.echo(
+        f"{row['symbol']}, {request.rule}: {request.cash:g} became {row['final_equity']:.2f} "
+        f"(buy and hold {done.benchmark.equity[-1]:.2f}), {row['trades']} closed trades, "
+        f"{'one' if held else 'none'} open, deepest drawdown {drawdown:.1%}"
+    )
+
+
+def ablate(
+    model: Model = CHAMPION,
+    symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
+    mode: Annotated[str, typer.Option(help="cached, live or replay.")] = "cached",
+    as_json: Json = False,
+) -> None:
+    """Run a packaged desk's backtest with agents left out, alone, and with or without a debate."""
+    from finagent_model.config.parsing import read_mode, read_symbols
+    from finagent_model.pipeline.ablation import ablate as run
+    from finagent_model.reports.charts import ablation_table
+    from finagent_model.settings import Settings
+
+    chosen, how = read_symbols(symbols), read_mode(mode)
+    with progress() as watch:
+        found = run(model, chosen, Settings.load(), how, watch)
+    if as_json:
+        print_json(found.row())
+    else:
+        typer.echo(ablation_table(found.row()["rows"]), nl=False)
+        typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="URI of a version.")] = CHAMPION,
+    as_json: Json = False,
+) -> None:
+    """Prove by experiment that a version is as registered, repeats itself and can't see the
+    future. Exit code 5 where it fails.
+    """
+    from finagent_model.pipeline.verify import verify as run
+
+    with progress() as watch:
+        done = run(model, watch)
+    if as_json:
+        print_json(done.row())
+    else:
+        for check in done.checks:
+            typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
+    if not done.passed:
+        raise typer.Exit(REFUSED)
+
+
+def calibrate_gate(
+    markets: Annotated[int, typer.Option(min=3, help="Without edge; more are added with.")] = 1000,
+    sharpes: Annotated[str, typer.Option(help="Planted, annual, by comma.")] = "0.5,1,1.5,2",
+    config: Annotated[str, typer.Option(help="Whose gate: a preset or a file.")] = "production",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Try the gate on simulated markets whose truth is known: how often does it err?"""
+    from finagent_model.config.desk_config import load_config
+    from finagent_model.evaluation.gate_simulation import calibrate_gate as run
+
+    try:
+        planted = [float(text) for text in sharpes.split(",")]
+    except ValueError:
+        raise BadInputError(
+            f"--sharpes {sharpes!r}: write numbers by comma, such as 1,1.5"
+        ) from None
+    rules = load_config(config).gate
+    with progress() as watch:
+        rows = run(markets, planted, rules, seed=seed, jobs=jobs, watch=watch)
+    if as_json:
+        print_json([vars(row) for row in rows])
+        return
+    typer.echo("| truth | markets | weak or better | strong |\n|---|---|---|---|")
+    for row in rows:
+        weak, strong = (f"{n} ({n / row.markets:.1%})" for n in (row.weak, row.strong))
+        typer.echo(f"| {row.truth} | {row.markets} | {weak} | {strong} |")

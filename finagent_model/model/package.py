@@ -1,0 +1,191 @@
+"""The package of one trained desk: plain files, a manifest with the hash of each, checked whenever
+it is read.
+
+Nothing is pickled, and no file knows the clock: equal trainings give equal packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from finagent_model._base import explain
+from finagent_model.cassette.cassette import RecordedReply, dump_replies, load_replies
+from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.rules import Grade
+from finagent_model.contrib.upstream.source import Pin, Source, verified
+from finagent_model.errors import CorruptPackageError, PackageFormatError, UpstreamSourceError
+from finagent_model.policy.policy import PolicyBook
+from finagent_model.policy.trained_state import (
+    CalibrationBook,
+    TrainedState,
+    dump_outcomes,
+    load_outcomes,
+)
+
+FORMAT = 3
+MANIFEST = "manifest.json"
+UPSTREAM, LOCK = "upstream", "upstream.lock"
+"""Folder of the upstream project's files, where the desk hears it, and the pin among them."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A trained desk as data."""
+
+    config: DeskConfig
+    learned: TrainedState
+    replies: Mapping[str, RecordedReply]
+    backtest: Mapping[str, Any]
+    """The out-of-sample record that the gate saw, and the request that led to it."""
+    files: tuple[str, ...]
+    """Names of all parts, each as it was registered."""
+    code_hash: str
+    content_hash: str
+    upstream: Source | None = None
+    """Verified; None where the desk doesn't hear it."""
+
+    @property
+    def evidence(self) -> Grade:
+        """How much evidence of an edge after costs the training found."""
+        grade: Grade = self.backtest["evidence"]["grade"]
+        return grade
+
+
+def write_package(
+    folder: Path,
+    *,
+    config: DeskConfig,
+    learned: TrainedState,
+    replies: Mapping[str, RecordedReply],
+    agent_graph: Mapping[str, Any],
+    backtest: Mapping[str, Any],
+    code_hash: str,
+    upstream: Source | None = None,
+) -> dict[str, Any]:
+    """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
+    what has not learned how far its confidence may be trusted, or lacks what its desk hears.
+    """
+    if config.hears_upstream and upstream is None:
+        raise ValueError("a package whose desk hears upstream needs its source")
+    if learned.calibrations is None:
+        raise ValueError("a package needs calibrations, if only to say that there are none")
+    parts = {
+        "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        "policy.json": _json(learned.policies.model_dump(mode="json")),
+        "calibration.json": _json(learned.calibrations.model_dump(mode="json")),
+        "memory.jsonl": dump_outcomes(learned.lessons),
+        "agent_graph.json": _json(agent_graph),
+        "backtest.json": _json(backtest),
+        "cassette.jsonl": dump_replies(replies),
+    }
+    contents = {name: text.encode() for name, text in parts.items()}
+    if config.hears_upstream and upstream is not None:
+        files = {**upstream.files(), LOCK: upstream.pin.text.encode()}
+        contents |= {f"{UPSTREAM}/{name}": content for name, content in files.items()}
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = {
+        "format": FORMAT,
+        "files": hashes,
+        "content_hash": content_hash(hashes),
+        "code_hash": code_hash,
+    }
+    (folder / MANIFEST).write_text(_json(manifest))
+    return manifest
+
+
+def content_hash(files: Mapping[str, str]) -> str:
+    """Of a package with these files, each by its own hash."""
+    return hashlib.sha256(_json(files).encode()).hexdigest()
+
+
+def read_package(folder: Path) -> Package:
+    """Raises PackageFormatError for another layout and CorruptPackageError for a file that isn't as
+    registered.
+    """
+    manifest = _read_json(folder / MANIFEST)
+    found = manifest.get("format")
+    if found != FORMAT:
+        raise PackageFormatError(
+            f"the package has format {found!r}, this code reads format {FORMAT}; "
+            "load it in its own environment (--env-manager uv) or train again"
+        )
+    check_files(folder, manifest)
+    try:
+        config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
+        learned = TrainedState(
+            PolicyBook.model_validate_json((folder / "policy.json").read_text()),
+            CalibrationBook.model_validate_json((folder / "calibration.json").read_text()),
+            load_outcomes((folder / "memory.jsonl").read_text()),
+        )
+    except ValidationError as error:
+        raise CorruptPackageError(
+            f"the package can't be read: {error.title}: {explain(error)}; "
+            "load it in its own environment (--env-manager uv) or train again"
+        ) from None
+    with (folder / "cassette.jsonl").open() as lines:
+        replies = load_replies(lines)
+    source = None
+    if config.hears_upstream:
+        pin = Pin.read((folder / UPSTREAM / LOCK).read_text())
+        try:
+            source = verified(folder / UPSTREAM, pin, "download the model again")
+        except UpstreamSourceError as error:  # a file more than was registered
+            raise CorruptPackageError(str(error)) from None
+    return Package(
+        config=config,
+        learned=learned,
+        replies=replies,
+        backtest=_read_json(folder / "backtest.json"),
+        files=tuple(sorted(manifest["files"])),
+        code_hash=manifest["code_hash"],
+        content_hash=manifest["content_hash"],
+        upstream=source,
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Of a package of any format, whose files are as it says. Raises CorruptPackageError."""
+    manifest = _read_json(folder / MANIFEST)
+    check_files(folder, manifest)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises CorruptPackageError naming the first file that is not as the manifest says."""
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptPackageError(
+                f"{name} is missing from the package; download the model again"
+            )
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise CorruptPackageError(
+                f"{name} differs from what was registered; download the model again"
+            )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except OSError:
+        raise CorruptPackageError(
+            f"{path.name} is missing from the package; download the model again"
+        ) from None
+    except ValueError:
+        raise CorruptPackageError(f"{path.name} is not JSON; download the model again") from None
+    return value

@@ -1,0 +1,146 @@
+"""A plain rule through the engine, so that anyone can hold it against another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from finagent_model._base import InputModel, Progress, no_progress
+from finagent_model.backtest.crossover import Crossover, TradingRule, run_rule
+from finagent_model.backtest.engine import BacktestResult, Costs, buy_and_hold
+from finagent_model.backtest.kernel import Rules
+from finagent_model.backtest.metrics import storable, summarise, undefined
+from finagent_model.config.desk_config import load_preset
+from finagent_model.data.files import bars_of_file
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.errors import ShortHistoryError, UpstreamError
+from finagent_model.market.bars import BarSeries
+from finagent_model.model.predictor import open_cassette
+from finagent_model.settings import Settings
+
+
+class RuleRequest(InputModel):
+    """Money in the bars' currency; costs, stop and target as fractions of the fill."""
+
+    rule: str
+    symbol: str | None = None
+    bars: Path | None = None
+    """A CSV or Parquet file; its name is the symbol unless one is given."""
+    cash: float = Field(10_000.0, gt=0)
+    commission: float = Field(0.001, ge=0, lt=0.1)
+    slippage: float = Field(0.0, ge=0, lt=0.1)
+    stop: float | None = Field(None, gt=0, lt=1)
+    target: float | None = Field(None, gt=0, lt=100)
+    side: Literal["long", "long-short"] = "long"
+    fill: Literal["next-open", "close"] = "next-open"
+    entry_bar_stops: bool = True
+    fractional: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            commission=self.commission,
+            slippage=self.slippage,
+            allow_short=self.side == "long-short",
+            stop_distance=np.nan if self.stop is None else self.stop,
+            target_distance=np.nan if self.target is None else self.target,
+            fill_at_close=self.fill == "close",
+            entry_bar_stops=self.entry_bar_stops,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RuleRun:
+    """What a rule earned on one symbol, beside buying and holding at the same costs."""
+
+    request: RuleRequest
+    bars: BarSeries
+    result: BacktestResult
+    benchmark: BacktestResult
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready, at full precision; `trades` counts those closed, undefined is None."""
+        trades: list[dict[str, Any]] = self.result.trades.astype(object).to_dict("records")  # type: ignore[assignment]
+        still_open = [trade for trade in trades if trade["exit_bar"] < 0]
+        closed = [trade for trade in trades if trade["exit_bar"] >= 0]
+        mine, held = summarise(self.result), summarise(self.benchmark)
+        return {
+            "symbol": self.bars.symbol,
+            "bars": len(self.bars),
+            "request": self.request.model_dump(mode="json", exclude={"symbol", "bars"}),
+            "final_equity": float(self.result.equity[-1]),
+            "trades": len(closed),
+            "open_position": self._held(still_open[0]) if still_open else None,
+            "metrics": storable(mine),
+            "buy_and_hold": storable(held),
+            "undefined": {
+                **undefined(mine),
+                **undefined({f"benchmark_{name}": value for name, value in held.items()}),
+            },
+            "closed_trades": closed,
+        }
+
+    def _held(self, trade: dict[str, Any]) -> dict[str, Any]:
+        """A position that the last bar's close marks."""
+        marked = {"last_price": trade["exit_price"], "unrealised_pnl": trade["pnl"]}
+        kept = ("entry_bar", "side", "shares", "entry_price", "fees")
+        return {**{name: trade[name] for name in kept}, **marked}
+
+
+def run_rule_backtest(
+    request: RuleRequest, settings: Settings, watch: Progress = no_progress
+) -> RuleRun:
+    """Raises BadInputError, InvalidBarsError, DataError and UpstreamError."""
+    rule = _read_rule(request.rule, settings, watch)
+    if request.bars is None:
+        bars = Market.of(settings).bars(request.symbol or "GOOG")
+    else:
+        bars = bars_of_file(request.bars, request.symbol or request.bars.stem.upper())
+    whole, costs = (
+        not request.fractional,
+        Costs(commission=request.commission, slippage=request.slippage),
+    )
+    return RuleRun(
+        request,
+        bars,
+        run_rule(bars, rule, request.rules, cash=request.cash, whole_shares=whole),
+        buy_and_hold(bars, costs, cash=request.cash, whole_shares=whole),
+    )
+
+
+@dataclass(frozen=True)
+class UpstreamRating:
+    """Buys and sells where the upstream project says so; its `hold` keeps what is held."""
+
+    desk: Desk
+    watch: Progress
+
+    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
+        """Raises UpstreamError where upstream fails on any bar, ShortHistoryError where it never
+        speaks.
+        """
+        done = self.watch(f"asking upstream about {bars.symbol}", len(bars))
+        found = self.desk.upstream_scores(bars, done)
+        self.desk.close()
+        if found.failed:
+            day, reason = next(iter(found.failed.items()))
+            raise UpstreamError("backtest", f"{len(found.failed)} bars failed; {day}: {reason}")
+        if np.isnan(found.scores).all():
+            raise ShortHistoryError(f"{bars.symbol}: no bar has the history that upstream needs")
+        threshold = self.desk.config.first_policy.threshold
+        buys, sells = found.scores >= threshold, found.scores <= -threshold
+        return buys.astype(np.int8) - sells.astype(np.int8)
+
+
+def _read_rule(text: str, settings: Settings, watch: Progress) -> TradingRule:
+    if text != "upstream":
+        return Crossover.read(text)
+    desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
+    desk.require_upstream()
+    return UpstreamRating(desk, watch)

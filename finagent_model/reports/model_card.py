@@ -1,0 +1,198 @@
+"""The card of a registered version: what it is, what the gate found, what it is not, and from what
+it was made. Written from the training's record, so that it can't say more than was found.
+
+It advertises nothing: its first section is the verdict, and what was earned stands beside what
+buying and holding earned. What may be long, the lists, comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from finagent_model.config.desk_config import DeskConfig
+from finagent_model.data.snapshots import Dataset
+from finagent_model.evaluation.gate import GateReport
+from finagent_model.market.view import MAX_STALE_SESSIONS
+from finagent_model.policy.trained_state import Calibration
+from finagent_model.reports.report import confidence_said, headline, verdict
+from finagent_model.training.request import TrainRequest
+
+FILE = "MODEL_CARD.md"
+LONGEST = 5000
+"""Characters that MLflow's registry keeps of a description."""
+FAMILY = (
+    "Multi-agent trading decisions, each version one package: agents, prompts, trained policy, "
+    "calibrated confidence, memory and recorded replies.\n\n"
+    "`champion` is the version that is served; it moves only to one that the gate let pass, or by "
+    "force with a reason. `candidate` is the newest, whatever the gate said. Each version has a "
+    "card of its own. None of it is advice, and no return is promised."
+)
+"""What is said of the registered model, whatever its versions are."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a version's card is written from."""
+
+    name: str
+    version: str
+    run_id: str
+    config: DeskConfig
+    request: TrainRequest
+    gate: GateReport
+    metrics: Mapping[str, Mapping[str, float]]
+    """By symbol, out of sample; nan where undefined."""
+    last: Calibration
+    """In force from now on."""
+    answers: Mapping[str, str]
+    """A question that the version answers from its record: symbol and `as_of`."""
+    first_fit: str
+    """The day from which on it answers."""
+    datasets: Sequence[Dataset]
+    prompts: Sequence[str]
+    """Versions in MLflow's prompt registry."""
+    hashes: Mapping[str, str]
+    """Of package, code and configuration, and the commit where there is one."""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+    def text(self) -> str:
+        """Markdown."""
+        parts = (
+            self._what_it_is(),
+            self._verdict(),
+            self._limits(),
+            self._load(),
+            self._origin(),
+            self._desk(),
+            self._data(),
+        )
+        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+    def description(self) -> str:
+        """The card as far as the registry takes it, ending with a whole line."""
+        text = self.text()
+        if len(text) <= LONGEST:
+            return text
+        rest = f"\n\n(The whole card is `{FILE}` of run {self.run_id}.)\n"
+        return text[: text.rfind("\n", 0, LONGEST - len(rest))] + rest
+
+    def _what_it_is(self) -> list[str]:
+        agents = len(self.config.agents)
+        by = "fixed rules, no language model" if self.config.only_rules else self.config.model_used
+        return [
+            f"# {self.name}, version {self.version}",
+            "",
+            f"A desk of {agents} agents that says BUY, SELL or HOLD about one symbol at the close "
+            "of one day, with levels, a confidence and a status that tells a choice from a "
+            f"failure. Decided by: {by}.",
+        ]
+
+    def _verdict(self) -> list[str]:
+        gate = self.gate
+        lines = [
+            "## Verdict",
+            "",
+            f"The gate **{gate.verdict}** it. Evidence of an edge after costs: "
+            f"**{gate.evidence.grade}** (required: {gate.required}).",
+        ]
+        if gate.refusals:
+            lines += ["", f"Refused for: {_line(gate.refusals, 600)}"]
+        lines += ["", headline(gate.evidence)]
+        lines += ["", *(f"- {verdict(symbol, m)}" for symbol, m in list(self.metrics.items())[:5])]
+        if (more := len(self.metrics) - 5) > 0:
+            lines.append(f"- and {more} more symbols: `report.md` of the training run")
+        lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
+        lines += [
+            f"| {c.name} | {_line(c.shown)} | {'>=' if c.at_least else '<='} {c.threshold:.4g} "
+            f"| {'yes' if c.passed else 'NO'} |"
+            for c in gate.evidence.checks
+        ]
+        passed = [c.name for c in gate.integrity if c.passed]
+        failed = [f"{c.name} ({_line(c.found)})" for c in gate.integrity if not c.passed]
+        lines += ["", f"Integrity: {len(passed)} checks passed, {len(failed)} failed"]
+        lines[-1] += f": {'; '.join(failed)}." if failed else "."
+        lines += ["", *confidence_said(gate.evidence, self.last)]
+        return lines
+
+    def _limits(self) -> list[str]:
+        request = self.request
+        lines = [
+            "## What it is not",
+            "",
+            "- Advice, or a promise: what a backtest earned is simulated and past.",
+            f"- Tested on anything but {_some(request.symbols)}. Who chose these symbols knew how "
+            "they had fared; the evidence does not count that choice.",
+            "- For a clock shorter than a day: it sees daily bars and fills at the next open, at "
+            f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
+            "how its own orders would move the price is not simulated.",
+            f"- Able to answer about days before {self.first_fit}, nor from bars that end more "
+            f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
+        ]
+        if not self.config.only_rules:
+            lines.append(
+                "- Free of hindsight: the prompts name no date, yet a language model may know "
+                "these years from its own training. No check here can rule that out."
+            )
+        return lines
+
+    def _load(self) -> list[str]:
+        asked = dict(self.answers)
+        return [
+            "## Load it",
+            "",
+            "```python",
+            "import mlflow",
+            f'model = mlflow.pyfunc.load_model("{self.uri}")',
+            f"model.predict([{asked}])",
+            "```",
+            "",
+            f"From a shell: `finagent predict {asked['symbol']} --as-of {asked['as_of'][:10]} "
+            f"--model {self.uri}`, `finagent verify {self.uri}`, "
+            f"`finagent lineage --version {self.version} --name {self.name}`.",
+        ]
+
+    def _origin(self) -> list[str]:
+        return [
+            "## Where it comes from",
+            "",
+            f"Training run `{self.run_id}`: folds of {self.request.train_bars} bars to fit and "
+            f"{self.request.test_bars} unseen, {self.request.candidates} policies, seed "
+            f"{self.request.seed}.",
+            *(f"- {name}: `{value}`" for name, value in self.hashes.items()),
+        ]
+
+    def _desk(self) -> list[str]:
+        lines = ["## Desk", "", "| agent | role | model | prompt |", "|---|---|---|---|"]
+        lines += [
+            f"| {row.name} | {row.role} | {self.config.model_of(row).author} | {row.prompt} |"
+            for row in self.config.agents
+        ]
+        if self.prompts:
+            lines += ["", f"Prompts in MLflow's registry: {', '.join(self.prompts)}."]
+        return lines
+
+    def _data(self) -> list[str]:
+        lines = ["## Data", "", "| data | rows | from | to | source | digest |"]
+        lines.append("|---|---|---|---|---|---|")
+        lines += [
+            f"| {d.name} | {d.rows} | {d.first:%Y-%m-%d} | {d.last:%Y-%m-%d} | {d.source} "
+            f"| `{d.digest}` |"
+            for d in self.datasets
+        ]
+        return lines
+
+
+def _line(text: str, most: int = 160) -> str:
+    """In one line of a table; what a model said may stand in it, and is shown as text."""
+    told = escape(" ".join(text.split()).replace("|", "/"), quote=False)
+    return told if len(told) <= most else f"{told[: most - 1]}…"
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,9 +1,0 @@
-"""The file that MLflow stores and runs at load (models-from-code): it names the model class, which
-comes from the installed wheel. Nothing is pickled.
-"""
-
-from mlflow.models import set_model
-
-from finagent_model.serving.model import FinagentModel
-
-set_model(FinagentModel())

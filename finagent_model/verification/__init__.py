@@ -1,1 +1,0 @@
-"""Proofs by experiment that nothing of a backtest came from its future."""
