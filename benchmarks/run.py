@@ -105,7 +105,7 @@ def decisions() -> None:
 
 
 def kernel() -> None:
-    from finagent_model.backtest.engine import Costs, Orders, equity_of
+    from finagent_model.backtesting.engine import Costs, Orders, equity_of
     from finagent_model.data.bundled import BundledBars
 
     growth = BundledBars().bars("GOOG").growth()

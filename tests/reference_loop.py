@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finagent_model.backtest.kernel import OPEN, RUIN, SIGNAL, STOP, TARGET, Rules
+from finagent_model.backtesting.kernel import OPEN, RUIN, SIGNAL, STOP, TARGET, Rules
 
 
 @dataclass

@@ -19,8 +19,8 @@ import pytest
 from conftest import Place, small_options
 from test_training_run import TRAP
 
-from finagent_model.backtest.engine import Orders
-from finagent_model.backtest.metrics import summarise, undefined
+from finagent_model.backtesting.engine import Orders
+from finagent_model.backtesting.metrics import summarise, undefined
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk.desk import MAX_CONCURRENCY

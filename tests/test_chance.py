@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from finagent_model.backtest.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
+from finagent_model.backtesting.kernel import Rules
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.backtest.engine import BacktestResult, Costs, buy_and_hold, run_backtest
+from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hold, run_backtest
 from finagent_model.data.bundled import BundledBars
 from finagent_model.decision.signal import Action, TradingSignal
 from finagent_model.market.bars import BarSeries

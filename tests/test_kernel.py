@@ -13,7 +13,7 @@ import reference_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.backtest import kernel
+from finagent_model.backtesting import kernel
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import Floats
 

@@ -15,9 +15,9 @@ from conftest import ROOT
 from finagent_model.evaluation.probes import parsed
 
 ORDER = (
-    "errors _base settings _redact _event_loop",
+    "_lazy errors _base settings _redact _event_loop",
     "market decision policy config data cassette audit agents contrib desk",
-    "backtest statistics training evaluation approvals tracking model reports",
+    "backtesting statistics training evaluation approvals tracking model reports",
     "serving store pipeline airflow webui cli",
 )
 ROOMS = " ".join(ORDER).split()

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.backtest import metrics
-from finagent_model.backtest.engine import BacktestResult, Costs, buy_and_hold
+from finagent_model.backtesting import metrics
+from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hold
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import Floats
 

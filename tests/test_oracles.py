@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.backtest.crossover import Crossover, run_rule
-from finagent_model.backtest.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting.crossover import Crossover, run_rule
+from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
+from finagent_model.backtesting.kernel import Rules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import BarSeries
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.backtest.engine import Orders, run_orders
-from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.outcomes import closed_calls
+from finagent_model.backtesting.engine import Orders, run_orders
+from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.outcomes import closed_calls
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.trained_state import HORIZON, dump_outcomes, load_outcomes

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from finagent_model.backtest.crossover import Crossover
-from finagent_model.backtest.engine import Orders
+from finagent_model.backtesting.crossover import Crossover
+from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.out_of_sample import facts_of, trade
 from finagent_model.reports.report import fold_rows, verdict

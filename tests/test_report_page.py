@@ -11,9 +11,9 @@ import pytest
 from conftest import Place
 from playwright.sync_api import sync_playwright
 
-from finagent_model.backtest.crossover import Crossover
-from finagent_model.backtest.engine import Orders
-from finagent_model.backtest.metrics import summarise
+from finagent_model.backtesting.crossover import Crossover
+from finagent_model.backtesting.engine import Orders
+from finagent_model.backtesting.metrics import summarise
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.calibrate import ConfidenceRecord

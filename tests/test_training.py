@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.backtest.engine import Costs, buy_and_hold
+from finagent_model.backtesting.engine import Costs, buy_and_hold
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHistoryError
 from finagent_model.market.bars import BarSeries, parse_as_of

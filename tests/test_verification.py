@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.backtest.crossover import Crossover
-from finagent_model.backtest.engine import Orders, run_orders
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting.crossover import Crossover
+from finagent_model.backtesting.engine import Orders, run_orders
+from finagent_model.backtesting.kernel import Rules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import bundled_events
 from finagent_model.evaluation import probes as leaks

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from finagent_model._base import Check
-from finagent_model.backtest.metrics import sharpe
+from finagent_model.backtesting.metrics import sharpe
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.decision.signal import Status
 from finagent_model.evaluation.evidence import Evidence

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model._base import Progress, no_progress
-from finagent_model.backtest.engine import Orders
-from finagent_model.backtest.outcomes import closed_calls
+from finagent_model.backtesting.engine import Orders
+from finagent_model.backtesting.outcomes import closed_calls
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.calibrate import calibrate, confidence_record

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finagent_model.backtest.engine import (
+from finagent_model.backtesting.engine import (
     BacktestResult,
     Orders,
     buy_and_hold,
     orders_of,
     run_orders,
 )
-from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.metrics import returns_of, sharpe, summarise
-from finagent_model.backtest.outcomes import closed_calls
+from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.metrics import returns_of, sharpe, summarise
+from finagent_model.backtesting.outcomes import closed_calls
 from finagent_model.decision.decision import Decision
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.bars import BarSeries

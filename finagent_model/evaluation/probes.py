@@ -28,8 +28,8 @@ import numpy as np
 
 import finagent_model
 from finagent_model._base import Check
-from finagent_model.backtest.engine import run_orders
-from finagent_model.backtest.metrics import returns_of, sharpe
+from finagent_model.backtesting.engine import run_orders
+from finagent_model.backtesting.metrics import returns_of, sharpe
 from finagent_model.contrib.upstream.analyst import window_of
 from finagent_model.errors import DataError
 from finagent_model.evaluation.calibrate import calibrate, reflect
@@ -73,7 +73,7 @@ ROOMS = frozenset(
         "audit",
         "agents",
         "desk",
-        "backtest",
+        "backtesting",
         "contrib",
     ]
 )

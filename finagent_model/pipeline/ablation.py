@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from finagent_model._base import Mode, Progress, no_progress
-from finagent_model.backtest.metrics import returns_of, sharpe
+from finagent_model.backtesting.metrics import returns_of, sharpe
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk

@@ -20,7 +20,7 @@ from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, conversation_lines, versions
-from finagent_model.backtest.metrics import storable, undefined
+from finagent_model.backtesting.metrics import storable, undefined
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.ledger import ledger_hash, ledger_row, write_ledger

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from finagent_model._base import InputModel, Progress, no_progress
-from finagent_model.backtest.crossover import Crossover, TradingRule, run_rule
-from finagent_model.backtest.engine import BacktestResult, Costs, buy_and_hold
-from finagent_model.backtest.kernel import Rules
-from finagent_model.backtest.metrics import storable, summarise, undefined
+from finagent_model.backtesting.crossover import Crossover, TradingRule, run_rule
+from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hold
+from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.metrics import storable, summarise, undefined
 from finagent_model.config.desk_config import load_preset
 from finagent_model.data.files import bars_of_file
 from finagent_model.data.market import Market

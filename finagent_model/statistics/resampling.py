@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtest.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
+from finagent_model.backtesting.kernel import Rules
 from finagent_model.market.bars import BarSeries, Floats
 
 YEAR = 252

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from finagent_model._base import InputModel, Mode
-from finagent_model.backtest.engine import Costs
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting.engine import Costs
+from finagent_model.backtesting.kernel import Rules
 
 LONGEST_WAIT = 250
 """Bars between two decisions."""

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import KDTree
 
-from finagent_model.backtest.engine import Costs, Orders, equity_of
-from finagent_model.backtest.metrics import returns_of, sharpe
+from finagent_model.backtesting.engine import Costs, Orders, equity_of
+from finagent_model.backtesting.metrics import returns_of, sharpe
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.features import FeatureBook

@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtest.metrics import returns_of
+from finagent_model.backtesting.metrics import returns_of
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtest.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
+from finagent_model.backtesting.kernel import Rules
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.indicators import sma

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from finagent_model.backtest.engine import BacktestResult
+from finagent_model.backtesting.engine import BacktestResult
 from finagent_model.market.bars import Floats
 
 YEAR = 252

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from finagent_model.backtest.engine import Orders
-from finagent_model.backtest.kernel import OPEN, STOP, TARGET, Rules, entered, touched
+from finagent_model.backtesting.engine import Orders
+from finagent_model.backtesting.kernel import OPEN, STOP, TARGET, Rules, entered, touched
 from finagent_model.market.bars import BarSeries, Floats, parse_as_of
 from finagent_model.policy.trained_state import HORIZON, TradeOutcome
 

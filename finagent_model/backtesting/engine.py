@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from finagent_model.backtest import kernel
-from finagent_model.backtest.kernel import Rules
+from finagent_model.backtesting import kernel
+from finagent_model.backtesting.kernel import Rules
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.market.bars import BarSeries, Floats
 

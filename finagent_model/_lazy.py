@@ -1,0 +1,28 @@
+"""Export a package's public names without importing what defines them.
+
+`import finagent_model` must cost milliseconds and read nothing, and a command that needs one name
+of a package must not pay for the others. So each `__init__` names its exports twice: once for type
+checkers, and once, through `lazy_exports`, for the interpreter (PEP 562).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazy_exports(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of `package`, which imports a module when its name is asked for.
+
+    `names` maps a module, relative to the package, to the names that it exports. The function
+    raises AttributeError for any other name, as Python expects of it.
+    """
+    module_of = {name: module for module, exported in names.items() for name in exported}
+
+    def __getattr__(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{module_of[name]}"), name)
+
+    return __getattr__
