@@ -22,7 +22,7 @@ from wire_answers import DECISION
 
 from finagent_model.config.desk_config import preset_text, read_desk_config
 from finagent_model.decision.signal import Status
-from finagent_model.desk.desk import CallLimits
+from finagent_model.config.parsing import CallLimits
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import write_package
 from finagent_model.model.predictor import Predictor, Question
