@@ -122,14 +122,14 @@ class UnknownSymbolError(DataError):
     def __init__(self, symbol: str, known: tuple[str, ...] | None, source: str) -> None:
         """`known` is None for a source that has no list."""
         said = f"unknown symbol {symbol!r} in {source}"
-        if known is not None and symbol.upper() in known:
-            said += f"; it is written {symbol.upper()!r} there"
-        elif known is None:
+        if known is None:
             said += "; check how it is written there"
         else:
             listed = ", ".join(known[:MAX_LISTED]) or "none"
             more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
             said += f"; it has: {listed}{more}"
+            if symbol.upper() in known:
+                said += f"; did you mean {symbol.upper()!r}?"
         super().__init__(said)
         self.symbol = symbol
 
