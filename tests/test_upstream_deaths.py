@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from upstream_stub import FILES, make_repository
 
+from finagent_model.contrib.upstream._errors import UpstreamError, UpstreamSourceError
 from finagent_model.contrib.upstream.source import Source
 from finagent_model.contrib.upstream.worker_process import WorkerProcess, WorkerReply
-from finagent_model.errors import UpstreamError, UpstreamSourceError
 
 
 class Told(WorkerProcess):

@@ -20,10 +20,11 @@ from wire import Protocol, Wire
 from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
+from finagent_model.contrib.upstream._errors import UpstreamSourceError
 from finagent_model.contrib.upstream.source import Pin, Source
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
-from finagent_model.errors import ConfigError, UpstreamSourceError
+from finagent_model.errors import ConfigError
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
@@ -73,7 +74,7 @@ def desk(
     settings = Settings.load(environment)
     held = Cassette() if cassette is None else cassette
     team = chosen or load_preset("upstream")
-    return Desk(team, None, settings, held, mode=mode, upstream=source, clock=lambda: NOON)
+    return Desk(team, None, settings, held, mode=mode, external=source, clock=lambda: NOON)
 
 
 def view(symbol: str = "GOOG", count: int = 300) -> MarketView:
@@ -213,10 +214,10 @@ def test_a_chat_model_reads_the_report_and_only_where_its_row_says_so(
 
 def test_later_bars_change_no_earlier_score(heard: Desk) -> None:
     bars = bars_of("GOOG", 130)
-    whole = heard.upstream_scores(bars).scores
+    whole = heard.external_scores(bars).scores
     for cut in (70, 100):
         for other in (bars[:cut], corrupted_after(bars, cut)):
-            np.testing.assert_array_equal(heard.upstream_scores(other).scores[:cut], whole[:cut])
+            np.testing.assert_array_equal(heard.external_scores(other).scores[:cut], whole[:cut])
     assert np.isnan(whole[:59]).all()
     assert np.isfinite(whole[59:]).all()
 

@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
-        upstream=Source(stub.folder, stub.pin),
+        external=Source(stub.folder, stub.pin),
     )
     saved = place.run(sys.executable, "-c", SAVE)
     assert saved.returncode == 0, saved.stderr

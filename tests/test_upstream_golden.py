@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, Place
 
+from finagent_model.contrib.upstream._distribution import wheel_of
 from finagent_model.contrib.upstream.analyst import read_reply, window_of
 from finagent_model.contrib.upstream.source import Pin, Source, fetch
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
-from finagent_model.pipeline.upstream_source import wheel_of
 
 pytestmark = pytest.mark.upstream
 SOURCE = "FINAGENT_UPSTREAM_SOURCE"

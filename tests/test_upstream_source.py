@@ -16,6 +16,8 @@ import pytest
 from conftest import ROOT, Place
 from upstream_stub import Repository, git, make_repository
 
+from finagent_model.contrib.upstream._distribution import wheel_of
+from finagent_model.contrib.upstream._errors import UpstreamSourceError
 from finagent_model.contrib.upstream.source import (
     Pin,
     blob_hash,
@@ -27,8 +29,6 @@ from finagent_model.contrib.upstream.source import (
     tree_hash,
     verified,
 )
-from finagent_model.errors import UpstreamSourceError
-from finagent_model.pipeline.upstream_source import wheel_of
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from finagent_model.model.predictor import Predictor, Question
 from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, ScoreSources, candidates
+from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, ScoreSources, candidates
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,8 +61,8 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
 
     answering = load_predictor("models:/finagent@champion")
     package = answering.package
-    assert package.upstream is not None
-    assert package.upstream.pin == stub.pin
+    assert package.external is not None
+    assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
     assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
     asked = Question("FB", DAY)
@@ -71,16 +71,16 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
     assert replayed.status == live.status == "ok"
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
-    assert not list(package.upstream.code.rglob("__pycache__"))
+    assert not list(package.external.code.rglob("__pycache__"))
     assert [check.name for check in proofs(answering) if not check.passed] == []
     answering.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
     assert again.same_as_registered
 
-    folder = package.upstream.folder.parent
+    folder = package.external.folder.parent
     for name in ("agents/technical_analysis.py", "agents/__init__.py"):
-        target = package.upstream.code / name
+        target = package.external.code / name
         before = target.read_bytes() if target.exists() else None
         target.write_bytes((before or b"") + b"\n")
         with pytest.raises(CorruptPackageError, match="download the model again"):
@@ -113,7 +113,7 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
     from finagent_model.contrib.upstream.worker_process import WorkerProcess
     from finagent_model.data.market import Market
     from finagent_model.model.predictor import open_cassette
-    from finagent_model.pipeline.train import score_upstream
+    from finagent_model.pipeline.train import score_external
 
     asked = WorkerProcess.ask
 
@@ -122,8 +122,8 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
 
     monkeypatch.setattr(WorkerProcess, "ask", sometimes)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    voices = score_upstream(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
-    assert np.isnan(voices.upstream["FB"][59:]).sum() == 20
+    voices = score_external(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
+    assert np.isnan(voices.external["FB"][59:]).sum() == 20
     assert "failed on 20 of 196 bars of FB" in caplog.text
     assert not voices.technical
 
@@ -131,15 +131,15 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
 def test_candidates_leave_alone_what_is_fixed_and_what_nobody_hears() -> None:
     series = {"FB": np.zeros(3)}
     alone = candidates(
-        50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, upstream=series)
+        50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)
     )
     assert {policy.threshold for policy in alone[1:]} == {0.33}
     assert {policy.fast for policy in alone} == {20}
-    both = candidates(50, 7, ScoreSources(upstream=series))
-    assert {policy.upstream_weight for policy in both[1:]} == set(UPSTREAM_WEIGHTS)
+    both = candidates(50, 7, ScoreSources(external=series))
+    assert {policy.external_weight for policy in both[1:]} == set(EXTERNAL_WEIGHTS)
     assert [policy.fast for policy in both] == [policy.fast for policy in candidates(50, 7)]
     every = len(GRID["stop_atr"]) * len(GRID["target_atr"]) * len(GRID["risk_fraction"])
     most = candidates(
-        500, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, upstream=series)
+        500, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)
     )
     assert len(most) == every + 1

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from upstream_stub import DAY, bars_of
 
+from finagent_model.contrib.upstream._errors import UpstreamError
 from finagent_model.contrib.upstream.analyst import LEAST_BARS, read_reply, window_of
-from finagent_model.errors import ShortHistoryError, UpstreamError
+from finagent_model.errors import ShortHistoryError
 
 BARS = bars_of("GOOG")
 REPLY: dict[str, Any] = {

@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT
 from upstream_stub import FILES, bars_of
 
+from finagent_model.contrib.upstream._errors import UpstreamError
 from finagent_model.contrib.upstream.analyst import read_reply, window_of
 from finagent_model.contrib.upstream.worker_process import GIVE_UP, WorkerProcess, WorkerReply
-from finagent_model.errors import UpstreamError
 
 pytestmark = pytest.mark.slow
 CODE = FILES / "src" / "backend"
@@ -200,8 +200,8 @@ HANGING = f"""
 import sys, threading, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from test_upstream_worker import CODE, ask
-from finagent_model.contrib.upstream.worker_process import Resident
-resident = Resident(lambda: CODE)
+from finagent_model.contrib.upstream.worker_process import WorkerProcess
+resident = WorkerProcess(lambda: CODE)
 ask(resident, "GOOG")
 print(resident._child._process.pid, flush=True)
 ask(resident, "HANG")

@@ -1,5 +1,5 @@
-"""Rules that need no desk, to try the engine on: `sma:10,30` is a crossover of two averages,
-`upstream` another project's rating.
+"""Rules that need no desk, to try the engine on: `sma:10,30` is a crossover of two averages.
+The pipeline has one more, the rating of an external analyst, whose name is the rule.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtesting.kernel import Rules
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.indicators import sma
@@ -38,7 +39,8 @@ class Crossover:
         parts = windows.split(",")
         if kind != "sma" or len(parts) != 2 or not all(p.strip().isdecimal() for p in parts):
             raise BadInputError(
-                f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30, or upstream"
+                f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30, or "
+                f"{', '.join(EXTERNAL_ANALYSTS)}"
             )
         fast, slow = (int(part) for part in parts)
         if not 1 <= fast < slow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Execution(FrozenModel):
 
 
 NO_EXECUTION = Execution()
+EXTERNAL_REPORT: Final = "upstream"
+"""Kind of the event that holds an external analyst's report; stored audits have this word."""
 EventKind = Literal[
     "question",
     "request",

@@ -81,7 +81,7 @@ class Predictor:
             package.learned,
             settings,
             open_cassette(settings, package),
-            upstream=package.upstream,
+            external=package.external,
             notes=_differences(package),
         )
 

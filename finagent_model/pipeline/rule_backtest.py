@@ -16,10 +16,11 @@ from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hol
 from finagent_model.backtesting.kernel import Rules
 from finagent_model.backtesting.metrics import storable, summarise, undefined
 from finagent_model.config.desk_config import load_preset
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.data.files import bars_of_file
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
-from finagent_model.errors import ShortHistoryError, UpstreamError
+from finagent_model.errors import ExternalAnalystError, ShortHistoryError
 from finagent_model.market.bars import BarSeries
 from finagent_model.model.predictor import open_cassette
 from finagent_model.settings import Settings
@@ -96,7 +97,7 @@ class RuleRun:
 def run_rule_backtest(
     request: RuleRequest, settings: Settings, watch: Progress = no_progress
 ) -> RuleRun:
-    """Raises BadInputError, InvalidBarsError, DataError and UpstreamError."""
+    """Raises BadInputError, InvalidBarsError, DataError and ExternalAnalystError."""
     rule = _read_rule(request.rule, settings, watch)
     if request.bars is None:
         bars = Market.of(settings).bars(request.symbol or "GOOG")
@@ -115,32 +116,35 @@ def run_rule_backtest(
 
 
 @dataclass(frozen=True)
-class UpstreamRating:
-    """Buys and sells where the upstream project says so; its `hold` keeps what is held."""
+class ExternalRating:
+    """Buys and sells where an external analyst says so; its `hold` keeps what is held."""
 
     desk: Desk
     watch: Progress
 
     def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
-        """Raises UpstreamError where upstream fails on any bar, ShortHistoryError where it never
-        speaks.
+        """Raises ExternalAnalystError where the analyst fails on any bar, ShortHistoryError where
+        it never speaks.
         """
-        done = self.watch(f"asking upstream about {bars.symbol}", len(bars))
-        found = self.desk.upstream_scores(bars, done)
+        name = str(self.desk.config.external_analyst)
+        done = self.watch(f"asking {name} about {bars.symbol}", len(bars))
+        found = self.desk.external_scores(bars, done)
         self.desk.close()
         if found.failed:
             day, reason = next(iter(found.failed.items()))
-            raise UpstreamError("backtest", f"{len(found.failed)} bars failed; {day}: {reason}")
+            raise ExternalAnalystError(
+                name, "backtest", f"{len(found.failed)} bars failed; {day}: {reason}"
+            )
         if np.isnan(found.scores).all():
-            raise ShortHistoryError(f"{bars.symbol}: no bar has the history that upstream needs")
+            raise ShortHistoryError(f"{bars.symbol}: no bar has the history that {name} needs")
         threshold = self.desk.config.first_policy.threshold
         buys, sells = found.scores >= threshold, found.scores <= -threshold
         return buys.astype(np.int8) - sells.astype(np.int8)
 
 
 def _read_rule(text: str, settings: Settings, watch: Progress) -> TradingRule:
-    if text != "upstream":
+    if text not in EXTERNAL_ANALYSTS:
         return Crossover.read(text)
-    desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    desk.require_upstream()
-    return UpstreamRating(desk, watch)
+    desk = Desk(load_preset(text), None, settings, open_cassette(settings))
+    desk.require_external()
+    return ExternalRating(desk, watch)

@@ -16,26 +16,25 @@ model's reply, so that a decision is replayed without upstream, and fails as it 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finagent_model.agents.completion import UnavailableError
-from finagent_model.agents.session import Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
+from finagent_model.agents.external import ExternalRequest
+from finagent_model.agents.session import ExternalReport
+from finagent_model.contrib.upstream._errors import NAME, UpstreamError
 from finagent_model.contrib.upstream.source import Pin, Source
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
-from finagent_model.decision.signal import Status, Trend
-from finagent_model.errors import ShortHistoryError, UpstreamError, UpstreamSourceError
+from finagent_model.decision.signal import Trend
+from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import PRICES, BarSeries
 
 DAYS = timedelta(days=365)
@@ -180,86 +179,57 @@ def _is_undefined(value: Any) -> bool:
 
 VERSION = "1"
 """Part of what a record is keyed by; raise it when upstream is shown something else."""
-SPEAKER = "upstream"
-"""In the conversation."""
 
 
 @dataclass(frozen=True)
 class UpstreamAnalyst:
-    """Upstream behind a cassette. One worker, started when something is not recorded."""
+    """The upstream project as an external analyst, asked through one worker process."""
 
     pin: Pin
     find: Callable[[], Source]
-    """Its files, verified each time; asked before each start of a worker. Raises
+    """Returns its files, verified each time; called before each start of a worker. Raises
     UpstreamSourceError.
     """
-    cassette: Cassette
+    name: ClassVar[str] = NAME
 
     @property
     def author(self) -> str:
-        """What a record names."""
+        """Project and commit that a record names."""
         return f"finagent@{self.pin.commit[:7]}"
 
-    def require_source(self) -> None:
+    def require_available(self) -> None:
         """Raise UpstreamSourceError now if upstream could not be asked."""
         self.find()
 
-    async def consult(self, bars: BarSeries, session: Session, agent: str) -> UpstreamReport:
-        """On the evening of the last bar, for `agent`. Raises UnavailableError."""
-        try:
-            window = window_of(bars)
-        except ShortHistoryError as error:
-            raise UnavailableError(Status.DATA_MISSING, str(error)) from None
-        key = fingerprint({"upstream": self.pin.tree, "version": VERSION, "window": window.digest})
-        recorded = None
-        if session.mode != "live":
-            recorded = self.cassette.get(key, errors=session.past_errors)
-        if recorded is None and session.mode == "replay":
-            session.missed = True
-            raise UnavailableError(
-                Status.UPSTREAM_ERROR,
-                f"replay: no recorded report of upstream for these bars ({key[:12]})",
-            )
-        reply = recorded or self.cassette.put(key, await self._asked(window))
-        if reply.error is not None:
-            raise UnavailableError(Status(reply.error.status), reply.error.reason)
-        said = json.loads(reply.content)
-        reading = read_reply(said["reply"], bars.symbol)
-        session.record(
-            SPEAKER, "response", reading.report, model=self.author, cached=recorded is not None
+    def prepare(self, bars: BarSeries) -> ExternalRequest:
+        """Return the request for the evening of the last bar. Raises ShortHistoryError."""
+        window = window_of(bars)
+        return ExternalRequest(
+            window,
+            identity={NAME: self.pin.tree, "version": VERSION, "window": window.digest},
+            facts={"tree": self.pin.tree, "clock_day": window.clock_day},
         )
-        session.note(
-            "upstream",
-            agent,
-            key=key,
-            tree=self.pin.tree,
-            clock_day=window.clock_day,
-            cached=recorded is not None,
-            **said,
-        )
-        return reading
 
-    def close(self) -> None:
-        """End the worker, if there is one."""
-        if "_resident" in vars(self):
-            self._resident.close()
+    def ask(self, request: ExternalRequest) -> dict[str, Any]:
+        """Return upstream's own reply, the library versions behind it, and what it printed.
 
-    async def _asked(self, window: UpstreamWindow) -> RecordedReply:
-        """Upstream's own reply once it was found usable, or how it failed."""
-        try:
-            said = await asyncio.to_thread(self._ask, window)
-        except (UpstreamError, UpstreamSourceError) as error:
-            missing = isinstance(error, UpstreamError) and error.code == "no_data"
-            status = Status.DATA_MISSING if missing else Status.UPSTREAM_ERROR
-            return RecordedReply.failed(status, str(error)[:500])
-        return RecordedReply(json.dumps(said, sort_keys=True), "stop", 0, 0)
-
-    def _ask(self, window: UpstreamWindow) -> dict[str, Any]:
-        answer = self._resident.ask(window.symbol, window.clock_day, window.rows)
-        read_reply(answer.reply, window.symbol)
+        Raises UpstreamError and UpstreamSourceError.
+        """
+        window: UpstreamWindow = request.payload
+        answer = self._worker.ask(window.symbol, window.clock_day, window.rows)
         return {"reply": answer.reply, "versions": answer.versions, "log": answer.log}
 
+    def read(self, request: ExternalRequest, reply: Mapping[str, Any]) -> ExternalReport:
+        """Parse what `ask` returned. Raises UpstreamError."""
+        report = read_reply(reply["reply"], request.payload.symbol)
+        return ExternalReport(report.report, report.score)
+
+    def close(self) -> None:
+        """End the worker process, if there is one."""
+        if "_worker" in vars(self):
+            self._worker.close()
+
     @cached_property
-    def _resident(self) -> WorkerProcess:
+    def _worker(self) -> WorkerProcess:
         find = self.find  # not self, in a cycle with which the worker would outlive us
         return WorkerProcess(lambda: find().code)

@@ -43,7 +43,7 @@ from pydantic import Field
 
 from finagent_model._base import FrozenModel
 from finagent_model._redact import without_private
-from finagent_model.errors import UpstreamSourceError
+from finagent_model.contrib.upstream._errors import UpstreamSourceError
 
 
 def blob_hash(content: bytes) -> str:
@@ -92,7 +92,7 @@ class Pin(FrozenModel):
     @classmethod
     def load(cls) -> Self:
         """As `upstream.lock` beside this file has it."""
-        return cls.read((files(__package__) / "upstream.lock").read_text())
+        return cls.read((files(__package__) / LOCK).read_text())
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -268,7 +268,7 @@ def source_at_hand(home: Path, pin: Pin | None = None) -> Source:
     return keep(home, wanted, content, str(archive), WHEEL_CURE)
 
 
-LICENCE, NOTICE = "LICENSE", "NOTICE"
+LICENCE, NOTICE, LOCK = "LICENSE", "NOTICE", "upstream.lock"
 NOTICE_TEXT = """\
 {folder} and LICENSE are copied, unchanged, from {repository}
 at commit {commit}, under the {licence} licence.
@@ -306,6 +306,10 @@ class Source:
             for path in inside
             if path.is_file()
         }
+
+    def package_files(self) -> dict[str, bytes]:
+        """Return every file and the pin, by path within a package's folder."""
+        return {**self.files(), LOCK: self.pin.text.encode()}
 
 
 def verified(folder: Path, pin: Pin, cure: str = FETCH) -> Source:

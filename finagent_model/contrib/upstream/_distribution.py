@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finagent_model.contrib.upstream._errors import UpstreamSourceError
 from finagent_model.contrib.upstream.source import (
     ARCHIVE,
     LICENCE,
@@ -22,7 +23,6 @@ from finagent_model.contrib.upstream.source import (
     packed,
     source_at_hand,
 )
-from finagent_model.errors import UpstreamSourceError
 from finagent_model.model.wheel import write_wheel
 from finagent_model.settings import Settings
 
