@@ -293,6 +293,12 @@ def audit_of(decisions: Iterable[Decision], content_hash: str | None = None) -> 
     return audit_chain(decisions, code_hash(), content_hash)
 
 
+def recorded_audit(run_id: str) -> AuditChain:
+    """Return the audit that a run keeps, with the head of its tag. Raises TrackingError."""
+    run = RunLog(run_id)
+    return AuditChain(run.read(AUDIT_FILE).decode(), run.tag(HEAD) or "")
+
+
 def write_audit(audit: AuditChain, path: Path) -> None:
     """Raises BadInputError when `path` can't be written."""
     try:
