@@ -9,8 +9,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from finagent_model.contrib.upstream.analyst import window_of
-from finagent_model.contrib.upstream.source import source_at_hand
+from finagent_model.contrib.upstream.source import find_source
+from finagent_model.contrib.upstream.window import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings
@@ -27,8 +27,8 @@ def took(work: Callable[[], object]) -> float:
 def main() -> None:
     home = Settings.load().home
     bars = BundledBars().bars("GOOG")
-    windows = [window_of(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
-    resident = WorkerProcess(lambda: source_at_hand(home).code)
+    windows = [build_window(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
+    resident = WorkerProcess(lambda: find_source(home).code)
 
     def ask(i: int) -> None:
         resident.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream._distribution import wheel_of
-from finagent_model.contrib.upstream.analyst import read_reply, window_of
-from finagent_model.contrib.upstream.source import Pin, Source, fetch
+from finagent_model.contrib.upstream._distribution import build_wheel
+from finagent_model.contrib.upstream.report import read_reply
+from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, fetch_source
+from finagent_model.contrib.upstream.window import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.probes import corrupted_after
@@ -83,21 +84,21 @@ RATINGS = {
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> PinnedSource:
     given = os.environ.get(SOURCE)
     assert given, f"set {SOURCE} to a clone or an address that has the commit"
-    return fetch(tmp_path_factory.mktemp("home"), Pin.load(), given)[0]
+    return fetch_source(tmp_path_factory.mktemp("home"), SourcePin.load(), given)[0]
 
 
 @pytest.fixture(scope="session")
-def resident(source: Source) -> Iterator[WorkerProcess]:
-    held = WorkerProcess(lambda: source.again().code)
+def resident(source: PinnedSource) -> Iterator[WorkerProcess]:
+    held = WorkerProcess(lambda: source.verify().code)
     yield held
     held.close()
 
 
 def ask(resident: WorkerProcess, bars: BarSeries) -> Any:
-    window = window_of(bars)
+    window = build_window(bars)
     return resident.ask(window.symbol, window.clock_day, window.rows).reply
 
 
@@ -129,9 +130,9 @@ def test_bars_to_come_change_nothing(resident: WorkerProcess, goog: BarSeries) -
 
 
 def test_another_process_says_the_same(
-    source: Source, resident: WorkerProcess, goog: BarSeries
+    source: PinnedSource, resident: WorkerProcess, goog: BarSeries
 ) -> None:
-    other = WorkerProcess(lambda: source.again().code)
+    other = WorkerProcess(lambda: source.verify().code)
     days = [goog[:cut] for cut in range(300, 2148, 200)]
     digests = [
         hashlib.sha256(json.dumps([ask(worker, bars) for bars in days]).encode()).hexdigest()
@@ -141,9 +142,9 @@ def test_another_process_says_the_same(
     assert digests[0] == digests[1]
 
 
-def test_a_wheel_that_pip_installed_is_the_source(source: Source, tmp_path: Path) -> None:
+def test_a_wheel_that_pip_installed_is_the_source(source: PinnedSource, tmp_path: Path) -> None:
     place, site = Place(tmp_path), str(tmp_path / "site")
-    wheel = wheel_of(source, tmp_path)
+    wheel = build_wheel(source, tmp_path)
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps")
     done = place.run(*pip, "--target", site, str(wheel))
     assert done.returncode == 0, done.stderr
@@ -152,7 +153,7 @@ def test_a_wheel_that_pip_installed_is_the_source(source: Source, tmp_path: Path
 
 
 def test_a_trained_version_answers_without_the_fetched_source(
-    source: Source, tmp_path: Path
+    source: PinnedSource, tmp_path: Path
 ) -> None:
     place = Place(tmp_path)
     fetched = place.finagent("upstream", "fetch", "--from", str(os.environ[SOURCE]), "--json")

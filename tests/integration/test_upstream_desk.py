@@ -19,7 +19,7 @@ from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
 from finagent_model.contrib.upstream._errors import UpstreamSourceError
-from finagent_model.contrib.upstream.source import Pin, Source
+from finagent_model.contrib.upstream.source import PinnedSource, SourcePin
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError
@@ -47,12 +47,12 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def source(stub: Repository) -> Source:
-    return Source(stub.folder, stub.pin)
+def source(stub: Repository) -> PinnedSource:
+    return PinnedSource(stub.folder, stub.pin)
 
 
 @pytest.fixture(scope="module")
-def heard(source: Source) -> Iterator[Desk]:
+def heard(source: PinnedSource) -> Iterator[Desk]:
     """The preset, with what it recorded."""
     held = desk(source)
     yield held
@@ -65,7 +65,7 @@ def config(text: str = BOTH, **changes: Any) -> DeskConfig:
 
 
 def desk(
-    source: Source | None,
+    source: PinnedSource | None,
     chosen: DeskConfig | None = None,
     cassette: Cassette | None = None,
     mode: Mode = "cached",
@@ -101,12 +101,14 @@ def test_the_record_holds_upstreams_own_reply_and_what_computed_it(heard: Desk) 
     assert turn.model.startswith("finagent@")
 
 
-def test_a_recorded_report_is_replayed_without_upstream(source: Source, tmp_path: Path) -> None:
+def test_a_recorded_report_is_replayed_without_upstream(
+    source: PinnedSource, tmp_path: Path
+) -> None:
     cassette = Cassette()
     with_it = desk(source, cassette=cassette)
     first = with_it.decide(view()).signal
     with_it.close()
-    gone = Source(tmp_path / "nowhere", source.pin)
+    gone = PinnedSource(tmp_path / "nowhere", source.pin)
     assert desk(gone, cassette=cassette, mode="replay").decide(view()).signal == first
     missed = desk(gone, cassette=Cassette(), mode="replay").decide(view()).signal
     assert (missed.status, missed.action, missed.confidence_score) == ("upstream_error", "HOLD", 0)
@@ -139,7 +141,7 @@ def test_a_weekend_asks_what_friday_asked(heard: Desk) -> None:
     ],
 )
 def test_its_failure_is_no_decision_and_replays_as_it_was(
-    symbol: str, status: str, said: str, source: Source
+    symbol: str, status: str, said: str, source: PinnedSource
 ) -> None:
     cassette = Cassette()
     held = desk(source, cassette=cassette)
@@ -153,14 +155,14 @@ def test_its_failure_is_no_decision_and_replays_as_it_was(
     assert healthy.status == "ok"
 
 
-def test_too_little_history_is_missing_data(source: Source) -> None:
+def test_too_little_history_is_missing_data(source: PinnedSource) -> None:
     held = desk(source, config(policy={"slow": 20, "fast": 5, "channel": 20}))
     signal = held.decide(view(count=50)).signal
     assert "upstream needs 60" in " ".join(signal.warnings)
     held.close()
 
 
-def test_the_others_go_on_without_it(source: Source) -> None:
+def test_the_others_go_on_without_it(source: PinnedSource) -> None:
     held = desk(source, config())
     signal = held.decide(view("RAISE")).signal
     held.close()
@@ -169,7 +171,7 @@ def test_the_others_go_on_without_it(source: Source) -> None:
     assert "of TechnicalAnalyst;" in signal.reasoning
 
 
-def test_its_opinion_moves_the_technical_score_by_its_weight(source: Source) -> None:
+def test_its_opinion_moves_the_technical_score_by_its_weight(source: PinnedSource) -> None:
     held = desk(source, config(policy={"upstream_weight": 4}))
     reasoning = held.decide(view()).signal.reasoning
     alone = desk(source, load_preset("lean")).decide(view()).signal.reasoning
@@ -178,7 +180,7 @@ def test_its_opinion_moves_the_technical_score_by_its_weight(source: Source) -> 
     assert both == pytest.approx((technical + 4 * 0.4) / 5, abs=2e-4)
 
 
-def test_a_team_and_a_walk_leave_the_same_record(source: Source) -> None:
+def test_a_team_and_a_walk_leave_the_same_record(source: PinnedSource) -> None:
     held = desk(source, config())
     team = held.under(mode="live").decide(view())
     [walked] = held.decide_all([view()], rules_at_once=True)
@@ -193,7 +195,7 @@ def test_a_team_and_a_walk_leave_the_same_record(source: Source) -> None:
 
 @pytest.mark.parametrize("protocol", [Protocol.OPENAI, Protocol.ANTHROPIC])
 def test_a_chat_model_reads_the_report_and_only_where_its_row_says_so(
-    protocol: Protocol, source: Source
+    protocol: Protocol, source: PinnedSource
 ) -> None:
     with Wire() as wire:
         client = "openai" if protocol is Protocol.OPENAI else "anthropic"
@@ -228,24 +230,24 @@ def test_without_the_source_a_desk_says_where_to_get_it(tmp_path: Path) -> None:
         held.require_key()
     signal = held.decide(view()).signal
     assert signal.status == "upstream_error"
-    assert Pin.load().repository in signal.reasoning
+    assert SourcePin.load().repository in signal.reasoning
 
 
-def test_a_changed_byte_is_never_run(source: Source, tmp_path: Path) -> None:
+def test_a_changed_byte_is_never_run(source: PinnedSource, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(FILES, copy)
     (copy / "src" / "backend" / "agents" / "technical_analysis.py").write_text("BUY = True\n")
-    signal = desk(Source(copy, source.pin)).decide(view()).signal
+    signal = desk(PinnedSource(copy, source.pin)).decide(view()).signal
     assert signal.status == "upstream_error"
     assert "it is not used" in signal.reasoning
 
 
 def test_a_byte_that_changes_while_the_worker_is_down_is_not_run(
-    source: Source, tmp_path: Path
+    source: PinnedSource, tmp_path: Path
 ) -> None:
     copy, code = tmp_path / "copy", tmp_path / "copy" / source.pin.folder
     shutil.copytree(FILES, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    held = desk(Source(copy, source.pin))
+    held = desk(PinnedSource(copy, source.pin))
     assert held.decide(view()).signal.status == "ok"
     held.close()
     with (code / "agents" / "technical_analysis.py").open("a") as file:

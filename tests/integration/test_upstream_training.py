@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream.source import Pin, fetch
+from finagent_model.contrib.upstream.source import SourcePin, fetch_source
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, CorruptPackageError
 from finagent_model.market.bars import parse_as_of
@@ -41,9 +41,9 @@ def settings(
     stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
     """Of a machine that has fetched the stand-in."""
-    monkeypatch.setattr(Pin, "load", classmethod(lambda cls: stub.pin))
+    monkeypatch.setattr(SourcePin, "load", classmethod(lambda cls: stub.pin))
     home = tmp_path / "home"
-    fetch(home, stub.pin, str(stub.folder))
+    fetch_source(home, stub.pin, str(stub.folder))
     yield Settings.load({"FINAGENT_HOME": str(home)})
 
 

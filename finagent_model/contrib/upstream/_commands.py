@@ -36,10 +36,10 @@ def fetch(
 @commands.command()
 def status(as_json: Json = False) -> None:
     """Where the source is, and whether it is what the pin says; exit code 3 if not."""
-    from finagent_model.contrib.upstream._distribution import upstream_status
+    from finagent_model.contrib.upstream._distribution import inspect_upstream
     from finagent_model.settings import Settings
 
-    source = upstream_status(Settings.load())
+    source = inspect_upstream(Settings.load())
     if as_json:
         print_json(source.row())
     else:

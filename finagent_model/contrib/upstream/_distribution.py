@@ -1,7 +1,7 @@
-"""The upstream project's source on this machine: brought, looked at, and made into a wheel.
+"""The upstream project's source on this machine: fetched, inspected, and made into a wheel.
 
-It can't be installed by pip as it is: the repository has no build file. The wheel holds it,
-verified and in one archive, so that an environment can carry the pin as a requirement.
+pip can't install the project as it is: the repository has no build file. The wheel holds the
+verified source in one archive, so that an environment can list the pin as a requirement.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from finagent_model.contrib.upstream.source import (
     LICENCE,
     NOTICE,
     WHEEL,
-    Pin,
-    Source,
-    cached,
-    fetch,
-    packed,
-    source_at_hand,
+    PinnedSource,
+    SourcePin,
+    cache_folder,
+    fetch_source,
+    find_source,
+    pack_files,
 )
 from finagent_model.model.wheel import write_wheel
 from finagent_model.settings import Settings
@@ -30,18 +30,18 @@ INIT = b'"""What finagent-model calls upstream: an unchanged copy, as an archive
 
 
 @dataclass(frozen=True)
-class UpstreamStatus:
-    """Where the source is looked for, and how it is there."""
+class SourceStatus:
+    """Where the source is looked for, and in which state it is."""
 
     folder: Path
-    pin: Pin
+    pin: SourcePin
     fault: str | None
-    """None: it is what the pin says."""
+    """Why it can't be used; None: it is what the pin says."""
     fetched: bool = False
-    """Just now."""
+    """Whether this very command fetched it."""
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the status as JSON for `--json`."""
         return {
             **self.pin.model_dump(),
             "path": str(self.folder),
@@ -51,40 +51,43 @@ class UpstreamStatus:
         }
 
 
-def fetch_upstream(settings: Settings, origin: str | None) -> UpstreamStatus:
-    """Raises UpstreamSourceError."""
-    pin = Pin.load()
+def fetch_upstream(settings: Settings, origin: str | None) -> SourceStatus:
+    """Fetch the pinned commit from `origin`, else from FINAGENT_UPSTREAM_SOURCE, else from its own
+    repository. Raises UpstreamSourceError.
+    """
+    pin = SourcePin.load()
     if origin is None and settings.upstream_source:
         origin = settings.upstream_source.get_secret_value()
-    source, fresh = fetch(settings.home, pin, origin)
-    return UpstreamStatus(source.folder, pin, None, fresh)
+    source, fetched = fetch_source(settings.home, pin, origin)
+    return SourceStatus(source.folder, pin, None, fetched)
 
 
-def upstream_status(settings: Settings) -> UpstreamStatus:
-    """As it is now; nothing is brought but what an installed wheel has."""
-    pin = Pin.load()
+def inspect_upstream(settings: Settings) -> SourceStatus:
+    """Return the source's present state; fetches nothing, but takes an installed wheel's files."""
+    pin = SourcePin.load()
+    folder = cache_folder(settings.home, pin)
     try:
-        source_at_hand(settings.home, pin)
+        find_source(settings.home, pin)
     except UpstreamSourceError as error:
-        return UpstreamStatus(cached(settings.home, pin), pin, str(error))
-    return UpstreamStatus(cached(settings.home, pin), pin, None)
+        return SourceStatus(folder, pin, str(error))
+    return SourceStatus(folder, pin, None)
 
 
 def build_upstream_wheel(settings: Settings, folder: Path) -> Path:
-    """The same bytes for the same pin. Raises UpstreamSourceError without the source."""
-    return wheel_of(source_at_hand(settings.home), folder)
+    """Write this machine's source as a wheel into `folder`. Raises UpstreamSourceError."""
+    return build_wheel(find_source(settings.home), folder)
 
 
-def wheel_of(source: Source, folder: Path) -> Path:
-    """A verified source as a wheel in `folder`."""
+def build_wheel(source: PinnedSource, folder: Path) -> Path:
+    """Write a verified source as a wheel into `folder`; the same pin gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    held = source.files()
-    content = {
+    contents = source.files()
+    package = {
         "__init__.py": INIT,
-        LICENCE: held[LICENCE],
-        NOTICE: held[NOTICE],
-        ARCHIVE: packed(held),
+        LICENCE: contents[LICENCE],
+        NOTICE: contents[NOTICE],
+        ARCHIVE: pack_files(contents),
     }
-    files = {f"{WHEEL}/{name}": data for name, data in content.items()}
+    files = {f"{WHEEL}/{name}": content for name, content in package.items()}
     about = f"License: {source.pin.licence}\nProject-URL: Source, {source.pin.repository}\n"
     return write_wheel(folder, WHEEL, f"0+g{source.pin.commit[:12]}", about, files)

@@ -1,11 +1,11 @@
-"""What goes wrong with the upstream project, apart from a decision."""
+"""The errors of the upstream project's adapter, and the name that it is registered by."""
 
 from __future__ import annotations
 
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError
 
 NAME = "upstream"
-"""What a desk, a package and the shell call the project."""
+"""What a desk, a package, a record's key and the shell call the project."""
 
 
 class UpstreamSourceError(ExternalSourceError):

@@ -8,38 +8,45 @@ from pathlib import Path
 
 from finagent_model.agents.external import ExternalSource
 from finagent_model.agents.replies import AnalystReply
-from finagent_model.contrib.upstream.analyst import UpstreamAnalyst, window_of
-from finagent_model.contrib.upstream.source import LOCK, Pin, Source, source_at_hand, verified
+from finagent_model.contrib.upstream.analyst import UpstreamAnalyst
+from finagent_model.contrib.upstream.source import (
+    LOCK,
+    PinnedSource,
+    SourcePin,
+    find_source,
+    verify_source,
+)
+from finagent_model.contrib.upstream.window import build_window
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.context import rounded
 from finagent_model.settings import Settings
 
 
 class UpstreamPlugin:
-    """Makes analysts over the pinned source, or over the source in a package."""
+    """Makes analysts over the pinned source of this machine, or over the source in a package."""
 
-    def find_source(self, settings: Settings) -> Source:
+    def find_source(self, settings: Settings) -> PinnedSource:
         """Return this machine's source, verified. Raises UpstreamSourceError."""
-        return source_at_hand(settings.home)
+        return find_source(settings.home)
 
-    def open_source(self, folder: Path, remedy: str) -> Source:
+    def open_source(self, folder: Path, remedy: str) -> PinnedSource:
         """Return the source in a package's folder, verified by the pin beside it.
 
         Raises UpstreamSourceError, with the `remedy`, for a file more than was packaged.
         """
-        return verified(folder, Pin.read((folder / LOCK).read_text()), remedy)
+        return verify_source(folder, SourcePin.read((folder / LOCK).read_text()), remedy)
 
     def connect(self, settings: Settings, source: ExternalSource | None) -> UpstreamAnalyst:
         """Return an analyst over `source`, or over what this machine has at the pin."""
         if source is None:
-            pin = Pin.load()
-            return UpstreamAnalyst(pin, partial(source_at_hand, settings.home, pin))
-        assert isinstance(source, Source)
-        return UpstreamAnalyst(source.pin, source.again)
+            pin = SourcePin.load()
+            return UpstreamAnalyst(pin, partial(find_source, settings.home, pin))
+        assert isinstance(source, PinnedSource)
+        return UpstreamAnalyst(source.pin, source.verify)
 
     def input_digest(self, bars: BarSeries) -> str:
         """Hash the window that upstream is shown. Raises ShortHistoryError."""
-        return window_of(bars).digest
+        return build_window(bars).digest
 
     def rule_reply(self, report: str) -> AnalystReply:
         """Return upstream's opinion as it is: directional strength, and the votes behind it."""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from finagent_model.contrib.upstream._errors import UpstreamError
-from finagent_model.contrib.upstream.analyst import LEAST_BARS, read_reply, window_of
+from finagent_model.contrib.upstream.report import read_reply
+from finagent_model.contrib.upstream.window import MIN_BARS, build_window
 from finagent_model.errors import ShortHistoryError
 from support.upstream_repository import DAY, bars_of
 
@@ -51,7 +52,7 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
 
 
 def test_the_day_of_the_last_bar_is_seen_and_the_clock_shows_the_next() -> None:
-    window = window_of(BARS)
+    window = build_window(BARS)
     assert (window.rows[-1][0], window.clock_day) == (DAY, "2012-06-30")
     assert window.rows[0][0] == "2011-07-01"
 
@@ -60,31 +61,31 @@ def test_later_bars_change_nothing_since_they_are_not_sent() -> None:
     longer = bars_of("GOOG", 320, "2012-07-27")
     again = longer[: len(longer) - 20]
     assert again.closed(-1).date().isoformat() == DAY
-    assert window_of(again).rows[-1][0] == DAY
+    assert build_window(again).rows[-1][0] == DAY
 
 
 def test_prices_are_in_units_of_the_last_bar() -> None:
     split = np.ones(300)
     split[290] = 2.0
     halved = replace(BARS, split=split)
-    rows = window_of(halved).rows
+    rows = build_window(halved).rows
     assert rows[-1][4] == BARS.close[-1]
     assert rows[-12][4] == pytest.approx(BARS.close[-12] / 2)
 
 
 def test_an_unknown_volume_is_sent_as_unknown() -> None:
-    rows = window_of(replace(BARS, volume=np.full(300, math.nan))).rows
+    rows = build_window(replace(BARS, volume=np.full(300, math.nan))).rows
     assert {row[5] for row in rows} == {None}
 
 
 def test_too_few_bars_are_refused_before_upstream_is_asked() -> None:
-    with pytest.raises(ShortHistoryError, match=f"needs {LEAST_BARS}"):
-        window_of(bars_of("GOOG", LEAST_BARS - 1))
+    with pytest.raises(ShortHistoryError, match=f"needs {MIN_BARS}"):
+        build_window(bars_of("GOOG", MIN_BARS - 1))
 
 
 def test_any_change_of_the_bars_changes_the_digest() -> None:
     other = replace(BARS, high=BARS.high + np.eye(1, 300, 299)[0])
-    assert len({window_of(b).digest for b in (BARS, other, bars_of("MSFT"))}) == 3
+    assert len({build_window(b).digest for b in (BARS, other, bars_of("MSFT"))}) == 3
 
 
 def test_a_reply_is_read_with_its_votes_and_without_what_is_always_empty() -> None:
@@ -92,9 +93,9 @@ def test_a_reply_is_read_with_its_votes_and_without_what_is_always_empty() -> No
     votes = {"ema_cross": 0, "rsi": -1, "macd": 1, "stochastic": 1, "adx": -1}
     assert (read.rating, read.votes, read.trend) == ("hold", votes, "bearish")
     assert read.score == pytest.approx(0.2)
-    assert '"atr_14": 11.7796' in read.report
+    assert '"atr_14": 11.7796' in read.text
     for word in ("news", "candlestick", "fundamental"):
-        assert word not in read.report
+        assert word not in read.text
 
 
 def test_a_weak_trend_is_none() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream.worker_process import FLAGS, SCRIPT
+from finagent_model.contrib.upstream.worker_process import PYTHON_FLAGS, SCRIPT
 
 LINES = {
     "open_to_write": "open('victim', 'w')",
@@ -80,10 +80,10 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import asyncio, ctypes, fcntl, os, pathlib, pty, resource, shutil, socket, sqlite3, subprocess
 import syslog, tempfile, threading, time
-from sandbox import forbid
+from sandbox import forbid_side_effects
 run, runner, reading = (lambda what: what()), asyncio.Runner(), os.open("victim", os.O_RDONLY)
 runner.get_loop()
-forbid()
+forbid_side_effects()
 said = {}
 for name, line in json.load(sys.stdin).items():
     try:
@@ -108,7 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(folder: Path) -> dict[str, str]:
     """What became of each line."""
     done = subprocess.run(
-        [sys.executable, *FLAGS, "-c", CHILD, str(SCRIPT.parent)],
+        [sys.executable, *PYTHON_FLAGS, "-c", CHILD, str(SCRIPT.parent)],
         cwd=folder,
         input=json.dumps(LINES | ALLOWED),
         capture_output=True,

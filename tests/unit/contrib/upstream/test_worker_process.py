@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from finagent_model.contrib.upstream._errors import UpstreamError
-from finagent_model.contrib.upstream.analyst import read_reply
-from finagent_model.contrib.upstream.worker_process import GIVE_UP, WorkerProcess
+from finagent_model.contrib.upstream.report import read_reply
+from finagent_model.contrib.upstream.worker_process import MAX_DEATHS, WorkerProcess
 from support.places import ROOT, TESTS
 from support.upstream_worker import CODE, ask
 
@@ -30,7 +30,7 @@ def workers() -> set[int]:
 
 @pytest.fixture(scope="module")
 def resident() -> Iterator[WorkerProcess]:
-    held = WorkerProcess(lambda: CODE, call_s=30)
+    held = WorkerProcess(lambda: CODE, call_timeout_s=30)
     yield held
     held.close()
 
@@ -99,7 +99,7 @@ def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None
 
 
 def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
-    resident = WorkerProcess(lambda: CODE, call_s=1.0)
+    resident = WorkerProcess(lambda: CODE, call_timeout_s=1.0)
     before = workers()
     try:
         with pytest.raises(UpstreamError, match="within 1 s") as caught:
@@ -113,7 +113,7 @@ def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
 
 def test_one_that_always_dies_is_given_up() -> None:
     resident = WorkerProcess(lambda: CODE)
-    for _ in range(GIVE_UP):
+    for _ in range(MAX_DEATHS):
         with pytest.raises(UpstreamError):
             ask(resident, "EXIT")
     began = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finagent_model.contrib.upstream._errors import UpstreamError, UpstreamSourceError
-from finagent_model.contrib.upstream.source import Source
+from finagent_model.contrib.upstream.source import PinnedSource
 from finagent_model.contrib.upstream.worker_process import WorkerProcess, WorkerReply
 from support.upstream_repository import FILES, make_repository
 
@@ -21,7 +21,7 @@ class Told(WorkerProcess):
         super().__init__(lambda: FILES)
         self.words = list(words)
 
-    def _asked(self, request: str) -> WorkerReply:
+    def _exchange(self, request: str) -> WorkerReply:
         word = self.words.pop(0)
         if word != "answer":
             raise UpstreamError(word, "as told")
@@ -62,8 +62,8 @@ def test_code_that_can_not_be_loaded_is_not_tried_again() -> None:
 def test_the_code_is_verified_before_a_worker_is_started(tmp_path: Path) -> None:
     stub = make_repository(tmp_path / "clone")
     (stub.folder_of_code / "more.py").touch()
-    source = Source(stub.folder, stub.pin, "download the model again")
-    resident = WorkerProcess(lambda: source.again().code)
+    source = PinnedSource(stub.folder, stub.pin, "download the model again")
+    resident = WorkerProcess(lambda: source.verify().code)
     for _ in range(5):  # what was changed may be put right, so it is never given up
         with pytest.raises(UpstreamSourceError, match="remove the folder and download the model"):
             resident.ask("GOOG", "2012-06-30", [])
