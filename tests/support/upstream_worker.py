@@ -9,6 +9,6 @@ from support.upstream_repository import FILES, bars_of
 CODE = FILES / "src" / "backend"
 
 
-def ask(resident: WorkerProcess, symbol: str) -> WorkerReply:
+def ask(worker: WorkerProcess, symbol: str) -> WorkerReply:
     window = build_window(bars_of(symbol))
-    return resident.ask(symbol, window.clock_day, window.rows)
+    return worker.ask(symbol, window.clock_day, window.rows)

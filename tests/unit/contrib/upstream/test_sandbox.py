@@ -84,28 +84,28 @@ from sandbox import forbid_side_effects
 run, runner, reading = (lambda what: what()), asyncio.Runner(), os.open("victim", os.O_RDONLY)
 runner.get_loop()
 forbid_side_effects()
-said = {}
+outcomes = {}
 for name, line in json.load(sys.stdin).items():
     try:
         eval(line)
-        said[name] = "done"
+        outcomes[name] = "done"
     except Exception as error:
-        said[name] = f"{type(error).__name__}: {error}"
-os.write(1, json.dumps(said).encode())
+        outcomes[name] = f"{type(error).__name__}: {error}"
+os.write(1, json.dumps(outcomes).encode())
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a file that may be harmed, and an empty folder."""
-    made = tmp_path_factory.mktemp("confined")
-    (made / "victim").write_text("as it was")
-    (made / "empty").mkdir()
-    return made
+    folder = tmp_path_factory.mktemp("confined")
+    (folder / "victim").write_text("as it was")
+    (folder / "empty").mkdir()
+    return folder
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path) -> dict[str, str]:
+def outcomes(folder: Path) -> dict[str, str]:
     """What became of each line."""
     done = subprocess.run(
         [sys.executable, *PYTHON_FLAGS, "-c", CHILD, str(SCRIPT.parent)],
@@ -121,16 +121,18 @@ def said(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_what_reaches_beyond_the_process_is_refused(name: str, said: dict[str, str]) -> None:
-    assert said[name].startswith("PermissionError: upstream code may not")
+def test_sandbox_refuses_what_reaches_beyond_the_process(
+    name: str, outcomes: dict[str, str]
+) -> None:
+    assert outcomes[name].startswith("PermissionError: upstream code may not")
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_the_worker_needs_goes_on(name: str, said: dict[str, str]) -> None:
-    assert said[name] == "done"
+def test_sandbox_allows_what_the_worker_needs(name: str, outcomes: dict[str, str]) -> None:
+    assert outcomes[name] == "done"
 
 
-def test_no_trace_of_it_is_left(said: dict[str, str], folder: Path) -> None:
-    assert said
+def test_sandbox_leaves_no_trace_of_refused_lines(outcomes: dict[str, str], folder: Path) -> None:
+    assert outcomes
     assert sorted(os.listdir(folder)) == ["empty", "victim"]
     assert (folder / "victim").read_text() == "as it was"

@@ -36,9 +36,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return make_repository(tmp_path_factory.mktemp("upstream") / "clone")
 
 
-def test_a_fetch_brings_the_folder_with_licence_and_notice_once(
-    stub: Repository, tmp_path: Path
-) -> None:
+def test_fetch_brings_folder_licence_notice_once(stub: Repository, tmp_path: Path) -> None:
     source, fresh = fetch_source(tmp_path, stub.pin, str(stub.folder))
     assert fresh
     assert (source.code / "helpers" / ".cache" / "old.txt").is_file()
@@ -49,14 +47,14 @@ def test_a_fetch_brings_the_folder_with_licence_and_notice_once(
     assert [path.name for path in source.folder.parent.iterdir()] == [stub.pin.tree]
 
 
-def test_our_hashes_are_gits(stub: Repository) -> None:
+def test_hashes_equal_gits(stub: Repository) -> None:
     code = stub.folder_of_code
     assert hash_tree(code) == git(stub.folder, "rev-parse", "HEAD:src/backend")
     licence = (stub.folder / "LICENSE").read_bytes()
     assert hash_blob(licence) == git(stub.folder, "rev-parse", "HEAD:LICENSE")
 
 
-def test_what_is_not_committed_does_not_come(stub: Repository, tmp_path: Path) -> None:
+def test_fetch_leaves_out_what_is_not_committed(stub: Repository, tmp_path: Path) -> None:
     dirty = tmp_path / "dirty"
     shutil.copytree(stub.folder, dirty)
     (dirty / "src" / "backend" / "agents" / "technical_analysis.py").write_text("BUY = True\n")
@@ -65,7 +63,7 @@ def test_what_is_not_committed_does_not_come(stub: Repository, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("field", ["tree", "folder_tree", "licence_blob"])
-def test_another_hash_than_the_pins_installs_nothing(
+def test_fetch_with_another_hash_installs_nothing(
     field: str, stub: Repository, tmp_path: Path
 ) -> None:
     other = stub.pin.model_copy(update={field: "0" * 40})
@@ -74,13 +72,13 @@ def test_another_hash_than_the_pins_installs_nothing(
     assert list(tmp_path.glob("upstream/*")) == []
 
 
-def test_a_commit_that_is_not_there_is_said(stub: Repository, tmp_path: Path) -> None:
+def test_fetch_of_a_missing_commit_names_the_option(stub: Repository, tmp_path: Path) -> None:
     other = stub.pin.model_copy(update={"commit": "1" * 40})
     with pytest.raises(UpstreamSourceError, match="--from"):
         fetch_source(tmp_path, other, str(stub.folder))
 
 
-def test_no_repository_at_all_is_said(stub: Repository, tmp_path: Path) -> None:
+def test_fetch_without_a_repository_names_gits_error(stub: Repository, tmp_path: Path) -> None:
     with pytest.raises(UpstreamSourceError, match="git fetch failed"):
         fetch_source(tmp_path, stub.pin, str(tmp_path / "nowhere"))
 
@@ -88,7 +86,7 @@ def test_no_repository_at_all_is_said(stub: Repository, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "origin", ["--upload-pack=touch {mark};false", "ext::sh -c touch% {mark}", "mark::{mark}"]
 )
-def test_an_address_is_no_option_and_no_program(
+def test_fetch_address_is_never_an_option_or_program(
     origin: str, stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helper, mark = tmp_path / "bin" / "git-remote-mark", tmp_path / "mark"
@@ -103,7 +101,7 @@ def test_an_address_is_no_option_and_no_program(
 
 
 @pytest.mark.parametrize("field", ["commit", "tree", "folder_tree"])
-def test_no_message_shows_a_password(
+def test_fetch_error_hides_the_password(
     field: str, stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = "https://me:hun@ter2@127.0.0.1:1/clone?token=hunter3"
@@ -118,7 +116,7 @@ def test_no_message_shows_a_password(
     assert not any(word in str(caught.value) for word in ("hun", "ter2", "me:", "token"))
 
 
-def test_without_git_it_says_so(
+def test_fetch_without_git_names_git(
     stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -127,7 +125,9 @@ def test_without_git_it_says_so(
 
 
 @pytest.mark.parametrize("how", ["changed", "added", "removed", "linked", "licence", "empty"])
-def test_one_byte_that_differs_is_refused(how: str, stub: Repository, tmp_path: Path) -> None:
+def test_source_with_one_byte_changed_is_refused(
+    how: str, stub: Repository, tmp_path: Path
+) -> None:
     source, _ = fetch_source(tmp_path, stub.pin, str(stub.folder))
     target = source.code / "helpers" / "yfutils.py"
     match how:
@@ -150,19 +150,19 @@ def test_one_byte_that_differs_is_refused(how: str, stub: Repository, tmp_path: 
         fetch_source(tmp_path, stub.pin, str(stub.folder))
 
 
-def test_a_pin_survives_its_own_text() -> None:
+def test_pin_survives_its_own_text() -> None:
     pin = SourcePin.load()
     assert SourcePin.read(pin.text) == pin
     assert pin.repository == "https://github.com/akshata29/finagent"
 
 
-def test_the_environment_files_name_the_pin() -> None:
+def test_pin_is_named_in_the_environment_file() -> None:
     pin = tomllib.loads((ROOT / "finagent_model/contrib/upstream/upstream.lock").read_text())
     name = "/".join(pin["repository"].split("/")[-2:])
     assert f"{name}@{pin['commit']}" in (ROOT / "conda.yaml").read_text()
 
 
-def test_the_wheel_is_the_same_for_the_same_pin(stub: Repository, tmp_path: Path) -> None:
+def test_wheel_of_the_same_pin_has_the_same_bytes(stub: Repository, tmp_path: Path) -> None:
     source, _ = fetch_source(tmp_path, stub.pin, str(stub.folder))
     one, other = (build_wheel(source, tmp_path / name) for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
@@ -186,7 +186,7 @@ def site(stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "site" / "finagent_upstream"
 
 
-def test_what_pip_installs_of_the_wheel_fills_the_cache(
+def test_wheel_installed_by_pip_fills_the_cache(
     site: Path, stub: Repository, tmp_path: Path
 ) -> None:
     assert (site / "__pycache__").is_dir()
@@ -200,7 +200,7 @@ def test_what_pip_installs_of_the_wheel_fills_the_cache(
 
 
 @pytest.mark.parametrize("how", ["another pin", "rubbish", "gone"])
-def test_a_wheel_of_something_else_is_refused_and_its_cure_helps(
+def test_wheel_of_something_else_is_refused_with_a_remedy(
     how: str, site: Path, stub: Repository, tmp_path: Path
 ) -> None:
     match how:
@@ -219,7 +219,7 @@ def test_a_wheel_of_something_else_is_refused_and_its_cure_helps(
     assert find_source(tmp_path, stub.pin) == source
 
 
-def test_a_changed_cache_is_not_mended_from_the_wheel_unasked(
+def test_cache_changed_by_hand_is_not_refilled_from_the_wheel(
     site: Path, stub: Repository, tmp_path: Path
 ) -> None:
     source = find_source(tmp_path, stub.pin)
@@ -231,7 +231,9 @@ def test_a_changed_cache_is_not_mended_from_the_wheel_unasked(
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "link"])
-def test_nothing_of_an_archive_lands_outside(name: str, stub: Repository, tmp_path: Path) -> None:
+def test_archive_entry_outside_the_folder_is_refused(
+    name: str, stub: Repository, tmp_path: Path
+) -> None:
     outside, archive = tmp_path / "outside", io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo(f"{tmp_path}{name}" if name == "/outside" else name)
@@ -244,14 +246,14 @@ def test_nothing_of_an_archive_lands_outside(name: str, stub: Repository, tmp_pa
     assert list(cache_folder(tmp_path / "home", stub.pin).parent.iterdir()) == []
 
 
-def test_a_home_that_takes_no_files_is_said(stub: Repository, tmp_path: Path) -> None:
+def test_fetch_into_a_read_only_home_names_the_variable(stub: Repository, tmp_path: Path) -> None:
     (tmp_path / "upstream").touch()
     with pytest.raises(UpstreamSourceError, match="FINAGENT_HOME"):
         fetch_source(tmp_path, stub.pin, str(stub.folder))
 
 
 @pytest.mark.slow
-def test_two_fetches_at_once_leave_one_whole_copy(stub: Repository, tmp_path: Path) -> None:
+def test_fetch_concurrently_leaves_one_whole_copy(stub: Repository, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(4) as pool:
@@ -263,7 +265,7 @@ def test_two_fetches_at_once_leave_one_whole_copy(stub: Repository, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_shell_says_how_it_stands(tmp_path: Path, stub: Repository) -> None:
+def test_upstream_commands_report_the_state_of_the_source(tmp_path: Path, stub: Repository) -> None:
     place = Place(tmp_path)
     missing = place.finagent("upstream", "status", "--json")
     row = json.loads(missing.stdout)
