@@ -92,17 +92,17 @@ class UnknownRunError(TrackingError):
         )
 
 
-class UpstreamSourceError(BadInputError):
-    """The upstream project's files are missing, or are not what the pin says."""
+class ExternalSourceError(BadInputError):
+    """The files of an external analyst are missing, or are not what they should be."""
 
 
-class UpstreamError(FinagentError):
-    """The upstream project's code gave nothing that can be used; `code` is one word for how."""
+class ExternalAnalystError(FinagentError):
+    """The external analyst called `name` gave nothing usable; `code` is one word for how."""
 
     exit_code = 3
 
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"upstream {code}: {reason}")
+    def __init__(self, name: str, code: str, reason: str) -> None:
+        super().__init__(f"{name} {code}: {reason}")
         self.code = code
 
 

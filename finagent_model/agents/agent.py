@@ -32,7 +32,7 @@ from autogen_core.models import (
 from finagent_model.agents.completion import Chart, ChatService, CompletionRequest, UnavailableError
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.replies import ReplyError, parse_reply
-from finagent_model.agents.session import REPORT, DeskQuery, Session, Tools
+from finagent_model.agents.session import DeskQuery, Session, Tools, report_source
 from finagent_model.cassette.cassette import RecordedReply
 from finagent_model.config.roster import AgentRow
 from finagent_model.decision.signal import Status
@@ -77,7 +77,7 @@ class DeskAgent:
             raise
 
     async def _briefing(self, said: Mapping[str, str]) -> list[LLMMessage]:
-        """Prompt, question (perhaps with a chart), upstream's report where it is to be read, and
+        """Prompt, question (perhaps with a chart), the external report where it is to be read, and
         what was said by those whom it hears.
         """
         heard = [(name, said[name]) for name in (DESK, *self._hears) if name in said]
@@ -89,9 +89,9 @@ class DeskAgent:
             drawn = self._around.inquiry.chart()
             shown = Chart(drawn.png, drawn.digest)
             briefing[1] = UserMessage(content=[said[DESK], shown], source=DESK)
-        if self._row.upstream:
-            read = await self._around.inquiry.upstream(self._session, self.name)
-            briefing.insert(2, UserMessage(content=read.report, source=REPORT))
+        if analyst := self._row.external_analyst:
+            report = await self._around.inquiry.external(self._session, self.name)
+            briefing.insert(2, UserMessage(content=report.text, source=report_source(analyst)))
         return briefing
 
     def _sees(self) -> bool:

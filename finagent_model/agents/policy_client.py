@@ -35,8 +35,9 @@ from finagent_model.agents.replies import (
     RiskReply,
     parse_reply,
 )
-from finagent_model.agents.session import REPORT
+from finagent_model.agents.session import report_source
 from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.external import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
 from finagent_model.policy.context import rounded
@@ -147,20 +148,6 @@ def fundamental(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     )
 
 
-def upstream(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """The upstream project's opinion as it is: directional strength, and the votes behind it."""
-    report = question["upstream"]
-    votes = sorted(report["votes"].items(), key=lambda vote: -abs(vote[1]))
-    rises, falls = (sum(vote == side for _, vote in votes) for side in (1, -1))
-    return AnalystReply(
-        trend=report["trend"],
-        score=rounded(2 * report["probability"] - 1, 4),
-        summary=f"Upstream says {report['rating']}: {rises} of {len(votes)} votes for a rise, "
-        f"{falls} for a fall.",
-        key_factors=[f"{name} vote {vote:+d}" for name, vote in votes],
-    )
-
-
 def bull(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     """The case for a rise: the votes that speak for it."""
     return _case(question, side=1)
@@ -228,7 +215,6 @@ RULES: dict[str, Rule] = {
     "news": news,
     "sentiment": sentiment,
     "fundamental": fundamental,
-    "upstream": upstream,
     "bull": bull,
     "bear": bear,
     "risk": risk,
@@ -237,19 +223,31 @@ RULES: dict[str, Rule] = {
 """By the name of the prompt that a model would be given for the same seat."""
 
 
+def rule_names() -> tuple[str, ...]:
+    """Return the prompts that there is a rule for, those of the external analysts included."""
+    names = list(RULES)
+    place = names.index(ADVOCATES[0])  # after the other analysts
+    return (*names[:place], *EXTERNAL_ANALYSTS, *names[place:])
+
+
 def answer(
     prompt: str, question_text: str, heard: Sequence[Heard], report_text: str | None = None
 ) -> str:
-    """The JSON reply of the rule for `prompt`; `report_text` is upstream's, where it was shown."""
-    question = json.loads(question_text)
-    if report_text is not None:
-        question["upstream"] = json.loads(report_text)
-    return RULES[prompt](question, heard).model_dump_json()
+    """The JSON reply of the rule for `prompt`; `report_text` is the external analyst's, where
+    it was shown.
+    """
+    if prompt in EXTERNAL_ANALYSTS:
+        if report_text is None:
+            raise KeyError(prompt)
+        reply: AnalystReply = load_plugin(prompt).rule_reply(report_text)
+        return reply.model_dump_json()
+    return RULES[prompt](json.loads(question_text), heard).model_dump_json()
 
 
 def _combined(policy: Policy, heard: Sequence[Heard]) -> float:
     """The technical score, moved by the other analysts in proportion to their weights."""
-    weights = {"technical": 1.0, "upstream": policy.upstream_weight or 1.0}
+    external = dict.fromkeys(EXTERNAL_ANALYSTS, policy.external_weight or 1.0)
+    weights = {"technical": 1.0, **external}
     votes = [
         (said.reply.score, weights.get(said.prompt, policy.news_weight))
         for said in heard
@@ -317,12 +315,14 @@ class RulesClient(ChatCompletionClient):
         roster = config.roster
         self._roles = {row.name: row.role for row in roster}
         self._seats = {row.name: row.prompt for row in roster}
+        analyst = config.external_analyst
+        self._report_source = report_source(analyst) if analyst else None
         played = {row.prompt for row in roster if config.model_of(row).client == "rules"}
-        without = sorted(played - set(RULES))
+        without = sorted(played - set(rule_names()))
         if without:
             raise ConfigError(
                 f"client 'rules' has no rule for prompt {without[0]!r}; it has: "
-                f"{', '.join(RULES)}; use a chat model for other agents"
+                f"{', '.join(rule_names())}; use a chat model for other agents"
             )
         texts = Prompts(config.prompts)
         self._prompts = {texts.text(name): name for name in sorted(played)}
@@ -342,9 +342,9 @@ class RulesClient(ChatCompletionClient):
         heard = [
             Heard(m.source, self._seats[m.source], reply)
             for m in said[1:]
-            if m.source != REPORT and (reply := self._reply(m))
+            if m.source != self._report_source and (reply := self._reply(m))
         ]
-        report = next((str(m.content) for m in said if m.source == REPORT), None)
+        report = next((str(m.content) for m in said if m.source == self._report_source), None)
         content = answer(self._prompts[system], str(said[0].content), heard, report)
         return CreateResult(content=content, finish_reason="stop", usage=NO_USAGE, cached=False)
 

@@ -20,8 +20,10 @@ from finagent_model.decision.decision import Event, EventKind, Turn
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
 
-REPORT = "upstream_report"
-"""The source of the message that holds upstream's report; no agent may be called so."""
+
+def report_source(analyst: str) -> str:
+    """Return the source of the message that holds the external analyst's report."""
+    return f"{analyst}_report"  # part of what a model's recorded reply is keyed by
 
 
 class ToolAnswer(Protocol):
@@ -56,12 +58,14 @@ class Picture(Protocol):
         """Of what is drawn, not of the file."""
 
 
-class Report(Protocol):
-    """What the upstream project says of the bars in view."""
+@dataclass(frozen=True)
+class ExternalReport:
+    """What an external analyst says of the bars in view."""
 
-    @property
-    def report(self) -> str:
-        """As an agent reads it."""
+    text: str
+    """JSON, as an agent reads it."""
+    score: float
+    """Directional strength in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class DeskQuery:
     """Those of the given names."""
     chart: Callable[[], Picture]
     """Drawn when an agent is to see it."""
-    upstream: Callable[[Session, str], Awaitable[Report]]
-    """For an agent by name; raises UnavailableError."""
+    external: Callable[[Session, str], Awaitable[ExternalReport]]
+    """The external analyst's report, for an agent by name; raises UnavailableError."""
 
 
 @dataclass(frozen=True)

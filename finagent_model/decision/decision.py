@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Execution(FrozenModel):
 
 
 NO_EXECUTION = Execution()
+EXTERNAL_REPORT: Final = "upstream"
+"""Kind of the event that holds an external analyst's report; stored audits have this word."""
 EventKind = Literal[
     "question",
     "request",

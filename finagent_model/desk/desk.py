@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 
@@ -20,16 +19,15 @@ from finagent_model._event_loop import EVENT_LOOP
 from finagent_model._redact import redact_all
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
+from finagent_model.agents.external import ExternalSource, RecordedAnalyst, load_external
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import ClientPool
-from finagent_model.agents.session import DeskQuery, Failure, Session
+from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Session
 from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette, fingerprint
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
-from finagent_model.contrib.upstream.analyst import UpstreamAnalyst, UpstreamReport
-from finagent_model.contrib.upstream.source import Pin, Source, source_at_hand
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal, confidence_label
 from finagent_model.desk.chart import draw
@@ -54,8 +52,10 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, eq=False)
-class UpstreamScores:
-    """One entry a bar, in [-1, 1]; nan where there are too few bars or upstream failed."""
+class ExternalScores:
+    """An external analyst's score of each bar, in [-1, 1]; nan where there are too few bars or the
+    analyst failed.
+    """
 
     scores: Floats
     failed: dict[str, str]
@@ -73,12 +73,12 @@ class Desk:
         cassette: Cassette,
         *,
         mode: Mode = "cached",
-        upstream: Source | None = None,
+        external: ExternalSource | None = None,
         notes: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`learned` is None for a desk that was never trained; `upstream` the source that a package
-        carries, None: what is at hand, if an agent asks for it; `notes` are warnings that every
+        """`learned` is None for a desk that was never trained; `external` the external analyst's
+        files that a package carries, None: those on this machine; `notes` are warnings that every
         signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
         """
         texts = Prompts(config.prompts)
@@ -90,11 +90,10 @@ class Desk:
         self.mode = mode
         self._learned = learned
         self._exchange = ChatService(ClientPool(config, settings), cassette)
-        self._consultant = None
-        if config.hears_upstream:
-            pin = upstream.pin if upstream else Pin.load()
-            find = upstream.again if upstream else partial(source_at_hand, settings.home, pin)
-            self._consultant = UpstreamAnalyst(pin, find, cassette)
+        self._external = None
+        if config.external_analyst:
+            analyst = load_external(config.external_analyst).connect(settings, external)
+            self._external = RecordedAnalyst(analyst, cassette)
         self._run = Budget("run", config.spending.run_tokens, config.spending.run_usd)
         self._home = settings.home
         self._notes = notes
@@ -127,24 +126,24 @@ class Desk:
         self._exchange.pool.preload()
 
     def require_key(self) -> None:
-        """Raise ConfigError now if this desk could not call its model, UpstreamSourceError if it
-        could not ask upstream.
+        """Raise ConfigError now if this desk could not call its model, ExternalSourceError if it
+        could not ask its external analyst.
         """
         self._exchange.pool.require_key()
-        self.require_upstream()
+        self.require_external()
 
-    def require_upstream(self) -> None:
-        """Raise UpstreamSourceError now if an agent hears upstream and there is no source."""
-        if self._consultant is not None:
-            self._consultant.require_source()
+    def require_external(self) -> None:
+        """Raise ExternalSourceError now if the desk's external analyst could not be asked."""
+        if self._external is not None:
+            self._external.analyst.require_available()
 
     def close(self) -> None:
-        """Close the connections to models, and upstream's worker; a later decision opens them
-        again.
+        """Close the connections to models and to the external analyst; a later decision opens
+        them again.
         """
         EVENT_LOOP.run(self._exchange.pool.close())
-        if self._consultant is not None:
-            self._consultant.close()
+        if self._external is not None:
+            self._external.analyst.close()
 
     def require_fit(self, symbol: str, as_of: datetime) -> None:
         """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
@@ -202,30 +201,34 @@ class Desk:
             self.config, self.mode, self._exchange, self._accounts, self._clock, rules_at_once
         )
 
-    def upstream_scores(
+    def external_scores(
         self, bars: BarSeries, done: Callable[[], object] = lambda: None
-    ) -> UpstreamScores:
-        """Upstream's opinion at the close of each bar, as an agent of this desk reads it."""
+    ) -> ExternalScores:
+        """Return the external analyst's score at the close of each bar, as an agent of this desk
+        reads it; `done` is called after each bar.
+        """
         session = self._table().session()
 
-        async def all_of_them() -> UpstreamScores:
+        async def all_of_them() -> ExternalScores:
             scores, failed = np.full(len(bars), np.nan), dict[str, str]()
             for i in range(len(bars)):
                 session.turns.clear()
                 session.events.clear()
                 try:
-                    scores[i] = (await self._consult(bars[: i + 1], session, "")).score
+                    scores[i] = (await self._external_report(bars[: i + 1], session, "")).score
                 except UnavailableError as why:
                     if why.status is not Status.DATA_MISSING:
                         failed[f"{bars.closed(i):%Y-%m-%d}"] = str(why)
                 done()
-            return UpstreamScores(scores, failed)
+            return ExternalScores(scores, failed)
 
         return EVENT_LOOP.run(all_of_them())
 
-    async def _consult(self, bars: BarSeries, session: Session, agent: str) -> UpstreamReport:
-        assert self._consultant is not None
-        return await self._consultant.consult(bars, session, agent)
+    async def _external_report(
+        self, bars: BarSeries, session: Session, agent: str
+    ) -> ExternalReport:
+        assert self._external is not None
+        return await self._external.report(bars, session, agent)
 
     def _accounts(self) -> list[SpendingLimit]:
         """What all decisions of this run, and of this day on this machine, are paid from."""
@@ -272,7 +275,7 @@ class Desk:
             ),
             tools=lambda names: Toolbox(view, context, names),
             chart=lambda: draw(view, context.policy),
-            upstream=lambda session, agent: self._consult(view.bars, session, agent),
+            external=lambda session, agent: self._external_report(view.bars, session, agent),
         )
 
     def _conclude(
@@ -360,8 +363,11 @@ class Desk:
                 "r_multiple": levels.r_multiple,
                 "position_size_percent": levels.size_percent,
             }
-            if self.config.only_upstream:
-                clamps.append("entry, stop, target and size are this desk's: upstream names none")
+            if self.config.only_external:
+                clamps.append(
+                    "entry, stop, target and size are this desk's: "
+                    f"{self.config.external_analyst} names none"
+                )
         return _revalidated(
             blank,
             **facts,

@@ -109,7 +109,7 @@ class Predictor:
             package.learned if package else None,
             settings,
             open_cassette(settings, package),
-            upstream=package.upstream if package else None,
+            external=package.external if package else None,
             notes=_code_differences(package) if package else (),
         )
 

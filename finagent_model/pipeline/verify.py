@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finagent_model._base import Check, Mode, Progress, no_progress
+from finagent_model.agents.external import load_external
 from finagent_model.decision.ledger import LedgerRow, ledger_hash, ledger_row
 from finagent_model.errors import CorruptPackageError
 from finagent_model.evaluation.probes import (
@@ -76,7 +77,8 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     package, market = predictor.package, predictor.market
     request = read_request(package)
     desk = predictor.desk.under(mode="replay")
-    learned = package.learned
+    learned, analyst = package.learned, package.config.external_analyst
+    digest = load_external(analyst).input_digest if analyst else None
     checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
@@ -91,7 +93,7 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
         checks += [
             Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
             features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1], facts, package.config.hears_upstream),
+            questions_causal(bars, news, policies[-1], facts, digest),
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
