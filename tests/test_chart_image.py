@@ -20,8 +20,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.desk import chart as chart_image
-from finagent_model.desk.chart import ChartImage, draw
+from finagent_model.desk import _chart
+from finagent_model.desk._chart import ChartImage, draw
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.view import MarketView
@@ -112,9 +112,9 @@ def test_equal_views_have_equal_bytes_whatever_else_the_process_draws() -> None:
 def test_the_digest_is_of_what_is_drawn_and_not_of_the_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chart_image, "_png", lambda drawn: b"by another font library")
+    monkeypatch.setattr(_chart, "_png", lambda data: b"by another font library")
     assert draw(VIEW) == ChartImage(b"by another font library", IMAGE.digest)
-    monkeypatch.setattr(chart_image, "DRAWING", "other")
+    monkeypatch.setattr(_chart, "DRAWING", "other")
     assert draw(VIEW).digest != IMAGE.digest
 
 
@@ -178,7 +178,7 @@ def test_without_volume_there_is_no_panel_for_it(words: dict[str, list[Bbox]]) -
 
 @pytest.mark.slow
 def test_matplotlib_is_not_imported_before_something_is_drawn() -> None:
-    script = "import sys, finagent_model.desk.chart; print('matplotlib' in sys.modules)"
+    script = "import sys, finagent_model.desk._chart; print('matplotlib' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -73,7 +73,7 @@ def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
     cassette.used.clear()
     slow.delay, began = 2 * LATE_S, time.monotonic()
     with pytest.raises(DeadlineError, match="not done within 1 s"):
-        desk.decide_all([view] * 3, within_s=1.0)
+        desk.decide_all([view] * 3, timeout_s=1.0)
     assert time.monotonic() - began < LATE_S
     assert slow.asked, "no call was under way"
     assert open_tasks() == 0
@@ -84,7 +84,7 @@ def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -
     desk = Desk(load_preset(), None, Settings.load({}), Cassette(), mode="live")
     decided: list[None] = []
     with pytest.raises(DeadlineError):
-        desk.decide_all([view] * 5000, lambda: decided.append(None), within_s=0.5)
+        desk.decide_all([view] * 5000, lambda: decided.append(None), timeout_s=0.5)
     assert open_tasks() == 0
     so_far = len(decided)
     assert so_far < 5000
@@ -156,7 +156,7 @@ def test_a_time_out_of_the_work_itself_comes_through() -> None:
 def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_met(
     view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.budget.LOCKED_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.budget.LOCK_TIMEOUT_S", 0.1)
     server = Model()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     desk = chat_desk(server, home=tmp_path, spending={"day_tokens": 10**9})

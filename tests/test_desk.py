@@ -85,14 +85,19 @@ def test_too_short_a_history_is_data_missing(market: Market) -> None:
 
 
 def test_too_few_rounds_abstain(market: Market) -> None:
-    signal = desk().under(limits=CallLimits(max_rounds=2)).decide(view(market, "2012-06-29")).signal
+    signal = (
+        desk()
+        .with_options(limits=CallLimits(max_rounds=2))
+        .decide(view(market, "2012-06-29"))
+        .signal
+    )
     assert (signal.status, signal.action) == ("abstained", "HOLD")
 
 
 def test_replay_without_a_recording_is_a_model_error_that_names_the_agent(
     market: Market,
 ) -> None:
-    signal = desk().under(mode="replay").decide(view(market, "2012-06-29")).signal
+    signal = desk().with_options(mode="replay").decide(view(market, "2012-06-29")).signal
     assert signal.status == "model_error"
     assert "TechnicalAnalyst" in signal.reasoning
 
@@ -100,7 +105,7 @@ def test_replay_without_a_recording_is_a_model_error_that_names_the_agent(
 def test_a_replay_gives_the_same_signal_and_calls_nobody(market: Market) -> None:
     cassette = Cassette()
     first = desk(cassette).decide(view(market, "2012-06-29"))
-    again = desk(cassette).under(mode="replay").decide(view(market, "2012-06-29"))
+    again = desk(cassette).with_options(mode="replay").decide(view(market, "2012-06-29"))
     assert again.signal == first.signal
     assert (first.calls, again.calls) == (3, 0)
 

@@ -20,7 +20,7 @@ from wire import Answer, Fault, Protocol, ToolCall, Wire
 from wire_answers import ANALYST
 
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model.agents import retry as calling
+from finagent_model.agents import _retry
 from finagent_model.audit.chain import conversation_lines
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
@@ -72,7 +72,7 @@ def view() -> MarketView:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between retries are short."""
-    monkeypatch.setattr(calling, "_backoff", lambda state: 0.001)
+    monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001)
 
 
 def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
@@ -145,7 +145,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
         with wire:
             first = held.decide(view)
         calls = len(wire.asked)
-        again = held.under(mode="replay").decide(view)  # with the server gone
+        again = held.with_options(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
@@ -235,7 +235,7 @@ def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
         with desk(wire, protocol, cassette, limits=limits) as held:
             first = held.decide(view)
             assert EVENT_LOOP.run(tasks_beside_this()) == 0
-            again = held.under(mode="replay").decide(view)
+            again = held.with_options(mode="replay").decide(view)
         wire.left_alone()
     assert first.signal.status == "model_error"
     assert "no decision within 0.5 s" in first.signal.reasoning

@@ -15,7 +15,7 @@ from conftest import ROOT
 from finagent_model.evaluation.probes import parsed
 
 ORDER = (
-    "_lazy errors _base settings _redact _event_loop",
+    "_lazy errors _base settings _redact _event_loop _retry_after",
     "market decision policy config data cassette audit agents contrib desk",
     "backtesting statistics training evaluation approvals tracking model reports",
     "serving store pipeline airflow webui cli",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.agents.replies import LONGEST, ReplyError, parse_reply
+from finagent_model.agents._replies import MAX_CHARS, ReplyError, parse_reply
 from finagent_model.config.roster import Role
 
 ANALYST: dict[str, Any] = {
@@ -57,7 +57,7 @@ def test_prose_nan_repeats_and_endless_text_are_refused() -> None:
     assert "not one JSON object" in refused(f"```json\n{json.dumps(ANALYST)}\n```")
     assert "NaN is no number" in refused(json.dumps(ANALYST | {"score": float("nan")}))
     assert "given twice" in refused('{"score": 1, "score": -1}')
-    assert "answer in fewer" in refused("x" * (LONGEST + 1))
+    assert "answer in fewer" in refused("x" * (MAX_CHARS + 1))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

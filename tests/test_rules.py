@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from finagent_model.agents.policy_client import RULES, Heard
-from finagent_model.agents.replies import AnalystReply, ExecutorReply, Reply, RiskReply
+from finagent_model.agents._replies import AnalystReply, ExecutorReply, Reply, RiskReply
+from finagent_model.agents.policy_client import RULES, ColleagueReply
 from finagent_model.policy.policy import Policy
 
 POLICY = Policy(
@@ -37,16 +37,16 @@ def question(**changes: Any) -> dict[str, Any]:
     }
 
 
-def ask(prompt: str, heard: list[Heard], **changes: Any) -> Reply:
+def ask(prompt: str, heard: list[ColleagueReply], **changes: Any) -> Reply:
     return RULES[prompt](question(**changes), heard)
 
 
-def analyst(score: float, prompt: str = "technical") -> Heard:
+def analyst(score: float, prompt: str = "technical") -> ColleagueReply:
     reply = AnalystReply(trend="neutral", score=score, summary="a few words", key_factors=["f"])
-    return Heard(prompt.title(), prompt, reply)
+    return ColleagueReply(prompt.title(), prompt, reply)
 
 
-def terms(direction: str = "long") -> Heard:
+def terms(direction: str = "long") -> ColleagueReply:
     reply = RiskReply.model_validate(
         {
             "direction": direction,
@@ -56,7 +56,7 @@ def terms(direction: str = "long") -> Heard:
             "summary": "the terms of a trade",
         }
     )
-    return Heard("RiskManager", "risk", reply)
+    return ColleagueReply("RiskManager", "risk", reply)
 
 
 def test_technical_votes_by_the_policys_weights() -> None:
@@ -112,7 +112,7 @@ def test_the_executor_acts_beyond_the_threshold_and_confidence_grows_with_the_di
 
 
 @pytest.mark.parametrize("heard", [[analyst(0.9)], [analyst(0.9), terms("none")]])
-def test_the_executor_holds_without_terms(heard: list[Heard]) -> None:
+def test_the_executor_holds_without_terms(heard: list[ColleagueReply]) -> None:
     reply = ask("executor", heard)
     assert isinstance(reply, ExecutorReply)
     assert (reply.action, reply.suggested_stop_loss) == ("HOLD", None)

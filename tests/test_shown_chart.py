@@ -49,7 +49,7 @@ def test_an_agent_that_can_see_is_shown_a_chart_and_replays(
     with Wire() as wire:
         desk = Desk(config(wire, protocol, vision=True), None, SETTINGS, Cassette())
         first = desk.decide(view)
-        again = desk.under(mode="replay").decide(view)
+        again = desk.with_options(mode="replay").decide(view)
         desk.close()
         shown = {asked.agent: len(asked.images) for asked in wire.asked}
     assert first.signal.status == "ok", first.signal.reasoning

@@ -25,7 +25,7 @@ from finagent_model.agents.tools import TOOLS, Toolbox, ToolResult, schemas
 from finagent_model.config.desk_config import RiskLimits
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import bundled_events
-from finagent_model.desk.risk import Proposal, settle_levels
+from finagent_model.desk._risk import Proposal, settle_levels
 from finagent_model.errors import ConfigError
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of

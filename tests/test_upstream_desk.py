@@ -179,8 +179,8 @@ def test_its_opinion_moves_the_technical_score_by_its_weight(source: Source) -> 
 
 def test_a_team_and_a_walk_leave_the_same_record(source: Source) -> None:
     held = desk(source, config())
-    team = held.under(mode="live").decide(view())
-    [walked] = held.decide_all([view()], rules_at_once=True)
+    team = held.with_options(mode="live").decide(view())
+    [walked] = held.decide_all([view()], inline_rules=True)
     held.close()
     assert walked.signal == team.signal
 

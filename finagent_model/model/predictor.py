@@ -82,7 +82,7 @@ class Predictor:
             settings,
             open_cassette(settings, package),
             upstream=package.upstream,
-            notes=_differences(package),
+            warnings=_differences(package),
         )
 
     @classmethod
@@ -102,7 +102,7 @@ class Predictor:
         self, view: MarketView, mode: Mode = "cached", limits: CallLimits | None = None
     ) -> Decision:
         """The same, once there is a view; any trouble is the decision's status."""
-        decision = self.desk.under(mode=mode, limits=limits).decide(view)
+        decision = self.desk.with_options(mode=mode, limits=limits).decide(view)
         [decision] = self._released([self._stamped(decision)], mode)
         return decision
 
@@ -141,7 +141,7 @@ class Predictor:
         ) as error:
             if vendor_raises and isinstance(error, DataSourceError):
                 raise
-            return self.desk.decline(question.symbol, question.as_of, str(error))
+            return self.desk.missing_data_decision(question.symbol, question.as_of, str(error))
 
     def answer_on(
         self,
@@ -155,8 +155,8 @@ class Predictor:
     ) -> list[Decision]:
         """As `answer`, of what `look` gave."""
         views = [each for each in seen if isinstance(each, MarketView)]
-        desk = self.desk.under(mode=mode, limits=limits)
-        decided = iter(desk.decide_all(views, within_s=deadline.left_s()))
+        desk = self.desk.with_options(mode=mode, limits=limits)
+        decided = iter(desk.decide_all(views, timeout_s=deadline.left_s()))
         answers = [next(decided) if isinstance(each, MarketView) else each for each in seen]
         stamped = [self._stamped(answer) for answer in answers]
         return self._released(stamped, mode, deadline, wait) if approvals else stamped
@@ -173,7 +173,7 @@ class Predictor:
         """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
         there is nothing to decide on, and BeforeFirstFitError.
         """
-        self.desk.require_fit(question.symbol, question.as_of)
+        self.desk.check_trained_at(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(
             question.symbol,

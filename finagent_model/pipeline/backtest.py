@@ -113,7 +113,7 @@ def decide_out_of_sample(
     for _, reign in policy_periods(bars, policies):
         here = [i for i in positions if reign.start <= i < reign.stop]
         views = market.daily_views(symbol, here)
-        decisions += _drop_transcripts(desk.decide_all(views, done, rules_at_once=True), minutes)
+        decisions += _drop_transcripts(desk.decide_all(views, done, inline_rules=True), minutes)
     return _judged(bars, policies, positions, decisions, request)
 
 
@@ -135,9 +135,9 @@ def decide_and_reflect(
     lessons: tuple[TradeOutcome, ...] = ()
     for _, reign in policy_periods(bars, policies):
         here = [i for i in positions if reign.start <= i < reign.stop]
-        desk = desk.under(learned=TrainedState(policies, lessons=lessons))
+        desk = desk.with_options(trained_state=TrainedState(policies, lessons=lessons))
         views = market.daily_views(symbol, here)
-        decisions += _drop_transcripts(desk.decide_all(views, done, rules_at_once=True), minutes)
+        decisions += _drop_transcripts(desk.decide_all(views, done, inline_rules=True), minutes)
         past = [i - first for i in positions if i < reign.stop]
         lessons = reflect(calls_of(bars[first : reign.stop], past, decisions, request.rules))
     return _judged(bars, policies, positions, decisions, request)
@@ -232,7 +232,7 @@ def backtest(
             run.inputs(
                 training_datasets(answering.market, symbol), "backtest", made_by.get(MODEL_ID)
             )
-            desk = answering.desk.under(mode=mode)
+            desk = answering.desk.with_options(mode=mode)
             policies = package.learned.policies
             unseen = decide_out_of_sample(
                 desk, answering.market, symbol, policies, request, watch, minutes

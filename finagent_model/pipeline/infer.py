@@ -101,7 +101,7 @@ def _untrained(
     desk = Desk(config, None, settings, open_cassette(settings), mode=mode)
     if mode != "replay":
         desk.require_key()
-    decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS
+    decision, approvals = desk.with_options(limits=limits).decide(view), settings.home / APPROVALS
     [decision] = ApprovalStore(approvals).ask(
         [decision], config.approval, config_hash(config), mode=mode
     )

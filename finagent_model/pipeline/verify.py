@@ -75,7 +75,7 @@ def proofs(answering: Predictor, watch: Progress = no_progress) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
     package, market = answering.package, answering.market
     request = read_request(package)
-    desk = answering.desk.under(mode="replay")
+    desk = answering.desk.with_options(mode="replay")
     learned = package.learned
     checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
@@ -124,7 +124,9 @@ def _clock_free(answering: Predictor, symbol: str, clocks: Sequence[str]) -> Che
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
     signals = [
-        ledger_row(answering.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
+        ledger_row(
+            answering.desk.with_options(mode="replay", clock=_stopped(at)).decide(view).signal
+        )
         for at in EPOCHS
     ]
     same = all(signal == signals[0] for signal in signals)

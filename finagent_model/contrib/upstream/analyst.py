@@ -213,9 +213,9 @@ class UpstreamAnalyst:
         key = fingerprint({"upstream": self.pin.tree, "version": VERSION, "window": window.digest})
         recorded = None
         if session.mode != "live":
-            recorded = self.cassette.get(key, errors=session.past_errors)
+            recorded = self.cassette.get(key, errors=session.replay_errors)
         if recorded is None and session.mode == "replay":
-            session.missed = True
+            session.cache_miss = True
             raise UnavailableError(
                 Status.UPSTREAM_ERROR,
                 f"replay: no recorded report of upstream for these bars ({key[:12]})",
