@@ -96,14 +96,14 @@ def test_one_question_that_cannot_be_asked_stops_the_others(
     slow: Model, view: MarketView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = chat_desk(slow, spending={"day_tokens": 1000})
-    asked = iter([None, LocalStateError("no")])
+    errors = iter([None, LocalStateError("no")])
 
-    def accounts() -> list[object]:
-        if error := next(asked):
+    def shared_budgets() -> list[object]:
+        if error := next(errors):
             raise error
         return []
 
-    monkeypatch.setattr(desk, "_accounts", accounts)
+    monkeypatch.setattr(desk, "_shared_budgets", shared_budgets)
     with pytest.raises(LocalStateError):
         desk.decide_all([view] * 2)
     assert open_tasks() == 0
@@ -167,8 +167,8 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
             desk.decide(view)
         other.execute("rollback")
     # Among the agents, where AutoGen would make prose of it.
-    opened = desk._accounts()
-    monkeypatch.setattr(desk, "_accounts", lambda: opened)
+    budgets = desk._shared_budgets()
+    monkeypatch.setattr(desk, "_shared_budgets", lambda: budgets)
     (tmp_path / "spending.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(LocalStateError, match="not a database"):
         desk.decide(view)

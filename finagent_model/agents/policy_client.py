@@ -3,8 +3,6 @@
 A rule is a pure function from the desk's question and the colleagues' replies to a role's reply,
 registered in `RULES` under the name of the prompt that a model would get. `RulesClient` is the
 AutoGen chat client around them: it reads the messages that a model would read and nothing else.
-
-The module's name is part of exported components (`component_provider_override`).
 """
 
 from __future__ import annotations
@@ -269,7 +267,9 @@ class RulesConfig(BaseModel):
 
 
 class RulesClient(ChatCompletionClient):
-    """Answers by rules, from the messages alone; uses no tokens, since no model is asked."""
+    """Answers from the messages alone. Uses no tokens, since no model is asked."""
+
+    # Docstring and path are part of exported components, and so of a package's content hash.
 
     component_type = "model"
     component_config_schema = RulesConfig
