@@ -79,34 +79,34 @@ def run(
     "error",
     [Refused(429), Refused(500), Refused(503), Refused(408), OSError("no route"), TimeoutError()],
 )
-def test_a_busy_or_broken_server_is_asked_again(error: Exception) -> None:
+def test_retry_after_busy_or_broken_server(error: Exception) -> None:
     client = Client(error, error)
     assert run(client) is DONE
     assert client.calls == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_a_refusal_that_will_not_change_is_not_asked_again(status: int) -> None:
+def test_no_retry_after_final_refusal(status: int) -> None:
     client = Client(Refused(status))
     with pytest.raises(CallFailedError, match=f"HTTP {status}"):
         run(client)
     assert client.calls == 1
 
 
-def test_it_is_given_up_after_the_last_retry() -> None:
+def test_retry_gives_up_after_last_attempt() -> None:
     client = Client(*[Refused(500)] * 9)
     with pytest.raises(CallFailedError, match="HTTP 500, the provider failed"):
         run(client)
     assert client.calls == 4
 
 
-def test_each_attempt_has_its_own_time_limit() -> None:
+def test_retry_gives_each_attempt_its_own_time_limit() -> None:
     client = Client(5.0, 5.0)
     assert run(client) is DONE
     assert client.calls == 3
 
 
-def test_the_server_s_own_wish_is_the_shortest_pause() -> None:
+def test_retry_waits_at_least_retry_after() -> None:
     pauses: list[float] = []
     client = Client(Refused(429, **{"Retry-After": "0.05"}), Refused(429))
     run(client, on_retry=lambda attempt, failure, pause_s: pauses.append(pause_s))
@@ -114,14 +114,14 @@ def test_the_server_s_own_wish_is_the_shortest_pause() -> None:
     assert pauses[1] < 0.05
 
 
-def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_once() -> None:
+def test_no_retry_when_retry_after_exceeds_deadline() -> None:
     client = Client(Refused(429, **{"Retry-After": "3600"}))
     with pytest.raises(CallFailedError, match="rate limit"):
         run(client)
     assert client.calls == 1
 
 
-def test_retry_after_is_read_in_each_of_its_forms() -> None:
+def test_retry_after_reads_each_form_of_the_header() -> None:
     assert retry_after({"retry-after": "2"}) == 2
     assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
     day = "Wed, 21 Oct 2015 07:28:"
@@ -130,7 +130,7 @@ def test_retry_after_is_read_in_each_of_its_forms() -> None:
     assert retry_after({}) is None
 
 
-def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> None:
+def test_circuit_breaker_opens_after_failures_until_a_probe_succeeds() -> None:
     async def story() -> None:
         shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=0.05))
         messages = [UserMessage(content="?", source="desk")]
@@ -157,7 +157,7 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> No
     asyncio.run(story())
 
 
-def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
+def test_circuit_breaker_cancelled_probe_lets_next_one_try() -> None:
     async def story() -> None:
         shared = ProviderLimits.from_config(RateLimits(break_after=1, break_s=0.01))
         messages = [UserMessage(content="?", source="desk")]
@@ -174,7 +174,7 @@ def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
     asyncio.run(story())
 
 
-def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limiter_delays_calls_beyond_a_minutes_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finagent_model.agents._retry.MINUTE_S", 0.2)
 
     async def story(rules: RateLimits, tokens: int) -> float:
@@ -188,14 +188,14 @@ def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPa
     assert asyncio.run(story(RateLimits(), 10**9)) < 0.1
 
 
-def test_a_request_larger_than_a_minute_s_tokens_still_goes_through() -> None:
+def test_rate_limiter_passes_request_above_a_minutes_tokens() -> None:
     async def story() -> None:
         await RateLimiter(0, 10).acquire(1000)
 
     asyncio.run(asyncio.wait_for(story(), 5))
 
 
-def test_only_a_call_that_was_cut_off_may_have_been_paid_for() -> None:
+def test_classify_failure_bills_only_calls_that_were_cut_off() -> None:
     def billed(error: BaseException) -> bool:
         return classify_failure(error, 1.0).billed
 
@@ -203,7 +203,7 @@ def test_only_a_call_that_was_cut_off_may_have_been_paid_for() -> None:
     assert billed(TimeoutError()) and billed(ValueError("half a reply"))
 
 
-def test_a_stranger_s_error_is_a_fault_with_its_words() -> None:
+def test_classify_failure_quotes_unknown_errors() -> None:
     assert classify_failure(ZeroDivisionError("oh"), 1.0) == ProviderFailure(
         "the answer can't be read: ZeroDivisionError: oh", True, billed=True
     )

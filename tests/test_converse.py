@@ -48,7 +48,7 @@ def assert_same(inline: Decision, team: Decision) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3, 4, 10])
-def test_a_walk_leaves_the_record_of_a_team(views: list[MarketView], rounds: int) -> None:
+def test_inline_run_leaves_the_record_of_a_team(views: list[MarketView], rounds: int) -> None:
     limits = CallLimits(max_rounds=rounds)
     team = [desk(mode="live").with_options(limits=limits).decide(view) for view in views]
     inline = desk().with_options(limits=limits).decide_all(views, inline_rules=True)
@@ -56,7 +56,7 @@ def test_a_walk_leaves_the_record_of_a_team(views: list[MarketView], rounds: int
         assert_same(one, other)
 
 
-def test_a_recorded_decision_needs_no_team_and_a_new_one_does(
+def test_conversation_runs_team_only_for_new_decisions(
     views: list[MarketView], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[str] = []
@@ -80,7 +80,7 @@ def test_a_recorded_decision_needs_no_team_and_a_new_one_does(
     assert len(runs) == 2
 
 
-def test_half_a_recording_starts_over_and_asks_only_for_what_is_missing(
+def test_conversation_with_half_a_recording_asks_only_for_the_rest(
     views: list[MarketView],
 ) -> None:
     full = Cassette()

@@ -109,9 +109,7 @@ def said(decision: Decision) -> str:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_real_client_of_each_provider_decides(
-    protocol: Protocol, stream: bool, view: MarketView
-) -> None:
+def test_provider_client_decides(protocol: Protocol, stream: bool, view: MarketView) -> None:
     with Wire() as wire, desk(wire, protocol, stream=stream) as held:
         decision = held.decide(view)
         signal = decision.signal
@@ -123,7 +121,7 @@ def test_a_real_client_of_each_provider_decides(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_tool_is_looked_up_and_the_answer_follows(protocol: Protocol, view: MarketView) -> None:
+def test_provider_tool_call_is_resolved(protocol: Protocol, view: MarketView) -> None:
     with Wire() as wire:
         agents = yaml.safe_load(preset_text("lean"))["agents"]
         agents[0]["tools"] = ["bars", "levels"]
@@ -158,7 +156,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.slow
-def test_each_fault_has_its_status_and_replays_alike(
+def test_provider_fault_has_its_status(
     fault: Fault, protocol: Protocol, stream: bool, view: MarketView, rows: dict[Any, Any]
 ) -> None:
     found = outcome(fault, protocol, stream, view)
@@ -212,9 +210,7 @@ def table(found: dict[Any, Any]) -> str:
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_provider_that_comes_round_is_asked_again_and_decides(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_provider_that_recovers_is_retried(protocol: Protocol, view: MarketView) -> None:
     with Wire() as wire:
         wire.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
         wire.retry_after = 0
@@ -225,9 +221,7 @@ def test_a_provider_that_comes_round_is_asked_again_and_decides(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_provider_that_hangs_is_aborted_in_time(protocol: Protocol, view: MarketView) -> None:
     limits = {"wall_clock_s": 0.5, "call_timeout_s": 30, "retries": 0}
     cassette = Cassette()
     with Wire() as wire:

@@ -17,7 +17,7 @@ from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
 
 
-def test_the_agent_of_the_document_takes_part(tmp_path: Path) -> None:
+def test_own_agent_of_the_document_takes_part(tmp_path: Path) -> None:
     [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "desk.md").read_text(), flags=re.S)
     (tmp_path / "desk.yaml").write_text(text)
     with Wire() as wire:

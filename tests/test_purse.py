@@ -25,7 +25,7 @@ from finagent_model.errors import BadInputError
 TODAY = date(2026, 1, 2)
 
 
-def test_what_is_reserved_is_taken_and_what_was_not_spent_comes_back() -> None:
+def test_budget_settle_returns_unspent_part_of_reservation() -> None:
     budget = Budget("run", 100, 1.0)
     budget.reserve(Amount(60, 0.5))
     assert budget.remaining() == (40, 0.5)
@@ -37,13 +37,13 @@ def test_what_is_reserved_is_taken_and_what_was_not_spent_comes_back() -> None:
     assert budget.remaining() == (90, pytest.approx(0.9))
 
 
-def test_a_limit_of_zero_is_none() -> None:
+def test_budget_of_zero_is_no_limit() -> None:
     budget = Budget("run", 0, 0.0)
     budget.reserve(Amount(10**9, 10.0**6))
     assert budget.remaining() == (float("inf"), float("inf"))
 
 
-def test_several_budgets_are_charged_together_or_not_at_all(tmp_path: Path) -> None:
+def test_budgets_are_reserved_all_or_none(tmp_path: Path) -> None:
     rich, poor = Budget("run", 1000, 0.0), DailyBudget(tmp_path / "s.sqlite", TODAY, 50, 0.0)
     budgets: list[SpendingLimit] = [rich, poor]
     with pytest.raises(OverBudgetError, match="50 tokens of a day"):
@@ -55,7 +55,7 @@ def test_several_budgets_are_charged_together_or_not_at_all(tmp_path: Path) -> N
     assert (rich.remaining()[0], poor.remaining()[0]) == (995, 45)
 
 
-def test_sixty_four_at_once_cannot_overspend_together(tmp_path: Path) -> None:
+def test_budget_holds_under_64_concurrent_reservations(tmp_path: Path) -> None:
     budget: list[SpendingLimit] = [
         Budget("run", 1000, 0.0),
         DailyBudget(tmp_path / "s.sqlite", TODAY, 700, 0.0),
@@ -91,7 +91,7 @@ def _spend(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_processes_share_a_day(tmp_path: Path) -> None:
+def test_daily_budget_is_shared_by_processes(tmp_path: Path) -> None:
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         spent = pool.map(_spend, [tmp_path / "s.sqlite"] * 4)
     assert sum(spent) == 994
@@ -99,6 +99,6 @@ def test_processes_share_a_day(tmp_path: Path) -> None:
     assert tomorrow.remaining()[0] == 1000
 
 
-def test_a_day_that_cannot_be_counted_is_not_spent() -> None:
+def test_daily_budget_unwritable_file_raises() -> None:
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
         DailyBudget(Path("/proc/nowhere/s.sqlite"), TODAY, 1, 0.0)
