@@ -29,6 +29,7 @@ from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette, fingerprint
 from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.parsing import CallLimits
 from finagent_model.config.rules import Limits
 from finagent_model.contrib.upstream.analyst import UpstreamAnalyst, UpstreamReport
 from finagent_model.contrib.upstream.source import Pin, Source, source_at_hand
@@ -53,16 +54,6 @@ SPENDING_FILE = "spending.sqlite"
 def utc_now() -> datetime:
     """Return the present, for the stamp of a record; nothing is decided by it."""
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class CallLimits:
-    """Limits that one call asks for; they can narrow the desk's own, never widen them."""
-
-    max_rounds: int | None = None
-    """None keeps the desk's own."""
-    budget_usd: float | None = None
-    """0: no limit; None keeps the desk's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +107,7 @@ class Desk:
         self._home = settings.home
         self._warnings = warnings
         self._clock = clock
+        self._inline_rules = False
 
     def with_options(
         self,
@@ -124,8 +116,11 @@ class Desk:
         limits: CallLimits | None = None,
         clock: Callable[[], datetime] | None = None,
         trained_state: TrainedState | None = None,
+        inline_rules: bool | None = None,
     ) -> Desk:
         """Return this desk in another mode, within narrower limits, or with another clock or state.
+
+        `inline_rules` runs a desk of `rules` alone without AutoGen's runtime, for the same record.
 
         Limits can only be narrowed: a wider one is not honoured, and every signal of the returned
         desk warns of it. Clients, recorded replies and the run's budget are shared.
@@ -137,6 +132,7 @@ class Desk:
         copy._trained_state = trained_state or self._trained_state
         copy.config = self.config.model_copy(update={"limits": own_limits})
         copy._warnings = (*self._warnings, *refusals)
+        copy._inline_rules = self._inline_rules if inline_rules is None else inline_rules
         return copy
 
     def preload(self) -> None:
@@ -189,16 +185,14 @@ class Desk:
         views: Sequence[MarketView],
         on_decision: Callable[[], object] = lambda: None,
         *,
-        inline_rules: bool = False,
         timeout_s: float | None = None,
     ) -> list[Decision]:
         """Return one decision a view, in their order, with up to MAX_CONCURRENCY in flight.
 
-        `on_decision` is called after each, for progress. `inline_rules` runs a desk of `rules`
-        without AutoGen's runtime, for the same record. Raises as `decide` does, and DeadlineError
+        `on_decision` is called after each, for progress. Raises as `decide` does, and DeadlineError
         after `timeout_s` seconds; then none of them goes on.
         """
-        runner = self._runner(inline_rules)
+        runner = self._runner()
 
         async def decide_views() -> list[Decision]:
             slots = asyncio.Semaphore(MAX_CONCURRENCY)
@@ -244,14 +238,14 @@ class Desk:
         assert self._consultant is not None
         return await self._consultant.consult(bars, session, agent)
 
-    def _runner(self, inline_rules: bool = False) -> ConversationRunner:
+    def _runner(self) -> ConversationRunner:
         return ConversationRunner(
             self.config,
             self.mode,
             self._chat_service,
             self._shared_budgets,
             self._clock,
-            inline_rules,
+            self._inline_rules,
         )
 
     def _shared_budgets(self) -> list[SpendingLimit]:
