@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from finagent_model.agents._replies import AnalystReply as AnalystReply
 from finagent_model.agents.completion import UnavailableError
-from finagent_model.agents.replies import AnalystReply
 from finagent_model.agents.session import ExternalReport, Session
 from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
 from finagent_model.config.external import load_plugin
@@ -129,9 +129,9 @@ class RecordedAnalyst:
         key = fingerprint(dict(request.identity))
         recorded = None
         if session.mode != "live":
-            recorded = self.cassette.get(key, errors=session.past_errors)
+            recorded = self.cassette.get(key, errors=session.replay_errors)
         if recorded is None and session.mode == "replay":
-            session.missed = True
+            session.cache_miss = True
             raise UnavailableError(
                 Status.EXTERNAL_ERROR,
                 f"replay: no recorded report of {self.analyst.name} for these bars ({key[:12]})",

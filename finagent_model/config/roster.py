@@ -99,17 +99,6 @@ class ModelConfig(FrozenModel):
         return self
 
     @property
-    def sends_schema(self) -> bool:
-        """Whether the provider holds the reply to the schema itself: OpenAI's own address, Azure
-        and Ollama do; other OpenAI-compatible servers may not, Anthropic's client can't.
-        """
-        if self.structured is not None:
-            return self.structured
-        return self.client in ("azure", "ollama") or (
-            self.client == "openai" and self.base_url is None
-        )
-
-    @property
     def author(self) -> str:
         """What a signal names: a model, or 'rules', which is none."""
         return self.model or "rules"

@@ -116,9 +116,9 @@ class BatchDecider(Protocol):
     """A decider that decides on many views at once, such as a desk that waits for chat models."""
 
     def decide_all(
-        self, views: Sequence[MarketView], done: Callable[[], object] = ...
+        self, views: Sequence[MarketView], on_decision: Callable[[], object] = ...
     ) -> list[Decision]:
-        """Return one decision a view, in their order; `done` is called after each."""
+        """Return one decision a view, in their order; `on_decision` is called after each."""
 
 
 @runtime_checkable

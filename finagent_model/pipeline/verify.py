@@ -76,7 +76,7 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
     package, market = predictor.package, predictor.market
     request = read_request(package)
-    desk = predictor.desk.under(mode="replay")
+    desk = predictor.desk.with_options(mode="replay")
     learned, analyst = package.learned, package.config.external_analyst
     digest = load_external(analyst).input_digest if analyst else None
     checks, clocks = [news_dated()], clocks_read()
@@ -126,7 +126,9 @@ def _clock_free(predictor: Predictor, symbol: str, clocks: Sequence[str]) -> Che
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
     signals = [
-        ledger_row(predictor.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
+        ledger_row(
+            predictor.desk.with_options(mode="replay", clock=_stopped(at)).decide(view).signal
+        )
         for at in EPOCHS
     ]
     same = all(signal == signals[0] for signal in signals)

@@ -182,8 +182,8 @@ def test_upstream_score_counts_by_its_weight(source: PinnedSource) -> None:
 
 def test_upstream_record_is_equal_by_team_or_inline(source: PinnedSource) -> None:
     desk = build_desk(source, config())
-    team = desk.under(mode="live").decide(view())
-    [walked] = desk.decide_all([view()], rules_at_once=True)
+    team = desk.with_options(mode="live").decide(view())
+    [walked] = desk.with_options(inline_rules=True).decide_all([view()])
     desk.close()
     assert walked.signal == team.signal
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finagent_model.agents.external import ExternalRequest
 from finagent_model.agents.replies import AnalystReply
+
+from finagent_model.agents.external import ExternalRequest
 from finagent_model.agents.session import ExternalReport
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError
 from finagent_model.market.bars import BarSeries

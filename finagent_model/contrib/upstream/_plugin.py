@@ -6,8 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from finagent_model.agents.external import ExternalSource
-from finagent_model.agents.replies import AnalystReply
+from finagent_model.agents.external import AnalystReply, ExternalSource
 from finagent_model.contrib.upstream.analyst import UpstreamAnalyst
 from finagent_model.contrib.upstream.source import (
     LOCK,
