@@ -170,9 +170,10 @@ class Predictor:
         malformed question, DataError, InvalidBarsError, InvalidNewsError or
         InvalidFundamentalsError where there is nothing to decide on, and BeforeFirstFitError.
 
-            >>> model = finagent_model.load("models:/finagent@champion")  # doctest: +SKIP
-            >>> model.decide("GOOG", as_of="2012-06-29").signal.action  # doctest: +SKIP
-            'HOLD'
+        >>> import finagent_model
+        >>> model = finagent_model.load("models:/finagent@champion")
+        >>> model.decide("GOOG", as_of="2012-06-29").signal.symbol
+        'GOOG'
         """
         question = Question(parse_symbol(symbol), parse_as_of(as_of), bars, news)
         limits = parse_limits(max_rounds, budget_usd)
