@@ -19,7 +19,10 @@ from finagent_model.config.desk_config import (
     read_desk_config,
 )
 from finagent_model.reports.charts import ablation_table
-from finagent_model.statistics.resampling import annual_difference, difference_interval
+from finagent_model.statistics.resampling import (
+    annual_return_difference,
+    return_difference_interval,
+)
 
 DEBATERS = tuple(row for row in load_preset("debate").agents if row.role == "debater")
 
@@ -65,17 +68,17 @@ def test_a_difference_is_of_the_same_days_and_its_interval_covers_it() -> None:
     rng = np.random.default_rng(5)
     theirs = rng.normal(0, 0.01, 500)
     ours = theirs + 0.001 + rng.normal(0, 0.0005, 500)
-    found = difference_interval(ours, theirs, seed=1)
-    assert annual_difference(ours, theirs) == pytest.approx(0.252, abs=0.02)
-    assert 0.2 < found.low < annual_difference(ours, theirs) < found.high < 0.3
-    assert difference_interval(ours, theirs, seed=1) == found
+    found = return_difference_interval(ours, theirs, seed=1)
+    assert annual_return_difference(ours, theirs) == pytest.approx(0.252, abs=0.02)
+    assert 0.2 < found.low < annual_return_difference(ours, theirs) < found.high < 0.3
+    assert return_difference_interval(ours, theirs, seed=1) == found
 
 
 def test_returns_that_never_differ_have_an_interval_of_nothing_and_few_days_have_none() -> None:
     same = np.linspace(-0.01, 0.01, 100)
-    found = difference_interval(same, same, seed=1)
+    found = return_difference_interval(same, same, seed=1)
     assert (found.low, found.high) == (0, 0)
-    assert np.isnan(difference_interval(same[:5], same[:5], seed=1).low)
+    assert np.isnan(return_difference_interval(same[:5], same[:5], seed=1).low)
 
 
 def test_what_is_undefined_is_called_so_in_the_table() -> None:

@@ -20,7 +20,7 @@ from conftest import Place, small_options
 from test_training_run import TRAP
 
 from finagent_model.backtesting.engine import Orders
-from finagent_model.backtesting.metrics import summarise, undefined
+from finagent_model.backtesting.metrics import explain_undefined, summarise
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk.desk import MAX_CONCURRENCY
@@ -76,7 +76,7 @@ def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSe
     assert all((check.number is None) == bool(check.why) for check in evidence.checks)
     mine, benchmark = summarise(unseen.result), summarise(unseen.benchmark)
     assert mine["total_return"] == 0
-    whys = undefined(mine)
+    whys = explain_undefined(mine)
     assert (whys["sharpe"], whys["hit_rate"]) == ("the returns don't vary", "no closed trade")
     shares = {"hold_share": 1.0, "failed_share": 0.0}
     metrics = mine | {f"benchmark_{name}": v for name, v in benchmark.items()} | shares

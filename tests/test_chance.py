@@ -10,21 +10,21 @@ import pandas as pd
 import pytest
 
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.statistics.resampling import (
-    HIGHEST,
+    MAX_COMMISSION,
     break_even_commission,
     cost_curve,
-    p_value,
-    random_entries,
+    monte_carlo_p_value,
+    random_entry_returns,
 )
 from finagent_model.training.search import Trials
 
-COSTS = Rules(commission=0.001, slippage=0.0005)
+COSTS = FillRules(commission=0.001, slippage=0.0005)
 
 
 def market(seed: int, n: int = 1500) -> BarSeries:
@@ -43,7 +43,9 @@ def orders(action: npt.NDArray[np.int8]) -> Orders:
     return Orders(action.astype(np.int8), np.ones(len(action)), none, none)
 
 
-def traded(bars: BarSeries, action: npt.NDArray[np.int8], rules: Rules = COSTS) -> BacktestResult:
+def traded(
+    bars: BarSeries, action: npt.NDArray[np.int8], rules: FillRules = COSTS
+) -> BacktestResult:
     return run_orders(bars, orders(action), rules, cash=1.0, whole_shares=False)
 
 
@@ -64,13 +66,16 @@ def earned(result: BacktestResult) -> float:
 def test_foresight_beats_chance_and_blindness_does_not_more_often_than_said() -> None:
     bars = market(1)
     clever = traded(bars, foresight(bars))
-    assert p_value(earned(clever), random_entries(bars, clever, COSTS, seed=1)) < 0.01
+    assert (
+        monte_carlo_p_value(earned(clever), random_entry_returns(bars, clever, COSTS, seed=1))
+        < 0.01
+    )
     values = []
     for i in range(120):
         bars = market(100 + i, 600)
         result = traded(bars, blind(i, 600))
-        drawn = random_entries(bars, result, COSTS, seed=i, draws=200)
-        values.append(p_value(earned(result), drawn))
+        drawn = random_entry_returns(bars, result, COSTS, seed=i, draws=200)
+        values.append(monte_carlo_p_value(earned(result), drawn))
     assert 0.02 <= np.mean(np.array(values) <= 0.1) <= 0.19
 
 
@@ -78,8 +83,8 @@ def test_a_position_that_is_always_held_can_be_put_nowhere_else() -> None:
     bars = market(2, 300)
     action = np.zeros(300, dtype=np.int8)
     action[0] = 1
-    result = traded(bars, action, Rules())
-    drawn = random_entries(bars, result, Rules(), seed=3, draws=50)
+    result = traded(bars, action, FillRules())
+    drawn = random_entry_returns(bars, result, FillRules(), seed=3, draws=50)
     # Held from the second open on: one bar is left to move within.
     held = bars.close[-1] / bars.open[1] - 1, bars.open[-1] / bars.open[0] - 1
     assert set(np.round(drawn, 9)) == set(np.round(held, 9))
@@ -87,20 +92,20 @@ def test_a_position_that_is_always_held_can_be_put_nowhere_else() -> None:
 
 def test_shorts_are_placed_as_shorts() -> None:
     bars = market(4, 400)
-    rules = Rules(allow_short=True)
+    rules = FillRules(allow_short=True)
     action = np.zeros(400, dtype=np.int8)
     action[[5, 50]] = -1, 1
     result = traded(bars, action, rules)
     assert list(result.trades["side"]) == ["short", "long"]
-    assert np.isfinite(random_entries(bars, result, rules, seed=1)).all()
+    assert np.isfinite(random_entry_returns(bars, result, rules, seed=1)).all()
 
 
 def test_without_a_trade_chance_has_nothing_to_say() -> None:
     bars = market(5, 100)
     result = traded(bars, np.zeros(100, dtype=np.int8))
-    drawn = random_entries(bars, result, COSTS, seed=1)
+    drawn = random_entry_returns(bars, result, COSTS, seed=1)
     assert np.isnan(drawn).all()
-    assert math.isnan(p_value(0.0, drawn))
+    assert math.isnan(monte_carlo_p_value(0.0, drawn))
 
 
 def test_costs_eat_returns_and_break_even_is_where_nothing_is_left() -> None:
@@ -117,7 +122,7 @@ def test_costs_eat_returns_and_break_even_is_where_nothing_is_left() -> None:
 
 def test_what_loses_without_costs_has_no_break_even() -> None:
     bars = market(1)
-    assert math.isnan(break_even_commission(bars, orders(-foresight(bars)), Rules()))
+    assert math.isnan(break_even_commission(bars, orders(-foresight(bars)), FillRules()))
 
 
 def test_what_gains_at_any_commission_has_the_highest_as_its_break_even() -> None:
@@ -128,7 +133,7 @@ def test_what_gains_at_any_commission_has_the_highest_as_its_break_even() -> Non
     bars = BarSeries.from_frame("X", pd.DataFrame({"closed_at": days, **columns}))
     action = np.zeros(100, dtype=np.int8)
     action[0], action[90] = 1, -1
-    assert break_even_commission(bars, orders(action), COSTS) == HIGHEST
+    assert break_even_commission(bars, orders(action), COSTS) == MAX_COMMISSION
 
 
 def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = False) -> SymbolFacts:

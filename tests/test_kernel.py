@@ -19,7 +19,7 @@ from finagent_model.market.bars import Floats
 
 NAN = float("nan")
 
-FREE = kernel.Rules()
+FREE = kernel.FillRules()
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Run:
     target: float = NAN
     lot: float = 0.0
     cash: float = 1000.0
-    rules: kernel.Rules = FREE
+    rules: kernel.FillRules = FREE
 
     def go(self) -> tuple[Floats, Any, int]:
         n = len(self.bars)
@@ -56,7 +56,7 @@ def simulate(
 ) -> tuple[Floats, Any, int]:
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
-    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
     count, cancelled = kernel.simulate(
         *columns,
         action,
@@ -77,7 +77,7 @@ def flat(price: float) -> tuple[float, float, float, float]:
     return (price, price, price, price)
 
 
-SLIPS = kernel.Rules(slippage=0.01)
+SLIPS = kernel.FillRules(slippage=0.01)
 CALM = [flat(100.0), flat(100.0), flat(100.0)]
 
 
@@ -106,7 +106,7 @@ def test_selling_closes_and_opens_a_short_only_where_allowed() -> None:
     bars = [flat(100), flat(100), flat(90), flat(80)]
     _, trades, _ = Run(bars, {0: 1, 1: -1}).go()
     assert [(t["side"], t["exit_bar"], t["pnl"]) for t in trades] == [(1, 2, -100)]
-    _, trades, _ = Run(bars, {0: 1, 1: -1}, rules=kernel.Rules(allow_short=True)).go()
+    _, trades, _ = Run(bars, {0: 1, 1: -1}, rules=kernel.FillRules(allow_short=True)).go()
     assert [(t["side"], t["exit_bar"]) for t in trades] == [(1, 2), (-1, -1)]
     assert trades[1]["pnl"] == pytest.approx(100)
 
@@ -147,7 +147,7 @@ def test_a_market_exit_at_the_open_comes_before_a_stop_of_that_bar() -> None:
 
 
 def test_every_fill_pays_commission_and_market_fills_slip() -> None:
-    _, [trade], _ = Run([*CALM, flat(100)], {0: 1, 1: -1}, rules=kernel.Rules(0.01, 0.02)).go()
+    _, [trade], _ = Run([*CALM, flat(100)], {0: 1, 1: -1}, rules=kernel.FillRules(0.01, 0.02)).go()
     assert (trade["entry_price"], trade["exit_price"]) == (102, 98)
     assert trade["fees"] == pytest.approx(trade["units"] * (102 + 98) * 0.01)
 
@@ -167,7 +167,9 @@ def test_lots_are_whole() -> None:
 
 def test_a_ruined_short_ends_all_trading() -> None:
     bars = [flat(100), flat(100), flat(300), flat(100), flat(100)]
-    equity, trades, _ = Run(bars, {0: -1, 2: 1, 3: 1}, rules=kernel.Rules(allow_short=True)).go()
+    equity, trades, _ = Run(
+        bars, {0: -1, 2: 1, 3: 1}, rules=kernel.FillRules(allow_short=True)
+    ).go()
     assert [trade["reason"] for trade in trades] == [kernel.RUIN]
     assert equity[-1] == equity[2] == pytest.approx(-1000)
 
@@ -185,7 +187,7 @@ def crossing(cash: float, commission: float) -> tuple[float, Any]:
     action = (up.astype(int) - down.astype(int)).astype(np.int8)
     none = np.full(len(close), np.nan)
     columns = np.array([bars.open, bars.high, bars.low, close])
-    run = Run([], cash=cash, lot=1.0, rules=kernel.Rules(commission))
+    run = Run([], cash=cash, lot=1.0, rules=kernel.FillRules(commission))
     equity, trades, _ = simulate(columns, action, np.ones(len(close)), none, none, run)
     return float(equity[-1]), trades
 
@@ -236,7 +238,7 @@ def markets(draw: st.DrawFn) -> tuple[Floats, Any, Run, Any]:
     )
     fraction = st.sampled_from([0.0, 0.001, 0.02])
     distance = st.sampled_from([NAN, 0.01, 0.05, 0.2])
-    rules = kernel.Rules(
+    rules = kernel.FillRules(
         draw(fraction),
         draw(fraction),
         draw(st.booleans()),
@@ -255,7 +257,7 @@ def compiled(columns: Floats, action: Any, run: Run, levels: Any) -> tuple[Float
     size, stop, target, lot = levels
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
-    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
     count, cancelled = kernel.simulate(
         *columns, action, size, stop, target, lot, run.cash, run.rules, equity, position, trades
     )
@@ -326,7 +328,7 @@ def test_twice_the_cash_is_twice_the_equity(
 
 def test_distances_hang_on_the_fill() -> None:
     bars = [flat(100), flat(80), (80, 80, 77, 78), (80, 89, 80, 80)]
-    rules = kernel.Rules(stop_distance=0.05, target_distance=0.1)
+    rules = kernel.FillRules(stop_distance=0.05, target_distance=0.1)
     _, [trade], _ = Run(bars, {0: 1}, rules=rules).go()
     assert (trade["exit_bar"], trade["exit_price"], trade["reason"]) == (3, 88, kernel.TARGET)
     shorts = rules._replace(allow_short=True)

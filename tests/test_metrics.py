@@ -43,11 +43,11 @@ def equity(request: pytest.FixtureRequest) -> Floats:
 
 @pytest.fixture
 def returns(equity: Floats) -> Floats:
-    return metrics.returns_of(equity)
+    return metrics.simple_returns(equity)
 
 
 def test_returns_are_simple_and_per_bar() -> None:
-    np.testing.assert_allclose(metrics.returns_of(np.array([100.0, 110.0, 99.0])), [0.1, -0.1])
+    np.testing.assert_allclose(metrics.simple_returns(np.array([100.0, 110.0, 99.0])), [0.1, -0.1])
 
 
 def test_returns_are_those_of_pandas(equity: Floats, returns: Floats) -> None:
@@ -88,7 +88,7 @@ def test_a_curve_that_only_rises_has_no_drawdown() -> None:
 
 @pytest.mark.parametrize("short", [np.array([]), np.array([100.0])])
 def test_below_two_points_nothing_is_defined(short: Floats) -> None:
-    returns = metrics.returns_of(short)
+    returns = metrics.simple_returns(short)
     values = [
         metrics.total_return(short),
         metrics.cagr(short),

@@ -15,7 +15,7 @@ import pytest
 
 from finagent_model.backtesting.crossover import Crossover, run_rule
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import BarSeries
 
@@ -31,7 +31,7 @@ def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
     return growth, pd.DataFrame(columns | {"Volume": growth.volume}, index=index)
 
 
-def ours(bars: BarSeries, rule: Crossover, rules: Rules) -> BacktestResult:
+def ours(bars: BarSeries, rule: Crossover, rules: FillRules) -> BacktestResult:
     return run_rule(bars, rule, rules, cash=CASH, whole_shares=True)
 
 
@@ -102,7 +102,7 @@ def test_backtesting_py_makes_the_same_trades(given: dict[str, Any]) -> None:
             finalize_trades=False,
         )
         theirs = engine.run()
-    rules = Rules(
+    rules = FillRules(
         commission=given["commission"],
         allow_short=short,
         stop_distance=stop,
@@ -158,7 +158,7 @@ def test_vectorbt_ends_with_the_same_money_over_a_grid() -> None:
                 freq="1D",
             )
             final, count = theirs.final_value().to_numpy(), theirs.trades.closed.count().to_numpy()
-        rules = Rules(
+        rules = FillRules(
             commission=0.002,
             stop_distance=stop,
             target_distance=target,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finagent_model.statistics.resampling import (
-    block_length,
+    optimal_block_length,
     sharpe_interval,
     superior_predictive_ability,
 )
@@ -17,7 +17,7 @@ from finagent_model.statistics.sharpe import (
     expected_maximum,
     minimum_backtest_years,
     probability_of_overfitting,
-    standard_error,
+    sharpe_standard_error,
 )
 
 PAPER = Moments(0.458, -2.448, 10.164, 24)
@@ -31,16 +31,18 @@ TRACK = [
 
 
 def test_the_probabilistic_ratio_is_the_papers() -> None:
-    assert Moments(0.458, 0.0, 3.0, 24).probabilistic() == pytest.approx(0.982, abs=5e-4)
-    assert PAPER.probabilistic() == pytest.approx(0.913361, abs=1e-6)
-    assert Moments(0.458, -2.448, 10.164, 36).probabilistic() == pytest.approx(0.953505, abs=1e-6)
+    assert Moments(0.458, 0.0, 3.0, 24).probabilistic_sharpe() == pytest.approx(0.982, abs=5e-4)
+    assert PAPER.probabilistic_sharpe() == pytest.approx(0.913361, abs=1e-6)
+    assert Moments(0.458, -2.448, 10.164, 36).probabilistic_sharpe() == pytest.approx(
+        0.953505, abs=1e-6
+    )
 
 
 def test_moments_are_those_of_the_population() -> None:
-    found = Moments.of(np.array(TRACK))
+    found = Moments.from_returns(np.array(TRACK))
     assert (found.sharpe, found.skew) == pytest.approx((0.458, -2.448), abs=1e-6)
     assert found.kurtosis == pytest.approx(10.164002, abs=1e-5)
-    assert found.probabilistic() == pytest.approx(0.913361, abs=1e-5)
+    assert found.probabilistic_sharpe() == pytest.approx(0.913361, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_the_minimum_track_record_is_the_papers(
 def test_the_deflated_ratio_is_the_papers(
     trials: int, skew: float, kurtosis: float, deflated: float
 ) -> None:
-    found = Moments(2.5 / math.sqrt(250), skew, kurtosis, 1250).deflated(trials, 0.5 / 250)
+    found = Moments(2.5 / math.sqrt(250), skew, kurtosis, 1250).deflated_sharpe(trials, 0.5 / 250)
     assert found == pytest.approx(deflated, abs=5e-5)
 
 
@@ -83,15 +85,15 @@ def test_the_minimum_backtest_is_the_papers() -> None:
     ("ratio", "count", "error"), [(0.5, 12, 0.306), (1, 24, 0.25), (1, 60, 0.158), (3, 500, 0.105)]
 )
 def test_the_standard_error_is_los(ratio: float, count: int, error: float) -> None:
-    assert standard_error(ratio, count) == pytest.approx(error, abs=5e-4)
+    assert sharpe_standard_error(ratio, count) == pytest.approx(error, abs=5e-4)
 
 
 def test_what_does_not_vary_has_no_ratio_and_a_loss_no_track_record() -> None:
-    still = Moments.of(np.zeros(50))
+    still = Moments.from_returns(np.zeros(50))
     assert math.isnan(still.sharpe)
-    assert math.isnan(still.probabilistic())
-    assert math.isnan(Moments.of(-np.array(TRACK)).minimum_track_record())
-    assert math.isnan(Moments.of(np.array([0.01])).probabilistic())
+    assert math.isnan(still.probabilistic_sharpe())
+    assert math.isnan(Moments.from_returns(-np.array(TRACK)).minimum_track_record())
+    assert math.isnan(Moments.from_returns(np.array([0.01])).probabilistic_sharpe())
     with pytest.raises(ValueError, match="0 trials"):
         expected_maximum(0)
 
@@ -151,7 +153,7 @@ def test_the_p_value_is_archs_of_scaled_gains(seed: int) -> None:
 
     rng = np.random.default_rng(seed)
     gains = rng.standard_normal((600, 8)) * rng.uniform(0.005, 0.03, 8) + 0.0004
-    length = max(block_length(column) for column in gains.T)
+    length = max(optimal_block_length(column) for column in gains.T)
     scales = np.std(gains, axis=0)  # independent draws: the long run is the short one
     theirs = SPA(np.zeros(600), -gains / scales, block_size=round(length), reps=4000, seed=1)
     theirs.compute()
@@ -161,20 +163,20 @@ def test_the_p_value_is_archs_of_scaled_gains(seed: int) -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.8])
 def test_the_block_length_is_archs(ratio: float) -> None:
-    from arch.bootstrap import optimal_block_length
+    from arch import bootstrap
 
     noise = np.random.default_rng(8).standard_normal(1500)
     for t in range(1, len(noise)):
         noise[t] += ratio * noise[t - 1]
-    theirs = max(float(optimal_block_length(noise)["stationary"].iloc[0]), 1.0)
-    assert block_length(noise) == pytest.approx(theirs, rel=1e-6)
+    theirs = max(float(bootstrap.optimal_block_length(noise)["stationary"].iloc[0]), 1.0)
+    assert optimal_block_length(noise) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_twenty_years_of_an_index_cannot_reject_a_ratio_of_zero() -> None:
     from arch.data import sp500
 
     returns = sp500.load()["Adj Close"].pct_change().dropna().to_numpy()
-    assert block_length(returns) == pytest.approx(9.085239, abs=1e-4)
+    assert optimal_block_length(returns) == pytest.approx(9.085239, abs=1e-4)
     found = sharpe_interval(returns, seed=7)
     assert found.low < 0 < 0.28277 < found.high
     assert (found.low, found.high) == pytest.approx((-0.083, 0.662), abs=0.06)  # as arch says

@@ -1,5 +1,6 @@
-"""Rules that need no desk, to try the engine on: `sma:10,30` is a crossover of two averages,
-`upstream` another project's rating.
+"""Trade fixed rules without a desk, to try the engine on: `sma:10,30` crosses two averages.
+
+`finagent_model.pipeline.rule_backtest` has the other rule, the rating of the upstream project.
 """
 
 from __future__ import annotations
@@ -11,29 +12,31 @@ import numpy as np
 import numpy.typing as npt
 
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.indicators import sma
 
 
 class TradingRule(Protocol):
-    """What to do at the close of each bar."""
+    """A rule that decides at the close of each bar."""
 
     def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
-        """1 to buy, -1 to sell, else 0; each from the bars up to its own."""
+        """Return (n,) actions: 1 to buy, -1 to sell, else 0; each from the bars up to its own."""
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Buy where the fast average crosses above the slow one, sell where it crosses below."""
+    """Crossover of two simple moving averages: buy where the fast one crosses above the slow one,
+    sell where it crosses below.
+    """
 
     fast: int
     slow: int
 
     @classmethod
     def read(cls, text: str) -> Crossover:
-        """From `sma:FAST,SLOW`; raises BadInputError."""
+        """Parse `sma:FAST,SLOW`, windows in bars. Raises BadInputError."""
         kind, _, windows = text.partition(":")
         parts = windows.split(",")
         if kind != "sma" or len(parts) != 2 or not all(p.strip().isdecimal() for p in parts):
@@ -46,7 +49,9 @@ class Crossover:
         return cls(fast, slow)
 
     def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
-        """Raises ShortHistoryError where the slow average never is."""
+        """Return the crossings in growth units. Raises ShortHistoryError where no bar has a slow
+        average.
+        """
         if len(bars) <= self.slow:
             raise ShortHistoryError(
                 f"{bars.symbol} has {len(bars)} bars; sma:{self.fast},{self.slow} needs more than "
@@ -55,9 +60,10 @@ class Crossover:
         return self.crossings(bars.growth().close)
 
     def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
-        """1 on a bar whose close made the fast average cross above the slow one, -1 below, else 0.
+        """Return (n,) actions: 1 where the fast average crosses above the slow one, -1 where below.
 
-        Strictly below on the bar before and strictly above on this one: a tie is no side.
+        All else is 0. A crossing is strictly below on the bar before and strictly above on this one: a tie on
+        either bar is no crossing.
         """
         fast, slow = sma(close, self.fast), sma(close, self.slow)
         found = np.zeros(len(close), dtype=np.int8)
@@ -67,9 +73,12 @@ class Crossover:
 
 
 def run_rule(
-    bars: BarSeries, rule: TradingRule, rules: Rules, *, cash: float, whole_shares: bool
+    bars: BarSeries, rule: TradingRule, rules: FillRules, *, cash: float, whole_shares: bool
 ) -> BacktestResult:
-    """All the cash on each action; in between the position is kept. Raises as the rule does."""
+    """Trade the rule with all the cash on each action; in between the position is kept.
+
+    Raises what `rule.actions` raises.
+    """
     none = np.full(len(bars), np.nan)
     orders = Orders(rule.actions(bars), np.ones(len(bars)), none, none)
     return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from finagent_model._base import Mode, Progress, no_progress
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
@@ -34,7 +34,10 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.reports.charts import ablation_table, write_ablation_chart
 from finagent_model.settings import Settings
-from finagent_model.statistics.resampling import annual_difference, difference_interval
+from finagent_model.statistics.resampling import (
+    annual_return_difference,
+    return_difference_interval,
+)
 from finagent_model.training.request import TrainRequest
 
 
@@ -153,12 +156,12 @@ def _row(name: str, tried: _Tried, whole: _Tried, seed: int) -> Row:
     beside = [d for each in whole.unseen for d in each.decisions]
     signals = [d.signal for d in decisions]
     costs = [s.cost_usd for s in signals]
-    interval = difference_interval(ours, theirs, seed=seed)
+    interval = return_difference_interval(ours, theirs, seed=seed)
     same = [a.signal.action == b.signal.action for a, b in zip(decisions, beside, strict=True)]
     shares = {s.value: sum(x.status is s for x in signals) / len(signals) for s in Status}
     return Row(
         variant=name,
-        annual_return_difference=_stored(annual_difference(ours, theirs)),
+        annual_return_difference=_stored(annual_return_difference(ours, theirs)),
         low=_stored(interval.low),
         high=_stored(interval.high),
         sharpe=_stored(sharpe(ours)),
@@ -179,7 +182,7 @@ def _returns(tried: _Tried) -> Floats:
     total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
     for each, own in zip(tried.unseen, days, strict=True):
         at = np.searchsorted(calendar, own)
-        total[at] += returns_of(each.result.equity)
+        total[at] += simple_returns(each.result.equity)
         count[at] += 1
     found: Floats = total / count
     return found

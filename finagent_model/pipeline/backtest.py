@@ -20,7 +20,7 @@ from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, conversation_lines, versions
-from finagent_model.backtesting.metrics import storable, undefined
+from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.ledger import ledger_hash, ledger_row, write_ledger
@@ -178,7 +178,7 @@ def log_outcome(
         run.curve(name, curve.tolist(), stamps)
     run.text(CALLS, dump_outcomes(unseen.closed_calls()))
     run.text("facts.json", facts_of(unseen, seed).model_dump_json())
-    facts = {"metrics": storable(metrics), "undefined": undefined(metrics)}
+    facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
     run.json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -203,7 +203,7 @@ class BacktestRerun:
 
     def row(self) -> dict[str, Any]:
         """JSON-ready; an undefined metric is None."""
-        facts = {"metrics": storable(self.metrics), "undefined": undefined(self.metrics)}
+        facts = {"metrics": nan_to_none(self.metrics), "undefined": explain_undefined(self.metrics)}
         return {**vars(self), **facts}
 
 

@@ -13,8 +13,8 @@ from pydantic import Field
 from finagent_model._base import InputModel, Progress, no_progress
 from finagent_model.backtesting.crossover import Crossover, TradingRule, run_rule
 from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hold
-from finagent_model.backtesting.kernel import Rules
-from finagent_model.backtesting.metrics import storable, summarise, undefined
+from finagent_model.backtesting.kernel import FillRules
+from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
 from finagent_model.config.desk_config import load_preset
 from finagent_model.data.files import bars_of_file
 from finagent_model.data.market import Market
@@ -43,8 +43,8 @@ class RuleRequest(InputModel):
     fractional: bool = False
 
     @property
-    def rules(self) -> Rules:
-        return Rules(
+    def rules(self) -> FillRules:
+        return FillRules(
             commission=self.commission,
             slippage=self.slippage,
             allow_short=self.side == "long-short",
@@ -77,11 +77,11 @@ class RuleRun:
             "final_equity": float(self.result.equity[-1]),
             "trades": len(closed),
             "open_position": self._held(still_open[0]) if still_open else None,
-            "metrics": storable(mine),
-            "buy_and_hold": storable(held),
+            "metrics": nan_to_none(mine),
+            "buy_and_hold": nan_to_none(held),
             "undefined": {
-                **undefined(mine),
-                **undefined({f"benchmark_{name}": value for name, value in held.items()}),
+                **explain_undefined(mine),
+                **explain_undefined({f"benchmark_{name}": value for name, value in held.items()}),
             },
             "closed_trades": closed,
         }

@@ -28,7 +28,7 @@ from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import HORIZON, Calibration
 from finagent_model.reports.charts import BENCHMARK, DESK, drawdown
 from finagent_model.statistics.reliability import reliability_bins
-from finagent_model.statistics.resampling import COSTS_BP
+from finagent_model.statistics.resampling import COST_CURVE_BP
 from finagent_model.training.walk_forward import policy_periods
 
 WON, LOST = "#1a7f37", "#cf222e"
@@ -102,7 +102,7 @@ def chance(page: SymbolPage) -> str:
         drawn = go.Histogram(x=facts.random_returns, marker={"color": BENCHMARK}, nbinsx=40)
         figure.add_trace(drawn, row=1, col=1)
         figure.add_vline(x=facts.total_return, line={"color": DESK, "width": 3}, row=1, col=1)
-    curve = go.Scatter(x=COSTS_BP, y=facts.cost_curve, line={"color": DESK})
+    curve = go.Scatter(x=COST_CURVE_BP, y=facts.cost_curve, line={"color": DESK})
     figure.add_trace(curve, row=1, col=2)
     figure.add_hline(y=0, line={"color": "#d0d7de"}, row=1, col=2)
     figure.update_xaxes(title="total return", tickformat=".0%", row=1, col=1)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from finagent_model._base import InputModel, Mode
 from finagent_model.backtesting.engine import Costs
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 
 LONGEST_WAIT = 250
 """Bars between two decisions."""
@@ -73,9 +73,9 @@ class TrainRequest(InputModel):
         return Costs(commission=self.commission, slippage=self.slippage)
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> FillRules:
         """By which the backtest trades."""
-        return Rules(self.commission, self.slippage, self.allow_short)
+        return FillRules(self.commission, self.slippage, self.allow_short)
 
     def digest(self, *facts: str) -> str:
         """SHA-256 of the request and of what else it depends on (data, desk)."""

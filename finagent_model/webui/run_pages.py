@@ -245,7 +245,7 @@ class Reliability:
 
 def _points(said: Floats, known: ConfidenceRecord) -> tuple[Point, ...]:
     bins = reliability_bins(said, known.true, known.weight)
-    return tuple(Point(b.said, b.true, b.weight) for b in bins)
+    return tuple(Point(b.probability, b.outcome, b.weight) for b in bins)
 
 
 def line(points: Sequence[Point]) -> str:
