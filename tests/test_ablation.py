@@ -18,7 +18,7 @@ from finagent_model.config.desk_config import (
     preset_text,
     read_desk_config,
 )
-from finagent_model.reports.charts import ablation_table
+from finagent_model.reports.charts import render_ablation_table
 from finagent_model.statistics.resampling import (
     annual_return_difference,
     return_difference_interval,
@@ -96,7 +96,7 @@ def test_what_is_undefined_is_called_so_in_the_table() -> None:
         "seconds_a_decision": 0.1,
     }
     said = "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
-    assert said in ablation_table([row])
+    assert said in render_ablation_table([row])
 
 
 @pytest.mark.slow

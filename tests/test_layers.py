@@ -15,7 +15,7 @@ from conftest import ROOT
 from finagent_model.evaluation.probes import parsed
 
 ORDER = (
-    "_lazy errors _base settings _redact _event_loop",
+    "_lazy _json errors _base settings _redact _event_loop",
     "market decision policy config data cassette audit agents contrib desk",
     "backtesting statistics training evaluation approvals tracking model reports",
     "serving store pipeline airflow webui cli",

@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from finagent_model.tracking.prompt_registry import (
     PromptVersion,
-    as_registered,
-    linked,
+    is_unchanged,
+    linked_prompts,
     prompt_name,
     register_prompts,
 )
@@ -56,8 +56,8 @@ def test_versions_are_linked_to_the_run_and_the_logged_model(place: Place) -> No
     model_id = model_of(run)
     found = register_prompts("desk", TEXTS, run.run_id, model_id)
     client = MlflowClient()
-    assert linked(client.get_run(run.run_id).data.tags) == found
-    assert linked(client.get_logged_model(model_id).tags) == found
+    assert linked_prompts(client.get_run(run.run_id).data.tags) == found
+    assert linked_prompts(client.get_logged_model(model_id).tags) == found
     assert client.get_prompt_version("desk.executor", "1").template == "Decide."
 
 
@@ -79,10 +79,10 @@ def test_trainings_that_register_a_text_at_once_end_with_one_version(place: Plac
 
 def test_a_text_that_was_changed_in_the_registry_is_told(place: Place) -> None:
     [version] = registered({"executor": "Decide."})
-    assert as_registered(version) is True
+    assert is_unchanged(version) is True
     MlflowClient().set_prompt_version_tag("desk.executor", 1, "mlflow.prompt.text", "Buy.")
-    assert as_registered(version) is False
-    assert as_registered(PromptVersion("desk.executor", "9")) is None
+    assert is_unchanged(version) is False
+    assert is_unchanged(PromptVersion("desk.executor", "9")) is None
 
 
 def test_a_name_that_mlflow_does_not_take_is_written_as_it_does() -> None:

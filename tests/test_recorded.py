@@ -85,7 +85,7 @@ def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
     run: RunLog, text: str
 ) -> None:
     assert compare_with_champion(champion(run), OURS) is None, "nothing to compare with"
-    run.text(WINDOW, text)
+    run.log_text(WINDOW, text)
     check = compare_with_champion(champion(run), OURS)
     assert check is not None
     assert (check.name, check.passed) == ("as_good_as_champion", False)
@@ -108,7 +108,7 @@ def test_a_training_that_another_version_began_is_refused_in_words(
     run: RunLog, name: str, text: str
 ) -> None:
     assert TrainingState.read(run).request.symbols == ("FB",)
-    run.text(name, text)
+    run.log_text(name, text)
     with pytest.raises(TrackingError, match=r"another version.*start the training again"):
         TrainingState.read(run)
 
@@ -119,9 +119,9 @@ def test_a_symbols_run_that_another_version_left_is_refused_in_words(run: RunLog
     from finagent_model.pipeline.finalize import finish_training  # MLflow warns when it is imported
 
     child = open_run("backtest FB", {}, parent=run.run_id)
-    child.json("outcome.json", {"metrics": {}})
+    child.log_json("outcome.json", {"metrics": {}})
     with pytest.raises(TrackingError, match=r"ledger\.parquet"):
         finish_training(run.run_id, [child.run_id], Settings.load({}))
-    child.text("ledger.parquet", "no Parquet")
+    child.log_text("ledger.parquet", "no Parquet")
     with pytest.raises(TrackingError, match="another version"):
         finish_training(run.run_id, [child.run_id], Settings.load({}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -30,17 +31,17 @@ def models(store: Path, request: pytest.FixtureRequest) -> str:
     name = f"desk-{abs(hash(request.node.name))}"
     for verdict in ("passed", "passed", "refused"):
         tags = {registry.VERDICT: verdict, registry.EVIDENCE: "none"}
-        registry.register(name, str(store), "0" * 32, tags)
+        registry.create_version(name, str(store), "0" * 32, tags)
     return name
 
 
 def champion(name: str) -> str | None:
-    found = registry.champion(name)
+    found = registry.find_champion(name)
     return found.version if found else None
 
 
 def test_a_version_that_passed_becomes_champion_and_the_record_says_by_whom(models: str) -> None:
-    row = registry.promote(models, "1", why="first").row()
+    row = asdict(registry.promote(models, "1", why="first"))
     assert row["aliases"] == ("champion",)
     assert row["crowned"]["why"] == "first"
     assert row["crowned"]["was"] is None
@@ -52,7 +53,7 @@ def test_a_refused_version_needs_force_and_a_reason(models: str) -> None:
         registry.promote(models, "3")
     with pytest.raises(BadInputError, match="--force needs a reason"):
         registry.promote(models, "3", force=True, why=" ")
-    row = registry.promote(models, "3", force=True, why="a drill").row()
+    row = asdict(registry.promote(models, "3", force=True, why="a drill"))
     assert (row["crowned"]["forced"], row["crowned"]["why"]) == (True, "a drill")
     assert champion(models) == "3"
 
@@ -86,7 +87,7 @@ def test_an_alias_is_pinned_to_its_version_and_an_unknown_one_is_refused(models:
 def test_the_way_back_leads_to_the_one_before(models: str) -> None:
     registry.promote(models, "1")
     registry.promote(models, "2")
-    row = registry.rollback(models, why="worse").row()
+    row = asdict(registry.rollback(models, why="worse"))
     assert (row["version"], row["crowned"]["was"], row["crowned"]["why"]) == ("1", "2", "worse")
     with pytest.raises(BadInputError, match="first champion"):
         registry.rollback(models)

@@ -12,7 +12,7 @@ from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.out_of_sample import facts_of, trade
-from finagent_model.reports.report import fold_rows, verdict
+from finagent_model.reports.report import fold_rows, verdict_sentence
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, unseen_part
 
@@ -34,12 +34,12 @@ from finagent_model.training.walk_forward import fit_policies, unseen_part
 def test_the_verdict_is_true_for_every_combination_of_signs(
     earned: float, held: float, said: str
 ) -> None:
-    found = verdict("FB", {"total_return": earned, "benchmark_total_return": held})
+    found = verdict_sentence("FB", {"total_return": earned, "benchmark_total_return": held})
     assert found == f"FB: the desk {said} buying and holding ({held:+.1%})."
 
 
 def test_what_is_undefined_has_no_verdict() -> None:
-    found = verdict("FB", {"total_return": math.nan, "benchmark_total_return": 0.1})
+    found = verdict_sentence("FB", {"total_return": math.nan, "benchmark_total_return": 0.1})
     assert "undefined" in found
     assert "nan" not in found
 
@@ -57,7 +57,7 @@ def test_the_folds_of_the_report_multiply_to_the_whole_and_count_every_trade() -
     assert len(rows) == 6
     for one, other in pairwise(rows):
         assert one.fit_until < one.decided_from <= one.decided_until < other.decided_from
-    assert math.prod(1 + row.earned for row in rows) == pytest.approx(1 + facts.total_return)
+    assert math.prod(1 + row.desk_return for row in rows) == pytest.approx(1 + facts.total_return)
     held = made.benchmark.equity
-    assert math.prod(1 + row.held for row in rows) == pytest.approx(held[-1] / held[0])
+    assert math.prod(1 + row.benchmark_return for row in rows) == pytest.approx(held[-1] / held[0])
     assert sum(row.trades for row in rows) == len(made.result.trades) > 3

@@ -21,7 +21,7 @@ from finagent_model.evaluation.evidence import assess
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.evaluation.out_of_sample import facts_of, trade
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import SymbolPage, report_page
+from finagent_model.reports.report import SymbolPage, render_report_page
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies, unseen_part
@@ -118,7 +118,7 @@ def calibrated_page() -> str:
         intercept=0.1,
     )
     shown = SymbolPage(unseen, policies, facts, made.result.trades, metrics)
-    return report_page("a test", [shown], gate, "rules", confidence, last)
+    return render_report_page("a test", [shown], gate, "rules", confidence, last)
 
 
 def test_verify_passes_on_the_champion_and_fails_on_a_changed_package(

@@ -16,7 +16,7 @@ from finagent_model.decision.decision import Decision
 from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
-from finagent_model.tracking.traces import Span, decision_span
+from finagent_model.tracking._spans import Span, decision_span
 
 PRICES = {"stub-1": Price(prompt=1.0, completion=4.0, as_of=date(2026, 1, 1))}
 
@@ -42,7 +42,7 @@ def test_the_decision_lasts_from_its_question_to_its_signal(root: Span) -> None:
     assert seconds(root) == (0, 7)
     assert root.inputs == {"symbol": "GOOG", "as_of": "2012-06-29T20:00:00Z"}
     assert root.outputs["action"] == "BUY"
-    assert root.facts["tokens"] == 660
+    assert root.attributes["tokens"] == 660
     assert root.failure is None
 
 
@@ -70,7 +70,7 @@ def test_each_call_goes_from_its_request_to_its_reply(root: Span) -> None:
 
 
 def test_a_recorded_reply_is_marked(root: Span) -> None:
-    assert [call.facts["cached"] for call in calls(root) if "cached" in call.facts] == [
+    assert [call.attributes["cached"] for call in calls(root) if "cached" in call.attributes] == [
         False,
         False,
         True,
@@ -97,7 +97,7 @@ def test_a_call_that_failed_says_why_and_how_often_it_was_tried(root: Span) -> N
     agent = agents(root)["RiskManager"]
     [call] = agent.children
     assert call.failure == agent.failure == "model_error: no reply within 45 s"
-    assert call.facts == {"model": "stub-1", "retries": ["HTTP 500"]}
+    assert call.attributes == {"model": "stub-1", "retries": ["HTTP 500"]}
     assert seconds(call) == (3, 5)
 
 

@@ -21,7 +21,7 @@ from test_spans import PRICES
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.settings import Settings
 from finagent_model.tracking import traces as tracing
-from finagent_model.tracking.queries import read_run, traces_of
+from finagent_model.tracking.queries import find_trace_ids, read_run
 from finagent_model.tracking.runs import open_run
 
 pytestmark = [
@@ -41,7 +41,7 @@ def traces(experiment: str = "finagent") -> list[Trace]:
 
 
 def traced(made: Decision, run_id: str | None = None) -> Trace:
-    tracing.trace(made, PRICES, ON, run_id)
+    tracing.trace_decision(made, PRICES, ON, run_id)
     tracing.flush()
     [found] = traces()
     return found
@@ -146,7 +146,7 @@ def test_a_trace_is_beside_the_run_that_records_its_decision(place: Place) -> No
 def test_a_model_that_the_store_does_not_have_is_named_and_links_no_prompts(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracing.trace(decision(), PRICES, ON, model_id="m-elsewhere")
+    tracing.trace_decision(decision(), PRICES, ON, model_id="m-elsewhere")
     tracing.flush()
     [trace] = traces()
     assert trace.info.trace_metadata["mlflow.modelId"] == "m-elsewhere"
@@ -176,7 +176,7 @@ def test_a_key_that_a_server_or_a_model_echoes_is_in_no_span(place: Place) -> No
 def test_many_at_once_are_all_there_and_whole(place: Place) -> None:
     def some(number: int) -> None:
         for i in range(5):
-            tracing.trace(decision(conversation_id=f"{number}-{i}"), PRICES, ON)
+            tracing.trace_decision(decision(conversation_id=f"{number}-{i}"), PRICES, ON)
 
     threads = [threading.Thread(target=some, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -196,7 +196,7 @@ def test_a_store_that_is_down_is_a_warning_and_raises_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri(uri)
-    tracing.trace(decision(), PRICES, ON)
+    tracing.trace_decision(decision(), PRICES, ON)
     tracing.flush()
     [warning] = [r for r in caplog.records if r.name == "finagent_model.tracking.traces"]
     assert warning.levelno == logging.WARNING
@@ -207,12 +207,12 @@ def test_a_store_that_is_down_is_a_warning_and_raises_nothing(
 def test_what_comes_when_too_much_waits_is_left_out_with_a_warning(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracing, "WAITING", 2)
+    monkeypatch.setattr(tracing, "MAX_PENDING", 2)
     monkeypatch.setattr(tracing, "_WRITER", tracing._Writer())
     gate = threading.Event()
     monkeypatch.setattr(tracing, "_write", lambda *given: gate.wait())
     for _ in range(3):
-        tracing.trace(decision(), PRICES, ON)
+        tracing.trace_decision(decision(), PRICES, ON)
     assert "no trace of GOOG: 2 wait to be written" in caplog.text
     gate.set()
     tracing.flush()
@@ -224,11 +224,11 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from decisions import decision
 from test_spans import PRICES
-from finagent_model import tracing
+from finagent_model.tracking import traces as tracing
 from finagent_model.settings import Settings
-tracing._WRITER.take(lambda: None)
+tracing._WRITER.submit(lambda: None)
 child = os.fork()
-tracing.trace(decision(), PRICES, Settings.load())
+tracing.trace_decision(decision(), PRICES, Settings.load())
 tracing.flush()
 if child:
     os._exit(os.waitpid(child, 0)[1])
@@ -309,4 +309,4 @@ print(json.dumps([began, "finagent_model.tracking.traces" in sys.modules]))
     [model_id] = {t.info.trace_metadata["mlflow.modelId"] for t in found}
     assert MlflowClient().get_logged_model(model_id).source_run_id
     for run_id in linked - {None}:
-        assert len(traces_of(read_run(str(run_id)))) == 1
+        assert len(find_trace_ids(read_run(str(run_id)))) == 1

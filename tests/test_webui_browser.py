@@ -28,7 +28,7 @@ DONE_BEFORE = f"""
 import json
 from finagent_model.cli import app
 from typer.testing import CliRunner
-from finagent_model import registry
+from finagent_model.tracking import registry
 from finagent_model.pipeline.infer import infer
 from finagent_model.config.approval_rules import Approval
 from finagent_model.market.bars import parse_as_of
@@ -45,11 +45,11 @@ settings, hurting = Settings.load(), {HURTING!r}
 model = "models:/finagent@champion"
 done = infer("FB", parse_as_of("{AS_OF}"), settings, model, execution=Execution(execution_id="e1"))
 ablated = ablate("models:/finagent/1", (), settings)
-first = registry.find("finagent", "1")
+first = registry.find_version("finagent", "1")
 tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
 from mlflow.tracking import MlflowClient
 source = MlflowClient().get_model_version("finagent", "1").source
-registry.register("finagent", source, first.run_id, tags)
+registry.create_version("finagent", source, first.run_id, tags)
 
 text = " ".join(hurting)
 signal = done.signal.model_copy(update={{"reasoning": text, "key_factors": hurting,

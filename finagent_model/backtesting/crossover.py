@@ -62,8 +62,8 @@ class Crossover:
     def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
         """Return (n,) actions: 1 where the fast average crosses above the slow one, -1 where below.
 
-        All else is 0. A crossing is strictly below on the bar before and strictly above on this one: a tie on
-        either bar is no crossing.
+        All else is 0. A crossing is strictly below on the bar before and strictly above on this
+        one: a tie on either bar is no crossing.
         """
         fast, slow = sma(close, self.fast), sma(close, self.slow)
         found = np.zeros(len(close), dtype=np.int8)

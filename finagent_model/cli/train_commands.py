@@ -161,7 +161,7 @@ def ablate(
     """Run a packaged desk's backtest with agents left out, alone, and with or without a debate."""
     from finagent_model.config.parsing import read_mode, read_symbols
     from finagent_model.pipeline.ablation import ablate as run
-    from finagent_model.reports.charts import ablation_table
+    from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings
 
     chosen, how = read_symbols(symbols), read_mode(mode)
@@ -170,7 +170,7 @@ def ablate(
     if as_json:
         print_json(found.row())
     else:
-        typer.echo(ablation_table(found.row()["rows"]), nl=False)
+        typer.echo(render_ablation_table(found.row()["rows"]), nl=False)
         typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
 
 

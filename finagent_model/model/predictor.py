@@ -164,10 +164,10 @@ class Predictor:
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
         if self.settings.tracing:
-            from finagent_model.tracking.traces import trace
+            from finagent_model.tracking.traces import trace_decision
 
             prices, model_id = self.package.config.prices, self.lineage.model_id
-            trace(decision, prices, self.settings, run_id, model_id)
+            trace_decision(decision, prices, self.settings, run_id, model_id)
 
     def view(self, question: Question) -> MarketView:
         """Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where

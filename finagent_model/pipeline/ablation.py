@@ -32,7 +32,7 @@ from finagent_model.pipeline.run_metadata import (
     package_tags,
     read_request,
 )
-from finagent_model.reports.charts import ablation_table, write_ablation_chart
+from finagent_model.reports.charts import render_ablation_table, write_ablation_chart
 from finagent_model.settings import Settings
 from finagent_model.statistics.resampling import (
     annual_return_difference,
@@ -106,9 +106,9 @@ def ablate(
     made_by = package_tags(answering, model_uri)
     datasets = [each for symbol in chosen for each in training_datasets(answering.market, symbol)]
     run = open_tagged_run("ablate", f"ablate {' '.join(chosen)}", made_by, alone=True)
-    with run.failing():
+    with run.failed_on_error():
         run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
-        run.inputs(datasets, "backtest", made_by.get(MODEL_ID))
+        run.log_inputs(datasets, "backtest", made_by.get(MODEL_ID))
         tried = {
             name: _try(answering, desk, chosen, request, settings, mode, watch)
             for name, desk in desks.items()
@@ -118,12 +118,12 @@ def ablate(
         )
         decisions = sum(len(each.decisions) for each in tried[WHOLE_DESK].unseen)
         found = Ablation(run.run_id, model_uri, decisions, rows)
-        run.json("ablation.json", found.row())
-        run.text("ablation.md", ablation_table(found.row()["rows"]))
-        run.describe(ablation_table(found.row()["rows"]))
+        run.log_json("ablation.json", found.row())
+        run.log_text("ablation.md", render_ablation_table(found.row()["rows"]))
+        run.set_description(render_ablation_table(found.row()["rows"]))
         with tempfile.TemporaryDirectory() as folder:
             write_ablation_chart(found.row()["rows"], Path(folder))
-            run.files(Path(folder))
+            run.log_files(Path(folder))
         run.end("FINISHED")
     return found
 

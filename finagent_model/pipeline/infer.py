@@ -88,9 +88,9 @@ def predict(
     if answering:
         answering.trace(decision, run_id)
     elif settings.tracing:
-        from finagent_model.tracking.traces import trace
+        from finagent_model.tracking.traces import trace_decision
 
-        trace(decision, desk.prices, settings, run_id)
+        trace_decision(decision, desk.prices, settings, run_id)
     return Predicted(decision, audit, run_id)
 
 
