@@ -33,7 +33,7 @@ def view_of(symbol: str = "AAPL", day: str = "2012-09-28") -> MarketView:
     return MarketView.at(parse_as_of(day), BundledBars().bars(symbol))
 
 
-def made(count: int, price: Callable[[int], float], volume: float | None = None) -> MarketView:
+def series(count: int, price: Callable[[int], float], volume: float | None = None) -> MarketView:
     """A view of invented bars whose prices stay still within the day."""
     records = [
         {
@@ -50,10 +50,10 @@ def made(count: int, price: Callable[[int], float], volume: float | None = None)
 VIEW = view_of()
 IMAGE = draw(VIEW)
 UNUSUAL = {
-    "flat": made(200, lambda i: 5.0, 0.0),
-    "one bar": made(1, lambda i: 5.0, 100.0),
-    "pennies": made(130, lambda i: 1e-4 * (1 + i / 100)),
-    "large": made(130, lambda i: 600_000.0 + 37 * i, 3.2e9),
+    "flat": series(200, lambda i: 5.0, 0.0),
+    "one bar": series(1, lambda i: 5.0, 100.0),
+    "pennies": series(130, lambda i: 1e-4 * (1 + i / 100)),
+    "large": series(130, lambda i: 600_000.0 + 37 * i, 3.2e9),
     "short": view_of("FB", "2012-06-15"),
     "crash": view_of("GOOG", "2008-11-20"),
     "split": view_of("AAPL", "2005-03-04"),
@@ -61,31 +61,31 @@ UNUSUAL = {
 
 
 def chunks(png: bytes) -> set[str]:
-    found, at = set(), 8
+    names, at = set(), 8
     while at < len(png):
         size, name = struct.unpack(">I4s", png[at : at + 8])
-        found.add(name.decode())
+        names.add(name.decode())
         at += size + 12
-    return found
+    return names
 
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Bbox]]:
     """Every text that is drawn, with the places that it takes."""
-    seen: dict[str, list[Bbox]] = {}
+    boxes: dict[str, list[Bbox]] = {}
     write = Text.draw
 
     def noting(self: Text, renderer: Any) -> None:
         write(self, renderer)
         if self.get_visible() and self.get_text():
-            seen.setdefault(self.get_text(), []).append(self.get_window_extent(renderer))
+            boxes.setdefault(self.get_text(), []).append(self.get_window_extent(renderer))
 
     monkeypatch.setattr(Text, "draw", noting)
-    return seen
+    return boxes
 
 
 @pytest.mark.parametrize("cut", [30, 103, 1381, 3269])
-def test_later_bars_do_not_change_the_chart(cut: int) -> None:
+def test_chart_ignores_later_bars(cut: int) -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.closed(cut - 1).date())
     whole = draw(MarketView.at(as_of, bars))
@@ -93,7 +93,7 @@ def test_later_bars_do_not_change_the_chart(cut: int) -> None:
     assert draw(MarketView.at(as_of, corrupted_after(bars, cut))) == whole
 
 
-def test_a_changed_bar_within_the_chart_changes_it() -> None:
+def test_chart_changes_with_bar_within_it() -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.closed(1010).date())
     one, other = (draw(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 1000)))
@@ -101,7 +101,7 @@ def test_a_changed_bar_within_the_chart_changes_it() -> None:
     assert one.png != other.png
 
 
-def test_equal_views_have_equal_bytes_whatever_else_the_process_draws() -> None:
+def test_chart_of_equal_views_has_equal_bytes() -> None:
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
         assert draw(view_of()) == IMAGE
         assert matplotlib.rcParams["font.size"] == 30
@@ -109,7 +109,7 @@ def test_equal_views_have_equal_bytes_whatever_else_the_process_draws() -> None:
         assert set(pool.map(draw, [VIEW] * 8)) == {IMAGE}
 
 
-def test_the_digest_is_of_what_is_drawn_and_not_of_the_bytes(
+def test_chart_digest_is_of_drawn_content(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chart_image, "_png", lambda drawn: b"by another font library")
@@ -118,13 +118,13 @@ def test_the_digest_is_of_what_is_drawn_and_not_of_the_bytes(
     assert draw(VIEW).digest != IMAGE.digest
 
 
-def test_the_digest_differs_with_the_policys_channel_and_with_nothing_else_of_it() -> None:
+def test_chart_digest_depends_on_policy_channel_only() -> None:
     assert draw(VIEW, Policy(channel=20)).digest != IMAGE.digest
     assert draw(VIEW, Policy(fast=5, threshold=0.5)) == IMAGE
 
 
 @pytest.mark.parametrize("view", [VIEW, *UNUSUAL.values()], ids=["usual", *UNUSUAL])
-def test_a_chart_is_small_and_carries_no_text_beside_the_picture(view: MarketView) -> None:
+def test_chart_png_is_small_without_metadata(view: MarketView) -> None:
     png = draw(view).png
     assert Image.open(io.BytesIO(png)).size == (800, 500)
     assert len(png) <= 60_000
@@ -132,7 +132,7 @@ def test_a_chart_is_small_and_carries_no_text_beside_the_picture(view: MarketVie
 
 
 @pytest.mark.parametrize("view", [VIEW, *UNUSUAL.values()], ids=["usual", *UNUSUAL])
-def test_all_that_is_written_is_within_the_picture_and_nothing_lies_on_another(
+def test_chart_texts_are_inside_without_overlap(
     view: MarketView, words: dict[str, list[Bbox]]
 ) -> None:
     draw(view)
@@ -144,9 +144,9 @@ def test_all_that_is_written_is_within_the_picture_and_nothing_lies_on_another(
         assert not a.overlaps(b), (one, other)
 
 
-def test_no_date_and_no_ticker_is_written(words: dict[str, list[Bbox]]) -> None:
+def test_chart_shows_no_date_or_ticker(words: dict[str, list[Bbox]]) -> None:
     draw(VIEW)
-    assert not any(told in text for text in words for told in ("AAPL", "2012", "2011"))
+    assert not any(word in text for text in words for word in ("AAPL", "2012", "2011"))
     question = json.loads(build_context(VIEW, Policy()).text)
     prices = {str(price) for price in range(500, 750, 25)}
     assert {text for text in words if text not in prices} == {
@@ -164,20 +164,20 @@ def test_no_date_and_no_ticker_is_written(words: dict[str, list[Bbox]]) -> None:
     assert words["20"][0].x0 > words["120"][0].x0, "the last bar is on the right"
 
 
-def test_without_history_there_are_no_levels(words: dict[str, list[Bbox]]) -> None:
+def test_chart_without_history_has_no_levels(words: dict[str, list[Bbox]]) -> None:
     draw(UNUSUAL["one bar"])
     assert "last close 5" in words
     assert not any(text.startswith(("support", "resistance")) for text in words)
 
 
-def test_without_volume_there_is_no_panel_for_it(words: dict[str, list[Bbox]]) -> None:
+def test_chart_without_volume_has_no_panel(words: dict[str, list[Bbox]]) -> None:
     draw(UNUSUAL["pennies"])
     assert "price" in words
     assert "volume" not in words
 
 
 @pytest.mark.slow
-def test_matplotlib_is_not_imported_before_something_is_drawn() -> None:
+def test_chart_imports_matplotlib_only_when_drawing() -> None:
     script = "import sys, finagent_model.desk.chart; print('matplotlib' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -51,7 +51,7 @@ def called(
         ((120, 121, 119, 120), -1, "stop", -0.20),
     ],
 )
-def test_a_call_ends_at_its_stop_or_target_as_in_the_backtest(
+def test_outcome_ends_at_stop_or_target_as_in_backtest(
     bar: tuple[float, float, float, float], side: int, ended: str, earned: float
 ) -> None:
     bars = market(*flat(2), bar, *flat(3))
@@ -64,7 +64,7 @@ def test_a_call_ends_at_its_stop_or_target_as_in_the_backtest(
     assert call.came_true == (earned > 0)
 
 
-def test_a_call_that_touches_nothing_ends_at_the_last_close_of_its_horizon() -> None:
+def test_outcome_without_level_ends_at_close_of_horizon() -> None:
     bars = market(*flat(HORIZON), (100, 103, 100, 103), *flat(5))
     orders, confidence = called(len(bars), {0: 1})
     [call] = label_outcomes(bars, orders, FREE, confidence)
@@ -72,7 +72,7 @@ def test_a_call_that_touches_nothing_ends_at_the_last_close_of_its_horizon() -> 
     assert call.earned == pytest.approx(0.03)
 
 
-def test_a_call_whose_outcome_is_not_known_yet_is_not_told() -> None:
+def test_outcome_of_open_call_is_left_out() -> None:
     bars = market(*flat(HORIZON))
     orders, confidence = called(len(bars), {0: 1})
     assert label_outcomes(bars, orders, FREE, confidence) == ()
@@ -80,13 +80,13 @@ def test_a_call_whose_outcome_is_not_known_yet_is_not_told() -> None:
     assert len(label_outcomes(longer, *[called(len(longer), {0: 1})[0]], FREE, confidence)) == 1
 
 
-def test_a_call_whose_levels_its_fill_has_passed_has_no_outcome() -> None:
+def test_outcome_of_cancelled_entry_is_left_out() -> None:
     bars = market(*flat(1), *flat(30, 80.0))
     orders, confidence = called(31, {0: 1}, stop=90.0)
     assert label_outcomes(bars, orders, FREE, confidence) == ()
 
 
-def test_standing_still_costs_what_two_fills_cost() -> None:
+def test_outcome_of_flat_prices_costs_two_fills() -> None:
     bars = market(*flat(30))
     orders, confidence = called(30, {0: 1})
     [call] = label_outcomes(bars, orders, FillRules(0.001, 0.0005), confidence)
@@ -94,24 +94,24 @@ def test_standing_still_costs_what_two_fills_cost() -> None:
     assert not call.came_true
 
 
-def test_a_lone_call_earns_what_the_backtest_of_it_earns() -> None:
+def test_outcome_of_lone_call_equals_its_backtest() -> None:
     bars = BundledBars().bars("AAPL")[:400]  # with a dividend-free stretch and a real crash
     rules = FillRules(0.001, 0.0005)
     growth = bars.growth()
     for at in range(5, 370, 13):
         close = growth.close[at]
         orders, confidence = called(400, {at: 1}, 0.93 * close, 1.1 * close)
-        found = label_outcomes(bars, orders, rules, confidence)
+        outcomes = label_outcomes(bars, orders, rules, confidence)
         result = run_orders(bars, orders, rules, cash=1.0, whole_shares=False)
-        if not found:
+        if not outcomes:
             assert len(result.trades) == 0
             continue
-        [call] = found
+        [call] = outcomes
         if call.ended != "time":
             assert result.equity[-1] - 1 == pytest.approx(call.earned / 1.001, rel=1e-9)
 
 
-def test_calls_of_neighbouring_days_share_their_weight_and_distant_ones_have_all_of_it() -> None:
+def test_outcome_weight_is_shared_by_overlapping_calls_only() -> None:
     n = 200
     bars = market(*flat(n))
     orders, confidence = called(n, {0: 1, 1: 1, 100: 1})
@@ -120,19 +120,19 @@ def test_calls_of_neighbouring_days_share_their_weight_and_distant_ones_have_all
     assert weights == pytest.approx([half, half, 1.0])
 
 
-def test_what_came_later_changes_no_outcome_and_no_weight() -> None:
+def test_outcome_ignores_later_bars() -> None:
     bars = BundledBars().bars("IBM")[:500]
     rng = np.random.default_rng(4)
     side = {int(t): int(rng.choice([-1, 1])) for t in rng.choice(499, 200, replace=False)}
     orders, confidence = called(500, side)
-    known = label_outcomes(bars, orders, FREE, confidence)
+    outcomes = label_outcomes(bars, orders, FREE, confidence)
     for cut in range(30, 500, 47):
         early = Orders(**{name: values[:cut] for name, values in vars(orders).items()})
         before = label_outcomes(bars[:cut], early, FREE, confidence[:cut])
-        assert before == tuple(c for c in known if c.closed_at <= bars.closed(cut - 1))
+        assert before == tuple(c for c in outcomes if c.closed_at <= bars.closed(cut - 1))
 
 
-def test_calls_are_kept_to_the_bit() -> None:
+def test_outcomes_survive_dump_to_the_bit() -> None:
     bars = BundledBars().bars("IBM")[:100]
     orders, confidence = called(100, dict.fromkeys(range(0, 100, 3), 1))
     calls = label_outcomes(bars, orders, FREE, confidence / 7)
@@ -141,7 +141,7 @@ def test_calls_are_kept_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rounding_never_makes_a_call_worth_more_than_one(seed: int) -> None:
+def test_outcome_weight_never_exceeds_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 2000)))
     days = pd.date_range("2000-01-01", periods=2000, tz="UTC")

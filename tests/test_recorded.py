@@ -42,7 +42,7 @@ def package(backtest: dict[str, Any]) -> Package:
     return Package(load_preset(), learned, {}, backtest, (), "c", "h")
 
 
-def test_the_request_of_a_package_is_read() -> None:
+def test_read_request_of_package() -> None:
     assert read_request(package({"request": REQUEST})) == TrainRequest()
 
 
@@ -55,7 +55,7 @@ def test_the_request_of_a_package_is_read() -> None:
         ({"request": None}, "can't read"),
     ],
 )
-def test_a_request_of_another_schema_is_another_package_format(
+def test_read_request_of_other_schema_is_package_format_error(
     backtest: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(PackageFormatError, match=said):
@@ -81,9 +81,7 @@ def champion(run: RunLog) -> Version:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
 @pytest.mark.parametrize("text", ['{"days": [1]}', "no JSON"])
-def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
-    run: RunLog, text: str
-) -> None:
+def test_compare_with_champion_of_other_schema_fails_check(run: RunLog, text: str) -> None:
     assert compare_with_champion(champion(run), OURS) is None, "nothing to compare with"
     run.log_text(WINDOW, text)
     check = compare_with_champion(champion(run), OURS)
@@ -104,9 +102,7 @@ def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
         ("trials.json", "{}"),
     ],
 )
-def test_a_training_that_another_version_began_is_refused_in_words(
-    run: RunLog, name: str, text: str
-) -> None:
+def test_training_state_of_other_version_is_refused(run: RunLog, name: str, text: str) -> None:
     assert TrainingState.read(run).request.symbols == ("FB",)
     run.log_text(name, text)
     with pytest.raises(TrackingError, match=r"another version.*start the training again"):
@@ -115,7 +111,7 @@ def test_a_training_that_another_version_began_is_refused_in_words(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_symbols_run_that_another_version_left_is_refused_in_words(run: RunLog) -> None:
+def test_symbol_run_of_other_version_is_refused(run: RunLog) -> None:
     from finagent_model.pipeline.finalize import finish_training  # MLflow warns when it is imported
 
     child = open_run("backtest FB", {}, parent=run.run_id)
