@@ -107,7 +107,7 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(registry, "describe", killed)
+        patch.setattr(registry, "set_description", killed)
         finish_training(begun, children, settings)
     assert registry.find_champion("finagent") is None
     made = finish_training(begun, children, settings)

@@ -49,6 +49,7 @@ def sharpe(returns: Floats) -> float:
 
     Sharpe, The Sharpe Ratio (1994); equals `empyrical.sharpe_ratio`.
     """
+    # Equal returns have a deviation of rounding only; a ratio over it would be astronomical.
     spread = volatility(returns)
     if not spread > MIN_DEVIATION:
         return UNDEFINED
@@ -90,6 +91,7 @@ def max_drawdown_bars(equity: Floats) -> float:
     """
     if len(equity) < 2:
         return UNDEFINED
+    # A bar that only equals the peak ends the drawdown, too.
     at_peak = np.flatnonzero(equity >= np.maximum.accumulate(equity))
     return float(np.diff(np.append(at_peak, len(equity) - 1)).max(initial=0))
 
@@ -109,6 +111,7 @@ def expected_shortfall(returns: Floats, share: float = 0.05) -> float:
     """
     if not len(returns):
         return UNDEFINED
+    # The same cut as empyrical's: the bar at the quantile is included.
     worst = int((len(returns) - 1) * share)
     return -float(np.mean(np.partition(returns, worst)[: worst + 1]))
 

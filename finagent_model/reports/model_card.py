@@ -22,6 +22,8 @@ from finagent_model.training.request import TrainRequest
 CARD_FILE = "MODEL_CARD.md"
 MAX_DESCRIPTION_CHARS = 5000
 """Characters that MLflow's registry keeps of a description."""
+MAX_SYMBOLS = 5
+"""Symbols whose verdict the card spells out."""
 MODEL_DESCRIPTION = (
     "Multi-agent trading decisions, each version one package: agents, prompts, trained policy, "
     "calibrated confidence, memory and recorded replies.\n\n"
@@ -60,6 +62,7 @@ class ModelCard:
     def uri(self) -> str:
         return f"models:/{self.name}/{self.version}"
 
+    # The sections' order is that of importance: the registry's limit cuts the end off.
     def to_markdown(self) -> str:
         """Return the whole card."""
         parts = (
@@ -107,9 +110,12 @@ class ModelCard:
         lines += ["", grade_sentence(gate.evidence)]
         lines += [
             "",
-            *(f"- {verdict_sentence(symbol, m)}" for symbol, m in list(self.metrics.items())[:5]),
+            *(
+                f"- {verdict_sentence(symbol, m)}"
+                for symbol, m in list(self.metrics.items())[:MAX_SYMBOLS]
+            ),
         ]
-        if (more := len(self.metrics) - 5) > 0:
+        if (more := len(self.metrics) - MAX_SYMBOLS) > 0:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
         lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
         lines += [
@@ -138,6 +144,7 @@ class ModelCard:
             f"- Able to answer about days before {self.first_day}, nor from bars that end more "
             f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
         ]
+        # Fixed rules were written without these years; a language model has read about them.
         if not self.config.only_rules:
             lines.append(
                 "- Free of hindsight: the prompts name no date, yet a language model may know "

@@ -131,7 +131,7 @@ def render_report_page(
     calibration: Calibration,
 ) -> str:
     """Return the whole HTML page; `calibration` is the one in force from now on."""
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # plotly: half a second that other commands save
 
     colour = {"none": LOST_COLOUR, "weak": "#9a6700", "strong": WON_COLOUR}[gate.evidence.grade]
     grade = grade_sentence(gate.evidence)
@@ -270,6 +270,7 @@ def _fold_table(page: SymbolPage) -> str:
 
 
 def _check_table(gate: GateReport) -> str:
+    # Names and findings may carry a model's own words, so that they are escaped below.
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
@@ -312,6 +313,7 @@ def _equity_figure(page: SymbolPage) -> str:
             x=days, y=drawdown(curve), line=line, showlegend=False, name=label
         )
         figure.add_trace(drawdown_line, row=2, col=1)
+    # Only fits that took over within the drawn days: the first was in force before them.
     for fit in page.policies.of(page.bars.symbol):
         moment = fit.valid_from
         if page.bars.closed(0) <= moment <= page.bars.closed(-1):

@@ -48,6 +48,7 @@ def reliability_bins(
     probability: Floats, outcome: Floats, weight: Floats
 ) -> tuple[ReliabilityBin, ...]:
     """Group outcomes by tenths of stated probability, lowest first; empty tenths are left out."""
+    # A probability of exactly 1 belongs to the last tenth.
     which = np.minimum((probability * BINS).astype(int), BINS - 1)
     bins = []
     for number in np.unique(which):
@@ -90,6 +91,7 @@ def calibration_p_value(probability: Floats, outcome: Floats, weight: Floats) ->
         gradient = np.array([error.sum(), error @ log_odds])
         return float(weight @ (np.logaddexp(0.0, z) - outcome * z)), gradient
 
+    # Shift 0 and stretch 1 are the stated probabilities themselves.
     stated_loss, _ = loss(np.array([0.0, 1.0]))
     fit = minimize(loss, np.array([0.0, 1.0]), jac=True, bounds=[(-20, 20), (-20, 20)])
     return float(chi2.sf(max(2 * (stated_loss - fit.fun), 0.0), df=2))

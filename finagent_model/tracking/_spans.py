@@ -157,6 +157,7 @@ def _call_span(
     body, model = reply.body, reply.body["model"]
     tokens, price = (body["tokens"][0], body["tokens"][1]), prices.get(model)
     message: dict[str, Any] = {"role": "assistant", "content": body["text"]}
+    # MLflow shows a chat in OpenAI's form.
     if body["tool_calls"]:
         message["tool_calls"] = [_chat_tool_call(*call) for call in body["tool_calls"]]
     return Span(
@@ -172,6 +173,7 @@ def _call_span(
             "finish_reason": body["finish_reason"],
             "retries": list(retries),
         },
+        # Rules use no tokens; None keeps them out of MLflow's sums and charts of models.
         tokens=None if model == RULES else tokens,
         cost_usd=_call_cost(tokens, price) if price and model != RULES else None,
     )
