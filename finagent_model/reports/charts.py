@@ -16,6 +16,7 @@ from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.evaluation.out_of_sample import OutOfSample
 from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.symbols import symbol_file_name
 from finagent_model.market.view import MarketView
 
 AblationRow = Mapping[str, Any]
@@ -49,7 +50,7 @@ def write_equity_charts(out_of_sample: OutOfSample, folder: Path) -> tuple[Path,
     """Draw desk against buy-and-hold; write `equity_<SYMBOL>.png` and `.html` in `folder`, and
     return both paths.
     """
-    name = f"equity_{out_of_sample.bars.symbol}"
+    name = f"equity_{symbol_file_name(out_of_sample.bars.symbol)}"
     png, page = folder / f"{name}.png", folder / f"{name}.html"
     _equity_png(out_of_sample, png)
     _equity_page(out_of_sample, page)
