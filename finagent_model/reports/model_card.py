@@ -144,7 +144,7 @@ class ModelCard:
             f"- Able to answer about days before {self.first_day}, nor from bars that end more "
             f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
         ]
-        # Fixed rules were written without these years; a language model has read about them.
+        # Fixed rules remember nothing; a language model may have read about these years.
         if not self.config.only_rules:
             lines.append(
                 "- Free of hindsight: the prompts name no date, yet a language model may know "

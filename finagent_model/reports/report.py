@@ -131,7 +131,7 @@ def render_report_page(
     calibration: Calibration,
 ) -> str:
     """Return the whole HTML page; `calibration` is the one in force from now on."""
-    from plotly.offline import get_plotlyjs  # plotly: half a second that other commands save
+    from plotly.offline import get_plotlyjs
 
     colour = {"none": LOST_COLOUR, "weak": "#9a6700", "strong": WON_COLOUR}[gate.evidence.grade]
     grade = grade_sentence(gate.evidence)

@@ -173,7 +173,7 @@ def _call_span(
             "finish_reason": body["finish_reason"],
             "retries": list(retries),
         },
-        # Rules use no tokens; None keeps them out of MLflow's sums and charts of models.
+        # None and not 0: rules are no model whose tokens could be counted.
         tokens=None if model == RULES else tokens,
         cost_usd=_call_cost(tokens, price) if price and model != RULES else None,
     )
