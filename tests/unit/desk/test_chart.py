@@ -20,8 +20,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.desk import chart as chart_image
-from finagent_model.desk.chart import ChartImage, draw
+from finagent_model.desk import _chart
+from finagent_model.desk._chart import ChartImage, draw
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.view import MarketView
@@ -33,7 +33,7 @@ def view_of(symbol: str = "AAPL", day: str = "2012-09-28") -> MarketView:
     return MarketView.at(parse_as_of(day), BundledBars().bars(symbol))
 
 
-def series(count: int, price: Callable[[int], float], volume: float | None = None) -> MarketView:
+def made(count: int, price: Callable[[int], float], volume: float | None = None) -> MarketView:
     """A view of invented bars whose prices stay still within the day."""
     records = [
         {
@@ -50,10 +50,10 @@ def series(count: int, price: Callable[[int], float], volume: float | None = Non
 VIEW = view_of()
 IMAGE = draw(VIEW)
 UNUSUAL = {
-    "flat": series(200, lambda i: 5.0, 0.0),
-    "one bar": series(1, lambda i: 5.0, 100.0),
-    "pennies": series(130, lambda i: 1e-4 * (1 + i / 100)),
-    "large": series(130, lambda i: 600_000.0 + 37 * i, 3.2e9),
+    "flat": made(200, lambda i: 5.0, 0.0),
+    "one bar": made(1, lambda i: 5.0, 100.0),
+    "pennies": made(130, lambda i: 1e-4 * (1 + i / 100)),
+    "large": made(130, lambda i: 600_000.0 + 37 * i, 3.2e9),
     "short": view_of("FB", "2012-06-15"),
     "crash": view_of("GOOG", "2008-11-20"),
     "split": view_of("AAPL", "2005-03-04"),
@@ -61,27 +61,27 @@ UNUSUAL = {
 
 
 def chunks(png: bytes) -> set[str]:
-    names, at = set(), 8
+    found, at = set(), 8
     while at < len(png):
         size, name = struct.unpack(">I4s", png[at : at + 8])
-        names.add(name.decode())
+        found.add(name.decode())
         at += size + 12
-    return names
+    return found
 
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Bbox]]:
     """Every text that is drawn, with the places that it takes."""
-    boxes: dict[str, list[Bbox]] = {}
+    seen: dict[str, list[Bbox]] = {}
     write = Text.draw
 
     def noting(self: Text, renderer: Any) -> None:
         write(self, renderer)
         if self.get_visible() and self.get_text():
-            boxes.setdefault(self.get_text(), []).append(self.get_window_extent(renderer))
+            seen.setdefault(self.get_text(), []).append(self.get_window_extent(renderer))
 
     monkeypatch.setattr(Text, "draw", noting)
-    return boxes
+    return seen
 
 
 @pytest.mark.parametrize("cut", [30, 103, 1381, 3269])
@@ -93,7 +93,7 @@ def test_chart_ignores_later_bars(cut: int) -> None:
     assert draw(MarketView.at(as_of, corrupted_after(bars, cut))) == whole
 
 
-def test_chart_changes_with_bar_within_it() -> None:
+def test_chart_changes_with_a_bar_within_it() -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.closed(1010).date())
     one, other = (draw(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 1000)))
@@ -101,7 +101,7 @@ def test_chart_changes_with_bar_within_it() -> None:
     assert one.png != other.png
 
 
-def test_chart_of_equal_views_has_equal_bytes() -> None:
+def test_chart_bytes_are_equal_for_equal_views() -> None:
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
         assert draw(view_of()) == IMAGE
         assert matplotlib.rcParams["font.size"] == 30
@@ -109,22 +109,22 @@ def test_chart_of_equal_views_has_equal_bytes() -> None:
         assert set(pool.map(draw, [VIEW] * 8)) == {IMAGE}
 
 
-def test_chart_digest_is_of_drawn_content(
+def test_chart_digest_is_of_what_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chart_image, "_png", lambda drawn: b"by another font library")
+    monkeypatch.setattr(_chart, "_png", lambda data: b"by another font library")
     assert draw(VIEW) == ChartImage(b"by another font library", IMAGE.digest)
-    monkeypatch.setattr(chart_image, "DRAWING", "other")
+    monkeypatch.setattr(_chart, "DRAWING", "other")
     assert draw(VIEW).digest != IMAGE.digest
 
 
-def test_chart_digest_depends_on_policy_channel_only() -> None:
+def test_chart_digest_depends_on_policys_channel_only() -> None:
     assert draw(VIEW, Policy(channel=20)).digest != IMAGE.digest
     assert draw(VIEW, Policy(fast=5, threshold=0.5)) == IMAGE
 
 
 @pytest.mark.parametrize("view", [VIEW, *UNUSUAL.values()], ids=["usual", *UNUSUAL])
-def test_chart_png_is_small_without_metadata(view: MarketView) -> None:
+def test_chart_file_is_small_without_metadata(view: MarketView) -> None:
     png = draw(view).png
     assert Image.open(io.BytesIO(png)).size == (800, 500)
     assert len(png) <= 60_000
@@ -132,9 +132,7 @@ def test_chart_png_is_small_without_metadata(view: MarketView) -> None:
 
 
 @pytest.mark.parametrize("view", [VIEW, *UNUSUAL.values()], ids=["usual", *UNUSUAL])
-def test_chart_texts_are_inside_without_overlap(
-    view: MarketView, words: dict[str, list[Bbox]]
-) -> None:
+def test_chart_texts_do_not_overlap(view: MarketView, words: dict[str, list[Bbox]]) -> None:
     draw(view)
     places = [(text, box) for text, boxes in words.items() for box in boxes]
     assert len(places) > 10
@@ -144,9 +142,9 @@ def test_chart_texts_are_inside_without_overlap(
         assert not a.overlaps(b), (one, other)
 
 
-def test_chart_shows_no_date_or_ticker(words: dict[str, list[Bbox]]) -> None:
+def test_chart_names_no_date_or_ticker(words: dict[str, list[Bbox]]) -> None:
     draw(VIEW)
-    assert not any(word in text for text in words for word in ("AAPL", "2012", "2011"))
+    assert not any(told in text for text in words for told in ("AAPL", "2012", "2011"))
     question = json.loads(build_context(VIEW, Policy()).text)
     prices = {str(price) for price in range(500, 750, 25)}
     assert {text for text in words if text not in prices} == {
@@ -170,15 +168,15 @@ def test_chart_without_history_has_no_levels(words: dict[str, list[Bbox]]) -> No
     assert not any(text.startswith(("support", "resistance")) for text in words)
 
 
-def test_chart_without_volume_has_no_panel(words: dict[str, list[Bbox]]) -> None:
+def test_chart_without_volume_has_no_volume_panel(words: dict[str, list[Bbox]]) -> None:
     draw(UNUSUAL["pennies"])
     assert "price" in words
     assert "volume" not in words
 
 
 @pytest.mark.slow
-def test_chart_imports_matplotlib_only_when_drawing() -> None:
-    script = "import sys, finagent_model.desk.chart; print('matplotlib' in sys.modules)"
+def test_chart_imports_matplotlib_when_first_drawn() -> None:
+    script = "import sys, finagent_model.desk._chart; print('matplotlib' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -74,7 +74,7 @@ def test_model_card_of_refused_version_has_reason() -> None:
     assert "The gate **refused** it." in text
     assert "Refused for: evidence: none, strong is required (missing: better_than_cash)" in text
     wrong = card(judged(suggested_stop_loss=110.0)).to_markdown()
-    assert "4 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
+    assert "5 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
 
 
 def test_model_card_escapes_model_text() -> None:
