@@ -292,9 +292,11 @@ class Predictor:
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
         if self.settings.tracing:
-            from finagent_model.tracking.traces import trace
+            from finagent_model.tracking.traces import trace_decision
 
-            trace(decision, self.config.prices, self.settings, run_id, self.lineage.model_id)
+            trace_decision(
+                decision, self.config.prices, self.settings, run_id, self.lineage.model_id
+            )
 
     def _await_approval(
         self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline, wait: bool

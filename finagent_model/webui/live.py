@@ -18,7 +18,7 @@ from finagent_model.serving.approval_routes import VARIABLE, VERDICTS
 from finagent_model.serving.auth import AuthError, is_token, require_this_machine
 from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
-from finagent_model.tracking.queries import RunRecord, running
+from finagent_model.tracking.queries import RunRecord, list_running_runs
 from finagent_model.tracking.runs import PROCESS, is_process_dead
 from finagent_model.webui.login import Form
 from finagent_model.webui.rendering import Renderer
@@ -59,7 +59,7 @@ def live_routes(
         return None if wanted is None else (decided.count(run), wanted)
 
     def at_work() -> Working:
-        found = running(SHOWN)
+        found = list_running_runs(SHOWN)
         decided.forget_but({run.run_id for run in found.runs})
         shown = [
             AtWork(run, is_process_dead(run.tags.get(PROCESS, "")), progress(run))

@@ -17,8 +17,8 @@ from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
 from finagent_model.market.news import sanitize_text
 from finagent_model.pipeline.run_metadata import MODEL_URI
 from finagent_model.tracking import registry
-from finagent_model.tracking.queries import RunRecord, of_stage, read_run
-from finagent_model.tracking.runs import RunLog, usable_store
+from finagent_model.tracking.queries import RunRecord, list_stage_runs, read_run
+from finagent_model.tracking.runs import RunLog, raise_tracking_errors
 from finagent_model.webui.login import Form
 from finagent_model.webui.rendering import Renderer
 from finagent_model.webui.run_pages import REPORT, SHOWN, read_gate
@@ -41,8 +41,8 @@ def model_routes(renderer: Renderer) -> APIRouter:
                 f"no model can be named {name[:100]!r} here; a name has letters, digits, '_', '.' "
                 "and '-', 100 at most"
             )
-        with usable_store():
-            versions = registry.versions(name)
+        with raise_tracking_errors():
+            versions = registry.list_versions(name)
         champion = next((v for v in versions if registry.CHAMPION in v.aliases), None)
         return renderer.page(
             request,
@@ -57,7 +57,7 @@ def model_routes(renderer: Renderer) -> APIRouter:
     @routes.get("/{name}/{number}")
     def version(request: Request, name: Name, number: VersionNumber) -> Response:
         try:
-            with usable_store():
+            with raise_tracking_errors():
                 found = registry.find_version(name, number)
         except BadInputError as error:
             if isinstance(error, TrackingError):
@@ -74,14 +74,14 @@ def model_routes(renderer: Renderer) -> APIRouter:
             uri=uri,
             run=run,
             gate=read_gate(run) if run else None,
-            has_report=run is not None and RunLog(run.run_id).has(REPORT),
-            ablations=of_stage("ablate", SHOWN, tags={MODEL_URI: uri}),
+            has_report=run is not None and RunLog(run.run_id).has_artifact(REPORT),
+            ablations=list_stage_runs("ablate", SHOWN, tags={MODEL_URI: uri}),
         )
 
     @routes.post("/{name}/rollback")
     def rollback(name: Name, given: Form) -> Response:
         who, why, seen = _who(given), _why(given), _seen(given)
-        with usable_store():
+        with raise_tracking_errors():
             registry.rollback(name, why, who=who, instead_of=seen)
         return _changed(name)
 
@@ -89,7 +89,7 @@ def model_routes(renderer: Renderer) -> APIRouter:
     def promote(name: Name, number: VersionNumber, given: Form) -> Response:
         who, why, seen = _who(given), _why(given), _seen(given)
         force = given.get("force") == "yes"
-        with usable_store():
+        with raise_tracking_errors():
             registry.promote(name, number, force=force, why=why, who=who, instead_of=seen)
         return _changed(name)
 

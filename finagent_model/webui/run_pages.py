@@ -38,8 +38,13 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.policy.trained_state import load_outcomes
 from finagent_model.statistics.reliability import reliability_bins
-from finagent_model.tracking.queries import RunRecord, finished_below, of_stage, read_run
-from finagent_model.tracking.runs import RunLog, usable_store
+from finagent_model.tracking.queries import (
+    RunRecord,
+    find_finished_children,
+    list_stage_runs,
+    read_run,
+)
+from finagent_model.tracking.runs import RunLog, raise_tracking_errors
 from finagent_model.webui.rendering import Renderer
 
 
@@ -110,7 +115,7 @@ class Backtests:
     @classmethod
     def of(cls, training: RunRecord) -> Self:
         """Raises TrackingError."""
-        found = finished_below(training, STAGE)
+        found = find_finished_children(training, STAGE)
         newest = {run.tags[SYMBOL]: run for run in found if SYMBOL in run.tags}
         return cls(tuple(newest.values()), symbols_of(training))
 
@@ -134,9 +139,9 @@ class DecidedSymbols:
         """Raises TrackingError."""
         known = self._known.setdefault(training.run_id, {})
         since = max(known.values()) - SKEW if known else None
-        for run in finished_below(training, STAGE, since):
-            if SYMBOL in run.tags and run.ended is not None:
-                known[run.tags[SYMBOL]] = run.ended
+        for run in find_finished_children(training, STAGE, since):
+            if SYMBOL in run.tags and run.ended_at is not None:
+                known[run.tags[SYMBOL]] = run.ended_at
         return len(known)
 
     def forget_but(self, at_work: set[str]) -> None:
@@ -179,7 +184,7 @@ class Equity:
 
 def _facts(run_id: str) -> SymbolFacts:
     with schema_errors_as_tracking_error(run_id):
-        return SymbolFacts.model_validate_json(RunLog(run_id).read("facts.json"))
+        return SymbolFacts.model_validate_json(RunLog(run_id).read_artifact("facts.json"))
 
 
 def _curve(days: list[str], returns: Floats) -> Points:
@@ -229,7 +234,7 @@ class Reliability:
         """Of the version that the training `run` made. Raises TrackingError."""
         policies = TrainingState.read(RunLog(run.run_id)).policies
         below = Backtests.of(run)
-        texts = [RunLog(each.run_id).read(CALLS).decode() for each in below.runs]
+        texts = [RunLog(each.run_id).read_artifact(CALLS).decode() for each in below.runs]
         with schema_errors_as_tracking_error(run.run_id):
             calls = [call for text in texts for call in load_outcomes(text)]
             book = calibrate(calls, policies.moments)
@@ -245,7 +250,7 @@ class Reliability:
 
 def _points(said: Floats, known: ConfidenceRecord) -> tuple[Point, ...]:
     bins = reliability_bins(said, known.true, known.weight)
-    return tuple(Point(b.said, b.true, b.weight) for b in bins)
+    return tuple(Point(b.probability, b.outcome, b.weight) for b in bins)
 
 
 def line(points: Sequence[Point]) -> str:
@@ -297,8 +302,8 @@ def run_routes(renderer: Renderer) -> APIRouter:
         return renderer.page(
             request,
             "runs.html",
-            trainings=of_stage("train", SHOWN, trained),
-            ablations=of_stage("ablate", SHOWN, ablated),
+            trainings=list_stage_runs("train", SHOWN, trained),
+            ablations=list_stage_runs("ablate", SHOWN, ablated),
             asked={"trained": trained, "ablated": ablated},
             most=COMPARED,
         )
@@ -342,7 +347,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
             params=_rows([found.params]),
             metrics=_rows([found.metrics]),
             told=len(FIRST),
-            has_report=found.stage == "train" and RunLog(run_id).has(REPORT),
+            has_report=found.stage == "train" and RunLog(run_id).has_artifact(REPORT),
         )
 
     @routes.get("/{run_id}/reliability")
@@ -366,8 +371,8 @@ def run_routes(renderer: Renderer) -> APIRouter:
         try:
             if name not in FILES:
                 raise TrackingError(f"no file {name!r} is handed out; there are {', '.join(FILES)}")
-            with usable_store():
-                content = RunLog(run_id).read(name)
+            with raise_tracking_errors():
+                content = RunLog(run_id).read_artifact(name)
         except TrackingError as error:
             title = "There is no such file"
             return renderer.page(request, "error.html", 404, title=title, said=str(error))

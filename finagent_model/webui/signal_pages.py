@@ -37,7 +37,7 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import BarSeries, to_datetime64
 from finagent_model.pipeline.run_metadata import TrainingState
-from finagent_model.reports.charts import BARS_SHOWN
+from finagent_model.reports.charts import CHART_BARS
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import (
     NUMBER,
@@ -48,7 +48,7 @@ from finagent_model.store.artifacts import (
 )
 from finagent_model.store.database import Database
 from finagent_model.store.schema import artifacts as table
-from finagent_model.tracking.runs import RunLog, usable_store
+from finagent_model.tracking.runs import RunLog, raise_tracking_errors
 from finagent_model.webui import conversation as thread
 from finagent_model.webui.conversation import SignalRow
 from finagent_model.webui.rendering import Renderer
@@ -84,7 +84,7 @@ def bars_around(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]
     if seen == 0:
         raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)
     factor = bars.growth_factor / bars.growth_factor[seen - 1]
-    first, last = max(0, seen - BARS_SHOWN), seen + LATER if later else seen
+    first, last = max(0, seen - CHART_BARS), seen + LATER if later else seen
     return {
         "symbol": bars.symbol,
         "seen": [_bar(bars, factor[i], i) for i in range(first, seen)],
@@ -265,8 +265,10 @@ def signal_page_routes(
         try:
             if found.row.run_id is None:
                 raise TrackingError("this signal names no run of MLflow")
-            with usable_store():
-                turns = read_turns(RunLog(found.row.run_id).read(CONVERSATION_FILE).decode())
+            with raise_tracking_errors():
+                turns = read_turns(
+                    RunLog(found.row.run_id).read_artifact(CONVERSATION_FILE).decode()
+                )
             messages = thread.from_turns(turns, _prices(found))
         except (TrackingError, ValueError, RecursionError) as error:
             messages, trouble = said_in(found.row), str(error)

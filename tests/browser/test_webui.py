@@ -54,7 +54,7 @@ first = registry.find_version("finagent", "1")
 tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
 from mlflow.tracking import MlflowClient
 source = MlflowClient().get_model_version("finagent", "1").source
-registry.register("finagent", source, first.run_id, tags)
+registry.create_version("finagent", source, first.run_id, tags)
 
 text = " ".join(hurting)
 signal = done.signal.model_copy(update={{"reasoning": text, "key_factors": hurting,

@@ -15,7 +15,7 @@ from finagent_model.evaluation.probes import parsed
 from support.places import ROOT
 
 ORDER = (
-    "_lazy errors _base settings _redact _event_loop _retry_after",
+    "_lazy _json errors _base settings _redact _event_loop _retry_after",
     "market decision policy config data cassette audit agents desk",
     "backtesting statistics training evaluation approvals tracking model reports",
     "serving store pipeline _public airflow webui cli contrib",

@@ -20,7 +20,7 @@ from finagent_model.config.desk_config import (
 )
 from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
-from finagent_model.reports.charts import mermaid
+from finagent_model.reports.charts import render_mermaid
 
 
 def config(**changes: Any) -> DeskConfig:
@@ -163,6 +163,6 @@ def test_a_block_that_is_given_in_part_keeps_the_preset_s_other_keys(tmp_path: P
 
 
 def test_the_drawing_has_every_round() -> None:
-    text = mermaid(load_preset("debate"))
+    text = render_mermaid(load_preset("debate"))
     assert "BullResearcher --> BearResearcher_2" in text
     assert "BearResearcher_2 --> RiskManager" in text

@@ -97,20 +97,20 @@ def rows(url: str) -> list[tuple[Any, ...]]:
 def test_a_recorded_decision_is_in_the_database_and_its_run_says_so(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     run = kept(url)
-    assert run.tag(STORED) == "yes"
+    assert run.get_tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
     assert sync_decisions(settings(url)) == Synced()
 
 
 def test_without_a_url_a_file_at_home_has_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(place.folder))
-    assert kept("").tag(STORED) == "yes"
+    assert kept("").get_tag(STORED) == "yes"
     assert len(rows(f"sqlite:///{place.folder}/.cache/finagent/finagent.db")) == WHOLE
 
 
 def test_what_was_replayed_is_for_reading_and_not_stored(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    assert kept(url, replayed=True).tag(STORED) is None
+    assert kept(url, replayed=True).get_tag(STORED) is None
     assert sync_decisions(settings(url)) == Synced()
 
 
@@ -118,13 +118,13 @@ def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = kept(down(place))
-    assert run.tag(STORED) == "no"
+    assert run.get_tag(STORED) == "no"
     [warning] = [r for r in caplog.records if r.name.startswith("finagent_model")]
     assert warning.levelno == logging.WARNING
     assert run.run_id in warning.getMessage()
     assert "`finagent db sync` writes it" in warning.getMessage()
     assert run.read_json("signal.json")["symbol"] == "NOPE"
-    assert len(run.read("autogen_conversation.jsonl").splitlines()) == 7
+    assert len(run.read_artifact("autogen_conversation.jsonl").splitlines()) == 7
     assert mlflow.get_run(run.run_id).info.status == "FINISHED"
 
 
@@ -133,14 +133,14 @@ def test_what_the_database_has_no_room_for_is_a_warning_and_the_run_has_it_all(
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     run = kept(url, symbol="S" * 51)
-    assert (run.tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
+    assert (run.get_tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
     assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
     assert sync_decisions(settings(url)) == Synced(failed=1)
 
 
 def test_a_reply_of_any_characters_is_kept(place: Place) -> None:
     run = kept(f"sqlite:///{place.folder}/finagent.db", reasoning="It rises\\u0000they say.\0")
-    assert run.tag(STORED) == "yes"
+    assert run.get_tag(STORED) == "yes"
 
 
 def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Place) -> None:
@@ -148,7 +148,7 @@ def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Pl
     run = kept(down(place), by, symbol="GOOG")
     up(place)
     assert sync_decisions(settings(down(place))) == Synced(written=1)
-    assert run.tag(STORED) == "yes"
+    assert run.get_tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
@@ -194,7 +194,7 @@ def test_sync_says_that_the_database_is_still_down(place: Place) -> None:
     run = kept(down(place))
     with pytest.raises(StoreError, match="can't be used"):
         sync_decisions(settings(down(place)))
-    assert run.tag(STORED) == "no"
+    assert run.get_tag(STORED) == "no"
 
 
 def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(place: Place) -> None:
@@ -240,7 +240,7 @@ def test_a_platform_that_cannot_even_be_named_costs_no_decision(
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
     run = record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
-    assert RunLog(run).tag(STORED) == "yes"
+    assert RunLog(run).get_tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
 
 
@@ -282,7 +282,7 @@ def test_a_password_is_in_no_message_tag_or_log(
     url = "postgresql+pg8000://me:open-sesame@127.0.0.1:9/db"
     with caplog.at_level(logging.DEBUG):
         run = kept(url)
-    assert run.tag(STORED) == "no"
+    assert run.get_tag(STORED) == "no"
     command = place.finagent("db", "sync", FINAGENT_DATABASE=url)
     assert command.returncode == 3
     said = caplog.text + command.stdout + command.stderr + repr(settings(url))

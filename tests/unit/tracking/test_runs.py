@@ -41,32 +41,37 @@ def status(run: RunLog) -> str:
 def test_a_run_whose_process_is_gone_is_marked_by_the_next_that_works_alone(place: Place) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    mine, lost, shared = (open_run(n, {}, alone=n != "shared") for n in ("mine", "lost", "shared"))
+    mine, lost, shared = (
+        open_run(n, {}, single_process=n != "shared") for n in ("mine", "lost", "shared")
+    )
     below = open_run("below", {}, lost.run_id)
-    lost.tags({PROCESS: f"{socket.gethostname()}:{ended.pid}"})
+    lost.set_tags({PROCESS: f"{socket.gethostname()}:{ended.pid}"})
     elsewhere = open_run("elsewhere", {PROCESS: f"another-host:{ended.pid}"})
-    open_run("next", {}, alone=True)
+    open_run("next", {}, single_process=True)
     assert [status(run) for run in (lost, below)] == ["KILLED"] * 2
     assert [status(run) for run in (mine, shared, elsewhere)] == ["RUNNING"] * 3
-    assert mine.tag(PROCESS) == f"{socket.gethostname()}:{os.getpid()}"
+    assert mine.get_tag(PROCESS) == f"{socket.gethostname()}:{os.getpid()}"
 
 
 def test_what_the_store_raises_in_a_run_is_its_trouble_and_the_run_has_failed(place: Place) -> None:
     run = open_run("mine", {})
-    with pytest.raises(TrackingError, match="no room; set MLFLOW_TRACKING_URI"), run.failing():
+    with (
+        pytest.raises(TrackingError, match="no room; set MLFLOW_TRACKING_URI"),
+        run.failed_on_error(),
+    ):
         raise MlflowException("no room")
     assert status(run) == "FAILED"
 
 
 def test_other_errors_in_a_run_stay_what_they_are(place: Place) -> None:
     run = open_run("mine", {})
-    with pytest.raises(ZeroDivisionError), run.failing():
+    with pytest.raises(ZeroDivisionError), run.failed_on_error():
         _ = 1 / 0
     assert status(run) == "FAILED"
 
 
 def test_a_store_that_is_gone_hides_no_error(nobody: str) -> None:
-    with pytest.raises(ZeroDivisionError), RunLog("0" * 32).failing():
+    with pytest.raises(ZeroDivisionError), RunLog("0" * 32).failed_on_error():
         _ = 1 / 0
 
 
@@ -94,6 +99,6 @@ def test_a_bug_is_not_taken_for_the_stores_trouble(
     def bug(name: str) -> None:
         raise KeyError(name)
 
-    monkeypatch.setattr("finagent_model.tracking.registry.versions", bug)
+    monkeypatch.setattr("finagent_model.tracking.registry.list_versions", bug)
     done = CliRunner().invoke(app, ["models"])
     assert isinstance(done.exception, KeyError)

@@ -15,7 +15,7 @@ from finagent_model.errors import TrackingError
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.policy.trained_state import dump_outcomes
 from finagent_model.tracking import registry
-from finagent_model.tracking.queries import of_stage, read_run, running
+from finagent_model.tracking.queries import list_running_runs, list_stage_runs, read_run
 from finagent_model.tracking.runs import STAGE, RunLog, open_run
 from finagent_model.webui import live
 from finagent_model.webui import model_pages as models
@@ -58,14 +58,14 @@ def below(run: RunLog, symbol: str, returns: tuple[float, ...] = (0.1,), **ends:
     tags = {STAGE: "backtest", "finagent.symbol": symbol}
     child = open_run(f"backtest {symbol}", tags, parent=run.run_id)
     if ends.get("facts", True):
-        child.text("facts.json", facts(symbol, returns))
-        child.text("closed_calls.jsonl", dump_outcomes([]))
+        child.log_text("facts.json", facts(symbol, returns))
+        child.log_text("closed_calls.jsonl", dump_outcomes([]))
     child.end(ends.get("status", "FINISHED"))
     return child
 
 
 def version(name: str, run_id: str = "0" * 32, verdict: str = "passed") -> str:
-    return registry.register(name, "somewhere", run_id, {registry.VERDICT: verdict})
+    return registry.create_version(name, "somewhere", run_id, {registry.VERDICT: verdict})
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_there_is_no_page_of_what_is_no_version(pages: TestClient) -> None:
 @pytest.mark.parametrize("gate", ['{"verdict":"passed"}', '["a"]', "5", '{"integrity": 1}', "["])
 def test_a_verdict_of_another_shape_is_none(pages: TestClient, gate: str) -> None:
     run, other = training(), training()
-    run.text("gate.json", gate)
+    run.log_text("gate.json", gate)
     for path in (f"/runs/{run.run_id}", f"/runs/compare?run={run.run_id}&run={other.run_id}"):
         answer = pages.get(path)
         assert answer.status_code == 200, path
@@ -155,7 +155,7 @@ def test_a_verdict_of_another_shape_is_none(pages: TestClient, gate: str) -> Non
 @pytest.mark.parametrize("said", ['{"rows": []}', '["a"]', '{"decisions": 1, "rows": [{}]}'])
 def test_an_ablation_of_another_shape_has_no_result(pages: TestClient, said: str) -> None:
     run = open_run("ablate", {STAGE: "ablate"})
-    run.text("ablation.json", said)
+    run.log_text("ablation.json", said)
     answer = pages.get(f"/runs/{run.run_id}")
     assert answer.status_code == 200
     assert "There is no result." in answer.text
@@ -204,7 +204,7 @@ def test_runs_at_work_are_found_among_whatever_else_is(pages: TestClient) -> Non
     mine = training()
     for _ in range(3):
         MlflowClient().create_run(mine.experiment_id)
-    assert [run.run_id for run in running(2).runs] == [mine.run_id]
+    assert [run.run_id for run in list_running_runs(2).runs] == [mine.run_id]
     assert "train AAPL,IBM" in pages.get("/live").text
 
 
@@ -260,7 +260,7 @@ def test_a_versions_ablations_are_found_behind_those_of_others(
     page = pages.get("/models/finagent/1").text
     assert "ablate mine" in page
     assert "ablate another" not in page
-    assert len(of_stage("ablate", 5).runs) == 2
+    assert len(list_stage_runs("ablate", 5).runs) == 2
 
 
 def test_a_reply_of_a_run_that_is_too_deep_does_not_take_its_page_down(
@@ -276,7 +276,7 @@ def test_a_reply_of_a_run_that_is_too_deep_does_not_take_its_page_down(
         "model": "m",
         "cached": False,
     }
-    run.text("autogen_conversation.jsonl", json.dumps(turn) + "\n")
+    run.log_text("autogen_conversation.jsonl", json.dumps(turn) + "\n")
     row = {"name": "s", "type": "signal", "symbol": "GOOG", "run_id": run.run_id}
     assert pages.post("/api/artifacts", json=row).status_code == 201
     assert pages.get("/signals/1/conversation").status_code == 200
