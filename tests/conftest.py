@@ -179,11 +179,11 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our tables, which take longer to make than to copy."""
     from pages import settings
 
-    from finagent_model.store.database import FILE, Database
+    from finagent_model.store.database import DATABASE_FILE, Database
 
     folder = tmp_path_factory.mktemp("database")
-    Database.of(settings(folder)).prepare()
-    return folder / FILE
+    Database.from_settings(settings(folder)).prepare()
+    return folder / DATABASE_FILE
 
 
 @pytest.fixture

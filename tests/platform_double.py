@@ -16,7 +16,7 @@ from conftest import free_port
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from finagent_model.store.artifacts import NewArtifact
+from finagent_model.store.artifact_models import NewArtifact
 
 FIELDS = frozenset(NewArtifact.model_fields)
 Hook = Callable[[str, dict[str, Any]], Response | None]

@@ -19,17 +19,16 @@ from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import Decision, Execution, Turn
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, ValueTooLargeError
-from finagent_model.store.artifacts import (
-    FAILURES,
-    TOLD,
+from finagent_model.store._schema import artifacts
+from finagent_model.store.artifact_models import (
+    FAILED_STATUSES,
     Artifact,
     ArtifactFilter,
-    ArtifactStore,
     NewArtifact,
 )
+from finagent_model.store.artifacts import SETTLED_METADATA, ArtifactStore
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import LARGEST, DecisionStore
-from finagent_model.store.schema import artifacts
+from finagent_model.store.decisions import MAX_TEXT_CHARS, DecisionStore
 
 ASKED_BY = Execution(
     execution_id="scheduled__2012-06-29",
@@ -57,7 +56,11 @@ def write(
 
 def found(url: str, **wanted: Any) -> tuple[Artifact, ...]:
     """In the order of their steps."""
-    return ArtifactStore(Database(url)).page(ArtifactFilter(**wanted), order="step").artifacts
+    return (
+        ArtifactStore(Database(url))
+        .list_artifacts(ArtifactFilter(**wanted), order="step")
+        .artifacts
+    )
 
 
 def signal_of(url: str) -> Artifact:
@@ -111,10 +114,10 @@ def test_a_reply_has_what_was_asked_last_and_one_that_failed_says_why(url: str) 
 
 
 def test_what_is_large_stays_in_the_run_and_its_row_says_where(url: str) -> None:
-    large = Turn("Executor", "response", "x" * (LARGEST + 1), at(1))
+    large = Turn("Executor", "response", "x" * (MAX_TEXT_CHARS + 1), at(1))
     write(url, replace(decision(), turns=(large,)))
     [row] = found(url, type="llm")
-    assert (row.response, row.response_length) == (None, LARGEST + 1)
+    assert (row.response, row.response_length) == (None, MAX_TEXT_CHARS + 1)
     assert (row.run_id, row.metadata["response_artifact"]) == ("r1", CONVERSATION_FILE)
 
 
@@ -182,7 +185,7 @@ def test_the_same_failure_written_twice_is_one(url: str) -> None:
 
 @pytest.mark.parametrize("status", Status)
 def test_only_a_failure_of_the_desk_may_be_replaced(status: Status) -> None:
-    assert (status.value in FAILURES) is status.is_failure
+    assert (status.value in FAILED_STATUSES) is status.is_failure
 
 
 WRITER = """
@@ -216,7 +219,7 @@ def test_processes_that_decide_the_same_at_once_leave_one_signal_each_with_its_o
     assert len(signals) == len({row.key for row in signals}) == 6
     for row in signals:
         assert len(found(url, run_id=row.run_id)) == 1 + 4 + 1
-    with Database(url).reading() as connection:
+    with Database(url).connection() as connection:
         count = text("select count(*) from finagent_outbox")
         assert connection.execute(count).scalar_one() == 6 * 6
         talks = text("select count(*) from finagent_decisions")
@@ -231,7 +234,7 @@ def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url:
     store = ArtifactStore(Database(url))
     for n in range(7):
         store.add(new(name=f"{n}", symbol="FB" if n % 2 else "GOOG"))
-    page = store.page(ArtifactFilter(symbol="GOOG"), limit=2, offset=1)
+    page = store.list_artifacts(ArtifactFilter(symbol="GOOG"), limit=2, offset=1)
     assert ([a.name for a in page.artifacts], page.total) == (["4", "2"], 4)
 
 
@@ -259,7 +262,7 @@ def test_artifacts_are_found_by_what_they_say(
     ):
         metadata = {"key": key, "status": status, "as_of": as_of}
         store.add(new(name=name, type="signal", action=action, metadata=metadata))
-    found = store.page(ArtifactFilter(**wanted), order="oldest")
+    found = store.list_artifacts(ArtifactFilter(**wanted), order="oldest")
     assert [a.name for a in found.artifacts] == names
     assert found.total == len(names)
 
@@ -298,30 +301,30 @@ def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
     store.add(new(metadata={"key": "k"}))
     row, _ = store.add(new())
     with pytest.raises(ArtifactConflictError, match="another artifact has the key 'k'"):
-        store.change(row.id, {"metadata": {"key": "k"}})
+        store.update(row.id, {"metadata": {"key": "k"}})
 
 
 def test_lengths_are_counted_where_they_are_not_given(url: str) -> None:
     store = ArtifactStore(Database(url))
     row, _ = store.add(new(prompt="four", response_length=90_000))
     assert (row.prompt_length, row.response_length) == (4, 90_000)
-    assert store.change(row.id, {"prompt": "fiver"}).prompt_length == 5
+    assert store.update(row.id, {"prompt": "fiver"}).prompt_length == 5
 
 
 def test_what_a_settled_signal_says_cannot_be_changed_and_its_name_can(url: str) -> None:
     write(url, decision(**VERSION))
     store, row = ArtifactStore(Database(url)), signal_of(url)
-    assert set(row.metadata) == set(TOLD)
+    assert set(row.metadata) == set(SETTLED_METADATA)
     for change in (
         {"action": "SELL"},
         {"confidence": 1},
         {"metadata": {}},
         *({name: "forged"} for name in ("model_name", "run_id", "experiment_id", "execution_id")),
-        *({"metadata": row.metadata | {name: "2012-06-29T20:00:01Z"}} for name in TOLD),
+        *({"metadata": row.metadata | {name: "2012-06-29T20:00:01Z"}} for name in SETTLED_METADATA),
     ):
         with pytest.raises(ArtifactConflictError, match="settled as 'ok'"):
-            store.change(row.id, change)
-    noted = store.change(row.id, {"name": "seen", "metadata": row.metadata | {"seen_by": "ann"}})
+            store.update(row.id, change)
+    noted = store.update(row.id, {"name": "seen", "metadata": row.metadata | {"seen_by": "ann"}})
     assert (noted.name, noted.metadata["seen_by"], noted.action) == ("seen", "ann", "BUY")
     assert noted.updated_at is not None
 
@@ -341,7 +344,7 @@ ASKED: tuple[dict[str, Any], ...] = (
 def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
     database = Database(url)
     store = ArtifactStore(database)
-    with database.writing() as connection:
+    with database.transaction() as connection:
         connection.execute(artifacts.insert(), [row(n) for n in range(10_000)])
         connection.execute(text("analyze"))
     plans: list[str] = []
@@ -356,7 +359,7 @@ def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
     event.listen(database._engine, "before_cursor_execute", explained)
     for wanted in ASKED:
         plans.clear()
-        assert store.page(ArtifactFilter(**wanted)).total > 0
+        assert store.list_artifacts(ArtifactFilter(**wanted)).total > 0
         page = plans[0].lower()
         assert "seq scan" not in page and "b-tree" not in page, page
         # SQLite's table itself is in the order of pages; it is walked backwards, to the limit.

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from test_migrations import narrow
 
 from finagent_model.settings import Settings
-from finagent_model.store.api import LARGEST_BODY, api_app
+from finagent_model.store.api import MAX_BODY_BYTES, api_app
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 
@@ -75,7 +75,7 @@ def test_filters_and_the_order_of_steps(tmp_path: Path, client: TestClient) -> N
 def test_a_page_has_as_many_as_fit_and_the_next_goes_on(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.store.api.LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr("finagent_model.store.api.MAX_PAGE_BYTES", 100_000)
     sizes = (30_000, 30_000, 30_000, 200_000, 60_000)
     for n, size in enumerate(sizes):
         client.post("/api/artifacts", json={"name": f"{n}", "type": "llm", "response": "x" * size})
@@ -187,7 +187,7 @@ def test_what_the_platforms_column_has_no_room_for_is_refused_by_its_name(
         (b'{"name": "x", "type": "llm", "chart_data": [NaN]}', 422),
         (b'{"name": "x", "type": "llm", "metadata": {"a": "\\ud800"}}', 422),
         (b"\xff\xfe", 422),
-        (b" " * (LARGEST_BODY + 1), 413),
+        (b" " * (MAX_BODY_BYTES + 1), 413),
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused(
@@ -200,7 +200,7 @@ def test_a_body_that_cannot_be_read_is_refused(
 
 
 def test_a_body_without_a_length_has_the_same_limit(client: TestClient) -> None:
-    pieces = (b" " * 100_000 for _ in range(LARGEST_BODY // 100_000 + 1))
+    pieces = (b" " * 100_000 for _ in range(MAX_BODY_BYTES // 100_000 + 1))
     answer = client.post("/api/artifacts", content=pieces, headers=JSON)
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
 

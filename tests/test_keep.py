@@ -28,7 +28,8 @@ from finagent_model.pipeline.record import (
     sync_decisions,
 )
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore, NewArtifact
+from finagent_model.store.artifact_models import NewArtifact
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking import runs as tracking

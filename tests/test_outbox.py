@@ -23,7 +23,8 @@ from finagent_model.cli import app
 from finagent_model.decision.decision import Execution
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
-from finagent_model.store.artifacts import ArtifactFilter, ArtifactStore
+from finagent_model.store.artifact_models import ArtifactFilter
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import LEASE, MAX_ATTEMPTS, Outbox, OutboxReport
@@ -59,11 +60,11 @@ def decide(url: str, execution: str = "e1", run: str = "r1", **changes: Any) -> 
     DecisionStore(Database(url), queue=True).write(made, run, by, "7", True)
 
 
-def send(url: str, platform: PlatformDouble, within_s: float = 30, **more: Any) -> OutboxReport:
+def send(url: str, platform: PlatformDouble, timeout_s: float = 30, **more: Any) -> OutboxReport:
     pauses: list[float] = more.pop("pauses", [])
     client = PlatformClient(platform.url, SecretStr(TOKEN), sleep=pauses.append)
     with closing(client):
-        return Outbox(Database(url), **more).send(client, within_s)
+        return Outbox(Database(url), **more).send(client, timeout_s)
 
 
 def status(url: str) -> tuple[int, int, int]:
@@ -102,7 +103,7 @@ def test_nothing_is_lost_while_the_platform_is_down(file: str) -> None:
     platform = PlatformDouble()
     for n in range(3):
         decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
-    down = send(file, platform, within_s=0.2)
+    down = send(file, platform, timeout_s=0.2)
     assert (down.sent, down.parked, down.waiting) == (0, 0, 18)
     assert down.why and "can't be reached" in down.why
     with platform.up():
@@ -150,7 +151,7 @@ def test_what_the_platform_refuses_is_parked_with_its_reason_and_the_rest_goes_o
     [parked] = Outbox(Database(file)).status()["parked_rows"]
     assert "answered HTTP 400" in parked["reason"] and "name is odd" in parked["reason"]
     assert send(file, platform) == OutboxReport()
-    assert Outbox(Database(file)).unpark() == 1
+    assert Outbox(Database(file)).retry_failed() == 1
     assert send(file, platform) == OutboxReport(sent=1)
 
 
@@ -265,8 +266,8 @@ def test_our_own_rest_can_be_the_platform(file: str, tmp_path: Path) -> None:
     with serving(api_app(theirs), platform.port):
         assert send(file, platform) == OutboxReport(sent=6)
     here, there = (
-        ArtifactStore(database).page(ArtifactFilter(), order="step").artifacts
-        for database in (Database(file), Database.of(theirs))
+        ArtifactStore(database).list_artifacts(ArtifactFilter(), order="step").artifacts
+        for database in (Database(file), Database.from_settings(theirs))
     )
     known = ("key", "type", "symbol", "run_id", "response", "signal_data", "metadata")
     for ours, copy in zip(here, there, strict=True):

@@ -14,19 +14,20 @@ from sqlalchemy import event, insert, select
 
 from finagent_model.decision.decision import Execution
 from finagent_model.errors import PlatformRefusedError, PlatformUnavailableError
-from finagent_model.store.artifacts import Artifact, utc_now
+from finagent_model.store._schema import outbox as table
+from finagent_model.store.artifact_models import Artifact
+from finagent_model.store.artifacts import utc_now
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import (
-    LONGEST_S,
     MAX_ATTEMPTS,
+    MAX_PAUSE_S,
+    MAX_ROWS_SHOWN,
     MAX_SERVER_ERRORS,
-    SHOWN,
     Outbox,
     OutboxReport,
 )
 from finagent_model.store.platform import PlatformClient
-from finagent_model.store.schema import outbox as table
 
 FAILED = {
     "status": "model_error",
@@ -52,7 +53,7 @@ class Scripted(PlatformClient):
         remote_id: str | None = None,
         *,
         sent_before: bool = False,
-        within_s: float = 30.0,
+        timeout_s: float = 30.0,
     ) -> str:
         named = f"{artifact.execution_id}/{artifact.step_name}"
         if sent_before:
@@ -82,7 +83,7 @@ def waiting(database: Database, names: Iterable[str]) -> None:
 
 
 def states(database: Database) -> list[str]:
-    with database.reading() as connection:
+    with database.connection() as connection:
         query = select(table.c.state).order_by(table.c.id)
         return list(connection.execute(query).scalars())
 
@@ -163,9 +164,9 @@ def test_when_time_is_over_nothing_more_is_claimed(database: Database) -> None:
 
     event.listen(database._engine, "before_cursor_execute", counted)
     platform = Scripted(lambda artifact: time.sleep(0.05))
-    assert Outbox(database).send(platform, within_s=0) == OutboxReport(waiting=20)
+    assert Outbox(database).send(platform, timeout_s=0) == OutboxReport(waiting=20)
     assert (claimed, platform.stored) == ([], [])
-    assert Outbox(database).send(platform, within_s=0.01).sent == 1
+    assert Outbox(database).send(platform, timeout_s=0.01).sent == 1
 
 
 def test_a_platform_that_stumbles_over_all_is_left_alone_at_once(database: Database) -> None:
@@ -173,7 +174,7 @@ def test_a_platform_that_stumbles_over_all_is_left_alone_at_once(database: Datab
     platform = Scripted(stumbling(lambda a: True))
     done = Outbox(database).send(platform)
     assert done.why == "answered HTTP 500"
-    with database.reading() as connection:
+    with database.connection() as connection:
         tried = select(table.c.execution).where(table.c.attempts > 0)
         assert len(connection.execute(tried).all()) == MAX_SERVER_ERRORS
 
@@ -217,7 +218,7 @@ def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
 
     Outbox(database).send(Scripted(busy))
     assert Outbox(database).send(Scripted()).sent == 0
-    assert Outbox(database).unpark() == 0
+    assert Outbox(database).retry_failed() == 0
     assert Outbox(database).send(Scripted()) == OutboxReport(sent=1)
 
 
@@ -228,19 +229,21 @@ def test_a_time_without_end_is_cut_to_a_day(database: Database) -> None:
         raise down(429, 1e12)
 
     Outbox(database).send(Scripted(busy))
-    later = utc_now() + timedelta(seconds=LONGEST_S + 1)
+    later = utc_now() + timedelta(seconds=MAX_PAUSE_S + 1)
     assert Outbox(database, lambda: later).send(Scripted()) == OutboxReport(sent=1)
 
 
 def test_of_many_parked_rows_the_first_are_told_and_all_are_counted(database: Database) -> None:
     database.prepare()
     row = {"execution": "e", "state": "parked", "attempts": 1, "queued_at": utc_now()}
-    with database.writing() as connection:
-        rows = [row | {"artifact_id": n, "reason": f"{n}"} for n in range(SHOWN + 30)]
+    with database.transaction() as connection:
+        rows = [row | {"artifact_id": n, "reason": f"{n}"} for n in range(MAX_ROWS_SHOWN + 30)]
         connection.execute(insert(table), rows)
     found = Outbox(database).status()
-    assert found["parked"] == SHOWN + 30
-    assert [each["reason"] for each in found["parked_rows"]] == [f"{n}" for n in range(SHOWN)]
+    assert found["parked"] == MAX_ROWS_SHOWN + 30
+    assert [each["reason"] for each in found["parked_rows"]] == [
+        f"{n}" for n in range(MAX_ROWS_SHOWN)
+    ]
 
 
 def test_a_row_that_is_refused_says_so_and_nothing_waits(database: Database) -> None:

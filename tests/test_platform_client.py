@@ -13,7 +13,7 @@ from decisions import at
 from platform_double import PlatformDouble, serving
 
 from finagent_model.errors import PlatformUnavailableError
-from finagent_model.store.artifacts import Artifact
+from finagent_model.store.artifact_models import Artifact
 from finagent_model.store.platform import PlatformClient
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
@@ -51,7 +51,7 @@ def test_an_answer_in_drips_is_cut_off_when_time_is_over(first: bytes) -> None:
     ):
         began = time.monotonic()
         with pytest.raises(PlatformUnavailableError, match="did not answer within"):
-            client.put(ARTIFACT, within_s=0.6)
+            client.put(ARTIFACT, timeout_s=0.6)
         assert time.monotonic() - began < 1.5
 
 

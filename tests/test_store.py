@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_written_is_named() -> None:
 
 def test_a_bug_in_a_block_is_not_taken_for_the_databases_trouble(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/finagent.db")
-    for block in (database.reading, database.writing):
+    for block in (database.connection, database.transaction):
         with pytest.raises(ZeroDivisionError), block():
             _ = 1 / 0
 
@@ -215,7 +215,7 @@ def test_a_server_that_ends_in_the_midst_of_a_block_is_the_databases_trouble(
     postgres: Callable[[], str],
 ) -> None:
     database = Database(postgres())
-    for block in (database.reading, database.writing):
+    for block in (database.connection, database.transaction):
         with pytest.raises(StoreError, match="can't be used"), block() as connection:
             connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
 
@@ -247,7 +247,7 @@ def test_who_reads_holds_up_nobody_who_writes(url: str) -> None:
     """A backup may take longer than a writer would wait."""
     Database(url).prepare()
     impatient = url.replace("timeout=20", "timeout=0.05")
-    with Database(url).reading() as reader:
+    with Database(url).connection() as reader:
         before = reader.execute(text("select count(*) from artifacts")).scalar_one()
         assert write(impatient, decision(), "r1")
         assert before == 0

@@ -33,11 +33,11 @@ from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking.runs import is_process_dead
-from finagent_model.webui.conversation import Message, from_turns
-from finagent_model.webui.labels import STATUSES, failed
-from finagent_model.webui.login import HEADERS
-from finagent_model.webui.rendering import pretty
-from finagent_model.webui.signal_pages import bars_around, drawn
+from finagent_model.webui._conversation import Message, messages_from_turns
+from finagent_model.webui._labels import STATUSES, is_failed
+from finagent_model.webui._login import HEADERS
+from finagent_model.webui._rendering import format_json
+from finagent_model.webui._signal_pages import chart_bars, read_chart_bars
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 MARKUP = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
@@ -90,7 +90,7 @@ def test_every_status_has_a_word_and_only_failures_say_that_they_failed() -> Non
     assert set(STATUSES) == {status.value for status in Status}
     for status in Status:
         assert STATUSES[status.value].word.startswith("failed") == status.is_failure
-        assert failed(status.value) == status.is_failure
+        assert is_failed(status.value) == status.is_failure
 
 
 def test_executions_are_told_by_what_their_signals_say(known: Settings, pages: TestClient) -> None:
@@ -163,7 +163,7 @@ def test_lineage_leads_to_mlflow_and_airflow_where_they_are(tmp_path: Path) -> N
     )
     made = decision(model_uri="models:/finagent/3")
     asked_by = Execution(dag_id="d", dag_run_id="manual__1+2", task_id="decide", map_index=4)
-    DecisionStore(Database.of(known)).write(made, "r1", asked_by, "7")
+    DecisionStore(Database.from_settings(known)).write(made, "r1", asked_by, "7")
     with client(known) as pages:
         number = re.findall(r'"/signals/(\d+)"', pages.get("/").text)[0]
         page = pages.get(f"/signals/{number}").text
@@ -221,7 +221,7 @@ def test_the_chart_hides_what_came_after_unless_it_is_asked_for(
 
 def test_later_bars_are_in_the_prices_of_the_decision() -> None:
     bars = BundledBars().bars("AAPL")
-    drawn = bars_around(bars, parse_as_of("2005-02-25"), later=True)  # split 2:1 on the 28th
+    drawn = chart_bars(bars, parse_as_of("2005-02-25"), later=True)  # split 2:1 on the 28th
     assert drawn["seen"][-1]["close"] == pytest.approx(88.99, abs=0.01)
     assert drawn["later"][0]["close"] == pytest.approx(2 * 44.86, abs=0.1)
 
@@ -251,7 +251,7 @@ def test_a_chart_is_drawn_from_what_was_kept_and_asks_the_vendor_for_later_bars_
 
     def look(later: bool) -> dict[str, Any]:
         market = Market(CachedBars(vendor, BarStore(tmp_path), lambda: now), None)
-        return drawn(market, "GOOG", as_of, later, parse_as_of("2012-12-01"))
+        return read_chart_bars(market, "GOOG", as_of, later, parse_as_of("2012-12-01"))
 
     first = look(False)
     assert (look(False), vendor.asked) == (first, 1)
@@ -379,14 +379,14 @@ def test_a_decision_that_waits_is_settled_from_its_page(known: Settings, pages: 
     again = pages.post(f"/approvals/{key}", data=data, headers=OURS)
     assert again.status_code == 409
     assert "was rejected by Ann" in again.text
-    DecisionStore(Database.of(known)).write(decision(), "r1")
+    DecisionStore(Database.from_settings(known)).write(decision(), "r1")
     assert "Approval rejected" in pages.get("/signals/1").text
 
 
 def test_the_approval_of_another_version_is_not_shown(known: Settings, pages: TestClient) -> None:
     asked(known)  # in the same conversation, of the same symbol and day
     for uri in ("models:/finagent/2", None):
-        DecisionStore(Database.of(known)).write(decision(model_uri=uri), f"r{uri}")
+        DecisionStore(Database.from_settings(known)).write(decision(model_uri=uri), f"r{uri}")
     shown = {
         number: "Approval waits for you" in pages.get(f"/signals/{number}").text
         for number in re.findall(r'"/signals/(\d+)"', pages.get("/").text)
@@ -451,7 +451,7 @@ def test_mlflow_that_is_away_is_said_and_signals_are_there_all_the_same(
 
 def test_a_database_of_newer_code_is_said_with_the_way_out(known: Settings) -> None:
     write(known, 1)
-    with Database.of(known).writing() as connection:
+    with Database.from_settings(known).transaction() as connection:
         connection.exec_driver_sql("update finagent_version set version_num = 'r9999'")
     with client(known) as pages:
         answer = pages.get("/")
@@ -482,11 +482,11 @@ def test_another_host_is_refused_without_a_token(monkeypatch: pytest.MonkeyPatch
 
 def test_a_message_costs_its_tokens_at_the_list_price_of_its_model() -> None:
     price = Price(prompt=2.0, completion=10.0, as_of=date(2026, 1, 1))
-    costs = [m.cost_usd for m in from_turns(turns(), {"stub-1": price})]
+    costs = [m.cost_usd for m in messages_from_turns(turns(), {"stub-1": price})]
     assert costs == [None, None, 400e-6, None, 600e-6, None, 800e-6]
-    assert {m.cost_usd for m in from_turns(turns(), {})} == {None}
+    assert {m.cost_usd for m in messages_from_turns(turns(), {})} == {None}
     rules = Turn("A", "response", "{}", at(0), model="rules")
-    assert from_turns([rules], {})[0].cost_usd == 0
+    assert messages_from_turns([rules], {})[0].cost_usd == 0
 
 
 def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> None:
@@ -511,7 +511,7 @@ def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> No
     ],
 )
 def test_a_reply_in_json_is_told_by_its_own_words(text: str, gist: str | None) -> None:
-    assert Message("A", "response", text, len(text)).gist == gist
+    assert Message("A", "response", text, len(text)).summary == gist
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_a_reply_in_json_is_told_by_its_own_words(text: str, gist: str | None) -
     ],
 )
 def test_json_has_its_lines_and_other_text_stays(text: str, shown: str) -> None:
-    assert pretty(text) == shown
+    assert format_json(text) == shown
 
 
 def test_static_files_are_there_and_have_their_licences(pages: TestClient) -> None:

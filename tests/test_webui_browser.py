@@ -58,7 +58,8 @@ turns = [Turn("desk", "request", text, signal.as_of)]
 turns += [Turn("NewsAnalyst", "response", said, signal.as_of, 1, 1) for said in
     (text, json.dumps({{"summary": text}}))]
 hostile = Decision(signal, tuple(turns))
-DecisionStore(Database.of(settings)).write(hostile, "hostile", Execution(execution_id=text))
+store = DecisionStore(Database.from_settings(settings))
+store.write(hostile, "hostile", Execution(execution_id=text))
 
 class Left(Exception):
     pass

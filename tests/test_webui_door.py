@@ -10,8 +10,8 @@ import pytest
 from pages import OURS, client, settings, write
 
 from finagent_model.settings import Settings
-from finagent_model.webui import login
-from finagent_model.webui.login import COOKIE
+from finagent_model.webui import _login as login
+from finagent_model.webui._login import COOKIE
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 TOKEN = "FINAGENT_API_TOKEN"
@@ -44,7 +44,7 @@ def test_an_origin_that_is_no_address_is_not_ours(known: Settings) -> None:
 
 
 def test_wrong_tokens_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "WRONG_S", 0.06)
+    monkeypatch.setattr(login, "FAILED_LOGIN_DELAY_S", 0.06)
     with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
 
         def guess() -> None:
@@ -65,7 +65,7 @@ def test_wrong_tokens_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_token_for_which_too_many_wait_is_not_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(login, "MOST_WAITING", 0)
+    monkeypatch.setattr(login, "MAX_WAITING", 0)
     with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
         answer = pages.post("/login", data={"token": "sesame"}, headers=OURS)
         assert answer.status_code == 429

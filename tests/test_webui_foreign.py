@@ -10,10 +10,17 @@ from pages import FAILED, client, settings, write
 from starlette.testclient import TestClient
 
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import Artifact
+from finagent_model.store.artifact_models import Artifact
 from finagent_model.store.database import Database
-from finagent_model.webui.conversation import Message, SignalRow, from_rows
-from finagent_model.webui.rendering import DEEPEST, day, measure, number, percent, pretty
+from finagent_model.webui._conversation import Message, SignalRow, messages_from_rows
+from finagent_model.webui._rendering import (
+    MAX_JSON_DEPTH,
+    format_day,
+    format_json,
+    format_measure,
+    format_number,
+    format_percent,
+)
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 ROW: dict[str, Any] = {"name": "theirs", "type": "signal", "symbol": "GOOG"}
@@ -27,7 +34,7 @@ def row(**changes: Any) -> Artifact:
 
 
 def sql(known: Settings, statement: str) -> None:
-    with Database.of(known).writing() as connection:
+    with Database.from_settings(known).transaction() as connection:
         connection.exec_driver_sql(statement)
 
 
@@ -65,7 +72,9 @@ def test_a_column_that_holds_no_object_takes_no_page_down(
 
 
 def test_a_text_in_the_place_of_a_list_is_one_text() -> None:
-    said = SignalRow.of(row(signal_data={"key_factors": "one", "warnings": ["a", 2, "b"]}))
+    said = SignalRow.from_artifact(
+        row(signal_data={"key_factors": "one", "warnings": ["a", 2, "b"]})
+    )
     assert said.texts("key_factors") == ("one",)
     assert said.texts("warnings") == ("a", "b")
     assert said.texts("clamps") == ()
@@ -83,7 +92,7 @@ def test_a_text_in_the_place_of_a_list_is_one_text() -> None:
 def test_list_and_page_read_the_same_confidence(
     pages: TestClient, changes: dict[str, Any], confidence: float | None
 ) -> None:
-    assert SignalRow.of(row(**changes)).confidence == confidence
+    assert SignalRow.from_artifact(row(**changes)).confidence == confidence
     assert pages.post("/api/artifacts", json=ROW | changes).status_code == 201
     if confidence is not None:
         assert f"</meter> {confidence}<" in pages.get("/").text
@@ -91,7 +100,7 @@ def test_list_and_page_read_the_same_confidence(
 
 
 def test_a_share_that_is_none_is_no_confidence() -> None:
-    assert SignalRow.of(row().model_copy(update={"confidence": 85.0})).confidence is None
+    assert SignalRow.from_artifact(row().model_copy(update={"confidence": 85.0})).confidence is None
 
 
 def test_what_is_no_signal_is_not_listed_as_one(known: Settings, pages: TestClient) -> None:
@@ -116,10 +125,12 @@ def test_a_symbol_is_found_in_either_case(pages: TestClient) -> None:
         assert "2 signals found" in pages.get(f"/?symbol={asked}").text
 
 
-@pytest.mark.parametrize("text", [DEEP, '{"a":' * 5000, "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)])
+@pytest.mark.parametrize(
+    "text", [DEEP, '{"a":' * 5000, "[" * (MAX_JSON_DEPTH + 1) + "]" * (MAX_JSON_DEPTH + 1)]
+)
 def test_a_reply_that_is_too_deep_is_shown_as_it_is(text: str) -> None:
-    assert pretty(text) == text
-    assert Message("A", "response", text, len(text)).gist is None
+    assert format_json(text) == text
+    assert Message("A", "response", text, len(text)).summary is None
 
 
 def test_a_hostile_reply_does_not_break_its_signals_page(pages: TestClient) -> None:
@@ -143,19 +154,19 @@ def test_a_hostile_reply_does_not_break_its_signals_page(pages: TestClient) -> N
 )
 def test_only_the_space_of_a_reply_changes(text: str, shown: str | None) -> None:
     if shown is not None:
-        assert pretty(text) == shown
-    assert "".join(pretty(text).split()) == "".join(text.split())
+        assert format_json(text) == shown
+    assert "".join(format_json(text).split()) == "".join(text.split())
 
 
 def test_what_is_no_number_or_moment_is_not_told() -> None:
-    for shown in (number, measure, percent):
+    for shown in (format_number, format_measure, format_percent):
         assert [shown(value) for value in (HUGE, -HUGE, float("inf"), True, "1")] == ["–"] * 5  # noqa: RUF001
-    assert day("0001-01-01T00:00:00+10:00") == "–"  # noqa: RUF001
+    assert format_day("0001-01-01T00:00:00+10:00") == "–"  # noqa: RUF001
 
 
 def test_a_call_that_failed_tells_no_tokens_and_what_was_not_kept_has_no_length() -> None:
     about = {"prompt_tokens": 0, "completion_tokens": 0}
-    failed, lost, long = from_rows(
+    failed, lost, long = messages_from_rows(
         [
             row(type="llm", metadata={**about, "failed": "no reply within 45 s"}),
             row(type="llm"),
@@ -188,7 +199,7 @@ def test_a_decision_in_the_place_of_a_failed_one_was_recorded_when_it_replaced_i
 
 def test_rows_of_a_platform_are_listed_from_either_database(tmp_path: Path, url: str) -> None:
     known = settings(tmp_path, FINAGENT_DATABASE=url)
-    Database.of(known).prepare()
+    Database.from_settings(known).prepare()
     if url.startswith("postgresql"):
         sql(known, "alter table artifacts alter column signal_data type jsonb")
     for n, said in enumerate(("[1]", '{"artifact_type": "order"}', '{"trend": 1}', '"x"'), 1):

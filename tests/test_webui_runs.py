@@ -19,10 +19,10 @@ from finagent_model.policy.trained_state import dump_outcomes
 from finagent_model.tracking import registry
 from finagent_model.tracking.queries import of_stage, read_run, running
 from finagent_model.tracking.runs import STAGE, RunLog, open_run
-from finagent_model.webui import live
-from finagent_model.webui import model_pages as models
-from finagent_model.webui import run_pages as runs
-from finagent_model.webui.run_pages import Backtests, DecidedSymbols, Equity
+from finagent_model.webui import _live as live
+from finagent_model.webui import _model_pages as models
+from finagent_model.webui import _run_pages as runs
+from finagent_model.webui._run_pages import DecidedSymbols, EquityCurves, FinishedBacktests
 
 pytestmark = [
     pytest.mark.usefixtures("place"),
@@ -166,13 +166,13 @@ def test_a_symbol_counts_once_by_its_newest_finished_backtest() -> None:
     below(run, "AAPL", (0.5,))
     below(run, "AAPL", (0.2,))
     below(run, "AAPL", (0.9,), status="FAILED", facts=False)
-    found = Equity.of(read_run(run.run_id))
+    found = EquityCurves.from_run(read_run(run.run_id))
     assert [point["value"] for point in found.desk] == [1.2]
-    assert found.short == "1 of 2 symbols: the others have no finished backtest"
+    assert found.incomplete == "1 of 2 symbols: the others have no finished backtest"
     below(run, "IBM", (0.4,))
-    found = Equity.of(read_run(run.run_id))
+    found = EquityCurves.from_run(read_run(run.run_id))
     assert [point["value"] for point in found.desk] == [1.3]
-    assert found.short is None
+    assert found.incomplete is None
 
 
 def test_a_page_says_which_part_of_the_symbols_a_curve_is(pages: TestClient) -> None:
@@ -186,7 +186,7 @@ def test_a_backtest_that_cannot_be_read_is_told(pages: TestClient) -> None:
     run = training("AAPL")
     child = below(run, "AAPL", facts=False)
     with pytest.raises(TrackingError, match=child.run_id):
-        Equity.of(read_run(run.run_id))
+        EquityCurves.from_run(read_run(run.run_id))
     answer = pages.get(f"/runs/equity.json?run={run.run_id}")
     assert answer.status_code == 503
     assert "facts.json" in answer.json()["message"]
@@ -196,7 +196,7 @@ def test_a_failed_backtest_does_not_hide_the_reliability_of_the_others() -> None
     run = training()
     below(run, "AAPL")
     below(run, "IBM", status="FAILED", facts=False)
-    found = Backtests.of(read_run(run.run_id))
+    found = FinishedBacktests.from_run(read_run(run.run_id))
     assert [each.tags["finagent.symbol"] for each in found.runs] == ["AAPL"]
 
 
@@ -209,7 +209,7 @@ def test_runs_at_work_are_found_among_whatever_else_is(pages: TestClient) -> Non
 
 
 def test_live_says_that_there_are_more(pages: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SHOWN", 1)
+    monkeypatch.setattr(live, "MAX_RUNS", 1)
     training("AAPL"), training("IBM")
     page = pages.get("/live").text
     assert "train IBM" in page
@@ -226,14 +226,14 @@ def test_progress_counts_symbols_and_asks_for_what_is_new() -> None:
     assert decided.count(read_run(run.run_id)) == 1
     below(run, "IBM")
     assert decided.count(read_run(run.run_id)) == 2
-    decided.forget_but(set())
+    decided.retain(set())
     assert decided.count(read_run(run.run_id)) == 2
 
 
 def test_older_runs_are_on_pages_of_their_own(
     pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "SHOWN", 2)
+    monkeypatch.setattr(runs, "MAX_RUNS", 2)
     for i in range(5):
         training(f"S{i}")
         open_run(f"ablate {i}", {STAGE: "ablate"})
@@ -252,7 +252,7 @@ def test_older_runs_are_on_pages_of_their_own(
 def test_a_versions_ablations_are_found_behind_those_of_others(
     pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "SHOWN", 1)
+    monkeypatch.setattr(models, "MAX_RUNS", 1)
     version("finagent")
     mine = {STAGE: "ablate", "finagent.model_uri": "models:/finagent/1"}
     open_run("ablate mine", mine)
