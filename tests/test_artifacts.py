@@ -68,7 +68,7 @@ def signal_of(url: str) -> Artifact:
     return only
 
 
-def test_a_decision_is_a_chart_a_reply_each_and_a_signal_in_the_order_of_its_steps(
+def test_artifact_rows_in_order_of_steps(
     url: str,
 ) -> None:
     write(url, decision(**VERSION))
@@ -82,7 +82,7 @@ def test_a_decision_is_a_chart_a_reply_each_and_a_signal_in_the_order_of_its_ste
     ]
 
 
-def test_every_row_has_the_lineage_of_its_decision(url: str) -> None:
+def test_artifact_rows_have_lineage(url: str) -> None:
     write(url, decision(**VERSION))
     for row in found(url):
         lineage = (row.symbol, row.run_id, row.experiment_id, row.workflow_id, row.dag_id)
@@ -92,7 +92,7 @@ def test_every_row_has_the_lineage_of_its_decision(url: str) -> None:
         assert row.metadata["signal_id"] == decision(**VERSION).signal.signal_id
 
 
-def test_a_signal_is_told_whole_with_its_confidence_as_a_fraction(url: str) -> None:
+def test_artifact_rows_signal_confidence_is_fraction(url: str) -> None:
     made = decision(**VERSION)
     write(url, made)
     row = signal_of(url)
@@ -103,7 +103,7 @@ def test_a_signal_is_told_whole_with_its_confidence_as_a_fraction(url: str) -> N
     assert row.metadata["tokens"] == 660
 
 
-def test_a_reply_has_what_was_asked_last_and_one_that_failed_says_why(url: str) -> None:
+def test_artifact_rows_reply_has_last_prompt(url: str) -> None:
     write(url, decision(**VERSION))
     first, mended, failed, executor = found(url, type="llm")
     assert (first.prompt, executor.response) == (QUESTION, '{"action": "BUY"}')
@@ -113,7 +113,7 @@ def test_a_reply_has_what_was_asked_last_and_one_that_failed_says_why(url: str) 
     assert failed.metadata["failed"] == "model_error: no reply within 45 s"
 
 
-def test_what_is_large_stays_in_the_run_and_its_row_says_where(url: str) -> None:
+def test_artifact_rows_large_text_stays_in_run(url: str) -> None:
     large = Turn("Executor", "response", "x" * (MAX_TEXT_CHARS + 1), at(1))
     write(url, replace(decision(), turns=(large,)))
     [row] = found(url, type="llm")
@@ -121,20 +121,20 @@ def test_what_is_large_stays_in_the_run_and_its_row_says_where(url: str) -> None
     assert (row.run_id, row.metadata["response_artifact"]) == ("r1", CONVERSATION_FILE)
 
 
-def test_a_chart_is_a_path_in_the_run(url: str) -> None:
+def test_artifact_rows_chart_is_path_in_run(url: str) -> None:
     write(url, decision())
     [row] = found(url, type="chart")
     assert (row.image_path, row.chart_type) == ("chart.png", "daily")
 
 
-def test_the_tokens_of_a_call_that_failed_are_unknown(url: str) -> None:
+def test_artifact_rows_failed_call_has_no_tokens(url: str) -> None:
     write(url, decision())
     failed, replied = (found(url, type="llm")[n].metadata for n in (2, 3))
     for name, used in (("tokens", 320), ("prompt_tokens", 300), ("completion_tokens", 20)):
         assert (failed[name], replied[name]) == (None, used)
 
 
-def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
+def test_decision_store_replaces_nul(url: str) -> None:
     text = json.dumps({"reasoning": "a\0b"})
     made = decision(reasoning="It rises\0they say.", model_used="stub\0-1")
     write(url, replace(made, turns=(Turn("Executor", "response", text, at(1)),)))
@@ -145,18 +145,18 @@ def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
     assert data is not None and data["reasoning"] == "It rises\N{REPLACEMENT CHARACTER}they say."
 
 
-def test_what_no_artifact_may_hold_is_an_error_that_names_it(url: str) -> None:
+def test_decision_store_error_names_unstorable_value(url: str) -> None:
     with pytest.raises(ValueTooLargeError, match=r"symbol 'SSS.*at most 50 characters"):
         write(url, decision(symbol="S" * 51))
     assert found(url) == ()
 
 
-def test_where_nothing_was_drawn_there_is_no_chart(url: str) -> None:
+def test_artifact_rows_without_chart(url: str) -> None:
     write(url, decision(), chart=False)
     assert found(url, type="chart") == ()
 
 
-def test_a_settled_signal_is_never_replaced(url: str) -> None:
+def test_decision_store_keeps_settled_signal(url: str) -> None:
     write(url, decision(**VERSION))
     before = signal_of(url)
     again = Execution(execution_id="manual")
@@ -167,7 +167,7 @@ def test_a_settled_signal_is_never_replaced(url: str) -> None:
 
 
 @pytest.mark.parametrize("later", [VERSION, FAILED])
-def test_a_failed_signal_gives_its_place_to_a_later_result(url: str, later: dict[str, Any]) -> None:
+def test_decision_store_replaces_failed_signal(url: str, later: dict[str, Any]) -> None:
     write(url, decision(**FAILED))
     before = signal_of(url)
     assert write(url, decision(**later, generated_at=at(60)), "r2")
@@ -178,13 +178,13 @@ def test_a_failed_signal_gives_its_place_to_a_later_result(url: str, later: dict
     assert {row.run_id for row in found(url, type="llm")} == {"r1", "r2"}
 
 
-def test_the_same_failure_written_twice_is_one(url: str) -> None:
+def test_decision_store_same_failure_adds_nothing(url: str) -> None:
     assert write(url, decision(**FAILED)) is True
     assert write(url, decision(**FAILED)) is False
 
 
 @pytest.mark.parametrize("status", Status)
-def test_only_a_failure_of_the_desk_may_be_replaced(status: Status) -> None:
+def test_failed_statuses_are_failures(status: Status) -> None:
     assert (status.value in FAILED_STATUSES) is status.is_failure
 
 
@@ -203,7 +203,7 @@ for day in range(6):
 
 
 @pytest.mark.slow
-def test_processes_that_decide_the_same_at_once_leave_one_signal_each_with_its_own_replies(
+def test_decision_store_concurrent_same_decision(
     url: str,
 ) -> None:
     here = Path(__file__).parent
@@ -230,7 +230,7 @@ def new(**fields: Any) -> NewArtifact:
     return NewArtifact(**({"name": "note", "type": "llm"} | fields))
 
 
-def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url: str) -> None:
+def test_artifact_store_page_has_limit_offset_total(url: str) -> None:
     store = ArtifactStore(Database(url))
     for n in range(7):
         store.add(new(name=f"{n}", symbol="FB" if n % 2 else "GOOG"))
@@ -250,9 +250,7 @@ def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url:
         ({"action": "BUY", "status": "ok"}, ["third"]),
     ],
 )
-def test_artifacts_are_found_by_what_they_say(
-    tmp_path: Path, wanted: dict[str, Any], names: list[str]
-) -> None:
+def test_artifact_filter_selects(tmp_path: Path, wanted: dict[str, Any], names: list[str]) -> None:
     days = iter([at(0), at(0), at(24 * 3600)])
     store = ArtifactStore(Database(f"sqlite:///{tmp_path}/finagent.db"), lambda: next(days))
     for name, key, status, as_of, action in (
@@ -267,12 +265,12 @@ def test_artifacts_are_found_by_what_they_say(
     assert found.total == len(names)
 
 
-def test_an_unknown_number_is_an_error_that_names_it(url: str) -> None:
+def test_artifact_store_unknown_id_error(url: str) -> None:
     with pytest.raises(UnknownArtifactError, match="no artifact 41"):
         ArtifactStore(Database(url)).get(41)
 
 
-def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: str) -> None:
+def test_artifact_store_add_is_idempotent_by_key(url: str) -> None:
     store = ArtifactStore(Database(url))
     first, added = store.add(new(metadata={"key": "k"}, response="yes"))
     again, more = store.add(new(metadata={"key": "k"}, response="yes"))
@@ -282,7 +280,7 @@ def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: s
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", float("nan")])
-def test_what_no_database_takes_is_refused_however_deep_it_is(text: Any) -> None:
+def test_new_artifact_refuses_unstorable_value(text: Any) -> None:
     for value in ([text], {"a": [{"b": text}]}):
         with pytest.raises(ValidationError):
             new(chart_data=value)
@@ -290,13 +288,13 @@ def test_what_no_database_takes_is_refused_however_deep_it_is(text: Any) -> None
         new(metadata={str(text): 1} if isinstance(text, str) else {"a": text})
 
 
-def test_six_characters_that_spell_a_nul_are_text(url: str) -> None:
+def test_artifact_store_keeps_spelled_nul(url: str) -> None:
     spelled = "a\\u0000b"
     row, _ = ArtifactStore(Database(url)).add(new(prompt=spelled, chart_data={spelled: [spelled]}))
     assert (row.prompt, row.chart_data) == (spelled, {spelled: [spelled]})
 
 
-def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
+def test_artifact_store_update_refuses_taken_key(url: str) -> None:
     store = ArtifactStore(Database(url))
     store.add(new(metadata={"key": "k"}))
     row, _ = store.add(new())
@@ -304,14 +302,14 @@ def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
         store.update(row.id, {"metadata": {"key": "k"}})
 
 
-def test_lengths_are_counted_where_they_are_not_given(url: str) -> None:
+def test_artifact_store_counts_missing_lengths(url: str) -> None:
     store = ArtifactStore(Database(url))
     row, _ = store.add(new(prompt="four", response_length=90_000))
     assert (row.prompt_length, row.response_length) == (4, 90_000)
     assert store.update(row.id, {"prompt": "fiver"}).prompt_length == 5
 
 
-def test_what_a_settled_signal_says_cannot_be_changed_and_its_name_can(url: str) -> None:
+def test_artifact_store_update_refuses_settled_fields(url: str) -> None:
     write(url, decision(**VERSION))
     store, row = ArtifactStore(Database(url)), signal_of(url)
     assert set(row.metadata) == set(SETTLED_METADATA)
@@ -341,7 +339,7 @@ ASKED: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
+def test_artifact_store_pages_use_index(url: str) -> None:
     database = Database(url)
     store = ArtifactStore(database)
     with database.transaction() as connection:

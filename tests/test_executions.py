@@ -32,7 +32,7 @@ def write(database: Database, day: int, execution: str | None, **changes: Any) -
     DecisionStore(database).write(made, f"r{day}", asked_by)
 
 
-def test_an_execution_counts_actions_that_were_decided_and_failures_apart(url: str) -> None:
+def test_list_executions_counts_failures_apart(url: str) -> None:
     database = Database(url)
     write(database, 1, "e1")
     write(database, 2, "e2", **HELD, status=Status.MODEL_ERROR)
@@ -55,7 +55,7 @@ def test_an_execution_counts_actions_that_were_decided_and_failures_apart(url: s
     ]
 
 
-def test_a_row_of_another_system_counts_by_its_action(url: str) -> None:
+def test_list_executions_counts_foreign_row_by_action(url: str) -> None:
     database = Database(url)
     row = NewArtifact(name="theirs", type="signal", action="SELL", execution_id="e9")
     ArtifactStore(database).add(row)
@@ -63,5 +63,5 @@ def test_a_row_of_another_system_counts_by_its_action(url: str) -> None:
     assert (found.sells, found.failed, found.first_as_of) == (1, 0, None)
 
 
-def test_no_signal_is_no_execution(url: str) -> None:
+def test_list_executions_empty_without_signals(url: str) -> None:
     assert ArtifactStore(Database(url)).list_executions(SIGNALS) == ([], 0)

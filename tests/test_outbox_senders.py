@@ -101,9 +101,7 @@ def stumbling(over: Callable[[Artifact], bool]) -> Callable[[Artifact], None]:
 
 
 @pytest.mark.parametrize("replies", [True, False])
-def test_a_signal_that_is_replaced_after_it_was_claimed_is_left_to_who_replaced_it(
-    url: str, replies: bool
-) -> None:
+def test_outbox_leaves_row_that_was_requeued(url: str, replies: bool) -> None:
     """SQLite gives the new rows the number that the old one had."""
     database = Database(url)
     decide(database, "old", **FAILED)
@@ -121,7 +119,7 @@ def test_a_signal_that_is_replaced_after_it_was_claimed_is_left_to_who_replaced_
     assert (again.stored[-1], again.looked) == ("new/99_signal", [])
 
 
-def test_a_signal_that_is_replaced_while_it_is_sent_is_looked_for_once_that_is_over(
+def test_outbox_requeued_row_waits_for_running_attempt(
     url: str,
 ) -> None:
     database = Database(url)
@@ -139,7 +137,7 @@ def test_a_signal_that_is_replaced_while_it_is_sent_is_looked_for_once_that_is_o
     assert platform.looked == ["new/99_signal"]
 
 
-def test_what_another_sender_delivered_meanwhile_is_not_parked(database: Database) -> None:
+def test_outbox_does_not_dead_letter_row_sent_elsewhere(database: Database) -> None:
     waiting(database, ["odd", "fine"])
     for _ in range(MAX_ATTEMPTS - 1):
         Outbox(database).send(Scripted(stumbling(lambda a: True)))
@@ -154,7 +152,7 @@ def test_what_another_sender_delivered_meanwhile_is_not_parked(database: Databas
     assert states(database) == ["sent", "sent"]
 
 
-def test_when_time_is_over_nothing_more_is_claimed(database: Database) -> None:
+def test_outbox_claims_nothing_after_timeout(database: Database) -> None:
     waiting(database, [f"e{n}" for n in range(20)])
     claimed: list[str] = []
     Outbox(database).status()
@@ -163,13 +161,13 @@ def test_when_time_is_over_nothing_more_is_claimed(database: Database) -> None:
         claimed.extend([statement] if statement.startswith("UPDATE") else [])
 
     event.listen(database._engine, "before_cursor_execute", counted)
-    platform = Scripted(lambda artifact: time.sleep(0.05))
+    platform = Scripted(lambda artifact: time.sleep(0.3))
     assert Outbox(database).send(platform, timeout_s=0) == OutboxReport(waiting=20)
     assert (claimed, platform.stored) == ([], [])
-    assert Outbox(database).send(platform, timeout_s=0.01).sent == 1
+    assert Outbox(database).send(platform, timeout_s=0.2).sent == 1
 
 
-def test_a_platform_that_stumbles_over_all_is_left_alone_at_once(database: Database) -> None:
+def test_outbox_circuit_breaker_ends_round(database: Database) -> None:
     waiting(database, [f"e{n}" for n in range(MAX_SERVER_ERRORS + 5)])
     platform = Scripted(stumbling(lambda a: True))
     done = Outbox(database).send(platform)
@@ -179,7 +177,7 @@ def test_a_platform_that_stumbles_over_all_is_left_alone_at_once(database: Datab
         assert len(connection.execute(tried).all()) == MAX_SERVER_ERRORS
 
 
-def test_why_one_waits_is_told_though_others_went_through_after_it(database: Database) -> None:
+def test_outbox_report_keeps_reason_of_waiting_row(database: Database) -> None:
     waiting(database, ["odd", "fine"])
     platform = Scripted(stumbling(lambda a: a.execution_id == "odd"))
     assert Outbox(database).send(platform) == OutboxReport(
@@ -187,7 +185,7 @@ def test_why_one_waits_is_told_though_others_went_through_after_it(database: Dat
     )
 
 
-def test_the_platform_is_left_alone_by_every_round_until_the_time_that_it_named(
+def test_outbox_pauses_until_retry_after(
     database: Database,
 ) -> None:
     now = [utc_now()]
@@ -210,7 +208,7 @@ def test_the_platform_is_left_alone_by_every_round_until_the_time_that_it_named(
     assert box.send(platform) == OutboxReport(sent=3)
 
 
-def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
+def test_outbox_retry_failed_ends_pause(database: Database) -> None:
     waiting(database, ["e1"])
 
     def busy(artifact: Artifact) -> None:
@@ -222,7 +220,7 @@ def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
     assert Outbox(database).send(Scripted()) == OutboxReport(sent=1)
 
 
-def test_a_time_without_end_is_cut_to_a_day(database: Database) -> None:
+def test_outbox_pause_is_at_most_a_day(database: Database) -> None:
     waiting(database, ["e1"])
 
     def busy(artifact: Artifact) -> None:
@@ -233,7 +231,7 @@ def test_a_time_without_end_is_cut_to_a_day(database: Database) -> None:
     assert Outbox(database, lambda: later).send(Scripted()) == OutboxReport(sent=1)
 
 
-def test_of_many_parked_rows_the_first_are_told_and_all_are_counted(database: Database) -> None:
+def test_outbox_status_lists_first_dead_letters(database: Database) -> None:
     database.prepare()
     row = {"execution": "e", "state": "parked", "attempts": 1, "queued_at": utc_now()}
     with database.transaction() as connection:
@@ -246,7 +244,7 @@ def test_of_many_parked_rows_the_first_are_told_and_all_are_counted(database: Da
     ]
 
 
-def test_a_row_that_is_refused_says_so_and_nothing_waits(database: Database) -> None:
+def test_outbox_report_counts_refused_row(database: Database) -> None:
     waiting(database, ["e1"])
 
     def refuse(artifact: Artifact) -> None:

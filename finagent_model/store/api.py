@@ -147,7 +147,7 @@ def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
         "/api/artifacts",
         name="listed",
         dependencies=readers,
-        response_model=None,
+        response_model=None,  # documented below; validating again would refuse foreign rows
         responses=_ok(ArtifactPageResponse, "A page."),
     )
     def list_artifacts(query: Annotated[PageQuery, Query()]) -> Response:
@@ -248,6 +248,7 @@ def add_error_responses(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def bug(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again after the answer, so the server's log has the stack trace.
         return _error_response(500, "something is wrong here; the server's log says what")
 
 
@@ -324,6 +325,7 @@ def _write_guard(token: SecretStr | None) -> Any:
         if token is not None:
             require_token(request, token, TOKEN_VARIABLE)
         else:
+            # It checks the host, too, so that no site reaches us by DNS rebinding.
             require_this_machine(
                 request,
                 "artifacts are written from the server's own machine (http://127.0.0.1); "

@@ -92,6 +92,7 @@ class NewArtifact(FrozenModel):
         {}, description="Also `key`, `status`, `as_of`, `model_uri`, `model_version`, ..."
     )
 
+    # Checked here, so that a bad value is a 422 that names its field and no error of a driver.
     @field_validator("*", mode="after")
     @classmethod
     def _check_storable(cls, value: Any) -> Any:
@@ -154,6 +155,7 @@ def _parse_moment(value: object) -> datetime | None:
 
 def _expand_date(value: object, end_of_day: bool) -> object:
     """Return the first or last moment, in UTC, of a date; any other value as it is."""
+    # A page's form sends dates: they have no zone, and the end of a range is the end of its day.
     if isinstance(value, str) and len(value) == 10:
         value = date.fromisoformat(value)
     if isinstance(value, date) and not isinstance(value, datetime):

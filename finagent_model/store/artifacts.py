@@ -202,6 +202,7 @@ class ArtifactStore:
             before = {name: getattr(stored, name) for name in NewArtifact.model_fields}
             new = _with_lengths(NewArtifact.model_validate(before | dict(changes)), before)
             _check_changes(stored, _round_confidence(connection, new, stored))
+            # The unique index would refuse it, too, but as an error of the database.
             if stored.key is None and new.key and _find_by_key(connection, new.key):
                 raise ArtifactConflictError(f"another artifact has the key {new.key!r} already")
             values = _column_values(new) | {"updated_at": self._clock()}
@@ -211,6 +212,8 @@ class ArtifactStore:
 
 def insert_artifact(connection: Connection, new: NewArtifact, now: datetime) -> int | None:
     """Insert a row; return its id, or None if its key is in the table already."""
+    # One statement, so that of two processes with the same key only one inserts. Only
+    # the dialects' own inserts have `on conflict`.
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(table).values(**_column_values(new), created_at=now)
     statement = statement.on_conflict_do_nothing(index_elements=["finagent_key"])
@@ -232,6 +235,7 @@ def replace_signal(
         .where(
             table.c.finagent_key == new.key,
             table.c.finagent_status.in_(FAILED_STATUSES) | (table.c.run_id == superseded_run),
+            # Written a second time, a signal of the same run is no replacement.
             table.c.run_id != new.run_id,
         )
         .values(**_column_values(new), updated_at=now)
@@ -310,7 +314,7 @@ def _round_confidence(connection: Connection, new: NewArtifact, stored: Artifact
 def _check_changes(stored: Artifact, new: NewArtifact) -> None:
     """Raise ArtifactConflictError if `new` changes a key, or what a settled signal says."""
     if stored.key is None:
-        return
+        return  # another system's row, whose rules are not ours
     is_settled = stored.status is not None and stored.status not in FAILED_STATUSES
     fixed = SETTLED_METADATA if is_settled else ("key",)
     changed = [f"metadata.{n}" for n in fixed if stored.metadata.get(n) != new.metadata.get(n)]

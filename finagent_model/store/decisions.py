@@ -102,6 +102,7 @@ class DecisionStore:
             "status": signal.status.value,
             "signal": signal.model_dump(mode="json"),
         }
+        # A retried workflow has the same execution, so its decision has the same id.
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         statement = dialect.insert(decisions).values(**row)
         statement = (

@@ -71,10 +71,12 @@ class SignalRow:
     @property
     def confidence(self) -> float | None:
         """Confidence from 0 to 100; None: unknown, or nothing was decided."""
+        # A failed signal's column says 0, which no desk has stated.
         if self.row.status not in (None, "ok"):
             return None
         if (score := self.number("confidence_score")) is not None:
             return float(score)
+        # A platform's own rows have the column alone, a fraction.
         fraction = finite_number(self.row.confidence)
         return 100.0 * fraction if fraction is not None and 0 <= fraction <= 1 else None
 
@@ -114,6 +116,7 @@ class Message:
         """The sentence in a reply's JSON; None if there is no such sentence."""
         if self.kind != "response" or self.text is None or self.text.lstrip()[:1] != "{":
             return None
+        # A hostile reply may nest deeper than Python's stack.
         try:
             reply = json.loads(self.text)
         except (ValueError, RecursionError):
@@ -148,6 +151,7 @@ def messages_from_turns(turns: Iterable[Turn], prices: Mapping[str, Price]) -> l
 
 def _message_from_row(row: Artifact) -> Message:
     metadata = row.metadata
+    # `store.decisions` writes this metadata, but another system's may hold anything.
     failure = metadata.get("failed")
     prompt_tokens = finite_number(metadata.get("prompt_tokens"))
     completion_tokens = finite_number(metadata.get("completion_tokens"))

@@ -69,14 +69,16 @@ def live_routes(
     def read_context() -> dict[str, Any]:
         # Each part is read by itself: one that fails shows its error, and the others are shown.
         work, work_error = _read_or_error(read_runs, TrackingError)
-        asked, asked_error = _read_or_error(lambda: approvals.listed()[0], BadInputError)
+        approval_list, approvals_error = _read_or_error(
+            lambda: approvals.listed()[0], BadInputError
+        )
         queue, queue_error = _read_or_error(outbox.status, StoreError)
         return {
             "now": datetime.now(UTC),
             "work": work,
             "work_error": work_error,
-            "approvals": asked,
-            "approvals_error": asked_error,
+            "approvals": approval_list,
+            "approvals_error": approvals_error,
             "queue": queue,
             "queue_error": queue_error,
             "platform": settings.platform_url,

@@ -64,6 +64,7 @@ def model_routes(renderer: Renderer) -> APIRouter:
             with usable_store():
                 version = registry.find_version(name, number)
         except BadInputError as error:
+            # TrackingError is a BadInputError, but about the store and not about the version.
             if isinstance(error, TrackingError):
                 raise
             title = "There is no such version"

@@ -83,8 +83,8 @@ class Renderer:
         folder = Path(__file__).with_name("templates")
         self._env = Environment(
             loader=FileSystemLoader(folder),
-            autoescape=True,
-            undefined=StrictUndefined,
+            autoescape=True,  # texts are foreign: news, replies, rows of other systems
+            undefined=StrictUndefined,  # a misspelt name is an error, not an empty page
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -135,6 +135,7 @@ class Renderer:
 
 def is_part_request(request: Request) -> bool:
     """Return whether htmx asks for a part of a page."""
+    # The filter of the list asks htmx for the whole page, and selects a part of it itself.
     return "hx-request" in request.headers and request.headers.get("hx-target") != SELECTED_ID
 
 
@@ -148,6 +149,7 @@ def finite_number(value: object) -> int | float | None:
     """Return `value` if it is a finite number that fits a float, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    # JSON's integers have any size; a page's numbers must fit a float.
     try:
         return value if math.isfinite(value) else None
     except OverflowError:

@@ -93,7 +93,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
     @routes.get("/compare")
     def compare_runs(request: Request) -> Response:
         run_ids = _read_run_ids(request)
-        if len(run_ids) == 1:
+        if len(run_ids) == 1:  # nothing to compare it with
             return RedirectResponse(f"/runs/{run_ids[0]}", 303)
         runs = [read_run(run_id) for run_id in run_ids]
         return renderer.page(
@@ -110,6 +110,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
     def send_equity(request: Request) -> Response:
         curves = [EquityCurves.from_run(read_run(run_id)) for run_id in _read_run_ids(request)]
         many = len(curves) > 1
+        # One run is compared with buying and holding alone, so its curve is simply the desk's.
         names = [f"run {i}" for i in range(1, len(curves) + 1)] if many else ["desk"]
         desks = [
             {"name": name, "points": each.desk, "short": each.incomplete}
@@ -169,6 +170,7 @@ def run_routes(renderer: Renderer) -> APIRouter:
         except TrackingError as error:
             title = "There is no such file"
             return renderer.page(request, "error.html", 404, title=title, message=str(error))
+        # A header that is set here wins over the one of the middleware.
         headers = {"content-security-policy": REPORT_POLICY} if name == REPORT else {}
         return Response(content, media_type=FILES[name], headers=headers)
 
@@ -269,6 +271,7 @@ class DecidedSymbols:
     def count(self, training: RunRecord) -> int:
         """Return on how many symbols a training has decided. Raises TrackingError."""
         ended_at = self._ended_at.setdefault(training.run_id, {})
+        # Runs end on several machines: a slow clock's run may end before the latest one seen.
         since = max(ended_at.values()) - CLOCK_SKEW if ended_at else None
         for run in finished_below(training, BACKTEST_STAGE, since):
             if SYMBOL in run.tags and run.ended is not None:
@@ -361,6 +364,7 @@ class Reliability:
     @classmethod
     def from_run(cls, run: RunRecord) -> Self:
         """Read the diagram of the version that the training `run` made. Raises TrackingError."""
+        # Calibrated anew from the outcomes, as training did: the run has no file of the diagram.
         policies = TrainingState.read(RunLog(run.run_id)).policies
         backtests = FinishedBacktests.from_run(run)
         texts = [RunLog(backtest.run_id).read(CALLS).decode() for backtest in backtests.runs]

@@ -93,6 +93,7 @@ class SignalQuery:
             criteria = SignalFilter.model_validate({"type": "signal", **values})
         except ValidationError as error:
             errors = {str(e["loc"][0]): f"{e['input']!r} can't be used" for e in error.errors()}
+        # A number that no page has is the nearest page; the offset must fit the database's integer.
         number = params.get("page", "1")
         page = min(int(number), MAX_PAGE) if number.isdecimal() and number.isascii() else 1
         is_grouped = params.get("group") == GROUP_BY_EXECUTION

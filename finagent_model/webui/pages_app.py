@@ -59,6 +59,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     database = Database.from_settings(settings)
     store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS)
     renderer = Renderer(settings)
+    # No description of the pages: they are no interface for programs.
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     pages.add_middleware(BodyLimit, max_bytes=MAX_FORM_BYTES)
     _add_error_pages(pages, renderer)
@@ -75,6 +76,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     def ping() -> Response:
         return PlainTextResponse("up\n")
 
+    # Outermost, so that nothing below it answers a caller who may not ask.
     return AuthMiddleware(pages, api_app(settings), settings.api_token)
 
 
