@@ -61,7 +61,7 @@ from finagent_model.reports.charts import write_price_chart
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import CHART, DecisionStore
+from finagent_model.store.decisions import CHART_FILE, DecisionStore
 from finagent_model.store.outbox import Outbox, OutboxReport
 from finagent_model.store.platform import PlatformClient
 from finagent_model.tracking.queries import read_run
@@ -189,14 +189,14 @@ def send_outbox(settings: Settings, within_s: float = float("inf")) -> OutboxRep
     assert settings.platform_url is not None
     client = PlatformClient(settings.platform_url, settings.platform_token)
     with closing(client):
-        return Outbox(Database.of(settings)).send(client, within_s)
+        return Outbox(Database.from_settings(settings)).send(client, within_s)
 
 
 def sync_decisions(settings: Settings) -> Synced:
     """Write what is not in the database yet, from the runs of every experiment. Raises StoreError
     when none of it can be written.
     """
-    Database.of(settings).prepare()
+    Database.from_settings(settings).prepare()
     store = _store(settings)
     counts = {"written": 0, "already": 0, "failed": 0}
     for run in find_runs_by_tag(STORED, "no"):
@@ -207,7 +207,7 @@ def sync_decisions(settings: Settings) -> Synced:
                 run.run_id,
                 execution_of_tags(tags),
                 run.experiment_id,
-                run.has_artifact(CHART),
+                run.has_artifact(CHART_FILE),
                 tags.get(REPLACES),
             )
         except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
@@ -224,7 +224,7 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
     tell, which is worth a warning.
     """
     try:
-        found = ArtifactStore(Database.of(settings)).named(signal_id)
+        found = ArtifactStore(Database.from_settings(settings)).find(signal_id)
         if found is None or found.run_id is None or found.signal_data is None:
             return None
         signal = _signal(found.signal_data)
@@ -237,7 +237,7 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
 
 
 def _store(settings: Settings) -> DecisionStore:
-    return DecisionStore(Database.of(settings), queue=settings.platform_url is not None)
+    return DecisionStore(Database.from_settings(settings), queue=settings.platform_url is not None)
 
 
 def _recorded(run: RunLog) -> Decision:

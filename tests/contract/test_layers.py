@@ -34,7 +34,7 @@ PLUGIN_MENTIONS = {
     "decision/signal.py": "status of a stored decision",
     "policy/policy.py": "key of the weight in packages and prompts",
     "settings.py": "environment variable FINAGENT_UPSTREAM_SOURCE",
-    "webui/labels.py": "label of the status",
+    "webui/_labels.py": "label of the status",
 }
 """Files outside contrib that may name the plug-in `upstream`, each with what users have of it."""
 
