@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from autogen_core.models import ChatCompletionClient
 
-from support.fake_llm import Fault, Protocol, Wire
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.fake_llm.autogen_clients import QUESTION, ask, client, outcome
 
 # Of each: OpenAI and Azure whole, streamed; Anthropic whole, streamed; Ollama whole, streamed.
@@ -107,20 +107,20 @@ def test_what_goes_wrong_with_an_answer_has_a_known_outcome(
 ) -> None:
     faults = [fault for fault in Fault if fault not in CONNECTION]
 
-    async def meet(wire: Wire) -> dict[Fault, str]:
+    async def meet(llm: FakeProvider) -> dict[Fault, str]:
         found = {}
-        async with client(protocol, wire.address(protocol)) as asker:
+        async with client(protocol, llm.address(protocol)) as asker:
             for fault in faults:
-                wire.heal()
-                wire.fail(fault)
+                llm.recover()
+                llm.fail(fault)
                 found[fault] = await met(asker, streamed, 0.5 if fault is Fault.DRIP else 10.0)
         return found
 
-    with Wire() as wire, empty_stream_is_no_warning():
-        wire.pause = 0.1
+    with FakeProvider() as llm, empty_stream_is_no_warning():
+        llm.byte_pause_s = 0.1
         known = {fault: OUTCOMES[fault][COLUMN[protocol] + streamed] for fault in faults}
-        assert asyncio.run(meet(wire)) == known
-        assert len(wire.asked) == len(faults)
+        assert asyncio.run(meet(llm)) == known
+        assert len(llm.requests) == len(faults)
 
 
 @EVERY
@@ -132,11 +132,11 @@ def test_what_goes_wrong_with_the_connection_has_a_known_outcome(
     """Ollama's client has no time limit of its own, so ours must come first."""
     patience = 0.3 if fault is Fault.HANG and protocol is Protocol.OLLAMA else 10.0
 
-    async def meet(wire: Wire) -> str:
+    async def meet(llm: FakeProvider) -> str:
         limit = 0.3 if fault is Fault.HANG else 10.0
-        async with client(protocol, wire.address(protocol), timeout=limit) as asker:
+        async with client(protocol, llm.address(protocol), timeout=limit) as asker:
             return await met(asker, streamed, patience)
 
-    with Wire() as wire:
-        wire.fail(fault)
-        assert asyncio.run(meet(wire)) == OUTCOMES[fault][COLUMN[protocol] + streamed]
+    with FakeProvider() as llm:
+        llm.fail(fault)
+        assert asyncio.run(meet(llm)) == OUTCOMES[fault][COLUMN[protocol] + streamed]

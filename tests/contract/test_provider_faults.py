@@ -27,8 +27,8 @@ from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.fake_llm import Answer, Fault, Protocol, ToolCall, Wire
-from support.fake_llm.answers import ANALYST
+from finagent_model.testing import ANALYSIS, Reply, ToolCall
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.places import ROOT
 
 pytestmark = [
@@ -75,11 +75,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calling, "_backoff", lambda state: 0.001)
 
 
-def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
+def config(llm: FakeProvider, protocol: Protocol, **changes: Any) -> DeskConfig:
     given = {
         "client": protocol.value,
         "model": "stub-1",
-        "base_url": wire.address(protocol),
+        "base_url": llm.address(protocol),
         "traffic": {"break_after": 0},
         **changes,
     }
@@ -89,10 +89,10 @@ def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
 
 @contextmanager
 def desk(
-    wire: Wire, protocol: Protocol, cassette: Cassette | None = None, **changes: Any
+    llm: FakeProvider, protocol: Protocol, cassette: Cassette | None = None, **changes: Any
 ) -> Iterator[Desk]:
     settings = Settings.load(dict.fromkeys(KEYS, KEY))
-    held = Desk(config(wire, protocol, **changes), None, settings, cassette or Cassette())
+    held = Desk(config(llm, protocol, **changes), None, settings, cassette or Cassette())
     try:
         yield held
     finally:
@@ -112,39 +112,39 @@ def said(decision: Decision) -> str:
 def test_a_real_client_of_each_provider_decides(
     protocol: Protocol, stream: bool, view: MarketView
 ) -> None:
-    with Wire() as wire, desk(wire, protocol, stream=stream) as held:
+    with FakeProvider() as llm, desk(llm, protocol, stream=stream) as held:
         decision = held.decide(view)
         signal = decision.signal
         assert (signal.status, signal.action) == ("ok", "BUY"), signal.reasoning
         assert (signal.model_used, decision.calls) == ("stub-1", 3)
         assert signal.tokens == 3300
-        assert [asked.protocol for asked in wire.asked] == [protocol] * 3
+        assert [asked.protocol for asked in llm.requests] == [protocol] * 3
         assert KEY not in said(decision)
 
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_tool_is_looked_up_and_the_answer_follows(protocol: Protocol, view: MarketView) -> None:
-    with Wire() as wire:
+    with FakeProvider() as llm:
         agents = yaml.safe_load(preset_text("lean"))["agents"]
         agents[0]["tools"] = ["bars", "levels"]
-        call = Answer(tools=(ToolCall("bars", {"last": 2}),))
-        wire.answers["TechnicalAnalyst"] = [call, ANALYST]  # type: ignore[list-item]
-        with desk(wire, protocol, agents=agents) as held:
+        call = Reply(tool_calls=(ToolCall("bars", {"last": 2}),))
+        llm.replies["TechnicalAnalyst"] = [call, ANALYSIS]  # type: ignore[list-item]
+        with desk(llm, protocol, agents=agents) as held:
             decision = held.decide(view)
         assert decision.signal.status == "ok", decision.signal.reasoning
         kinds = [event.kind for event in decision.events]
         assert kinds.count("tool_call") == kinds.count("tool_result") == 1
-        assert [asked.agent for asked in wire.asked].count("TechnicalAnalyst") == 2
+        assert [asked.agent for asked in llm.requests].count("TechnicalAnalyst") == 2
 
 
 def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) -> dict[str, Any]:
     """How a decision ends where every call fails so."""
-    cassette, wire = Cassette(), Wire()
-    wire.fail(fault)
-    with desk(wire, protocol, cassette, stream=stream) as held:
-        with wire:
+    cassette, llm = Cassette(), FakeProvider()
+    llm.fail(fault)
+    with desk(llm, protocol, cassette, stream=stream) as held:
+        with llm:
             first = held.decide(view)
-        calls = len(wire.asked)
+        calls = len(llm.requests)
         again = held.under(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
@@ -216,10 +216,10 @@ def table(found: dict[Any, Any]) -> str:
 def test_a_provider_that_comes_round_is_asked_again_and_decides(
     protocol: Protocol, view: MarketView
 ) -> None:
-    with Wire() as wire:
-        wire.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
-        wire.retry_after = 0
-        with desk(wire, protocol) as held:
+    with FakeProvider() as llm:
+        llm.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
+        llm.retry_after = 0
+        with desk(llm, protocol) as held:
             decision = held.decide(view)
     assert decision.signal.status == "ok", decision.signal.reasoning
     assert [event.agent for event in decision.events if event.kind == "retry"] == ["RiskManager"]
@@ -231,13 +231,13 @@ def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
 ) -> None:
     limits = {"wall_clock_s": 0.5, "call_timeout_s": 30, "retries": 0}
     cassette = Cassette()
-    with Wire() as wire:
-        wire.fail(Fault.HANG)
-        with desk(wire, protocol, cassette, limits=limits) as held:
+    with FakeProvider() as llm:
+        llm.fail(Fault.HANG)
+        with desk(llm, protocol, cassette, limits=limits) as held:
             first = held.decide(view)
             assert EVENT_LOOP.run(tasks_beside_this()) == 0
             again = held.under(mode="replay").decide(view)
-        wire.left_alone()
+        llm.wait_until_disconnected()
     assert first.signal.status == "model_error"
     assert "no decision within 0.5 s" in first.signal.reasoning
     stamp = {"generated_at"}

@@ -26,7 +26,7 @@ from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.fake_llm import Protocol, Wire
+from support.fake_llm import FakeProvider, Protocol
 from support.upstream_repository import FILES, Repository, bars_of, make_repository
 
 pytestmark = pytest.mark.slow
@@ -194,14 +194,14 @@ def test_a_team_and_a_walk_leave_the_same_record(source: Source) -> None:
 def test_a_chat_model_reads_the_report_and_only_where_its_row_says_so(
     protocol: Protocol, source: Source
 ) -> None:
-    with Wire() as wire:
+    with FakeProvider() as llm:
         client = "openai" if protocol is Protocol.OPENAI else "anthropic"
-        team = config(client=client, model="stub-1", base_url=wire.address(protocol))
+        team = config(client=client, model="stub-1", base_url=llm.address(protocol))
         keys = {"OPENAI_API_KEY": "sk-of-a-double", "ANTHROPIC_API_KEY": "sk-of-a-double"}
         held = desk(source, team, **keys)
         decision = held.decide(Market.of(Settings.load({})).view("GOOG", view().as_of))
         held.close()
-        shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in wire.asked}
+        shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in llm.requests}
     assert decision.signal.status == "ok", decision.signal.reasoning
     assert shown == {
         "TechnicalAnalyst": False,
