@@ -63,7 +63,7 @@ def log_package(
 
 def load_predictor(uri: str) -> Predictor:
     """The desk inside a logged or registered model. Raises ModelLoadError with the way out."""
-    return unwrap(load_model(uri), uri).answering
+    return unwrap(load_model(uri), uri).predictor
 
 
 def load_model(uri: str) -> PyFuncModel:

@@ -11,9 +11,10 @@ from autogen_agentchat.teams import GraphFlow
 from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import load_preset
+from finagent_model.config.parsing import CallLimits
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision, Turn
-from finagent_model.desk.desk import CallLimits, Desk
+from finagent_model.desk.desk import Desk
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 

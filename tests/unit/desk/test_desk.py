@@ -14,9 +14,10 @@ from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.team import export_component
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
+from finagent_model.config.parsing import CallLimits
 from finagent_model.data.market import Market
 from finagent_model.decision.signal import TradingSignal
-from finagent_model.desk.desk import CallLimits, Desk
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
