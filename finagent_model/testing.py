@@ -325,6 +325,8 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     server: Listener
     protocol_version = "HTTP/1.1"
+    # A test that forgets to close its client must not be told of sockets that were left open.
+    keep_alive = False
     # Without this each small write of a stream waits for the acknowledgement of the one before.
     disable_nagle_algorithm = True
 
@@ -363,7 +365,8 @@ class RequestHandler(BaseHTTPRequestHandler):
     def send_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status line and the headers."""
         self.send_response(status)
-        for name, value in headers.items():
+        connection = {} if self.keep_alive else {"Connection": "close"}
+        for name, value in {**headers, **connection}.items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -517,6 +520,10 @@ class FakeLLM:
     def wait_for_requests(self, count: int, timeout_s: float = 60.0) -> None:
         """Wait until `count` requests have arrived. Raises AssertionError after `timeout_s`."""
         self._wait_until(lambda: len(self.requests) >= count, f"{count} requests", timeout_s)
+
+    def wait_until_idle(self, timeout_s: float = 60.0) -> None:
+        """Wait until no request is being answered. Raises AssertionError after `timeout_s`."""
+        self._wait_until(lambda: self.in_flight == 0, "no request in flight", timeout_s)
 
     def wait_until_disconnected(self, timeout_s: float = 60.0) -> None:
         """Wait until no client holds a connection. Raises AssertionError after `timeout_s`."""

@@ -97,8 +97,13 @@ def enqueue(connection: Connection, numbers: Sequence[int], execution: str, now:
 class Outbox:
     """Every method raises StoreError where the database can't be used."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
-        self._database, self._clock = database, clock
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime] = utc_now,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database, self._clock, self._timer = database, clock, timer
 
     def status(self) -> dict[str, Any]:
         """How many are in which state, since when and why the oldest waits, which of those that
@@ -139,12 +144,12 @@ class Outbox:
         """
         if (why := self._left_alone()) is not None:
             return OutboxReport(waiting=self._waiting(), why=why)
-        until, sender = time.monotonic() + within_s, uuid.uuid4().hex
+        until, sender = self._timer() + within_s, uuid.uuid4().hex
         sent, parked = 0, 0
         stumbled: list[OutboxRow] = []
 
         def over() -> bool:
-            return time.monotonic() >= until or (len(stumbled) >= MAX_SERVER_ERRORS and not sent)
+            return self._timer() >= until or (len(stumbled) >= MAX_SERVER_ERRORS and not sent)
 
         for execution in self._executions():
             if over():
@@ -154,7 +159,7 @@ class Outbox:
                 for row in due:
                     if over():
                         break
-                    left = min(until - time.monotonic(), ROW_S)
+                    left = min(until - self._timer(), ROW_S)
                     state, reason = self._send(client, row, sender, left)
                     sent, parked = sent + (state == SENT), parked + (state == PARKED)
                     if state == WAITING and reason is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from autogen_core.models import ChatCompletionClient
 
 from support.fake_llm import FakeProvider, Fault, Protocol
 from support.fake_llm.autogen_clients import QUESTION, ask, client, outcome
+from support.loop_clock import moved
 
 # Of each: OpenAI and Azure whole, streamed; Anthropic whole, streamed; Ollama whole, streamed.
 pytestmark = [
@@ -91,7 +93,7 @@ def empty_stream_is_no_warning() -> Iterator[None]:
         yield
 
 
-async def met(asker: ChatCompletionClient, streamed: bool, limit: float = 10.0) -> str:
+async def met(asker: ChatCompletionClient, streamed: bool, limit: float = 60.0) -> str:
     """How a call ends."""
     try:
         call = ask(asker, QUESTION, streamed=streamed)
@@ -109,11 +111,16 @@ def test_what_goes_wrong_with_an_answer_has_a_known_outcome(
 
     async def meet(llm: FakeProvider) -> dict[Fault, str]:
         found = {}
-        async with client(protocol, llm.address(protocol)) as asker:
-            for fault in faults:
-                llm.recover()
-                llm.fail(fault)
-                found[fault] = await met(asker, streamed, 0.5 if fault is Fault.DRIP else 10.0)
+        with moved(asyncio.get_running_loop()) as clock:
+            async with client(protocol, llm.address(protocol)) as asker:
+                for number, fault in enumerate(faults, start=1):
+                    llm.recover()
+                    llm.fail(fault)
+                    # Nobody waits for drips: the clock moves on once the request has arrived.
+                    drips = fault is Fault.DRIP
+                    arrivals = [functools.partial(llm.wait_for_requests, number)] * drips
+                    with clock.advanced_after(*arrivals, seconds=5.0):
+                        found[fault] = await met(asker, streamed, 5.0 if drips else 60.0)
         return found
 
     with FakeProvider() as llm, empty_stream_is_no_warning():

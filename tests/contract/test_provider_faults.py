@@ -7,6 +7,7 @@ tests/contract/test_provider_faults.py -m slow`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 from finagent_model.testing import ANALYSIS, Reply, ToolCall
 from support.fake_llm import FakeProvider, Fault, Protocol
+from support.loop_clock import desk_clock
 from support.places import ROOT
 
 pytestmark = [
@@ -60,6 +62,7 @@ FINAL = {
     Fault.NO_CREDIT,
 }
 """Those that would be refused again."""
+CALL_S = 30.0
 MENDED = {Fault.EMPTY, Fault.WRONG_SCHEMA, Fault.TRUNCATED}
 """Those that the agent is told of, so that it may answer better."""
 
@@ -83,7 +86,7 @@ def config(llm: FakeProvider, protocol: Protocol, **changes: Any) -> DeskConfig:
         "traffic": {"break_after": 0},
         **changes,
     }
-    given["limits"] = {"retries": 1, "call_timeout_s": 0.4, **changes.get("limits", {})}
+    given["limits"] = {"retries": 1, "call_timeout_s": CALL_S, **changes.get("limits", {})}
     return read_desk_config(yaml.safe_dump(given), yaml.safe_load(preset_text("lean")), "test")
 
 
@@ -141,17 +144,20 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
     """How a decision ends where every call fails so."""
     cassette, llm = Cassette(), FakeProvider()
     llm.fail(fault)
+    # Who is kept waiting gives up at once: the clock moves on as soon as a request has arrived.
+    calls = (1, 2) if fault in (Fault.HANG, Fault.DRIP) else ()
+    arrivals = [functools.partial(llm.wait_for_requests, count) for count in calls]
     with desk(llm, protocol, cassette, stream=stream) as held:
-        with llm:
+        with llm, desk_clock() as clock, clock.advanced_after(*arrivals, seconds=CALL_S):
             first = held.decide(view)
-        calls = len(llm.requests)
+        asked = len(llm.requests)
         again = held.under(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
     assert KEY not in said(first) + repr(cassette.used)
     reason = re.sub(r"127\.0\.0\.1:\d+", "SERVER", first.signal.reasoning)
-    return {"status": first.signal.status.value, "calls": calls, "reason": reason}
+    return {"status": first.signal.status.value, "calls": asked, "reason": reason}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -191,7 +197,7 @@ HEAD = """\
 # What a desk makes of a provider's failures
 
 Written by `tests/contract/test_provider_faults.py`: each provider's real client against a server
-that fails so on every call, one retry allowed, time-out 0.4 s. `model_error` and `parse_failed`
+that fails so on every call, one retry allowed, time-out 30 s. `model_error` and `parse_failed`
 are HOLD with confidence 0; a replay of each gives the same signal. The number is how often the
 provider was asked (whole, streamed). Where an answer can't be used the agent is told so and asked
 again, twice.
@@ -229,16 +235,18 @@ def test_a_provider_that_comes_round_is_asked_again_and_decides(
 def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
     protocol: Protocol, view: MarketView
 ) -> None:
-    limits = {"wall_clock_s": 0.5, "call_timeout_s": 30, "retries": 0}
+    limits = {"wall_clock_s": CALL_S / 2, "call_timeout_s": CALL_S, "retries": 0}
     cassette = Cassette()
     with FakeProvider() as llm:
         llm.fail(Fault.HANG)
+        arrival = functools.partial(llm.wait_for_requests, 1)
         with desk(llm, protocol, cassette, limits=limits) as held:
-            first = held.decide(view)
+            with desk_clock() as clock, clock.advanced_after(arrival, seconds=CALL_S / 2):
+                first = held.decide(view)
             assert EVENT_LOOP.run(tasks_beside_this()) == 0
             again = held.under(mode="replay").decide(view)
         llm.wait_until_disconnected()
     assert first.signal.status == "model_error"
-    assert "no decision within 0.5 s" in first.signal.reasoning
+    assert "no decision within 15 s" in first.signal.reasoning
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)

@@ -30,6 +30,7 @@ PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 class ProviderHandler(RequestHandler):
     """One connection, which may carry several requests."""
 
+    keep_alive = True
     fault: Fault | None = None
     """Of the request that is being answered."""
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model.agents import retry as calling
 from finagent_model.agents.policy_client import RulesClient
 from finagent_model.agents.retry import (
     CallFailedError,
@@ -21,9 +20,12 @@ from finagent_model.agents.retry import (
 )
 from finagent_model.config.desk_config import load_preset
 from finagent_model.config.rules import Limits, RateLimits
+from support import virtual_time
 
 DONE = CreateResult(content="{}", finish_reason="stop", usage=RequestUsage(1, 1), cached=False)
-LIMITS = Limits(retries=3, call_timeout_s=0.2, wall_clock_s=30)
+LIMITS = Limits(retries=3, call_timeout_s=20, wall_clock_s=30)
+HANG = 1e6
+"""Seconds: longer than anybody waits."""
 
 
 class Refused(Exception):
@@ -54,12 +56,6 @@ class Client(RulesClient):
         return DONE
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses are short."""
-    monkeypatch.setattr(calling, "_backoff", lambda state: 0.001 * state.attempt_number)
-
-
 def run(
     client: Client,
     limits: Limits = LIMITS,
@@ -71,7 +67,7 @@ def run(
         message = UserMessage(content="?", source="desk")
         return await call_with_retry(client, [message], {}, limits, way, 10, retried=retried)
 
-    return asyncio.run(once())
+    return virtual_time.run(once())
 
 
 @pytest.mark.parametrize(
@@ -100,17 +96,17 @@ def test_it_is_given_up_after_the_last_retry() -> None:
 
 
 def test_each_attempt_has_its_own_time_limit() -> None:
-    client = Client(5.0, 5.0)
+    client = Client(HANG, HANG)
     assert run(client) is DONE
     assert client.calls == 3
 
 
 def test_the_server_s_own_wish_is_the_shortest_pause() -> None:
     pauses: list[float] = []
-    client = Client(Refused(429, **{"Retry-After": "0.05"}), Refused(429))
+    client = Client(Refused(429, **{"Retry-After": "25"}), Refused(429))
     run(client, retried=lambda attempt, fault, pause_s: pauses.append(pause_s))
-    assert pauses[0] == 0.05
-    assert pauses[1] < 0.05
+    assert pauses[0] == 25
+    assert 0 < pauses[1] < 25
 
 
 def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_once() -> None:
@@ -131,9 +127,9 @@ def test_retry_after_is_read_in_each_of_its_forms() -> None:
 
 def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> None:
     async def story() -> None:
-        lane = ProviderLimits(RateLimits(break_after=2, break_s=0.05))
+        lane = ProviderLimits(RateLimits(break_after=2, break_s=30))
         message = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=0.2)
+        bare = Limits(retries=0, call_timeout_s=20)
 
         async def ask(client: Client) -> CreateResult:
             return await call_with_retry(client, message, {}, bare, lane, 1)
@@ -145,53 +141,52 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> No
         with pytest.raises(CallFailedError, match="left alone"):
             await ask(failing)
         assert failing.calls == 2
-        await asyncio.sleep(0.06)
-        probe, other = asyncio.create_task(ask(Client(0.05))), Client()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(31)
+        probe, other = asyncio.create_task(ask(Client(5.0))), Client()
+        await asyncio.sleep(1)
         with pytest.raises(CallFailedError, match="left alone"):
             await ask(other)
         await probe
         assert (await ask(other)) is DONE
 
-    asyncio.run(story())
+    virtual_time.run(story())
 
 
 def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
     async def story() -> None:
-        lane = ProviderLimits(RateLimits(break_after=1, break_s=0.01))
+        lane = ProviderLimits(RateLimits(break_after=1, break_s=30))
         message = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=5)
+        bare = Limits(retries=0, call_timeout_s=20)
         with pytest.raises(CallFailedError):
             await call_with_retry(Client(Refused(500)), message, {}, bare, lane, 1)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(31)
         probe = asyncio.create_task(call_with_retry(Client(5.0), message, {}, bare, lane, 1))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         assert (await call_with_retry(Client(), message, {}, bare, lane, 1)) is DONE
 
-    asyncio.run(story())
+    virtual_time.run(story())
 
 
-def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finagent_model.agents.retry.MINUTE", 0.2)
-
+def test_requests_and_tokens_of_a_minute_are_shared() -> None:
     async def story(rules: RateLimits, tokens: int) -> float:
         lane, loop = ProviderLimits(rules), asyncio.get_running_loop()
         started = loop.time()
         await asyncio.gather(*(lane.enter(tokens) for _ in range(6)))
         return loop.time() - started
 
-    assert asyncio.run(story(RateLimits(requests_per_minute=2), 0)) >= 0.35
-    assert asyncio.run(story(RateLimits(tokens_per_minute=200), 100)) >= 0.35
-    assert asyncio.run(story(RateLimits(), 10**9)) < 0.1
+    two_minutes = pytest.approx(120, abs=1)  # two at once, and then one each half minute
+    assert virtual_time.run(story(RateLimits(requests_per_minute=2), 0)) == two_minutes
+    assert virtual_time.run(story(RateLimits(tokens_per_minute=200), 100)) == two_minutes
+    assert virtual_time.run(story(RateLimits(), 10**9)) == 0
 
 
 def test_a_request_larger_than_a_minute_s_tokens_still_goes_through() -> None:
     async def story() -> None:
         await ProviderLimits(RateLimits(tokens_per_minute=10)).enter(1000)
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    virtual_time.run(asyncio.wait_for(story(), 60))
 
 
 def test_only_a_call_that_was_cut_off_may_have_been_paid_for() -> None:

@@ -99,10 +99,10 @@ def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None
 
 
 def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
-    resident = WorkerProcess(lambda: CODE, call_s=1.0)
+    resident = WorkerProcess(lambda: CODE, call_s=5.0)
     before = workers()
     try:
-        with pytest.raises(UpstreamError, match="within 1 s") as caught:
+        with pytest.raises(UpstreamError, match="within 5 s") as caught:
             ask(resident, "HANG")
         assert caught.value.code == "timeout"
         assert workers() == before
@@ -111,15 +111,18 @@ def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
         resident.close()
 
 
-def test_one_that_always_dies_is_given_up() -> None:
+def test_one_that_always_dies_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = WorkerProcess(lambda: CODE)
     for _ in range(GIVE_UP):
         with pytest.raises(UpstreamError):
             ask(resident, "EXIT")
-    began = time.monotonic()
+
+    def no_process(*args: object, **options: object) -> None:
+        pytest.fail("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", no_process)
     with pytest.raises(UpstreamError, match="ended with 7"):
         ask(resident, "GOOG")
-    assert time.monotonic() - began < 0.2  # no process was started
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_no_worker_outlives_a_parent_that_is_killed() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    for _ in range(100):
+    for _ in range(1200):
         state = Path(f"/proc/{worker}/stat")
         if not state.exists() or state.read_text().split()[2] == "Z":
             return
