@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model.agents import retry as calling
+from finagent_model.agents import _retry
 from finagent_model.audit.chain import conversation_lines
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
@@ -75,7 +75,7 @@ def view() -> MarketView:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between retries are short."""
-    monkeypatch.setattr(calling, "_backoff", lambda state: 0.001)
+    monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001)
 
 
 def config(llm: FakeProvider, protocol: Protocol, **changes: Any) -> DeskConfig:
@@ -112,9 +112,7 @@ def said(decision: Decision) -> str:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_real_client_of_each_provider_decides(
-    protocol: Protocol, stream: bool, view: MarketView
-) -> None:
+def test_provider_client_decides(protocol: Protocol, stream: bool, view: MarketView) -> None:
     with FakeProvider() as llm, desk(llm, protocol, stream=stream) as held:
         decision = held.decide(view)
         signal = decision.signal
@@ -126,7 +124,7 @@ def test_a_real_client_of_each_provider_decides(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_tool_is_looked_up_and_the_answer_follows(protocol: Protocol, view: MarketView) -> None:
+def test_provider_tool_call_is_resolved(protocol: Protocol, view: MarketView) -> None:
     with FakeProvider() as llm:
         agents = yaml.safe_load(preset_text("lean"))["agents"]
         agents[0]["tools"] = ["bars", "levels"]
@@ -151,7 +149,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
         with llm, desk_clock() as clock, clock.advanced_after(*arrivals, seconds=CALL_S):
             first = held.decide(view)
         asked = len(llm.requests)
-        again = held.under(mode="replay").decide(view)  # with the server gone
+        again = held.with_options(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
@@ -164,7 +162,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.slow
-def test_each_fault_has_its_status_and_replays_alike(
+def test_provider_fault_has_its_status(
     fault: Fault, protocol: Protocol, stream: bool, view: MarketView, rows: dict[Any, Any]
 ) -> None:
     found = outcome(fault, protocol, stream, view)
@@ -219,9 +217,7 @@ def table(found: dict[Any, Any]) -> str:
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_provider_that_comes_round_is_asked_again_and_decides(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_provider_that_recovers_is_retried(protocol: Protocol, view: MarketView) -> None:
     with FakeProvider() as llm:
         llm.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
         llm.retry_after = 0
@@ -232,9 +228,7 @@ def test_a_provider_that_comes_round_is_asked_again_and_decides(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_provider_that_hangs_is_aborted_in_time(protocol: Protocol, view: MarketView) -> None:
     limits = {"wall_clock_s": CALL_S / 2, "call_timeout_s": CALL_S, "retries": 0}
     cassette = Cassette()
     with FakeProvider() as llm:
@@ -244,7 +238,7 @@ def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
             with desk_clock() as clock, clock.advanced_after(arrival, seconds=CALL_S / 2):
                 first = held.decide(view)
             assert EVENT_LOOP.run(tasks_beside_this()) == 0
-            again = held.under(mode="replay").decide(view)
+            again = held.with_options(mode="replay").decide(view)
         llm.wait_until_disconnected()
     assert first.signal.status == "model_error"
     assert "no decision within 15 s" in first.signal.reasoning

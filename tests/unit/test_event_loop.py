@@ -60,9 +60,7 @@ def chat_desk(
     return Desk(chosen, None, Settings.load(environ), cassette or Cassette(), mode="live")
 
 
-def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
-    slow: FakeLLM, view: MarketView
-) -> None:
+def test_deadline_cancels_decisions_waiting_on_model(slow: FakeLLM, view: MarketView) -> None:
     slow.delay_s = 0.0
     cassette = Cassette()
     desk = chat_desk(slow, cassette)
@@ -75,12 +73,12 @@ def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
         clock.advanced_after(lambda: slow.wait_for_requests(1), seconds=30),
         pytest.raises(DeadlineError, match="not done within 30 s"),
     ):
-        desk.decide_all([view] * 3, within_s=30)
+        desk.decide_all([view] * 3, timeout_s=30)
     assert open_tasks() == 0
     assert cassette.used == {}, "a call that was given up is no reply"
 
 
-def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -> None:
+def test_deadline_cancels_decisions_of_rules_between_rows(view: MarketView) -> None:
     desk = Desk(load_preset(), None, Settings.load({}), Cassette(), mode="live")
     decided: list[None] = []
 
@@ -92,7 +90,7 @@ def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -
                 clock.advance(600)
 
         with pytest.raises(DeadlineError):
-            desk.decide_all([view] * 100, count, within_s=600)
+            desk.decide_all([view] * 100, count, timeout_s=600)
     assert open_tasks() == 0
     so_far = len(decided)
     assert so_far < 100
@@ -100,26 +98,24 @@ def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -
     assert len(decided) == so_far
 
 
-def test_one_question_that_cannot_be_asked_stops_the_others(
+def test_decide_all_first_error_stops_the_others(
     slow: FakeLLM, view: MarketView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = chat_desk(slow, spending={"day_tokens": 1000})
-    asked = iter([None, LocalStateError("no")])
+    errors = iter([None, LocalStateError("no")])
 
-    def accounts() -> list[object]:
-        if error := next(asked):
+    def shared_budgets() -> list[object]:
+        if error := next(errors):
             raise error
         return []
 
-    monkeypatch.setattr(desk, "_accounts", accounts)
+    monkeypatch.setattr(desk, "_shared_budgets", shared_budgets)
     with pytest.raises(LocalStateError):
         desk.decide_all([view] * 2)
     assert open_tasks() == 0
 
 
-def test_stopping_ends_what_runs_and_a_later_call_is_answered(
-    slow: FakeLLM, view: MarketView
-) -> None:
+def test_event_loop_stop_ends_running_decisions(slow: FakeLLM, view: MarketView) -> None:
     desk, met = chat_desk(slow), list[BaseException]()
 
     def ask() -> None:
@@ -137,7 +133,7 @@ def test_stopping_ends_what_runs_and_a_later_call_is_answered(
     assert open_tasks() == 0
 
 
-def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
+def test_event_loop_deadline_holds_while_loop_is_blocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("finagent_model._event_loop.GRACE_S", 0.1)
@@ -151,7 +147,7 @@ def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
     release.set()
 
 
-def test_a_time_out_of_the_work_itself_comes_through() -> None:
+def test_event_loop_passes_on_works_own_timeout() -> None:
     async def gives_up() -> None:
         raise TimeoutError("its own")
 
@@ -160,10 +156,10 @@ def test_a_time_out_of_the_work_itself_comes_through() -> None:
             LoopThread().run(gives_up(), within_s)
 
 
-def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_met(
+def test_daily_budget_failure_is_local_state_error_anywhere(
     slow: FakeLLM, view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.budget.LOCKED_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.budget.LOCK_TIMEOUT_S", 0.1)
     slow.delay_s = 0.0
     desk = chat_desk(slow, home=tmp_path, spending={"day_tokens": 10**9})
     assert desk.decide(view).signal.status == "ok"
@@ -173,15 +169,15 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
             desk.decide(view)
         other.execute("rollback")
     # Among the agents, where AutoGen would make prose of it.
-    opened = desk._accounts()
-    monkeypatch.setattr(desk, "_accounts", lambda: opened)
+    budgets = desk._shared_budgets()
+    monkeypatch.setattr(desk, "_shared_budgets", lambda: budgets)
     (tmp_path / "spending.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(LocalStateError, match="not a database"):
         desk.decide(view)
     assert open_tasks() == 0
 
 
-def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_not_missing(
+def test_cassette_unwritable_reply_is_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("finagent_model.cassette.sqlite.WAIT_S", 0.1)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.agents.providers import sends_schema
 from finagent_model.agents.team import stages
 from finagent_model.config.desk_config import (
     DeskConfig,
@@ -131,7 +132,7 @@ def test_a_row_that_cannot_be_used_says_where(changes: dict[str, Any], said: str
 
 def test_a_schema_is_sent_where_the_provider_is_known_to_take_one() -> None:
     def sends(**row: Any) -> bool:
-        return ModelConfig(model="m", **row).sends_schema
+        return sends_schema(ModelConfig(model="m", **row))
 
     assert sends(client="openai") and sends(client="azure") and sends(client="ollama")
     assert not sends(client="anthropic")

@@ -49,7 +49,7 @@ def llm() -> Iterator[FakeProvider]:
 @pytest.mark.parametrize(
     ("agent", "said"), [("NewsAnalyst", ANALYSIS), ("RiskManager", TERMS), ("Executor", DECISION)]
 )
-def test_an_agent_is_answered_by_its_role(
+def test_fake_provider_answers_agent_by_role(
     llm: FakeProvider, protocol: Protocol, agent: str, said: dict[str, Any]
 ) -> None:
     body = told(llm, protocol, request(protocol, agent))
@@ -58,7 +58,7 @@ def test_an_agent_is_answered_by_its_role(
 
 
 @EVERY
-def test_a_stream_tells_the_same_in_several_pieces(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_stream_equals_whole_answer(llm: FakeProvider, protocol: Protocol) -> None:
     _, headers, data = asked(llm, protocol, request(protocol, stream=True))
     pieces = pieces_of(protocol, data)
     assert json.loads("".join(pieces)) == DECISION
@@ -67,7 +67,7 @@ def test_a_stream_tells_the_same_in_several_pieces(llm: FakeProvider, protocol: 
     assert headers["Content-Type"] == kind
 
 
-def test_openai_counts_a_stream_s_tokens_only_if_it_is_asked_to(llm: FakeProvider) -> None:
+def test_fake_provider_openai_stream_counts_tokens_on_request(llm: FakeProvider) -> None:
     body = request(Protocol.OPENAI, stream=True)
     silent = events(asked(llm, Protocol.OPENAI, body)[2])
     counting = {**body, "stream_options": {"include_usage": True}}
@@ -77,7 +77,7 @@ def test_openai_counts_a_stream_s_tokens_only_if_it_is_asked_to(llm: FakeProvide
 
 
 @EVERY
-def test_a_request_is_remembered_as_it_came(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_remembers_request(llm: FakeProvider, protocol: Protocol) -> None:
     before = time.monotonic()
     body = request(protocol)
     asked(llm, protocol, body)
@@ -90,14 +90,14 @@ def test_a_request_is_remembered_as_it_came(llm: FakeProvider, protocol: Protoco
     assert (seen.deployment == "desk") == (protocol is Protocol.AZURE)
 
 
-def test_openai_answers_without_v1_too_and_another_path_is_not_found(llm: FakeProvider) -> None:
+def test_fake_provider_openai_answers_without_v1(llm: FakeProvider) -> None:
     body = request(Protocol.OPENAI)
     assert asked(llm, Protocol.OPENAI, body, path="/chat/completions")[0] == 200
     assert asked(llm, Protocol.OPENAI, body, path="/v1/completions")[0] == 404
     assert len(llm.requests) == 1
 
 
-def test_one_connection_carries_several_requests(llm: FakeProvider) -> None:
+def test_fake_provider_connection_carries_several_requests(llm: FakeProvider) -> None:
     connection = connected(llm, Protocol.OPENAI)
     for stream in (False, True, False):
         body = request(Protocol.OPENAI, stream=stream)
@@ -108,13 +108,13 @@ def test_one_connection_carries_several_requests(llm: FakeProvider) -> None:
 
 
 @EVERY
-def test_a_script_is_used_up_in_order(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_script_is_used_in_order(llm: FakeProvider, protocol: Protocol) -> None:
     llm.replies["Executor"] = ["one", {"two": 2}, Reply("three")]
     texts = [text_of(protocol, told(llm, protocol)) for _ in range(3)]
     assert texts == ["one", '{"two": 2}', "three"]
 
 
-def test_a_script_that_ends_too_early_is_raised_when_the_block_ends() -> None:
+def test_fake_provider_exhausted_script_is_raised_at_exit() -> None:
     with (
         pytest.raises(AssertionError, match="script of 'Executor' has no reply left"),
         FakeProvider() as w,
@@ -125,7 +125,7 @@ def test_a_script_that_ends_too_early_is_raised_when_the_block_ends() -> None:
 
 
 @EVERY
-def test_a_function_answers_by_the_request(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_function_answers_by_request(llm: FakeProvider, protocol: Protocol) -> None:
     def echo(seen: ProviderRequest) -> str:
         return f"{seen.agent}: {seen.texts('user')[0]}"
 
@@ -133,7 +133,7 @@ def test_a_function_answers_by_the_request(llm: FakeProvider, protocol: Protocol
     assert text_of(protocol, told(llm, protocol)) == "Executor: What now?"
 
 
-def test_a_tool_is_called_in_each_protocol_s_words(llm: FakeProvider) -> None:
+def test_fake_provider_calls_tool_in_each_protocol(llm: FakeProvider) -> None:
     call = Reply(tool_calls=(ToolCall("price", {"symbol": "GOOG"}),))
     llm.replies["Executor"] = lambda seen: call
     for protocol in (Protocol.OPENAI, Protocol.AZURE):
@@ -147,7 +147,7 @@ def test_a_tool_is_called_in_each_protocol_s_words(llm: FakeProvider) -> None:
     assert message["tool_calls"][0]["function"]["arguments"] == {"symbol": "GOOG"}
 
 
-def test_a_refusal_and_a_cut_answer_are_told_in_each_protocol_s_words(llm: FakeProvider) -> None:
+def test_fake_provider_finish_reasons_are_each_protocols(llm: FakeProvider) -> None:
     script: list[ReplyLike] = [
         Reply("No.", finish_reason=FinishReason.REFUSAL),
         Reply("{", finish_reason=FinishReason.LENGTH),
@@ -161,7 +161,7 @@ def test_a_refusal_and_a_cut_answer_are_told_in_each_protocol_s_words(llm: FakeP
     assert [told(llm, Protocol.OLLAMA)["done_reason"] for _ in range(2)] == ["stop", "length"]
 
 
-def test_pictures_are_remembered(llm: FakeProvider) -> None:
+def test_fake_provider_remembers_pictures(llm: FakeProvider) -> None:
     data = base64.b64encode(b"a chart").decode()
     link = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
     block = {"type": "image", "source": {"type": "base64", "data": data}}
@@ -176,8 +176,8 @@ def test_pictures_are_remembered(llm: FakeProvider) -> None:
         assert llm.requests[-1].texts("user") == ["See"]
 
 
-def test_requests_in_flight_are_counted(llm: FakeProvider) -> None:
-    together = threading.Barrier(3, timeout=60)
+def test_fake_provider_counts_requests_in_flight(llm: FakeProvider) -> None:
+    together = threading.Barrier(3, timeout=10)
 
     def wait(seen: ProviderRequest) -> str:
         together.wait()
@@ -186,5 +186,4 @@ def test_requests_in_flight_are_counted(llm: FakeProvider) -> None:
     llm.replies["Executor"] = wait
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda protocol: asked(llm, protocol), list(Protocol)[:3]))
-    llm.wait_until_idle()
-    assert llm.max_in_flight == 3
+    assert (llm.max_in_flight, llm.in_flight) == (3, 0)

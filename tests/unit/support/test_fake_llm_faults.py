@@ -38,7 +38,7 @@ def llm() -> Iterator[FakeProvider]:
         yield double
 
 
-def test_a_fault_hits_one_agent_or_the_first_calls_alone(llm: FakeProvider) -> None:
+def test_fake_provider_fault_hits_one_agent_or_first_calls(llm: FakeProvider) -> None:
     def status(agent: str) -> int:
         return asked(llm, Protocol.OLLAMA, request(Protocol.OLLAMA, agent))[0]
 
@@ -54,7 +54,7 @@ def test_a_fault_hits_one_agent_or_the_first_calls_alone(llm: FakeProvider) -> N
 
 @EVERY
 @pytest.mark.parametrize("fault", ERRORS)
-def test_an_error_has_a_status_and_says_why(
+def test_fake_provider_error_has_status_with_reason(
     llm: FakeProvider, protocol: Protocol, fault: Fault
 ) -> None:
     llm.fail(fault)
@@ -84,7 +84,7 @@ def test_an_error_has_a_status_and_says_why(
         (Protocol.OPENAI, Fault.NO_CREDIT, "insufficient_quota"),
     ],
 )
-def test_openai_s_errors_have_their_codes(
+def test_fake_provider_openai_errors_have_their_codes(
     llm: FakeProvider, protocol: Protocol, fault: Fault, code: str
 ) -> None:
     llm.fail(fault)
@@ -92,9 +92,7 @@ def test_openai_s_errors_have_their_codes(
 
 
 @EVERY
-def test_half_an_answer_is_either_cut_or_ends_in_good_order(
-    llm: FakeProvider, protocol: Protocol
-) -> None:
+def test_fake_provider_half_answer_is_cut_or_ends_in_order(llm: FakeProvider, protocol: Protocol) -> None:
     llm.fail(Fault.CUT, first=1)
     with pytest.raises(http.client.IncompleteRead):
         asked(llm, protocol)
@@ -106,9 +104,7 @@ def test_half_an_answer_is_either_cut_or_ends_in_good_order(
 
 
 @EVERY
-def test_a_dripping_answer_comes_a_byte_at_a_time_and_is_whole(
-    llm: FakeProvider, protocol: Protocol
-) -> None:
+def test_fake_provider_dripping_answer_is_whole_in_the_end(llm: FakeProvider, protocol: Protocol) -> None:
     llm.byte_pause_s = 60.0
     llm.fail(Fault.DRIP)
     connection = connected(llm, protocol)
@@ -119,14 +115,14 @@ def test_a_dripping_answer_comes_a_byte_at_a_time_and_is_whole(
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.DRIP, None], ids=["hang", "drip", "delay"])
-def test_stopping_is_quick_and_leaves_no_thread_whoever_still_waits(fault: Fault | None) -> None:
+def test_fake_provider_stop_leaves_no_thread(fault: Fault | None) -> None:
     before = set(threading.enumerate())
     llm = FakeProvider()
-    llm.byte_pause_s = 600.0
+    llm.byte_pause_s = 60.0
     if fault:
         llm.fail(fault)
     else:
-        llm.delay_s = 600.0
+        llm.delay_s = 60.0
     connections = [connected(llm, protocol) for protocol in Protocol]
     for connection, protocol in zip(connections, Protocol, strict=True):
         path = PATHS[protocol]
@@ -134,13 +130,13 @@ def test_stopping_is_quick_and_leaves_no_thread_whoever_still_waits(fault: Fault
     llm.wait_for_requests(4)
     start = time.monotonic()
     llm.stop()
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 5
     assert set(threading.enumerate()) <= before
     for connection in connections:
         connection.close()
 
 
-def test_a_caller_that_hangs_up_is_let_go(llm: FakeProvider) -> None:
+def test_fake_provider_releases_caller_that_hangs_up(llm: FakeProvider) -> None:
     llm.fail(Fault.HANG)
     connection = connected(llm, Protocol.OPENAI)
     body = json.dumps(request(Protocol.OPENAI))
@@ -151,7 +147,7 @@ def test_a_caller_that_hangs_up_is_let_go(llm: FakeProvider) -> None:
     assert llm.in_flight == 0
 
 
-def test_nobody_listens_at_an_address_that_is_down(llm: FakeProvider) -> None:
+def test_fake_provider_down_address_refuses_connections(llm: FakeProvider) -> None:
     llm.fail(Fault.NOBODY_LISTENS)
     with pytest.raises(ConnectionRefusedError):
         asked(llm, Protocol.OPENAI)
@@ -159,7 +155,7 @@ def test_nobody_listens_at_an_address_that_is_down(llm: FakeProvider) -> None:
     assert asked(llm, Protocol.OPENAI)[0] == 200
 
 
-def test_a_certificate_of_its_own_is_not_trusted(llm: FakeProvider) -> None:
+def test_fake_provider_own_certificate_is_not_trusted(llm: FakeProvider) -> None:
     llm.fail(Fault.UNTRUSTED)
     place = urlsplit(llm.address(Protocol.OPENAI))
     assert place.scheme == "https"
@@ -170,7 +166,7 @@ def test_a_certificate_of_its_own_is_not_trusted(llm: FakeProvider) -> None:
         ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
 
 
-def test_a_fault_of_the_address_can_t_be_one_agent_s(llm: FakeProvider) -> None:
+def test_fake_provider_address_fault_cannot_be_one_agents(llm: FakeProvider) -> None:
     with pytest.raises(ValueError, match="'nobody listens' is the address's"):
         llm.fail(Fault.NOBODY_LISTENS, agent="Executor")
 
@@ -204,7 +200,7 @@ LAX = {"name": "reply", "strict": True, "schema": {"type": "object"}}
         (Protocol.OLLAMA, {"model": ""}, "model is required"),
     ],
 )
-def test_what_the_provider_would_not_take_is_refused(
+def test_fake_provider_refuses_what_provider_would_refuse(
     llm: FakeProvider, protocol: Protocol, wrong: dict[str, Any], why: str
 ) -> None:
     status, _, data = asked(llm, protocol, request(protocol, **wrong))
@@ -213,5 +209,5 @@ def test_what_the_provider_would_not_take_is_refused(
 
 
 @pytest.mark.parametrize("protocol", [p for p in Protocol if p is not Protocol.OLLAMA])
-def test_without_a_key_nothing_is_answered(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_without_key_answers_nothing(llm: FakeProvider, protocol: Protocol) -> None:
     assert asked(llm, protocol, headers={})[0] == 401
