@@ -92,7 +92,9 @@ def test_fake_provider_openai_errors_have_their_codes(
 
 
 @EVERY
-def test_fake_provider_half_answer_is_cut_or_ends_in_order(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_half_answer_is_cut_or_ends_in_order(
+    llm: FakeProvider, protocol: Protocol
+) -> None:
     llm.fail(Fault.CUT, first=1)
     with pytest.raises(http.client.IncompleteRead):
         asked(llm, protocol)
@@ -104,7 +106,9 @@ def test_fake_provider_half_answer_is_cut_or_ends_in_order(llm: FakeProvider, pr
 
 
 @EVERY
-def test_fake_provider_dripping_answer_is_whole_in_the_end(llm: FakeProvider, protocol: Protocol) -> None:
+def test_fake_provider_dripping_answer_is_whole_in_the_end(
+    llm: FakeProvider, protocol: Protocol
+) -> None:
     llm.byte_pause_s = 60.0
     llm.fail(Fault.DRIP)
     connection = connected(llm, protocol)
