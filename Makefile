@@ -19,9 +19,8 @@ train: export MLFLOW_DISABLE_TELEMETRY ?= true
 train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 
-test: $(VENV)/.test  ## the quick tests on two workers, then the slow ones
-	$(WITH_VENV) $(BIN)/python -m pytest -m "not slow and not browser and not servers and not upstream" -n 2 --dist loadfile
-	$(WITH_VENV) $(BIN)/python -m pytest -m "slow and not browser and not servers and not upstream" -n 3 --dist loadfile
+test: $(VENV)/.test  ## the quick tests, then the slow ones, and the sum of both; ARGS reach pytest
+	$(WITH_VENV) $(BIN)/python tests/run_all.py $(ARGS)
 
 test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, named by FINAGENT_UPSTREAM_SOURCE
 	$(WITH_VENV) $(BIN)/python -m pytest -m upstream

@@ -30,7 +30,7 @@ from finagent_model.market.bars import parse_as_of
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.fake_llm import Protocol, Wire
+from support.fake_llm import FakeProvider, Protocol
 
 LATENCY_S = 1.0
 SEQUENTIAL_CALLS = 12
@@ -76,11 +76,11 @@ def one_after_another(address: str) -> float:
 
 def serve(pipe: Connection) -> None:
     """Answer after a second until the other end is closed; tell the most that were in flight."""
-    with Wire() as wire:
-        wire.delay = LATENCY_S
-        pipe.send(wire.address(Protocol.OPENAI))
+    with FakeProvider() as llm:
+        llm.delay_s = LATENCY_S
+        pipe.send(llm.address(Protocol.OPENAI))
         pipe.recv()
-        pipe.send(wire.most)
+        pipe.send(llm.max_in_flight)
 
 
 def main() -> None:

@@ -102,8 +102,13 @@ def enqueue(
 class Outbox:
     """Sends what is queued. Every method raises StoreError if the database can't be used."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
-        self._database, self._clock = database, clock
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime] = utc_now,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database, self._clock, self._timer = database, clock, timer
 
     def status(self) -> dict[str, Any]:
         """Return the number of rows by state, since when and why the oldest waits, and the first
@@ -148,13 +153,13 @@ class Outbox:
         """
         if (why := self._pause_reason()) is not None:
             return OutboxReport(waiting=self._count_waiting(), why=why)
-        deadline, sender = time.monotonic() + timeout_s, uuid.uuid4().hex
+        deadline, sender = self._timer() + timeout_s, uuid.uuid4().hex
         sent, dead = 0, 0
         server_errors: list[OutboxRow] = []
 
         def is_over() -> bool:
             is_open = len(server_errors) >= MAX_SERVER_ERRORS and not sent  # the circuit breaker
-            return time.monotonic() >= deadline or is_open
+            return self._timer() >= deadline or is_open
 
         for execution in self._list_executions():
             if is_over():
@@ -164,7 +169,7 @@ class Outbox:
                 for row in rows:
                     if is_over():
                         break
-                    remaining_s = min(deadline - time.monotonic(), ROW_TIMEOUT_S)
+                    remaining_s = min(deadline - self._timer(), ROW_TIMEOUT_S)
                     state, reason = self._send_row(client, row, sender, remaining_s)
                     sent, dead = sent + (state == SENT), dead + (state == DEAD_LETTER)
                     if state == WAITING and reason is not None:

@@ -23,8 +23,8 @@ from autogen_core.models import (
 from autogen_core.tools import FunctionTool
 from PIL import Image as Picture
 
-from support.fake_llm import Answer, Fault, Protocol, ToolCall, Wire
-from support.fake_llm.answers import DECISION
+from finagent_model.testing import DECISION, Reply, ToolCall
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.fake_llm.autogen_clients import PROMPT, QUESTION, ask, client, outcome
 from support.fake_llm.http_calls import KEY
 
@@ -41,18 +41,18 @@ def test_autogen_client_gets_whole_answer_with_tokens(protocol: Protocol, stream
     telling = streamed and protocol in (Protocol.OPENAI, Protocol.AZURE)
     options = {"include_usage": True} if telling else {}
 
-    async def meet(wire: Wire) -> CreateResult:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> CreateResult:
+        async with client(protocol, llm.address(protocol)) as asker:
             return await ask(asker, QUESTION, streamed=streamed, **options)
 
-    with Wire() as wire:
-        result = asyncio.run(meet(wire))
-        wire.left_alone()
-        (seen,) = wire.asked
+    with FakeProvider() as llm:
+        result = asyncio.run(meet(llm))
+        llm.wait_until_disconnected()
+        (seen,) = llm.requests
     assert outcome(result) == "stop: whole"
     assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (1000, 100)
-    assert (seen.agent, seen.streamed) == ("Executor", streamed)
-    assert seen.key == ("" if protocol is Protocol.OLLAMA else KEY)
+    assert (seen.agent, seen.stream) == ("Executor", streamed)
+    assert seen.api_key == ("" if protocol is Protocol.OLLAMA else KEY)
 
 
 @EVERY
@@ -63,8 +63,8 @@ def test_autogen_client_sends_tool_result_back(protocol: Protocol, streamed: boo
 
     tool = FunctionTool(price, "The last close of a symbol.")
 
-    async def meet(wire: Wire) -> CreateResult:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> CreateResult:
+        async with client(protocol, llm.address(protocol)) as asker:
             first = await ask(asker, QUESTION, streamed=streamed, tools=[tool])
             assert first.finish_reason in ("function_calls", "stop")
             assert isinstance(first.content, list)
@@ -81,14 +81,14 @@ def test_autogen_client_sends_tool_result_back(protocol: Protocol, streamed: boo
             FunctionExecutionResultMessage(content=[found]),
         ]
 
-    with Wire() as wire:
-        wire.answers["Executor"] = [
-            Answer(tools=(ToolCall("price", {"symbol": "GOOG"}),)),
+    with FakeProvider() as llm:
+        llm.replies["Executor"] = [
+            Reply(tool_calls=(ToolCall("price", {"symbol": "GOOG"}),)),
             DECISION,
         ]
-        assert outcome(asyncio.run(meet(wire))) == "stop: whole"
-        assert [seen.tool_results for seen in wire.asked] == [[], ["580.0"]]
-        assert "price" in json.dumps(wire.asked[0].body["tools"])
+        assert outcome(asyncio.run(meet(llm))) == "stop: whole"
+        assert [seen.tool_results for seen in llm.requests] == [[], ["580.0"]]
+        assert "price" in json.dumps(llm.requests[0].body["tools"])
 
 
 @EVERY
@@ -98,26 +98,26 @@ def test_autogen_client_sends_picture(protocol: Protocol) -> None:
     picture.save(data, "PNG")
     chart = UserMessage(content=["The chart:", Image.from_pil(picture)], source="desk")
 
-    async def meet(wire: Wire) -> None:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> None:
+        async with client(protocol, llm.address(protocol)) as asker:
             await asker.create([PROMPT, chart])
 
-    with Wire() as wire:
-        asyncio.run(meet(wire))
-        assert wire.asked[0].images == [data.getvalue()]
-        assert wire.asked[0].said("user") == ["The chart:"]
+    with FakeProvider() as llm:
+        asyncio.run(meet(llm))
+        assert llm.requests[0].images == [data.getvalue()]
+        assert llm.requests[0].texts("user") == ["The chart:"]
 
 
 @pytest.mark.parametrize("protocol", SDKS)
 def test_autogen_client_with_retries_gets_through(protocol: Protocol) -> None:
-    async def meet(wire: Wire) -> CreateResult:
-        async with client(protocol, wire.address(protocol), max_retries=2) as asker:
+    async def meet(llm: FakeProvider) -> CreateResult:
+        async with client(protocol, llm.address(protocol), max_retries=2) as asker:
             return await asker.create(QUESTION)
 
-    with Wire() as wire:
-        wire.fail(Fault.RATE_LIMITED_MS, first=2)
-        assert outcome(asyncio.run(meet(wire))) == "stop: whole"
-        assert len(wire.asked) == 3
+    with FakeProvider() as llm:
+        llm.fail(Fault.RATE_LIMITED_MS, first=2)
+        assert outcome(asyncio.run(meet(llm))) == "stop: whole"
+        assert len(llm.requests) == 3
 
 
 @EVERY
@@ -126,40 +126,40 @@ def test_autogen_client_with_retries_gets_through(protocol: Protocol) -> None:
 def test_autogen_client_cancelled_call_leaves_nothing_open(
     protocol: Protocol, streamed: bool, fault: Fault
 ) -> None:
-    async def meet(wire: Wire) -> None:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> None:
+        async with client(protocol, llm.address(protocol)) as asker:
             before = asyncio.all_tasks()
             call = asyncio.ensure_future(ask(asker, QUESTION, streamed=streamed))
-            await asyncio.to_thread(wire.arrived, 1)
+            await asyncio.to_thread(llm.wait_for_requests, 1)
             # AutoGen loses a stream that begins at the very moment of the cancelling.
             await asyncio.sleep(0.2)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
             gc.collect()  # an SDK's stream is closed when it is thrown away
-            await asyncio.to_thread(wire.left_alone)
+            await asyncio.to_thread(llm.wait_until_disconnected)
             assert asyncio.all_tasks() == before
 
-    with Wire() as wire:
-        wire.fail(fault)
-        asyncio.run(meet(wire))
+    with FakeProvider() as llm:
+        llm.fail(fault)
+        asyncio.run(meet(llm))
 
 
 @EVERY
 def test_autogen_client_token_cancels_hanging_call(protocol: Protocol) -> None:
-    async def meet(wire: Wire) -> None:
+    async def meet(llm: FakeProvider) -> None:
         token = CancellationToken()
-        async with client(protocol, wire.address(protocol)) as asker:
+        async with client(protocol, llm.address(protocol)) as asker:
             call = asyncio.ensure_future(asker.create(QUESTION, cancellation_token=token))
-            await asyncio.to_thread(wire.arrived, 1)
+            await asyncio.to_thread(llm.wait_for_requests, 1)
             token.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
-            await asyncio.to_thread(wire.left_alone)
+            await asyncio.to_thread(llm.wait_until_disconnected)
 
-    with Wire() as wire:
-        wire.fail(Fault.HANG)
-        asyncio.run(meet(wire))
+    with FakeProvider() as llm:
+        llm.fail(Fault.HANG)
+        asyncio.run(meet(llm))
 
 
 def schema_sent(body: dict[str, Any]) -> Any:
@@ -176,13 +176,13 @@ def schema_sent(body: dict[str, Any]) -> Any:
     ],
 )
 def test_autogen_client_json_output_is_sent_but_by_anthropic(protocol: Protocol, sent: Any) -> None:
-    async def meet(wire: Wire) -> None:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> None:
+        async with client(protocol, llm.address(protocol)) as asker:
             await asker.create(QUESTION, json_output=True)
 
-    with Wire() as wire:
-        asyncio.run(meet(wire))
-        assert schema_sent(wire.asked[0].body) == sent
+    with FakeProvider() as llm:
+        asyncio.run(meet(llm))
+        assert schema_sent(llm.requests[0].body) == sent
 
 
 SCHEMA = {
@@ -206,26 +206,26 @@ STRICT = {"type": "json_schema", "json_schema": {"name": "r", "strict": True, "s
 def test_autogen_client_schema_as_extra_argument_is_not_parsed(
     protocol: Protocol, extra: dict[str, Any], streamed: bool
 ) -> None:
-    async def meet(wire: Wire) -> CreateResult:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> CreateResult:
+        async with client(protocol, llm.address(protocol)) as asker:
             return await ask(asker, QUESTION, streamed=streamed, extra_create_args=extra)
 
-    with Wire() as wire:
-        assert outcome(asyncio.run(meet(wire))) == "stop: whole"
-        assert schema_sent(wire.asked[0].body) == next(iter(extra.values()))
+    with FakeProvider() as llm:
+        assert outcome(asyncio.run(meet(llm))) == "stop: whole"
+        assert schema_sent(llm.requests[0].body) == next(iter(extra.values()))
 
 
 @EVERY
 def test_autogen_client_event_holds_providers_response(
     protocol: Protocol, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def meet(wire: Wire) -> None:
-        async with client(protocol, wire.address(protocol)) as asker:
+    async def meet(llm: FakeProvider) -> None:
+        async with client(protocol, llm.address(protocol)) as asker:
             await asker.create(QUESTION)
 
-    with Wire() as wire, caplog.at_level(logging.INFO, "autogen_core.events"):
-        wire.fail(Fault.REFUSAL)
-        asyncio.run(meet(wire))
+    with FakeProvider() as llm, caplog.at_level(logging.INFO, "autogen_core.events"):
+        llm.fail(Fault.REFUSAL)
+        asyncio.run(meet(llm))
     (event,) = (r.msg for r in caplog.records if isinstance(r.msg, LLMCallEvent))
     said = event.kwargs["response"]
     match protocol:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator
 
 import pytest
 from autogen_core.models import ChatCompletionClient
 
-from support.fake_llm import Fault, Protocol, Wire
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.fake_llm.autogen_clients import QUESTION, ask, client, outcome
+from support.loop_clock import moved
 
 # Of each: OpenAI and Azure whole, streamed; Anthropic whole, streamed; Ollama whole, streamed.
 pytestmark = [
@@ -91,7 +93,7 @@ def empty_stream_is_no_warning() -> Iterator[None]:
         yield
 
 
-async def met(asker: ChatCompletionClient, streamed: bool, limit: float = 10.0) -> str:
+async def met(asker: ChatCompletionClient, streamed: bool, limit: float = 60.0) -> str:
     """How a call ends."""
     try:
         call = ask(asker, QUESTION, streamed=streamed)
@@ -105,20 +107,25 @@ async def met(asker: ChatCompletionClient, streamed: bool, limit: float = 10.0) 
 def test_autogen_client_outcome_of_bad_answer(protocol: Protocol, streamed: bool) -> None:
     faults = [fault for fault in Fault if fault not in CONNECTION]
 
-    async def meet(wire: Wire) -> dict[Fault, str]:
+    async def meet(llm: FakeProvider) -> dict[Fault, str]:
         found = {}
-        async with client(protocol, wire.address(protocol)) as asker:
-            for fault in faults:
-                wire.heal()
-                wire.fail(fault)
-                found[fault] = await met(asker, streamed, 0.5 if fault is Fault.DRIP else 10.0)
+        with moved(asyncio.get_running_loop()) as clock:
+            async with client(protocol, llm.address(protocol)) as asker:
+                for number, fault in enumerate(faults, start=1):
+                    llm.recover()
+                    llm.fail(fault)
+                    # Nobody waits for drips: the clock moves on once the request has arrived.
+                    drips = fault is Fault.DRIP
+                    arrivals = [functools.partial(llm.wait_for_requests, number)] * drips
+                    with clock.advanced_after(*arrivals, seconds=5.0):
+                        found[fault] = await met(asker, streamed, 5.0 if drips else 60.0)
         return found
 
-    with Wire() as wire, empty_stream_is_no_warning():
-        wire.pause = 0.1
+    with FakeProvider() as llm, empty_stream_is_no_warning():
+        llm.byte_pause_s = 0.1
         known = {fault: OUTCOMES[fault][COLUMN[protocol] + streamed] for fault in faults}
-        assert asyncio.run(meet(wire)) == known
-        assert len(wire.asked) == len(faults)
+        assert asyncio.run(meet(llm)) == known
+        assert len(llm.requests) == len(faults)
 
 
 @EVERY
@@ -130,11 +137,11 @@ def test_autogen_client_outcome_of_bad_connection(
     """Ollama's client has no time limit of its own, so ours must come first."""
     patience = 0.3 if fault is Fault.HANG and protocol is Protocol.OLLAMA else 10.0
 
-    async def meet(wire: Wire) -> str:
+    async def meet(llm: FakeProvider) -> str:
         limit = 0.3 if fault is Fault.HANG else 10.0
-        async with client(protocol, wire.address(protocol), timeout=limit) as asker:
+        async with client(protocol, llm.address(protocol), timeout=limit) as asker:
             return await met(asker, streamed, patience)
 
-    with Wire() as wire:
-        wire.fail(fault)
-        assert asyncio.run(meet(wire)) == OUTCOMES[fault][COLUMN[protocol] + streamed]
+    with FakeProvider() as llm:
+        llm.fail(fault)
+        assert asyncio.run(meet(llm)) == OUTCOMES[fault][COLUMN[protocol] + streamed]

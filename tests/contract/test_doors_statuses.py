@@ -23,8 +23,8 @@ from finagent_model.model.package import write_package
 from finagent_model.model.predictor import Predictor, Question
 from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
-from support.fake_llm import Fault, Protocol, Wire
-from support.fake_llm.answers import DECISION
+from finagent_model.testing import DECISION
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.packages import book, learned
 from support.places import Place, free_port, post
 from support.serving import SAVE, serve
@@ -37,13 +37,13 @@ KEYS = {"OPENAI_API_KEY": "sk-of-a-local-server"}
 class Case:
     """How a status is brought about."""
 
-    provoke: Callable[[Wire], object] = lambda wire: None
+    provoke: Callable[[FakeProvider], object] = lambda llm: None
     as_of: str = "2012-06-29"
     params: dict[str, Any] | None = None
 
 
-def says(agent: str, said: Any) -> Callable[[Wire], object]:
-    return lambda wire: wire.answers.update({agent: lambda asked: said})
+def says(agent: str, said: Any) -> Callable[[FakeProvider], object]:
+    return lambda llm: llm.replies.update({agent: lambda asked: said})
 
 
 CASES = {
@@ -51,32 +51,32 @@ CASES = {
     Status.ABSTAINED: Case(params={"max_rounds": 1}),
     Status.PARSE_FAILED: Case(says("Executor", "BUY BUY BUY")),
     Status.DATA_MISSING: Case(as_of="2013-06-28"),
-    Status.MODEL_ERROR: Case(lambda wire: wire.fail(Fault.BAD_REQUEST)),
+    Status.MODEL_ERROR: Case(lambda llm: llm.fail(Fault.BAD_REQUEST)),
     Status.BUDGET_EXCEEDED: Case(params={"budget_usd": 1e-9}),
     Status.LEVELS_REJECTED: Case(says("Executor", DECISION | {"suggested_stop_loss": 600.0})),
 }
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    with Wire() as double:
+def llm() -> Iterator[FakeProvider]:
+    with FakeProvider() as double:
         yield double
 
 
 @pytest.fixture(autouse=True)
-def _healthy(wire: Wire) -> None:
-    wire.heal()
-    wire.answers.clear()
+def _healthy(llm: FakeProvider) -> None:
+    llm.recover()
+    llm.replies.clear()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, wire: Wire) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, llm: FakeProvider) -> Place:
     """Where a model lies whose desk asks the double."""
     place = Place(tmp_path_factory.mktemp("statuses"))
     given = {
         "client": "openai",
         "model": "stub-1",
-        "base_url": wire.address(Protocol.OPENAI),
+        "base_url": llm.address(Protocol.OPENAI),
         "limits": {"retries": 0},
         "traffic": {"break_after": 0},
         "prices": {"stub-1": {"prompt": 1.0, "completion": 1.0, "as_of": "2026-01-01"}},
@@ -105,10 +105,10 @@ def address(place: Place) -> Iterator[str]:
 
 @pytest.mark.parametrize("status", CASES)
 def test_a_status_is_the_same_through_each_door(
-    status: Status, wire: Wire, place: Place, address: str
+    status: Status, llm: FakeProvider, place: Place, address: str
 ) -> None:
     case = CASES[status]
-    case.provoke(wire)
+    case.provoke(llm)
     question = {"symbol": "GOOG", "as_of": case.as_of}
     params = {"mode": "live", **(case.params or {})}
 

@@ -18,7 +18,7 @@ ORDER = (
     "_lazy _json errors _base settings _redact _event_loop _retry_after",
     "market decision policy config data cassette audit agents desk",
     "backtesting statistics training evaluation approvals tracking model reports",
-    "serving store pipeline _public airflow webui cli contrib",
+    "serving store pipeline _public airflow webui cli contrib testing",
 )
 ROOMS = " ".join(ORDER).split()
 LEVEL = {name: level for level, name in enumerate(ROOMS)}

@@ -7,6 +7,7 @@ tests/contract/test_provider_faults.py -m slow`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -27,8 +28,9 @@ from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.fake_llm import Answer, Fault, Protocol, ToolCall, Wire
-from support.fake_llm.answers import ANALYST
+from finagent_model.testing import ANALYSIS, Reply, ToolCall
+from support.fake_llm import FakeProvider, Fault, Protocol
+from support.loop_clock import desk_clock
 from support.places import ROOT
 
 pytestmark = [
@@ -60,6 +62,7 @@ FINAL = {
     Fault.NO_CREDIT,
 }
 """Those that would be refused again."""
+CALL_S = 30.0
 MENDED = {Fault.EMPTY, Fault.WRONG_SCHEMA, Fault.TRUNCATED}
 """Those that the agent is told of, so that it may answer better."""
 
@@ -75,24 +78,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001)
 
 
-def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
+def config(llm: FakeProvider, protocol: Protocol, **changes: Any) -> DeskConfig:
     given = {
         "client": protocol.value,
         "model": "stub-1",
-        "base_url": wire.address(protocol),
+        "base_url": llm.address(protocol),
         "traffic": {"break_after": 0},
         **changes,
     }
-    given["limits"] = {"retries": 1, "call_timeout_s": 0.4, **changes.get("limits", {})}
+    given["limits"] = {"retries": 1, "call_timeout_s": CALL_S, **changes.get("limits", {})}
     return read_desk_config(yaml.safe_dump(given), yaml.safe_load(preset_text("lean")), "test")
 
 
 @contextmanager
 def desk(
-    wire: Wire, protocol: Protocol, cassette: Cassette | None = None, **changes: Any
+    llm: FakeProvider, protocol: Protocol, cassette: Cassette | None = None, **changes: Any
 ) -> Iterator[Desk]:
     settings = Settings.load(dict.fromkeys(KEYS, KEY))
-    held = Desk(config(wire, protocol, **changes), None, settings, cassette or Cassette())
+    held = Desk(config(llm, protocol, **changes), None, settings, cassette or Cassette())
     try:
         yield held
     finally:
@@ -110,46 +113,49 @@ def said(decision: Decision) -> str:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("protocol", Protocol)
 def test_provider_client_decides(protocol: Protocol, stream: bool, view: MarketView) -> None:
-    with Wire() as wire, desk(wire, protocol, stream=stream) as held:
+    with FakeProvider() as llm, desk(llm, protocol, stream=stream) as held:
         decision = held.decide(view)
         signal = decision.signal
         assert (signal.status, signal.action) == ("ok", "BUY"), signal.reasoning
         assert (signal.model_used, decision.calls) == ("stub-1", 3)
         assert signal.tokens == 3300
-        assert [asked.protocol for asked in wire.asked] == [protocol] * 3
+        assert [asked.protocol for asked in llm.requests] == [protocol] * 3
         assert KEY not in said(decision)
 
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_provider_tool_call_is_resolved(protocol: Protocol, view: MarketView) -> None:
-    with Wire() as wire:
+    with FakeProvider() as llm:
         agents = yaml.safe_load(preset_text("lean"))["agents"]
         agents[0]["tools"] = ["bars", "levels"]
-        call = Answer(tools=(ToolCall("bars", {"last": 2}),))
-        wire.answers["TechnicalAnalyst"] = [call, ANALYST]  # type: ignore[list-item]
-        with desk(wire, protocol, agents=agents) as held:
+        call = Reply(tool_calls=(ToolCall("bars", {"last": 2}),))
+        llm.replies["TechnicalAnalyst"] = [call, ANALYSIS]  # type: ignore[list-item]
+        with desk(llm, protocol, agents=agents) as held:
             decision = held.decide(view)
         assert decision.signal.status == "ok", decision.signal.reasoning
         kinds = [event.kind for event in decision.events]
         assert kinds.count("tool_call") == kinds.count("tool_result") == 1
-        assert [asked.agent for asked in wire.asked].count("TechnicalAnalyst") == 2
+        assert [asked.agent for asked in llm.requests].count("TechnicalAnalyst") == 2
 
 
 def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) -> dict[str, Any]:
     """How a decision ends where every call fails so."""
-    cassette, wire = Cassette(), Wire()
-    wire.fail(fault)
-    with desk(wire, protocol, cassette, stream=stream) as held:
-        with wire:
+    cassette, llm = Cassette(), FakeProvider()
+    llm.fail(fault)
+    # Who is kept waiting gives up at once: the clock moves on as soon as a request has arrived.
+    calls = (1, 2) if fault in (Fault.HANG, Fault.DRIP) else ()
+    arrivals = [functools.partial(llm.wait_for_requests, count) for count in calls]
+    with desk(llm, protocol, cassette, stream=stream) as held:
+        with llm, desk_clock() as clock, clock.advanced_after(*arrivals, seconds=CALL_S):
             first = held.decide(view)
-        calls = len(wire.asked)
+        asked = len(llm.requests)
         again = held.with_options(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
     assert KEY not in said(first) + repr(cassette.used)
     reason = re.sub(r"127\.0\.0\.1:\d+", "SERVER", first.signal.reasoning)
-    return {"status": first.signal.status.value, "calls": calls, "reason": reason}
+    return {"status": first.signal.status.value, "calls": asked, "reason": reason}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -189,7 +195,7 @@ HEAD = """\
 # What a desk makes of a provider's failures
 
 Written by `tests/contract/test_provider_faults.py`: each provider's real client against a server
-that fails so on every call, one retry allowed, time-out 0.4 s. `model_error` and `parse_failed`
+that fails so on every call, one retry allowed, time-out 30 s. `model_error` and `parse_failed`
 are HOLD with confidence 0; a replay of each gives the same signal. The number is how often the
 provider was asked (whole, streamed). Where an answer can't be used the agent is told so and asked
 again, twice.
@@ -212,10 +218,10 @@ def table(found: dict[Any, Any]) -> str:
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_provider_that_recovers_is_retried(protocol: Protocol, view: MarketView) -> None:
-    with Wire() as wire:
-        wire.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
-        wire.retry_after = 0
-        with desk(wire, protocol) as held:
+    with FakeProvider() as llm:
+        llm.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
+        llm.retry_after = 0
+        with desk(llm, protocol) as held:
             decision = held.decide(view)
     assert decision.signal.status == "ok", decision.signal.reasoning
     assert [event.agent for event in decision.events if event.kind == "retry"] == ["RiskManager"]
@@ -223,16 +229,18 @@ def test_provider_that_recovers_is_retried(protocol: Protocol, view: MarketView)
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_provider_that_hangs_is_aborted_in_time(protocol: Protocol, view: MarketView) -> None:
-    limits = {"wall_clock_s": 0.5, "call_timeout_s": 30, "retries": 0}
+    limits = {"wall_clock_s": CALL_S / 2, "call_timeout_s": CALL_S, "retries": 0}
     cassette = Cassette()
-    with Wire() as wire:
-        wire.fail(Fault.HANG)
-        with desk(wire, protocol, cassette, limits=limits) as held:
-            first = held.decide(view)
+    with FakeProvider() as llm:
+        llm.fail(Fault.HANG)
+        arrival = functools.partial(llm.wait_for_requests, 1)
+        with desk(llm, protocol, cassette, limits=limits) as held:
+            with desk_clock() as clock, clock.advanced_after(arrival, seconds=CALL_S / 2):
+                first = held.decide(view)
             assert EVENT_LOOP.run(tasks_beside_this()) == 0
             again = held.with_options(mode="replay").decide(view)
-        wire.left_alone()
+        llm.wait_until_disconnected()
     assert first.signal.status == "model_error"
-    assert "no decision within 0.5 s" in first.signal.reasoning
+    assert "no decision within 15 s" in first.signal.reasoning
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)

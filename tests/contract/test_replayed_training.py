@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_llm import Asked, Fault, Protocol, Wire
+from support.fake_llm import FakeProvider, Fault, Protocol, ProviderRequest
 from support.places import AS_OF, Place, small_options
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 KEY = "sk-test-0123456789-very-secret"
 
 
-def decision(asked: Asked) -> dict[str, Any]:
+def decision(asked: ProviderRequest) -> dict[str, Any]:
     """Another one each day, by what was asked alone."""
     number = int(sha256(json.dumps(asked.body).encode()).hexdigest(), 16)
     unknown = ("support_level", "resistance_level", "suggested_entry_price")
@@ -40,10 +40,10 @@ def packages(place: Place) -> list[dict[str, bytes]]:
 def test_a_recorded_training_with_failures_is_replayed_to_the_byte(tmp_path: Path) -> None:
     place, config = Place(tmp_path), tmp_path / "desk.yaml"
     train = ["train", *small_options(), "--config", str(config), "--json"]
-    with Wire() as wire:
-        wire.answers["Executor"] = decision
-        wire.fail(Fault.BAD_KEY, agent="RiskManager", first=9)
-        address = wire.address(Protocol.OPENAI)
+    with FakeProvider() as llm:
+        llm.replies["Executor"] = decision
+        llm.fail(Fault.BAD_KEY, agent="RiskManager", first=9)
+        address = llm.address(Protocol.OPENAI)
         config.write_text(f"client: openai\nmodel: stub\nbase_url: {address}\n")
         recorded = place.finagent(*train, OPENAI_API_KEY=KEY)
     assert recorded.returncode == 0, recorded.stderr

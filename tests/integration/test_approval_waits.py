@@ -135,7 +135,7 @@ def test_a_trained_desk_waits_over_rest_and_its_training_did_not(place: Place) -
 
     port = free_port()
     command = ["python", "-m", "finagent_model.cli", "serve", "--port", str(port)]
-    short = {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "6"}
+    short = {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "10"}
     rows = [{"symbol": "FB", "as_of": AS_OF}, {"symbol": "FB", "as_of": "2013-02-28"}]
     with place.serving(*command, port=port, **short) as address, ThreadPoolExecutor(1) as pool:
         replayed = post(address, {"dataframe_records": rows, "params": {"mode": "replay"}})

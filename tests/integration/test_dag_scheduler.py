@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.airflow_servers import DAG, DONE_S, Airflow, airflow, until
-from support.fake_llm import Fault, Protocol, Wire
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.places import AS_OF, SMALL, Place, small_options
 
 pytestmark = pytest.mark.slow
@@ -36,10 +36,10 @@ LATER = (datetime.now(UTC).hour + 12) % 24
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    with Wire() as wire:
-        wire.answers["Executor"] = lambda asked: BUY
-        yield wire
+def llm() -> Iterator[FakeProvider]:
+    with FakeProvider() as llm:
+        llm.replies["Executor"] = lambda asked: BUY
+        yield llm
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,10 @@ def slowness() -> list[float]:
 
 @pytest.fixture(scope="module")
 def place(
-    tmp_path_factory: pytest.TempPathFactory, trained: Place, wire: Wire, slowness: list[float]
+    tmp_path_factory: pytest.TempPathFactory,
+    trained: Place,
+    llm: FakeProvider,
+    slowness: list[float],
 ) -> Place:
     """Two models: the small champion, and a desk of a model server whose decisions wait."""
     place = Place(tmp_path_factory.mktemp("scheduled"))
@@ -59,7 +62,7 @@ def place(
     news = {"symbol": "AAPL", "published_at": "2013-01-30T12:00:00+00:00", "headline": "It is so."}
     (place.folder / "news.jsonl").write_text(json.dumps(news) + "\n")
     (place.folder / "desk.yaml").write_text(
-        f"client: openai\nmodel: stub\nbase_url: {wire.address(Protocol.OPENAI)}\n"
+        f"client: openai\nmodel: stub\nbase_url: {llm.address(Protocol.OPENAI)}\n"
         "approval: {below_confidence: 100, timeout_s: 600}\n"
     )
     options = ["--config", "desk.yaml", "--register-as", "asking", "--schedule", "30"]
@@ -87,12 +90,12 @@ def scheduled(
 
 
 @pytest.fixture(scope="module")
-def hanging(scheduled: Airflow, wire: Wire) -> str:
+def hanging(scheduled: Airflow, llm: FakeProvider) -> str:
     """A run on FB, which a human is asked about, and AAPL, which hangs: only it has news. It is
     started first because it takes its time, in which the others run.
     """
-    wire.asked.clear()
-    wire.fail(Fault.HANG, agent="NewsAnalyst")
+    llm.requests.clear()
+    llm.fail(Fault.HANG, agent="NewsAnalyst")
     return scheduled.start(symbols=["FB", "AAPL"], as_of=AS_OF, model=ASKING)
 
 
@@ -218,7 +221,7 @@ def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
 
 
 def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_mended(
-    scheduled: Airflow, place: Place, wire: Wire, hanging: str
+    scheduled: Airflow, place: Place, llm: FakeProvider, hanging: str
 ) -> None:
     run = hanging
     deferred(scheduled, run, 0)
@@ -234,7 +237,7 @@ def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_me
     assert "Timeout" in notes(place, parent)["finagent.failed/inference.decide/1"]
     assert "no signal on AAPL" in notes(place, parent)["finagent.failed/close"]
 
-    wire.heal()
+    llm.recover()
     scheduled.clear(run, "inference.decide", 1)
     deferred(scheduled, run, 1)
     settle(place, "reject", "AAPL")
@@ -242,9 +245,9 @@ def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_me
     assert signals(scheduled, run)["AAPL"]["status"] == "approval_rejected"
     assert recorded(place, run)[:2] == (parent, "FINISHED")
     # Two symbols, four tries, two answers of humans; what was answered once was not asked again.
-    counts = {agent: len(wire.asked_by(agent)) for agent in ("TechnicalAnalyst", "Executor")}
+    counts = {agent: len(llm.requests_of(agent)) for agent in ("TechnicalAnalyst", "Executor")}
     assert counts == {"TechnicalAnalyst": 2, "Executor": 2}
-    assert len(wire.asked_by("NewsAnalyst")) >= 3  # who hung is asked anew by each try
+    assert len(llm.requests_of("NewsAnalyst")) >= 3  # who hung is asked anew by each try
 
 
 def test_a_run_that_somebody_stops_leaves_no_run_that_seems_to_go_on(

@@ -14,7 +14,7 @@ from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.fake_llm import Protocol, Wire
+from support.fake_llm import FakeProvider, Protocol
 
 SETTINGS = Settings.load(
     dict.fromkeys(
@@ -28,13 +28,13 @@ def view() -> MarketView:
     return Market.of(SETTINGS).view("GOOG", parse_as_of("2012-06-29"))
 
 
-def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
+def config(llm: FakeProvider, protocol: Protocol, **changes: Any) -> DeskConfig:
     agents = yaml.safe_load(preset_text("lean"))["agents"]
     agents[0]["chart"] = True
     given = {
         "client": protocol.value,
         "model": "stub-1",
-        "base_url": wire.address(protocol),
+        "base_url": llm.address(protocol),
         "agents": agents,
         **changes,
     }
@@ -44,12 +44,12 @@ def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
 def test_agent_with_vision_is_shown_chart(protocol: Protocol, view: MarketView) -> None:
-    with Wire() as wire:
-        desk = Desk(config(wire, protocol, vision=True), None, SETTINGS, Cassette())
+    with FakeProvider() as llm:
+        desk = Desk(config(llm, protocol, vision=True), None, SETTINGS, Cassette())
         first = desk.decide(view)
         again = desk.with_options(mode="replay").decide(view)
         desk.close()
-        shown = {asked.agent: len(asked.images) for asked in wire.asked}
+        shown = {asked.agent: len(asked.images) for asked in llm.requests}
     assert first.signal.status == "ok", first.signal.reasoning
     assert shown == {"TechnicalAnalyst": 1, "RiskManager": 0, "Executor": 0}
     stamp = {"generated_at"}
@@ -58,11 +58,11 @@ def test_agent_with_vision_is_shown_chart(protocol: Protocol, view: MarketView) 
 
 
 def test_agent_without_vision_is_shown_no_chart(view: MarketView) -> None:
-    with Wire() as wire:
-        desk = Desk(config(wire, Protocol.OPENAI), None, SETTINGS, Cassette())
+    with FakeProvider() as llm:
+        desk = Desk(config(llm, Protocol.OPENAI), None, SETTINGS, Cassette())
         decision = desk.decide(view)
         desk.close()
-        assert not any(asked.images for asked in wire.asked)
+        assert not any(asked.images for asked in llm.requests)
     assert decision.signal.status == "ok"
     [skipped] = [turn for turn in decision.turns if "chart not shown" in turn.message_content]
     assert skipped.agent_name == "TechnicalAnalyst"

@@ -27,7 +27,7 @@ from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.fake_llm import Protocol, Wire
+from support.fake_llm import FakeProvider, Protocol
 from support.upstream_repository import FILES, Repository, bars_of, make_repository
 
 pytestmark = pytest.mark.slow
@@ -197,14 +197,14 @@ def test_upstream_record_is_equal_by_team_or_inline(source: PinnedSource) -> Non
 def test_upstream_report_reaches_only_the_agent_of_its_row(
     protocol: Protocol, source: PinnedSource
 ) -> None:
-    with Wire() as wire:
+    with FakeProvider() as llm:
         client = "openai" if protocol is Protocol.OPENAI else "anthropic"
-        team = config(client=client, model="stub-1", base_url=wire.address(protocol))
+        team = config(client=client, model="stub-1", base_url=llm.address(protocol))
         keys = {"OPENAI_API_KEY": "sk-of-a-double", "ANTHROPIC_API_KEY": "sk-of-a-double"}
         desk = build_desk(source, team, **keys)
         decision = desk.decide(Market.of(Settings.load({})).view("GOOG", view().as_of))
         desk.close()
-        shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in wire.asked}
+        shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in llm.requests}
     assert decision.signal.status == "ok", decision.signal.reasoning
     assert shown == {
         "TechnicalAnalyst": False,

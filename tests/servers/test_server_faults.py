@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.fake_llm import Protocol, Wire
+from support.fake_llm import FakeProvider, Protocol
 from support.intercepting_proxy import Tripwire
 from support.places import AS_OF, small_options
 from support.record_servers import Stores
@@ -38,8 +38,8 @@ def test_a_training_that_loses_each_server_in_turn_ends_whole_and_asks_nobody_tw
 ) -> None:
     config = place.folder / "desk.yaml"
     train = ["train", *small_options(), "--schedule", "30", "--config", str(config), "--json"]
-    with Wire() as wire:
-        address = wire.address(Protocol.OPENAI)
+    with FakeProvider() as llm:
+        address = llm.address(Protocol.OPENAI)
         config.write_text(f"client: openai\nmodel: stub\nbase_url: {address}\n")
         for name, request in (
             ("objects", r"PUT .*/package/manifest\.json"),
@@ -55,7 +55,7 @@ def test_a_training_that_loses_each_server_in_turn_ends_whole_and_asks_nobody_tw
             lost.start()
             versions = json.loads(place.finagent("models", "--name", MODEL, "--json").stdout)
             assert [row["aliases"] for row in versions] == [[]] * (name == "tracking")
-        asked = len(wire.asked)
+        asked = len(llm.requests)
         assert asked
 
         # A server that comes back within MLflow's retries is not even noticed.
@@ -69,7 +69,7 @@ def test_a_training_that_loses_each_server_in_turn_ends_whole_and_asks_nobody_tw
         assert done.returncode in (0, 5), (
             done.stderr
         )  # 5: the gate has refused what this model says
-        assert len(wire.asked) == asked
+        assert len(llm.requests) == asked
     [newest, older] = json.loads(place.finagent("models", "--name", MODEL, "--json").stdout)
     assert "candidate" in newest["aliases"]
     assert (newest["content_hash"], older["aliases"]) == (older["content_hash"], [])

@@ -8,7 +8,6 @@ import json
 import socketserver
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ class Yahoo:
     asked: list[str] = field(default_factory=list)
     """Paths of the charts, in order."""
     delay_s: float = 0.0
+    stopped: threading.Event = field(default_factory=threading.Event)
     now: datetime = LATER
     """When it is asked."""
 
@@ -144,7 +144,7 @@ def serving(folder: Path) -> Iterator[Yahoo]:
                 yahoo.asked.append(self.path)
                 symbol = self.path.partition("?")[0].rpartition("/")[2]
                 status, body = yahoo.answers.get(symbol, (status, body))
-                time.sleep(yahoo.delay_s)
+                yahoo.stopped.wait(yahoo.delay_s)
             elif self.path.endswith("/getcrumb"):
                 status, body = 200, b"crumb"
             self.send_response(status)
@@ -172,6 +172,7 @@ def serving(folder: Path) -> Iterator[Yahoo]:
     try:
         yield yahoo
     finally:
+        yahoo.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finagent_model.agents.replies import AnalystReply
-
+from finagent_model.agents._replies import AnalystReply
 from finagent_model.agents.external import ExternalRequest
 from finagent_model.agents.session import ExternalReport
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError

@@ -20,21 +20,19 @@ from finagent_model.errors import DeadlineError, LocalStateError, ShutdownError
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from support.chat_model import Model, config
+from finagent_model.testing import FakeLLM
+from support.chat_model import config
+from support.loop_clock import desk_clock
 
-LATE_S = 10.0
-"""What an abandoned call would have taken at least; nothing below may take as long."""
+SAFETY_S = 60.0
+"""Only a test that fails waits so long."""
 
 
 @pytest.fixture
-def slow() -> Iterator[Model]:
+def slow() -> Iterator[FakeLLM]:
     """A chat model that answers after everybody has gone."""
-    server = Model()
-    server.delay, server.daemon_threads, server.block_on_close = 2 * LATE_S, True, False
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with FakeLLM(delay_s=600.0) as llm:
+        yield llm
 
 
 @pytest.fixture(scope="module")
@@ -48,32 +46,34 @@ def open_tasks() -> int:
     async def count() -> int:
         return len(asyncio.all_tasks()) - 1
 
-    until = time.monotonic() + LATE_S / 2
+    until = time.monotonic() + SAFETY_S
     while (found := EVENT_LOOP.run(count())) and time.monotonic() < until:
         time.sleep(0.01)
     return found
 
 
 def chat_desk(
-    model: Model, cassette: Cassette | None = None, home: Path | None = None, **changes: object
+    model: FakeLLM, cassette: Cassette | None = None, home: Path | None = None, **changes: object
 ) -> Desk:
     environ = {"OPENAI_API_KEY": "sk-any"} | ({"FINAGENT_HOME": str(home)} if home else {})
     chosen = config(model, **changes)
     return Desk(chosen, None, Settings.load(environ), cassette or Cassette(), mode="live")
 
 
-def test_deadline_cancels_decisions_waiting_on_model(slow: Model, view: MarketView) -> None:
-    slow.delay = 0.0
+def test_deadline_cancels_decisions_waiting_on_model(slow: FakeLLM, view: MarketView) -> None:
+    slow.delay_s = 0.0
     cassette = Cassette()
     desk = chat_desk(slow, cassette)
     desk.decide(view)  # the first call of a process imports its client for a while
-    slow.asked.clear()
+    slow.requests.clear()
     cassette.used.clear()
-    slow.delay, began = 2 * LATE_S, time.monotonic()
-    with pytest.raises(DeadlineError, match="not done within 1 s"):
-        desk.decide_all([view] * 3, timeout_s=1.0)
-    assert time.monotonic() - began < LATE_S
-    assert slow.asked, "no call was under way"
+    slow.delay_s = 600.0
+    with (
+        desk_clock() as clock,
+        clock.advanced_after(lambda: slow.wait_for_requests(1), seconds=30),
+        pytest.raises(DeadlineError, match="not done within 30 s"),
+    ):
+        desk.decide_all([view] * 3, timeout_s=30)
     assert open_tasks() == 0
     assert cassette.used == {}, "a call that was given up is no reply"
 
@@ -81,17 +81,25 @@ def test_deadline_cancels_decisions_waiting_on_model(slow: Model, view: MarketVi
 def test_deadline_cancels_decisions_of_rules_between_rows(view: MarketView) -> None:
     desk = Desk(load_preset(), None, Settings.load({}), Cassette(), mode="live")
     decided: list[None] = []
-    with pytest.raises(DeadlineError):
-        desk.decide_all([view] * 5000, lambda: decided.append(None), timeout_s=0.5)
+
+    with desk_clock() as clock:
+
+        def count() -> None:
+            decided.append(None)
+            if len(decided) == 3:
+                clock.advance(600)
+
+        with pytest.raises(DeadlineError):
+            desk.decide_all([view] * 100, count, timeout_s=600)
     assert open_tasks() == 0
     so_far = len(decided)
-    assert so_far < 5000
+    assert so_far < 100
     assert desk.decide(view).signal.status == "ok"
     assert len(decided) == so_far
 
 
 def test_decide_all_first_error_stops_the_others(
-    slow: Model, view: MarketView, monkeypatch: pytest.MonkeyPatch
+    slow: FakeLLM, view: MarketView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = chat_desk(slow, spending={"day_tokens": 1000})
     errors = iter([None, LocalStateError("no")])
@@ -107,7 +115,7 @@ def test_decide_all_first_error_stops_the_others(
     assert open_tasks() == 0
 
 
-def test_event_loop_stop_ends_running_decisions(slow: Model, view: MarketView) -> None:
+def test_event_loop_stop_ends_running_decisions(slow: FakeLLM, view: MarketView) -> None:
     desk, met = chat_desk(slow), list[BaseException]()
 
     def ask() -> None:
@@ -118,10 +126,9 @@ def test_event_loop_stop_ends_running_decisions(slow: Model, view: MarketView) -
 
     asking = threading.Thread(target=ask)
     asking.start()
-    while not slow.asked:
-        time.sleep(0.01)
+    slow.wait_for_requests(1)
     EVENT_LOOP.stop()
-    asking.join(LATE_S)
+    asking.join(SAFETY_S)
     assert len(met) == 1
     assert open_tasks() == 0
 
@@ -133,7 +140,7 @@ def test_event_loop_deadline_holds_while_loop_is_blocked(
     loop, release = LoopThread(), threading.Event()
 
     async def block() -> None:
-        release.wait(LATE_S)
+        release.wait(SAFETY_S)
 
     with pytest.raises(DeadlineError):
         loop.run(block(), within_s=0.1)
@@ -150,12 +157,11 @@ def test_event_loop_passes_on_works_own_timeout() -> None:
 
 
 def test_daily_budget_failure_is_local_state_error_anywhere(
-    view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slow: FakeLLM, view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finagent_model.agents.budget.LOCK_TIMEOUT_S", 0.1)
-    server = Model()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    desk = chat_desk(server, home=tmp_path, spending={"day_tokens": 10**9})
+    slow.delay_s = 0.0
+    desk = chat_desk(slow, home=tmp_path, spending={"day_tokens": 10**9})
     assert desk.decide(view).signal.status == "ok"
     with sqlite3.connect(tmp_path / "spending.sqlite", isolation_level=None) as other:
         other.execute("begin exclusive")
@@ -169,8 +175,6 @@ def test_daily_budget_failure_is_local_state_error_anywhere(
     with pytest.raises(LocalStateError, match="not a database"):
         desk.decide(view)
     assert open_tasks() == 0
-    server.shutdown()
-    server.server_close()
 
 
 def test_cassette_unwritable_reply_is_kept_in_memory(

@@ -1,10 +1,9 @@
-"""A fake LLM server: a chat provider on this machine, for real clients of every provider."""
+"""A fake LLM provider on this machine, for real clients of every provider."""
 
 from __future__ import annotations
 
-from support.fake_llm.answers import Answer, Said, Stop, ToolCall
 from support.fake_llm.faults import Fault
-from support.fake_llm.requests import Asked, Protocol
-from support.fake_llm.server import Wire
+from support.fake_llm.requests import Protocol, ProviderRequest
+from support.fake_llm.server import FakeProvider
 
-__all__ = ["Answer", "Asked", "Fault", "Protocol", "Said", "Stop", "ToolCall", "Wire"]
+__all__ = ["FakeProvider", "Fault", "Protocol", "ProviderRequest"]

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from support.fake_llm.answers import Answer, Stop, pieces
-from support.fake_llm.dialect import Dialect, Problem, event
+from finagent_model.testing import FinishReason, Reply, chunked, server_sent_event
+from support.fake_llm.dialect import Dialect, Error
 from support.fake_llm.faults import Fault
-from support.fake_llm.requests import Asked
+from support.fake_llm.requests import ProviderRequest
 
-STOP = {
-    Stop.END: "end_turn",
-    Stop.LENGTH: "max_tokens",
-    Stop.REFUSAL: "refusal",
-    Stop.FILTERED: "refusal",
+STOP_REASON = {
+    FinishReason.STOP: "end_turn",
+    FinishReason.LENGTH: "max_tokens",
+    FinishReason.REFUSAL: "refusal",
+    FinishReason.CONTENT_FILTER: "refusal",
 }
 KNOWN = {
     *("model", "messages", "max_tokens", "system", "temperature", "top_p", "top_k", "tools"),
@@ -25,30 +25,30 @@ KNOWN = {
 """Fields of a request; any other is refused."""
 
 
-def whole(asked: Asked, answer: Answer) -> dict[str, Any]:
-    content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
+def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
     content += [
         {"type": "tool_use", "id": tool.id, "name": tool.name, "input": dict(tool.arguments)}
-        for tool in answer.tools
+        for tool in reply.tool_calls
     ]
     return {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
-        "model": asked.model,
+        "model": request.model,
         "content": content,
-        "stop_reason": "tool_use" if answer.tools else STOP[answer.stop],
+        "stop_reason": "tool_use" if reply.tool_calls else STOP_REASON[reply.finish_reason],
         "stop_sequence": None,
-        "usage": {"input_tokens": answer.prompt_tokens, "output_tokens": answer.completion_tokens},
+        "usage": {"input_tokens": reply.prompt_tokens, "output_tokens": reply.completion_tokens},
     }
 
 
-def frames(asked: Asked, answer: Answer) -> Iterator[bytes]:
+def frames(request: ProviderRequest, reply: Reply) -> Iterator[bytes]:
     def say(kind: str, **more: Any) -> bytes:
-        return event({"type": kind, **more}, kind)
+        return server_sent_event({"type": kind, **more}, kind)
 
-    message = whole(asked, answer)
-    usage = {"input_tokens": answer.prompt_tokens, "output_tokens": 1}
+    message = body(request, reply)
+    usage = {"input_tokens": reply.prompt_tokens, "output_tokens": 1}
     start = {**message, "content": [], "stop_reason": None, "usage": usage}
     yield say("message_start", message=start)
     yield say("ping")
@@ -60,11 +60,11 @@ def frames(asked: Asked, answer: Answer) -> Iterator[bytes]:
             bare, kind, key = {"input": {}}, "input_json_delta", "partial_json"
             text = json.dumps(block["input"])
         yield say("content_block_start", index=i, content_block={**block, **bare})
-        for piece in pieces(text):
+        for piece in chunked(text):
             yield say("content_block_delta", index=i, delta={"type": kind, key: piece})
         yield say("content_block_stop", index=i)
     delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    yield say("message_delta", delta=delta, usage={"output_tokens": answer.completion_tokens})
+    yield say("message_delta", delta=delta, usage={"output_tokens": reply.completion_tokens})
     yield say("message_stop")
 
 
@@ -73,12 +73,15 @@ def _error(kind: str, message: str) -> dict[str, Any]:
     return {"type": "error", "error": error, "request_id": "req_1"}
 
 
-def problem(asked: Asked, fault: Fault) -> Problem:
+def error(request: ProviderRequest, fault: Fault) -> Error:
     refuse, wait = "invalid_request_error", "rate_limit_error"
     return {
         Fault.BAD_REQUEST: (400, _error(refuse, "temperature: range: 0..1")),
-        Fault.BAD_KEY: (401, _error("authentication_error", f"invalid x-api-key: {asked.key}")),
-        Fault.MODEL_NOT_FOUND: (404, _error("not_found_error", f"model: {asked.model}")),
+        Fault.BAD_KEY: (
+            401,
+            _error("authentication_error", f"invalid x-api-key: {request.api_key}"),
+        ),
+        Fault.MODEL_NOT_FOUND: (404, _error("not_found_error", f"model: {request.model}")),
         Fault.CONTEXT_TOO_LONG: (
             400,
             _error(refuse, "prompt is too long: 210000 tokens > 200000 maximum"),
@@ -93,17 +96,17 @@ def problem(asked: Asked, fault: Fault) -> Problem:
     }.get(fault, (429, _error(wait, "This request would exceed your rate limit.")))
 
 
-def broken(asked: Asked) -> bytes:
-    return event(problem(asked, Fault.OVERLOADED)[1], "error")
+def stream_error(request: ProviderRequest) -> bytes:
+    return server_sent_event(error(request, Fault.OVERLOADED)[1], "error")
 
 
-def objection(asked: Asked) -> Problem | None:
-    body = asked.body
-    if not asked.key:
+def rejection(request: ProviderRequest) -> Error | None:
+    body = request.body
+    if not request.api_key:
         return 401, _error("authentication_error", "x-api-key header is required")
     unknown = sorted(set(body) - KNOWN)
     reasons = {
-        "anthropic-version: header is required": "anthropic-version" not in asked.headers,
+        "anthropic-version: header is required": "anthropic-version" not in request.headers,
         "model, messages and max_tokens: Field required": not (
             body.get("model") and body.get("messages") and body.get("max_tokens")
         ),
@@ -112,15 +115,17 @@ def objection(asked: Asked) -> Problem | None:
             message["role"] not in ("user", "assistant") for message in body.get("messages", ())
         ),
         "temperature: range: 0..1": not 0 <= (body.get("temperature") or 0) <= 1,
-        "messages: unexpected `tool_use_id` found in `tool_result` blocks": _unasked_result(asked),
+        "messages: unexpected `tool_use_id` found in `tool_result` blocks": _unasked_result(
+            request
+        ),
     }
     why = next((reason for reason, holds in reasons.items() if holds), None)
     return (400, _error("invalid_request_error", why)) if why else None
 
 
-def _unasked_result(asked: Asked) -> bool:
+def _unasked_result(request: ProviderRequest) -> bool:
     called: set[str] = set()
-    for message in asked.body.get("messages", ()):
+    for message in request.body.get("messages", ()):
         blocks = message["content"] if isinstance(message["content"], list) else []
         called |= {block["id"] for block in blocks if block["type"] == "tool_use"}
         results = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
@@ -129,4 +134,4 @@ def _unasked_result(asked: Asked) -> bool:
     return False
 
 
-DIALECT = Dialect(whole, frames, problem, objection, broken)
+DIALECT = Dialect(body, frames, error, rejection, stream_error)

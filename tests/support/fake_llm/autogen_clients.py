@@ -19,7 +19,7 @@ from autogen_ext.models.anthropic import AnthropicChatCompletionClient
 from autogen_ext.models.ollama import OllamaChatCompletionClient
 from autogen_ext.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
 
-from support.fake_llm.answers import DECISION
+from finagent_model.testing import DECISION
 from support.fake_llm.http_calls import KEY
 from support.fake_llm.requests import Protocol
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from finagent_model.testing import (
+    Reply,
+    completion,
+    completion_chunk,
+    completion_events,
+    error_body,
+)
 from support.fake_llm import openai
-from support.fake_llm.answers import Answer
-from support.fake_llm.dialect import Dialect, Problem
+from support.fake_llm.dialect import Dialect, Error
 from support.fake_llm.faults import Fault
-from support.fake_llm.requests import Asked
+from support.fake_llm.requests import ProviderRequest
 
 SAFE = {
     kind: {"filtered": False, "severity": "safe"}
@@ -19,21 +25,23 @@ VIOLENT = SAFE | {"violence": {"filtered": True, "severity": "medium"}}
 VERDICT = [{"prompt_index": 0, "content_filter_results": SAFE}]
 
 
-def whole(asked: Asked, answer: Answer) -> dict[str, Any]:
-    body = openai.whole(asked, answer)
-    choice = body["choices"][0] | {"content_filter_results": SAFE}
-    return body | {"choices": [choice], "prompt_filter_results": VERDICT}
+def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
+    plain = completion(request, reply)
+    choice = plain["choices"][0] | {"content_filter_results": SAFE}
+    return plain | {"choices": [choice], "prompt_filter_results": VERDICT}
 
 
-def frames(asked: Asked, answer: Answer) -> Iterator[bytes]:
-    yield openai.chunk(asked, [], prompt_filter_results=VERDICT)
-    yield from openai.frames(asked, answer)
+def frames(request: ProviderRequest, reply: Reply) -> Iterator[bytes]:
+    yield completion_chunk(request, [], prompt_filter_results=VERDICT)
+    yield from completion_events(request, reply)
 
 
-def problem(asked: Asked, fault: Fault) -> Problem:
+def error(request: ProviderRequest, fault: Fault) -> Error:
     match fault:
         case Fault.BAD_KEY:
-            return 401, _plain("401", f"Access denied due to invalid subscription key {asked.key}.")
+            return 401, _plain(
+                "401", f"Access denied due to invalid subscription key {request.api_key}."
+            )
         case Fault.MODEL_NOT_FOUND:
             gone = "The API deployment for this resource does not exist."
             return 404, _plain("DeploymentNotFound", gone)
@@ -41,7 +49,7 @@ def problem(asked: Asked, fault: Fault) -> Problem:
             return 400, _filtered()
         case Fault.RATE_LIMITED | Fault.RATE_LIMITED_SECONDS | Fault.RATE_LIMITED_MS:
             return 429, _plain("429", "Requests have exceeded the token rate limit of your tier.")
-    return openai.problem(asked, fault)
+    return openai.error(request, fault)
 
 
 def _plain(code: str, message: str) -> dict[str, Any]:
@@ -54,14 +62,14 @@ def _filtered() -> dict[str, Any]:
         "policy. Please modify your prompt and retry."
     )
     inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": VIOLENT}
-    told = openai.error(why, "content_filter", None, "prompt")["error"]
-    return {"error": told | {"status": 400, "innererror": inner}}
+    plain = error_body(why, "content_filter", None, "prompt")["error"]
+    return {"error": plain | {"status": 400, "innererror": inner}}
 
 
-def objection(asked: Asked) -> Problem | None:
-    if asked.key and "api-version" not in asked.query:
+def rejection(request: ProviderRequest) -> Error | None:
+    if request.api_key and "api-version" not in request.query:
         return 404, _plain("404", "Resource not found")
-    return openai.objection(asked)
+    return openai.rejection(request)
 
 
-DIALECT = Dialect(whole, frames, problem, objection, openai.broken)
+DIALECT = Dialect(body, frames, error, rejection, openai.stream_error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
-from support.fake_llm.answers import Answer, Stop
+from finagent_model.testing import FinishReason, Reply
 
 
 class Fault(StrEnum):
@@ -28,7 +28,7 @@ class Fault(StrEnum):
     """503; in Anthropic 529."""
 
     HANG = "hang"
-    """No answer until the client or the double gives up."""
+    """No answer until the client or the server gives up."""
     DRIP = "drip"
     """A good answer, a byte at a time: no single read takes long."""
     CUT = "cut"
@@ -75,22 +75,28 @@ ERRORS = (
 RETRY_AFTER = (Fault.RATE_LIMITED_SECONDS, Fault.OVERLOADED)
 
 
-def spoiled(answer: Answer, fault: Fault | None) -> Answer:
-    """What the model says instead of `answer`; the same under a fault that isn't the model's."""
+def spoil(reply: Reply, fault: Fault | None) -> Reply:
+    """Return what the model replies under `fault`; `reply` where the fault isn't the model's."""
     match fault:
         case Fault.EMPTY:
-            return replace(answer, text="", tools=(), completion_tokens=0)
+            return replace(reply, text="", tool_calls=(), completion_tokens=0)
         case Fault.WRONG_SCHEMA:
-            return replace(answer, text='{"opinion": "It may rise or fall."}', tools=())
+            return replace(reply, text='{"opinion": "It may rise or fall."}', tool_calls=())
         case Fault.TRUNCATED:
             return replace(
-                answer, text=answer.text[: len(answer.text) // 2], tools=(), stop=Stop.LENGTH
+                reply,
+                text=reply.text[: len(reply.text) // 2],
+                tool_calls=(),
+                finish_reason=FinishReason.LENGTH,
             )
         case Fault.REFUSAL:
             sorry = "I can't help with trading decisions."
-            return replace(answer, text=sorry, tools=(), stop=Stop.REFUSAL)
+            return replace(reply, text=sorry, tool_calls=(), finish_reason=FinishReason.REFUSAL)
         case Fault.FILTERED:
             return replace(
-                answer, text=answer.text[: len(answer.text) // 2], tools=(), stop=Stop.FILTERED
+                reply,
+                text=reply.text[: len(reply.text) // 2],
+                tool_calls=(),
+                finish_reason=FinishReason.CONTENT_FILTER,
             )
-    return answer
+    return reply

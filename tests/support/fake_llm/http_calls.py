@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from support.fake_llm.requests import Protocol
-from support.fake_llm.server import Wire
+from support.fake_llm.server import FakeProvider
 
 KEY = "sk-test-very-secret"
 PATHS = {
@@ -38,8 +38,8 @@ def request(
     return body | more
 
 
-def connected(wire: Wire, protocol: Protocol) -> http.client.HTTPConnection:
-    place = urlsplit(wire.address(protocol))
+def connected(llm: FakeProvider, protocol: Protocol) -> http.client.HTTPConnection:
+    place = urlsplit(llm.address(protocol))
     return http.client.HTTPConnection(str(place.hostname), place.port, timeout=10)
 
 
@@ -56,9 +56,9 @@ def sent(
 
 
 def asked(
-    wire: Wire, protocol: Protocol, body: dict[str, Any] | None = None, **more: Any
+    llm: FakeProvider, protocol: Protocol, body: dict[str, Any] | None = None, **more: Any
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection = connected(wire, protocol)
+    connection = connected(llm, protocol)
     try:
         answer = sent(connection, protocol, body or request(protocol), **more)
         return answer.status, answer.headers, answer.read()
@@ -66,9 +66,9 @@ def asked(
         connection.close()
 
 
-def told(wire: Wire, protocol: Protocol, body: dict[str, Any] | None = None) -> Any:
+def told(llm: FakeProvider, protocol: Protocol, body: dict[str, Any] | None = None) -> Any:
     """The JSON of a whole answer."""
-    return json.loads(asked(wire, protocol, body)[2])
+    return json.loads(asked(llm, protocol, body)[2])
 
 
 def text_of(protocol: Protocol, body: Any) -> str:

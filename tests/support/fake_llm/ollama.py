@@ -6,31 +6,33 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from support.fake_llm.answers import Answer, Stop, pieces
-from support.fake_llm.dialect import Dialect, Problem
+from finagent_model.testing import FinishReason, Reply, chunked
+from support.fake_llm.dialect import Dialect, Error
 from support.fake_llm.faults import Fault
-from support.fake_llm.requests import Asked
+from support.fake_llm.requests import ProviderRequest
 
 
-def whole(asked: Asked, answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
-    if answer.tools:
-        calls = [{"name": tool.name, "arguments": dict(tool.arguments)} for tool in answer.tools]
+def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    if reply.tool_calls:
+        calls = [
+            {"name": tool.name, "arguments": dict(tool.arguments)} for tool in reply.tool_calls
+        ]
         message["tool_calls"] = [{"function": call} for call in calls]
     return {
-        "model": asked.model,
+        "model": request.model,
         "created_at": "2026-01-01T00:00:00Z",
         "message": message,
         "done": True,
-        "done_reason": "length" if answer.stop is Stop.LENGTH else "stop",
+        "done_reason": "length" if reply.finish_reason is FinishReason.LENGTH else "stop",
         "total_duration": 1,
-        "prompt_eval_count": answer.prompt_tokens,
-        "eval_count": answer.completion_tokens,
+        "prompt_eval_count": reply.prompt_tokens,
+        "eval_count": reply.completion_tokens,
     }
 
 
-def frames(asked: Asked, answer: Answer) -> Iterator[bytes]:
-    last = whole(asked, answer)
+def frames(request: ProviderRequest, reply: Reply) -> Iterator[bytes]:
+    last = body(request, reply)
     message = last["message"]
     silent = {"role": "assistant", "content": ""}
 
@@ -38,9 +40,9 @@ def frames(asked: Asked, answer: Answer) -> Iterator[bytes]:
         head = {"model": last["model"], "created_at": last["created_at"]}
         return _line({**head, "message": said, "done": False})
 
-    for piece in pieces(answer.text):
+    for piece in chunked(reply.text):
         yield line({**silent, "content": piece})
-    if answer.tools:
+    if reply.tool_calls:
         yield line({**message, "content": ""})
     yield _line({**last, "message": silent})
 
@@ -49,11 +51,11 @@ def _line(body: dict[str, Any]) -> bytes:
     return json.dumps(body).encode() + b"\n"
 
 
-def problem(asked: Asked, fault: Fault) -> Problem:
+def error(request: ProviderRequest, fault: Fault) -> Error:
     status, message = {
         Fault.BAD_REQUEST: (400, "invalid options: temperature"),
-        Fault.BAD_KEY: (401, f"unauthorized: {asked.key}"),
-        Fault.MODEL_NOT_FOUND: (404, f"model '{asked.model}' not found"),
+        Fault.BAD_KEY: (401, f"unauthorized: {request.api_key}"),
+        Fault.MODEL_NOT_FOUND: (404, f"model '{request.model}' not found"),
         Fault.CONTEXT_TOO_LONG: (
             400,
             "request (9000 tokens) exceeds the available context size (8192 tokens), "
@@ -67,13 +69,13 @@ def problem(asked: Asked, fault: Fault) -> Problem:
     return status, {"error": message}
 
 
-def broken(asked: Asked) -> bytes:
-    return _line(problem(asked, Fault.SERVER_ERROR)[1])
+def stream_error(request: ProviderRequest) -> bytes:
+    return _line(error(request, Fault.SERVER_ERROR)[1])
 
 
-def objection(asked: Asked) -> Problem | None:
+def rejection(request: ProviderRequest) -> Error | None:
     """A local server takes anybody, with or without a key."""
-    return None if asked.model else (400, {"error": "model is required"})
+    return None if request.model else (400, {"error": "model is required"})
 
 
-DIALECT = Dialect(whole, frames, problem, objection, broken, "application/x-ndjson")
+DIALECT = Dialect(body, frames, error, rejection, stream_error, "application/x-ndjson")

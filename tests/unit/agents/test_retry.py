@@ -10,7 +10,6 @@ import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
 from finagent_model._retry_after import retry_after
-from finagent_model.agents import _retry
 from finagent_model.agents._retry import (
     CallFailedError,
     ProviderFailure,
@@ -22,9 +21,12 @@ from finagent_model.agents._retry import (
 from finagent_model.agents.policy_client import RulesClient
 from finagent_model.config.desk_config import load_preset
 from finagent_model.config.rules import Limits, RateLimits
+from support import virtual_time
 
 DONE = CreateResult(content="{}", finish_reason="stop", usage=RequestUsage(1, 1), cached=False)
-LIMITS = Limits(retries=3, call_timeout_s=0.2, wall_clock_s=30)
+LIMITS = Limits(retries=3, call_timeout_s=20, wall_clock_s=30)
+HANG = 1e6
+"""Seconds: longer than anybody waits."""
 
 
 class Refused(Exception):
@@ -55,12 +57,6 @@ class Client(RulesClient):
         return DONE
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses are short."""
-    monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001 * state.attempt_number)
-
-
 def run(
     client: Client,
     limits: Limits = LIMITS,
@@ -72,7 +68,7 @@ def run(
         messages = [UserMessage(content="?", source="desk")]
         return await call_with_retry(client, messages, {}, limits, shared, 10, on_retry=on_retry)
 
-    return asyncio.run(once())
+    return virtual_time.run(once())
 
 
 @pytest.mark.parametrize(
@@ -101,17 +97,17 @@ def test_retry_gives_up_after_last_attempt() -> None:
 
 
 def test_retry_gives_each_attempt_its_own_time_limit() -> None:
-    client = Client(5.0, 5.0)
+    client = Client(HANG, HANG)
     assert run(client) is DONE
     assert client.calls == 3
 
 
 def test_retry_waits_at_least_retry_after() -> None:
     pauses: list[float] = []
-    client = Client(Refused(429, **{"Retry-After": "0.05"}), Refused(429))
+    client = Client(Refused(429, **{"Retry-After": "25"}), Refused(429))
     run(client, on_retry=lambda attempt, failure, pause_s: pauses.append(pause_s))
-    assert pauses[0] == 0.05
-    assert pauses[1] < 0.05
+    assert pauses[0] == 25
+    assert 0 < pauses[1] < 25
 
 
 def test_no_retry_when_retry_after_exceeds_deadline() -> None:
@@ -132,9 +128,9 @@ def test_retry_after_reads_each_form_of_the_header() -> None:
 
 def test_circuit_breaker_opens_after_failures_until_a_probe_succeeds() -> None:
     async def story() -> None:
-        shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=0.05))
+        shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=30))
         messages = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=0.2)
+        bare = Limits(retries=0, call_timeout_s=20)
 
         async def ask(client: Client) -> CreateResult:
             return await call_with_retry(client, messages, {}, bare, shared, 1)
@@ -146,53 +142,52 @@ def test_circuit_breaker_opens_after_failures_until_a_probe_succeeds() -> None:
         with pytest.raises(CallFailedError, match="left alone"):
             await ask(failing)
         assert failing.calls == 2
-        await asyncio.sleep(0.06)
-        probe, other = asyncio.create_task(ask(Client(0.05))), Client()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(31)
+        probe, other = asyncio.create_task(ask(Client(5.0))), Client()
+        await asyncio.sleep(1)
         with pytest.raises(CallFailedError, match="left alone"):
             await ask(other)
         await probe
         assert (await ask(other)) is DONE
 
-    asyncio.run(story())
+    virtual_time.run(story())
 
 
 def test_circuit_breaker_cancelled_probe_lets_next_one_try() -> None:
     async def story() -> None:
-        shared = ProviderLimits.from_config(RateLimits(break_after=1, break_s=0.01))
+        shared = ProviderLimits.from_config(RateLimits(break_after=1, break_s=30))
         messages = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=5)
+        bare = Limits(retries=0, call_timeout_s=20)
         with pytest.raises(CallFailedError):
             await call_with_retry(Client(Refused(500)), messages, {}, bare, shared, 1)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(31)
         probe = asyncio.create_task(call_with_retry(Client(5.0), messages, {}, bare, shared, 1))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         assert (await call_with_retry(Client(), messages, {}, bare, shared, 1)) is DONE
 
-    asyncio.run(story())
+    virtual_time.run(story())
 
 
-def test_rate_limiter_delays_calls_beyond_a_minutes_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finagent_model.agents._retry.MINUTE_S", 0.2)
-
+def test_rate_limiter_delays_calls_beyond_a_minutes_limits() -> None:
     async def story(rules: RateLimits, tokens: int) -> float:
         shared, loop = ProviderLimits.from_config(rules), asyncio.get_running_loop()
         started = loop.time()
         await asyncio.gather(*(shared.rate_limiter.acquire(tokens) for _ in range(6)))
         return loop.time() - started
 
-    assert asyncio.run(story(RateLimits(requests_per_minute=2), 0)) >= 0.35
-    assert asyncio.run(story(RateLimits(tokens_per_minute=200), 100)) >= 0.35
-    assert asyncio.run(story(RateLimits(), 10**9)) < 0.1
+    two_minutes = pytest.approx(120, abs=1)  # two at once, and then one each half minute
+    assert virtual_time.run(story(RateLimits(requests_per_minute=2), 0)) == two_minutes
+    assert virtual_time.run(story(RateLimits(tokens_per_minute=200), 100)) == two_minutes
+    assert virtual_time.run(story(RateLimits(), 10**9)) == 0
 
 
 def test_rate_limiter_passes_request_above_a_minutes_tokens() -> None:
     async def story() -> None:
         await RateLimiter(0, 10).acquire(1000)
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    virtual_time.run(asyncio.wait_for(story(), 60))
 
 
 def test_classify_failure_bills_only_calls_that_were_cut_off() -> None:

@@ -285,7 +285,7 @@ def test_an_answer_without_a_bar_is_a_failure(
 
 
 def test_who_does_not_answer_in_time_has_failed(yahoo: Yahoo, tmp_path: Path) -> None:
-    yahoo.delay_s = 1.0
+    yahoo.delay_s = 600.0
     source = YFinanceBars(tmp_path, lambda: LATER, timeout_s=0.2, **yahoo.transport())
     with pytest.raises(DataSourceError, match=r"gave no bars of SLOW .*[Tt]imed? ?out"):
         source.bars("SLOW")

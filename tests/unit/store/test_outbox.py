@@ -60,11 +60,11 @@ def decide(url: str, execution: str = "e1", run: str = "r1", **changes: Any) -> 
     DecisionStore(Database(url), queue=True).write(made, run, by, "7", True)
 
 
-def send(url: str, platform: PlatformDouble, timeout_s: float = 30, **more: Any) -> OutboxReport:
+def send(url: str, platform: PlatformDouble, **more: Any) -> OutboxReport:
     pauses: list[float] = more.pop("pauses", [])
     client = PlatformClient(platform.url, SecretStr(TOKEN), sleep=pauses.append)
     with closing(client):
-        return Outbox(Database(url), **more).send(client, timeout_s)
+        return Outbox(Database(url), **more).send(client)
 
 
 def status(url: str) -> tuple[int, int, int]:
@@ -101,7 +101,7 @@ def test_outbox_keeps_rows_while_platform_is_down(file: str) -> None:
     platform = PlatformDouble()
     for n in range(3):
         decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
-    down = send(file, platform, timeout_s=0.2)
+    down = send(file, platform)
     assert (down.sent, down.parked, down.waiting) == (0, 0, 18)
     assert down.why and "can't be reached" in down.why
     with platform.up():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,10 +160,16 @@ def test_outbox_claims_nothing_after_timeout(database: Database) -> None:
         claimed.extend([statement] if statement.startswith("UPDATE") else [])
 
     event.listen(database._engine, "before_cursor_execute", counted)
-    platform = Scripted(lambda artifact: time.sleep(0.3))
-    assert Outbox(database).send(platform, timeout_s=0) == OutboxReport(waiting=20)
+    now = [0.0]
+
+    def five_seconds(artifact: Artifact) -> None:
+        now[0] += 5.0
+
+    platform, box = Scripted(five_seconds), Outbox(database, timer=lambda: now[0])
+    assert box.send(platform, timeout_s=0) == OutboxReport(waiting=20)
     assert (claimed, platform.stored) == ([], [])
-    assert Outbox(database).send(platform, timeout_s=0.2).sent == 1
+    assert box.send(platform, timeout_s=1).sent == 1
+    assert box.send(platform, timeout_s=11).sent == 3
 
 
 def test_outbox_circuit_breaker_ends_round(database: Database) -> None:

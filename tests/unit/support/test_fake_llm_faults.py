@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.fake_llm import Fault, Protocol, Wire
-from support.fake_llm.answers import DECISION
+from finagent_model.testing import DECISION
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.fake_llm.faults import ERRORS
 from support.fake_llm.http_calls import (
     HEADERS,
@@ -33,36 +33,38 @@ EVERY = pytest.mark.parametrize("protocol", Protocol)
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
-    with Wire() as double:
+def llm() -> Iterator[FakeProvider]:
+    with FakeProvider() as double:
         yield double
 
 
-def test_wire_fault_hits_one_agent_or_first_calls(wire: Wire) -> None:
+def test_fake_provider_fault_hits_one_agent_or_first_calls(llm: FakeProvider) -> None:
     def status(agent: str) -> int:
-        return asked(wire, Protocol.OLLAMA, request(Protocol.OLLAMA, agent))[0]
+        return asked(llm, Protocol.OLLAMA, request(Protocol.OLLAMA, agent))[0]
 
-    wire.fail(Fault.OVERLOADED, agent="NewsAnalyst", first=2)
+    llm.fail(Fault.OVERLOADED, agent="NewsAnalyst", first=2)
     statuses = [status(agent) for agent in ("Executor", *["NewsAnalyst"] * 3)]
     assert statuses == [200, 503, 503, 200]
-    assert len(wire.asked_by("NewsAnalyst")) == 3
-    wire.fail(Fault.SERVER_ERROR)
+    assert len(llm.requests_of("NewsAnalyst")) == 3
+    llm.fail(Fault.SERVER_ERROR)
     assert status("Executor") == 500
-    wire.heal()
+    llm.recover()
     assert status("Executor") == 200
 
 
 @EVERY
 @pytest.mark.parametrize("fault", ERRORS)
-def test_wire_error_has_status_with_reason(wire: Wire, protocol: Protocol, fault: Fault) -> None:
-    wire.fail(fault)
-    status, headers, data = asked(wire, protocol)
+def test_fake_provider_error_has_status_with_reason(
+    llm: FakeProvider, protocol: Protocol, fault: Fault
+) -> None:
+    llm.fail(fault)
+    status, headers, data = asked(llm, protocol)
     assert status >= 400
     assert headers["x-request-id"] == headers["request-id"] == "req_1"
     error = json.loads(data)["error"]
     assert error if protocol is Protocol.OLLAMA else error["message"]
     if fault is Fault.BAD_KEY:
-        assert wire.asked[0].key in data.decode()
+        assert llm.requests[0].api_key in data.decode()
     limited = {Fault.RATE_LIMITED_SECONDS: "Retry-After", Fault.RATE_LIMITED_MS: "retry-after-ms"}
     if fault in limited:
         assert (status, headers[limited[fault]]) == (429, "1")
@@ -82,80 +84,84 @@ def test_wire_error_has_status_with_reason(wire: Wire, protocol: Protocol, fault
         (Protocol.OPENAI, Fault.NO_CREDIT, "insufficient_quota"),
     ],
 )
-def test_wire_openai_errors_have_their_codes(
-    wire: Wire, protocol: Protocol, fault: Fault, code: str
+def test_fake_provider_openai_errors_have_their_codes(
+    llm: FakeProvider, protocol: Protocol, fault: Fault, code: str
 ) -> None:
-    wire.fail(fault)
-    assert told(wire, protocol)["error"]["code"] == code
+    llm.fail(fault)
+    assert told(llm, protocol)["error"]["code"] == code
 
 
 @EVERY
-def test_wire_half_answer_is_cut_or_ends_in_order(wire: Wire, protocol: Protocol) -> None:
-    wire.fail(Fault.CUT, first=1)
+def test_fake_provider_half_answer_is_cut_or_ends_in_order(
+    llm: FakeProvider, protocol: Protocol
+) -> None:
+    llm.fail(Fault.CUT, first=1)
     with pytest.raises(http.client.IncompleteRead):
-        asked(wire, protocol)
-    wire.fail(Fault.ENDED_EARLY)
+        asked(llm, protocol)
+    llm.fail(Fault.ENDED_EARLY)
     with pytest.raises(json.JSONDecodeError):
-        told(wire, protocol)
-    pieces = pieces_of(protocol, asked(wire, protocol, request(protocol, stream=True))[2])
+        told(llm, protocol)
+    pieces = pieces_of(protocol, asked(llm, protocol, request(protocol, stream=True))[2])
     assert 0 < len("".join(pieces)) < len(json.dumps(DECISION))
 
 
 @EVERY
-def test_wire_dripping_answer_is_whole_in_the_end(wire: Wire, protocol: Protocol) -> None:
-    wire.pause = 60.0
-    wire.fail(Fault.DRIP)
-    connection = connected(wire, protocol)
+def test_fake_provider_dripping_answer_is_whole_in_the_end(
+    llm: FakeProvider, protocol: Protocol
+) -> None:
+    llm.byte_pause_s = 60.0
+    llm.fail(Fault.DRIP)
+    connection = connected(llm, protocol)
     assert sent(connection, protocol, request(protocol)).read1(100) == b"{"
     connection.close()
-    wire.pause = 0.0
-    assert json.loads(text_of(protocol, told(wire, protocol))) == DECISION
+    llm.byte_pause_s = 0.0
+    assert json.loads(text_of(protocol, told(llm, protocol))) == DECISION
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.DRIP, None], ids=["hang", "drip", "delay"])
-def test_wire_stop_leaves_no_thread(fault: Fault | None) -> None:
+def test_fake_provider_stop_leaves_no_thread(fault: Fault | None) -> None:
     before = set(threading.enumerate())
-    wire = Wire()
-    wire.pause = 60.0
+    llm = FakeProvider()
+    llm.byte_pause_s = 60.0
     if fault:
-        wire.fail(fault)
+        llm.fail(fault)
     else:
-        wire.delay = 60.0
-    connections = [connected(wire, protocol) for protocol in Protocol]
+        llm.delay_s = 60.0
+    connections = [connected(llm, protocol) for protocol in Protocol]
     for connection, protocol in zip(connections, Protocol, strict=True):
         path = PATHS[protocol]
         connection.request("POST", path, json.dumps(request(protocol)), HEADERS[protocol])
-    wire.arrived(4)
+    llm.wait_for_requests(4)
     start = time.monotonic()
-    wire.stop()
+    llm.stop()
     assert time.monotonic() - start < 5
     assert set(threading.enumerate()) <= before
     for connection in connections:
         connection.close()
 
 
-def test_wire_releases_caller_that_hangs_up(wire: Wire) -> None:
-    wire.fail(Fault.HANG)
-    connection = connected(wire, Protocol.OPENAI)
+def test_fake_provider_releases_caller_that_hangs_up(llm: FakeProvider) -> None:
+    llm.fail(Fault.HANG)
+    connection = connected(llm, Protocol.OPENAI)
     body = json.dumps(request(Protocol.OPENAI))
     connection.request("POST", PATHS[Protocol.OPENAI], body, HEADERS[Protocol.OPENAI])
-    wire.arrived(1)
+    llm.wait_for_requests(1)
     connection.close()
-    wire.left_alone()
-    assert wire.in_flight == 0
+    llm.wait_until_disconnected()
+    assert llm.in_flight == 0
 
 
-def test_wire_down_address_refuses_connections(wire: Wire) -> None:
-    wire.fail(Fault.NOBODY_LISTENS)
+def test_fake_provider_down_address_refuses_connections(llm: FakeProvider) -> None:
+    llm.fail(Fault.NOBODY_LISTENS)
     with pytest.raises(ConnectionRefusedError):
-        asked(wire, Protocol.OPENAI)
-    wire.heal()
-    assert asked(wire, Protocol.OPENAI)[0] == 200
+        asked(llm, Protocol.OPENAI)
+    llm.recover()
+    assert asked(llm, Protocol.OPENAI)[0] == 200
 
 
-def test_wire_own_certificate_is_not_trusted(wire: Wire) -> None:
-    wire.fail(Fault.UNTRUSTED)
-    place = urlsplit(wire.address(Protocol.OPENAI))
+def test_fake_provider_own_certificate_is_not_trusted(llm: FakeProvider) -> None:
+    llm.fail(Fault.UNTRUSTED)
+    place = urlsplit(llm.address(Protocol.OPENAI))
     assert place.scheme == "https"
     with (
         socket.create_connection((str(place.hostname), place.port or 0)) as plain,
@@ -164,9 +170,9 @@ def test_wire_own_certificate_is_not_trusted(wire: Wire) -> None:
         ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
 
 
-def test_wire_address_fault_cannot_be_one_agents(wire: Wire) -> None:
+def test_fake_provider_address_fault_cannot_be_one_agents(llm: FakeProvider) -> None:
     with pytest.raises(ValueError, match="'nobody listens' is the address's"):
-        wire.fail(Fault.NOBODY_LISTENS, agent="Executor")
+        llm.fail(Fault.NOBODY_LISTENS, agent="Executor")
 
 
 LAX = {"name": "reply", "strict": True, "schema": {"type": "object"}}
@@ -198,14 +204,14 @@ LAX = {"name": "reply", "strict": True, "schema": {"type": "object"}}
         (Protocol.OLLAMA, {"model": ""}, "model is required"),
     ],
 )
-def test_wire_refuses_what_provider_would_refuse(
-    wire: Wire, protocol: Protocol, wrong: dict[str, Any], why: str
+def test_fake_provider_refuses_what_provider_would_refuse(
+    llm: FakeProvider, protocol: Protocol, wrong: dict[str, Any], why: str
 ) -> None:
-    status, _, data = asked(wire, protocol, request(protocol, **wrong))
+    status, _, data = asked(llm, protocol, request(protocol, **wrong))
     assert status == 400
     assert why in data.decode()
 
 
 @pytest.mark.parametrize("protocol", [p for p in Protocol if p is not Protocol.OLLAMA])
-def test_wire_without_key_answers_nothing(wire: Wire, protocol: Protocol) -> None:
-    assert asked(wire, protocol, headers={})[0] == 401
+def test_fake_provider_without_key_answers_nothing(llm: FakeProvider, protocol: Protocol) -> None:
+    assert asked(llm, protocol, headers={})[0] == 401

@@ -99,10 +99,10 @@ def test_worker_that_crashes_is_restarted_once(symbol: str, how: str) -> None:
 
 
 def test_worker_that_hangs_is_killed_for_the_next_date() -> None:
-    worker = WorkerProcess(lambda: CODE, call_timeout_s=1.0)
+    worker = WorkerProcess(lambda: CODE, call_timeout_s=5.0)
     before = child_pids()
     try:
-        with pytest.raises(UpstreamError, match="within 1 s") as caught:
+        with pytest.raises(UpstreamError, match="within 5 s") as caught:
             ask(worker, "HANG")
         assert caught.value.code == "timeout"
         assert child_pids() == before
@@ -111,15 +111,18 @@ def test_worker_that_hangs_is_killed_for_the_next_date() -> None:
         worker.close()
 
 
-def test_worker_that_always_dies_is_given_up() -> None:
+def test_worker_that_always_dies_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = WorkerProcess(lambda: CODE)
     for _ in range(MAX_DEATHS):
         with pytest.raises(UpstreamError):
             ask(worker, "EXIT")
-    began = time.monotonic()
+
+    def no_process(*args: object, **options: object) -> None:
+        pytest.fail("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", no_process)
     with pytest.raises(UpstreamError, match="ended with 7"):
         ask(worker, "GOOG")
-    assert time.monotonic() - began < 0.2  # no process was started
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_worker_ends_with_a_killed_parent() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    for _ in range(100):
+    for _ in range(1200):
         state = Path(f"/proc/{worker}/stat")
         if not state.exists() or state.read_text().split()[2] == "Z":
             return
