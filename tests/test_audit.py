@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finagent_model.audit.chain import LIBRARIES, LONG, AuditChain, audit_chain, chain_decisions
-from finagent_model.audit.tampering import ChainFault, verify_chain
+from finagent_model.audit.verification import ChainFault, verify_chain
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from finagent_model.data.bundled import BundledBars, actions_from_adjusted
+from finagent_model.data.bundled import BundledBars, infer_actions
 from finagent_model.errors import InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import BarSeries, Floats
 
@@ -135,7 +135,7 @@ def test_growth_is_the_vendors_adjusted_close_up_to_a_constant() -> None:
     split = np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     dividend = np.array([0.0, 0.0, 0.0, 0.0, 0.75, 0.0])
     factor = np.cumprod(np.r_[1.0, split[1:] * close[:-1] / (close[:-1] - dividend[1:])])
-    found_split, found_dividend = actions_from_adjusted("X", close, 0.37 * close * factor)
+    found_split, found_dividend = infer_actions("X", close, 0.37 * close * factor)
     np.testing.assert_array_equal(found_split, split)
     np.testing.assert_allclose(found_dividend, dividend, rtol=1e-12, atol=1e-12)
 
@@ -153,21 +153,21 @@ def stepping(step: float) -> tuple[Floats, Floats]:
     ],
 )
 def test_a_step_near_a_simple_ratio_is_that_split(step: float, ratio: float) -> None:
-    split, dividend = actions_from_adjusted("X", *stepping(step))
+    split, dividend = infer_actions("X", *stepping(step))
     assert split.tolist() == [1.0, 1.0, ratio]
     assert dividend.tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("step", [1.0002, 1.005, 1.1, 1.2, 1.24])
 def test_another_step_above_one_is_a_dividend(step: float) -> None:
-    split, dividend = actions_from_adjusted("X", *stepping(step))
+    split, dividend = infer_actions("X", *stepping(step))
     assert split.tolist() == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(dividend, [0.0, 0.0, 50.0 * (1 - 1 / step)], rtol=1e-12)
 
 
 @pytest.mark.parametrize("step", [1.0, 1.00009, 0.99991])
 def test_rounding_is_no_action(step: float) -> None:
-    split, dividend = actions_from_adjusted("X", *stepping(step))
+    split, dividend = infer_actions("X", *stepping(step))
     assert (split == 1.0).all()
     assert (dividend == 0.0).all()
 
@@ -175,21 +175,21 @@ def test_rounding_is_no_action(step: float) -> None:
 @pytest.mark.parametrize("step", [0.9998, 0.95, 0.85])
 def test_a_step_down_that_is_no_reverse_split_names_its_bar(step: float) -> None:
     with pytest.raises(InvalidBarsError, match=r"bars of X: the adjusted close steps .* at bar 2"):
-        actions_from_adjusted("X", *stepping(step))
+        infer_actions("X", *stepping(step))
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
 def test_an_adjusted_close_that_is_no_price_names_its_bar(bad: float) -> None:
     close = np.full(3, 50.0)
     with pytest.raises(InvalidBarsError, match="adjusted close is not a positive number at bar 1"):
-        actions_from_adjusted("X", close, np.array([50.0, bad, 50.0]))
+        infer_actions("X", close, np.array([50.0, bad, 50.0]))
 
 
 def test_actions_of_a_cut_are_the_cut_of_the_actions(source: BundledBars) -> None:
     close = source.bars("IBM").close[:400]
     adjusted = source.bars("IBM").growth().close[:400]
-    split, dividend = actions_from_adjusted("IBM", close, adjusted)
+    split, dividend = infer_actions("IBM", close, adjusted)
     for cut in range(0, 400, 7):
-        part_split, part_dividend = actions_from_adjusted("IBM", close[:cut], adjusted[:cut])
+        part_split, part_dividend = infer_actions("IBM", close[:cut], adjusted[:cut])
         assert part_split.tobytes() == split[:cut].tobytes()
         assert part_dividend.tobytes() == dividend[:cut].tobytes()

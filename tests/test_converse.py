@@ -23,7 +23,7 @@ NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def views() -> list[MarketView]:
     """Days with fresh news and days without."""
-    market = Market.of(Settings.load({}))
+    market = Market.from_settings(Settings.load({}))
     days = [i for i, v in enumerate(market.daily_views("GOOG", range(500, 2148))) if v.news]
     assert days
     chosen = [500 + i for i in (days[0], days[-1], 0, 1, 700)]

@@ -39,7 +39,7 @@ def slow() -> Iterator[Model]:
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
 
 
 def open_tasks() -> int:
@@ -180,7 +180,7 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
 def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("finagent_model.cassette.sqlite.WAIT_S", 0.1)
+    monkeypatch.setattr("finagent_model.cassette._sqlite.WAIT_S", 0.1)
     cassette = Cassette(overlay=tmp_path / "replies.sqlite")
     reply = RecordedReply("yes", "stop", 1, 1)
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import EVENTS, FileNews, bundled_events
+from finagent_model.data.files import EVENTS, FileNews, load_bundled_news
 from finagent_model.errors import DataSourceError, InvalidNewsError
 
 RECORDS: list[dict[str, Any]] = [json.loads(line) for line in EVENTS.read_text().splitlines()]
@@ -50,7 +50,7 @@ def test_every_record_has_the_same_fields_and_a_bundled_symbol(source: BundledBa
 
 
 def test_every_record_is_kept_and_dated_within_the_bars() -> None:
-    news = bundled_events()
+    news = load_bundled_news()
     read = {symbol: news.news(symbol) for symbol in news.symbols()}
     assert sum(len(items) for items, _ in read.values()) == len(RECORDS)
     assert all(undated == 0 for _, undated in read.values())

@@ -66,7 +66,7 @@ MENDED = {Fault.EMPTY, Fault.WRONG_SCHEMA, Fault.TRUNCATED}
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from finagent_model.data._sql import SqlBars
 from finagent_model.data.files import FolderBars
-from finagent_model.data.sql import SqlBars
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, parse_as_of
 

@@ -27,7 +27,7 @@ AS_OF = parse_as_of("2012-06-29")
 
 @pytest.fixture(scope="module")
 def goog() -> BarSeries:
-    return Market.of(Settings.load({})).bars("GOOG")
+    return Market.from_settings(Settings.load({})).bars("GOOG")
 
 
 def fact(moment: str | datetime = "2012-04-12T20:00:00+00:00", **changes: Any) -> Fact:
@@ -145,16 +145,18 @@ def test_what_is_published_later_changes_no_question(goog: BarSeries, day: str) 
 def test_a_file_of_facts_reaches_the_view_and_the_digest(tmp_path: Path) -> None:
     lines = (written(), written(published_at=None), written(symbol="X"), written(value=1.5))
     path = file(tmp_path, *lines)
-    market = Market.of(Settings.load({"FINAGENT_FUNDAMENTALS": str(path)}))
+    market = Market.from_settings(Settings.load({"FINAGENT_FUNDAMENTALS": str(path)}))
     (day,) = market.daily_views("GOOG", [-1])
     for view in (market.view("GOOG", AS_OF), day):
         assert [f.value for f in view.fundamentals] == [1.5]
         assert view.undated_facts == 1
     assert market.view("AAPL", AS_OF).fundamentals == ()
 
-    without = Market.of(Settings.load({})).digest("GOOG")
+    without = Market.from_settings(Settings.load({})).digest("GOOG")
     other = file(tmp_path, *lines[:3])
-    changed = Market.of(Settings.load({"FINAGENT_FUNDAMENTALS": str(other)})).digest("GOOG")
+    changed = Market.from_settings(Settings.load({"FINAGENT_FUNDAMENTALS": str(other)})).digest(
+        "GOOG"
+    )
     assert len({market.digest("GOOG"), changed, without}) == 3
 
 

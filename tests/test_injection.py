@@ -253,7 +253,7 @@ def model() -> Iterator[Model]:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return Market.of(Settings.load({}))
+    return Market.from_settings(Settings.load({}))
 
 
 @pytest.fixture(scope="module")

@@ -65,14 +65,14 @@ def kept(
     given = settings(database)
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
-    audit, market = audit_of([made]), Market.of(given)
+    audit, market = audit_of([made]), Market.from_settings(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
     )
 
 
 def view_of(made: Decision, given: Settings) -> MarketView:
-    return Market.of(given).view(made.signal.symbol, made.signal.as_of)
+    return Market.from_settings(given).view(made.signal.symbol, made.signal.as_of)
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -222,7 +222,7 @@ def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
 
     def decided(name: str) -> None:
         made = decision(**UNDRAWN, conversation_id=name)
-        record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
+        record(made, audit_of([made]), None, Market.from_settings(given), "desk.yaml", given)
 
     decided("first")
     assert "`finagent outbox send` sends the 5 that wait" in caplog.text
@@ -238,7 +238,7 @@ def test_a_platform_that_cannot_even_be_named_costs_no_decision(
     url = f"sqlite:///{place.folder}/finagent.db"
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
-    run = record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
+    run = record(made, audit_of([made]), None, Market.from_settings(given), "desk.yaml", given)
     assert RunLog(run).tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
 

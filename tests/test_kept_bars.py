@@ -16,8 +16,8 @@ import pytest
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
-from finagent_model.data.protocols import reason_of
-from finagent_model.data.snapshots import BarsSnapshot, bar_changes
+from finagent_model.data.protocols import describe_error
+from finagent_model.data.snapshots import BarsSnapshot, compare_bars
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
@@ -66,7 +66,7 @@ def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
     vendor = Vendor()
     source = process(vendor, tmp_path)
     for day in (None, "2013-03-01", "2013-03-15", "2013-03-31", "2012-06-29"):
-        assert source.reaching("FB", parse_as_of(day) if day else None) is source.bars("FB")
+        assert source.bars_as_of("FB", parse_as_of(day) if day else None) is source.bars("FB")
     assert vendor.asked == 1
 
 
@@ -89,7 +89,7 @@ def test_what_was_kept_is_used_where_it_reaches_the_day(
     vendor = Vendor()
     source = process(vendor, tmp_path)
     for _ in range(3):
-        assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
+        assert source.bars_as_of("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
     assert vendor.asked == asked
 
 
@@ -98,8 +98,8 @@ def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
     vendor = Vendor(WHOLE[:101])
     morning = process(vendor, tmp_path, day + timedelta(hours=9))
-    assert morning.reaching("FB", day).closed(-1) == WHOLE.closed(100)
-    assert process(vendor, tmp_path).reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert morning.bars_as_of("FB", day).closed(-1) == WHOLE.closed(100)
+    assert process(vendor, tmp_path).bars_as_of("FB", day).closed(-1) == WHOLE.closed(100)
     assert vendor.asked == 1
     StoredBars(BarStore(tmp_path)).bars("FB")
     assert vendor.asked == 1
@@ -113,16 +113,16 @@ def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
     source = CachedBars(vendor, BarStore(tmp_path), lambda: now)
     today = parse_as_of(WHOLE.closed(100).date())
     for as_of in (now, None, now + timedelta(minutes=1)):
-        assert source.reaching("FB", as_of).closed(-1) == WHOLE.closed(99)
+        assert source.bars_as_of("FB", as_of).closed(-1) == WHOLE.closed(99)
     assert vendor.asked == 1
-    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
-    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)
+    assert source.bars_as_of("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
+    assert source.bars_as_of("FB", today).closed(-1) == WHOLE.closed(99)
     assert vendor.asked == 2
     now = WHOLE.closed(101) + timedelta(hours=1)
-    later = source.reaching("FB", parse_as_of(WHOLE.closed(101).date()))
+    later = source.bars_as_of("FB", parse_as_of(WHOLE.closed(101).date()))
     assert later.closed(-1) == WHOLE.closed(101)
-    assert source.seen("FB").content_hash == later.digest()
-    assert source.reaching("FB", today) is later
+    assert source.snapshot("FB").content_hash == later.digest()
+    assert source.bars_as_of("FB", today) is later
     assert vendor.asked == 3
 
 
@@ -131,7 +131,7 @@ def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: 
     vendor = Vendor(WHOLE[:101])
     later = process(vendor, tmp_path, WHOLE.closed(100) + timedelta(hours=1))
     as_of = parse_as_of(WHOLE.closed(100).date())
-    assert later.reaching("FB", as_of).closed(-1) == WHOLE.closed(100)
+    assert later.bars_as_of("FB", as_of).closed(-1) == WHOLE.closed(100)
     assert vendor.asked == 1
 
 
@@ -139,8 +139,8 @@ def test_a_longer_look_asks_again_in_the_same_process(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(99)).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    assert len(source.reaching("FB", WHOLE.closed(50))) == 100
-    assert len(source.reaching("FB", WHOLE.closed(150))) == len(WHOLE)
+    assert len(source.bars_as_of("FB", WHOLE.closed(50))) == 100
+    assert len(source.bars_as_of("FB", WHOLE.closed(150))) == len(WHOLE)
     assert vendor.asked == 1
 
 
@@ -156,12 +156,12 @@ def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> No
 
     def ask(source: CachedBars) -> str:
         together.wait()
-        return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+        return source.bars_as_of("FB", parse_as_of("2013-03-01")).digest()
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, [shared] * 4 + alone)) == {WHOLE.digest()}
     assert vendor.asked == 1
-    assert len(BarStore(tmp_path).readings("FB")) == 1
+    assert len(BarStore(tmp_path).snapshots("FB")) == 1
 
 
 class Counting(Vendor):
@@ -178,7 +178,7 @@ class Counting(Vendor):
 
 def one_process(folder: Path) -> str:
     source = process(Counting(folder / "asked"), folder / "home")
-    return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+    return source.bars_as_of("FB", parse_as_of("2013-03-01")).digest()
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_a_vendor_that_fails_is_a_failure_and_nothing_older_takes_its_place(
 ) -> None:
     process(Vendor(), tmp_path).bars("FB")
     with pytest.raises(DataSourceError, match=r"quota|down|x"):
-        process(Vendor(trouble), tmp_path).reaching("FB", parse_as_of("2014-01-01"))
+        process(Vendor(trouble), tmp_path).bars_as_of("FB", parse_as_of("2014-01-01"))
 
 
 def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_private_is_struck_out_of_a_reason_before_it_is_cut(told: str, shown: str) -> None:
-    assert reason_of(OSError(told)) == f"OSError: {shown}"
+    assert describe_error(OSError(told)) == f"OSError: {shown}"
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_kept_bars_repeat_what_was_seen_without_asking(tmp_path: Path) -> None:
     source.bars("FB")
     kept = StoredBars(BarStore(tmp_path))
     assert kept.bars("FB").digest() == WHOLE.digest()
-    assert kept.seen("FB") == source.seen("FB")
-    assert (kept.seen("FB").source, kept.seen("FB").fetched_at) == ("vendor", NOW)
+    assert kept.snapshot("FB") == source.snapshot("FB")
+    assert (kept.snapshot("FB").source, kept.snapshot("FB").fetched_at) == ("vendor", NOW)
     with pytest.raises(
         UnknownSymbolError, match=r"unknown symbol 'GOOG' in the bars kept; it has: FB"
     ):
@@ -261,7 +261,7 @@ def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> No
     for days in (100, 120, len(WHOLE)):
         source = process(Vendor(WHOLE[:days]), tmp_path)
         source.bars("FB")
-        hashes.append(source.seen("FB").content_hash)
+        hashes.append(source.snapshot("FB").content_hash)
     assert len(list(tmp_path.rglob("*.parquet"))) == 1  # what only grew is kept once
     for days, content_hash in zip((100, 120, len(WHOLE)), hashes, strict=True):
         assert len(StoredBars(BarStore(tmp_path), [content_hash[:12]]).bars("FB")) == days
@@ -284,38 +284,38 @@ def test_a_revised_history_names_days_and_fields(
         source.bars("FB")
     day = f"{WHOLE.closed(42):%Y-%m-%d}"
     assert f"vendor has revised its history: {day} high" in caplog.text
-    told = source.seen("FB")
+    told = source.snapshot("FB")
     assert (told.revised, {c.field for c in told.changes}) == (2, {"close", "high"})
     assert {c.after for c in told.changes} == {99.5}
     # Said again, it stays said; both histories can be had.
     again = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
     again.bars("FB")
-    assert again.seen("FB").revised == 2
+    assert again.snapshot("FB").revised == 2
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
 
 
 def test_bars_that_went_or_came_are_a_revision() -> None:
     frame = WHOLE.to_frame()
     without = BarSeries.from_frame("FB", frame.drop(index=[10]))
-    [gone] = bar_changes(WHOLE, without)
-    [came] = bar_changes(without, WHOLE)
+    [gone] = compare_bars(WHOLE, without)
+    [came] = compare_bars(without, WHOLE)
     assert (gone.field, gone.before, gone.after) == ("bar", WHOLE.close[10], None)
     assert (came.field, came.before, came.after) == ("bar", None, WHOLE.close[10])
     assert gone.closed_at == came.closed_at == WHOLE.closed(10)
 
 
 def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
-    assert bar_changes(WHOLE[:100], WHOLE) == ()
-    assert bar_changes(WHOLE, WHOLE) == ()
+    assert compare_bars(WHOLE[:100], WHOLE) == ()
+    assert compare_bars(WHOLE, WHOLE) == ()
     noisy = WHOLE.to_frame()
     noisy["volume"] *= 1 + 1e-7
-    assert bar_changes(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
+    assert compare_bars(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
 
 
 def test_a_volume_that_was_unknown_and_stays_so_is_no_revision() -> None:
     unknown = BarSeries.from_frame("FB", WHOLE.to_frame().assign(volume=np.nan))
-    assert bar_changes(unknown, unknown) == ()
-    assert {c.before for c in bar_changes(unknown, WHOLE)} == {None}
+    assert compare_bars(unknown, unknown) == ()
+    assert {c.before for c in compare_bars(unknown, WHOLE)} == {None}
 
 
 @pytest.mark.parametrize("damage", ["content", "garbage", "missing", "index"])
@@ -340,7 +340,7 @@ def test_a_market_says_what_it_used_though_another_process_has_kept_more(tmp_pat
     market = Market(StoredBars(BarStore(tmp_path)), None)
     used = market.bars("FB")
     process(Vendor(), tmp_path).bars("FB")
-    seen = market.seen("FB")
+    seen = market.snapshot("FB")
     assert seen and seen.content_hash == used.digest() == WHOLE[:150].digest()
 
 
@@ -351,8 +351,8 @@ class Overtaken(BarStore):
         super().__init__(home)
         self.meanwhile: CachedBars | None = process(Vendor(), home)
 
-    def readings(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
-        rows = super().readings(symbol, source)
+    def snapshots(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
+        rows = super().snapshots(symbol, source)
         if self.meanwhile:
             other, self.meanwhile = self.meanwhile, None
             other.bars(symbol)
@@ -364,7 +364,7 @@ def test_who_reads_while_another_process_keeps_more_still_finds_what_was_there(
 ) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
     [there] = tmp_path.rglob("*.parquet")
-    read = Overtaken(tmp_path).read("FB", WHOLE[:150].digest())
+    read = Overtaken(tmp_path).load("FB", WHOLE[:150].digest())
     assert not there.exists()
     assert read.digest() == WHOLE[:150].digest()
 
@@ -388,19 +388,19 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_later_process_sees_what_the_first_had_seen(tmp_path: Path) -> None:
     first = Market(process(Vendor(WHOLE[:150]), tmp_path), None)
     first.bars("FB")
-    seen = first.seen("FB")
+    seen = first.snapshot("FB")
     assert seen
     there = Market(process(Vendor(), tmp_path), None, None, {"FB": seen})
     elsewhere = Market(process(Vendor(), tmp_path / "elsewhere"), None, None, {"FB": seen})
     for market in (there, elsewhere):
         assert market.bars("FB").digest() == seen.content_hash
-        assert market.seen("FB") == seen
+        assert market.snapshot("FB") == seen
 
 
 def test_bars_that_changed_between_the_stages_of_a_training_are_refused(tmp_path: Path) -> None:
     market = Market(BundledBars(), None)
     market.bars("FB")
-    seen = market.seen("FB")
+    seen = market.snapshot("FB")
     assert seen
     changed = process(Vendor(with_close(WHOLE, 3, 1e3)), tmp_path)
     with pytest.raises(DataSourceError, match="not those that the training began with"):
@@ -409,7 +409,7 @@ def test_bars_that_changed_between_the_stages_of_a_training_are_refused(tmp_path
 
 def test_nothing_is_fetched_to_say_what_was_seen(tmp_path: Path) -> None:
     vendor = Vendor()
-    assert Market(process(vendor, tmp_path), None).seen("FB") is None
+    assert Market(process(vendor, tmp_path), None).snapshot("FB") is None
     assert vendor.asked == 0
 
 

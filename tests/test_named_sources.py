@@ -15,13 +15,17 @@ from plugins import install
 
 from finagent_model._redact import make_redactor
 from finagent_model.airflow.tasks import as_airflow_errors
+from finagent_model.data._source_registry import (
+    make_bar_source,
+    make_fundamentals_source,
+    make_news_source,
+)
+from finagent_model.data._yfinance import YFinanceBars
 from finagent_model.data.bar_cache import CachedBars, StoredBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import FileFundamentals, FileNews, FolderBars
 from finagent_model.data.market import Market
 from finagent_model.data.protocols import BarSource
-from finagent_model.data.source_registry import bar_source, fundamentals_source, news_source
-from finagent_model.data.yfinance import YFinanceBars
 from finagent_model.errors import (
     BadInputError,
     ConfigError,
@@ -42,21 +46,21 @@ def given(tmp_path: Path, **names: str) -> Settings:
 
 
 def bars(tmp_path: Path, name: str) -> BarSource:
-    return bar_source(given(tmp_path, bars=name), lambda: datetime(2013, 4, 1, tzinfo=UTC))
+    return make_bar_source(given(tmp_path, bars=name), lambda: datetime(2013, 4, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("name", ["", "bundled"])
 def test_without_a_name_bars_and_news_are_the_bundled(tmp_path: Path, name: str) -> None:
     settings = given(tmp_path, bars=name)
     assert isinstance(bars(tmp_path, name), BundledBars)
-    news = news_source(settings)
+    news = make_news_source(settings)
     assert news and news.news("GOOG")[0]
-    assert fundamentals_source(settings) is None
+    assert make_fundamentals_source(settings) is None
 
 
 def test_own_bars_bring_no_bundled_news_unless_they_are_named(tmp_path: Path) -> None:
-    assert news_source(given(tmp_path, bars=str(tmp_path))) is None
-    news = news_source(given(tmp_path, bars=str(tmp_path), news="bundled"))
+    assert make_news_source(given(tmp_path, bars=str(tmp_path))) is None
+    news = make_news_source(given(tmp_path, bars=str(tmp_path), news="bundled"))
     assert news and news.news("GOOG")[0]
 
 
@@ -86,7 +90,7 @@ def test_an_unknown_name_lists_what_is_allowed_and_installed(
     monkeypatch.chdir(tmp_path)
     settings = given(tmp_path, **{variable: "yahoo"})
     with pytest.raises(ConfigError, match=rf"FINAGENT_{variable.upper()} 'yahoo' is unknown") as e:
-        Market.of(settings)
+        Market.from_settings(settings)
     assert "sqlite:///" in str(e.value)
     assert f"finagent.{variable}: acme" in str(e.value)
 
@@ -184,11 +188,11 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -> None:
-    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+    market = Market.from_settings(given(tmp_path, bars="acme", news="acme"))
     assert market.source.name == "acme"
     view = market.view("FB", parse_as_of("2013-02-28"))
     assert [item.headline for item in view.news] == ["of FB"]
-    seen = market.seen("FB")
+    seen = market.snapshot("FB")
     assert seen and seen.source == "acme" and seen.fetched_at
     with pytest.raises(
         DataSourceError, match=r"asked for bars of DOWN, failed: .* no more credits"
@@ -218,9 +222,9 @@ def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
     def yahoo(path: Path, asked: object) -> None:
         raise OSError("GET https://api.example/eod?apikey=SECRET42")
 
-    monkeypatch.setattr(YFinanceBars, "_history", yahoo)
+    monkeypatch.setattr(YFinanceBars, "_fetch", yahoo)
     silent = YFinanceBars(tmp_path, lambda: datetime(2013, 4, 1, tzinfo=UTC))
-    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+    market = Market.from_settings(given(tmp_path, bars="acme", news="acme"))
     for failing, said in (
         (lambda: market.bars("KEYED"), "DataSourceError: .* failed: OSError: GET"),
         (lambda: silent.bars("FB"), "DataSourceError: .*OSError: GET"),
@@ -306,7 +310,7 @@ def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
     (folder / "GOOG.jsonl").write_text(line + '{"headline": "undated"}\n')
     (folder / "FB.jsonl").write_text('{"symbol": "GOOG", ' + line[1:])
     (tmp_path / "X.jsonl").write_text(line)
-    news = news_source(given(tmp_path, news=str(folder)))
+    news = make_news_source(given(tmp_path, news=str(folder)))
     assert news
     items, undated = news.news("GOOG")
     assert ([item.headline for item in items], undated) == (["a"], 1)
@@ -341,6 +345,6 @@ def test_a_folder_without_a_file_of_news_is_not_taken_for_one(
 def test_a_number_is_no_time_of_publication(tmp_path: Path, stamp: str) -> None:
     file = tmp_path / "news.jsonl"
     file.write_text(f'{{"symbol": "GOOG", "headline": "a", "published_at": {stamp}}}\n')
-    news = news_source(given(tmp_path, news=str(file)))
+    news = make_news_source(given(tmp_path, news=str(file)))
     with pytest.raises(InvalidNewsError, match="is no ISO time"):
         assert news and news.news("GOOG")

@@ -142,7 +142,7 @@ def test_a_decision_without_a_conversation_is_a_moment() -> None:
 def test_a_desks_own_events_make_the_same_tree() -> None:
     settings = Settings.load({})
     desk = Desk(load_preset(), None, settings, Cassette())
-    view = Market.of(settings).view("GOOG", parse_as_of("2012-06-29"))
+    view = Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
     root = decision_span(desk.decide(view), {})
     assert list(agents(root)) == ["NewsAnalyst", "TechnicalAnalyst", "RiskManager", "Executor"]
     assert [(call.name, call.kind) for call in calls(root)] == [("rules", "rule")] * 3

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from finagent_model.data._sql import SqlBars, SqlFundamentals, SqlNews
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.sql import SqlBars, SqlFundamentals, SqlNews
 from finagent_model.errors import (
     ConfigError,
     DataSourceError,

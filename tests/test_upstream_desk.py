@@ -199,7 +199,7 @@ def test_a_chat_model_reads_the_report_and_only_where_its_row_says_so(
         team = config(client=client, model="stub-1", base_url=wire.address(protocol))
         keys = {"OPENAI_API_KEY": "sk-of-a-double", "ANTHROPIC_API_KEY": "sk-of-a-double"}
         held = desk(source, team, **keys)
-        decision = held.decide(Market.of(Settings.load({})).view("GOOG", view().as_of))
+        decision = held.decide(Market.from_settings(Settings.load({})).view("GOOG", view().as_of))
         held.close()
         shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in wire.asked}
     assert decision.signal.status == "ok", decision.signal.reasoning

@@ -122,7 +122,9 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
 
     monkeypatch.setattr(WorkerProcess, "ask", sometimes)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    voices = score_upstream(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
+    voices = score_upstream(
+        desk, {"FB": Market.from_settings(settings).bars("FB")}, lambda n, k: lambda: None
+    )
     assert np.isnan(voices.upstream["FB"][59:]).sum() == 20
     assert "failed on 20 of 196 bars of FB" in caplog.text
     assert not voices.technical

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from yahoo import LATER, NOT_FOUND, Yahoo, chart, serving
 
+from finagent_model.data._yfinance import YFinanceBars
 from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.yfinance import YFinanceBars
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, BarSeries, parse_as_of
 
@@ -209,7 +209,7 @@ def test_a_later_split_is_no_revision_and_a_correction_is_one(
         yahoo.says("MSFT", chart(series, later_split=ratio))
         fetched = CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER)
         fetched.bars("MSFT")
-        readings.append(fetched.seen("MSFT"))
+        readings.append(fetched.snapshot("MSFT"))
     assert [reading.revised for reading in readings] == [0, 0, 0, 1]
     [change] = readings[-1].changes
     assert (change.closed_at, change.field) == (bars.closed(500), "low")
@@ -223,10 +223,10 @@ def test_a_vendor_that_takes_no_more_requests_is_left_alone_where_what_was_kept_
     yahoo.says("FB", b"Too Many Requests", 429)
     yahoo.asked.clear()
     again = CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER)
-    assert len(again.reaching("FB", parse_as_of("2013-03-01"))) == 196
+    assert len(again.bars_as_of("FB", parse_as_of("2013-03-01"))) == 196
     assert yahoo.asked == []
     with pytest.raises(DataSourceError, match="no more requests"):
-        again.reaching("FB", parse_as_of("2014-03-01"))
+        again.bars_as_of("FB", parse_as_of("2014-03-01"))
 
 
 def test_an_unknown_ticker_is_one_after_one_question(yahoo: Yahoo, source: YFinanceBars) -> None:

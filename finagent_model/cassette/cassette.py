@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finagent_model._redact import without_key_shapes
+from finagent_model.cassette._sqlite import SqliteTables
 from finagent_model.cassette.fingerprint import Outline, clean_outline, fingerprint, nearest
 from finagent_model.cassette.jsonl import JsonLines, dump_replies, load_replies
 from finagent_model.cassette.records import (
@@ -24,7 +25,6 @@ from finagent_model.cassette.records import (
     ToolCall,
     replaces,
 )
-from finagent_model.cassette.sqlite import SqliteTables
 from finagent_model.errors import BadInputError, LocalStateError
 
 __all__ = [

@@ -72,7 +72,7 @@ class Predictor:
         self.package = package
         self.lineage = lineage
         self.settings = settings
-        self.market = Market.of(settings)
+        self.market = Market.from_settings(settings)
         self.ending = threading.Event()
         """Set when the process is about to end: nobody waits for an approval any longer."""
         self.approvals = ApprovalStore(settings.home / APPROVALS)

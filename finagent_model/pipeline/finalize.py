@@ -365,7 +365,7 @@ def _judge_and_register(
         done()
         champion = registry.champion(name)
         answering = load_predictor(logged.uri)
-        answering.market = market = Market.of(settings, begun.bars)
+        answering.market = market = Market.from_settings(settings, begun.bars)
         gate = judge_version(
             record.metrics,
             ledgers,

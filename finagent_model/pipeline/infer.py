@@ -70,7 +70,7 @@ def predict(
         audit = audit_of([decision], answering.package.content_hash)
     else:
         desk = with_addresses(load_config(str(config)), settings)
-        market = Market.of(settings)
+        market = Market.from_settings(settings)
         view = market.view(question.symbol, question.as_of)
         decision = _untrained(desk, view, how, limits, settings)
         audit = audit_of([decision])

@@ -41,7 +41,7 @@ from finagent_model.audit.chain import (
 )
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.tampering import ChainFault, head_of, verify_chain
+from finagent_model.audit.verification import ChainFault, head_of, verify_chain
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import Dataset
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution

@@ -16,7 +16,7 @@ from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hol
 from finagent_model.backtesting.kernel import Rules
 from finagent_model.backtesting.metrics import storable, summarise, undefined
 from finagent_model.config.desk_config import load_preset
-from finagent_model.data.files import bars_of_file
+from finagent_model.data.files import read_bars
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ShortHistoryError, UpstreamError
@@ -99,9 +99,9 @@ def run_rule_backtest(
     """Raises BadInputError, InvalidBarsError, DataError and UpstreamError."""
     rule = _read_rule(request.rule, settings, watch)
     if request.bars is None:
-        bars = Market.of(settings).bars(request.symbol or "GOOG")
+        bars = Market.from_settings(settings).bars(request.symbol or "GOOG")
     else:
-        bars = bars_of_file(request.bars, request.symbol or request.bars.stem.upper())
+        bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
     whole, costs = (
         not request.fractional,
         Costs(commission=request.commission, slippage=request.slippage),

@@ -109,7 +109,7 @@ def start_training(
     `alone` says that this process does the whole training, and that nobody goes on if it dies.
     Below the execution's run the same request is fitted once: asked again, it is that training.
     """
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = with_addresses(load_config(request.config), settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
@@ -159,7 +159,7 @@ def backtest_symbol(
     """
     begun = TrainingState.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
-    market = Market.of(settings, begun.bars)
+    market = Market.from_settings(settings, begun.bars)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with TranscriptWriter() as minutes:

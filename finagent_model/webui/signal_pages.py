@@ -250,7 +250,7 @@ def signal_page_routes(
         if not re.fullmatch(SYMBOL, row.symbol):
             return _no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
         try:
-            market = Market.of(settings)
+            market = Market.from_settings(settings)
             return JSONResponse(drawn(market, row.symbol, row.as_of, later, datetime.now(UTC)))
         except (DataError, InvalidBarsError) as error:
             return _no_bars(f"{error}. FINAGENT_BARS names the folder that the desk decided on.")
