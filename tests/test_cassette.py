@@ -19,23 +19,16 @@ import pytest
 from pydantic import SecretStr
 
 from finagent_model._redact import make_redactor, without_key_shapes
-from finagent_model.cassette.cassette import (
-    Cassette,
-    RecordedError,
-    RecordedReply,
-    ToolCall,
-    dump_replies,
-    fingerprint,
-    load_replies,
-    open_file,
-)
-from finagent_model.cassette.fingerprint import Outline, OutlineMessage
+from finagent_model.cassette.cassette import Cassette, open_cassette_file
+from finagent_model.cassette.fingerprint import Outline, OutlineMessage, fingerprint
+from finagent_model.cassette.jsonl import dump_replies, load_replies
+from finagent_model.cassette.records import RecordedError, RecordedReply, ToolCall
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, CorruptPackageError, LocalStateError
 from finagent_model.settings import Settings
 
 ONE, TWO = RecordedReply("one", "stop", 1, 2), RecordedReply("two", "stop", 3, 4)
-FAILED = RecordedReply.failed(Status.MODEL_ERROR, "no reply within 45 s")
+FAILED = RecordedReply.from_error(Status.MODEL_ERROR, "no reply within 45 s")
 CALLING = replace(ONE, content="", tool_calls=(ToolCall("c1", "bars", '{"days": 5}'),))
 OUTLINE = Outline(
     "Executor", (("model", "a"),), (OutlineMessage("desk", 12, "0a1b2c3d", (("atr", "00"),)),)
@@ -122,7 +115,7 @@ def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
     Cassette(None, deep).put("a", ONE)
     again = Cassette(None, deep)
     assert (again.get("a"), again.get("b")) == (ONE, None)
-    assert again.used == {"a": ONE}
+    assert again.used_replies == {"a": ONE}
 
 
 def test_what_another_process_records_meanwhile_is_found(path: Path) -> None:
@@ -150,7 +143,7 @@ def test_a_place_that_cannot_be_written_is_said_with_the_way_out(name: str) -> N
 
 def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"ends in \.jsonl, \.sqlite"):
-        open_file(tmp_path / "replies.txt")
+        open_cassette_file(tmp_path / "replies.txt")
 
 
 def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_none(
@@ -178,9 +171,9 @@ def test_a_recorded_error_is_a_reply_in_a_replay_and_none_elsewhere(path: Path) 
     Cassette(None, path).put("a", FAILED)
     for cassette in (Cassette(None, path), Cassette({"a": FAILED})):
         assert cassette.get("a") is None
-        assert cassette.used == {}
+        assert cassette.used_replies == {}
         assert cassette.get("a", errors=True) == FAILED
-        assert cassette.used == {"a": FAILED}
+        assert cassette.used_replies == {"a": FAILED}
 
 
 def test_a_good_reply_replaces_an_error_and_no_error_replaces_a_good_reply(path: Path) -> None:
@@ -189,7 +182,7 @@ def test_a_good_reply_replaces_an_error_and_no_error_replaces_a_good_reply(path:
     cassette.put("a", ONE)
     assert cassette.get("a", errors=True) == ONE
     cassette.put("a", FAILED)
-    assert cassette.used == {"a": FAILED}  # what happened last in this run
+    assert cassette.used_replies == {"a": FAILED}  # what happened last in this run
     assert cassette.get("a", errors=True) == Cassette(None, path).get("a", errors=True) == ONE
     cassette.put("a", TWO)
     assert Cassette(None, path).get("a") == TWO
@@ -230,13 +223,13 @@ def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> No
         tool_calls=(ToolCall("1", "ask", f'{{"header": "Bearer {"0a" * 10}"}}'),),
         error=RecordedError("model_error", f"401 for {mine}"),
     )
-    outline = replace(OUTLINE, asked=(("base_url", f"http://x/{mine}"),))
+    outline = replace(OUTLINE, fields=(("base_url", f"http://x/{mine}"),))
     kept = cassette.put("a", reply, outline)
     assert kept.content == '{"said": "[struck out: key]"}'
     assert kept.tool_calls[0].arguments == '{"header": "Bearer [struck out: key]"}'
     assert kept.error == RecordedError("model_error", "401 for [struck out: key]")
-    assert kept.outline == replace(OUTLINE, asked=(("base_url", "http://x/[struck out: key]"),))
-    assert Cassette(None, path).get("a", errors=True) == cassette.used["a"] == kept
+    assert kept.outline == replace(OUTLINE, fields=(("base_url", "http://x/[struck out: key]"),))
+    assert Cassette(None, path).get("a", errors=True) == cassette.used_replies["a"] == kept
     assert mine.encode() not in b"".join(p.read_bytes() for p in path.parent.iterdir())
 
 
@@ -357,8 +350,8 @@ def test_threads_and_processes_record_side_by_side_and_lose_nothing(path: Path) 
                 own = f"{process}-{thread}-{number}"
                 assert cassette.get(own) == replace(ONE, content=own)
     assert {cassette.get(f"shared {number}") for number in range(25)} == {TWO}
-    file = open_file(path)
-    assert file.faults() == [row.damage for row in file.rows() if row.damage] == []
+    file = open_cassette_file(path)
+    assert file.check_integrity() == [row.damage for row in file.rows() if row.damage] == []
 
 
 def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Path) -> None:
@@ -370,14 +363,14 @@ def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Pa
     cassette.put("b", TWO)
     again = Cassette(None, path)
     assert (again.get("a"), again.get("b")) == (ONE, TWO)
-    assert [row.reply is None for row in open_file(path).rows()] == [False, True, False]
+    assert [row.reply is None for row in open_cassette_file(path).rows()] == [False, True, False]
 
 
 def test_a_file_that_was_replaced_under_a_writer_is_written_where_it_is_now(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("a", ONE)
     cassette.put("b", TWO)
-    open_file(path).keep(lambda row: row.key == "b")
+    open_cassette_file(path).prune(lambda row: row.key == "b")
     cassette.put("c", ONE)
     again = Cassette(None, path)
     assert (again.get("a"), again.get("b"), again.get("c")) == (None, TWO, ONE)

@@ -85,7 +85,7 @@ def test_half_a_recording_starts_over_and_asks_only_for_what_is_missing(
 ) -> None:
     full = Cassette()
     whole = desk(full).decide(views[0])
-    part = Cassette(dict(list(full.used.items())[:2]))
+    part = Cassette(dict(list(full.used_replies.items())[:2]))
     mended = desk(part).decide(views[0])
     assert mended.signal == whole.signal
     assert said(mended.turns) == said(whole.turns)

@@ -13,7 +13,8 @@ import pytest
 from test_openai_client import Model, config
 
 from finagent_model._event_loop import EVENT_LOOP, LoopThread
-from finagent_model.cassette.cassette import Cassette, RecordedReply
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import load_preset
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
@@ -70,14 +71,14 @@ def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
     desk = chat_desk(slow, cassette)
     desk.decide(view)  # the first call of a process imports its client for a while
     slow.asked.clear()
-    cassette.used.clear()
+    cassette.used_replies.clear()
     slow.delay, began = 2 * LATE_S, time.monotonic()
     with pytest.raises(DeadlineError, match="not done within 1 s"):
         desk.decide_all([view] * 3, within_s=1.0)
     assert time.monotonic() - began < LATE_S
     assert slow.asked, "no call was under way"
     assert open_tasks() == 0
-    assert cassette.used == {}, "a call that was given up is no reply"
+    assert cassette.used_replies == {}, "a call that was given up is no reply"
 
 
 def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -> None:

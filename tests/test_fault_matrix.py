@@ -149,7 +149,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
-    assert KEY not in said(first) + repr(cassette.used)
+    assert KEY not in said(first) + repr(cassette.used_replies)
     reason = re.sub(r"127\.0\.0\.1:\d+", "SERVER", first.signal.reasoning)
     return {"status": first.signal.status.value, "calls": calls, "reason": reason}
 

@@ -31,7 +31,8 @@ from finagent_model._redact import NOTES
 from finagent_model._redact import PROMPT as PROMPT_STRUCK
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.audit.chain import conversation_lines
-from finagent_model.cassette.cassette import Cassette, dump_replies
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
@@ -399,9 +400,9 @@ def test_the_key_is_in_no_signal_and_no_record(heard: Heard, name: str) -> None:
 
 
 def test_the_key_is_in_no_recorded_reply(heard: Heard) -> None:
-    assert len(heard.cassette.used) > len(CORPUS)
-    assert KEY not in dump_replies(heard.cassette.used)
-    for reply in heard.cassette.used.values():
+    assert len(heard.cassette.used_replies) > len(CORPUS)
+    assert KEY not in dump_replies(heard.cassette.used_replies)
+    for reply in heard.cassette.used_replies.values():
         assert KEY not in str(_parsed(reply.content))
 
 

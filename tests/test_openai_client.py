@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from finagent_model.audit.chain import conversation_lines
-from finagent_model.cassette.cassette import Cassette, dump_replies
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.config.roster import Price
 from finagent_model.data.market import Market
@@ -225,7 +226,7 @@ def test_a_failing_server_is_model_error_and_its_echo_of_the_key_is_struck_out(
     assert decision.signal.status == "model_error"
     assert "[struck out: key]" in decision.signal.reasoning
     everything = decision.signal.model_dump_json() + conversation_lines([decision])
-    assert KEY not in everything + dump_replies(cassette.used)
+    assert KEY not in everything + dump_replies(cassette.used_replies)
 
 
 def test_one_analyst_that_fails_is_left_out_by_name(model: Model, view: MarketView) -> None:

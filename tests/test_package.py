@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.cassette.cassette import RecordedReply
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 from finagent_model.evaluation.calibrate import calibrate

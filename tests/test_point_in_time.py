@@ -53,7 +53,7 @@ def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
         desk = Desk(load_preset(), None, Settings.load({}), cassette)
         decision = desk.decide(MarketView.at(as_of, bars, news))
         assert decision.signal.status == "ok"
-        return set(cassette.used)
+        return set(cassette.used_replies)
 
     assert requests(aapl, items) == requests(corrupted_after(aapl, cut), altered)
 

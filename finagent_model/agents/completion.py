@@ -35,8 +35,9 @@ from finagent_model.agents.retry import (
     limits_for,
 )
 from finagent_model.agents.session import Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, ToolCall, fingerprint
-from finagent_model.cassette.fingerprint import outline_of
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint, make_outline
+from finagent_model.cassette.records import RecordedReply, ToolCall
 from finagent_model.config.roster import AgentRow, ModelConfig
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ConfigError
@@ -182,7 +183,7 @@ class ChatService:
         reply = recorded
         if reply is None:
             answer = await self._answer(question, model, session)
-            reply = self.cassette.put(key, answer, outline_of(request, row.name))
+            reply = self.cassette.put(key, answer, make_outline(request, row.name))
         if reply.error is not None:
             raise UnavailableError(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
@@ -211,8 +212,8 @@ class ChatService:
 
     def _nearest(self, request: dict[str, Any], name: str) -> str:
         """Ends the sentence about a missing reply."""
-        outline = outline_of(request, name)
-        return f"; {self.cassette.nearest(outline)}" if outline else ""
+        outline = make_outline(request, name)
+        return f"; {self.cassette.describe_nearest(outline)}" if outline else ""
 
     async def _answer(
         self, question: CompletionRequest, model: ModelConfig, session: Session
@@ -222,12 +223,12 @@ class ChatService:
         try:
             return await self._call(question, model, session)
         except OverBudgetError as error:
-            return RecordedReply.failed(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
+            return RecordedReply.from_error(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
         except ConfigError as error:
-            return RecordedReply.failed(Status.MODEL_ERROR, f"{name}: {error}")
+            return RecordedReply.from_error(Status.MODEL_ERROR, f"{name}: {error}")
         except CallFailedError as error:
             reason = self.pool.redact(f"{name}: {error.fault.reason}")[:500]
-            return RecordedReply.failed(Status.MODEL_ERROR, reason)
+            return RecordedReply.from_error(Status.MODEL_ERROR, reason)
 
     async def _call(
         self, question: CompletionRequest, model: ModelConfig, session: Session

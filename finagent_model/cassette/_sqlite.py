@@ -1,11 +1,11 @@
 """Recordings as tables of an SQLite file.
 
-`content` has each text once, under its hash, packed where that makes it smaller: replies, and the
-shapes of outlines. `entry` has a row for each request, sealed by a hash over itself and what it
-points to. One connection a process: a forked child opens its own.
+`content` has each text once, under its hash, compressed where that makes it smaller: replies, and
+the shapes of outlines. `entry` has a row per request, sealed by a hash over itself and what it
+points to. Each process has one connection: a forked child opens its own.
 
-Files that older code made have a table `reply` alone. Its rows are taken over whenever the file is
-opened; the table stays, for older code that is still at work.
+Files of older code have a table `reply` alone. Its rows are migrated whenever the file is opened;
+the table stays, for older code that is still running.
 """
 
 from __future__ import annotations
@@ -23,14 +23,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finagent_model.cassette.fingerprint import from_text, to_text
-from finagent_model.cassette.records import CassetteRow, RecordedReply, reply_of, row_of
+from finagent_model.cassette.fingerprint import outline_from_row, outline_to_row
+from finagent_model.cassette.records import (
+    CassetteRow,
+    RecordedReply,
+    reply_from_row,
+    reply_to_row,
+)
 from finagent_model.errors import BadInputError, DamagedCassetteError
 
 log = logging.getLogger(__name__)
 FORMAT = 2
 """`user_version` of the file; that of a new file, and of one by older code, is 0."""
 WAIT_S = 5.0
+"""How long a writer waits for another one."""
 _TABLES = (
     "create table if not exists content "
     "(id integer primary key, hash blob not null unique, body not null)",
@@ -38,23 +44,23 @@ _TABLES = (
     "(key primary key, failed integer not null, reply integer not null, shape integer, marks, "
     "seal blob not null) without rowid",
 )
-_ROWS = (
+_SELECT = (
     "select key, failed, r.hash, r.body, shape, s.hash, s.body, marks, seal from entry "
     "left join content r on r.id = reply left join content s on s.id = shape"
 )
-_ADD = (
+_INSERT_CONTENT = (
     "insert into content (hash, body) values (?, ?) "
     "on conflict (hash) do update set body = excluded.body where body is not excluded.body"
 )
-_SET = (
+_INSERT_ENTRY = (
     "insert or replace into entry values (?, ?, (select id from content where hash = ?), "
     "(select id from content where hash = ?), ?, ?)"
 )
-_UNUSED = (
+_DELETE_UNUSED = (
     "delete from content where id not in (select reply from entry) "
     "and id not in (select shape from entry where shape is not null)"
 )
-_PLACE = {
+_LOCATION_ERRORS = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -62,91 +68,102 @@ _PLACE = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_FULL,
 }
-"""Codes that tell of the place, not of what is in the file."""
+"""Codes that tell of the folder or disk, not of what is in the file."""
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
-class SqliteTables:
-    """One file."""
+class SqliteFile:
+    """A CassetteFile of SQLite tables."""
 
     def __init__(self, path: Path) -> None:
-        """Raises BadInputError where it can't be written, DamagedCassetteError where it is no such
+        """Open or create `path`.
+
+        Raises BadInputError where it can't be written, DamagedCassetteError where it is no such
         file.
         """
         self.path = path
         self._inherited: list[_Handle] = []
         try:
             self._handle = _open(path)
-            self._take_over()
+            self._migrate()
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
-            raise _refused(path, error) from None
+            raise _open_error(path, error) from None
 
     def get(self, key: str) -> RecordedReply | None:
+        """Return the reply, or None where there is none that can be read."""
         with self._connected() as connection:
-            found = connection.execute(f"{_ROWS} where key = ?", (_packed_key(key),)).fetchone()
-        if found is None:
+            entry = connection.execute(f"{_SELECT} where key = ?", (_pack_key(key),)).fetchone()
+        if entry is None:
             return None
-        row = _read(found)
+        row = _read_entry(entry)
         if row.reply is None:
             log.warning("%s, %s: %s", self.path, row.where, row.damage)
         return row.reply
 
     def put(self, replies: Mapping[str, RecordedReply]) -> None:
-        with self._writing() as connection:
+        """Write all or nothing; an error supersedes no reply."""
+        with self._transaction() as connection:
             for key, reply in replies.items():
-                if reply.error is None or not _answered(connection, key):
-                    _set(connection, key, reply)
+                if reply.error is None or not _has_reply(connection, key):
+                    _write_entry(connection, key, reply)
 
     def rows(self) -> Iterator[CassetteRow]:
+        """Yield every row of the file, those of older code last."""
         with self._connected() as connection:
-            entries = connection.execute(f"{_ROWS} order by key").fetchall()
-            old = _old_rows(connection)
-        yield from map(_read, entries)
-        yield from (_read_old(key, body) for key, body in old)
+            entries = connection.execute(f"{_SELECT} order by key").fetchall()
+            old_rows = _select_old_rows(connection)
+        yield from map(_read_entry, entries)
+        yield from (_read_old_row(key, body) for key, body in old_rows)
 
-    def keep(self, wanted: Callable[[CassetteRow], bool]) -> int:
-        with self._writing() as connection:
-            entries = connection.execute(_ROWS).fetchall()
-            gone = [(entry[0],) for entry in entries if not wanted(_read(entry))]
-            connection.executemany("delete from entry where key = ?", gone)
-            old = [key for key, body in _old_rows(connection) if not wanted(_read_old(key, body))]
-            for key in old:
-                _drop_old(connection, key)
-            connection.execute(_UNUSED)
+    def prune(self, keep: Callable[[CassetteRow], bool]) -> int:
+        """Drop the rows that `keep` rejects, free their space, and return how many there were."""
+        with self._transaction() as connection:
+            entries = connection.execute(_SELECT).fetchall()
+            rejected = [(entry[0],) for entry in entries if not keep(_read_entry(entry))]
+            connection.executemany("delete from entry where key = ?", rejected)
+            old_rows = _select_old_rows(connection)
+            rejected_old = [key for key, body in old_rows if not keep(_read_old_row(key, body))]
+            for key in rejected_old:
+                _delete_old_row(connection, key)
+            connection.execute(_DELETE_UNUSED)
         with self._connected() as connection:
             connection.execute("vacuum")
             connection.execute("pragma wal_checkpoint(truncate)")
-        return len(gone) + len(old)
+        return len(rejected) + len(rejected_old)
 
-    def faults(self) -> list[str]:
+    def check_integrity(self) -> list[str]:
+        """Return what SQLite finds damaged, and tables that are none of a cassette's."""
         with self._connected() as connection:
-            found = [text for (text,) in connection.execute("pragma integrity_check")]
-            tables = {name for (name,) in connection.execute("select name from sqlite_schema")}
-        strange = sorted(name for name in tables if not name.startswith("sqlite_autoindex"))
-        known = ("content", "entry", "reply")
-        return [text for text in found if text != "ok"] + [
-            f"{name!r} is no table of a cassette" for name in strange if name not in known
+            results = [text for (text,) in connection.execute("pragma integrity_check")]
+            names = {name for (name,) in connection.execute("select name from sqlite_schema")}
+        tables = sorted(name for name in names if not name.startswith("sqlite_autoindex"))
+        return [text for text in results if text != "ok"] + [
+            f"{name!r} is no table of a cassette"
+            for name in tables
+            if name not in ("content", "entry", "reply")
         ]
 
-    def _take_over(self) -> None:
-        """What lies in the table `reply`; what can't be read there stays."""
+    def _migrate(self) -> None:
+        """Move the rows of older code's table `reply` into ours."""
         with self._connected() as connection:
-            if not _old_rows(connection):
+            if not _select_old_rows(connection):
                 return
-        with self._writing() as connection:
-            for key, body in _old_rows(connection):
-                row = _read_old(key, body)
+        with self._transaction() as connection:
+            for key, body in _select_old_rows(connection):
+                row = _read_old_row(key, body)
                 if row.reply is None:
-                    continue
-                if not _answered(connection, key):
-                    _set(connection, key, row.reply)
-                _drop_old(connection, key)
+                    continue  # it stays, for whoever can read it
+                if not _has_reply(connection, key):
+                    _write_entry(connection, key, row.reply)
+                _delete_old_row(connection, key)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Yield this process's connection, to one thread at a time. Raises OSError."""
         try:
             if self._handle.pid != os.getpid():
-                self._inherited.append(self._handle)  # to close it would disturb the parent
+                # Kept open: closing a connection from before the fork would disturb the parent.
+                self._inherited.append(self._handle)
                 self._handle = _open(self.path)
             handle = self._handle
             with handle.lock:
@@ -155,8 +172,8 @@ class SqliteTables:
             raise OSError(f"{self.path}: {error}") from error
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, one writer at a time."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing, one writer at a time. Raises OSError."""
         with self._connected() as connection:
             connection.execute("begin immediate")
             try:
@@ -168,7 +185,7 @@ class SqliteTables:
 
 
 class _Handle(NamedTuple):
-    """A process's own connection, for one thread at a time."""
+    """A process's connection, and the lock of its threads."""
 
     pid: int
     lock: threading.Lock
@@ -180,9 +197,9 @@ def _open(path: Path) -> _Handle:
     connection = sqlite3.connect(
         path, check_same_thread=False, isolation_level=None, timeout=WAIT_S
     )
-    connection.text_factory = _text
+    connection.text_factory = _decode
     connection.execute("pragma journal_mode = wal")
-    # A power cut may lose the last replies, never the file; they are then asked for again.
+    # A power cut may lose the last replies, never the file; they are then requested again.
     connection.execute("pragma synchronous = normal")
     [version] = connection.execute("pragma user_version").fetchone()
     if version > FORMAT:
@@ -194,10 +211,10 @@ def _open(path: Path) -> _Handle:
     return _Handle(os.getpid(), threading.Lock(), connection)
 
 
-def _refused(path: Path, error: Exception) -> BadInputError:
+def _open_error(path: Path, error: Exception) -> BadInputError:
     cause = error.__cause__ or error
     code = getattr(cause, "sqlite_errorcode", None)
-    if isinstance(cause, OSError) or (code is not None and code & 0xFF in _PLACE):
+    if isinstance(cause, OSError) or (code is not None and code & 0xFF in _LOCATION_ERRORS):
         return BadInputError(
             f"replies can't be recorded in {path}: {cause}; "
             "set FINAGENT_HOME to a folder that can be written"
@@ -207,64 +224,74 @@ def _refused(path: Path, error: Exception) -> BadInputError:
     )
 
 
-def _answered(connection: sqlite3.Connection, key: str) -> bool:
-    """Whether there is a reply that is no error."""
-    found = connection.execute("select failed from entry where key = ?", (_packed_key(key),))
-    return bool(found.fetchone() == (0,))
+def _has_reply(connection: sqlite3.Connection, key: str) -> bool:
+    """Tell whether the file has a reply of `key` that is no error."""
+    rows = connection.execute("select failed from entry where key = ?", (_pack_key(key),))
+    return bool(rows.fetchone() == (0,))
 
 
-def _set(connection: sqlite3.Connection, key: str, reply: RecordedReply) -> None:
-    body = json.dumps(row_of(reply), separators=(",", ":")).encode()
-    shape, marks = (None, None) if reply.outline is None else to_text(reply.outline)
-    hashes = [None if text is None else _hash(text) for text in (body, shape)]
-    for text, digest in zip((body, shape), hashes, strict=True):
-        if text is not None:
-            connection.execute(_ADD, (digest, _packed(text)))
-    failed, packed = int(reply.error is not None), _packed_key(key)
-    small = None if marks is None else _packed(marks)
-    seal = _seal(packed, failed, *hashes, small)
-    connection.execute(_SET, (packed, failed, *hashes, small, seal))
+def _write_entry(connection: sqlite3.Connection, key: str, reply: RecordedReply) -> None:
+    body = _compact_json(reply_to_row(reply))
+    body_hash, shape_hash, marks = _hash(body), None, None
+    connection.execute(_INSERT_CONTENT, (body_hash, _compress(body)))
+    if reply.outline is not None:
+        # All but the marks is a shape that many outlines share: it is stored once.
+        row = outline_to_row(reply.outline)
+        marks = _compress(row.pop("marks").encode())
+        shape = _compact_json(row)
+        shape_hash = _hash(shape)
+        connection.execute(_INSERT_CONTENT, (shape_hash, _compress(shape)))
+    failed, packed_key = int(reply.error is not None), _pack_key(key)
+    seal = _seal(packed_key, failed, body_hash, shape_hash, marks)
+    connection.execute(_INSERT_ENTRY, (packed_key, failed, body_hash, shape_hash, marks, seal))
 
 
-def _read(entry: tuple[Any, ...]) -> CassetteRow:
+def _read_entry(entry: tuple[Any, ...]) -> CassetteRow:
+    """Read a row of `_SELECT`; a damaged one gives a row that says so."""
     key, failed, reply_hash, body, shape_id, shape_hash, shape, marks, seal = entry
     name = key.hex() if isinstance(key, bytes) else str(key)
     where = f"row {name[:12]}"
     try:
         if seal != _seal(key, failed, reply_hash, shape_hash, marks):
             raise ValueError("it is not as it was recorded")
-        content = _unpacked(body, reply_hash)
+        reply_row = json.loads(_decompress(body, reply_hash))
         outline = None
         if shape_id is not None:
-            outline = from_text(_unpacked(shape, shape_hash), _unpacked(marks))
-        return CassetteRow(where, name, reply_of(json.loads(content), outline))
+            outline_row = json.loads(_decompress(shape, shape_hash))
+            outline_row["marks"] = _decompress(marks).decode()
+            outline = outline_from_row(outline_row)
+        return CassetteRow(where, name, reply_from_row(reply_row, outline))
     except (ValueError, TypeError, AttributeError, zlib.error, RecursionError) as error:
         return CassetteRow(where, name, None, f"{type(error).__name__}: {error}")
 
 
-def _old_rows(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+def _select_old_rows(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     table = "select 1 from sqlite_schema where name = 'reply'"
     if connection.execute(table).fetchone() is None:
         return []
     return connection.execute("select key, body from reply").fetchall()
 
 
-def _read_old(key: str, body: str) -> CassetteRow:
+def _read_old_row(key: str, body: str) -> CassetteRow:
     where = f"old row {key[:12]}"
     try:
         body.encode()
-        return CassetteRow(where, key, reply_of(json.loads(body)), sealed=False)
+        return CassetteRow(where, key, reply_from_row(json.loads(body)), sealed=False)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return CassetteRow(where, key, None, f"{type(error).__name__}: {error}")
 
 
-def _drop_old(connection: sqlite3.Connection, key: str) -> None:
+def _delete_old_row(connection: sqlite3.Connection, key: str) -> None:
     raw = key.encode("utf-8", "surrogateescape")
     connection.execute("delete from reply where key = cast(? as text)", (raw,))
 
 
-def _text(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _compact_json(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode()
 
 
 def _hash(text: bytes) -> bytes:
@@ -272,25 +299,27 @@ def _hash(text: bytes) -> bytes:
 
 
 def _seal(key: str | bytes, failed: int, *parts: bytes | None) -> bytes:
-    whole = hashlib.sha256(key.encode() if isinstance(key, str) else key)
+    hasher = hashlib.sha256(key.encode() if isinstance(key, str) else key)
     for part in (str(failed).encode(), *(b"" if part is None else part for part in parts)):
-        whole.update(len(part).to_bytes(4, "big") + part)
-    return whole.digest()[:8]
+        # Each with its length, so that no byte can move from one part to the next.
+        hasher.update(len(part).to_bytes(4, "big") + part)
+    return hasher.digest()[:8]
 
 
-def _packed(text: bytes) -> bytes:
-    """As it is, or by zlib (which begins with an x) where that is smaller."""
-    small = zlib.compress(text, 9)
-    return small if len(small) < len(text) else text
+def _compress(text: bytes) -> bytes:
+    """Compress by zlib where that is smaller, else return `text` as it is."""
+    compressed = zlib.compress(text, 9)
+    return compressed if len(compressed) < len(text) else text
 
 
-def _unpacked(packed: bytes, digest: bytes | None = None) -> bytes:
-    """The inverse; raises ValueError where the hash is another."""
+def _decompress(packed: bytes, digest: bytes | None = None) -> bytes:
+    """Return the text of `_compress`. Raises ValueError where its hash is another."""
+    # zlib's output begins with an x, JSON and marks never do.
     text = zlib.decompress(packed) if packed.startswith(b"x") else packed
     if digest is not None and _hash(text) != digest:
         raise ValueError("its content is not as it was recorded")
     return text
 
 
-def _packed_key(key: str) -> str | bytes:
+def _pack_key(key: str) -> str | bytes:
     return bytes.fromhex(key) if _FINGERPRINT.fullmatch(key) else key

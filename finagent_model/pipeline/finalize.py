@@ -27,7 +27,8 @@ from pydantic import ValidationError
 
 from finagent_model._base import Check, Progress, no_progress
 from finagent_model.agents.prompt_templates import Prompts
-from finagent_model.cassette.cassette import RecordedReply, load_replies
+from finagent_model.cassette.jsonl import load_replies
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.contrib.upstream.source import source_at_hand
 from finagent_model.data.market import Market

@@ -19,7 +19,7 @@ import numpy as np
 from finagent_model._base import Progress, no_progress
 from finagent_model.agents.providers import ClientPool, with_addresses
 from finagent_model.agents.team import export_component
-from finagent_model.cassette.cassette import dump_replies
+from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Execution
@@ -173,7 +173,7 @@ def backtest_symbol(
             run.inputs(training_datasets(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            run.text("cassette.jsonl", dump_replies(cassette.used))
+            run.text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id
 

@@ -31,7 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finagent_model.agents.completion import UnavailableError
 from finagent_model.agents.session import Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.contrib.upstream.source import Pin, Source
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.decision.signal import Status, Trend
@@ -251,7 +253,7 @@ class UpstreamAnalyst:
         except (UpstreamError, UpstreamSourceError) as error:
             missing = isinstance(error, UpstreamError) and error.code == "no_data"
             status = Status.DATA_MISSING if missing else Status.UPSTREAM_ERROR
-            return RecordedReply.failed(status, str(error)[:500])
+            return RecordedReply.from_error(status, str(error)[:500])
         return RecordedReply(json.dumps(said, sort_keys=True), "stop", 0, 0)
 
     def _ask(self, window: UpstreamWindow) -> dict[str, Any]:
