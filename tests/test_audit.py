@@ -20,7 +20,13 @@ from conftest import AS_OF, Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.audit.chain import LIBRARIES, LONG, AuditChain, audit_chain, chain_decisions
+from finagent_model.audit.chain import (
+    LIBRARIES,
+    LONG_TEXT_CHARS,
+    AuditChain,
+    audit_decisions,
+    chain_decisions,
+)
 from finagent_model.audit.verification import ChainFault, verify_chain
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
@@ -144,7 +150,7 @@ def test_a_long_text_is_written_once_and_referred_to_afterwards() -> None:
 
 
 def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
-    long = "x" * LONG
+    long = "x" * LONG_TEXT_CHARS
     twice = chain_decisions(
         [(signal(), [event(text=long, messages=[long, long[1:], long[1:]])])], {}
     )
@@ -153,7 +159,7 @@ def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
 
 
 def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
-    texts = ["Zürich \u2028 \x85 \r\n\x00", "\ud83d " * LONG, "😀" * LONG]
+    texts = ["Zürich \u2028 \x85 \r\n\x00", "\ud83d " * LONG_TEXT_CHARS, "😀" * LONG_TEXT_CHARS]
     made = chain_decisions([(signal(), [event(text=text) for text in texts * 2])], {})
     assert made.lines.isascii()
     assert made.lines.count("\n") == 9
@@ -172,7 +178,7 @@ def test_an_event_that_is_not_plain_json_is_named(body: dict[str, Any]) -> None:
 
 def test_the_audit_of_a_run_says_which_libraries_and_which_package() -> None:
     decision = Decision(signal(), events=conversation(0))
-    found = rows(audit_chain([decision], "c" * 64, "d" * 64).lines)
+    found = rows(audit_decisions([decision], "c" * 64, "d" * 64).lines)
     versions = found[0]["body"]["versions"]
     assert (versions["code_hash"], versions["content_hash"]) == ("c" * 64, "d" * 64)
     assert all(versions[name] for name in LIBRARIES)

@@ -21,7 +21,7 @@ from wire_answers import ANALYST
 
 from finagent_model._event_loop import EVENT_LOOP
 from finagent_model.agents import retry as calling
-from finagent_model.audit.chain import conversation_lines
+from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.data.market import Market
@@ -104,7 +104,7 @@ async def tasks_beside_this() -> int:
 
 
 def said(decision: Decision) -> str:
-    return decision.signal.model_dump_json() + conversation_lines([decision])
+    return decision.signal.model_dump_json() + dump_turns([decision])
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -30,7 +30,7 @@ from finagent_model._redact import KEY as KEY_STRUCK
 from finagent_model._redact import NOTES
 from finagent_model._redact import PROMPT as PROMPT_STRUCK
 from finagent_model.agents.prompt_templates import Prompts
-from finagent_model.audit.chain import conversation_lines
+from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
@@ -394,7 +394,7 @@ def test_no_passage_of_a_prompt_is_in_a_signal(heard: Heard, name: str) -> None:
 def test_the_key_is_in_no_signal_and_no_record(heard: Heard, name: str) -> None:
     decision = heard.decisions[name]
     assert squeezed(KEY) not in squeezed(decision.signal.model_dump_json())
-    assert KEY not in conversation_lines([decision])
+    assert KEY not in dump_turns([decision])
     for turn in decision.turns:
         assert KEY not in str(_parsed(turn.message_content))
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.audit.chain import conversation_lines
+from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
@@ -225,7 +225,7 @@ def test_a_failing_server_is_model_error_and_its_echo_of_the_key_is_struck_out(
     decision = decide(config(model), view, cassette)
     assert decision.signal.status == "model_error"
     assert "[struck out: key]" in decision.signal.reasoning
-    everything = decision.signal.model_dump_json() + conversation_lines([decision])
+    everything = decision.signal.model_dump_json() + dump_turns([decision])
     assert KEY not in everything + dump_replies(cassette.used_replies)
 
 

@@ -17,7 +17,7 @@ import pytest
 from decisions import at, decision
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
-from finagent_model.audit.chain import conversation_lines, read_turns
+from finagent_model.audit.chain import dump_turns, load_turns
 from finagent_model.decision.decision import Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.settings import read_url
@@ -287,6 +287,6 @@ def test_postgresql_is_by_the_driver_that_the_extra_brings(scheme: str, driver: 
 
 def test_a_conversations_file_is_read_back_as_it_was() -> None:
     made = decision()
-    assert read_turns(conversation_lines([made])) == made.turns
+    assert load_turns(dump_turns([made])) == made.turns
     with pytest.raises(ValueError, match="a line has no 'message_type'"):
-        read_turns('{"agent_name": "A"}\n')
+        load_turns('{"agent_name": "A"}\n')

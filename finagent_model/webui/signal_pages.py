@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, or_
 
 from finagent_model.approvals import ApprovalStore
-from finagent_model.audit.chain import CONVERSATION_FILE, read_turns
+from finagent_model.audit.chain import CONVERSATION_FILE, load_turns
 from finagent_model.config.approval_rules import PendingApproval
 from finagent_model.config.roster import Price
 from finagent_model.data.market import Market
@@ -266,7 +266,7 @@ def signal_page_routes(
             if found.row.run_id is None:
                 raise TrackingError("this signal names no run of MLflow")
             with usable_store():
-                turns = read_turns(RunLog(found.row.run_id).read(CONVERSATION_FILE).decode())
+                turns = load_turns(RunLog(found.row.run_id).read(CONVERSATION_FILE).decode())
             messages = thread.from_turns(turns, _prices(found))
         except (TrackingError, ValueError, RecursionError) as error:
             messages, trouble = said_in(found.row), str(error)
