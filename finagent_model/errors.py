@@ -122,7 +122,9 @@ class UnknownSymbolError(DataError):
     def __init__(self, symbol: str, known: tuple[str, ...] | None, source: str) -> None:
         """`known` is None for a source that has no list."""
         said = f"unknown symbol {symbol!r} in {source}"
-        if known is None:
+        if known is not None and symbol.upper() in known:
+            said += f"; it is written {symbol.upper()!r} there"
+        elif known is None:
             said += "; check how it is written there"
         else:
             listed = ", ".join(known[:MAX_LISTED]) or "none"

@@ -16,13 +16,16 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 import finagent_model
 from finagent_model.decision.decision import Decision, Event, Turn
 from finagent_model.decision.signal import TradingSignal
+from finagent_model.errors import BadInputError
 
 AUDIT_FILE = "audit.jsonl"
 CONVERSATION_FILE = "autogen_conversation.jsonl"
@@ -39,11 +42,19 @@ _NO_DECISION = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "a
 _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
-class AuditChain(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AuditChain:
     """A whole audit: its lines, and the hash of the last."""
 
     lines: str
     head: str
+
+    def write(self, path: Path) -> None:
+        """Write the lines to a file. Raises BadInputError where it can't be written."""
+        try:
+            path.write_text(self.lines, encoding="ascii")
+        except OSError as error:
+            raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None
 
 
 def audit_decisions(

@@ -36,6 +36,7 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
+from finagent_model.market.symbols import parse_symbol
 
 CLOSED_AT = "closed_at"
 # The last is what pandas reads where it wrote a table with its index.
@@ -303,10 +304,10 @@ class RecordFiles(Generic[P]):
         symbol = row.setdefault("symbol", owner)
         if owner is not None and symbol != owner:
             raise self._error(f"{where}: symbol {symbol!r} in the file of {owner}")
-        if not isinstance(symbol, str) or not symbol or symbol != symbol.upper():
-            raise self._error(
-                f"{where}: symbol {symbol!r} is not an upper-case ticker such as 'GOOG'"
-            )
+        try:
+            parse_symbol(symbol)
+        except BadInputError as error:
+            raise self._error(f"{where}: {error}") from None
         return row
 
 

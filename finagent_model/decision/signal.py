@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+
+from finagent_model.errors import BadInputError
+from finagent_model.market.symbols import parse_symbol
 
 Action = Literal["BUY", "SELL", "HOLD"]
 Trend = Literal["bullish", "bearish", "neutral"]
@@ -55,12 +58,19 @@ def confidence_label(score: float) -> Confidence:
     return "HIGH" if score >= 80 else "MEDIUM" if score >= 50 else "LOW"
 
 
+def _symbol(value: str) -> str:
+    try:
+        return parse_symbol(value)
+    except BadInputError as error:
+        raise ValueError(str(error)) from None
+
+
 class TradingSignal(BaseModel):
     """What to do about one symbol, decided at `as_of`. Prices: as traded on the last bar."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    symbol: str = Field(pattern=r"^[^a-z\s]+$")
+    symbol: Annotated[str, AfterValidator(_symbol)]
     action: Action
     confidence: Confidence
     confidence_score: float = Field(ge=0, le=100)
@@ -118,6 +128,7 @@ class TradingSignal(BaseModel):
             self.suggested_stop_loss,
             self.suggested_take_profit,
         )
+        # A rule may name no stop or target; a desk always does, which the gate holds it to.
         if self.action == "BUY" and not _rises(stop, entry, target):
             raise ValueError(f"BUY needs stop < entry < target, got {stop}, {entry}, {target}")
         if self.action == "SELL" and not _rises(target, entry, stop):
@@ -172,5 +183,8 @@ def signal_columns() -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _rises(low: float | None, middle: float | None, high: float | None) -> bool:
-    return low is not None and middle is not None and high is not None and low < middle < high
+def _rises(low: float | None, entry: float | None, high: float | None) -> bool:
+    """Whether there is an entry, and the levels that are given lie on their sides of it."""
+    if entry is None:
+        return False
+    return (low is None or low < entry) and (high is None or entry < high)

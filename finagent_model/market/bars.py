@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.errors import BadInputError, InvalidBarsError
+from finagent_model.market.symbols import parse_symbol
 
 Floats = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
@@ -188,10 +189,10 @@ def from_datetime64(moment: np.datetime64) -> datetime:
 
 
 def _symbol(symbol: str) -> str:
-    name = symbol.strip() if isinstance(symbol, str) else ""
-    if not name or name != name.upper() or len(name) > 20:
-        raise InvalidBarsError(f"symbol {symbol!r} is not an upper-case ticker such as 'GOOG'")
-    return name
+    try:
+        return parse_symbol(symbol)
+    except BadInputError as error:
+        raise InvalidBarsError(str(error)) from None
 
 
 def _times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.datetime64]:
