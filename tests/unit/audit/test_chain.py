@@ -30,7 +30,7 @@ from finagent_model.audit.verification import ChainFault, verify_chain
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError
-from finagent_model.pipeline.record import verify_audit, write_audit
+from finagent_model.pipeline.record import verify_audit
 from support.places import AS_OF, Place
 
 NOON = datetime(2012, 6, 29, 12, tzinfo=UTC)
@@ -83,7 +83,7 @@ def rows(lines: str) -> list[dict[str, Any]]:
 # --- what an audit holds -------------------------------------------------------------------------
 
 
-def test_an_audit_begins_with_versions_and_ends_with_its_length() -> None:
+def test_audit_begins_with_versions() -> None:
     found = rows(audited(1).lines)
     assert [row["kind"] for row in found] == [
         "begin",
@@ -101,7 +101,7 @@ def test_an_audit_begins_with_versions_and_ends_with_its_length() -> None:
     assert [row["seq"] for row in found] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_decision_ends_with_its_whole_signal_and_the_time_it_took() -> None:
+def test_audit_decision_ends_with_signal_with_elapsed_time() -> None:
     said = rows(audited(1).lines)[4]
     assert TradingSignal.model_validate(
         {k: v for k, v in said["body"]["signal"].items() if k != "is_actionable"}
@@ -112,7 +112,7 @@ def test_a_decision_ends_with_its_whole_signal_and_the_time_it_took() -> None:
     assert silent["body"]["elapsed_ms"] is None
 
 
-def test_each_line_is_hashed_and_names_the_one_before_so_that_two_tools_can_check_it(
+def test_audit_chain_checks_by_python_or_shell(
     tmp_path: Path,
 ) -> None:
     made = audited()
@@ -132,11 +132,11 @@ def test_each_line_is_hashed_and_names_the_one_before_so_that_two_tools_can_chec
     assert done.stdout.split()[0] == made.head
 
 
-def test_equal_decisions_have_equal_audits() -> None:
+def test_audit_of_equal_decisions_is_equal() -> None:
     assert audited() == audited()
 
 
-def test_a_long_text_is_written_once_and_referred_to_afterwards() -> None:
+def test_audit_writes_long_text_once() -> None:
     lines = audited(3).lines
     assert lines.count(PROMPT) == 1
     requests = [row["body"]["messages"] for row in rows(lines) if row["kind"] == "request"]
@@ -149,7 +149,7 @@ def test_a_long_text_is_written_once_and_referred_to_afterwards() -> None:
         assert messages[1]["text"] == {"sha256": hashlib.sha256(question.encode()).hexdigest()}
 
 
-def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
+def test_audit_writes_short_or_same_line_text_in_full() -> None:
     long = "x" * LONG_TEXT_CHARS
     twice = chain_decisions(
         [(signal(), [event(text=long, messages=[long, long[1:], long[1:]])])], {}
@@ -158,7 +158,7 @@ def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
     assert verify_chain(twice.lines, twice.head) == ()
 
 
-def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
+def test_audit_line_is_ascii_for_any_text() -> None:
     texts = ["Zürich \u2028 \x85 \r\n\x00", "\ud83d " * LONG_TEXT_CHARS, "😀" * LONG_TEXT_CHARS]
     made = chain_decisions([(signal(), [event(text=text) for text in texts * 2])], {})
     assert made.lines.isascii()
@@ -171,12 +171,12 @@ def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
     "body",
     [{"x": float("nan")}, {"x": NOON}, {"text": {"sha256": "0" * 64}}],
 )
-def test_an_event_that_is_not_plain_json_is_named(body: dict[str, Any]) -> None:
+def test_audit_names_event_that_is_not_json(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"event 'reply' of Executor can't be kept in an audit"):
         chain_decisions([(signal(), [event(**body)])], {})
 
 
-def test_the_audit_of_a_run_says_which_libraries_and_which_package() -> None:
+def test_audit_names_libraries_with_package_hash() -> None:
     decision = Decision(signal(), events=conversation(0))
     found = rows(audit_decisions([decision], "c" * 64, "d" * 64).lines)
     versions = found[0]["body"]["versions"]
@@ -185,7 +185,7 @@ def test_the_audit_of_a_run_says_which_libraries_and_which_package() -> None:
     assert len(found) == 6
 
 
-def test_events_do_not_make_decisions_differ() -> None:
+def test_decision_equality_ignores_events() -> None:
     assert Decision(signal(), events=conversation(0)) == Decision(signal())
 
 
@@ -226,7 +226,7 @@ HEADS = pytest.mark.parametrize("head", [MADE.head, None])
 EVERY = range(COUNT)
 
 
-def test_an_audit_as_it_was_written_has_no_fault() -> None:
+def test_verify_unedited_audit_has_no_fault() -> None:
     assert verify_chain(MADE.lines, MADE.head) == verify_chain(MADE.lines) == ()
     nothing = chain_decisions([], {})
     assert verify_chain(nothing.lines, nothing.head) == ()
@@ -247,7 +247,7 @@ def test_an_audit_as_it_was_written_has_no_fault() -> None:
         lambda line: line + "\r",
     ],
 )
-def test_a_changed_line_is_named(edit: Callable[[str], str], head: str | None) -> None:
+def test_verify_names_changed_line(edit: Callable[[str], str], head: str | None) -> None:
     for at in EVERY:
         lines = WRITTEN.copy()
         lines[at] = edit(lines[at])
@@ -256,7 +256,7 @@ def test_a_changed_line_is_named(edit: Callable[[str], str], head: str | None) -
 
 @HEADS
 @pytest.mark.parametrize("text", ["", "gone", "[1]", "{}", "[" * 100_000, '{"seq":' + "9" * 5000])
-def test_a_line_that_cannot_be_read_is_named(text: str, head: str | None) -> None:
+def test_verify_names_unreadable_line(text: str, head: str | None) -> None:
     for at in EVERY:
         lines = WRITTEN.copy()
         lines[at] = text
@@ -264,7 +264,7 @@ def test_a_line_that_cannot_be_read_is_named(text: str, head: str | None) -> Non
 
 
 @HEADS
-def test_a_line_with_a_hash_of_its_own_again_is_named(head: str | None) -> None:
+def test_verify_names_changed_line_with_new_hash(head: str | None) -> None:
     for at in EVERY[:-1]:
         lines = WRITTEN.copy()
         lines[at] = sealed(lines[at], agent="Mallory")
@@ -272,7 +272,7 @@ def test_a_line_with_a_hash_of_its_own_again_is_named(head: str | None) -> None:
 
 
 @HEADS
-def test_a_removed_line_is_named(head: str | None) -> None:
+def test_verify_names_removed_line(head: str | None) -> None:
     for at in EVERY[:-1]:
         lines = WRITTEN.copy()
         del lines[at]
@@ -280,14 +280,14 @@ def test_a_removed_line_is_named(head: str | None) -> None:
 
 
 @HEADS
-def test_lines_removed_together_are_told_together(head: str | None) -> None:
+def test_verify_names_removed_range_once(head: str | None) -> None:
     lines = WRITTEN[:3] + WRITTEN[7:]
     [fault] = verify_chain("\n".join([*lines, ""]), head)
     assert fault == ChainFault(4, "removed", "lines 4 to 7 of the chain missing")
 
 
 @HEADS
-def test_two_swapped_lines_are_named_and_no_other(head: str | None) -> None:
+def test_verify_names_only_the_two_swapped_lines(head: str | None) -> None:
     for one in EVERY:
         for other in range(one + 1, COUNT):
             lines = WRITTEN.copy()
@@ -296,14 +296,14 @@ def test_two_swapped_lines_are_named_and_no_other(head: str | None) -> None:
 
 
 @HEADS
-def test_a_line_carried_elsewhere_is_the_one_that_is_named(head: str | None) -> None:
+def test_verify_names_only_the_moved_line(head: str | None) -> None:
     lines = WRITTEN.copy()
     lines.insert(8, lines.pop(2))
     assert found(lines, head) == [(9, "swapped")]
 
 
 @HEADS
-def test_an_added_line_is_named(head: str | None) -> None:
+def test_verify_names_added_line(head: str | None) -> None:
     for at in range(COUNT + 1):
         forged = sealed(WRITTEN[at - 1], kind="reply", prev="a" * 64, seq=at + 1)
         for line in ("", "gone", "{}", WRITTEN[3].replace("GOOG", "FB"), forged):
@@ -312,7 +312,7 @@ def test_an_added_line_is_named(head: str | None) -> None:
 
 
 @HEADS
-def test_a_line_that_fits_its_place_but_is_none_of_the_chain_is_added(head: str | None) -> None:
+def test_verify_names_added_line_with_valid_link(head: str | None) -> None:
     for at in EVERY[1:]:
         before = json.loads(WRITTEN[at - 1])
         forged = sealed(WRITTEN[at - 1], kind="reply", prev=before["hash"], seq=at + 1)
@@ -321,7 +321,7 @@ def test_a_line_that_fits_its_place_but_is_none_of_the_chain_is_added(head: str 
 
 
 @HEADS
-def test_a_line_said_twice_is_added(head: str | None) -> None:
+def test_verify_names_copied_line_as_added(head: str | None) -> None:
     for at in EVERY:
         for copied in set(EVERY) - {at, at - 1}:
             lines = [*WRITTEN[:at], WRITTEN[copied], *WRITTEN[at:]]
@@ -329,7 +329,7 @@ def test_a_line_said_twice_is_added(head: str | None) -> None:
 
 
 @HEADS
-def test_lines_added_behind_the_last_are_named(head: str | None) -> None:
+def test_verify_names_lines_added_at_end(head: str | None) -> None:
     last = json.loads(WRITTEN[-1])
     more = sealed(WRITTEN[3], seq=COUNT + 1, prev=last["hash"])
     again = sealed(WRITTEN[-1], seq=COUNT + 2, prev=json.loads(more)["hash"])
@@ -337,14 +337,14 @@ def test_lines_added_behind_the_last_are_named(head: str | None) -> None:
 
 
 @HEADS
-def test_a_tail_that_was_cut_off_is_missed(head: str | None) -> None:
+def test_verify_detects_missing_tail(head: str | None) -> None:
     for kept in range(1, COUNT):
         assert found(WRITTEN[:kept], head) == [(kept + 1, "cut off")]
     assert verify_chain("", head)[0].what == "cut off"
 
 
 @HEADS
-def test_a_file_that_ends_within_a_line_is_cut_off(head: str | None) -> None:
+def test_verify_detects_half_a_last_line(head: str | None) -> None:
     for size in range(len(MADE.lines) - 700, len(MADE.lines)):
         text = MADE.lines[:size]
         kept = text.count("\n") + (not text.endswith("\n"))
@@ -363,7 +363,7 @@ def test_a_file_that_ends_within_a_line_is_cut_off(head: str | None) -> None:
         lambda lines: [*lines[:5], lines[-1]],
     ],
 )
-def test_whoever_writes_every_hash_again_is_found_by_the_head_alone(
+def test_verify_detects_rewritten_chain_by_head_alone(
     edit: Callable[[Lines], Lines],
 ) -> None:
     forged = resealed(edit(WRITTEN))
@@ -371,7 +371,7 @@ def test_whoever_writes_every_hash_again_is_found_by_the_head_alone(
     assert found(forged, None) == []
 
 
-def test_a_reference_to_a_text_that_nobody_said_is_named() -> None:
+def test_verify_names_dangling_text_reference() -> None:
     forged = resealed([WRITTEN[0], *WRITTEN[5:]])
     assert found(forged, None) == [(3, "changed"), (7, "changed")]
     text = "\n".join([*forged, ""])
@@ -387,18 +387,18 @@ def test_a_reference_to_a_text_that_nobody_said_is_named() -> None:
         lambda lines: [*lines[:4], lines[-1], *lines[4:]],
     ],
 )
-def test_a_forgery_that_is_no_chain_is_found_without_a_head(edit: Callable[[Lines], Lines]) -> None:
+def test_verify_detects_impossible_chain_without_head(edit: Callable[[Lines], Lines]) -> None:
     assert found(resealed(edit(WRITTEN))[:-1], None)
 
 
-def test_a_number_that_no_file_can_have_takes_no_time() -> None:
+def test_verify_is_fast_for_huge_line_number() -> None:
     for number in (10**9, 10**11, 10**40):
         forged = sealed(WRITTEN[-1], seq=number, body={"lines": number})
         assert found([*WRITTEN[:-1], forged], None)
         assert found([*WRITTEN[:-1], forged], MADE.head)
 
 
-def test_another_format_is_not_judged() -> None:
+def test_verify_refuses_other_format() -> None:
     newer = resealed([sealed(WRITTEN[0], body={"format": 2}), *WRITTEN[1:]])
     with pytest.raises(BadInputError, match="format 2, this code reads format 1"):
         found(newer, None)
@@ -410,7 +410,7 @@ def test_another_format_is_not_judged() -> None:
 @HEADS
 @pytest.mark.parametrize("first", ["changed", "sealed", "removed", "added"])
 @pytest.mark.parametrize("second", ["changed", "sealed", "removed", "added"])
-def test_two_things_at_once_are_both_named(first: str, second: str, head: str | None) -> None:
+def test_verify_names_both_of_two_edits(first: str, second: str, head: str | None) -> None:
     def done(lines: Lines, at: int, what: str) -> Lines:
         here = {
             "changed": [lines[at].replace('"agent":"', '"agent":"X', 1)],
@@ -445,7 +445,7 @@ chains = st.lists(st.lists(events, max_size=4), max_size=4).map(
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(chains)
-def test_no_audit_has_a_fault_as_it_was_written(made: AuditChain) -> None:
+def test_verify_random_unedited_audit_has_no_fault(made: AuditChain) -> None:
     assert verify_chain(made.lines, made.head) == verify_chain(made.lines) == ()
 
 
@@ -490,9 +490,7 @@ def tampering(draw: st.DrawFn) -> tuple[AuditChain, list[Kept]]:
 @pytest.mark.slow
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(tampering(), st.booleans())
-def test_whatever_was_done_is_found_and_no_innocent_line_is_named(
-    case: tuple[AuditChain, list[Kept]], anchored: bool
-) -> None:
+def test_verify_localises_random_edits(case: tuple[AuditChain, list[Kept]], anchored: bool) -> None:
     made, kept = case
     text = "".join(f"{line.text}\n" for line in kept)
     written = made.lines.splitlines()
@@ -534,7 +532,7 @@ def test_whatever_was_done_is_found_and_no_innocent_line_is_named(
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(tampering())
-def test_what_was_done_and_sealed_again_is_found_by_the_head(
+def test_verify_detects_random_resealed_edits_by_head(
     case: tuple[AuditChain, list[Kept]],
 ) -> None:
     made, kept = case
@@ -549,11 +547,11 @@ def test_what_was_done_and_sealed_again_is_found_by_the_head(
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "audit.jsonl"
-    write_audit(MADE, path)
+    MADE.write(path)
     return path
 
 
-def test_a_file_alone_is_not_anchored_and_the_words_say_so(file: Path) -> None:
+def test_verify_audit_without_head_is_not_anchored(file: Path) -> None:
     alone, held = verify_audit(str(file)), verify_audit(str(file), MADE.head)
     assert (alone.whole, alone.anchored, alone.head) == (True, False, MADE.head)
     assert "not anchored" in alone.words
@@ -561,7 +559,7 @@ def test_a_file_alone_is_not_anchored_and_the_words_say_so(file: Path) -> None:
     assert "not anchored" not in held.words
 
 
-def test_bytes_that_are_no_text_are_a_change(file: Path) -> None:
+def test_verify_audit_names_line_with_invalid_utf8(file: Path) -> None:
     lines = file.read_bytes().splitlines(keepends=True)
     lines[4] = lines[4].replace(b"GOOG", b"GO\xff\xfe", 1)
     file.write_bytes(b"".join(lines))
@@ -577,14 +575,14 @@ def test_bytes_that_are_no_text_are_a_change(file: Path) -> None:
         (__file__, "F" * 64, "is not a SHA-256"),
     ],
 )
-def test_what_is_no_audit_is_bad_input(what: str, head: str | None, said: str) -> None:
+def test_verify_audit_refuses_what_is_no_audit(what: str, head: str | None, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         verify_audit(what, head)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_audit_write_names_unwritable_path(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="can't be written: Is a directory"):
-        write_audit(MADE, tmp_path)
+        MADE.write(tmp_path)
 
 
 def runs(place: Place, query: str) -> list[tuple[str, ...]]:
@@ -598,9 +596,7 @@ FIRST = "select run_uuid from runs where name = '{}' order by start_time limit 1
 
 
 @pytest.mark.slow
-def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
-    trained: Place, tmp_path: Path
-) -> None:
+def test_audit_of_predict_verifies_until_edited(trained: Place, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     options = ["FB", "--as-of", AS_OF, "--json", "--log", "--audit", str(file)]
     done = trained.finagent("predict", *options)
@@ -635,7 +631,7 @@ def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
 
 
 @pytest.mark.slow
-def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) -> None:
+def test_audit_of_backtest_is_checked_by_run_tag(trained: Place) -> None:
     [[run]] = runs(trained, FIRST.format("backtest FB"))
     [file] = (trained.folder / "mlruns").rglob(f"{run}/artifacts/audit.jsonl")
     whole = file.read_text()
@@ -654,7 +650,9 @@ def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) ->
 @pytest.mark.parametrize(
     ("what", "said"), [("0" * 32, "can't be read from sqlite"), (None, "has no tag")]
 )
-def test_a_run_without_an_audit_is_bad_input(trained: Place, what: str | None, said: str) -> None:
+def test_audit_verify_refuses_run_without_audit(
+    trained: Place, what: str | None, said: str
+) -> None:
     [[training]] = runs(trained, FIRST.format("train FB"))
     done = trained.finagent("audit", "verify", what or training)
     assert done.returncode == 2

@@ -42,7 +42,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / str(request.param)
 
 
-def test_every_part_of_a_request_is_part_of_its_fingerprint() -> None:
+def test_fingerprint_covers_every_part_of_request() -> None:
     request: dict[str, Any] = {"model": "a", "base_url": None, "sampling": {"seed": 7}, "said": []}
     others = [
         request | {"model": "b"},
@@ -54,18 +54,18 @@ def test_every_part_of_a_request_is_part_of_its_fingerprint() -> None:
     assert fingerprint(dict(reversed(request.items()))) == fingerprint(request)
 
 
-def test_dumping_sorts_and_loading_gives_it_back() -> None:
+def test_dump_replies_round_trips_sorted() -> None:
     text = dump_replies({"b": TWO, "a": ONE})
     assert text == dump_replies({"a": ONE, "b": TWO})
     assert load_replies(text.splitlines()) == {"a": ONE, "b": TWO}
 
 
-def test_a_damaged_line_is_named() -> None:
+def test_load_replies_names_damaged_line() -> None:
     with pytest.raises(CorruptPackageError, match="cassette line 2"):
         load_replies([*dump_replies({"a": ONE}).splitlines(), '{"key": "b"}'])
 
 
-def test_a_line_of_older_code_is_read_and_keeps_its_bytes() -> None:
+def test_load_replies_old_line_keeps_bytes() -> None:
     line = (
         '{"key": "a", "content": "one", "finish_reason": "stop", '
         '"prompt_tokens": 1, "completion_tokens": 2}\n'
@@ -77,9 +77,7 @@ def test_a_line_of_older_code_is_read_and_keeps_its_bytes() -> None:
 @pytest.mark.parametrize(
     "reply", [ONE, FAILED, CALLING, replace(ONE, outline=OUTLINE), replace(ONE, content="ä\u2028b")]
 )
-def test_all_that_is_recorded_comes_back_from_lines_and_from_files(
-    reply: RecordedReply, path: Path
-) -> None:
+def test_cassette_reply_round_trips(reply: RecordedReply, path: Path) -> None:
     [read] = load_replies(dump_replies({"a": reply}).splitlines()).values()
     assert (read, read.outline) == (reply, reply.outline)
     Cassette(None, path).put("a", reply)
@@ -99,18 +97,18 @@ def test_all_that_is_recorded_comes_back_from_lines_and_from_files(
         {"extra": 1},
     ],
 )
-def test_a_line_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+def test_load_replies_refuses_invalid_line(changes: dict[str, Any]) -> None:
     row = json.loads(dump_replies({"a": ONE}))
     with pytest.raises(CorruptPackageError, match="cassette line 1"):
         load_replies([json.dumps(row | changes)])
 
 
-def test_what_came_packaged_wins_over_what_was_recorded_here(path: Path) -> None:
+def test_cassette_packaged_reply_wins(path: Path) -> None:
     Cassette(None, path).put("a", TWO)
     assert Cassette({"a": ONE}, path).get("a") == ONE
 
 
-def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
+def test_cassette_reply_survives_reopen(path: Path) -> None:
     deep = path.parent / "deep" / path.name
     Cassette(None, deep).put("a", ONE)
     again = Cassette(None, deep)
@@ -118,13 +116,13 @@ def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
     assert again.used_replies == {"a": ONE}
 
 
-def test_what_another_process_records_meanwhile_is_found(path: Path) -> None:
+def test_cassette_sees_reply_of_other_process(path: Path) -> None:
     early, late = Cassette(None, path), Cassette(None, path)
     late.put("a", ONE)
     assert early.get("a") == ONE
 
 
-def test_a_forked_child_records_through_a_connection_of_its_own(path: Path) -> None:
+def test_cassette_fork_opens_own_connection(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("parent", ONE)
     child = os.fork()
@@ -136,17 +134,17 @@ def test_a_forked_child_records_through_a_connection_of_its_own(path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["r.sqlite", "r.jsonl"])
-def test_a_place_that_cannot_be_written_is_said_with_the_way_out(name: str) -> None:
+def test_cassette_unwritable_path_names_way_out(name: str) -> None:
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
         Cassette(None, Path("/proc/nowhere") / name)
 
 
-def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_cassette_file_refuses_unknown_suffix(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"ends in \.jsonl, \.sqlite"):
         open_cassette_file(tmp_path / "replies.txt")
 
 
-def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_none(
+def test_cassette_disk_failure_is_no_cache_miss(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cassette = Cassette(None, path)
@@ -167,7 +165,7 @@ def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_non
 # Errors
 
 
-def test_a_recorded_error_is_a_reply_in_a_replay_and_none_elsewhere(path: Path) -> None:
+def test_cassette_error_counts_only_in_replay(path: Path) -> None:
     Cassette(None, path).put("a", FAILED)
     for cassette in (Cassette(None, path), Cassette({"a": FAILED})):
         assert cassette.get("a") is None
@@ -176,7 +174,7 @@ def test_a_recorded_error_is_a_reply_in_a_replay_and_none_elsewhere(path: Path) 
         assert cassette.used_replies == {"a": FAILED}
 
 
-def test_a_good_reply_replaces_an_error_and_no_error_replaces_a_good_reply(path: Path) -> None:
+def test_cassette_error_never_supersedes_reply(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("a", FAILED)
     cassette.put("a", ONE)
@@ -188,7 +186,7 @@ def test_a_good_reply_replaces_an_error_and_no_error_replaces_a_good_reply(path:
     assert Cassette(None, path).get("a") == TWO
 
 
-def test_a_packaged_error_is_tried_again_and_its_replay_stays_what_it_was(path: Path) -> None:
+def test_cassette_packaged_error_is_kept_for_replay(path: Path) -> None:
     cassette = Cassette({"a": FAILED}, path)
     cassette.put("a", ONE)
     assert cassette.get("a") == ONE
@@ -198,7 +196,7 @@ def test_a_packaged_error_is_tried_again_and_its_replay_stays_what_it_was(path: 
 # Room
 
 
-def test_equal_replies_are_stored_once(tmp_path: Path) -> None:
+def test_cassette_stores_equal_replies_once(tmp_path: Path) -> None:
     cassette = Cassette(None, tmp_path / "r.sqlite")
     for number in range(50):
         cassette.put(f"{number}", replace(ONE, content="the same " * 50), OUTLINE)
@@ -212,7 +210,7 @@ def test_equal_replies_are_stored_once(tmp_path: Path) -> None:
 # Keys
 
 
-def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> None:
+def test_cassette_redacts_keys_before_storing(path: Path) -> None:
     mine = "a-secret-of-mine"
     cassette = Cassette(None, path, make_redactor([mine]))
     reply = RecordedReply(
@@ -246,7 +244,7 @@ def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> No
         "AIza" + "b2" * 17 + "c",
     ],
 )
-def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
+def test_redact_removes_key_shapes(text: str) -> None:
     assert without_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
 
 
@@ -259,15 +257,15 @@ def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
         "BUY at 580.25, stop 550",
     ],
 )
-def test_prose_is_left_as_it_is(text: str) -> None:
+def test_redact_keeps_prose(text: str) -> None:
     assert without_key_shapes(text) == text
 
 
-def test_a_word_that_a_local_server_takes_for_a_key_is_left_in_replies() -> None:
+def test_redact_keeps_short_placeholder_keys() -> None:
     assert make_redactor(["none", "x"])("there is none, except x") == "there is none, except x"
 
 
-def test_every_secret_of_the_settings_is_known() -> None:
+def test_settings_secrets_are_complete() -> None:
     settings = Settings.load({"OPENAI_API_KEY": "abcdefghij"})
     assert settings.secrets == ("abcdefghij",)
     held = [
@@ -295,7 +293,7 @@ def old_file(path: Path, replies: dict[str, str]) -> None:
 OLD = '{"content": "one", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2}'
 
 
-def test_a_database_of_older_code_is_taken_over_whole(tmp_path: Path) -> None:
+def test_cassette_migrates_old_database(tmp_path: Path) -> None:
     path, key = tmp_path / "r.sqlite", fingerprint({"a": 1})
     old_file(path, {key: OLD, "b": OLD.replace("one", "two"), "bad": "{"})
     cassette = Cassette(None, path)
@@ -305,7 +303,7 @@ def test_a_database_of_older_code_is_taken_over_whole(tmp_path: Path) -> None:
         assert store.execute("select * from reply").fetchall() == [("bad", "{")]
 
 
-def test_older_code_that_is_still_at_work_loses_nothing(tmp_path: Path) -> None:
+def test_cassette_keeps_rows_of_running_old_code(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     Cassette(None, path).put("a", TWO)
     old_file(path, {"a": OLD, "b": OLD})
@@ -313,7 +311,7 @@ def test_older_code_that_is_still_at_work_loses_nothing(tmp_path: Path) -> None:
     assert (again.get("a"), again.get("b")) == (TWO, ONE)
 
 
-def test_a_database_of_newer_code_is_left_alone(tmp_path: Path) -> None:
+def test_cassette_refuses_newer_database(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     with closing(sqlite3.connect(path)) as store:
         store.execute("pragma user_version = 99")
@@ -339,7 +337,7 @@ def write_many(path: Path, process: int) -> None:
         list(threads.map(write, range(4)))
 
 
-def test_threads_and_processes_record_side_by_side_and_lose_nothing(path: Path) -> None:
+def test_cassette_concurrent_writers_lose_nothing(path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(4, mp_context=context) as processes:
         list(processes.map(write_many, [path] * 4, range(4)))
@@ -354,7 +352,7 @@ def test_threads_and_processes_record_side_by_side_and_lose_nothing(path: Path) 
     assert file.check_integrity() == [row.damage for row in file.rows() if row.damage] == []
 
 
-def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Path) -> None:
+def test_cassette_half_line_is_kept_apart(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     Cassette(None, path).put("a", ONE)
     whole = path.read_bytes()
@@ -366,7 +364,7 @@ def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Pa
     assert [row.reply is None for row in open_cassette_file(path).rows()] == [False, True, False]
 
 
-def test_a_file_that_was_replaced_under_a_writer_is_written_where_it_is_now(path: Path) -> None:
+def test_cassette_writes_to_replaced_file(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("a", ONE)
     cassette.put("b", TWO)
@@ -376,7 +374,7 @@ def test_a_file_that_was_replaced_under_a_writer_is_written_where_it_is_now(path
     assert (again.get("a"), again.get("b"), again.get("c")) == (None, TWO, ONE)
 
 
-def test_a_damaged_row_counts_as_not_recorded_and_can_be_recorded_again(tmp_path: Path) -> None:
+def test_cassette_damaged_row_can_be_recorded_again(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     Cassette(None, path).put("a", ONE)
     with closing(sqlite3.connect(path)) as store:

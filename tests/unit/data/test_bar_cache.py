@@ -62,7 +62,7 @@ def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
     return BarSeries.from_frame(series.symbol, frame)
 
 
-def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
+def test_cached_bars_ask_once_per_process(tmp_path: Path) -> None:
     vendor = Vendor()
     source = process(vendor, tmp_path)
     for day in (None, "2013-03-01", "2013-03-15", "2013-03-31", "2012-06-29"):
@@ -82,7 +82,7 @@ def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
         ("2013-04-02", 1),
     ],
 )
-def test_what_was_kept_is_used_where_it_reaches_the_day(
+def test_cached_bars_are_used_where_they_cover_as_of(
     tmp_path: Path, as_of: str, asked: int
 ) -> None:
     process(Vendor(), tmp_path).bars("FB")
@@ -93,7 +93,7 @@ def test_what_was_kept_is_used_where_it_reaches_the_day(
     assert vendor.asked == asked
 
 
-def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
+def test_cached_bars_refetch_late_bar_once(tmp_path: Path) -> None:
     day = parse_as_of(WHOLE.closed(100).date())
     process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
     vendor = Vendor(WHOLE[:101])
@@ -105,7 +105,7 @@ def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
     assert vendor.asked == 1
 
 
-def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
+def test_cached_bars_refetch_for_later_close(
     tmp_path: Path,
 ) -> None:
     vendor = Vendor()
@@ -126,7 +126,7 @@ def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
     assert vendor.asked == 3
 
 
-def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: Path) -> None:
+def test_cached_bars_refetch_unfinished_day(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(100) - timedelta(hours=3)).bars("FB")
     vendor = Vendor(WHOLE[:101])
     later = process(vendor, tmp_path, WHOLE.closed(100) + timedelta(hours=1))
@@ -135,7 +135,7 @@ def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: 
     assert vendor.asked == 1
 
 
-def test_a_longer_look_asks_again_in_the_same_process(tmp_path: Path) -> None:
+def test_cached_bars_refetch_for_later_as_of(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(99)).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
@@ -144,12 +144,12 @@ def test_a_longer_look_asks_again_in_the_same_process(tmp_path: Path) -> None:
     assert vendor.asked == 1
 
 
-def test_no_bar_that_closes_after_it_was_fetched_is_seen(tmp_path: Path) -> None:
+def test_cached_bars_drop_bars_not_closed(tmp_path: Path) -> None:
     source = process(Vendor(), tmp_path, WHOLE.closed(42) + timedelta(hours=1))
     assert source.bars("FB").closed(-1) == WHOLE.closed(42)
 
 
-def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> None:
+def test_cached_bars_concurrent_requests_ask_once(tmp_path: Path) -> None:
     together, vendor = threading.Barrier(8), Vendor()
     shared = process(vendor, tmp_path)
     alone = [process(vendor, tmp_path) for _ in range(4)]
@@ -182,7 +182,7 @@ def one_process(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_processes_of_a_mapped_task_ask_once(tmp_path: Path) -> None:
+def test_cached_bars_mapped_tasks_ask_once(tmp_path: Path) -> None:
     (tmp_path / "asked").mkdir()
     with ProcessPoolExecutor(4, mp_context=get_context("forkserver")) as pool:
         digests = set(pool.map(one_process, [tmp_path] * 8))
@@ -193,15 +193,13 @@ def test_processes_of_a_mapped_task_ask_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "trouble", [RuntimeError("quota"), OSError("down"), KeyError("x"), DataSourceError("down")]
 )
-def test_a_vendor_that_fails_is_a_failure_and_nothing_older_takes_its_place(
-    tmp_path: Path, trouble: Exception
-) -> None:
+def test_cached_bars_never_fall_back_to_stale_bars(tmp_path: Path, trouble: Exception) -> None:
     process(Vendor(), tmp_path).bars("FB")
     with pytest.raises(DataSourceError, match=r"quota|down|x"):
         process(Vendor(trouble), tmp_path).bars_as_of("FB", parse_as_of("2014-01-01"))
 
 
-def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
+def test_vendor_error_hides_key_in_address(tmp_path: Path) -> None:
     trouble = OSError("GET https://me:sesame@api.example/eod/FB?token=open-sesame failed")
     with pytest.raises(DataSourceError) as error:
         process(Vendor(trouble), tmp_path).bars("FB")
@@ -222,14 +220,14 @@ def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
         ("x" * 270 + " https://bob:sesame-opens@host", "x" * 270 + " https://host"),
     ],
 )
-def test_what_is_private_is_struck_out_of_a_reason_before_it_is_cut(told: str, shown: str) -> None:
+def test_vendor_error_is_redacted_before_truncation(told: str, shown: str) -> None:
     assert describe_error(OSError(told)) == f"OSError: {shown}"
 
 
 @pytest.mark.parametrize(
     "given", [WHOLE[:0], BundledBars().bars("GOOG"), None, [1.0]], ids=["none", "other", "", "list"]
 )
-def test_what_is_no_series_of_the_symbol_is_a_failure(tmp_path: Path, given: object) -> None:
+def test_cached_bars_refuse_invalid_answer(tmp_path: Path, given: object) -> None:
     vendor = Vendor()
     vendor.answer = given
     with pytest.raises(DataSourceError, match="vendor"):
@@ -237,13 +235,13 @@ def test_what_is_no_series_of_the_symbol_is_a_failure(tmp_path: Path, given: obj
     assert BarStore(tmp_path).symbols() == ()
 
 
-def test_a_symbol_that_the_vendor_does_not_know_is_unknown(tmp_path: Path) -> None:
+def test_cached_bars_unknown_symbol(tmp_path: Path) -> None:
     vendor = Vendor(UnknownSymbolError("FB", None, "vendor"))
     with pytest.raises(UnknownSymbolError):
         process(vendor, tmp_path).bars("FB")
 
 
-def test_kept_bars_repeat_what_was_seen_without_asking(tmp_path: Path) -> None:
+def test_stored_bars_repeat_without_vendor(tmp_path: Path) -> None:
     source = process(Vendor(), tmp_path)
     source.bars("FB")
     kept = StoredBars(BarStore(tmp_path))
@@ -256,7 +254,7 @@ def test_kept_bars_repeat_what_was_seen_without_asking(tmp_path: Path) -> None:
         kept.bars("GOOG")
 
 
-def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> None:
+def test_stored_bars_hash_selects_older_history(tmp_path: Path) -> None:
     hashes = []
     for days in (100, 120, len(WHOLE)):
         source = process(Vendor(WHOLE[:days]), tmp_path)
@@ -270,12 +268,12 @@ def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("given", ["abc", "xyz12345", "../../etc"])
-def test_what_is_no_hash_is_refused(tmp_path: Path, given: str) -> None:
+def test_stored_bars_refuse_malformed_hash(tmp_path: Path, given: str) -> None:
     with pytest.raises(BadInputError, match="is no hash of kept bars"):
         StoredBars(BarStore(tmp_path), [given])
 
 
-def test_a_revised_history_names_days_and_fields(
+def test_cached_bars_revision_names_days_with_fields(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
@@ -294,7 +292,7 @@ def test_a_revised_history_names_days_and_fields(
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
 
 
-def test_bars_that_went_or_came_are_a_revision() -> None:
+def test_compare_bars_names_removed_or_new_bars() -> None:
     frame = WHOLE.to_frame()
     without = BarSeries.from_frame("FB", frame.drop(index=[10]))
     [gone] = compare_bars(WHOLE, without)
@@ -304,7 +302,7 @@ def test_bars_that_went_or_came_are_a_revision() -> None:
     assert gone.closed_at == came.closed_at == WHOLE.closed(10)
 
 
-def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
+def test_compare_bars_ignores_new_days_or_noise() -> None:
     assert compare_bars(WHOLE[:100], WHOLE) == ()
     assert compare_bars(WHOLE, WHOLE) == ()
     noisy = WHOLE.to_frame()
@@ -312,14 +310,14 @@ def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
     assert compare_bars(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
 
 
-def test_a_volume_that_was_unknown_and_stays_so_is_no_revision() -> None:
+def test_compare_bars_ignores_unknown_volume() -> None:
     unknown = BarSeries.from_frame("FB", WHOLE.to_frame().assign(volume=np.nan))
     assert compare_bars(unknown, unknown) == ()
     assert {c.before for c in compare_bars(unknown, WHOLE)} == {None}
 
 
 @pytest.mark.parametrize("damage", ["content", "garbage", "missing", "index"])
-def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, damage: str) -> None:
+def test_stored_bars_refuse_damaged_file(tmp_path: Path, damage: str) -> None:
     process(Vendor(), tmp_path).bars("FB")
     [file] = tmp_path.rglob("*.parquet")
     if damage == "content":
@@ -335,7 +333,7 @@ def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, d
     assert "remove" not in str(error.value)
 
 
-def test_a_market_says_what_it_used_though_another_process_has_kept_more(tmp_path: Path) -> None:
+def test_market_snapshot_is_of_bars_that_were_read(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
     market = Market(StoredBars(BarStore(tmp_path)), None)
     used = market.bars("FB")
@@ -359,7 +357,7 @@ class Overtaken(BarStore):
         return rows
 
 
-def test_who_reads_while_another_process_keeps_more_still_finds_what_was_there(
+def test_bar_store_concurrent_read_write(
     tmp_path: Path,
 ) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
@@ -370,7 +368,7 @@ def test_who_reads_while_another_process_keeps_more_still_finds_what_was_there(
 
 
 @pytest.mark.parametrize("symbol", ["..", ".", "A/B", "../X", "BRK.B", "^GSPC"])
-def test_no_symbol_leads_out_of_the_home(tmp_path: Path, symbol: str) -> None:
+def test_bar_store_symbol_stays_in_folder(tmp_path: Path, symbol: str) -> None:
     home = tmp_path / "home"
     vendor = Vendor(BarSeries.from_frame(symbol, WHOLE.to_frame()))
     process(vendor, home).bars(symbol)
@@ -379,13 +377,13 @@ def test_no_symbol_leads_out_of_the_home(tmp_path: Path, symbol: str) -> None:
     assert {path.parent.parent.name for path in home.rglob("index.json")} == {"bars"}
 
 
-def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_bar_store_names_unwritable_home(tmp_path: Path) -> None:
     (tmp_path / "bars").write_text("in the way")
     with pytest.raises(LocalStateError, match=r"bars can't be kept in .* set FINAGENT_HOME"):
         process(Vendor(), tmp_path).bars("FB")
 
 
-def test_a_later_process_sees_what_the_first_had_seen(tmp_path: Path) -> None:
+def test_market_pins_bars_of_earlier_process(tmp_path: Path) -> None:
     first = Market(process(Vendor(WHOLE[:150]), tmp_path), None)
     first.bars("FB")
     seen = first.snapshot("FB")
@@ -397,7 +395,7 @@ def test_a_later_process_sees_what_the_first_had_seen(tmp_path: Path) -> None:
         assert market.snapshot("FB") == seen
 
 
-def test_bars_that_changed_between_the_stages_of_a_training_are_refused(tmp_path: Path) -> None:
+def test_market_refuses_changed_pinned_bars(tmp_path: Path) -> None:
     market = Market(BundledBars(), None)
     market.bars("FB")
     seen = market.snapshot("FB")
@@ -407,19 +405,19 @@ def test_bars_that_changed_between_the_stages_of_a_training_are_refused(tmp_path
         Market(changed, None, None, {"FB": seen}).bars("FB")
 
 
-def test_nothing_is_fetched_to_say_what_was_seen(tmp_path: Path) -> None:
+def test_market_snapshot_fetches_nothing(tmp_path: Path) -> None:
     vendor = Vendor()
     assert Market(process(vendor, tmp_path), None).snapshot("FB") is None
     assert vendor.asked == 0
 
 
-def test_a_view_of_a_vendors_bars_ends_at_the_day(tmp_path: Path) -> None:
+def test_market_view_of_vendor_bars_ends_at_as_of(tmp_path: Path) -> None:
     market = Market(process(Vendor(), tmp_path), None)
     as_of = parse_as_of(WHOLE.closed(80).date())
     assert market.view("FB", as_of).bars.closed(-1) == WHOLE.closed(80)
 
 
-def test_what_a_vendor_says_of_later_days_changes_no_earlier_question(tmp_path: Path) -> None:
+def test_market_view_ignores_later_vendor_bars(tmp_path: Path) -> None:
     as_of = parse_as_of(WHOLE.closed(120).date())
     changed = WHOLE.to_frame()
     changed.loc[121:, [*PRICES]] *= 3.0

@@ -33,14 +33,12 @@ def told(quoted: Floats, later_split: float) -> BarSeries:
     "quoted", [CENTS, SIXTEENTHS, THIRTY_SECONDS], ids=["cents", "sixteenths", "thirty-seconds"]
 )
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 3.0, 7.0, 20.0, 28.0, 50.0, 0.1])
-def test_a_price_is_what_was_quoted_whatever_split_comes_later(
-    quoted: Floats, ratio: float
-) -> None:
+def test_yfinance_price_is_quote_despite_later_split(quoted: Floats, ratio: float) -> None:
     assert told(quoted, ratio).close.tolist() == quoted.tolist()
 
 
 @pytest.mark.parametrize("ratio", [3.0, 7.0, 20.0, 28.0])
-def test_a_price_between_two_steps_is_no_revision_whatever_split_comes_later(ratio: float) -> None:
+def test_yfinance_price_between_ticks_is_no_revision(ratio: float) -> None:
     quoted = np.round(np.geomspace(1.0, 999.0, DAYS) * 64) / 64
     assert compare_bars(told(quoted, 1.0), told(quoted, ratio)) == ()
 
@@ -59,7 +57,7 @@ ENDS = pd.Timestamp("2024-03-06 16:00", tz="America/New_York")
         (timedelta(hours=-4), None, True),
     ],
 )
-def test_a_session_is_over_by_the_clock_though_its_last_trade_was_before_its_end(
+def test_yfinance_session_is_over_by_clock(
     asked_after: timedelta, traded_after: timedelta | None, going_on: bool
 ) -> None:
     meta: dict[str, Any] = {"currentTradingPeriod": {"regular": {"end": ENDS}}}
