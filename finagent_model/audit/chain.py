@@ -39,6 +39,7 @@ LONG_TEXT_CHARS = 200
 BEGIN, END = "begin", "end"
 LIBRARIES = ("autogen-agentchat", "autogen-core", "autogen-ext", "mlflow", "numpy", "pandas")
 _NO_DECISION = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}
+# One text for one line, so that a second tool can check the hashes. Plain JSON has no nan.
 _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -158,6 +159,7 @@ class ChainWriter:
     def _shorten(self, value: Any, new_texts: list[bytes]) -> Any:
         """Return a reference for a long text of an earlier line, else `value`."""
         if not isinstance(value, str):
+            # A verifier would take it for one of ours.
             if parse_reference(value):
                 raise ValueError("a text is a string, not a reference to one")
             return value
@@ -217,7 +219,7 @@ def dump_turns(decisions: Iterable[Decision]) -> str:
                 "model": turn.model,
                 "cached": turn.cached,
             },
-            ensure_ascii=False,
+            ensure_ascii=False,  # people read this file without tools
         )
         + "\n"
         for decision in decisions

@@ -127,6 +127,7 @@ class SqliteFile:
                 _delete_old_row(connection, key)
             connection.execute(_DELETE_UNUSED)
         with self._connected() as connection:
+            # Outside the transaction, where SQLite allows it: gives the space back to the disk.
             connection.execute("vacuum")
             connection.execute("pragma wal_checkpoint(truncate)")
         return len(rejected) + len(rejected_old)
@@ -148,6 +149,7 @@ class SqliteFile:
         with self._connected() as connection:
             if not _select_old_rows(connection):
                 return
+        # Read again under the lock: another process may have migrated them meanwhile.
         with self._transaction() as connection:
             for key, body in _select_old_rows(connection):
                 row = _read_old_row(key, body)
@@ -175,6 +177,7 @@ class SqliteFile:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all or nothing, one writer at a time. Raises OSError."""
         with self._connected() as connection:
+            # Immediate: a deferred transaction that has to wait fails at its first write.
             connection.execute("begin immediate")
             try:
                 yield connection
@@ -198,6 +201,7 @@ def _open(path: Path) -> _Handle:
         path, check_same_thread=False, isolation_level=None, timeout=WAIT_S
     )
     connection.text_factory = _decode
+    # Readers don't wait for a writer.
     connection.execute("pragma journal_mode = wal")
     # A power cut may lose the last replies, never the file; they are then requested again.
     connection.execute("pragma synchronous = normal")
@@ -213,6 +217,7 @@ def _open(path: Path) -> _Handle:
 
 def _open_error(path: Path, error: Exception) -> BadInputError:
     cause = error.__cause__ or error
+    # The lower byte of an extended error code is its class.
     code = getattr(cause, "sqlite_errorcode", None)
     if isinstance(cause, OSError) or (code is not None and code & 0xFF in _LOCATION_ERRORS):
         return BadInputError(
@@ -287,6 +292,7 @@ def _delete_old_row(connection: sqlite3.Connection, key: str) -> None:
 
 
 def _decode(raw: bytes) -> str:
+    # Damaged text must not fail the whole query; the row that holds it is named.
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -85,6 +85,7 @@ class Outline:
 
 def make_outline(request: Mapping[str, Any], agent: str) -> Outline | None:
     """Return the outline of `agent`'s request; None for the client `rules`, which is free."""
+    # The fake LLM: its replies cost nothing, so a replay miss needs no explanation.
     if request.get("client") == "rules":
         return None
     fields = _flatten({name: value for name, value in request.items() if name != "messages"})
@@ -163,21 +164,23 @@ def describe_nearest(outline: Outline, recorded: Iterable[tuple[str, Outline]]) 
     return f"the nearest is {key[:12]}, which differs in {differences}"
 
 
-def describe_differences(there: Outline, here: Outline) -> list[str]:
+def describe_differences(recorded: Outline, current: Outline) -> list[str]:
     """Return each difference in words: fields first, then messages in their order."""
-    differences = list(_compare_fields(dict(there.fields), dict(here.fields)))
-    theirs, ours = _by_place(there.messages), _by_place(here.messages)
-    for place in dict.fromkeys((*theirs, *ours)):
-        differences += _compare_messages(place, theirs.get(place), ours.get(place))
-    if theirs.keys() == ours.keys() and list(theirs) != list(ours):
+    differences = list(_compare_fields(dict(recorded.fields), dict(current.fields)))
+    old, new = _by_place(recorded.messages), _by_place(current.messages)
+    for place in dict.fromkeys((*old, *new)):
+        differences += _compare_messages(place, old.get(place), new.get(place))
+    if old.keys() == new.keys() and list(old) != list(new):
         differences.append("the order of the messages")
     return differences
 
 
-def _compare_fields(there: Mapping[str, Scalar], here: Mapping[str, Scalar]) -> Iterator[str]:
-    for name in dict.fromkeys((*there, *here)):
+def _compare_fields(recorded: Mapping[str, Scalar], current: Mapping[str, Scalar]) -> Iterator[str]:
+    for name in dict.fromkeys((*recorded, *current)):
         # Compared as text: 0 and 0.0 are equal, but not in a fingerprint.
-        old, new = (repr(each[name]) if name in each else "not given" for each in (there, here))
+        old, new = (
+            repr(each[name]) if name in each else "not given" for each in (recorded, current)
+        )
         if old == new:
             continue
         is_digest = old.startswith("'#") or new.startswith("'#")
@@ -198,18 +201,18 @@ def _by_place(messages: Iterable[OutlineMessage]) -> dict[_Place, OutlineMessage
 
 
 def _compare_messages(
-    place: _Place, there: OutlineMessage | None, here: OutlineMessage | None
+    place: _Place, recorded: OutlineMessage | None, current: OutlineMessage | None
 ) -> Iterator[str]:
     name, possessive = _message_names(place)
-    if there is None or here is None:
-        yield f"{name} (only {'here' if there is None else 'there'})"
+    if recorded is None or current is None:
+        yield f"{name} (only {'here' if recorded is None else 'there'})"
         return
-    if there.digest == here.digest:
+    if recorded.digest == current.digest:
         return
-    theirs, ours = dict(there.key_digests), dict(here.key_digests)
-    keys = [k for k in dict.fromkeys((*theirs, *ours)) if theirs.get(k) != ours.get(k)]
-    if not theirs or not ours:
-        yield f"{name} ({there.length} characters there, {here.length} here)"
+    old, new = dict(recorded.key_digests), dict(current.key_digests)
+    keys = [k for k in dict.fromkeys((*old, *new)) if old.get(k) != new.get(k)]
+    if not old or not new:
+        yield f"{name} ({recorded.length} characters there, {current.length} here)"
     elif keys:
         more = f" and {len(keys) - MAX_NAMED_KEYS} more" if len(keys) > MAX_NAMED_KEYS else ""
         yield f"{possessive} {', '.join(keys[:MAX_NAMED_KEYS])}{more}"

@@ -88,7 +88,7 @@ class JsonlFile:
             text = "".join(_seal_line(_write_line(key, reply)) + "\n" for key, reply in new.items())
             file.write(b"\n" * torn + text.encode())
             file.flush()
-            if not torn:
+            if not torn:  # else the next access reads both lines from the file
                 self._replies |= new
                 self._offset += len(text)
 
@@ -110,6 +110,7 @@ class JsonlFile:
             lines = [line for row, line in candidates if keep(row)]
             temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
             temporary.write_bytes(b"".join(line + b"\n" for line in lines))
+            # Replaced as a whole: a reader sees the old file or the new one.
             shutil.copymode(self.path, temporary)
             temporary.replace(self.path)
         return len(candidates) - len(lines)
@@ -169,6 +170,7 @@ class JsonlFile:
         while True:
             with self.path.open("ab+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
+                # `prune` replaces the file; a line in the old one would be lost.
                 if _file_id(os.fstat(file.fileno())) == self._current_file_id():
                     yield file
                     return

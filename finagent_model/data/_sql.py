@@ -58,6 +58,7 @@ class SqlBars:
         """
         rows = self._table.read(symbol, COLUMNS, PRICES, DATE_COLUMNS)
         if not rows:
+            # A second query, only to list the symbols that exist.
             raise UnknownSymbolError(symbol, self.symbols(), self.name)
         try:
             return parse_bars(symbol, pd.DataFrame(rows))
@@ -168,6 +169,7 @@ class _SymbolTable:
             table = self._reflect(connection, required)
             by_name = _columns_by_name(table)
             selected = {name: table.c[by_name[name]] for name in columns if name in by_name}
+            # The symbol is a bound value, never SQL.
             query = select(*selected.values()).where(table.c[by_name[SYMBOL]] == symbol)
             key = next((selected[name] for name in order if name in selected), None)
             rows = connection.execute(query if key is None else query.order_by(key)).all()
@@ -178,6 +180,7 @@ class _SymbolTable:
         from sqlalchemy import MetaData, Table, inspect
         from sqlalchemy.exc import NoSuchTableError
 
+        # At each call, since the table may change while this process lives.
         schema, _, name = self.table.rpartition(".")
         try:
             table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)

@@ -100,6 +100,7 @@ class BarStore:
         target = next((each for each in snapshots if each.content_hash == content_hash), None)
         if target is None:
             return None
+        # The newest first: it is most likely to hold the whole history.
         for snapshot in reversed(snapshots):
             if snapshot.last < target.last:
                 continue
@@ -148,6 +149,7 @@ class BarStore:
         except OSError as error:
             raise _not_writable(folder, error) from error
         with file:
+            # Mapped Airflow tasks start together: one asks the vendor, the others wait.
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -218,6 +220,7 @@ class CachedBars:
 
     def bars_by_hash(self, symbol: str, content_hash: str) -> BarSeries | None:
         """Return the cached bars of that hash, or None; the vendor is not asked."""
+        # Of any source: equal content is the same bars.
         hashes = {each.content_hash for each in self._store.snapshots(symbol)}
         return self._store.load(symbol, content_hash) if content_hash in hashes else None
 
@@ -245,6 +248,7 @@ class CachedBars:
             answer = self._source.bars(symbol)
         if not isinstance(answer, BarSeries) or answer.symbol != symbol:
             raise DataSourceError(f"{self.name}, asked for {symbol}, gave something else")
+        # Look-ahead guard: a bar that is still forming would be cached as final.
         series = answer.until(now)
         if len(series) < len(answer):
             log.info("%s: %d bars not closed yet", symbol, len(answer) - len(series))

@@ -68,6 +68,7 @@ class BundledBars:
     @cached_property
     def _frames(self) -> dict[str, pd.DataFrame]:
         try:
+            # Imported on use: users with their own bars need not have it.
             from bokeh_sampledata import package_path
 
             table = pd.read_csv(package_path(FILE), dtype={"Ticker": str, "Date": str})
@@ -104,6 +105,7 @@ def infer_actions(symbol: str, close: Floats, adjusted: Floats) -> tuple[Floats,
                 f"bars of {symbol}: {name} is not a positive number at bar {bar}"
             )
     split, dividend = np.ones(len(close)), np.zeros(len(close))
+    # The ratio is constant between actions and steps on the first bar that trades without one.
     ratio = adjusted / close
     steps = ratio[1:] / ratio[:-1]
     for i in (np.flatnonzero(np.abs(steps - 1.0) > NOISE) + 1).tolist():

@@ -114,6 +114,7 @@ def _read_table(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() == ".parquet":
             table = pd.read_parquet(file)
+            # pandas writes a frame of prices with its dates as the index.
             if not isinstance(table.index, pd.DatetimeIndex):
                 return table
             closed_at = normalize_column(table.index.name) == CLOSED_AT
@@ -147,6 +148,7 @@ def parse_bars(symbol: str, table: pd.DataFrame) -> BarSeries:
     if date_column != CLOSED_AT:
         moments = [_day_of_midnight(symbol, bar, text) for bar, text in enumerate(moments)]
     bars[CLOSED_AT] = moments
+    # Only if there is no column of actions: one that is given wins.
     if {ADJUSTED, "close"} <= set(frame.columns) and not set(ACTIONS) & set(frame.columns):
         bars["split"], bars["dividend"] = infer_actions(
             symbol, _floats(frame, "close"), _floats(frame, ADJUSTED)
@@ -271,6 +273,7 @@ class RecordFiles(Generic[P]):
     def _parse_file(self, file: Path, owner: str | None) -> dict[str, tuple[list[P], int]]:
         """Return records and undated count by symbol; `owner` is whose file it is, if anybody's."""
         try:
+            # Not splitlines: a headline may hold U+2028, which JSON allows unescaped.
             lines = file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataSourceError(

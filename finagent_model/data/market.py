@@ -106,6 +106,7 @@ class Market:
             series = self.source.bars_as_of(symbol, pin.last)
         else:
             series = self.source.bars(symbol)
+        # Later days are no change: look only at as much as there was then.
         series = series.until(pin.last)
         if series.digest() != pin.content_hash:
             raise DataSourceError(
@@ -150,6 +151,7 @@ class Market:
 
     def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
         """Return a view for each bar position, as of the end of that bar's day."""
+        # Read once for all days; `MarketView.at` cuts off the future of each.
         bars, news, facts = self.bars(symbol), self.news(symbol), self.facts(symbol)
         days = (parse_as_of(bars.closed(i).date()) for i in positions)
         return [MarketView.at(day, bars, *news, *facts) for day in days]

@@ -146,6 +146,7 @@ class BarsSnapshot(FrozenModel):
 
 def last_close(as_of: datetime) -> date:
     """Return the last weekday whose bar is closed at `as_of`, for bars that have a date alone."""
+    # Before the hour of the close, the last bar is the day before's.
     day = as_of.astimezone(UTC) - _CLOSE_HOUR
     return day.date() - timedelta(days=max(0, day.weekday() - 4))
 
@@ -154,6 +155,7 @@ def compare_bars(before: BarSeries, after: BarSeries) -> tuple[BarChange, ...]:
     """Return what differs in `after` from the first to the last bar of `before`, oldest first."""
     start = int(np.searchsorted(after.closed_at, before.closed_at[0]))
     stop = int(np.searchsorted(after.closed_at, before.closed_at[-1], side="right"))
+    # Days before and after are new, which is no revision.
     after = after[start:stop]
     changes = [
         *_whole_bars(before, np.setdiff1d(before.closed_at, after.closed_at), removed=True),
