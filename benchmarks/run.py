@@ -90,7 +90,7 @@ def decisions() -> None:
             await bare(3)
 
     settings = Settings.load({})
-    views = Market.of(settings).daily_views("GOOG", range(1000, 1050))
+    views = Market.from_settings(settings).daily_views("GOOG", range(1000, 1050))
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
     live = seconds(lambda: desk.with_options(mode="live").decide_all(views)) / len(views)
@@ -98,7 +98,7 @@ def decisions() -> None:
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     shown("decision / bare AutoGen team", live, peer)
     shown("decision replayed / made anew", replayed, live)
-    every = Market.of(settings).daily_views("GOOG", range(2148))
+    every = Market.from_settings(settings).daily_views("GOOG", range(2148))
     desk.decide_all(every)
     again = desk.with_options(mode="replay")
     shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)

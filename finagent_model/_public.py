@@ -56,7 +56,7 @@ def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:
     from finagent_model.market.bars import parse_as_of
     from finagent_model.market.symbols import parse_symbol
 
-    return Market.of(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
+    return Market.from_settings(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
 
 
 def train(
@@ -210,7 +210,7 @@ def evaluate(
     rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
     return evaluate_decider(
         decider,
-        Market.of(Settings.load()),
+        Market.from_settings(Settings.load()),
         request,
         rules,
         configurations=configurations,

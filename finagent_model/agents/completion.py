@@ -31,8 +31,9 @@ from finagent_model.agents._retry import (
 from finagent_model.agents.budget import Amount, OverBudgetError
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, ToolCall, fingerprint
-from finagent_model.cassette.fingerprint import outline_of
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint, make_outline
+from finagent_model.cassette.records import RecordedReply, ToolCall
 from finagent_model.config.roster import AgentRow, ModelConfig
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ConfigError
@@ -97,7 +98,7 @@ class ChatService:
         reply = recorded
         if reply is None:
             new_reply = await self._reply_or_failure(request, model, session)
-            reply = self.cassette.put(key, new_reply, outline_of(content, row.name))
+            reply = self.cassette.put(key, new_reply, make_outline(content, row.name))
         if reply.error is not None:
             raise UnavailableError(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
@@ -136,8 +137,8 @@ class ChatService:
 
     def _nearest_recording(self, content: dict[str, Any], agent: str) -> str:
         """Return the end of the sentence about a missing reply: what is recorded instead."""
-        outline = outline_of(content, agent)
-        return f"; {self.cassette.nearest(outline)}" if outline else ""
+        outline = make_outline(content, agent)
+        return f"; {self.cassette.describe_nearest(outline)}" if outline else ""
 
     async def _reply_or_failure(
         self, request: CompletionRequest, model: ModelConfig, session: Session
@@ -147,12 +148,12 @@ class ChatService:
         try:
             return await self._call_model(request, model, session)
         except OverBudgetError as error:
-            return RecordedReply.failed(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
+            return RecordedReply.from_error(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
         except ConfigError as error:
-            return RecordedReply.failed(Status.MODEL_ERROR, f"{name}: {error}")
+            return RecordedReply.from_error(Status.MODEL_ERROR, f"{name}: {error}")
         except CallFailedError as error:
             reason = self.pool.redact(f"{name}: {error.failure.reason}")[:500]
-            return RecordedReply.failed(Status.MODEL_ERROR, reason)
+            return RecordedReply.from_error(Status.MODEL_ERROR, reason)
 
     async def _call_model(
         self, request: CompletionRequest, model: ModelConfig, session: Session

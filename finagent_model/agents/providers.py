@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from finagent_model._redact import make_redactor
 from finagent_model.agents._replies import reply_schema, schema_model
 from finagent_model.agents.policy_client import VERSION, RulesClient
-from finagent_model.cassette.cassette import fingerprint
+from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.roster import AgentRow, Client, ModelConfig, Role
 from finagent_model.errors import ConfigError

@@ -27,7 +27,8 @@ from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Session
 from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
-from finagent_model.cassette.cassette import Cassette, fingerprint
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
 from finagent_model.config.rules import Limits

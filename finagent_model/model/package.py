@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from finagent_model._base import explain
 from finagent_model._json import dump_json
 from finagent_model.agents.external import ExternalSource, load_external
-from finagent_model.cassette.cassette import RecordedReply, dump_replies, load_replies
+from finagent_model.cassette.jsonl import dump_replies, load_replies
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import Grade
 from finagent_model.errors import CorruptPackageError, ExternalSourceError, PackageFormatError

@@ -25,7 +25,7 @@ from finagent_model._event_loop import NO_DEADLINE, Deadline
 from finagent_model._redact import make_redactor
 from finagent_model.agents.providers import with_addresses
 from finagent_model.approvals import APPROVALS, ApprovalStore
-from finagent_model.audit.chain import AuditChain, audit_chain
+from finagent_model.audit.chain import AuditChain, audit_decisions
 from finagent_model.cassette.cassette import REPLIES, Cassette
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
@@ -99,7 +99,7 @@ class Predictor:
         self.config = config
         self.lineage = lineage
         self.settings = settings
-        self.market = Market.of(settings)
+        self.market = Market.from_settings(settings)
         self.ending = threading.Event()
         """Set when the process is about to end: nobody waits for an approval any longer."""
         self.approvals = ApprovalStore(settings.home / APPROVALS)
@@ -287,7 +287,7 @@ class Predictor:
     def audit(self, decision: Decision) -> AuditChain:
         """Return the audit of one of its decisions: what happened on the way, line by line."""
         package = self._package.content_hash if self._package else None
-        return audit_chain([decision], code_hash(), package)
+        return audit_decisions([decision], code_hash(), package)
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""

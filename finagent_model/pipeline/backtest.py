@@ -19,7 +19,7 @@ from typing import Any, Self
 from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.chain import HEAD, ChainWriter, conversation_lines, versions
+from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision
@@ -66,7 +66,7 @@ class TranscriptWriter:
         self._open = ExitStack()
         self._said = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115
         self._done = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
-        self._chain = ChainWriter(self._done, versions(code_hash(), content_hash))
+        self._chain = ChainWriter(self._done, collect_versions(code_hash(), content_hash))
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +77,7 @@ class TranscriptWriter:
     def take(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Write them down, in order; the same without what was said on the way."""
         for decision in decisions:
-            self._said.write(conversation_lines([decision]))
+            self._said.write(dump_turns([decision]))
             self._chain.add(decision.signal, decision.events)
         return [replace(decision, turns=(), events=()) for decision in decisions]
 

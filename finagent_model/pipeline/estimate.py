@@ -56,7 +56,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     """Raises BadInputError and DataError, as the training would."""
     config = load_config(request.config)
     require_schedule(request, config)
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
     folds = walk_forward_folds(

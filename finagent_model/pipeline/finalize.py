@@ -28,7 +28,8 @@ from pydantic import ValidationError
 from finagent_model._base import Check, Progress, no_progress
 from finagent_model.agents.external import load_external
 from finagent_model.agents.prompt_templates import Prompts
-from finagent_model.cassette.cassette import RecordedReply, load_replies
+from finagent_model.cassette.jsonl import load_replies
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.data.market import Market
 from finagent_model.decision.ledger import (
@@ -368,7 +369,7 @@ def _judge_and_register(
         done()
         champion = registry.find_champion(name)
         predictor = load_predictor(logged.uri)
-        predictor.market = market = Market.of(settings, begun.bars)
+        predictor.market = market = Market.from_settings(settings, begun.bars)
         gate = judge_version(
             record.metrics,
             ledgers,

@@ -16,7 +16,7 @@ from typing import Any
 from finagent_model._base import Check
 from finagent_model.audit.chain import HEAD
 from finagent_model.data.market import Market
-from finagent_model.data.snapshots import DIGITS, Dataset
+from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
 from finagent_model.model.loading import manifest_of
@@ -281,7 +281,7 @@ def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
             "own: it names its version, see `finagent lineage --version N`"
         )
     *earlier, run = runs
-    market, uri = Market.of(settings), run.tags.get(MODEL_URI)
+    market, uri = Market.from_settings(settings), run.tags.get(MODEL_URI)
     package = run.tags.get(PACKAGE)
     return SignalLineage(
         signal_id=signal_id,
@@ -299,7 +299,7 @@ def lineage_of_version(name: str, version: str, settings: Settings) -> VersionLi
     registry.find_version(name, version)
     uri = f"models:/{name}/{version}"
     runs = search_runs(f"tags.`{MODEL_URI}` = '{uri}'")
-    found = version_origin(uri, Market.of(settings))
+    found = version_origin(uri, Market.from_settings(settings))
     return VersionLineage(found, *_signals_and_backtests(runs))
 
 
@@ -309,8 +309,12 @@ def lineage_of_data(digest: str) -> DataLineage:
         raise BadInputError(
             f"data {digest!r}: write 8 to 64 digits of a SHA-256, a to f lower case"
         )
-    kept = digest[:DIGITS]
-    query = f"dataset.digest LIKE '{kept}%'" if len(kept) < DIGITS else f"dataset.digest = '{kept}'"
+    kept = digest[:DIGEST_LENGTH]
+    query = (
+        f"dataset.digest LIKE '{kept}%'"
+        if len(kept) < DIGEST_LENGTH
+        else f"dataset.digest = '{kept}'"
+    )
     runs = [run for run in search_runs(query) if _of(run, digest)]
     if not runs:
         raise BadInputError(

@@ -35,12 +35,12 @@ from finagent_model.audit.chain import (
     CONVERSATION_FILE,
     HEAD,
     AuditChain,
-    conversation_lines,
-    read_turns,
+    dump_turns,
+    load_turns,
 )
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.tampering import ChainFault, head_of, verify_chain
+from finagent_model.audit.verification import ChainFault, read_head, verify_chain
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import Dataset
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
@@ -103,7 +103,7 @@ def record(
             metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},
         )
         (folder / "signal.json").write_text(dump_json(signal.model_dump(mode="json")))
-        (folder / CONVERSATION).write_text(conversation_lines([decision]))
+        (folder / CONVERSATION).write_text(dump_turns([decision]))
         (folder / AUDIT).write_text(audit.lines, encoding="ascii")
         datasets: tuple[Dataset, ...] = ()
         if view is not None:
@@ -242,7 +242,7 @@ def _store(settings: Settings) -> DecisionStore:
 
 def _recorded(run: RunLog) -> Decision:
     """Raises TrackingError or ValueError where the run has no whole record."""
-    turns = read_turns(run.read_artifact(CONVERSATION_FILE).decode())
+    turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
     return Decision(_signal(run.read_json("signal.json")), turns)
 
 
@@ -307,7 +307,7 @@ def verify_audit(what: str, head: str | None = None) -> AuditReport:
     if tag and head and tag != head:
         words = f"the run's tag {HEAD} says {tag}, not {head}"
         faults = (*faults, ChainFault(lines, "other head", words))
-    return AuditReport(what, lines, head_of(text), bool(head or tag), faults)
+    return AuditReport(what, lines, read_head(text), bool(head or tag), faults)
 
 
 def _read(what: str, head: str | None) -> tuple[bytes, str | None]:

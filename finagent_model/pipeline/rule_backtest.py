@@ -22,7 +22,7 @@ from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
 from finagent_model.config.desk_config import load_preset
 from finagent_model.config.external import EXTERNAL_ANALYSTS
-from finagent_model.data.files import bars_of_file
+from finagent_model.data.files import read_bars
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision, make_decision
 from finagent_model.decision.signal import Action
@@ -111,9 +111,9 @@ def run_rule_backtest(
     """
     rule = _read_rule(request.rule, settings)
     if request.bars is None:
-        bars = Market.of(settings).bars(request.symbol or "GOOG")
+        bars = Market.from_settings(settings).bars(request.symbol or "GOOG")
     else:
-        bars = bars_of_file(request.bars, request.symbol or request.bars.stem.upper())
+        bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
     rule.require_history(bars)
     views = [
         MarketView.at(parse_as_of(bars.closed(i).date()), bars[: i + 1]) for i in range(len(bars))

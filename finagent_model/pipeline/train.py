@@ -19,7 +19,7 @@ import numpy as np
 from finagent_model._base import Progress, no_progress
 from finagent_model.agents.providers import ClientPool, with_addresses
 from finagent_model.agents.team import export_component
-from finagent_model.cassette.cassette import dump_replies
+from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Execution
@@ -112,7 +112,7 @@ def start_training(
     `alone` says that this process does the whole training, and that nobody goes on if it dies.
     Below the execution's run the same request is fitted once: asked again, it is that training.
     """
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = with_addresses(load_config(request.config), settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
@@ -162,7 +162,7 @@ def backtest_symbol(
     """
     begun = TrainingState.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
-    market = Market.of(settings, begun.bars)
+    market = Market.from_settings(settings, begun.bars)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with TranscriptWriter() as minutes:
@@ -176,7 +176,7 @@ def backtest_symbol(
             run.log_inputs(training_datasets(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            run.log_text("cassette.jsonl", dump_replies(cassette.used))
+            run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id
 

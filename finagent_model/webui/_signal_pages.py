@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from finagent_model.approvals import ApprovalStore
-from finagent_model.audit.chain import CONVERSATION_FILE, read_turns
+from finagent_model.audit.chain import CONVERSATION_FILE, load_turns
 from finagent_model.config.approval_rules import PendingApproval
 from finagent_model.config.roster import Price
 from finagent_model.data.market import Market
@@ -200,7 +200,7 @@ def signal_routes(
         if not re.fullmatch(SYMBOL_PATTERN, row.symbol):
             return _no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
         try:
-            market, now = Market.of(settings), datetime.now(UTC)
+            market, now = Market.from_settings(settings), datetime.now(UTC)
             return JSONResponse(read_chart_bars(market, row.symbol, row.as_of, later, now))
         except (DataError, InvalidBarsError) as error:
             return _no_bars(f"{error}. FINAGENT_BARS names the folder that the desk decided on.")
@@ -213,7 +213,7 @@ def signal_routes(
             if signal.row.run_id is None:
                 raise TrackingError("this signal names no run of MLflow")
             with raise_tracking_errors():
-                turns = read_turns(
+                turns = load_turns(
                     RunLog(signal.row.run_id).read_artifact(CONVERSATION_FILE).decode()
                 )
             messages = messages_from_turns(turns, _read_prices(signal))

@@ -122,7 +122,9 @@ def test_upstream_failures_count_as_no_opinion_with_a_warning(
 
     monkeypatch.setattr(WorkerProcess, "ask", sometimes)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    voices = score_external(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
+    voices = score_external(
+        desk, {"FB": Market.from_settings(settings).bars("FB")}, lambda n, k: lambda: None
+    )
     assert np.isnan(voices.external["FB"][59:]).sum() == 20
     assert "failed on 20 of 196 bars of FB" in caplog.text
     assert not voices.technical

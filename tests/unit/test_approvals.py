@@ -411,7 +411,7 @@ def test_an_approval_changes_no_question() -> None:
     strict = load_preset().model_copy(update={"approval": LARGE})
     assert config_hash(strict) != config_hash(load_preset())
     settings = Settings.load({})
-    view = Market.of(settings).view("GOOG", parse_as_of("2012-06-29"))
+    view = Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
     ids = {
         Desk(config, None, settings, Cassette()).decide(view).signal.conversation_id
         for config in (load_preset(), strict)

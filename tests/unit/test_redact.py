@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finagent_model._redact import without_private
-from finagent_model.data.protocols import REASON, reason_of
+from finagent_model.data.protocols import MAX_REASON_CHARS, describe_error
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ def test_an_address_is_shown_without_user_password_and_query(text: str, shown: s
 
 
 def test_where_a_reason_is_cut_no_half_of_a_password_is_left() -> None:
-    long = "x" * (REASON - 40)
-    assert "secret" not in reason_of(ValueError(f"{long} https://me:secret-{'s' * 60}@host/a"))
+    long = "x" * (MAX_REASON_CHARS - 40)
+    assert "secret" not in describe_error(ValueError(f"{long} https://me:secret-{'s' * 60}@host/a"))

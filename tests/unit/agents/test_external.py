@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from finagent_model._base import Mode
-from finagent_model.cassette.cassette import Cassette, load_replies
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.jsonl import load_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.desk.desk import Desk
@@ -95,7 +96,7 @@ def write(folder: Path, cassette: Cassette, source: ToySource | None) -> None:
         folder,
         config=config(),
         learned=learned(book()),
-        replies=cassette.used,
+        replies=cassette.used_replies,
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash="none",

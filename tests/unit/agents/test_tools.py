@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from finagent_model.agents.tools import TOOLS, Toolbox, ToolResult, schemas
 from finagent_model.config.desk_config import RiskLimits
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.desk._risk import Proposal, settle_levels
 from finagent_model.errors import ConfigError
 from finagent_model.evaluation.probes import corrupted_after
@@ -468,7 +468,7 @@ def everything(view: MarketView) -> list[str]:
 
 @pytest.mark.parametrize("cut", [103, 150, 260, 1381, 2500, 3269])
 def test_toolbox_has_no_look_ahead(cut: int) -> None:
-    bars, (news, _) = BundledBars().bars("AAPL"), bundled_events().news("AAPL")
+    bars, (news, _) = BundledBars().bars("AAPL"), load_bundled_news().news("AAPL")
     as_of = parse_as_of(bars.closed(cut - 1).date())
     known = tuple(item for item in news if item.published_at <= as_of)
     fake = NewsItem(published_at=as_of + timedelta(microseconds=1), headline="All is known: a")
@@ -485,7 +485,7 @@ def test_toolbox_sees_corruption_within_view() -> None:
 
 
 def test_toolbox_answers_hold_no_date() -> None:
-    told = "".join(everything(view_of(bundled_events().news("AAPL")[0])))
+    told = "".join(everything(view_of(load_bundled_news().news("AAPL")[0])))
     told = re.sub(r'"headline": "[^"]*"', "", told)
     assert not re.search(r"(19|20)\d\d-\d\d|-\d\d-\d\dT", told)
 
@@ -498,13 +498,13 @@ WATCHED = f"""
 import json, sys
 from finagent_model.policy.context import build_context
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.policy.policy import Policy
 from finagent_model.agents.tools import TOOLS, Toolbox
 
-news = bundled_events().news("AAPL")
+news = load_bundled_news().news("AAPL")
 view = MarketView.at(parse_as_of("2012-09-28"), BundledBars().bars("AAPL"), *news)
 box = Toolbox(view, build_context(view, Policy()), TOOLS)
 calls = [(tool, json.dumps(asked)) for tool, asked in {ASKED!r}.items()]

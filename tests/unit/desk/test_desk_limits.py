@@ -42,7 +42,7 @@ def desk(chosen: DeskConfig | None = None) -> Desk:
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.evaluation import probes as leaks
 from finagent_model.evaluation.out_of_sample import Traded, trade
 from finagent_model.market import bars as bars_module
@@ -48,7 +48,7 @@ def orders_of(actions: Any) -> Orders:
 
 
 def test_the_honest_pass(apple: BarSeries, crossing: Traded) -> None:
-    items, _ = bundled_events().news("AAPL")
+    items, _ = load_bundled_news().news("AAPL")
     checks = [
         leaks.features_causal(apple, [POLICY]),
         leaks.questions_causal(apple, items, POLICY),
@@ -140,7 +140,7 @@ def test_news_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPat
         return replace(view, news=tuple(news)[-3:])
 
     monkeypatch.setattr(MarketView, "at", classmethod(careless))
-    items, _ = bundled_events().news("AAPL")
+    items, _ = load_bundled_news().news("AAPL")
     assert not leaks.questions_causal(apple, items, POLICY).passed
 
 

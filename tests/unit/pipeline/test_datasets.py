@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.data.market import Market
 from finagent_model.errors import UnknownSymbolError
 from finagent_model.market.bars import BarSeries, parse_as_of
@@ -61,7 +61,7 @@ def revised() -> BarSeries:
 
 
 def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
-    bars, news = training_datasets(Market(BundledBars(), bundled_events()), "FB")
+    bars, news = training_datasets(Market(BundledBars(), load_bundled_news()), "FB")
     assert (bars.name, bars.rows, bars.source) == ("FB bars", 196, "bundled")
     assert bars.sha256 == FB.digest() and bars.digest == FB.digest()[:32]
     assert (bars.first, bars.last) == (FB.closed(0), FB.closed(-1))

@@ -67,14 +67,14 @@ def kept(
     given = settings(database)
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
-    audit, market = audit_chain([made], code_hash()), Market.of(given)
+    audit, market = audit_chain([made], code_hash()), Market.from_settings(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
     )
 
 
 def view_of(made: Decision, given: Settings) -> MarketView:
-    return Market.of(given).view(made.signal.symbol, made.signal.as_of)
+    return Market.from_settings(given).view(made.signal.symbol, made.signal.as_of)
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -226,7 +226,14 @@ def test_store_decision_warns_if_platform_is_down(
 
     def decided(name: str) -> None:
         made = decision(**UNDRAWN, conversation_id=name)
-        record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
+        record(
+            made,
+            audit_chain([made], code_hash()),
+            None,
+            Market.from_settings(given),
+            "desk.yaml",
+            given,
+        )
 
     decided("first")
     assert "`finagent outbox send` sends the 5 that wait" in caplog.text
@@ -242,7 +249,14 @@ def test_store_decision_survives_bad_platform_url(
     url = f"sqlite:///{place.folder}/finagent.db"
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
-    run = record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
+    run = record(
+        made,
+        audit_chain([made], code_hash()),
+        None,
+        Market.from_settings(given),
+        "desk.yaml",
+        given,
+    )
     assert RunLog(run).get_tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
 

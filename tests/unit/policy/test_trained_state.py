@@ -14,7 +14,7 @@ import pytest
 
 from finagent_model._base import no_progress
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.tampering import verify_chain
+from finagent_model.audit.verification import verify_chain
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, Memory, load_preset
 from finagent_model.data.bundled import BundledBars

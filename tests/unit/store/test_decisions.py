@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
-from finagent_model.audit.chain import conversation_lines, read_turns
+from finagent_model.audit.chain import dump_turns, load_turns
 from finagent_model.decision.decision import Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.settings import read_url
@@ -287,6 +287,6 @@ def test_database_url_driver_of_postgresql(scheme: str, driver: str) -> None:
 
 def test_conversation_file_round_trip() -> None:
     made = decision()
-    assert read_turns(conversation_lines([made])) == made.turns
+    assert load_turns(dump_turns([made])) == made.turns
     with pytest.raises(ValueError, match="a line has no 'message_type'"):
-        read_turns('{"agent_name": "A"}\n')
+        load_turns('{"agent_name": "A"}\n')

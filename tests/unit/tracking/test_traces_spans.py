@@ -138,7 +138,7 @@ def test_span_without_conversation_is_a_moment() -> None:
 def test_spans_from_real_desk_form_same_tree() -> None:
     settings = Settings.load({})
     desk = Desk(load_preset(), None, settings, Cassette())
-    view = Market.of(settings).view("GOOG", parse_as_of("2012-06-29"))
+    view = Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
     root = decision_span(desk.decide(view), {})
     assert list(agents(root)) == ["NewsAnalyst", "TechnicalAnalyst", "RiskManager", "Executor"]
     assert [(call.name, call.kind) for call in calls(root)] == [("rules", "rule")] * 3
