@@ -38,31 +38,32 @@ def predict(
     from finagent_model.config.parsing import parse_limits, parse_mode
     from finagent_model.market.bars import parse_as_of
     from finagent_model.market.symbols import parse_symbol
-    from finagent_model.model.loading import load_predictor
-    from finagent_model.model.predictor import Question
-    from finagent_model.pipeline.infer import infer, untrained_predictor
-    from finagent_model.pipeline.record import audit_of, recorded_audit, write_audit
+    from finagent_model.model.predictor import Predictor, Question
     from finagent_model.settings import Settings
 
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     chosen, limits = parse_mode(mode), parse_limits(max_rounds, budget_usd)
     if config is None:
-        name, predictor = model, load_predictor(model)
+        # MLflow takes seconds to import; an untrained desk that logs nothing needs none of it.
+        from finagent_model.model.loading import load_predictor
+
+        predictor = load_predictor(model)
     else:
-        name = str(config)
-        predictor = untrained_predictor(name, chosen, Settings.load())
+        predictor = Predictor.untrained(config, Settings.load(), chosen)
+    name = model if config is None else str(config)
     if log:
+        from finagent_model.pipeline.infer import infer
+
         inferred = infer(predictor, question, name, chosen, limits, missing_raises=True)
-        signal, chain = inferred.signal, recorded_audit(inferred.run_id) if audit else None
+        signal, chain = inferred.signal, inferred.audit
         message = f"signal {signal.signal_id} is kept in run {inferred.run_id}"
         typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
     else:
         [decision] = predictor.decide_views([predictor.view(question)], chosen, limits)
         predictor.trace(decision)
-        signal = decision.signal
-        chain = audit_of([decision], predictor.identity if predictor.is_packaged else None)
-    if audit is not None and chain is not None:
-        write_audit(chain, audit)
+        signal, chain = decision.signal, predictor.audit(decision)
+    if audit is not None:
+        chain.write(audit)
         typer.echo(f"audit {audit}: its head is {chain.head}", err=True)
     if as_json:
         print_json(signal.model_dump(mode="json"))

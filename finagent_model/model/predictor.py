@@ -23,9 +23,11 @@ import yaml
 from finagent_model._base import Mode
 from finagent_model._event_loop import NO_DEADLINE, Deadline
 from finagent_model._redact import make_redactor
+from finagent_model.agents.providers import with_addresses
 from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.audit.chain import AuditChain, audit_chain
 from finagent_model.cassette.cassette import REPLIES, Cassette
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
@@ -116,6 +118,17 @@ class Predictor:
         """Return the predictor of a package's folder inside a model. Raises ModelLoadError."""
         package, lineage = read_package(folder), read_lineage(folder.parent.parent)
         return cls(package.config, settings, package=package, lineage=lineage)
+
+    @classmethod
+    def untrained(cls, config: str | Path, settings: Settings, mode: Mode = "cached") -> Predictor:
+        """Return the predictor of a desk that was never trained: a preset's name or a YAML file.
+
+        Raises ConfigError for a desk that can't be read, or whose model can't be called in `mode`.
+        """
+        predictor = cls(with_addresses(load_config(str(config)), settings), settings)
+        if mode != "replay":
+            predictor.desk.require_key()
+        return predictor
 
     @property
     def package(self) -> Package:
@@ -269,6 +282,11 @@ class Predictor:
             for view in views
         ]
         return self._await_approval(decisions, mode, deadline, wait) if approvals else decisions
+
+    def audit(self, decision: Decision) -> AuditChain:
+        """Return the audit of one of its decisions: what happened on the way, line by line."""
+        package = self._package.content_hash if self._package else None
+        return audit_chain([decision], code_hash(), package)
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""

@@ -10,20 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finagent_model._base import Mode
-from finagent_model.agents.providers import with_addresses
-from finagent_model.config.desk_config import load_config
+from finagent_model.audit.chain import AuditChain
 from finagent_model.config.parsing import CallLimits
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.decision.signal import TradingSignal, signal_id
 from finagent_model.errors import UnknownRunError
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import Predictor, Question
-from finagent_model.pipeline.record import audit_of, find_final, record
+from finagent_model.pipeline.record import find_final, record, recorded_audit
 from finagent_model.pipeline.run_metadata import predictor_tags
-from finagent_model.settings import Settings
 from finagent_model.tracking.queries import read_run
-
-CHAMPION = "models:/finagent@champion"
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,11 @@ class Inferred:
     signal: TradingSignal
     decided_before: bool = False
     """Whether an earlier run decided it, and no agent was asked again."""
+
+    @property
+    def audit(self) -> AuditChain:
+        """The audit as the run keeps it. Raises TrackingError."""
+        return recorded_audit(self.run_id)
 
 
 def infer(
@@ -74,7 +75,7 @@ def infer(
     [decision] = predictor.decide_views([view], mode, limits, wait=wait)
     run_id = record(
         decision,
-        audit_of([decision], predictor.identity if predictor.is_packaged else None),
+        predictor.audit(decision),
         view if isinstance(view, MarketView) else None,
         predictor.market,
         name,
@@ -86,17 +87,6 @@ def infer(
     )
     predictor.trace(decision, run_id)
     return Inferred(run_id, decision.signal)
-
-
-def untrained_predictor(config: str, mode: Mode, settings: Settings) -> Predictor:
-    """Return the predictor of a desk that was never trained: a preset's name or a YAML file.
-
-    Raises ConfigError for a desk that can't be read, or whose model could not be called in `mode`.
-    """
-    predictor = Predictor(with_addresses(load_config(config), settings), settings)
-    if mode != "replay":
-        predictor.desk.require_key()
-    return predictor
 
 
 def _has_later_bar(view: MarketView | Decision, run_id: str) -> bool:

@@ -29,13 +29,15 @@ DONE_BEFORE = f"""
 import json
 from finagent_model.cli import app
 from typer.testing import CliRunner
-from finagent_model import registry
+from finagent_model.tracking import registry
 from finagent_model.pipeline.infer import infer
-from finagent_model.config.approval_rules import Approval
+from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.model.loading import load_predictor
+from finagent_model.model.predictor import Question
 from finagent_model.market.bars import parse_as_of
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.decision import Execution
-from finagent_model.approvals import APPROVALS, Approvals
+from finagent_model.approvals import APPROVALS, ApprovalStore
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
@@ -44,9 +46,11 @@ from finagent_model.pipeline.ablation import ablate
 
 settings, hurting = Settings.load(), {HURTING!r}
 model = "models:/finagent@champion"
-done = infer("FB", parse_as_of("{AS_OF}"), settings, model, execution=Execution(execution_id="e1"))
+question = Question("FB", parse_as_of("{AS_OF}"))
+execution = Execution(execution_id="e1")
+done = infer(load_predictor(model), question, model, execution=execution)
 ablated = ablate("models:/finagent/1", (), settings)
-first = registry.find("finagent", "1")
+first = registry.find_version("finagent", "1")
 tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
 from mlflow.tracking import MlflowClient
 source = MlflowClient().get_model_version("finagent", "1").source
@@ -66,7 +70,7 @@ class Left(Exception):
 def leave(seconds):
     raise Left
 try:
-    Approvals(settings.home / APPROVALS).ask([Decision(done.signal)], Approval(
+    ApprovalStore(settings.home / APPROVALS).ask([Decision(done.signal)], ApprovalRules(
         above_size_percent=0, timeout_s=3600), "v", pause=leave)
 except Left:
     pass

@@ -17,21 +17,16 @@ pytestmark = pytest.mark.slow
 NOT_COMPARED = {"generated_at"}
 LIBRARY = f"""
 import json, sys
-from finagent_model.market.bars import parse_as_of
-from finagent_model.model.predictor import AnsweringDesk, Question
-from finagent_model.model.loading import load_answering
-from finagent_model.settings import Settings
-desk = load_answering("models:/finagent@champion")
-decision = desk.decide(Question("FB", parse_as_of("{AS_OF}")), mode="replay")
+import finagent_model
+model = finagent_model.load("models:/finagent@champion")
+decision = model.decide("FB", as_of="{AS_OF}", mode="replay")
 print(json.dumps([decision.calls, decision.signal.model_dump(mode="json")]))
 """
 TASK = f"""
 import json
 from mlflow.tracking import MlflowClient
-from finagent_model.market.bars import parse_as_of
-from finagent_model.pipeline.infer import infer
-from finagent_model.settings import Settings
-done = infer("FB", parse_as_of("{AS_OF}"), Settings.load(), mode="replay")
+import finagent_model
+done = finagent_model.infer("FB", "{AS_OF}", mode="replay")
 client = MlflowClient()
 path = client.download_artifacts(done.run_id, "signal.json", "{{folder}}")
 files = sorted(f.path for f in client.list_artifacts(done.run_id))
@@ -82,13 +77,12 @@ def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> Non
 
 TWICE = f"""
 import json
-from finagent_model.market.bars import parse_as_of
-from finagent_model.pipeline.infer import infer
-from finagent_model.settings import Settings
-asked = ("FB", parse_as_of("{AS_OF}"), Settings.load())
+from finagent_model import infer
+asked = ("FB", "{AS_OF}")
 first, again = infer(*asked), infer(*asked)
 live, last = infer(*asked, mode="live"), infer(*asked)
-print(json.dumps([[d.run_id, d.already, d.signal.signal_id] for d in (first, again, live, last)]))
+inferred = (first, again, live, last)
+print(json.dumps([[d.run_id, d.decided_before, d.signal.signal_id] for d in inferred]))
 """
 
 

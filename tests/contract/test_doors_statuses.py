@@ -119,7 +119,7 @@ def test_a_status_is_the_same_through_each_door(
     settings = Settings.load({**KEYS, "FINAGENT_HOME": str(place.folder / "library")})
     desk = Predictor.open(place.folder / "package", settings)
     asked = Question("GOOG", parse_as_of(case.as_of))
-    [decision] = desk.answer([asked], "live", CallLimits(**(case.params or {})))
+    [decision] = desk.decide_all([asked], "live", CallLimits(**(case.params or {})))
     desk.desk.close()
 
     options = [f"--{k.replace('_', '-')}={v}" for k, v in params.items()]

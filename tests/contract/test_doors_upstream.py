@@ -79,7 +79,7 @@ def test_upstream_error_is_the_same_through_each_door(
         Path(place.folder / "package"),
         Settings.load({"FINAGENT_HOME": home, "FINAGENT_BARS": bars}),
     )
-    [decision] = desk.answer([Question(symbol, parse_as_of(DAY))])
+    [decision] = desk.decide_all([Question(symbol, parse_as_of(DAY))])
     desk.desk.close()
     shell = place.signal(symbol, "--as-of", DAY, "--model", "model", FINAGENT_BARS=bars)
     library = decision.signal.model_dump(mode="json")

@@ -18,7 +18,7 @@ ORDER = (
     "_lazy errors _base settings _redact _event_loop",
     "market decision policy config data cassette audit agents desk",
     "backtesting statistics training evaluation approvals tracking model reports",
-    "serving store pipeline airflow webui cli contrib",
+    "serving store pipeline _public airflow webui cli contrib",
 )
 ROOMS = " ".join(ORDER).split()
 LEVEL = {name: level for level, name in enumerate(ROOMS)}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.backtesting.crossover import Crossover, run_rule
+from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtesting.kernel import Rules
 from finagent_model.data.bundled import BundledBars
@@ -32,7 +32,9 @@ def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
 
 
 def ours(bars: BarSeries, rule: Crossover, rules: Rules) -> BacktestResult:
-    return run_rule(bars, rule, rules, cash=CASH, whole_shares=True)
+    none = np.full(len(bars), np.nan)
+    orders = Orders(rule.crossings(bars.growth().close), np.ones(len(bars)), none, none)
+    return run_orders(bars, orders, rules, cash=CASH, whole_shares=True)
 
 
 def trade_rows(trades: pd.DataFrame, names: list[str]) -> list[tuple[float, ...]]:

@@ -34,7 +34,7 @@ from finagent_model.errors import (
     UnknownApprovalError,
 )
 from finagent_model.market.bars import parse_as_of
-from finagent_model.pipeline.infer import predict
+from finagent_model.model.predictor import Predictor
 from finagent_model.serving.approval_routes import add_approval_routes
 from finagent_model.settings import Settings
 
@@ -425,9 +425,10 @@ def test_an_untrained_desk_waits_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load_config(str(config)).approval.timeout_s == 0.3
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path / "home"))
     day = "2012-06-29"
-    expired = predict("GOOG", day, model="none", config=config).decision.signal
+    predictor = Predictor.untrained(config, Settings.load())
+    expired = predictor.decide("GOOG", day).signal
     assert expired.status is Status.APPROVAL_EXPIRED
-    replayed = predict("GOOG", day, model="none", config=config, mode="replay").decision.signal
+    replayed = predictor.decide("GOOG", day, mode="replay").signal
     assert (replayed.status, replayed.action) == (Status.OK, "SELL")
 
 

@@ -87,9 +87,9 @@ def test_what_can_not_be_asked_says_what_can(words: list[str], said: str) -> Non
 def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_revised(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from finagent_model import infer
     from finagent_model.pipeline.backtest import backtest
     from finagent_model.pipeline.finalize import finish_training
-    from finagent_model.pipeline.infer import infer
     from finagent_model.pipeline.lineage import lineage_of_version
     from finagent_model.pipeline.train import backtest_symbol, start_training, train
     from finagent_model.pipeline.verify import verify
@@ -123,7 +123,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
 
     # What was kept reaches the day: nobody is asked, and the bars are those of before.
     as_of = parse_as_of(AS_OF)
-    _, tags = bars_of_run(infer("FB", as_of, Settings.load()).run_id)
+    _, tags = bars_of_run(infer("FB", as_of).run_id)
     assert tags["finagent.bars_hash"] == row["content_hash"]
 
     [now] = told(shell("check", "FB", "--json"))["symbols"]
@@ -133,7 +133,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
         ("2012-11-16", "volume", None),
     ]
     assert "  revised  2012-11-16 volume: " in shell("check", "FB").stdout
-    _, tags = bars_of_run(infer("FB", as_of, Settings.load(), mode="live").run_id)
+    _, tags = bars_of_run(infer("FB", as_of, mode="live").run_id)
     assert tags["finagent.bars_revised"] == "FB: 2 fields"
     assert tags["finagent.bars_hash"] == now["content_hash"] != row["content_hash"]
 

@@ -27,9 +27,12 @@ REPLACES = "finagent.replaces"
 
 
 def infer(**how: Any) -> Any:
-    from finagent_model.pipeline.infer import infer as ask
+    from finagent_model._public import CHAMPION
+    from finagent_model.model.loading import load_predictor
+    from finagent_model.model.predictor import Question
+    from finagent_model.pipeline.infer import infer as run
 
-    return ask("FB", DAY, Settings.load(), **how)
+    return run(load_predictor(CHAMPION), Question("FB", DAY), CHAMPION, **how)
 
 
 def run_of(made: Any) -> Any:
@@ -75,7 +78,7 @@ def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
     early = infer()
     [said] = [told for told in early.signal.warnings if told.startswith("decided on the bar of")]
     assert said.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
-    assert infer().already
+    assert infer().decided_before
 
     write(whole.until(DAY), at_work)
     if database == "down":  # while the later one is decided
@@ -87,13 +90,13 @@ def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
         assert real.is_file() and sync_decisions(Settings.load()).written == 1
     else:
         late = infer()
-    assert not late.already
+    assert not late.decided_before
     assert late.signal.signal_id == early.signal.signal_id
     assert late.signal.suggested_entry_price != early.signal.suggested_entry_price
     assert run_of(late).tags[REPLACES] == early.run_id
     assert signals(home) == [(late.run_id, late.signal.signal_id)]
     again = infer()
-    assert (again.already, again.run_id, again.signal) == (True, late.run_id, late.signal)
+    assert (again.decided_before, again.run_id, again.signal) == (True, late.run_id, late.signal)
 
 
 def refused(*_: Any) -> None:
@@ -105,7 +108,7 @@ def test_a_settled_decision_is_given_back_though_its_source_is_gone(at_work: Pat
     first = infer()
     (at_work / "FB.csv").unlink()
     again = infer(vendor_raises=True)
-    assert (again.already, again.run_id) == (True, first.run_id)
+    assert (again.decided_before, again.run_id) == (True, first.run_id)
 
 
 def test_a_decision_whose_run_is_gone_is_made_again(at_work: Path) -> None:
@@ -115,7 +118,7 @@ def test_a_decision_whose_run_is_gone_is_made_again(at_work: Path) -> None:
         database.execute("update artifacts set run_id = 'gone'")
         database.commit()
     again = infer()
-    assert (again.already, again.signal.signal_id) == (False, first.signal.signal_id)
+    assert (again.decided_before, again.signal.signal_id) == (False, first.signal.signal_id)
     assert (again.run_id, again.signal.signal_id) in signals(at_work.parent / "home")
 
 

@@ -57,9 +57,13 @@ def lineage() -> ModuleType:
 def decide(
     settings: Settings, execution: Execution = NO_EXECUTION, mode: Mode = "cached"
 ) -> Inferred:
+    from finagent_model._public import CHAMPION
+    from finagent_model.model.loading import load_predictor
+    from finagent_model.model.predictor import Question
     from finagent_model.pipeline.infer import infer
 
-    return infer("FB", parse_as_of(AS_OF), settings, mode=mode, execution=execution)
+    question = Question("FB", parse_as_of(AS_OF))
+    return infer(load_predictor(CHAMPION), question, CHAMPION, mode, execution=execution)
 
 
 @pytest.fixture(scope="module")

@@ -241,9 +241,11 @@ def script_of(place: Place) -> str:
     desk.write_text("client: rules\n")
     return f"""
 import sys
-from pathlib import Path
-from finagent_model.pipeline.infer import predict
-predict("FB", {AS_OF!r}, model="", config=Path({str(desk)!r}))
+from finagent_model.cli import app
+command = ["predict", "FB", "--as-of", {AS_OF!r}, "--config", {str(desk)!r}]
+sys.stdout, stdout = sys.stderr, sys.stdout
+app(command, standalone_mode=False)
+sys.stdout = stdout
 print([name for name in ("mlflow", "finagent_model.tracking.traces") if name in sys.modules])
 """
 
@@ -267,10 +269,8 @@ def test_every_door_leaves_one_trace_where_it_is_asked_for(trained: Place) -> No
     script = f"""
 import json, sys
 import mlflow
-from finagent_model.market.bars import parse_as_of
-from finagent_model.pipeline.infer import infer
-from finagent_model.pipeline.infer import predict
-from finagent_model.settings import Settings
+import finagent_model
+from finagent_model.cli import app
 uri = "models:/finagent@champion"
 began = []
 from mlflow.tracing.client import TracingClient
@@ -281,8 +281,8 @@ def counted(self, experiment, spans):
 TracingClient.log_spans = counted
 model = mlflow.pyfunc.load_model(uri)
 model.predict([{{"symbol": "FB", "as_of": "{AS_OF}"}}] * 2)
-infer("FB", parse_as_of("{AS_OF}"), Settings.load(), mode="live")
-predict("FB", "{AS_OF}", model=uri, log=True)
+finagent_model.infer("FB", "{AS_OF}", mode="live")
+app(["predict", "FB", "--as-of", "{AS_OF}", "--mode", "live", "--log"], standalone_mode=False)
 if "finagent_model.tracking.traces" in sys.modules:
     sys.modules["finagent_model.tracking.traces"].flush()
 print(json.dumps([began, "finagent_model.tracking.traces" in sys.modules]))
