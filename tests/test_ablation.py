@@ -57,7 +57,7 @@ def test_one_analyst_alone_keeps_risk_and_executor_and_rules_take_every_model_s_
     found = desk_variants(desk, DEBATERS)
     alone = found["TechnicalAnalyst alone"]
     assert [row.name for row in alone.agents] == ["TechnicalAnalyst", "RiskManager", "Executor"]
-    assert found["rules only"].only_rules
+    assert found["rules only"].uses_only_rules
     assert found["rules only"].roster == desk.roster
 
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from finagent_model.approvals import APPROVALS, ApprovalStore, approval_id
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cli import app
 from finagent_model.config.approval_rules import ApprovalRules
@@ -102,7 +102,7 @@ HELD: dict[str, Any] = {
     "suggested_take_profit": None,
     "position_size_percent": None,
 }
-KEY = approval_id(decision().signal, VERSION)
+KEY = compute_approval_id(decision().signal, VERSION)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def approvals(tmp_path: Path, clock: Clock, said: list[str]) -> ApprovalStore:
-    return ApprovalStore(tmp_path / APPROVALS, clock, said.append)
+    return ApprovalStore(tmp_path / APPROVALS_FILE, clock, said.append)
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def approvals(tmp_path: Path, clock: Clock, said: list[str]) -> ApprovalStore:
 def test_a_large_or_doubtful_trade_needs_an_approval_and_nothing_else_does(
     rules: ApprovalRules, changes: dict[str, Any], reason: str | None
 ) -> None:
-    assert rules.needed_for(decision(**changes).signal) == reason
+    assert rules.approval_reason(decision(**changes).signal) == reason
 
 
 def test_it_is_off_in_every_desk_that_does_not_ask_for_it() -> None:
-    assert not load_preset().approval.is_on
+    assert not load_preset().approval.is_enabled
     assert load_preset().approval.timeout_s == 300
 
 
@@ -153,25 +153,25 @@ def test_who_does_not_wait_is_told_what_is_pending_and_gets_the_answer_later(
 ) -> None:
     for _ in range(2):
         with pytest.raises(ApprovalPendingError, match=f"waiting for approval {KEY}"):
-            approvals.ask([decision()], LARGE, VERSION, wait=False)
+            approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     assert clock.pauses == 0
-    assert approvals.pending([KEY]) == (KEY,)
+    assert approvals.pending_ids([KEY]) == (KEY,)
     approvals.settle(KEY, "rejected", "ann")
-    assert approvals.pending([KEY]) == ()
-    [held] = approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert approvals.pending_ids([KEY]) == ()
+    [held] = approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     assert held.signal.status is Status.APPROVAL_REJECTED
     with pytest.raises(BadInputError, match="approval c0ffee was removed"):
-        approvals.pending(["c0ffee"])
+        approvals.pending_ids(["c0ffee"])
 
 
 def test_nobody_who_does_not_wait_waits_beyond_the_deadline(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     with pytest.raises(ApprovalPendingError):
-        approvals.ask([decision()], LARGE, VERSION, wait=False)
+        approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     clock.now += timedelta(seconds=LARGE.timeout_s)
-    assert approvals.pending([KEY]) == ()
-    [held] = approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert approvals.pending_ids([KEY]) == ()
+    [held] = approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     assert held.signal.status is Status.APPROVAL_EXPIRED
 
 
@@ -187,8 +187,8 @@ def test_what_needs_nobody_leaves_at_once_and_leaves_no_file(
     approvals: ApprovalStore, tmp_path: Path
 ) -> None:
     free = [decision(), decision(**HELD)]
-    assert approvals.ask(free, ApprovalRules(), VERSION) == free
-    assert approvals.listed()[0] == []
+    assert approvals.require_approvals(free, ApprovalRules(), VERSION) == free
+    assert approvals.list_approvals()[0] == []
     with pytest.raises(UnknownApprovalError, match="finagent approvals"):
         approvals.settle(KEY, "approved", "ann")
     assert list(tmp_path.iterdir()) == []
@@ -198,7 +198,7 @@ def test_an_approved_signal_leaves_as_proposed_and_says_who_approved(
     approvals: ApprovalStore, clock: Clock, said: list[str]
 ) -> None:
     clock.then = lambda: clock.pauses == 3 and approvals.settle(KEY, "approved", "ann", "agreed")
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     note = f"approval {KEY}: approved by ann: agreed (size 20 % is above 10 %)"
     assert answer == decision(warnings=("untrained", note))
     assert said == [
@@ -211,7 +211,7 @@ def test_a_rejected_signal_is_a_hold_that_names_who_and_why_and_suggests_nothing
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "rejected", "bob", "too large")
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     signal = answer.signal
     assert (signal.status, signal.action) == (Status.APPROVAL_REJECTED, "HOLD")
     assert (signal.confidence_score, signal.raw_confidence_score) == (0, 0)
@@ -228,11 +228,11 @@ def test_unanswered_it_is_a_hold_with_a_status_of_its_own_after_the_deadline(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     rules = ApprovalRules(above_size_percent=10, timeout_s=0.3)
-    [answer] = approvals.ask([decision()], rules, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], rules, VERSION, sleep=clock.pause)
     assert (answer.signal.status, answer.signal.action) == (Status.APPROVAL_EXPIRED, "HOLD")
     assert "nobody answered within 0.3 s" in answer.signal.reasoning
     assert clock.pauses == 2
-    [asked] = approvals.listed()[0]
+    [asked] = approvals.list_approvals()[0]
     assert (asked.state, asked.at) == ("expired", NOON + timedelta(seconds=0.3))
 
 
@@ -245,11 +245,11 @@ def test_the_same_question_to_the_same_version_is_settled_once(
     approvals: ApprovalStore, clock: Clock, said: list[str]
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "rejected", "bob")
-    first = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
-    again = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    first = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
+    again = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     assert (again, clock.pauses, len(said)) == (first, 1, 1)
-    assert approval_id(decision().signal, "beef") != KEY
-    assert approval_id(decision(conversation_id="cafe").signal, VERSION) != KEY
+    assert compute_approval_id(decision().signal, "beef") != KEY
+    assert compute_approval_id(decision(conversation_id="cafe").signal, VERSION) != KEY
 
 
 def test_a_wait_that_died_goes_on_with_its_first_deadline(
@@ -257,9 +257,9 @@ def test_a_wait_that_died_goes_on_with_its_first_deadline(
 ) -> None:
     rules = ApprovalRules(above_size_percent=10, timeout_s=60)
     with pytest.raises(Stopped):
-        approvals.ask([decision()], rules, VERSION, pause=dies)
+        approvals.require_approvals([decision()], rules, VERSION, sleep=dies)
     clock.now += timedelta(seconds=59.9)
-    [answer] = approvals.ask([decision()], rules, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], rules, VERSION, sleep=clock.pause)
     assert (answer.signal.status, clock.pauses) == (Status.APPROVAL_EXPIRED, 1)
 
 
@@ -267,10 +267,10 @@ def test_an_approval_given_while_nobody_waits_counts(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     with pytest.raises(Stopped):
-        approvals.ask([decision()], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([decision()], LARGE, VERSION, sleep=dies)
     approvals.settle(KEY, "approved", "ann")
     clock.now += timedelta(days=1)
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     assert (answer.signal.status, answer.signal.action) == (Status.OK, "BUY")
     assert clock.pauses == 0
 
@@ -279,8 +279,8 @@ def test_what_was_approved_is_handed_out_even_if_the_desk_now_proposes_more(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "approved", "ann")
-    approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
-    [answer] = approvals.ask([decision(position_size_percent=90)], LARGE, VERSION)
+    approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
+    [answer] = approvals.require_approvals([decision(position_size_percent=90)], LARGE, VERSION)
     assert answer.signal.position_size_percent == 20
     assert "this is what was approved" in answer.signal.warnings[-1]
 
@@ -289,30 +289,30 @@ def test_a_settled_approval_stays_as_it_is_and_a_late_one_is_refused(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "approved", "ann")
-    approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     with pytest.raises(ApprovalSettledError, match="was approved by ann at 2026-03-02 12:00:00"):
         approvals.settle(KEY, "rejected", "bob")
 
     other = decision(conversation_id="cafe")
-    late = approval_id(other.signal, VERSION)
+    late = compute_approval_id(other.signal, VERSION)
 
     with pytest.raises(Stopped):
-        approvals.ask([other], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([other], LARGE, VERSION, sleep=dies)
     clock.now += timedelta(seconds=300)
     with pytest.raises(ApprovalSettledError, match="expired at 2026-03-02 12:05:00 UTC"):
         approvals.settle(late, "approved", "ann")
 
 
 def test_of_many_who_settle_at_once_one_succeeds(tmp_path: Path) -> None:
-    approvals = ApprovalStore(tmp_path / APPROVALS, say=lambda line: None)
+    approvals = ApprovalStore(tmp_path / APPROVALS_FILE, notify=lambda line: None)
     with pytest.raises(Stopped):
-        approvals.ask([decision()], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([decision()], LARGE, VERSION, sleep=dies)
     start = threading.Barrier(8)
 
     def settles(number: int) -> bool:
         start.wait()
         try:
-            ApprovalStore(tmp_path / APPROVALS).settle(KEY, "approved", f"human {number}")
+            ApprovalStore(tmp_path / APPROVALS_FILE).settle(KEY, "approved", f"human {number}")
         except ApprovalSettledError:
             return False
         return True
@@ -327,20 +327,20 @@ def test_many_who_ask_first_at_once_share_one_approval(tmp_path: Path) -> None:
 
     def asks(_: int) -> Status:
         start.wait()
-        mine = ApprovalStore(tmp_path / APPROVALS, say=lambda line: None)
-        [answer] = mine.ask([decision()], rules, VERSION)
+        mine = ApprovalStore(tmp_path / APPROVALS_FILE, notify=lambda line: None)
+        [answer] = mine.require_approvals([decision()], rules, VERSION)
         return answer.signal.status
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(asks, range(8))) == {Status.APPROVAL_EXPIRED}
-    assert len(ApprovalStore(tmp_path / APPROVALS).listed()[0]) == 1
+    assert len(ApprovalStore(tmp_path / APPROVALS_FILE).list_approvals()[0]) == 1
 
 
 def test_rows_of_a_batch_wait_together_and_keep_their_order(
     approvals: ApprovalStore, clock: Clock, said: list[str]
 ) -> None:
     other = decision(conversation_id="cafe", symbol="FB")
-    second = approval_id(other.signal, VERSION)
+    second = compute_approval_id(other.signal, VERSION)
 
     def humans() -> None:
         if clock.pauses == 2:
@@ -350,14 +350,14 @@ def test_rows_of_a_batch_wait_together_and_keep_their_order(
 
     clock.then = humans
     batch = [decision(), decision(**HELD), other, decision()]
-    answers = approvals.ask(batch, LARGE, VERSION, pause=clock.pause)
+    answers = approvals.require_approvals(batch, LARGE, VERSION, sleep=clock.pause)
     assert [a.signal.action for a in answers] == ["BUY", "HOLD", "HOLD", "BUY"]
     assert answers[1] == batch[1]
     assert (clock.pauses, len(said)) == (4, 2)
 
 
 def test_a_replay_asks_nobody_and_says_so(approvals: ApprovalStore, tmp_path: Path) -> None:
-    [answer] = approvals.ask([decision()], LARGE, VERSION, mode="replay")
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, mode="replay")
     assert answer.signal.action == "BUY"
     assert "nobody was asked to approve it" in answer.signal.warnings[-1]
     assert list(tmp_path.iterdir()) == []
@@ -366,7 +366,9 @@ def test_a_replay_asks_nobody_and_says_so(approvals: ApprovalStore, tmp_path: Pa
 def test_a_home_that_cannot_be_written_lets_nothing_leave(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
-        ApprovalStore(tmp_path / "file" / APPROVALS).ask([decision()], LARGE, VERSION)
+        ApprovalStore(tmp_path / "file" / APPROVALS_FILE).require_approvals(
+            [decision()], LARGE, VERSION
+        )
 
 
 def test_who_settles_has_a_name_and_words_are_one_plain_line(
@@ -376,7 +378,7 @@ def test_who_settles_has_a_name_and_words_are_one_plain_line(
         clock.pauses == 1
         and approvals.settle(KEY, "approved", "ann\n\x1b[31m", "fine\nby  me" + "!" * 900)
     )
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     assert "approved by ann [31m: fine by me!" in answer.signal.warnings[-1]
     assert len(answer.signal.warnings[-1]) < 700
     with pytest.raises(BadInputError, match="say who"):
@@ -389,11 +391,15 @@ def test_a_list_has_what_is_urgent_first_and_then_what_was_settled(
     for name, seconds in (("a", 90), ("b", 30), ("c", 60)):
         rules = ApprovalRules(above_size_percent=10, timeout_s=seconds)
         with pytest.raises(Stopped):
-            approvals.ask([decision(conversation_id=name)], rules, VERSION, pause=dies)
-    approvals.settle(approval_id(decision(conversation_id="b").signal, VERSION), "approved", "ann")
+            approvals.require_approvals(
+                [decision(conversation_id=name)], rules, VERSION, sleep=dies
+            )
+    approvals.settle(
+        compute_approval_id(decision(conversation_id="b").signal, VERSION), "approved", "ann"
+    )
     clock.now += timedelta(seconds=10)
-    found, now = approvals.listed()
-    rows = [asked.row(now) for asked in found]
+    found, now = approvals.list_approvals()
+    rows = [asked.to_json(now) for asked in found]
     assert [(row["state"], row["remaining_s"]) for row in rows] == [
         ("pending", 50),
         ("pending", 80),
@@ -436,7 +442,9 @@ def test_the_commands_speak_in_lines_and_refuse_with_exit_2(
 ) -> None:
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path))
     with pytest.raises(Stopped):
-        ApprovalStore(tmp_path / APPROVALS).ask([decision()], LARGE, VERSION, pause=dies)
+        ApprovalStore(tmp_path / APPROVALS_FILE).require_approvals(
+            [decision()], LARGE, VERSION, sleep=dies
+        )
     shell = CliRunner()
     line = shell.invoke(app, ["approvals"]).stdout
     assert line.startswith(f"{KEY}  pending  ")
@@ -467,7 +475,7 @@ def client(
 @pytest.fixture
 def pending(approvals: ApprovalStore) -> ApprovalStore:
     with pytest.raises(Stopped):
-        approvals.ask([decision()], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([decision()], LARGE, VERSION, sleep=dies)
     return approvals
 
 
@@ -505,7 +513,7 @@ def test_http_refuses_a_malformed_body_in_a_sentence(
         answer = http.post(f"/approvals/{KEY}/approve", **body)
     assert answer.status_code == status
     assert sentence in answer.json()["message"]
-    assert pending.listed()[0][0].state == "pending"
+    assert pending.list_approvals()[0][0].state == "pending"
 
 
 @pytest.mark.parametrize(
@@ -527,7 +535,7 @@ def test_without_a_token_only_this_machine_may_settle(
     assert answer.status_code == status
     if status == 403:
         assert "FINAGENT_APPROVAL_TOKEN" in answer.json()["message"]
-        assert pending.listed()[0][0].state == "pending"
+        assert pending.list_approvals()[0][0].state == "pending"
 
 
 @pytest.mark.parametrize(

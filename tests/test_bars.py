@@ -82,7 +82,7 @@ def test_a_symbol_that_is_no_ticker_is_refused(symbol: Any) -> None:
 )
 def test_a_date_alone_means_the_close_in_utc(day: Any) -> None:
     series = BarSeries.from_records("GOOG", records(closed_at=day))
-    assert series.closed(2) == datetime(2012, 6, 27, 21, tzinfo=UTC)
+    assert series.close_time(2) == datetime(2012, 6, 27, 21, tzinfo=UTC)
 
 
 def test_what_is_left_out_is_no_action_and_unknown_volume() -> None:
@@ -113,7 +113,7 @@ def test_a_frame_comes_back_as_it_went_in() -> None:
 
 def test_until_keeps_the_bar_that_closes_at_that_moment_and_none_later() -> None:
     series = BarSeries.from_records("GOOG", records())
-    assert len(series.until(series.closed(1))) == 2
+    assert len(series.until(series.close_time(1))) == 2
     assert len(series.until(datetime(2012, 6, 26, 20, 59, tzinfo=UTC))) == 1
     assert len(series.until(datetime(2012, 6, 24, tzinfo=UTC))) == 0
 
@@ -122,7 +122,7 @@ def test_a_split_leaves_growth_untouched() -> None:
     halved = {"open": 5.0, "high": 5.5, "low": 4.5, "close": 5.25}
     rows = records(split=2.0, **halved)
     rows[3].update(halved)
-    growth = BarSeries.from_records("GOOG", rows).growth()
+    growth = BarSeries.from_records("GOOG", rows).adjust_to_first_bar()
     assert growth.close.tolist() == [10.5] * 4
     assert growth.volume.tolist() == [100.0, 100.0, 50.0, 50.0]
 
@@ -145,4 +145,7 @@ def test_the_growth_factor_of_a_cut_is_the_cut_of_the_growth_factor() -> None:
     series = BarSeries.from_records("GOOG", records(split=2.0, dividend=0.5))
     for cut in range(5):
         assert series[:cut].growth_factor.tobytes() == series.growth_factor[:cut].tobytes()
-        assert series[:cut].growth().close.tobytes() == series.growth().close[:cut].tobytes()
+        assert (
+            series[:cut].adjust_to_first_bar().close.tobytes()
+            == series.adjust_to_first_bar().close[:cut].tobytes()
+        )

@@ -18,7 +18,9 @@ def source() -> BundledBars:
 
 
 def bar(series: BarSeries, day: str) -> int:
-    found = [i for i in range(len(series)) if series.closed(i).date() == date.fromisoformat(day)]
+    found = [
+        i for i in range(len(series)) if series.close_time(i).date() == date.fromisoformat(day)
+    ]
     assert len(found) == 1
     return found[0]
 
@@ -42,8 +44,8 @@ def test_five_symbols_are_there_with_all_their_bars(source: BundledBars) -> None
 
 def test_bars_close_on_their_own_date_in_utc(source: BundledBars) -> None:
     google = source.bars("GOOG")
-    assert google.closed(0).isoformat() == "2004-08-19T21:00:00+00:00"
-    assert google.closed(-1).isoformat() == "2013-03-01T21:00:00+00:00"
+    assert google.close_time(0).isoformat() == "2004-08-19T21:00:00+00:00"
+    assert google.close_time(-1).isoformat() == "2013-03-01T21:00:00+00:00"
 
 
 def test_the_file_is_read_once(source: BundledBars) -> None:
@@ -60,7 +62,7 @@ def test_a_split_is_a_crash_in_raw_prices_alone(source: BundledBars) -> None:
     apple = source.bars("AAPL")
     assert apple.split[bar(apple, "2005-02-28")] == 2.0
     assert change(apple, "2005-02-28") == pytest.approx(-0.496, abs=5e-4)
-    assert change(apple.growth(), "2005-02-28") == pytest.approx(0.0082, abs=5e-5)
+    assert change(apple.adjust_to_first_bar(), "2005-02-28") == pytest.approx(0.0082, abs=5e-5)
 
 
 def test_a_crash_that_was_one_stays(source: BundledBars) -> None:
@@ -68,7 +70,9 @@ def test_a_crash_that_was_one_stays(source: BundledBars) -> None:
     i = bar(apple, "2000-09-29")
     assert (apple.split[i], apple.dividend[i]) == (1.0, 0.0)
     assert change(apple, "2000-09-29") == pytest.approx(-0.519, abs=5e-4)
-    assert change(apple.growth(), "2000-09-29") == pytest.approx(change(apple, "2000-09-29"))
+    assert change(apple.adjust_to_first_bar(), "2000-09-29") == pytest.approx(
+        change(apple, "2000-09-29")
+    )
 
 
 def test_the_special_dividend_of_2004_is_cash_not_a_split(source: BundledBars) -> None:
@@ -77,7 +81,7 @@ def test_the_special_dividend_of_2004_is_cash_not_a_split(source: BundledBars) -
     assert microsoft.split[i] == 1.0
     assert microsoft.dividend[i] == pytest.approx(3.08, rel=0.02)  # $3 special, $0.08 regular
     assert change(microsoft, "2004-11-15") == pytest.approx(-0.0861, abs=5e-4)
-    assert change(microsoft.growth(), "2004-11-15") > 0
+    assert change(microsoft.adjust_to_first_bar(), "2004-11-15") > 0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ def test_the_splits_are_those_of_the_record(
 ) -> None:
     series = source.bars(symbol)
     found = np.flatnonzero(series.split != 1.0).tolist()
-    assert [series.closed(i).date().isoformat() for i in found] == days
+    assert [series.close_time(i).date().isoformat() for i in found] == days
     assert (series.split[found] == 2.0).all()
 
 
@@ -127,7 +131,7 @@ def test_buy_and_hold_needs_the_actions(
 ) -> None:
     series = source.bars(symbol)
     assert whole(series) == pytest.approx(raw, abs=0.005)
-    assert whole(series.growth()) == pytest.approx(growth, abs=0.005)
+    assert whole(series.adjust_to_first_bar()) == pytest.approx(growth, abs=0.005)
 
 
 def test_growth_is_the_vendors_adjusted_close_up_to_a_constant() -> None:
@@ -187,7 +191,7 @@ def test_an_adjusted_close_that_is_no_price_names_its_bar(bad: float) -> None:
 
 def test_actions_of_a_cut_are_the_cut_of_the_actions(source: BundledBars) -> None:
     close = source.bars("IBM").close[:400]
-    adjusted = source.bars("IBM").growth().close[:400]
+    adjusted = source.bars("IBM").adjust_to_first_bar().close[:400]
     split, dividend = actions_from_adjusted("IBM", close, adjusted)
     for cut in range(0, 400, 7):
         part_split, part_dividend = actions_from_adjusted("IBM", close[:cut], adjusted[:cut])

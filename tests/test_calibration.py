@@ -28,7 +28,7 @@ from finagent_model.policy.trained_state import (
     Calibration,
     CalibrationBook,
     TradeOutcome,
-    calibrated,
+    calibrate_signal,
     log_odds,
 )
 from finagent_model.statistics.reliability import (
@@ -73,7 +73,7 @@ def history(
 def arrays(calls: list[TradeOutcome]) -> tuple[Floats, Floats, Floats]:
     return (
         np.array([c.confidence for c in calls]),
-        np.array([float(c.came_true) for c in calls]),
+        np.array([float(c.was_profitable) for c in calls]),
         np.array([c.weight for c in calls]),
     )
 
@@ -189,7 +189,7 @@ NONE = Calibration(method="none", valid_from=day(10), calls=3, effective=3, reas
 
 
 def test_a_signal_carries_both_confidences_and_the_label_of_the_calibrated_one() -> None:
-    served = calibrated(signal(), CalibrationBook(fits=(NONE, PLATT)))
+    served = calibrate_signal(signal(), CalibrationBook(fits=(NONE, PLATT)))
     assert served.calibrated
     assert served.raw_confidence_score == 90
     assert served.confidence_score == pytest.approx(100 / (1 + 9**-0.2), abs=0.01)
@@ -199,13 +199,13 @@ def test_a_signal_carries_both_confidences_and_the_label_of_the_calibrated_one()
 
 def test_a_signal_of_a_time_without_calibration_is_served_raw_and_says_why() -> None:
     early = signal().model_copy(update={"as_of": day(20)})
-    served = calibrated(early, CalibrationBook(fits=(NONE, PLATT)))
+    served = calibrate_signal(early, CalibrationBook(fits=(NONE, PLATT)))
     assert (served.calibrated, served.confidence_score) == (False, 90)
     assert served.warnings == ("confidence not calibrated: 3 are too few",)
 
 
 def test_a_hold_has_no_outcome_and_stays_as_it_was_said() -> None:
-    assert calibrated(signal("HOLD"), CalibrationBook(fits=(PLATT,))) == signal("HOLD")
+    assert calibrate_signal(signal("HOLD"), CalibrationBook(fits=(PLATT,))) == signal("HOLD")
 
 
 def test_before_the_first_calibration_nothing_is_served() -> None:

@@ -20,10 +20,10 @@ from finagent_model.agents.retry import (
     retry_after,
 )
 from finagent_model.config.desk_config import load_preset
-from finagent_model.config.rules import Limits, RateLimits
+from finagent_model.config.rules import DecisionLimits, RateLimits
 
 DONE = CreateResult(content="{}", finish_reason="stop", usage=RequestUsage(1, 1), cached=False)
-LIMITS = Limits(retries=3, call_timeout_s=0.2, wall_clock_s=30)
+LIMITS = DecisionLimits(retries=3, call_timeout_s=0.2, wall_clock_s=30)
 
 
 class Refused(Exception):
@@ -62,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(
     client: Client,
-    limits: Limits = LIMITS,
+    limits: DecisionLimits = LIMITS,
     lane: ProviderLimits | None = None,
     retried: Callable[..., object] = lambda *_: None,
 ) -> CreateResult:
@@ -133,7 +133,7 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> No
     async def story() -> None:
         lane = ProviderLimits(RateLimits(break_after=2, break_s=0.05))
         message = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=0.2)
+        bare = DecisionLimits(retries=0, call_timeout_s=0.2)
 
         async def ask(client: Client) -> CreateResult:
             return await call_with_retry(client, message, {}, bare, lane, 1)
@@ -160,7 +160,7 @@ def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
     async def story() -> None:
         lane = ProviderLimits(RateLimits(break_after=1, break_s=0.01))
         message = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=5)
+        bare = DecisionLimits(retries=0, call_timeout_s=5)
         with pytest.raises(CallFailedError):
             await call_with_retry(Client(Refused(500)), message, {}, bare, lane, 1)
         await asyncio.sleep(0.02)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from finagent_model._redact import make_redactor, without_key_shapes
+from finagent_model._redact import make_redactor, redact_key_shapes
 from finagent_model.cassette.cassette import (
     Cassette,
     RecordedError,
@@ -254,7 +254,7 @@ def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> No
     ],
 )
 def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
-    assert without_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
+    assert redact_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
     ],
 )
 def test_prose_is_left_as_it_is(text: str) -> None:
-    assert without_key_shapes(text) == text
+    assert redact_key_shapes(text) == text
 
 
 def test_a_word_that_a_local_server_takes_for_a_key_is_left_in_replies() -> None:

@@ -140,7 +140,7 @@ def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
         release.wait(LATE_S)
 
     with pytest.raises(DeadlineError):
-        loop.run(block(), within_s=0.1)
+        loop.run(block(), timeout_s=0.1)
     release.set()
 
 

@@ -85,7 +85,7 @@ def test_a_question_without_facts_does_not_speak_of_them(goog: BarSeries) -> Non
     ],
 )
 def test_a_period_is_told_relative_to_the_day(period: str, seen: str) -> None:
-    assert fact(period=period).period_from(AS_OF) == seen
+    assert fact(period=period).relative_period(AS_OF) == seen
 
 
 @given(st.text(max_size=12), st.text(max_size=12), st.text("FYQH0129-", max_size=8))
@@ -94,7 +94,7 @@ def test_whatever_is_accepted_tells_no_year(name: str, unit: str, period: str) -
         accepted = fact(name=name, unit=unit, period=period)
     except ValueError:
         return
-    told = f"{accepted.name}|{accepted.unit}|{accepted.period_from(AS_OF)}"
+    told = f"{accepted.name}|{accepted.unit}|{accepted.relative_period(AS_OF)}"
     assert not re.search(r"(?<![0-9])(19|20)[0-9]{2}(?![0-9])", told)
 
 

@@ -94,12 +94,12 @@ def test_what_was_kept_is_used_where_it_reaches_the_day(
 
 
 def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
-    day = parse_as_of(WHOLE.closed(100).date())
+    day = parse_as_of(WHOLE.close_time(100).date())
     process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
     vendor = Vendor(WHOLE[:101])
     morning = process(vendor, tmp_path, day + timedelta(hours=9))
-    assert morning.reaching("FB", day).closed(-1) == WHOLE.closed(100)
-    assert process(vendor, tmp_path).reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert morning.reaching("FB", day).close_time(-1) == WHOLE.close_time(100)
+    assert process(vendor, tmp_path).reaching("FB", day).close_time(-1) == WHOLE.close_time(100)
     assert vendor.asked == 1
     StoredBars(BarStore(tmp_path)).bars("FB")
     assert vendor.asked == 1
@@ -109,44 +109,46 @@ def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
     tmp_path: Path,
 ) -> None:
     vendor = Vendor()
-    now = WHOLE.closed(100) - timedelta(hours=3)
+    now = WHOLE.close_time(100) - timedelta(hours=3)
     source = CachedBars(vendor, BarStore(tmp_path), lambda: now)
-    today = parse_as_of(WHOLE.closed(100).date())
+    today = parse_as_of(WHOLE.close_time(100).date())
     for as_of in (now, None, now + timedelta(minutes=1)):
-        assert source.reaching("FB", as_of).closed(-1) == WHOLE.closed(99)
+        assert source.reaching("FB", as_of).close_time(-1) == WHOLE.close_time(99)
     assert vendor.asked == 1
-    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
-    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)
+    assert source.reaching("FB", today).close_time(-1) == WHOLE.close_time(
+        99
+    )  # the day is not over
+    assert source.reaching("FB", today).close_time(-1) == WHOLE.close_time(99)
     assert vendor.asked == 2
-    now = WHOLE.closed(101) + timedelta(hours=1)
-    later = source.reaching("FB", parse_as_of(WHOLE.closed(101).date()))
-    assert later.closed(-1) == WHOLE.closed(101)
+    now = WHOLE.close_time(101) + timedelta(hours=1)
+    later = source.reaching("FB", parse_as_of(WHOLE.close_time(101).date()))
+    assert later.close_time(-1) == WHOLE.close_time(101)
     assert source.seen("FB").content_hash == later.digest()
     assert source.reaching("FB", today) is later
     assert vendor.asked == 3
 
 
 def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: Path) -> None:
-    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(100) - timedelta(hours=3)).bars("FB")
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.close_time(100) - timedelta(hours=3)).bars("FB")
     vendor = Vendor(WHOLE[:101])
-    later = process(vendor, tmp_path, WHOLE.closed(100) + timedelta(hours=1))
-    as_of = parse_as_of(WHOLE.closed(100).date())
-    assert later.reaching("FB", as_of).closed(-1) == WHOLE.closed(100)
+    later = process(vendor, tmp_path, WHOLE.close_time(100) + timedelta(hours=1))
+    as_of = parse_as_of(WHOLE.close_time(100).date())
+    assert later.reaching("FB", as_of).close_time(-1) == WHOLE.close_time(100)
     assert vendor.asked == 1
 
 
 def test_a_longer_look_asks_again_in_the_same_process(tmp_path: Path) -> None:
-    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(99)).bars("FB")
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.close_time(99)).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    assert len(source.reaching("FB", WHOLE.closed(50))) == 100
-    assert len(source.reaching("FB", WHOLE.closed(150))) == len(WHOLE)
+    assert len(source.reaching("FB", WHOLE.close_time(50))) == 100
+    assert len(source.reaching("FB", WHOLE.close_time(150))) == len(WHOLE)
     assert vendor.asked == 1
 
 
 def test_no_bar_that_closes_after_it_was_fetched_is_seen(tmp_path: Path) -> None:
-    source = process(Vendor(), tmp_path, WHOLE.closed(42) + timedelta(hours=1))
-    assert source.bars("FB").closed(-1) == WHOLE.closed(42)
+    source = process(Vendor(), tmp_path, WHOLE.close_time(42) + timedelta(hours=1))
+    assert source.bars("FB").close_time(-1) == WHOLE.close_time(42)
 
 
 def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ def test_a_revised_history_names_days_and_fields(
     source = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
     with caplog.at_level(logging.WARNING):
         source.bars("FB")
-    day = f"{WHOLE.closed(42):%Y-%m-%d}"
+    day = f"{WHOLE.close_time(42):%Y-%m-%d}"
     assert f"vendor has revised its history: {day} high" in caplog.text
     told = source.seen("FB")
     assert (told.revised, {c.field for c in told.changes}) == (2, {"close", "high"})
@@ -301,7 +303,7 @@ def test_bars_that_went_or_came_are_a_revision() -> None:
     [came] = bar_changes(without, WHOLE)
     assert (gone.field, gone.before, gone.after) == ("bar", WHOLE.close[10], None)
     assert (came.field, came.before, came.after) == ("bar", None, WHOLE.close[10])
-    assert gone.closed_at == came.closed_at == WHOLE.closed(10)
+    assert gone.closed_at == came.closed_at == WHOLE.close_time(10)
 
 
 def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
@@ -415,12 +417,12 @@ def test_nothing_is_fetched_to_say_what_was_seen(tmp_path: Path) -> None:
 
 def test_a_view_of_a_vendors_bars_ends_at_the_day(tmp_path: Path) -> None:
     market = Market(process(Vendor(), tmp_path), None)
-    as_of = parse_as_of(WHOLE.closed(80).date())
-    assert market.view("FB", as_of).bars.closed(-1) == WHOLE.closed(80)
+    as_of = parse_as_of(WHOLE.close_time(80).date())
+    assert market.view("FB", as_of).bars.close_time(-1) == WHOLE.close_time(80)
 
 
 def test_what_a_vendor_says_of_later_days_changes_no_earlier_question(tmp_path: Path) -> None:
-    as_of = parse_as_of(WHOLE.closed(120).date())
+    as_of = parse_as_of(WHOLE.close_time(120).date())
     changed = WHOLE.to_frame()
     changed.loc[121:, [*PRICES]] *= 3.0
     changed.loc[150, "split"] = 2.0

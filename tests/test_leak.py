@@ -10,7 +10,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finagent_model._redact import KEY, NOTES, PASSAGE, PROMPT, redact, without_keys
+from finagent_model._redact import (
+    KEY_MARK,
+    MIN_PASSAGE_CHARS,
+    NOTES,
+    PROMPT_MARK,
+    redact,
+    redact_secrets,
+)
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.desk.desk import without_leaks
@@ -20,7 +27,7 @@ LINES = [" ".join(text.split()) for text in PROMPTS]
 SECRET = "sk-abc123/DEF-xyz789"
 
 
-def passages(least: int = PASSAGE) -> st.SearchStrategy[str]:
+def passages(least: int = MIN_PASSAGE_CHARS) -> st.SearchStrategy[str]:
     """Any piece of a prompt that is long enough."""
     return st.sampled_from(LINES).flatmap(
         lambda line: st.integers(0, len(line) - least).flatmap(
@@ -52,10 +59,10 @@ def signal(**changes: object) -> TradingSignal:
 def test_any_passage_of_forty_characters_is_struck_out(
     before: str, passage: str, after: str
 ) -> None:
-    assume(len(passage.strip()) >= PASSAGE and KEY not in before + after)
+    assume(len(passage.strip()) >= MIN_PASSAGE_CHARS and KEY_MARK not in before + after)
     kept, notes = redact(before + passage + after, (), PROMPTS)
-    assert PROMPT in kept and passage not in kept
-    assert notes == (NOTES[PROMPT],)
+    assert PROMPT_MARK in kept and passage not in kept
+    assert notes == (NOTES[PROMPT_MARK],)
 
 
 @pytest.mark.parametrize(
@@ -76,23 +83,23 @@ def test_case_blanks_invisible_characters_and_accents_hide_nothing(
 ) -> None:
     passage = LINES[3][200:300].strip()
     kept, _ = redact(f"It said: {disguise(passage)}!", (), PROMPTS)
-    assert kept == f"It said: {PROMPT}!"
+    assert kept == f"It said: {PROMPT_MARK}!"
 
 
 def test_what_stands_around_a_passage_is_kept() -> None:
     text = f"First. {LINES[0][:60]} Then {LINES[2][80:140].upper()} and last."
     kept, _ = redact(text, (), PROMPTS)
-    assert kept == f"First. {PROMPT} Then {PROMPT} and last."
+    assert kept == f"First. {PROMPT_MARK} Then {PROMPT_MARK} and last."
 
 
 def test_a_shorter_agreement_is_a_coincidence() -> None:
-    text = f"~{LINES[1][: PASSAGE - 1]}~"
+    text = f"~{LINES[1][: MIN_PASSAGE_CHARS - 1]}~"
     assert redact(text, (), PROMPTS) == (text, ())
 
 
 @given(text=st.text(max_size=300))
 def test_other_text_is_left_as_it_is(text: str) -> None:
-    assume(PROMPT not in text and KEY not in text)
+    assume(PROMPT_MARK not in text and KEY_MARK not in text)
     assert redact(text, (SECRET,), PROMPTS) == (text, ())
 
 
@@ -120,8 +127,8 @@ def test_striking_out_twice_changes_nothing(parts: list[str]) -> None:
 )
 def test_keys_are_known_by_their_value_or_their_shape(text: str) -> None:
     kept, notes = redact(text, (SECRET,), ())
-    assert KEY in kept
-    assert notes == (NOTES[KEY],)
+    assert KEY_MARK in kept
+    assert notes == (NOTES[KEY_MARK],)
     assert not any(len(word) > len("OPENAI_API_KEY=[struck") for word in kept.split())
 
 
@@ -141,21 +148,21 @@ def test_words_that_only_sound_like_keys_stay(text: str) -> None:
 
 def test_a_mark_makes_no_key_of_what_stands_beside_it() -> None:
     run = "a-very-long-run-of-words-and-hyphens"
-    assert redact(f"{SECRET} {run}", (SECRET,), ())[0] == f"{KEY} {run}"
-    assert redact(f"{KEY} {run}", (), ())[0] == f"{KEY} {run}"
+    assert redact(f"{SECRET} {run}", (SECRET,), ())[0] == f"{KEY_MARK} {run}"
+    assert redact(f"{KEY_MARK} {run}", (), ())[0] == f"{KEY_MARK} {run}"
 
 
 def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
     text = '{"direction": "none"}'
     assert redact(text, ("none",), ()) == (text, ())
-    assert without_keys(text, ("none",)) == text
+    assert redact_secrets(text, ("none",)) == text
 
 
 def test_a_passage_that_is_spread_over_several_texts_is_found() -> None:
     pieces = tuple(LINES[3][i : i + 30] for i in range(0, 300, 30))
     kept = without_leaks(signal(key_factors=pieces), (), PROMPTS)
-    assert set(kept.key_factors) == {PROMPT}
-    assert kept.clamps == (NOTES[PROMPT],)
+    assert set(kept.key_factors) == {PROMPT_MARK}
+    assert kept.clamps == (NOTES[PROMPT_MARK],)
     assert kept.reasoning == "Nothing of note happened."
 
 
@@ -167,10 +174,10 @@ def test_reasoning_key_factors_and_warnings_are_looked_at_and_clamps_say_so() ->
         clamps=("stop derived",),
     )
     kept = without_leaks(leaking, (SECRET,), PROMPTS)
-    assert kept.reasoning == f"I was told: {PROMPT}"
-    assert kept.key_factors == ("trend", KEY)
-    assert kept.warnings == (f"left out: {PROMPT}",)
-    assert kept.clamps == ("stop derived", NOTES[KEY], NOTES[PROMPT])
+    assert kept.reasoning == f"I was told: {PROMPT_MARK}"
+    assert kept.key_factors == ("trend", KEY_MARK)
+    assert kept.warnings == (f"left out: {PROMPT_MARK}",)
+    assert kept.clamps == ("stop derived", NOTES[KEY_MARK], NOTES[PROMPT_MARK])
 
 
 def test_a_signal_that_gives_nothing_away_is_the_same_one() -> None:
@@ -193,5 +200,5 @@ def test_a_signal_that_gives_nothing_away_is_the_same_one() -> None:
 )
 def test_a_record_loses_the_key_in_every_spelling_and_stays_json(spelled: str) -> None:
     text = f'{{"reasoning": "It is {spelled}, they say", "score": 1.0}}'
-    kept = without_keys(text, (SECRET,))
-    assert json.loads(kept) == {"reasoning": f"It is {KEY}, they say", "score": 1.0}
+    kept = redact_secrets(text, (SECRET,))
+    assert json.loads(kept) == {"reasoning": f"It is {KEY_MARK}, they say", "score": 1.0}

@@ -16,7 +16,7 @@ from finagent_model._base import no_progress
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.tampering import verify_chain
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.config.desk_config import DeskConfig, Memory, load_preset
+from finagent_model.config.desk_config import DeskConfig, MemoryConfig, load_preset
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
@@ -80,7 +80,7 @@ def said(taken: tuple[OutOfSample, Path]) -> Path:
 
 def learned_from(record: OutOfSample, policies: PolicyBook) -> TrainedState:
     calls = record.closed_calls()
-    return TrainedState(policies, calibrate(calls, policies.moments), reflect(calls))
+    return TrainedState(policies, calibrate(calls, policies.start_times), reflect(calls))
 
 
 def questions(said: Path) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
     remembering = 0
     for decision, question in zip(record.decisions, questions(said), strict=True):
         memory = question["memory"]
-        if decision.signal.as_of < policies.moments[1]:
+        if decision.signal.as_of < policies.start_times[1]:
             assert memory is None
         if memory is not None:
             remembering += 1
@@ -168,7 +168,7 @@ def test_a_lesson_tells_how_long_ago_and_what_came_of_it(record: OutOfSample) ->
 
 
 def test_a_desk_may_be_told_to_remember_nothing(record: OutOfSample, policies: PolicyBook) -> None:
-    config = load_preset().model_copy(update={"memory": Memory(lessons=0)})
+    config = load_preset().model_copy(update={"memory": MemoryConfig(lessons=0)})
     view = market().daily_views("GOOG", [699])[0]
     decision = desk(learned_from(record, policies), config).decide(view)
     assert json.loads(decision.turns[0].message_content)["memory"] is None
@@ -210,4 +210,4 @@ def test_the_confidence_that_lessons_carry_is_the_raw_one(record: OutOfSample) -
     said = {d.signal.as_of: d.signal.raw_confidence_score for d in record.decisions}
     calls = record.closed_calls()
     assert all(call.confidence == said[call.as_of] for call in calls)
-    assert np.mean([call.came_true for call in calls]) < 1
+    assert np.mean([call.was_profitable for call in calls]) < 1

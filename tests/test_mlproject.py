@@ -44,7 +44,7 @@ def test_the_parameters_and_defaults_of_train_are_the_codes() -> None:
         parameters = project()["entry_points"][entry]["parameters"]
         given = {name: row["default"] for name, row in parameters.items()}
         assert given.pop("jobs") == 1  # how, not what
-        assert TrainRequest.read(**given) == TrainRequest()
+        assert TrainRequest.parse(**given) == TrainRequest()
         assert list(given) == list(TrainRequest.model_fields)
 
 

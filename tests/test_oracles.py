@@ -25,7 +25,7 @@ CASH = 10_000.0
 
 def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
     """Growth bars, so that no engine sees a split, and the same as a frame."""
-    growth = BundledBars().bars(symbol).growth()
+    growth = BundledBars().bars(symbol).adjust_to_first_bar()
     columns = {name.title(): getattr(growth, name) for name in ("open", "high", "low", "close")}
     index = pd.DatetimeIndex(growth.closed_at)
     return growth, pd.DataFrame(columns | {"Volume": growth.volume}, index=index)

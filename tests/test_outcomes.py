@@ -60,8 +60,8 @@ def test_a_call_ends_at_its_stop_or_target_as_in_the_backtest(
     [call] = closed_calls(bars, orders, FREE, confidence)
     assert (call.ended, call.bars_held) == (ended, 2)
     assert call.earned == pytest.approx(earned)
-    assert call.closed_at == bars.closed(2)
-    assert call.came_true == (earned > 0)
+    assert call.closed_at == bars.close_time(2)
+    assert call.was_profitable == (earned > 0)
 
 
 def test_a_call_that_touches_nothing_ends_at_the_last_close_of_its_horizon() -> None:
@@ -91,13 +91,13 @@ def test_standing_still_costs_what_two_fills_cost() -> None:
     orders, confidence = called(30, {0: 1})
     [call] = closed_calls(bars, orders, Rules(0.001, 0.0005), confidence)
     assert call.earned == pytest.approx(-2 * 0.001 - 2 * 0.0005, rel=1e-2)
-    assert not call.came_true
+    assert not call.was_profitable
 
 
 def test_a_lone_call_earns_what_the_backtest_of_it_earns() -> None:
     bars = BundledBars().bars("AAPL")[:400]  # with a dividend-free stretch and a real crash
     rules = Rules(0.001, 0.0005)
-    growth = bars.growth()
+    growth = bars.adjust_to_first_bar()
     for at in range(5, 370, 13):
         close = growth.close[at]
         orders, confidence = called(400, {at: 1}, 0.93 * close, 1.1 * close)
@@ -129,7 +129,7 @@ def test_what_came_later_changes_no_outcome_and_no_weight() -> None:
     for cut in range(30, 500, 47):
         early = Orders(**{name: values[:cut] for name, values in vars(orders).items()})
         before = closed_calls(bars[:cut], early, FREE, confidence[:cut])
-        assert before == tuple(c for c in known if c.closed_at <= bars.closed(cut - 1))
+        assert before == tuple(c for c in known if c.closed_at <= bars.close_time(cut - 1))
 
 
 def test_calls_are_kept_to_the_bit() -> None:

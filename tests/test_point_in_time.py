@@ -33,7 +33,7 @@ def aapl() -> BarSeries:
 def test_the_question_on_a_cut_history_is_the_question_on_the_whole(
     aapl: BarSeries, cut: int
 ) -> None:
-    as_of = parse_as_of(aapl.closed(cut - 1).date())
+    as_of = parse_as_of(aapl.close_time(cut - 1).date())
     whole = build_context(MarketView.at(as_of, aapl), Policy())
     short = build_context(MarketView.at(as_of, aapl[:cut]), Policy())
     assert whole == short
@@ -43,7 +43,7 @@ def test_the_question_on_a_cut_history_is_the_question_on_the_whole(
 def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
     aapl: BarSeries, cut: int
 ) -> None:
-    as_of = parse_as_of(aapl.closed(cut - 1).date())
+    as_of = parse_as_of(aapl.close_time(cut - 1).date())
     items, _ = bundled_events().news("AAPL")
     fake = NewsItem(published_at=as_of + timedelta(seconds=1), headline="Everything is known")
     altered = (*(i for i in items if i.published_at <= as_of), fake)
@@ -59,14 +59,14 @@ def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
 
 
 def test_the_corruption_is_felt_where_it_is_seen(aapl: BarSeries) -> None:
-    as_of = parse_as_of(aapl.closed(1010).date())
+    as_of = parse_as_of(aapl.close_time(1010).date())
     other = corrupted_after(aapl, 1000)
     views = [MarketView.at(as_of, bars) for bars in (aapl, other)]
     assert build_context(views[0], Policy()) != build_context(views[1], Policy())
 
 
 def test_no_date_or_year_reaches_an_agent(aapl: BarSeries) -> None:
-    as_of = parse_as_of(aapl.closed(2000).date())
+    as_of = parse_as_of(aapl.close_time(2000).date())
     text = build_context(MarketView.at(as_of, aapl, *bundled_events().news("AAPL")), Policy()).text
     assert not re.search(r"\b(19|20)\d\d-\d\d", text)
     assert str(as_of.year) not in re.sub(r'"headline": "[^"]*"', "", text)

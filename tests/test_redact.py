@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finagent_model._redact import without_private
+from finagent_model._redact import redact_addresses
 from finagent_model.data.protocols import REASON, reason_of
 
 
@@ -19,7 +19,7 @@ from finagent_model.data.protocols import REASON, reason_of
     ],
 )
 def test_an_address_is_shown_without_user_password_and_query(text: str, shown: str) -> None:
-    assert without_private(text) == shown
+    assert redact_addresses(text) == shown
 
 
 def test_where_a_reason_is_cut_no_half_of_a_password_is_left() -> None:

@@ -29,7 +29,7 @@ def config(**changes: Any) -> DeskConfig:
 
 @pytest.mark.parametrize(("preset", "depth"), [("lean", 3), ("default", 3), ("debate", 5)])
 def test_a_preset_is_so_many_replies_deep(preset: str, depth: int) -> None:
-    assert len(stages(load_preset(preset).seated({"news"}))) == depth
+    assert len(stages(load_preset(preset).select_agents({"news"}))) == depth
 
 
 def test_debaters_speak_side_by_side_and_then_answer_the_round_before() -> None:
@@ -50,8 +50,12 @@ def test_whoever_waited_for_an_absent_agent_waits_for_those_it_waited_for() -> N
         {"name": "N", "role": "analyst", "prompt": "news", "when": "news", "after": ["A"]},
         {"name": "E", "role": "executor", "prompt": "executor", "after": ["N"]},
     ]
-    assert [row.after for row in config(agents=agents).seated(())] == [(), ("A",)]
-    assert [row.after for row in config(agents=agents).seated({"news"})] == [(), ("A",), ("N",)]
+    assert [row.after for row in config(agents=agents).select_agents(())] == [(), ("A",)]
+    assert [row.after for row in config(agents=agents).select_agents({"news"})] == [
+        (),
+        ("A",),
+        ("N",),
+    ]
 
 
 def test_all_prompts_of_the_default_desk_fit_into_eight_thousand_characters() -> None:
@@ -76,7 +80,7 @@ def test_an_agent_may_have_a_model_and_sampling_of_its_own() -> None:
             },
         ],
     )
-    models = [desk.model_of(row) for row in desk.agents]
+    models = [desk.model_for(row) for row in desk.agents]
     assert [(m.client, m.model) for m in models] == [
         ("anthropic", "big"),
         ("openai", "other"),

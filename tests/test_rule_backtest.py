@@ -21,7 +21,7 @@ from finagent_model.settings import Settings
 
 
 def row(**given: Any) -> dict[str, Any]:
-    return run_rule_backtest(RuleRequest.read(rule="sma:10,30", **given), Settings.load({})).row()
+    return run_rule_backtest(RuleRequest.parse(rule="sma:10,30", **given), Settings.load({})).row()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_whether_stops_are_live_on_the_entry_bar_is_told_apart(
 
 def test_a_split_is_no_crash_and_the_holders_dividends_count() -> None:
     found = row(symbol="AAPL", fractional=True, commission=0.0)
-    growth = BundledBars().bars("AAPL").growth()
+    growth = BundledBars().bars("AAPL").adjust_to_first_bar()
     held = growth.close[-1] / growth.open[1]
     assert found["buy_and_hold"]["total_return"] == pytest.approx(held - 1)
 
@@ -137,4 +137,4 @@ def test_without_a_crossing_nothing_is_traded_and_ratios_are_null(tmp_path: Path
 )
 def test_what_cannot_be_run_is_refused_in_words(given: dict[str, Any], said: str) -> None:
     with pytest.raises(FinagentError, match=said):
-        run_rule_backtest(RuleRequest.read(**{"rule": "sma:10,30", **given}), Settings.load({}))
+        run_rule_backtest(RuleRequest.parse(**{"rule": "sma:10,30", **given}), Settings.load({}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model._redact import KEY, make_redactor
+from finagent_model._redact import KEY_MARK, make_redactor
 from finagent_model.errors import BadInputError
 from finagent_model.settings import Settings
 
@@ -28,7 +28,7 @@ def test_keys_and_passwords_are_struck_out_of_text() -> None:
     url = "postgresql://me:open-sesame@host/db"
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden", "FINAGENT_DATABASE": url})
     said = f"{url} or open-sesame; 401: sk-very-hidden"
-    assert make_redactor(settings.secrets)(said) == f"{KEY} or {KEY}; 401: {KEY}"
+    assert make_redactor(settings.secrets)(said) == f"{KEY_MARK} or {KEY_MARK}; 401: {KEY_MARK}"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from finagent_model.audit.chain import conversation_lines, read_turns
 from finagent_model.decision.decision import Decision, Execution
 from finagent_model.errors import StoreError
-from finagent_model.settings import read_url
+from finagent_model.settings import parse_database_url
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 
@@ -282,7 +282,7 @@ def test_no_error_shows_a_password(address: str) -> None:
     ],
 )
 def test_postgresql_is_by_the_driver_that_the_extra_brings(scheme: str, driver: str) -> None:
-    assert read_url(f"{scheme}://host/db").get_driver_name() == driver
+    assert parse_database_url(f"{scheme}://host/db").get_driver_name() == driver
 
 
 def test_a_conversations_file_is_read_back_as_it_was() -> None:

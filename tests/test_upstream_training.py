@@ -55,7 +55,7 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
     from finagent_model.pipeline.train import train
     from finagent_model.pipeline.verify import proofs
 
-    trained = train(TrainRequest.read(**SMALL, config="upstream"), settings)
+    trained = train(TrainRequest.parse(**SMALL, config="upstream"), settings)
     assert trained.verdict == "passed"
     shutil.rmtree(settings.home)
 
@@ -90,17 +90,17 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
 
 
 def test_a_rule_of_its_ratings_runs_through_the_engine(settings: Settings) -> None:
-    done = run_rule_backtest(RuleRequest.read(rule="upstream", symbol="FB"), settings).row()
+    done = run_rule_backtest(RuleRequest.parse(rule="upstream", symbol="FB"), settings).row()
     assert done["trades"] > 0
     with pytest.raises(BadInputError, match="or upstream"):
-        run_rule_backtest(RuleRequest.read(rule="downstream", symbol="FB"), settings)
+        run_rule_backtest(RuleRequest.parse(rule="downstream", symbol="FB"), settings)
 
 
 def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) -> None:
     from finagent_model.pipeline.estimate import estimate
     from finagent_model.pipeline.train import train
 
-    request = TrainRequest.read(**SMALL, config="upstream", schedule="change")
+    request = TrainRequest.parse(**SMALL, config="upstream", schedule="change")
     for ask in (train, estimate):
         with pytest.raises(BadInputError, match="give a number of bars"):
             ask(request, settings)

@@ -58,7 +58,7 @@ def test_the_day_of_the_last_bar_is_seen_and_the_clock_shows_the_next() -> None:
 def test_later_bars_change_nothing_since_they_are_not_sent() -> None:
     longer = bars_of("GOOG", 320, "2012-07-27")
     again = longer[: len(longer) - 20]
-    assert again.closed(-1).date().isoformat() == DAY
+    assert again.close_time(-1).date().isoformat() == DAY
     assert window_of(again).rows[-1][0] == DAY
 
 

@@ -34,7 +34,7 @@ from finagent_model.config.approval_rules import Approval
 from finagent_model.market.bars import parse_as_of
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.decision import Execution
-from finagent_model.approvals import APPROVALS, Approvals
+from finagent_model.approvals import APPROVALS_FILE, Approvals
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
@@ -65,7 +65,7 @@ class Left(Exception):
 def leave(seconds):
     raise Left
 try:
-    Approvals(settings.home / APPROVALS).ask([Decision(done.signal)], Approval(
+    Approvals(settings.home / APPROVALS_FILE).ask([Decision(done.signal)], Approval(
         above_size_percent=0, timeout_s=3600), "v", pause=leave)
 except Left:
     pass

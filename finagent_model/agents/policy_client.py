@@ -39,7 +39,7 @@ from finagent_model.agents.session import REPORT
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
-from finagent_model.policy.context import rounded
+from finagent_model.policy.context import round_significant
 from finagent_model.policy.policy import Policy
 
 VERSION = "2"
@@ -89,7 +89,7 @@ Rule = Callable[[Question, Sequence[Heard]], Reply]
 def technical(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     """The weighted vote of trend, momentum, reversion and breakout."""
     policy = Policy.model_validate(question["policy"])
-    score = rounded(float(policy.technical_score(question["features"])), 4)
+    score = round_significant(float(policy.technical_score(question["features"])), 4)
     votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
     loudest = sorted(votes.items(), key=lambda vote: -abs(vote[1]))
     return AnalystReply(
@@ -107,7 +107,7 @@ def news(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     policy = Policy.model_validate(question["policy"])
     recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
     found = [(h, _tone(h)) for h in recent if _tone(h)]
-    score = rounded(sum(tone for _, tone in found) / len(recent), 4) if recent else 0.0
+    score = round_significant(sum(tone for _, tone in found) / len(recent), 4) if recent else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
@@ -121,7 +121,7 @@ def sentiment(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     policy = Policy.model_validate(question["policy"])
     recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
     tones = [tone for headline in recent if (tone := _tone(headline))]
-    score = rounded(sum(tones) / len(tones), 4) if tones else 0.0
+    score = round_significant(sum(tones) / len(tones), 4) if tones else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
@@ -138,7 +138,7 @@ def fundamental(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     figures = question.get("fundamentals", [])
     growth = {f["name"]: f["value"] for f in figures if f["name"].endswith("_growth")}
     signs = [(value > 0) - (value < 0) for value in growth.values()]
-    score = rounded(sum(signs) / len(signs), 4) if signs else 0.0
+    score = round_significant(sum(signs) / len(signs), 4) if signs else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
@@ -154,7 +154,7 @@ def upstream(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     rises, falls = (sum(vote == side for _, vote in votes) for side in (1, -1))
     return AnalystReply(
         trend=report["trend"],
-        score=rounded(2 * report["probability"] - 1, 4),
+        score=round_significant(2 * report["probability"] - 1, 4),
         summary=f"Upstream says {report['rating']}: {rises} of {len(votes)} votes for a rise, "
         f"{falls} for a fall.",
         key_factors=[f"{name} vote {vote:+d}" for name, vote in votes],
@@ -187,12 +187,12 @@ def risk(question: Question, heard: Sequence[Heard]) -> RiskReply:
     close, atr = question["last_close"], question["atr"]
     stop = _away(close, -side * policy.stop_atr * atr)
     target = _away(close, side * policy.target_atr * atr)
-    size = float(policy.size(abs(close - stop) / close))
+    size = float(policy.position_size(abs(close - stop) / close))
     return RiskReply(
         direction="long" if side > 0 else "short",
         stop_loss=stop,
         take_profit=target,
-        position_size_percent=rounded(100 * size, 4),
+        position_size_percent=round_significant(100 * size, 4),
         summary=f"Stop {policy.stop_atr:g}, target {policy.target_atr:g} ATR from {close:g}.",
     )
 
@@ -209,7 +209,7 @@ def executor(question: Question, heard: Sequence[Heard]) -> ExecutorReply:
     analysts = {said.name: said.reply for said in heard if isinstance(said.reply, AnalystReply)}
     return ExecutorReply(
         action=("BUY" if score > 0 else "SELL") if acts else "HOLD",
-        confidence_score=rounded(confidence, 4),
+        confidence_score=round_significant(confidence, 4),
         reasoning=f"Combined score {score:+.3f} of {', '.join(analysts)}; the policy acts beyond "
         f"{policy.threshold:.3f} either way.",
         key_factors=[factor for reply in analysts.values() for factor in reply.key_factors],
@@ -256,14 +256,18 @@ def _combined(policy: Policy, heard: Sequence[Heard]) -> float:
         if isinstance(said.reply, AnalystReply) and said.prompt not in ADVOCATES
     ]
     total = sum(weight for _, weight in votes)
-    return rounded(sum(score * weight for score, weight in votes) / total, 4) if total else 0.0
+    return (
+        round_significant(sum(score * weight for score, weight in votes) / total, 4)
+        if total
+        else 0.0
+    )
 
 
 def _case(question: Question, side: int) -> AnalystReply:
     policy = Policy.model_validate(question["policy"])
     votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
     ours = {name: vote for name, vote in votes.items() if vote * side > 0}
-    score = rounded(side * sum(abs(vote) for vote in ours.values()) / len(votes), 4)
+    score = round_significant(side * sum(abs(vote) for vote in ours.values()) / len(votes), 4)
     names = ", ".join(ours) or "nothing"
     return AnalystReply(
         trend=_trend(score, policy),
@@ -286,7 +290,7 @@ def _tone(headline: str) -> int:
 
 def _away(close: float, distance: float) -> float:
     """A price `distance` away, never below a tenth of `close`."""
-    return rounded(max(close + distance, 0.1 * close))
+    return round_significant(max(close + distance, 0.1 * close))
 
 
 TEXT_ONLY = ModelInfo(
@@ -317,7 +321,7 @@ class RulesClient(ChatCompletionClient):
         roster = config.roster
         self._roles = {row.name: row.role for row in roster}
         self._seats = {row.name: row.prompt for row in roster}
-        played = {row.prompt for row in roster if config.model_of(row).client == "rules"}
+        played = {row.prompt for row in roster if config.model_for(row).client == "rules"}
         without = sorted(played - set(RULES))
         if without:
             raise ConfigError(

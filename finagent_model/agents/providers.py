@@ -266,7 +266,9 @@ class ClientPool:
             {"agents": [row.model_dump(mode="json") for row in self.roster], "model": config.model}
         )
         """Of who sits at the desk."""
-        self._rows: dict[str, ModelConfig] = {row.name: config.model_of(row) for row in self.roster}
+        self._rows: dict[str, ModelConfig] = {
+            row.name: config.model_for(row) for row in self.roster
+        }
         self._identities = {name: _identity(row) for name, row in self._rows.items()}
         self._keys = {
             name: fingerprint(row.model_dump(mode="json")) for name, row in self._rows.items()
@@ -304,12 +306,12 @@ class ClientPool:
 
     def require_key(self) -> None:
         """Raise ConfigError now if calls to a model could not be made."""
-        for model in self._config.models_used:
+        for model in self._config.distinct_models:
             require_usable(model, self._settings)
 
     def preload(self) -> None:
         """Import now what calls that can be made will need."""
-        for model in self._config.models_used:
+        for model in self._config.distinct_models:
             preload(model, self._settings)
 
     def exported(self, row: AgentRow) -> ChatCompletionClient:

@@ -31,7 +31,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from finagent_model.config.rules import Limits, RateLimits
+from finagent_model.config.rules import DecisionLimits, RateLimits
 
 NO_CREDIT = "insufficient_quota"
 """OpenAI's word, with a 429 that no waiting cures."""
@@ -212,7 +212,7 @@ async def call_with_retry(
     client: ChatCompletionClient,
     messages: Sequence[LLMMessage],
     options: dict[str, Any],
-    limits: Limits,
+    limits: DecisionLimits,
     lane: ProviderLimits,
     tokens: int,
     *,
@@ -289,7 +289,7 @@ def _pause(state: RetryCallState) -> float:
     return max(_backoff(state), asked or 0.0)
 
 
-def is_retryable(error: BaseException, limits: Limits) -> bool:
+def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
     """Not for what won't change, nor where the server wants more patience than a decision has."""
     if not isinstance(error, CallFailedError) or not error.fault.again:
         return False

@@ -15,7 +15,7 @@ from finagent_model._base import Mode
 from finagent_model.agents.budget import Amount, SpendingLimit, reserve, settle
 from finagent_model.agents.replies import ExecutorReply, Reply
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.config.roster import ModelConfig, Occasion
+from finagent_model.config.roster import ModelConfig, OptionalInput
 from finagent_model.decision.decision import Event, EventKind, Turn
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
@@ -70,7 +70,7 @@ class DeskQuery:
 
     text: str
     """JSON, the same for every agent."""
-    occasions: frozenset[Occasion]
+    occasions: frozenset[OptionalInput]
     """What the view has that not every view has."""
     tools: Callable[[Sequence[str]], Tools]
     """Those of the given names."""
@@ -166,7 +166,7 @@ class Session:
         if model.client == "rules":
             return 0.0
         price = self.config.prices.get(model.model)
-        return None if price is None else price.usd(prompt, completion)
+        return None if price is None else price.cost_usd(prompt, completion)
 
     @property
     def executor_reply(self) -> ExecutorReply | None:

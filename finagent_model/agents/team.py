@@ -39,7 +39,7 @@ from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, Session
 from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.config.roster import AgentRow, Group, Occasion, without
+from finagent_model.config.roster import AgentGroup, AgentRow, OptionalInput, remove_agents
 from finagent_model.decision.signal import Status
 
 
@@ -48,11 +48,11 @@ def select_affordable_agents(
     question: str,
     session: Session,
     pool: ClientPool,
-) -> tuple[tuple[AgentRow, ...], tuple[Group, ...]]:
+) -> tuple[tuple[AgentRow, ...], tuple[AgentGroup, ...]]:
     """Those who may speak, and the groups that may not. What can't be afforded even so is refused
     when it is called.
     """
-    rows, dropped = tuple(seated), list[Group]()
+    rows, dropped = tuple(seated), list[AgentGroup]()
     tokens_left, usd_left = remaining(session.accounts)
     for group in session.config.spending.drop_first:
         tokens, usd = _worst_case_cost(rows, question, session, pool)
@@ -60,7 +60,7 @@ def select_affordable_agents(
             break
         members = {row.name for row in rows if row.group == group}
         if members:
-            rows = without(rows, members)
+            rows = remove_agents(rows, members)
             dropped.append(group)
     return rows, tuple(dropped)
 
@@ -155,7 +155,7 @@ def ancestors(row: AgentRow, seated: Sequence[AgentRow]) -> list[str]:
 class ReplayNote:
     """On one decision."""
 
-    left_out: tuple[Group, ...] = ()
+    left_out: tuple[AgentGroup, ...] = ()
     cut_off: str | None = None
     """Why it was broken off."""
     tokens: int = 0
@@ -174,7 +174,7 @@ def read_replay_note(cassette: Cassette, key: str) -> ReplayNote | None:
     if recorded is None:
         return None
     said = json.loads(recorded.content)
-    groups = tuple(g for g in get_args(Group) if g in said["left_out"])
+    groups = tuple(g for g in get_args(AgentGroup) if g in said["left_out"])
     return ReplayNote(groups, said["cut_off"], said["tokens"], said["cost_usd"])
 
 
@@ -194,7 +194,7 @@ class ConversationRunner:
     clock: Callable[[], datetime]
     rules_at_once: bool = False
     """Walk where `rules` alone answer, though nothing is recorded: a backtest asks thousands."""
-    _seated: dict[frozenset[Occasion], tuple[AgentRow, ...]] = field(default_factory=dict)
+    _seated: dict[frozenset[OptionalInput], tuple[AgentRow, ...]] = field(default_factory=dict)
 
     async def converse(self, inquiry: DeskQuery) -> Session:
         """What the seated agents made of the question. Never outlives its time limit."""
@@ -202,7 +202,7 @@ class ConversationRunner:
         if self.mode == "replay":
             return await self._replay(inquiry, key)
         if self.mode == "cached":
-            at_once = self.rules_at_once and self.config.only_rules
+            at_once = self.rules_at_once and self.config.uses_only_rules
             session = self.session("cached" if at_once else "replay")
             await _run_inline(self._rows(inquiry, session), inquiry, self._around(inquiry, session))
             if not session.missed:
@@ -234,7 +234,7 @@ class ConversationRunner:
         session = self.session()
         limits = self.config.limits
         own = Budget("decision", limits.max_tokens, limits.budget_usd)
-        session.accounts = (own, *(() if self.config.only_rules else self.accounts()))
+        session.accounts = (own, *(() if self.config.uses_only_rules else self.accounts()))
         rows, dropped = select_affordable_agents(
             self._rows(inquiry, session), inquiry.text, session, self.exchange.pool
         )
@@ -252,7 +252,7 @@ class ConversationRunner:
 
     def _rows_of(self, inquiry: DeskQuery) -> tuple[AgentRow, ...]:
         if inquiry.occasions not in self._seated:
-            self._seated[inquiry.occasions] = self.config.seated(inquiry.occasions)
+            self._seated[inquiry.occasions] = self.config.select_agents(inquiry.occasions)
         return self._seated[inquiry.occasions]
 
     def _rows(self, inquiry: DeskQuery, session: Session) -> tuple[AgentRow, ...]:
@@ -270,13 +270,15 @@ class ConversationRunner:
 
 
 def _skip_unaffordable(
-    rows: Sequence[AgentRow], groups: Sequence[Group], session: Session
+    rows: Sequence[AgentRow], groups: Sequence[AgentGroup], session: Session
 ) -> tuple[AgentRow, ...]:
     _record_skipped(rows, groups, session)
-    return without(rows, {row.name for row in rows if row.group in groups})
+    return remove_agents(rows, {row.name for row in rows if row.group in groups})
 
 
-def _record_skipped(rows: Sequence[AgentRow], groups: Sequence[Group], session: Session) -> None:
+def _record_skipped(
+    rows: Sequence[AgentRow], groups: Sequence[AgentGroup], session: Session
+) -> None:
     for row in rows:
         if row.group in groups:
             session.skip(row.name, "left out: the budget has no room for it")
@@ -334,7 +336,9 @@ async def _run_inline(rows: Sequence[AgentRow], inquiry: DeskQuery, around: RunC
             return  # this was only a try; a team will run
 
 
-def available_inputs(config: DeskConfig, seats: Mapping[Occasion, bool]) -> frozenset[Occasion]:
+def available_inputs(
+    config: DeskConfig, seats: Mapping[OptionalInput, bool]
+) -> frozenset[OptionalInput]:
     """Those that hold and that some agent waits for."""
     asked = {row.when for row in config.agents}
     return frozenset(name for name, there in seats.items() if there and name in asked)

@@ -36,13 +36,13 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from finagent_model._base import explain
+from finagent_model._base import first_error_message
 from finagent_model.errors import ConfigError
 from finagent_model.market import indicators
 from finagent_model.market.bars import PRICES, BarSeries, Floats
 from finagent_model.market.news import sanitize_text
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import Context, rounded, rounded_or_null
+from finagent_model.policy.context import Context, round_or_none, round_significant
 from finagent_model.policy.features import FeatureBook
 
 Answer = dict[str, Any]
@@ -103,10 +103,10 @@ class BarsArgs(Arguments):
 
 
 def _bars(view: MarketView, context: Context, asked: BarsArgs) -> Answer:
-    shown = view.bars.in_last_prices()[-asked.last :]
+    shown = view.bars.adjust_to_last_bar()[-asked.last :]
     numbers = zip(*(getattr(shown, name) for name in COLUMNS[1:]), strict=True)
     ages = range(len(shown) - 1, -1, -1)
-    rows = [[age, *map(rounded_or_null, row)] for age, row in zip(ages, numbers, strict=True)]
+    rows = [[age, *map(round_or_none, row)] for age, row in zip(ages, numbers, strict=True)]
     return {"columns": list(COLUMNS), "rows": rows}
 
 
@@ -138,7 +138,7 @@ class IndicatorArgs(Arguments):
 
 
 def _indicator(view: MarketView, context: Context, asked: IndicatorArgs) -> Answer:
-    values = _COMPUTED[asked.name](view.bars.growth(), asked.window)
+    values = _COMPUTED[asked.name](view.bars.adjust_to_first_bar(), asked.window)
     unit = _UNITS.get(asked.name, PRICE)
     if unit == PRICE:
         values = values / view.bars.growth_factor[-1]
@@ -146,7 +146,7 @@ def _indicator(view: MarketView, context: Context, asked: IndicatorArgs) -> Answ
         "indicator": asked.name,
         "window": asked.window,
         "unit": unit,
-        "values": [rounded_or_null(value) for value in values[-asked.last :]],
+        "values": [round_or_none(value) for value in values[-asked.last :]],
     }
 
 
@@ -167,15 +167,18 @@ class LevelsArgs(Arguments):
 
 def _levels(view: MarketView, context: Context, asked: LevelsArgs) -> Answer:
     bars = view.bars
-    features = FeatureBook(bars, since=len(bars) - 1).under(context.policy).at(-1)
-    support, resistance = rounded(features["support"]), rounded(features["resistance"])
+    features = FeatureBook(bars, first_bar=len(bars) - 1).compute(context.policy).at(-1)
+    support, resistance = (
+        round_significant(features["support"]),
+        round_significant(features["resistance"]),
+    )
     low, high = context.low, context.high
 
     def in_atr(distance: float) -> float | None:
         return _ratio(distance, context.atr)
 
     return {
-        "price": rounded(asked.price),
+        "price": round_significant(asked.price),
         "support": support,
         "resistance": resistance,
         "channel_position": _ratio(asked.price - support, resistance - support),
@@ -189,7 +192,7 @@ def _levels(view: MarketView, context: Context, asked: LevelsArgs) -> Answer:
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return rounded_or_null(part / whole) if whole > 0 else None
+    return round_or_none(part / whole) if whole > 0 else None
 
 
 LEVELS_TOOL = Tool(
@@ -263,13 +266,13 @@ class SizeArgs(Arguments):
 def _size(view: MarketView, context: Context, asked: SizeArgs) -> Answer:
     price = asked.current_price
     risk, gain = abs(price - asked.stop_loss), abs(asked.target_price - price)
-    fraction = float(context.policy.size(risk / price))
+    fraction = float(context.policy.position_size(risk / price))
     shares = fraction * asked.account_equity / price
     return {
-        "r_coefficient": rounded(gain / risk),
-        "position_size": rounded(shares),
-        "risk_amount": rounded(shares * risk),
-        "profit_potential": rounded(shares * gain),
+        "r_coefficient": round_significant(gain / risk),
+        "position_size": round_significant(shares),
+        "risk_amount": round_significant(shares * risk),
+        "profit_potential": round_significant(shares * gain),
     }
 
 
@@ -333,7 +336,9 @@ class Toolbox:
         try:
             answer = tool.answer(self._view, self._context, arguments_json)
         except ValidationError as error:
-            return _refused(f"{sanitize_text(explain(error), ERROR_LIMIT // 2)}; {takes}")
+            return _refused(
+                f"{sanitize_text(first_error_message(error), ERROR_LIMIT // 2)}; {takes}"
+            )
         return ToolResult(_json(answer), is_error=False)
 
 

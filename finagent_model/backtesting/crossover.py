@@ -52,7 +52,7 @@ class Crossover:
                 f"{bars.symbol} has {len(bars)} bars; sma:{self.fast},{self.slow} needs more than "
                 f"{self.slow}"
             )
-        return self.crossings(bars.growth().close)
+        return self.crossings(bars.adjust_to_first_bar().close)
 
     def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
         """1 on a bar whose close made the fast average cross above the slow one, -1 below, else 0.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from finagent_model._redact import without_key_shapes
+from finagent_model._redact import redact_key_shapes
 from finagent_model.cassette.fingerprint import Outline, clean_outline, fingerprint, nearest
 from finagent_model.cassette.jsonl import JsonLines, dump_replies, load_replies
 from finagent_model.cassette.records import (
@@ -147,4 +147,4 @@ class Cassette:
 
     def _struck(self, text: str) -> str:
         """Without keys, and without half surrogate pairs, which no file takes."""
-        return without_key_shapes(self._redact(text.encode("utf-8", "replace").decode()))
+        return redact_key_shapes(self._redact(text.encode("utf-8", "replace").decode()))

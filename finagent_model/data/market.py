@@ -149,7 +149,7 @@ class Market:
     def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
         """A view for each position of a bar, as of the end of that bar's day."""
         bars, news, facts = self.bars(symbol), self.news(symbol), self.facts(symbol)
-        days = (parse_as_of(bars.closed(i).date()) for i in positions)
+        days = (parse_as_of(bars.close_time(i).date()) for i in positions)
         return [MarketView.at(day, bars, *news, *facts) for day in days]
 
 

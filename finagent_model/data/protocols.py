@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from finagent_model._redact import without_private
+from finagent_model._redact import redact_addresses
 from finagent_model.errors import DataSourceError, FinagentError
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord
@@ -100,4 +100,4 @@ def reason_of(error: Exception) -> str:
     """What somebody else's error says, in a line; of an address without user, password and query,
     which may hold a key.
     """
-    return without_private(" ".join(f"{type(error).__name__}: {error}".split()))[:REASON]
+    return redact_addresses(" ".join(f"{type(error).__name__}: {error}".split()))[:REASON]

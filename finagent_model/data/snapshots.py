@@ -62,7 +62,7 @@ class Dataset:
 
 def dataset_of_bars(bars: BarSeries, source: str) -> Dataset:
     """`bars` holds at least one."""
-    dates = bars.closed(0), bars.closed(-1)
+    dates = bars.close_time(0), bars.close_time(-1)
     return Dataset(bars.symbol, "bars", bars.digest(), source, len(bars), *dates)
 
 
@@ -123,7 +123,7 @@ def _whole_bars(
         close = float(series.close[i])
         before, after = (close, None) if gone else (None, close)
         found.append(
-            BarChange(closed_at=series.closed(int(i)), field="bar", before=before, after=after)
+            BarChange(closed_at=series.close_time(int(i)), field="bar", before=before, after=after)
         )
     return found
 
@@ -178,8 +178,8 @@ class BarsSnapshot(FrozenModel):
             content_hash=series.digest(),
             fetched_at=fetched_at,
             bars=len(series),
-            first=series.closed(0),
-            last=series.closed(-1),
+            first=series.close_time(0),
+            last=series.close_time(-1),
             revised=len(changes),
             changes=changes[:shown],
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from finagent_model._base import Mode
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model._redact import redact_all
+from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
 from finagent_model.agents.prompt_templates import Prompts
@@ -38,7 +38,7 @@ from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.view import MAX_STALE_SESSIONS, MarketView
 from finagent_model.policy.context import Context, build_context
 from finagent_model.policy.policy import PolicyFit
-from finagent_model.policy.trained_state import StateAt, TrainedState, calibrated
+from finagent_model.policy.trained_state import StateAt, TrainedState, calibrate_signal
 from finagent_model.settings import Settings
 
 MAX_CONCURRENCY = 64
@@ -98,7 +98,7 @@ class Desk:
         self._learned = learned
         self._exchange = ChatService(ClientPool(config, settings), cassette)
         self._consultant = None
-        if config.hears_upstream:
+        if config.uses_upstream:
             pin = upstream.pin if upstream else Pin.load()
             find = upstream.again if upstream else partial(source_at_hand, settings.home, pin)
             self._consultant = UpstreamAnalyst(pin, find, cassette)
@@ -224,7 +224,7 @@ class Desk:
                     scores[i] = (await self._consult(bars[: i + 1], session, "")).score
                 except UnavailableError as why:
                     if why.status is not Status.DATA_MISSING:
-                        failed[f"{bars.closed(i):%Y-%m-%d}"] = str(why)
+                        failed[f"{bars.close_time(i):%Y-%m-%d}"] = str(why)
                 done()
             return UpstreamScores(scores, failed)
 
@@ -256,12 +256,12 @@ class Desk:
     def _question(self, view: MarketView, known: StateAt | None) -> Context:
         if view.is_stale:
             raise DataError(
-                f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
+                f"last bar of {view.symbol} closed {view.bars.close_time(-1):%Y-%m-%d}, "
                 f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
                 f"(at most {MAX_STALE_SESSIONS}); send newer bars"
             )
         if known is None:
-            return build_context(view, self.config.first_policy)
+            return build_context(view, self.config.initial_policy)
         shown = self.config.memory.lessons
         return build_context(view, known.fit.policy, known.lessons, shown)
 
@@ -295,7 +295,7 @@ class Desk:
         if failure is None and context is not None:
             signal = self._speak(signal, session, context)
             if self._learned and self._learned.calibrations:
-                signal = calibrated(signal, self._learned.calibrations)
+                signal = calibrate_signal(signal, self._learned.calibrations)
         signal = without_leaks(signal, self._exchange.pool.secrets, self._prompts)
         for clamp in signal.clamps:
             session.note("clamp", "", text=clamp)
@@ -367,7 +367,7 @@ class Desk:
                 "r_multiple": levels.r_multiple,
                 "position_size_percent": levels.size_percent,
             }
-            if self.config.only_upstream:
+            if self.config.uses_only_upstream:
                 clamps.append("entry, stop, target and size are this desk's: upstream names none")
         return _revalidated(
             blank,
@@ -424,8 +424,8 @@ def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list
         said.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
     if missing := view.sessions_without_bar:
         said.append(
-            f"decided on the bar of {view.bars.closed(-1):%Y-%m-%d}; weekdays without one since: "
-            f"{missing} (holidays, or not there yet)"
+            f"decided on the bar of {view.bars.close_time(-1):%Y-%m-%d}; "
+            f"weekdays without one since: {missing} (holidays, or not there yet)"
         )
     if view.undated_news:
         said.append(f"{view.undated_news} news items dropped: no publication time")
@@ -445,7 +445,7 @@ def without_leaks(
 ) -> TradingSignal:
     """The signal without leaks in its reasoning, key factors and warnings; clamps say so."""
     said = (signal.reasoning, *signal.key_factors, *signal.warnings)
-    (reasoning, *rest), notes = redact_all(said, secrets, prompts)
+    (reasoning, *rest), notes = redact_texts(said, secrets, prompts)
     if not notes:
         return signal
     factors = len(signal.key_factors)

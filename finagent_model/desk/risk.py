@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finagent_model.config.rules import RiskLimits
-from finagent_model.policy.context import Context, rounded
+from finagent_model.policy.context import Context, round_significant
 
 
 class LevelsRejectedError(ValueError):
@@ -55,7 +55,7 @@ def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Leve
         clamps.append(f"entry derived: last close {close:g}")
     reach = limits.entry_atr * atr
     if abs(entry - close) > reach:
-        moved = rounded(close + reach if entry > close else close - reach)
+        moved = round_significant(close + reach if entry > close else close - reach)
         clamps.append(
             f"entry {entry:g} moved to {moved:g}: at most {limits.entry_atr:g} ATR from the close"
         )
@@ -63,10 +63,10 @@ def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Leve
 
     stop, target = asked.stop, asked.target
     if stop is None:
-        stop = rounded(max(entry - side * policy.stop_atr * atr, 0.1 * entry))
+        stop = round_significant(max(entry - side * policy.stop_atr * atr, 0.1 * entry))
         clamps.append(f"stop derived: {policy.stop_atr:g} ATR from the entry")
     if target is None:
-        target = rounded(max(entry + side * policy.target_atr * atr, 0.1 * entry))
+        target = round_significant(max(entry + side * policy.target_atr * atr, 0.1 * entry))
         clamps.append(f"target derived: {policy.target_atr:g} ATR from the entry")
     if not (stop - entry) * side < 0 < (target - entry) * side:
         order = "stop < entry < target" if side > 0 else "target < entry < stop"
@@ -75,14 +75,14 @@ def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Leve
         )
     widest = limits.max_stop_fraction * entry
     if abs(entry - stop) > widest:
-        moved = rounded(entry - side * widest)
+        moved = round_significant(entry - side * widest)
         clamps.append(
             f"stop {stop:g} moved to {moved:g}: "
             f"at most {limits.max_stop_fraction:.0%} from the entry"
         )
         stop = moved
 
-    allowed = rounded(100 * float(policy.size(abs(entry - stop) / entry)), 4)
+    allowed = round_significant(100 * float(policy.position_size(abs(entry - stop) / entry)), 4)
     size = asked.size_percent
     if size is None:
         size = allowed
@@ -92,7 +92,7 @@ def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Leve
             f"size {size:g} % cut to {allowed:g} %: risks {policy.risk_fraction:.2%} of equity"
         )
         size = allowed
-    r_multiple = rounded(abs(target - entry) / abs(entry - stop), 4)
+    r_multiple = round_significant(abs(target - entry) / abs(entry - stop), 4)
     if not math.isfinite(r_multiple):
         raise LevelsRejectedError(
             f"{asked.action} with stop {stop:g} so near the entry {entry:g} and target {target:g} "

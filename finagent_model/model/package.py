@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finagent_model._base import explain
+from finagent_model._base import first_error_message
 from finagent_model.cassette.cassette import RecordedReply, dump_replies, load_replies
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import Grade
@@ -73,7 +73,7 @@ def write_package(
     """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
     what has not learned how far its confidence may be trusted, or lacks what its desk hears.
     """
-    if config.hears_upstream and upstream is None:
+    if config.uses_upstream and upstream is None:
         raise ValueError("a package whose desk hears upstream needs its source")
     if learned.calibrations is None:
         raise ValueError("a package needs calibrations, if only to say that there are none")
@@ -87,7 +87,7 @@ def write_package(
         "cassette.jsonl": dump_replies(replies),
     }
     contents = {name: text.encode() for name, text in parts.items()}
-    if config.hears_upstream and upstream is not None:
+    if config.uses_upstream and upstream is not None:
         files = {**upstream.files(), LOCK: upstream.pin.text.encode()}
         contents |= {f"{UPSTREAM}/{name}": content for name, content in files.items()}
     for name, content in contents.items():
@@ -130,13 +130,13 @@ def read_package(folder: Path) -> Package:
         )
     except ValidationError as error:
         raise CorruptPackageError(
-            f"the package can't be read: {error.title}: {explain(error)}; "
+            f"the package can't be read: {error.title}: {first_error_message(error)}; "
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     source = None
-    if config.hears_upstream:
+    if config.uses_upstream:
         pin = Pin.read((folder / UPSTREAM / LOCK).read_text())
         try:
             source = verified(folder / UPSTREAM, pin, "download the model again")

@@ -20,7 +20,7 @@ import yaml
 from finagent_model._base import Mode
 from finagent_model._event_loop import NO_DEADLINE, Deadline
 from finagent_model._redact import make_redactor
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.cassette.cassette import REPLIES, Cassette
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
@@ -75,7 +75,7 @@ class Predictor:
         self.market = Market.of(settings)
         self.ending = threading.Event()
         """Set when the process is about to end: nobody waits for an approval any longer."""
-        self.approvals = ApprovalStore(settings.home / APPROVALS)
+        self.approvals = ApprovalStore(settings.home / APPROVALS_FILE)
         self.desk = Desk(
             package.config,
             package.learned,
@@ -156,7 +156,7 @@ class Predictor:
         """As `answer`, of what `look` gave."""
         views = [each for each in seen if isinstance(each, MarketView)]
         desk = self.desk.under(mode=mode, limits=limits)
-        decided = iter(desk.decide_all(views, within_s=deadline.left_s()))
+        decided = iter(desk.decide_all(views, within_s=deadline.remaining_s()))
         answers = [next(decided) if isinstance(each, MarketView) else each for each in seen]
         stamped = [self._stamped(answer) for answer in answers]
         return self._released(stamped, mode, deadline, wait) if approvals else stamped
@@ -197,7 +197,9 @@ class Predictor:
             if self.ending.wait(seconds):
                 raise ShutdownError()
 
-        return self.approvals.ask(decisions, rules, version, mode=mode, pause=pause, wait=wait)
+        return self.approvals.require_approvals(
+            decisions, rules, version, mode=mode, sleep=pause, wait=wait
+        )
 
     def _stamped(self, decision: Decision) -> Decision:
         """The decision with its lineage and its version's grade; nothing else about it changes."""

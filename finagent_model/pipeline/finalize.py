@@ -33,10 +33,10 @@ from finagent_model.contrib.upstream.source import source_at_hand
 from finagent_model.data.market import Market
 from finagent_model.decision.ledger import (
     LedgerRow,
-    ledger_hash,
-    ledger_row,
+    from_ledger_row,
+    hash_ledger,
     read_ledger,
-    signal_of,
+    to_ledger_row,
     write_ledger,
 )
 from finagent_model.decision.signal import TradingSignal
@@ -75,7 +75,7 @@ from finagent_model.policy.trained_state import (
     CalibrationBook,
     TradeOutcome,
     TrainedState,
-    calibrated,
+    calibrate_signal,
     load_outcomes,
 )
 from finagent_model.reports.model_card import FAMILY, FILE, Card
@@ -112,7 +112,7 @@ class Backtested:
             return cls(
                 symbol=outcome["symbol"],
                 metrics=outcome["metrics"],
-                signals=tuple(signal_of(row) for row in rows),
+                signals=tuple(from_ledger_row(row) for row in rows),
                 replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
                 facts=SymbolFacts.model_validate_json(run.read("facts.json")),
                 calls=load_outcomes(run.read(CALLS).decode()),
@@ -134,7 +134,7 @@ class TrainingRecord:
     @classmethod
     def of(cls, begun: TrainingState, tested: Sequence[Backtested]) -> Self:
         calls = [call for each in tested for call in each.calls]
-        calibrations = calibrate(calls, begun.policies.moments)
+        calibrations = calibrate(calls, begun.policies.start_times)
         lessons = [lesson for each in tested for lesson in reflect(each.calls)]
         confidence = confidence_record(calls, calibrations)
         facts = [each.facts for each in tested]
@@ -157,14 +157,14 @@ class TrainingRecord:
     def signals(self) -> dict[str, list[TradingSignal]]:
         """By symbol, as the package will give them."""
         return {
-            each.symbol: [calibrated(signal, self.calibrations) for signal in each.signals]
+            each.symbol: [calibrate_signal(signal, self.calibrations) for signal in each.signals]
             for each in self.tested
         }
 
     @property
     def ledgers(self) -> dict[str, list[LedgerRow]]:
         """By symbol, a row a signal."""
-        return {symbol: [ledger_row(s) for s in given] for symbol, given in self.signals.items()}
+        return {symbol: [to_ledger_row(s) for s in given] for symbol, given in self.signals.items()}
 
     @property
     def example(self) -> dict[str, str]:
@@ -302,7 +302,7 @@ def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVer
         metrics=judged.metrics,
         last=calibrations.fits[-1],
         answers=judged.answers,
-        first_fit=f"{judged.learned.policies.moments[0]:%Y-%m-%d}",
+        first_fit=f"{judged.learned.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
         hashes={"package": str(judged.manifest["content_hash"]), **hashes},
@@ -430,7 +430,7 @@ def _package(
 ) -> tuple[dict[str, Any], Logged]:
     """Write and log the package; its manifest, and the logged model."""
     begun = record.begun
-    upstream = source_at_hand(settings.home) if begun.config.hears_upstream else None
+    upstream = source_at_hand(settings.home) if begun.config.uses_upstream else None
     manifest = write_package(
         folder,
         config=begun.config,
@@ -441,7 +441,7 @@ def _package(
             "request": begun.request.model_dump(mode="json", exclude={"mode", "register_as"}),
             "metrics": {each.symbol: each.metrics for each in record.tested},
             "evidence": record.evidence.model_dump(mode="json"),
-            "ledgers": {symbol: ledger_hash(rows) for symbol, rows in ledgers.items()},
+            "ledgers": {symbol: hash_ledger(rows) for symbol, rows in ledgers.items()},
         },
         code_hash=code_hash(),
         upstream=upstream,

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from finagent_model._base import Mode
 from finagent_model.agents.providers import with_addresses
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.audit.chain import AuditChain
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import read_mode, read_symbol
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
-from finagent_model.decision.signal import TradingSignal, signal_id, version_of
+from finagent_model.decision.signal import TradingSignal, compute_signal_id, version_key
 from finagent_model.desk.desk import CallLimits, Desk, config_hash
 from finagent_model.errors import UnknownRunError
 from finagent_model.market.bars import parse_as_of
@@ -101,8 +101,8 @@ def _untrained(
     desk = Desk(config, None, settings, open_cassette(settings), mode=mode)
     if mode != "replay":
         desk.require_key()
-    decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS
-    [decision] = ApprovalStore(approvals).ask(
+    decision, approvals = desk.under(limits=limits).decide(view), settings.home / APPROVALS_FILE
+    [decision] = ApprovalStore(approvals).require_approvals(
         [decision], config.approval, config_hash(config), mode=mode
     )
     return decision
@@ -145,10 +145,10 @@ def infer(
     to answer: ask again once one has, and nothing is decided anew.
     """
     answering = load_predictor(model_uri)
-    version = version_of(answering.lineage.model_uri, answering.lineage.run_id)
+    version = version_key(answering.lineage.model_uri, answering.lineage.run_id)
     before = None
     if mode == "cached" and version:
-        before = find_final(signal_id(symbol, as_of, version), settings)
+        before = find_final(compute_signal_id(symbol, as_of, version), settings)
     seen = answering.look(Question(symbol, as_of), vendor_raises=vendor_raises and not before)
     if before and not _more_is_known(before[0], seen):
         return Inferred(*before, already=True)
@@ -177,4 +177,4 @@ def _more_is_known(run_id: str, now: MarketView | Decision) -> bool:
         then = [each.last for each in read_run(run_id).datasets if each.kind == "bars"]
     except UnknownRunError:
         return True
-    return bool(then) and now.bars.closed(-1) > max(then)
+    return bool(then) and now.bars.close_time(-1) > max(then)

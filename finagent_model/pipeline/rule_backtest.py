@@ -133,7 +133,7 @@ class UpstreamRating:
             raise UpstreamError("backtest", f"{len(found.failed)} bars failed; {day}: {reason}")
         if np.isnan(found.scores).all():
             raise ShortHistoryError(f"{bars.symbol}: no bar has the history that upstream needs")
-        threshold = self.desk.config.first_policy.threshold
+        threshold = self.desk.config.initial_policy.threshold
         buys, sells = found.scores >= threshold, found.scores <= -threshold
         return buys.astype(np.int8) - sells.astype(np.int8)
 

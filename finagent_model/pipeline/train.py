@@ -54,7 +54,7 @@ def score_upstream(desk: Desk, histories: Mapping[str, BarSeries], watch: Progre
     config = desk.config
     technical = any(row.prompt == "technical" for row in config.agents)
     scores = {}
-    for symbol, bars in histories.items() if config.hears_upstream else ():
+    for symbol, bars in histories.items() if config.uses_upstream else ():
         found = desk.upstream_scores(bars, watch(f"asking upstream about {symbol}", len(bars)))
         if found.failed:
             day, reason = next(iter(found.failed.items()))
@@ -64,12 +64,12 @@ def score_upstream(desk: Desk, histories: Mapping[str, BarSeries], watch: Progre
             log.warning("%s; they count as no opinion. First on %s: %s", said, day, reason)
         scores[symbol] = found.scores
     desk.close()
-    return ScoreSources(config.first_policy, config.policy, technical or not scores, scores)
+    return ScoreSources(config.initial_policy, config.policy, technical or not scores, scores)
 
 
 def require_schedule(request: TrainRequest, config: DeskConfig) -> None:
     """Raises BadInputError where the schedule would follow half of what the desk hears."""
-    if request.schedule == "change" and config.hears_upstream:
+    if request.schedule == "change" and config.uses_upstream:
         raise BadInputError(
             "schedule 'change' follows the technical score alone, and this desk hears upstream "
             "too; give a number of bars"

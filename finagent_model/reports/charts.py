@@ -43,7 +43,7 @@ def drawdown(equity: Floats) -> Floats:
 
 
 def _title(unseen: OutOfSample) -> str:
-    first, last = unseen.bars.closed(0), unseen.bars.closed(-1)
+    first, last = unseen.bars.close_time(0), unseen.bars.close_time(-1)
     return f"{unseen.bars.symbol} out of sample, {first:%Y-%m-%d} to {last:%Y-%m-%d}, after costs"
 
 
@@ -101,7 +101,7 @@ LEVELS = {
 
 def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> None:
     """`chart.png` and `chart.html` in `folder`."""
-    shown = view.bars.in_last_prices()[-BARS_SHOWN:]
+    shown = view.bars.adjust_to_last_bar()[-BARS_SHOWN:]
     levels = {
         label: (float(price), colour)
         for field, (label, colour) in LEVELS.items()

@@ -83,7 +83,11 @@ class Card:
 
     def _what_it_is(self) -> list[str]:
         agents = len(self.config.agents)
-        by = "fixed rules, no language model" if self.config.only_rules else self.config.model_used
+        by = (
+            "fixed rules, no language model"
+            if self.config.uses_only_rules
+            else self.config.model_used
+        )
         return [
             f"# {self.name}, version {self.version}",
             "",
@@ -133,7 +137,7 @@ class Card:
             f"- Able to answer about days before {self.first_fit}, nor from bars that end more "
             f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
         ]
-        if not self.config.only_rules:
+        if not self.config.uses_only_rules:
             lines.append(
                 "- Free of hindsight: the prompts name no date, yet a language model may know "
                 "these years from its own training. No check here can rule that out."
@@ -169,7 +173,7 @@ class Card:
     def _desk(self) -> list[str]:
         lines = ["## Desk", "", "| agent | role | model | prompt |", "|---|---|---|---|"]
         lines += [
-            f"| {row.name} | {row.role} | {self.config.model_of(row).author} | {row.prompt} |"
+            f"| {row.name} | {row.role} | {self.config.model_for(row).author} | {row.prompt} |"
             for row in self.config.agents
         ]
         if self.prompts:

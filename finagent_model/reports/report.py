@@ -61,9 +61,9 @@ def equity(page: SymbolPage) -> str:
         figure.add_trace(go.Scatter(x=days, y=curve, name=label, line=line), row=1, col=1)
         fall = go.Scatter(x=days, y=drawdown(curve), line=line, showlegend=False, name=label)
         figure.add_trace(fall, row=2, col=1)
-    for fit in page.policies.of(page.bars.symbol):
+    for fit in page.policies.fits_for(page.bars.symbol):
         moment = fit.valid_from
-        if page.bars.closed(0) <= moment <= page.bars.closed(-1):
+        if page.bars.close_time(0) <= moment <= page.bars.close_time(-1):
             figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
     figure.update_yaxes(tickformat=".0%", row=2)
     return _drawn(figure, 460)
@@ -166,8 +166,8 @@ def fold_rows(
     entered = trades["entry_bar"].to_numpy(dtype=np.int64)
     return [
         FoldRow(
-            decided_from=bars.closed(part.start),
-            decided_until=bars.closed(part.stop - 1),
+            decided_from=bars.close_time(part.start),
+            decided_until=bars.close_time(part.stop - 1),
             fit_until=fit.fit_until,
             earned=_grown(facts.returns, part),
             held=_grown(facts.benchmark_returns, part),

@@ -167,7 +167,7 @@ def random_entries(
     trades = result.trades
     if trades.empty:
         return np.full(draws, math.nan)
-    n, growth = len(bars), bars.growth()
+    n, growth = len(bars), bars.adjust_to_first_bar()
     entry = trades["entry_bar"].to_numpy()
     left = trades["exit_bar"].to_numpy()
     held = np.maximum(np.where(left < 0, n, left) - entry, 1)

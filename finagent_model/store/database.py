@@ -29,7 +29,13 @@ from sqlalchemy import URL, Connection, Engine, event, func, insert, select, tex
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 
 from finagent_model.errors import BadInputError, StoreError
-from finagent_model.settings import WAIT_S, Settings, engine_of, read_url, reason_of
+from finagent_model.settings import (
+    DATABASE_TIMEOUT_S,
+    Settings,
+    create_database_engine,
+    driver_error_message,
+    parse_database_url,
+)
 from finagent_model.store.schema import SCHEMA, column_width_errors
 
 VERSIONS = "finagent_version"
@@ -171,7 +177,7 @@ class Database:
             connection = plain.execution_options(**{WRITES: True})
             with connection.begin():
                 if connection.dialect.name == "postgresql":
-                    connection.exec_driver_sql(f"set local lock_timeout = '{WAIT_S}s'")
+                    connection.exec_driver_sql(f"set local lock_timeout = '{DATABASE_TIMEOUT_S}s'")
                 yield connection
 
     @contextmanager
@@ -197,14 +203,14 @@ class Database:
 
     def _unusable(self, error: Exception) -> StoreError:
         return StoreError(
-            f"the database {self} can't be used: {reason_of(error, self._url)}; "
+            f"the database {self} can't be used: {driver_error_message(error, self._url)}; "
             "see that it runs and may be written, or change FINAGENT_DATABASE"
         )
 
 
 def _read(url: str) -> URL:
     try:
-        return read_url(url)
+        return parse_database_url(url)
     except ValueError:
         raise StoreError(
             "FINAGENT_DATABASE can't be read; write it like sqlite:///finagent.db or "
@@ -214,7 +220,7 @@ def _read(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     try:
-        engine = engine_of(url)
+        engine = create_database_engine(url)
     except ValueError as error:
         raise StoreError(
             f"the database {_shown(url)} can't be used: {error}; "

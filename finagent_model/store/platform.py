@@ -103,7 +103,7 @@ class PlatformClient:
             stop=stop_after_attempt(TRIES) | stop_before_delay(within_s),
             wait=_pause,
             retry=retry_if_exception(
-                lambda e: isinstance(e, PlatformUnavailableError) and e.passes
+                lambda e: isinstance(e, PlatformUnavailableError) and e.retryable
             ),
             sleep=self._sleep,
             reraise=True,
@@ -135,7 +135,7 @@ class PlatformClient:
         return None
 
     def _ask(self, method: str, path: str, **how: Any) -> httpx.Response:
-        left = self._deadline.left_s()
+        left = self._deadline.remaining_s()
         within_s = CALL_S if left is None else min(CALL_S, left)
         try:
             answer = _LOOP.run(self._answer(method, path, **how), within_s)
@@ -147,12 +147,12 @@ class PlatformClient:
             raise PlatformUnavailableError(f"{self.url} can't be reached: {said}") from None
         status = answer.status_code
         if answer.has_redirect_location:
-            raise PlatformUnavailableError(f"{self._said(answer)}; {ODD}", status, passes=False)
+            raise PlatformUnavailableError(f"{self._said(answer)}; {ODD}", status, retryable=False)
         if status in BUSY or status >= 500:
             raise PlatformUnavailableError(self._said(answer), status, retry_after(answer.headers))
         if status in NOT_LET_IN or (status in NOT_THERE and method != "PATCH"):
             hint = "see FINAGENT_PLATFORM_URL and FINAGENT_PLATFORM_TOKEN"
-            raise PlatformUnavailableError(f"{self._said(answer)}; {hint}", status, passes=False)
+            raise PlatformUnavailableError(f"{self._said(answer)}; {hint}", status, retryable=False)
         return answer
 
     async def _answer(self, method: str, path: str, **how: Any) -> httpx.Response:
@@ -167,7 +167,7 @@ class PlatformClient:
         found = self._json(answer).get("id")
         if not isinstance(found, int | str):
             raise PlatformUnavailableError(
-                f"{self.url} answered without an id; {ODD}", passes=False
+                f"{self.url} answered without an id; {ODD}", retryable=False
             )
         return str(found)
 
@@ -179,7 +179,9 @@ class PlatformClient:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise PlatformUnavailableError(f"{self.url} answered with no JSON; {ODD}", passes=False)
+            raise PlatformUnavailableError(
+                f"{self.url} answered with no JSON; {ODD}", retryable=False
+            )
         return body
 
     def _said(self, answer: httpx.Response) -> str:

@@ -47,7 +47,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from finagent_model._redact import without_private
+from finagent_model._redact import redact_addresses
 from finagent_model.data.snapshots import Dataset as Data
 from finagent_model.errors import TrackingError
 
@@ -304,7 +304,7 @@ def _troubles(*more: type[Exception]) -> tuple[type[Exception], ...]:
 def _unusable(error: Exception) -> TrackingError:
     said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
     return TrackingError(
-        without_private(said)
+        redact_addresses(said)
         + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
     )
 

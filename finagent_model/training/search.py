@@ -92,7 +92,7 @@ class PolicyScorer:
 
     def __init__(self, bars: BarSeries, voices: ScoreSources = TECHNICAL_ONLY) -> None:
         self.bars = bars
-        self.growth = bars.growth()
+        self.growth = bars.adjust_to_first_bar()
         self._book = FeatureBook(bars)
         self._technical = voices.technical
         self._upstream = voices.upstream.get(bars.symbol)
@@ -106,14 +106,14 @@ class PolicyScorer:
         """The score on each bar of `part`; nan where it is undefined."""
         upstream = None if self._upstream is None else self._upstream[part]
         if not self._technical:
-            return np.asarray(policy.overall(None, upstream))
-        features = self._book.under(policy).all()
+            return np.asarray(policy.combine_scores(None, upstream))
+        features = self._book.compute(policy).arrays()
         technical = policy.technical_score({k: v[part] for k, v in features.items()})
-        return np.asarray(policy.overall(technical, upstream))
+        return np.asarray(policy.combine_scores(technical, upstream))
 
     def orders(self, policy: Policy, part: slice) -> Orders:
         """What the policy's score alone asks for on each bar of `part`."""
-        features = self._book.under(policy)
+        features = self._book.compute(policy)
         score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
         action = action.astype(np.int8)
@@ -122,7 +122,7 @@ class PolicyScorer:
         stop = np.maximum(growth.close - action * policy.stop_atr * atr, 0.1 * growth.close)
         target = np.maximum(growth.close + action * policy.target_atr * atr, 0.1 * growth.close)
         with np.errstate(divide="ignore", invalid="ignore"):
-            size = policy.size(np.abs(growth.close - stop) / growth.close)
+            size = policy.position_size(np.abs(growth.close - stop) / growth.close)
         action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
         return Orders(action, np.asarray(size), stop, target)
 

@@ -157,7 +157,7 @@ def _cost(turn: Turn, prices: Mapping[str, Price]) -> float | None:
     if turn.message_type != "response" or turn.model == RULES:
         return 0.0 if turn.model == RULES else None
     price = prices.get(turn.model)
-    return price.usd(turn.prompt_tokens, turn.completion_tokens) if price else None
+    return price.cost_usd(turn.prompt_tokens, turn.completion_tokens) if price else None
 
 
 def _from_row(row: Artifact) -> Message:

@@ -70,7 +70,7 @@ def live_routes(
     def known() -> dict[str, Any]:
         """Each part by itself: one that can't be read says so, the others are shown."""
         work, work_why = _or_reason(at_work, TrackingError)
-        asked, asked_why = _or_reason(lambda: approvals.listed()[0], BadInputError)
+        asked, asked_why = _or_reason(lambda: approvals.list_approvals()[0], BadInputError)
         queue, queue_why = _or_reason(outbox.status, StoreError)
         return {
             "now": datetime.now(UTC),

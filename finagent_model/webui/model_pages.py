@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from finagent_model.approvals import NAME_LENGTH, WHY_LENGTH
+from finagent_model.approvals import MAX_NAME_CHARS, MAX_WHY_CHARS
 from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
 from finagent_model.market.news import sanitize_text
 from finagent_model.pipeline.run_metadata import MODEL_URI
@@ -106,14 +106,14 @@ def _trained_by(version: registry.Version) -> RunRecord | None:
 
 def _who(given: Mapping[str, str]) -> str:
     """Raises BadInputError for a change that nobody wants to have made."""
-    who = sanitize_text(given.get("who", ""), NAME_LENGTH)
+    who = sanitize_text(given.get("who", ""), MAX_NAME_CHARS)
     if not who:
         raise BadInputError(f"who {given.get('who', '')!r}: say who changes the champion")
     return who
 
 
 def _why(given: Mapping[str, str]) -> str | None:
-    return sanitize_text(given.get("why", ""), WHY_LENGTH) or None
+    return sanitize_text(given.get("why", ""), MAX_WHY_CHARS) or None
 
 
 def _seen(given: Mapping[str, str]) -> str | None:

@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.errors import (
     ApprovalSettledError,
     BadInputError,
@@ -58,7 +58,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     that need it. The same holds for MLflow.
     """
     database = Database.of(settings)
-    store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS)
+    store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS_FILE)
     renderer = Renderer(settings)
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     pages.add_middleware(BodyLimit, largest=LARGEST_FORM)

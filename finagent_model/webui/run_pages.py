@@ -232,7 +232,7 @@ class Reliability:
         texts = [RunLog(each.run_id).read(CALLS).decode() for each in below.runs]
         with schema_errors_as_tracking_error(run.run_id):
             calls = [call for text in texts for call in load_outcomes(text)]
-            book = calibrate(calls, policies.moments)
+            book = calibrate(calls, policies.start_times)
             known = confidence_record(calls, book)
         return cls(
             raw=_points(known.raw, known),

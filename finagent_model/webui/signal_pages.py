@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, or_
 
 from finagent_model.approvals import ApprovalStore
 from finagent_model.audit.chain import CONVERSATION_FILE, read_turns
-from finagent_model.config.approval_rules import PendingApproval
+from finagent_model.config.approval_rules import ApprovalRequest
 from finagent_model.config.roster import Price
 from finagent_model.data.market import Market
 from finagent_model.decision.signal import Action, Status
@@ -82,7 +82,7 @@ def bars_around(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]
     """
     seen = int(np.searchsorted(bars.closed_at, to_datetime64(as_of), side="right"))
     if seen == 0:
-        raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)
+        raise NoBarsError(bars.symbol, as_of, bars.close_time(0) if len(bars) else None)
     factor = bars.growth_factor / bars.growth_factor[seen - 1]
     first, last = max(0, seen - BARS_SHOWN), seen + LATER if later else seen
     return {
@@ -95,7 +95,7 @@ def bars_around(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]
 def _bar(bars: BarSeries, factor: float, i: int) -> dict[str, Any]:
     prices = ("open", "high", "low", "close")
     return {
-        "time": f"{bars.closed(i):%Y-%m-%d}",
+        "time": f"{bars.close_time(i):%Y-%m-%d}",
         **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in prices},
     }
 
@@ -167,7 +167,7 @@ class Waiting:
     @classmethod
     def of(cls, approvals: ApprovalStore) -> Waiting:
         try:
-            return cls(sum(asked.state == "pending" for asked in approvals.listed()[0]))
+            return cls(sum(asked.state == "pending" for asked in approvals.list_approvals()[0]))
         except BadInputError as error:
             return cls(None, str(error))
 
@@ -320,16 +320,16 @@ def _signal(store: ArtifactStore, number: int) -> SignalRow:
     return SignalRow.of(found)
 
 
-def _approval(approvals: ApprovalStore, row: Artifact) -> tuple[PendingApproval | None, str | None]:
+def _approval(approvals: ApprovalStore, row: Artifact) -> tuple[ApprovalRequest | None, str | None]:
     """The one that this signal waited for, while it is listed; and why that can't be read. Another
     version asked the same question in the same conversation, so that the signal's own name counts.
     """
     try:
-        listed, _ = approvals.listed()
+        listed, _ = approvals.list_approvals()
     except BadInputError as error:
         return None, str(error)
     mine = (row.key, row.metadata.get("conversation_id"))
-    asked = (a for a in listed if (a.proposed.signal_id, a.proposed.conversation_id) == mine)
+    asked = (a for a in listed if (a.signal.signal_id, a.signal.conversation_id) == mine)
     return next(asked, None), None
 
 

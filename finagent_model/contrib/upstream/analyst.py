@@ -62,7 +62,7 @@ class UpstreamWindow:
 
 def window_of(bars: BarSeries) -> UpstreamWindow:
     """Of a validated series that ends at the last bar to be seen. Raises ShortHistoryError."""
-    clock_day = bars.closed(-1).date() + timedelta(days=1)
+    clock_day = bars.close_time(-1).date() + timedelta(days=1)
     first = int(np.searchsorted(bars.closed_at, np.datetime64(clock_day - DAYS, "us")))
     shown = bars[first:]
     if len(shown) < LEAST_BARS:
@@ -70,7 +70,7 @@ def window_of(bars: BarSeries) -> UpstreamWindow:
             f"{bars.symbol} has {len(shown)} bars in the year to {clock_day - timedelta(days=1)}; "
             f"upstream needs {LEAST_BARS}; send more history"
         )
-    prices = shown.in_last_prices()
+    prices = shown.adjust_to_last_bar()
     days = np.datetime_as_string(shown.closed_at, unit="D").tolist()
     volume = [None if math.isnan(v) else v for v in prices.volume.tolist()]
     columns = [getattr(prices, name).tolist() for name in PRICES]

@@ -42,7 +42,7 @@ from typing import Self
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
-from finagent_model._redact import without_private
+from finagent_model._redact import redact_addresses
 from finagent_model.errors import UpstreamSourceError
 
 
@@ -174,7 +174,7 @@ def fetch(home: Path, pin: Pin, origin: str | None = None) -> tuple[Source, bool
     if place.exists():
         return verified(place, pin), False
     address = origin or pin.repository
-    whence = f"commit {pin.commit} of {without_private(address)}"
+    whence = f"commit {pin.commit} of {redact_addresses(address)}"
     return keep(home, pin, _archive(pin, address, whence), whence, FETCH_CURE), True
 
 
@@ -219,7 +219,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
             f"git {arguments[0]} took more than {FETCH_S} s; try again, or give --from a clone"
         ) from None
     if done.returncode:
-        said = without_private(" ".join(done.stderr.decode(errors="replace").split()))
+        said = redact_addresses(" ".join(done.stderr.decode(errors="replace").split()))
         raise UpstreamSourceError(f"git {arguments[0]} failed: {said}; {FETCH_CURE}")
     return done.stdout
 
