@@ -113,7 +113,7 @@ def cloned(folder: Path, name: str) -> Path:
     for part in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / part, clone / part)
     errors = clone / "finagent_model" / "_base.py"
-    errors.write_text(errors.read_text().replace("parameter {explain", f"{name} {{explain"))
+    errors.write_text(errors.read_text().replace("parameter {message", f"{name} {{message"))
     return clone
 
 

@@ -30,9 +30,7 @@ def aapl() -> BarSeries:
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_the_question_on_a_cut_history_is_the_question_on_the_whole(
-    aapl: BarSeries, cut: int
-) -> None:
+def test_question_is_equal_on_cut_history(aapl: BarSeries, cut: int) -> None:
     as_of = parse_as_of(aapl.close_time(cut - 1).date())
     whole = build_context(MarketView.at(as_of, aapl), Policy())
     short = build_context(MarketView.at(as_of, aapl[:cut]), Policy())
@@ -40,9 +38,7 @@ def test_the_question_on_a_cut_history_is_the_question_on_the_whole(
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
-    aapl: BarSeries, cut: int
-) -> None:
+def test_requests_ignore_corrupted_future(aapl: BarSeries, cut: int) -> None:
     as_of = parse_as_of(aapl.close_time(cut - 1).date())
     items, _ = bundled_events().news("AAPL")
     fake = NewsItem(published_at=as_of + timedelta(seconds=1), headline="Everything is known")
@@ -58,14 +54,14 @@ def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
     assert requests(aapl, items) == requests(corrupted_after(aapl, cut), altered)
 
 
-def test_the_corruption_is_felt_where_it_is_seen(aapl: BarSeries) -> None:
+def test_requests_change_with_corrupted_past(aapl: BarSeries) -> None:
     as_of = parse_as_of(aapl.close_time(1010).date())
     other = corrupted_after(aapl, 1000)
     views = [MarketView.at(as_of, bars) for bars in (aapl, other)]
     assert build_context(views[0], Policy()) != build_context(views[1], Policy())
 
 
-def test_no_date_or_year_reaches_an_agent(aapl: BarSeries) -> None:
+def test_question_has_no_date_or_year(aapl: BarSeries) -> None:
     as_of = parse_as_of(aapl.close_time(2000).date())
     text = build_context(MarketView.at(as_of, aapl, *bundled_events().news("AAPL")), Policy()).text
     assert not re.search(r"\b(19|20)\d\d-\d\d", text)

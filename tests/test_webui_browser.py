@@ -28,13 +28,13 @@ DONE_BEFORE = f"""
 import json
 from finagent_model.cli import app
 from typer.testing import CliRunner
-from finagent_model import registry
+from finagent_model.tracking import registry
 from finagent_model.pipeline.infer import infer
-from finagent_model.config.approval_rules import Approval
+from finagent_model.config.approval_rules import ApprovalRules
 from finagent_model.market.bars import parse_as_of
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.decision import Execution
-from finagent_model.approvals import APPROVALS_FILE, Approvals
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
@@ -45,7 +45,7 @@ settings, hurting = Settings.load(), {HURTING!r}
 model = "models:/finagent@champion"
 done = infer("FB", parse_as_of("{AS_OF}"), settings, model, execution=Execution(execution_id="e1"))
 ablated = ablate("models:/finagent/1", (), settings)
-first = registry.find("finagent", "1")
+first = registry.find_version("finagent", "1")
 tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
 from mlflow.tracking import MlflowClient
 source = MlflowClient().get_model_version("finagent", "1").source
@@ -65,8 +65,8 @@ class Left(Exception):
 def leave(seconds):
     raise Left
 try:
-    Approvals(settings.home / APPROVALS_FILE).ask([Decision(done.signal)], Approval(
-        above_size_percent=0, timeout_s=3600), "v", pause=leave)
+    ApprovalStore(settings.home / APPROVALS_FILE).require_approvals([Decision(done.signal)],
+        ApprovalRules(above_size_percent=0, timeout_s=3600), "v", sleep=leave)
 except Left:
     pass
 at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here:1"}})
