@@ -58,11 +58,13 @@ class InputModel(FrozenModel):
 
 def first_error_message(error: ValidationError) -> str:
     """Return the first error in one line: the field, the problem, and the value given."""
+    # One problem in one line: a list would not fit a shell, a status or a log.
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {field!r}"
     value = first["input"]
+    # Cut to 80 characters; larger values such as lists are left out.
     shown = f" (given: {value!r:.80})" if isinstance(value, str | int | float) else ""
     message = first["msg"].removeprefix("Value error, ")
     return f"{field}: {message}{shown}" if field else message

@@ -116,11 +116,11 @@ def redact_texts(
 
     A leak that is spread over several texts is found.
     """
-    whole = "\n".join(texts)
-    folded = whole.translate(_FOLDS)
+    joined = "\n".join(texts)
+    folded = joined.translate(_FOLDS)
     index = _index_prompts(tuple(prompts))
     copies = [*_find_secrets(folded, secrets), *_find_passages(folded, index)]
-    spans = _merge_overlaps([*_unfold_spans(copies, whole), *_find_key_shapes(whole, folded)])
+    spans = _merge_overlaps([*_unfold_spans(copies, joined), *_find_key_shapes(joined, folded)])
     redacted, start = [], 0
     for text in texts:
         redacted.append(_apply_marks(text, start, spans))
@@ -250,13 +250,13 @@ def _merge_overlaps(spans: Sequence[RedactedSpan]) -> list[RedactedSpan]:
 
 def _apply_marks(text: str, start: int, spans: Sequence[RedactedSpan]) -> str:
     """Return `text`, which begins at `start` of the whole, with its part of the spans marked."""
-    parts, done = [], 0
+    parts, position = [], 0
     for first, last, mark in spans:
         left, right = max(first - start, 0), min(last - start, len(text))
         if left < right:
-            parts += [text[done:left], mark]
-            done = right
-    return "".join([*parts, text[done:]])
+            parts += [text[position:left], mark]
+            position = right
+    return "".join([*parts, text[position:]])
 
 
 class _Folds(dict[int, str | None]):

@@ -102,6 +102,7 @@ class ApprovalStore:
         if not required:
             return list(decisions)
         results = list(decisions)
+        # A replay must give the same answer at any time, so it can not wait for people.
         if mode == "replay":
             for i, (_, reason) in required.items():
                 warning = f"replayed, so nobody was asked to approve it: {reason}"
@@ -144,6 +145,7 @@ class ApprovalStore:
                     "where id = ? and state = 'pending' and deadline > ?",
                     (verdict, name, _to_text(now), comment, approval_id, _to_text(now)),
                 ).rowcount
+                # Expired first, so that the refusal below names the true outcome.
                 _expire_overdue(connection, now)
                 requests = self._select(connection, "where id = ?", approval_id)
         if not requests:
@@ -172,6 +174,7 @@ class ApprovalStore:
         ones, newest first.
         """
         now = self._clock()
+        # Listing must not create the file.
         if not self._path.is_file():
             return [], now
         with self._transaction() as connection:
@@ -214,6 +217,7 @@ class ApprovalStore:
                     f"{request.summary} ({request.reason}): "
                     f"finagent approve {request.id} | finagent reject {request.id}"
                 )
+        # Polling: SQLite can not notify other processes.
         while pending := _pending_ids(requests):
             if not wait:
                 raise ApprovalPendingError(pending)
@@ -225,6 +229,7 @@ class ApprovalStore:
         """Return the current state of each by id; overdue ones are expired first."""
         requests = {}
         with self._transaction() as connection:
+            # Read inside the transaction: waiting for the lock takes time.
             now = self._clock()
             for key in approval_ids:
                 for request in self._select(connection, "where id = ?", key):
@@ -267,6 +272,7 @@ class ApprovalStore:
         """Yield a connection for one transaction. Raises LocalStateError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # 30 s: another process may hold the lock for as long as its transaction takes.
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 connection.execute(_TABLE)
                 yield connection
@@ -283,6 +289,7 @@ def compute_approval_id(signal: TradingSignal, version: str) -> str:
     `version` is the hash of the package.
     """
     text = f"{signal.conversation_id} {version}"
+    # Short enough to type after `finagent approve`.
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -17,6 +17,7 @@ class FinagentError(Exception):
     exit_code = 1
 
 
+# What the caller can correct: requests, configuration, files.
 class BadInputError(FinagentError):
     """The request is invalid; repeating it will not help."""
 
@@ -68,6 +69,7 @@ class ArtifactConflictError(BadInputError):
     """An artifact conflicts with a stored one: its key is taken, or the signal is final."""
 
 
+# Not bad input: the same request succeeds once somebody has answered.
 class ApprovalPendingError(FinagentError):
     """A human has yet to answer; repeat the request later for the outcome."""
 
@@ -106,6 +108,7 @@ class UpstreamError(FinagentError):
         self.code = code
 
 
+# Market data: the symbol, the date or the vendor is the problem.
 class DataError(FinagentError):
     """There is no data to decide on."""
 
@@ -163,6 +166,7 @@ class BeforeFirstFitError(DataError):
         )
 
 
+# The machine's own state, deadlines and shutdown. Bad input, since the CLI's user can act.
 class LocalStateError(BadInputError):
     """A file in FINAGENT_HOME is locked or can't be used.
 
@@ -188,6 +192,7 @@ class ShutdownError(FinagentError):
         super().__init__("stopped: the process is shutting down; ask again later")
 
 
+# The database and the platform: no decision is lost, since its run has it.
 class StoreError(FinagentError):
     """The database can't be used; the decision is safe in its MLflow run."""
 
@@ -228,6 +233,7 @@ class PlatformUnavailableError(FinagentError):
         self.status, self.retry_after_s, self.retryable = status, retry_after_s, retryable
 
 
+# Packages and versions.
 class ModelLoadError(FinagentError):
     """A packaged model can't be loaded."""
 

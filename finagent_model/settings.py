@@ -33,6 +33,7 @@ def configure_mlflow_environment() -> None:
 class Settings(BaseModel):
     """The settings of a process; each field's alias is its environment variable. Immutable."""
 
+    # SecretStr fields show as stars wherever settings are printed or logged.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
@@ -136,6 +137,7 @@ class Settings(BaseModel):
     @field_validator("home")
     @classmethod
     def _expand_home(cls, value: Path) -> Path:
+        # A shell expands ~, but a container or a DAG passes it on as it is.
         return value.expanduser()
 
     @property

@@ -47,10 +47,12 @@ class ApprovalRules(FrozenModel):
 
     def approval_reason(self, signal: TradingSignal) -> str | None:
         """Return in words why `signal` must wait for a human; None where it need not."""
+        # A HOLD trades nothing, so there is nothing to agree to.
         if signal.action == "HOLD":
             return None
         size, reasons = signal.position_size_percent, []
         if self.above_size_percent is not None:
+            # A size that is unknown may be large.
             if size is None:
                 reasons.append("its size is unknown")
             elif size > self.above_size_percent:
@@ -104,6 +106,7 @@ class ApprovalRequest:
         if self.state == "pending":
             raise ValueError(f"approval {self.id} is pending")
         if self.state == "approved":
+            # The desk may have been asked again, since the process that waited may have died.
             return self._approve(signal)
         if self.state == "rejected":
             comment = f": {self.why}" if self.why else ""
@@ -131,6 +134,7 @@ class ApprovalRequest:
             "state": self.state,
             "asked_at": self.asked_at.isoformat(),
             "deadline": self.deadline.isoformat(),
+            # A tenth of a second is what a page or a shell can show.
             "remaining_s": None if remaining is None else round(remaining, 1),
             "by": self.by,
             "at": self.at.isoformat() if self.at else None,

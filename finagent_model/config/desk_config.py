@@ -77,12 +77,14 @@ class DeskConfig(ModelConfig):
     @classmethod
     def _check_sampling(cls, rows: tuple[AgentRow, ...]) -> tuple[AgentRow, ...]:
         for row in rows:
+            # Overrides are merged when a model is called; a wrong one should fail at load.
             Sampling.model_validate(row.sampling)
         return rows
 
     @field_validator("policy")
     @classmethod
     def _check_policy(cls, value: dict[str, float]) -> dict[str, float]:
+        # Training fits the rest, so only these values can be wrong in a file.
         Policy.model_validate(value)
         return value
 
@@ -102,11 +104,13 @@ class DeskConfig(ModelConfig):
                     f"{row.name} waits for {unlisted[0]!r}, which is not listed before it"
                 )
             listed.add(row.name)
+        # The executor's reply is the decision: a second one would leave open which counts.
         if (
             sum(row.role == "executor" for row in self.agents) != 1
             or self.agents[-1].role != "executor"
         ):
             raise ValueError("exactly one executor must be listed, as the last agent")
+        # Otherwise a view without news would leave the others nothing to read.
         if not any(row.role == "analyst" and row.when == "always" for row in self.agents):
             raise ValueError("at least one analyst must run always")
         for row in self.agents:
@@ -159,6 +163,7 @@ class DeskConfig(ModelConfig):
 
     def model_for(self, row: AgentRow) -> ModelConfig:
         """Return the model that an agent uses, with the agent's own sampling."""
+        # Any other name is a model of the client that the desk itself uses.
         if row.model in self.models:
             model = self.models[row.model]
         else:
@@ -208,6 +213,7 @@ def load_config(path_or_preset: str) -> DeskConfig:
     keys = parse_yaml(_read_text(path, "config"), label)
     base = load_preset(str(keys.pop("preset", DEFAULT_PRESET)))
     config = build_desk_config(keys, base.model_dump(), label)
+    # The text is kept, not the path: a package must not depend on files outside it.
     prompts = {
         name: _read_text(path.parent / text, f"prompt {name!r} of {label}:")
         if text.endswith(".md") and "\n" not in text
@@ -228,6 +234,7 @@ def read_desk_config(text: str, defaults: dict[str, Any], label: str) -> DeskCon
 def parse_yaml(text: str, label: str) -> dict[str, Any]:
     """Return the keys of a desk's YAML. Raises ConfigError naming `label`."""
     try:
+        # safe_load: a configuration file must not construct Python objects.
         keys = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{label}: not YAML: {' '.join(str(error).split())}") from None

@@ -30,6 +30,7 @@ SECRET_KEYS = (
 class Sampling(FrozenModel):
     """Sampling parameters of a chat model; what a provider does not support is not sent."""
 
+    # The defaults are as repeatable as providers allow.
     temperature: float = Field(0.0, ge=0, le=2)
     seed: int | None = 7
     """None: not sent. Anthropic has no seed."""
@@ -180,6 +181,7 @@ def expand_debate_rounds(rows: Sequence[AgentRow], rounds: int) -> tuple[AgentRo
             expanded.append(row.model_copy(update={"after": after}))
             continue
         expanded.append(row)
+        # Later rounds follow the last debater, since each waits for the whole round before.
         if row is debaters[-1]:
             for number in range(2, rounds + 1):
                 previous = tuple(_name_in_round(other.name, number - 1) for other in debaters)
@@ -202,10 +204,12 @@ def remove_agents(rows: Sequence[AgentRow], names: Collection[str]) -> tuple[Age
     def bridge(after: Sequence[str]) -> list[str]:
         remaining: list[str] = []
         for name in after:
+            # Recursive: a removed agent may have waited for another removed one.
             remaining += bridge(after_of[name]) if name in names else [name]
         return remaining
 
     return tuple(
+        # Two removed agents may have waited for the same one: fromkeys drops repeats in order.
         row.model_copy(update={"after": tuple(dict.fromkeys(bridge(row.after)))})
         for row in rows
         if row.name not in names

@@ -60,6 +60,7 @@ class RateLimits(FrozenModel):
     """0: no limit."""
     tokens_per_minute: int = Field(0, ge=0)
     """0: no limit."""
+    # Counted over all decisions: a provider that is down fails for each of them.
     break_after: int = Field(5, ge=0)
     """Failures in a row that open the circuit breaker; 0: it never opens."""
     break_s: float = Field(30.0, gt=0, le=3600)
@@ -94,6 +95,7 @@ class GateRules(BaseModel):
     """Least deflated Sharpe ratio: the probability that the Sharpe ratio exceeds the best of as
     many policies without skill.
     """
+    # A share of failed decisions is a hole in the record, whatever the others earned.
     max_failed_share: float = Field(0.0, ge=0, lt=1)
     """Largest failed share of the out-of-sample decisions; this one is about integrity."""
     cost_margin: float = Field(2.0, ge=1, le=100)

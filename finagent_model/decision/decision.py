@@ -98,6 +98,7 @@ class Decision:
     """Every step in order, for the audit."""
 
 
+# A protocol, so that a user's own class needs no base class of this package.
 class Decider(Protocol):
     """Turns a market view into a decision. Backtests depend on this alone and on no agent."""
 

@@ -121,6 +121,7 @@ class TradingSignal(BaseModel):
     def _check_consistency(self) -> Self:
         if self.confidence != confidence_label(self.confidence_score):
             raise ValueError(f"confidence {self.confidence} disagrees with {self.confidence_score}")
+        # A failure must not look like a decision of the desk.
         if self.status is not Status.OK and (self.action != "HOLD" or self.confidence_score):
             raise ValueError(f"status {self.status} must be HOLD with confidence 0")
         entry, stop, target = (
@@ -128,6 +129,7 @@ class TradingSignal(BaseModel):
             self.suggested_stop_loss,
             self.suggested_take_profit,
         )
+        # Size and R multiple are meaningless with a level on the wrong side of the entry.
         if self.action == "BUY" and not _is_ascending(stop, entry, target):
             raise ValueError(f"BUY needs stop < entry < target, got {stop}, {entry}, {target}")
         if self.action == "SELL" and not _is_ascending(target, entry, stop):
@@ -166,6 +168,7 @@ def compute_signal_id(symbol: str, as_of: datetime, author: str) -> str:
     `author` is a version's key or a conversation's id.
     """
     text = f"{symbol} {as_of.astimezone(UTC).isoformat()} {author}"
+    # 64 bits: a store holds far fewer signals than would make a collision likely.
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -183,6 +186,7 @@ def signal_columns() -> tuple[SignalColumn, ...]:
     fields = TradingSignal.model_json_schema(mode="serialization")["properties"]
     columns = []
     for name, schema in fields.items():
+        # An optional field is `anyOf` its type and null.
         kinds = [option.get("type", "string") for option in schema.get("anyOf", [schema])]
         kind = next(k for k in kinds if k != "null")
         columns.append(SignalColumn(name, kind, optional="null" in kinds))

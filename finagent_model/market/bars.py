@@ -34,6 +34,7 @@ CLOSE_TIME = "21:00"
 TRADING_DAYS_PER_YEAR = 252
 
 
+# eq=False: comparing arrays gives arrays. `digest` tells whether two series are equal.
 @dataclass(frozen=True, eq=False)
 class BarSeries:
     """Bars oldest first. Every array has one entry a bar and can't be written to."""
@@ -56,6 +57,7 @@ class BarSeries:
         return len(self.close)
 
     def __getitem__(self, part: slice) -> BarSeries:
+        # Numpy slices share memory: cutting a history at every bar copies nothing.
         return BarSeries(self.symbol, **{c: getattr(self, c)[part] for c in _COLUMNS})
 
     @classmethod
@@ -84,6 +86,7 @@ class BarSeries:
             },
         )
         series._validate()
+        # Many readers share the arrays; a write by one would change what all the others see.
         for column in _COLUMNS:
             getattr(series, column).setflags(write=False)
         return series
@@ -103,6 +106,7 @@ class BarSeries:
 
     def until(self, moment: datetime) -> BarSeries:
         """Return the bars that closed at or before `moment` (tz-aware); may be empty."""
+        # side="right": a bar that closes exactly at `moment` is known by then.
         return self[: int(np.searchsorted(self.closed_at, to_datetime64(moment), side="right"))]
 
     def close_time(self, index: int) -> datetime:
@@ -192,6 +196,7 @@ def parse_as_of(value: str | date | datetime) -> datetime:
 
     Raises BadInputError for anything else, also for a time of day without a zone.
     """
+    # A datetime is a date too, so it is tested first.
     if isinstance(value, datetime):
         moment = value
     elif isinstance(value, date):
@@ -272,4 +277,5 @@ def _read_optional_column(symbol: str, frame: pd.DataFrame, name: str, default: 
     """Return a column in which single bars, or all, may be missing; `default` stands for those."""
     if name not in frame.columns:
         return np.full(len(frame), default)
+    # Vendors leave single cells empty, such as the volume of a holiday.
     return _read_column(symbol, frame[name].where(frame[name].notna(), default), name)

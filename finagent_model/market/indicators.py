@@ -51,6 +51,7 @@ def rsi(close: Floats, window: int) -> Floats:
         gain = _recursive_mean(np.maximum(change, 0.0), window, 1.0 / window)
         loss = _recursive_mean(np.maximum(-change, 0.0), window, 1.0 / window)
         total = gain + loss
+        # `where` leaves nan in the bars where nothing has moved yet.
         np.divide(100.0 * gain, total, out=out[1:], where=total > 0)
     return out
 
@@ -65,6 +66,7 @@ def atr(high: Floats, low: Floats, close: Floats, window: int) -> Floats:
     """
     out = _nan_like(close, window)
     if len(close) > window:
+        # This difference equals the largest of the three in the definition.
         top, bottom = np.maximum(high[1:], close[:-1]), np.minimum(low[1:], close[:-1])
         out[1:] = _recursive_mean(top - bottom, window, 1.0 / window)
     return out

@@ -61,6 +61,7 @@ def _remove_hidden(text: str) -> str:
 class PublishedRecord(BaseModel):
     """A record with its publication time; unknown fields are ignored."""
 
+    # extra="ignore": vendors send more fields than are used here.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     published_at: datetime
@@ -77,6 +78,7 @@ class PublishedRecord(BaseModel):
     @field_validator("published_at")
     @classmethod
     def _require_zone(cls, value: datetime) -> datetime:
+        # Guessing a zone could date the record hours too early: look-ahead.
         if value.tzinfo is None:
             raise ValueError("published_at has no time zone; add one (+00:00)")
         try:
@@ -100,6 +102,7 @@ class NewsItem(PublishedRecord):
     @field_validator("headline")
     @classmethod
     def _cut_headline(cls, value: str) -> str:
+        # Cut, not refused: one long headline must not cost a symbol all its news.
         return value[:HEADLINE_LIMIT]
 
     @field_validator("body")
@@ -115,6 +118,7 @@ class NewsItem(PublishedRecord):
         """
         body = sanitize_text(self.body, body_limit)
         source = sanitize_text(self.source, SOURCE_LIMIT)
+        # No address: URLs of articles often hold the date.
         return {
             "days_ago": self.days_before(as_of),
             "untrusted": True,
@@ -194,6 +198,7 @@ def read_published(
     """
     parsed, undated = [], 0
     for i, record in enumerate(records):
+        # Dropped and counted, not refused: vendors have such records, and warnings report them.
         if not record.get("published_at"):
             undated += 1
             continue
@@ -220,6 +225,7 @@ def select_latest_facts(facts: tuple[Fact, ...], limit: int) -> tuple[Fact, ...]
 
     Only the `limit` most recently published are returned.
     """
+    # Sorting is stable: of two published at once the later record wins.
     latest = {(fact.name, fact.period): fact for fact in _sort_by_time(facts)}
     return _sort_by_time(tuple(latest.values()))[-limit:]
 

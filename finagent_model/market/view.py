@@ -58,6 +58,7 @@ class MarketView:
         closed_bars = bars.until(as_of)
         if len(closed_bars) == 0:
             raise NoBarsError(bars.symbol, as_of, bars.close_time(0) if len(bars) else None)
+        # Half-open: an item exactly NEWS_DAYS old is history.
         recent_news = tuple(n for n in news if as_of - NEWS_DAYS < n.published_at <= as_of)
         # The cut comes first: a later restatement must not replace what was published by then.
         published_facts = tuple(f for f in facts if f.published_at <= as_of)
@@ -65,6 +66,7 @@ class MarketView:
             bars.symbol,
             as_of,
             closed_bars,
+            # Sources give items oldest first.
             recent_news[-NEWS_LIMIT:],
             undated_news,
             select_latest_facts(published_facts, FACTS_LIMIT),
@@ -100,4 +102,5 @@ class MarketView:
 
 def _count_weekdays(start: np.datetime64, stop: np.datetime64) -> int:
     """Return the weekdays in [start, stop); 0 if `stop` is not after `start`."""
+    # Numpy knows weekends but no holidays; MAX_STALE_SESSIONS leaves room for those.
     return int(np.busday_count(start, stop)) if stop > start else 0

@@ -55,6 +55,7 @@ def build_context(
             f"{view.symbol} has {len(bars)} bars by {view.as_of:%Y-%m-%d}; "
             f"the policy needs {policy.warm_up}; send more history"
         )
+    # Only the last bar is asked about, so the averages before it are not computed.
     features = FeatureBook(bars, first_bar=len(bars) - 1).compute(policy).at(-1)
     undefined = sorted(name for name, value in features.items() if not math.isfinite(value))
     if undefined:
@@ -83,6 +84,7 @@ def build_context(
         "memory": _describe_lessons(view, lessons, max_lessons),
     }
     return Context(
+        # ensure_ascii=False: escapes would cost tokens.
         text=json.dumps(question, sort_keys=False, ensure_ascii=False),
         # Rounded: risk checks must compare with the numbers that the agents were shown.
         last_close=question["last_close"],

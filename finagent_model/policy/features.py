@@ -97,6 +97,7 @@ class FeatureBook:
 
     def _cached(self, name: str, window: int, compute: _Indicator) -> Floats:
         key = (name, window)
+        # A search tries many policies whose windows come from a small grid.
         if key not in self._cache:
             self._cache[key] = compute(window)
         return self._cache[key]

@@ -23,6 +23,7 @@ Number = npt.NDArray[np.float64] | float
 class Policy(BaseModel):
     """Parameters of the rule-based analysts and of the risk rules; windows in bars."""
 
+    # Closed to unknown keys: a misspelt parameter must not silently be the default.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fast: int = Field(20, ge=2, le=100)
@@ -63,6 +64,7 @@ class Policy(BaseModel):
     @property
     def warm_up(self) -> int:
         """Bars needed before every feature is defined."""
+        # RSI and ATR begin with a difference, one bar late; momentum needs slow + 1 bars.
         return max(self.slow, self.channel, self.rsi + 1, self.atr + 1) + 1
 
     def votes(self, features: Mapping[str, Number]) -> dict[str, Number]:
@@ -93,6 +95,7 @@ class Policy(BaseModel):
 
         At least one must be given.
         """
+        # With one score there is nothing to weigh, so `upstream_weight` does not matter.
         if technical is None or upstream is None:
             only = upstream if technical is None else technical
             assert only is not None
@@ -144,6 +147,7 @@ class PolicyBook(BaseModel):
 
     @model_validator(mode="after")
     def _check_dates(self) -> Self:
+        # Two fits that start together would leave open which one decides.
         for group in self._groups():
             starts = [fit.valid_from for fit in group]
             if starts != sorted(set(starts)):
@@ -174,6 +178,7 @@ class PolicyBook(BaseModel):
         Raises BeforeFirstFitError where none was, and UnknownSymbolError.
         """
         fits = self.fits_for(symbol)
+        # By `valid_from`, not `fit_until`: the purge lies between them.
         valid_fits = [fit for fit in fits if fit.valid_from <= as_of]
         if not valid_fits:
             raise BeforeFirstFitError(as_of, fits[0].valid_from)

@@ -64,6 +64,7 @@ def dump_outcomes(outcomes: Sequence[TradeOutcome]) -> str:
 
 def load_outcomes(text: str) -> tuple[TradeOutcome, ...]:
     """Parse what `dump_outcomes` wrote. Raises pydantic's ValidationError for anything else."""
+    # JSON keeps every float to the bit, so that a package that is read back hashes alike.
     return tuple(TradeOutcome.model_validate_json(line) for line in text.splitlines())
 
 
@@ -92,6 +93,7 @@ class Calibration(BaseModel):
         if self.method == "isotonic":
             if not self.knots:
                 raise ValueError("isotonic needs knots")
+            # A falling curve would give a surer trade the lower probability.
             steps = np.diff(np.array(self.knots), axis=0)
             if (steps < 0).any():
                 raise ValueError("isotonic knots must never fall")
@@ -106,6 +108,7 @@ class Calibration(BaseModel):
             return 1 / (1 + math.exp(-(self.slope * log_odds(raw) + self.intercept)))
         if self.method == "isotonic":
             confidences, probabilities = zip(*self.knots, strict=True)
+            # Outside the knots np.interp keeps the value of the nearest one.
             return float(np.interp(raw / 100, confidences, probabilities))
         raise ValueError(f"confidence is not calibrated: {self.reason}")
 
@@ -144,6 +147,7 @@ def calibrate_signal(signal: TradingSignal, book: CalibrationBook) -> TradingSig
     Where there is no calibration, the signal gets a warning that says why. A HOLD is returned
     unchanged. Raises BeforeFirstFitError.
     """
+    # A HOLD has no outcome, so nothing says how often such a confidence comes true.
     if signal.action == "HOLD":
         return signal
     calibration = book.at(signal.as_of)
