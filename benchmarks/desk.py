@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import yaml
 from autogen_core.models import SystemMessage, UserMessage
 from run import shown
-from wire import Protocol, Wire
 
 from finagent_model._event_loop import EVENT_LOOP
 from finagent_model.agents.providers import make_client
@@ -31,6 +30,7 @@ from finagent_model.market.bars import parse_as_of
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
+from support.fake_llm import Protocol, Wire
 
 LATENCY_S = 1.0
 SEQUENTIAL_CALLS = 12

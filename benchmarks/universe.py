@@ -64,9 +64,9 @@ def one_by_one() -> tuple[float, list[dict[str, Any]]]:
     from finagent_model.model.loading import load_predictor
     from finagent_model.model.predictor import Question
 
-    answering, as_of = load_predictor(CHAMPION), parse_as_of(AS_OF)
+    predictor, as_of = load_predictor(CHAMPION), parse_as_of(AS_OF)
     start = time.perf_counter()
-    decisions = [answering.answer([Question(symbol, as_of)])[0] for symbol in symbols()]
+    decisions = [predictor.decide_all([Question(symbol, as_of)])[0] for symbol in symbols()]
     spent = time.perf_counter() - start
     return spent, [decision.signal.model_dump(mode="json") for decision in decisions]
 

@@ -125,7 +125,9 @@ class UnknownSymbolError(DataError):
     def __init__(self, symbol: str, symbols: tuple[str, ...] | None, source: str) -> None:
         """`symbols` is what the source has; None for a source that has no list."""
         message = f"unknown symbol {symbol!r} in {source}"
-        if symbols is None:
+        if symbols is not None and symbol.upper() in symbols:
+            message += f"; it is written {symbol.upper()!r} there"
+        elif symbols is None:
             message += "; check how it is written there"
         else:
             listed = ", ".join(symbols[:MAX_LISTED]) or "none"

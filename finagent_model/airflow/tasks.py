@@ -20,6 +20,7 @@ from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
 from finagent_model.market.bars import parse_as_of
+from finagent_model.market.symbols import parse_symbol
 from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:
@@ -192,13 +193,14 @@ def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str,
     ApprovalPendingError where a human has yet to answer; and DataSourceError for a source that
     fails, but in the last try: then the signal says so.
     """
+    from finagent_model.model.loading import load_predictor
+    from finagent_model.model.predictor import Question
     from finagent_model.pipeline.dag_run import SymbolOutcome
     from finagent_model.pipeline.infer import infer
 
     inferred = infer(
-        symbol_of(context),
-        parse_as_of(asked["as_of"]),
-        Settings.load(),
+        load_predictor(asked["model_uri"]),
+        Question(parse_symbol(symbol_of(context)), parse_as_of(asked["as_of"])),
         asked["model_uri"],
         execution=execution_of(context, parent),
         wait=False,

@@ -26,11 +26,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import finagent_model
 from finagent_model.decision.decision import Decision, Event, Turn
 from finagent_model.decision.signal import TradingSignal
+from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
     from finagent_model.decision.decision import Decision  # brings pandas; a file is read without
@@ -50,6 +52,13 @@ class AuditChain:
 
     lines: str
     head: str
+
+    def write(self, path: Path) -> None:
+        """Write the lines to a file. Raises BadInputError where it can't be written."""
+        try:
+            path.write_text(self.lines, encoding="ascii")
+        except OSError as error:
+            raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None
 
 
 NO_DECISION = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}

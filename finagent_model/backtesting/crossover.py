@@ -1,75 +1,94 @@
-"""Rules that need no desk, to try the engine on: `sma:10,30` is a crossover of two averages,
-`upstream` another project's rating.
+"""Decide by a rule that needs no desk: a crossover of two averages, written `sma:10,30`.
+
+It is a decider like a desk, to try the engine on and to hold a desk against.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.decision.decision import Decision, make_decision
+from finagent_model.decision.signal import Action, Status
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.indicators import sma
-
-
-class TradingRule(Protocol):
-    """What to do at the close of each bar."""
-
-    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
-        """1 to buy, -1 to sell, else 0; each from the bars up to its own."""
+from finagent_model.market.view import MarketView
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Buy where the fast average crosses above the slow one, sell where it crosses below."""
+    """Buy with all the cash where the fast average crosses above the slow one, sell where below.
+
+    `fast` and `slow` count bars. The rule names no stop and no target.
+
+        >>> from finagent_model import Crossover, market_view
+        >>> Crossover(10, 30).decide(market_view("GOOG", "2012-06-29")).signal.action
+        'HOLD'
+    """
 
     fast: int
     slow: int
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.fast < self.slow:
+            raise BadInputError(
+                f"rule {self.name!r}: FAST must be at least 1 and shorter than SLOW"
+            )
+
     @classmethod
     def read(cls, text: str) -> Crossover:
-        """From `sma:FAST,SLOW`; raises BadInputError."""
+        """Return the rule that `sma:FAST,SLOW` names. Raises BadInputError."""
         kind, _, windows = text.partition(":")
         parts = windows.split(",")
         if kind != "sma" or len(parts) != 2 or not all(p.strip().isdecimal() for p in parts):
             raise BadInputError(
                 f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30, or upstream"
             )
-        fast, slow = (int(part) for part in parts)
-        if not 1 <= fast < slow:
-            raise BadInputError(f"rule {text!r}: FAST must be at least 1 and shorter than SLOW")
-        return cls(fast, slow)
+        return cls(*(int(part) for part in parts))
 
-    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
-        """Raises ShortHistoryError where the slow average never is."""
+    @property
+    def name(self) -> str:
+        """The rule as it is written on a command line."""
+        return f"sma:{self.fast},{self.slow}"
+
+    def decide(self, view: MarketView) -> Decision:
+        """Return BUY or SELL on a bar that made the averages cross, else HOLD."""
+        close = view.bars.adjust_to_first_bar().close
+        if len(close) <= self.slow:
+            return make_decision(
+                view,
+                "HOLD",
+                reasoning=f"{len(close)} bars; {self.name} needs more than {self.slow}",
+                author=self.name,
+                status=Status.DATA_MISSING,
+            )
+        crossing = int(self.crossings(close)[-1])
+        actions: dict[int, tuple[Action, str]] = {
+            1: ("BUY", "crossed above"),
+            -1: ("SELL", "crossed below"),
+            0: ("HOLD", "did not cross"),
+        }
+        action, event = actions[crossing]
+        reasoning = f"the average of {self.fast} bars {event} the one of {self.slow}"
+        return make_decision(view, action, reasoning=reasoning, author=self.name)
+
+    def require_history(self, bars: BarSeries) -> None:
+        """Raise ShortHistoryError where the slow average never is defined."""
         if len(bars) <= self.slow:
             raise ShortHistoryError(
-                f"{bars.symbol} has {len(bars)} bars; sma:{self.fast},{self.slow} needs more than "
-                f"{self.slow}"
+                f"{bars.symbol} has {len(bars)} bars; {self.name} needs more than {self.slow}"
             )
-        return self.crossings(bars.adjust_to_first_bar().close)
 
     def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
-        """1 on a bar whose close made the fast average cross above the slow one, -1 below, else 0.
+        """Return 1 on a bar whose close made the fast average cross above the slow one, -1 below.
 
         Strictly below on the bar before and strictly above on this one: a tie is no side.
         """
         fast, slow = sma(close, self.fast), sma(close, self.slow)
-        found = np.zeros(len(close), dtype=np.int8)
-        found[1:] += (fast[:-1] < slow[:-1]) & (fast[1:] > slow[1:])
-        found[1:] -= (fast[:-1] > slow[:-1]) & (fast[1:] < slow[1:])
-        return found
-
-
-def run_rule(
-    bars: BarSeries, rule: TradingRule, rules: Rules, *, cash: float, whole_shares: bool
-) -> BacktestResult:
-    """All the cash on each action; in between the position is kept. Raises as the rule does."""
-    none = np.full(len(bars), np.nan)
-    orders = Orders(rule.actions(bars), np.ones(len(bars)), none, none)
-    return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
+        signs = np.zeros(len(close), dtype=np.int8)
+        signs[1:] += (fast[:-1] < slow[:-1]) & (fast[1:] > slow[1:])
+        signs[1:] -= (fast[:-1] > slow[:-1]) & (fast[1:] < slow[1:])
+        return signs

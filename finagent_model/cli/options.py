@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from finagent_model._public import CHAMPION as CHAMPION
 from finagent_model.errors import FinagentError
 
 NO_DATA, NOT_OK, REFUSED = 3, 4, 5
@@ -19,7 +20,6 @@ with `--strict`, a failed check.
 Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
 Model = Annotated[str, typer.Option(help="URI of a logged or registered model.")]
 Name = Annotated[str, typer.Option(help="Name of the registered model.")]
-CHAMPION = "models:/finagent@champion"
 
 
 class TypedErrors(TyperGroup):

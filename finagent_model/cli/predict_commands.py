@@ -16,7 +16,7 @@ from finagent_model.cli.options import CHAMPION, NOT_OK, Json, Model, print_json
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
-    from finagent_model.decision.decision import Decision
+    from finagent_model.decision.signal import TradingSignal
 
 
 def predict(
@@ -35,38 +35,45 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Decide about one symbol as of a date, from the shell."""
-    from finagent_model.pipeline.infer import predict as decide
+    from finagent_model.config.parsing import parse_limits, parse_mode
+    from finagent_model.market.bars import parse_as_of
+    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.model.predictor import Predictor, Question
+    from finagent_model.settings import Settings
 
-    predicted = decide(
-        symbol,
-        as_of,
-        model=model,
-        config=config,
-        mode=mode,
-        budget_usd=budget_usd,
-        max_rounds=max_rounds,
-        log=log,
-    )
-    decision = predicted.decision
+    question = Question(parse_symbol(symbol), parse_as_of(as_of))
+    chosen, limits = parse_mode(mode), parse_limits(max_rounds, budget_usd)
+    if config is None:
+        # MLflow takes seconds to import; an untrained desk that logs nothing needs none of it.
+        from finagent_model.model.loading import load_predictor
+
+        predictor = load_predictor(model)
+    else:
+        predictor = Predictor.untrained(config, Settings.load(), chosen)
+    name = model if config is None else str(config)
+    if log:
+        from finagent_model.pipeline.infer import infer
+
+        inferred = infer(predictor, question, name, chosen, limits, missing_raises=True)
+        signal, chain = inferred.signal, inferred.audit
+        message = f"signal {signal.signal_id} is kept in run {inferred.run_id}"
+        typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
+    else:
+        [decision] = predictor.decide_views([predictor.view(question)], chosen, limits)
+        predictor.trace(decision)
+        signal, chain = decision.signal, predictor.audit(decision)
     if audit is not None:
-        from finagent_model.pipeline.record import write_audit
-
-        write_audit(predicted.audit, audit)
-        typer.echo(f"audit {audit}: its head is {predicted.audit.head}", err=True)
-    signal = decision.signal
-    if predicted.run_id is not None:
-        told = f"signal {signal.signal_id} is kept in run {predicted.run_id}"
-        typer.echo(f"{told}; see `finagent lineage {signal.signal_id}`", err=True)
+        chain.write(audit)
+        typer.echo(f"audit {audit}: its head is {chain.head}", err=True)
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:
-        _describe(decision)
+        _describe(signal)
     if strict and signal.status.is_failure:
         raise typer.Exit(NOT_OK)
 
 
-def _describe(decision: Decision) -> None:
-    signal = decision.signal
+def _describe(signal: TradingSignal) -> None:
     typer.echo(f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action}", nl=False)
     if signal.status != "ok":
         typer.echo(f" ({signal.status}: no decision)")

@@ -113,11 +113,12 @@ def backtest(
     if given:
         option = next(iter(given)).replace("_", "-")
         raise BadInputError(f"--{option} belongs to a rule; add --rule sma:10,30, or leave it out")
-    from finagent_model.config.parsing import read_mode, read_symbols
+    from finagent_model.config.parsing import parse_mode
+    from finagent_model.market.symbols import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run_backtest
     from finagent_model.settings import Settings
 
-    chosen, how = read_symbols(symbols), read_mode(mode)
+    chosen, how = parse_symbols(symbols), parse_mode(mode)
     with progress() as watch:
         reruns = run_backtest(model, chosen, Settings.load(), how, watch)
     if as_json:
@@ -130,11 +131,11 @@ def backtest(
 
 
 def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
-    from finagent_model.config.parsing import read_symbols
+    from finagent_model.market.symbols import parse_symbols
     from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
     from finagent_model.settings import Settings
 
-    names = read_symbols(symbols)
+    names = parse_symbols(symbols)
     if len(names) > 1:
         raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
     request = RuleRequest.parse(**given, symbol=names[0] if names else None)
@@ -159,12 +160,13 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Run a packaged desk's backtest with agents left out, alone, and with or without a debate."""
-    from finagent_model.config.parsing import read_mode, read_symbols
+    from finagent_model.config.parsing import parse_mode
+    from finagent_model.market.symbols import parse_symbols
     from finagent_model.pipeline.ablation import ablate as run
     from finagent_model.reports.charts import ablation_table
     from finagent_model.settings import Settings
 
-    chosen, how = read_symbols(symbols), read_mode(mode)
+    chosen, how = parse_symbols(symbols), parse_mode(mode)
     with progress() as watch:
         found = run(model, chosen, Settings.load(), how, watch)
     if as_json:

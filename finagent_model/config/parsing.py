@@ -1,32 +1,61 @@
-"""Loose values from a shell or a DAG, checked before anything is loaded."""
+"""Parse the loose values that every door takes: modes and limits of a decision.
+
+Shell, REST, DAG and notebook call these, so that one value gets one answer everywhere. Symbols are
+parsed by `market.symbols`, dates by `market.bars.parse_as_of`.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+import math
+import numbers
+from dataclasses import dataclass
+from typing import TypeGuard, get_args
 
 from finagent_model._base import Mode
 from finagent_model.errors import BadInputError
 
-
-def read_symbols(text: str) -> tuple[str, ...]:
-    """Tickers by comma or space, maybe none. Raises BadInputError."""
-    names = tuple(text.replace(",", " ").split())
-    for name in names:
-        read_symbol(name)
-    return names
+MAX_ROUNDS = 100
 
 
-def read_symbol(name: str) -> str:
-    """Raises BadInputError for what is no ticker."""
-    if not name or name != name.upper() or name.split() != [name] or len(name) > 20:
-        raise BadInputError(f"symbol {name!r} is not an upper-case ticker such as GOOG")
-    return name
+@dataclass(frozen=True)
+class CallLimits:
+    """Limits that a caller asks for one decision; None keeps what the desk's configuration says."""
+
+    max_rounds: int | None = None
+    """Turns of agents."""
+    budget_usd: float | None = None
+    """US dollars; 0 asks for no limit."""
 
 
-def read_mode(name: str) -> Mode:
-    """Raises BadInputError naming the modes."""
+def parse_mode(value: object) -> Mode:
+    """Return `value` as a mode. Raises BadInputError naming the modes."""
     for mode in get_args(Mode):
-        if mode == name:
+        if mode == value:
             chosen: Mode = mode
             return chosen
-    raise BadInputError(f"mode {name!r} is unknown; use one of: {', '.join(get_args(Mode))}")
+    raise BadInputError(f"mode {value!r} is unknown; use one of: {', '.join(get_args(Mode))}")
+
+
+def parse_limits(max_rounds: object = None, budget_usd: object = None) -> CallLimits:
+    """Return the limits that a caller asks for; None leaves the desk's own.
+
+    `max_rounds` counts agents' turns, `budget_usd` is US dollars, 0 for no limit. Raises
+    BadInputError naming the value and its range.
+    """
+    if budget_usd is not None and not (_is_number(budget_usd) and budget_usd >= 0):
+        raise BadInputError(f"budget_usd {budget_usd!r} must be 0 (no limit) or more")
+    if max_rounds is not None and not (
+        _is_number(max_rounds) and max_rounds == int(max_rounds) and 1 <= max_rounds <= MAX_ROUNDS
+    ):
+        raise BadInputError(f"max_rounds {max_rounds!r} must lie between 1 and {MAX_ROUNDS}")
+    return CallLimits(
+        max_rounds=None if max_rounds is None else int(max_rounds),
+        budget_usd=None if budget_usd is None else float(budget_usd),
+    )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return math.isfinite(value)

@@ -47,6 +47,7 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
+from finagent_model.market.symbols import parse_symbol
 
 CLOSES = "closed_at"
 DATES = (CLOSES, "date", "unnamed:_0")
@@ -298,10 +299,10 @@ class DatedLines(Generic[P]):
         symbol = record.setdefault("symbol", owner)
         if owner is not None and symbol != owner:
             raise self._error(f"{where}: symbol {symbol!r} in the file of {owner}")
-        if not isinstance(symbol, str) or not symbol or symbol != symbol.upper():
-            raise self._error(
-                f"{where}: symbol {symbol!r} is not an upper-case ticker such as 'GOOG'"
-            )
+        try:
+            parse_symbol(symbol)
+        except BadInputError as error:
+            raise self._error(f"{where}: {error}") from None
         return record
 
 

@@ -11,15 +11,41 @@ from typing import TYPE_CHECKING
 from finagent_model._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from finagent_model.decision.decision import Decider, Decision, Event, Execution, Turn
+    from finagent_model.decision.decision import (
+        Decider,
+        Decision,
+        Event,
+        Execution,
+        TrainableDecider,
+        Turn,
+        make_decision,
+    )
     from finagent_model.decision.signal import Status, TradingSignal
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "decision": ["Decider", "Decision", "Event", "Execution", "Turn"],
+            "decision": [
+                "Decider",
+                "Decision",
+                "Event",
+                "Execution",
+                "TrainableDecider",
+                "Turn",
+                "make_decision",
+            ],
             "signal": ["Status", "TradingSignal"],
         },
     )
 
-__all__ = ["Decider", "Decision", "Event", "Execution", "Status", "TradingSignal", "Turn"]
+__all__ = [
+    "Decider",
+    "Decision",
+    "Event",
+    "Execution",
+    "Status",
+    "TradingSignal",
+    "TrainableDecider",
+    "Turn",
+    "make_decision",
+]

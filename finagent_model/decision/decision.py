@@ -6,15 +6,17 @@ Timestamps here are those of the record; nothing is decided by them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
-from finagent_model.decision.signal import TradingSignal
+from finagent_model.decision.signal import Action, Status, TradingSignal, confidence_label
+from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 
 EventKind = Literal[
@@ -100,10 +102,95 @@ class Decision:
 
 # A protocol, so that a user's own class needs no base class of this package.
 class Decider(Protocol):
-    """Turns a market view into a decision. Backtests depend on this alone and on no agent."""
+    """Turns a market view into a decision: a desk, a rule, or a class of your own.
+
+    Walk-forward, backtest, statistics and gate know this and nothing of agents.
+    """
 
     def decide(self, view: MarketView) -> Decision:
-        """Decide at `view.as_of`.
+        """Return the decision at `view.as_of`, from the view alone.
 
-        Never raises for a failed model: that is a status of the decision.
+        A model that fails is a status of the decision, never an exception.
         """
+
+
+@runtime_checkable
+class BatchDecider(Protocol):
+    """A decider that decides on many views at once, such as a desk that waits for chat models."""
+
+    def decide_all(
+        self, views: Sequence[MarketView], done: Callable[[], object] = ...
+    ) -> list[Decision]:
+        """Return one decision a view, in their order; `done` is called after each."""
+
+
+@runtime_checkable
+class TrainableDecider(Protocol):
+    """A decider that is fitted anew in each fold of a walk-forward."""
+
+    def fit(self, histories: Mapping[str, BarSeries]) -> Decider:
+        """Return the decider that speaks until the next fit.
+
+        `histories` are the bars of each symbol in the fold's training window, cut at its end: what
+        comes later is not in them.
+        """
+
+
+def make_decision(
+    view: MarketView,
+    action: Action,
+    *,
+    reasoning: str,
+    author: str,
+    confidence: float = 50.0,
+    stop: float | None = None,
+    target: float | None = None,
+    size_percent: float | None = None,
+    key_factors: Sequence[str] = (),
+    status: Status = Status.OK,
+) -> Decision:
+    """Return the decision of a decider of your own about `view`.
+
+    `confidence` is a chance in percent that a call makes money; `stop` and `target` are prices as
+    traded on the last bar, None for none; `size_percent` is percent of equity, None for all of it.
+    The entry is the last close. Raises ValidationError for levels in an order that can't be meant.
+
+        >>> from finagent_model import make_decision, market_view
+        >>> view = market_view("GOOG", "2012-06-29")
+        >>> decision = make_decision(view, "HOLD", reasoning="nothing to do", author="example")
+        >>> decision.signal.action, decision.signal.status.value
+        ('HOLD', 'ok')
+    """
+    acts = action != "HOLD"
+    entry = float(view.bars.close[-1]) if acts else None
+    ratio = None
+    if entry is not None and stop is not None and target is not None and stop != entry:
+        ratio = abs(target - entry) / abs(entry - stop)
+    question = f"{view.symbol} {view.as_of.isoformat()} {author}"
+    score = confidence if status is Status.OK else 0.0
+    return Decision(
+        TradingSignal(
+            symbol=view.symbol,
+            action=action,
+            confidence=confidence_label(score),
+            confidence_score=score,
+            raw_confidence_score=score,
+            calibrated=False,
+            status=status,
+            reasoning=reasoning,
+            key_factors=tuple(key_factors),
+            suggested_entry_price=entry,
+            suggested_stop_loss=stop if acts else None,
+            suggested_take_profit=target if acts else None,
+            r_multiple=ratio,
+            position_size_percent=(100.0 if size_percent is None else size_percent)
+            if acts
+            else None,
+            model_used=author,
+            generated_at=view.as_of,  # no clock: two evaluations are equal
+            as_of=view.as_of,
+            conversation_id=hashlib.sha256(question.encode()).hexdigest()[:16],
+            tokens=0,
+            cost_usd=0.0,
+        )
+    )

@@ -10,9 +10,12 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+
+from finagent_model.errors import BadInputError
+from finagent_model.market.symbols import parse_symbol
 
 Action = Literal["BUY", "SELL", "HOLD"]
 Trend = Literal["bullish", "bearish", "neutral"]
@@ -58,12 +61,19 @@ def confidence_label(score: float) -> Confidence:
     return "HIGH" if score >= 80 else "MEDIUM" if score >= 50 else "LOW"
 
 
+def _symbol(value: str) -> str:
+    try:
+        return parse_symbol(value)
+    except BadInputError as error:
+        raise ValueError(str(error)) from None
+
+
 class TradingSignal(BaseModel):
     """What to do about one symbol, decided at `as_of`. Prices are as traded on the last bar."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    symbol: str = Field(pattern=r"^[^a-z\s]+$")
+    symbol: Annotated[str, AfterValidator(_symbol)]
     action: Action
     confidence: Confidence
     confidence_score: float = Field(ge=0, le=100)
@@ -129,10 +139,11 @@ class TradingSignal(BaseModel):
             self.suggested_stop_loss,
             self.suggested_take_profit,
         )
-        # Size and R multiple are meaningless with a level on the wrong side of the entry.
-        if self.action == "BUY" and not _is_ascending(stop, entry, target):
+        # A rule may name no stop or target; a desk always does, which the gate holds it to.
+        # A level on the wrong side of the entry makes size and R multiple meaningless.
+        if self.action == "BUY" and not _surrounds_entry(stop, entry, target):
             raise ValueError(f"BUY needs stop < entry < target, got {stop}, {entry}, {target}")
-        if self.action == "SELL" and not _is_ascending(target, entry, stop):
+        if self.action == "SELL" and not _surrounds_entry(target, entry, stop):
             raise ValueError(f"SELL needs target < entry < stop, got {target}, {entry}, {stop}")
         return self
 
@@ -193,6 +204,8 @@ def signal_columns() -> tuple[SignalColumn, ...]:
     return tuple(columns)
 
 
-def _is_ascending(low: float | None, middle: float | None, high: float | None) -> bool:
-    """Whether all three are known and each is greater than the one before."""
-    return low is not None and middle is not None and high is not None and low < middle < high
+def _surrounds_entry(low: float | None, entry: float | None, high: float | None) -> bool:
+    """Whether there is an entry, and the levels that are given lie on their sides of it."""
+    if entry is None:
+        return False
+    return (low is None or low < entry) and (high is None or entry < high)

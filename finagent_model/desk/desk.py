@@ -27,6 +27,7 @@ from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette, fingerprint
 from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.parsing import CallLimits
 from finagent_model.contrib.upstream.analyst import UpstreamAnalyst, UpstreamReport
 from finagent_model.contrib.upstream.source import Pin, Source, source_at_hand
 from finagent_model.decision.decision import Decision
@@ -50,14 +51,6 @@ SPENDING_FILE = "spending.sqlite"
 def utc_now() -> datetime:
     """The stamp of a record. Nothing is decided by it."""
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class CallLimits:
-    """What one call may narrow: None keeps what the configuration says."""
-
-    max_rounds: int | None = None
-    budget_usd: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,10 @@ OutOfSampleRow = Mapping[str, Any]
 """A signal of the out-of-sample ledger, JSON-ready (`artifacts.ledger.ledger_rows`)."""
 FEWEST_DAYS = 60
 """Of a comparison with the champion."""
+MAX_ABSTAINED_SHARE = 0.5
+"""Of all decisions. A desk that comes to no conclusion on most days holds cash by accident: its
+curve says nothing about its agents.
+"""
 AS_GOOD = "as_good_as_champion"
 NEEDED = ("total_return", "benchmark_total_return", "max_drawdown")
 
@@ -85,6 +89,7 @@ def judge_version(
         integrity=(
             _out_of_sample(metrics, ledgers),
             _failed_share(ledgers, rules.max_failed_share),
+            _abstained_share(ledgers),
             _levels_valid(ledgers),
             _decided_after_fit(ledgers),
             _served_as_backtested(ledgers, served),
@@ -93,6 +98,31 @@ def judge_version(
         evidence=evidence,
         required=rules.require_evidence,
         champion=champion,
+    )
+
+
+def judge_decider(
+    metrics: Mapping[str, Mapping[str, float]],
+    ledgers: Mapping[str, Sequence[OutOfSampleRow]],
+    again: Mapping[str, Sequence[OutOfSampleRow]],
+    evidence: Evidence,
+    rules: GateRules,
+) -> GateReport:
+    """Judge a decider that is no package: its metrics and ledgers by symbol, and rows of `again`.
+
+    What needs a package (its files, its fits, its replay) is not asked. A stop or target may be
+    absent, since a rule may have none; one that is given must be on its side of the entry, which
+    the signal itself holds.
+    """
+    return GateReport(
+        integrity=(
+            _out_of_sample(metrics, ledgers),
+            _failed_share(ledgers, rules.max_failed_share),
+            _abstained_share(ledgers),
+            _answers_repeat(ledgers, again),
+        ),
+        evidence=evidence,
+        required=rules.require_evidence,
     )
 
 
@@ -136,6 +166,17 @@ def _failed_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]], most: float) 
     return Check(name="failed_share", passed=len(failed) <= most * len(rows), found=found)
 
 
+def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
+    rows = _all(ledgers)
+    abstained = [row for row in rows if row["status"] == Status.ABSTAINED]
+    return Check(
+        name="abstained_share",
+        passed=len(abstained) <= MAX_ABSTAINED_SHARE * len(rows),
+        found=f"{len(abstained)} of {len(rows)} decisions abstained, at most "
+        f"{MAX_ABSTAINED_SHARE:.0%} may",
+    )
+
+
 def _levels_valid(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
     acted = [row for row in _all(ledgers) if row["action"] != "HOLD"]
     wrong = [row for row in acted if not _ordered(row)]
@@ -175,6 +216,18 @@ def _served_as_backtested(
     if other:
         found += f", first {other[0]['symbol']} as of {other[0]['as_of'][:10]}"
     return Check(name="served_as_backtested", passed=bool(asked) and not other, found=found)
+
+
+def _answers_repeat(
+    ledgers: Mapping[str, Sequence[OutOfSampleRow]], again: Mapping[str, Sequence[OutOfSampleRow]]
+) -> Check:
+    recorded = {(row["symbol"], row["as_of"]): row for row in _all(ledgers)}
+    rows = _all(again)
+    other = [row for row in rows if recorded.get((row["symbol"], row["as_of"])) != row]
+    found = f"{len(other)} of {len(rows)} decisions differ when asked again, in another order"
+    if other:
+        found += f", first {other[0]['symbol']} as of {other[0]['as_of'][:10]}"
+    return Check(name="answers_repeat", passed=bool(rows) and not other, found=found)
 
 
 def _all(rows: Mapping[str, Sequence[OutOfSampleRow]]) -> list[OutOfSampleRow]:

@@ -1,10 +1,14 @@
-"""What the desk did on bars that no fit had seen: traded, measured, and held against chance."""
+"""Let a decider decide on bars that no fit has seen; trade, measure and hold it against chance.
+
+A training's walk-forward, `finagent backtest` and `evaluate` go through `decide_walk_forward`: a
+desk, a rule and a user's own class are judged alike.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,9 +22,11 @@ from finagent_model.backtesting.engine import (
 from finagent_model.backtesting.kernel import Rules
 from finagent_model.backtesting.metrics import returns_of, sharpe, summarise
 from finagent_model.backtesting.outcomes import closed_calls
-from finagent_model.decision.decision import Decision
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import BatchDecider, Decider, Decision
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.bars import BarSeries
+from finagent_model.market.view import MarketView
 from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.statistics.resampling import (
     COSTS_BP,
@@ -28,7 +34,7 @@ from finagent_model.statistics.resampling import (
     cost_curve,
     random_entries,
 )
-from finagent_model.training.request import TrainRequest
+from finagent_model.training.request import EvaluationRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +78,60 @@ class OutOfSample(Traded):
         }
 
 
-def trade(bars: BarSeries, orders: Orders, request: TrainRequest) -> Traded:
+def decide_walk_forward(
+    market: Market,
+    symbol: str,
+    periods: Sequence[slice],
+    positions: Sequence[int],
+    decider_of: Callable[[int, Sequence[Decision]], Decider],
+    done: Callable[[], object],
+    transcribe: Callable[[Sequence[Decision]], list[Decision]] | None = None,
+) -> list[Decision]:
+    """Decide at the close of each bar of `positions`, period by period, in order.
+
+    `decider_of` is given a period's number and what was decided before it, and returns who decides
+    in it. `done` is called after each decision. `transcribe` may write down what was said on the
+    way; it is dropped here, so that memory does not grow by it.
+    """
+    decisions: list[Decision] = []
+    for number, period in enumerate(periods):
+        here = [i for i in positions if period.start <= i < period.stop]
+        views = market.daily_views(symbol, here)
+        fresh = decide_views(decider_of(number, decisions), views, done)
+        kept = transcribe(fresh) if transcribe else fresh
+        decisions += [replace(decision, turns=(), events=()) for decision in kept]
+    return decisions
+
+
+def decide_views(
+    decider: Decider, views: Sequence[MarketView], done: Callable[[], object]
+) -> list[Decision]:
+    """Return one decision a view, in their order; many at once where the decider can.
+
+    Raises TypeError or ValueError for an answer that is no decision about its view: that is a bug
+    of the decider, not a status.
+    """
+    if isinstance(decider, BatchDecider):
+        return decider.decide_all(views, done)
+    decisions = []
+    for view in views:
+        decision = decider.decide(view)
+        if not isinstance(decision, Decision):
+            raise TypeError(
+                f"{type(decider).__name__}.decide returned a {type(decision).__name__} as of "
+                f"{view.as_of:%Y-%m-%d}; return a Decision, such as make_decision gives"
+            )
+        if (decision.signal.symbol, decision.signal.as_of) != (view.symbol, view.as_of):
+            raise ValueError(
+                f"{type(decider).__name__}.decide answered about {decision.signal.symbol} as of "
+                f"{decision.signal.as_of}, asked about {view.symbol} as of {view.as_of}"
+            )
+        decisions.append(decision)
+        done()
+    return decisions
+
+
+def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> Traded:
     """Trade orders, one a bar of `bars`, and hold them against buying and holding."""
     return Traded(
         bars=bars,
@@ -84,9 +143,12 @@ def trade(bars: BarSeries, orders: Orders, request: TrainRequest) -> Traded:
 
 
 def judge_out_of_sample(
-    bars: BarSeries, positions: Sequence[int], decisions: Sequence[Decision], request: TrainRequest
+    bars: BarSeries,
+    positions: Sequence[int],
+    decisions: Sequence[Decision],
+    request: EvaluationRequest,
 ) -> OutOfSample:
-    """The same for a desk's decisions, each at the close of the bar at its position."""
+    """Trade decisions, each made at the close of the bar at its position, and measure them."""
     orders = orders_of(bars, [decision.signal for decision in decisions], positions)
     traded = trade(bars, orders, request)
     return OutOfSample(**vars(traded), decisions=tuple(decisions), positions=tuple(positions))

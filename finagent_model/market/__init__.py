@@ -13,6 +13,7 @@ from finagent_model._lazy import lazy_exports
 if TYPE_CHECKING:
     from finagent_model.market.bars import BarSeries, parse_as_of
     from finagent_model.market.news import Fact, NewsItem
+    from finagent_model.market.symbols import parse_symbol, parse_symbols
     from finagent_model.market.view import MarketView
 else:
     __getattr__ = lazy_exports(
@@ -20,8 +21,17 @@ else:
         {
             "bars": ["BarSeries", "parse_as_of"],
             "news": ["Fact", "NewsItem"],
+            "symbols": ["parse_symbol", "parse_symbols"],
             "view": ["MarketView"],
         },
     )
 
-__all__ = ["BarSeries", "Fact", "MarketView", "NewsItem", "parse_as_of"]
+__all__ = [
+    "BarSeries",
+    "Fact",
+    "MarketView",
+    "NewsItem",
+    "parse_as_of",
+    "parse_symbol",
+    "parse_symbols",
+]

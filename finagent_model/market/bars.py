@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.errors import BadInputError, InvalidBarsError
+from finagent_model.market.symbols import parse_symbol
 
 Floats = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
@@ -236,10 +237,10 @@ def _parse_as_of_text(value: object) -> datetime:
 
 
 def _validate_symbol(symbol: str) -> str:
-    name = symbol.strip() if isinstance(symbol, str) else ""
-    if not name or name != name.upper() or len(name) > 20:
-        raise InvalidBarsError(f"symbol {symbol!r} is not an upper-case ticker such as 'GOOG'")
-    return name
+    try:
+        return parse_symbol(symbol)
+    except BadInputError as error:
+        raise InvalidBarsError(str(error)) from None
 
 
 def _parse_close_times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.datetime64]:

@@ -42,7 +42,7 @@ def log_package(
     if config.approval.is_enabled:
         question = (question, {"mode": "replay"})
     wheel = build_wheel(package.parent)
-    pins = (files("finagent_model.serving") / "requirements.txt").read_text().splitlines()
+    pins = (files(__package__) / "requirements.txt").read_text().splitlines()
     info = mlflow.pyfunc.log_model(
         name="finagent",
         python_model=str(Path(__file__).with_name("model_code.py")),
@@ -63,7 +63,7 @@ def log_package(
 
 def load_predictor(uri: str) -> Predictor:
     """The desk inside a logged or registered model. Raises ModelLoadError with the way out."""
-    return unwrap(load_model(uri), uri).answering
+    return unwrap(load_model(uri), uri).predictor
 
 
 def load_model(uri: str) -> PyFuncModel:

@@ -1,8 +1,6 @@
-"""What a served model takes and gives, column by column.
+"""The desk as an MLflow model: a DataFrame of questions in, a DataFrame of signals out.
 
-The output follows `TradingSignal` field by field, so that the two can't drift apart.
-
-The desk as an MLflow model: a DataFrame of questions in, a DataFrame of signals out.
+The output columns follow `TradingSignal` field by field, so that the two can't drift apart.
 
 Every escape becomes a typed MLflow error, so that a server answers with one sentence and no stack
 trace: 400 for a request that can't be asked, 429 when more are waiting than the model takes on, 503
@@ -12,12 +10,11 @@ where the desk can't work for a while, 504 for what did not end in time.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 from mlflow.environment_variables import (
@@ -37,11 +34,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Object, Property
 
-from finagent_model._base import Mode
 from finagent_model._event_loop import Deadline
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import signal_columns
-from finagent_model.desk.desk import CallLimits
 from finagent_model.errors import (
     BadInputError,
     DeadlineError,
@@ -49,8 +44,7 @@ from finagent_model.errors import (
     LocalStateError,
     ShutdownError,
 )
-from finagent_model.market.bars import parse_as_of
-from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.predictor import Predictor
 from finagent_model.settings import Settings
 
 NUMBER = AnyType()
@@ -117,7 +111,6 @@ def _outputs() -> list[ColSpec | TensorSpec]:
 log = logging.getLogger(__name__)
 PACKAGE = "package"
 """Name of the artifact that holds the package."""
-SYMBOL_LENGTH = 20
 MARGIN_S = 5.0
 """What a request's deadline leaves of a server's time-out, to stop the work and to answer in; a
 quarter of a short one.
@@ -135,17 +128,17 @@ CODES: tuple[tuple[type[FinagentError], int], ...] = (
 class FinagentModel(PythonModel):
     """Loads a package and answers; safe to call from many threads."""
 
-    answering: Predictor
+    predictor: Predictor
 
     def load_context(self, context: PythonModelContext) -> None:
         settings = Settings.load()
-        self.answering = Predictor.open(Path(context.artifacts[PACKAGE]), settings)
-        self.answering.desk.preload()
+        self.predictor = Predictor.open(Path(context.artifacts[PACKAGE]), settings)
+        self.predictor.desk.preload()
         self._seats = threading.BoundedSemaphore(settings.serve_threads)
 
     def stop(self) -> None:
         """Take on no more requests: the process is about to end."""
-        self.answering.ending.set()
+        self.predictor.ending.set()
 
     def predict(
         self,
@@ -156,20 +149,14 @@ class FinagentModel(PythonModel):
         """One signal a row, in the rows' order; undefined values are None, never NaN."""
         deadline = Deadline.after(_within_s())
         with _typed_errors(), self._seat():
-            mode, limits = _read_params(params or {})
-            questions = [_read_row(i, row) for i, row in enumerate(_rows(model_input))]
             try:
-                decisions = self.answering.answer(questions, mode, limits, deadline)
+                return self.predictor.predict(model_input, params, deadline)
             except DeadlineError:
-                raise _too_late(deadline, len(questions)) from None
-        for decision in decisions:
-            self.answering.trace(decision)
-        signals = [decision.signal.model_dump(mode="json") for decision in decisions]
-        return pd.DataFrame(signals, dtype=object)
+                raise _too_late(deadline, len(model_input)) from None
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
-        if self.answering.ending.is_set():
+        if self.predictor.ending.is_set():
             raise ShutdownError()
         if not self._seats.acquire(blocking=False):
             raise MlflowException(
@@ -218,46 +205,3 @@ def _too_late(deadline: Deadline, rows: int) -> MlflowException:
         "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",
         error_code=DEADLINE_EXCEEDED,
     )
-
-
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    if len(frame) == 0:
-        raise BadInputError("no rows; send at least one with symbol and as_of")
-    return [{str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records")]
-
-
-def _read_row(index: int, row: dict[str, Any]) -> Question:
-    symbol = row["symbol"]
-    if not isinstance(symbol, str) or not symbol or len(symbol) > SYMBOL_LENGTH:
-        raise BadInputError(f"row {index}: symbol {symbol!r} is not a ticker such as 'GOOG'")
-    if symbol != symbol.upper() or symbol.split() != [symbol]:
-        raise BadInputError(f"row {index}: symbol {symbol!r} is not upper case; write 'GOOG'")
-    try:
-        as_of = parse_as_of(row["as_of"])
-    except BadInputError as error:
-        raise BadInputError(f"row {index}: {error}") from None
-    return Question(symbol, as_of, _records(row.get("bars")), _records(row.get("news")))
-
-
-def _records(value: Any) -> list[dict[str, Any]] | None:
-    """A nested column's cell: absent, or a sequence of objects whose own gaps are left out."""
-    if value is None or isinstance(value, float):
-        return None
-    return [{k: v for k, v in dict(item).items() if not _missing(v)} for item in value]
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _read_params(params: dict[str, Any]) -> tuple[Mode, CallLimits]:
-    mode = params.get("mode", "cached")
-    if mode not in get_args(Mode):
-        allowed = ", ".join(get_args(Mode))
-        raise BadInputError(f"mode {mode!r} is unknown; use one of: {allowed}")
-    budget, rounds = params.get("budget_usd"), params.get("max_rounds")
-    if budget is not None and not (math.isfinite(budget) and budget >= 0):
-        raise BadInputError(f"budget_usd {budget!r} must be 0 (no limit) or more")
-    if rounds is not None and not 1 <= rounds <= 100:
-        raise BadInputError(f"max_rounds {rounds!r} must lie between 1 and 100")
-    return mode, CallLimits(max_rounds=None if rounds is None else int(rounds), budget_usd=budget)

@@ -29,7 +29,7 @@ from finagent_model.pipeline.datasets import market_of_training, training_datase
 from finagent_model.pipeline.run_metadata import (
     MODEL_ID,
     open_tagged_run,
-    package_tags,
+    predictor_tags,
     read_request,
 )
 from finagent_model.reports.charts import ablation_table, write_ablation_chart
@@ -94,20 +94,20 @@ def ablate(
     Raises ModelLoadError, DataError, and ConfigError where a model would have to be asked and can't
     be.
     """
-    answering = load_predictor(model_uri)
-    answering.market = market_of_training(answering)
-    request = read_request(answering.package)
+    predictor = load_predictor(model_uri)
+    predictor.market = market_of_training(predictor)
+    request = read_request(predictor.package)
     chosen = tuple(symbols) or request.symbols
     debaters = tuple(row for row in load_preset("debate").agents if row.role == "debater")
-    desks = desk_variants(answering.package.config, debaters)
-    made_by = package_tags(answering, model_uri)
-    datasets = [each for symbol in chosen for each in training_datasets(answering.market, symbol)]
+    desks = desk_variants(predictor.package.config, debaters)
+    made_by = predictor_tags(predictor, model_uri)
+    datasets = [each for symbol in chosen for each in training_datasets(predictor.market, symbol)]
     run = open_tagged_run("ablate", f"ablate {' '.join(chosen)}", made_by, alone=True)
     with run.failing():
         run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
         run.inputs(datasets, "backtest", made_by.get(MODEL_ID))
         tried = {
-            name: _try(answering, desk, chosen, request, settings, mode, watch)
+            name: _try(predictor, desk, chosen, request, settings, mode, watch)
             for name, desk in desks.items()
         }
         rows = tuple(
@@ -126,7 +126,7 @@ def ablate(
 
 
 def _try(
-    answering: Predictor,
+    predictor: Predictor,
     config: DeskConfig,
     symbols: Sequence[str],
     request: TrainRequest,
@@ -134,14 +134,14 @@ def _try(
     mode: Mode,
     watch: Progress,
 ) -> _Tried:
-    package = answering.package
+    package = predictor.package
     cassette = open_cassette(settings, package)
     desk = Desk(config, package.learned, settings, cassette, mode=mode, upstream=package.upstream)
     if mode != "replay":
         desk.require_key()
     started = time.perf_counter()
     unseen = tuple(
-        decide_out_of_sample(desk, answering.market, s, package.learned.policies, request, watch)
+        decide_out_of_sample(desk, predictor.market, s, package.learned.policies, request, watch)
         for s in symbols
     )
     return _Tried(unseen, time.perf_counter() - started)

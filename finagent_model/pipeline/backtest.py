@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,18 +22,19 @@ from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, conversation_lines, versions
 from finagent_model.backtesting.metrics import storable, undefined
 from finagent_model.data.market import Market
-from finagent_model.decision.decision import Decision
+from finagent_model.decision.decision import Decider, Decision
 from finagent_model.decision.ledger import hash_ledger, to_ledger_row, write_ledger
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import reflect
 from finagent_model.evaluation.out_of_sample import (
     OutOfSample,
     calls_of,
+    decide_walk_forward,
     facts_of,
     judge_out_of_sample,
 )
-from finagent_model.market.bars import BarSeries
 from finagent_model.model.loading import load_predictor
+from finagent_model.model.predictor import Predictor
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.datasets import (
     bar_snapshots,
@@ -45,7 +46,7 @@ from finagent_model.pipeline.run_metadata import (
     MODEL_ID,
     SYMBOL,
     open_tagged_run,
-    package_tags,
+    predictor_tags,
     read_request,
 )
 from finagent_model.policy.policy import PolicyBook
@@ -100,21 +101,15 @@ def decide_out_of_sample(
     symbol: str,
     policies: PolicyBook,
     request: TrainRequest,
-    watch: Progress,
-    minutes: TranscriptWriter | None = None,
+    progress: Progress,
+    transcripts: TranscriptWriter | None = None,
 ) -> OutOfSample:
-    """By a desk that has learned all that it will: each day uses what was known then. What was
-    said on the way goes into `minutes`, and nowhere without: memory must not grow by it.
+    """Decide every out-of-sample bar of `symbol` with a trained desk, and judge what came of it.
+
+    The desk has learned all that it will; each day uses only the policy and the lessons that were
+    known on it. What was said on the way goes into `transcripts`, and is dropped without.
     """
-    bars = market.bars(symbol)
-    positions = bars_to_decide(bars, policies, request)
-    done = watch(f"deciding on {symbol}", len(positions))
-    decisions: list[Decision] = []
-    for _, reign in policy_periods(bars, policies):
-        here = [i for i in positions if reign.start <= i < reign.stop]
-        views = market.daily_views(symbol, here)
-        decisions += _drop_transcripts(desk.decide_all(views, done, rules_at_once=True), minutes)
-    return _judged(bars, policies, positions, decisions, request)
+    return _decide(market, symbol, policies, request, progress, lambda *_: desk, transcripts)
 
 
 def decide_and_reflect(
@@ -123,42 +118,50 @@ def decide_and_reflect(
     symbol: str,
     policies: PolicyBook,
     request: TrainRequest,
-    watch: Progress,
-    minutes: TranscriptWriter | None = None,
+    progress: Progress,
+    transcripts: TranscriptWriter | None = None,
 ) -> OutOfSample:
-    """Fold by fold: what had closed before a fit speaks is remembered while it does."""
+    """Decide every out-of-sample bar of `symbol` while the desk learns, fold by fold.
+
+    A desk that speaks in a fold remembers the calls that had closed before the fold began.
+    """
     bars = market.bars(symbol)
     first = unseen_part(bars, policies).start
+    periods = [period for _, period in policy_periods(bars, policies)]
     positions = bars_to_decide(bars, policies, request)
-    done = watch(f"deciding on {symbol}", len(positions))
-    decisions: list[Decision] = []
-    lessons: tuple[TradeOutcome, ...] = ()
-    for _, reign in policy_periods(bars, policies):
-        here = [i for i in positions if reign.start <= i < reign.stop]
-        desk = desk.under(learned=TrainedState(policies, lessons=lessons))
-        views = market.daily_views(symbol, here)
-        decisions += _drop_transcripts(desk.decide_all(views, done, rules_at_once=True), minutes)
-        past = [i - first for i in positions if i < reign.stop]
-        lessons = reflect(calls_of(bars[first : reign.stop], past, decisions, request.rules))
-    return _judged(bars, policies, positions, decisions, request)
+
+    def desk_of(number: int, past: Sequence[Decision]) -> Desk:
+        start = periods[number].start
+        decided = [i - first for i in positions if i < start]
+        lessons: tuple[TradeOutcome, ...] = ()
+        if number:
+            # Only bars up to the fold's first: an outcome that closes later is not known yet.
+            lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
+        return desk.under(learned=TrainedState(policies, lessons=lessons))
+
+    return _decide(market, symbol, policies, request, progress, desk_of, transcripts)
 
 
-def _drop_transcripts(
-    decisions: Sequence[Decision], minutes: TranscriptWriter | None
-) -> list[Decision]:
-    """The decisions without what was said on the way to them."""
-    if minutes is not None:
-        return minutes.take(decisions)
-    return [replace(decision, turns=(), events=()) for decision in decisions]
-
-
-def _judged(
-    bars: BarSeries,
+def _decide(
+    market: Market,
+    symbol: str,
     policies: PolicyBook,
-    positions: list[int],
-    decisions: list[Decision],
     request: TrainRequest,
+    progress: Progress,
+    decider_of: Callable[[int, Sequence[Decision]], Decider],
+    transcripts: TranscriptWriter | None,
 ) -> OutOfSample:
+    bars = market.bars(symbol)
+    positions = bars_to_decide(bars, policies, request)
+    decisions = decide_walk_forward(
+        market,
+        symbol,
+        [period for _, period in policy_periods(bars, policies)],
+        positions,
+        decider_of,
+        progress(f"deciding on {symbol}", len(positions)),
+        transcripts.take if transcripts else None,
+    )
     part = unseen_part(bars, policies)
     return judge_out_of_sample(bars[part], [i - part.start for i in positions], decisions, request)
 
@@ -208,37 +211,40 @@ class BacktestRerun:
 
 
 def backtest(
-    model_uri: str,
+    model: str | Predictor,
     symbols: Sequence[str],
     settings: Settings,
     mode: Mode = "replay",
-    watch: Progress = no_progress,
+    progress: Progress = no_progress,
 ) -> list[BacktestRerun]:
-    """Run a packaged desk over its unseen bars again, at no cost in mode `replay`; no symbols means
-    those it was trained on, and of these the bars are those that its training saw. Raises
-    ModelLoadError or DataError.
+    """Run a packaged desk over its out-of-sample bars again; return one result a symbol.
+
+    No symbols means those that it was trained on, and of these the bars are those that its training
+    saw. Mode `replay` asks no model. Raises ModelLoadError or DataError.
     """
-    answering = load_predictor(model_uri)
-    answering.market = market_of_training(answering)
-    package = answering.package
+    predictor = load_predictor(model) if isinstance(model, str) else model
+    market, package = market_of_training(predictor), predictor.package
     request = read_request(package)
-    made_by = package_tags(answering, model_uri)
+    tags = predictor_tags(predictor, model if isinstance(model, str) else "")
     reruns = []
     for symbol in symbols or request.symbols:
-        answering.market.bars(symbol)
-        tags = made_by | {SYMBOL: symbol}
-        run = open_tagged_run("backtest", f"backtest {symbol}", tags, alone=True)
-        with run.failing(), TranscriptWriter(package.content_hash) as minutes:
-            run.inputs(
-                training_datasets(answering.market, symbol), "backtest", made_by.get(MODEL_ID)
-            )
-            desk = answering.desk.under(mode=mode)
-            policies = package.learned.policies
+        market.bars(symbol)  # an unknown symbol raises before a run is opened
+        run = open_tagged_run(
+            "backtest", f"backtest {symbol}", {**tags, SYMBOL: symbol}, alone=True
+        )
+        with run.failing(), TranscriptWriter(package.content_hash) as transcripts:
+            run.inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
             unseen = decide_out_of_sample(
-                desk, answering.market, symbol, policies, request, watch, minutes
+                predictor.desk.under(mode=mode),
+                market,
+                symbol,
+                package.learned.policies,
+                request,
+                progress,
+                transcripts,
             )
-            metrics = log_outcome(run, unseen, request.seed, minutes)
-            log_bar_snapshots(run, bar_snapshots(answering.market, [symbol]))
+            metrics = log_outcome(run, unseen, request.seed, transcripts)
+            log_bar_snapshots(run, bar_snapshots(market, [symbol]))
             rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else hash_ledger(rows) == registered

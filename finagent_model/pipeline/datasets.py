@@ -72,16 +72,16 @@ def read_bar_snapshots(rows: Mapping[str, Any]) -> dict[str, BarsSnapshot]:
     return {symbol: BarsSnapshot.model_validate(row) for symbol, row in rows.items()}
 
 
-def market_of_training(answering: Predictor) -> Market:
+def market_of_training(predictor: Predictor) -> Market:
     """The desk's market with the bars that its training saw, where this store has the training's
     run: days that came later are left out, and other bars are refused when they are asked for.
     Raises TrackingError where the store can't tell.
     """
-    run_id = answering.lineage.run_id
+    run_id = predictor.lineage.run_id
     left = RunLog(run_id).find(BARS) if run_id else None
     if left is None:
-        return answering.market
-    return Market.of(answering.settings, read_bar_snapshots(json.loads(left)))
+        return predictor.market
+    return Market.of(predictor.settings, read_bar_snapshots(json.loads(left)))
 
 
 State = Literal["same", "changed", "not at hand"]

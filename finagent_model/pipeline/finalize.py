@@ -55,6 +55,7 @@ from finagent_model.evaluation.gate import (
     beside_champion,
     judge_version,
 )
+from finagent_model.market.symbols import symbol_file_name
 from finagent_model.model.loading import Logged, load_predictor, log_package, manifest_of
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
@@ -360,20 +361,20 @@ def _judge_and_register(
         manifest, logged = _package(run, record, ledgers, Path(folder) / "package", settings)
         (Path(folder) / "ledgers").mkdir()
         for symbol, given in record.signals.items():
-            write_ledger(given, Path(folder) / "ledgers" / f"{symbol}.parquet")
+            write_ledger(given, Path(folder) / "ledgers" / f"{symbol_file_name(symbol)}.parquet")
         run.files(Path(folder) / "ledgers", "ledgers")
         done()
         champion = registry.champion(name)
-        answering = load_predictor(logged.uri)
-        answering.market = market = Market.of(settings, begun.bars)
+        predictor = load_predictor(logged.uri)
+        predictor.market = market = Market.of(settings, begun.bars)
         gate = judge_version(
             record.metrics,
             ledgers,
-            ask_again(answering, ledgers),
+            ask_again(predictor, ledgers),
             record.evidence,
             begun.config.gate,
             compare_with_champion(champion, ours),
-            proofs(answering),
+            proofs(predictor),
         )
         said = {"verdict": gate.verdict, "refusals": gate.refusals}
         run.json("gate.json", {**said, **gate.model_dump(mode="json")})

@@ -22,7 +22,6 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +34,6 @@ from finagent_model.audit.chain import (
     CONVERSATION_FILE,
     HEAD,
     AuditChain,
-    audit_chain,
     conversation_lines,
     read_turns,
 )
@@ -48,7 +46,6 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.decision.signal import Status, TradingSignal
 from finagent_model.errors import BadInputError, StoreError, TrackingError, ValueTooLargeError
 from finagent_model.market.view import MarketView
-from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.datasets import bar_snapshots, decision_datasets, log_bar_snapshots
 from finagent_model.pipeline.run_metadata import (
     MODEL_ID,
@@ -286,19 +283,10 @@ class AuditReport:
         return {**asdict(self), "whole": self.whole}
 
 
-def audit_of(decisions: Iterable[Decision], content_hash: str | None = None) -> AuditChain:
-    """By the code that is installed here; `content_hash` names the package that decided, None: a
-    desk that is not packaged yet.
-    """
-    return audit_chain(decisions, code_hash(), content_hash)
-
-
-def write_audit(audit: AuditChain, path: Path) -> None:
-    """Raises BadInputError when `path` can't be written."""
-    try:
-        path.write_text(audit.lines, encoding="ascii")
-    except OSError as error:
-        raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None
+def recorded_audit(run_id: str) -> AuditChain:
+    """Return the audit that a run keeps, with the head of its tag. Raises TrackingError."""
+    run = RunLog(run_id)
+    return AuditChain(run.read(AUDIT_FILE).decode(), run.tag(HEAD) or "")
 
 
 def verify_audit(what: str, head: str | None = None) -> AuditReport:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from finagent_model._base import InputModel, Progress, no_progress
-from finagent_model.backtesting.crossover import Crossover, TradingRule, run_rule
-from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hold
+from finagent_model.backtesting.crossover import Crossover
+from finagent_model.backtesting.engine import (
+    BacktestResult,
+    Costs,
+    buy_and_hold,
+    orders_of,
+    run_orders,
+)
 from finagent_model.backtesting.kernel import Rules
 from finagent_model.backtesting.metrics import storable, summarise, undefined
 from finagent_model.config.desk_config import load_preset
 from finagent_model.data.files import bars_of_file
 from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decider, Decision, make_decision
+from finagent_model.decision.signal import Action
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ShortHistoryError, UpstreamError
-from finagent_model.market.bars import BarSeries
+from finagent_model.evaluation.out_of_sample import decide_views
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import open_cassette
 from finagent_model.settings import Settings
 
@@ -94,53 +103,73 @@ class RuleRun:
 
 
 def run_rule_backtest(
-    request: RuleRequest, settings: Settings, watch: Progress = no_progress
+    request: RuleRequest, settings: Settings, progress: Progress = no_progress
 ) -> RuleRun:
-    """Raises BadInputError, InvalidBarsError, DataError and UpstreamError."""
-    rule = _read_rule(request.rule, settings, watch)
+    """Let a rule decide on every bar, and trade that. Raises BadInputError, InvalidBarsError,
+    DataError and UpstreamError.
+    """
+    rule = _read_rule(request.rule, settings)
     if request.bars is None:
         bars = Market.of(settings).bars(request.symbol or "GOOG")
     else:
         bars = bars_of_file(request.bars, request.symbol or request.bars.stem.upper())
-    whole, costs = (
-        not request.fractional,
-        Costs(commission=request.commission, slippage=request.slippage),
-    )
+    rule.require_history(bars)
+    views = [
+        MarketView.at(parse_as_of(bars.close_time(i).date()), bars[: i + 1])
+        for i in range(len(bars))
+    ]
+    decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
+    orders = orders_of(bars, [decision.signal for decision in decisions])
+    whole = not request.fractional
+    costs = Costs(commission=request.commission, slippage=request.slippage)
     return RuleRun(
         request,
         bars,
-        run_rule(bars, rule, request.rules, cash=request.cash, whole_shares=whole),
+        run_orders(bars, orders, request.rules, cash=request.cash, whole_shares=whole),
         buy_and_hold(bars, costs, cash=request.cash, whole_shares=whole),
     )
 
 
-@dataclass(frozen=True)
+class Rule(Decider, Protocol):
+    """A decider that knows how many bars it needs."""
+
+    def require_history(self, bars: BarSeries) -> None:
+        """Raise ShortHistoryError for bars on which it could never speak."""
+
+
 class UpstreamRating:
     """Buys and sells where the upstream project says so; its `hold` keeps what is held."""
 
-    desk: Desk
-    watch: Progress
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._scores: dict[np.datetime64, float] = {}
 
-    def actions(self, bars: BarSeries) -> npt.NDArray[np.int8]:
-        """Raises UpstreamError where upstream fails on any bar, ShortHistoryError where it never
-        speaks.
+    def require_history(self, bars: BarSeries) -> None:
+        """Ask upstream about every bar. Raises UpstreamError where it fails on any, and
+        ShortHistoryError where it never speaks.
         """
-        done = self.watch(f"asking upstream about {bars.symbol}", len(bars))
-        found = self.desk.upstream_scores(bars, done)
-        self.desk.close()
+        found = self._desk.upstream_scores(bars)
+        self._desk.close()
         if found.failed:
             day, reason = next(iter(found.failed.items()))
             raise UpstreamError("backtest", f"{len(found.failed)} bars failed; {day}: {reason}")
         if np.isnan(found.scores).all():
             raise ShortHistoryError(f"{bars.symbol}: no bar has the history that upstream needs")
-        threshold = self.desk.config.initial_policy.threshold
-        buys, sells = found.scores >= threshold, found.scores <= -threshold
-        return buys.astype(np.int8) - sells.astype(np.int8)
+        self._scores = dict(zip(bars.closed_at, found.scores.tolist(), strict=True))
+
+    def decide(self, view: MarketView) -> Decision:
+        """Return BUY or SELL where upstream's score passes the desk's threshold."""
+        score = self._scores[view.bars.closed_at[-1]]
+        threshold = self._desk.config.initial_policy.threshold
+        action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
+        return make_decision(
+            view, action, reasoning=f"upstream's score is {score:.2f}", author="upstream"
+        )
 
 
-def _read_rule(text: str, settings: Settings, watch: Progress) -> TradingRule:
+def _read_rule(text: str, settings: Settings) -> Rule:
     if text != "upstream":
         return Crossover.read(text)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
     desk.require_upstream()
-    return UpstreamRating(desk, watch)
+    return UpstreamRating(desk)

@@ -108,17 +108,23 @@ def desk_tags(config: DeskConfig) -> dict[str, str]:
     return {CONFIG: config_hash(config)}
 
 
-def package_tags(answering: Predictor, model_uri: str) -> dict[str, str]:
-    """A packaged desk, asked for as `model_uri`; where that is an alias, its version is told."""
-    package, lineage = answering.package, answering.lineage
-    named = {
-        MODEL_URI: lineage.model_uri or model_uri,
+def predictor_tags(predictor: Predictor, name: str) -> dict[str, str]:
+    """Return the tags that say who decided: the configuration, and of a package its version.
+
+    `name` is what the caller asked for; where that is an alias, the version's own name stands here.
+    """
+    tags = desk_tags(predictor.config)
+    if not predictor.is_packaged:
+        return tags
+    lineage = predictor.lineage
+    optional = {
+        MODEL_URI: lineage.model_uri or name,
         MODEL_VERSION: lineage.model_version,
         MODEL_ID: lineage.model_id,
         TRAINING: lineage.run_id,
-        PACKAGE: package.content_hash,
+        PACKAGE: predictor.identity,
     }
-    return desk_tags(package.config) | {k: v for k, v in named.items() if v is not None}
+    return tags | {tag: value for tag, value in optional.items() if value is not None}
 
 
 def signal_tags(signal: TradingSignal) -> dict[str, str]:

@@ -62,20 +62,20 @@ def verify(model_uri: str, watch: Progress = no_progress) -> VerifyReport:
     is nothing to check; a package that was changed is a failed check.
     """
     try:
-        answering = load_predictor(model_uri)
+        predictor = load_predictor(model_uri)
     except CorruptPackageError as error:
         return VerifyReport(model_uri, "", (_hashes(False, str(error)),))
-    answering.market, package = market_of_training(answering), answering.package
+    predictor.market, package = market_of_training(predictor), predictor.package
     found = f"{len(package.files)} files as registered"
-    checks = (_hashes(True, found), *proofs(answering, watch))
+    checks = (_hashes(True, found), *proofs(predictor, watch))
     return VerifyReport(model_uri, package.content_hash, checks)
 
 
-def proofs(answering: Predictor, watch: Progress = no_progress) -> list[Check]:
+def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
-    package, market = answering.package, answering.market
+    package, market = predictor.package, predictor.market
     request = read_request(package)
-    desk = answering.desk.under(mode="replay")
+    desk = predictor.desk.under(mode="replay")
     learned = package.learned
     checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
@@ -95,36 +95,36 @@ def proofs(answering: Predictor, watch: Progress = no_progress) -> list[Check]:
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
-            _clock_free(answering, symbol, clocks),
+            _clock_free(predictor, symbol, clocks),
         ]
     return [*checks, learned_again(learned, calls)]
 
 
 def ask_again(
-    answering: Predictor, ledgers: Mapping[str, Sequence[LedgerRow]]
+    predictor: Predictor, ledgers: Mapping[str, Sequence[LedgerRow]]
 ) -> dict[str, list[LedgerRow]]:
     """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
     live team where that costs nothing.
     """
-    mode: Mode = "live" if answering.package.config.uses_only_rules else "replay"
+    mode: Mode = "live" if predictor.package.config.uses_only_rules else "replay"
     asked = {}
     for symbol, rows in ledgers.items():
         chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
-        answers = answering.answer(questions, mode, approvals=False)
-        asked[symbol] = [to_ledger_row(decision.signal) for decision in answers]
+        decisions = predictor.decide_all(questions, mode, approvals=False)
+        asked[symbol] = [to_ledger_row(decision.signal) for decision in decisions]
     return asked
 
 
-def _clock_free(answering: Predictor, symbol: str, clocks: Sequence[str]) -> Check:
+def _clock_free(predictor: Predictor, symbol: str, clocks: Sequence[str]) -> Check:
     """The last unseen day, decided in 1970 and in 2100; and `clocks`, the places in the code that
     read one.
     """
-    market = answering.market
+    market = predictor.market
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
     signals = [
-        to_ledger_row(answering.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
+        to_ledger_row(predictor.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
         for at in EPOCHS
     ]
     same = all(signal == signals[0] for signal in signals)

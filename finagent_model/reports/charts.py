@@ -23,6 +23,7 @@ from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.evaluation.out_of_sample import OutOfSample
 from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.symbols import symbol_file_name
 from finagent_model.market.view import MarketView
 
 DESK, BENCHMARK = "#1f6feb", "#8b949e"
@@ -30,7 +31,7 @@ DESK, BENCHMARK = "#1f6feb", "#8b949e"
 
 def write_charts(unseen: OutOfSample, folder: Path) -> tuple[Path, Path]:
     """`equity_<SYMBOL>.png` and `.html` in `folder`."""
-    name = f"equity_{unseen.bars.symbol}"
+    name = f"equity_{symbol_file_name(unseen.bars.symbol)}"
     png, page = folder / f"{name}.png", folder / f"{name}.html"
     _equity_png(unseen, png)
     _equity_page(unseen, page)

@@ -145,7 +145,7 @@ def scoring_app(uri: str, settings: Settings) -> FastAPI:
     """The app for a logged or registered model. Raises ModelLoadError."""
     loaded = load_model(uri)
     model = unwrap(loaded, uri)
-    answering = model.answering
+    predictor = model.predictor
     timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     timeout.set(timeout.get())  # as `mlflow models serve` does: the model ends before it
     app: FastAPI = scoring_server.init(loaded)
@@ -172,13 +172,13 @@ def scoring_app(uri: str, settings: Settings) -> FastAPI:
         return {
             "finagent_model": finagent_model.__version__,
             "mlflow": mlflow.__version__,
-            "model_uri": answering.lineage.model_uri or uri,
-            "model_version": answering.lineage.model_version,
-            "content_hash": answering.package.content_hash,
-            "model_used": answering.package.config.model_used,
+            "model_uri": predictor.lineage.model_uri or uri,
+            "model_version": predictor.lineage.model_version,
+            "content_hash": predictor.package.content_hash,
+            "model_used": predictor.package.config.model_used,
         }
 
-    add_approval_routes(app, answering.approvals, settings.approval_token)
+    add_approval_routes(app, predictor.approvals, settings.approval_token)
 
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:

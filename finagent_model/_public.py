@@ -1,0 +1,220 @@
+"""Define the functions that `import finagent_model` offers.
+
+Each parses loose values once and calls the one function that the shell, REST and the DAG call too.
+They read the environment (`Settings.load`) when they are called, never when they are imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from finagent_model._base import Mode, Progress, no_progress
+from finagent_model.settings import Settings
+
+if TYPE_CHECKING:
+    from finagent_model.decision.decision import Decider, TrainableDecider
+    from finagent_model.evaluation.evaluate import Evaluation
+    from finagent_model.market.view import MarketView
+    from finagent_model.model.predictor import Predictor
+    from finagent_model.pipeline.backtest import BacktestRerun
+    from finagent_model.pipeline.estimate import Estimate
+    from finagent_model.pipeline.finalize import Trained
+    from finagent_model.pipeline.infer import Inferred
+    from finagent_model.pipeline.verify import VerifyReport
+
+CHAMPION = "models:/finagent@champion"
+
+
+def load(model: str = CHAMPION) -> Predictor:
+    """Return the predictor of a registered version, a logged model or an alias.
+
+    `model` is an MLflow URI. Raises ModelLoadError with the way out.
+
+        >>> import finagent_model
+        >>> model = finagent_model.load("models:/finagent@champion")
+        >>> model.decide("GOOG", as_of="2012-06-29").signal.status.value
+        'ok'
+    """
+    from finagent_model.model.loading import load_predictor
+
+    return load_predictor(model)
+
+
+def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:
+    """Return all that is knowable about `symbol` at `as_of`, from the configured sources.
+
+    A date means the end of that day, UTC. Raises BadInputError for a malformed symbol or date and
+    DataError where there is no bar by then.
+
+        >>> import finagent_model
+        >>> finagent_model.market_view("GOOG", "2012-06-29").bars.closed(-1).date().isoformat()
+        '2012-06-29'
+    """
+    from finagent_model.data.market import Market
+    from finagent_model.market.bars import parse_as_of
+    from finagent_model.market.symbols import parse_symbol
+
+    return Market.of(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
+
+
+def train(
+    symbols: str | Sequence[str] = "GOOG",
+    config: str = "default",
+    register_as: str = "finagent",
+    *,
+    jobs: int = 1,
+    progress: Progress = no_progress,
+    **options: Any,
+) -> Trained:
+    """Fit a desk walk-forward, backtest, package and register it; the gate may make it champion.
+
+    `config` is a preset's name or a YAML file; `options` are the further fields of `TrainRequest`,
+    such as `train_bars` or `commission`. `jobs` counts fits and symbols at a time. Raises
+    BadInputError and DataError before anything is written, and GateRefusedError once a refused
+    version is registered as candidate.
+
+        >>> import finagent_model
+        >>> version = finagent_model.train(symbols=["GOOG"], candidates=24)  # doctest: +SKIP
+        >>> version.verdict  # doctest: +SKIP
+        'passed'
+    """
+    from finagent_model.pipeline.train import train as run
+    from finagent_model.training.request import TrainRequest
+
+    request = TrainRequest.parse(
+        symbols=_listed(symbols), config=config, register_as=register_as, **options
+    )
+    return run(request, Settings.load(), progress, jobs)
+
+
+def estimate(
+    symbols: str | Sequence[str] = "GOOG", config: str = "default", **options: Any
+) -> Estimate:
+    """Return what `train` with the same arguments would take: decisions, calls, tokens and money.
+
+    Nothing is asked of a model. Raises BadInputError and DataError as the training would.
+
+        >>> import finagent_model
+        >>> finagent_model.estimate(symbols=["GOOG"], config="lean").calls
+        0
+    """
+    from finagent_model.pipeline.estimate import estimate as run
+    from finagent_model.training.request import TrainRequest
+
+    request = TrainRequest.parse(symbols=_listed(symbols), config=config, **options)
+    return run(request, Settings.load())
+
+
+def backtest(
+    model: str | Predictor = CHAMPION,
+    symbols: str | Sequence[str] = (),
+    *,
+    mode: Mode = "replay",
+    progress: Progress = no_progress,
+) -> list[BacktestRerun]:
+    """Run a version's backtest again and hold it against the registered one; one result a symbol.
+
+    No symbols means those that it was trained on. Mode `replay` asks no model and costs nothing.
+    Raises ModelLoadError and DataError.
+
+        >>> import finagent_model
+        >>> [run] = finagent_model.backtest("models:/finagent@champion")
+        >>> run.same_as_registered
+        True
+    """
+    from finagent_model.config.parsing import parse_mode
+    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.pipeline.backtest import backtest as run
+
+    return run(model, parse_symbols(_listed(symbols)), Settings.load(), parse_mode(mode), progress)
+
+
+def verify(model: str = CHAMPION, *, progress: Progress = no_progress) -> VerifyReport:
+    """Prove by experiment that a version is as registered, repeats itself and can't see the future.
+
+    Raises ModelLoadError and DataError where there is nothing to check; what was changed is a check
+    that failed.
+
+        >>> import finagent_model
+        >>> finagent_model.verify("models:/finagent@champion").passed
+        True
+    """
+    from finagent_model.pipeline.verify import verify as run
+
+    return run(model, progress)
+
+
+def infer(
+    symbol: str,
+    as_of: str | date | datetime,
+    model: str = CHAMPION,
+    *,
+    mode: Mode = "cached",
+    max_rounds: int | None = None,
+    budget_usd: float | None = None,
+) -> Inferred:
+    """Decide with a registered version and record signal, conversation, audit and chart in a run.
+
+    What the same version decided before about the same question is given back. Where there is
+    nothing to decide on, the record is a signal of status `data_missing`. Raises BadInputError for
+    a malformed question and ModelLoadError.
+
+        >>> import finagent_model
+        >>> inferred = finagent_model.infer("GOOG", as_of="2012-06-29")
+        >>> inferred.signal.symbol
+        'GOOG'
+    """
+    from finagent_model.config.parsing import parse_limits, parse_mode
+    from finagent_model.market.bars import parse_as_of
+    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.model.loading import load_predictor
+    from finagent_model.model.predictor import Question
+    from finagent_model.pipeline.infer import infer as run
+
+    question = Question(parse_symbol(symbol), parse_as_of(as_of))
+    limits = parse_limits(max_rounds, budget_usd)
+    return run(load_predictor(model), question, model, parse_mode(mode), limits)
+
+
+def evaluate(
+    decider: Decider | TrainableDecider,
+    symbols: str | Sequence[str] = "GOOG",
+    *,
+    gate: Mapping[str, Any] | None = None,
+    configurations: int = 1,
+    progress: Progress = no_progress,
+    **options: Any,
+) -> Evaluation:
+    """Judge a decider of your own as a desk is judged: walk-forward, costs, statistics and gate.
+
+    `options` are the fields of `EvaluationRequest`, such as `train_bars`, `commission` or
+    `allow_short`; `gate` replaces rules of the default desk's gate. `configurations` counts the
+    variants that you tried before this one. Raises BadInputError, DataError and ShortHistoryError.
+
+        >>> import finagent_model
+        >>> evaluation = finagent_model.evaluate(finagent_model.Crossover(10, 30), ["GOOG"])
+        >>> evaluation.evidence.grade
+        'none'
+    """
+    from finagent_model.config.desk_config import load_preset
+    from finagent_model.config.rules import GateRules
+    from finagent_model.data.market import Market
+    from finagent_model.evaluation.evaluate import evaluate_decider
+    from finagent_model.training.request import EvaluationRequest
+
+    request = EvaluationRequest.parse(symbols=_listed(symbols), **options)
+    rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
+    return evaluate_decider(
+        decider,
+        Market.of(Settings.load()),
+        request,
+        rules,
+        configurations=configurations,
+        progress=progress,
+    )
+
+
+def _listed(symbols: str | Sequence[str]) -> str | list[str]:
+    return symbols if isinstance(symbols, str) else list(symbols)

@@ -1,0 +1,153 @@
+"""The report of a training, opened in a real browser without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from finagent_model.backtesting.crossover import Crossover
+from finagent_model.backtesting.engine import Orders
+from finagent_model.backtesting.metrics import summarise
+from finagent_model.config.rules import GateRules
+from finagent_model.data.bundled import BundledBars
+from finagent_model.evaluation.calibrate import ConfidenceRecord
+from finagent_model.evaluation.evidence import assess
+from finagent_model.evaluation.gate import GateReport
+from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.policy.trained_state import Calibration
+from finagent_model.reports.report import SymbolPage, report_page
+from finagent_model.training.request import TrainRequest
+from finagent_model.training.search import Trials
+from finagent_model.training.walk_forward import fit_policies, unseen_part
+from support.places import Place
+
+pytestmark = pytest.mark.slow
+SMALL_GOOG = TrainRequest(train_bars=250, test_bars=60, candidates=24)
+
+
+@pytest.mark.browser
+def test_the_page_says_the_verdict_first_draws_everything_and_fetches_nothing(
+    trained: Place, tmp_path: Path
+) -> None:
+    page_file = next(trained.folder.rglob("report.html"))
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert browser_path, "install chromium: the report is tested in a real browser"
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1150, "height": 900}, offline=True)
+        asked: list[str] = []
+        troubles: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        page.goto(page_file.as_uri())
+        page.wait_for_selector(".main-svg")
+        heading = page.inner_text("h1")
+        drawn = page.locator(".plotly-graph-div").count()
+        checks = page.locator("table.checks").inner_text()
+        folds = page.locator("table.folds tr").count()
+        first = page.locator("p.lead").first.inner_text()
+        bars = page.locator(".barlayer .point").count()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.screenshot(path=tmp_path / "report.png", full_page=True)
+        browser.close()
+    assert heading.startswith("NO evidence of an edge")
+    assert first.startswith("FB: the desk ")
+    assert drawn == 3  # no confidence: FB has too few outcomes to calibrate it
+    assert folds == 1 + 3, "a heading, and a row a fold"
+    assert bars > 5, "the distribution under chance is empty"
+    for name in ("replay_equal", "features_causal", "better_than_buy_and_hold"):
+        assert name in checks
+    assert width <= 1150, "the page is wider than the window"
+    assert asked == [page_file.as_uri()]
+    assert troubles == []
+
+
+@pytest.mark.filterwarnings("ignore")  # plotly's and playwright's own
+def test_calibrated_calls_are_drawn_beside_what_the_desk_said(tmp_path: Path) -> None:
+    page_file = tmp_path / "report.html"
+    page_file.write_text(calibrated_page())
+    with sync_playwright() as driver:
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(offline=True)
+        page.goto(page_file.as_uri())
+        page.wait_for_selector(".main-svg")
+        chart = page.locator(".plotly-graph-div").nth(3)
+        legend = chart.locator(".legendtext").all_text_contents()
+        points = chart.locator(".scatterlayer .trace .point").count()
+        said = page.inner_text("body")
+        browser.close()
+    assert legend == ["as the desk said", "calibrated"]
+    assert points >= 8, "a point for each tenth of the scale, before and after"
+    assert "Of 100 calls made with a calibrated confidence" in said
+    assert "Confidence is calibrated by platt scaling" in said
+
+
+def calibrated_page() -> str:
+    """Of a crossover on GOOG, whose confidence is made up."""
+    bars = BundledBars().bars("GOOG")[:700]
+    policies = fit_policies({"GOOG": bars}, SMALL_GOOG).policies
+    unseen = bars[unseen_part(bars, policies)]
+    none = np.full(len(unseen), np.nan)
+    actions = Crossover(10, 30).crossings(unseen.close)
+    made = trade(unseen, Orders(actions, np.ones(len(unseen)), none, none), SMALL_GOOG)
+    rng = np.random.default_rng(4)
+    raw, said = rng.uniform(0.3, 0.95, 100), rng.uniform(0.4, 0.6, 100)
+    true = (rng.random(100) < said).astype(float)
+    confidence = ConfidenceRecord(raw=raw, said=said, true=true, weight=np.ones(100))
+    facts = facts_of(made, 1)
+    tried = Trials(configurations=24, scorings=48, sharpe_variance=1e-4, overfitting=0.4)
+    evidence = assess([facts], tried, GateRules(), confidence, seed=1)
+    gate = GateReport(integrity=(), evidence=evidence, required="none")
+    metrics = summarise(made.result) | {
+        f"benchmark_{name}": value for name, value in summarise(made.benchmark).items()
+    }
+    last = Calibration(
+        method="platt",
+        valid_from=unseen.close_time(-1),
+        calls=200,
+        effective=130,
+        reason="200 outcomes known, worth 130 independent ones",
+        slope=0.2,
+        intercept=0.1,
+    )
+    shown = SymbolPage(unseen, policies, facts, made.result.trades, metrics)
+    return report_page("a test", [shown], gate, "rules", confidence, last)
+
+
+def test_verify_passes_on_the_champion_and_fails_on_a_changed_package(
+    trained: Place, tmp_path: Path
+) -> None:
+    done = trained.finagent("verify", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["passed"]
+    names = [check["name"] for check in found["checks"]]
+    assert names == [
+        "package_hashes",
+        "news_dated",
+        "replay_equal",
+        "features_causal",
+        "questions_causal",
+        "fills_possible",
+        "survives_delay",
+        "memory_dated",
+        "clock_free",
+        "learned_again",
+    ]
+    copy = tmp_path / "changed"
+    model = next(trained.folder.rglob("MLmodel")).parent
+    shutil.copytree(model, copy)
+    [policy] = copy.rglob("policy.json")
+    policy.write_text(policy.read_text().replace("0.", "0.0", 1))
+    done = trained.finagent("verify", str(copy), "--json")
+    assert done.returncode == 5, done.stderr
+    [check] = json.loads(done.stdout)["checks"]
+    assert (check["name"], check["passed"]) == ("package_hashes", False)
+    assert "policy.json" in check["found"]

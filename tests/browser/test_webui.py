@@ -1,0 +1,405 @@
+"""The pages in a real browser: in both themes, narrow, by keyboard, without scripts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from support.places import AS_OF, TESTS, Place, free_port
+
+pytestmark = pytest.mark.browser
+
+HURTING = (
+    "<script>window.hurt=1</script>",
+    '"><img src=x onerror="window.hurt=1">',
+    "javascript:window.hurt=1",
+    "</pre></details><svg onload=window.hurt=1>",
+    "{{ 7 * 7 }} </script><script>window.hurt=1</script>",
+)
+DONE_BEFORE = f"""
+import json
+from finagent_model.cli import app
+from typer.testing import CliRunner
+from finagent_model.tracking import registry
+from finagent_model.pipeline.infer import infer
+from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.model.loading import load_predictor
+from finagent_model.model.predictor import Question
+from finagent_model.market.bars import parse_as_of
+from finagent_model.decision.decision import Decision, Turn
+from finagent_model.decision.decision import Execution
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
+from finagent_model.settings import Settings
+from finagent_model.store.database import Database
+from finagent_model.store.decisions import DecisionStore
+from finagent_model.tracking.runs import STAGE, open_run
+from finagent_model.pipeline.ablation import ablate
+
+settings, hurting = Settings.load(), {HURTING!r}
+model = "models:/finagent@champion"
+question = Question("FB", parse_as_of("{AS_OF}"))
+execution = Execution(execution_id="e1")
+done = infer(load_predictor(model), question, model, execution=execution)
+ablated = ablate("models:/finagent/1", (), settings)
+first = registry.find_version("finagent", "1")
+tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
+from mlflow.tracking import MlflowClient
+source = MlflowClient().get_model_version("finagent", "1").source
+registry.register("finagent", source, first.run_id, tags)
+
+text = " ".join(hurting)
+signal = done.signal.model_copy(update={{"reasoning": text, "key_factors": hurting,
+    "clamps": hurting, "warnings": hurting, "conversation_id": "hostile", "model_uri": None}})
+turns = [Turn("desk", "request", text, signal.as_of)]
+turns += [Turn("NewsAnalyst", "response", said, signal.as_of, 1, 1) for said in
+    (text, json.dumps({{"summary": text}}))]
+hostile = Decision(signal, tuple(turns))
+DecisionStore(Database.of(settings)).write(hostile, "hostile", Execution(execution_id=text))
+
+class Left(Exception):
+    pass
+def leave(seconds):
+    raise Left
+try:
+    ApprovalStore(settings.home / APPROVALS_FILE).require_approvals([Decision(done.signal)],
+        ApprovalRules(above_size_percent=0, timeout_s=3600), "v", sleep=leave)
+except Left:
+    pass
+at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here:1"}})
+at_work.log(params={{"symbols": "AAPL,IBM"}})
+decided = {{STAGE: "backtest", "finagent.symbol": "AAPL"}}
+open_run("backtest AAPL", decided, parent=at_work.run_id).end("FINISHED")
+print(json.dumps({{"trained": first.run_id, "ablated": ablated.run_id}}))
+"""
+
+
+@dataclass
+class Desk:
+    """The pages at `address`, and what is in them."""
+
+    address: str
+    trained: str
+    ablated: str
+    browser: Browser
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (
+            "/",
+            "/?group=execution",
+            "/?symbol=NOBODY",
+            "/signals/1",
+            "/live",
+            "/models",
+            "/models?name=nobody",
+            "/models/finagent/1",
+            "/runs",
+            "/signals/1/conversation",
+            f"/runs/{self.trained}/reliability",
+            f"/runs/{self.trained}",
+            f"/runs/{self.ablated}",
+            f"/runs/compare?run={self.trained}&run={self.ablated}",
+            "/nowhere",
+        )
+
+    @contextmanager
+    def page(self, **options: object) -> Iterator[Watched]:
+        context = self.browser.new_context(**options)  # type: ignore[arg-type]
+        context.set_default_timeout(15_000)
+        try:
+            yield Watched(self.address, context, context.new_page())
+        finally:
+            context.close()
+
+
+@dataclass
+class Watched:
+    """A page whose complaints are heard."""
+
+    address: str
+    context: BrowserContext
+    page: Page
+    troubles: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("console", lambda m: self._hear(m.type, m.text))
+        self.page.on("request", lambda r: self._look(r.url))
+        self.page.on("dialog", lambda dialog: self.troubles.append(f"dialog {dialog.message}"))
+
+    def open(self, path: str) -> Page:
+        """Once all that it draws is drawn."""
+        self.page.goto(self.address + path)
+        for chart in self.page.locator("[data-chart]").all():
+            expect(chart).to_have_attribute("data-state", re.compile("drawn|failed"))
+        expect(self.page.locator("[hx-trigger=load] > p:first-child > a")).to_have_count(0)
+        return self.page
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and "status of 404" not in text:
+            self.troubles.append(text)
+
+    def _look(self, url: str) -> None:
+        if not url.startswith((self.address, "data:", "blob:")):
+            self.troubles.append(f"asked elsewhere: {url}")
+
+
+@pytest.fixture(scope="module")
+def desk(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A small training, a decision on hostile news, an ablation, a second version, and a hostile
+    signal; served as a user would.
+    """
+    place = Place(tmp_path_factory.mktemp("ui"))
+    shutil.copy(trained.folder / "mlflow.db", place.folder)
+    news = place.folder / "news.jsonl"
+    news.write_text("".join(json.dumps(item) + "\n" for item in hostile_news()))
+    done = place.run(sys.executable, "-c", DONE_BEFORE, FINAGENT_NEWS=str(news))
+    assert done.returncode == 0, done.stderr
+    ids = json.loads(done.stdout.splitlines()[-1])
+    port = free_port()
+    command = (sys.executable, "-m", "finagent_model.cli", "ui", "--port", str(port))
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "install chromium: the pages are tested in a real browser"
+    with place.serving(*command, port=port) as address, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield Desk(address, ids["trained"], ids["ablated"], browser)
+        browser.close()
+
+
+def hostile_news() -> Iterator[dict[str, str]]:
+    lines = (TESTS / "support" / "hostile_news.jsonl").read_text().splitlines()
+    known = [(row.get("headline"), row.get("body")) for row in map(json.loads, lines)]
+    texts = [pair for pair in known if all(isinstance(text, str) for text in pair)]
+    for headline, body in [*texts, *((text, text) for text in HURTING)]:
+        stamp = {"symbol": "FB", "published_at": "2013-01-30T12:00:00+00:00"}
+        yield {**stamp, "headline": headline, "body": body}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_accessible_and_asks_nobody_else(desk: Desk, theme: str) -> None:
+    with desk.page(color_scheme=theme, viewport={"width": 1280, "height": 900}) as watched:
+        for path in desk.paths:
+            page = watched.open(path)
+            page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+            found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+            wrong = [(v["id"], v["nodes"][0]["html"]) for v in found]
+            assert wrong == [], path
+            assert watched.troubles == [], path
+
+
+def test_no_page_is_wider_than_a_small_phone(desk: Desk) -> None:
+    with desk.page(viewport={"width": 360, "height": 740}) as watched:
+        for path in desk.paths:
+            page = watched.open(path)
+            assert page.evaluate("document.documentElement.scrollWidth") == 360, path
+
+
+COLOURS = """chart => Math.max(...[...chart.querySelectorAll("canvas")].map(canvas => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return new Set(new Uint32Array(data.buffer)).size;
+}))"""
+"""How many a canvas of the chart has at most; one that is blank has one."""
+
+
+def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
+    with desk.page(viewport={"width": 1280, "height": 900}) as watched:
+        page = watched.open("/?execution_id=e1")
+        page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).click()
+        chart = page.locator("[data-chart=prices]")
+        expect(chart).to_have_attribute("data-state", "drawn")
+        assert chart.evaluate(COLOURS) > 5
+        assert chart.get_attribute("data-later") == "0"
+        height = chart.bounding_box()
+        expect(page.locator("#hindsight")).to_be_hidden()
+        page.get_by_role("button", name="What happened next").click()
+        expect(page.locator("#hindsight")).to_be_visible()
+        assert int(chart.get_attribute("data-later") or 0) > 10
+        after = chart.bounding_box()
+        assert height and after and height["height"] == after["height"], "the page jumped"
+        expect(page.locator(".lazy")).to_contain_text("Calibration in force")
+
+        thread = page.locator("#thread")
+        expect(thread.locator(".badge", has_text="question")).to_have_count(0)
+        page.get_by_role("link", name="Whole record from the run").click()
+        expect(thread.locator(".badge", has_text="question")).to_have_count(1)
+        for agent in ("TechnicalAnalyst", "NewsAnalyst", "RiskManager", "Executor"):
+            expect(thread).to_contain_text(agent)
+
+        page.get_by_role("link", name="models:/finagent/1").click()
+        expect(page.locator("[data-chart=curves]")).to_have_attribute("data-state", "drawn")
+        report = page.frame_locator("iframe.report")
+        page.locator("iframe.report").scroll_into_view_if_needed()
+        expect(report.locator("h1")).to_contain_text("NO evidence of an edge")
+        expect(report.locator(".main-svg").first).to_be_visible()
+
+        page.get_by_role("link", name="All versions, promote, roll back").click()
+        page.get_by_text("Promote version 2").click()
+        form = page.locator("details[open]")
+        form.get_by_label("against the gate's verdict").check()
+        form.get_by_label("Your name", exact=True).fill("Ann")
+        form.get_by_label("Why").fill("to see it work")
+        form.get_by_role("button", name="Make version 2 champion").click()
+        expect(
+            page.get_by_role("status").filter(has_text="Version 2 is champion now")
+        ).to_be_visible()
+        said = "by Ann, against the gate: to see it work"
+        expect(page.locator("table")).to_contain_text(said)
+        page.locator("summary", has_text="Roll back").click()
+        page.locator("details[open]").get_by_label("Your name", exact=True).fill("Ann")
+        page.get_by_role("button", name="Roll back to version 1").click()
+        expect(
+            page.get_by_role("status").filter(has_text="Version 1 is champion now")
+        ).to_be_visible()
+        assert watched.troubles == []
+
+
+def test_hostile_news_and_replies_are_text(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        listed = [a.get_attribute("href") for a in page.locator("th a[href^='/signals']").all()]
+        assert len(listed) == 2
+        for path in ["/", "/?group=execution", *listed, "/live"]:
+            page = watched.open(str(path))
+            if (whole := page.get_by_role("link", name="Whole record from the run")).count():
+                with page.expect_response("**/conversation"):
+                    whole.click()
+            page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+            page.wait_for_timeout(100)
+            assert page.evaluate("window.hurt") is None, path
+            assert page.locator("img, svg[onload]").count() == 0, path
+        hostile = watched.open(str(listed[0])).locator("main").inner_text()
+        for text in HURTING:
+            assert text in hostile
+        assert "49 " not in hostile, "a template was filled in"
+        assert watched.troubles == []
+
+
+def test_every_way_can_be_gone_by_keyboard(desk: Desk) -> None:
+    with desk.page(viewport={"width": 1280, "height": 900}) as watched:
+        page = watched.open("/")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Look and settle")).to_be_focused()
+        page.get_by_label("Symbol").focus()
+        page.keyboard.type("nobody")
+        page.keyboard.press("Enter")
+        expect(page.locator("#found")).to_contain_text("No signal is like that")
+        assert "symbol=nobody" in page.url
+        page.go_back()
+        link = page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).first
+        link.focus()
+        outline = link.evaluate("a => getComputedStyle(a).outlineStyle")
+        assert outline == "solid"
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("FB")
+        theme = page.get_by_role("button", name="Dark")
+        theme.focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.reload()
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark", "forgotten"
+        page = watched.open("/models")
+        page.locator("summary").first.focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.locator("details[open] input").first).to_be_focused()
+
+
+def test_what_is_at_work_is_looked_at_again_and_typing_is_not_lost(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/live")
+        expect(page.locator("#now")).to_contain_text("train AAPL IBM")
+        expect(page.locator("#now")).to_contain_text("1 of 2 symbols decided")
+        page.get_by_text("Approve or reject").click()
+        page.get_by_label("Your name", exact=True).fill("Ann")
+        before = page.locator("#now > p").first.inner_text()
+        with page.expect_response("**/live/now", timeout=8000):
+            pass
+        page.wait_for_timeout(200)
+        assert page.get_by_label("Your name", exact=True).input_value() == "Ann"
+        page.get_by_role("button", name="Reject").click()
+        expect(page.locator("#now")).to_contain_text("rejected")
+        expect(page.locator("#now")).not_to_contain_text(before)
+        assert watched.troubles == []
+
+
+def test_a_refresh_keeps_the_focus_and_outlives_a_bad_answer(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/live")
+        summary = page.locator("#now summary, #now a").first
+        summary.focus()
+        before = page.locator("#now > p").first.inner_text()
+        expect(page.locator("#now > p").first).not_to_have_text(before, timeout=12_000)
+        expect(summary).to_be_focused()
+
+        bad = {"status": 502, "body": "<html><h1>Bad Gateway</h1></html>"}
+        page.route("**/live/now", lambda route: route.fulfill(**bad))
+        expect(page.locator("#lost")).to_be_visible(timeout=12_000)
+        expect(page.locator("#now")).to_contain_text("train AAPL IBM")
+        expect(page.locator("body")).not_to_contain_text("Bad Gateway")
+        page.unroute("**/live/now")
+        expect(page.locator("#lost")).to_be_hidden(timeout=12_000)
+        assert [t for t in watched.troubles if "502" not in t] == []
+
+
+def test_a_look_ahead_that_fails_keeps_the_chart_and_claims_nothing(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        page = watched.open(str(page.locator("th a[href^='/signals']").last.get_attribute("href")))
+        told = {"status": 400, "json": {"message": "FINAGENT_BARS is unknown"}}
+        page.route("**/bars.json?later=1", lambda route: route.fulfill(**told))
+        button = page.get_by_role("button", name="What happened next")
+        button.click()
+        expect(page.locator("#hindsight")).to_have_text("FINAGENT_BARS is unknown")
+        expect(button).to_have_attribute("aria-pressed", "false")
+        chart = page.locator("[data-chart=prices]")
+        expect(chart).to_have_attribute("data-state", "drawn")
+        assert chart.evaluate(COLOURS) > 5
+        page.unroute("**/bars.json?later=1")
+        button.click()
+        expect(page.locator("#hindsight")).to_contain_text("Pale bars came after")
+        expect(button).to_have_attribute("aria-pressed", "true")
+
+
+def test_what_a_filter_finds_is_told_to_who_cannot_see_it(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        told = page.locator("#told")
+        expect(told).to_have_text("2 signals found")
+        told.evaluate("told => { told.dataset.same = 'yes' }")
+        page.get_by_label("Execution", exact=True).fill("e1")
+        page.keyboard.press("Enter")
+        expect(told).to_have_text("1 signal found")
+        expect(told).to_have_attribute("data-same", "yes")
+
+
+def test_a_record_that_is_gone_does_not_take_the_conversation_away(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/")
+        page = watched.open(str(page.locator("th a[href^='/signals']").first.get_attribute("href")))
+        page.get_by_role("link", name="Whole record from the run").click()
+        thread = page.locator("#thread")
+        expect(thread).to_contain_text("The whole record can't be read")
+        expect(thread).to_contain_text("NewsAnalyst")
+
+
+def test_without_scripts_all_but_the_charts_is_there(desk: Desk) -> None:
+    with desk.page(java_script_enabled=False) as watched:
+        page = watched.page
+        page.goto(f"{desk.address}/")
+        page.get_by_label("Symbol").fill("FB")
+        page.get_by_role("button", name="Show").click()
+        page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).last.click()
+        expect(page.locator("main")).to_contain_text("Target")
+        expect(page.locator("[data-chart]")).to_contain_text("Drawn by a script")

@@ -1,0 +1,239 @@
+"""AutoGen's clients and the double: answers, tools, pictures, cancelling, words sent and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import logging
+from typing import Any
+
+import pytest
+from autogen_core import CancellationToken, FunctionCall, Image
+from autogen_core.logging import LLMCallEvent
+from autogen_core.models import (
+    AssistantMessage,
+    CreateResult,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    LLMMessage,
+    UserMessage,
+)
+from autogen_core.tools import FunctionTool
+from PIL import Image as Picture
+
+from support.fake_llm import Answer, Fault, Protocol, ToolCall, Wire
+from support.fake_llm.answers import DECISION
+from support.fake_llm.autogen_clients import PROMPT, QUESTION, ask, client, outcome
+from support.fake_llm.http_calls import KEY
+
+pytestmark = pytest.mark.slow
+EVERY = pytest.mark.parametrize("protocol", Protocol)
+WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+SDKS = [protocol for protocol in Protocol if protocol is not Protocol.OLLAMA]
+
+
+@EVERY
+@WAYS
+def test_a_good_answer_comes_whole_with_its_tokens_and_leaves_no_connection(
+    protocol: Protocol, streamed: bool
+) -> None:
+    """In a stream, OpenAI tells tokens only when it is asked to."""
+    telling = streamed and protocol in (Protocol.OPENAI, Protocol.AZURE)
+    options = {"include_usage": True} if telling else {}
+
+    async def meet(wire: Wire) -> CreateResult:
+        async with client(protocol, wire.address(protocol)) as asker:
+            return await ask(asker, QUESTION, streamed=streamed, **options)
+
+    with Wire() as wire:
+        result = asyncio.run(meet(wire))
+        wire.left_alone()
+        (seen,) = wire.asked
+    assert outcome(result) == "stop: whole"
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (1000, 100)
+    assert (seen.agent, seen.streamed) == ("Executor", streamed)
+    assert seen.key == ("" if protocol is Protocol.OLLAMA else KEY)
+
+
+@EVERY
+@WAYS
+def test_a_tool_is_called_and_its_result_sent_back(protocol: Protocol, streamed: bool) -> None:
+    def price(symbol: str) -> float:
+        return 580.0
+
+    tool = FunctionTool(price, "The last close of a symbol.")
+
+    async def meet(wire: Wire) -> CreateResult:
+        async with client(protocol, wire.address(protocol)) as asker:
+            first = await ask(asker, QUESTION, streamed=streamed, tools=[tool])
+            assert first.finish_reason in ("function_calls", "stop")
+            assert isinstance(first.content, list)
+            (call,) = first.content
+            assert (call.name, json.loads(call.arguments)) == ("price", {"symbol": "GOOG"})
+            return await ask(asker, [*QUESTION, *told(call)], streamed=streamed, tools=[tool])
+
+    def told(call: FunctionCall) -> list[LLMMessage]:
+        found = FunctionExecutionResult(
+            content="580.0", name="price", call_id=call.id, is_error=False
+        )
+        return [
+            AssistantMessage(content=[call], source="Executor"),
+            FunctionExecutionResultMessage(content=[found]),
+        ]
+
+    with Wire() as wire:
+        wire.answers["Executor"] = [
+            Answer(tools=(ToolCall("price", {"symbol": "GOOG"}),)),
+            DECISION,
+        ]
+        assert outcome(asyncio.run(meet(wire))) == "stop: whole"
+        assert [seen.tool_results for seen in wire.asked] == [[], ["580.0"]]
+        assert "price" in json.dumps(wire.asked[0].body["tools"])
+
+
+@EVERY
+def test_a_picture_arrives(protocol: Protocol) -> None:
+    picture = Picture.new("RGB", (2, 2), "red")
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    chart = UserMessage(content=["The chart:", Image.from_pil(picture)], source="desk")
+
+    async def meet(wire: Wire) -> None:
+        async with client(protocol, wire.address(protocol)) as asker:
+            await asker.create([PROMPT, chart])
+
+    with Wire() as wire:
+        asyncio.run(meet(wire))
+        assert wire.asked[0].images == [data.getvalue()]
+        assert wire.asked[0].said("user") == ["The chart:"]
+
+
+@pytest.mark.parametrize("protocol", SDKS)
+def test_a_client_that_may_try_again_gets_through(protocol: Protocol) -> None:
+    async def meet(wire: Wire) -> CreateResult:
+        async with client(protocol, wire.address(protocol), max_retries=2) as asker:
+            return await asker.create(QUESTION)
+
+    with Wire() as wire:
+        wire.fail(Fault.RATE_LIMITED_MS, first=2)
+        assert outcome(asyncio.run(meet(wire))) == "stop: whole"
+        assert len(wire.asked) == 3
+
+
+@EVERY
+@WAYS
+@pytest.mark.parametrize("fault", [Fault.HANG, Fault.DRIP])
+def test_a_cancelled_call_leaves_neither_task_nor_connection(
+    protocol: Protocol, streamed: bool, fault: Fault
+) -> None:
+    async def meet(wire: Wire) -> None:
+        async with client(protocol, wire.address(protocol)) as asker:
+            before = asyncio.all_tasks()
+            call = asyncio.ensure_future(ask(asker, QUESTION, streamed=streamed))
+            await asyncio.to_thread(wire.arrived, 1)
+            # AutoGen loses a stream that begins at the very moment of the cancelling.
+            await asyncio.sleep(0.2)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            gc.collect()  # an SDK's stream is closed when it is thrown away
+            await asyncio.to_thread(wire.left_alone)
+            assert asyncio.all_tasks() == before
+
+    with Wire() as wire:
+        wire.fail(fault)
+        asyncio.run(meet(wire))
+
+
+@EVERY
+def test_a_token_cancels_a_call_that_hangs(protocol: Protocol) -> None:
+    async def meet(wire: Wire) -> None:
+        token = CancellationToken()
+        async with client(protocol, wire.address(protocol)) as asker:
+            call = asyncio.ensure_future(asker.create(QUESTION, cancellation_token=token))
+            await asyncio.to_thread(wire.arrived, 1)
+            token.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await asyncio.to_thread(wire.left_alone)
+
+    with Wire() as wire:
+        wire.fail(Fault.HANG)
+        asyncio.run(meet(wire))
+
+
+def schema_sent(body: dict[str, Any]) -> Any:
+    return body.get("response_format") or body.get("format")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sent"),
+    [
+        (Protocol.OPENAI, {"type": "json_object"}),
+        (Protocol.AZURE, {"type": "json_object"}),
+        (Protocol.ANTHROPIC, None),
+        (Protocol.OLLAMA, "json"),
+    ],
+)
+def test_json_output_is_sent_by_all_but_anthropic_s_client(protocol: Protocol, sent: Any) -> None:
+    async def meet(wire: Wire) -> None:
+        async with client(protocol, wire.address(protocol)) as asker:
+            await asker.create(QUESTION, json_output=True)
+
+    with Wire() as wire:
+        asyncio.run(meet(wire))
+        assert schema_sent(wire.asked[0].body) == sent
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"action": {"type": "string"}},
+    "required": ["action"],
+    "additionalProperties": False,
+}
+STRICT = {"type": "json_schema", "json_schema": {"name": "r", "strict": True, "schema": SCHEMA}}
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("protocol", "extra"),
+    [
+        (Protocol.OPENAI, {"response_format": STRICT}),
+        (Protocol.AZURE, {"response_format": STRICT}),
+        (Protocol.OLLAMA, {"format": SCHEMA}),
+    ],
+)
+def test_a_schema_goes_out_as_an_extra_argument_and_the_reply_comes_back_unparsed(
+    protocol: Protocol, extra: dict[str, Any], streamed: bool
+) -> None:
+    async def meet(wire: Wire) -> CreateResult:
+        async with client(protocol, wire.address(protocol)) as asker:
+            return await ask(asker, QUESTION, streamed=streamed, extra_create_args=extra)
+
+    with Wire() as wire:
+        assert outcome(asyncio.run(meet(wire))) == "stop: whole"
+        assert schema_sent(wire.asked[0].body) == next(iter(extra.values()))
+
+
+@EVERY
+def test_the_event_of_a_whole_call_tells_the_provider_s_own_words(
+    protocol: Protocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def meet(wire: Wire) -> None:
+        async with client(protocol, wire.address(protocol)) as asker:
+            await asker.create(QUESTION)
+
+    with Wire() as wire, caplog.at_level(logging.INFO, "autogen_core.events"):
+        wire.fail(Fault.REFUSAL)
+        asyncio.run(meet(wire))
+    (event,) = (r.msg for r in caplog.records if isinstance(r.msg, LLMCallEvent))
+    said = event.kwargs["response"]
+    match protocol:
+        case Protocol.ANTHROPIC:
+            assert said["stop_reason"] == "refusal"
+        case Protocol.OLLAMA:
+            assert said["done_reason"] == "stop"
+        case _:
+            assert "can't help" in said["choices"][0]["message"]["refusal"]

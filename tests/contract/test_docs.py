@@ -1,0 +1,244 @@
+"""The documents say what the code does: variables, commands, exit codes and the specification."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finagent_model import errors
+from finagent_model.decision.signal import Status
+from finagent_model.evaluation.probes import parsed
+from finagent_model.policy.policy import Policy
+from finagent_model.settings import Settings
+from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, WEIGHTS
+from support.places import ROOT, Place, free_port
+
+README = (ROOT / "README.md").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+ARTIFACTS = (ROOT / "docs" / "artifacts.md").read_text()
+
+
+def section(title: str) -> str:
+    return ARCHITECTURE.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_env_example_names_what_is_read_and_nothing_else() -> None:
+    lines = (ROOT / "env.example").read_text().splitlines()
+    names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+    assert names == [*Settings.variable_names(), *variables_of_the_dag()]
+
+
+def variables_of_the_dag() -> list[str]:
+    dag = (ROOT / "dags" / "finagent_autogen_pipeline.py").read_text()
+    return re.findall(r'given\("(\w+)"', dag)
+
+
+def test_the_table_of_the_dags_variables_is_the_codes() -> None:
+    assert re.findall(r"^\| `([A-Z_]+)`", section("The DAG"), flags=re.M) == variables_of_the_dag()
+
+
+def test_env_example_can_be_loaded_as_it_is() -> None:
+    lines = (ROOT / "env.example").read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    assert Settings.load({name: value for name, _, value in pairs}) == Settings.load({})
+
+
+def test_the_table_of_variables_is_the_codes() -> None:
+    named = re.findall(r"^\| `([A-Z_]+)`", section("Environment variables"), flags=re.M)
+    assert named == list(Settings.variable_names())
+
+
+def test_the_table_of_exit_codes_is_the_codes() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d) ", section("Exit codes"), flags=re.M)}
+    raised = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type)
+        and issubclass(kind, errors.FinagentError)
+        and kind is not errors.FinagentError
+    }
+    assert listed == raised | {0}
+
+
+def test_the_table_of_the_policy_is_the_codes() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| ([\d.]+|none) \| ([^|]+) \|",
+        (ROOT / "docs" / "policy.md").read_text(),
+        flags=re.M,
+    )
+    assert [name for name, *_ in rows] == list(Policy.model_fields)
+    drawn = {**GRID, "upstream_weight": UPSTREAM_WEIGHTS}
+    for name, bounds, default, fitted in rows:
+        low, high = (float(text) for text in re.findall(r"[\d.]+", bounds))
+        field = Policy.model_fields[name]
+        assert (None if default == "none" else float(default)) == field.default, name
+        schema = Policy.model_json_schema()["properties"][name]
+        schema = schema.get("anyOf", [schema])[0]
+        assert low == schema.get("minimum", schema.get("exclusiveMinimum")), name
+        assert high == schema["maximum"], name
+        if name in drawn:
+            assert tuple(float(text) for text in fitted.split(",")) == drawn[name], name
+        else:
+            assert fitted == ("drawn" if name in WEIGHTS else "no"), name
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_scenario_names_a_test_that_exists() -> None:
+    specs = list((ROOT / "openspec/changes/finagent-autogen-pipeline/specs").rglob("spec.md"))
+    assert len(specs) == 2
+    for spec in specs:
+        text = spec.read_text()
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+        assert len(named) >= len(re.findall(r"^#### Scenario:", text, flags=re.M)) > 0
+        for path, test in named:
+            tree = parsed(ROOT / path)
+            defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+            assert test in defined, f"{path}::{test}"
+
+
+def commands(page: str = README) -> list[str]:
+    """The `finagent` lines of a page's blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("finagent ")]
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_in_their_order_and_then_those_of_the_lineage(
+    tmp_path: Path,
+) -> None:
+    """After a training on GOOG, which `make train` does; the server and Airflow have tests of their
+    own.
+    """
+    place = Place(tmp_path)
+    options = ["--train-bars", "1900", "--candidates", "8"]
+    assert place.finagent("train", *options).returncode == 0
+    for line in commands():
+        done = place.finagent(*line.split()[1:])
+        # The small training's first fit is of 2012-03.
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "audit.jsonl").read_text()
+    told = []
+    for line in commands(LINEAGE):
+        done = place.finagent(*line.split()[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        told.append(done.stderr)
+    [signal] = re.findall(r"`finagent lineage ([0-9a-f]{16})`", told[0])
+    [shown] = re.findall(r"```\n(signal .*?)```", LINEAGE, flags=re.S)
+    assert shape(shown) == shape(place.finagent("lineage", signal).stdout)
+
+
+@pytest.mark.slow
+def test_the_runbooks_commands_run(trained: Place) -> None:
+    for line in commands(RUNBOOK):
+        done = trained.finagent(*line.split()[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_runbook_has_a_cure_for_every_status() -> None:
+    table = RUNBOOK.split("## A signal's status")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, flags=re.M)
+    assert sorted(named) == sorted(status.value for status in Status)
+
+
+def shape(tree: str) -> list[str]:
+    """A lineage without what differs between two trainings; a tarball has no commit."""
+    differing = r"[0-9a-f]{12,}|\d{4}-\d\d-\d\d \d\d:\d\d UTC|BUY|SELL|HOLD"
+    lines = re.sub(differing, "…", tree).splitlines()
+    return [line for line in lines if " commit " not in line]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
+def test_the_commands_about_artifacts_run_in_their_order(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+    from typer.testing import CliRunner
+
+    from finagent_model.cli import app
+    from finagent_model.store.api import from_environment
+    from support.fake_platform import serving
+
+    monkeypatch.setenv("FINAGENT_HOME", "home")
+    blocks = re.findall(r"```bash\n(.*?)```", ARTIFACTS, flags=re.S)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert [line[0] for line in lines].count("curl") == 4
+    with serving(from_environment(), free_port()) as address:
+        for line in lines:
+            if line[0] == "curl":
+                options = dict(itertools.pairwise(line))
+                [url] = [word for word in line if word.startswith("http://")]
+                answer = httpx.request(
+                    options.get("-X", "GET"),
+                    url.replace("http://127.0.0.1:8600", address),
+                    content=options.get("-d"),
+                    headers=dict([options["-H"].split(": ")]) if "-H" in options else None,
+                )
+                assert answer.is_success, answer.text
+            else:
+                given = dict([line[0].split("=")]) if "=" in line[0] else {}
+                words = line[line.index("finagent") + 1 :]
+                done = CliRunner().invoke(app, words, env=given)
+                assert done.exit_code == 0, done.output
+    assert (place.folder / "backup.db").is_file()
+
+
+def test_help_of_every_command_works() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "finagent_model.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in (
+        "train",
+        "backtest",
+        "predict",
+        "serve",
+        "ui",
+        "graph",
+        "models",
+        "promote",
+        "rollback",
+        "verify",
+        "db",
+        "outbox",
+        "ablate",
+        "approvals",
+        "approve",
+        "reject",
+        "audit",
+        "cassette",
+        "lineage",
+        "bars",
+    ):
+        assert name in listed
+
+
+def test_make_and_mlflow_lines_of_the_readme_name_what_exists() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M)
+    for target in re.findall(r"^make (\w+)$", README, flags=re.M):
+        assert target in targets
+    for entry in re.findall(r"mlflow run \. -e (\w+)", README):
+        assert f"  {entry}:" in (ROOT / "MLproject").read_text()
+    assert "airflow dags test finagent_autogen_pipeline" in README

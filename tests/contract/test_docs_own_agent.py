@@ -1,0 +1,36 @@
+"""An agent is a row and a template: the whole one in docs/desk.md, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.config.desk_config import load_config
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
+from finagent_model.settings import Settings
+from support.fake_llm import Protocol, Wire
+from support.fake_llm.answers import ANALYST
+from support.places import ROOT
+
+
+def test_the_agent_of_the_document_takes_part(tmp_path: Path) -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "desk.md").read_text(), flags=re.S)
+    (tmp_path / "desk.yaml").write_text(text)
+    with Wire() as wire:
+        address = wire.address(Protocol.OPENAI)
+        config = load_config(str(tmp_path / "desk.yaml")).model_copy(update={"base_url": address})
+        settings = Settings.load({"OPENAI_API_KEY": "sk-of-a-local-server"})
+        desk = Desk(config, None, settings, Cassette())
+        decision = desk.decide(Market.of(settings).view("GOOG", parse_as_of("2012-06-29")))
+        desk.close()
+        [asked] = wire.asked_by("MacroAnalyst")
+    assert decision.signal.status == "ok", decision.signal.reasoning
+    assert asked.body["temperature"] == 0.3
+    assert [tool["function"]["name"] for tool in asked.body["tools"]] == ["bars"]
+    assert "wider market" in asked.body["messages"][0]["content"]
+    spoke = [turn.agent_name for turn in decision.turns if turn.message_type == "response"]
+    assert "MacroAnalyst" in spoke
+    assert str(ANALYST["summary"]) in "".join(turn.message_content for turn in decision.turns)

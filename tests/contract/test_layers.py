@@ -1,0 +1,123 @@
+"""Who may import whom, and that importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finagent_model.evaluation.probes import parsed
+from support.places import ROOT
+
+ORDER = (
+    "_lazy errors _base settings _redact _event_loop",
+    "market decision policy config data cassette audit agents contrib desk",
+    "backtesting statistics training evaluation approvals tracking model reports",
+    "serving store pipeline _public airflow webui cli",
+)
+ROOMS = " ".join(ORDER).split()
+LEVEL = {name: level for level, name in enumerate(ROOMS)}
+AT_HOME = {
+    "autogen": {"agents"},
+    "mlflow": {"model", "tracking", "serving"},
+    "airflow": {"airflow"},
+}
+PACKAGE = ROOT / "finagent_model"
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    """Each file and the room it is in."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room != "__init__":
+            yield path, room
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names, also of imports inside functions."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_room_has_a_place_in_the_order() -> None:
+    assert {room for _, room in modules()} == set(LEVEL)
+
+
+def test_a_file_imports_only_from_its_own_room_or_one_before() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, room in modules()
+        for name in imported(path)
+        if name.startswith("finagent_model.") and LEVEL.get(name.split(".")[1], -1) > LEVEL[room]
+    ]
+    assert wrong == []
+
+
+def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, room in modules()
+        for name in imported(path)
+        for vendor, rooms in AT_HOME.items()
+        if name.split(".")[0].split("_")[0] == vendor and room not in rooms
+    ]
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_importing_any_module_writes_nothing_connects_nowhere_and_reads_no_variable_of_ours(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path, _ in modules()
+        # Scripts: MLflow runs one, the upstream worker is the other.
+        if path.name != "model_code.py" and path.parent.name != "child"
+    ]
+    script = f"""
+import os, sys
+sys.dont_write_bytecode = True
+import autogen_agentchat.agents, autogen_agentchat.teams, autogen_agentchat.conditions
+import mlflow.pyfunc, mlflow.models, mlflow.pyfunc.scoring_server, numba, pandas, pyarrow.parquet
+import airflow.triggers.base, fastapi, typer
+seen = []
+ours = {("FINAGENT_", "OPENAI_")!r}
+class Watched(type(os.environ)):
+    def __getitem__(self, key):
+        if str(key).startswith(ours):
+            seen.append(("environment", key))
+        return super().__getitem__(key)
+os.environ.__class__ = Watched
+def watch(event, args):
+    if "__pycache__" in str(args[:1]):
+        return  # Python's and numba's own caches
+    if event in ("socket.connect", "sqlite3.connect", "os.mkdir"):
+        seen.append((event, str(args[:1])))
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        seen.append((event, str(args[0])))
+sys.addaudithook(watch)
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+print(seen)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,218 @@
+"""The Airflow DAG: three modes run for real, ids alone between tasks, nothing heavy at parsing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.places import AS_OF, ROOT, SMALL, Place
+
+pytestmark = pytest.mark.slow
+DAG = "finagent_autogen_pipeline"
+LARGEST_XCOM = 2048
+DOWNLOAD = """
+import json, sys
+from mlflow.artifacts import load_text
+from mlflow.tracking import MlflowClient
+run = MlflowClient().get_run(sys.argv[1])
+print(json.dumps(json.loads(load_text(run.info.artifact_uri + "/signal.json"))))
+"""
+
+
+def airflow(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return place.run(
+        "airflow",
+        *arguments,
+        AIRFLOW_HOME=str(place.folder / "airflow"),
+        AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    )
+
+
+@pytest.fixture(scope="module")
+def airflow_place(trained: Place) -> Place:
+    done = airflow(trained, "db", "migrate")
+    assert done.returncode == 0, done.stderr
+    return trained
+
+
+def xcoms(place: Place) -> list[tuple[str, int, str]]:
+    """Task, map index and value of everything that passed between tasks of the last run."""
+    with sqlite3.connect(place.folder / "airflow" / "airflow.db") as db:
+        rows = db.execute(
+            "select task_id, map_index, value from xcom where dag_run_id = "
+            "(select id from dag_run order by id desc limit 1)"
+        )
+        return [(task, index, str(value)) for task, index, value in rows]
+
+
+def states(place: Place) -> dict[str, str]:
+    with sqlite3.connect(place.folder / "airflow" / "airflow.db") as db:
+        rows = db.execute(
+            "select task_id, state from task_instance where run_id = "
+            "(select run_id from dag_run order by id desc limit 1)"
+        )
+        return dict(rows.fetchall())
+
+
+def decided(place: Place) -> dict[str, object]:
+    """What `inference.decide` handed on."""
+    [value] = [v for task, _, v in xcoms(place) if task == "inference.decide" and "run_id" in v]
+    found = json.loads(value)
+    return json.loads(found) if isinstance(found, str) else dict(found)
+
+
+def run_mode(place: Place, **conf: object) -> None:
+    done = airflow(place, "dags", "test", DAG, "--conf", json.dumps(conf))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert max(len(value) for _, _, value in xcoms(place)) < LARGEST_XCOM
+
+
+def logged(place: Place, run_id: object) -> dict[str, object]:
+    """The signal in a run's record."""
+    done = place.run(sys.executable, "-c", DOWNLOAD, str(run_id))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
+    airflow_place: Place,
+) -> None:
+    run_mode(airflow_place, symbols=["FB"], as_of=AS_OF)
+    found = states(airflow_place)
+    assert found["inference.decide"] == "success"
+    assert found["train_backtest.fit"] == "skipped"
+    result = decided(airflow_place)
+    assert (result["status"], result["model_version"]) == ("ok", "1")
+    # The same decision by another door, field by field; its stamp is the record's, not its own.
+    task = logged(airflow_place, result["run_id"])
+    shell = airflow_place.signal("FB", "--as-of", AS_OF, "--mode", "replay")
+    assert task.pop("generated_at") != shell.pop("generated_at")
+    assert task == shell
+
+
+def test_both_infers_with_the_version_that_it_has_just_registered(airflow_place: Place) -> None:
+    train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "fresh"}
+    run_mode(airflow_place, mode="both", symbols=["FB"], as_of=AS_OF, train=train)
+    assert decided(airflow_place)["model_version"] == "1"
+    [row] = json.loads(airflow_place.finagent("models", "--name", "fresh", "--json").stdout)
+    assert row["verdict"] == "passed"
+    uris = [v for task, _, v in xcoms(airflow_place) if task == "inference.questions"]
+    assert any("models:/fresh/1" in value for value in uris)
+
+
+def test_train_backtest_registers_and_does_not_infer(airflow_place: Place) -> None:
+    train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "only"}
+    run_mode(airflow_place, mode="train_backtest", symbols=["FB"], train=train)
+    found = states(airflow_place)
+    assert found["train_backtest.register"] == "success"
+    assert found["inference.decide"] == "skipped"
+
+
+def test_an_unknown_mode_is_refused_before_any_task(airflow_place: Place) -> None:
+    done = airflow(airflow_place, "dags", "test", DAG, "--conf", '{"mode": "dream"}')
+    assert done.returncode != 0
+    assert "dream" in done.stdout + done.stderr
+
+
+def test_parsing_the_dag_imports_neither_mlflow_nor_autogen_nor_the_package() -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
+        f"import {DAG}\n"
+        "heavy = {'mlflow', 'pandas', 'autogen_core', 'numba', 'finagent_model'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    before = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from airflow.sdk import DAG\n"
+            "print(sorted({'mlflow', 'pandas', 'autogen_core', 'numba'} & set(sys.modules)))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == before.stdout.splitlines()[-1]
+
+
+WIRED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import finagent_autogen_pipeline as file
+dag = file.closed.operator.dag
+print(json.dumps({
+    task.task_id: [task.pool, task.max_active_tis_per_dag, task.max_active_tis_per_dagrun,
+                   task.retries, task.execution_timeout.total_seconds()]
+    for task in dag.tasks
+} | {"schedule": str(dag.schedule)}))
+"""
+
+
+def wired(**variables: str) -> subprocess.CompletedProcess[str]:
+    """The DAG's file, imported where these variables are set."""
+    return subprocess.run(
+        [sys.executable, "-c", WIRED, str(ROOT / "dags")],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_pool_limits_retries_and_time_come_from_the_environment(tmp_path: Path) -> None:
+    given = {
+        "FINAGENT_DAG_SCHEDULE": "0 22 * * 1-5",
+        "FINAGENT_DAG_POOL": "models",
+        "FINAGENT_DAG_AT_ONCE": "8",
+        "FINAGENT_DAG_AT_ONCE_A_RUN": "4",
+        "FINAGENT_DAG_RETRIES": "5",
+        "FINAGENT_DAG_TRAIN_WITHIN_S": "60",
+        "FINAGENT_DAG_DECIDE_WITHIN_S": "30",
+        "AIRFLOW_HOME": str(tmp_path),
+    }
+    found = json.loads(wired(**given).stdout.splitlines()[-1])
+    assert found["train_backtest.fit"] == ["models", None, None, 5, 60]
+    assert found["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
+    assert found["inference.decide"] == ["models", 8, 4, 5, 30]
+    assert found["schedule"] == "0 22 * * 1-5"
+
+
+def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_errors(
+    tmp_path: Path,
+) -> None:
+    done = wired(FINAGENT_DAG_AT_ONCE="many", AIRFLOW_HOME=str(tmp_path))
+    assert done.returncode != 0
+    assert "FINAGENT_DAG_AT_ONCE='many' can't be used" in done.stderr
+
+
+def test_what_tells_as_many_symbols_apart_as_are_allowed_stays_small() -> None:
+    text = (ROOT / "dags" / f"{DAG}.py").read_text()
+    [most] = re.findall(r"^MOST_SYMBOLS = (\d+)$", text, flags=re.M)
+    assert len(json.dumps([0] * int(most))) < LARGEST_XCOM
+
+
+def test_the_documented_id_and_modes_are_the_dags(airflow_place: Place) -> None:
+    done = airflow(airflow_place, "dags", "details", DAG, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.split("## The DAG")[1].split("\n## ")[0]
+    modes = ("inference", "train_backtest", "both")
+    file = Path(ROOT / "dags" / f"{DAG}.py").read_text()
+    parameters = re.findall(r'^        "(\w+)": Param\(', file, flags=re.M)
+    assert {"mode", "symbols", "as_of", "model", "train"} <= set(parameters)
+    for word in (DAG, *modes, *parameters):
+        assert f"`{word}`" in section
+        assert f'"{word}"' in file

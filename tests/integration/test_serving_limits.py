@@ -1,0 +1,178 @@
+"""What a server does when its model is slow, locked out or told to end: typed answers, and a server
+that goes on working.
+"""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from finagent_model.model.package import write_package
+from finagent_model.model.wheel import code_hash
+from support.chat_model import KEY, Model, config
+from support.packages import book, learned
+from support.places import Place, free_port, post
+from support.serving import SAVE, serve
+
+pytestmark = pytest.mark.slow
+ROW = {"symbol": "GOOG", "as_of": "2012-06-29"}
+ONE = {"dataframe_records": [ROW], "params": {"mode": "live"}}
+TIMEOUT_S = 10
+FOREVER_S = 60.0
+"""What the chat model takes when it is slow; every test ends long before."""
+
+
+class Chat(Model):
+    """One that many may call at a time, and whose calls nobody waits for at the end."""
+
+    request_queue_size, daemon_threads, block_on_close = 128, True, False
+
+
+@pytest.fixture(scope="module")
+def chat() -> Iterator[Chat]:
+    server = Chat()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(chat: Chat) -> None:
+    chat.delay = 0.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, chat: Chat) -> Place:
+    """Where a model lies whose desk asks the chat model and counts what a day takes."""
+    place = Place(tmp_path_factory.mktemp("chat"))
+    chosen = config(chat, spending={"day_tokens": 10**9}, limits={"retries": 0})
+    package = place.folder / "package"
+    write_package(
+        package,
+        config=chosen,
+        learned=learned(book()),
+        replies={},
+        agent_graph={},
+        backtest={"evidence": {"grade": "none"}},
+        code_hash=code_hash(),
+    )
+    saved = place.run(sys.executable, "-c", SAVE)
+    assert saved.returncode == 0, saved.stderr
+    return place
+
+
+def wait_for_the_client(address: str) -> None:
+    """The first call of a process imports its chat client, which may outlast a deadline."""
+    statuses = [post(address, ONE)[0]]
+    while statuses[-1] != 200 and len(statuses) < 10:
+        statuses.append(post(address, ONE)[0])
+    assert statuses[-1] == 200, statuses
+
+
+@pytest.fixture(scope="module")
+def address(place: Place) -> Iterator[str]:
+    port, env = free_port(), {"OPENAI_API_KEY": KEY, "FINAGENT_SERVE_THREADS": "20"}
+    env["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(TIMEOUT_S)
+    with place.serving(*serve(port), port=port, **env) as found:
+        wait_for_the_client(found)
+        yield found
+
+
+def test_a_slow_model_is_504_in_time_and_the_next_request_is_answered(
+    address: str, chat: Chat
+) -> None:
+    chat.delay = FOREVER_S
+    began = time.monotonic()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: post(address, ONE), range(20)))
+    assert time.monotonic() - began < 3 * TIMEOUT_S
+    assert {status for status, _ in answers} == {504}
+    said = answers[0][1]
+    assert said["error_code"] == "DEADLINE_EXCEEDED"
+    assert said["message"].startswith(
+        "not decided within 7.5 s (rows: 1), and the work was stopped"
+    )
+    chat.delay = 0.0
+    status, body = post(address, ONE)
+    assert (status, body["predictions"][0]["status"]) == (200, "ok")
+
+
+def test_locked_spending_is_503_and_passes(address: str, place: Place) -> None:
+    with sqlite3.connect(place.folder / "home" / "spending.sqlite", isolation_level=None) as other:
+        other.execute("begin exclusive")
+        try:
+            status, body = post(address, ONE)
+        finally:
+            other.execute("rollback")
+    assert (status, body["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert "can't be counted" in body["message"]
+    assert post(address, ONE)[0] == 200
+
+
+def test_a_server_told_to_end_finishes_for_a_moment_then_says_503_and_is_gone(
+    place: Place, chat: Chat
+) -> None:
+    port, env = free_port(), {"OPENAI_API_KEY": KEY}
+    with place.serving(*serve(port), port=port, **env) as address:
+        wait_for_the_client(address)
+        chat.delay = FOREVER_S
+        with ThreadPoolExecutor(1) as pool:
+            asked = len(chat.asked)
+            waiting = pool.submit(post, address, ONE)
+            while len(chat.asked) == asked:
+                time.sleep(0.02)
+            began = time.monotonic()
+            server = place.servers[port]
+            server.send_signal(signal.SIGTERM)
+            server.wait(20)
+            assert time.monotonic() - began < 15
+            status, body = waiting.result()
+    assert (status, body["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert "shutting down" in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({**ONE, "params": {"mdoe": "live"}}, "parameter 'mdoe' is unknown; known: mode, budget"),
+        ({**ONE, "parms": {}}, "key 'parms' is unknown; known: dataframe_records"),
+        ({**ONE, "params": ["live"]}, "params must be a JSON object"),
+        ({"dataframe_records": [ROW, {**ROW, "asof": 1}]}, "row 1: column 'asof' is unknown"),
+        ({"inputs": {"symbol": ["GOOG"], "as_of": [ROW["as_of"]]}}, "inputs must be a list of"),
+        ({"dataframe_records": ["GOOG"]}, "dataframe_records must be a list of objects"),
+        ({"dataframe_split": [ROW]}, "dataframe_split must be an object with 'columns'"),
+        ({"dataframe_split": {"columns": ["symbol"], "data": [["GOOG"]]}}, "as_of is missing"),
+        ({"dataframe_records": [{"symbol": "GOOG"}]}, "row 0: as_of is missing; give symbol and"),
+        ({"instances": [ROW]}, "key 'instances', which turns rows into columns, is unknown"),
+        ({"params": {}}, "send exactly one of dataframe_records, dataframe_split, inputs; got no"),
+        ({"dataframe_records": [{**ROW, "bars": "none"}]}, "column bars: Expected data to be list"),
+        ({"inputs": [{**ROW, "bars": [{"close": 1}]}]}, "Invalid input. Missing required prop"),
+        ({"dataframe_records": [{**ROW, "symbol": 5}]}, "row 0: symbol 5 is not a ticker"),
+        ({**ONE, "params": {"max_rounds": "many"}}, "parameter max_rounds: 'many' is no long"),
+        ({"dataframe_records": [{**ROW, "as_of": "soon"}]}, "row 0: as_of 'soon' is not a date"),
+        ([ROW], "the body must be a JSON object with 'dataframe_records'"),
+        (b"not json", "the body is not JSON: Expecting value"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_sentence(
+    address: str, body: object, said: str
+) -> None:
+    status, answer = post(address, body)
+    assert (status, list(answer)) == (400, ["error_code", "message"])
+    assert answer["message"].startswith(said)
+    assert len(answer["message"]) < 250
+    assert "\n" not in answer["message"]
+
+
+def test_the_forms_that_mlflow_takes_pass(address: str) -> None:
+    split = {"columns": list(ROW), "data": [list(ROW.values())]}
+    for form in ({"dataframe_split": split}, {"inputs": [ROW]}):
+        assert post(address, form)[0] == 200

@@ -1,0 +1,1 @@
+"""What tests share: working folders, fake servers and builders, each defined once."""

@@ -1,0 +1,132 @@
+"""Anthropic's messages: the system prompt beside them, named events in a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from support.fake_llm.answers import Answer, Stop, pieces
+from support.fake_llm.dialect import Dialect, Problem, event
+from support.fake_llm.faults import Fault
+from support.fake_llm.requests import Asked
+
+STOP = {
+    Stop.END: "end_turn",
+    Stop.LENGTH: "max_tokens",
+    Stop.REFUSAL: "refusal",
+    Stop.FILTERED: "refusal",
+}
+KNOWN = {
+    *("model", "messages", "max_tokens", "system", "temperature", "top_p", "top_k", "tools"),
+    *("tool_choice", "stream", "stop_sequences", "metadata", "thinking"),
+    *("output_config", "cache_control", "container", "service_tier"),
+}
+"""Fields of a request; any other is refused."""
+
+
+def whole(asked: Asked, answer: Answer) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
+    content += [
+        {"type": "tool_use", "id": tool.id, "name": tool.name, "input": dict(tool.arguments)}
+        for tool in answer.tools
+    ]
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": asked.model,
+        "content": content,
+        "stop_reason": "tool_use" if answer.tools else STOP[answer.stop],
+        "stop_sequence": None,
+        "usage": {"input_tokens": answer.prompt_tokens, "output_tokens": answer.completion_tokens},
+    }
+
+
+def frames(asked: Asked, answer: Answer) -> Iterator[bytes]:
+    def say(kind: str, **more: Any) -> bytes:
+        return event({"type": kind, **more}, kind)
+
+    message = whole(asked, answer)
+    usage = {"input_tokens": answer.prompt_tokens, "output_tokens": 1}
+    start = {**message, "content": [], "stop_reason": None, "usage": usage}
+    yield say("message_start", message=start)
+    yield say("ping")
+    for i, block in enumerate(message["content"]):
+        bare: dict[str, Any]
+        if block["type"] == "text":
+            bare, kind, key, text = {"text": ""}, "text_delta", "text", block["text"]
+        else:
+            bare, kind, key = {"input": {}}, "input_json_delta", "partial_json"
+            text = json.dumps(block["input"])
+        yield say("content_block_start", index=i, content_block={**block, **bare})
+        for piece in pieces(text):
+            yield say("content_block_delta", index=i, delta={"type": kind, key: piece})
+        yield say("content_block_stop", index=i)
+    delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
+    yield say("message_delta", delta=delta, usage={"output_tokens": answer.completion_tokens})
+    yield say("message_stop")
+
+
+def _error(kind: str, message: str) -> dict[str, Any]:
+    error = {"type": kind, "message": message}
+    return {"type": "error", "error": error, "request_id": "req_1"}
+
+
+def problem(asked: Asked, fault: Fault) -> Problem:
+    refuse, wait = "invalid_request_error", "rate_limit_error"
+    return {
+        Fault.BAD_REQUEST: (400, _error(refuse, "temperature: range: 0..1")),
+        Fault.BAD_KEY: (401, _error("authentication_error", f"invalid x-api-key: {asked.key}")),
+        Fault.MODEL_NOT_FOUND: (404, _error("not_found_error", f"model: {asked.model}")),
+        Fault.CONTEXT_TOO_LONG: (
+            400,
+            _error(refuse, "prompt is too long: 210000 tokens > 200000 maximum"),
+        ),
+        Fault.CONTENT_FILTER: (400, _error(refuse, "Output blocked by content filtering policy")),
+        Fault.NO_CREDIT: (
+            400,
+            _error(refuse, "Your credit balance is too low to access the Anthropic API."),
+        ),
+        Fault.SERVER_ERROR: (500, _error("api_error", "Internal server error")),
+        Fault.OVERLOADED: (529, _error("overloaded_error", "Overloaded")),
+    }.get(fault, (429, _error(wait, "This request would exceed your rate limit.")))
+
+
+def broken(asked: Asked) -> bytes:
+    return event(problem(asked, Fault.OVERLOADED)[1], "error")
+
+
+def objection(asked: Asked) -> Problem | None:
+    body = asked.body
+    if not asked.key:
+        return 401, _error("authentication_error", "x-api-key header is required")
+    unknown = sorted(set(body) - KNOWN)
+    reasons = {
+        "anthropic-version: header is required": "anthropic-version" not in asked.headers,
+        "model, messages and max_tokens: Field required": not (
+            body.get("model") and body.get("messages") and body.get("max_tokens")
+        ),
+        f"{unknown[:1]}: Extra inputs are not permitted": bool(unknown),
+        'messages: Unexpected role "system"': any(
+            message["role"] not in ("user", "assistant") for message in body.get("messages", ())
+        ),
+        "temperature: range: 0..1": not 0 <= (body.get("temperature") or 0) <= 1,
+        "messages: unexpected `tool_use_id` found in `tool_result` blocks": _unasked_result(asked),
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), None)
+    return (400, _error("invalid_request_error", why)) if why else None
+
+
+def _unasked_result(asked: Asked) -> bool:
+    called: set[str] = set()
+    for message in asked.body.get("messages", ()):
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        called |= {block["id"] for block in blocks if block["type"] == "tool_use"}
+        results = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
+        if results - called:
+            return True
+    return False
+
+
+DIALECT = Dialect(whole, frames, problem, objection, broken)

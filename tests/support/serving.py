@@ -1,0 +1,26 @@
+"""A package saved as an MLflow model, and the command that serves it."""
+
+from __future__ import annotations
+
+import sys
+
+from support.places import ROOT
+
+SAVE = f"""
+import mlflow.pyfunc
+from finagent_model.model.package import read_package
+from finagent_model.model.pyfunc import signature
+from pathlib import Path
+mlflow.pyfunc.save_model(
+    "model",
+    python_model={str(ROOT / "finagent_model" / "model" / "model_code.py")!r},
+    artifacts={{"package": "package"}},
+    signature=signature(read_package(Path("package")).config),
+    pip_requirements=[],
+)
+"""
+
+
+def serve(port: int) -> list[str]:
+    command = [sys.executable, "-m", "finagent_model.cli", "serve"]
+    return [*command, "--model", "model", "--port", str(port)]

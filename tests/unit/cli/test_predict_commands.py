@@ -1,0 +1,100 @@
+"""The command line: JSON alone on stdout, words on stderr, documented exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.places import AS_OF, Place
+
+pytestmark = pytest.mark.slow
+
+
+def test_predict_prints_the_signal_alone_on_stdout(trained: Place) -> None:
+    signal = trained.signal("FB", "--as-of", AS_OF)
+    assert signal["symbol"] == "FB"
+    assert signal["status"] == "ok"
+    assert signal["model_used"] == "rules"
+    assert signal["model_uri"] == "models:/finagent/1"
+    assert signal["evidence"] == "none"
+
+
+def test_the_conversation_holds_every_message_of_the_decision(trained: Place) -> None:
+    done = trained.finagent("predict", "FB", "--as-of", AS_OF, "--log")
+    assert done.returncode == 0, done.stderr
+    kept = list((trained.folder / "mlruns").rglob("autogen_conversation.jsonl"))
+    latest = max(kept, key=lambda path: path.stat().st_mtime)
+    lines = [json.loads(line) for line in latest.read_text().splitlines()]
+    assert [line["agent_name"] for line in lines if line["message_type"] == "response"] == [
+        "TechnicalAnalyst",
+        "RiskManager",
+        "Executor",
+    ]
+    assert [line["agent_name"] for line in lines if line["message_type"] == "skipped"] == [
+        "NewsAnalyst"
+    ]
+    fields = {"agent_name", "message_type", "message_content", "timestamp", "tokens"}
+    assert all(fields <= line.keys() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["predict", "NOPE", "--as-of", AS_OF], 3, "unknown symbol 'NOPE'"),
+        (["predict", "FB", "--as-of", "2001-01-02"], 3, "lies before the model's first fit"),
+        (["predict", "FB", "--as-of", "soon"], 2, "as_of 'soon' is not a date"),
+        (["predict", "FB", "--as-of", "2013-01-31T12:00:00"], 2, "has no time zone"),
+        (["predict", "fb", "--as-of", AS_OF], 2, "symbol 'fb' is not an upper-case ticker"),
+        (["predict", "FB", "--as-of", AS_OF, "--mode", "dry"], 2, "mode 'dry' is unknown"),
+        (["predict", "FB", "--as-of", AS_OF, "--model", "models:/no@champion"], 4, "models:/no"),
+        (["predict", "FB", "--as-of", AS_OF, "--config", "none.yaml"], 2, "can't be read"),
+        (["train", "--symbols", "NOPE"], 3, "unknown symbol 'NOPE'"),
+        (["train", "--train-bars", "3"], 2, "allowed: at least 120, at most 10000"),
+        (["train", "--config", "nonesuch"], 2, "unknown preset 'nonesuch'"),
+        (["promote", "7"], 2, "has no version '7'"),
+    ],
+)
+def test_bad_input_is_one_line_and_its_exit_code(
+    trained: Place, arguments: list[str], code: int, said: str
+) -> None:
+    done = trained.finagent(*arguments)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_stale_market_is_a_result_and_strict_makes_it_exit_4(trained: Place) -> None:
+    signal = trained.signal("FB", "--as-of", "2026-01-05")
+    assert (signal["status"], signal["action"]) == ("data_missing", "HOLD")
+    assert "2013-03-01" in signal["reasoning"]
+    strict = trained.finagent("predict", "FB", "--as-of", "2026-01-05", "--strict")
+    assert strict.returncode == 4
+
+
+def test_a_config_decides_unpackaged_and_an_unreachable_model_is_a_status(
+    trained: Place, tmp_path: Path
+) -> None:
+    config = tmp_path / "desk.yaml"
+    config.write_text("client: openai\nmodel: some-model\nlimits: {call_timeout_s: 5}\n")
+    address = {"OPENAI_BASE_URL": "http://127.0.0.1:9", "OPENAI_API_KEY": "sk-secret-value"}
+    options = ["FB", "--as-of", AS_OF, "--config", str(config)]
+    signal = trained.signal(*options, **address)
+    assert (signal["status"], signal["model_used"]) == ("model_error", "some-model")
+    keyless = trained.finagent("predict", *options)
+    assert keyless.returncode == 2
+    assert "OPENAI_API_KEY" in keyless.stderr
+
+
+def test_a_store_that_cannot_be_written_is_said_in_a_line(trained: Place) -> None:
+    done = trained.finagent("train", MLFLOW_TRACKING_URI="sqlite:////proc/no/mlflow.db")
+    assert done.returncode == 2, done.stderr
+    assert "MLFLOW_TRACKING_URI" in done.stderr
+
+
+def test_the_graph_is_mermaid(trained: Place) -> None:
+    text = trained.finagent("graph").stdout
+    assert text.startswith("flowchart LR")
+    assert "TechnicalAnalyst --> RiskManager" in text

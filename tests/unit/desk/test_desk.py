@@ -1,0 +1,171 @@
+"""The desk on real bars: what it says, what it declines, and that it repeats itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+
+from finagent_model.agents.providers import ClientPool
+from finagent_model.agents.team import export_component
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
+from finagent_model.config.parsing import CallLimits
+from finagent_model.data.market import Market
+from finagent_model.decision.signal import TradingSignal
+from finagent_model.desk.desk import Desk
+from finagent_model.errors import ConfigError
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
+from finagent_model.settings import Settings
+
+NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return Market.of(Settings.load({}))
+
+
+def desk(cassette: Cassette | None = None, config: DeskConfig | None = None) -> Desk:
+    return Desk(
+        config or load_preset(),
+        None,
+        Settings.load({}),
+        cassette or Cassette(),
+        clock=lambda: NOON,
+    )
+
+
+def view(market: Market, day: str, symbol: str = "GOOG") -> MarketView:
+    return market.view(symbol, parse_as_of(day))
+
+
+def config(**changes: Any) -> DeskConfig:
+    defaults = yaml.safe_load(preset_text("default"))
+    return read_desk_config(yaml.safe_dump(changes), defaults, "test")
+
+
+def test_rules_decide_and_say_that_they_are_rules(market: Market) -> None:
+    signal = desk().decide(view(market, "2012-06-29")).signal
+    assert (signal.status, signal.model_used, signal.tokens) == ("ok", "rules", 0)
+    assert signal.warnings == ("untrained: the policy's defaults were used",)
+
+
+def test_without_recent_news_the_news_analyst_is_skipped_and_the_record_says_so(
+    market: Market,
+) -> None:
+    turns = desk().decide(view(market, "2012-06-29")).turns
+    skipped = [turn for turn in turns if turn.message_type == "skipped"]
+    assert [turn.agent_name for turn in skipped] == ["NewsAnalyst"]
+    assert "no dated news" in skipped[0].message_content
+
+
+def test_with_recent_news_the_news_analyst_speaks(market: Market) -> None:
+    published = market.news("GOOG")[0][1].published_at
+    turns = desk().decide(view(market, published.date().isoformat())).turns
+    assert "NewsAnalyst" in [t.agent_name for t in turns if t.message_type == "response"]
+
+
+def test_bars_that_end_too_early_are_data_missing_and_their_last_day_is_named(
+    market: Market,
+) -> None:
+    signal = desk().decide(view(market, "2013-03-12")).signal
+    assert (signal.status, signal.action, signal.confidence_score) == ("data_missing", "HOLD", 0)
+    assert "2013-03-01" in signal.reasoning
+
+
+def test_too_short_a_history_is_data_missing(market: Market) -> None:
+    signal = desk().decide(view(market, "2004-10-01")).signal
+    assert signal.status == "data_missing"
+    assert "needs" in signal.reasoning
+
+
+def test_too_few_rounds_abstain(market: Market) -> None:
+    signal = desk().under(limits=CallLimits(max_rounds=2)).decide(view(market, "2012-06-29")).signal
+    assert (signal.status, signal.action) == ("abstained", "HOLD")
+
+
+def test_replay_without_a_recording_is_a_model_error_that_names_the_agent(
+    market: Market,
+) -> None:
+    signal = desk().under(mode="replay").decide(view(market, "2012-06-29")).signal
+    assert signal.status == "model_error"
+    assert "TechnicalAnalyst" in signal.reasoning
+
+
+def test_a_replay_gives_the_same_signal_and_calls_nobody(market: Market) -> None:
+    cassette = Cassette()
+    first = desk(cassette).decide(view(market, "2012-06-29"))
+    again = desk(cassette).under(mode="replay").decide(view(market, "2012-06-29"))
+    assert again.signal == first.signal
+    assert (first.calls, again.calls) == (3, 0)
+
+
+def test_many_at_once_are_the_same_as_one_by_one(market: Market) -> None:
+    views = market.daily_views("GOOG", range(900, 940))
+    done: list[int] = []
+    together = desk().decide_all(views, lambda: done.append(1))
+    assert [d.signal for d in together] == [desk().decide(v).signal for v in views]
+    assert len(done) == len(views)
+
+
+def test_one_desk_serves_several_threads(market: Market) -> None:
+    shared = desk()
+    views = market.daily_views("GOOG", range(1000, 1012))
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(shared.decide, views))
+    assert [d.signal for d in found] == [desk().decide(v).signal for v in views]
+
+
+def test_calls_to_act_carry_levels_in_order_and_a_size(market: Market) -> None:
+    signals: Sequence[TradingSignal] = [
+        d.signal for d in desk().decide_all(market.daily_views("GOOG", range(950, 1100)))
+    ]
+    acted = [s for s in signals if s.action != "HOLD"]
+    assert {s.action for s in acted} == {"BUY", "SELL"}
+    for signal in acted:
+        assert signal.suggested_stop_loss and signal.suggested_take_profit
+        assert signal.position_size_percent and 0 < signal.position_size_percent <= 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"clients": "rules"}, "unknown key 'clients'"),
+        ({"client": "oracle"}, "unknown client 'oracle'; use one of: rules, openai"),
+        ({"client": "openai"}, "needs a model"),
+        ({"model": "gpt"}, "client 'rules' is no model"),
+        ({"limits": {"max_rounds": 0}}, "limits.max_rounds"),
+        ({"agents": [{"name": "A", "role": "analyst", "prompt": "technical"}]}, "one executor"),
+        (
+            {"agents": [{"name": "A", "role": "analyst", "prompt": "news", "after": ["B"]}]},
+            "A waits for 'B'",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_used_says_where(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(**changes)
+
+
+def test_rules_refuse_a_roster_that_they_cannot_play() -> None:
+    agents = [
+        {"name": "A", "role": "analyst", "prompt": "astrology"},
+        {"name": "E", "role": "executor", "prompt": "executor", "after": ["A"]},
+    ]
+    with pytest.raises(ConfigError, match="astrology"):
+        desk(config=config(agents=agents))
+
+
+def test_the_exported_graph_holds_every_agent_and_no_key() -> None:
+    chosen = config(client="openai", model="gpt-4o-mini")
+    settings = Settings.load({"OPENAI_API_KEY": "sk-very-secret"})
+    exported = str(export_component(chosen, ClientPool(chosen, settings)))
+    assert "sk-very-secret" not in exported
+    for row in chosen.agents:
+        assert row.name in exported

@@ -1,0 +1,82 @@
+"""The package and the wheel: the same bytes for the same inputs, checked whenever they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from finagent_model.config.desk_config import load_preset
+from finagent_model.errors import CorruptPackageError, PackageFormatError
+from finagent_model.model.package import read_package
+from finagent_model.model.wheel import build_wheel, code_hash
+from support.packages import REPLY, book, learned, write
+
+
+def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
+    assert write(tmp_path / "one") == write(tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 8
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_another_policy_is_another_hash(tmp_path: Path) -> None:
+    assert write(tmp_path / "one") != write(tmp_path / "two", book(atr=15))
+
+
+def test_a_policy_outside_its_bounds_is_refused_by_name_however_it_got_in(tmp_path: Path) -> None:
+    write(tmp_path)
+    policy, manifest = tmp_path / "policy.json", tmp_path / "manifest.json"
+    policy.write_text(policy.read_text().replace('"slow": 100', '"slow": 9999'))
+    said = json.loads(manifest.read_text())
+    said["files"]["policy.json"] = hashlib.sha256(policy.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(said))
+    with pytest.raises(CorruptPackageError, match=r"policy\.slow: .*300 \(given: 9999\)") as caught:
+        read_package(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+    write(tmp_path)
+    package = read_package(tmp_path)
+    assert package.config == load_preset()
+    assert package.learned == learned(book())
+    assert package.replies == {"a": REPLY, "b": REPLY}
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "policy.json", "calibration.json", "memory.jsonl", "cassette.jsonl"]
+)
+def test_a_changed_or_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(CorruptPackageError, match=f"{name} differs"):
+        read_package(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(CorruptPackageError, match=f"{name} is missing"):
+        read_package(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(PackageFormatError, match="format 99"):
+        read_package(tmp_path)
+
+
+def test_the_wheel_is_the_same_bytes_each_time_and_holds_every_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = build_wheel(tmp_path / "a"), build_wheel(tmp_path / "b")
+    assert first.read_bytes() == second.read_bytes()
+    names = set(zipfile.ZipFile(first).namelist())
+    assert "finagent_model/model/requirements.txt" in names
+    assert "finagent_model/agents/prompts/executor.md" in names
+    assert "finagent_model/data/events.jsonl" in names
+    assert not [name for name in names if "__pycache__" in name]
+    assert len(code_hash()) == 64

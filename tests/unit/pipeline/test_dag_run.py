@@ -1,0 +1,145 @@
+"""The run in MLflow of a whole workflow: one, however often its tasks are tried, and it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from finagent_model.decision.decision import Execution
+from finagent_model.errors import (
+    BadInputError,
+    DataSourceError,
+    FinagentError,
+    GateRefusedError,
+    LocalStateError,
+    ModelLoadError,
+    TrackingError,
+    UnknownSymbolError,
+    is_retryable_error,
+)
+from finagent_model.settings import Settings
+from support.places import SMALL, Place
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns when it is imported
+DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map_index=3)
+
+
+def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -> None:
+    from finagent_model.pipeline.dag_run import close_dag_run, open_dag_run
+    from finagent_model.tracking.runs import RunLog
+
+    run = open_dag_run(DECIDES, {"mode": "inference"})
+    assert RunLog(run).read_json("asked.json") == {"mode": "inference"}
+    close_dag_run(run, [], [])
+    assert status(run) == "FINISHED"
+    assert open_dag_run(DECIDES, {}) == run
+    assert status(run) == "RUNNING"
+    assert open_dag_run(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
+
+
+def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -> None:
+    from finagent_model.pipeline.dag_run import note_failure, open_dag_run
+    from finagent_model.tracking.runs import RunLog
+
+    settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden"})
+    note_failure(DECIDES, ValueError("nobody's run"), settings)
+    run = open_dag_run(DECIDES, {})
+    note_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
+    note_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
+    said = RunLog(run).tag("finagent.failed/decide/3")
+    assert said and said.startswith("401: ") and said.endswith(" is no key")
+    assert "hidden" not in said
+    assert RunLog(run).tag("finagent.failed/decide") == "TimeoutError"
+
+
+def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Place) -> None:
+    from finagent_model.pipeline.dag_run import SymbolOutcome, close_dag_run, open_dag_run
+    from finagent_model.tracking.runs import RunLog, open_run
+
+    run = open_dag_run(DECIDES, {})
+    training = open_run("train", {}, parent=run)
+    backtest = open_run("backtest", {}, parent=training.run_id)
+    rows = [
+        SymbolOutcome(symbol="FB", status="ok", action="BUY", run_id="r1"),
+        SymbolOutcome(symbol="GOOG"),
+    ]
+    close_dag_run(run, rows, ["no signal on GOOG"])
+    assert status(run) == "FAILED"
+    assert status(training.run_id) == status(backtest.run_id) == "KILLED"
+    summary = json.loads(RunLog(run).read("summary.json"))
+    assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
+
+
+@pytest.mark.slow
+def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None:
+    from finagent_model.pipeline.dag_run import open_dag_run
+    from finagent_model.pipeline.train import start_training
+    from finagent_model.training.request import TrainRequest
+
+    settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
+    small, other = TrainRequest.parse(**SMALL), TrainRequest.parse(**SMALL, seed=8)
+    run = open_dag_run(DECIDES, {})
+    below = Execution(parent_run_id=run)
+    fitted = start_training(small, settings, execution=below)
+    assert start_training(small, settings, execution=below) == fitted
+    assert start_training(other, settings, execution=below) != fitted
+
+
+@pytest.mark.slow
+def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from finagent_model.pipeline.finalize import finish_training
+    from finagent_model.pipeline.train import backtest_symbol, start_training
+    from finagent_model.reports.model_card import FILE
+    from finagent_model.tracking import registry
+    from finagent_model.tracking.runs import RunLog
+    from finagent_model.training.request import TrainRequest
+
+    settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
+    begun = start_training(TrainRequest.parse(**SMALL), settings)
+    children = [backtest_symbol(begun, "FB", settings)]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(registry, "describe", killed)
+        finish_training(begun, children, settings)
+    assert registry.champion("finagent") is None
+    made = finish_training(begun, children, settings)
+    assert (made.version, made.verdict) == ("1", "passed")
+    assert [row.aliases for row in registry.versions("finagent")] == [("candidate", "champion")]
+    run, version = RunLog(begun), MlflowClient().get_model_version("finagent", "1")
+    assert run.tag("finagent.model_uri") == "models:/finagent/1"
+    assert made.content_hash == run.tag("finagent.package")
+    card = run.read(FILE).decode()
+    assert made.content_hash in card and "finagent.technical version 1" in card
+    assert version.description and version.description in card
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (TrackingError("the store is down"), True),
+        (LocalStateError("locked"), True),
+        (DataSourceError("the vendor is down"), True),
+        (ModelLoadError("not there yet"), True),
+        (BadInputError("no such thing"), False),
+        (UnknownSymbolError("NOPE", (), "bars"), False),
+        (GateRefusedError("no"), False),
+    ],
+)
+def test_what_may_pass_is_worth_a_retry_and_a_wrong_question_is_not(
+    error: FinagentError, again: bool
+) -> None:
+    assert is_retryable_error(error) is again
+
+
+def status(run: str) -> str:
+    from mlflow.tracking import MlflowClient
+
+    return str(MlflowClient().get_run(run).info.status)

@@ -1,0 +1,133 @@
+"""A settled decision stays as long as nothing later is known; a source that fails may be back."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from finagent_model.data.bundled import BundledBars
+from finagent_model.errors import DataSourceError
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.settings import Settings
+from support.places import AS_OF, Place
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
+]
+DAY = parse_as_of(AS_OF)
+REPLACES = "finagent.replaces"
+
+
+def infer(**how: Any) -> Any:
+    from finagent_model._public import CHAMPION
+    from finagent_model.model.loading import load_predictor
+    from finagent_model.model.predictor import Question
+    from finagent_model.pipeline.infer import infer as run
+
+    return run(load_predictor(CHAMPION), Question("FB", DAY), CHAMPION, **how)
+
+
+def run_of(made: Any) -> Any:
+    from finagent_model.tracking.queries import read_run
+
+    return read_run(made.run_id)
+
+
+@pytest.fixture
+def at_work(trained: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of bars, beside a trained version and an empty home."""
+    monkeypatch.chdir(trained.folder)
+    mlflow.set_tracking_uri(f"sqlite:///{trained.folder}/mlflow.db")
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    monkeypatch.setenv("FINAGENT_BARS", str(folder))
+    monkeypatch.setenv("FINAGENT_HOME", str(tmp_path / "home"))
+    return folder
+
+
+def write(bars: BarSeries, folder: Path) -> None:
+    frame = bars.to_frame()
+    frame["date"] = frame.pop("closed_at").dt.strftime("%Y-%m-%d")
+    frame.to_csv(folder / "FB.csv", index=False)
+
+
+def signals(home: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(home / "finagent.db")) as database:
+        return database.execute(
+            "select run_id, finagent_key from artifacts where type = 'signal'"
+        ).fetchall()
+
+
+@pytest.mark.parametrize("database", ["up", "down"])
+def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
+    at_work: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finagent_model.pipeline.record import sync_decisions
+
+    home = at_work.parent / "home"
+    whole = BundledBars().bars("FB")
+    write(whole.until(DAY - timedelta(days=1)), at_work)
+    early = infer()
+    [said] = [told for told in early.signal.warnings if told.startswith("decided on the bar of")]
+    assert said.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
+    assert infer().decided_before
+
+    write(whole.until(DAY), at_work)
+    if database == "down":  # while the later one is decided
+        real = home / "finagent.db"
+        with monkeypatch.context() as patch:
+            patch.setattr("finagent_model.store.decisions.artifacts.insert", refused)
+            late = infer()
+        assert signals(home) == [(early.run_id, early.signal.signal_id)]
+        assert real.is_file() and sync_decisions(Settings.load()).written == 1
+    else:
+        late = infer()
+    assert not late.decided_before
+    assert late.signal.signal_id == early.signal.signal_id
+    assert late.signal.suggested_entry_price != early.signal.suggested_entry_price
+    assert run_of(late).tags[REPLACES] == early.run_id
+    assert signals(home) == [(late.run_id, late.signal.signal_id)]
+    again = infer()
+    assert (again.decided_before, again.run_id, again.signal) == (True, late.run_id, late.signal)
+
+
+def refused(*_: Any) -> None:
+    raise OperationalError("insert", {}, sqlite3.OperationalError("disk I/O error"))
+
+
+def test_a_settled_decision_is_given_back_though_its_source_is_gone(at_work: Path) -> None:
+    write(BundledBars().bars("FB").until(DAY), at_work)
+    first = infer()
+    (at_work / "FB.csv").unlink()
+    again = infer(vendor_raises=True)
+    assert (again.decided_before, again.run_id) == (True, first.run_id)
+
+
+def test_a_decision_whose_run_is_gone_is_made_again(at_work: Path) -> None:
+    write(BundledBars().bars("FB").until(DAY), at_work)
+    first = infer()
+    with closing(sqlite3.connect(at_work.parent / "home" / "finagent.db")) as database:
+        database.execute("update artifacts set run_id = 'gone'")
+        database.commit()
+    again = infer()
+    assert (again.decided_before, again.signal.signal_id) == (False, first.signal.signal_id)
+    assert (again.run_id, again.signal.signal_id) in signals(at_work.parent / "home")
+
+
+def test_a_source_that_fails_is_asked_again_or_is_the_decision_s_status(
+    at_work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINAGENT_BARS", f"sqlite:///{at_work}/gone.db")
+    with pytest.raises(DataSourceError, match="there is no file"):
+        infer(vendor_raises=True)
+    made = infer()
+    assert made.signal.status == "data_missing"
+    assert run_of(made).datasets == ()

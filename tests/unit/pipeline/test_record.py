@@ -1,0 +1,299 @@
+"""A database that is down never loses a decision: its run has it, and `sync` writes it later."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.store.entities import PagedList
+
+from finagent_model.data.market import Market
+from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
+from finagent_model.errors import StoreError
+from finagent_model.market.view import MarketView
+from finagent_model.pipeline.record import (
+    STORED,
+    Synced,
+    audit_of,
+    find_final,
+    record,
+    sync_decisions,
+)
+from finagent_model.settings import Settings
+from finagent_model.store.artifacts import ArtifactStore, NewArtifact
+from finagent_model.store.database import Database
+from finagent_model.store.decisions import DecisionStore
+from finagent_model.tracking import runs as tracking
+from finagent_model.tracking.runs import RunLog, open_run
+from support.decisions import decision
+from support.fake_platform import PlatformDouble
+from support.places import Place
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
+]
+TOKEN = "open-sesame"
+WHOLE = 7 + 1 + 5
+"""Messages, decision and artifacts of one decision that was not drawn."""
+UNDRAWN = {"symbol": "NOPE"}
+"""There is no market for it, so no chart takes time."""
+
+
+def settings(database: str = "") -> Settings:
+    return Settings.load({"FINAGENT_DATABASE": database})
+
+
+def down(place: Place) -> str:
+    """A database whose folder is not there yet; it is up once the folder is made."""
+    return f"sqlite:///{place.folder}/later/finagent.db"
+
+
+def up(place: Place) -> None:
+    (place.folder / "later").mkdir()
+
+
+def kept(
+    database: str, execution: Execution = NO_EXECUTION, replayed: bool = False, **changes: Any
+) -> RunLog:
+    """The run of a decision recorded with `database` configured."""
+    given = settings(database)
+    made = decision(**UNDRAWN | changes)
+    view = view_of(made, given) if made.signal.symbol == "GOOG" else None
+    audit, market = audit_of([made]), Market.of(given)
+    return RunLog(
+        record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
+    )
+
+
+def view_of(made: Decision, given: Settings) -> MarketView:
+    return Market.of(given).view(made.signal.symbol, made.signal.as_of)
+
+
+def rows(url: str) -> list[tuple[Any, ...]]:
+    """Everything but the numbers that the database itself gave, and the run's id."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        messages = database.execute(
+            "select agent_name, message_type, message_content, timestamp, tokens_used"
+            " from agent_conversations order by id"
+        ).fetchall()
+        decisions = database.execute(
+            "select conversation_id, workflow_execution_id, symbol, as_of, status, signal"
+            " from finagent_decisions"
+        ).fetchall()
+        artifacts = database.execute(
+            "select id, name, type, run_id, experiment_id, execution_id, dag_id, image_path,"
+            " signal_data, artifact_metadata, created_at from artifacts order by id"
+        ).fetchall()
+    return messages + decisions + artifacts
+
+
+def test_a_recorded_decision_is_in_the_database_and_its_run_says_so(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    run = kept(url)
+    assert run.tag(STORED) == "yes"
+    assert len(rows(url)) == WHOLE
+    assert sync_decisions(settings(url)) == Synced()
+
+
+def test_without_a_url_a_file_at_home_has_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.folder))
+    assert kept("").tag(STORED) == "yes"
+    assert len(rows(f"sqlite:///{place.folder}/.cache/finagent/finagent.db")) == WHOLE
+
+
+def test_what_was_replayed_is_for_reading_and_not_stored(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    assert kept(url, replayed=True).tag(STORED) is None
+    assert sync_decisions(settings(url)) == Synced()
+
+
+def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = kept(down(place))
+    assert run.tag(STORED) == "no"
+    [warning] = [r for r in caplog.records if r.name.startswith("finagent_model")]
+    assert warning.levelno == logging.WARNING
+    assert run.run_id in warning.getMessage()
+    assert "`finagent db sync` writes it" in warning.getMessage()
+    assert run.read_json("signal.json")["symbol"] == "NOPE"
+    assert len(run.read("autogen_conversation.jsonl").splitlines()) == 7
+    assert mlflow.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_what_the_database_has_no_room_for_is_a_warning_and_the_run_has_it_all(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    run = kept(url, symbol="S" * 51)
+    assert (run.tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
+    assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
+    assert sync_decisions(settings(url)) == Synced(failed=1)
+
+
+def test_a_reply_of_any_characters_is_kept(place: Place) -> None:
+    run = kept(f"sqlite:///{place.folder}/finagent.db", reasoning="It rises\\u0000they say.\0")
+    assert run.tag(STORED) == "yes"
+
+
+def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Place) -> None:
+    by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
+    run = kept(down(place), by, symbol="GOOG")
+    up(place)
+    assert sync_decisions(settings(down(place))) == Synced(written=1)
+    assert run.tag(STORED) == "yes"
+    direct = f"sqlite:///{place.folder}/direct.db"
+    DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
+    assert rows(down(place)) == rows(direct)
+    assert sync_decisions(settings(down(place))) == Synced()
+
+
+def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+        kept(down(place))
+    up(place)
+    assert sync_decisions(settings(down(place))) == Synced(written=2)
+
+
+def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    whole = DecisionStore.write
+
+    def stopped(store: DecisionStore, *given: Any) -> bool:
+        whole(store, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DecisionStore, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        kept(url)
+    monkeypatch.undo()
+    assert sync_decisions(settings(url)) == Synced(already=1)
+    assert sync_decisions(settings(url)) == Synced()
+    assert len(rows(url)) == WHOLE
+
+
+def test_a_run_without_a_whole_record_fails_alone(place: Place) -> None:
+    kept(down(place), conversation_id="first")
+    open_run("cut off", {STORED: "no"}).end("FAILED")
+    kept(down(place), conversation_id="last")
+    up(place)
+    assert sync_decisions(settings(down(place))) == Synced(written=2, failed=1)
+
+
+def test_sync_says_that_the_database_is_still_down(place: Place) -> None:
+    run = kept(down(place))
+    with pytest.raises(StoreError, match="can't be used"):
+        sync_decisions(settings(down(place)))
+    assert run.tag(STORED) == "no"
+
+
+def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(place: Place) -> None:
+    kept(down(place))
+    command = ("db", "sync", "--json")
+    still = place.finagent(*command, FINAGENT_DATABASE=down(place))
+    assert still.returncode == 3
+    assert "can't be used" in still.stderr and "Traceback" not in still.stderr
+    up(place)
+    done = place.finagent(*command, FINAGENT_DATABASE=down(place))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"written": 1, "already": 0, "failed": 0}
+
+
+def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = PlatformDouble()
+    given = Settings.load(
+        {
+            "FINAGENT_DATABASE": f"sqlite:///{place.folder}/finagent.db",
+            "FINAGENT_PLATFORM_URL": platform.url,
+            "FINAGENT_PLATFORM_TOKEN": TOKEN,
+        }
+    )
+
+    def decided(name: str) -> None:
+        made = decision(**UNDRAWN, conversation_id=name)
+        record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
+
+    decided("first")
+    assert "`finagent outbox send` sends the 5 that wait" in caplog.text
+    with platform.up():
+        decided("second")
+    assert len(platform.rows) == 10
+    assert TOKEN not in caplog.text
+
+
+def test_a_platform_that_cannot_even_be_named_costs_no_decision(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
+    made = decision(**UNDRAWN)
+    run = record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
+    assert RunLog(run).tag(STORED) == "yes"
+    assert "`finagent outbox send`" in caplog.text
+
+
+def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    made = decision(**UNDRAWN).signal
+    assert find_final(made.signal_id, settings(url)) is None
+    run = kept(url)
+    assert find_final(made.signal_id, settings(url)) == (run.run_id, made)
+
+
+def test_a_failure_is_not_settled(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
+    kept(url, **failed)
+    assert find_final(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
+
+
+def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> None:
+    url = f"sqlite:///{place.folder}/finagent.db"
+    data = decision().signal.model_dump(mode="json")
+    forged = NewArtifact(
+        name="x", type="signal", run_id="r", signal_data=data, metadata={"key": "5e77"}
+    )
+    ArtifactStore(Database(url)).add(forged)
+    assert find_final("5e77", settings(url)) is None
+
+
+def test_where_the_database_is_down_nothing_is_known_to_be_settled(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find_final("5e77", settings(down(place))) is None
+    assert "whether 5e77 was decided before can't be read" in caplog.text
+
+
+def test_a_password_is_in_no_message_tag_or_log(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "postgresql+pg8000://me:open-sesame@127.0.0.1:9/db"
+    with caplog.at_level(logging.DEBUG):
+        run = kept(url)
+    assert run.tag(STORED) == "no"
+    command = place.finagent("db", "sync", FINAGENT_DATABASE=url)
+    assert command.returncode == 3
+    said = caplog.text + command.stdout + command.stderr + repr(settings(url))
+    files = [path for path in place.folder.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for held in [said.encode(), *(path.read_bytes() for path in files)]:
+        assert b"sesame" not in held
+
+
+def test_every_page_of_a_search_is_read() -> None:
+    def search(page_token: str = "0") -> PagedList[int]:
+        page = int(page_token)
+        return PagedList([2 * page, 2 * page + 1], str(page + 1) if page < 2 else None)
+
+    assert tracking.all_pages(search) == [0, 1, 2, 3, 4, 5]

@@ -1,0 +1,377 @@
+"""What a decision leaves as artifacts: the platform's fields, once, and never decided anew."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import event, text
+
+from finagent_model.audit.chain import CONVERSATION_FILE
+from finagent_model.decision.decision import Decision, Execution, Turn
+from finagent_model.decision.signal import Status
+from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, ValueTooLargeError
+from finagent_model.store.artifacts import (
+    FAILURES,
+    TOLD,
+    Artifact,
+    ArtifactFilter,
+    ArtifactStore,
+    NewArtifact,
+)
+from finagent_model.store.database import Database
+from finagent_model.store.decisions import LARGEST, DecisionStore
+from finagent_model.store.schema import artifacts
+from support.decisions import QUESTION, at, decision
+from support.places import ROOT, TESTS
+
+ASKED_BY = Execution(
+    execution_id="scheduled__2012-06-29",
+    workflow_id="daily",
+    dag_id="finagent_autogen_pipeline",
+    dag_run_id="scheduled__2012-06-29",
+    task_id="inference.decide",
+    map_index=3,
+)
+VERSION = {"model_uri": "models:/finagent/1", "model_version": "1", "run_id": "training"}
+FAILED = VERSION | {
+    "status": "model_error",
+    "action": "HOLD",
+    "confidence": "LOW",
+    "confidence_score": 0,
+    "reasoning": "no reply within 45 s",
+}
+
+
+def write(
+    url: str, made: Decision, run: str = "r1", by: Execution = ASKED_BY, chart: bool = True
+) -> bool:
+    return DecisionStore(Database(url)).write(made, run, by, "7", chart)
+
+
+def found(url: str, **wanted: Any) -> tuple[Artifact, ...]:
+    """In the order of their steps."""
+    return ArtifactStore(Database(url)).page(ArtifactFilter(**wanted), order="step").artifacts
+
+
+def signal_of(url: str) -> Artifact:
+    [only] = found(url, type="signal")
+    return only
+
+
+def test_a_decision_is_a_chart_a_reply_each_and_a_signal_in_the_order_of_its_steps(
+    url: str,
+) -> None:
+    write(url, decision(**VERSION))
+    assert [(a.type, a.step_name) for a in found(url, execution_id=ASKED_BY.execution_id)] == [
+        ("chart", "00_chart"),
+        ("llm", "01_TechnicalAnalyst"),
+        ("llm", "02_TechnicalAnalyst"),
+        ("llm", "03_RiskManager"),
+        ("llm", "04_Executor"),
+        ("signal", "99_signal"),
+    ]
+
+
+def test_every_row_has_the_lineage_of_its_decision(url: str) -> None:
+    write(url, decision(**VERSION))
+    for row in found(url):
+        lineage = (row.symbol, row.run_id, row.experiment_id, row.workflow_id, row.dag_id)
+        assert lineage == ("GOOG", "r1", "7", "daily", "finagent_autogen_pipeline")
+        assert row.task_id == "inference.decide"
+        assert row.metadata["model_uri"] == "models:/finagent/1"
+        assert row.metadata["signal_id"] == decision(**VERSION).signal.signal_id
+
+
+def test_a_signal_is_told_whole_with_its_confidence_as_a_fraction(url: str) -> None:
+    made = decision(**VERSION)
+    write(url, made)
+    row = signal_of(url)
+    assert (row.action, row.confidence, row.status) == ("BUY", 0.6, "ok")
+    assert row.signal_data == made.signal.model_dump(mode="json")
+    assert row.key == made.signal.signal_id
+    assert (row.created_at, row.updated_at) == (made.signal.generated_at, None)
+    assert row.metadata["tokens"] == 660
+
+
+def test_a_reply_has_what_was_asked_last_and_one_that_failed_says_why(url: str) -> None:
+    write(url, decision(**VERSION))
+    first, mended, failed, executor = found(url, type="llm")
+    assert (first.prompt, executor.response) == (QUESTION, '{"action": "BUY"}')
+    assert mended.prompt == "That was not usable: prose."
+    assert (mended.prompt_length, mended.model_name) == (len(mended.prompt), "stub-1")
+    assert failed.response is None
+    assert failed.metadata["failed"] == "model_error: no reply within 45 s"
+
+
+def test_what_is_large_stays_in_the_run_and_its_row_says_where(url: str) -> None:
+    large = Turn("Executor", "response", "x" * (LARGEST + 1), at(1))
+    write(url, replace(decision(), turns=(large,)))
+    [row] = found(url, type="llm")
+    assert (row.response, row.response_length) == (None, LARGEST + 1)
+    assert (row.run_id, row.metadata["response_artifact"]) == ("r1", CONVERSATION_FILE)
+
+
+def test_a_chart_is_a_path_in_the_run(url: str) -> None:
+    write(url, decision())
+    [row] = found(url, type="chart")
+    assert (row.image_path, row.chart_type) == ("chart.png", "daily")
+
+
+def test_the_tokens_of_a_call_that_failed_are_unknown(url: str) -> None:
+    write(url, decision())
+    failed, replied = (found(url, type="llm")[n].metadata for n in (2, 3))
+    for name, used in (("tokens", 320), ("prompt_tokens", 300), ("completion_tokens", 20)):
+        assert (failed[name], replied[name]) == (None, used)
+
+
+def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
+    text = json.dumps({"reasoning": "a\0b"})
+    made = decision(reasoning="It rises\0they say.", model_used="stub\0-1")
+    write(url, replace(made, turns=(Turn("Executor", "response", text, at(1)),)))
+    [reply] = found(url, type="llm")
+    assert reply.response == text
+    assert "\\u0000" in text
+    data = signal_of(url).signal_data
+    assert data is not None and data["reasoning"] == "It rises\N{REPLACEMENT CHARACTER}they say."
+
+
+def test_what_no_artifact_may_hold_is_an_error_that_names_it(url: str) -> None:
+    with pytest.raises(ValueTooLargeError, match=r"symbol 'SSS.*at most 50 characters"):
+        write(url, decision(symbol="S" * 51))
+    assert found(url) == ()
+
+
+def test_where_nothing_was_drawn_there_is_no_chart(url: str) -> None:
+    write(url, decision(), chart=False)
+    assert found(url, type="chart") == ()
+
+
+def test_a_settled_signal_is_never_replaced(url: str) -> None:
+    write(url, decision(**VERSION))
+    before = signal_of(url)
+    again = Execution(execution_id="manual")
+    write(url, decision(**VERSION | {"action": "HOLD"}, conversation_id="other"), "r2", again)
+    write(url, decision(**FAILED, conversation_id="third"), "r3", again)
+    assert signal_of(url) == before
+    assert len(found(url, type="llm")) == 4
+
+
+@pytest.mark.parametrize("later", [VERSION, FAILED])
+def test_a_failed_signal_gives_its_place_to_a_later_result(url: str, later: dict[str, Any]) -> None:
+    write(url, decision(**FAILED))
+    before = signal_of(url)
+    assert write(url, decision(**later, generated_at=at(60)), "r2")
+    after = signal_of(url)
+    assert (after.id, after.created_at) == (before.id, before.created_at)
+    assert (after.run_id, after.updated_at) == ("r2", at(60))
+    assert after.status == later.get("status", "ok")
+    assert {row.run_id for row in found(url, type="llm")} == {"r1", "r2"}
+
+
+def test_the_same_failure_written_twice_is_one(url: str) -> None:
+    assert write(url, decision(**FAILED)) is True
+    assert write(url, decision(**FAILED)) is False
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_a_failure_of_the_desk_may_be_replaced(status: Status) -> None:
+    assert (status.value in FAILURES) is status.is_failure
+
+
+WRITER = """
+import sys
+from support.decisions import decision
+from finagent_model.decision.decision import Execution
+from finagent_model.store.database import Database
+from finagent_model.store.decisions import DecisionStore
+url, me = sys.argv[1:]
+for day in range(6):
+    made = decision(model_uri="models:/finagent/1", as_of=f"2012-06-{10 + day}T20:00:00Z")
+    by = Execution(execution_id=f"{me}-{day}")
+    DecisionStore(Database(url), queue=True).write(made, f"run-{me}-{day}", by, "7", True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_decide_the_same_at_once_leave_one_signal_each_with_its_own_replies(
+    url: str,
+) -> None:
+    environ = {"PYTHONPATH": f"{ROOT}:{TESTS}"}
+    command = [sys.executable, "-c", WRITER, url]
+    writers = [
+        subprocess.Popen([*command, str(n)], env=environ, stderr=subprocess.PIPE) for n in range(3)
+    ]
+    for writer in writers:
+        assert writer.communicate()[1] == b""
+        assert writer.returncode == 0
+    signals = found(url, type="signal")
+    assert len(signals) == len({row.key for row in signals}) == 6
+    for row in signals:
+        assert len(found(url, run_id=row.run_id)) == 1 + 4 + 1
+    with Database(url).reading() as connection:
+        count = text("select count(*) from finagent_outbox")
+        assert connection.execute(count).scalar_one() == 6 * 6
+        talks = text("select count(*) from finagent_decisions")
+        assert connection.execute(talks).scalar_one() == 3 * 6
+
+
+def new(**fields: Any) -> NewArtifact:
+    return NewArtifact(**({"name": "note", "type": "llm"} | fields))
+
+
+def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url: str) -> None:
+    store = ArtifactStore(Database(url))
+    for n in range(7):
+        store.add(new(name=f"{n}", symbol="FB" if n % 2 else "GOOG"))
+    page = store.page(ArtifactFilter(symbol="GOOG"), limit=2, offset=1)
+    assert ([a.name for a in page.artifacts], page.total) == (["4", "2"], 4)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({"as_of_from": "2012-06-29"}, ["second", "third"]),
+        ({"as_of_to": "2012-06-29"}, ["first", "second"]),
+        ({"as_of_from": "2012-06-29T21:00:00Z"}, ["third"]),
+        ({"status": "ok"}, ["first", "third"]),
+        ({"key": "two"}, ["second"]),
+        ({"created_from": "2026-03-03"}, ["third"]),
+        ({"action": "BUY", "status": "ok"}, ["third"]),
+    ],
+)
+def test_artifacts_are_found_by_what_they_say(
+    tmp_path: Path, wanted: dict[str, Any], names: list[str]
+) -> None:
+    days = iter([at(0), at(0), at(24 * 3600)])
+    store = ArtifactStore(Database(f"sqlite:///{tmp_path}/finagent.db"), lambda: next(days))
+    for name, key, status, as_of, action in (
+        ("first", "one", "ok", "2012-06-28T20:00:00+00:00", "HOLD"),
+        ("second", "two", "model_error", "2012-06-29T22:00:00+02:00", "HOLD"),
+        ("third", "three", "ok", "2012-06-30T20:00:00+00:00", "BUY"),
+    ):
+        metadata = {"key": key, "status": status, "as_of": as_of}
+        store.add(new(name=name, type="signal", action=action, metadata=metadata))
+    found = store.page(ArtifactFilter(**wanted), order="oldest")
+    assert [a.name for a in found.artifacts] == names
+    assert found.total == len(names)
+
+
+def test_an_unknown_number_is_an_error_that_names_it(url: str) -> None:
+    with pytest.raises(UnknownArtifactError, match="no artifact 41"):
+        ArtifactStore(Database(url)).get(41)
+
+
+def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: str) -> None:
+    store = ArtifactStore(Database(url))
+    first, added = store.add(new(metadata={"key": "k"}, response="yes"))
+    again, more = store.add(new(metadata={"key": "k"}, response="yes"))
+    assert (again, added, more) == (first, True, False)
+    with pytest.raises(ArtifactConflictError, match="has the key 'k' and another content"):
+        store.add(new(metadata={"key": "k"}, response="no"))
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800", float("nan")])
+def test_what_no_database_takes_is_refused_however_deep_it_is(text: Any) -> None:
+    for value in ([text], {"a": [{"b": text}]}):
+        with pytest.raises(ValidationError):
+            new(chart_data=value)
+    with pytest.raises(ValidationError):
+        new(metadata={str(text): 1} if isinstance(text, str) else {"a": text})
+
+
+def test_six_characters_that_spell_a_nul_are_text(url: str) -> None:
+    spelled = "a\\u0000b"
+    row, _ = ArtifactStore(Database(url)).add(new(prompt=spelled, chart_data={spelled: [spelled]}))
+    assert (row.prompt, row.chart_data) == (spelled, {spelled: [spelled]})
+
+
+def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
+    store = ArtifactStore(Database(url))
+    store.add(new(metadata={"key": "k"}))
+    row, _ = store.add(new())
+    with pytest.raises(ArtifactConflictError, match="another artifact has the key 'k'"):
+        store.change(row.id, {"metadata": {"key": "k"}})
+
+
+def test_lengths_are_counted_where_they_are_not_given(url: str) -> None:
+    store = ArtifactStore(Database(url))
+    row, _ = store.add(new(prompt="four", response_length=90_000))
+    assert (row.prompt_length, row.response_length) == (4, 90_000)
+    assert store.change(row.id, {"prompt": "fiver"}).prompt_length == 5
+
+
+def test_what_a_settled_signal_says_cannot_be_changed_and_its_name_can(url: str) -> None:
+    write(url, decision(**VERSION))
+    store, row = ArtifactStore(Database(url)), signal_of(url)
+    assert set(row.metadata) == set(TOLD)
+    for change in (
+        {"action": "SELL"},
+        {"confidence": 1},
+        {"metadata": {}},
+        *({name: "forged"} for name in ("model_name", "run_id", "experiment_id", "execution_id")),
+        *({"metadata": row.metadata | {name: "2012-06-29T20:00:01Z"}} for name in TOLD),
+    ):
+        with pytest.raises(ArtifactConflictError, match="settled as 'ok'"):
+            store.change(row.id, change)
+    noted = store.change(row.id, {"name": "seen", "metadata": row.metadata | {"seen_by": "ann"}})
+    assert (noted.name, noted.metadata["seen_by"], noted.action) == ("seen", "ann", "BUY")
+    assert noted.updated_at is not None
+
+
+ASKED: tuple[dict[str, Any], ...] = (
+    {},
+    {"type": "signal"},
+    {"symbol": "S7"},
+    {"execution_id": "e7"},
+    {"run_id": "r7"},
+    {"status": "parse_failed"},
+    {"key": "k77"},
+    {"type": "signal", "symbol": "S8"},
+)
+
+
+def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
+    database = Database(url)
+    store = ArtifactStore(database)
+    with database.writing() as connection:
+        connection.execute(artifacts.insert(), [row(n) for n in range(10_000)])
+        connection.execute(text("analyze"))
+    plans: list[str] = []
+    explain = "explain query plan" if url.startswith("sqlite") else "explain"
+
+    def explained(_: Any, cursor: Any, statement: str, given: Any, *__: object) -> None:
+        if statement.startswith("SELECT"):
+            other = cursor.connection.cursor()
+            other.execute(f"{explain} {statement}", given)
+            plans.append("\n".join(str(line[-1]) for line in other.fetchall()))
+
+    event.listen(database._engine, "before_cursor_execute", explained)
+    for wanted in ASKED:
+        plans.clear()
+        assert store.page(ArtifactFilter(**wanted)).total > 0
+        page = plans[0].lower()
+        assert "seq scan" not in page and "b-tree" not in page, page
+        # SQLite's table itself is in the order of pages; it is walked backwards, to the limit.
+        assert "index" in page or not wanted, page
+
+
+def row(n: int) -> dict[str, Any]:
+    return {
+        "name": str(n),
+        "type": ("signal", "llm", "llm", "chart")[n % 4],
+        "symbol": f"S{n % 50}",
+        "execution_id": f"e{n // 60}",
+        "run_id": f"r{n // 6}",
+        "finagent_key": f"k{n}",
+        "finagent_status": "ok" if n % 500 else "parse_failed",
+        "finagent_as_of": datetime(2012, 1 + n % 12, 1, tzinfo=UTC),
+        "created_at": at(n),
+    }

@@ -1,0 +1,195 @@
+"""Who stops waiting stops the work: deadlines, and what is left running after them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finagent_model._event_loop import EVENT_LOOP, LoopThread
+from finagent_model.cassette.cassette import Cassette, RecordedReply
+from finagent_model.config.desk_config import load_preset
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.errors import DeadlineError, LocalStateError, ShutdownError
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
+from finagent_model.settings import Settings
+from support.chat_model import Model, config
+
+LATE_S = 10.0
+"""What an abandoned call would have taken at least; nothing below may take as long."""
+
+
+@pytest.fixture
+def slow() -> Iterator[Model]:
+    """A chat model that answers after everybody has gone."""
+    server = Model()
+    server.delay, server.daemon_threads, server.block_on_close = 2 * LATE_S, True, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def view() -> MarketView:
+    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+
+
+def open_tasks() -> int:
+    """Tasks on the desk's loop beside the one that counts, once they have had time to unwind."""
+
+    async def count() -> int:
+        return len(asyncio.all_tasks()) - 1
+
+    until = time.monotonic() + LATE_S / 2
+    while (found := EVENT_LOOP.run(count())) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
+
+
+def chat_desk(
+    model: Model, cassette: Cassette | None = None, home: Path | None = None, **changes: object
+) -> Desk:
+    environ = {"OPENAI_API_KEY": "sk-any"} | ({"FINAGENT_HOME": str(home)} if home else {})
+    chosen = config(model, **changes)
+    return Desk(chosen, None, Settings.load(environ), cassette or Cassette(), mode="live")
+
+
+def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
+    slow: Model, view: MarketView
+) -> None:
+    slow.delay = 0.0
+    cassette = Cassette()
+    desk = chat_desk(slow, cassette)
+    desk.decide(view)  # the first call of a process imports its client for a while
+    slow.asked.clear()
+    cassette.used.clear()
+    slow.delay, began = 2 * LATE_S, time.monotonic()
+    with pytest.raises(DeadlineError, match="not done within 1 s"):
+        desk.decide_all([view] * 3, within_s=1.0)
+    assert time.monotonic() - began < LATE_S
+    assert slow.asked, "no call was under way"
+    assert open_tasks() == 0
+    assert cassette.used == {}, "a call that was given up is no reply"
+
+
+def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -> None:
+    desk = Desk(load_preset(), None, Settings.load({}), Cassette(), mode="live")
+    decided: list[None] = []
+    with pytest.raises(DeadlineError):
+        desk.decide_all([view] * 5000, lambda: decided.append(None), within_s=0.5)
+    assert open_tasks() == 0
+    so_far = len(decided)
+    assert so_far < 5000
+    assert desk.decide(view).signal.status == "ok"
+    assert len(decided) == so_far
+
+
+def test_one_question_that_cannot_be_asked_stops_the_others(
+    slow: Model, view: MarketView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = chat_desk(slow, spending={"day_tokens": 1000})
+    asked = iter([None, LocalStateError("no")])
+
+    def accounts() -> list[object]:
+        if error := next(asked):
+            raise error
+        return []
+
+    monkeypatch.setattr(desk, "_accounts", accounts)
+    with pytest.raises(LocalStateError):
+        desk.decide_all([view] * 2)
+    assert open_tasks() == 0
+
+
+def test_stopping_ends_what_runs_and_a_later_call_is_answered(
+    slow: Model, view: MarketView
+) -> None:
+    desk, met = chat_desk(slow), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            desk.decide(view)
+        except ShutdownError as error:
+            met.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not slow.asked:
+        time.sleep(0.01)
+    EVENT_LOOP.stop()
+    asking.join(LATE_S)
+    assert len(met) == 1
+    assert open_tasks() == 0
+
+
+def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finagent_model._event_loop.GRACE_S", 0.1)
+    loop, release = LoopThread(), threading.Event()
+
+    async def block() -> None:
+        release.wait(LATE_S)
+
+    with pytest.raises(DeadlineError):
+        loop.run(block(), timeout_s=0.1)
+    release.set()
+
+
+def test_a_time_out_of_the_work_itself_comes_through() -> None:
+    async def gives_up() -> None:
+        raise TimeoutError("its own")
+
+    for within_s in (None, 5.0):
+        with pytest.raises(TimeoutError, match="its own"):
+            LoopThread().run(gives_up(), within_s)
+
+
+def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_met(
+    view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finagent_model.agents.budget.LOCKED_S", 0.1)
+    server = Model()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    desk = chat_desk(server, home=tmp_path, spending={"day_tokens": 10**9})
+    assert desk.decide(view).signal.status == "ok"
+    with sqlite3.connect(tmp_path / "spending.sqlite", isolation_level=None) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(LocalStateError, match="can't be counted"):
+            desk.decide(view)
+        other.execute("rollback")
+    # Among the agents, where AutoGen would make prose of it.
+    opened = desk._accounts()
+    monkeypatch.setattr(desk, "_accounts", lambda: opened)
+    (tmp_path / "spending.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(LocalStateError, match="not a database"):
+        desk.decide(view)
+    assert open_tasks() == 0
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("finagent_model.cassette.sqlite.WAIT_S", 0.1)
+    cassette = Cassette(overlay=tmp_path / "replies.sqlite")
+    reply = RecordedReply("yes", "stop", 1, 1)
+    with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:
+        other.execute("begin immediate")
+        cassette.put("key", reply)
+        other.execute("rollback")
+    assert "kept in memory only" in caplog.text
+    assert cassette.get("key") == reply
+    with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:
+        other.execute("drop table entry")
+    with pytest.raises(LocalStateError, match="can't be read"):
+        cassette.get("another")

@@ -1,0 +1,99 @@
+"""MLflow's store in trouble: one line for people, and no run that stays open for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
+
+from finagent_model.cli import app
+from finagent_model.errors import TrackingError
+from finagent_model.tracking.registry import Version
+from finagent_model.tracking.runs import PROCESS, RunLog, open_run
+from support.places import Place, free_port
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
+]
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, place: Place) -> str:
+    """The address of a server that is not there; it is asked once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    address = f"http://127.0.0.1:{free_port()}"
+    mlflow.set_tracking_uri(address)
+    return address
+
+
+def status(run: RunLog) -> str:
+    return str(MlflowClient().get_run(run.run_id).info.status)
+
+
+def test_a_run_whose_process_is_gone_is_marked_by_the_next_that_works_alone(place: Place) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine, lost, shared = (open_run(n, {}, alone=n != "shared") for n in ("mine", "lost", "shared"))
+    below = open_run("below", {}, lost.run_id)
+    lost.tags({PROCESS: f"{socket.gethostname()}:{ended.pid}"})
+    elsewhere = open_run("elsewhere", {PROCESS: f"another-host:{ended.pid}"})
+    open_run("next", {}, alone=True)
+    assert [status(run) for run in (lost, below)] == ["KILLED"] * 2
+    assert [status(run) for run in (mine, shared, elsewhere)] == ["RUNNING"] * 3
+    assert mine.tag(PROCESS) == f"{socket.gethostname()}:{os.getpid()}"
+
+
+def test_what_the_store_raises_in_a_run_is_its_trouble_and_the_run_has_failed(place: Place) -> None:
+    run = open_run("mine", {})
+    with pytest.raises(TrackingError, match="no room; set MLFLOW_TRACKING_URI"), run.failing():
+        raise MlflowException("no room")
+    assert status(run) == "FAILED"
+
+
+def test_other_errors_in_a_run_stay_what_they_are(place: Place) -> None:
+    run = open_run("mine", {})
+    with pytest.raises(ZeroDivisionError), run.failing():
+        _ = 1 / 0
+    assert status(run) == "FAILED"
+
+
+def test_a_store_that_is_gone_hides_no_error(nobody: str) -> None:
+    with pytest.raises(ZeroDivisionError), RunLog("0" * 32).failing():
+        _ = 1 / 0
+
+
+def test_a_store_that_cannot_tell_is_not_one_that_has_nothing(place: Place, nobody: str) -> None:
+    from finagent_model.evaluation.gate import GateWindow
+    from finagent_model.pipeline.finalize import compare_with_champion
+
+    before = Version("1", (), "0" * 32, "passed", None, None, None, None)
+    with pytest.raises(TrackingError, match="can't be used"):
+        compare_with_champion(before, GateWindow(version=None, returns={}))
+    mlflow.set_tracking_uri(place.env["MLFLOW_TRACKING_URI"])
+    assert compare_with_champion(before, GateWindow(version=None, returns={})) is None
+
+
+def test_a_command_says_in_one_line_that_the_store_is_gone(nobody: str) -> None:
+    done = CliRunner().invoke(app, ["models"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: the MLflow store {nobody} can't be used: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bug_is_not_taken_for_the_stores_trouble(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr("finagent_model.tracking.registry.versions", bug)
+    done = CliRunner().invoke(app, ["models"])
+    assert isinstance(done.exception, KeyError)

@@ -1,0 +1,155 @@
+"""On which days the desk is asked, whose policy speaks, and that how many work at once changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from finagent_model.data.bundled import BundledBars
+from finagent_model.errors import UnknownSymbolError
+from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.market.bars import BarSeries
+from finagent_model.policy.policy import PolicyBook
+from finagent_model.training.request import TrainRequest
+from finagent_model.training.search import PolicyScorer
+from finagent_model.training.walk_forward import (
+    Fitted,
+    bars_to_decide,
+    fit_policies,
+    policy_periods,
+    unseen_part,
+)
+from support.places import Place
+
+REQUEST = TrainRequest(symbols=("GOOG",), train_bars=250, test_bars=60, candidates=6)
+
+
+def asked(schedule: object) -> TrainRequest:
+    return TrainRequest.parse(**REQUEST.model_dump() | {"schedule": schedule})
+
+
+@pytest.fixture(scope="module")
+def goog() -> BarSeries:
+    return BundledBars().bars("GOOG")[:600]
+
+
+@pytest.fixture(scope="module")
+def policies(goog: BarSeries) -> PolicyBook:
+    return fit_policies({"GOOG": goog}, REQUEST).policies
+
+
+def test_every_k_bars_is_every_kth_unseen_bar(goog: BarSeries, policies: PolicyBook) -> None:
+    part = unseen_part(goog, policies)
+    assert part == slice(255, 600)
+    assert bars_to_decide(goog, policies, asked(1)) == list(range(255, 600))
+    assert bars_to_decide(goog, policies, asked(7)) == list(range(255, 600, 7))
+
+
+def test_change_is_where_the_vote_of_the_fit_in_force_changes(
+    goog: BarSeries, policies: PolicyBook
+) -> None:
+    found = bars_to_decide(goog, policies, asked("change"))
+    history, expected = PolicyScorer(goog), []
+    for fit, part in policy_periods(goog, policies):
+        votes = history.orders(fit.policy, part).action.tolist()
+        expected.append(part.start)  # a new fit is always asked
+        expected += [part.start + i for i in range(1, len(votes)) if votes[i] != votes[i - 1]]
+    assert found == expected
+    assert 6 < len(found) < 150
+
+
+@pytest.mark.parametrize("schedule", [1, 7, "change"])
+def test_which_days_are_decided_on_depends_on_nothing_after_them(
+    goog: BarSeries, policies: PolicyBook, schedule: object
+) -> None:
+    whole = bars_to_decide(goog, policies, asked(schedule))
+    for cut in (256, 300, 333, 375, 376, 450, 599):
+        assert bars_to_decide(goog[:cut], policies, asked(schedule)) == [
+            at for at in whole if at < cut
+        ]
+
+
+@pytest.fixture(scope="module")
+def two() -> dict[str, BarSeries]:
+    source = BundledBars()
+    return {symbol: source.bars(symbol)[:420] for symbol in ("GOOG", "AAPL")}
+
+
+@pytest.fixture(scope="module")
+def own(two: dict[str, BarSeries]) -> Fitted:
+    return fit_policies(two, TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False}))
+
+
+def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
+    two: dict[str, BarSeries], own: Fitted
+) -> None:
+    for symbol in two:
+        fits = own.policies.fits_for(symbol)
+        assert {fit.symbols for fit in fits} == {(symbol,)}
+        for one, other in pairwise(fits):
+            assert one.valid_from < other.valid_from
+        moment = fits[1].valid_from
+        assert own.policies.at(moment, symbol) is fits[1]
+    with pytest.raises(UnknownSymbolError, match="AAPL, GOOG"):
+        own.policies.fits_for("IBM")
+
+
+def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: Fitted) -> None:
+    source = BundledBars()
+    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupted_after(source.bars("AAPL"), 0)}
+    request = TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False})
+    again = fit_policies({name: bars[:420] for name, bars in other.items()}, request).policies
+    assert again.fits_for("GOOG") == own.policies.fits_for("GOOG")
+    assert again.fits_for("AAPL") != own.policies.fits_for("AAPL")
+
+
+def test_each_symbols_policies_count_as_choices_of_their_own(
+    two: dict[str, BarSeries], own: Fitted
+) -> None:
+    pooled = fit_policies(two, REQUEST)
+    assert pooled.trials.configurations == REQUEST.candidates
+    assert own.trials.configurations == 2 * REQUEST.candidates
+    assert own.trials.scorings == REQUEST.candidates * len(own.policies.fits)
+
+
+def trained(place: Place, bars: Path, jobs: int) -> str:
+    options = {
+        "symbols": "ONE,TWO",
+        "train-bars": "120",
+        "test-bars": "30",
+        "candidates": "24",
+        "pooled": "false",
+        "schedule": "change",
+        "jobs": str(jobs),
+    }
+    words = [text for k, v in options.items() for text in (f"--{k}", v)]
+    done = place.finagent("train", *words, "--json", FINAGENT_BARS=str(bars))
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["content_hash"])
+
+
+@pytest.mark.slow
+def test_how_many_work_at_once_changes_nothing_of_the_package(
+    two: dict[str, BarSeries], tmp_path: Path, place: Callable[[str], Place]
+) -> None:
+    bars = tmp_path / "bars"
+    bars.mkdir()
+    for name, series in zip(("ONE", "TWO"), two.values(), strict=True):
+        series[:200].to_frame().to_csv(bars / f"{name}.csv", index=False)
+    assert trained(place("one"), bars, 1) == trained(place("two"), bars, 2)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Callable[[str], Place]:
+    def made(name: str) -> Place:
+        folder = tmp_path / name
+        folder.mkdir()
+        return Place(folder)
+
+    return made

@@ -1,0 +1,126 @@
+"""What the pages answer to whoever may not look, asks for nonsense, or asks by a script."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from finagent_model.settings import Settings
+from finagent_model.webui import login
+from finagent_model.webui.login import COOKIE
+from support.pages import OURS, client, settings, write
+
+pytestmark = pytest.mark.usefixtures("no_mlflow")
+TOKEN = "FINAGENT_API_TOKEN"
+HTMX = {"hx-request": "true", "hx-target": "thread"}
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "99999999999.é",
+        "٣.0",
+        "9" * 5000 + ".0",
+        "9" * 90 + ".0",
+        ".",
+        "1.é" + "0" * 64,
+        "99999999999.0000",
+    ],
+)
+def test_a_session_that_we_did_not_give_is_none(tmp_path: Path, cookie: str) -> None:
+    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
+        sent = {"cookie": f"{COOKIE}={cookie}".encode()}
+        answer = pages.get("/", headers=sent, follow_redirects=False)  # type: ignore[arg-type]
+        assert answer.status_code == 303
+
+
+def test_an_origin_that_is_no_address_is_not_ours(known: Settings) -> None:
+    with client(known) as pages:
+        answer = pages.post("/models/finagent/rollback", headers={"origin": "http://["})
+        assert answer.status_code == 403
+
+
+def test_wrong_tokens_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "WRONG_S", 0.06)
+    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
+
+        def guess() -> None:
+            told = pages.post("/login", data={"token": "open"}, headers=OURS)
+            assert told.status_code == 401
+
+        threads = [threading.Thread(target=guess) for _ in range(12)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - began >= 12 * 0.06
+        right = pages.post("/login", data={"token": "sesame"}, headers=OURS)
+        assert right.status_code == 200
+
+
+def test_a_token_for_which_too_many_wait_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "MOST_WAITING", 0)
+    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
+        answer = pages.post("/login", data={"token": "sesame"}, headers=OURS)
+        assert answer.status_code == 429
+        assert "was not looked at" in answer.text
+
+
+def test_a_script_is_told_in_json_whatever_goes_wrong(tmp_path: Path) -> None:
+    known = settings(tmp_path, FINAGENT_BARS="nonsense")
+    write(known, 1)
+    with client(known) as pages:
+        for path, status, said in (
+            ("/signals/1/bars.json", 400, "FINAGENT_BARS 'nonsense' is unknown"),
+            ("/signals/99/bars.json", 404, "no artifact 99"),
+            ("/signals/x/bars.json", 422, "number"),
+            ("/runs/equity.json", 400, "no run was chosen"),
+            ("/nowhere.json", 404, "links"),
+        ):
+            answer = pages.get(path)
+            assert answer.status_code == status, path
+            assert said in answer.json()["message"], path
+    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
+        answer = pages.get("/signals/1/bars.json")
+        assert answer.status_code == 401
+        assert "log in again" in answer.json()["message"]
+    with client(known, "10.0.0.7") as pages:
+        assert "FINAGENT_API_TOKEN" in pages.get("/signals/1/bars.json").json()["message"]
+
+
+def test_every_answer_says_that_it_is_ours(known: Settings) -> None:
+    with client(known) as pages:
+        for path in ("/", "/nowhere", "/signals/99", "/live/now"):
+            assert pages.get(path).headers["x-finagent"] == "ui"
+
+
+def test_a_part_of_a_page_is_a_page_of_its_own_without_scripts(known: Settings) -> None:
+    write(known, 1)
+    with client(known) as pages:
+        for path, said in (
+            ("/signals/1/conversation", "RiskManager"),
+            (f"/runs/{'f' * 32}/reliability", "Its training can"),
+        ):
+            whole = pages.get(path)
+            for mark in ("<title>", '<html lang="en">', "<nav", "<h1>", said):
+                assert mark in whole.text, (path, mark)
+            part = pages.get(path, headers=HTMX)
+            assert "<html" not in part.text
+            assert said in part.text
+
+
+def test_a_record_that_cannot_be_read_leaves_what_the_database_has(known: Settings) -> None:
+    write(known, 1)
+    with client(known) as pages:
+        for headers in ({}, HTMX):
+            answer = pages.get("/signals/1/conversation", headers=headers)
+            assert answer.status_code == 404
+            assert "The whole record can&#39;t be read" in answer.text.replace("'", "&#39;")
+            assert answer.text.index("whole record can") < answer.text.index("TechnicalAnalyst")
+            assert 'id="thread"' in answer.text

@@ -1,0 +1,200 @@
+"""Rows and replies that nobody of ours wrote: each page shows what it can, and stays up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from finagent_model.settings import Settings
+from finagent_model.store.artifacts import Artifact
+from finagent_model.store.database import Database
+from finagent_model.webui.conversation import Message, SignalRow, from_rows
+from finagent_model.webui.rendering import DEEPEST, day, measure, number, percent, pretty
+from support.pages import FAILED, client, settings, write
+
+pytestmark = pytest.mark.usefixtures("no_mlflow")
+ROW: dict[str, Any] = {"name": "theirs", "type": "signal", "symbol": "GOOG"}
+HUGE = 10**400
+DEEP = "[" * 5000
+
+
+def row(**changes: Any) -> Artifact:
+    given = {**ROW, "id": 1, "created_at": "2026-01-01T00:00:00Z", "metadata": {}, **changes}
+    return Artifact.model_validate(given)
+
+
+def sql(known: Settings, statement: str) -> None:
+    with Database.of(known).writing() as connection:
+        connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"suggested_entry_price": HUGE, "r_multiple": HUGE, "tokens": HUGE, "cost_usd": HUGE},
+        {"key_factors": 5, "clamps": {"a": 1}, "fit_symbols": 5, "warnings": True},
+        {"key_factors": [1, None, ["x"]], "evidence": {}, "reasoning": [], "fit_until": {}},
+        {"evidence": [], "model_uri": 3, "run_id": [], "conversation_id": {}, "model_used": 1},
+        {"confidence_score": "high", "raw_confidence_score": HUGE, "calibrated": "yes"},
+        {"suggested_stop_loss": True, "support_level": "low", "position_size_percent": []},
+    ],
+    ids=["huge", "no lists", "other lists", "no texts", "no confidence", "no prices"],
+)
+def test_a_row_of_another_system_takes_no_page_down(
+    pages: TestClient, said: dict[str, Any]
+) -> None:
+    assert pages.post("/api/artifacts", json=ROW | {"signal_data": said}).status_code == 201
+    for path in ("/", "/?group=execution", "/signals/1"):
+        answer = pages.get(path)
+        assert answer.status_code == 200, path
+        assert len(answer.text) < 20_000, path
+
+
+@pytest.mark.parametrize("column", ["signal_data", "artifact_metadata"])
+@pytest.mark.parametrize("value", ["[1]", '"text"', "5"])
+def test_a_column_that_holds_no_object_takes_no_page_down(
+    known: Settings, pages: TestClient, column: str, value: str
+) -> None:
+    write(known, 1)
+    sql(known, f"update artifacts set {column} = '{value}'")
+    for path in ("/", "/?group=execution", "/signals/1"):
+        assert pages.get(path).status_code == 200, path
+
+
+def test_a_text_in_the_place_of_a_list_is_one_text() -> None:
+    said = SignalRow.of(row(signal_data={"key_factors": "one", "warnings": ["a", 2, "b"]}))
+    assert said.texts("key_factors") == ("one",)
+    assert said.texts("warnings") == ("a", "b")
+    assert said.texts("clamps") == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "confidence"),
+    [
+        ({"confidence": 0.7}, 70),
+        ({"confidence": 0.7, "signal_data": {"confidence_score": 60}}, 60),
+        ({"confidence": None}, None),
+        ({"confidence": 0.7, "metadata": {"status": "model_error"}}, None),
+    ],
+)
+def test_list_and_page_read_the_same_confidence(
+    pages: TestClient, changes: dict[str, Any], confidence: float | None
+) -> None:
+    assert SignalRow.of(row(**changes)).confidence == confidence
+    assert pages.post("/api/artifacts", json=ROW | changes).status_code == 201
+    if confidence is not None:
+        assert f"</meter> {confidence}<" in pages.get("/").text
+        assert f"<dd>{confidence}.0 " in pages.get("/signals/1").text
+
+
+def test_a_share_that_is_none_is_no_confidence() -> None:
+    assert SignalRow.of(row().model_copy(update={"confidence": 85.0})).confidence is None
+
+
+def test_what_is_no_signal_is_not_listed_as_one(known: Settings, pages: TestClient) -> None:
+    write(known, 1)
+    for kind in ("order", "trade", "portfolio", 5):
+        theirs = ROW | {"symbol": "TSLA", "signal_data": {"artifact_type": kind}}
+        assert pages.post("/api/artifacts", json=theirs).status_code == 201
+    named = ROW | {"symbol": "IBM", "signal_data": {"artifact_type": "signal"}}
+    assert pages.post("/api/artifacts", json=named).status_code == 201
+    assert pages.post("/api/artifacts", json=ROW | {"symbol": "FB"}).status_code == 201
+    page = pages.get("/").text
+    assert "TSLA" not in page
+    assert "1–3 of 3" in page  # noqa: RUF001
+    assert "TSLA" not in pages.get("/?group=execution").text
+    assert "3 signals found" in page
+
+
+def test_a_symbol_is_found_in_either_case(pages: TestClient) -> None:
+    for symbol in ("goog", "GOOG"):
+        assert pages.post("/api/artifacts", json=ROW | {"symbol": symbol}).status_code == 201
+    for asked in ("goog", "GOOG", "Goog"):
+        assert "2 signals found" in pages.get(f"/?symbol={asked}").text
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"a":' * 5000, "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)])
+def test_a_reply_that_is_too_deep_is_shown_as_it_is(text: str) -> None:
+    assert pretty(text) == text
+    assert Message("A", "response", text, len(text)).gist is None
+
+
+def test_a_hostile_reply_does_not_break_its_signals_page(pages: TestClient) -> None:
+    signal = ROW | {"run_id": "r1"}
+    reply = ROW | {"type": "llm", "run_id": "r1", "prompt": DEEP, "response": '{"a":' * 1500}
+    for each in (signal, reply):
+        assert pages.post("/api/artifacts", json=each).status_code == 201
+    page = pages.get("/signals/1")
+    assert page.status_code == 200
+    assert DEEP in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"a":1,"a":2,"b":1.10}', '{\n  "a": 1,\n  "a": 2,\n  "b": 1.10\n}'),
+        ("[1e5,-0.50, 12345678901234567890.5]", "[1e5, -0.50, 12345678901234567890.5]"),
+        ('{"a":{},"b":[],"c":"{,:[\\"]"}', '{\n  "a": {},\n  "b": [],\n  "c": "{,:[\\"]"\n}'),
+        ('[{"a":[[1,2],["x"]]}]', None),
+    ],
+)
+def test_only_the_space_of_a_reply_changes(text: str, shown: str | None) -> None:
+    if shown is not None:
+        assert pretty(text) == shown
+    assert "".join(pretty(text).split()) == "".join(text.split())
+
+
+def test_what_is_no_number_or_moment_is_not_told() -> None:
+    for shown in (number, measure, percent):
+        assert [shown(value) for value in (HUGE, -HUGE, float("inf"), True, "1")] == ["–"] * 5  # noqa: RUF001
+    assert day("0001-01-01T00:00:00+10:00") == "–"  # noqa: RUF001
+
+
+def test_a_call_that_failed_tells_no_tokens_and_what_was_not_kept_has_no_length() -> None:
+    about = {"prompt_tokens": 0, "completion_tokens": 0}
+    failed, lost, long = from_rows(
+        [
+            row(type="llm", metadata={**about, "failed": "no reply within 45 s"}),
+            row(type="llm"),
+            row(type="llm", response_length=9000),
+        ]
+    )
+    assert (failed.kind, failed.tokens) == ("failed", None)
+    assert (lost.text, lost.length, lost.tokens) == (None, None, None)
+    assert (long.text, long.length) == (None, 9000)
+
+
+def test_a_conversation_says_what_was_not_kept(pages: TestClient) -> None:
+    for each in ({}, {"type": "llm"}, {"type": "llm", "response_length": 9000}):
+        assert pages.post("/api/artifacts", json=ROW | {"run_id": "r1"} | each).status_code == 201
+    page = pages.get("/signals/1").text
+    assert "What it said was not kept." in page
+    assert "9,000 characters: too long" in page
+    assert "0 characters" not in page.replace("9,000 characters", "")
+
+
+def test_a_decision_in_the_place_of_a_failed_one_was_recorded_when_it_replaced_it(
+    known: Settings, pages: TestClient
+) -> None:
+    write(known, 1, **FAILED)
+    sql(known, "update artifacts set created_at = '2026-01-01', updated_at = '2026-01-09'")
+    page = pages.get("/signals/1").text
+    assert "<dt>Recorded</dt><dd>2026-01-09 00:00:00" in page
+    assert "first 2026-01-01 00:00:00" in page
+
+
+def test_rows_of_a_platform_are_listed_from_either_database(tmp_path: Path, url: str) -> None:
+    known = settings(tmp_path, FINAGENT_DATABASE=url)
+    Database.of(known).prepare()
+    if url.startswith("postgresql"):
+        sql(known, "alter table artifacts alter column signal_data type jsonb")
+    for n, said in enumerate(("[1]", '{"artifact_type": "order"}', '{"trend": 1}', '"x"'), 1):
+        row = f"'n', 'signal', 'S{n}', '{said}'"
+        sql(known, f"insert into artifacts (name, type, symbol, signal_data) values ({row})")
+    with client(known) as pages:
+        page = pages.get("/").text
+        assert [f"S{n}" in page for n in (1, 2, 3, 4)] == [True, False, True, True]
+        assert [pages.get(f"/signals/{n}").status_code for n in (1, 3, 4)] == [200] * 3
