@@ -93,14 +93,14 @@ def decisions() -> None:
     views = Market.of(settings).daily_views("GOOG", range(1000, 1050))
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
-    live = seconds(lambda: desk.under(mode="live").decide_all(views)) / len(views)
-    replayed = seconds(lambda: desk.under(mode="replay").decide_all(views)) / len(views)
+    live = seconds(lambda: desk.with_options(mode="live").decide_all(views)) / len(views)
+    replayed = seconds(lambda: desk.with_options(mode="replay").decide_all(views)) / len(views)
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     shown("decision / bare AutoGen team", live, peer)
     shown("decision replayed / made anew", replayed, live)
     every = Market.of(settings).daily_views("GOOG", range(2148))
     desk.decide_all(every)
-    again = desk.under(mode="replay")
+    again = desk.with_options(mode="replay")
     shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)
 
 

@@ -15,11 +15,11 @@ from finagent_model.settings import Settings
 
 if TYPE_CHECKING:
     from finagent_model.decision.decision import Decider, TrainableDecider
-    from finagent_model.evaluation.evaluate import Evaluation
     from finagent_model.market.view import MarketView
     from finagent_model.model.predictor import Predictor
     from finagent_model.pipeline.backtest import BacktestRerun
     from finagent_model.pipeline.estimate import Estimate
+    from finagent_model.pipeline.evaluate import Evaluation
     from finagent_model.pipeline.finalize import Trained
     from finagent_model.pipeline.infer import Inferred
     from finagent_model.pipeline.verify import VerifyReport
@@ -201,7 +201,7 @@ def evaluate(
     from finagent_model.config.desk_config import load_preset
     from finagent_model.config.rules import GateRules
     from finagent_model.data.market import Market
-    from finagent_model.evaluation.evaluate import evaluate_decider
+    from finagent_model.pipeline.evaluate import evaluate_decider
     from finagent_model.training.request import EvaluationRequest
 
     request = EvaluationRequest.parse(symbols=_listed(symbols), **options)

@@ -94,17 +94,17 @@ class UnknownRunError(TrackingError):
         )
 
 
-class UpstreamSourceError(BadInputError):
-    """The upstream project's files are missing or differ from the pin."""
+class ExternalSourceError(BadInputError):
+    """The files of an external analyst are missing or differ from the pin."""
 
 
-class UpstreamError(FinagentError):
-    """The upstream project's code failed; `code` is one word for the kind of failure."""
+class ExternalAnalystError(FinagentError):
+    """The external analyst `name` failed; `code` is one word for the kind of failure."""
 
     exit_code = 3
 
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"upstream {code}: {reason}")
+    def __init__(self, name: str, code: str, reason: str) -> None:
+        super().__init__(f"{name} {code}: {reason}")
         self.code = code
 
 
@@ -125,14 +125,14 @@ class UnknownSymbolError(DataError):
     def __init__(self, symbol: str, symbols: tuple[str, ...] | None, source: str) -> None:
         """`symbols` is what the source has; None for a source that has no list."""
         message = f"unknown symbol {symbol!r} in {source}"
-        if symbols is not None and symbol.upper() in symbols:
-            message += f"; it is written {symbol.upper()!r} there"
-        elif symbols is None:
+        if symbols is None:
             message += "; check how it is written there"
         else:
             listed = ", ".join(symbols[:MAX_LISTED]) or "none"
             more = f" and {len(symbols) - MAX_LISTED} more" if len(symbols) > MAX_LISTED else ""
             message += f"; it has: {listed}{more}"
+            if symbol.upper() in symbols:
+                message += f"; did you mean {symbol.upper()!r}?"
         super().__init__(message)
         self.symbol = symbol
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finagent_model._base import first_error_message
 from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.config.roster import (
     AgentRow,
     ModelConfig,
@@ -34,14 +35,12 @@ from finagent_model.config.rules import (
     SpendingLimits,
 )
 from finagent_model.errors import ConfigError
-from finagent_model.policy.policy import Policy
+from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 DEFAULT_PRESET = "default"
 WHOLE_DESK = "whole desk"
-UPSTREAM = "upstream"
-"""What a signal calls the upstream project among its authors."""
-UPSTREAM_WEIGHT = 0.5
-"""Weight of the upstream score beside the technical score's 1, before any training."""
+INITIAL_EXTERNAL_WEIGHT = 0.5
+"""Weight of an external analyst's score beside the technical score's 1, before any training."""
 
 
 class DeskConfig(ModelConfig):
@@ -114,13 +113,22 @@ class DeskConfig(ModelConfig):
         if not any(row.role == "analyst" and row.when == "always" for row in self.agents):
             raise ValueError("at least one analyst must run always")
         for row in self.agents:
-            if row.upstream and row.role != "analyst":
-                raise ValueError(f"{row.name} is no analyst: upstream's report is for analysts")
+            if row.external_analyst and row.role != "analyst":
+                raise ValueError(
+                    f"{row.name} is no analyst: {row.external_analyst}'s report is for analysts"
+                )
             if row.model and row.model not in self.models and self.client in ("rules", "component"):
                 names_of_models = ", ".join(self.models) or "none"
                 raise ValueError(
                     f"{row.name} names model {row.model!r}; 'models' has: {names_of_models}"
                 )
+        external = {row.external_analyst: None for row in self.agents if row.external_analyst}
+        for name in external:
+            if name not in EXTERNAL_ANALYSTS:
+                analysts = ", ".join(EXTERNAL_ANALYSTS)
+                raise ValueError(f"unknown external analyst {name!r}; there is: {analysts}")
+        if len(external) > 1:
+            raise ValueError(f"a desk hears one external analyst, not {' and '.join(external)}")
         return self
 
     @property
@@ -129,14 +137,14 @@ class DeskConfig(ModelConfig):
         return expand_debate_rounds(self.agents, self.debate_rounds)
 
     @property
-    def uses_upstream(self) -> bool:
-        """Whether an agent reads the upstream project's report."""
-        return any(row.upstream for row in self.agents)
+    def external_analyst(self) -> str | None:
+        """Name of the external analyst whose report an agent reads; None: no agent reads one."""
+        return next((row.external_analyst for row in self.agents if row.external_analyst), None)
 
     @property
-    def uses_only_upstream(self) -> bool:
-        """Whether every analyst reads the upstream project's report."""
-        return all(row.upstream for row in self.agents if row.role == "analyst")
+    def uses_only_external(self) -> bool:
+        """Whether every analyst reads the external analyst's report."""
+        return all(row.external_analyst for row in self.agents if row.role == "analyst")
 
     @property
     def uses_only_rules(self) -> bool:
@@ -146,7 +154,7 @@ class DeskConfig(ModelConfig):
     @property
     def initial_policy(self) -> Policy:
         """The policy before any training."""
-        weight = {"upstream_weight": UPSTREAM_WEIGHT} if self.uses_upstream else {}
+        weight = {EXTERNAL_WEIGHT_KEY: INITIAL_EXTERNAL_WEIGHT} if self.external_analyst else {}
         return Policy.model_validate({**weight, **self.policy})
 
     @property
@@ -157,9 +165,12 @@ class DeskConfig(ModelConfig):
 
     @property
     def model_used(self) -> str:
-        """What a signal names as its author: the models' names and upstream, joined by `+`."""
-        upstream = [UPSTREAM] if self.uses_upstream else []
-        return "+".join([*dict.fromkeys(row.author for row in self.distinct_models), *upstream])
+        """What a signal names as its author: the names of the models and of the external analyst.
+
+        They are joined by `+`.
+        """
+        external = [self.external_analyst] if self.external_analyst else []
+        return "+".join([*dict.fromkeys(row.author for row in self.distinct_models), *external])
 
     def model_for(self, row: AgentRow) -> ModelConfig:
         """Return the model that an agent uses, with the agent's own sampling."""

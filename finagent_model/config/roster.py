@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from finagent_model._base import FrozenModel
+from finagent_model.config.external import DEFAULT_EXTERNAL
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
@@ -112,17 +113,6 @@ class ModelConfig(FrozenModel):
         return self
 
     @property
-    def sends_schema(self) -> bool:
-        """Whether the request has the reply's JSON schema, which the provider then enforces."""
-        if self.structured is not None:
-            return self.structured
-        # OpenAI itself, Azure and Ollama enforce a schema. Other OpenAI-compatible servers may not
-        # and Anthropic's client can't.
-        return self.client in ("azure", "ollama") or (
-            self.client == "openai" and self.base_url is None
-        )
-
-    @property
     def author(self) -> str:
         """What a signal names as its author: the model, or 'rules' for the client of that name."""
         return self.model or "rules"
@@ -137,6 +127,8 @@ AgentGroup = Literal["debate", "news"]
 
 class AgentRow(FrozenModel):
     """One agent of the desk."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     role: Role
@@ -155,8 +147,16 @@ class AgentRow(FrozenModel):
     """Names of the tools that it may call."""
     chart: bool = False
     """Whether it gets a chart, where its model accepts images."""
-    upstream: bool = False
-    """Whether it gets the upstream project's analysis of the bars."""
+    # Left out of a dump where it is None: hashes of recorded desks have no such key.
+    external: str | None = Field(None, exclude_if=lambda name: name is None)
+    """Name of the external analyst whose report it gets."""
+    default_external: bool = Field(False, alias=DEFAULT_EXTERNAL)
+    """Whether it gets the report of the default external analyst."""
+
+    @property
+    def external_analyst(self) -> str | None:
+        """Name of the external analyst whose report it gets; None: it gets none."""
+        return DEFAULT_EXTERNAL if self.default_external else self.external
 
     @property
     def group(self) -> AgentGroup | None:

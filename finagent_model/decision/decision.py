@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ from finagent_model.decision.signal import Action, Status, TradingSignal, confid
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 
+EXTERNAL_REPORT: Final = "upstream"
+"""Kind of the event that holds an external analyst's report; stored audits have this word."""
 EventKind = Literal[
     "question",
     "request",
@@ -119,9 +121,9 @@ class BatchDecider(Protocol):
     """A decider that decides on many views at once, such as a desk that waits for chat models."""
 
     def decide_all(
-        self, views: Sequence[MarketView], done: Callable[[], object] = ...
+        self, views: Sequence[MarketView], on_decision: Callable[[], object] = ...
     ) -> list[Decision]:
-        """Return one decision a view, in their order; `done` is called after each."""
+        """Return one decision a view, in their order; `on_decision` is called after each."""
 
 
 @runtime_checkable

@@ -17,11 +17,11 @@ import yaml
 from pydantic import ValidationError
 
 from finagent_model._base import first_error_message
+from finagent_model.agents.external import ExternalSource, load_external
 from finagent_model.cassette.cassette import RecordedReply, dump_replies, load_replies
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import Grade
-from finagent_model.contrib.upstream.source import Pin, Source, verified
-from finagent_model.errors import CorruptPackageError, PackageFormatError, UpstreamSourceError
+from finagent_model.errors import CorruptPackageError, ExternalSourceError, PackageFormatError
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import (
     CalibrationBook,
@@ -32,8 +32,6 @@ from finagent_model.policy.trained_state import (
 
 FORMAT = 3
 MANIFEST = "manifest.json"
-UPSTREAM, LOCK = "upstream", "upstream.lock"
-"""Folder of the upstream project's files, where the desk hears it, and the pin among them."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Package:
     """Names of all parts, each as it was registered."""
     code_hash: str
     content_hash: str
-    upstream: Source | None = None
-    """Verified; None where the desk doesn't hear it."""
+    external: ExternalSource | None = None
+    """The external analyst's files, verified; None where the desk hears none."""
 
     @property
     def evidence(self) -> Grade:
@@ -68,13 +66,14 @@ def write_package(
     agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
     code_hash: str,
-    upstream: Source | None = None,
+    external: ExternalSource | None = None,
 ) -> dict[str, Any]:
     """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
     what has not learned how far its confidence may be trusted, or lacks what its desk hears.
     """
-    if config.uses_upstream and upstream is None:
-        raise ValueError("a package whose desk hears upstream needs its source")
+    analyst = config.external_analyst
+    if analyst and external is None:
+        raise ValueError(f"a package whose desk hears {analyst} needs its source")
     if learned.calibrations is None:
         raise ValueError("a package needs calibrations, if only to say that there are none")
     parts = {
@@ -87,9 +86,9 @@ def write_package(
         "cassette.jsonl": dump_replies(replies),
     }
     contents = {name: text.encode() for name, text in parts.items()}
-    if config.uses_upstream and upstream is not None:
-        files = {**upstream.files(), LOCK: upstream.pin.text.encode()}
-        contents |= {f"{UPSTREAM}/{name}": content for name, content in files.items()}
+    if analyst and external is not None:
+        files = external.package_files()
+        contents |= {f"{analyst}/{name}": content for name, content in files.items()}
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -136,11 +135,11 @@ def read_package(folder: Path) -> Package:
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     source = None
-    if config.uses_upstream:
-        pin = Pin.read((folder / UPSTREAM / LOCK).read_text())
+    if analyst := config.external_analyst:
+        plugin = load_external(analyst)
         try:
-            source = verified(folder / UPSTREAM, pin, "download the model again")
-        except UpstreamSourceError as error:  # a file more than was registered
+            source = plugin.open_source(folder / analyst, "download the model again")
+        except ExternalSourceError as error:  # a file more than was registered
             raise CorruptPackageError(str(error)) from None
     return Package(
         config=config,
@@ -150,7 +149,7 @@ def read_package(folder: Path) -> Package:
         files=tuple(sorted(manifest["files"])),
         code_hash=manifest["code_hash"],
         content_hash=manifest["content_hash"],
-        upstream=source,
+        external=source,
     )
 
 

@@ -109,8 +109,8 @@ class Predictor:
             package.learned if package else None,
             settings,
             open_cassette(settings, package),
-            upstream=package.upstream if package else None,
-            notes=_code_differences(package) if package else (),
+            external=package.external if package else None,
+            warnings=_code_differences(package) if package else (),
         )
 
     @classmethod
@@ -228,7 +228,7 @@ class Predictor:
         Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where there
         is nothing to decide on, and BeforeFirstFitError.
         """
-        self.desk.require_fit(question.symbol, question.as_of)
+        self.desk.check_trained_at(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(
             question.symbol,
@@ -254,7 +254,7 @@ class Predictor:
         ) as error:
             if vendor_raises and isinstance(error, DataSourceError):
                 raise
-            return self.desk.decline(question.symbol, question.as_of, str(error))
+            return self.desk.missing_data_decision(question.symbol, question.as_of, str(error))
 
     def decide_views(
         self,
@@ -270,11 +270,11 @@ class Predictor:
 
         Raises as `decide_all` does.
         """
-        desk = self.desk.under(mode=mode, limits=limits)
+        desk = self.desk.with_options(mode=mode, limits=limits)
         decided = iter(
             desk.decide_all(
                 [view for view in views if isinstance(view, MarketView)],
-                within_s=deadline.remaining_s(),
+                timeout_s=deadline.remaining_s(),
             )
         )
         decisions = [

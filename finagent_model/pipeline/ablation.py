@@ -136,7 +136,7 @@ def _try(
 ) -> _Tried:
     package = predictor.package
     cassette = open_cassette(settings, package)
-    desk = Desk(config, package.learned, settings, cassette, mode=mode, upstream=package.upstream)
+    desk = Desk(config, package.learned, settings, cassette, mode=mode, external=package.external)
     if mode != "replay":
         desk.require_key()
     started = time.perf_counter()

@@ -109,7 +109,8 @@ def decide_out_of_sample(
     The desk has learned all that it will; each day uses only the policy and the lessons that were
     known on it. What was said on the way goes into `transcripts`, and is dropped without.
     """
-    return _decide(market, symbol, policies, request, progress, lambda *_: desk, transcripts)
+    inline = desk.with_options(inline_rules=True)
+    return _decide(market, symbol, policies, request, progress, lambda *_: inline, transcripts)
 
 
 def decide_and_reflect(
@@ -137,7 +138,8 @@ def decide_and_reflect(
         if number:
             # Only bars up to the fold's first: an outcome that closes later is not known yet.
             lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
-        return desk.under(learned=TrainedState(policies, lessons=lessons))
+        state = TrainedState(policies, lessons=lessons)
+        return desk.with_options(trained_state=state, inline_rules=True)
 
     return _decide(market, symbol, policies, request, progress, desk_of, transcripts)
 
@@ -235,7 +237,7 @@ def backtest(
         with run.failing(), TranscriptWriter(package.content_hash) as transcripts:
             run.inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
             unseen = decide_out_of_sample(
-                predictor.desk.under(mode=mode),
+                predictor.desk.with_options(mode=mode),
                 market,
                 symbol,
                 package.learned.policies,

@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from finagent_model._base import Check, Progress, no_progress
+from finagent_model.agents.external import load_external
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.cassette.cassette import RecordedReply, load_replies
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.contrib.upstream.source import source_at_hand
 from finagent_model.data.market import Market
 from finagent_model.decision.ledger import (
     LedgerRow,
@@ -431,7 +431,8 @@ def _package(
 ) -> tuple[dict[str, Any], Logged]:
     """Write and log the package; its manifest, and the logged model."""
     begun = record.begun
-    upstream = source_at_hand(settings.home) if begun.config.uses_upstream else None
+    analyst = begun.config.external_analyst
+    external = load_external(analyst).find_source(settings) if analyst else None
     manifest = write_package(
         folder,
         config=begun.config,
@@ -445,7 +446,7 @@ def _package(
             "ledgers": {symbol: hash_ledger(rows) for symbol, rows in ledgers.items()},
         },
         code_hash=code_hash(),
-        upstream=upstream,
+        external=external,
     )
     return manifest, log_package(folder, manifest, begun.config, record.example)
 

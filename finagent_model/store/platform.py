@@ -27,7 +27,7 @@ from tenacity import (
 )
 
 from finagent_model._event_loop import NO_DEADLINE, Deadline, LoopThread
-from finagent_model.agents.retry import retry_after
+from finagent_model._retry_after import retry_after
 from finagent_model.errors import (
     BadInputError,
     DeadlineError,

@@ -51,9 +51,11 @@ def test_every_status_is_an_end_of_a_decision_and_no_other() -> None:
 def test_every_check_of_the_gate_is_drawn_and_no_other() -> None:
     rooms = ("evaluation/gate.py", "pipeline/verify.py", "evaluation/probes.py")
     files = [f for room in rooms for f in _files(ROOT / "finagent_model" / room)]
-    code = {name for file in files for name in re.findall(r'Check\(name="(\w+)"', file.read_text())}
+    code = {
+        name for file in files for name in re.findall(r'Check\(\s*name="(\w+)"', file.read_text())
+    }
     drawn = set(re.findall(r"^        (\w+)$", drawing("gate"), flags=re.M))
-    assert drawn == code
+    assert drawn == code - {"answers_repeat"}  # of a decider that is no package
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from finagent_model._redact import (
 )
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.decision.signal import TradingSignal
-from finagent_model.desk.desk import without_leaks
+from finagent_model.desk.desk import redact_signal
 
 PROMPTS = tuple(Prompts({}).text(name) for name in ("technical", "news", "risk", "executor"))
 LINES = [" ".join(text.split()) for text in PROMPTS]
@@ -158,7 +158,7 @@ def test_redact_leaves_placeholder_key() -> None:
 
 def test_redact_passage_spread_over_texts() -> None:
     pieces = tuple(LINES[3][i : i + 30] for i in range(0, 300, 30))
-    redacted = without_leaks(signal(key_factors=pieces), (), PROMPTS)
+    redacted = redact_signal(signal(key_factors=pieces), (), PROMPTS)
     assert set(redacted.key_factors) == {PROMPT_MARK}
     assert redacted.clamps == (NOTES[PROMPT_MARK],)
     assert redacted.reasoning == "Nothing of note happened."
@@ -171,7 +171,7 @@ def test_redact_signal_covers_every_text() -> None:
         warnings=(f"left out: {PROMPTS[1]}",),
         clamps=("stop derived",),
     )
-    redacted = without_leaks(leaking, (SECRET,), PROMPTS)
+    redacted = redact_signal(leaking, (SECRET,), PROMPTS)
     assert redacted.reasoning == f"I was told: {PROMPT_MARK}"
     assert redacted.key_factors == ("trend", KEY_MARK)
     assert redacted.warnings == (f"left out: {PROMPT_MARK}",)
@@ -180,7 +180,7 @@ def test_redact_signal_covers_every_text() -> None:
 
 def test_redact_signal_without_leak_is_unchanged() -> None:
     clean = signal(key_factors=("trend vote +0.41",), warnings=("untrained",))
-    assert without_leaks(clean, (SECRET,), PROMPTS) is clean
+    assert redact_signal(clean, (SECRET,), PROMPTS) is clean
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from finagent_model.audit.tampering import ChainFault, verify_chain
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError
-from finagent_model.pipeline.record import verify_audit, write_audit
+from finagent_model.pipeline.record import verify_audit
 from support.places import AS_OF, Place
 
 NOON = datetime(2012, 6, 29, 12, tzinfo=UTC)
@@ -543,7 +543,7 @@ def test_what_was_done_and_sealed_again_is_found_by_the_head(
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "audit.jsonl"
-    write_audit(MADE, path)
+    MADE.write(path)
     return path
 
 
@@ -578,7 +578,7 @@ def test_what_is_no_audit_is_bad_input(what: str, head: str | None, said: str) -
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="can't be written: Is a directory"):
-        write_audit(MADE, tmp_path)
+        MADE.write(tmp_path)
 
 
 def runs(place: Place, query: str) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.agents.providers import sends_schema
 from finagent_model.agents.team import stages
 from finagent_model.config.desk_config import (
     DeskConfig,
@@ -135,7 +136,7 @@ def test_desk_config_names_invalid_key(changes: dict[str, Any], message: str) ->
 
 def test_sends_schema_only_where_provider_enforces_it() -> None:
     def sends(**row: Any) -> bool:
-        return ModelConfig(model="m", **row).sends_schema
+        return sends_schema(ModelConfig(model="m", **row))
 
     assert sends(client="openai") and sends(client="azure") and sends(client="ollama")
     assert not sends(client="anthropic")

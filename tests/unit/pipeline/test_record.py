@@ -12,14 +12,15 @@ import mlflow
 import pytest
 from mlflow.store.entities import PagedList
 
+from finagent_model.audit.chain import audit_chain
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
+from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.record import (
     STORED,
     Synced,
-    audit_of,
     find_final,
     record,
     sync_decisions,
@@ -65,7 +66,7 @@ def kept(
     given = settings(database)
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
-    audit, market = audit_of([made]), Market.of(given)
+    audit, market = audit_chain([made], code_hash()), Market.of(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
     )
@@ -222,7 +223,7 @@ def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
 
     def decided(name: str) -> None:
         made = decision(**UNDRAWN, conversation_id=name)
-        record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
+        record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
 
     decided("first")
     assert "`finagent outbox send` sends the 5 that wait" in caplog.text
@@ -238,7 +239,7 @@ def test_a_platform_that_cannot_even_be_named_costs_no_decision(
     url = f"sqlite:///{place.folder}/finagent.db"
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
-    run = record(made, audit_of([made]), None, Market.of(given), "desk.yaml", given)
+    run = record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
     assert RunLog(run).tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
 

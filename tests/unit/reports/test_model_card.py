@@ -74,7 +74,7 @@ def test_a_refused_version_says_for_what() -> None:
     assert "The gate **refused** it." in text
     assert "Refused for: evidence: none, strong is required (missing: better_than_cash)" in text
     wrong = card(judged(suggested_stop_loss=110.0)).text()
-    assert "4 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
+    assert "5 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
 
 
 def test_what_a_model_said_is_shown_as_text() -> None:
