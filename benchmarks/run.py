@@ -105,7 +105,7 @@ def decisions() -> None:
 
 
 def kernel() -> None:
-    from finagent_model.backtesting.engine import Costs, Orders, equity_of
+    from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
     from finagent_model.data.bundled import BundledBars
 
     growth = BundledBars().bars("GOOG").adjust_to_first_bar()
@@ -116,7 +116,7 @@ def kernel() -> None:
 
     def thousand() -> None:
         for _ in range(1000):
-            equity_of(growth, orders, Costs(), 1.0, False)
+            simulate_equity(growth, orders, Costs(), 1.0, False)
 
     def plain() -> None:
         cash, units = 1.0, 0.0

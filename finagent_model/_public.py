@@ -76,9 +76,11 @@ def train(
     version is registered as candidate.
 
         >>> import finagent_model
-        >>> version = finagent_model.train(symbols=["GOOG"], candidates=24)  # doctest: +SKIP
-        >>> version.verdict  # doctest: +SKIP
-        'passed'
+        >>> version = finagent_model.train(
+        ...     symbols=["FB"], register_as="demo", train_bars=120, test_bars=30, candidates=24
+        ... )
+        >>> version.name, version.version, version.verdict
+        ('demo', '1', 'passed')
     """
     from finagent_model.pipeline.train import train as run
     from finagent_model.training.request import TrainRequest
@@ -195,8 +197,8 @@ def evaluate(
 
         >>> import finagent_model
         >>> evaluation = finagent_model.evaluate(finagent_model.Crossover(10, 30), ["GOOG"])
-        >>> evaluation.evidence.grade
-        'none'
+        >>> evaluation.author, evaluation.gate.verdict
+        ('sma:10,30', 'passed')
     """
     from finagent_model.config.desk_config import load_preset
     from finagent_model.config.rules import GateRules

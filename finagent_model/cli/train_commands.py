@@ -166,7 +166,7 @@ def ablate(
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.symbols import parse_symbols
     from finagent_model.pipeline.ablation import ablate as run
-    from finagent_model.reports.charts import ablation_table
+    from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings
 
     chosen, how = parse_symbols(symbols), parse_mode(mode)
@@ -175,7 +175,7 @@ def ablate(
     if as_json:
         print_json(found.row())
     else:
-        typer.echo(ablation_table(found.row()["rows"]), nl=False)
+        typer.echo(render_ablation_table(found.row()["rows"]), nl=False)
         typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import finagent_model
 from finagent_model._base import Check
 from finagent_model.backtesting.engine import run_orders
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
 from finagent_model.evaluation.calibrate import calibrate, reflect
 from finagent_model.evaluation.out_of_sample import Traded
@@ -245,12 +245,12 @@ def survives_delay(traded: Traded) -> Check:
     """Acting one bar later may cost something; what collapses knew more than a bar's close."""
     later = run_orders(
         traded.bars,
-        traded.orders.a_bar_later(),
+        traded.orders.delay_one_bar(),
         traded.rules,
         cash=float(traded.result.equity[0]),
         whole_shares=False,
     )
-    mine, delayed = returns_of(traded.result.equity), returns_of(later.equity)
+    mine, delayed = simple_returns(traded.result.equity), simple_returns(later.equity)
     one, other = sharpe(mine), sharpe(delayed)
     lost = superior_predictive_ability((mine - delayed)[:, None], seed=1, draws=2000)
     collapsed = bool(one > 0 and other < COLLAPSE * one and lost < CHANCE)

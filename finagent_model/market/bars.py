@@ -30,9 +30,10 @@ PRICES = ("open", "high", "low", "close")
 ACTIONS = {"split": 1.0, "dividend": 0.0}
 """Columns of corporate actions, each with the value of a bar on which nothing happened."""
 _COLUMNS = ("closed_at", *PRICES, "volume", *ACTIONS)
+TRADING_DAYS_PER_YEAR = 252
+"""Bars of a year, for annual metrics and the range of the last year."""
 CLOSE_TIME = "21:00"
 """UTC; the close of a bar that comes with a date alone. Only the date matters to `as_of = D`."""
-TRADING_DAYS_PER_YEAR = 252
 
 
 # eq=False: comparing arrays gives arrays. `digest` tells whether two series are equal.

@@ -170,9 +170,10 @@ class Predictor:
         malformed question, DataError, InvalidBarsError, InvalidNewsError or
         InvalidFundamentalsError where there is nothing to decide on, and BeforeFirstFitError.
 
-            >>> model = finagent_model.load("models:/finagent@champion")  # doctest: +SKIP
-            >>> model.decide("GOOG", as_of="2012-06-29").signal.action  # doctest: +SKIP
-            'HOLD'
+        >>> import finagent_model
+        >>> model = finagent_model.load("models:/finagent@champion")
+        >>> model.decide("GOOG", as_of="2012-06-29").signal.symbol
+        'GOOG'
         """
         question = Question(parse_symbol(symbol), parse_as_of(as_of), bars, news)
         limits = parse_limits(max_rounds, budget_usd)
@@ -291,9 +292,11 @@ class Predictor:
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
         if self.settings.tracing:
-            from finagent_model.tracking.traces import trace
+            from finagent_model.tracking.traces import trace_decision
 
-            trace(decision, self.config.prices, self.settings, run_id, self.lineage.model_id)
+            trace_decision(
+                decision, self.config.prices, self.settings, run_id, self.lineage.model_id
+            )
 
     def _await_approval(
         self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline, wait: bool

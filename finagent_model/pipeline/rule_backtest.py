@@ -15,11 +15,11 @@ from finagent_model.backtesting.engine import (
     BacktestResult,
     Costs,
     buy_and_hold,
-    orders_of,
+    orders_from_signals,
     run_orders,
 )
-from finagent_model.backtesting.kernel import Rules
-from finagent_model.backtesting.metrics import storable, summarise, undefined
+from finagent_model.backtesting.kernel import FillRules
+from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
 from finagent_model.config.desk_config import load_preset
 from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.data.files import bars_of_file
@@ -53,8 +53,8 @@ class RuleRequest(InputModel):
     fractional: bool = False
 
     @property
-    def rules(self) -> Rules:
-        return Rules(
+    def rules(self) -> FillRules:
+        return FillRules(
             commission=self.commission,
             slippage=self.slippage,
             allow_short=self.side == "long-short",
@@ -87,11 +87,11 @@ class RuleRun:
             "final_equity": float(self.result.equity[-1]),
             "trades": len(closed),
             "open_position": self._held(still_open[0]) if still_open else None,
-            "metrics": storable(mine),
-            "buy_and_hold": storable(held),
+            "metrics": nan_to_none(mine),
+            "buy_and_hold": nan_to_none(held),
             "undefined": {
-                **undefined(mine),
-                **undefined({f"benchmark_{name}": value for name, value in held.items()}),
+                **explain_undefined(mine),
+                **explain_undefined({f"benchmark_{name}": value for name, value in held.items()}),
             },
             "closed_trades": closed,
         }
@@ -120,7 +120,7 @@ def run_rule_backtest(
         for i in range(len(bars))
     ]
     decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
-    orders = orders_of(bars, [decision.signal for decision in decisions])
+    orders = orders_from_signals(bars, [decision.signal for decision in decisions])
     whole = not request.fractional
     costs = Costs(commission=request.commission, slippage=request.slippage)
     return RuleRun(

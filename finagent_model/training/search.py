@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import KDTree
 
-from finagent_model.backtesting.engine import Costs, Orders, equity_of
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.features import FeatureBook
@@ -102,7 +102,7 @@ class PolicyScorer:
     def equity(self, policy: Policy, part: slice, costs: Costs, allow_short: bool) -> Floats:
         """What the policy's score alone would have earned over `part`, starting from 1."""
         orders = self.orders(policy, part)
-        return equity_of(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
+        return simulate_equity(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
 
     def score(self, policy: Policy, part: slice) -> Floats:
         """The score on each bar of `part`; nan where it is undefined."""
@@ -212,7 +212,9 @@ def _place(value: float | None, values: Sequence[float]) -> float:
 
 def robust_score(equities: list[Floats]) -> float:
     """Median annual Sharpe over thirds and symbols; nan when none is defined."""
-    ratios = [sharpe(returns_of(third)) for e in equities for third in np.array_split(e, THIRDS)]
+    ratios = [
+        sharpe(simple_returns(third)) for e in equities for third in np.array_split(e, THIRDS)
+    ]
     defined = [r for r in ratios if np.isfinite(r)]
     # A third without trades has no ratio; it counts as nothing gained: idling is no way to win.
     return (

@@ -20,7 +20,7 @@ from finagent_model.config.desk_config import (
 )
 from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
-from finagent_model.reports.charts import mermaid
+from finagent_model.reports.charts import render_mermaid
 
 
 def config(**changes: Any) -> DeskConfig:
@@ -167,6 +167,6 @@ def test_load_config_partial_block_keeps_preset_keys(tmp_path: Path) -> None:
 
 
 def test_mermaid_shows_every_debate_round() -> None:
-    text = mermaid(load_preset("debate"))
+    text = render_mermaid(load_preset("debate"))
     assert "BullResearcher --> BearResearcher_2" in text
     assert "BearResearcher_2 --> RiskManager" in text
