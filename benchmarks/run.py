@@ -108,7 +108,7 @@ def kernel() -> None:
     from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
     from finagent_model.data.bundled import BundledBars
 
-    growth = BundledBars().bars("GOOG").growth()
+    growth = BundledBars().bars("GOOG").adjust_to_first_bar()
     n = len(growth)
     action = np.random.default_rng(7).integers(-1, 2, n).astype(np.int8)
     none = np.full(n, np.nan)

@@ -49,7 +49,7 @@ def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:
     DataError where there is no bar by then.
 
         >>> import finagent_model
-        >>> finagent_model.market_view("GOOG", "2012-06-29").bars.closed(-1).date().isoformat()
+        >>> finagent_model.market_view("GOOG", "2012-06-29").bars.close_time(-1).date().isoformat()
         '2012-06-29'
     """
     from finagent_model.data.market import Market
@@ -85,7 +85,7 @@ def train(
     from finagent_model.pipeline.train import train as run
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(
+    request = TrainRequest.parse(
         symbols=_listed(symbols), config=config, register_as=register_as, **options
     )
     return run(request, Settings.load(), progress, jobs)
@@ -105,7 +105,7 @@ def estimate(
     from finagent_model.pipeline.estimate import estimate as run
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(symbols=_listed(symbols), config=config, **options)
+    request = TrainRequest.parse(symbols=_listed(symbols), config=config, **options)
     return run(request, Settings.load())
 
 
@@ -206,7 +206,7 @@ def evaluate(
     from finagent_model.pipeline.evaluate import evaluate_decider
     from finagent_model.training.request import EvaluationRequest
 
-    request = EvaluationRequest.read(symbols=_listed(symbols), **options)
+    request = EvaluationRequest.parse(symbols=_listed(symbols), **options)
     rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
     return evaluate_decider(
         decider,

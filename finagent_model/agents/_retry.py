@@ -29,7 +29,7 @@ from tenacity import (
 )
 
 from finagent_model._retry_after import retry_after
-from finagent_model.config.rules import Limits, RateLimits
+from finagent_model.config.rules import DecisionLimits, RateLimits
 
 NO_CREDIT = "insufficient_quota"
 """OpenAI's error code of a 429 that no waiting cures."""
@@ -107,7 +107,7 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
     return ProviderFailure(reason, retryable=True, billed=True)
 
 
-def is_retryable(error: BaseException, limits: Limits) -> bool:
+def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
     """Return whether a retry may help, within the time that a decision has."""
     if not isinstance(error, CallFailedError) or not error.failure.retryable:
         return False
@@ -207,7 +207,7 @@ async def call_with_retry(
     client: ChatCompletionClient,
     messages: Sequence[LLMMessage],
     options: dict[str, Any],
-    limits: Limits,
+    limits: DecisionLimits,
     provider_limits: ProviderLimits,
     tokens: int,
     *,

@@ -31,6 +31,6 @@ class ApprovalTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         approvals = ApprovalStore(Path(self.path))
         # It is settled by another process: there is no event to wait for.
-        while await asyncio.to_thread(approvals.pending, self.keys):  # noqa: ASYNC110
+        while await asyncio.to_thread(approvals.pending_ids, self.keys):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         yield TriggerEvent(self.keys)

@@ -21,7 +21,7 @@ from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.symbols import parse_symbol
-from finagent_model.settings import Settings, keep_to_ourselves
+from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.dag_run import SymbolOutcome
@@ -39,7 +39,7 @@ def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
     def done(*given: P.args, **named: P.kwargs) -> T:
         from airflow.sdk.exceptions import AirflowFailException
 
-        keep_to_ourselves()  # before MLflow is imported
+        configure_mlflow_environment()  # before MLflow is imported
         try:
             return work(*given, **named)
         except FinagentError as error:
@@ -77,7 +77,7 @@ REGISTER, DECIDE = "train_backtest.register", "inference.decide"
 
 def note_failure(context: Context) -> None:
     """Airflow's `on_failure_callback`: the workflow's run says which task failed, and why."""
-    keep_to_ourselves()
+    configure_mlflow_environment()
     from finagent_model.pipeline.dag_run import note_failure as note
 
     note(execution_of(context), context.get("exception") or "failed", Settings.load())
@@ -141,7 +141,7 @@ def open_run(context: Context) -> str:
     if unknown := sorted(set(context["dag_run"].conf or {}) - set(context["dag"].params)):
         allowed = ", ".join(context["dag"].params)
         raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {allowed}")
-    TrainRequest.read(**{**params["train"], "symbols": params["symbols"]})
+    TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
     return open_dag_run(execution_of(context), params)
 
 
@@ -152,7 +152,7 @@ def fit(context: Context, parent: str) -> str:
     from finagent_model.training.request import TrainRequest
 
     params = context["params"]
-    request = TrainRequest.read(**{**params["train"], "symbols": params["symbols"]})
+    request = TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
     return start_training(request, Settings.load(), execution=execution_of(context, parent))
 
 
@@ -219,6 +219,6 @@ def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str,
 def approval_trigger(keys: Sequence[str]) -> Any:
     """What a task that can't go on without these approvals waits by."""
     from finagent_model.airflow.approval_trigger import ApprovalTrigger
-    from finagent_model.approvals import APPROVALS
+    from finagent_model.approvals import APPROVALS_FILE
 
-    return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS), list(keys))
+    return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS_FILE), list(keys))

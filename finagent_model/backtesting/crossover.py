@@ -58,7 +58,7 @@ class Crossover:
 
     def decide(self, view: MarketView) -> Decision:
         """Return BUY or SELL on a bar that made the averages cross, else HOLD."""
-        close = view.bars.growth().close
+        close = view.bars.adjust_to_first_bar().close
         if len(close) <= self.slow:
             return make_decision(
                 view,

@@ -140,7 +140,7 @@ def run_orders(
     factor = bars.growth_factor
     # A share of bar i is 1 / factor[i] growth units: that is what can't be divided.
     lot = 1.0 / factor if whole_shares else np.zeros(len(bars))
-    growth = bars.growth()
+    growth = bars.adjust_to_first_bar()
     equity, position, rows, cancelled = _simulate(growth, orders, rules, cash, lot)
     entry_bar, exit_bar = rows["entry_bar"], rows["exit_bar"]
     exit_price = rows["exit_price"]

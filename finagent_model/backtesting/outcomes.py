@@ -50,7 +50,7 @@ def label_outcomes(
     """
     n = len(bars)
     exit_bar, reason, earned = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, np.nan)
-    growth = bars.growth()
+    growth = bars.adjust_to_first_bar()
     _follow_calls(
         growth.open,
         growth.high,
@@ -69,8 +69,8 @@ def label_outcomes(
     return tuple(
         TradeOutcome(
             symbol=bars.symbol,
-            as_of=parse_as_of(bars.closed(t).date()),
-            closed_at=bars.closed(int(exit_bar[t])),
+            as_of=parse_as_of(bars.close_time(t).date()),
+            closed_at=bars.close_time(int(exit_bar[t])),
             action="BUY" if orders.action[t] > 0 else "SELL",
             confidence=float(confidence[t]),
             earned=float(earned[t]),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from finagent_model._redact import without_key_shapes
+from finagent_model._redact import redact_key_shapes
 from finagent_model.cassette._sqlite import SqliteFile
 from finagent_model.cassette.fingerprint import Outline, describe_nearest, redact_outline
 from finagent_model.cassette.jsonl import JsonlFile
@@ -136,4 +136,4 @@ class Cassette:
     def _redact(self, text: str) -> str:
         # No file takes half a surrogate pair, which a model can smuggle in by JSON.
         encodable = text.encode("utf-8", "replace").decode()
-        return without_key_shapes(self._redact_secrets(encodable))
+        return redact_key_shapes(self._redact_secrets(encodable))

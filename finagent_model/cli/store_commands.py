@@ -164,9 +164,9 @@ Why = Annotated[str | None, typer.Option(help="Kept with who and when, and told 
 
 def approvals(as_json: Json = False) -> None:
     """List what waits for an approval, then what was settled last."""
-    found, now = _approvals().listed()
+    found, now = _approvals().list_approvals()
     if as_json:
-        print_json([asked.row(now) for asked in found])
+        print_json([asked.to_json(now) for asked in found])
         return
     if not found:
         typer.echo("no decision waits for an approval", err=True)
@@ -174,7 +174,7 @@ def approvals(as_json: Json = False) -> None:
         remaining = asked.remaining_s(now)
         how = f"by {asked.by}" if asked.by else f"at {asked.deadline:%Y-%m-%d %H:%M:%S} UTC"
         left = how if remaining is None else f"{remaining:.0f} s left"
-        typer.echo(f"{asked.id}  {asked.state}  {left}  {asked.proposal} ({asked.reason})")
+        typer.echo(f"{asked.id}  {asked.state}  {left}  {asked.summary} ({asked.reason})")
 
 
 def approve(key: Id, why: Why = None, as_json: Json = False) -> None:
@@ -190,9 +190,9 @@ def reject(key: Id, why: Why = None, as_json: Json = False) -> None:
 def _settle(key: str, verdict: ApprovalVerdict, why: str | None, as_json: bool) -> None:
     asked = _approvals().settle(key, verdict, _me(), why)
     if as_json:
-        print_json(asked.row(asked.at or asked.deadline))
+        print_json(asked.to_json(asked.at or asked.deadline))
     else:
-        typer.echo(f"{asked.id} {asked.state}: {asked.proposal}")
+        typer.echo(f"{asked.id} {asked.state}: {asked.summary}")
 
 
 def _me() -> str:
@@ -206,7 +206,7 @@ def _me() -> str:
 
 
 def _approvals() -> ApprovalStore:
-    from finagent_model.approvals import APPROVALS, ApprovalStore
+    from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
     from finagent_model.settings import Settings
 
-    return ApprovalStore(Settings.load().home / APPROVALS)
+    return ApprovalStore(Settings.load().home / APPROVALS_FILE)

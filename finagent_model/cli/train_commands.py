@@ -49,7 +49,7 @@ def train(
     words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(**{k: v for k, v in words.items() if v is not None})
+    request = TrainRequest.parse(**{k: v for k, v in words.items() if v is not None})
     if estimate:
         _estimate(request, as_json)
         return
@@ -141,7 +141,7 @@ def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
     names = parse_symbols(symbols)
     if len(names) > 1:
         raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
-    request = RuleRequest.read(**given, symbol=names[0] if names else None)
+    request = RuleRequest.parse(**given, symbol=names[0] if names else None)
     with progress() as watch:
         done = run_rule_backtest(request, Settings.load(), watch)
     if as_json:

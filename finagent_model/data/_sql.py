@@ -29,7 +29,7 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import PRICES, BarSeries
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
-from finagent_model.settings import engine_of, read_url, reason_of
+from finagent_model.settings import create_database_engine, driver_error_message, parse_database_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Table
@@ -218,8 +218,8 @@ class _SymbolTable:
             raise
         except Exception as error:  # a driver may raise anything
             raise DataSourceError(
-                f"{self.name} can't be read: {reason_of(error, self._url)}; see that it runs and "
-                f"may be read, or change {self._variable}"
+                f"{self.name} can't be read: {driver_error_message(error, self._url)}; see that it "
+                f"runs and may be read, or change {self._variable}"
             ) from None
 
 
@@ -230,7 +230,7 @@ def _columns_by_name(table: Table) -> dict[str, str]:
 
 def _parse_url(url: str, variable: str) -> URL:
     try:
-        return read_url(url)
+        return parse_database_url(url)
     except ValueError:
         raise ConfigError(
             f"{variable} can't be read; write it like sqlite:///bars.db?table=bars or "
@@ -240,7 +240,7 @@ def _parse_url(url: str, variable: str) -> URL:
 
 def _make_engine(url: URL, variable: str) -> Engine:
     try:
-        return engine_of(url)
+        return create_database_engine(url)
     except ValueError as error:
         raise ConfigError(
             f"{variable} can't be used: {error}; install its driver "

@@ -153,7 +153,7 @@ class Market:
         """Return a view for each bar position, as of the end of that bar's day."""
         # Read once for all days; `MarketView.at` cuts off the future of each.
         bars, news, facts = self.bars(symbol), self.news(symbol), self.facts(symbol)
-        days = (parse_as_of(bars.closed(i).date()) for i in positions)
+        days = (parse_as_of(bars.close_time(i).date()) for i in positions)
         return [MarketView.at(day, bars, *news, *facts) for day in days]
 
     def digest(self, symbol: str) -> str:

@@ -51,7 +51,7 @@ class Dataset:
     @classmethod
     def from_bars(cls, bars: BarSeries, source: str) -> Self:
         """Name `bars`, of which there is at least one."""
-        first, last = bars.closed(0), bars.closed(-1)
+        first, last = bars.close_time(0), bars.close_time(-1)
         return cls(bars.symbol, "bars", bars.digest(), source, len(bars), first, last)
 
     @classmethod
@@ -126,8 +126,8 @@ class BarsSnapshot(FrozenModel):
             content_hash=series.digest(),
             fetched_at=fetched_at,
             bars=len(series),
-            first=series.closed(0),
-            last=series.closed(-1),
+            first=series.close_time(0),
+            last=series.close_time(-1),
             revised=len(changes),
             changes=changes[:max_changes],
         )
@@ -189,7 +189,7 @@ def _whole_bars(
         close = float(series.close[i])
         before, after = (close, None) if removed else (None, close)
         changes.append(
-            BarChange(closed_at=series.closed(int(i)), field="bar", before=before, after=after)
+            BarChange(closed_at=series.close_time(int(i)), field="bar", before=before, after=after)
         )
     return changes
 

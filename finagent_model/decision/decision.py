@@ -1,6 +1,7 @@
-"""Which workflow asked for a decision, in the words of the platform and of Airflow.
+"""A decision: the signal, and everything that was said and spent on the way to it.
 
-A decision: the signal, and everything said and spent on the way to it.
+`Execution` names the workflow that asked for it, in the words of the platform and of Airflow.
+Timestamps here are those of the record; nothing is decided by them.
 """
 
 from __future__ import annotations
@@ -18,23 +19,6 @@ from finagent_model.decision.signal import Action, Status, TradingSignal, confid
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 
-
-class Execution(FrozenModel):
-    """All of it is empty where a person asked."""
-
-    execution_id: str | None = None
-    """Groups what one run of a workflow made; the platform's `workflow_execution_id`."""
-    workflow_id: str | None = None
-    dag_id: str | None = None
-    dag_run_id: str | None = None
-    task_id: str | None = None
-    map_index: int | None = Field(None, ge=-1)
-    """Airflow's; -1 for a task that is not mapped."""
-    parent_run_id: str | None = None
-    """The MLflow run that the decision's own is a child of."""
-
-
-NO_EXECUTION = Execution()
 EXTERNAL_REPORT: Final = "upstream"
 """Kind of the event that holds an external analyst's report; stored audits have this word."""
 EventKind = Literal[
@@ -55,24 +39,43 @@ EventKind = Literal[
 ]
 
 
+class Execution(FrozenModel):
+    """The workflow run that asked for a decision; every field is None where a person asked."""
+
+    execution_id: str | None = None
+    """Groups what one run of a workflow made; the platform's `workflow_execution_id`."""
+    workflow_id: str | None = None
+    dag_id: str | None = None
+    dag_run_id: str | None = None
+    task_id: str | None = None
+    map_index: int | None = Field(None, ge=-1)
+    """Airflow's; -1 for a task that is not mapped."""
+    parent_run_id: str | None = None
+    """The MLflow run that is the parent of the decision's own run."""
+
+
+NO_EXECUTION = Execution()
+"""No workflow: a person asked for the decision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened on the way to a decision."""
+    """One step on the way to a decision, for the audit."""
 
     kind: EventKind
     at: datetime
-    """UTC; the record's own stamp. Nothing is decided by it."""
+    """UTC; when it was recorded."""
     agent: str
-    """Empty: the desk itself."""
+    """Name of the agent; empty for the desk itself."""
     body: Mapping[str, Any]
-    """What JSON can hold, numbers finite. What was said is under `text`, or in the list `messages`:
-    there as it is, or under a key of each message.
+    """JSON-ready, numbers finite. Spoken text is under `text`, or in the list `messages`: an entry
+    is the text itself, or a mapping with the text under one of its keys.
     """
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of the conversation, as `autogen_conversation.jsonl` has it."""
+    """One message of the conversation, a line of `autogen_conversation.jsonl`."""
 
     agent_name: str
     message_type: Literal["request", "response", "skipped", "failed"]
@@ -88,16 +91,18 @@ class Turn:
 
 @dataclass(frozen=True)
 class Decision:
-    """One answer of the desk; `signal.status` says how it went."""
+    """One answer of a decider; `signal.status` says whether it succeeded."""
 
     signal: TradingSignal
+    # Records carry the wall clock, so equal decisions would differ if they were compared.
     turns: tuple[Turn, ...] = field(default=(), compare=False)
     calls: int = 0
     """Requests that reached a chat client; replies from the cassette are not counted."""
     events: tuple[Event, ...] = field(default=(), compare=False)
-    """Everything, in order, for the audit."""
+    """Every step in order, for the audit."""
 
 
+# A protocol, so that a user's own class needs no base class of this package.
 class Decider(Protocol):
     """Turns a market view into a decision: a desk, a rule, or a class of your own.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from finagent_model._base import Mode
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model._redact import redact_all
+from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
 from finagent_model.agents.external import ExternalSource, RecordedAnalyst, load_external
@@ -31,7 +31,7 @@ from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
-from finagent_model.config.rules import Limits
+from finagent_model.config.rules import DecisionLimits
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal, confidence_label
 from finagent_model.desk._chart import draw
@@ -41,7 +41,7 @@ from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.view import MAX_STALE_SESSIONS, MarketView
 from finagent_model.policy.context import Context, build_context
 from finagent_model.policy.policy import PolicyFit
-from finagent_model.policy.trained_state import StateAt, TrainedState, calibrated
+from finagent_model.policy.trained_state import StateAt, TrainedState, calibrate_signal
 from finagent_model.settings import Settings
 
 MAX_CONCURRENCY = 64
@@ -231,7 +231,7 @@ class Desk:
                     scores[i] = (await self._external_report(bars[: i + 1], session, "")).score
                 except UnavailableError as why:
                     if why.status is not Status.DATA_MISSING:
-                        failed[f"{bars.closed(i):%Y-%m-%d}"] = str(why)
+                        failed[f"{bars.close_time(i):%Y-%m-%d}"] = str(why)
                 done()
             return ExternalScores(scores, failed)
 
@@ -280,12 +280,12 @@ class Desk:
         """Return what the agents are told. Raises DataError for bars that are stale or too few."""
         if view.is_stale:
             raise DataError(
-                f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
+                f"last bar of {view.symbol} closed {view.bars.close_time(-1):%Y-%m-%d}, "
                 f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
                 f"(at most {MAX_STALE_SESSIONS}); send newer bars"
             )
         if state is None:
-            return build_context(view, self.config.first_policy)
+            return build_context(view, self.config.initial_policy)
         return build_context(view, state.fit.policy, state.lessons, self.config.memory.lessons)
 
     def _build_query(self, view: MarketView, state: StateAt | None, context: Context) -> DeskQuery:
@@ -321,7 +321,7 @@ class Desk:
         if failure is None and context is not None:
             signal = self._build_signal(signal, session, context)
             if self._trained_state and self._trained_state.calibrations:
-                signal = calibrated(signal, self._trained_state.calibrations)
+                signal = calibrate_signal(signal, self._trained_state.calibrations)
         signal = redact_signal(signal, self._chat_service.pool.secrets, self._prompts)
         for clamp in signal.clamps:
             session.note("clamp", "", text=clamp)
@@ -394,7 +394,7 @@ class Desk:
                 "r_multiple": levels.r_multiple,
                 "position_size_percent": levels.size_percent,
             }
-            if self.config.only_external:
+            if self.config.uses_only_external:
                 clamps.append(
                     "entry, stop, target and size are this desk's: "
                     f"{self.config.external_analyst} names none"
@@ -421,7 +421,9 @@ class Desk:
         return fingerprint(content)[:16]
 
 
-def narrow_limits(limits: Limits, request: CallLimits) -> tuple[Limits, tuple[str, ...]]:
+def narrow_limits(
+    limits: DecisionLimits, request: CallLimits
+) -> tuple[DecisionLimits, tuple[str, ...]]:
     """Return `limits` narrowed by `request`, and a warning for each wider value it asks for."""
     changes: dict[str, float] = {}
     warnings: list[str] = []
@@ -457,7 +459,7 @@ def redact_signal(
     Reasoning, key factors and warnings are searched.
     """
     texts = (signal.reasoning, *signal.key_factors, *signal.warnings)
-    (reasoning, *rest), clamps = redact_all(texts, secrets, prompts)
+    (reasoning, *rest), clamps = redact_texts(texts, secrets, prompts)
     if not clamps:
         return signal
     factors = len(signal.key_factors)
@@ -501,8 +503,8 @@ def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -
         warnings.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
     if missing := view.sessions_without_bar:
         warnings.append(
-            f"decided on the bar of {view.bars.closed(-1):%Y-%m-%d}; weekdays without one since: "
-            f"{missing} (holidays, or not there yet)"
+            f"decided on the bar of {view.bars.close_time(-1):%Y-%m-%d}; "
+            f"weekdays without one since: {missing} (holidays, or not there yet)"
         )
     if view.undated_news:
         warnings.append(f"{view.undated_news} news items dropped: no publication time")

@@ -81,7 +81,7 @@ def judge_market(case: SimulatedMarket, real_returns: Floats, rules: GateRules) 
         confidence = np.full(len(known), 75.0)
     traded = trade(bars[unseen], orders, SIMULATION_REQUEST)
     calls = label_outcomes(traded.bars, orders, traded.rules, confidence)
-    said = confidence_record(calls, calibrate(calls, fitted.policies.moments))
+    said = confidence_record(calls, calibrate(calls, fitted.policies.start_times))
     facts = facts_of(traded, case.seed)
     return assess([facts], fitted.trials, rules, said, seed=case.seed)
 
@@ -227,7 +227,10 @@ def calibrate_gate(
 def real_returns() -> Floats:
     """Daily log returns of the four long embedded histories, one after the other."""
     source = BundledBars()
-    closes = [source.bars(symbol).growth().close for symbol in ("AAPL", "GOOG", "IBM", "MSFT")]
+    closes = [
+        source.bars(symbol).adjust_to_first_bar().close
+        for symbol in ("AAPL", "GOOG", "IBM", "MSFT")
+    ]
     return np.concatenate([np.diff(np.log(close)) for close in closes])
 
 

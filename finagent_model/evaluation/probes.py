@@ -193,7 +193,7 @@ def questions_causal(
     different: list[str] = []
     asked = 0
     for cut in cuts(len(bars), policy.warm_up):
-        as_of = parse_as_of(bars.closed(cut - 1).date())
+        as_of = parse_as_of(bars.close_time(cut - 1).date())
         later = as_of + timedelta(microseconds=1)
         fake = NewsItem(published_at=later, headline="All is known now")
         told = Fact(published_at=later, name="all_is_known", value=1.0)
@@ -230,11 +230,11 @@ def fills_possible(traded: Traded) -> Check:
         price = bars.open[entry] * (1 + side * rules.slippage)
         decided = entry > 0 and orders.action[entry - 1] == side
         if not decided or not np.isclose(trade["entry_price"], price, rtol=1e-9):
-            wrong.append(f"entry of {bars.closed(entry):%Y-%m-%d}")
+            wrong.append(f"entry of {bars.close_time(entry):%Y-%m-%d}")
         if trade["reason"] == "signal":
             price = bars.open[left] * (1 - side * rules.slippage)
             if not np.isclose(trade["exit_price"], price, rtol=1e-9):
-                wrong.append(f"exit of {bars.closed(left):%Y-%m-%d}")
+                wrong.append(f"exit of {bars.close_time(left):%Y-%m-%d}")
     said = f"{len(traded.result.trades)} trades of {bars.symbol}"
     if wrong:
         said += f"; {len(wrong)} fills could not have been had, first the {wrong[0]}"
@@ -259,7 +259,7 @@ def survives_delay(traded: Traded) -> Check:
 
 
 def _computed(bars: BarSeries, policy: Policy) -> Mapping[str, Floats]:
-    return {"adjustment": bars.growth_factor, **FeatureBook(bars).under(policy).all()}
+    return {"adjustment": bars.growth_factor, **FeatureBook(bars).compute(policy).arrays()}
 
 
 def _asked(view: MarketView, policy: Policy, external: Callable[[BarSeries], str] | None) -> str:
@@ -288,7 +288,7 @@ def learned_again(learned: TrainedState, calls: Mapping[str, Sequence[TradeOutco
     """Calibrations and lessons, made again from the calls of the replayed record."""
     everything = [call for own in calls.values() for call in own]
     wrong = []
-    if calibrate(everything, learned.policies.moments) != learned.calibrations:
+    if calibrate(everything, learned.policies.start_times) != learned.calibrations:
         wrong.append("calibrations")
     if [lesson for own in calls.values() for lesson in reflect(own)] != list(learned.lessons):
         wrong.append("lessons")

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finagent_model._base import explain
+from finagent_model._base import first_error_message
 from finagent_model._json import dump_json
 from finagent_model.agents.external import ExternalSource, load_external
 from finagent_model.cassette.jsonl import dump_replies, load_replies
@@ -131,7 +131,7 @@ def read_package(folder: Path) -> Package:
         )
     except ValidationError as error:
         raise CorruptPackageError(
-            f"the package can't be read: {error.title}: {explain(error)}; "
+            f"the package can't be read: {error.title}: {first_error_message(error)}; "
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
     with (folder / "cassette.jsonl").open() as lines:

@@ -24,14 +24,14 @@ from finagent_model._base import Mode
 from finagent_model._event_loop import NO_DEADLINE, Deadline
 from finagent_model._redact import make_redactor
 from finagent_model.agents.providers import with_addresses
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.audit.chain import AuditChain, audit_decisions
 from finagent_model.cassette.cassette import REPLIES, Cassette
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import version_of
+from finagent_model.decision.signal import version_key
 from finagent_model.desk.desk import Desk, config_hash
 from finagent_model.errors import (
     BadInputError,
@@ -102,7 +102,7 @@ class Predictor:
         self.market = Market.from_settings(settings)
         self.ending = threading.Event()
         """Set when the process is about to end: nobody waits for an approval any longer."""
-        self.approvals = ApprovalStore(settings.home / APPROVALS)
+        self.approvals = ApprovalStore(settings.home / APPROVALS_FILE)
         self._package = package
         self.desk = Desk(
             config,
@@ -150,7 +150,7 @@ class Predictor:
     @property
     def version(self) -> str | None:
         """The name of the version in ids of its signals; None where nothing is known of it."""
-        return version_of(self.lineage.model_uri, self.lineage.run_id)
+        return version_key(self.lineage.model_uri, self.lineage.run_id)
 
     def decide(
         self,
@@ -275,7 +275,7 @@ class Predictor:
         decided = iter(
             desk.decide_all(
                 [view for view in views if isinstance(view, MarketView)],
-                timeout_s=deadline.left_s(),
+                timeout_s=deadline.remaining_s(),
             )
         )
         decisions = [
@@ -308,8 +308,8 @@ class Predictor:
             if self.ending.wait(seconds):
                 raise ShutdownError()
 
-        return self.approvals.ask(
-            decisions, self.config.approval, self.identity, mode=mode, pause=pause, wait=wait
+        return self.approvals.require_approvals(
+            decisions, self.config.approval, self.identity, mode=mode, sleep=pause, wait=wait
         )
 
     def _with_lineage(self, decision: Decision) -> Decision:

@@ -23,7 +23,7 @@ from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision
-from finagent_model.decision.ledger import ledger_hash, ledger_row, write_ledger
+from finagent_model.decision.ledger import hash_ledger, to_ledger_row, write_ledger
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import reflect
 from finagent_model.evaluation.out_of_sample import (
@@ -173,7 +173,7 @@ def log_outcome(
 ) -> dict[str, float]:
     """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
     metrics = unseen.metrics()
-    stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
+    stamps = [int(unseen.bars.close_time(i).timestamp() * 1000) for i in range(len(unseen.bars))]
     curves = {
         "equity": unseen.result.equity,
         "benchmark_equity": unseen.benchmark.equity,
@@ -247,9 +247,9 @@ def backtest(
             )
             metrics = log_outcome(run, unseen, request.seed, transcripts)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            rows = [ledger_row(decision.signal) for decision in unseen.decisions]
+            rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
-            same = None if registered is None else ledger_hash(rows) == registered
+            same = None if registered is None else hash_ledger(rows) == registered
             run.set_tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
         reruns.append(

@@ -17,7 +17,7 @@ from finagent_model._base import Progress, no_progress
 from finagent_model.config.rules import GateRules
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision, TrainableDecider
-from finagent_model.decision.ledger import LedgerRow, ledger_row
+from finagent_model.decision.ledger import LedgerRow, to_ledger_row
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.evaluation.calibrate import ConfidenceRecord, calibrate, confidence_record
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
@@ -122,7 +122,7 @@ def evaluate_decider(
     )
     gate = judge_decider(
         {symbol: each.metrics() for symbol, each in unseen.items()},
-        {s: [ledger_row(d.signal) for d in each.decisions] for s, each in unseen.items()},
+        {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in unseen.items()},
         _ask_again(deciders, market, unseen, periods),
         assess(list(facts.values()), trials, rules, confidence, seed=request.seed),
         rules,
@@ -172,8 +172,8 @@ def _periods(
     starts = [int(np.searchsorted(bars.closed_at, calendar[f.test_start])) for f in folds]
     if len(bars) - starts[0] < 2:
         raise ShortHistoryError(
-            f"{bars.symbol} has {len(bars)} bars until {bars.closed(-1):%Y-%m-%d}: too few for a "
-            "training window and two bars after it; choose other symbols or shorter windows"
+            f"{bars.symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
+            "a training window and two bars after it; choose other symbols or shorter windows"
         )
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(bars)], strict=True)]
 
@@ -215,5 +215,5 @@ def _ask_again(
             number = next(n for n, p in enumerate(periods[symbol]) if p.start <= position < p.stop)
             views = market.daily_views(symbol, [position])
             [decision] = decide_views(deciders[number], views, lambda: None)
-            again[symbol].append(ledger_row(decision.signal))
+            again[symbol].append(to_ledger_row(decision.signal))
     return again

@@ -34,10 +34,10 @@ from finagent_model.config.desk_config import DeskConfig
 from finagent_model.data.market import Market
 from finagent_model.decision.ledger import (
     LedgerRow,
-    ledger_hash,
-    ledger_row,
+    from_ledger_row,
+    hash_ledger,
     read_ledger,
-    signal_of,
+    to_ledger_row,
     write_ledger,
 )
 from finagent_model.decision.signal import TradingSignal
@@ -77,7 +77,7 @@ from finagent_model.policy.trained_state import (
     CalibrationBook,
     TradeOutcome,
     TrainedState,
-    calibrated,
+    calibrate_signal,
     load_outcomes,
 )
 from finagent_model.reports.model_card import CARD_FILE, MODEL_DESCRIPTION, ModelCard
@@ -114,7 +114,7 @@ class Backtested:
             return cls(
                 symbol=outcome["symbol"],
                 metrics=outcome["metrics"],
-                signals=tuple(signal_of(row) for row in rows),
+                signals=tuple(from_ledger_row(row) for row in rows),
                 replies=load_replies(run.read_artifact("cassette.jsonl").decode().splitlines()),
                 facts=SymbolFacts.model_validate_json(run.read_artifact("facts.json")),
                 calls=load_outcomes(run.read_artifact(CALLS).decode()),
@@ -138,7 +138,7 @@ class TrainingRecord:
     @classmethod
     def of(cls, begun: TrainingState, tested: Sequence[Backtested]) -> Self:
         calls = [call for each in tested for call in each.calls]
-        calibrations = calibrate(calls, begun.policies.moments)
+        calibrations = calibrate(calls, begun.policies.start_times)
         lessons = [lesson for each in tested for lesson in reflect(each.calls)]
         confidence = confidence_record(calls, calibrations)
         facts = [each.facts for each in tested]
@@ -161,14 +161,14 @@ class TrainingRecord:
     def signals(self) -> dict[str, list[TradingSignal]]:
         """By symbol, as the package will give them."""
         return {
-            each.symbol: [calibrated(signal, self.calibrations) for signal in each.signals]
+            each.symbol: [calibrate_signal(signal, self.calibrations) for signal in each.signals]
             for each in self.tested
         }
 
     @property
     def ledgers(self) -> dict[str, list[LedgerRow]]:
         """By symbol, a row a signal."""
-        return {symbol: [ledger_row(s) for s in given] for symbol, given in self.signals.items()}
+        return {symbol: [to_ledger_row(s) for s in given] for symbol, given in self.signals.items()}
 
     @property
     def example(self) -> dict[str, str]:
@@ -306,7 +306,7 @@ def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVer
         metrics=judged.metrics,
         calibration=calibrations.fits[-1],
         example=judged.answers,
-        first_day=f"{judged.learned.policies.moments[0]:%Y-%m-%d}",
+        first_day=f"{judged.learned.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
         hashes={"package": str(judged.manifest["content_hash"]), **hashes},
@@ -446,7 +446,7 @@ def _package(
             "request": begun.request.model_dump(mode="json", exclude={"mode", "register_as"}),
             "metrics": {each.symbol: each.metrics for each in record.tested},
             "evidence": record.evidence.model_dump(mode="json"),
-            "ledgers": {symbol: ledger_hash(rows) for symbol, rows in ledgers.items()},
+            "ledgers": {symbol: hash_ledger(rows) for symbol, rows in ledgers.items()},
         },
         code_hash=code_hash(),
         external=external,

@@ -116,7 +116,8 @@ def run_rule_backtest(
         bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
     rule.require_history(bars)
     views = [
-        MarketView.at(parse_as_of(bars.closed(i).date()), bars[: i + 1]) for i in range(len(bars))
+        MarketView.at(parse_as_of(bars.close_time(i).date()), bars[: i + 1])
+        for i in range(len(bars))
     ]
     decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
     orders = orders_from_signals(bars, [decision.signal for decision in decisions])
@@ -165,7 +166,7 @@ class ExternalRating:
     def decide(self, view: MarketView) -> Decision:
         """Return BUY or SELL where the analyst's score passes the desk's threshold."""
         score = self._scores[view.bars.closed_at[-1]]
-        threshold = self._desk.config.first_policy.threshold
+        threshold = self._desk.config.initial_policy.threshold
         action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
         return make_decision(
             view, action, reasoning=f"{self._name}'s score is {score:.2f}", author=self._name

@@ -153,7 +153,7 @@ def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
 def read_request(package: Package) -> TrainRequest:
     """The request that led to a package. Raises PackageFormatError."""
     try:
-        return TrainRequest.read(**package.backtest["request"])
+        return TrainRequest.parse(**package.backtest["request"])
     except (BadInputError, KeyError, TypeError) as error:
         raise PackageFormatError(
             f"backtest.json of the package has a request that this code can't read: {error}; "
@@ -192,7 +192,7 @@ class TrainingState:
         """Raises TrackingError for what another version wrote."""
         with schema_errors_as_tracking_error(run.run_id):
             return cls(
-                request=TrainRequest.read(**run.read_json("request.json")),
+                request=TrainRequest.parse(**run.read_json("request.json")),
                 config=DeskConfig.model_validate(yaml.safe_load(run.read_artifact("config.yaml"))),
                 policies=PolicyBook.model_validate(run.read_json("policy.json")),
                 trials=Trials.model_validate(run.read_json("trials.json")),

@@ -67,7 +67,7 @@ def score_external(desk: Desk, histories: Mapping[str, BarSeries], watch: Progre
             log.warning("%s; they count as no opinion. First on %s: %s", said, day, reason)
         scores[symbol] = found.scores
     desk.close()
-    return ScoreSources(config.first_policy, config.policy, technical or not scores, scores)
+    return ScoreSources(config.initial_policy, config.policy, technical or not scores, scores)
 
 
 def require_schedule(request: TrainRequest, config: DeskConfig) -> None:

@@ -1,9 +1,8 @@
-"""What the analysts look at: a handful of numbers per bar, computed causally over a whole history
-at once.
+"""The technical features that analysts look at: a few numbers per bar, free of look-ahead.
 
-Everything is computed on the growth series (splits and dividends reinvested up to each bar), so
-that a split is no crash and no later action can change an earlier number. Prices are handed back as
-traded on their own bar.
+Windows run over total-return prices in units of the first bar (splits and dividends reinvested up
+to each bar), so that a split is no crash and no later action can change an earlier number. Prices
+are given back as traded on their own bar.
 """
 
 from __future__ import annotations
@@ -39,60 +38,70 @@ class Features:
     """Lowest low and highest high of the channel, in traded prices of that bar."""
 
     def at(self, index: int) -> dict[str, float]:
-        """All features of one bar."""
-        return {name: float(values[index]) for name, values in vars(self).items()}
+        """Return all features of one bar by name."""
+        return {name: float(values[index]) for name, values in self.arrays().items()}
 
-    def all(self) -> dict[str, Floats]:
+    def arrays(self) -> dict[str, Floats]:
+        """Return the array of every feature by name."""
         return dict(vars(self))
 
 
 class FeatureBook:
-    """Features of one history under many policies; equal windows are computed once. Of bars before
-    `since` not all are computed.
+    """Features of one history under many policies; indicators of equal windows are cached.
+
+    Averages and deviations are not computed before `first_bar`: what needs them is nan there.
     """
 
-    def __init__(self, bars: BarSeries, since: int = 0) -> None:
-        self._since = since
-        self._growth = bars.growth()
+    def __init__(self, bars: BarSeries, first_bar: int = 0) -> None:
+        self._first_bar = first_bar
+        self._adjusted = bars.adjust_to_first_bar()
         self._factor = bars.growth_factor
-        self._known: dict[tuple[str, int], Floats] = {}
+        self._cache: dict[tuple[str, int], Floats] = {}
 
-    def under(self, policy: Policy) -> Features:
-        """The features that `policy`'s windows give."""
-        g, factor = self._growth, self._factor
+    def compute(self, policy: Policy) -> Features:
+        """Compute the features of every bar with the windows of `policy`."""
+        prices, factor = self._adjusted, self._factor
+        # Ratios over zero are expected where prices do not move; `_nan_if_infinite` handles them.
         with np.errstate(divide="ignore", invalid="ignore"):
-            atr = self._once("atr", policy.atr, lambda n: indicators.atr(g.high, g.low, g.close, n))
-            low = self._once("lowest", policy.channel, lambda n: indicators.lowest(g.low, n))
-            high = self._once("highest", policy.channel, lambda n: indicators.highest(g.high, n))
-            average = lambda n: indicators.sma(g.close, n, self._since)  # noqa: E731
-            fast, slow = (
-                self._once("sma", policy.fast, average),
-                self._once("sma", policy.slow, average),
+            atr = self._cached(
+                "atr",
+                policy.atr,
+                lambda n: indicators.atr(prices.high, prices.low, prices.close, n),
             )
+            low = self._cached("lowest", policy.channel, lambda n: indicators.lowest(prices.low, n))
+            high = self._cached(
+                "highest", policy.channel, lambda n: indicators.highest(prices.high, n)
+            )
+            fast = self._cached("sma", policy.fast, self._average)
+            slow = self._cached("sma", policy.slow, self._average)
             return Features(
-                trend_atr=_finite((fast - slow) / atr),
-                momentum_z=self._once("momentum_z", policy.slow, self._momentum_z),
-                rsi=self._once("rsi", policy.rsi, lambda n: indicators.rsi(g.close, n)),
-                channel_position=_finite((g.close - low) / (high - low)),
+                trend_atr=_nan_if_infinite((fast - slow) / atr),
+                momentum_z=self._cached("momentum_z", policy.slow, self._momentum_z),
+                rsi=self._cached("rsi", policy.rsi, lambda n: indicators.rsi(prices.close, n)),
+                channel_position=_nan_if_infinite((prices.close - low) / (high - low)),
                 atr=atr / factor,
                 support=low / factor,
                 resistance=high / factor,
             )
 
+    def _average(self, window: int) -> Floats:
+        return indicators.sma(self._adjusted.close, window, self._first_bar)
+
     def _momentum_z(self, window: int) -> Floats:
-        close = self._growth.close
+        close = self._adjusted.close
         daily = indicators.rate_of_change(close, 1)
-        spread = np.full(len(close), np.nan)
-        spread[1:] = indicators.rolling_std(daily[1:], window, self._since - 1)
-        return _finite(indicators.rate_of_change(close, window) / (spread * np.sqrt(window)))
+        std = np.full(len(close), np.nan)
+        # The first bar has no daily return, so the deviation's window begins one bar later.
+        std[1:] = indicators.rolling_std(daily[1:], window, self._first_bar - 1)
+        return _nan_if_infinite(indicators.rate_of_change(close, window) / (std * np.sqrt(window)))
 
-    def _once(self, name: str, window: int, compute: _Indicator) -> Floats:
+    def _cached(self, name: str, window: int, compute: _Indicator) -> Floats:
         key = (name, window)
-        if key not in self._known:
-            self._known[key] = compute(window)
-        return self._known[key]
+        # A search tries many policies whose windows come from a small grid.
+        if key not in self._cache:
+            self._cache[key] = compute(window)
+        return self._cache[key]
 
 
-def _finite(values: Floats) -> Floats:
-    """A ratio over zero is undefined, not infinite."""
+def _nan_if_infinite(values: Floats) -> Floats:
     return np.where(np.isfinite(values), values, np.nan)

@@ -68,7 +68,7 @@ def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> 
     """
     # In units of the last bar's trades (earlier bars adjusted by the splits and dividends known by
     # then), so that the levels, which are as traded on that bar, lie where they belong.
-    bars = view.bars.in_last_prices()[-CHART_BARS:]
+    bars = view.bars.adjust_to_last_bar()[-CHART_BARS:]
     levels = {
         label: (float(price), colour)
         for field, (label, colour) in LEVELS.items()
@@ -154,7 +154,7 @@ def write_ablation_chart(rows: Sequence[AblationRow], folder: Path) -> Path:
 
 def _title(out_of_sample: OutOfSample) -> str:
     bars = out_of_sample.bars
-    first, last = bars.closed(0), bars.closed(-1)
+    first, last = bars.close_time(0), bars.close_time(-1)
     return f"{bars.symbol} out of sample, {first:%Y-%m-%d} to {last:%Y-%m-%d}, after costs"
 
 

@@ -87,7 +87,9 @@ class ModelCard:
     def _what_it_is(self) -> list[str]:
         agents = len(self.config.agents)
         decider = (
-            "fixed rules, no language model" if self.config.only_rules else self.config.model_used
+            "fixed rules, no language model"
+            if self.config.uses_only_rules
+            else self.config.model_used
         )
         return [
             f"# {self.name}, version {self.version}",
@@ -145,7 +147,7 @@ class ModelCard:
             f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
         ]
         # Fixed rules remember nothing; a language model may have read about these years.
-        if not self.config.only_rules:
+        if not self.config.uses_only_rules:
             lines.append(
                 "- Free of hindsight: the prompts name no date, yet a language model may know "
                 "these years from its own training. No check here can rule that out."
@@ -181,7 +183,7 @@ class ModelCard:
     def _desk(self) -> list[str]:
         lines = ["## Desk", "", "| agent | role | model | prompt |", "|---|---|---|---|"]
         lines += [
-            f"| {row.name} | {row.role} | {self.config.model_of(row).author} | {row.prompt} |"
+            f"| {row.name} | {row.role} | {self.config.model_for(row).author} | {row.prompt} |"
             for row in self.config.agents
         ]
         if self.prompts:

@@ -219,8 +219,8 @@ def fold_rows(
     entry_bar = trades["entry_bar"].to_numpy(dtype=np.int64)
     return [
         FoldRow(
-            decided_from=bars.closed(part.start),
-            decided_until=bars.closed(part.stop - 1),
+            decided_from=bars.close_time(part.start),
+            decided_until=bars.close_time(part.stop - 1),
             fit_until=fit.fit_until,
             desk_return=_compound(facts.returns, part),
             benchmark_return=_compound(facts.benchmark_returns, part),
@@ -314,9 +314,9 @@ def _equity_figure(page: SymbolPage) -> str:
         )
         figure.add_trace(drawdown_line, row=2, col=1)
     # Only fits that took over within the drawn days: the first was in force before them.
-    for fit in page.policies.of(page.bars.symbol):
+    for fit in page.policies.fits_for(page.bars.symbol):
         moment = fit.valid_from
-        if page.bars.closed(0) <= moment <= page.bars.closed(-1):
+        if page.bars.close_time(0) <= moment <= page.bars.close_time(-1):
             figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
     figure.update_yaxes(tickformat=".0%", row=2)
     return _figure_html(figure, 460)

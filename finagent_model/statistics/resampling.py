@@ -158,7 +158,7 @@ def random_entry_returns(
     trades = result.trades
     if trades.empty:
         return np.full(draws, math.nan)
-    n, growth = len(bars), bars.growth()
+    n, growth = len(bars), bars.adjust_to_first_bar()
     entry_bar = trades["entry_bar"].to_numpy()
     exit_bar = trades["exit_bar"].to_numpy()
     holding = np.maximum(np.where(exit_bar < 0, n, exit_bar) - entry_bar, 1)

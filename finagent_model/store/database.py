@@ -28,7 +28,13 @@ from sqlalchemy import URL, Connection, Engine, event, func, insert, select, tex
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 
 from finagent_model.errors import BadInputError, StoreError
-from finagent_model.settings import WAIT_S, Settings, engine_of, read_url, reason_of
+from finagent_model.settings import (
+    DATABASE_TIMEOUT_S,
+    Settings,
+    create_database_engine,
+    driver_error_message,
+    parse_database_url,
+)
 from finagent_model.store._schema import DECISIONS, SCHEMA, value_too_large_error
 
 DATABASE_FILE = "finagent.db"
@@ -148,7 +154,7 @@ class Database:
             connection = plain.execution_options(**{IS_WRITER: True})
             with connection.begin():
                 if connection.dialect.name == "postgresql":
-                    connection.exec_driver_sql(f"set local lock_timeout = '{WAIT_S}s'")
+                    connection.exec_driver_sql(f"set local lock_timeout = '{DATABASE_TIMEOUT_S}s'")
                 yield connection
 
     @contextmanager
@@ -174,7 +180,7 @@ class Database:
 
     def _store_error(self, error: Exception) -> StoreError:
         return StoreError(
-            f"the database {self} can't be used: {reason_of(error, self._url)}; "
+            f"the database {self} can't be used: {driver_error_message(error, self._url)}; "
             "see that it runs and may be written, or change FINAGENT_DATABASE"
         )
 
@@ -205,7 +211,7 @@ def copy_database(source: Path, target: Database) -> dict[str, int]:
 
 def _parse_url(url: str) -> URL:
     try:
-        return read_url(url)
+        return parse_database_url(url)
     except ValueError:
         raise StoreError(
             "FINAGENT_DATABASE can't be read; write it like sqlite:///finagent.db or "
@@ -220,7 +226,7 @@ def _redact_url(url: URL) -> str:
 
 def _make_engine(url: URL) -> Engine:
     try:
-        engine = engine_of(url)
+        engine = create_database_engine(url)
     except ValueError as error:
         raise StoreError(
             f"the database {_redact_url(url)} can't be used: {error}; "

@@ -107,7 +107,7 @@ class PlatformClient:
             stop=stop_after_attempt(MAX_TRIES) | stop_before_delay(timeout_s),
             wait=_retry_wait,
             retry=retry_if_exception(
-                lambda e: isinstance(e, PlatformUnavailableError) and e.passes
+                lambda e: isinstance(e, PlatformUnavailableError) and e.retryable
             ),
             sleep=self._sleep,
             reraise=True,
@@ -146,7 +146,7 @@ class PlatformClient:
 
         Raises PlatformUnavailableError for whatever any other row would get as well.
         """
-        remaining_s = self._deadline.left_s()
+        remaining_s = self._deadline.remaining_s()
         timeout_s = (
             REQUEST_TIMEOUT_S if remaining_s is None else min(REQUEST_TIMEOUT_S, remaining_s)
         )
@@ -161,14 +161,14 @@ class PlatformClient:
         status = response.status_code
         if response.has_redirect_location:
             message = f"{self._describe(response)}; {URL_HINT}"
-            raise PlatformUnavailableError(message, status, passes=False)
+            raise PlatformUnavailableError(message, status, retryable=False)
         if status in BUSY or status >= 500:
             message, retry_after_s = self._describe(response), retry_after(response.headers)
             raise PlatformUnavailableError(message, status, retry_after_s)
         if status in UNAUTHORIZED or (status in NOT_FOUND and method != "PATCH"):
             hint = "see FINAGENT_PLATFORM_URL and FINAGENT_PLATFORM_TOKEN"
             message = f"{self._describe(response)}; {hint}"
-            raise PlatformUnavailableError(message, status, passes=False)
+            raise PlatformUnavailableError(message, status, retryable=False)
         return response
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -184,7 +184,7 @@ class PlatformClient:
         row_id = self._read_json(response).get("id")
         if not isinstance(row_id, int | str):
             raise PlatformUnavailableError(
-                f"{self.url} answered without an id; {URL_HINT}", passes=False
+                f"{self.url} answered without an id; {URL_HINT}", retryable=False
             )
         return str(row_id)
 
@@ -197,7 +197,7 @@ class PlatformClient:
             body = None
         if not isinstance(body, dict):
             raise PlatformUnavailableError(
-                f"{self.url} answered with no JSON; {URL_HINT}", passes=False
+                f"{self.url} answered with no JSON; {URL_HINT}", retryable=False
             )
         return body
 

@@ -50,7 +50,7 @@ from mlflow.utils.mlflow_tags import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model._json import dump_json
-from finagent_model._redact import without_private
+from finagent_model._redact import redact_addresses
 from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
 
@@ -394,6 +394,6 @@ def _store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
 def _tracking_error(error: Exception) -> TrackingError:
     message = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
     return TrackingError(
-        without_private(message)  # a database URL may carry a password
+        redact_addresses(message)  # a database URL may carry a password
         + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
     )

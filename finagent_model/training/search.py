@@ -94,7 +94,7 @@ class PolicyScorer:
 
     def __init__(self, bars: BarSeries, voices: ScoreSources = TECHNICAL_ONLY) -> None:
         self.bars = bars
-        self.growth = bars.growth()
+        self.growth = bars.adjust_to_first_bar()
         self._book = FeatureBook(bars)
         self._technical = voices.technical
         self._external = voices.external.get(bars.symbol)
@@ -108,14 +108,14 @@ class PolicyScorer:
         """The score on each bar of `part`; nan where it is undefined."""
         external = None if self._external is None else self._external[part]
         if not self._technical:
-            return np.asarray(policy.overall(None, external))
-        features = self._book.under(policy).all()
+            return np.asarray(policy.combine_scores(None, external))
+        features = self._book.compute(policy).arrays()
         technical = policy.technical_score({k: v[part] for k, v in features.items()})
-        return np.asarray(policy.overall(technical, external))
+        return np.asarray(policy.combine_scores(technical, external))
 
     def orders(self, policy: Policy, part: slice) -> Orders:
         """What the policy's score alone asks for on each bar of `part`."""
-        features = self._book.under(policy)
+        features = self._book.compute(policy)
         score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
         action = action.astype(np.int8)
@@ -124,7 +124,7 @@ class PolicyScorer:
         stop = np.maximum(growth.close - action * policy.stop_atr * atr, 0.1 * growth.close)
         target = np.maximum(growth.close + action * policy.target_atr * atr, 0.1 * growth.close)
         with np.errstate(divide="ignore", invalid="ignore"):
-            size = policy.size(np.abs(growth.close - stop) / growth.close)
+            size = policy.position_size(np.abs(growth.close - stop) / growth.close)
         action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
         return Orders(action, np.asarray(size), stop, target)
 

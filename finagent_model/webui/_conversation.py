@@ -175,7 +175,7 @@ def _cost_usd(turn: Turn, prices: Mapping[str, Price]) -> float | None:
     if turn.message_type != "response" or turn.model == RULES_MODEL:
         return 0.0 if turn.model == RULES_MODEL else None
     price = prices.get(turn.model)
-    return price.usd(turn.prompt_tokens, turn.completion_tokens) if price else None
+    return price.cost_usd(turn.prompt_tokens, turn.completion_tokens) if price else None
 
 
 def _with_metadata(row: Artifact) -> Artifact:

@@ -70,7 +70,7 @@ def live_routes(
         # Each part is read by itself: one that fails shows its error, and the others are shown.
         work, work_error = _read_or_error(read_runs, TrackingError)
         approval_list, approvals_error = _read_or_error(
-            lambda: approvals.listed()[0], BadInputError
+            lambda: approvals.list_approvals()[0], BadInputError
         )
         queue, queue_error = _read_or_error(outbox.status, StoreError)
         return {

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from finagent_model.approvals import NAME_LENGTH, WHY_LENGTH
+from finagent_model.approvals import MAX_NAME_CHARS, MAX_WHY_CHARS
 from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
 from finagent_model.market.news import sanitize_text
 from finagent_model.pipeline.run_metadata import MODEL_URI
@@ -111,14 +111,14 @@ def _read_training_run(version: registry.Version) -> RunRecord | None:
 
 def _read_who(fields: Mapping[str, str]) -> str:
     """Return who makes the change. Raises BadInputError for a form without a name."""
-    who = sanitize_text(fields.get("who", ""), NAME_LENGTH)
+    who = sanitize_text(fields.get("who", ""), MAX_NAME_CHARS)
     if not who:
         raise BadInputError(f"who {fields.get('who', '')!r}: say who changes the champion")
     return who
 
 
 def _read_why(fields: Mapping[str, str]) -> str | None:
-    return sanitize_text(fields.get("why", ""), WHY_LENGTH) or None
+    return sanitize_text(fields.get("why", ""), MAX_WHY_CHARS) or None
 
 
 def _read_champion(fields: Mapping[str, str]) -> str | None:

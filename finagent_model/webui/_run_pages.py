@@ -377,7 +377,7 @@ class Reliability:
         ]
         with schema_errors_as_tracking_error(run.run_id):
             calls = [call for text in texts for call in load_outcomes(text)]
-            book = calibrate(calls, policies.moments)
+            book = calibrate(calls, policies.start_times)
             record = confidence_record(calls, book)
         return cls(
             raw=_reliability_points(record.raw, record),

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from finagent_model.approvals import ApprovalStore
 from finagent_model.audit.chain import CONVERSATION_FILE, load_turns
-from finagent_model.config.approval_rules import PendingApproval
+from finagent_model.config.approval_rules import ApprovalRequest
 from finagent_model.config.roster import Price
 from finagent_model.data.market import Market
 from finagent_model.decision.signal import Action, Status
@@ -123,7 +123,9 @@ class PendingCount:
     def read(cls, approvals: ApprovalStore) -> PendingCount:
         """Count the pending approvals."""
         try:
-            return cls(sum(approval.state == "pending" for approval in approvals.listed()[0]))
+            return cls(
+                sum(approval.state == "pending" for approval in approvals.list_approvals()[0])
+            )
         except BadInputError as error:
             return cls(None, str(error))
 
@@ -259,7 +261,7 @@ def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
     """
     seen = int(np.searchsorted(bars.closed_at, to_datetime64(as_of), side="right"))
     if seen == 0:
-        raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)
+        raise NoBarsError(bars.symbol, as_of, bars.close_time(0) if len(bars) else None)
     # In units of the last bar that the decision saw, so that its levels lie where they belong.
     factor = bars.growth_factor / bars.growth_factor[seen - 1]
     first, last = max(0, seen - CHART_BARS), seen + MAX_LATER_BARS if later else seen
@@ -273,7 +275,7 @@ def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
 def _bar_point(bars: BarSeries, factor: float, i: int) -> dict[str, Any]:
     prices = ("open", "high", "low", "close")
     return {
-        "time": f"{bars.closed(i):%Y-%m-%d}",
+        "time": f"{bars.close_time(i):%Y-%m-%d}",
         **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in prices},
     }
 
@@ -288,15 +290,15 @@ def _read_signal(store: ArtifactStore, number: int) -> SignalRow:
 
 def _find_approval(
     approvals: ApprovalStore, row: Artifact
-) -> tuple[PendingApproval | None, str | None]:
+) -> tuple[ApprovalRequest | None, str | None]:
     """Return the approval of a signal, if it is still listed, and why it can't be read."""
     try:
-        listed, _ = approvals.listed()
+        listed, _ = approvals.list_approvals()
     except BadInputError as error:
         return None, str(error)
     # By both ids: another version asked the same question in the same conversation.
     ids = (row.key, row.metadata.get("conversation_id"))
-    matches = (a for a in listed if (a.proposed.signal_id, a.proposed.conversation_id) == ids)
+    matches = (a for a in listed if (a.signal.signal_id, a.signal.conversation_id) == ids)
     return next(matches, None), None
 
 

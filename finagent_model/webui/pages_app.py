@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.errors import (
     ApprovalSettledError,
     BadInputError,
@@ -57,7 +57,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     A database or an MLflow store that is down is an error of the pages that need it.
     """
     database = Database.from_settings(settings)
-    store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS)
+    store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS_FILE)
     renderer = Renderer(settings)
     # No description of the pages: they are no interface for programs.
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)

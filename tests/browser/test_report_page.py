@@ -108,7 +108,7 @@ def calibrated_page() -> str:
     }
     last = Calibration(
         method="platt",
-        valid_from=part.closed(-1),
+        valid_from=part.close_time(-1),
         calls=200,
         effective=130,
         reason="200 outcomes known, worth 130 independent ones",

@@ -37,7 +37,7 @@ from finagent_model.model.predictor import Question
 from finagent_model.market.bars import parse_as_of
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.decision import Execution
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
@@ -71,8 +71,8 @@ class Left(Exception):
 def leave(seconds):
     raise Left
 try:
-    ApprovalStore(settings.home / APPROVALS).ask([Decision(done.signal)], ApprovalRules(
-        above_size_percent=0, timeout_s=3600), "v", pause=leave)
+    ApprovalStore(settings.home / APPROVALS_FILE).require_approvals([Decision(done.signal)],
+        ApprovalRules(above_size_percent=0, timeout_s=3600), "v", sleep=leave)
 except Left:
     pass
 at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here:1"}})

@@ -25,9 +25,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model._redact import KEY as KEY_STRUCK
+from finagent_model._redact import KEY_MARK as KEY_STRUCK
 from finagent_model._redact import NOTES
-from finagent_model._redact import PROMPT as PROMPT_STRUCK
+from finagent_model._redact import PROMPT_MARK as PROMPT_STRUCK
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
@@ -371,7 +371,7 @@ def test_injection_cannot_move_levels_beyond_limits(
     assert entry is not None and stop is not None and size is not None
     assert abs(entry - context.last_close) <= config.risk.entry_atr * context.atr * ROUNDED
     assert abs(entry - stop) <= config.risk.max_stop_fraction * entry * ROUNDED
-    assert size <= 100 * float(context.policy.size(abs(entry - stop) / entry)) * ROUNDED
+    assert size <= 100 * float(context.policy.position_size(abs(entry - stop) / entry)) * ROUNDED
     for level in (signal.support_level, signal.resistance_level):
         assert level is None or context.low <= level <= context.high
 

@@ -25,7 +25,7 @@ CASH = 10_000.0
 
 def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
     """Growth bars, so that no engine sees a split, and the same as a frame."""
-    growth = BundledBars().bars(symbol).growth()
+    growth = BundledBars().bars(symbol).adjust_to_first_bar()
     columns = {name.title(): getattr(growth, name) for name in ("open", "high", "low", "close")}
     index = pd.DatetimeIndex(growth.closed_at)
     return growth, pd.DataFrame(columns | {"Volume": growth.volume}, index=index)
@@ -33,7 +33,9 @@ def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
 
 def ours(bars: BarSeries, rule: Crossover, rules: FillRules) -> BacktestResult:
     none = np.full(len(bars), np.nan)
-    orders = Orders(rule.crossings(bars.growth().close), np.ones(len(bars)), none, none)
+    orders = Orders(
+        rule.crossings(bars.adjust_to_first_bar().close), np.ones(len(bars)), none, none
+    )
     return run_orders(bars, orders, rules, cash=CASH, whole_shares=True)
 
 

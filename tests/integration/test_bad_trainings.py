@@ -67,7 +67,7 @@ def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSe
     nothing = np.full(len(bars), math.nan)
     held = Orders(np.zeros(len(bars), dtype=np.int8), nothing, nothing, nothing)
     unseen = trade(bars, held, REQUEST)
-    book = calibrate([], [bars.closed(0)])
+    book = calibrate([], [bars.close_time(0)])
     tried = Trials(configurations=6, scorings=6, sharpe_variance=None, overfitting=None)
     evidence = assess(
         [facts_of(unseen, 1)], tried, GateRules(), confidence_record([], book), seed=1

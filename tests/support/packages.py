@@ -41,7 +41,7 @@ CALL = TradeOutcome(
 
 
 def learned(policies: PolicyBook) -> TrainedState:
-    return TrainedState(policies, calibrate([CALL], policies.moments), (CALL,))
+    return TrainedState(policies, calibrate([CALL], policies.start_times), (CALL,))
 
 
 def write(folder: Path, policies: PolicyBook | None = None) -> str:

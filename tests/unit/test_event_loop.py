@@ -144,7 +144,7 @@ def test_event_loop_deadline_holds_while_loop_is_blocked(
         release.wait(SAFETY_S)
 
     with pytest.raises(DeadlineError):
-        loop.run(block(), within_s=0.1)
+        loop.run(block(), timeout_s=0.1)
     release.set()
 
 

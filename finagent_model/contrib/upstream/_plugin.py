@@ -17,7 +17,7 @@ from finagent_model.contrib.upstream.source import (
 )
 from finagent_model.contrib.upstream.window import build_window
 from finagent_model.market.bars import BarSeries
-from finagent_model.policy.context import rounded
+from finagent_model.policy.context import round_significant
 from finagent_model.settings import Settings
 
 
@@ -54,7 +54,7 @@ class UpstreamPlugin:
         rises, falls = (sum(vote == side for _, vote in votes) for side in (1, -1))
         return AnalystReply(
             trend=opinion["trend"],
-            score=rounded(2 * opinion["probability"] - 1, 4),
+            score=round_significant(2 * opinion["probability"] - 1, 4),
             summary=f"Upstream says {opinion['rating']}: {rises} of {len(votes)} votes for a rise, "
             f"{falls} for a fall.",
             key_factors=[f"{name} vote {vote:+d}" for name, vote in votes],

@@ -28,7 +28,7 @@ from typing import Self
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
-from finagent_model._redact import without_private
+from finagent_model._redact import redact_addresses
 from finagent_model.contrib.upstream._errors import UpstreamSourceError
 
 LICENCE, NOTICE, LOCK = "LICENSE", "NOTICE", "upstream.lock"
@@ -215,7 +215,7 @@ def fetch_source(
     if folder.exists():
         return verify_source(folder, pin), False
     address = origin or pin.repository
-    provenance = f"commit {pin.commit} of {without_private(address)}"
+    provenance = f"commit {pin.commit} of {redact_addresses(address)}"
     archive = _fetch_archive(pin, address, provenance)
     return install_archive(home, pin, archive, provenance, ORIGIN_REMEDY), True
 
@@ -331,6 +331,6 @@ def _git(folder: Path, *arguments: str) -> bytes:
             "clone"
         ) from None
     if process.returncode:
-        message = without_private(" ".join(process.stderr.decode(errors="replace").split()))
+        message = redact_addresses(" ".join(process.stderr.decode(errors="replace").split()))
         raise UpstreamSourceError(f"git {arguments[0]} failed: {message}; {ORIGIN_REMEDY}")
     return process.stdout

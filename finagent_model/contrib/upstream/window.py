@@ -48,7 +48,7 @@ def build_window(bars: BarSeries) -> UpstreamWindow:
 
     Raises ShortHistoryError below `MIN_BARS`.
     """
-    clock_day = bars.closed(-1).date() + timedelta(days=1)
+    clock_day = bars.close_time(-1).date() + timedelta(days=1)
     first = int(np.searchsorted(bars.closed_at, np.datetime64(clock_day - LOOK_BACK, "us")))
     year = bars[first:]
     if len(year) < MIN_BARS:
@@ -56,7 +56,7 @@ def build_window(bars: BarSeries) -> UpstreamWindow:
             f"{bars.symbol} has {len(year)} bars in the year to {clock_day - timedelta(days=1)}; "
             f"upstream needs {MIN_BARS}; send more history"
         )
-    prices = year.in_last_prices()
+    prices = year.adjust_to_last_bar()
     days = np.datetime_as_string(year.closed_at, unit="D").tolist()
     volume = [None if math.isnan(v) else v for v in prices.volume.tolist()]  # JSON has no NaN
     columns = [getattr(prices, name).tolist() for name in PRICES]

@@ -137,7 +137,7 @@ def test_package_without_the_external_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_leak_probe_catches_an_external_analyst_that_peeks() -> None:
-    bars, policy = bars_of("GOOG"), config().first_policy
+    bars, policy = bars_of("GOOG"), config().initial_policy
     honest = questions_causal(bars, (), policy, (), plugin.input_digest)
     ahead = questions_causal(bars, (), policy, (), lambda shown: str(id(shown)))
     assert (honest.passed, ahead.passed) == (True, False)

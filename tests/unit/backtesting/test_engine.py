@@ -44,8 +44,8 @@ def signal(bars: BarSeries, i: int, action: Action = "HOLD", **options: Any) -> 
             "status": "ok",
             "reasoning": "written by hand",
             "model_used": "rules",
-            "generated_at": bars.closed(i),
-            "as_of": bars.closed(i),
+            "generated_at": bars.close_time(i),
+            "as_of": bars.close_time(i),
             "conversation_id": "c",
             "tokens": 0,
             **(levels if side else {}),
@@ -213,7 +213,7 @@ def test_buy_and_hold_of_single_bar_is_cash() -> None:
 def test_buy_and_hold_of_apple_equals_adjusted_growth() -> None:
     apple = BundledBars().bars("AAPL")
     result = buy_and_hold(apple, FREE, cash=1000.0)
-    growth = apple.growth()
+    growth = apple.adjust_to_first_bar()
     earned = result.equity / 1000.0
     np.testing.assert_allclose(earned[1:], growth.close[1:] / growth.open[1], rtol=1e-12)
     # +1241 % from the first close to the last; the second open was a little above that close.

@@ -60,8 +60,8 @@ def test_outcome_ends_at_stop_or_target_as_in_backtest(
     [call] = label_outcomes(bars, orders, FREE, confidence)
     assert (call.ended, call.bars_held) == (ended, 2)
     assert call.earned == pytest.approx(earned)
-    assert call.closed_at == bars.closed(2)
-    assert call.came_true == (earned > 0)
+    assert call.closed_at == bars.close_time(2)
+    assert call.was_profitable == (earned > 0)
 
 
 def test_outcome_without_level_ends_at_close_of_horizon() -> None:
@@ -91,13 +91,13 @@ def test_outcome_of_flat_prices_costs_two_fills() -> None:
     orders, confidence = called(30, {0: 1})
     [call] = label_outcomes(bars, orders, FillRules(0.001, 0.0005), confidence)
     assert call.earned == pytest.approx(-2 * 0.001 - 2 * 0.0005, rel=1e-2)
-    assert not call.came_true
+    assert not call.was_profitable
 
 
 def test_outcome_of_lone_call_equals_its_backtest() -> None:
     bars = BundledBars().bars("AAPL")[:400]  # with a dividend-free stretch and a real crash
     rules = FillRules(0.001, 0.0005)
-    growth = bars.growth()
+    growth = bars.adjust_to_first_bar()
     for at in range(5, 370, 13):
         close = growth.close[at]
         orders, confidence = called(400, {at: 1}, 0.93 * close, 1.1 * close)
@@ -129,7 +129,7 @@ def test_outcome_ignores_later_bars() -> None:
     for cut in range(30, 500, 47):
         early = Orders(**{name: values[:cut] for name, values in vars(orders).items()})
         before = label_outcomes(bars[:cut], early, FREE, confidence[:cut])
-        assert before == tuple(c for c in outcomes if c.closed_at <= bars.closed(cut - 1))
+        assert before == tuple(c for c in outcomes if c.closed_at <= bars.close_time(cut - 1))
 
 
 def test_outcomes_survive_dump_to_the_bit() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from finagent_model._redact import make_redactor, without_key_shapes
+from finagent_model._redact import make_redactor, redact_key_shapes
 from finagent_model.cassette.cassette import Cassette, open_cassette_file
 from finagent_model.cassette.fingerprint import Outline, OutlineMessage, fingerprint
 from finagent_model.cassette.jsonl import dump_replies, load_replies
@@ -245,7 +245,7 @@ def test_cassette_redacts_keys_before_storing(path: Path) -> None:
     ],
 )
 def test_redact_removes_key_shapes(text: str) -> None:
-    assert without_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
+    assert redact_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_redact_removes_key_shapes(text: str) -> None:
     ],
 )
 def test_redact_keeps_prose(text: str) -> None:
-    assert without_key_shapes(text) == text
+    assert redact_key_shapes(text) == text
 
 
 def test_redact_keeps_short_placeholder_keys() -> None:

@@ -94,12 +94,12 @@ def test_cached_bars_are_used_where_they_cover_as_of(
 
 
 def test_cached_bars_refetch_late_bar_once(tmp_path: Path) -> None:
-    day = parse_as_of(WHOLE.closed(100).date())
+    day = parse_as_of(WHOLE.close_time(100).date())
     process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
     vendor = Vendor(WHOLE[:101])
     morning = process(vendor, tmp_path, day + timedelta(hours=9))
-    assert morning.bars_as_of("FB", day).closed(-1) == WHOLE.closed(100)
-    assert process(vendor, tmp_path).bars_as_of("FB", day).closed(-1) == WHOLE.closed(100)
+    assert morning.bars_as_of("FB", day).close_time(-1) == WHOLE.close_time(100)
+    assert process(vendor, tmp_path).bars_as_of("FB", day).close_time(-1) == WHOLE.close_time(100)
     assert vendor.asked == 1
     StoredBars(BarStore(tmp_path)).bars("FB")
     assert vendor.asked == 1
@@ -109,44 +109,44 @@ def test_cached_bars_refetch_for_later_close(
     tmp_path: Path,
 ) -> None:
     vendor = Vendor()
-    now = WHOLE.closed(100) - timedelta(hours=3)
+    now = WHOLE.close_time(100) - timedelta(hours=3)
     source = CachedBars(vendor, BarStore(tmp_path), lambda: now)
-    today = parse_as_of(WHOLE.closed(100).date())
+    today = parse_as_of(WHOLE.close_time(100).date())
     for as_of in (now, None, now + timedelta(minutes=1)):
-        assert source.bars_as_of("FB", as_of).closed(-1) == WHOLE.closed(99)
+        assert source.bars_as_of("FB", as_of).close_time(-1) == WHOLE.close_time(99)
     assert vendor.asked == 1
-    assert source.bars_as_of("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
-    assert source.bars_as_of("FB", today).closed(-1) == WHOLE.closed(99)
+    assert source.bars_as_of("FB", today).close_time(-1) == WHOLE.close_time(99)  # not over
+    assert source.bars_as_of("FB", today).close_time(-1) == WHOLE.close_time(99)
     assert vendor.asked == 2
-    now = WHOLE.closed(101) + timedelta(hours=1)
-    later = source.bars_as_of("FB", parse_as_of(WHOLE.closed(101).date()))
-    assert later.closed(-1) == WHOLE.closed(101)
+    now = WHOLE.close_time(101) + timedelta(hours=1)
+    later = source.bars_as_of("FB", parse_as_of(WHOLE.close_time(101).date()))
+    assert later.close_time(-1) == WHOLE.close_time(101)
     assert source.snapshot("FB").content_hash == later.digest()
     assert source.bars_as_of("FB", today) is later
     assert vendor.asked == 3
 
 
 def test_cached_bars_refetch_unfinished_day(tmp_path: Path) -> None:
-    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(100) - timedelta(hours=3)).bars("FB")
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.close_time(100) - timedelta(hours=3)).bars("FB")
     vendor = Vendor(WHOLE[:101])
-    later = process(vendor, tmp_path, WHOLE.closed(100) + timedelta(hours=1))
-    as_of = parse_as_of(WHOLE.closed(100).date())
-    assert later.bars_as_of("FB", as_of).closed(-1) == WHOLE.closed(100)
+    later = process(vendor, tmp_path, WHOLE.close_time(100) + timedelta(hours=1))
+    as_of = parse_as_of(WHOLE.close_time(100).date())
+    assert later.bars_as_of("FB", as_of).close_time(-1) == WHOLE.close_time(100)
     assert vendor.asked == 1
 
 
 def test_cached_bars_refetch_for_later_as_of(tmp_path: Path) -> None:
-    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(99)).bars("FB")
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.close_time(99)).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    assert len(source.bars_as_of("FB", WHOLE.closed(50))) == 100
-    assert len(source.bars_as_of("FB", WHOLE.closed(150))) == len(WHOLE)
+    assert len(source.bars_as_of("FB", WHOLE.close_time(50))) == 100
+    assert len(source.bars_as_of("FB", WHOLE.close_time(150))) == len(WHOLE)
     assert vendor.asked == 1
 
 
 def test_cached_bars_drop_bars_not_closed(tmp_path: Path) -> None:
-    source = process(Vendor(), tmp_path, WHOLE.closed(42) + timedelta(hours=1))
-    assert source.bars("FB").closed(-1) == WHOLE.closed(42)
+    source = process(Vendor(), tmp_path, WHOLE.close_time(42) + timedelta(hours=1))
+    assert source.bars("FB").close_time(-1) == WHOLE.close_time(42)
 
 
 def test_cached_bars_concurrent_requests_ask_once(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_cached_bars_revision_names_days_with_fields(
     source = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
     with caplog.at_level(logging.WARNING):
         source.bars("FB")
-    day = f"{WHOLE.closed(42):%Y-%m-%d}"
+    day = f"{WHOLE.close_time(42):%Y-%m-%d}"
     assert f"vendor has revised its history: {day} high" in caplog.text
     told = source.snapshot("FB")
     assert (told.revised, {c.field for c in told.changes}) == (2, {"close", "high"})
@@ -299,7 +299,7 @@ def test_compare_bars_names_removed_or_new_bars() -> None:
     [came] = compare_bars(without, WHOLE)
     assert (gone.field, gone.before, gone.after) == ("bar", WHOLE.close[10], None)
     assert (came.field, came.before, came.after) == ("bar", None, WHOLE.close[10])
-    assert gone.closed_at == came.closed_at == WHOLE.closed(10)
+    assert gone.closed_at == came.closed_at == WHOLE.close_time(10)
 
 
 def test_compare_bars_ignores_new_days_or_noise() -> None:
@@ -413,12 +413,12 @@ def test_market_snapshot_fetches_nothing(tmp_path: Path) -> None:
 
 def test_market_view_of_vendor_bars_ends_at_as_of(tmp_path: Path) -> None:
     market = Market(process(Vendor(), tmp_path), None)
-    as_of = parse_as_of(WHOLE.closed(80).date())
-    assert market.view("FB", as_of).bars.closed(-1) == WHOLE.closed(80)
+    as_of = parse_as_of(WHOLE.close_time(80).date())
+    assert market.view("FB", as_of).bars.close_time(-1) == WHOLE.close_time(80)
 
 
 def test_market_view_ignores_later_vendor_bars(tmp_path: Path) -> None:
-    as_of = parse_as_of(WHOLE.closed(120).date())
+    as_of = parse_as_of(WHOLE.close_time(120).date())
     changed = WHOLE.to_frame()
     changed.loc[121:, [*PRICES]] *= 3.0
     changed.loc[150, "split"] = 2.0

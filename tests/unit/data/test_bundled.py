@@ -18,7 +18,9 @@ def source() -> BundledBars:
 
 
 def bar(series: BarSeries, day: str) -> int:
-    found = [i for i in range(len(series)) if series.closed(i).date() == date.fromisoformat(day)]
+    found = [
+        i for i in range(len(series)) if series.close_time(i).date() == date.fromisoformat(day)
+    ]
     assert len(found) == 1
     return found[0]
 
@@ -42,8 +44,8 @@ def test_bundled_bars_have_five_complete_symbols(source: BundledBars) -> None:
 
 def test_bundled_bars_close_on_their_date_in_utc(source: BundledBars) -> None:
     google = source.bars("GOOG")
-    assert google.closed(0).isoformat() == "2004-08-19T21:00:00+00:00"
-    assert google.closed(-1).isoformat() == "2013-03-01T21:00:00+00:00"
+    assert google.close_time(0).isoformat() == "2004-08-19T21:00:00+00:00"
+    assert google.close_time(-1).isoformat() == "2013-03-01T21:00:00+00:00"
 
 
 def test_bundled_bars_read_file_once(source: BundledBars) -> None:
@@ -60,7 +62,7 @@ def test_bundled_split_is_no_crash_in_returns(source: BundledBars) -> None:
     apple = source.bars("AAPL")
     assert apple.split[bar(apple, "2005-02-28")] == 2.0
     assert change(apple, "2005-02-28") == pytest.approx(-0.496, abs=5e-4)
-    assert change(apple.growth(), "2005-02-28") == pytest.approx(0.0082, abs=5e-5)
+    assert change(apple.adjust_to_first_bar(), "2005-02-28") == pytest.approx(0.0082, abs=5e-5)
 
 
 def test_bundled_real_crash_stays(source: BundledBars) -> None:
@@ -68,7 +70,9 @@ def test_bundled_real_crash_stays(source: BundledBars) -> None:
     i = bar(apple, "2000-09-29")
     assert (apple.split[i], apple.dividend[i]) == (1.0, 0.0)
     assert change(apple, "2000-09-29") == pytest.approx(-0.519, abs=5e-4)
-    assert change(apple.growth(), "2000-09-29") == pytest.approx(change(apple, "2000-09-29"))
+    assert change(apple.adjust_to_first_bar(), "2000-09-29") == pytest.approx(
+        change(apple, "2000-09-29")
+    )
 
 
 def test_bundled_special_dividend_is_no_split(source: BundledBars) -> None:
@@ -77,7 +81,7 @@ def test_bundled_special_dividend_is_no_split(source: BundledBars) -> None:
     assert microsoft.split[i] == 1.0
     assert microsoft.dividend[i] == pytest.approx(3.08, rel=0.02)  # $3 special, $0.08 regular
     assert change(microsoft, "2004-11-15") == pytest.approx(-0.0861, abs=5e-4)
-    assert change(microsoft.growth(), "2004-11-15") > 0
+    assert change(microsoft.adjust_to_first_bar(), "2004-11-15") > 0
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_bundled_special_dividend_is_no_split(source: BundledBars) -> None:
 def test_bundled_splits_match_record(source: BundledBars, symbol: str, days: list[str]) -> None:
     series = source.bars(symbol)
     found = np.flatnonzero(series.split != 1.0).tolist()
-    assert [series.closed(i).date().isoformat() for i in found] == days
+    assert [series.close_time(i).date().isoformat() for i in found] == days
     assert (series.split[found] == 2.0).all()
 
 
@@ -125,7 +129,7 @@ def test_bundled_buy_hold_needs_actions(
 ) -> None:
     series = source.bars(symbol)
     assert whole(series) == pytest.approx(raw, abs=0.005)
-    assert whole(series.growth()) == pytest.approx(growth, abs=0.005)
+    assert whole(series.adjust_to_first_bar()) == pytest.approx(growth, abs=0.005)
 
 
 def test_bundled_growth_matches_adjusted_close() -> None:
@@ -185,7 +189,7 @@ def test_infer_actions_names_bar_of_invalid_price(bad: float) -> None:
 
 def test_infer_actions_ignores_later_bars(source: BundledBars) -> None:
     close = source.bars("IBM").close[:400]
-    adjusted = source.bars("IBM").growth().close[:400]
+    adjusted = source.bars("IBM").adjust_to_first_bar().close[:400]
     split, dividend = infer_actions("IBM", close, adjusted)
     for cut in range(0, 400, 7):
         part_split, part_dividend = infer_actions("IBM", close[:cut], adjusted[:cut])

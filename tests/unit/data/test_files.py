@@ -31,7 +31,7 @@ def folder(path: Path, **files: str) -> FolderBars:
 def test_folder_bars_ignore_case_of_columns(tmp_path: Path) -> None:
     series = folder(tmp_path, GOOG=GOOD).bars("GOOG")
     assert series.symbol == "GOOG"
-    assert series.closed(0).isoformat() == "2012-06-27T21:00:00+00:00"
+    assert series.close_time(0).isoformat() == "2012-06-27T21:00:00+00:00"
     assert series.close.tolist() == [10.0, 5.5, 5.0]
     assert series.volume.tolist() == [100.0, 200.0, 200.0]
 
@@ -117,7 +117,7 @@ def test_folder_bars_midnight_in_any_zone_is_its_day(tmp_path: Path, zone: str |
     read.append(SqlBars(f"sqlite:///{tmp_path}/bars.db").bars("SQL"))
     assert len(read) == 4
     for series in read:
-        days = [series.closed(i).isoformat() for i in range(3)]
+        days = [series.close_time(i).isoformat() for i in range(3)]
         assert days == [f"2024-03-{day}T21:00:00+00:00" for day in ("06", "07", "11")]
         assert len(series.until(parse_as_of("2024-03-06"))) == 1
         assert len(series.until(datetime(2024, 3, 7, 13, tzinfo=UTC))) == 1
@@ -148,8 +148,8 @@ def test_folder_bars_closed_at_keeps_time_of_day(tmp_path: Path) -> None:
     table.to_parquet(tmp_path / "PARQUET.parquet")
     for symbol in ("CSV", "PARQUET"):
         series = FolderBars(tmp_path).bars(symbol)
-        assert series.closed(0) == datetime(2024, 3, 6, 21, tzinfo=UTC)
-        assert series.closed(2) == datetime(2024, 3, 11, 20, tzinfo=UTC)
+        assert series.close_time(0) == datetime(2024, 3, 6, 21, tzinfo=UTC)
+        assert series.close_time(2) == datetime(2024, 3, 11, 20, tzinfo=UTC)
 
 
 def test_folder_bars_symbols_are_file_names(tmp_path: Path) -> None:
@@ -226,6 +226,6 @@ def test_folder_bars_bad_file_hides_no_other(tmp_path: Path) -> None:
 
 def test_folder_bars_accept_dates_without_dashes(tmp_path: Path) -> None:
     source = folder(tmp_path, GOOG=GOOD.replace("-", ""), BAD=GOOD.replace("2012-", "12"))
-    assert source.bars("GOOG").closed(0).isoformat() == "2012-06-27T21:00:00+00:00"
+    assert source.bars("GOOG").close_time(0).isoformat() == "2012-06-27T21:00:00+00:00"
     with pytest.raises(InvalidBarsError, match="is not an ISO date or time"):
         source.bars("BAD")

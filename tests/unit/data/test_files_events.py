@@ -23,11 +23,11 @@ def source() -> BundledBars:
 
 
 def days(kind: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_symbol: dict[str, list[str]] = {}
     for record in RECORDS:
         if record["kind"] == kind:
-            found.setdefault(record["symbol"], []).append(record["published_at"][:10])
-    return found
+            by_symbol.setdefault(record["symbol"], []).append(record["published_at"][:10])
+    return by_symbol
 
 
 def write(path: Path, *lines: str) -> FileNews:
@@ -68,7 +68,7 @@ def test_bundled_news_splits_match_prices(source: BundledBars) -> None:
     for symbol in source.symbols():
         bars = source.bars(symbol)
         if len(at := np.flatnonzero(bars.split != 1.0)):
-            shown[symbol] = [bars.closed(int(i)).date().isoformat() for i in at]
+            shown[symbol] = [bars.close_time(int(i)).date().isoformat() for i in at]
     assert days("split") == shown
 
 
@@ -76,19 +76,19 @@ def test_bundled_news_listings_are_on_first_bar(source: BundledBars) -> None:
     listed = days("listing")
     assert set(listed) == {"GOOG", "FB"}
     for symbol, moments in listed.items():
-        assert moments == [source.bars(symbol).closed(0).date().isoformat()]
+        assert moments == [source.bars(symbol).close_time(0).date().isoformat()]
 
 
 def test_bundled_news_apple_dividend_is_on_ex_date(source: BundledBars) -> None:
     bars = source.bars("AAPL")
-    first = bars.closed(int(np.flatnonzero(bars.dividend)[0])).date().isoformat()
+    first = bars.close_time(int(np.flatnonzero(bars.dividend)[0])).date().isoformat()
     assert first in days("dividend")["AAPL"]
 
 
 def test_bundled_news_google_results_moved_price(source: BundledBars) -> None:
     (day,) = days("results")["GOOG"]
     bars = source.bars("GOOG")
-    at = [i for i in range(len(bars)) if bars.closed(i).date().isoformat() == day]
+    at = [i for i in range(len(bars)) if bars.close_time(i).date().isoformat() == day]
     assert bars.close[at[0]] / bars.close[at[0] - 1] - 1 == pytest.approx(-0.08, abs=0.005)
 
 

@@ -48,8 +48,8 @@ def file(folder: Path, *lines: str) -> Path:
 
 def question(bars: BarSeries, *facts: Fact, as_of: datetime = AS_OF) -> dict[str, Any]:
     view = MarketView.at(as_of, bars, facts=facts)
-    found: dict[str, Any] = json.loads(build_context(view, Policy()).text)
-    return found
+    result: dict[str, Any] = json.loads(build_context(view, Policy()).text)
+    return result
 
 
 def test_facts_in_context_have_age_without_date(goog: BarSeries) -> None:
@@ -72,7 +72,7 @@ def test_facts_absent_from_context_without_source(goog: BarSeries) -> None:
 
 
 @pytest.mark.parametrize(
-    ("period", "seen"),
+    ("period", "relative"),
     [
         ("2012Q1", "Q1 this year"),
         ("FY2011", "last year (fiscal)"),
@@ -85,7 +85,7 @@ def test_facts_absent_from_context_without_source(goog: BarSeries) -> None:
     ],
 )
 def test_facts_period_is_relative_to_as_of(period: str, seen: str) -> None:
-    assert fact(period=period).period_from(AS_OF) == seen
+    assert fact(period=period).relative_period(AS_OF) == seen
 
 
 @given(st.text(max_size=12), st.text(max_size=12), st.text("FYQH0129-", max_size=8))
@@ -94,17 +94,17 @@ def test_facts_in_context_never_tell_year(name: str, unit: str, period: str) -> 
         accepted = fact(name=name, unit=unit, period=period)
     except ValueError:
         return
-    told = f"{accepted.name}|{accepted.unit}|{accepted.period_from(AS_OF)}"
+    told = f"{accepted.name}|{accepted.unit}|{accepted.relative_period(AS_OF)}"
     assert not re.search(r"(?<![0-9])(19|20)[0-9]{2}(?![0-9])", told)
 
 
 def test_facts_unknown_before_publication(goog: BarSeries) -> None:
     moment = datetime.fromisoformat("2012-04-12T20:00:00+00:00")
-    known = [
+    published = [
         MarketView.at(as_of, goog, facts=(fact(moment),)).fundamentals
         for as_of in (moment - timedelta(microseconds=1), moment)
     ]
-    assert known == [(), (fact(moment),)]
+    assert published == [(), (fact(moment),)]
 
 
 def test_facts_restatement_counts_from_its_day(goog: BarSeries) -> None:
@@ -133,13 +133,13 @@ def test_facts_published_later_change_no_context(goog: BarSeries, day: str) -> N
     as_of = parse_as_of(day)
     start = datetime.fromisoformat("2011-10-01T00:00:00+00:00")
     facts = [fact(start + timedelta(days=9 * i), name=f"n{i % 7}", value=i) for i in range(40)]
-    known = tuple(f for f in facts if f.published_at <= as_of)
+    published = tuple(f for f in facts if f.published_at <= as_of)
     later = tuple(f.model_copy(update={"value": -1e9}) for f in facts if f.published_at > as_of)
     surprise = fact(as_of + timedelta(microseconds=1), name="n1", value=1e12)
-    assert known and later
+    assert published and later
     whole = question(goog, *facts, as_of=as_of)
-    assert question(goog, *known, as_of=as_of) == whole
-    assert question(goog, *later, surprise, *known, as_of=as_of) == whole
+    assert question(goog, *published, as_of=as_of) == whole
+    assert question(goog, *later, surprise, *published, as_of=as_of) == whole
 
 
 def test_file_fundamentals_reach_view_with_digest(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
@@ -194,9 +194,9 @@ def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
         (written(period="2012-06-30"), "period: '2012-06-30' is not a period"),
     ],
 )
-def test_file_fundamentals_name_bad_line(tmp_path: Path, bad: str, said: str) -> None:
+def test_file_fundamentals_name_bad_line(tmp_path: Path, bad: str, message: str) -> None:
     source = FileFundamentals(file(tmp_path, written(), bad))
-    with pytest.raises(InvalidFundamentalsError, match=rf"facts\.jsonl, line 2: {said}"):
+    with pytest.raises(InvalidFundamentalsError, match=rf"facts\.jsonl, line 2: {message}"):
         source.facts("GOOG")
 
 

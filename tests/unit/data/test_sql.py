@@ -110,7 +110,7 @@ def test_sql_bars_accept_any_date_type(url: str, declared: str) -> None:
         row = {"day": stored}
         connection.execute(text("insert into bars values ('X', :day, 1, 2, 1, 2, null)"), row)
     series = SqlBars(url).bars("X")
-    assert series.closed(0).isoformat() == "2012-06-29T21:00:00+00:00"
+    assert series.close_time(0).isoformat() == "2012-06-29T21:00:00+00:00"
 
 
 @pytest.mark.parametrize(

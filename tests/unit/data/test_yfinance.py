@@ -45,7 +45,7 @@ def source(yahoo: Yahoo, tmp_path: Path) -> YFinanceBars:
 
 def next_session(series: BarSeries) -> datetime:
     """Before its end."""
-    return series.closed(-1) + timedelta(days=1, hours=-1)
+    return series.close_time(-1) + timedelta(days=1, hours=-1)
 
 
 def day(series: BarSeries, text: str) -> int:
@@ -77,9 +77,9 @@ def test_yfinance_actions_are_on_their_days(yahoo: Yahoo, source: YFinanceBars) 
     apple, microsoft = source.bars("AAPL"), source.bars("MSFT")
     at = day(apple, "2005-02-28")
     assert (apple.close[at - 1], apple.close[at], apple.split[at]) == (88.99, 44.86, 2.0)
-    assert apple.growth().close[at] / apple.growth().close[at - 1] == pytest.approx(
-        1.0082, abs=1e-4
-    )
+    assert apple.adjust_to_first_bar().close[at] / apple.adjust_to_first_bar().close[
+        at - 1
+    ] == pytest.approx(1.0082, abs=1e-4)
     at = day(microsoft, "2003-02-18")
     assert (microsoft.close[at - 1], microsoft.close[at]) == (48.30, 24.96)
     assert microsoft.split[at] == 2.0
@@ -118,7 +118,7 @@ def test_yfinance_dividend_without_bar_goes_to_next(yahoo: Yahoo, source: YFinan
     got = source.bars("FB")
     assert len(got) == 19
     assert got.dividend[10] == 0.25
-    assert got.closed(10) == bars.closed(11)
+    assert got.close_time(10) == bars.close_time(11)
 
 
 def test_yfinance_refuses_incomplete_row(yahoo: Yahoo, source: YFinanceBars) -> None:
@@ -136,10 +136,10 @@ def test_yfinance_open_session_has_no_bar(yahoo: Yahoo, source: YFinanceBars, sp
     whole = BarSeries.from_frame("FB", bars.to_frame().assign(split=ratios))
     body = chart(whole)
     result(body)["meta"]["regularMarketTime"] -= 3600
-    yahoo.now = bars.closed(-1) - timedelta(hours=1)
+    yahoo.now = bars.close_time(-1) - timedelta(hours=1)
     yahoo.says("FB", body)
     got = source.bars("FB")
-    assert got.closed(-1) == bars.closed(18)
+    assert got.close_time(-1) == bars.close_time(18)
     assert got.close == pytest.approx(bars.close[:19], rel=1e-12)
 
 
@@ -206,7 +206,7 @@ def test_yfinance_only_correction_is_revision(
         readings.append(fetched.snapshot("MSFT"))
     assert [reading.revised for reading in readings] == [0, 0, 0, 1]
     [change] = readings[-1].changes
-    assert (change.closed_at, change.field) == (bars.closed(500), "low")
+    assert (change.closed_at, change.field) == (bars.close_time(500), "low")
 
 
 def test_yfinance_rate_limit_leaves_cached_bars_usable(

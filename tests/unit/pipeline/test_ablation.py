@@ -60,7 +60,7 @@ def test_one_analyst_alone_keeps_risk_and_executor_and_rules_take_every_model_s_
     desks = desk_variants(desk, DEBATERS)
     alone = desks["TechnicalAnalyst alone"]
     assert [row.name for row in alone.agents] == ["TechnicalAnalyst", "RiskManager", "Executor"]
-    assert desks["rules only"].only_rules
+    assert desks["rules only"].uses_only_rules
     assert desks["rules only"].roster == desk.roster
 
 

@@ -78,7 +78,7 @@ def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
-    small, other = TrainRequest.read(**SMALL), TrainRequest.read(**SMALL, seed=8)
+    small, other = TrainRequest.parse(**SMALL), TrainRequest.parse(**SMALL, seed=8)
     run = open_dag_run(DECIDES, {})
     below = Execution(parent_run_id=run)
     fitted = start_training(small, settings, execution=below)
@@ -100,7 +100,7 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
-    begun = start_training(TrainRequest.read(**SMALL), settings)
+    begun = start_training(TrainRequest.parse(**SMALL), settings)
     children = [backtest_symbol(begun, "FB", settings)]
 
     def killed(*_: object) -> None:

@@ -283,7 +283,7 @@ def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
 
 def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
     many = [
-        Dataset(f"S{i}", "bars", f"{i:064x}", "vendor", 9, FB.closed(0), FB.closed(1))
+        Dataset(f"S{i}", "bars", f"{i:064x}", "vendor", 9, FB.close_time(0), FB.close_time(1))
         for i in range(20)
     ]
     runs, failed = [open_run("infer", {}) for _ in range(4)], []

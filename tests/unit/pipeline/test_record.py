@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow.store.entities import PagedList
 
-from finagent_model.audit.chain import audit_chain
+from finagent_model.audit.chain import audit_decisions
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
@@ -67,7 +67,7 @@ def kept(
     given = settings(database)
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
-    audit, market = audit_chain([made], code_hash()), Market.from_settings(given)
+    audit, market = audit_decisions([made], code_hash()), Market.from_settings(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
     )
@@ -228,7 +228,7 @@ def test_store_decision_warns_if_platform_is_down(
         made = decision(**UNDRAWN, conversation_id=name)
         record(
             made,
-            audit_chain([made], code_hash()),
+            audit_decisions([made], code_hash()),
             None,
             Market.from_settings(given),
             "desk.yaml",
@@ -251,7 +251,7 @@ def test_store_decision_survives_bad_platform_url(
     made = decision(**UNDRAWN)
     run = record(
         made,
-        audit_chain([made], code_hash()),
+        audit_decisions([made], code_hash()),
         None,
         Market.from_settings(given),
         "desk.yaml",

@@ -21,7 +21,9 @@ from finagent_model.settings import Settings
 
 
 def row(**options: Any) -> dict[str, Any]:
-    return run_rule_backtest(RuleRequest.read(rule="sma:10,30", **options), Settings.load({})).row()
+    return run_rule_backtest(
+        RuleRequest.parse(rule="sma:10,30", **options), Settings.load({})
+    ).row()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_rule_backtest_entry_bar_stops_switch(
 
 def test_rule_backtest_uses_total_return() -> None:
     result = row(symbol="AAPL", fractional=True, commission=0.0)
-    growth = BundledBars().bars("AAPL").growth()
+    growth = BundledBars().bars("AAPL").adjust_to_first_bar()
     held = growth.close[-1] / growth.open[1]
     assert result["buy_and_hold"]["total_return"] == pytest.approx(held - 1)
 
@@ -146,4 +148,4 @@ def test_rule_backtest_without_crossing_has_null_ratios(tmp_path: Path) -> None:
 )
 def test_rule_backtest_refuses_bad_request(options: dict[str, Any], message: str) -> None:
     with pytest.raises(FinagentError, match=message):
-        run_rule_backtest(RuleRequest.read(**{"rule": "sma:10,30", **options}), Settings.load({}))
+        run_rule_backtest(RuleRequest.parse(**{"rule": "sma:10,30", **options}), Settings.load({}))

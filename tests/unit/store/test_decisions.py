@@ -19,7 +19,7 @@ from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from finagent_model.audit.chain import dump_turns, load_turns
 from finagent_model.decision.decision import Decision, Execution
 from finagent_model.errors import StoreError
-from finagent_model.settings import read_url
+from finagent_model.settings import parse_database_url
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from support.decisions import at, decision
@@ -282,7 +282,7 @@ def test_database_errors_hide_password(address: str) -> None:
     ],
 )
 def test_database_url_driver_of_postgresql(scheme: str, driver: str) -> None:
-    assert read_url(f"{scheme}://host/db").get_driver_name() == driver
+    assert parse_database_url(f"{scheme}://host/db").get_driver_name() == driver
 
 
 def test_conversation_file_round_trip() -> None:

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from finagent_model.approvals import APPROVALS, ApprovalStore, approval_id
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
 from finagent_model.cli import app as commands
 from finagent_model.config.approval_rules import ApprovalRules
 from finagent_model.config.roster import Price
@@ -351,15 +351,15 @@ def test_auth_refuses_cross_site_change(pages: TestClient) -> None:
 def asked(known: Settings) -> tuple[str, TradingSignal]:
     """A decision that waits for a human."""
     proposed = signal()
-    desk = ApprovalStore(known.home / APPROVALS, say=lambda line: None)
+    desk = ApprovalStore(known.home / APPROVALS_FILE, notify=lambda line: None)
     rules = ApprovalRules(above_size_percent=5)
 
     def leave(seconds: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        desk.ask([decision()], rules, "v", pause=leave)
-    return approval_id(proposed, "v"), proposed
+        desk.require_approvals([decision()], rules, "v", sleep=leave)
+    return compute_approval_id(proposed, "v"), proposed
 
 
 def test_approval_is_settled_from_signal_page(known: Settings, pages: TestClient) -> None:
@@ -391,7 +391,7 @@ def test_approval_of_other_version_is_not_shown(known: Settings, pages: TestClie
 
 def test_approval_file_unreadable_is_shown(known: Settings, pages: TestClient) -> None:
     write(known, 1)
-    (known.home / APPROVALS).write_text("no database")
+    (known.home / APPROVALS_FILE).write_text("no database")
     assert "Whether a decision waits for a human can&#39;t be read" in quoted(pages.get("/").text)
     page = quoted(pages.get("/signals/1").text)
     assert "Whether it waited for an approval can&#39;t be read" in page
