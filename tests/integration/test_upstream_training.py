@@ -16,7 +16,7 @@ from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, CorruptPackageError
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import read_package
-from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.predictor import Predictor
 from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
@@ -59,21 +59,20 @@ def test_upstream_version_is_trained_to_answer_without_it(
     assert trained.verdict == "passed"
     shutil.rmtree(settings.home)
 
-    answering = load_predictor("models:/finagent@champion")
-    package = answering.package
+    predictor = load_predictor("models:/finagent@champion")
+    package = predictor.package
     assert package.external is not None
     assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
     assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
-    asked = Question("FB", DAY)
-    replayed = answering.decide(asked, "replay").signal
-    live = answering.decide(asked, "live").signal  # by the source in the package
+    replayed = predictor.decide("FB", DAY, mode="replay").signal
+    live = predictor.decide("FB", DAY, mode="live").signal  # by the source in the package
     assert replayed.status == live.status == "ok"
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
     assert not list(package.external.code.rglob("__pycache__"))
-    assert [check.name for check in proofs(answering) if not check.passed] == []
-    answering.desk.close()
+    assert [check.name for check in proofs(predictor) if not check.passed] == []
+    predictor.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
     assert again.same_as_registered
@@ -86,7 +85,7 @@ def test_upstream_version_is_trained_to_answer_without_it(
         with pytest.raises(CorruptPackageError, match="download the model again"):
             read_package(folder)
         target.unlink() if before is None else target.write_bytes(before)
-    assert Predictor.open(folder, settings).decide(asked, "replay").signal.status == "ok"
+    assert Predictor.open(folder, settings).decide("FB", DAY, mode="replay").signal.status == "ok"
 
 
 def test_upstream_rule_runs_through_the_engine(settings: Settings) -> None:
