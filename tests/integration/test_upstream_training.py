@@ -59,8 +59,8 @@ def test_upstream_version_is_trained_to_answer_without_it(
     assert trained.verdict == "passed"
     shutil.rmtree(settings.home)
 
-    answering = load_predictor("models:/finagent@champion")
-    package = answering.package
+    predictor = load_predictor("models:/finagent@champion")
+    package = predictor.package
     assert package.external is not None
     assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
@@ -71,8 +71,8 @@ def test_upstream_version_is_trained_to_answer_without_it(
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
     assert not list(package.external.code.rglob("__pycache__"))
-    assert [check.name for check in proofs(answering) if not check.passed] == []
-    answering.desk.close()
+    assert [check.name for check in proofs(predictor) if not check.passed] == []
+    predictor.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
     assert again.same_as_registered
