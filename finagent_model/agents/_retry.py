@@ -111,6 +111,7 @@ def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
     """Return whether a retry may help, within the time that a decision has."""
     if not isinstance(error, CallFailedError) or not error.failure.retryable:
         return False
+    # A server that asks to wait longer than a decision may take is given up at once.
     return (error.failure.retry_after_s or 0.0) < limits.wall_clock_s
 
 
@@ -189,6 +190,7 @@ class ProviderLimits:
         )
 
 
+# For the life of the process: a breaker that was opened by one decision holds for the next.
 _LIMITS: dict[tuple[int, int, str, str], ProviderLimits] = {}
 
 

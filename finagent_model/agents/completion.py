@@ -86,6 +86,7 @@ class ChatService:
         key = fingerprint(content)
         session.note("request", row.name, key=key, **content)
         recorded = None
+        # A recorded failure is a reply in a replay only; mode `cached` asks again.
         if session.mode != "live":
             recorded = self.cassette.get(key, errors=session.replay_errors)
         if recorded is None and session.mode == "replay":
@@ -166,6 +167,7 @@ class ChatService:
         if model.client == "rules":
             return self._as_recorded(await client.create(request.messages), {})
         name, limits = request.row.name, session.config.limits
+        # The budget is reserved for the longest reply there may be, and settled by the real one.
         prompt_tokens = estimated_tokens(request.messages, request.tools)
         reserved = self._price(session, model, prompt_tokens, model.sampling.max_tokens)
         session.reserve(name, reserved)
@@ -179,6 +181,7 @@ class ChatService:
         options = self.pool.reply_options(request.row)
         if request.tools:
             options |= {"tools": request.tools, "tool_choice": request.tool_choice}
+        # Two models at one address share a rate limiter and a circuit breaker.
         provider = f"{model.client} {model.base_url or ''}"
         try:
             result = await call_with_retry(
@@ -225,6 +228,7 @@ class ChatService:
             calls = [ToolCall(c.id, c.name, self.pool.redact(c.arguments)) for c in content]
             content = ""
         finish_reason: str = "length" if hit_length_limit(response) else result.finish_reason
+        # A refusal is no reply to repair: asking again would be refused again.
         refusal = refusal_text(response)
         if refusal is not None or finish_reason == "content_filter":
             finish_reason, content = "refusal", refusal or content or "stopped by a content filter"

@@ -267,7 +267,8 @@ class RulesConfig(BaseModel):
 class RulesClient(ChatCompletionClient):
     """Answers from the messages alone. Uses no tokens, since no model is asked."""
 
-    # Docstring and path are part of exported components, and so of a package's content hash.
+    # Docstring and path are part of exported components, and so of a package's content hash: both
+    # stay as they were, though the module has another name now. Exports are never loaded back.
 
     component_type = "model"
     component_config_schema = RulesConfig

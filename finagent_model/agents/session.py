@@ -167,6 +167,7 @@ class Session:
 
     def charge(self, model: ModelConfig, prompt: int, completion: int, called: bool) -> None:
         """Count a reply's tokens and price; `called` tells a real call from a recorded reply."""
+        # Tokens and price count for recorded replies too, so that a replay gives an equal signal.
         cost = self.price(model, prompt, completion)
         self.tokens += prompt + completion
         self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost

@@ -126,6 +126,7 @@ class Desk:
         desk warns of it. Clients, recorded replies and the run's budget are shared.
         """
         own_limits, refusals = narrow_limits(self.config.limits, limits or CallLimits())
+        # Not built anew: that would make other clients and forget what the run has spent.
         copy = object.__new__(Desk)
         copy.__dict__.update(vars(self))
         copy.mode, copy._clock = mode or self.mode, clock or self._clock
@@ -207,7 +208,7 @@ class Desk:
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(decide_one(view)) for view in views]
-            except ExceptionGroup as errors:
+            except ExceptionGroup as errors:  # the first cancels the rest, so it is the cause
                 raise errors.exceptions[0] from None
             return [task.result() for task in tasks]
 
@@ -322,6 +323,7 @@ class Desk:
             signal = self._build_signal(signal, session, context)
             if self._trained_state and self._trained_state.calibrations:
                 signal = calibrate_signal(signal, self._trained_state.calibrations)
+        # After the reply was written in: it may quote a prompt or a key.
         signal = redact_signal(signal, self._chat_service.pool.secrets, self._prompts)
         for clamp in signal.clamps:
             session.note("clamp", "", text=clamp)
