@@ -93,19 +93,19 @@ def decisions() -> None:
     views = Market.from_settings(settings).daily_views("GOOG", range(1000, 1050))
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
-    live = seconds(lambda: desk.under(mode="live").decide_all(views)) / len(views)
-    replayed = seconds(lambda: desk.under(mode="replay").decide_all(views)) / len(views)
+    live = seconds(lambda: desk.with_options(mode="live").decide_all(views)) / len(views)
+    replayed = seconds(lambda: desk.with_options(mode="replay").decide_all(views)) / len(views)
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     shown("decision / bare AutoGen team", live, peer)
     shown("decision replayed / made anew", replayed, live)
     every = Market.from_settings(settings).daily_views("GOOG", range(2148))
     desk.decide_all(every)
-    again = desk.under(mode="replay")
+    again = desk.with_options(mode="replay")
     shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)
 
 
 def kernel() -> None:
-    from finagent_model.backtesting.engine import Costs, Orders, equity_of
+    from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
     from finagent_model.data.bundled import BundledBars
 
     growth = BundledBars().bars("GOOG").growth()
@@ -116,7 +116,7 @@ def kernel() -> None:
 
     def thousand() -> None:
         for _ in range(1000):
-            equity_of(growth, orders, Costs(), 1.0, False)
+            simulate_equity(growth, orders, Costs(), 1.0, False)
 
     def plain() -> None:
         cash, units = 1.0, 0.0

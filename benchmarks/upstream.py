@@ -9,8 +9,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from finagent_model.contrib.upstream.analyst import window_of
-from finagent_model.contrib.upstream.source import source_at_hand
+from finagent_model.contrib.upstream.source import find_source
+from finagent_model.contrib.upstream.window import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings
@@ -27,19 +27,19 @@ def took(work: Callable[[], object]) -> float:
 def main() -> None:
     home = Settings.load().home
     bars = BundledBars().bars("GOOG")
-    windows = [window_of(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
-    resident = WorkerProcess(lambda: source_at_hand(home).code)
+    windows = [build_window(bars[: i + 1]) for i in range(len(bars) - DATES, len(bars))]
+    worker = WorkerProcess(lambda: find_source(home).code)
 
     def ask(i: int) -> None:
-        resident.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)
+        worker.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)
 
     start = took(lambda: ask(0))
     dates = [took(lambda i=i: ask(i)) for i in range(DATES)]  # type: ignore[misc]
-    resident.close()
+    worker.close()
     alone = []
     for i in range(ALONE):
         alone.append(took(lambda i=i: ask(i)))  # type: ignore[misc]
-        resident.close()
+        worker.close()
     print(f"start and first date  {start:8.3f} s   (aim 2 s)")
     print(f"a date, median        {statistics.median(dates) * 1e3:8.2f} ms  (aim 15 ms)")
     print(f"{DATES} dates             {sum(dates):8.2f} s   (aim 4 s)")

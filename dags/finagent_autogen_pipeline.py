@@ -56,8 +56,8 @@ DECIDE_WITHIN = given("FINAGENT_DAG_DECIDE_WITHIN_S", seconds, timedelta(minutes
 MODES = ("inference", "train_backtest", "both")
 TICKER = {
     "type": "string",
-    "pattern": r"^[^a-z\s]{1,20}$",
-    "description": "An upper-case ticker such as GOOG.",
+    "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,18}[^\s\x00-\x1f\x7f])?$",
+    "description": "A symbol as its source lists it, such as GOOG; at most 20 characters.",
 }
 MOST_SYMBOLS = 600
 """As many as what passes between tasks may tell apart in 2 KiB."""

@@ -47,13 +47,13 @@ if TYPE_CHECKING:
         GateRefusedError,
         ModelLoadError,
     )
-    from finagent_model.evaluation.evaluate import Evaluation
     from finagent_model.evaluation.evidence import Evidence
     from finagent_model.evaluation.gate import GateReport
     from finagent_model.market.bars import BarSeries
     from finagent_model.market.news import NewsItem
     from finagent_model.market.view import MarketView
     from finagent_model.model.predictor import Predictor
+    from finagent_model.pipeline.evaluate import Evaluation
     from finagent_model.policy.policy import Policy
     from finagent_model.settings import Settings
     from finagent_model.training.request import EvaluationRequest, TrainRequest
@@ -85,7 +85,7 @@ else:
                 "GateRefusedError",
                 "ModelLoadError",
             ],
-            "evaluation.evaluate": ["Evaluation"],
+            "pipeline.evaluate": ["Evaluation"],
             "evaluation.evidence": ["Evidence"],
             "evaluation.gate": ["GateReport"],
             "market.bars": ["BarSeries"],

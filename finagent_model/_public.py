@@ -15,11 +15,11 @@ from finagent_model.settings import Settings
 
 if TYPE_CHECKING:
     from finagent_model.decision.decision import Decider, TrainableDecider
-    from finagent_model.evaluation.evaluate import Evaluation
     from finagent_model.market.view import MarketView
     from finagent_model.model.predictor import Predictor
     from finagent_model.pipeline.backtest import BacktestRerun
     from finagent_model.pipeline.estimate import Estimate
+    from finagent_model.pipeline.evaluate import Evaluation
     from finagent_model.pipeline.finalize import Trained
     from finagent_model.pipeline.infer import Inferred
     from finagent_model.pipeline.verify import VerifyReport
@@ -76,9 +76,11 @@ def train(
     version is registered as candidate.
 
         >>> import finagent_model
-        >>> version = finagent_model.train(symbols=["GOOG"], candidates=24)  # doctest: +SKIP
-        >>> version.verdict  # doctest: +SKIP
-        'passed'
+        >>> version = finagent_model.train(
+        ...     symbols=["FB"], register_as="demo", train_bars=120, test_bars=30, candidates=24
+        ... )
+        >>> version.name, version.version, version.verdict
+        ('demo', '1', 'passed')
     """
     from finagent_model.pipeline.train import train as run
     from finagent_model.training.request import TrainRequest
@@ -195,13 +197,13 @@ def evaluate(
 
         >>> import finagent_model
         >>> evaluation = finagent_model.evaluate(finagent_model.Crossover(10, 30), ["GOOG"])
-        >>> evaluation.evidence.grade
-        'none'
+        >>> evaluation.author, evaluation.gate.verdict
+        ('sma:10,30', 'passed')
     """
     from finagent_model.config.desk_config import load_preset
     from finagent_model.config.rules import GateRules
     from finagent_model.data.market import Market
-    from finagent_model.evaluation.evaluate import evaluate_decider
+    from finagent_model.pipeline.evaluate import evaluate_decider
     from finagent_model.training.request import EvaluationRequest
 
     request = EvaluationRequest.read(symbols=_listed(symbols), **options)

@@ -92,17 +92,17 @@ class UnknownRunError(TrackingError):
         )
 
 
-class UpstreamSourceError(BadInputError):
-    """The upstream project's files are missing, or are not what the pin says."""
+class ExternalSourceError(BadInputError):
+    """The files of an external analyst are missing, or are not what they should be."""
 
 
-class UpstreamError(FinagentError):
-    """The upstream project's code gave nothing that can be used; `code` is one word for how."""
+class ExternalAnalystError(FinagentError):
+    """The external analyst called `name` gave nothing usable; `code` is one word for how."""
 
     exit_code = 3
 
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"upstream {code}: {reason}")
+    def __init__(self, name: str, code: str, reason: str) -> None:
+        super().__init__(f"{name} {code}: {reason}")
         self.code = code
 
 
@@ -122,14 +122,14 @@ class UnknownSymbolError(DataError):
     def __init__(self, symbol: str, known: tuple[str, ...] | None, source: str) -> None:
         """`known` is None for a source that has no list."""
         said = f"unknown symbol {symbol!r} in {source}"
-        if known is not None and symbol.upper() in known:
-            said += f"; it is written {symbol.upper()!r} there"
-        elif known is None:
+        if known is None:
             said += "; check how it is written there"
         else:
             listed = ", ".join(known[:MAX_LISTED]) or "none"
             more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
             said += f"; it has: {listed}{more}"
+            if symbol.upper() in known:
+                said += f"; did you mean {symbol.upper()!r}?"
         super().__init__(said)
         self.symbol = symbol
 

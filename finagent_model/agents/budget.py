@@ -1,7 +1,8 @@
-"""What calls may take, in tokens and money: reserved before each call, settled after it.
+"""Budgets in tokens and US dollars: an amount is reserved before a call and settled after it.
 
-A reservation counts as spent until it is settled, so that calls at the same time can't overspend
-together. One purse holds a decision, one a run; the day's is a file that all processes share.
+A reservation counts as spent until it is settled, so that concurrent calls can't overspend
+together. `Budget` holds for a decision or a run of one process; `DailyBudget` is a SQLite file
+that all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -18,40 +19,42 @@ from typing import Protocol
 
 from finagent_model.errors import LocalStateError
 
-LOCKED_S = 5.0
-"""How long a file that another process holds is waited for; a statement takes milliseconds."""
+LOCK_TIMEOUT_S = 5.0
+"""How long to wait for a file that another process has locked; a statement takes milliseconds."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Tokens, and US dollars where the price is known."""
+    """What a call takes, or may take."""
 
     tokens: int
     usd: float | None
+    """None where the price is unknown; such a call counts tokens only."""
 
 
 class OverBudgetError(Exception):
-    """The call could exceed what is left; the message says of what."""
+    """A call could exceed what a budget has left; the message names the limit."""
 
 
 class SpendingLimit(Protocol):
-    """Somewhere that amounts are taken from."""
+    """A budget that amounts are reserved from."""
 
     def reserve(self, amount: Amount) -> None:
-        """Take the amount; raises OverBudgetError and takes nothing."""
+        """Take `amount`. Raises OverBudgetError, and then takes nothing."""
 
     def settle(self, reserved: Amount, spent: Amount) -> None:
-        """Put back what was not spent."""
+        """Put back the part of `reserved` that was not spent."""
 
-    def left(self) -> tuple[float, float]:
-        """Tokens and dollars; infinite where there is no limit."""
+    def remaining(self) -> tuple[float, float]:
+        """Return the tokens and dollars left; infinite where there is no limit."""
 
 
 @dataclass
 class Budget:
-    """An account of this process. A limit of 0 is none."""
+    """A budget of this process, safe to use from several threads. A limit of 0 is none."""
 
     name: str
+    """What it holds for, as messages say it: a decision, a run."""
     max_tokens: int
     max_usd: float
     tokens: int = 0
@@ -72,7 +75,7 @@ class Budget:
             self.tokens += spent.tokens - reserved.tokens
             self.usd += (spent.usd or 0.0) - (reserved.usd or 0.0)
 
-    def left(self) -> tuple[float, float]:
+    def remaining(self) -> tuple[float, float]:
         with self._lock:
             return (
                 self.max_tokens - self.tokens if self.max_tokens else inf,
@@ -81,96 +84,92 @@ class Budget:
 
 
 class DailyBudget:
-    """An account of one day on this machine: a row of a SQLite file, for threads and processes. A
-    reservation of a process that died stays taken until the day is over.
+    """The budget of one day on this machine, shared by threads and processes. A limit of 0 is none.
+
+    It is one row of a SQLite file. A reservation of a process that died stays taken until the day
+    is over. All methods raise LocalStateError where the file can't be read or written.
     """
 
     def __init__(self, path: Path, day: date, max_tokens: int, max_usd: float) -> None:
-        """Raises HomeError, as all its methods do, where the file can't be written: money is not
-        spent uncounted.
-        """
         self._path, self._day = path, day.isoformat()
-        self._limits = (max_tokens or 2**62, max_usd or inf)
-        self._said = (max_tokens, max_usd)
-        with self._open() as file:
-            file.execute(
+        self._max_tokens, self._max_usd = max_tokens, max_usd
+        # SQL compares with numbers, so "no limit" is a number that no day reaches.
+        self._token_bound, self._usd_bound = max_tokens or 2**62, max_usd or inf
+        with self._connect() as connection:
+            connection.execute(
                 "create table if not exists spent (day text primary key, tokens int, usd real)"
             )
-            file.execute("insert or ignore into spent values (?, 0, 0.0)", (self._day,))
+            connection.execute("insert or ignore into spent values (?, 0, 0.0)", (self._day,))
 
     def reserve(self, amount: Amount) -> None:
-        usd = amount.usd or 0.0
-        with self._open() as file:
-            taken = file.execute(
+        tokens, usd = amount.tokens, amount.usd or 0.0
+        with self._connect() as connection:
+            # Check and update in one statement: between two, another process could spend.
+            cursor = connection.execute(
                 "update spent set tokens = tokens + ?, usd = usd + ? "
                 "where day = ? and tokens + ? <= ? and usd + ? <= ?",
-                (
-                    amount.tokens,
-                    usd,
-                    self._day,
-                    amount.tokens,
-                    self._limits[0],
-                    usd,
-                    self._limits[1],
-                ),
+                (tokens, usd, self._day, tokens, self._token_bound, usd, self._usd_bound),
             )
-        if taken.rowcount == 0:
-            tokens, dollars = self._said
-            limits = [f"{tokens} tokens"] * bool(tokens) + [f"{dollars:g} USD"] * bool(dollars)
+        if cursor.rowcount == 0:
+            limits = [f"{self._max_tokens} tokens"] * bool(self._max_tokens)
+            limits += [f"{self._max_usd:g} USD"] * bool(self._max_usd)
             raise OverBudgetError(f"the {' or '.join(limits)} of a day")
 
     def settle(self, reserved: Amount, spent: Amount) -> None:
         usd = (spent.usd or 0.0) - (reserved.usd or 0.0)
-        with self._open() as file:
-            file.execute(
+        with self._connect() as connection:
+            connection.execute(
                 "update spent set tokens = tokens + ?, usd = usd + ? where day = ?",
                 (spent.tokens - reserved.tokens, usd, self._day),
             )
 
-    def left(self) -> tuple[float, float]:
-        with self._open() as file:
-            tokens, usd = file.execute(
+    def remaining(self) -> tuple[float, float]:
+        with self._connect() as connection:
+            tokens, usd = connection.execute(
                 "select tokens, usd from spent where day = ?", (self._day,)
             ).fetchone()
-        return self._limits[0] - tokens, self._limits[1] - usd
+        return self._token_bound - tokens, self._usd_bound - usd
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one statement; a call to a model takes a thousand times as long."""
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection for one statement. Raises LocalStateError."""
+        # Opened anew each time, so that forks and threads share none; a call to a model takes a
+        # thousand times as long.
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
+            connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
             try:
                 yield connection
             finally:
                 connection.close()
         except (OSError, sqlite3.Error) as error:
+            # Money is not spent uncounted: without the file no call is made.
             raise LocalStateError(
                 f"the day's spending can't be counted in {self._path}: {error}; "
                 "set FINAGENT_HOME to a folder that can be written"
             ) from None
 
 
-def reserve(accounts: Sequence[SpendingLimit], amount: Amount) -> None:
-    """From all of them or from none. Raises OverBudgetError."""
-    taken: list[SpendingLimit] = []
+def reserve(budgets: Sequence[SpendingLimit], amount: Amount) -> None:
+    """Take `amount` from every budget, or from none. Raises OverBudgetError."""
+    charged: list[SpendingLimit] = []
     try:
-        for account in accounts:
-            account.reserve(amount)
-            taken.append(account)
+        for budget in budgets:
+            budget.reserve(amount)
+            charged.append(budget)
     except OverBudgetError:
-        for account in taken:
-            account.settle(amount, Amount(0, 0.0))
+        for budget in charged:
+            budget.settle(amount, Amount(0, 0.0))
         raise
 
 
-def settle(accounts: Sequence[SpendingLimit], reserved: Amount, spent: Amount) -> None:
-    """In all of them."""
-    for account in accounts:
-        account.settle(reserved, spent)
+def settle(budgets: Sequence[SpendingLimit], reserved: Amount, spent: Amount) -> None:
+    """Return the unused part of a reservation to every budget."""
+    for budget in budgets:
+        budget.settle(reserved, spent)
 
 
-def remaining(accounts: Sequence[SpendingLimit]) -> tuple[float, float]:
-    """Tokens and dollars that the poorest has."""
-    rests = [account.left() for account in accounts]
+def remaining(budgets: Sequence[SpendingLimit]) -> tuple[float, float]:
+    """Return the tokens and dollars that every one of `budgets` still has."""
+    rests = [budget.remaining() for budget in budgets]
     return min(tokens for tokens, _ in rests), min(usd for _, usd in rests)

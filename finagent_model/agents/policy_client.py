@@ -1,9 +1,8 @@
-"""The fitted policy, speaking: pure functions from the desk's question to each role's JSON reply.
+"""The client `rules`: the fitted policy answers in place of a chat model.
 
-These answer where no chat model is configured. They read the same messages that a model would and
-nothing else.
-
-The fitted policy as a chat client, asked through the same seam as any model.
+A rule is a pure function from the desk's question and the colleagues' replies to a role's reply,
+registered in `RULES` under the name of the prompt that a model would get. `RulesClient` is the
+AutoGen chat client around them: it reads the messages that a model would read and nothing else.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-from finagent_model.agents.prompt_templates import Prompts
-from finagent_model.agents.replies import (
+from finagent_model.agents._replies import (
     AnalystReply,
     ExecutorReply,
     Reply,
@@ -35,18 +33,20 @@ from finagent_model.agents.replies import (
     RiskReply,
     parse_reply,
 )
-from finagent_model.agents.session import REPORT
+from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.agents.session import report_source
 from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.external import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
 from finagent_model.policy.context import rounded
 from finagent_model.policy.policy import Policy
 
 VERSION = "2"
-"""Part of what a recorded reply is keyed by; raise it when an answer changes."""
+"""Part of the fingerprint of a recorded reply; raise it when an answer changes."""
 NEWS_DAYS = 30
-"""Days after which the rule for news counts an item as priced in."""
-GOOD = (
+"""Age in days beyond which the rule for news takes an item as priced in."""
+GOOD_WORDS = (
     "beats",
     "beat estimates",
     "record",
@@ -56,7 +56,7 @@ GOOD = (
     "buyback",
     "profit rises",
 )
-BAD = (
+BAD_WORDS = (
     "misses",
     "miss estimates",
     "cuts",
@@ -69,55 +69,63 @@ BAD = (
     "fine",
 )
 ADVOCATES = ("bull", "bear")
-"""They argue one side by order, so their scores are no votes."""
-Question = Mapping[str, Any]
+"""Prompts of debaters, who argue an assigned side: their scores are left out of the vote."""
+TEXT_ONLY = ModelInfo(
+    vision=False,
+    function_calling=False,
+    json_output=True,
+    family="unknown",
+    structured_output=False,
+)
+NO_USAGE = RequestUsage(prompt_tokens=0, completion_tokens=0)
+QuestionData = Mapping[str, Any]
+"""The desk's question, parsed from JSON."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a colleague said before."""
+class ColleagueReply:
+    """A reply that an agent hears before it speaks."""
 
     name: str
     prompt: str
-    """The colleague's own rule."""
+    """Name of the colleague's own prompt, and so of its rule."""
     reply: Reply
 
 
-Rule = Callable[[Question, Sequence[Heard]], Reply]
+Rule = Callable[[QuestionData, Sequence[ColleagueReply]], Reply]
 
 
-def technical(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """The weighted vote of trend, momentum, reversion and breakout."""
+def technical(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
+    """Return the weighted vote of trend, momentum, reversion and breakout."""
     policy = Policy.model_validate(question["policy"])
     score = rounded(float(policy.technical_score(question["features"])), 4)
     votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
-    loudest = sorted(votes.items(), key=lambda vote: -abs(vote[1]))
+    strongest_first = sorted(votes.items(), key=lambda vote: -abs(vote[1]))
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
         summary=f"Weighted technical score {score:+.3f}, threshold {policy.threshold:.3f}.",
-        key_factors=[f"{name} vote {value:+.2f}" for name, value in loudest],
+        key_factors=[f"{name} vote {value:+.2f}" for name, value in strongest_first],
     )
 
 
-def news(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """Words of good and bad tidings in the headlines of the last month; unknown words count
-    nothing.
-    """
+def news(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
+    """Return the mean tone of the last month's headlines, by a list of good and bad words."""
     policy = Policy.model_validate(question["policy"])
     recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
-    found = [(h, _tone(h)) for h in recent if _tone(h)]
-    score = rounded(sum(tone for _, tone in found) / len(recent), 4) if recent else 0.0
+    toned = [(headline, _tone(headline)) for headline in recent if _tone(headline)]
+    # Over all items: one without a known word counts as neutral.
+    score = rounded(sum(tone for _, tone in toned) / len(recent), 4) if recent else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
-        summary=f"{len(recent)} items of the last {NEWS_DAYS} days, {len(found)} with a tone.",
-        key_factors=[f"{tone:+d}: {headline[:80]}" for headline, tone in found[:5]],
+        summary=f"{len(recent)} items of the last {NEWS_DAYS} days, {len(toned)} with a tone.",
+        key_factors=[f"{tone:+d}: {headline[:80]}" for headline, tone in toned[:5]],
     )
 
 
-def sentiment(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """How many items there were in the last month, and whether those with a tone agree."""
+def sentiment(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
+    """Return how far the last month's headlines with a tone agree, in [-1, 1]."""
     policy = Policy.model_validate(question["policy"])
     recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
     tones = [tone for headline in recent if (tone := _tone(headline))]
@@ -130,12 +138,11 @@ def sentiment(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     )
 
 
-def fundamental(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """Whether the figures called `..._growth` rose or fell; others say nothing without a price
-    beside them.
-    """
+def fundamental(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
+    """Return the share of the figures called `..._growth` that rose, less those that fell."""
     policy = Policy.model_validate(question["policy"])
     figures = question.get("fundamentals", [])
+    # Other figures say nothing without a price beside them.
     growth = {f["name"]: f["value"] for f in figures if f["name"].endswith("_growth")}
     signs = [(value > 0) - (value < 0) for value in growth.values()]
     score = rounded(sum(signs) / len(signs), 4) if signs else 0.0
@@ -147,34 +154,20 @@ def fundamental(question: Question, heard: Sequence[Heard]) -> AnalystReply:
     )
 
 
-def upstream(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """The upstream project's opinion as it is: directional strength, and the votes behind it."""
-    report = question["upstream"]
-    votes = sorted(report["votes"].items(), key=lambda vote: -abs(vote[1]))
-    rises, falls = (sum(vote == side for _, vote in votes) for side in (1, -1))
-    return AnalystReply(
-        trend=report["trend"],
-        score=rounded(2 * report["probability"] - 1, 4),
-        summary=f"Upstream says {report['rating']}: {rises} of {len(votes)} votes for a rise, "
-        f"{falls} for a fall.",
-        key_factors=[f"{name} vote {vote:+d}" for name, vote in votes],
-    )
-
-
-def bull(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """The case for a rise: the votes that speak for it."""
+def bull(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
+    """Return the case for a rise: the technical votes that speak for it."""
     return _case(question, side=1)
 
 
-def bear(question: Question, heard: Sequence[Heard]) -> AnalystReply:
-    """The case for a fall: the votes that speak for it."""
+def bear(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
+    """Return the case for a fall: the technical votes that speak for it."""
     return _case(question, side=-1)
 
 
-def risk(question: Question, heard: Sequence[Heard]) -> RiskReply:
-    """Stop and target in ATR from the last close, size by the risk budget."""
+def risk(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> RiskReply:
+    """Return stop and target in ATR from the last close, and a size by the risk budget."""
     policy = Policy.model_validate(question["policy"])
-    score = _combined(policy, heard)
+    score = _combined_score(policy, colleagues)
     if abs(score) < policy.threshold:
         return RiskReply(
             direction="none",
@@ -185,8 +178,8 @@ def risk(question: Question, heard: Sequence[Heard]) -> RiskReply:
         )
     side = 1 if score > 0 else -1
     close, atr = question["last_close"], question["atr"]
-    stop = _away(close, -side * policy.stop_atr * atr)
-    target = _away(close, side * policy.target_atr * atr)
+    stop = _price_at(close, -side * policy.stop_atr * atr)
+    target = _price_at(close, side * policy.target_atr * atr)
     size = float(policy.size(abs(close - stop) / close))
     return RiskReply(
         direction="long" if side > 0 else "short",
@@ -197,16 +190,19 @@ def risk(question: Question, heard: Sequence[Heard]) -> RiskReply:
     )
 
 
-def executor(question: Question, heard: Sequence[Heard]) -> ExecutorReply:
-    """Acts where the combined score passes the threshold; confidence grows with the distance from
-    it.
+def executor(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> ExecutorReply:
+    """Return the decision: a trade where the combined score passes the threshold, else HOLD.
+
+    Confidence grows with the distance from the threshold.
     """
     policy = Policy.model_validate(question["policy"])
-    score = _combined(policy, heard)
-    terms = [said.reply for said in heard if isinstance(said.reply, RiskReply)]
+    score = _combined_score(policy, colleagues)
+    replies = {colleague.name: colleague.reply for colleague in colleagues}
+    terms = [reply for reply in replies.values() if isinstance(reply, RiskReply)]
+    # Without terms on which a trade would be sound there is none, whatever the score.
     acts = abs(score) >= policy.threshold and bool(terms) and terms[-1].direction != "none"
     confidence = policy.confidence(score, acts)
-    analysts = {said.name: said.reply for said in heard if isinstance(said.reply, AnalystReply)}
+    analysts = {name: reply for name, reply in replies.items() if isinstance(reply, AnalystReply)}
     return ExecutorReply(
         action=("BUY" if score > 0 else "SELL") if acts else "HOLD",
         confidence_score=rounded(confidence, 4),
@@ -228,85 +224,50 @@ RULES: dict[str, Rule] = {
     "news": news,
     "sentiment": sentiment,
     "fundamental": fundamental,
-    "upstream": upstream,
     "bull": bull,
     "bear": bear,
     "risk": risk,
     "executor": executor,
 }
-"""By the name of the prompt that a model would be given for the same seat."""
+"""By the name of the prompt that a model would be given in the same place."""
 
 
-def answer(
-    prompt: str, question_text: str, heard: Sequence[Heard], report_text: str | None = None
+def rule_names() -> tuple[str, ...]:
+    """Return the prompts that there is a rule for, those of the external analysts included."""
+    names = list(RULES)
+    place = names.index(ADVOCATES[0])  # after the other analysts
+    return (*names[:place], *EXTERNAL_ANALYSTS, *names[place:])
+
+
+def apply_rule(
+    prompt: str,
+    question_text: str,
+    colleagues: Sequence[ColleagueReply],
+    report_text: str | None = None,
 ) -> str:
-    """The JSON reply of the rule for `prompt`; `report_text` is upstream's, where it was shown."""
-    question = json.loads(question_text)
-    if report_text is not None:
-        question["upstream"] = json.loads(report_text)
-    return RULES[prompt](question, heard).model_dump_json()
+    """Return the JSON reply of the rule for `prompt`.
 
-
-def _combined(policy: Policy, heard: Sequence[Heard]) -> float:
-    """The technical score, moved by the other analysts in proportion to their weights."""
-    weights = {"technical": 1.0, "upstream": policy.upstream_weight or 1.0}
-    votes = [
-        (said.reply.score, weights.get(said.prompt, policy.news_weight))
-        for said in heard
-        if isinstance(said.reply, AnalystReply) and said.prompt not in ADVOCATES
-    ]
-    total = sum(weight for _, weight in votes)
-    return rounded(sum(score * weight for score, weight in votes) / total, 4) if total else 0.0
-
-
-def _case(question: Question, side: int) -> AnalystReply:
-    policy = Policy.model_validate(question["policy"])
-    votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
-    ours = {name: vote for name, vote in votes.items() if vote * side > 0}
-    score = rounded(side * sum(abs(vote) for vote in ours.values()) / len(votes), 4)
-    names = ", ".join(ours) or "nothing"
-    return AnalystReply(
-        trend=_trend(score, policy),
-        score=score,
-        summary=f"{names} of {len(votes)} votes speak for a {'rise' if side > 0 else 'fall'}.",
-        key_factors=[f"{name} vote {vote:+.2f}" for name, vote in ours.items()],
-    )
-
-
-def _trend(score: float, policy: Policy) -> Trend:
-    if abs(score) < policy.threshold:
-        return "neutral"
-    return "bullish" if score > 0 else "bearish"
-
-
-def _tone(headline: str) -> int:
-    text = headline.lower()
-    return any(word in text for word in GOOD) - any(word in text for word in BAD)
-
-
-def _away(close: float, distance: float) -> float:
-    """A price `distance` away, never below a tenth of `close`."""
-    return rounded(max(close + distance, 0.1 * close))
-
-
-TEXT_ONLY = ModelInfo(
-    vision=False,
-    function_calling=False,
-    json_output=True,
-    family="unknown",
-    structured_output=False,
-)
-NO_USAGE = RequestUsage(prompt_tokens=0, completion_tokens=0)
+    `report_text` is the external analyst's report, where the agent was shown one.
+    """
+    if prompt in EXTERNAL_ANALYSTS:
+        if report_text is None:
+            raise KeyError(prompt)
+        reply: AnalystReply = load_plugin(prompt).rule_reply(report_text)
+        return reply.model_dump_json()
+    return RULES[prompt](json.loads(question_text), colleagues).model_dump_json()
 
 
 class RulesConfig(BaseModel):
-    """Seats by name, and the rule that each answers by; for AutoGen's component export."""
+    """The rule that each agent answers by, for AutoGen's component export."""
 
     seats: dict[str, str]
+    """Names of prompts, by agent."""
 
 
 class RulesClient(ChatCompletionClient):
     """Answers from the messages alone. Uses no tokens, since no model is asked."""
+
+    # Docstring and path are part of exported components, and so of a package's content hash.
 
     component_type = "model"
     component_config_schema = RulesConfig
@@ -316,16 +277,19 @@ class RulesClient(ChatCompletionClient):
         """Raises ConfigError for an agent that there is no rule for."""
         roster = config.roster
         self._roles = {row.name: row.role for row in roster}
-        self._seats = {row.name: row.prompt for row in roster}
-        played = {row.prompt for row in roster if config.model_of(row).client == "rules"}
-        without = sorted(played - set(RULES))
-        if without:
+        self._prompt_names = {row.name: row.prompt for row in roster}
+        analyst = config.external_analyst
+        self._report_source = report_source(analyst) if analyst else None
+        prompts = {row.prompt for row in roster if config.model_of(row).client == "rules"}
+        missing = sorted(prompts - set(rule_names()))
+        if missing:
             raise ConfigError(
-                f"client 'rules' has no rule for prompt {without[0]!r}; it has: "
-                f"{', '.join(RULES)}; use a chat model for other agents"
+                f"client 'rules' has no rule for prompt {missing[0]!r}; it has: "
+                f"{', '.join(rule_names())}; use a chat model for other agents"
             )
         texts = Prompts(config.prompts)
-        self._prompts = {texts.text(name): name for name in sorted(played)}
+        # A client sees no agent's name, only its system message: that tells which rule to apply.
+        self._prompt_by_text = {texts.text(name): name for name in sorted(prompts)}
 
     async def create(
         self,
@@ -338,36 +302,27 @@ class RulesClient(ChatCompletionClient):
         cancellation_token: CancellationToken | None = None,
     ) -> CreateResult:
         system = next(m.content for m in messages if isinstance(m, SystemMessage))
-        said = [m for m in messages if isinstance(m, UserMessage)]
-        heard = [
-            Heard(m.source, self._seats[m.source], reply)
-            for m in said[1:]
-            if m.source != REPORT and (reply := self._reply(m))
+        question, *others = [m for m in messages if isinstance(m, UserMessage)]
+        colleagues = [
+            ColleagueReply(m.source, self._prompt_names[m.source], reply)
+            for m in others
+            if m.source != self._report_source and (reply := self._parse(m))
         ]
-        report = next((str(m.content) for m in said if m.source == REPORT), None)
-        content = answer(self._prompts[system], str(said[0].content), heard, report)
+        report = next((str(m.content) for m in others if m.source == self._report_source), None)
+        prompt = self._prompt_by_text[system]
+        content = apply_rule(prompt, str(question.content), colleagues, report)
         return CreateResult(content=content, finish_reason="stop", usage=NO_USAGE, cached=False)
-
-    def _reply(self, message: UserMessage) -> Reply | None:
-        """What a colleague said; None from one that was left out."""
-        try:
-            return parse_reply(str(message.content), self._roles[message.source])
-        except ReplyError:
-            return None
-
-    def _to_config(self) -> RulesConfig:
-        return RulesConfig(seats=self._seats)
 
     def create_stream(
         self, messages: Sequence[LLMMessage], **options: Any
     ) -> AsyncGenerator[str | CreateResult, None]:
-        async def whole() -> AsyncGenerator[str | CreateResult, None]:
+        async def stream() -> AsyncGenerator[str | CreateResult, None]:
             yield await self.create(messages, **options)
 
-        return whole()
+        return stream()
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def actual_usage(self) -> RequestUsage:
         return NO_USAGE
@@ -392,3 +347,58 @@ class RulesClient(ChatCompletionClient):
     @property
     def model_info(self) -> ModelInfo:
         return TEXT_ONLY
+
+    def _parse(self, message: UserMessage) -> Reply | None:
+        """Return a colleague's reply; None from one that was unavailable."""
+        try:
+            return parse_reply(str(message.content), self._roles[message.source])
+        except ReplyError:
+            return None
+
+    def _to_config(self) -> RulesConfig:
+        return RulesConfig(seats=self._prompt_names)
+
+
+def _combined_score(policy: Policy, colleagues: Sequence[ColleagueReply]) -> float:
+    """Return the weighted mean of the analysts' scores, in [-1, 1]; 0 without analysts."""
+    external = dict.fromkeys(EXTERNAL_ANALYSTS, policy.external_weight or 1.0)
+    weights = {"technical": 1.0, **external}
+    votes = [
+        (colleague.reply.score, weights.get(colleague.prompt, policy.news_weight))
+        for colleague in colleagues
+        if isinstance(colleague.reply, AnalystReply) and colleague.prompt not in ADVOCATES
+    ]
+    total = sum(weight for _, weight in votes)
+    return rounded(sum(score * weight for score, weight in votes) / total, 4) if total else 0.0
+
+
+def _case(question: QuestionData, side: int) -> AnalystReply:
+    """Return the technical votes for one side; 1 is a rise, -1 a fall."""
+    policy = Policy.model_validate(question["policy"])
+    votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
+    own_votes = {name: vote for name, vote in votes.items() if vote * side > 0}
+    score = rounded(side * sum(abs(vote) for vote in own_votes.values()) / len(votes), 4)
+    names = ", ".join(own_votes) or "nothing"
+    return AnalystReply(
+        trend=_trend(score, policy),
+        score=score,
+        summary=f"{names} of {len(votes)} votes speak for a {'rise' if side > 0 else 'fall'}.",
+        key_factors=[f"{name} vote {vote:+.2f}" for name, vote in own_votes.items()],
+    )
+
+
+def _trend(score: float, policy: Policy) -> Trend:
+    if abs(score) < policy.threshold:
+        return "neutral"
+    return "bullish" if score > 0 else "bearish"
+
+
+def _tone(headline: str) -> int:
+    """Return 1 for good words, -1 for bad ones, 0 for neither or both."""
+    text = headline.lower()
+    return any(word in text for word in GOOD_WORDS) - any(word in text for word in BAD_WORDS)
+
+
+def _price_at(close: float, distance: float) -> float:
+    """Return the price at `distance` from `close`, at least a tenth of `close`."""
+    return rounded(max(close + distance, 0.1 * close))

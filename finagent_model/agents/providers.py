@@ -1,34 +1,39 @@
-"""AutoGen's chat clients from a model's row: four providers, and any other by component JSON from a
-list of those allowed. Each is told not to retry by itself; that is done in one place for all.
+"""Chat clients: one row of `PROVIDERS` for each provider, and a desk's pool of AutoGen clients.
 
-A desk's chat clients behind one seam: AutoGen's `ChatCompletionClient`, one for each model.
+A row holds all that differs between providers: key, address, how a client is made, asked for JSON
+and closed, and what identifies its replies. So adding a provider touches its row and maker here,
+the name in `config.roster.Client`, its fields of `Settings`, and its test double. `component` takes
+any other AutoGen client by its component JSON, from an allow list.
 
-A client is made when it is first needed: replaying a recorded decision needs no key.
+Clients are told not to retry: `_retry` does that for all of them. They are made when first needed,
+so that replaying a recorded decision takes no key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from autogen_core.models import ChatCompletionClient, ModelFamily, ModelInfo
 from pydantic import SecretStr
 
 from finagent_model._redact import make_redactor
+from finagent_model.agents._replies import reply_schema, schema_model
 from finagent_model.agents.policy_client import VERSION, RulesClient
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.config.roster import AgentRow, Client, ModelConfig
+from finagent_model.config.roster import AgentRow, Client, ModelConfig, Role
 from finagent_model.errors import ConfigError
 from finagent_model.settings import Settings
 
-UNSET = "not needed"
+NO_KEY = "not needed"
 """Sent as a key to a server that asks for none."""
-ALLOWED = tuple(
+# Loading a component imports the class that its JSON names, so the JSON alone may not choose.
+ALLOWED_COMPONENTS = tuple(
     f"autogen_ext.models.{name}"
     for name in (
         "openai.OpenAIChatCompletionClient",
@@ -41,305 +46,407 @@ ALLOWED = tuple(
         "replay.ReplayChatCompletionClient",
     )
 )
-"""Component providers that may be loaded; FINAGENT_COMPONENTS adds to them. Loading a component
-imports the class that its JSON names, so the JSON alone may not choose.
-"""
+"""Component providers that may be loaded; FINAGENT_COMPONENTS adds to them."""
+
+
+async def _close(client: ChatCompletionClient) -> None:
+    await client.close()
+
+
+def _json_mode(role: Role, model: ModelConfig, client: ChatCompletionClient) -> dict[str, Any]:
+    """Return AutoGen's own argument for JSON: the reply's schema where it is sent, else a flag."""
+    return {"json_output": schema_model(role) if sends_schema(model) else True}
+
+
+def _accept_any(model: ModelConfig, settings: Settings) -> None:
+    """Accept a model's row without a further check."""
 
 
 @dataclass(frozen=True)
 class Provider:
-    """Where a client's key and address are in the environment, and how it is made."""
+    """All that differs between providers of chat models."""
 
-    key: str | None
-    """Field of Settings; None: it takes no key."""
-    address: str | None
-    """Field of Settings; None: only from its row."""
-    default: str | None
-    """Address where neither says any; None: it has to be given."""
-    module: str | None
-    """Of the client's class, which is imported when it is first made; None: the row names it."""
     make: Callable[[ModelConfig, str, float], ChatCompletionClient]
-    """From a row whose address is settled, the key, and the seconds that one call may take."""
+    """Makes a client from a row whose address is resolved, the key, and a call's time limit in
+    seconds. Raises ConfigError.
+    """
+    module: str | None = None
+    """Module of the client's class, imported when a client is made; None: the row names it."""
+    key_setting: str | None = None
+    """Field of Settings with the key; None: the provider takes no key."""
+    key_required: bool = True
+    """Whether no client is made without that key."""
+    address_setting: str | None = None
+    """Field of Settings with the address; None: only the model's row can give one."""
+    default_address: str | None = None
+    """Address where neither gives one; None beside an `address_setting`: one has to be given."""
+    check: Callable[[ModelConfig, Settings], None] = _accept_any
+    """Raises ConfigError for a row that may not be used."""
+    identity_fields: tuple[str, ...] = ()
+    """Fields of ModelConfig that change its replies, beyond those that every provider has."""
+    takes_schema: Literal["always", "at its default address", "never"] = "never"
+    """Where it is known to enforce a JSON schema itself; a row's `structured` overrides it."""
+    reply_options: Callable[[Role, ModelConfig, ChatCompletionClient], dict[str, Any]] = _json_mode
+    """Returns the arguments of `client.create` that ask for a role's reply in JSON."""
+    close: Callable[[ChatCompletionClient], Awaitable[None]] = _close
+    """Closes a client's connections."""
 
 
-def provider_of(row: ModelConfig) -> Provider:
-    """Raises KeyError for `rules`, which has none."""
-    return PROVIDERS[row.client]
+def sends_schema(model: ModelConfig) -> bool:
+    """Return whether the provider is sent the reply's JSON schema and holds the reply to it."""
+    if model.structured is not None:
+        return model.structured
+    where = PROVIDERS[model.client].takes_schema
+    # Another server that speaks OpenAI's protocol may not know schemas.
+    return where == "always" or (where == "at its default address" and model.base_url is None)
 
 
-def with_address(row: ModelConfig, settings: Settings) -> ModelConfig:
-    """The row with its address settled, which is part of what replies are keyed by."""
-    provider = PROVIDERS.get(row.client)
-    if provider is None or row.base_url or provider.address is None:
-        return row
-    address = getattr(settings, provider.address)
-    return row.model_copy(update={"base_url": address}) if address else row
+def identity_of(model: ModelConfig) -> dict[str, Any]:
+    """Return what tells this model's replies from another's: part of every request's fingerprint.
+
+    Recorded replies are found by it, so a change here makes every recording unusable.
+    """
+    if model.client == "rules":
+        return {"client": "rules", "version": VERSION}
+    return {
+        "client": model.client,
+        "base_url": model.base_url,
+        "model": model.model,
+        "sampling": model.sampling.model_dump(),
+        "structured": sends_schema(model),
+        **{name: getattr(model, name) for name in PROVIDERS[model.client].identity_fields},
+    }
 
 
-def require_usable(row: ModelConfig, settings: Settings) -> None:
-    """Raise ConfigError now if calls could not be made: no key, no address, or not allowed."""
-    provider = PROVIDERS.get(row.client)
+def with_address(model: ModelConfig, settings: Settings) -> ModelConfig:
+    """Return the row with its address resolved, which is part of its identity."""
+    provider = PROVIDERS.get(model.client)
+    if provider is None or model.base_url or provider.address_setting is None:
+        return model
+    address = getattr(settings, provider.address_setting)
+    return model.model_copy(update={"base_url": address}) if address else model
+
+
+def with_addresses(config: DeskConfig, settings: Settings) -> DeskConfig:
+    """Return the desk with every model's address resolved."""
+    own = with_address(config, settings)
+    models = {name: with_address(model, settings) for name, model in config.models.items()}
+    return config.model_copy(update={"base_url": own.base_url, "models": models})
+
+
+def require_usable(model: ModelConfig, settings: Settings) -> None:
+    """Raise ConfigError if calls could not be made: no key, no address, or not allowed."""
+    provider = PROVIDERS.get(model.client)
     if provider is None:
         return
-    if row.client == "component":
-        _require_allowed(row, settings)
-    elif provider.key is not None and getattr(settings, provider.key) is None:
-        variable = Settings.model_fields[provider.key].alias
+    key, address = provider.key_setting, provider.address_setting
+    if key and provider.key_required and getattr(settings, key) is None:
         raise ConfigError(
-            f"client {row.client!r} needs a key: set {variable} (any value for a local server), "
-            "or use mode 'replay'"
+            f"client {model.client!r} needs a key: set {_variable(key)} "
+            "(any value for a local server), or use mode 'replay'"
         )
-    elif provider.default is None and not row.base_url:
-        variable = Settings.model_fields[provider.address or ""].alias
+    if address and provider.default_address is None and not model.base_url:
         raise ConfigError(
-            f"client {row.client!r} needs an address: give base_url or set {variable}"
+            f"client {model.client!r} needs an address: give base_url or set {_variable(address)}"
         )
+    provider.check(model, settings)
 
 
-def make_client(row: ModelConfig, settings: Settings, timeout_s: float) -> ChatCompletionClient:
-    """A client that can be called. Raises ConfigError."""
-    require_usable(row, settings)
-    provider = provider_of(row)
-    key: SecretStr | None = getattr(settings, provider.key) if provider.key else None
-    settled = row.model_copy(update={"base_url": row.base_url or provider.default})
-    return provider.make(settled, key.get_secret_value() if key else UNSET, timeout_s)
+def make_client(model: ModelConfig, settings: Settings, timeout_s: float) -> ChatCompletionClient:
+    """Return a client whose calls take at most `timeout_s` seconds. Raises ConfigError."""
+    require_usable(model, settings)
+    provider = PROVIDERS[model.client]
+    key: SecretStr | None = (
+        getattr(settings, provider.key_setting) if provider.key_setting else None
+    )
+    resolved = model.model_copy(update={"base_url": model.base_url or provider.default_address})
+    return provider.make(resolved, key.get_secret_value() if key else NO_KEY, timeout_s)
 
 
-def preload(row: ModelConfig, settings: Settings) -> None:
-    """Import what a client is made of where one can be made, so that no decision waits for it: half
-    a second, and many from a cold disk.
-    """
+def preload(model: ModelConfig, settings: Settings) -> None:
+    """Import the module of a client that can be made, so that no decision waits for it."""
+    # It takes half a second, and many from a cold disk.
     with suppress(ConfigError):
-        require_usable(row, settings)
-        provider = PROVIDERS.get(row.client)
+        require_usable(model, settings)
+        provider = PROVIDERS.get(model.client)
         if provider is not None and provider.module is not None:
             import_module(provider.module)
 
 
-def info(row: ModelConfig) -> ModelInfo:
-    """What AutoGen is told that the model can do."""
-    return ModelInfo(
-        vision=row.vision,
-        function_calling=True,
-        json_output=True,
-        family=ModelFamily.UNKNOWN,
-        structured_output=row.sends_schema,
-    )
-
-
-def _openai(row: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
-    from autogen_ext.models.openai import OpenAIChatCompletionClient
-
-    return OpenAIChatCompletionClient(
-        model=row.model,
-        api_key=key,
-        base_url=row.base_url or "",
-        model_info=info(row),
-        timeout=timeout_s,
-        max_retries=0,
-        **_sampling(row),
-    )
-
-
-def _azure(row: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
-    from autogen_ext.models.openai import AzureOpenAIChatCompletionClient
-
-    return AzureOpenAIChatCompletionClient(
-        model=row.model,
-        azure_deployment=row.model,
-        azure_endpoint=row.base_url or "",
-        api_version=row.api_version,
-        api_key=key,
-        model_info=info(row),
-        timeout=timeout_s,
-        max_retries=0,
-        **_sampling(row),
-    )
-
-
-def _anthropic(row: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
-    from autogen_ext.models.anthropic import AnthropicChatCompletionClient
-
-    return AnthropicChatCompletionClient(
-        model=row.model,
-        api_key=key,
-        base_url=row.base_url,
-        model_info=info(row),
-        timeout=timeout_s,
-        max_retries=0,
-        temperature=row.sampling.temperature,
-        max_tokens=row.sampling.max_tokens,
-    )
-
-
-def _ollama(row: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
-    from autogen_ext.models.ollama import OllamaChatCompletionClient
-
-    options: dict[str, Any] = {
-        "temperature": row.sampling.temperature,
-        "num_predict": row.sampling.max_tokens,
-    }
-    if row.sampling.seed is not None:
-        options["seed"] = row.sampling.seed
-    return OllamaChatCompletionClient(
-        model=row.model, host=row.base_url, model_info=info(row), options=options
-    )
-
-
-def _component(row: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
-    assert row.component is not None
-    given = {"component_type": "model", **row.component}
-    if key != UNSET:
-        given["config"] = {**given["config"], "api_key": key}
-    try:
-        return ChatCompletionClient.load_component(given)
-    except Exception as error:  # whatever a foreign class raises, it can't be used
-        said = str(error).replace(key, "[key]")
-        raise ConfigError(f"component {row.component['provider']}: {said}") from None
-
-
-def _require_allowed(row: ModelConfig, settings: Settings) -> None:
-    assert row.component is not None
-    named, allowed = row.component["provider"], (*ALLOWED, *settings.components)
-    if named not in allowed:
-        raise ConfigError(
-            f"component {named!r} is not allowed; allowed are {', '.join(allowed)}; "
-            "add it to FINAGENT_COMPONENTS if you trust it"
-        )
-
-
-def _sampling(row: ModelConfig) -> dict[str, Any]:
-    """As OpenAI names it."""
-    seed = {} if row.sampling.seed is None else {"seed": row.sampling.seed}
-    return {
-        "temperature": row.sampling.temperature,
-        "max_tokens": row.sampling.max_tokens,
-        **seed,
-    }
-
-
-_MODELS = "autogen_ext.models"
-PROVIDERS: dict[Client, Provider] = {
-    "openai": Provider(
-        "openai_api_key",
-        "openai_base_url",
-        "https://api.openai.com/v1",
-        f"{_MODELS}.openai",
-        _openai,
-    ),
-    "azure": Provider(
-        "azure_openai_api_key", "azure_openai_endpoint", None, f"{_MODELS}.openai", _azure
-    ),
-    "anthropic": Provider(
-        "anthropic_api_key",
-        "anthropic_base_url",
-        "https://api.anthropic.com",
-        f"{_MODELS}.anthropic",
-        _anthropic,
-    ),
-    "ollama": Provider(None, "ollama_host", "http://127.0.0.1:11434", f"{_MODELS}.ollama", _ollama),
-    "component": Provider("component_api_key", None, "", None, _component),
-}
-
-
-def with_addresses(config: DeskConfig, settings: Settings) -> DeskConfig:
-    """The desk with every model's address settled, which is part of what replies are keyed by."""
-    own = with_address(config, settings)
-    models = {name: with_address(row, settings) for name, row in config.models.items()}
-    return config.model_copy(update={"base_url": own.base_url, "models": models})
-
-
 class ClientPool:
-    """One client a model, made on the loop that uses it and remade when that loop is another (after
-    a fork).
-    """
+    """A desk's chat clients, one for each model and event loop."""
 
     def __init__(self, config: DeskConfig, settings: Settings) -> None:
+        """Raises ConfigError for a roster that the client `rules` has no rule for."""
         self._config = config
         self._settings = settings
         self.secrets = settings.secrets
-        """What no record and no signal may hold."""
+        """Texts that no record and no signal may hold."""
         self.redact = make_redactor(self.secrets)
-        self._clients: dict[tuple[int, str], ChatCompletionClient] = {}
+        # By loop: an HTTP client is bound to the loop that it was made on, and a fork has another.
+        self._clients: dict[tuple[int, str], tuple[Provider | None, ChatCompletionClient]] = {}
         self.roster = config.roster
         self.roster_digest = fingerprint(
             {"agents": [row.model_dump(mode="json") for row in self.roster], "model": config.model}
         )
-        """Of who sits at the desk."""
-        self._rows: dict[str, ModelConfig] = {row.name: config.model_of(row) for row in self.roster}
-        self._identities = {name: _identity(row) for name, row in self._rows.items()}
+        """Hash of the agents and of the desk's own model."""
+        self._models = {row.name: config.model_of(row) for row in self.roster}
+        self._identities = {name: identity_of(model) for name, model in self._models.items()}
         self._keys = {
-            name: fingerprint(row.model_dump(mode="json")) for name, row in self._rows.items()
+            name: fingerprint(model.model_dump(mode="json")) for name, model in self._models.items()
         }
-        if any(row.client == "rules" for row in self._rows.values()):
-            RulesClient(config)  # a roster that it can't play is refused now, not at a decision
+        if any(model.client == "rules" for model in self._models.values()):
+            RulesClient(config)  # fails now, not at a decision
 
     def model_of(self, row: AgentRow) -> ModelConfig:
-        """The model that an agent of the roster speaks by."""
-        return self._rows[row.name]
+        """Return the model that an agent of the roster speaks by."""
+        return self._models[row.name]
 
     def identity(self, row: AgentRow) -> dict[str, Any]:
-        """What tells an agent's replies from another model's: part of every fingerprint."""
+        """Return what tells an agent's replies from another model's (`identity_of`)."""
         return self._identities[row.name]
 
     def client(self, row: AgentRow) -> ChatCompletionClient:
-        """The client that an agent asks; call it on the loop. Raises ConfigError without a key."""
+        """Return the client that an agent asks. Call it on the event loop. Raises ConfigError."""
         key, model = (id(asyncio.get_running_loop()), self._keys[row.name]), self.model_of(row)
         if key not in self._clients:
-            self._clients[key] = (
+            client = (
                 RulesClient(self._config)
                 if model.client == "rules"
                 else make_client(model, self._settings, self._config.limits.call_timeout_s)
             )
-        return self._clients[key]
+            self._clients[key] = PROVIDERS.get(model.client), client
+        return self._clients[key][1]
+
+    def reply_options(self, row: AgentRow) -> dict[str, Any]:
+        """Return the arguments of `create` by which an agent's client answers in JSON.
+
+        Call it on the event loop. Raises ConfigError.
+        """
+        model = self.model_of(row)
+        return PROVIDERS[model.client].reply_options(row.role, model, self.client(row))
 
     async def close(self) -> None:
-        """Close what is open on this loop."""
-        here = id(asyncio.get_running_loop())
-        for key in [key for key in self._clients if key[0] == here]:
-            client = self._clients.pop(key)
-            await client.close()
-            if type(client).__name__ == "OllamaChatCompletionClient":
-                await client._client.close()  # type: ignore[attr-defined]  # its own does nothing
+        """Close the clients of this event loop."""
+        loop_id = id(asyncio.get_running_loop())
+        for key in [key for key in self._clients if key[0] == loop_id]:
+            provider, client = self._clients.pop(key)
+            await (provider.close if provider else _close)(client)
 
     def require_key(self) -> None:
-        """Raise ConfigError now if calls to a model could not be made."""
+        """Raise ConfigError if calls to one of the models could not be made."""
         for model in self._config.models_used:
             require_usable(model, self._settings)
 
     def preload(self) -> None:
-        """Import now what calls that can be made will need."""
+        """Import what calls will need, for models that can be called."""
         for model in self._config.models_used:
             preload(model, self._settings)
 
-    def exported(self, row: AgentRow) -> ChatCompletionClient:
-        """A client to be written down, never to be called: it holds no key."""
+    def export_client(self, row: AgentRow) -> ChatCompletionClient:
+        """Return a client for AutoGen's component export: it holds no key and is never called."""
         model = self.model_of(row)
         if model.client == "rules":
             return RulesClient(self._config)
-        names = {f: "set in the environment" for f in _KEYS}
+        # A client is not made without a required key, so the export gets a text in its place.
+        required = {p.key_setting for p in PROVIDERS.values() if p.key_setting and p.key_required}
         keyless = Settings.model_validate(
-            {str(Settings.model_fields[f].alias): said for f, said in names.items()}
+            {_variable(name): "set in the environment" for name in required}
             | {"FINAGENT_COMPONENTS": ",".join(self._settings.components)}
         )
         return make_client(model, keyless, self._config.limits.call_timeout_s)
 
 
-_KEYS = ("openai_api_key", "azure_openai_api_key", "anthropic_api_key")
+def _variable(setting: str) -> str:
+    """Return the environment variable of a field of Settings."""
+    return str(Settings.model_fields[setting].alias)
 
 
-def _identity(model: ModelConfig) -> dict[str, Any]:
-    if model.client == "rules":
-        return {"client": "rules", "version": VERSION}
-    said: dict[str, Any] = {
-        "client": model.client,
-        "base_url": model.base_url,
-        "model": model.model,
-        "sampling": model.sampling.model_dump(),
-        "structured": model.sends_schema,
+def _model_info(model: ModelConfig) -> ModelInfo:
+    """Return what AutoGen is told that the model can do."""
+    return ModelInfo(
+        vision=model.vision,
+        function_calling=True,
+        json_output=True,
+        family=ModelFamily.UNKNOWN,
+        structured_output=sends_schema(model),
+    )
+
+
+def _openai_sampling(model: ModelConfig) -> dict[str, Any]:
+    """Return the sampling under OpenAI's names."""
+    seed = {} if model.sampling.seed is None else {"seed": model.sampling.seed}
+    return {
+        "temperature": model.sampling.temperature,
+        "max_tokens": model.sampling.max_tokens,
+        **seed,
     }
-    if model.client == "azure":
-        said["api_version"] = model.api_version
-    if model.component is not None:
-        said["component"] = model.component
-    return said
+
+
+def _openai_options(role: Role, model: ModelConfig, client: ChatCompletionClient) -> dict[str, Any]:
+    # Without this, OpenAI counts no tokens in a stream.
+    usage = {"include_usage": True} if model.stream else {}
+    if not sends_schema(model):
+        return {"json_output": True, **usage}
+    # Not as `json_output`: the SDK would parse the reply itself, and raise for what we repair.
+    schema = {"name": role, "schema": reply_schema(role), "strict": True}
+    response_format = {"type": "json_schema", "json_schema": schema}
+    return {"extra_create_args": {"response_format": response_format}, **usage}
+
+
+def _make_openai(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    from autogen_ext.models.openai import OpenAIChatCompletionClient
+
+    return OpenAIChatCompletionClient(
+        model=model.model,
+        api_key=key,
+        base_url=model.base_url or "",
+        model_info=_model_info(model),
+        timeout=timeout_s,
+        max_retries=0,
+        **_openai_sampling(model),
+    )
+
+
+def _make_azure(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    from autogen_ext.models.openai import AzureOpenAIChatCompletionClient
+
+    return AzureOpenAIChatCompletionClient(
+        model=model.model,
+        azure_deployment=model.model,
+        azure_endpoint=model.base_url or "",
+        api_version=model.api_version,
+        api_key=key,
+        model_info=_model_info(model),
+        timeout=timeout_s,
+        max_retries=0,
+        **_openai_sampling(model),
+    )
+
+
+def _make_anthropic(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    from autogen_ext.models.anthropic import AnthropicChatCompletionClient
+
+    return AnthropicChatCompletionClient(
+        model=model.model,
+        api_key=key,
+        base_url=model.base_url,
+        model_info=_model_info(model),
+        timeout=timeout_s,
+        max_retries=0,
+        temperature=model.sampling.temperature,
+        max_tokens=model.sampling.max_tokens,
+    )
+
+
+def _no_options(role: Role, model: ModelConfig, client: ChatCompletionClient) -> dict[str, Any]:
+    """Return nothing: AutoGen's Anthropic client has no JSON mode, so the prompt alone asks."""
+    return {}
+
+
+def _make_ollama(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    from autogen_ext.models.ollama import OllamaChatCompletionClient
+
+    options: dict[str, Any] = {
+        "temperature": model.sampling.temperature,
+        "num_predict": model.sampling.max_tokens,
+    }
+    if model.sampling.seed is not None:
+        options["seed"] = model.sampling.seed
+    return OllamaChatCompletionClient(
+        model=model.model, host=model.base_url, model_info=_model_info(model), options=options
+    )
+
+
+async def _close_ollama(client: ChatCompletionClient) -> None:
+    await client.close()
+    await client._client.close()  # type: ignore[attr-defined]  # AutoGen's own `close` does nothing
+
+
+def _make_component(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    assert model.component is not None
+    component = {"component_type": "model", **model.component}
+    if key != NO_KEY:
+        component["config"] = {**component["config"], "api_key": key}
+    try:
+        return ChatCompletionClient.load_component(component)
+    except Exception as error:  # a foreign class may raise anything
+        message = str(error).replace(key, "[key]")
+        raise ConfigError(f"component {model.component['provider']}: {message}") from None
+
+
+def _require_allowed(model: ModelConfig, settings: Settings) -> None:
+    assert model.component is not None
+    name, allowed = model.component["provider"], (*ALLOWED_COMPONENTS, *settings.components)
+    if name not in allowed:
+        raise ConfigError(
+            f"component {name!r} is not allowed; allowed are {', '.join(allowed)}; "
+            "add it to FINAGENT_COMPONENTS if you trust it"
+        )
+
+
+def _provider_of_class(client: ChatCompletionClient) -> Provider | None:
+    """Return the row of the provider whose own client this is; None for any other class."""
+    module = type(client).__module__
+    rows = (row for row in PROVIDERS.values() if row.module and module.startswith(row.module))
+    return next(rows, None)
+
+
+def _component_options(
+    role: Role, model: ModelConfig, client: ChatCompletionClient
+) -> dict[str, Any]:
+    provider = _provider_of_class(client)
+    return (provider.reply_options if provider else _json_mode)(role, model, client)
+
+
+async def _close_component(client: ChatCompletionClient) -> None:
+    provider = _provider_of_class(client)
+    await (provider.close if provider else _close)(client)
+
+
+PROVIDERS: dict[Client, Provider] = {
+    "openai": Provider(
+        make=_make_openai,
+        module="autogen_ext.models.openai",
+        key_setting="openai_api_key",
+        address_setting="openai_base_url",
+        default_address="https://api.openai.com/v1",
+        takes_schema="at its default address",
+        reply_options=_openai_options,
+    ),
+    "azure": Provider(
+        make=_make_azure,
+        module="autogen_ext.models.openai",
+        key_setting="azure_openai_api_key",
+        address_setting="azure_openai_endpoint",
+        identity_fields=("api_version",),
+        takes_schema="always",
+        reply_options=_openai_options,
+    ),
+    "anthropic": Provider(
+        make=_make_anthropic,
+        module="autogen_ext.models.anthropic",
+        key_setting="anthropic_api_key",
+        address_setting="anthropic_base_url",
+        default_address="https://api.anthropic.com",
+        reply_options=_no_options,
+    ),
+    "ollama": Provider(
+        make=_make_ollama,
+        module="autogen_ext.models.ollama",
+        address_setting="ollama_host",
+        default_address="http://127.0.0.1:11434",
+        takes_schema="always",
+        close=_close_ollama,
+    ),
+    "component": Provider(
+        make=_make_component,
+        key_setting="component_api_key",
+        key_required=False,
+        check=_require_allowed,
+        identity_fields=("component",),
+        reply_options=_component_options,
+        close=_close_component,
+    ),
+}
+"""By `client` of a model's row; `rules` asks no provider, so it has none."""

@@ -1,7 +1,7 @@
-"""What a desk is asked about one view, and what its agents may look up while they answer.
+"""The question that a desk is asked, and the memory of the decision that it leads to.
 
-The memory of one decision: what was said, what failed, what it took. A new one for every
-decision.
+A `DeskQuery` is the question about one view, with what agents may look up while they answer. A
+`Session` collects turns, events, replies, failures and costs; every decision gets a new one.
 """
 
 from __future__ import annotations
@@ -12,56 +12,63 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from finagent_model._base import Mode
+from finagent_model.agents._replies import ExecutorReply, Reply
 from finagent_model.agents.budget import Amount, SpendingLimit, reserve, settle
-from finagent_model.agents.replies import ExecutorReply, Reply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.roster import ModelConfig, Occasion
 from finagent_model.decision.decision import Event, EventKind, Turn
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
 
-REPORT = "upstream_report"
-"""The source of the message that holds upstream's report; no agent may be called so."""
+
+def report_source(analyst: str) -> str:
+    """Return the source of the message that holds the external analyst's report."""
+    return f"{analyst}_report"  # part of what a model's recorded reply is keyed by
 
 
 class ToolAnswer(Protocol):
-    """What a tool gave, as JSON; an error is data too."""
+    """The result of a tool call."""
 
     @property
-    def content(self) -> str: ...
+    def content(self) -> str:
+        """Return a JSON object."""
 
     @property
-    def is_error(self) -> bool: ...
+    def is_error(self) -> bool:
+        """Return whether `content` explains why the call was refused."""
 
 
 class Tools(Protocol):
-    """Some tools, bound to the one view."""
+    """Some tools, bound to one view."""
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
-        """As a model is told of them."""
+        """Return what a model is told of each tool, in the shape of AutoGen's ToolSchema."""
 
     def call(self, name: str, arguments_json: str) -> ToolAnswer:
-        """Never raises, whatever a model asks."""
+        """Return the result of a call. Never raises, whatever a model sends."""
 
 
 class Picture(Protocol):
     """A chart of the view."""
 
     @property
-    def png(self) -> bytes: ...
+    def png(self) -> bytes:
+        """Return the image file."""
 
     @property
     def digest(self) -> str:
-        """Of what is drawn, not of the file."""
+        """Return a hash of what is drawn, which is the same whatever font library drew it."""
 
 
-class Report(Protocol):
-    """What the upstream project says of the bars in view."""
+@dataclass(frozen=True)
+class ExternalReport:
+    """What an external analyst says of the bars in view."""
 
-    @property
-    def report(self) -> str:
-        """As an agent reads it."""
+    text: str
+    """JSON, as an agent reads it."""
+    score: float
+    """Directional strength in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +76,20 @@ class DeskQuery:
     """One question to the whole desk."""
 
     text: str
-    """JSON, the same for every agent."""
-    occasions: frozenset[Occasion]
-    """What the view has that not every view has."""
+    """The question as JSON, the same for every agent."""
+    available_inputs: frozenset[Occasion]
+    """Inputs that this view has and not every view has; an agent's `when` waits for one."""
     tools: Callable[[Sequence[str]], Tools]
-    """Those of the given names."""
+    """Returns the tools of the given names."""
     chart: Callable[[], Picture]
-    """Drawn when an agent is to see it."""
-    upstream: Callable[[Session, str], Awaitable[Report]]
-    """For an agent by name; raises UnavailableError."""
+    """Draws the chart; called only when an agent is shown it."""
+    external: Callable[[Session, str], Awaitable[ExternalReport]]
+    """Returns the external analyst's report for an agent by name. Raises UnavailableError."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an agent has no reply."""
+    """Why an agent has no reply, or a decision no conclusion."""
 
     status: Status
     reason: str
@@ -90,32 +97,35 @@ class Failure:
 
 @dataclass
 class Session:
-    """Filled by the agents while they speak; read by the desk afterwards."""
+    """The memory of one decision: agents fill it while they speak, the desk reads it afterwards."""
 
     config: DeskConfig
     mode: Mode
     clock: Callable[[], datetime]
-    accounts: Sequence[SpendingLimit] = ()
-    """What a call is paid from."""
-    past_errors: bool = False
-    """Whether a recorded failure is a reply like any other: in a replay."""
+    budgets: Sequence[SpendingLimit] = ()
+    """What calls are paid from."""
+    replay_errors: bool = False
+    """Whether a recorded failure counts as a reply, as it does in a replay."""
     turns: list[Turn] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
+    """By agent."""
     failures: dict[str, Failure] = field(default_factory=dict)
+    """By agent."""
     analysts: set[str] = field(default_factory=set)
-    """Those who have reported."""
+    """Names of the analysts that have reported."""
     tokens: int = 0
-    """Of the whole conversation, as recorded, whether or not it was paid for this time."""
+    """Tokens of the whole conversation as recorded, whether or not they were paid for this time."""
     cost_usd: float | None = 0.0
-    """At list price; None once a price is unknown."""
+    """Price of `tokens` by the price list; None once a price is unknown."""
     calls: int = 0
-    missed: bool = False
-    """A reply that was not recorded was needed in mode `replay`."""
-    trouble: LocalStateError | None = None
-    """What an agent met that is no failure of the decision but of the machine."""
-    notes: list[str] = field(default_factory=list)
-    """What the signal should say about how it came to be."""
+    """Calls to a model; a recorded reply is none."""
+    cache_miss: bool = False
+    """Whether mode `replay` needed a reply that is not recorded."""
+    fatal_error: LocalStateError | None = None
+    """An error of this machine that an agent met: it ends the decision rather than the agent."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences for the signal about how it was made."""
 
     def record(
         self,
@@ -127,31 +137,32 @@ class Session:
         model: str = "",
         cached: bool = False,
     ) -> None:
-        """Add a line to the conversation."""
+        """Add a turn to the conversation; `tokens` are of prompt and completion."""
         self.turns.append(Turn(agent, kind, content, self.clock(), *tokens, model, cached))
 
     def note(self, kind: EventKind, agent: str, **body: Any) -> None:
         """Add an event to the audit."""
         self.events.append(Event(kind, self.clock(), agent, body))
 
-    def skip(self, agent: str, why: str) -> None:
-        """An agent takes no part, or only a part."""
-        self.record(agent, "skipped", why)
-        self.note("skipped", agent, why=why)
+    def skip(self, agent: str, reason: str) -> None:
+        """Record that an agent takes no part, or that something was not shown to it."""
+        self.record(agent, "skipped", reason)
+        self.note("skipped", agent, why=reason)
 
     def fail(self, agent: str, status: Status, reason: str) -> None:
-        """An agent is left out, by name."""
+        """Record that an agent has no reply."""
         self.failures[agent] = Failure(status, reason)
         self.record(agent, "failed", f"{status}: {reason}")
         self.note("failed", agent, status=status.value, reason=reason)
 
     def reserve(self, agent: str, amount: Amount) -> None:
-        """Raises OverBudgetError."""
-        reserve(self.accounts, amount)
+        """Reserve `amount` in every budget. Raises OverBudgetError."""
+        reserve(self.budgets, amount)
         self.note("budget", agent, reserved={"tokens": amount.tokens, "usd": amount.usd})
 
     def settle(self, agent: str, reserved: Amount, spent: Amount) -> None:
-        settle(self.accounts, reserved, spent)
+        """Return the unused part of a reservation to every budget."""
+        settle(self.budgets, reserved, spent)
         self.note("budget", agent, settled={"tokens": spent.tokens, "usd": spent.usd})
 
     def charge(self, model: ModelConfig, prompt: int, completion: int, called: bool) -> None:
@@ -162,13 +173,14 @@ class Session:
         self.calls += called
 
     def price(self, model: ModelConfig, prompt: int, completion: int) -> float | None:
-        """Dollars, or None where the price is unknown. `rules` cost nothing."""
+        """Return the dollars for so many tokens; None where the price is unknown."""
         if model.client == "rules":
-            return 0.0
+            return 0.0  # no model is asked
         price = self.config.prices.get(model.model)
         return None if price is None else price.usd(prompt, completion)
 
     @property
     def executor_reply(self) -> ExecutorReply | None:
+        """Return the decision of the last agent; None while there is none."""
         reply = self.replies.get(self.config.agents[-1].name)
         return reply if isinstance(reply, ExecutorReply) else None

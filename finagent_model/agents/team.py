@@ -1,18 +1,14 @@
-"""Who speaks where money is short: groups are left out in a declared order until what a decision
-may take fits into what is left.
+"""One conversation about one question: who speaks, in which order, and how it is run.
 
-The roster's rows as an AutoGen team: a directed graph, one agent a row.
+The roster is a directed graph of agents, run in one of two ways that leave the same record. An
+AutoGen team (`GraphFlow`) asks models; it is built afresh for each decision, since teams keep
+state. Where there is nothing to wait for, because every reply is recorded or `rules` answer, the
+same agents are run inline, stage by stage: AutoGen's message queues take longer than all the rest
+of a replayed decision.
 
-What a record of replies can't tell by itself: that money was short or time was up.
-
-It is recorded beside the replies, so that a replay leaves out the same agents and stops at the same
-point as the decision did.
-
-One conversation about one question, run in one of two ways that leave the same record.
-
-A team is AutoGen's: fresh, run once and thrown away, since teams keep state. Where there is nothing
-to wait for (every reply is recorded, or `rules` answer) the same seats are walked wave by wave
-instead, without the runtime's queues, which take longer than all the rest of a replayed decision.
+Where the budget is short, groups of agents are skipped in the order that the config declares. That
+and an abort can't be seen from recorded replies, so a `ReplayNote` is recorded beside them, and a
+replay skips the same agents and stops at the same point.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, get_args
 
@@ -31,7 +27,7 @@ from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
 from autogen_core import CancellationToken
 
 from finagent_model._base import Mode
-from finagent_model.agents.agent import DESK, ChatAgent, DeskAgent, RunContext
+from finagent_model.agents._agent import DESK, ChatAgent, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
 from finagent_model.agents.completion import ChatService, silence_autogen_logs
 from finagent_model.agents.prompt_templates import Prompts
@@ -45,75 +41,189 @@ from finagent_model.config.roster import AgentRow, Group, Occasion, without
 from finagent_model.decision.signal import Status
 
 
+@dataclass(frozen=True)
+class ConversationRunner:
+    """Runs the conversations of one desk."""
+
+    config: DeskConfig
+    mode: Mode
+    chat_service: ChatService
+    shared_budgets: Callable[[], Sequence[SpendingLimit]]
+    """Returns the budgets of the run and of the day, beside the decision's own."""
+    clock: Callable[[], datetime]
+    inline_rules: bool = False
+    """Whether a desk of `rules` alone runs inline though nothing is recorded, as a backtest wants
+    that asks thousands of questions.
+    """
+    _rows_by_inputs: dict[frozenset[Occasion], tuple[AgentRow, ...]] = field(default_factory=dict)
+
+    async def converse(self, query: DeskQuery) -> Session:
+        """Return what the agents made of the question, within the time limit of a decision.
+
+        Raises LocalStateError; any other failure is in the session.
+        """
+        key = replay_note_key(self.chat_service.pool.roster_digest, query.text)
+        if self.mode == "replay":
+            return await self._replay(query, key)
+        if self.mode == "cached":
+            inline = self.inline_rules and self.config.only_rules
+            session = self.new_session("cached" if inline else "replay")
+            await _run_inline(self._rows(query, session), self._context(query, session))
+            if not session.cache_miss:
+                return session
+        return await self._run(query, key)
+
+    def new_session(self, mode: Mode | None = None) -> Session:
+        """Return an empty session, in the runner's mode unless `mode` is given."""
+        replay_errors = self.mode == "replay"
+        return Session(self.config, mode or self.mode, self.clock, replay_errors=replay_errors)
+
+    async def _replay(self, query: DeskQuery, key: str) -> Session:
+        """Return the session as it was recorded, with its failures."""
+        replay_note = read_replay_note(self.chat_service.cassette, key) or ReplayNote()
+        session = self.new_session()
+        rows = self._rows(query, session)
+        if replay_note.skipped:
+            _record_skipped(rows, replay_note.skipped, session)
+            rows = without(rows, {row.name for row in rows if row.group in replay_note.skipped})
+        if replay_note.abort_reason is None:
+            await _run_inline(rows, self._context(query, session))
+            return session
+        session.tokens, session.cost_usd = replay_note.tokens, replay_note.cost_usd
+        session.fail(rows[-1].name, Status.MODEL_ERROR, replay_note.abort_reason)
+        return session
+
+    async def _run(self, query: DeskQuery, key: str) -> Session:
+        """Run a fresh AutoGen team, calling models where no reply is recorded.
+
+        Saves a `ReplayNote` if agents were skipped for want of budget, or the run was aborted.
+        """
+        session = self.new_session()
+        limits = self.config.limits
+        decision_budget = Budget("decision", limits.max_tokens, limits.budget_usd)
+        shared_budgets = () if self.config.only_rules else self.shared_budgets()
+        session.budgets = (decision_budget, *shared_budgets)
+        rows, skipped = select_affordable_agents(
+            self._rows(query, session), query.text, session, self.chat_service.pool
+        )
+        _record_skipped(self._seated_rows(query), skipped, session)
+        abort_reason = await _run_team(rows, self._context(query, session))
+        if abort_reason:
+            session.fail(rows[-1].name, Status.MODEL_ERROR, abort_reason)
+        if skipped or abort_reason:
+            replay_note = ReplayNote(skipped, abort_reason, session.tokens, session.cost_usd)
+            write_replay_note(self.chat_service.cassette, key, replay_note)
+        return session
+
+    def _context(self, query: DeskQuery, session: Session) -> RunContext:
+        return RunContext(query, session, self.chat_service, Prompts(self.config.prompts))
+
+    def _seated_rows(self, query: DeskQuery) -> tuple[AgentRow, ...]:
+        inputs = query.available_inputs
+        if inputs not in self._rows_by_inputs:
+            self._rows_by_inputs[inputs] = self.config.seated(inputs)
+        return self._rows_by_inputs[inputs]
+
+    def _rows(self, query: DeskQuery, session: Session) -> tuple[AgentRow, ...]:
+        """Return the rows that take part, and record the question and who has nothing to read."""
+        session.record(DESK, "request", query.text)
+        session.note("question", "", text=query.text)
+        rows = self._seated_rows(query)
+        roster = self.chat_service.pool.roster
+        if len(rows) < len(roster):
+            names = {row.name for row in rows}
+            for row in roster:
+                if row.name not in names:
+                    session.skip(row.name, f"no dated {row.when} in the view")
+        return rows
+
+
+def available_inputs(config: DeskConfig, present: Mapping[Occasion, bool]) -> frozenset[Occasion]:
+    """Return the inputs that are present and that at least one agent's `when` needs."""
+    needed = {row.when for row in config.agents}
+    return frozenset(name for name, is_present in present.items() if is_present and name in needed)
+
+
 def select_affordable_agents(
-    seated: Sequence[AgentRow],
+    rows: Sequence[AgentRow],
     question: str,
     session: Session,
     pool: ClientPool,
 ) -> tuple[tuple[AgentRow, ...], tuple[Group, ...]]:
-    """Those who may speak, and the groups that may not. What can't be afforded even so is refused
-    when it is called.
+    """Return the rows that the session's budgets have room for, and the groups that are skipped.
+
+    Groups are skipped in the order of `spending.drop_first`. If even the rest may exceed a budget,
+    the call that would exceed it is refused.
     """
-    rows, dropped = tuple(seated), list[Group]()
-    tokens_left, usd_left = remaining(session.accounts)
+    affordable, skipped = tuple(rows), list[Group]()
+    tokens_left, usd_left = remaining(session.budgets)
     for group in session.config.spending.drop_first:
-        tokens, usd = _worst_case_cost(rows, question, session, pool)
+        tokens, usd = _worst_case_cost(affordable, question, session, pool)
         if tokens <= tokens_left and usd <= usd_left:
             break
-        members = {row.name for row in rows if row.group == group}
+        members = {row.name for row in affordable if row.group == group}
         if members:
-            rows = without(rows, members)
-            dropped.append(group)
-    return rows, tuple(dropped)
+            affordable = without(affordable, members)
+            skipped.append(group)
+    return affordable, tuple(skipped)
 
 
 def _worst_case_cost(
     rows: Sequence[AgentRow], question: str, session: Session, pool: ClientPool
 ) -> tuple[int, float]:
-    """Tokens and dollars, if every reply is as long as it may be."""
-    tokens, usd, texts = 0, 0.0, Prompts(session.config.prompts)
-    lengths = {row.name: pool.model_of(row).sampling.max_tokens for row in rows}
+    """Return tokens and dollars if every reply is as long as it may be."""
+    tokens, usd, prompts = 0, 0.0, Prompts(session.config.prompts)
+    reply_tokens = {row.name: pool.model_of(row).sampling.max_tokens for row in rows}
     for row in rows:
         model = pool.model_of(row)
         if model.client == "rules":
             continue
-        asked = (len(texts.text(row.prompt)) + len(question)) // 4
-        asked += sum(lengths[name] for name in ancestors(row, rows))
-        tokens += asked + model.sampling.max_tokens
-        usd += session.price(model, asked, model.sampling.max_tokens) or 0.0
+        prompt_tokens = (len(prompts.text(row.prompt)) + len(question)) // 4
+        prompt_tokens += sum(reply_tokens[name] for name in ancestors(row, rows))
+        tokens += prompt_tokens + reply_tokens[row.name]
+        usd += session.price(model, prompt_tokens, reply_tokens[row.name]) or 0.0
     return tokens, usd
 
 
-def stages(seated: Sequence[AgentRow]) -> list[list[AgentRow]]:
-    """Who speaks side by side: each wave waits for names of the waves before alone."""
-    found: list[list[AgentRow]] = []
-    waiting, spoken = list(seated), set[str]()
+def stages(rows: Sequence[AgentRow]) -> list[list[AgentRow]]:
+    """Return the topological stages of the graph; agents of a stage run concurrently."""
+    result: list[list[AgentRow]] = []
+    waiting, finished = list(rows), set[str]()
     while waiting:
-        found.append([row for row in waiting if spoken.issuperset(row.after)])
-        spoken |= {row.name for row in found[-1]}
-        waiting = [row for row in waiting if row.name not in spoken]
-    return found
+        result.append([row for row in waiting if finished.issuperset(row.after)])
+        finished |= {row.name for row in result[-1]}
+        waiting = [row for row in waiting if row.name not in finished]
+    return result
 
 
-def stages_within_limit(rounds: int, seated: Sequence[AgentRow]) -> tuple[AgentRow, ...]:
-    """Those who get to speak: a wave begins while fewer than `rounds` replies were given.
-
-    The rows are cut before the team is built, because AutoGen's own limit on messages misses all
-    but the last of several that arrive side by side.
-    """
+def stages_within_limit(max_rounds: int, rows: Sequence[AgentRow]) -> tuple[AgentRow, ...]:
+    """Return the rows that get to speak: a stage starts while there are fewer replies than that."""
+    # Cut here, before the team is built: AutoGen's own limit on messages misses all but the last
+    # of several that arrive side by side.
     speaking: list[AgentRow] = []
-    for wave in stages(seated):
-        if len(speaking) < rounds:
-            speaking += wave
+    for stage in stages(rows):
+        if len(speaking) < max_rounds:
+            speaking += stage
     return tuple(speaking)
 
 
+def ancestors(row: AgentRow, rows: Sequence[AgentRow]) -> list[str]:
+    """Return the names that `row` waits for, directly or through others, in roster order."""
+    after = {other.name: other.after for other in rows}
+    names, unvisited = set(row.after), list(row.after)
+    while unvisited:
+        new_names = set(after[unvisited.pop()]) - names
+        names |= new_names
+        unvisited.extend(new_names)
+    return [other.name for other in rows if other.name in names]
+
+
 def build_team(
-    seated: Sequence[AgentRow], agents: Mapping[str, BaseChatAgent], max_rounds: int
+    rows: Sequence[AgentRow], agents: Mapping[str, BaseChatAgent], max_rounds: int
 ) -> GraphFlow:
-    """One agent a row, one unconditional edge for each name it waits for."""
+    """Return a team of one agent a row, with an unconditional edge for each name it waits for."""
     graph = DiGraphBuilder()
-    for row in seated:
+    for row in rows:
         graph.add_node(agents[row.name])
         for name in row.after:
             graph.add_edge(agents[name], agents[row.name])
@@ -125,15 +235,16 @@ def build_team(
 
 
 def export_component(config: DeskConfig, pool: ClientPool) -> dict[str, Any]:
-    """The full team as AutoGen component JSON, of its stock agents, for people and tools. It holds
-    no key and is never loaded back.
+    """Return the full team as AutoGen component JSON, of AutoGen's stock agents, without keys.
+
+    It is for people and tools to read and is never loaded back.
     """
-    texts = Prompts(config.prompts)
+    prompts = Prompts(config.prompts)
     agents = {
         row.name: AssistantAgent(
             row.name,
-            model_client=pool.exported(row),
-            system_message=texts.text(row.prompt),
+            model_client=pool.export_client(row),
+            system_message=prompts.text(row.prompt),
             description=row.role,
         )
         for row in config.roster
@@ -142,140 +253,43 @@ def export_component(config: DeskConfig, pool: ClientPool) -> dict[str, Any]:
     return team.dump_component().model_dump(mode="json")
 
 
-def ancestors(row: AgentRow, seated: Sequence[AgentRow]) -> list[str]:
-    """The names that `row` waits for, directly or through others, in roster order."""
-    after = {other.name: other.after for other in seated}
-    found, open_ends = set(row.after), list(row.after)
-    while open_ends:
-        fresh = set(after[open_ends.pop()]) - found
-        found |= fresh
-        open_ends.extend(fresh)
-    return [other.name for other in seated if other.name in found]
-
-
 @dataclass(frozen=True)
 class ReplayNote:
-    """On one decision."""
+    """What a replay of one decision has to know beside the recorded replies."""
 
-    left_out: tuple[Group, ...] = ()
-    cut_off: str | None = None
-    """Why it was broken off."""
+    skipped: tuple[Group, ...] = ()
+    """Groups that the budget had no room for."""
+    abort_reason: str | None = None
+    """Why the conversation was aborted; None where it came to its end."""
     tokens: int = 0
     cost_usd: float | None = 0.0
-    """What the replies until then had taken."""
+    """What the replies until the abort had taken."""
 
 
 def replay_note_key(roster_digest: str, question: str) -> str:
-    """Of the decision on `question` by that roster."""
+    """Return the cassette's key of the note on a roster's decision on `question`."""
     return fingerprint({"remark on": question, "roster": roster_digest})
 
 
 def read_replay_note(cassette: Cassette, key: str) -> ReplayNote | None:
-    """None where nothing was remarkable."""
+    """Return the recorded note; None where the decision needs none."""
     recorded = cassette.get(key, errors=True)
     if recorded is None:
         return None
-    said = json.loads(recorded.content)
-    groups = tuple(g for g in get_args(Group) if g in said["left_out"])
-    return ReplayNote(groups, said["cut_off"], said["tokens"], said["cost_usd"])
+    note = json.loads(recorded.content)
+    groups = tuple(group for group in get_args(Group) if group in note["left_out"])
+    return ReplayNote(groups, note["cut_off"], note["tokens"], note["cost_usd"])
 
 
-def write_replay_note(cassette: Cassette, key: str, remark: ReplayNote) -> None:
-    cassette.put(key, RecordedReply(json.dumps(asdict(remark), sort_keys=True), "remark", 0, 0))
-
-
-@dataclass(frozen=True)
-class ConversationRunner:
-    """What conversations of one desk share."""
-
-    config: DeskConfig
-    mode: Mode
-    exchange: ChatService
-    accounts: Callable[[], Sequence[SpendingLimit]]
-    """Of the run and the day, beyond the decision's own."""
-    clock: Callable[[], datetime]
-    rules_at_once: bool = False
-    """Walk where `rules` alone answer, though nothing is recorded: a backtest asks thousands."""
-    _seated: dict[frozenset[Occasion], tuple[AgentRow, ...]] = field(default_factory=dict)
-
-    async def converse(self, inquiry: DeskQuery) -> Session:
-        """What the seated agents made of the question. Never outlives its time limit."""
-        key = replay_note_key(self.exchange.pool.roster_digest, inquiry.text)
-        if self.mode == "replay":
-            return await self._replay(inquiry, key)
-        if self.mode == "cached":
-            at_once = self.rules_at_once and self.config.only_rules
-            session = self.session("cached" if at_once else "replay")
-            await _run_inline(self._rows(inquiry, session), inquiry, self._around(inquiry, session))
-            if not session.missed:
-                return session
-        return await self._run(inquiry, key)
-
-    def session(self, mode: Mode | None = None) -> Session:
-        """An empty one."""
-        past = self.mode == "replay"
-        return Session(self.config, mode or self.mode, self.clock, past_errors=past)
-
-    async def _replay(self, inquiry: DeskQuery, key: str) -> Session:
-        """As it went when it was recorded, failures and all."""
-        remark = read_replay_note(self.exchange.cassette, key) or ReplayNote()
-        session = self.session()
-        session.past_errors = True
-        rows = self._rows(inquiry, session)
-        if remark.left_out:
-            rows = _skip_unaffordable(rows, remark.left_out, session)
-        if remark.cut_off is None:
-            await _run_inline(rows, inquiry, self._around(inquiry, session))
-            return session
-        session.tokens, session.cost_usd = remark.tokens, remark.cost_usd
-        session.fail(rows[-1].name, Status.MODEL_ERROR, remark.cut_off)
-        return session
-
-    async def _run(self, inquiry: DeskQuery, key: str) -> Session:
-        """By AutoGen's team, asking whoever has to be asked."""
-        session = self.session()
-        limits = self.config.limits
-        own = Budget("decision", limits.max_tokens, limits.budget_usd)
-        session.accounts = (own, *(() if self.config.only_rules else self.accounts()))
-        rows, dropped = select_affordable_agents(
-            self._rows(inquiry, session), inquiry.text, session, self.exchange.pool
-        )
-        _record_skipped(self._rows_of(inquiry), dropped, session)
-        cut_off = await _run_team(rows, inquiry, self._around(inquiry, session))
-        if cut_off:
-            session.fail(rows[-1].name, Status.MODEL_ERROR, cut_off)
-        if dropped or cut_off:
-            remark = ReplayNote(dropped, cut_off, session.tokens, session.cost_usd)
-            write_replay_note(self.exchange.cassette, key, remark)
-        return session
-
-    def _around(self, inquiry: DeskQuery, session: Session) -> RunContext:
-        return RunContext(inquiry, session, self.exchange, Prompts(self.config.prompts))
-
-    def _rows_of(self, inquiry: DeskQuery) -> tuple[AgentRow, ...]:
-        if inquiry.occasions not in self._seated:
-            self._seated[inquiry.occasions] = self.config.seated(inquiry.occasions)
-        return self._seated[inquiry.occasions]
-
-    def _rows(self, inquiry: DeskQuery, session: Session) -> tuple[AgentRow, ...]:
-        """The rows that take part; the record opens with the question and with who was skipped."""
-        session.record(DESK, "request", inquiry.text)
-        session.note("question", "", text=inquiry.text)
-        everyone = self._rows_of(inquiry)
-        roster = self.exchange.pool.roster
-        if len(everyone) < len(roster):
-            here = {row.name for row in everyone}
-            for row in roster:
-                if row.name not in here:
-                    session.skip(row.name, f"no dated {row.when} in the view")
-        return everyone
-
-
-def _skip_unaffordable(
-    rows: Sequence[AgentRow], groups: Sequence[Group], session: Session
-) -> tuple[AgentRow, ...]:
-    _record_skipped(rows, groups, session)
-    return without(rows, {row.name for row in rows if row.group in groups})
+def write_replay_note(cassette: Cassette, key: str, replay_note: ReplayNote) -> None:
+    """Record the note under `key`."""
+    content = {
+        "left_out": replay_note.skipped,
+        "cut_off": replay_note.abort_reason,
+        "tokens": replay_note.tokens,
+        "cost_usd": replay_note.cost_usd,
+    }
+    cassette.put(key, RecordedReply(json.dumps(content, sort_keys=True), "remark", 0, 0))
 
 
 def _record_skipped(rows: Sequence[AgentRow], groups: Sequence[Group], session: Session) -> None:
@@ -283,60 +297,57 @@ def _record_skipped(rows: Sequence[AgentRow], groups: Sequence[Group], session: 
         if row.group in groups:
             session.skip(row.name, "left out: the budget has no room for it")
     if groups:
-        session.notes.append(f"left out for want of budget: {', '.join(groups)}")
+        session.warnings.append(f"left out for want of budget: {', '.join(groups)}")
 
 
 def _build_agents(
-    rows: Sequence[AgentRow], around: RunContext
+    rows: Sequence[AgentRow], context: RunContext
 ) -> tuple[tuple[AgentRow, ...], dict[str, DeskAgent]]:
-    speaking = stages_within_limit(around.session.config.limits.max_rounds, rows)
+    """Return the rows within the limit of rounds, and an agent for each by name."""
+    speaking = stages_within_limit(context.session.config.limits.max_rounds, rows)
     return speaking, {
-        row.name: DeskAgent(row, ancestors(row, speaking), around) for row in speaking
+        row.name: DeskAgent(row, ancestors(row, speaking), context) for row in speaking
     }
 
 
-async def _run_team(rows: Sequence[AgentRow], inquiry: DeskQuery, around: RunContext) -> str | None:
-    """Why it was broken off; None where it came to its end.
+async def _run_team(rows: Sequence[AgentRow], context: RunContext) -> str | None:
+    """Run an AutoGen team; return why it was aborted, or None where it came to its end.
 
-    AutoGen stops a team by its token alone: a cancelled `run` would wait until every agent has
-    finished. So whoever cancels us cancels the token, and no agent is left behind.
+    Raises LocalStateError.
     """
     silence_autogen_logs()
-    speaking, seats = _build_agents(rows, around)
-    agents = {name: ChatAgent(seat) for name, seat in seats.items()}
+    speaking, desk_agents = _build_agents(rows, context)
+    agents = {name: ChatAgent(agent) for name, agent in desk_agents.items()}
     team = build_team(speaking, agents, len(speaking))
     token = CancellationToken()
-    limit_s = around.session.config.limits.wall_clock_s
-    alarm = asyncio.get_running_loop().call_later(limit_s, token.cancel)
-    task = TextMessage(content=inquiry.text, source=DESK)
-    running = asyncio.ensure_future(team.run(task=task, cancellation_token=token))
+    limit_s = context.session.config.limits.wall_clock_s
+    timer = asyncio.get_running_loop().call_later(limit_s, token.cancel)
+    task = TextMessage(content=context.query.text, source=DESK)
+    run = asyncio.ensure_future(team.run(task=task, cancellation_token=token))
     try:
-        await asyncio.shield(running)
+        # Shielded, because AutoGen stops a team by its token alone: a cancelled `run` would wait
+        # until every agent has finished. So whoever cancels us cancels the token.
+        await asyncio.shield(run)
     except asyncio.CancelledError:
         token.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        if (own := asyncio.current_task()) and own.cancelling():
+        await asyncio.gather(run, return_exceptions=True)
+        if (current := asyncio.current_task()) and current.cancelling():
             raise
         return f"no decision within {limit_s:g} s"
-    except RuntimeError:  # AutoGen's, with the seat's own error as prose
-        if around.session.trouble is not None:
-            raise around.session.trouble from None
+    except RuntimeError:  # AutoGen's, with the agent's own error as prose
+        if context.session.fatal_error is not None:
+            raise context.session.fatal_error from None
         raise
     finally:
-        alarm.cancel()
+        timer.cancel()
     return None
 
 
-async def _run_inline(rows: Sequence[AgentRow], inquiry: DeskQuery, around: RunContext) -> None:
-    speaking, seats = _build_agents(rows, around)
-    said = {DESK: inquiry.text}
-    for wave in stages(speaking):
-        said |= {row.name: await seats[row.name].reply(said) for row in wave}
-        if around.session.missed and not around.session.past_errors:
-            return  # this was only a try; a team will run
-
-
-def available_inputs(config: DeskConfig, seats: Mapping[Occasion, bool]) -> frozenset[Occasion]:
-    """Those that hold and that some agent waits for."""
-    asked = {row.when for row in config.agents}
-    return frozenset(name for name, there in seats.items() if there and name in asked)
+async def _run_inline(rows: Sequence[AgentRow], context: RunContext) -> None:
+    """Run the agents stage by stage, without AutoGen's runtime. Raises LocalStateError."""
+    speaking, agents = _build_agents(rows, context)
+    messages = {DESK: context.query.text}
+    for stage in stages(speaking):
+        messages |= {row.name: await agents[row.name].reply(messages) for row in stage}
+        if context.session.cache_miss and not context.session.replay_errors:
+            return  # this was only an attempt; a team will run

@@ -1,30 +1,10 @@
-"""What a tool is: a name, checked arguments, and a pure function of one view.
+"""Tools that an agent may call: a whitelist by name, each a pure function of one market view.
 
-A tool is given the market view and the context of one decision and nothing else. Which symbol and
-which day it speaks about is settled by them; there is no argument to ask for another.
+A tool gets the view and the context of one decision and nothing else: no network, no disk, and no
+argument to ask for another symbol or day. Whatever a model sends, the answer is JSON: a result, or
+`{"error": ...}` that names what is allowed.
 
-The last bars of the view, in units of the last one.
-
-The indicators by name, over any window, at the last bars.
-
-Computed on the growth series, as the question's features are; those that are prices are handed back
-in units of the last bar.
-
-Where a price lies among the levels that the question names.
-
-A search through the news that the view carries, handed back in the question's own envelope.
-
-How large a position may be, and what it risks and promises: arithmetic that a model should not
-do in its head.
-
-The bounds are the policy's: `risk_fraction` of equity is lost at the stop, and the position is at
-most `max_position` of equity. Either side is a trade: the stop below the price and the target above
-it, or the other way round.
-
-The tools of one decision: a whitelist by name, bound to the one view.
-
-Whatever a model sends comes back as JSON: an answer, or `{"error": ...}` that names what is
-allowed. Nothing here reaches the network, the disk, another symbol or another day.
+Prices are in units of the view's last bar, as the desk's question gives them.
 """
 
 from __future__ import annotations
@@ -45,43 +25,49 @@ from finagent_model.market.view import MarketView
 from finagent_model.policy.context import Context, rounded, rounded_or_null
 from finagent_model.policy.features import FeatureBook
 
-Answer = dict[str, Any]
+MAX_ARGUMENT_CHARS = 2000
+"""Nobody needs more for a few numbers and words."""
+MAX_ERROR_CHARS = 400
+ToolOutput = dict[str, Any]
 """JSON; every number in it is finite or null."""
-_LEFT_TO_CODE = ("title", "default", "minLength", "maxLength")
-"""Words of JSON Schema that strict function calling doesn't take."""
+_UNSUPPORTED_KEYWORDS = ("title", "default", "minLength", "maxLength")
+"""Keywords of JSON Schema that strict function calling does not take; our parser checks them."""
 
 
 class Arguments(BaseModel):
-    """Of one call. Nothing is converted and nothing unknown is let pass."""
+    """The arguments of one call; nothing is converted and unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
-A = TypeVar("A", bound=Arguments)
+ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 
 
 @dataclass(frozen=True)
-class Tool(Generic[A]):
+class Tool(Generic[ArgumentsT]):
     """One row of the whitelist."""
 
     name: str
     description: str
-    arguments: type[A]
-    run: Callable[[MarketView, Context, A], Answer]
+    arguments: type[ArgumentsT]
+    run: Callable[[MarketView, Context, ArgumentsT], ToolOutput]
 
-    def answer(self, view: MarketView, context: Context, arguments_json: str) -> Answer:
-        """Raises pydantic's ValidationError for arguments that are not its own."""
+    def answer(self, view: MarketView, context: Context, arguments_json: str) -> ToolOutput:
+        """Return the output of a call. Raises pydantic's ValidationError for wrong arguments."""
         return self.run(view, context, self.arguments.model_validate_json(arguments_json))
 
     def schema(self) -> dict[str, Any]:
-        """In the shape of AutoGen's ToolSchema. Strict: a model must give every argument."""
+        """Return the tool in the shape of AutoGen's ToolSchema.
+
+        It is strict, so a model must give every argument.
+        """
         properties = self.arguments.model_json_schema()["properties"]
         return {
             "name": self.name,
             "description": self.description,
             "parameters": {
                 "type": "object",
-                "properties": {name: _known(told) for name, told in properties.items()},
+                "properties": {name: _supported(schema) for name, schema in properties.items()},
                 "required": list(properties),
                 "additionalProperties": False,
             },
@@ -89,11 +75,14 @@ class Tool(Generic[A]):
         }
 
 
-def _known(schema: Any) -> Any:
+def _supported(schema: Any) -> Any:
+    """Return a JSON schema without the keywords that strict function calling does not take."""
     if isinstance(schema, dict):
-        return {k: _known(v) for k, v in schema.items() if k not in _LEFT_TO_CODE}
+        return {k: _supported(v) for k, v in schema.items() if k not in _UNSUPPORTED_KEYWORDS}
     return schema
 
+
+# The last bars of the view.
 
 COLUMNS = ("sessions_before", *PRICES, "volume")
 
@@ -102,10 +91,10 @@ class BarsArgs(Arguments):
     last: int = Field(ge=1, le=60)
 
 
-def _bars(view: MarketView, context: Context, asked: BarsArgs) -> Answer:
-    shown = view.bars.in_last_prices()[-asked.last :]
-    numbers = zip(*(getattr(shown, name) for name in COLUMNS[1:]), strict=True)
-    ages = range(len(shown) - 1, -1, -1)
+def _bars(view: MarketView, context: Context, args: BarsArgs) -> ToolOutput:
+    last_bars = view.bars.in_last_prices()[-args.last :]
+    numbers = zip(*(getattr(last_bars, name) for name in COLUMNS[1:]), strict=True)
+    ages = range(len(last_bars) - 1, -1, -1)
     rows = [[age, *map(rounded_or_null, row)] for age, row in zip(ages, numbers, strict=True)]
     return {"columns": list(COLUMNS), "rows": rows}
 
@@ -117,8 +106,12 @@ BARS_TOOL = Tool(
     BarsArgs,
     _bars,
 )
-Name = Literal["sma", "ema", "rsi", "atr", "highest", "lowest", "rate_of_change"]
-_COMPUTED: dict[str, Callable[[BarSeries, int], Floats]] = {
+
+
+# An indicator over any window, at the last bars.
+
+IndicatorName = Literal["sma", "ema", "rsi", "atr", "highest", "lowest", "rate_of_change"]
+_INDICATORS: dict[str, Callable[[BarSeries, int], Floats]] = {
     "sma": lambda bars, n: indicators.sma(bars.close, n),
     "ema": lambda bars, n: indicators.ema(bars.close, n),
     "rsi": lambda bars, n: indicators.rsi(bars.close, n),
@@ -128,25 +121,26 @@ _COMPUTED: dict[str, Callable[[BarSeries, int], Floats]] = {
     "rate_of_change": lambda bars, n: indicators.rate_of_change(bars.close, n),
 }
 _UNITS = {"rsi": "0 to 100", "rate_of_change": "fraction"}
-PRICE = "price, in units of the last bar"
+PRICE_UNIT = "price, in units of the last bar"
 
 
 class IndicatorArgs(Arguments):
-    name: Name
+    name: IndicatorName
     window: int = Field(ge=1, le=300)
     last: int = Field(1, ge=1, le=60)
 
 
-def _indicator(view: MarketView, context: Context, asked: IndicatorArgs) -> Answer:
-    values = _COMPUTED[asked.name](view.bars.growth(), asked.window)
-    unit = _UNITS.get(asked.name, PRICE)
-    if unit == PRICE:
+def _indicator(view: MarketView, context: Context, args: IndicatorArgs) -> ToolOutput:
+    # On the growth series, as the question's features are: the two agree to the last digit.
+    values = _INDICATORS[args.name](view.bars.growth(), args.window)
+    unit = _UNITS.get(args.name, PRICE_UNIT)
+    if unit == PRICE_UNIT:
         values = values / view.bars.growth_factor[-1]
     return {
-        "indicator": asked.name,
-        "window": asked.window,
+        "indicator": args.name,
+        "window": args.window,
         "unit": unit,
-        "values": [rounded_or_null(value) for value in values[-asked.last :]],
+        "values": [rounded_or_null(value) for value in values[-args.last :]],
     }
 
 
@@ -161,11 +155,14 @@ INDICATORS_TOOL = Tool(
 )
 
 
+# Where a price lies among the levels that the question names.
+
+
 class LevelsArgs(Arguments):
     price: float = Field(ge=1e-6, le=1e9)
 
 
-def _levels(view: MarketView, context: Context, asked: LevelsArgs) -> Answer:
+def _levels(view: MarketView, context: Context, args: LevelsArgs) -> ToolOutput:
     bars = view.bars
     features = FeatureBook(bars, since=len(bars) - 1).under(context.policy).at(-1)
     support, resistance = rounded(features["support"]), rounded(features["resistance"])
@@ -175,16 +172,16 @@ def _levels(view: MarketView, context: Context, asked: LevelsArgs) -> Answer:
         return _ratio(distance, context.atr)
 
     return {
-        "price": rounded(asked.price),
+        "price": rounded(args.price),
         "support": support,
         "resistance": resistance,
-        "channel_position": _ratio(asked.price - support, resistance - support),
-        "atr_above_support": in_atr(asked.price - support),
-        "atr_below_resistance": in_atr(resistance - asked.price),
-        "atr_above_last_close": in_atr(asked.price - context.last_close),
+        "channel_position": _ratio(args.price - support, resistance - support),
+        "atr_above_support": in_atr(args.price - support),
+        "atr_below_resistance": in_atr(resistance - args.price),
+        "atr_above_last_close": in_atr(args.price - context.last_close),
         "year_low": low,
         "year_high": high,
-        "year_position": _ratio(asked.price - low, high - low),
+        "year_position": _ratio(args.price - low, high - low),
     }
 
 
@@ -200,10 +197,14 @@ LEVELS_TOOL = Tool(
     LevelsArgs,
     _levels,
 )
-SHOWN = 10
-BODY_SHOWN = 300
-WORD_LIMIT = 60
-Word = Annotated[str, Field(min_length=1, max_length=WORD_LIMIT)]
+
+
+# A search through the view's news, in the question's own envelope.
+
+MAX_ITEMS = 10
+MAX_BODY_CHARS = 300
+MAX_WORD_CHARS = 60
+Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS)]
 
 
 class NewsArgs(Arguments):
@@ -211,25 +212,27 @@ class NewsArgs(Arguments):
 
     @field_validator("words")
     @classmethod
-    def _readable(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        cleaned = tuple(sanitize_text(word, WORD_LIMIT).casefold() for word in words)
-        if not all(cleaned):
+    def _sanitize(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        # News is sanitized as well, so a word that a human sees is found in it.
+        sanitized = tuple(sanitize_text(word, MAX_WORD_CHARS).casefold() for word in words)
+        if not all(sanitized):
             raise ValueError("each word needs something that can be read")
-        return cleaned
+        return sanitized
 
 
-def _search_news(view: MarketView, context: Context, asked: NewsArgs) -> Answer:
-    found = [item for item in reversed(view.news) if _holds(item.envelope(view.as_of), asked)]
+def _search_news(view: MarketView, context: Context, args: NewsArgs) -> ToolOutput:
+    newest_first = reversed(view.news)
+    items = [item for item in newest_first if _contains(item.envelope(view.as_of), args.words)]
     return {
         "searched": len(view.news),
-        "found": len(found),
-        "items": [item.envelope(view.as_of, BODY_SHOWN) for item in found[:SHOWN]],
+        "found": len(items),
+        "items": [item.envelope(view.as_of, MAX_BODY_CHARS) for item in items[:MAX_ITEMS]],
     }
 
 
-def _holds(read: dict[str, Any], asked: NewsArgs) -> bool:
-    texts = [str(read.get(part, "")).casefold() for part in ("headline", "body", "source")]
-    return any(word in text for word in asked.words for text in texts)
+def _contains(envelope: dict[str, Any], words: Sequence[str]) -> bool:
+    texts = [str(envelope.get(part, "")).casefold() for part in ("headline", "body", "source")]
+    return any(word in text for word in words for text in texts)
 
 
 NEWS_TOOL = Tool(
@@ -240,17 +243,23 @@ NEWS_TOOL = Tool(
     NewsArgs,
     _search_news,
 )
-Price = Annotated[float, Field(ge=1e-6, le=1e9)]
+
+
+# The size of a position within the policy's limits: `risk_fraction` of equity is lost at the stop,
+# and the position is at most `max_position` of equity. A model should not do this in its head.
+
+PositivePrice = Annotated[float, Field(ge=1e-6, le=1e9)]
 
 
 class SizeArgs(Arguments):
-    current_price: Price
-    target_price: Price
-    stop_loss: Price
+    current_price: PositivePrice
+    target_price: PositivePrice
+    stop_loss: PositivePrice
     account_equity: float = Field(ge=1e-6, le=1e15)
 
     @model_validator(mode="after")
-    def _sides(self) -> Self:
+    def _check_sides(self) -> Self:
+        # Either side is a trade: long with the stop below the price, short with it above.
         to_stop = self.stop_loss - self.current_price
         if not to_stop * (self.target_price - self.current_price) < 0:
             raise ValueError(
@@ -260,11 +269,11 @@ class SizeArgs(Arguments):
         return self
 
 
-def _size(view: MarketView, context: Context, asked: SizeArgs) -> Answer:
-    price = asked.current_price
-    risk, gain = abs(price - asked.stop_loss), abs(asked.target_price - price)
+def _size(view: MarketView, context: Context, args: SizeArgs) -> ToolOutput:
+    price = args.current_price
+    risk, gain = abs(price - args.stop_loss), abs(args.target_price - price)
     fraction = float(context.policy.size(risk / price))
-    shares = fraction * asked.account_equity / price
+    shares = fraction * args.account_equity / price
     return {
         "r_coefficient": rounded(gain / risk),
         "position_size": rounded(shares),
@@ -281,26 +290,18 @@ SIZE_TOOL = Tool(
     SizeArgs,
     _size,
 )
-_ALL: dict[str, Tool[Any]] = {
-    tool.name: tool
-    for tool in (
-        INDICATORS_TOOL,
-        BARS_TOOL,
-        SIZE_TOOL,
-        LEVELS_TOOL,
-        NEWS_TOOL,
-    )
+
+
+_TOOLS: dict[str, Tool[Any]] = {
+    tool.name: tool for tool in (INDICATORS_TOOL, BARS_TOOL, SIZE_TOOL, LEVELS_TOOL, NEWS_TOOL)
 }
-TOOLS: tuple[str, ...] = tuple(_ALL)
-"""Every name there is."""
-ARGUMENTS_LIMIT = 2000
-"""Characters; nobody needs more for a few numbers and words."""
-ERROR_LIMIT = 400
+TOOLS: tuple[str, ...] = tuple(_TOOLS)
+"""The whitelist: every name that a config may use."""
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What goes back to the model."""
+    """What the model gets back."""
 
     content: str
     """A JSON object."""
@@ -308,52 +309,55 @@ class ToolResult:
 
 
 class Toolbox:
-    """The tools named, for one view and the context that was made of it."""
+    """The tools of the given names, for one view and the context built from it."""
 
     def __init__(self, view: MarketView, context: Context, names: Sequence[str]) -> None:
-        """Raises ConfigError for a name that isn't one of TOOLS."""
+        """Raises ConfigError for a name that is not one of TOOLS."""
         self._view = view
         self._context = context
-        self._tools = _chosen(names)
+        self._tools = _select(names)
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
-        """What a chat client is told of them."""
+        """Return what a chat client is told of these tools."""
         return schemas(self._tools)
 
     def call(self, name: str, arguments_json: str) -> ToolResult:
-        """Never raises for what a model can send; equal calls have equal results."""
+        """Return the result of a call; equal calls have equal results.
+
+        Never raises for what a model can send.
+        """
         tool = self._tools.get(name)
         if tool is None:
             allowed = ", ".join(self._tools) or "none"
-            return _refused(f"unknown tool {sanitize_text(name, 40)!r}; allowed: {allowed}")
-        takes = f"{name} takes {', '.join(tool.arguments.model_fields)}"
-        if len(arguments_json) > ARGUMENTS_LIMIT:
-            return _refused(f"arguments longer than {ARGUMENTS_LIMIT} characters; {takes}")
+            return _error(f"unknown tool {sanitize_text(name, 40)!r}; allowed: {allowed}")
+        usage = f"{name} takes {', '.join(tool.arguments.model_fields)}"
+        if len(arguments_json) > MAX_ARGUMENT_CHARS:
+            return _error(f"arguments longer than {MAX_ARGUMENT_CHARS} characters; {usage}")
         try:
-            answer = tool.answer(self._view, self._context, arguments_json)
+            output = tool.answer(self._view, self._context, arguments_json)
         except ValidationError as error:
-            return _refused(f"{sanitize_text(explain(error), ERROR_LIMIT // 2)}; {takes}")
-        return ToolResult(_json(answer), is_error=False)
+            return _error(f"{sanitize_text(explain(error), MAX_ERROR_CHARS // 2)}; {usage}")
+        return ToolResult(_json(output), is_error=False)
 
 
 def schemas(names: Iterable[str]) -> list[dict[str, Any]]:
-    """What a chat client is told of the tools named; raises ConfigError for an unknown one."""
-    return [tool.schema() for tool in _chosen(names).values()]
+    """Return what a chat client is told of the tools `names`. Raises ConfigError."""
+    return [tool.schema() for tool in _select(names).values()]
 
 
-def _chosen(names: Iterable[str]) -> dict[str, Tool[Any]]:
-    chosen = {}
+def _select(names: Iterable[str]) -> dict[str, Tool[Any]]:
+    selected = {}
     for name in names:
-        if name not in _ALL:
+        if name not in _TOOLS:
             raise ConfigError(f"unknown tool {name!r}; use any of: {', '.join(TOOLS)}")
-        chosen[name] = _ALL[name]
-    return chosen
+        selected[name] = _TOOLS[name]
+    return selected
 
 
-def _refused(why: str) -> ToolResult:
-    return ToolResult(_json({"error": why[:ERROR_LIMIT]}), is_error=True)
+def _error(message: str) -> ToolResult:
+    return ToolResult(_json({"error": message[:MAX_ERROR_CHARS]}), is_error=True)
 
 
-def _json(answer: Answer) -> str:
-    return json.dumps(answer, ensure_ascii=False, allow_nan=False)
+def _json(output: ToolOutput) -> str:
+    return json.dumps(output, ensure_ascii=False, allow_nan=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.decision.decision import Decision, make_decision
 from finagent_model.decision.signal import Action, Status
 from finagent_model.errors import BadInputError, ShortHistoryError
@@ -45,7 +46,8 @@ class Crossover:
         parts = windows.split(",")
         if kind != "sma" or len(parts) != 2 or not all(p.strip().isdecimal() for p in parts):
             raise BadInputError(
-                f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30, or upstream"
+                f"rule {text!r} is unknown; write sma:FAST,SLOW, such as sma:10,30, or "
+                f"{', '.join(EXTERNAL_ANALYSTS)}"
             )
         return cls(*(int(part) for part in parts))
 
@@ -85,7 +87,8 @@ class Crossover:
     def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
         """Return 1 on a bar whose close made the fast average cross above the slow one, -1 below.
 
-        Strictly below on the bar before and strictly above on this one: a tie is no side.
+        All else is 0. A crossing is strictly below on the bar before and strictly above on this
+        one: a tie on either bar is no crossing.
         """
         fast, slow = sma(close, self.fast), sma(close, self.slow)
         signs = np.zeros(len(close), dtype=np.int8)

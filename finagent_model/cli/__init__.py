@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import typer
 
-from finagent_model.cli.data_commands import bars, upstream
+from finagent_model.cli.data_commands import bars
 from finagent_model.cli.options import TypedErrors
 from finagent_model.cli.predict_commands import graph, predict, serve, ui
 from finagent_model.cli.recording_commands import audit, cassette
 from finagent_model.cli.registry_commands import lineage, models, promote, rollback
 from finagent_model.cli.store_commands import approvals, approve, db, outbox, reject
 from finagent_model.cli.train_commands import ablate, backtest, calibrate_gate, train, verify
+from finagent_model.config.external import EXTERNAL_ANALYSTS, load_commands
 
 app = typer.Typer(
     cls=TypedErrors,
@@ -45,6 +46,8 @@ app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(bars, name="bars")
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
-app.add_typer(upstream, name="upstream")
+for name in EXTERNAL_ANALYSTS:
+    if commands := load_commands(name):
+        app.add_typer(commands, name=name)
 app.add_typer(db, name="db")
 app.add_typer(outbox, name="outbox")

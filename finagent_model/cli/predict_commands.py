@@ -112,13 +112,13 @@ def graph(
 ) -> None:
     """Print the agent graph as Mermaid."""
     from finagent_model.config.desk_config import load_config
-    from finagent_model.reports.charts import mermaid
+    from finagent_model.reports.charts import render_mermaid
 
     desk = load_config(config)
     if as_json:
         print_json([row.model_dump(mode="json") for row in desk.roster])
     else:
-        typer.echo(mermaid(desk), nl=False)
+        typer.echo(render_mermaid(desk), nl=False)
 
 
 def ui(

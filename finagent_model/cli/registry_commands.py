@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,9 +43,9 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     """List the versions: aliases, run, and what the gate said."""
     from finagent_model.tracking import registry
 
-    rows = registry.versions(name)
+    rows = registry.list_versions(name)
     if as_json:
-        print_json([row.row() for row in rows])
+        print_json([asdict(row) for row in rows])
         return
     if not rows:
         typer.echo(f"no version of {name} yet; `mlflow run . -e train` makes one", err=True)
@@ -66,7 +67,7 @@ def promote(
     """Make a version champion."""
     from finagent_model.tracking import registry
 
-    _changed(registry.promote(name, version, force=force, why=why).row(), as_json)
+    _changed(asdict(registry.promote(name, version, force=force, why=why)), as_json)
 
 
 def rollback(
@@ -77,7 +78,7 @@ def rollback(
     """Make the champion's predecessor champion again."""
     from finagent_model.tracking import registry
 
-    _changed(registry.rollback(name, why).row(), as_json)
+    _changed(asdict(registry.rollback(name, why)), as_json)
 
 
 def _changed(row: dict[str, Any], as_json: bool) -> None:
@@ -196,7 +197,9 @@ def _checks(top: Tree, checks: Iterable[Check]) -> None:
 
 
 def _run(run: RunRecord) -> str:
-    return f"run {run.run_id} ({run.name}, {run.status.lower()}, {run.started:%Y-%m-%d %H:%M} UTC)"
+    return (
+        f"run {run.run_id} ({run.name}, {run.status.lower()}, {run.started_at:%Y-%m-%d %H:%M} UTC)"
+    )
 
 
 def _said(row: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ Decisions that wait for a human: `approvals`, `approve`, `reject`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,10 +33,10 @@ def current(as_json: Json = False) -> None:
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database, newest_revision
 
-    database = Database.of(Settings.load())
+    database = Database.from_settings(Settings.load())
     found = {
         "database": str(database),
-        "revision": database.revision(),
+        "revision": database.read_revision(),
         "newest": newest_revision(),
     }
     if as_json:
@@ -52,10 +53,10 @@ def upgrade(as_json: Json = False) -> None:
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database
 
-    database = Database.of(Settings.load())
-    before = database.revision()
+    database = Database.from_settings(Settings.load())
+    before = database.read_revision()
     database.upgrade()
-    after = database.revision()
+    after = database.read_revision()
     if as_json:
         print_json({"database": str(database), "before": before, "revision": after})
     else:
@@ -72,7 +73,7 @@ def copy(
     from finagent_model.store.database import Database
     from finagent_model.store.database import copy_database as run
 
-    target = Database.of(Settings.load())
+    target = Database.from_settings(Settings.load())
     rows = run(source, target)
     if as_json:
         print_json(rows)
@@ -110,7 +111,7 @@ def status(as_json: Json = False) -> None:
     from finagent_model.store.outbox import Outbox
 
     settings = Settings.load()
-    found = {"platform": settings.platform_url} | Outbox(Database.of(settings)).status()
+    found = {"platform": settings.platform_url} | Outbox(Database.from_settings(settings)).status()
     if as_json:
         print_json(found)
         return
@@ -145,10 +146,10 @@ def send(
     if settings.platform_url is None:
         raise BadInputError("there is no platform to send to; set FINAGENT_PLATFORM_URL")
     if parked:
-        Outbox(Database.of(settings)).unpark()
+        Outbox(Database.from_settings(settings)).retry_failed()
     done = run(settings)
     if as_json:
-        print_json(done.row())
+        print_json(asdict(done))
     else:
         typer.echo(f"{done.sent} sent, {done.parked} refused, {done.waiting} waiting")
         if done.why:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finagent_model.cli.options import CHAMPION, REFUSED, Json, Model, print_json, progress
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
     from finagent_model.training.request import TrainRequest
+
+RULE_HELP = f"Instead of a model: sma:FAST,SLOW or {', '.join(EXTERNAL_ANALYSTS)}."
 
 
 def train(
@@ -85,7 +88,7 @@ def backtest(
     model: Model = CHAMPION,
     symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
     mode: Annotated[str, typer.Option(help="replay (free), cached or live.")] = "replay",
-    rule: Annotated[str, typer.Option(help="Instead of a model: sma:FAST,SLOW or upstream.")] = "",
+    rule: Annotated[str, typer.Option(help=RULE_HELP)] = "",
     bars: Annotated[str | None, typer.Option(help="Rule: a CSV or Parquet file.")] = None,
     cash: Annotated[str | None, typer.Option(help="Rule: money to start with, 10000.")] = None,
     commission: Annotated[str | None, typer.Option(help="Rule: of every fill, 0.001.")] = None,
@@ -163,7 +166,7 @@ def ablate(
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.symbols import parse_symbols
     from finagent_model.pipeline.ablation import ablate as run
-    from finagent_model.reports.charts import ablation_table
+    from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings
 
     chosen, how = parse_symbols(symbols), parse_mode(mode)
@@ -172,7 +175,7 @@ def ablate(
     if as_json:
         print_json(found.row())
     else:
-        typer.echo(ablation_table(found.row()["rows"]), nl=False)
+        typer.echo(render_ablation_table(found.row()["rows"]), nl=False)
         typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
 
 

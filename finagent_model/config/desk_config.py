@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finagent_model._base import explain
 from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.config.roster import (
     AgentRow,
     ModelConfig,
@@ -29,12 +30,10 @@ from finagent_model.config.roster import (
 )
 from finagent_model.config.rules import GateRules, Limits, Memory, RateLimits, RiskLimits, Spending
 from finagent_model.errors import ConfigError
-from finagent_model.policy.policy import Policy
+from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
-UPSTREAM, UPSTREAM_WEIGHT = "upstream", 0.5
-"""What a signal calls it; the weight of its opinion, beside the technical score's 1, before any
-training.
-"""
+FIRST_EXTERNAL_WEIGHT = 0.5
+"""Weight of an external analyst's opinion, beside the technical score's 1, before any training."""
 
 
 class DeskConfig(ModelConfig):
@@ -98,11 +97,20 @@ class DeskConfig(ModelConfig):
         if not any(row.role == "analyst" and row.when == "always" for row in self.agents):
             raise ValueError("at least one analyst must run always")
         for row in self.agents:
-            if row.upstream and row.role != "analyst":
-                raise ValueError(f"{row.name} is no analyst: upstream's report is for analysts")
+            if row.external_analyst and row.role != "analyst":
+                raise ValueError(
+                    f"{row.name} is no analyst: {row.external_analyst}'s report is for analysts"
+                )
             if row.model and row.model not in self.models and self.client in ("rules", "component"):
                 known = ", ".join(self.models) or "none"
                 raise ValueError(f"{row.name} names model {row.model!r}; 'models' has: {known}")
+        external = {row.external_analyst: None for row in self.agents if row.external_analyst}
+        for name in external:
+            if name not in EXTERNAL_ANALYSTS:
+                known = ", ".join(EXTERNAL_ANALYSTS)
+                raise ValueError(f"unknown external analyst {name!r}; there is: {known}")
+        if len(external) > 1:
+            raise ValueError(f"a desk hears one external analyst, not {' and '.join(external)}")
         return self
 
     @property
@@ -111,19 +119,19 @@ class DeskConfig(ModelConfig):
         return in_rounds(self.agents, self.debate_rounds)
 
     @property
-    def hears_upstream(self) -> bool:
-        """Whether an agent reads the upstream project's report."""
-        return any(row.upstream for row in self.agents)
+    def external_analyst(self) -> str | None:
+        """Name of the external analyst whose report an agent reads; None: nobody reads one."""
+        return next((row.external_analyst for row in self.agents if row.external_analyst), None)
 
     @property
-    def only_upstream(self) -> bool:
+    def only_external(self) -> bool:
         """Whether no other analyst has an opinion."""
-        return all(row.upstream for row in self.agents if row.role == "analyst")
+        return all(row.external_analyst for row in self.agents if row.role == "analyst")
 
     @property
     def first_policy(self) -> Policy:
         """Before any training."""
-        weight = {"upstream_weight": UPSTREAM_WEIGHT} if self.hears_upstream else {}
+        weight = {EXTERNAL_WEIGHT_KEY: FIRST_EXTERNAL_WEIGHT} if self.external_analyst else {}
         return Policy.model_validate({**weight, **self.policy})
 
     @property
@@ -135,9 +143,9 @@ class DeskConfig(ModelConfig):
     @property
     def model_used(self) -> str:
         """What a signal names as its author: the models by name, joined where several speak, and
-        upstream where it is heard.
+        the external analyst where one is heard.
         """
-        heard = [UPSTREAM] if self.hears_upstream else []
+        heard = [self.external_analyst] if self.external_analyst else []
         return "+".join([*dict.fromkeys(row.author for row in self.models_used), *heard])
 
     @property

@@ -58,4 +58,7 @@ def _is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number; True and False are none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer too large for a float
+        return False

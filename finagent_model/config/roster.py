@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from finagent_model._base import FrozenModel
+from finagent_model.config.external import DEFAULT_EXTERNAL
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
@@ -98,17 +99,6 @@ class ModelConfig(FrozenModel):
         return self
 
     @property
-    def sends_schema(self) -> bool:
-        """Whether the provider holds the reply to the schema itself: OpenAI's own address, Azure
-        and Ollama do; other OpenAI-compatible servers may not, Anthropic's client can't.
-        """
-        if self.structured is not None:
-            return self.structured
-        return self.client in ("azure", "ollama") or (
-            self.client == "openai" and self.base_url is None
-        )
-
-    @property
     def author(self) -> str:
         """What a signal names: a model, or 'rules', which is none."""
         return self.model or "rules"
@@ -123,6 +113,8 @@ Group = Literal["debate", "news"]
 
 class AgentRow(FrozenModel):
     """One seat at the desk."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     role: Role
@@ -141,8 +133,17 @@ class AgentRow(FrozenModel):
     """What it may look up, by name."""
     chart: bool = False
     """Whether it is shown a chart, where its model can see one."""
-    upstream: bool = False
-    """Whether it is shown what the upstream project's analysis says of the bars."""
+    external: str | None = Field(None, exclude_if=lambda name: name is None)
+    """Name of the external analyst whose report it is shown. Left out of a dump where it is None:
+    hashes of recorded desks have no such key.
+    """
+    default_external: bool = Field(False, alias=DEFAULT_EXTERNAL)
+    """Whether it is shown the report of the default external analyst."""
+
+    @property
+    def external_analyst(self) -> str | None:
+        """Name of the external analyst that it hears; None: it hears none."""
+        return DEFAULT_EXTERNAL if self.default_external else self.external
 
     @property
     def group(self) -> Group | None:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Execution(FrozenModel):
 
 
 NO_EXECUTION = Execution()
+EXTERNAL_REPORT: Final = "upstream"
+"""Kind of the event that holds an external analyst's report; stored audits have this word."""
 EventKind = Literal[
     "question",
     "request",
@@ -114,9 +116,9 @@ class BatchDecider(Protocol):
     """A decider that decides on many views at once, such as a desk that waits for chat models."""
 
     def decide_all(
-        self, views: Sequence[MarketView], done: Callable[[], object] = ...
+        self, views: Sequence[MarketView], on_decision: Callable[[], object] = ...
     ) -> list[Decision]:
-        """Return one decision a view, in their order; `done` is called after each."""
+        """Return one decision a view, in their order; `on_decision` is called after each."""
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
-"""Market view in, decision out: the synchronous door to the agents.
+"""The desk: a market view in, a decision out, from any thread and without awaiting.
 
 A desk keeps nothing between decisions. Whatever goes wrong on the way is a status of the decision;
-only a question that can't be asked (a date before the first fit) raises.
+only a question that can't be asked raises, such as a date before the first fit, and spending that
+can't be counted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from math import inf
 
 import numpy as np
 
@@ -20,21 +21,21 @@ from finagent_model._event_loop import EVENT_LOOP
 from finagent_model._redact import redact_all
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
+from finagent_model.agents.external import ExternalSource, RecordedAnalyst, load_external
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import ClientPool
-from finagent_model.agents.session import DeskQuery, Failure, Session
+from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Session
 from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
-from finagent_model.contrib.upstream.analyst import UpstreamAnalyst, UpstreamReport
-from finagent_model.contrib.upstream.source import Pin, Source, source_at_hand
+from finagent_model.config.rules import Limits
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal, confidence_label
-from finagent_model.desk.chart import draw
-from finagent_model.desk.risk import LevelsRejectedError, Proposal, checked_level, settle_levels
+from finagent_model.desk._chart import draw
+from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
 from finagent_model.errors import DataError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.view import MAX_STALE_SESSIONS, MarketView
@@ -50,13 +51,15 @@ SPENDING_FILE = "spending.sqlite"
 
 
 def utc_now() -> datetime:
-    """The stamp of a record. Nothing is decided by it."""
+    """Return the present, for the stamp of a record; nothing is decided by it."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, eq=False)
-class UpstreamScores:
-    """One entry a bar, in [-1, 1]; nan where there are too few bars or upstream failed."""
+class ExternalScores:
+    """An external analyst's score of each bar, in [-1, 1]; nan where there are too few bars or the
+    analyst failed.
+    """
 
     scores: Floats
     failed: dict[str, str]
@@ -64,203 +67,229 @@ class UpstreamScores:
 
 
 class Desk:
-    """A configured team with the policies it may speak by. Safe to use from several threads."""
+    """A team of agents by its config, with the policies it was trained to use.
+
+    Safe to use from several threads.
+    """
 
     def __init__(
         self,
         config: DeskConfig,
-        learned: TrainedState | None,
+        trained_state: TrainedState | None,
         settings: Settings,
         cassette: Cassette,
         *,
         mode: Mode = "cached",
-        upstream: Source | None = None,
-        notes: tuple[str, ...] = (),
+        external: ExternalSource | None = None,
+        warnings: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`learned` is None for a desk that was never trained; `upstream` the source that a package
-        carries, None: what is at hand, if an agent asks for it; `notes` are warnings that every
-        signal of this desk carries. Raises ConfigError for an unknown prompt or tool.
+        """Build a desk; `trained_state` is None for one that was never trained.
+
+        `external` holds the external analyst's files that a package carries; None takes those on
+        this machine. `warnings` go on every signal. Raises ConfigError for an unknown prompt or
+        tool, or a roster that the client `rules` has no rule for.
         """
         texts = Prompts(config.prompts)
         for row in config.agents:
-            schemas(row.tools)  # what can't be played is refused now, not at a decision
+            schemas(row.tools)  # fails now, not at a decision
         self._prompts = [texts.text(row.prompt) for row in config.agents]
         self.config = config
         self._author = config.model_used
         self.mode = mode
-        self._learned = learned
-        self._exchange = ChatService(ClientPool(config, settings), cassette)
-        self._consultant = None
-        if config.hears_upstream:
-            pin = upstream.pin if upstream else Pin.load()
-            find = upstream.again if upstream else partial(source_at_hand, settings.home, pin)
-            self._consultant = UpstreamAnalyst(pin, find, cassette)
-        self._run = Budget("run", config.spending.run_tokens, config.spending.run_usd)
+        self._trained_state = trained_state
+        self._chat_service = ChatService(ClientPool(config, settings), cassette)
+        self._external = None
+        if config.external_analyst:
+            analyst = load_external(config.external_analyst).connect(settings, external)
+            self._external = RecordedAnalyst(analyst, cassette)
+        self._run_budget = Budget("run", config.spending.run_tokens, config.spending.run_usd)
         self._home = settings.home
-        self._notes = notes
+        self._warnings = warnings
         self._clock = clock
+        self._inline_rules = False
 
-    def under(
+    def with_options(
         self,
         *,
         mode: Mode | None = None,
         limits: CallLimits | None = None,
         clock: Callable[[], datetime] | None = None,
-        learned: TrainedState | None = None,
+        trained_state: TrainedState | None = None,
+        inline_rules: bool | None = None,
     ) -> Desk:
-        """The same desk in another mode, with narrower limits, by another clock, or having learned
-        more.
+        """Return this desk in another mode, within narrower limits, or with another clock or state.
+
+        `inline_rules` runs a desk of `rules` alone without AutoGen's runtime, for the same record.
+
+        Limits can only be narrowed: a wider one is not honoured, and every signal of the returned
+        desk warns of it. Clients, recorded replies and the run's budget are shared.
         """
-        given = {k: v for k, v in vars(limits or CallLimits()).items() if v is not None}
-        twin = object.__new__(Desk)
-        twin.__dict__.update(vars(self))
-        twin.mode, twin._clock = mode or self.mode, clock or self._clock
-        twin._learned = learned or self._learned
-        bounds = self.config.limits.model_copy(update=given)
-        twin.config = self.config.model_copy(update={"limits": bounds})
-        return twin
+        own_limits, refusals = narrow_limits(self.config.limits, limits or CallLimits())
+        copy = object.__new__(Desk)
+        copy.__dict__.update(vars(self))
+        copy.mode, copy._clock = mode or self.mode, clock or self._clock
+        copy._trained_state = trained_state or self._trained_state
+        copy.config = self.config.model_copy(update={"limits": own_limits})
+        copy._warnings = (*self._warnings, *refusals)
+        copy._inline_rules = self._inline_rules if inline_rules is None else inline_rules
+        return copy
 
     def preload(self) -> None:
-        """Import now what asking its models will need, where they can be asked: a server's first
-        request should not wait for it.
-        """
-        self._exchange.pool.preload()
+        """Import what calls to its models will need, so that a server's first request is quick."""
+        self._chat_service.pool.preload()
 
     def require_key(self) -> None:
-        """Raise ConfigError now if this desk could not call its model, UpstreamSourceError if it
-        could not ask upstream.
-        """
-        self._exchange.pool.require_key()
-        self.require_upstream()
+        """Raise ConfigError if this desk could not call its models, or ExternalSourceError."""
+        self._chat_service.pool.require_key()
+        self.require_external()
 
-    def require_upstream(self) -> None:
-        """Raise UpstreamSourceError now if an agent hears upstream and there is no source."""
-        if self._consultant is not None:
-            self._consultant.require_source()
+    def require_external(self) -> None:
+        """Raise ExternalSourceError if the desk's external analyst could not be asked."""
+        if self._external is not None:
+            self._external.analyst.require_available()
 
     def close(self) -> None:
-        """Close the connections to models, and upstream's worker; a later decision opens them
-        again.
-        """
-        EVENT_LOOP.run(self._exchange.pool.close())
-        if self._consultant is not None:
-            self._consultant.close()
+        """Close the connections to models and to the external analyst.
 
-    def require_fit(self, symbol: str, as_of: datetime) -> None:
-        """Raise BeforeFirstFitError if this desk was not yet trained at `as_of`, UnknownSymbolError
-        if it was not trained to speak about `symbol`.
+        A later decision opens them again.
         """
-        self._known(symbol, as_of)
+        EVENT_LOOP.run(self._chat_service.pool.close())
+        if self._external is not None:
+            self._external.analyst.close()
 
-    def decline(self, symbol: str, as_of: datetime, reason: str) -> Decision:
-        """The decision about something that there is no view of: status `data_missing`."""
+    def check_trained_at(self, symbol: str, as_of: datetime) -> None:
+        """Raise BeforeFirstFitError if this desk had no policy at `as_of`.
+
+        Raises UnknownSymbolError if it was not trained to speak about `symbol`.
+        """
+        self._state_at(symbol, as_of)
+
+    def missing_data_decision(self, symbol: str, as_of: datetime, reason: str) -> Decision:
+        """Return the decision of status `data_missing` where there is no view to decide on."""
         failure = Failure(Status.DATA_MISSING, reason)
-        session = self._table().session()
-        return Decision(self._blank(symbol, as_of, None, None, session, failure, self._notes))
+        session = self._runner().new_session()
+        return Decision(
+            self._empty_signal(symbol, as_of, None, None, session, failure, self._warnings)
+        )
 
     def decide(self, view: MarketView) -> Decision:
-        """Raises BeforeFirstFitError, and HomeError where spending can't be counted; any other
-        trouble is the decision's status.
+        """Return the decision on `view`; its status says what went wrong, if anything.
+
+        Raises BeforeFirstFitError, and LocalStateError where spending can't be counted.
         """
-        return EVENT_LOOP.run(self._decide(view, self._table()))
+        return EVENT_LOOP.run(self._decide(view, self._runner()))
 
     def decide_all(
         self,
         views: Sequence[MarketView],
-        done: Callable[[], object] = lambda: None,
+        on_decision: Callable[[], object] = lambda: None,
         *,
-        rules_at_once: bool = False,
-        within_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> list[Decision]:
-        """Many decisions, `AT_ONCE` in flight; `done` is called after each. Raises as `decide`
-        does, and DeadlineError after `within_s` seconds; then none of them goes on.
-        `rules_at_once` spares the client `rules` AutoGen's runtime, for the same record.
+        """Return one decision a view, in their order, with up to MAX_CONCURRENCY in flight.
+
+        `on_decision` is called after each, for progress. Raises as `decide` does, and DeadlineError
+        after `timeout_s` seconds; then none of them goes on.
         """
-        table = self._table(rules_at_once)
+        runner = self._runner()
 
-        async def all_of_them() -> list[Decision]:
-            seats = asyncio.Semaphore(MAX_CONCURRENCY)
+        async def decide_views() -> list[Decision]:
+            slots = asyncio.Semaphore(MAX_CONCURRENCY)
 
-            async def one(view: MarketView) -> Decision:
-                async with seats:
-                    await asyncio.sleep(0)  # a row of `rules` waits for nobody: let a deadline in
-                    decision = await self._decide(view, table)
-                done()
+            async def decide_one(view: MarketView) -> Decision:
+                async with slots:
+                    await asyncio.sleep(0)  # `rules` wait for nobody: let a deadline in
+                    decision = await self._decide(view, runner)
+                on_decision()
                 return decision
 
             try:
-                async with asyncio.TaskGroup() as together:
-                    tasks = [together.create_task(one(view)) for view in views]
-            except ExceptionGroup as several:
-                raise several.exceptions[0] from None
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(decide_one(view)) for view in views]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
             return [task.result() for task in tasks]
 
-        return EVENT_LOOP.run(all_of_them(), within_s)
+        return EVENT_LOOP.run(decide_views(), timeout_s)
 
-    def _table(self, rules_at_once: bool = False) -> ConversationRunner:
-        return ConversationRunner(
-            self.config, self.mode, self._exchange, self._accounts, self._clock, rules_at_once
-        )
-
-    def upstream_scores(
+    def external_scores(
         self, bars: BarSeries, done: Callable[[], object] = lambda: None
-    ) -> UpstreamScores:
-        """Upstream's opinion at the close of each bar, as an agent of this desk reads it."""
-        session = self._table().session()
+    ) -> ExternalScores:
+        """Return the external analyst's score at the close of each bar, as an agent reads it.
 
-        async def all_of_them() -> UpstreamScores:
+        `done` is called after each bar.
+        """
+        session = self._runner().new_session()
+
+        async def all_of_them() -> ExternalScores:
             scores, failed = np.full(len(bars), np.nan), dict[str, str]()
             for i in range(len(bars)):
                 session.turns.clear()
                 session.events.clear()
                 try:
-                    scores[i] = (await self._consult(bars[: i + 1], session, "")).score
+                    scores[i] = (await self._external_report(bars[: i + 1], session, "")).score
                 except UnavailableError as why:
                     if why.status is not Status.DATA_MISSING:
                         failed[f"{bars.closed(i):%Y-%m-%d}"] = str(why)
                 done()
-            return UpstreamScores(scores, failed)
+            return ExternalScores(scores, failed)
 
         return EVENT_LOOP.run(all_of_them())
 
-    async def _consult(self, bars: BarSeries, session: Session, agent: str) -> UpstreamReport:
-        assert self._consultant is not None
-        return await self._consultant.consult(bars, session, agent)
+    async def _external_report(
+        self, bars: BarSeries, session: Session, agent: str
+    ) -> ExternalReport:
+        assert self._external is not None
+        return await self._external.report(bars, session, agent)
 
-    def _accounts(self) -> list[SpendingLimit]:
-        """What all decisions of this run, and of this day on this machine, are paid from."""
+    def _runner(self) -> ConversationRunner:
+        return ConversationRunner(
+            self.config,
+            self.mode,
+            self._chat_service,
+            self._shared_budgets,
+            self._clock,
+            self._inline_rules,
+        )
+
+    def _shared_budgets(self) -> list[SpendingLimit]:
+        """Return the budgets of this run and, where it is limited, of this day on this machine."""
         spending = self.config.spending
         if not (spending.day_tokens or spending.day_usd):
-            return [self._run]
-        file, today = self._home / SPENDING_FILE, self._clock().date()
-        return [self._run, DailyBudget(file, today, spending.day_tokens, spending.day_usd)]
+            return [self._run_budget]
+        path, today = self._home / SPENDING_FILE, self._clock().date()
+        return [self._run_budget, DailyBudget(path, today, spending.day_tokens, spending.day_usd)]
 
-    async def _decide(self, view: MarketView, table: ConversationRunner) -> Decision:
-        known = self._known(view.symbol, view.as_of)
-        fit = known.fit if known else None
+    async def _decide(self, view: MarketView, runner: ConversationRunner) -> Decision:
+        state = self._state_at(view.symbol, view.as_of)
+        fit = state.fit if state else None
         try:
-            context = self._question(view, known)
+            context = self._build_context(view, state)
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, str(error))
-            return self._conclude(view, fit, table.session(), None, failure)
-        session = await table.converse(self._inquiry(view, known, context))
-        return self._conclude(view, fit, session, context, _failure(session))
+            return self._finish(view, fit, runner.new_session(), None, failure)
+        session = await runner.converse(self._build_query(view, state, context))
+        return self._finish(view, fit, session, context, _failure_of(session))
 
-    def _question(self, view: MarketView, known: StateAt | None) -> Context:
+    def _state_at(self, symbol: str, as_of: datetime) -> StateAt | None:
+        """Return what training knew at `as_of`; None for an untrained desk."""
+        return None if self._trained_state is None else self._trained_state.at(symbol, as_of)
+
+    def _build_context(self, view: MarketView, state: StateAt | None) -> Context:
+        """Return what the agents are told. Raises DataError for bars that are stale or too few."""
         if view.is_stale:
             raise DataError(
                 f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
                 f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
                 f"(at most {MAX_STALE_SESSIONS}); send newer bars"
             )
-        if known is None:
+        if state is None:
             return build_context(view, self.config.first_policy)
-        shown = self.config.memory.lessons
-        return build_context(view, known.fit.policy, known.lessons, shown)
+        return build_context(view, state.fit.policy, state.lessons, self.config.memory.lessons)
 
-    def _inquiry(self, view: MarketView, known: StateAt | None, context: Context) -> DeskQuery:
-        lessons = bool(known and known.lessons and self.config.memory.lessons)
+    def _build_query(self, view: MarketView, state: StateAt | None, context: Context) -> DeskQuery:
+        has_lessons = bool(state and state.lessons and self.config.memory.lessons)
         return DeskQuery(
             context.text,
             available_inputs(
@@ -268,15 +297,15 @@ class Desk:
                 {
                     "news": bool(view.news),
                     "fundamentals": bool(view.fundamentals),
-                    "memory": lessons,
+                    "memory": has_lessons,
                 },
             ),
             tools=lambda names: Toolbox(view, context, names),
             chart=lambda: draw(view, context.policy),
-            upstream=lambda session, agent: self._consult(view.bars, session, agent),
+            external=lambda session, agent: self._external_report(view.bars, session, agent),
         )
 
-    def _conclude(
+    def _finish(
         self,
         view: MarketView,
         fit: PolicyFit | None,
@@ -284,21 +313,21 @@ class Desk:
         context: Context | None,
         failure: Failure | None,
     ) -> Decision:
-        warnings = (*self._notes, *_warnings(view, fit, session))
-        signal = self._blank(view.symbol, view.as_of, fit, context, session, failure, warnings)
+        """Return the decision: the executor's reply or the failure as a signal, and the record."""
+        warnings = (*self._warnings, *_build_warnings(view, fit, session))
+        signal = self._empty_signal(
+            view.symbol, view.as_of, fit, context, session, failure, warnings
+        )
         if failure is None and context is not None:
-            signal = self._speak(signal, session, context)
-            if self._learned and self._learned.calibrations:
-                signal = calibrated(signal, self._learned.calibrations)
-        signal = without_leaks(signal, self._exchange.pool.secrets, self._prompts)
+            signal = self._build_signal(signal, session, context)
+            if self._trained_state and self._trained_state.calibrations:
+                signal = calibrated(signal, self._trained_state.calibrations)
+        signal = redact_signal(signal, self._chat_service.pool.secrets, self._prompts)
         for clamp in signal.clamps:
             session.note("clamp", "", text=clamp)
         return Decision(signal, tuple(session.turns), session.calls, tuple(session.events))
 
-    def _known(self, symbol: str, as_of: datetime) -> StateAt | None:
-        return None if self._learned is None else self._learned.at(symbol, as_of)
-
-    def _blank(
+    def _empty_signal(
         self,
         symbol: str,
         as_of: datetime,
@@ -308,7 +337,7 @@ class Desk:
         failure: Failure | None,
         warnings: tuple[str, ...],
     ) -> TradingSignal:
-        """The signal of a failure, or what the executor's reply is written into."""
+        """Return the signal of a failure, or the one that the executor's reply is written into."""
         return TradingSignal(
             symbol=symbol,
             action="HOLD",
@@ -329,72 +358,125 @@ class Desk:
             cost_usd=session.cost_usd,
         )
 
-    def _speak(self, blank: TradingSignal, session: Session, context: Context) -> TradingSignal:
-        """The executor's reply as a signal, its numbers held by code."""
-        said = session.executor_reply
-        assert said is not None
+    def _build_signal(
+        self, empty: TradingSignal, session: Session, context: Context
+    ) -> TradingSignal:
+        """Return the executor's reply as a signal, its numbers held within limits by code."""
+        reply = session.executor_reply
+        assert reply is not None
         clamps: list[str] = []
-        facts = {
-            "trend": said.trend,
-            "reasoning": said.reasoning,
-            "key_factors": tuple(said.key_factors),
-            "support_level": checked_level("support", said.support_level, context, clamps),
-            "resistance_level": checked_level("resistance", said.resistance_level, context, clamps),
+        changes = {
+            "trend": reply.trend,
+            "reasoning": reply.reasoning,
+            "key_factors": tuple(reply.key_factors),
+            "support_level": checked_level("support", reply.support_level, context, clamps),
+            "resistance_level": checked_level(
+                "resistance", reply.resistance_level, context, clamps
+            ),
         }
-        if said.action != "HOLD":
-            asked = Proposal(
-                said.action,
-                said.suggested_entry_price,
-                said.suggested_stop_loss,
-                said.suggested_take_profit,
-                said.position_size_percent,
+        if reply.action != "HOLD":
+            proposal = Proposal(
+                reply.action,
+                reply.suggested_entry_price,
+                reply.suggested_stop_loss,
+                reply.suggested_take_profit,
+                reply.position_size_percent,
             )
             try:
-                levels = settle_levels(asked, context, self.config.risk)
+                levels = settle_levels(proposal, context, self.config.risk)
             except LevelsRejectedError as error:
-                return _revalidated(blank, status=Status.LEVELS_REJECTED, reasoning=str(error))
+                return _validated_copy(empty, status=Status.LEVELS_REJECTED, reasoning=str(error))
             clamps.extend(levels.clamps)
-            facts |= {
+            changes |= {
                 "suggested_entry_price": levels.entry,
                 "suggested_stop_loss": levels.stop,
                 "suggested_take_profit": levels.target,
                 "r_multiple": levels.r_multiple,
                 "position_size_percent": levels.size_percent,
             }
-            if self.config.only_upstream:
-                clamps.append("entry, stop, target and size are this desk's: upstream names none")
-        return _revalidated(
-            blank,
-            **facts,
-            action=said.action,
-            confidence=confidence_label(said.confidence_score),
-            confidence_score=said.confidence_score,
-            raw_confidence_score=said.confidence_score,
+            if self.config.only_external:
+                clamps.append(
+                    "entry, stop, target and size are this desk's: "
+                    f"{self.config.external_analyst} names none"
+                )
+        return _validated_copy(
+            empty,
+            **changes,
+            action=reply.action,
+            confidence=confidence_label(reply.confidence_score),
+            confidence_score=reply.confidence_score,
+            raw_confidence_score=reply.confidence_score,
             clamps=tuple(clamps),
         )
 
     def _conversation_id(self, symbol: str, as_of: datetime, context: Context | None) -> str:
-        made_from = {
+        """Return a hash of all that the conversation depends on, apart from the models' replies."""
+        content = {
             "symbol": symbol,
             "as_of": as_of.isoformat(),
             "context": context.text if context else None,
+            # Gate and approval decide about versions and trades, not about what the desk says.
             "config": self.config.model_dump(mode="json", exclude={"gate", "approval"}),
         }
-        return fingerprint(made_from)[:16]
+        return fingerprint(content)[:16]
+
+
+def narrow_limits(limits: Limits, request: CallLimits) -> tuple[Limits, tuple[str, ...]]:
+    """Return `limits` narrowed by `request`, and a warning for each wider value it asks for."""
+    changes: dict[str, float] = {}
+    warnings: list[str] = []
+    if request.max_rounds is not None:
+        if request.max_rounds < limits.max_rounds:
+            changes["max_rounds"] = request.max_rounds
+        elif request.max_rounds > limits.max_rounds:
+            warnings.append(
+                f"max_rounds {request.max_rounds} was asked for; "
+                f"this version allows {limits.max_rounds}"
+            )
+    if request.budget_usd is not None:
+        # A budget of 0 is no limit, so it is the widest of all.
+        requested, allowed = request.budget_usd or inf, limits.budget_usd or inf
+        if requested < allowed:
+            changes["budget_usd"] = request.budget_usd
+        elif requested > allowed:
+            amount = f"{requested:g}" if request.budget_usd else "0 (no limit)"
+            warnings.append(f"budget_usd {amount} was asked for; this version allows {allowed:g}")
+    return limits.model_copy(update=changes), tuple(warnings)
 
 
 def config_hash(config: DeskConfig) -> str:
-    """SHA-256 of a desk's configuration."""
+    """Return the SHA-256 of a desk's configuration."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
 
 
-def _failure(session: Session) -> Failure | None:
-    """Why there is no decision; None when there is one."""
+def redact_signal(
+    signal: TradingSignal, secrets: Sequence[str], prompts: Sequence[str]
+) -> TradingSignal:
+    """Return the signal with secrets and passages of prompts struck out; clamps say so.
+
+    Reasoning, key factors and warnings are searched.
+    """
+    texts = (signal.reasoning, *signal.key_factors, *signal.warnings)
+    (reasoning, *rest), clamps = redact_all(texts, secrets, prompts)
+    if not clamps:
+        return signal
+    factors = len(signal.key_factors)
+    changes = {
+        "reasoning": reasoning,
+        "key_factors": tuple(rest[:factors]),
+        "warnings": tuple(rest[factors:]),
+        "clamps": (*signal.clamps, *clamps),
+    }
+    return signal.model_copy(update=changes)
+
+
+def _failure_of(session: Session) -> Failure | None:
+    """Return why there is no decision; None when there is one."""
     executor = session.config.agents[-1].name
     if session.executor_reply is not None and session.analysts:
         return None
     if not session.analysts and session.failures:
-        # By the roster: who failed before whom is chance, and a replay must say the same.
+        # In roster order: who failed first is chance, and a replay must name the same agent.
         names = (row.name for row in session.config.roster)
         first = next(session.failures[name] for name in names if name in session.failures)
         return replace(first, reason=f"no analyst could report: {first.reason}")
@@ -404,49 +486,32 @@ def _failure(session: Session) -> Failure | None:
     return Failure(Status.ABSTAINED, f"no decision within {rounds} rounds: held, to be safe")
 
 
-def _warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list[str]:
+def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list[str]:
+    """Return what a reader of the signal should know about how it was made."""
     executor = session.config.agents[-1].name
-    said = [*session.notes]
-    said += [
+    warnings = [*session.warnings]
+    warnings += [
         f"{name} left out: {failure.status}: {failure.reason}"
         for name, failure in sorted(session.failures.items())
         if name != executor
     ]
     if fit is None:
-        said.append("untrained: the policy's defaults were used")
+        warnings.append("untrained: the policy's defaults were used")
     elif view.symbol not in fit.symbols:
-        said.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
+        warnings.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
     if missing := view.sessions_without_bar:
-        said.append(
+        warnings.append(
             f"decided on the bar of {view.bars.closed(-1):%Y-%m-%d}; weekdays without one since: "
             f"{missing} (holidays, or not there yet)"
         )
     if view.undated_news:
-        said.append(f"{view.undated_news} news items dropped: no publication time")
+        warnings.append(f"{view.undated_news} news items dropped: no publication time")
     if view.undated_facts:
-        said.append(f"{view.undated_facts} facts dropped: no publication time")
-    return said
+        warnings.append(f"{view.undated_facts} facts dropped: no publication time")
+    return warnings
 
 
-def _revalidated(signal: TradingSignal, **changes: object) -> TradingSignal:
-    """A validated copy; `model_copy` alone would skip the checks."""
-    kept = signal.model_dump(exclude={"is_actionable"})
-    return TradingSignal.model_validate({**kept, **changes})
-
-
-def without_leaks(
-    signal: TradingSignal, secrets: Sequence[str], prompts: Sequence[str]
-) -> TradingSignal:
-    """The signal without leaks in its reasoning, key factors and warnings; clamps say so."""
-    said = (signal.reasoning, *signal.key_factors, *signal.warnings)
-    (reasoning, *rest), notes = redact_all(said, secrets, prompts)
-    if not notes:
-        return signal
-    factors = len(signal.key_factors)
-    changes = {
-        "reasoning": reasoning,
-        "key_factors": tuple(rest[:factors]),
-        "warnings": tuple(rest[factors:]),
-        "clamps": (*signal.clamps, *notes),
-    }
-    return signal.model_copy(update=changes)
+def _validated_copy(signal: TradingSignal, **changes: object) -> TradingSignal:
+    """Return a copy whose fields are checked, which `model_copy` alone would skip."""
+    fields = signal.model_dump(exclude={"is_actionable"})
+    return TradingSignal.model_validate({**fields, **changes})

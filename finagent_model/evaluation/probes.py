@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ast
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,8 +29,7 @@ import numpy as np
 import finagent_model
 from finagent_model._base import Check
 from finagent_model.backtesting.engine import run_orders
-from finagent_model.backtesting.metrics import returns_of, sharpe
-from finagent_model.contrib.upstream.analyst import window_of
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
 from finagent_model.evaluation.calibrate import calibrate, reflect
 from finagent_model.evaluation.out_of_sample import Traded
@@ -186,10 +185,10 @@ def questions_causal(
     news: tuple[NewsItem, ...],
     policy: Policy,
     facts: tuple[Fact, ...] = (),
-    upstream: bool = False,
+    external: Callable[[BarSeries], str] | None = None,
 ) -> Check:
-    """What the agents are asked at a cut, and what `upstream` is shown where the desk hears it,
-    with other bars, news and fundamentals after it.
+    """What the agents are asked at a cut, with other bars, news and fundamentals after it; and
+    what an external analyst is shown, whose digest is `external`.
     """
     different: list[str] = []
     asked = 0
@@ -206,7 +205,7 @@ def questions_causal(
             MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake), 0, (*stated, told)),
         )
         asked += 1
-        if len({_asked(view, policy, upstream) for view in (whole, *others)}) > 1:
+        if len({_asked(view, policy, external) for view in (whole, *others)}) > 1:
             different.append(f"{as_of:%Y-%m-%d}")
     said = f"{asked} questions about {bars.symbol}"
     if different:
@@ -246,12 +245,12 @@ def survives_delay(traded: Traded) -> Check:
     """Acting one bar later may cost something; what collapses knew more than a bar's close."""
     later = run_orders(
         traded.bars,
-        traded.orders.a_bar_later(),
+        traded.orders.delay_one_bar(),
         traded.rules,
         cash=float(traded.result.equity[0]),
         whole_shares=False,
     )
-    mine, delayed = returns_of(traded.result.equity), returns_of(later.equity)
+    mine, delayed = simple_returns(traded.result.equity), simple_returns(later.equity)
     one, other = sharpe(mine), sharpe(delayed)
     lost = superior_predictive_ability((mine - delayed)[:, None], seed=1, draws=2000)
     collapsed = bool(one > 0 and other < COLLAPSE * one and lost < CHANCE)
@@ -263,10 +262,10 @@ def _computed(bars: BarSeries, policy: Policy) -> Mapping[str, Floats]:
     return {"adjustment": bars.growth_factor, **FeatureBook(bars).under(policy).all()}
 
 
-def _asked(view: MarketView, policy: Policy, upstream: bool) -> str:
-    """The question and upstream's window, or why there is none."""
+def _asked(view: MarketView, policy: Policy, external: Callable[[BarSeries], str] | None) -> str:
+    """The question and what the external analyst is shown, or why there is none."""
     try:
-        shown = window_of(view.bars).digest if upstream else ""
+        shown = external(view.bars) if external else ""
         return build_context(view, policy).text + shown
     except DataError as error:
         return str(error)

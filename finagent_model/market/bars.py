@@ -31,6 +31,8 @@ from finagent_model.market.symbols import parse_symbol
 Floats = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
 ACTIONS = {"split": 1.0, "dividend": 0.0}
+TRADING_DAYS_PER_YEAR = 252
+"""Bars of a year, for annual metrics and the range of the last year."""
 CLOSE_TIME = "21:00"
 """UTC; the close given to a bar that comes with a date alone. Only the date matters to `as_of = D`.
 """

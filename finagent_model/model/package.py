@@ -17,12 +17,13 @@ import yaml
 from pydantic import ValidationError
 
 from finagent_model._base import explain
+from finagent_model._json import dump_json
+from finagent_model.agents.external import ExternalSource, load_external
 from finagent_model.cassette.jsonl import dump_replies, load_replies
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import Grade
-from finagent_model.contrib.upstream.source import Pin, Source, verified
-from finagent_model.errors import CorruptPackageError, PackageFormatError, UpstreamSourceError
+from finagent_model.errors import CorruptPackageError, ExternalSourceError, PackageFormatError
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import (
     CalibrationBook,
@@ -33,8 +34,6 @@ from finagent_model.policy.trained_state import (
 
 FORMAT = 3
 MANIFEST = "manifest.json"
-UPSTREAM, LOCK = "upstream", "upstream.lock"
-"""Folder of the upstream project's files, where the desk hears it, and the pin among them."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Package:
     """Names of all parts, each as it was registered."""
     code_hash: str
     content_hash: str
-    upstream: Source | None = None
-    """Verified; None where the desk doesn't hear it."""
+    external: ExternalSource | None = None
+    """The external analyst's files, verified; None where the desk hears none."""
 
     @property
     def evidence(self) -> Grade:
@@ -69,28 +68,29 @@ def write_package(
     agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
     code_hash: str,
-    upstream: Source | None = None,
+    external: ExternalSource | None = None,
 ) -> dict[str, Any]:
     """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
     what has not learned how far its confidence may be trusted, or lacks what its desk hears.
     """
-    if config.hears_upstream and upstream is None:
-        raise ValueError("a package whose desk hears upstream needs its source")
+    analyst = config.external_analyst
+    if analyst and external is None:
+        raise ValueError(f"a package whose desk hears {analyst} needs its source")
     if learned.calibrations is None:
         raise ValueError("a package needs calibrations, if only to say that there are none")
     parts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "policy.json": _json(learned.policies.model_dump(mode="json")),
-        "calibration.json": _json(learned.calibrations.model_dump(mode="json")),
+        "policy.json": dump_json(learned.policies.model_dump(mode="json")),
+        "calibration.json": dump_json(learned.calibrations.model_dump(mode="json")),
         "memory.jsonl": dump_outcomes(learned.lessons),
-        "agent_graph.json": _json(agent_graph),
-        "backtest.json": _json(backtest),
+        "agent_graph.json": dump_json(agent_graph),
+        "backtest.json": dump_json(backtest),
         "cassette.jsonl": dump_replies(replies),
     }
     contents = {name: text.encode() for name, text in parts.items()}
-    if config.hears_upstream and upstream is not None:
-        files = {**upstream.files(), LOCK: upstream.pin.text.encode()}
-        contents |= {f"{UPSTREAM}/{name}": content for name, content in files.items()}
+    if analyst and external is not None:
+        files = external.package_files()
+        contents |= {f"{analyst}/{name}": content for name, content in files.items()}
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -101,13 +101,13 @@ def write_package(
         "content_hash": content_hash(hashes),
         "code_hash": code_hash,
     }
-    (folder / MANIFEST).write_text(_json(manifest))
+    (folder / MANIFEST).write_text(dump_json(manifest))
     return manifest
 
 
 def content_hash(files: Mapping[str, str]) -> str:
     """Of a package with these files, each by its own hash."""
-    return hashlib.sha256(_json(files).encode()).hexdigest()
+    return hashlib.sha256(dump_json(files).encode()).hexdigest()
 
 
 def read_package(folder: Path) -> Package:
@@ -137,11 +137,11 @@ def read_package(folder: Path) -> Package:
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     source = None
-    if config.hears_upstream:
-        pin = Pin.read((folder / UPSTREAM / LOCK).read_text())
+    if analyst := config.external_analyst:
+        plugin = load_external(analyst)
         try:
-            source = verified(folder / UPSTREAM, pin, "download the model again")
-        except UpstreamSourceError as error:  # a file more than was registered
+            source = plugin.open_source(folder / analyst, "download the model again")
+        except ExternalSourceError as error:  # a file more than was registered
             raise CorruptPackageError(str(error)) from None
     return Package(
         config=config,
@@ -151,7 +151,7 @@ def read_package(folder: Path) -> Package:
         files=tuple(sorted(manifest["files"])),
         code_hash=manifest["code_hash"],
         content_hash=manifest["content_hash"],
-        upstream=source,
+        external=source,
     )
 
 
@@ -174,10 +174,6 @@ def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise CorruptPackageError(
                 f"{name} differs from what was registered; download the model again"
             )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -109,8 +109,8 @@ class Predictor:
             package.learned if package else None,
             settings,
             open_cassette(settings, package),
-            upstream=package.upstream if package else None,
-            notes=_code_differences(package) if package else (),
+            external=package.external if package else None,
+            warnings=_code_differences(package) if package else (),
         )
 
     @classmethod
@@ -170,9 +170,10 @@ class Predictor:
         malformed question, DataError, InvalidBarsError, InvalidNewsError or
         InvalidFundamentalsError where there is nothing to decide on, and BeforeFirstFitError.
 
-            >>> model = finagent_model.load("models:/finagent@champion")  # doctest: +SKIP
-            >>> model.decide("GOOG", as_of="2012-06-29").signal.action  # doctest: +SKIP
-            'HOLD'
+        >>> import finagent_model
+        >>> model = finagent_model.load("models:/finagent@champion")
+        >>> model.decide("GOOG", as_of="2012-06-29").signal.symbol
+        'GOOG'
         """
         question = Question(parse_symbol(symbol), parse_as_of(as_of), bars, news)
         limits = parse_limits(max_rounds, budget_usd)
@@ -228,7 +229,7 @@ class Predictor:
         Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where there
         is nothing to decide on, and BeforeFirstFitError.
         """
-        self.desk.require_fit(question.symbol, question.as_of)
+        self.desk.check_trained_at(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(
             question.symbol,
@@ -254,7 +255,7 @@ class Predictor:
         ) as error:
             if vendor_raises and isinstance(error, DataSourceError):
                 raise
-            return self.desk.decline(question.symbol, question.as_of, str(error))
+            return self.desk.missing_data_decision(question.symbol, question.as_of, str(error))
 
     def decide_views(
         self,
@@ -270,11 +271,11 @@ class Predictor:
 
         Raises as `decide_all` does.
         """
-        desk = self.desk.under(mode=mode, limits=limits)
+        desk = self.desk.with_options(mode=mode, limits=limits)
         decided = iter(
             desk.decide_all(
                 [view for view in views if isinstance(view, MarketView)],
-                within_s=deadline.left_s(),
+                timeout_s=deadline.left_s(),
             )
         )
         decisions = [
@@ -291,9 +292,11 @@ class Predictor:
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
         if self.settings.tracing:
-            from finagent_model.tracking.traces import trace
+            from finagent_model.tracking.traces import trace_decision
 
-            trace(decision, self.config.prices, self.settings, run_id, self.lineage.model_id)
+            trace_decision(
+                decision, self.config.prices, self.settings, run_id, self.lineage.model_id
+            )
 
     def _await_approval(
         self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline, wait: bool

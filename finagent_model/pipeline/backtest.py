@@ -20,7 +20,7 @@ from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
-from finagent_model.backtesting.metrics import storable, undefined
+from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision
 from finagent_model.decision.ledger import ledger_hash, ledger_row, write_ledger
@@ -51,8 +51,8 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import TradeOutcome, TrainedState, dump_outcomes
-from finagent_model.reports.charts import drawdown, write_charts
-from finagent_model.reports.report import verdict
+from finagent_model.reports.charts import drawdown, write_equity_charts
+from finagent_model.reports.report import verdict_sentence
 from finagent_model.settings import Settings
 from finagent_model.tracking.runs import RunLog
 from finagent_model.training.request import TrainRequest
@@ -109,7 +109,8 @@ def decide_out_of_sample(
     The desk has learned all that it will; each day uses only the policy and the lessons that were
     known on it. What was said on the way goes into `transcripts`, and is dropped without.
     """
-    return _decide(market, symbol, policies, request, progress, lambda *_: desk, transcripts)
+    inline = desk.with_options(inline_rules=True)
+    return _decide(market, symbol, policies, request, progress, lambda *_: inline, transcripts)
 
 
 def decide_and_reflect(
@@ -137,7 +138,8 @@ def decide_and_reflect(
         if number:
             # Only bars up to the fold's first: an outcome that closes later is not known yet.
             lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
-        return desk.under(learned=TrainedState(policies, lessons=lessons))
+        state = TrainedState(policies, lessons=lessons)
+        return desk.with_options(trained_state=state, inline_rules=True)
 
     return _decide(market, symbol, policies, request, progress, desk_of, transcripts)
 
@@ -178,18 +180,18 @@ def log_outcome(
         "drawdown": drawdown(unseen.result.equity),
     }
     for name, curve in curves.items():
-        run.curve(name, curve.tolist(), stamps)
-    run.text(CALLS, dump_outcomes(unseen.closed_calls()))
-    run.text("facts.json", facts_of(unseen, seed).model_dump_json())
-    facts = {"metrics": storable(metrics), "undefined": undefined(metrics)}
-    run.json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
+        run.log_series(name, curve.tolist(), stamps)
+    run.log_text(CALLS, dump_outcomes(unseen.closed_calls()))
+    run.log_text("facts.json", facts_of(unseen, seed).model_dump_json())
+    facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
+    run.log_json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_charts(unseen, folder)
+        write_equity_charts(unseen, folder)
         write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
         unseen.result.trades.to_parquet(folder / "trades.parquet")
         run.log(metrics=metrics, tags={HEAD: minutes.close(folder)})
-        run.files(folder)
+        run.log_files(folder)
     return metrics
 
 
@@ -206,7 +208,7 @@ class BacktestRerun:
 
     def row(self) -> dict[str, Any]:
         """JSON-ready; an undefined metric is None."""
-        facts = {"metrics": storable(self.metrics), "undefined": undefined(self.metrics)}
+        facts = {"metrics": nan_to_none(self.metrics), "undefined": explain_undefined(self.metrics)}
         return {**vars(self), **facts}
 
 
@@ -232,10 +234,10 @@ def backtest(
         run = open_tagged_run(
             "backtest", f"backtest {symbol}", {**tags, SYMBOL: symbol}, alone=True
         )
-        with run.failing(), TranscriptWriter(package.content_hash) as transcripts:
-            run.inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
+        with run.failed_on_error(), TranscriptWriter(package.content_hash) as transcripts:
+            run.log_inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
             unseen = decide_out_of_sample(
-                predictor.desk.under(mode=mode),
+                predictor.desk.with_options(mode=mode),
                 market,
                 symbol,
                 package.learned.policies,
@@ -248,7 +250,9 @@ def backtest(
             rows = [ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else ledger_hash(rows) == registered
-            run.tags({"finagent.same_as_registered": str(same)})
+            run.set_tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
-        reruns.append(BacktestRerun(run.run_id, symbol, metrics, verdict(symbol, metrics), same))
+        reruns.append(
+            BacktestRerun(run.run_id, symbol, metrics, verdict_sentence(symbol, metrics), same)
+        )
     return reruns

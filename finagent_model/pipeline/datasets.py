@@ -49,9 +49,9 @@ def bar_snapshots(market: Market, symbols: Iterable[str]) -> dict[str, BarsSnaps
 
 def log_bar_snapshots(run: RunLog, seen: Mapping[str, BarsSnapshot]) -> None:
     """An artifact that has it all, and a few tags."""
-    run.json(BARS, {symbol: each.model_dump(mode="json") for symbol, each in seen.items()})
+    run.log_json(BARS, {symbol: each.model_dump(mode="json") for symbol, each in seen.items()})
     if seen:
-        run.tags(snapshot_tags(seen))
+        run.set_tags(snapshot_tags(seen))
 
 
 def snapshot_tags(seen: Mapping[str, BarsSnapshot]) -> dict[str, str]:
@@ -78,7 +78,7 @@ def market_of_training(predictor: Predictor) -> Market:
     Raises TrackingError where the store can't tell.
     """
     run_id = predictor.lineage.run_id
-    left = RunLog(run_id).find(BARS) if run_id else None
+    left = RunLog(run_id).find_artifact(BARS) if run_id else None
     if left is None:
         return predictor.market
     return Market.from_settings(predictor.settings, read_bar_snapshots(json.loads(left)))

@@ -15,18 +15,19 @@ from finagent_model.backtesting.engine import (
     BacktestResult,
     Costs,
     buy_and_hold,
-    orders_of,
+    orders_from_signals,
     run_orders,
 )
-from finagent_model.backtesting.kernel import Rules
-from finagent_model.backtesting.metrics import storable, summarise, undefined
+from finagent_model.backtesting.kernel import FillRules
+from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
 from finagent_model.config.desk_config import load_preset
+from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.data.files import read_bars
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision, make_decision
 from finagent_model.decision.signal import Action
 from finagent_model.desk.desk import Desk
-from finagent_model.errors import ShortHistoryError, UpstreamError
+from finagent_model.errors import ExternalAnalystError, ShortHistoryError
 from finagent_model.evaluation.out_of_sample import decide_views
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.view import MarketView
@@ -52,8 +53,8 @@ class RuleRequest(InputModel):
     fractional: bool = False
 
     @property
-    def rules(self) -> Rules:
-        return Rules(
+    def rules(self) -> FillRules:
+        return FillRules(
             commission=self.commission,
             slippage=self.slippage,
             allow_short=self.side == "long-short",
@@ -86,11 +87,11 @@ class RuleRun:
             "final_equity": float(self.result.equity[-1]),
             "trades": len(closed),
             "open_position": self._held(still_open[0]) if still_open else None,
-            "metrics": storable(mine),
-            "buy_and_hold": storable(held),
+            "metrics": nan_to_none(mine),
+            "buy_and_hold": nan_to_none(held),
             "undefined": {
-                **undefined(mine),
-                **undefined({f"benchmark_{name}": value for name, value in held.items()}),
+                **explain_undefined(mine),
+                **explain_undefined({f"benchmark_{name}": value for name, value in held.items()}),
             },
             "closed_trades": closed,
         }
@@ -106,7 +107,7 @@ def run_rule_backtest(
     request: RuleRequest, settings: Settings, progress: Progress = no_progress
 ) -> RuleRun:
     """Let a rule decide on every bar, and trade that. Raises BadInputError, InvalidBarsError,
-    DataError and UpstreamError.
+    DataError and ExternalAnalystError.
     """
     rule = _read_rule(request.rule, settings)
     if request.bars is None:
@@ -118,7 +119,7 @@ def run_rule_backtest(
         MarketView.at(parse_as_of(bars.closed(i).date()), bars[: i + 1]) for i in range(len(bars))
     ]
     decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
-    orders = orders_of(bars, [decision.signal for decision in decisions])
+    orders = orders_from_signals(bars, [decision.signal for decision in decisions])
     whole = not request.fractional
     costs = Costs(commission=request.commission, slippage=request.slippage)
     return RuleRun(
@@ -136,39 +137,44 @@ class Rule(Decider, Protocol):
         """Raise ShortHistoryError for bars on which it could never speak."""
 
 
-class UpstreamRating:
-    """Buys and sells where the upstream project says so; its `hold` keeps what is held."""
+class ExternalRating:
+    """Buys and sells where an external analyst says so; its `hold` keeps what is held."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._name = str(desk.config.external_analyst)
         self._scores: dict[np.datetime64, float] = {}
 
     def require_history(self, bars: BarSeries) -> None:
-        """Ask upstream about every bar. Raises UpstreamError where it fails on any, and
+        """Ask the analyst about every bar. Raises ExternalAnalystError where it fails on any, and
         ShortHistoryError where it never speaks.
         """
-        found = self._desk.upstream_scores(bars)
+        found = self._desk.external_scores(bars)
         self._desk.close()
         if found.failed:
             day, reason = next(iter(found.failed.items()))
-            raise UpstreamError("backtest", f"{len(found.failed)} bars failed; {day}: {reason}")
+            raise ExternalAnalystError(
+                self._name, "backtest", f"{len(found.failed)} bars failed; {day}: {reason}"
+            )
         if np.isnan(found.scores).all():
-            raise ShortHistoryError(f"{bars.symbol}: no bar has the history that upstream needs")
+            raise ShortHistoryError(
+                f"{bars.symbol}: no bar has the history that {self._name} needs"
+            )
         self._scores = dict(zip(bars.closed_at, found.scores.tolist(), strict=True))
 
     def decide(self, view: MarketView) -> Decision:
-        """Return BUY or SELL where upstream's score passes the desk's threshold."""
+        """Return BUY or SELL where the analyst's score passes the desk's threshold."""
         score = self._scores[view.bars.closed_at[-1]]
         threshold = self._desk.config.first_policy.threshold
         action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
         return make_decision(
-            view, action, reasoning=f"upstream's score is {score:.2f}", author="upstream"
+            view, action, reasoning=f"{self._name}'s score is {score:.2f}", author=self._name
         )
 
 
 def _read_rule(text: str, settings: Settings) -> Rule:
-    if text != "upstream":
+    if text not in EXTERNAL_ANALYSTS:
         return Crossover.read(text)
-    desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    desk.require_upstream()
-    return UpstreamRating(desk)
+    desk = Desk(load_preset(text), None, settings, open_cassette(settings))
+    desk.require_external()
+    return ExternalRating(desk)

@@ -1,5 +1,5 @@
-"""Whose opinions a training's search weighs: the technical score, and upstream's where the desk has
-an agent that reads it.
+"""Whose opinions a training's search weighs: the technical score, and an external analyst's where
+an agent of the desk reads it.
 
 Training in three stages that hand each other ids alone, so that each may be a task on another
 machine: `start_training` fits, `backtest_symbol` lets the desk decide on what no fit has seen (a
@@ -24,7 +24,7 @@ from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.desk.desk import Desk, config_hash
-from finagent_model.errors import BadInputError, UpstreamError
+from finagent_model.errors import BadInputError, ExternalAnalystError
 from finagent_model.market.bars import BarSeries
 from finagent_model.model.predictor import open_cassette
 from finagent_model.model.wheel import code_hash
@@ -39,7 +39,7 @@ from finagent_model.pipeline.run_metadata import (
     open_tagged_run,
 )
 from finagent_model.settings import Settings
-from finagent_model.tracking.runs import REQUEST, RunLog, runs_below
+from finagent_model.tracking.runs import REQUEST, RunLog, find_child_runs
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import ScoreSources
 from finagent_model.training.walk_forward import fit_policies
@@ -47,20 +47,23 @@ from finagent_model.training.walk_forward import fit_policies
 log = logging.getLogger(__name__)
 
 
-def score_upstream(desk: Desk, histories: Mapping[str, BarSeries], watch: Progress) -> ScoreSources:
-    """Asks upstream about each bar, if the desk does. Raises UpstreamError where it never had an
-    opinion.
+def score_external(desk: Desk, histories: Mapping[str, BarSeries], watch: Progress) -> ScoreSources:
+    """Ask the desk's external analyst, if it has one, about each bar. Raises ExternalAnalystError
+    where it never had an opinion.
     """
     config = desk.config
     technical = any(row.prompt == "technical" for row in config.agents)
     scores = {}
-    for symbol, bars in histories.items() if config.hears_upstream else ():
-        found = desk.upstream_scores(bars, watch(f"asking upstream about {symbol}", len(bars)))
+    analyst = config.external_analyst
+    for symbol, bars in histories.items() if analyst else ():
+        found = desk.external_scores(bars, watch(f"asking {analyst} about {symbol}", len(bars)))
         if found.failed:
             day, reason = next(iter(found.failed.items()))
-            said = f"upstream failed on {len(found.failed)} of {len(bars)} bars of {symbol}"
+            said = f"{analyst} failed on {len(found.failed)} of {len(bars)} bars of {symbol}"
             if np.isnan(found.scores).all():
-                raise UpstreamError("never", f"{said}, first on {day}: {reason}")
+                raise ExternalAnalystError(
+                    str(analyst), "never", f"{said}, first on {day}: {reason}"
+                )
             log.warning("%s; they count as no opinion. First on %s: %s", said, day, reason)
         scores[symbol] = found.scores
     desk.close()
@@ -69,10 +72,10 @@ def score_upstream(desk: Desk, histories: Mapping[str, BarSeries], watch: Progre
 
 def require_schedule(request: TrainRequest, config: DeskConfig) -> None:
     """Raises BadInputError where the schedule would follow half of what the desk hears."""
-    if request.schedule == "change" and config.hears_upstream:
+    if request.schedule == "change" and config.external_analyst:
         raise BadInputError(
-            "schedule 'change' follows the technical score alone, and this desk hears upstream "
-            "too; give a number of bars"
+            "schedule 'change' follows the technical score alone, and this desk hears "
+            f"{config.external_analyst} too; give a number of bars"
         )
 
 
@@ -89,7 +92,7 @@ def train(
     Raises BadInputError and DataError before anything is written, GateRefusedError at the end.
     """
     run_id = start_training(request, settings, watch, jobs, alone=True)
-    with RunLog(run_id).failing():
+    with RunLog(run_id).failed_on_error():
         children = _backtest_all(run_id, request.symbols, settings, watch, jobs)
         return finish_training(run_id, children, settings, watch)
 
@@ -115,17 +118,17 @@ def start_training(
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
     if request.mode != "replay":
         desk.require_key()
-    desk.require_upstream()  # the package will carry it
+    desk.require_external()  # the package will carry it
     require_schedule(request, config)
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
     above = execution.parent_run_id
-    if above and (known := runs_below(above, {REQUEST: digest, FITTED: "yes"})):
+    if above and (known := find_child_runs(above, {REQUEST: digest, FITTED: "yes"})):
         return known[0].run_id
     tags, name = {REQUEST: digest, **desk_tags(config)}, f"train {' '.join(request.symbols)}"
     run = open_tagged_run("train", name, tags, execution=execution, alone=alone)
-    with run.failing():
-        run.inputs(
+    with run.failed_on_error():
+        run.log_inputs(
             [each for s in request.symbols for each in training_datasets(market, s)], "training"
         )
         run.log(
@@ -136,14 +139,14 @@ def start_training(
                 "bars": market.source.name,
             }
         )
-        voices = score_upstream(desk, histories, watch)
+        voices = score_external(desk, histories, watch)
         fitted = fit_policies(
             histories, request, lambda n: watch("fitting policies", n), jobs, voices
         )
         seen = bar_snapshots(market, request.symbols)
         TrainingState(request, config, fitted.policies, fitted.trials, seen).write(run)
-        run.json("agent_graph.json", export_component(config, ClientPool(config, settings)))
-        run.tags({FITTED: "yes"})
+        run.log_json("agent_graph.json", export_component(config, ClientPool(config, settings)))
+        run.set_tags({FITTED: "yes"})
     return run.run_id
 
 
@@ -169,11 +172,11 @@ def backtest_symbol(
         run = open_tagged_run(
             "backtest", name, tags, execution=execution, parent=run_id, alone=True
         )
-        with run.failing():
-            run.inputs(training_datasets(market, symbol), "backtest")
+        with run.failed_on_error():
+            run.log_inputs(training_datasets(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            run.text("cassette.jsonl", dump_replies(cassette.used_replies))
+            run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finagent_model._base import Check, Mode, Progress, no_progress
+from finagent_model.agents.external import load_external
 from finagent_model.decision.ledger import LedgerRow, ledger_hash, ledger_row
 from finagent_model.errors import CorruptPackageError
 from finagent_model.evaluation.probes import (
@@ -75,8 +76,9 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     """What is proven of a loaded package, on the symbols that it was trained on."""
     package, market = predictor.package, predictor.market
     request = read_request(package)
-    desk = predictor.desk.under(mode="replay")
-    learned = package.learned
+    desk = predictor.desk.with_options(mode="replay")
+    learned, analyst = package.learned, package.config.external_analyst
+    digest = load_external(analyst).input_digest if analyst else None
     checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
@@ -91,7 +93,7 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
         checks += [
             Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
             features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1], facts, package.config.hears_upstream),
+            questions_causal(bars, news, policies[-1], facts, digest),
             fills_possible(unseen),
             survives_delay(unseen),
             memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
@@ -124,7 +126,9 @@ def _clock_free(predictor: Predictor, symbol: str, clocks: Sequence[str]) -> Che
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
     signals = [
-        ledger_row(predictor.desk.under(mode="replay", clock=_stopped(at)).decide(view).signal)
+        ledger_row(
+            predictor.desk.with_options(mode="replay", clock=_stopped(at)).decide(view).signal
+        )
         for at in EPOCHS
     ]
     same = all(signal == signals[0] for signal in signals)

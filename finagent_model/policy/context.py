@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from finagent_model.errors import ShortHistoryError, UndefinedFeatureError
+from finagent_model.market.bars import TRADING_DAYS_PER_YEAR
 from finagent_model.market.view import MarketView
 from finagent_model.policy.features import FeatureBook
 from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import TradeOutcome
 
 CLOSES_SHOWN = 10
-YEAR = 252
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def build_context(
             "(prices that don't move have no range)"
         )
     prices = bars.in_last_prices()
-    year = slice(-YEAR, None)
+    year = slice(-TRADING_DAYS_PER_YEAR, None)
     numbers = {name: rounded(value) for name, value in features.items()}
     question: dict[str, Any] = {
         "symbol": view.symbol,

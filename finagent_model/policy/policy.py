@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from finagent_model.errors import BeforeFirstFitError, UnknownSymbolError
 
 Number = npt.NDArray[np.float64] | float
+EXTERNAL_WEIGHT_KEY: Final = "upstream_weight"
+"""Key of the external analyst's weight, whichever it is; hashes of prompts and packages have it."""
 
 
 class Policy(BaseModel):
     """Parameters of the rule-based analysts and of the risk rules; windows in bars."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True
+    )
 
     fast: int = Field(20, ge=2, le=100)
     slow: int = Field(100, ge=5, le=300)
@@ -36,8 +40,8 @@ class Policy(BaseModel):
     reversion_weight: float = Field(0.1, ge=0, le=1)
     breakout_weight: float = Field(0.2, ge=0, le=1)
     news_weight: float = Field(0.1, ge=0, le=1)
-    upstream_weight: float | None = Field(None, gt=0, le=4)
-    """Of the upstream project's opinion, where the technical score has 1; None: nobody hears it."""
+    external_weight: float | None = Field(None, gt=0, le=4, alias=EXTERNAL_WEIGHT_KEY)
+    """Of the external analyst's opinion, where the technical score has 1; None: nobody hears it."""
     threshold: float = Field(0.2, ge=0.02, le=0.95)
     """A score beyond this, up or down, is a call to act."""
     stop_atr: float = Field(3.0, ge=0.5, le=10)
@@ -85,14 +89,14 @@ class Policy(BaseModel):
         score: Number = sum(votes[name] * weight for name, weight in weights.items()) / total
         return score
 
-    def overall(self, technical: Number | None, upstream: Number | None) -> Number:
+    def overall(self, technical: Number | None, external: Number | None) -> Number:
         """The two opinions as one, in [-1, 1]: their weighted mean, or the only one there is."""
-        if technical is None or upstream is None:
-            only = upstream if technical is None else technical
+        if technical is None or external is None:
+            only = external if technical is None else technical
             assert only is not None
             return only
-        weight = self.upstream_weight or 0.0
-        return (technical + weight * upstream) / (1.0 + weight)
+        weight = self.external_weight or 0.0
+        return (technical + weight * external) / (1.0 + weight)
 
     def confidence(self, score: float, acts: bool) -> float:
         """From 50 at the threshold to 100, where the score is a call to act; otherwise from 50 at a

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import KDTree
 
-from finagent_model.backtesting.engine import Costs, Orders, equity_of
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.features import FeatureBook
-from finagent_model.policy.policy import Policy
+from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 
 class Trials(BaseModel):
@@ -54,7 +54,7 @@ TERMS = ("threshold", "stop_atr", "target_atr", "risk_fraction")
 """Those that count whoever gives the score."""
 _AXES = tuple((name, tuple(values)) for name, values in GRID.items())
 WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
-UPSTREAM_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
+EXTERNAL_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
 TRIES = 100
 """Draws for each policy that is wanted: where little is left to choose, there may be fewer."""
 NEIGHBOURS = 4
@@ -79,8 +79,10 @@ class ScoreSources:
     fixed: Mapping[str, float] = field(default_factory=dict)
     """Parameters that training leaves alone."""
     technical: bool = True
-    upstream: Mapping[str, Floats] = field(default_factory=dict)
-    """Its score on each bar, by symbol (nan where it has none); empty where nobody hears it."""
+    external: Mapping[str, Floats] = field(default_factory=dict)
+    """The external analyst's score on each bar, by symbol (nan where it has none); empty where
+    nobody hears one.
+    """
 
 
 TECHNICAL_ONLY = ScoreSources()
@@ -95,21 +97,21 @@ class PolicyScorer:
         self.growth = bars.growth()
         self._book = FeatureBook(bars)
         self._technical = voices.technical
-        self._upstream = voices.upstream.get(bars.symbol)
+        self._external = voices.external.get(bars.symbol)
 
     def equity(self, policy: Policy, part: slice, costs: Costs, allow_short: bool) -> Floats:
         """What the policy's score alone would have earned over `part`, starting from 1."""
         orders = self.orders(policy, part)
-        return equity_of(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
+        return simulate_equity(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
 
     def score(self, policy: Policy, part: slice) -> Floats:
         """The score on each bar of `part`; nan where it is undefined."""
-        upstream = None if self._upstream is None else self._upstream[part]
+        external = None if self._external is None else self._external[part]
         if not self._technical:
-            return np.asarray(policy.overall(None, upstream))
+            return np.asarray(policy.overall(None, external))
         features = self._book.under(policy).all()
         technical = policy.technical_score({k: v[part] for k, v in features.items()})
-        return np.asarray(policy.overall(technical, upstream))
+        return np.asarray(policy.overall(technical, external))
 
     def orders(self, policy: Policy, part: slice) -> Orders:
         """What the policy's score alone asks for on each bar of `part`."""
@@ -131,7 +133,7 @@ def candidates(count: int, seed: int, voices: ScoreSources = TECHNICAL_ONLY) -> 
     """`count` different policies drawn from the grid, the untrained one first; the same for the
     same seed. Fewer where the voices leave less to choose.
     """
-    rng, own = np.random.default_rng(seed), np.random.default_rng([seed, len(UPSTREAM_WEIGHTS)])
+    rng, own = np.random.default_rng(seed), np.random.default_rng([seed, len(EXTERNAL_WEIGHTS)])
     found = {voices.first: None}
     for _ in range(TRIES * count):
         if len(found) == count:
@@ -150,8 +152,8 @@ def candidates(count: int, seed: int, voices: ScoreSources = TECHNICAL_ONLY) -> 
         }
         if not voices.technical:
             drawn = {name: drawn[name] for name in TERMS}
-        elif voices.upstream:
-            drawn["upstream_weight"] = UPSTREAM_WEIGHTS[own.integers(len(UPSTREAM_WEIGHTS))]
+        elif voices.external:
+            drawn[EXTERNAL_WEIGHT_KEY] = EXTERNAL_WEIGHTS[own.integers(len(EXTERNAL_WEIGHTS))]
         found[Policy.model_validate({**voices.first.model_dump(), **drawn, **voices.fixed})] = None
     return tuple(found)
 
@@ -194,7 +196,7 @@ def smoothed(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
         [
             [_place(getattr(policy, name), values) for name, values in _AXES]
             + [getattr(policy, name) for name in WEIGHTS]
-            + [_place(policy.upstream_weight, UPSTREAM_WEIGHTS)]
+            + [_place(policy.external_weight, EXTERNAL_WEIGHTS)]
             for policy in policies
         ]
     )
@@ -210,7 +212,9 @@ def _place(value: float | None, values: Sequence[float]) -> float:
 
 def robust_score(equities: list[Floats]) -> float:
     """Median annual Sharpe over thirds and symbols; nan when none is defined."""
-    ratios = [sharpe(returns_of(third)) for e in equities for third in np.array_split(e, THIRDS)]
+    ratios = [
+        sharpe(simple_returns(third)) for e in equities for third in np.array_split(e, THIRDS)
+    ]
     defined = [r for r in ratios if np.isfinite(r)]
     # A third without trades has no ratio; it counts as nothing gained: idling is no way to win.
     return (

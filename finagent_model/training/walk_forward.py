@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtesting.metrics import returns_of
+from finagent_model.backtesting.metrics import simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
@@ -224,8 +224,10 @@ def _trials(
                 history.equity(policy, part, request.costs, request.allow_short)
                 for policy in policies
             ]
-            returns.append(np.array([returns_of(equity) for equity in equities]).T)
-    ratios = [Moments.of(column).sharpe for column in np.vstack(returns).T] if returns else []
+            returns.append(np.array([simple_returns(equity) for equity in equities]).T)
+    ratios = (
+        [Moments.from_returns(column).sharpe for column in np.vstack(returns).T] if returns else []
+    )
     defined = [ratio for ratio in ratios if np.isfinite(ratio)]
     # Symbols one under the other: the question is whether the best of one time is good at another.
     overfit = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan

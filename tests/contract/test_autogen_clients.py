@@ -36,9 +36,7 @@ SDKS = [protocol for protocol in Protocol if protocol is not Protocol.OLLAMA]
 
 @EVERY
 @WAYS
-def test_a_good_answer_comes_whole_with_its_tokens_and_leaves_no_connection(
-    protocol: Protocol, streamed: bool
-) -> None:
+def test_autogen_client_gets_whole_answer_with_tokens(protocol: Protocol, streamed: bool) -> None:
     """In a stream, OpenAI tells tokens only when it is asked to."""
     telling = streamed and protocol in (Protocol.OPENAI, Protocol.AZURE)
     options = {"include_usage": True} if telling else {}
@@ -59,7 +57,7 @@ def test_a_good_answer_comes_whole_with_its_tokens_and_leaves_no_connection(
 
 @EVERY
 @WAYS
-def test_a_tool_is_called_and_its_result_sent_back(protocol: Protocol, streamed: bool) -> None:
+def test_autogen_client_sends_tool_result_back(protocol: Protocol, streamed: bool) -> None:
     def price(symbol: str) -> float:
         return 580.0
 
@@ -94,7 +92,7 @@ def test_a_tool_is_called_and_its_result_sent_back(protocol: Protocol, streamed:
 
 
 @EVERY
-def test_a_picture_arrives(protocol: Protocol) -> None:
+def test_autogen_client_sends_picture(protocol: Protocol) -> None:
     picture = Picture.new("RGB", (2, 2), "red")
     data = io.BytesIO()
     picture.save(data, "PNG")
@@ -111,7 +109,7 @@ def test_a_picture_arrives(protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize("protocol", SDKS)
-def test_a_client_that_may_try_again_gets_through(protocol: Protocol) -> None:
+def test_autogen_client_with_retries_gets_through(protocol: Protocol) -> None:
     async def meet(wire: Wire) -> CreateResult:
         async with client(protocol, wire.address(protocol), max_retries=2) as asker:
             return await asker.create(QUESTION)
@@ -125,7 +123,7 @@ def test_a_client_that_may_try_again_gets_through(protocol: Protocol) -> None:
 @EVERY
 @WAYS
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.DRIP])
-def test_a_cancelled_call_leaves_neither_task_nor_connection(
+def test_autogen_client_cancelled_call_leaves_nothing_open(
     protocol: Protocol, streamed: bool, fault: Fault
 ) -> None:
     async def meet(wire: Wire) -> None:
@@ -148,7 +146,7 @@ def test_a_cancelled_call_leaves_neither_task_nor_connection(
 
 
 @EVERY
-def test_a_token_cancels_a_call_that_hangs(protocol: Protocol) -> None:
+def test_autogen_client_token_cancels_hanging_call(protocol: Protocol) -> None:
     async def meet(wire: Wire) -> None:
         token = CancellationToken()
         async with client(protocol, wire.address(protocol)) as asker:
@@ -177,7 +175,7 @@ def schema_sent(body: dict[str, Any]) -> Any:
         (Protocol.OLLAMA, "json"),
     ],
 )
-def test_json_output_is_sent_by_all_but_anthropic_s_client(protocol: Protocol, sent: Any) -> None:
+def test_autogen_client_json_output_is_sent_but_by_anthropic(protocol: Protocol, sent: Any) -> None:
     async def meet(wire: Wire) -> None:
         async with client(protocol, wire.address(protocol)) as asker:
             await asker.create(QUESTION, json_output=True)
@@ -205,7 +203,7 @@ STRICT = {"type": "json_schema", "json_schema": {"name": "r", "strict": True, "s
         (Protocol.OLLAMA, {"format": SCHEMA}),
     ],
 )
-def test_a_schema_goes_out_as_an_extra_argument_and_the_reply_comes_back_unparsed(
+def test_autogen_client_schema_as_extra_argument_is_not_parsed(
     protocol: Protocol, extra: dict[str, Any], streamed: bool
 ) -> None:
     async def meet(wire: Wire) -> CreateResult:
@@ -218,7 +216,7 @@ def test_a_schema_goes_out_as_an_extra_argument_and_the_reply_comes_back_unparse
 
 
 @EVERY
-def test_the_event_of_a_whole_call_tells_the_provider_s_own_words(
+def test_autogen_client_event_holds_providers_response(
     protocol: Protocol, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def meet(wire: Wire) -> None:

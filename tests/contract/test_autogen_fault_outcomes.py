@@ -102,9 +102,7 @@ async def met(asker: ChatCompletionClient, streamed: bool, limit: float = 10.0) 
 
 @EVERY
 @WAYS
-def test_what_goes_wrong_with_an_answer_has_a_known_outcome(
-    protocol: Protocol, streamed: bool
-) -> None:
+def test_autogen_client_outcome_of_bad_answer(protocol: Protocol, streamed: bool) -> None:
     faults = [fault for fault in Fault if fault not in CONNECTION]
 
     async def meet(wire: Wire) -> dict[Fault, str]:
@@ -126,7 +124,7 @@ def test_what_goes_wrong_with_an_answer_has_a_known_outcome(
 @EVERY
 @WAYS
 @pytest.mark.parametrize("fault", CONNECTION)
-def test_what_goes_wrong_with_the_connection_has_a_known_outcome(
+def test_autogen_client_outcome_of_bad_connection(
     protocol: Protocol, streamed: bool, fault: Fault
 ) -> None:
     """Ollama's client has no time limit of its own, so ours must come first."""

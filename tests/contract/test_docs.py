@@ -15,9 +15,9 @@ import pytest
 from finagent_model import errors
 from finagent_model.decision.signal import Status
 from finagent_model.evaluation.probes import parsed
-from finagent_model.policy.policy import Policy
+from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 from finagent_model.settings import Settings
-from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, WEIGHTS
+from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, WEIGHTS
 from support.places import ROOT, Place, free_port
 
 README = (ROOT / "README.md").read_text()
@@ -76,11 +76,12 @@ def test_the_table_of_the_policy_is_the_codes() -> None:
         (ROOT / "docs" / "policy.md").read_text(),
         flags=re.M,
     )
-    assert [name for name, *_ in rows] == list(Policy.model_fields)
-    drawn = {**GRID, "upstream_weight": UPSTREAM_WEIGHTS}
+    fields = {field.alias or name: field for name, field in Policy.model_fields.items()}
+    assert [name for name, *_ in rows] == list(fields)
+    drawn = {**GRID, EXTERNAL_WEIGHT_KEY: EXTERNAL_WEIGHTS}
     for name, bounds, default, fitted in rows:
         low, high = (float(text) for text in re.findall(r"[\d.]+", bounds))
-        field = Policy.model_fields[name]
+        field = fields[name]
         assert (None if default == "none" else float(default)) == field.default, name
         schema = Policy.model_json_schema()["properties"][name]
         schema = schema.get("anyOf", [schema])[0]

@@ -14,7 +14,7 @@ import pytest
 
 from finagent_model.config.desk_config import load_preset
 from finagent_model.decision.signal import Status
-from finagent_model.reports.charts import mermaid
+from finagent_model.reports.charts import render_mermaid
 from support.places import ROOT, Place
 
 PAGE = (ROOT / "docs" / "model-logic.md").read_text()
@@ -40,7 +40,7 @@ def drawing(name: str) -> str:
 
 
 def test_the_agents_are_the_default_desks() -> None:
-    assert drawing("agents") == mermaid(load_preset())
+    assert drawing("agents") == render_mermaid(load_preset())
 
 
 def test_every_status_is_an_end_of_a_decision_and_no_other() -> None:
@@ -51,9 +51,11 @@ def test_every_status_is_an_end_of_a_decision_and_no_other() -> None:
 def test_every_check_of_the_gate_is_drawn_and_no_other() -> None:
     rooms = ("evaluation/gate.py", "pipeline/verify.py", "evaluation/probes.py")
     files = [f for room in rooms for f in _files(ROOT / "finagent_model" / room)]
-    code = {name for file in files for name in re.findall(r'Check\(name="(\w+)"', file.read_text())}
+    code = {
+        name for file in files for name in re.findall(r'Check\(\s*name="(\w+)"', file.read_text())
+    }
     drawn = set(re.findall(r"^        (\w+)$", drawing("gate"), flags=re.M))
-    assert drawn == code
+    assert drawn == code - {"answers_repeat"}  # of a decider that is no package
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from support.fake_llm.answers import ANALYST
 from support.places import ROOT
 
 
-def test_the_agent_of_the_document_takes_part(tmp_path: Path) -> None:
+def test_own_agent_of_the_document_takes_part(tmp_path: Path) -> None:
     [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "desk.md").read_text(), flags=re.S)
     (tmp_path / "desk.yaml").write_text(text)
     with Wire() as wire:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finagent_model.config.desk_config import load_preset
-from finagent_model.contrib.upstream.source import NOTICE, Source
+from finagent_model.contrib.upstream.source import NOTICE, PinnedSource
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import write_package
 from finagent_model.model.predictor import Predictor, Question
@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
-        upstream=Source(stub.folder, stub.pin),
+        external=PinnedSource(stub.folder, stub.pin),
     )
     saved = place.run(sys.executable, "-c", SAVE)
     assert saved.returncode == 0, saved.stderr
@@ -64,7 +64,7 @@ def address(place: Place) -> Iterator[str]:
         ("EXIT", "upstream_error", "7"),
     ],
 )
-def test_it_is_the_same_through_each_door(
+def test_upstream_error_is_the_same_through_each_door(
     symbol: str, status: str, said: str, place: Place, address: str
 ) -> None:
     bars = str(place.folder / "bars")

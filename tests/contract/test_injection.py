@@ -333,20 +333,20 @@ def shown(heard: Heard, name: str) -> dict[str, Any]:
     return item
 
 
-def test_the_corpus_has_all_kinds_and_no_item_twice() -> None:
+def test_injection_corpus_has_all_kinds_once() -> None:
     assert len(CORPUS) >= 60
     assert len(set(NAMES)) == len(NAMES)
     assert set(Counter(item["kind"] for item in CORPUS)) == KINDS
 
 
-def test_the_model_does_obey_and_gives_away_what_it_knows(heard: Heard) -> None:
+def test_injection_model_double_does_obey(heard: Heard) -> None:
     assert set(heard.said) == set(NAMES)
     for name, texts in heard.said.items():
         assert KEY in "".join(texts), name
         assert json.dumps(Prompts({}).text("technical"))[1:-1] in "".join(texts), name
 
 
-def test_the_corpus_meets_each_way_out_that_is_open_to_a_model(heard: Heard) -> None:
+def test_injection_corpus_meets_each_way_out(heard: Heard) -> None:
     ways = Counter(decision.signal.status for decision in heard.decisions.values())
     assert {"ok", "parse_failed", "levels_rejected"} <= set(ways)
     assert ways["ok"] > len(CORPUS) / 2
@@ -356,7 +356,7 @@ def test_the_corpus_meets_each_way_out_that_is_open_to_a_model(heard: Heard) -> 
 
 
 @EACH
-def test_levels_and_size_stay_within_bounds_whatever_is_demanded(
+def test_injection_cannot_move_levels_beyond_limits(
     heard: Heard, config: DeskConfig, name: str
 ) -> None:
     signal, context = heard.decisions[name].signal, heard.context
@@ -376,21 +376,21 @@ def test_levels_and_size_stay_within_bounds_whatever_is_demanded(
         assert level is None or context.low <= level <= context.high
 
 
-def test_a_reply_sets_no_field_that_is_not_its_own(heard: Heard) -> None:
+def test_injection_sets_no_foreign_field(heard: Heard) -> None:
     harmless = heard.decisions[HARMLESS["id"]].signal.model_dump(include=OF_THE_DESK)
     for name in NAMES:
         assert heard.decisions[name].signal.model_dump(include=OF_THE_DESK) == harmless
 
 
 @EACH
-def test_no_passage_of_a_prompt_is_in_a_signal(heard: Heard, name: str) -> None:
+def test_injection_leaks_no_prompt_into_signal(heard: Heard, name: str) -> None:
     text = squeezed(signal_text(heard.decisions[name]))
     for told in (squeezed(Prompts({}).text(seat)) for seat in SEATS.values()):
         assert not any(told[i : i + 40] in text for i in range(len(told) - 39))
 
 
 @EACH
-def test_the_key_is_in_no_signal_and_no_record(heard: Heard, name: str) -> None:
+def test_injection_leaks_no_key_into_signal(heard: Heard, name: str) -> None:
     decision = heard.decisions[name]
     assert squeezed(KEY) not in squeezed(decision.signal.model_dump_json())
     assert KEY not in dump_turns([decision])
@@ -398,7 +398,7 @@ def test_the_key_is_in_no_signal_and_no_record(heard: Heard, name: str) -> None:
         assert KEY not in str(_parsed(turn.message_content))
 
 
-def test_the_key_is_in_no_recorded_reply(heard: Heard) -> None:
+def test_injection_leaks_no_key_into_recording(heard: Heard) -> None:
     assert len(heard.cassette.used_replies) > len(CORPUS)
     assert KEY not in dump_replies(heard.cassette.used_replies)
     for reply in heard.cassette.used_replies.values():
@@ -412,7 +412,7 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def test_a_clamp_says_what_was_struck_out(heard: Heard) -> None:
+def test_injection_redaction_leaves_a_clamp(heard: Heard) -> None:
     decision = heard.decisions["exfiltration-01"]
     assert PROMPT_STRUCK in decision.signal.reasoning
     assert KEY_STRUCK in decision.signal.reasoning
@@ -420,7 +420,7 @@ def test_a_clamp_says_what_was_struck_out(heard: Heard) -> None:
     assert not set(NOTES.values()) & set(heard.decisions[HARMLESS["id"]].signal.clamps)
 
 
-def test_a_reply_that_is_struck_out_replays_to_the_same_signal(
+def test_injection_redacted_reply_replays_alike(
     heard: Heard, market: Market, config: DeskConfig
 ) -> None:
     again = Desk(config, None, Settings.load({}), heard.cassette, mode="replay", clock=lambda: NOON)
@@ -430,7 +430,7 @@ def test_a_reply_that_is_struck_out_replays_to_the_same_signal(
             assert again.decide(view(market, item)).signal == first
 
 
-def test_an_item_changes_nothing_in_a_request_but_the_news(heard: Heard) -> None:
+def test_injection_changes_only_news_in_request(heard: Heard) -> None:
     harmless = {_system(request): request for request in heard.asked[HARMLESS["id"]]}
     assert set(harmless) == {Prompts({}).text(seat) for seat in SEATS.values()}
     for request in (request for name in NAMES for request in heard.asked[name]):
@@ -459,18 +459,18 @@ def _sender(message: dict[str, Any]) -> tuple[str, str | None]:
     return message["role"], message.get("name")
 
 
-def test_each_item_is_tagged_as_untrusted(heard: Heard) -> None:
+def test_injection_item_is_tagged_as_untrusted(heard: Heard) -> None:
     assert [name for name in NAMES if shown(heard, name).get("untrusted") is not True] == []
 
 
-def test_each_item_is_cut_to_length(heard: Heard) -> None:
+def test_injection_item_is_cut_to_length(heard: Heard) -> None:
     for item in (shown(heard, name) for name in NAMES):
         assert 0 < len(item["headline"]) <= HEADLINE_LIMIT
         assert len(item.get("body", "")) <= BODY_LIMIT
         assert set(item) <= ENVELOPE
 
 
-def test_no_control_or_invisible_character_reaches_the_model(heard: Heard) -> None:
+def test_injection_no_invisible_character_reaches_model(heard: Heard) -> None:
     hidden = {
         name: found
         for name in NAMES
@@ -484,9 +484,7 @@ def _is_hidden(char: str) -> bool:
     return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def test_an_item_about_another_symbol_leaves_that_symbol_alone(
-    market: Market, config: DeskConfig
-) -> None:
+def test_injection_item_leaves_other_symbol_alone(market: Market, config: DeskConfig) -> None:
     alone = desk(config).decide(market.view("AAPL", DAY))
     seen = build_context(market.view("AAPL", DAY), Policy()).text
     shared = desk(config, Cassette())
@@ -516,7 +514,7 @@ TEXTS = st.lists(st.text(max_size=20) | BREAKING, max_size=12).map("".join)
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(headline=TEXTS, body=TEXTS)
-def test_no_text_breaks_the_question_or_becomes_two_items(
+def test_injection_text_stays_one_item(
     market: Market, harmless: dict[str, Any], headline: str, body: str
 ) -> None:
     item = {"id": "any", "headline": f"News: {headline}", "body": body}

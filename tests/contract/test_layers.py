@@ -15,10 +15,10 @@ from finagent_model.evaluation.probes import parsed
 from support.places import ROOT
 
 ORDER = (
-    "_lazy errors _base settings _redact _event_loop",
-    "market decision policy config data cassette audit agents contrib desk",
+    "_lazy _json errors _base settings _redact _event_loop _retry_after",
+    "market decision policy config data cassette audit agents desk",
     "backtesting statistics training evaluation approvals tracking model reports",
-    "serving store pipeline _public airflow webui cli",
+    "serving store pipeline _public airflow webui cli contrib",
 )
 ROOMS = " ".join(ORDER).split()
 LEVEL = {name: level for level, name in enumerate(ROOMS)}
@@ -28,6 +28,15 @@ AT_HOME = {
     "airflow": {"airflow"},
 }
 PACKAGE = ROOT / "finagent_model"
+PLUGIN_MENTIONS = {
+    "config/external.py": "the registry of external analysts",
+    "decision/decision.py": "kind of an event in stored audits",
+    "decision/signal.py": "status of a stored decision",
+    "policy/policy.py": "key of the weight in packages and prompts",
+    "settings.py": "environment variable FINAGENT_UPSTREAM_SOURCE",
+    "webui/_labels.py": "label of the status",
+}
+"""Files outside contrib that may name the plug-in `upstream`, each with what users have of it."""
 
 
 def modules() -> Iterator[tuple[Path, str]]:
@@ -60,6 +69,25 @@ def test_a_file_imports_only_from_its_own_room_or_one_before() -> None:
         if name.startswith("finagent_model.") and LEVEL.get(name.split(".")[1], -1) > LEVEL[room]
     ]
     assert wrong == []
+
+
+def test_contrib_is_imported_by_no_other_room() -> None:
+    importers = [
+        str(path.relative_to(ROOT))
+        for path, room in modules()
+        for name in imported(path)
+        if room != "contrib" and name.startswith("finagent_model.contrib")
+    ]
+    assert importers == []
+
+
+def test_contrib_is_named_only_where_users_have_the_word() -> None:
+    mentions = {
+        path.relative_to(PACKAGE).as_posix()
+        for path, room in modules()
+        if room != "contrib" and "upstream" in path.read_text().lower()
+    }
+    assert mentions == set(PLUGIN_MENTIONS)
 
 
 def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:

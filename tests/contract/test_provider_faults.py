@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model.agents import retry as calling
+from finagent_model.agents import _retry
 from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
@@ -72,7 +72,7 @@ def view() -> MarketView:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between retries are short."""
-    monkeypatch.setattr(calling, "_backoff", lambda state: 0.001)
+    monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001)
 
 
 def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
@@ -109,9 +109,7 @@ def said(decision: Decision) -> str:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_real_client_of_each_provider_decides(
-    protocol: Protocol, stream: bool, view: MarketView
-) -> None:
+def test_provider_client_decides(protocol: Protocol, stream: bool, view: MarketView) -> None:
     with Wire() as wire, desk(wire, protocol, stream=stream) as held:
         decision = held.decide(view)
         signal = decision.signal
@@ -123,7 +121,7 @@ def test_a_real_client_of_each_provider_decides(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_tool_is_looked_up_and_the_answer_follows(protocol: Protocol, view: MarketView) -> None:
+def test_provider_tool_call_is_resolved(protocol: Protocol, view: MarketView) -> None:
     with Wire() as wire:
         agents = yaml.safe_load(preset_text("lean"))["agents"]
         agents[0]["tools"] = ["bars", "levels"]
@@ -145,7 +143,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
         with wire:
             first = held.decide(view)
         calls = len(wire.asked)
-        again = held.under(mode="replay").decide(view)  # with the server gone
+        again = held.with_options(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
@@ -158,7 +156,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.slow
-def test_each_fault_has_its_status_and_replays_alike(
+def test_provider_fault_has_its_status(
     fault: Fault, protocol: Protocol, stream: bool, view: MarketView, rows: dict[Any, Any]
 ) -> None:
     found = outcome(fault, protocol, stream, view)
@@ -213,9 +211,7 @@ def table(found: dict[Any, Any]) -> str:
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_provider_that_comes_round_is_asked_again_and_decides(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_provider_that_recovers_is_retried(protocol: Protocol, view: MarketView) -> None:
     with Wire() as wire:
         wire.fail(Fault.OVERLOADED, agent="RiskManager", first=1)
         wire.retry_after = 0
@@ -226,9 +222,7 @@ def test_a_provider_that_comes_round_is_asked_again_and_decides(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_provider_that_hangs_is_aborted_in_time(protocol: Protocol, view: MarketView) -> None:
     limits = {"wall_clock_s": 0.5, "call_timeout_s": 30, "retries": 0}
     cassette = Cassette()
     with Wire() as wire:
@@ -236,7 +230,7 @@ def test_time_is_up_for_a_hanging_provider_and_nothing_is_left_running(
         with desk(wire, protocol, cassette, limits=limits) as held:
             first = held.decide(view)
             assert EVENT_LOOP.run(tasks_beside_this()) == 0
-            again = held.under(mode="replay").decide(view)
+            again = held.with_options(mode="replay").decide(view)
         wire.left_alone()
     assert first.signal.status == "model_error"
     assert "no decision within 0.5 s" in first.signal.reasoning

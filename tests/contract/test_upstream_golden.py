@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream.analyst import read_reply, window_of
-from finagent_model.contrib.upstream.source import Pin, Source, fetch
+from finagent_model.contrib.upstream._distribution import build_wheel
+from finagent_model.contrib.upstream.report import read_reply
+from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, fetch_source
+from finagent_model.contrib.upstream.window import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
-from finagent_model.pipeline.upstream_source import wheel_of
 from support.places import ROOT, Place
 
 pytestmark = pytest.mark.upstream
@@ -83,22 +84,22 @@ RATINGS = {
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> PinnedSource:
     given = os.environ.get(SOURCE)
     assert given, f"set {SOURCE} to a clone or an address that has the commit"
-    return fetch(tmp_path_factory.mktemp("home"), Pin.load(), given)[0]
+    return fetch_source(tmp_path_factory.mktemp("home"), SourcePin.load(), given)[0]
 
 
 @pytest.fixture(scope="session")
-def resident(source: Source) -> Iterator[WorkerProcess]:
-    held = WorkerProcess(lambda: source.again().code)
+def worker(source: PinnedSource) -> Iterator[WorkerProcess]:
+    held = WorkerProcess(lambda: source.verify().code)
     yield held
     held.close()
 
 
-def ask(resident: WorkerProcess, bars: BarSeries) -> Any:
-    window = window_of(bars)
-    return resident.ask(window.symbol, window.clock_day, window.rows).reply
+def ask(worker: WorkerProcess, bars: BarSeries) -> Any:
+    window = build_window(bars)
+    return worker.ask(window.symbol, window.clock_day, window.rows).reply
 
 
 @pytest.fixture(scope="session")
@@ -106,44 +107,44 @@ def goog() -> BarSeries:
     return BundledBars().bars("GOOG")
 
 
-def test_the_reply_is_the_known_one_to_the_bit(resident: WorkerProcess, goog: BarSeries) -> None:
-    assert ask(resident, goog.until(parse_as_of("2012-06-29"))) == GOLDEN
-    assert ask(resident, goog.until(parse_as_of("2012-06-30"))) == GOLDEN
+def test_upstream_reply_is_the_golden_one(worker: WorkerProcess, goog: BarSeries) -> None:
+    assert ask(worker, goog.until(parse_as_of("2012-06-29"))) == GOLDEN
+    assert ask(worker, goog.until(parse_as_of("2012-06-30"))) == GOLDEN
 
 
 @pytest.mark.parametrize("symbol", RATINGS)
-def test_the_ratings_of_a_year_are_the_known_ones(symbol: str, resident: WorkerProcess) -> None:
+def test_upstream_ratings_of_a_year_are_the_golden_ones(symbol: str, worker: WorkerProcess) -> None:
     bars = BundledBars().bars(symbol)
     bars = replace(bars, dividend=np.zeros(len(bars)))
     found = Counter(
-        read_reply(ask(resident, bars[: i + 1]), symbol).rating
+        read_reply(ask(worker, bars[: i + 1]), symbol).rating
         for i in range(len(bars) - 250, len(bars))
     )
     assert (found["buy"], found["sell"], found["hold"]) == RATINGS[symbol]
 
 
-def test_bars_to_come_change_nothing(resident: WorkerProcess, goog: BarSeries) -> None:
+def test_upstream_reply_ignores_later_bars(worker: WorkerProcess, goog: BarSeries) -> None:
     for cut in range(400, 2148, 250):
-        replies = [ask(resident, b[:cut]) for b in (goog, corrupted_after(goog, cut))]
+        replies = [ask(worker, b[:cut]) for b in (goog, corrupted_after(goog, cut))]
         assert replies[0] == replies[1]
 
 
-def test_another_process_says_the_same(
-    source: Source, resident: WorkerProcess, goog: BarSeries
+def test_upstream_replies_are_equal_across_processes(
+    source: PinnedSource, worker: WorkerProcess, goog: BarSeries
 ) -> None:
-    other = WorkerProcess(lambda: source.again().code)
+    other = WorkerProcess(lambda: source.verify().code)
     days = [goog[:cut] for cut in range(300, 2148, 200)]
     digests = [
         hashlib.sha256(json.dumps([ask(worker, bars) for bars in days]).encode()).hexdigest()
-        for worker in (resident, other)
+        for worker in (worker, other)
     ]
     other.close()
     assert digests[0] == digests[1]
 
 
-def test_a_wheel_that_pip_installed_is_the_source(source: Source, tmp_path: Path) -> None:
+def test_upstream_wheel_installed_by_pip_is_verified(source: PinnedSource, tmp_path: Path) -> None:
     place, site = Place(tmp_path), str(tmp_path / "site")
-    wheel = wheel_of(source, tmp_path)
+    wheel = build_wheel(source, tmp_path)
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps")
     done = place.run(*pip, "--target", site, str(wheel))
     assert done.returncode == 0, done.stderr
@@ -151,8 +152,8 @@ def test_a_wheel_that_pip_installed_is_the_source(source: Source, tmp_path: Path
     assert json.loads(found.stdout)["verified"], found.stdout
 
 
-def test_a_trained_version_answers_without_the_fetched_source(
-    source: Source, tmp_path: Path
+def test_upstream_version_answers_without_the_fetched_source(
+    source: PinnedSource, tmp_path: Path
 ) -> None:
     place = Place(tmp_path)
     fetched = place.finagent("upstream", "fetch", "--from", str(os.environ[SOURCE]), "--json")

@@ -149,7 +149,7 @@ def test_what_cannot_be_asked_is_refused_by_the_api_and_says_what_is_allowed(
 ) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"mode": "dream"}, "'inference', 'train_backtest', 'both'"),
-        ({"symbols": ["goog"]}, "An upper-case ticker such as GOOG"),
+        ({"symbols": ["A" * 21]}, "A symbol as its source lists it"),
         ({"symbols": []}, "non-empty"),
         ({"as_of": "31.1.2013"}, "2012-06-29"),
         ({"as_of": "20130131"}, "2012-06-29"),

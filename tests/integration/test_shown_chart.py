@@ -43,13 +43,11 @@ def config(wire: Wire, protocol: Protocol, **changes: Any) -> DeskConfig:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
-def test_an_agent_that_can_see_is_shown_a_chart_and_replays(
-    protocol: Protocol, view: MarketView
-) -> None:
+def test_agent_with_vision_is_shown_chart(protocol: Protocol, view: MarketView) -> None:
     with Wire() as wire:
         desk = Desk(config(wire, protocol, vision=True), None, SETTINGS, Cassette())
         first = desk.decide(view)
-        again = desk.under(mode="replay").decide(view)
+        again = desk.with_options(mode="replay").decide(view)
         desk.close()
         shown = {asked.agent: len(asked.images) for asked in wire.asked}
     assert first.signal.status == "ok", first.signal.reasoning
@@ -59,7 +57,7 @@ def test_an_agent_that_can_see_is_shown_a_chart_and_replays(
     assert (first.calls, again.calls) == (3, 0)
 
 
-def test_a_model_that_cannot_see_is_shown_none_and_the_record_says_so(view: MarketView) -> None:
+def test_agent_without_vision_is_shown_no_chart(view: MarketView) -> None:
     with Wire() as wire:
         desk = Desk(config(wire, Protocol.OPENAI), None, SETTINGS, Cassette())
         decision = desk.decide(view)

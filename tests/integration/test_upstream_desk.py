@@ -18,10 +18,11 @@ import yaml
 from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
-from finagent_model.contrib.upstream.source import Pin, Source
+from finagent_model.contrib.upstream._errors import UpstreamSourceError
+from finagent_model.contrib.upstream.source import PinnedSource, SourcePin
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
-from finagent_model.errors import ConfigError, UpstreamSourceError
+from finagent_model.errors import ConfigError
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
@@ -46,42 +47,42 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def source(stub: Repository) -> Source:
-    return Source(stub.folder, stub.pin)
+def source(stub: Repository) -> PinnedSource:
+    return PinnedSource(stub.folder, stub.pin)
 
 
 @pytest.fixture(scope="module")
-def heard(source: Source) -> Iterator[Desk]:
+def recorded_desk(source: PinnedSource) -> Iterator[Desk]:
     """The preset, with what it recorded."""
-    held = desk(source)
-    yield held
-    held.close()
+    desk = build_desk(source)
+    yield desk
+    desk.close()
 
 
 def config(text: str = BOTH, **changes: Any) -> DeskConfig:
-    given = {**yaml.safe_load(text), **changes}
-    return read_desk_config(yaml.safe_dump(given), yaml.safe_load(preset_text("default")), "test")
+    keys = {**yaml.safe_load(text), **changes}
+    return read_desk_config(yaml.safe_dump(keys), yaml.safe_load(preset_text("default")), "test")
 
 
-def desk(
-    source: Source | None,
+def build_desk(
+    source: PinnedSource | None,
     chosen: DeskConfig | None = None,
     cassette: Cassette | None = None,
     mode: Mode = "cached",
     **environment: str,
 ) -> Desk:
     settings = Settings.load(environment)
-    held = Cassette() if cassette is None else cassette
+    cassette = Cassette() if cassette is None else cassette
     team = chosen or load_preset("upstream")
-    return Desk(team, None, settings, held, mode=mode, upstream=source, clock=lambda: NOON)
+    return Desk(team, None, settings, cassette, mode=mode, external=source, clock=lambda: NOON)
 
 
 def view(symbol: str = "GOOG", count: int = 300) -> MarketView:
     return MarketView.at(parse_as_of("2012-06-29"), bars_of(symbol, count))
 
 
-def test_upstreams_rating_decides_and_levels_are_said_to_be_ours(heard: Desk) -> None:
-    decision = heard.decide(view())
+def test_upstream_rating_decides_with_the_desks_own_levels(recorded_desk: Desk) -> None:
+    decision = recorded_desk.decide(view())
     signal = decision.signal
     assert (signal.status, signal.action, signal.trend) == ("ok", "BUY", "bullish")
     assert signal.model_used == "rules+upstream"
@@ -89,8 +90,8 @@ def test_upstreams_rating_decides_and_levels_are_said_to_be_ours(heard: Desk) ->
     assert signal.suggested_stop_loss is not None
 
 
-def test_the_record_holds_upstreams_own_reply_and_what_computed_it(heard: Desk) -> None:
-    decision = heard.decide(view())
+def test_upstream_event_holds_its_reply_with_the_versions(recorded_desk: Desk) -> None:
+    decision = recorded_desk.decide(view())
     [event] = [event for event in decision.events if event.kind == "upstream"]
     assert event.agent == "UpstreamAnalyst"
     assert event.body["reply"]["final_decision"]["rating"] == "buy"
@@ -100,24 +101,26 @@ def test_the_record_holds_upstreams_own_reply_and_what_computed_it(heard: Desk) 
     assert turn.model.startswith("finagent@")
 
 
-def test_a_recorded_report_is_replayed_without_upstream(source: Source, tmp_path: Path) -> None:
+def test_upstream_report_is_replayed_without_the_source(
+    source: PinnedSource, tmp_path: Path
+) -> None:
     cassette = Cassette()
-    with_it = desk(source, cassette=cassette)
+    with_it = build_desk(source, cassette=cassette)
     first = with_it.decide(view()).signal
     with_it.close()
-    gone = Source(tmp_path / "nowhere", source.pin)
-    assert desk(gone, cassette=cassette, mode="replay").decide(view()).signal == first
-    missed = desk(gone, cassette=Cassette(), mode="replay").decide(view()).signal
+    gone = PinnedSource(tmp_path / "nowhere", source.pin)
+    assert build_desk(gone, cassette=cassette, mode="replay").decide(view()).signal == first
+    missed = build_desk(gone, cassette=Cassette(), mode="replay").decide(view()).signal
     assert (missed.status, missed.action, missed.confidence_score) == ("upstream_error", "HOLD", 0)
     assert "no recorded report" in missed.reasoning
 
 
-def test_a_weekend_asks_what_friday_asked(heard: Desk) -> None:
+def test_upstream_key_of_a_weekend_is_fridays(recorded_desk: Desk) -> None:
     saturday = MarketView.at(parse_as_of("2012-06-30"), bars_of("GOOG"))
     keys = [
         event.body["key"]
         for asked in (view(), saturday)
-        for event in heard.decide(asked).events
+        for event in recorded_desk.decide(asked).events
         if event.kind == "upstream"
     ]
     assert keys[0] == keys[1]
@@ -137,51 +140,51 @@ def test_a_weekend_asks_what_friday_asked(heard: Desk) -> None:
         ("NOTHING", "data_missing", "found no bars"),
     ],
 )
-def test_its_failure_is_no_decision_and_replays_as_it_was(
-    symbol: str, status: str, said: str, source: Source
+def test_upstream_failure_is_a_status_that_replays(
+    symbol: str, status: str, said: str, source: PinnedSource
 ) -> None:
     cassette = Cassette()
-    held = desk(source, cassette=cassette)
-    failed = held.decide(view(symbol)).signal
-    held.close()
+    desk = build_desk(source, cassette=cassette)
+    failed = desk.decide(view(symbol)).signal
+    desk.close()
     assert (failed.status, failed.action, failed.confidence_score) == (status, "HOLD", 0)
     assert said in failed.reasoning
-    again = desk(source, cassette=cassette, mode="replay").decide(view(symbol)).signal
+    again = build_desk(source, cassette=cassette, mode="replay").decide(view(symbol)).signal
     assert again == failed
-    healthy = desk(source, cassette=cassette).decide(view("GOOG")).signal
+    healthy = build_desk(source, cassette=cassette).decide(view("GOOG")).signal
     assert healthy.status == "ok"
 
 
-def test_too_little_history_is_missing_data(source: Source) -> None:
-    held = desk(source, config(policy={"slow": 20, "fast": 5, "channel": 20}))
-    signal = held.decide(view(count=50)).signal
+def test_upstream_short_history_is_missing_data(source: PinnedSource) -> None:
+    desk = build_desk(source, config(policy={"slow": 20, "fast": 5, "channel": 20}))
+    signal = desk.decide(view(count=50)).signal
     assert "upstream needs 60" in " ".join(signal.warnings)
-    held.close()
+    desk.close()
 
 
-def test_the_others_go_on_without_it(source: Source) -> None:
-    held = desk(source, config())
-    signal = held.decide(view("RAISE")).signal
-    held.close()
+def test_upstream_failure_leaves_the_other_analysts(source: PinnedSource) -> None:
+    desk = build_desk(source, config())
+    signal = desk.decide(view("RAISE")).signal
+    desk.close()
     assert signal.status == "ok"
     assert any("UpstreamAnalyst left out: upstream_error" in w for w in signal.warnings)
     assert "of TechnicalAnalyst;" in signal.reasoning
 
 
-def test_its_opinion_moves_the_technical_score_by_its_weight(source: Source) -> None:
-    held = desk(source, config(policy={"upstream_weight": 4}))
-    reasoning = held.decide(view()).signal.reasoning
-    alone = desk(source, load_preset("lean")).decide(view()).signal.reasoning
-    held.close()
+def test_upstream_score_counts_by_its_weight(source: PinnedSource) -> None:
+    desk = build_desk(source, config(policy={"upstream_weight": 4}))
+    reasoning = desk.decide(view()).signal.reasoning
+    alone = build_desk(source, load_preset("lean")).decide(view()).signal.reasoning
+    desk.close()
     both, technical = (float(text.split()[2]) for text in (reasoning, alone))
     assert both == pytest.approx((technical + 4 * 0.4) / 5, abs=2e-4)
 
 
-def test_a_team_and_a_walk_leave_the_same_record(source: Source) -> None:
-    held = desk(source, config())
-    team = held.under(mode="live").decide(view())
-    [walked] = held.decide_all([view()], rules_at_once=True)
-    held.close()
+def test_upstream_record_is_equal_by_team_or_inline(source: PinnedSource) -> None:
+    desk = build_desk(source, config())
+    team = desk.with_options(mode="live").decide(view())
+    [walked] = desk.with_options(inline_rules=True).decide_all([view()])
+    desk.close()
     assert walked.signal == team.signal
 
     def said(turns: Any) -> list[tuple[str, str]]:
@@ -191,16 +194,16 @@ def test_a_team_and_a_walk_leave_the_same_record(source: Source) -> None:
 
 
 @pytest.mark.parametrize("protocol", [Protocol.OPENAI, Protocol.ANTHROPIC])
-def test_a_chat_model_reads_the_report_and_only_where_its_row_says_so(
-    protocol: Protocol, source: Source
+def test_upstream_report_reaches_only_the_agent_of_its_row(
+    protocol: Protocol, source: PinnedSource
 ) -> None:
     with Wire() as wire:
         client = "openai" if protocol is Protocol.OPENAI else "anthropic"
         team = config(client=client, model="stub-1", base_url=wire.address(protocol))
         keys = {"OPENAI_API_KEY": "sk-of-a-double", "ANTHROPIC_API_KEY": "sk-of-a-double"}
-        held = desk(source, team, **keys)
-        decision = held.decide(Market.from_settings(Settings.load({})).view("GOOG", view().as_of))
-        held.close()
+        desk = build_desk(source, team, **keys)
+        decision = desk.decide(Market.from_settings(Settings.load({})).view("GOOG", view().as_of))
+        desk.close()
         shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in wire.asked}
     assert decision.signal.status == "ok", decision.signal.reasoning
     assert shown == {
@@ -211,54 +214,56 @@ def test_a_chat_model_reads_the_report_and_only_where_its_row_says_so(
     }
 
 
-def test_later_bars_change_no_earlier_score(heard: Desk) -> None:
+def test_upstream_scores_ignore_later_bars(recorded_desk: Desk) -> None:
     bars = bars_of("GOOG", 130)
-    whole = heard.upstream_scores(bars).scores
+    whole = recorded_desk.external_scores(bars).scores
     for cut in (70, 100):
         for other in (bars[:cut], corrupted_after(bars, cut)):
-            np.testing.assert_array_equal(heard.upstream_scores(other).scores[:cut], whole[:cut])
+            np.testing.assert_array_equal(
+                recorded_desk.external_scores(other).scores[:cut], whole[:cut]
+            )
     assert np.isnan(whole[:59]).all()
     assert np.isfinite(whole[59:]).all()
 
 
-def test_without_the_source_a_desk_says_where_to_get_it(tmp_path: Path) -> None:
-    held = desk(None, FINAGENT_HOME=str(tmp_path))
+def test_upstream_without_the_source_names_the_command(tmp_path: Path) -> None:
+    desk = build_desk(None, FINAGENT_HOME=str(tmp_path))
     with pytest.raises(UpstreamSourceError, match="finagent upstream fetch"):
-        held.require_key()
-    signal = held.decide(view()).signal
+        desk.require_key()
+    signal = desk.decide(view()).signal
     assert signal.status == "upstream_error"
-    assert Pin.load().repository in signal.reasoning
+    assert SourcePin.load().repository in signal.reasoning
 
 
-def test_a_changed_byte_is_never_run(source: Source, tmp_path: Path) -> None:
+def test_upstream_changed_byte_is_never_run(source: PinnedSource, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(FILES, copy)
     (copy / "src" / "backend" / "agents" / "technical_analysis.py").write_text("BUY = True\n")
-    signal = desk(Source(copy, source.pin)).decide(view()).signal
+    signal = build_desk(PinnedSource(copy, source.pin)).decide(view()).signal
     assert signal.status == "upstream_error"
     assert "it is not used" in signal.reasoning
 
 
-def test_a_byte_that_changes_while_the_worker_is_down_is_not_run(
-    source: Source, tmp_path: Path
+def test_upstream_byte_changed_between_workers_is_not_run(
+    source: PinnedSource, tmp_path: Path
 ) -> None:
     copy, code = tmp_path / "copy", tmp_path / "copy" / source.pin.folder
     shutil.copytree(FILES, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    held = desk(Source(copy, source.pin))
-    assert held.decide(view()).signal.status == "ok"
-    held.close()
+    desk = build_desk(PinnedSource(copy, source.pin))
+    assert desk.decide(view()).signal.status == "ok"
+    desk.close()
     with (code / "agents" / "technical_analysis.py").open("a") as file:
         file.write("raise RuntimeError('it was run')\n")
-    signal = held.decide(view("IBM")).signal
+    signal = desk.decide(view("IBM")).signal
     assert (signal.status, signal.action) == ("upstream_error", "HOLD")
     assert "src/backend hashes to" in signal.reasoning
     assert "it was run" not in signal.reasoning
     shutil.copy(FILES / source.pin.folder / "agents" / "technical_analysis.py", code / "agents")
-    assert held.decide(view("IBM")).signal.status == "ok"
-    held.close()
+    assert desk.decide(view("IBM")).signal.status == "ok"
+    desk.close()
 
 
-def test_only_an_analyst_may_read_the_report() -> None:
+def test_upstream_report_is_for_analysts_only() -> None:
     with pytest.raises(ConfigError, match="RiskManager is no analyst"):
         config(BOTH.replace("prompt: risk,", "prompt: risk, upstream: true,"))
     with pytest.raises(ConfigError, match="threshold"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream.source import Pin, fetch
+from finagent_model.contrib.upstream.source import SourcePin, fetch_source
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, CorruptPackageError
 from finagent_model.market.bars import parse_as_of
@@ -20,7 +20,7 @@ from finagent_model.model.predictor import Predictor, Question
 from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import GRID, UPSTREAM_WEIGHTS, ScoreSources, candidates
+from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, ScoreSources, candidates
 from support.places import SMALL, Place
 from support.upstream_repository import Repository, make_repository
 
@@ -41,13 +41,13 @@ def settings(
     stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
     """Of a machine that has fetched the stand-in."""
-    monkeypatch.setattr(Pin, "load", classmethod(lambda cls: stub.pin))
+    monkeypatch.setattr(SourcePin, "load", classmethod(lambda cls: stub.pin))
     home = tmp_path / "home"
-    fetch(home, stub.pin, str(stub.folder))
+    fetch_source(home, stub.pin, str(stub.folder))
     yield Settings.load({"FINAGENT_HOME": str(home)})
 
 
-def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
+def test_upstream_version_is_trained_to_answer_without_it(
     settings: Settings, stub: Repository, place: Place
 ) -> None:
     from finagent_model.model.loading import load_predictor
@@ -61,8 +61,8 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
 
     answering = load_predictor("models:/finagent@champion")
     package = answering.package
-    assert package.upstream is not None
-    assert package.upstream.pin == stub.pin
+    assert package.external is not None
+    assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
     assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
     asked = Question("FB", DAY)
@@ -71,16 +71,16 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
     assert replayed.status == live.status == "ok"
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
-    assert not list(package.upstream.code.rglob("__pycache__"))
+    assert not list(package.external.code.rglob("__pycache__"))
     assert [check.name for check in proofs(answering) if not check.passed] == []
     answering.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
     assert again.same_as_registered
 
-    folder = package.upstream.folder.parent
+    folder = package.external.folder.parent
     for name in ("agents/technical_analysis.py", "agents/__init__.py"):
-        target = package.upstream.code / name
+        target = package.external.code / name
         before = target.read_bytes() if target.exists() else None
         target.write_bytes((before or b"") + b"\n")
         with pytest.raises(CorruptPackageError, match="download the model again"):
@@ -89,14 +89,14 @@ def test_it_is_trained_registered_and_answers_where_upstream_is_gone(
     assert Predictor.open(folder, settings).decide(asked, "replay").signal.status == "ok"
 
 
-def test_a_rule_of_its_ratings_runs_through_the_engine(settings: Settings) -> None:
+def test_upstream_rule_runs_through_the_engine(settings: Settings) -> None:
     done = run_rule_backtest(RuleRequest.read(rule="upstream", symbol="FB"), settings).row()
     assert done["trades"] > 0
     with pytest.raises(BadInputError, match="or upstream"):
         run_rule_backtest(RuleRequest.read(rule="downstream", symbol="FB"), settings)
 
 
-def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) -> None:
+def test_upstream_training_refuses_schedule_change(settings: Settings) -> None:
     from finagent_model.pipeline.estimate import estimate
     from finagent_model.pipeline.train import train
 
@@ -106,14 +106,14 @@ def test_a_schedule_by_the_technical_score_alone_is_refused(settings: Settings) 
             ask(request, settings)
 
 
-def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
+def test_upstream_failures_count_as_no_opinion_with_a_warning(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from finagent_model.config.desk_config import load_preset
     from finagent_model.contrib.upstream.worker_process import WorkerProcess
     from finagent_model.data.market import Market
     from finagent_model.model.predictor import open_cassette
-    from finagent_model.pipeline.train import score_upstream
+    from finagent_model.pipeline.train import score_external
 
     asked = WorkerProcess.ask
 
@@ -122,26 +122,26 @@ def test_what_upstream_fails_on_counts_as_no_opinion_and_is_said(
 
     monkeypatch.setattr(WorkerProcess, "ask", sometimes)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    voices = score_upstream(
+    voices = score_external(
         desk, {"FB": Market.from_settings(settings).bars("FB")}, lambda n, k: lambda: None
     )
-    assert np.isnan(voices.upstream["FB"][59:]).sum() == 20
+    assert np.isnan(voices.external["FB"][59:]).sum() == 20
     assert "failed on 20 of 196 bars of FB" in caplog.text
     assert not voices.technical
 
 
-def test_candidates_leave_alone_what_is_fixed_and_what_nobody_hears() -> None:
+def test_candidates_vary_only_what_the_sources_leave_open() -> None:
     series = {"FB": np.zeros(3)}
     alone = candidates(
-        50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, upstream=series)
+        50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)
     )
     assert {policy.threshold for policy in alone[1:]} == {0.33}
     assert {policy.fast for policy in alone} == {20}
-    both = candidates(50, 7, ScoreSources(upstream=series))
-    assert {policy.upstream_weight for policy in both[1:]} == set(UPSTREAM_WEIGHTS)
+    both = candidates(50, 7, ScoreSources(external=series))
+    assert {policy.external_weight for policy in both[1:]} == set(EXTERNAL_WEIGHTS)
     assert [policy.fast for policy in both] == [policy.fast for policy in candidates(50, 7)]
     every = len(GRID["stop_atr"]) * len(GRID["target_atr"]) * len(GRID["risk_fraction"])
     most = candidates(
-        500, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, upstream=series)
+        500, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)
     )
     assert len(most) == every + 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finagent_model.contrib.upstream.source import Pin
+from finagent_model.contrib.upstream.source import SourcePin
 from finagent_model.market.bars import BarSeries
 
 FILES = Path(__file__).parent / "stub_upstream"
@@ -21,7 +21,7 @@ class Repository:
     """A clone, and the pin of its first commit."""
 
     folder: Path
-    pin: Pin
+    pin: SourcePin
 
     @property
     def folder_of_code(self) -> Path:
@@ -41,7 +41,7 @@ def make_repository(folder: Path) -> Repository:
     git(folder, "init", "--quiet")
     git(folder, "add", "--all", "--force")
     git(folder, "commit", "--quiet", "-m", "A stand-in")
-    pin = Pin(
+    pin = SourcePin(
         repository="https://example.invalid/stand-in",
         commit=git(folder, "rev-parse", "HEAD"),
         tree=git(folder, "rev-parse", "HEAD^{tree}"),

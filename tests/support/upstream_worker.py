@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from finagent_model.contrib.upstream.analyst import window_of
+from finagent_model.contrib.upstream.window import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess, WorkerReply
 from support.upstream_repository import FILES, bars_of
 
 CODE = FILES / "src" / "backend"
 
 
-def ask(resident: WorkerProcess, symbol: str) -> WorkerReply:
-    window = window_of(bars_of(symbol))
-    return resident.ask(symbol, window.clock_day, window.rows)
+def ask(worker: WorkerProcess, symbol: str) -> WorkerReply:
+    window = build_window(bars_of(symbol))
+    return worker.ask(symbol, window.clock_day, window.rows)

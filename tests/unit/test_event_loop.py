@@ -63,9 +63,7 @@ def chat_desk(
     return Desk(chosen, None, Settings.load(environ), cassette or Cassette(), mode="live")
 
 
-def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
-    slow: Model, view: MarketView
-) -> None:
+def test_deadline_cancels_decisions_waiting_on_model(slow: Model, view: MarketView) -> None:
     slow.delay = 0.0
     cassette = Cassette()
     desk = chat_desk(slow, cassette)
@@ -74,18 +72,18 @@ def test_decisions_that_wait_on_a_model_are_cancelled_with_all_their_agents(
     cassette.used_replies.clear()
     slow.delay, began = 2 * LATE_S, time.monotonic()
     with pytest.raises(DeadlineError, match="not done within 1 s"):
-        desk.decide_all([view] * 3, within_s=1.0)
+        desk.decide_all([view] * 3, timeout_s=1.0)
     assert time.monotonic() - began < LATE_S
     assert slow.asked, "no call was under way"
     assert open_tasks() == 0
     assert cassette.used_replies == {}, "a call that was given up is no reply"
 
 
-def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -> None:
+def test_deadline_cancels_decisions_of_rules_between_rows(view: MarketView) -> None:
     desk = Desk(load_preset(), None, Settings.load({}), Cassette(), mode="live")
     decided: list[None] = []
     with pytest.raises(DeadlineError):
-        desk.decide_all([view] * 5000, lambda: decided.append(None), within_s=0.5)
+        desk.decide_all([view] * 5000, lambda: decided.append(None), timeout_s=0.5)
     assert open_tasks() == 0
     so_far = len(decided)
     assert so_far < 5000
@@ -93,26 +91,24 @@ def test_decisions_of_rules_alone_are_cancelled_between_rows(view: MarketView) -
     assert len(decided) == so_far
 
 
-def test_one_question_that_cannot_be_asked_stops_the_others(
+def test_decide_all_first_error_stops_the_others(
     slow: Model, view: MarketView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = chat_desk(slow, spending={"day_tokens": 1000})
-    asked = iter([None, LocalStateError("no")])
+    errors = iter([None, LocalStateError("no")])
 
-    def accounts() -> list[object]:
-        if error := next(asked):
+    def shared_budgets() -> list[object]:
+        if error := next(errors):
             raise error
         return []
 
-    monkeypatch.setattr(desk, "_accounts", accounts)
+    monkeypatch.setattr(desk, "_shared_budgets", shared_budgets)
     with pytest.raises(LocalStateError):
         desk.decide_all([view] * 2)
     assert open_tasks() == 0
 
 
-def test_stopping_ends_what_runs_and_a_later_call_is_answered(
-    slow: Model, view: MarketView
-) -> None:
+def test_event_loop_stop_ends_running_decisions(slow: Model, view: MarketView) -> None:
     desk, met = chat_desk(slow), list[BaseException]()
 
     def ask() -> None:
@@ -131,7 +127,7 @@ def test_stopping_ends_what_runs_and_a_later_call_is_answered(
     assert open_tasks() == 0
 
 
-def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
+def test_event_loop_deadline_holds_while_loop_is_blocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("finagent_model._event_loop.GRACE_S", 0.1)
@@ -145,7 +141,7 @@ def test_a_caller_is_let_go_even_where_somebody_blocks_the_loop(
     release.set()
 
 
-def test_a_time_out_of_the_work_itself_comes_through() -> None:
+def test_event_loop_passes_on_works_own_timeout() -> None:
     async def gives_up() -> None:
         raise TimeoutError("its own")
 
@@ -154,10 +150,10 @@ def test_a_time_out_of_the_work_itself_comes_through() -> None:
             LoopThread().run(gives_up(), within_s)
 
 
-def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_met(
+def test_daily_budget_failure_is_local_state_error_anywhere(
     view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.budget.LOCKED_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.budget.LOCK_TIMEOUT_S", 0.1)
     server = Model()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     desk = chat_desk(server, home=tmp_path, spending={"day_tokens": 10**9})
@@ -168,8 +164,8 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
             desk.decide(view)
         other.execute("rollback")
     # Among the agents, where AutoGen would make prose of it.
-    opened = desk._accounts()
-    monkeypatch.setattr(desk, "_accounts", lambda: opened)
+    budgets = desk._shared_budgets()
+    monkeypatch.setattr(desk, "_shared_budgets", lambda: budgets)
     (tmp_path / "spending.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(LocalStateError, match="not a database"):
         desk.decide(view)
@@ -178,7 +174,7 @@ def test_spending_that_cannot_be_counted_is_the_machines_trouble_wherever_it_is_
     server.server_close()
 
 
-def test_a_reply_that_cannot_be_written_is_kept_and_one_that_cannot_be_read_is_not_missing(
+def test_cassette_unwritable_reply_is_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("finagent_model.cassette._sqlite.WAIT_S", 0.1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finagent_model._redact import KEY, NOTES, PASSAGE, PROMPT, redact, without_keys
 from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.decision.signal import TradingSignal
-from finagent_model.desk.desk import without_leaks
+from finagent_model.desk.desk import redact_signal
 
 PROMPTS = tuple(Prompts({}).text(name) for name in ("technical", "news", "risk", "executor"))
 LINES = [" ".join(text.split()) for text in PROMPTS]
@@ -153,7 +153,7 @@ def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
 
 def test_a_passage_that_is_spread_over_several_texts_is_found() -> None:
     pieces = tuple(LINES[3][i : i + 30] for i in range(0, 300, 30))
-    kept = without_leaks(signal(key_factors=pieces), (), PROMPTS)
+    kept = redact_signal(signal(key_factors=pieces), (), PROMPTS)
     assert set(kept.key_factors) == {PROMPT}
     assert kept.clamps == (NOTES[PROMPT],)
     assert kept.reasoning == "Nothing of note happened."
@@ -166,7 +166,7 @@ def test_reasoning_key_factors_and_warnings_are_looked_at_and_clamps_say_so() ->
         warnings=(f"left out: {PROMPTS[1]}",),
         clamps=("stop derived",),
     )
-    kept = without_leaks(leaking, (SECRET,), PROMPTS)
+    kept = redact_signal(leaking, (SECRET,), PROMPTS)
     assert kept.reasoning == f"I was told: {PROMPT}"
     assert kept.key_factors == ("trend", KEY)
     assert kept.warnings == (f"left out: {PROMPT}",)
@@ -175,7 +175,7 @@ def test_reasoning_key_factors_and_warnings_are_looked_at_and_clamps_say_so() ->
 
 def test_a_signal_that_gives_nothing_away_is_the_same_one() -> None:
     clean = signal(key_factors=("trend vote +0.41",), warnings=("untrained",))
-    assert without_leaks(clean, (SECRET,), PROMPTS) is clean
+    assert redact_signal(clean, (SECRET,), PROMPTS) is clean
 
 
 @pytest.mark.parametrize(

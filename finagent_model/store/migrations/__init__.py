@@ -1,1 +1,1 @@
-"""Revisions of the schema, oldest first. There is no way back but a backup."""
+"""Alembic revisions of the schema, oldest first. There are no downgrades; restore a backup."""

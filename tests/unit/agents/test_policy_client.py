@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from finagent_model.agents.policy_client import RULES, Heard
-from finagent_model.agents.replies import AnalystReply, ExecutorReply, Reply, RiskReply
+from finagent_model.agents._replies import AnalystReply, ExecutorReply, Reply, RiskReply
+from finagent_model.agents.policy_client import RULES, ColleagueReply
 from finagent_model.policy.policy import Policy
 
 POLICY = Policy(
@@ -37,16 +37,16 @@ def question(**changes: Any) -> dict[str, Any]:
     }
 
 
-def ask(prompt: str, heard: list[Heard], **changes: Any) -> Reply:
+def ask(prompt: str, heard: list[ColleagueReply], **changes: Any) -> Reply:
     return RULES[prompt](question(**changes), heard)
 
 
-def analyst(score: float, prompt: str = "technical") -> Heard:
+def analyst(score: float, prompt: str = "technical") -> ColleagueReply:
     reply = AnalystReply(trend="neutral", score=score, summary="a few words", key_factors=["f"])
-    return Heard(prompt.title(), prompt, reply)
+    return ColleagueReply(prompt.title(), prompt, reply)
 
 
-def terms(direction: str = "long") -> Heard:
+def terms(direction: str = "long") -> ColleagueReply:
     reply = RiskReply.model_validate(
         {
             "direction": direction,
@@ -56,17 +56,17 @@ def terms(direction: str = "long") -> Heard:
             "summary": "the terms of a trade",
         }
     )
-    return Heard("RiskManager", "risk", reply)
+    return ColleagueReply("RiskManager", "risk", reply)
 
 
-def test_technical_votes_by_the_policys_weights() -> None:
+def test_technical_rule_votes_by_policy_weights() -> None:
     reply = ask("technical", [])
     assert isinstance(reply, AnalystReply)
     assert (reply.score, reply.trend) == (0.5, "bullish")  # 2 ATR of at most 4
     assert reply.key_factors[0] == "trend vote +0.50"
 
 
-def test_within_the_threshold_there_is_no_trend() -> None:
+def test_technical_rule_has_no_trend_within_threshold() -> None:
     reply = ask("technical", [], features={**FEATURES, "trend_atr": 0.4})
     assert isinstance(reply, AnalystReply)
     assert (reply.score, reply.trend) == (0.1, "neutral")
@@ -81,7 +81,7 @@ def test_within_the_threshold_there_is_no_trend() -> None:
         ("Profit rises beyond forecasts", 60, 0),
     ],
 )
-def test_news_counts_tidings_of_the_last_month(headline: str, days_ago: int, sign: int) -> None:
+def test_news_rule_counts_tone_of_last_month(headline: str, days_ago: int, sign: int) -> None:
     reply = ask("news", [], news=[{"days_ago": days_ago, "headline": headline}])
     assert isinstance(reply, AnalystReply)
     assert (reply.score > 0) - (reply.score < 0) == sign
@@ -91,7 +91,7 @@ def test_news_counts_tidings_of_the_last_month(headline: str, days_ago: int, sig
     ("score", "direction", "stop", "target"),
     [(0.5, "long", 94.0, 118.0), (-0.5, "short", 106.0, 82.0), (0.1, "none", None, None)],
 )
-def test_risk_sets_levels_in_atr_and_a_size_that_risks_the_fraction(
+def test_risk_rule_sets_levels_in_atr(
     score: float, direction: str, stop: float | None, target: float | None
 ) -> None:
     reply = ask("risk", [analyst(score)])
@@ -101,7 +101,7 @@ def test_risk_sets_levels_in_atr_and_a_size_that_risks_the_fraction(
     assert reply.position_size_percent == (None if stop is None else 33.33)
 
 
-def test_the_executor_acts_beyond_the_threshold_and_confidence_grows_with_the_distance() -> None:
+def test_executor_rule_acts_beyond_threshold() -> None:
     near = ask("executor", [analyst(0.3), terms()])
     far = ask("executor", [analyst(0.9), terms()])
     assert isinstance(near, ExecutorReply) and isinstance(far, ExecutorReply)
@@ -112,13 +112,13 @@ def test_the_executor_acts_beyond_the_threshold_and_confidence_grows_with_the_di
 
 
 @pytest.mark.parametrize("heard", [[analyst(0.9)], [analyst(0.9), terms("none")]])
-def test_the_executor_holds_without_terms(heard: list[Heard]) -> None:
+def test_executor_rule_holds_without_risk_terms(heard: list[ColleagueReply]) -> None:
     reply = ask("executor", heard)
     assert isinstance(reply, ExecutorReply)
     assert (reply.action, reply.suggested_stop_loss) == ("HOLD", None)
 
 
-def test_analysts_are_weighed_by_the_news_weight_and_one_left_out_counts_nothing() -> None:
+def test_executor_rule_weighs_analysts_by_news_weight() -> None:
     both = ask("executor", [analyst(0.8), analyst(-0.8, "news"), terms()])
     alone = ask("executor", [analyst(0.8), terms()])
     assert isinstance(both, ExecutorReply) and isinstance(alone, ExecutorReply)

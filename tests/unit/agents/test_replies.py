@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.agents.replies import LONGEST, ReplyError, parse_reply
+from finagent_model.agents._replies import MAX_CHARS, ReplyError, parse_reply
 from finagent_model.config.roster import Role
 
 ANALYST: dict[str, Any] = {
@@ -27,7 +27,7 @@ def refused(text: str, role: Role = "analyst") -> str:
     return str(caught.value)
 
 
-def test_a_whole_reply_is_read() -> None:
+def test_parse_reply_reads_whole_reply() -> None:
     reply = parse_reply(json.dumps(ANALYST), "analyst")
     assert reply.model_dump() == ANALYST
 
@@ -43,26 +43,26 @@ def test_a_whole_reply_is_read() -> None:
         ({"score": True}, "score"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_name(changes: dict[str, Any], said: str) -> None:
+def test_parse_reply_names_wrong_value(changes: dict[str, Any], said: str) -> None:
     assert said in refused(json.dumps(ANALYST | changes))
 
 
-def test_a_missing_key_is_not_filled_in() -> None:
+def test_parse_reply_refuses_missing_key() -> None:
     for name in ANALYST:
         assert name in refused(json.dumps({k: v for k, v in ANALYST.items() if k != name}))
 
 
-def test_prose_nan_repeats_and_endless_text_are_refused() -> None:
+def test_parse_reply_refuses_what_is_no_strict_json() -> None:
     assert "not one JSON object" in refused("I recommend BUY")
     assert "not one JSON object" in refused(f"```json\n{json.dumps(ANALYST)}\n```")
     assert "NaN is no number" in refused(json.dumps(ANALYST | {"score": float("nan")}))
     assert "given twice" in refused('{"score": 1, "score": -1}')
-    assert "answer in fewer" in refused("x" * (LONGEST + 1))
+    assert "answer in fewer" in refused("x" * (MAX_CHARS + 1))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.one_of(st.text(), st.recursive(st.none() | st.floats() | st.text(), st.lists)))
-def test_nothing_but_a_reply_error_is_ever_raised(value: Any) -> None:
+def test_parse_reply_raises_only_reply_error(value: Any) -> None:
     text = value if isinstance(value, str) else json.dumps(value)
     for role in get_args(Role):
         with contextlib.suppress(ReplyError):

@@ -1,4 +1,4 @@
-"""A call is tried again where that may help, waits as it is told, and is given up in time."""
+"""Retries, rate limiter and circuit breaker of calls to a provider."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model.agents import retry as calling
-from finagent_model.agents.policy_client import RulesClient
-from finagent_model.agents.retry import (
+from finagent_model._retry_after import retry_after
+from finagent_model.agents import _retry
+from finagent_model.agents._retry import (
     CallFailedError,
     ProviderFailure,
     ProviderLimits,
+    RateLimiter,
     call_with_retry,
     classify_failure,
-    retry_after,
 )
+from finagent_model.agents.policy_client import RulesClient
 from finagent_model.config.desk_config import load_preset
 from finagent_model.config.rules import Limits, RateLimits
 
@@ -57,19 +58,19 @@ class Client(RulesClient):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are short."""
-    monkeypatch.setattr(calling, "_backoff", lambda state: 0.001 * state.attempt_number)
+    monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001 * state.attempt_number)
 
 
 def run(
     client: Client,
     limits: Limits = LIMITS,
-    lane: ProviderLimits | None = None,
-    retried: Callable[..., object] = lambda *_: None,
+    provider_limits: ProviderLimits | None = None,
+    on_retry: Callable[..., object] = lambda *_: None,
 ) -> CreateResult:
     async def once() -> CreateResult:
-        way = lane or ProviderLimits(RateLimits())
-        message = UserMessage(content="?", source="desk")
-        return await call_with_retry(client, [message], {}, limits, way, 10, retried=retried)
+        shared = provider_limits or ProviderLimits.from_config(RateLimits())
+        messages = [UserMessage(content="?", source="desk")]
+        return await call_with_retry(client, messages, {}, limits, shared, 10, on_retry=on_retry)
 
     return asyncio.run(once())
 
@@ -78,49 +79,49 @@ def run(
     "error",
     [Refused(429), Refused(500), Refused(503), Refused(408), OSError("no route"), TimeoutError()],
 )
-def test_a_busy_or_broken_server_is_asked_again(error: Exception) -> None:
+def test_retry_after_busy_or_broken_server(error: Exception) -> None:
     client = Client(error, error)
     assert run(client) is DONE
     assert client.calls == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_a_refusal_that_will_not_change_is_not_asked_again(status: int) -> None:
+def test_no_retry_after_final_refusal(status: int) -> None:
     client = Client(Refused(status))
     with pytest.raises(CallFailedError, match=f"HTTP {status}"):
         run(client)
     assert client.calls == 1
 
 
-def test_it_is_given_up_after_the_last_retry() -> None:
+def test_retry_gives_up_after_last_attempt() -> None:
     client = Client(*[Refused(500)] * 9)
     with pytest.raises(CallFailedError, match="HTTP 500, the provider failed"):
         run(client)
     assert client.calls == 4
 
 
-def test_each_attempt_has_its_own_time_limit() -> None:
+def test_retry_gives_each_attempt_its_own_time_limit() -> None:
     client = Client(5.0, 5.0)
     assert run(client) is DONE
     assert client.calls == 3
 
 
-def test_the_server_s_own_wish_is_the_shortest_pause() -> None:
+def test_retry_waits_at_least_retry_after() -> None:
     pauses: list[float] = []
     client = Client(Refused(429, **{"Retry-After": "0.05"}), Refused(429))
-    run(client, retried=lambda attempt, fault, pause_s: pauses.append(pause_s))
+    run(client, on_retry=lambda attempt, failure, pause_s: pauses.append(pause_s))
     assert pauses[0] == 0.05
     assert pauses[1] < 0.05
 
 
-def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_once() -> None:
+def test_no_retry_when_retry_after_exceeds_deadline() -> None:
     client = Client(Refused(429, **{"Retry-After": "3600"}))
     with pytest.raises(CallFailedError, match="rate limit"):
         run(client)
     assert client.calls == 1
 
 
-def test_retry_after_is_read_in_each_of_its_forms() -> None:
+def test_retry_after_reads_each_form_of_the_header() -> None:
     assert retry_after({"retry-after": "2"}) == 2
     assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
     day = "Wed, 21 Oct 2015 07:28:"
@@ -129,14 +130,14 @@ def test_retry_after_is_read_in_each_of_its_forms() -> None:
     assert retry_after({}) is None
 
 
-def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> None:
+def test_circuit_breaker_opens_after_failures_until_a_probe_succeeds() -> None:
     async def story() -> None:
-        lane = ProviderLimits(RateLimits(break_after=2, break_s=0.05))
-        message = [UserMessage(content="?", source="desk")]
+        shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=0.05))
+        messages = [UserMessage(content="?", source="desk")]
         bare = Limits(retries=0, call_timeout_s=0.2)
 
         async def ask(client: Client) -> CreateResult:
-            return await call_with_retry(client, message, {}, bare, lane, 1)
+            return await call_with_retry(client, messages, {}, bare, shared, 1)
 
         failing = Client(*[Refused(503)] * 9)
         for _ in range(2):
@@ -156,30 +157,30 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_then_tried_once() -> No
     asyncio.run(story())
 
 
-def test_a_probe_that_is_cancelled_lets_the_next_one_try() -> None:
+def test_circuit_breaker_cancelled_probe_lets_next_one_try() -> None:
     async def story() -> None:
-        lane = ProviderLimits(RateLimits(break_after=1, break_s=0.01))
-        message = [UserMessage(content="?", source="desk")]
+        shared = ProviderLimits.from_config(RateLimits(break_after=1, break_s=0.01))
+        messages = [UserMessage(content="?", source="desk")]
         bare = Limits(retries=0, call_timeout_s=5)
         with pytest.raises(CallFailedError):
-            await call_with_retry(Client(Refused(500)), message, {}, bare, lane, 1)
+            await call_with_retry(Client(Refused(500)), messages, {}, bare, shared, 1)
         await asyncio.sleep(0.02)
-        probe = asyncio.create_task(call_with_retry(Client(5.0), message, {}, bare, lane, 1))
+        probe = asyncio.create_task(call_with_retry(Client(5.0), messages, {}, bare, shared, 1))
         await asyncio.sleep(0.01)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
-        assert (await call_with_retry(Client(), message, {}, bare, lane, 1)) is DONE
+        assert (await call_with_retry(Client(), messages, {}, bare, shared, 1)) is DONE
 
     asyncio.run(story())
 
 
-def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finagent_model.agents.retry.MINUTE", 0.2)
+def test_rate_limiter_delays_calls_beyond_a_minutes_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finagent_model.agents._retry.MINUTE_S", 0.2)
 
     async def story(rules: RateLimits, tokens: int) -> float:
-        lane, loop = ProviderLimits(rules), asyncio.get_running_loop()
+        shared, loop = ProviderLimits.from_config(rules), asyncio.get_running_loop()
         started = loop.time()
-        await asyncio.gather(*(lane.enter(tokens) for _ in range(6)))
+        await asyncio.gather(*(shared.rate_limiter.acquire(tokens) for _ in range(6)))
         return loop.time() - started
 
     assert asyncio.run(story(RateLimits(requests_per_minute=2), 0)) >= 0.35
@@ -187,22 +188,22 @@ def test_requests_and_tokens_of_a_minute_are_shared(monkeypatch: pytest.MonkeyPa
     assert asyncio.run(story(RateLimits(), 10**9)) < 0.1
 
 
-def test_a_request_larger_than_a_minute_s_tokens_still_goes_through() -> None:
+def test_rate_limiter_passes_request_above_a_minutes_tokens() -> None:
     async def story() -> None:
-        await ProviderLimits(RateLimits(tokens_per_minute=10)).enter(1000)
+        await RateLimiter(0, 10).acquire(1000)
 
     asyncio.run(asyncio.wait_for(story(), 5))
 
 
-def test_only_a_call_that_was_cut_off_may_have_been_paid_for() -> None:
-    def unpaid(error: BaseException) -> bool:
-        return classify_failure(error, 1.0).unpaid
+def test_classify_failure_bills_only_calls_that_were_cut_off() -> None:
+    def billed(error: BaseException) -> bool:
+        return classify_failure(error, 1.0).billed
 
-    assert unpaid(Refused(500)) and unpaid(ConnectionRefusedError())
-    assert not unpaid(TimeoutError()) and not unpaid(ValueError("half a reply"))
+    assert not billed(Refused(500)) and not billed(ConnectionRefusedError())
+    assert billed(TimeoutError()) and billed(ValueError("half a reply"))
 
 
-def test_a_stranger_s_error_is_a_fault_with_its_words() -> None:
+def test_classify_failure_quotes_unknown_errors() -> None:
     assert classify_failure(ZeroDivisionError("oh"), 1.0) == ProviderFailure(
-        "the answer can't be read: ZeroDivisionError: oh", True, unpaid=False
+        "the answer can't be read: ZeroDivisionError: oh", True, billed=True
     )

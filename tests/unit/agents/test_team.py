@@ -42,22 +42,22 @@ def said(turns: Iterable[Turn]) -> list[tuple[str, str, str]]:
     return sorted((t.agent_name, t.message_type, t.message_content) for t in turns)
 
 
-def assert_same(walked: Decision, team: Decision) -> None:
-    assert walked.signal == team.signal
-    assert said(walked.turns) == said(team.turns)
-    assert walked.calls == team.calls
+def assert_same(inline: Decision, team: Decision) -> None:
+    assert inline.signal == team.signal
+    assert said(inline.turns) == said(team.turns)
+    assert inline.calls == team.calls
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3, 4, 10])
-def test_a_walk_leaves_the_record_of_a_team(views: list[MarketView], rounds: int) -> None:
+def test_inline_run_leaves_the_record_of_a_team(views: list[MarketView], rounds: int) -> None:
     limits = CallLimits(max_rounds=rounds)
-    team = [desk(mode="live").under(limits=limits).decide(view) for view in views]
-    walked = desk().under(limits=limits).decide_all(views, rules_at_once=True)
-    for one, other in zip(walked, team, strict=True):
+    team = [desk(mode="live").with_options(limits=limits).decide(view) for view in views]
+    inline = desk().with_options(limits=limits, inline_rules=True).decide_all(views)
+    for one, other in zip(inline, team, strict=True):
         assert_same(one, other)
 
 
-def test_a_recorded_decision_needs_no_team_and_a_new_one_does(
+def test_conversation_runs_team_only_for_new_decisions(
     views: list[MarketView], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[str] = []
@@ -81,7 +81,7 @@ def test_a_recorded_decision_needs_no_team_and_a_new_one_does(
     assert len(runs) == 2
 
 
-def test_half_a_recording_starts_over_and_asks_only_for_what_is_missing(
+def test_conversation_with_half_a_recording_asks_only_for_the_rest(
     views: list[MarketView],
 ) -> None:
     full = Cassette()

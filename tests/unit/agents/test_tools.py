@@ -24,7 +24,7 @@ from finagent_model.agents.tools import TOOLS, Toolbox, ToolResult, schemas
 from finagent_model.config.desk_config import RiskLimits
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
-from finagent_model.desk.risk import Proposal, settle_levels
+from finagent_model.desk._risk import Proposal, settle_levels
 from finagent_model.errors import ConfigError
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
@@ -144,15 +144,13 @@ BY_HAND: dict[str, Callable[[int], float]] = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize("window", [2, 14, 300])
-def test_an_indicator_is_what_it_is_by_hand_in_prices_of_the_last_bar(
-    name: str, window: int
-) -> None:
+def test_indicator_tool_equals_reference_in_last_prices(name: str, window: int) -> None:
     found = ask(BOX, "indicators", name=name, window=window, last=1)
     assert found["values"] == [pytest.approx(BY_HAND[name](window), rel=2e-5)]
     assert found["unit"].startswith("price") == (name not in {"rsi", "rate_of_change"})
 
 
-def test_an_indicator_of_the_policys_window_is_the_questions_number() -> None:
+def test_indicator_tool_equals_number_in_question() -> None:
     policy = QUESTION["policy"]
     for name, window, shown in (
         ("atr", policy["atr"], QUESTION["atr"]),
@@ -163,7 +161,7 @@ def test_an_indicator_of_the_policys_window_is_the_questions_number() -> None:
         assert ask(BOX, "indicators", name=name, window=window)["values"] == [shown]
 
 
-def test_earlier_values_of_an_indicator_come_first_and_undefined_ones_are_null() -> None:
+def test_indicator_tool_gives_oldest_value_first() -> None:
     short = MarketView.at(parse_as_of("2012-12-31"), BundledBars().bars("FB"))
     box = boxed(short)
     closes = [row["close"] for row in as_last_traded(short.bars)]
@@ -174,7 +172,7 @@ def test_earlier_values_of_an_indicator_come_first_and_undefined_ones_are_null()
     assert ask(box, "indicators", name="sma", window=300)["values"] == [None]
 
 
-def test_bars_are_in_units_of_the_last_one_which_is_as_traded() -> None:
+def test_bars_tool_is_in_units_of_last_bar() -> None:
     found = ask(BOX, "bars", last=60)
     assert found["columns"] == ["sessions_before", "open", "high", "low", "close", "volume"]
     assert [row[0] for row in found["rows"]] == list(range(59, -1, -1))
@@ -184,7 +182,7 @@ def test_bars_are_in_units_of_the_last_one_which_is_as_traded() -> None:
     assert [row[4] for row in found["rows"][-10:]] == QUESTION["recent_closes"]
 
 
-def test_bars_across_a_split_are_no_crash_and_their_volume_is_in_todays_shares() -> None:
+def test_bars_tool_adjusts_for_splits() -> None:
     view = view_of(as_of=parse_as_of("2005-03-04"))  # two for one on 2005-02-28
     found = ask(boxed(view), "bars", last=10)["rows"]
     expected = as_last_traded(view.bars)[-10:]
@@ -195,7 +193,7 @@ def test_bars_across_a_split_are_no_crash_and_their_volume_is_in_todays_shares()
     assert found[0][4] == pytest.approx(view.bars.close[-10] / 2, rel=2e-5)
 
 
-def test_unknown_volume_is_null_and_a_short_history_gives_what_there_is() -> None:
+def test_bars_tool_gives_null_for_unknown_volume() -> None:
     bars = BundledBars().bars("AAPL").to_frame().drop(columns="volume").head(110)
     series = BarSeries.from_frame("AAPL", bars)
     box = boxed(MarketView.at(series.closed(-1), series), Policy(fast=5, slow=20, channel=20))
@@ -216,7 +214,7 @@ def test_unknown_volume_is_null_and_a_short_history_gives_what_there_is() -> Non
         (100, 101, 99.5, (2, 100, 50, 100)),
     ],
 )
-def test_a_size_risks_the_policys_fraction_and_never_exceeds_the_equity(
+def test_size_tool_risks_policys_fraction_of_equity(
     price: float, target: float, stop: float, expected: tuple[float, ...]
 ) -> None:
     asked = {"current_price": price, "target_price": target, "stop_loss": stop}
@@ -229,7 +227,7 @@ def test_a_size_risks_the_policys_fraction_and_never_exceeds_the_equity(
     st.floats(1, 1e5), st.floats(1e-4, 0.5), st.floats(1e-4, 0.9), st.booleans(),
     st.floats(1, 1e12), st.floats(0.001, 0.1), st.floats(0.01, 1),
 )  # fmt: skip
-def test_a_size_is_the_one_that_the_desks_own_code_allows(
+def test_size_tool_equals_size_of_settle_levels(
     price: float, risk: float, gain: float, long: bool, equity: float, fraction: float, most: float
 ) -> None:
     side = 1 if long else -1
@@ -251,16 +249,14 @@ def test_a_size_is_the_one_that_the_desks_own_code_allows(
 
 
 @pytest.mark.parametrize(("target", "stop"), [(120, 110), (80, 90), (100, 90), (120, 100)])
-def test_stop_and_target_on_one_side_are_refused_with_the_numbers(
-    target: float, stop: float
-) -> None:
+def test_size_tool_refuses_stop_beside_target(target: float, stop: float) -> None:
     asked = ASKED["size"] | {"target_price": target, "stop_loss": stop}
     said = refused(BOX, "size", json.dumps(asked))
     assert f"opposite sides of current_price; got {stop} and {target} around 100" in said
 
 
 @pytest.mark.parametrize("price", [567.577, 600, 667.105, 900, 1e-6])
-def test_levels_place_a_price_among_those_of_the_question(price: float) -> None:
+def test_levels_tool_places_price_in_channel(price: float) -> None:
     found = ask(BOX, "levels", price=price)
     q = QUESTION
     assert found == {
@@ -277,7 +273,7 @@ def test_levels_place_a_price_among_those_of_the_question(price: float) -> None:
     }
 
 
-def test_news_is_searched_without_regard_to_case_and_told_newest_first() -> None:
+def test_news_tool_ignores_case() -> None:
     news = (
         *items(1, headline="Lawsuit filed"),
         *items(1, headline="Results", body="a LAWSUIT is settled"),
@@ -295,7 +291,7 @@ def test_news_is_searched_without_regard_to_case_and_told_newest_first() -> None
     assert ask(box, "news", words=["absent"]) == {"searched": 4, "found": 0, "items": []}
 
 
-def test_news_is_told_in_the_questions_envelope_ten_items_at_most() -> None:
+def test_news_tool_uses_questions_envelope() -> None:
     news = items(15, body="words " * 300, source="wire")
     view = view_of(news)
     found = ask(boxed(view), "news", words=["item"])
@@ -307,7 +303,7 @@ def test_news_is_told_in_the_questions_envelope_ten_items_at_most() -> None:
     assert {len(item["body"]) for item in found["items"]} <= {299, 300}
 
 
-def test_a_word_hidden_in_a_headline_is_found_where_a_human_would_see_it() -> None:
+def test_news_tool_finds_word_as_a_human_sees_it() -> None:
     box = boxed(view_of(items(1, headline="re\u200bcall of \uff50hones")))
     assert ask(box, "news", words=["recall"])["found"] == 1
     assert ask(box, "news", words=["PHONES"])["found"] == 1
@@ -319,7 +315,7 @@ def test_a_word_hidden_in_a_headline_is_found_where_a_human_would_see_it() -> No
     "other",
     ["symbol", "ticker", "as_of", "date", "start", "end", "days_ago", "path", "url", "offset"],
 )
-def test_no_tool_can_be_asked_for_another_symbol_or_day(tool: str, other: str) -> None:
+def test_toolbox_takes_no_other_symbol_or_day(tool: str, other: str) -> None:
     for value in ("MSFT", "2013-01-31", -1):
         said = refused(BOX, tool, json.dumps(ASKED[tool] | {other: value}))
         assert said.startswith(f"unknown key '{other}'; {tool} takes ")
@@ -361,13 +357,11 @@ def test_no_tool_can_be_asked_for_another_symbol_or_day(tool: str, other: str) -
         ("\ud800\x00", "{}", "unknown tool ''; allowed: "),
     ],
 )
-def test_a_call_that_can_not_be_answered_is_told_why_and_what_is_allowed(
-    tool: str, arguments: str, said: str
-) -> None:
+def test_toolbox_refused_call_says_what_is_allowed(tool: str, arguments: str, said: str) -> None:
     assert re.search(said, refused(BOX, tool, arguments))
 
 
-def test_only_the_tools_that_were_named_answer() -> None:
+def test_toolbox_answers_for_its_own_tools_only() -> None:
     some = Toolbox(VIEW, build_context(VIEW, Policy()), ["levels", "bars"])
     assert ask(some, "levels", price=600) == ask(BOX, "levels", price=600)
     assert refused(some, "size", "{}") == "unknown tool 'size'; allowed: levels, bars"
@@ -375,7 +369,7 @@ def test_only_the_tools_that_were_named_answer() -> None:
     assert refused(none, "size", "{}") == "unknown tool 'size'; allowed: none"
 
 
-def test_a_tool_that_does_not_exist_can_not_be_configured() -> None:
+def test_toolbox_refuses_unknown_tool() -> None:
     for configure in (schemas, lambda names: Toolbox(VIEW, build_context(VIEW, Policy()), names)):
         with pytest.raises(ConfigError, match="unknown tool 'shell'; use any of: indicators, bars"):
             configure(["bars", "shell"])
@@ -413,20 +407,20 @@ NEARLY = st.fixed_dictionaries(
 
 @given(st.sampled_from(TOOLS) | st.text(), JSON_VALUES | NEARLY)
 @settings(deadline=None, max_examples=300)
-def test_any_json_has_an_answer_in_bounded_json(tool: str, arguments: Any) -> None:
+def test_toolbox_answers_any_json_in_bounded_json(tool: str, arguments: Any) -> None:
     checked(BOX.call(tool, json.dumps(arguments)))
     checked(BOX.call(tool, json.dumps(arguments, ensure_ascii=False)))
 
 
 @given(st.sampled_from(TOOLS), st.text(st.characters(exclude_categories=())))
 @settings(deadline=None)
-def test_any_text_has_an_answer_in_bounded_json(tool: str, arguments: str) -> None:
+def test_toolbox_answers_any_text_in_bounded_json(tool: str, arguments: str) -> None:
     checked(BOX.call(tool, arguments))
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=200)
-def test_any_arguments_within_their_bounds_have_an_answer(data: st.DataObject) -> None:
+def test_toolbox_answers_any_arguments_within_bounds(data: st.DataObject) -> None:
     price = st.floats(1e-6, 1e9)
     low, middle, high = sorted(data.draw(st.sets(price, min_size=3, max_size=3)))
     ends = [low, high] if data.draw(st.booleans()) else [high, low]
@@ -451,7 +445,7 @@ def test_any_arguments_within_their_bounds_have_an_answer(data: st.DataObject) -
         assert not result.is_error, result.content
 
 
-def test_the_longest_news_is_still_a_bounded_result() -> None:
+def test_toolbox_bounds_longest_news() -> None:
     quotes = '"\\' * 3000
     box = boxed(view_of(items(20, headline=quotes, body=quotes, source=quotes)))
     result = box.call("news", '{"words": ["\\\\"]}')
@@ -473,7 +467,7 @@ def everything(view: MarketView) -> list[str]:
 
 
 @pytest.mark.parametrize("cut", [103, 150, 260, 1381, 2500, 3269])
-def test_no_tool_sees_a_later_bar_or_a_later_item(cut: int) -> None:
+def test_toolbox_has_no_look_ahead(cut: int) -> None:
     bars, (news, _) = BundledBars().bars("AAPL"), load_bundled_news().news("AAPL")
     as_of = parse_as_of(bars.closed(cut - 1).date())
     known = tuple(item for item in news if item.published_at <= as_of)
@@ -483,20 +477,20 @@ def test_no_tool_sees_a_later_bar_or_a_later_item(cut: int) -> None:
     assert everything(MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake))) == whole
 
 
-def test_a_corruption_within_the_view_is_seen_by_the_tools() -> None:
+def test_toolbox_sees_corruption_within_view() -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.closed(2010).date())
     one, other = (everything(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 2000)))
     assert all(a != b for a, b in zip(one[:2], other[:2], strict=True))
 
 
-def test_no_answer_holds_a_date_or_a_year() -> None:
+def test_toolbox_answers_hold_no_date() -> None:
     told = "".join(everything(view_of(load_bundled_news().news("AAPL")[0])))
     told = re.sub(r'"headline": "[^"]*"', "", told)
     assert not re.search(r"(19|20)\d\d-\d\d|-\d\d-\d\dT", told)
 
 
-def test_equal_calls_have_equal_results() -> None:
+def test_toolbox_is_deterministic() -> None:
     assert everything(VIEW) == everything(view_of())
 
 
@@ -529,7 +523,7 @@ print(json.dumps([answered.count(False), answered.count(True), seen]))
 
 
 @pytest.mark.slow
-def test_no_call_opens_a_file_a_socket_or_a_process(tmp_path: Path) -> None:
+def test_toolbox_opens_no_file_socket_or_process(tmp_path: Path) -> None:
     """Nothing is even imported: the code of every tool is there before the first call."""
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WATCHED}"
     done = subprocess.run(
@@ -540,7 +534,7 @@ def test_no_call_opens_a_file_a_socket_or_a_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schema", schemas(TOOLS), ids=TOOLS)
-def test_a_schema_is_autogens_and_strict(schema: dict[str, Any]) -> None:
+def test_tool_schema_is_autogens_strict_shape(schema: dict[str, Any]) -> None:
     assert TypeAdapter(ToolSchema).validate_python(schema) == schema
     assert schema["strict"] is True
     parameters = schema["parameters"]
@@ -553,6 +547,6 @@ def test_a_schema_is_autogens_and_strict(schema: dict[str, Any]) -> None:
     assert set(ASKED[schema["name"]]) == set(parameters["required"])
 
 
-def test_schemas_come_in_the_order_in_which_they_are_named() -> None:
+def test_tool_schemas_keep_order_of_names() -> None:
     assert [schema["name"] for schema in schemas(["news", "bars"])] == ["news", "bars"]
     assert TOOLS == ("indicators", "bars", "size", "levels", "news")

@@ -46,7 +46,7 @@ def test_the_conversation_holds_every_message_of_the_decision(trained: Place) ->
         (["predict", "FB", "--as-of", "2001-01-02"], 3, "lies before the model's first fit"),
         (["predict", "FB", "--as-of", "soon"], 2, "as_of 'soon' is not a date"),
         (["predict", "FB", "--as-of", "2013-01-31T12:00:00"], 2, "has no time zone"),
-        (["predict", "fb", "--as-of", AS_OF], 2, "symbol 'fb' is not an upper-case ticker"),
+        (["predict", "fb", "--as-of", AS_OF], 3, "did you mean 'FB'?"),
         (["predict", "FB", "--as-of", AS_OF, "--mode", "dry"], 2, "mode 'dry' is unknown"),
         (["predict", "FB", "--as-of", AS_OF, "--model", "models:/no@champion"], 4, "models:/no"),
         (["predict", "FB", "--as-of", AS_OF, "--config", "none.yaml"], 2, "can't be read"),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.agents.providers import sends_schema
 from finagent_model.agents.team import stages
 from finagent_model.config.desk_config import (
     DeskConfig,
@@ -19,7 +20,7 @@ from finagent_model.config.desk_config import (
 )
 from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
-from finagent_model.reports.charts import mermaid
+from finagent_model.reports.charts import render_mermaid
 
 
 def config(**changes: Any) -> DeskConfig:
@@ -131,7 +132,7 @@ def test_a_row_that_cannot_be_used_says_where(changes: dict[str, Any], said: str
 
 def test_a_schema_is_sent_where_the_provider_is_known_to_take_one() -> None:
     def sends(**row: Any) -> bool:
-        return ModelConfig(model="m", **row).sends_schema
+        return sends_schema(ModelConfig(model="m", **row))
 
     assert sends(client="openai") and sends(client="azure") and sends(client="ollama")
     assert not sends(client="anthropic")
@@ -162,6 +163,6 @@ def test_a_block_that_is_given_in_part_keeps_the_preset_s_other_keys(tmp_path: P
 
 
 def test_the_drawing_has_every_round() -> None:
-    text = mermaid(load_preset("debate"))
+    text = render_mermaid(load_preset("debate"))
     assert "BullResearcher --> BearResearcher_2" in text
     assert "BearResearcher_2 --> RiskManager" in text

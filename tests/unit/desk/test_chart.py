@@ -20,8 +20,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.desk import chart as chart_image
-from finagent_model.desk.chart import ChartImage, draw
+from finagent_model.desk import _chart
+from finagent_model.desk._chart import ChartImage, draw
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.view import MarketView
@@ -85,7 +85,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Bbox]]:
 
 
 @pytest.mark.parametrize("cut", [30, 103, 1381, 3269])
-def test_later_bars_do_not_change_the_chart(cut: int) -> None:
+def test_chart_ignores_later_bars(cut: int) -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.closed(cut - 1).date())
     whole = draw(MarketView.at(as_of, bars))
@@ -93,7 +93,7 @@ def test_later_bars_do_not_change_the_chart(cut: int) -> None:
     assert draw(MarketView.at(as_of, corrupted_after(bars, cut))) == whole
 
 
-def test_a_changed_bar_within_the_chart_changes_it() -> None:
+def test_chart_changes_with_a_bar_within_it() -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.closed(1010).date())
     one, other = (draw(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 1000)))
@@ -101,7 +101,7 @@ def test_a_changed_bar_within_the_chart_changes_it() -> None:
     assert one.png != other.png
 
 
-def test_equal_views_have_equal_bytes_whatever_else_the_process_draws() -> None:
+def test_chart_bytes_are_equal_for_equal_views() -> None:
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
         assert draw(view_of()) == IMAGE
         assert matplotlib.rcParams["font.size"] == 30
@@ -109,22 +109,22 @@ def test_equal_views_have_equal_bytes_whatever_else_the_process_draws() -> None:
         assert set(pool.map(draw, [VIEW] * 8)) == {IMAGE}
 
 
-def test_the_digest_is_of_what_is_drawn_and_not_of_the_bytes(
+def test_chart_digest_is_of_what_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chart_image, "_png", lambda drawn: b"by another font library")
+    monkeypatch.setattr(_chart, "_png", lambda data: b"by another font library")
     assert draw(VIEW) == ChartImage(b"by another font library", IMAGE.digest)
-    monkeypatch.setattr(chart_image, "DRAWING", "other")
+    monkeypatch.setattr(_chart, "DRAWING", "other")
     assert draw(VIEW).digest != IMAGE.digest
 
 
-def test_the_digest_differs_with_the_policys_channel_and_with_nothing_else_of_it() -> None:
+def test_chart_digest_depends_on_policys_channel_only() -> None:
     assert draw(VIEW, Policy(channel=20)).digest != IMAGE.digest
     assert draw(VIEW, Policy(fast=5, threshold=0.5)) == IMAGE
 
 
 @pytest.mark.parametrize("view", [VIEW, *UNUSUAL.values()], ids=["usual", *UNUSUAL])
-def test_a_chart_is_small_and_carries_no_text_beside_the_picture(view: MarketView) -> None:
+def test_chart_file_is_small_without_metadata(view: MarketView) -> None:
     png = draw(view).png
     assert Image.open(io.BytesIO(png)).size == (800, 500)
     assert len(png) <= 60_000
@@ -132,9 +132,7 @@ def test_a_chart_is_small_and_carries_no_text_beside_the_picture(view: MarketVie
 
 
 @pytest.mark.parametrize("view", [VIEW, *UNUSUAL.values()], ids=["usual", *UNUSUAL])
-def test_all_that_is_written_is_within_the_picture_and_nothing_lies_on_another(
-    view: MarketView, words: dict[str, list[Bbox]]
-) -> None:
+def test_chart_texts_do_not_overlap(view: MarketView, words: dict[str, list[Bbox]]) -> None:
     draw(view)
     places = [(text, box) for text, boxes in words.items() for box in boxes]
     assert len(places) > 10
@@ -144,7 +142,7 @@ def test_all_that_is_written_is_within_the_picture_and_nothing_lies_on_another(
         assert not a.overlaps(b), (one, other)
 
 
-def test_no_date_and_no_ticker_is_written(words: dict[str, list[Bbox]]) -> None:
+def test_chart_names_no_date_or_ticker(words: dict[str, list[Bbox]]) -> None:
     draw(VIEW)
     assert not any(told in text for text in words for told in ("AAPL", "2012", "2011"))
     question = json.loads(build_context(VIEW, Policy()).text)
@@ -164,21 +162,21 @@ def test_no_date_and_no_ticker_is_written(words: dict[str, list[Bbox]]) -> None:
     assert words["20"][0].x0 > words["120"][0].x0, "the last bar is on the right"
 
 
-def test_without_history_there_are_no_levels(words: dict[str, list[Bbox]]) -> None:
+def test_chart_without_history_has_no_levels(words: dict[str, list[Bbox]]) -> None:
     draw(UNUSUAL["one bar"])
     assert "last close 5" in words
     assert not any(text.startswith(("support", "resistance")) for text in words)
 
 
-def test_without_volume_there_is_no_panel_for_it(words: dict[str, list[Bbox]]) -> None:
+def test_chart_without_volume_has_no_volume_panel(words: dict[str, list[Bbox]]) -> None:
     draw(UNUSUAL["pennies"])
     assert "price" in words
     assert "volume" not in words
 
 
 @pytest.mark.slow
-def test_matplotlib_is_not_imported_before_something_is_drawn() -> None:
-    script = "import sys, finagent_model.desk.chart; print('matplotlib' in sys.modules)"
+def test_chart_imports_matplotlib_when_first_drawn() -> None:
+    script = "import sys, finagent_model.desk._chart; print('matplotlib' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

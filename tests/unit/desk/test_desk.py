@@ -50,13 +50,13 @@ def config(**changes: Any) -> DeskConfig:
     return read_desk_config(yaml.safe_dump(changes), defaults, "test")
 
 
-def test_rules_decide_and_say_that_they_are_rules(market: Market) -> None:
+def test_desk_of_rules_names_rules_as_its_model(market: Market) -> None:
     signal = desk().decide(view(market, "2012-06-29")).signal
     assert (signal.status, signal.model_used, signal.tokens) == ("ok", "rules", 0)
     assert signal.warnings == ("untrained: the policy's defaults were used",)
 
 
-def test_without_recent_news_the_news_analyst_is_skipped_and_the_record_says_so(
+def test_desk_skips_news_analyst_without_recent_news(
     market: Market,
 ) -> None:
     turns = desk().decide(view(market, "2012-06-29")).turns
@@ -65,13 +65,13 @@ def test_without_recent_news_the_news_analyst_is_skipped_and_the_record_says_so(
     assert "no dated news" in skipped[0].message_content
 
 
-def test_with_recent_news_the_news_analyst_speaks(market: Market) -> None:
+def test_desk_hears_news_analyst_with_recent_news(market: Market) -> None:
     published = market.news("GOOG")[0][1].published_at
     turns = desk().decide(view(market, published.date().isoformat())).turns
     assert "NewsAnalyst" in [t.agent_name for t in turns if t.message_type == "response"]
 
 
-def test_bars_that_end_too_early_are_data_missing_and_their_last_day_is_named(
+def test_desk_stale_bars_are_data_missing(
     market: Market,
 ) -> None:
     signal = desk().decide(view(market, "2013-03-12")).signal
@@ -79,34 +79,39 @@ def test_bars_that_end_too_early_are_data_missing_and_their_last_day_is_named(
     assert "2013-03-01" in signal.reasoning
 
 
-def test_too_short_a_history_is_data_missing(market: Market) -> None:
+def test_desk_short_history_is_data_missing(market: Market) -> None:
     signal = desk().decide(view(market, "2004-10-01")).signal
     assert signal.status == "data_missing"
     assert "needs" in signal.reasoning
 
 
-def test_too_few_rounds_abstain(market: Market) -> None:
-    signal = desk().under(limits=CallLimits(max_rounds=2)).decide(view(market, "2012-06-29")).signal
+def test_desk_abstains_with_too_few_rounds(market: Market) -> None:
+    signal = (
+        desk()
+        .with_options(limits=CallLimits(max_rounds=2))
+        .decide(view(market, "2012-06-29"))
+        .signal
+    )
     assert (signal.status, signal.action) == ("abstained", "HOLD")
 
 
-def test_replay_without_a_recording_is_a_model_error_that_names_the_agent(
+def test_desk_replay_without_recording_names_the_agent(
     market: Market,
 ) -> None:
-    signal = desk().under(mode="replay").decide(view(market, "2012-06-29")).signal
+    signal = desk().with_options(mode="replay").decide(view(market, "2012-06-29")).signal
     assert signal.status == "model_error"
     assert "TechnicalAnalyst" in signal.reasoning
 
 
-def test_a_replay_gives_the_same_signal_and_calls_nobody(market: Market) -> None:
+def test_desk_replay_repeats_signal_without_calls(market: Market) -> None:
     cassette = Cassette()
     first = desk(cassette).decide(view(market, "2012-06-29"))
-    again = desk(cassette).under(mode="replay").decide(view(market, "2012-06-29"))
+    again = desk(cassette).with_options(mode="replay").decide(view(market, "2012-06-29"))
     assert again.signal == first.signal
     assert (first.calls, again.calls) == (3, 0)
 
 
-def test_many_at_once_are_the_same_as_one_by_one(market: Market) -> None:
+def test_desk_concurrent_decisions_equal_single_ones(market: Market) -> None:
     views = market.daily_views("GOOG", range(900, 940))
     done: list[int] = []
     together = desk().decide_all(views, lambda: done.append(1))
@@ -114,7 +119,7 @@ def test_many_at_once_are_the_same_as_one_by_one(market: Market) -> None:
     assert len(done) == len(views)
 
 
-def test_one_desk_serves_several_threads(market: Market) -> None:
+def test_desk_is_safe_across_threads(market: Market) -> None:
     shared = desk()
     views = market.daily_views("GOOG", range(1000, 1012))
     with ThreadPoolExecutor(6) as pool:
@@ -122,7 +127,7 @@ def test_one_desk_serves_several_threads(market: Market) -> None:
     assert [d.signal for d in found] == [desk().decide(v).signal for v in views]
 
 
-def test_calls_to_act_carry_levels_in_order_and_a_size(market: Market) -> None:
+def test_desk_trades_carry_levels_with_size(market: Market) -> None:
     signals: Sequence[TradingSignal] = [
         d.signal for d in desk().decide_all(market.daily_views("GOOG", range(950, 1100)))
     ]
@@ -148,12 +153,12 @@ def test_calls_to_act_carry_levels_in_order_and_a_size(market: Market) -> None:
         ),
     ],
 )
-def test_a_config_that_cannot_be_used_says_where(changes: dict[str, Any], said: str) -> None:
+def test_desk_config_error_names_the_key(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config(**changes)
 
 
-def test_rules_refuse_a_roster_that_they_cannot_play() -> None:
+def test_rules_client_refuses_roster_without_rule() -> None:
     agents = [
         {"name": "A", "role": "analyst", "prompt": "astrology"},
         {"name": "E", "role": "executor", "prompt": "executor", "after": ["A"]},
@@ -162,7 +167,7 @@ def test_rules_refuse_a_roster_that_they_cannot_play() -> None:
         desk(config=config(agents=agents))
 
 
-def test_the_exported_graph_holds_every_agent_and_no_key() -> None:
+def test_exported_component_holds_agents_without_key() -> None:
     chosen = config(client="openai", model="gpt-4o-mini")
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-secret"})
     exported = str(export_component(chosen, ClientPool(chosen, settings)))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finagent_model.config.desk_config import RiskLimits
-from finagent_model.desk.risk import LevelsRejectedError, Proposal, checked_level, settle_levels
+from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
 from finagent_model.policy.context import Context
 from finagent_model.policy.policy import Policy
 
@@ -25,42 +25,42 @@ def ask(action: Side = "BUY", **levels: float | None) -> Proposal:
     return Proposal(action, given["entry"], given["stop"], given["target"], given["size"])
 
 
-def test_sound_levels_pass_untouched() -> None:
+def test_risk_sound_levels_pass_untouched() -> None:
     levels = settle_levels(ask(), CONTEXT, LIMITS)
     assert (levels.entry, levels.stop, levels.target, levels.size_percent) == (100, 95, 110, 10)
     assert (levels.r_multiple, levels.clamps) == (2.0, ())
 
 
-def test_missing_numbers_are_derived_from_the_policy_and_each_is_noted() -> None:
+def test_risk_derives_missing_numbers_with_clamps() -> None:
     levels = settle_levels(Proposal("SELL", None, None, None, None), CONTEXT, LIMITS)
     assert (levels.entry, levels.stop, levels.target) == (100, 106, 82)
     assert [clamp.split()[0] for clamp in levels.clamps] == ["entry", "stop", "target", "size"]
 
 
-def test_a_far_entry_is_moved_to_an_atr_from_the_close() -> None:
+def test_risk_moves_far_entry_to_one_atr() -> None:
     levels = settle_levels(ask(entry=108.0, stop=90.0, target=120.0), CONTEXT, LIMITS)
     assert levels.entry == 102
     assert "entry 108 moved to 102" in levels.clamps[0]
 
 
-def test_a_size_beyond_the_risk_budget_is_cut() -> None:
+def test_risk_cuts_size_to_risk_budget() -> None:
     levels = settle_levels(ask(size=90.0), CONTEXT, LIMITS)
     assert levels.size_percent == pytest.approx(40)  # 2 % of equity over a stop 5 % away
     assert "cut to 40" in levels.clamps[0]
 
 
 @pytest.mark.parametrize("levels", [{"stop": 101.0}, {"target": 99.0}, {"stop": 100.0}])
-def test_levels_out_of_order_are_rejected_not_repaired(levels: dict[str, float]) -> None:
+def test_risk_rejects_levels_out_of_order(levels: dict[str, float]) -> None:
     with pytest.raises(LevelsRejectedError, match="stop < entry < target"):
         settle_levels(ask(**levels), CONTEXT, LIMITS)
 
 
-def test_levels_whose_ratio_is_no_number_are_rejected() -> None:
+def test_risk_rejects_levels_without_finite_ratio() -> None:
     with pytest.raises(LevelsRejectedError, match="ratio"):
         settle_levels(ask(stop=100.0 - 1e-10, target=1e308), CONTEXT, LIMITS)
 
 
-def test_a_level_where_it_never_traded_is_dropped_and_noted() -> None:
+def test_risk_drops_level_outside_years_range() -> None:
     clamps: list[str] = []
     assert checked_level("support", 90.0, CONTEXT, clamps) == 90
     assert checked_level("support", None, CONTEXT, clamps) is None
@@ -74,7 +74,7 @@ prices = st.none() | st.floats(0.01, 1000)
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.sampled_from(["BUY", "SELL"]), prices, prices, prices, st.none() | st.floats(0, 100))
-def test_whatever_is_asked_the_result_is_in_order_and_within_the_budget(
+def test_risk_result_is_within_limits_for_any_proposal(
     action: Side, entry: float | None, stop: float | None, target: float | None, size: float | None
 ) -> None:
     with contextlib.suppress(LevelsRejectedError):

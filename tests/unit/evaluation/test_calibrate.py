@@ -244,7 +244,10 @@ def test_brier_score_and_bins_are_the_textbooks() -> None:
         brier_score_loss(true, said, sample_weight=weight)
     )
     bins = reliability_bins(np.array([0.05, 0.95, 1.0]), np.array([0.0, 1.0, 0.0]), np.ones(3))
-    assert [(b.said, b.true, b.weight) for b in bins] == [(0.05, 0.0, 1.0), (0.975, 0.5, 2.0)]
+    assert [(b.probability, b.outcome, b.weight) for b in bins] == [
+        (0.05, 0.0, 1.0),
+        (0.975, 0.5, 2.0),
+    ]
     told = (np.array([0.7] * 10), np.array([1.0] * 5 + [0.0] * 5), np.ones(10))
     assert expected_calibration_error(*told) == pytest.approx(0.2)
 

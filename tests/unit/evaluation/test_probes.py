@@ -12,7 +12,7 @@ import pytest
 
 from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
 from finagent_model.evaluation import probes as leaks
@@ -167,7 +167,7 @@ def test_undated_news_taken_for_known_are_found(monkeypatch: pytest.MonkeyPatch)
     assert not leaks.news_dated().passed
 
 
-def traded(crossing: Traded, rules: Rules, actions: Any = None) -> Traded:
+def traded(crossing: Traded, rules: FillRules, actions: Any = None) -> Traded:
     bars = crossing.bars
     orders = crossing.orders if actions is None else orders_of(actions)
     result = run_orders(bars, orders, rules, cash=1.0, whole_shares=False)
@@ -175,7 +175,7 @@ def traded(crossing: Traded, rules: Rules, actions: Any = None) -> Traded:
 
 
 def test_fills_at_the_bar_that_was_decided_on_are_found(crossing: Traded) -> None:
-    check = leaks.fills_possible(traded(crossing, Rules(fill_at_close=True)))
+    check = leaks.fills_possible(traded(crossing, FillRules(fill_at_close=True)))
     assert not check.passed
     assert "could not have been had" in check.found
 
@@ -184,5 +184,5 @@ def test_what_lives_on_the_next_bar_does_not_survive_a_delay(crossing: Traded) -
     bars = crossing.bars
     tomorrow = np.append(bars.close[1:] / bars.open[1:] - 1, 0.0)
     ahead = np.where(tomorrow > 0, 1, -1).astype(np.int8)
-    check = leaks.survives_delay(traded(crossing, Rules(), ahead))
+    check = leaks.survives_delay(traded(crossing, FillRules(), ahead))
     assert not check.passed

@@ -71,10 +71,25 @@ def test_no_bars_at_all_are_called_empty(frame: pd.DataFrame) -> None:
         BarSeries.from_frame("GOOG", frame)
 
 
-@pytest.mark.parametrize("symbol", ["goog", "", "  ", "A" * 21, None])
-def test_a_symbol_that_is_no_ticker_is_refused(symbol: Any) -> None:
-    with pytest.raises(InvalidBarsError, match="is not an upper-case ticker such as 'GOOG'"):
+@pytest.mark.parametrize(
+    ("symbol", "message"),
+    [
+        ("", "symbol '' is not a ticker"),
+        ("  ", "is not a ticker"),
+        (None, "symbol None is not a ticker"),
+        (" GOOG", "blanks at its ends"),
+        ("GO\nOG", "control characters"),
+        ("A" * 21, "has 21 characters; at most 20"),
+    ],
+)
+def test_bar_series_refuses_a_malformed_symbol(symbol: Any, message: str) -> None:
+    with pytest.raises(InvalidBarsError, match=message):
         BarSeries.from_records(symbol, records())
+
+
+@pytest.mark.parametrize("symbol", ["BTC/USD", "RDS A", "BRK.b", "^GSPC", "A" * 20])
+def test_bar_series_takes_any_symbol_that_a_source_may_list(symbol: str) -> None:
+    assert BarSeries.from_records(symbol, records()).symbol == symbol
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def wire() -> Iterator[Wire]:
 @pytest.mark.parametrize(
     ("agent", "said"), [("NewsAnalyst", ANALYST), ("RiskManager", TERMS), ("Executor", DECISION)]
 )
-def test_an_agent_is_answered_by_its_role(
+def test_wire_answers_agent_by_role(
     wire: Wire, protocol: Protocol, agent: str, said: dict[str, Any]
 ) -> None:
     body = told(wire, protocol, request(protocol, agent))
@@ -50,7 +50,7 @@ def test_an_agent_is_answered_by_its_role(
 
 
 @EVERY
-def test_a_stream_tells_the_same_in_several_pieces(wire: Wire, protocol: Protocol) -> None:
+def test_wire_stream_equals_whole_answer(wire: Wire, protocol: Protocol) -> None:
     _, headers, data = asked(wire, protocol, request(protocol, stream=True))
     pieces = pieces_of(protocol, data)
     assert json.loads("".join(pieces)) == DECISION
@@ -59,7 +59,7 @@ def test_a_stream_tells_the_same_in_several_pieces(wire: Wire, protocol: Protoco
     assert headers["Content-Type"] == kind
 
 
-def test_openai_counts_a_stream_s_tokens_only_if_it_is_asked_to(wire: Wire) -> None:
+def test_wire_openai_stream_counts_tokens_on_request(wire: Wire) -> None:
     body = request(Protocol.OPENAI, stream=True)
     silent = events(asked(wire, Protocol.OPENAI, body)[2])
     counting = {**body, "stream_options": {"include_usage": True}}
@@ -69,7 +69,7 @@ def test_openai_counts_a_stream_s_tokens_only_if_it_is_asked_to(wire: Wire) -> N
 
 
 @EVERY
-def test_a_request_is_remembered_as_it_came(wire: Wire, protocol: Protocol) -> None:
+def test_wire_remembers_request(wire: Wire, protocol: Protocol) -> None:
     before = time.monotonic()
     body = request(protocol)
     asked(wire, protocol, body)
@@ -82,14 +82,14 @@ def test_a_request_is_remembered_as_it_came(wire: Wire, protocol: Protocol) -> N
     assert (seen.deployment == "desk") == (protocol is Protocol.AZURE)
 
 
-def test_openai_answers_without_v1_too_and_another_path_is_not_found(wire: Wire) -> None:
+def test_wire_openai_answers_without_v1(wire: Wire) -> None:
     body = request(Protocol.OPENAI)
     assert asked(wire, Protocol.OPENAI, body, path="/chat/completions")[0] == 200
     assert asked(wire, Protocol.OPENAI, body, path="/v1/completions")[0] == 404
     assert len(wire.asked) == 1
 
 
-def test_one_connection_carries_several_requests(wire: Wire) -> None:
+def test_wire_connection_carries_several_requests(wire: Wire) -> None:
     connection = connected(wire, Protocol.OPENAI)
     for stream in (False, True, False):
         body = request(Protocol.OPENAI, stream=stream)
@@ -100,13 +100,13 @@ def test_one_connection_carries_several_requests(wire: Wire) -> None:
 
 
 @EVERY
-def test_a_script_is_used_up_in_order(wire: Wire, protocol: Protocol) -> None:
+def test_wire_script_is_used_in_order(wire: Wire, protocol: Protocol) -> None:
     wire.answers["Executor"] = ["one", {"two": 2}, Answer("three")]
     texts = [text_of(protocol, told(wire, protocol)) for _ in range(3)]
     assert texts == ["one", '{"two": 2}', "three"]
 
 
-def test_a_script_that_ends_too_early_is_raised_when_the_block_ends() -> None:
+def test_wire_exhausted_script_is_raised_at_exit() -> None:
     with pytest.raises(AssertionError, match="script of 'Executor' has no reply left"), Wire() as w:
         w.answers["Executor"] = []
         with pytest.raises(http.client.RemoteDisconnected):
@@ -114,7 +114,7 @@ def test_a_script_that_ends_too_early_is_raised_when_the_block_ends() -> None:
 
 
 @EVERY
-def test_a_function_answers_by_the_request(wire: Wire, protocol: Protocol) -> None:
+def test_wire_function_answers_by_request(wire: Wire, protocol: Protocol) -> None:
     def echo(seen: Asked) -> str:
         return f"{seen.agent}: {seen.said('user')[0]}"
 
@@ -122,7 +122,7 @@ def test_a_function_answers_by_the_request(wire: Wire, protocol: Protocol) -> No
     assert text_of(protocol, told(wire, protocol)) == "Executor: What now?"
 
 
-def test_a_tool_is_called_in_each_protocol_s_words(wire: Wire) -> None:
+def test_wire_calls_tool_in_each_protocol(wire: Wire) -> None:
     call = Answer(tools=(ToolCall("price", {"symbol": "GOOG"}),))
     wire.answers["Executor"] = lambda seen: call
     for protocol in (Protocol.OPENAI, Protocol.AZURE):
@@ -136,7 +136,7 @@ def test_a_tool_is_called_in_each_protocol_s_words(wire: Wire) -> None:
     assert message["tool_calls"][0]["function"]["arguments"] == {"symbol": "GOOG"}
 
 
-def test_a_refusal_and_a_cut_answer_are_told_in_each_protocol_s_words(wire: Wire) -> None:
+def test_wire_finish_reasons_are_each_protocols(wire: Wire) -> None:
     script: list[Said] = [Answer("No.", stop=Stop.REFUSAL), Answer("{", stop=Stop.LENGTH)]
     wire.answers["Executor"] = script * 3
     refused, cut = (told(wire, Protocol.OPENAI)["choices"][0] for _ in range(2))
@@ -147,7 +147,7 @@ def test_a_refusal_and_a_cut_answer_are_told_in_each_protocol_s_words(wire: Wire
     assert [told(wire, Protocol.OLLAMA)["done_reason"] for _ in range(2)] == ["stop", "length"]
 
 
-def test_pictures_are_remembered(wire: Wire) -> None:
+def test_wire_remembers_pictures(wire: Wire) -> None:
     data = base64.b64encode(b"a chart").decode()
     link = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
     block = {"type": "image", "source": {"type": "base64", "data": data}}
@@ -162,7 +162,7 @@ def test_pictures_are_remembered(wire: Wire) -> None:
         assert wire.asked[-1].said("user") == ["See"]
 
 
-def test_requests_in_flight_are_counted(wire: Wire) -> None:
+def test_wire_counts_requests_in_flight(wire: Wire) -> None:
     together = threading.Barrier(3, timeout=10)
 
     def wait(seen: Asked) -> str:

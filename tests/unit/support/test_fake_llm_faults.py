@@ -38,7 +38,7 @@ def wire() -> Iterator[Wire]:
         yield double
 
 
-def test_a_fault_hits_one_agent_or_the_first_calls_alone(wire: Wire) -> None:
+def test_wire_fault_hits_one_agent_or_first_calls(wire: Wire) -> None:
     def status(agent: str) -> int:
         return asked(wire, Protocol.OLLAMA, request(Protocol.OLLAMA, agent))[0]
 
@@ -54,7 +54,7 @@ def test_a_fault_hits_one_agent_or_the_first_calls_alone(wire: Wire) -> None:
 
 @EVERY
 @pytest.mark.parametrize("fault", ERRORS)
-def test_an_error_has_a_status_and_says_why(wire: Wire, protocol: Protocol, fault: Fault) -> None:
+def test_wire_error_has_status_with_reason(wire: Wire, protocol: Protocol, fault: Fault) -> None:
     wire.fail(fault)
     status, headers, data = asked(wire, protocol)
     assert status >= 400
@@ -82,7 +82,7 @@ def test_an_error_has_a_status_and_says_why(wire: Wire, protocol: Protocol, faul
         (Protocol.OPENAI, Fault.NO_CREDIT, "insufficient_quota"),
     ],
 )
-def test_openai_s_errors_have_their_codes(
+def test_wire_openai_errors_have_their_codes(
     wire: Wire, protocol: Protocol, fault: Fault, code: str
 ) -> None:
     wire.fail(fault)
@@ -90,7 +90,7 @@ def test_openai_s_errors_have_their_codes(
 
 
 @EVERY
-def test_half_an_answer_is_either_cut_or_ends_in_good_order(wire: Wire, protocol: Protocol) -> None:
+def test_wire_half_answer_is_cut_or_ends_in_order(wire: Wire, protocol: Protocol) -> None:
     wire.fail(Fault.CUT, first=1)
     with pytest.raises(http.client.IncompleteRead):
         asked(wire, protocol)
@@ -102,9 +102,7 @@ def test_half_an_answer_is_either_cut_or_ends_in_good_order(wire: Wire, protocol
 
 
 @EVERY
-def test_a_dripping_answer_comes_a_byte_at_a_time_and_is_whole(
-    wire: Wire, protocol: Protocol
-) -> None:
+def test_wire_dripping_answer_is_whole_in_the_end(wire: Wire, protocol: Protocol) -> None:
     wire.pause = 60.0
     wire.fail(Fault.DRIP)
     connection = connected(wire, protocol)
@@ -115,7 +113,7 @@ def test_a_dripping_answer_comes_a_byte_at_a_time_and_is_whole(
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.DRIP, None], ids=["hang", "drip", "delay"])
-def test_stopping_is_quick_and_leaves_no_thread_whoever_still_waits(fault: Fault | None) -> None:
+def test_wire_stop_leaves_no_thread(fault: Fault | None) -> None:
     before = set(threading.enumerate())
     wire = Wire()
     wire.pause = 60.0
@@ -136,7 +134,7 @@ def test_stopping_is_quick_and_leaves_no_thread_whoever_still_waits(fault: Fault
         connection.close()
 
 
-def test_a_caller_that_hangs_up_is_let_go(wire: Wire) -> None:
+def test_wire_releases_caller_that_hangs_up(wire: Wire) -> None:
     wire.fail(Fault.HANG)
     connection = connected(wire, Protocol.OPENAI)
     body = json.dumps(request(Protocol.OPENAI))
@@ -147,7 +145,7 @@ def test_a_caller_that_hangs_up_is_let_go(wire: Wire) -> None:
     assert wire.in_flight == 0
 
 
-def test_nobody_listens_at_an_address_that_is_down(wire: Wire) -> None:
+def test_wire_down_address_refuses_connections(wire: Wire) -> None:
     wire.fail(Fault.NOBODY_LISTENS)
     with pytest.raises(ConnectionRefusedError):
         asked(wire, Protocol.OPENAI)
@@ -155,7 +153,7 @@ def test_nobody_listens_at_an_address_that_is_down(wire: Wire) -> None:
     assert asked(wire, Protocol.OPENAI)[0] == 200
 
 
-def test_a_certificate_of_its_own_is_not_trusted(wire: Wire) -> None:
+def test_wire_own_certificate_is_not_trusted(wire: Wire) -> None:
     wire.fail(Fault.UNTRUSTED)
     place = urlsplit(wire.address(Protocol.OPENAI))
     assert place.scheme == "https"
@@ -166,7 +164,7 @@ def test_a_certificate_of_its_own_is_not_trusted(wire: Wire) -> None:
         ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
 
 
-def test_a_fault_of_the_address_can_t_be_one_agent_s(wire: Wire) -> None:
+def test_wire_address_fault_cannot_be_one_agents(wire: Wire) -> None:
     with pytest.raises(ValueError, match="'nobody listens' is the address's"):
         wire.fail(Fault.NOBODY_LISTENS, agent="Executor")
 
@@ -200,7 +198,7 @@ LAX = {"name": "reply", "strict": True, "schema": {"type": "object"}}
         (Protocol.OLLAMA, {"model": ""}, "model is required"),
     ],
 )
-def test_what_the_provider_would_not_take_is_refused(
+def test_wire_refuses_what_provider_would_refuse(
     wire: Wire, protocol: Protocol, wrong: dict[str, Any], why: str
 ) -> None:
     status, _, data = asked(wire, protocol, request(protocol, **wrong))
@@ -209,5 +207,5 @@ def test_what_the_provider_would_not_take_is_refused(
 
 
 @pytest.mark.parametrize("protocol", [p for p in Protocol if p is not Protocol.OLLAMA])
-def test_without_a_key_nothing_is_answered(wire: Wire, protocol: Protocol) -> None:
+def test_wire_without_key_answers_nothing(wire: Wire, protocol: Protocol) -> None:
     assert asked(wire, protocol, headers={})[0] == 401

@@ -76,10 +76,10 @@ def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) ->
         ),
         ({"train_bars": 3}, "train_bars: .*given: 3"),
         ({"mode": "dry"}, "mode: .*one of"),
-        ({"symbols": "goog"}, "symbols: .*'goog' is not an upper-case ticker"),
+        ({"symbols": "A" * 21}, "symbols: .* has 21 characters; at most 20"),
         ({"symbols": "GOOG,GOOG"}, "named twice"),
         ({"commission": 1}, "commission: .*below 0.1"),
-        ({"colour": "red"}, "unknown key 'colour'; there is: symbols, config"),
+        ({"colour": "red"}, "unknown key 'colour'; there is: symbols, train_bars"),
     ],
 )
 def test_a_bad_value_names_itself_and_what_is_allowed(given: dict[str, Any], said: str) -> None:

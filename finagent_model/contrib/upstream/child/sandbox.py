@@ -1,12 +1,13 @@
-"""What the worker takes from itself before it runs a foreign line: memory, files, network, and a
-life longer than its parent's.
+"""Take memory, files, network, and a life longer than its parent's from the worker process, before
+it runs a line of foreign code.
 
-A blocked `socket` alone would be no wall, since compiled libraries open connections of their own.
-Where the kernel allows it (Linux with user namespaces) the process has no network at all.
+Blocking `socket` alone would not do, since compiled libraries open connections of their own. Where
+the kernel allows it (Linux with user namespaces) the process has no network at all.
 
 Python's audit events stop sockets, programs and writing of files everywhere, for code that goes
-through Python's own functions: a guard against accidents in code that is pinned and was read, no
-sandbox. Compiled code writes unseen, and so does what Python reports no event of, such as `mkfifo`.
+through Python's own functions. That guards against accidents in code that is pinned and was read;
+it is no sandbox against an attacker. Compiled code writes unseen, and so does what Python reports
+no event of, such as `mkfifo`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import signal
 import sys
 from typing import Any
 
-MEMORY, WRITTEN = 4 << 30, 1 << 23
-"""Bytes of address space, and of any one file."""
-_NEW_USER, _NEW_NET, _DEATH_SIGNAL = 0x10000000, 0x40000000, 1
-FORBIDDEN = (
+MAX_MEMORY_BYTES, MAX_FILE_BYTES = 4 << 30, 1 << 23
+"""Of address space, and of any one file."""
+CLONE_NEWUSER, CLONE_NEWNET, PR_SET_PDEATHSIG = 0x10000000, 0x40000000, 1
+FORBIDDEN_EVENTS = (
     # the network
     *("socket.", "urllib."),
     # programs, processes
@@ -34,34 +35,37 @@ FORBIDDEN = (
     # past Python
     "ctypes.",
 )
-"""Starts of the audit events that upstream code may not cause. What else Python's table has only
+"""Prefixes of the audit events that upstream code may not cause. The rest of Python's table only
 reads, touches this process alone, or comes with one of these.
 """
-_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def sandbox(parent: int) -> str:
-    """To be called before any thread exists. Says how the network was taken away: `namespace` or
-    `audit hook`.
+def confine_process(parent_pid: int) -> str:
+    """Limit this process and cut off its network, before any thread exists.
+
+    Returns how the network was cut off: `namespace` or `audit hook`.
     """
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (WRITTEN, WRITTEN))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "linux":
         return "audit hook"
     kernel = ctypes.CDLL(None, use_errno=True)
-    apart = kernel.unshare(_NEW_USER | _NEW_NET) == 0
-    kernel.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)  # after unshare, which forgets it
-    if os.getppid() != parent:  # it died before we could ask to be told
+    isolated = kernel.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0
+    # After unshare, which clears the signal that the kernel sends when the parent dies.
+    kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:  # it died before the signal was asked for
         os._exit(1)
-    return "namespace" if apart else "audit hook"
+    return "namespace" if isolated else "audit hook"
 
 
-def forbid() -> None:
-    """From here on, for good. What the libraries needed is imported by now."""
+def forbid_side_effects() -> None:
+    """Refuse the forbidden audit events from here on, for good."""
 
+    # An audit hook can't be removed, so whatever the libraries need must be imported by now.
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        if event.startswith(FORBIDDEN):
+        if event.startswith(FORBIDDEN_EVENTS):
             raise PermissionError(f"upstream code may not: {event}")
         if event == "open" and _writes(*arguments):
             raise PermissionError(f"upstream code may not write {arguments[0]!r}")
@@ -70,5 +74,5 @@ def forbid() -> None:
 
 
 def _writes(path: Any, mode: str | None, flags: int) -> bool:
-    """By either: `os.open` names no mode, and C code that opens by mode no flags."""
-    return bool(set(mode or "") & set("wax+") or flags & _WRITE)
+    # Either tells: `os.open` names no mode, and C code that opens by mode no flags.
+    return bool(set(mode or "") & set("wax+") or flags & _WRITE_FLAGS)

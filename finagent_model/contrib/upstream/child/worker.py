@@ -1,7 +1,7 @@
-"""The worker: `python -I -B worker.py FOLDER PARENT`, with FOLDER the verified upstream code.
+"""The worker: `python -I -B worker.py FOLDER PARENT_PID`, with FOLDER the verified upstream code.
 
-It says once that it is ready, then answers one JSON line by one JSON line until its input ends.
-Whatever upstream prints goes to stderr, whatever it reads is empty; what it raises is an answer.
+It reports once that it is ready, then answers one JSON line by one JSON line until its input ends.
+Whatever upstream prints goes to stderr, whatever it reads is empty, what it raises is an answer.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 
+# Isolated Python (-I) leaves the script's own folder out of the path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from sandbox import forbid, sandbox  # type: ignore[import-not-found]
+from sandbox import confine_process, forbid_side_effects  # type: ignore[import-not-found]
 
-NETWORK = sandbox(int(sys.argv[2]))  # before numpy starts threads
+NETWORK = confine_process(int(sys.argv[2]))  # before numpy starts threads
 
 import asyncio  # noqa: E402
 import importlib  # noqa: E402
@@ -26,12 +27,14 @@ import shims  # type: ignore[import-not-found]  # noqa: E402
 import ta  # type: ignore[import-untyped]  # noqa: E402, F401 - before files are watched
 
 LIBRARIES = ("numpy", "pandas", "ta")
-LONGEST = 300
+MAX_MESSAGE_CHARS = 300
 """Characters of an error's message."""
 
 
-def take_over() -> tuple[TextIO, TextIO]:
-    """Our input and output, out of upstream's reach: it is left an empty stdin, and stderr."""
+def claim_pipes() -> tuple[TextIO, TextIO]:
+    """Return the pipes of requests and replies, out of upstream's reach: it gets an empty stdin,
+    and stderr as its stdout.
+    """
     requests, replies = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -39,47 +42,48 @@ def take_over() -> tuple[TextIO, TextIO]:
     return requests, replies
 
 
-def failure(error: BaseException) -> dict[str, str]:
-    where = traceback.extract_tb(error.__traceback__)
-    last = f"{os.path.basename(where[-1].filename)}:{where[-1].lineno}" if where else ""
-    said = " ".join(str(error).split())[:LONGEST]
-    return {"type": type(error).__name__, "message": said, "where": last}
+def describe_error(error: BaseException) -> dict[str, str]:
+    """Return type, message and the last file and line of an error, for a reply."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    message = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
+    return {"type": type(error).__name__, "message": message, "where": where}
 
 
-def load(folder: str, market: shims.MarketShim) -> Callable[[str], Any]:
-    """Upstream's one function that decides."""
+def load_analysis(folder: str, market: shims.MarketShim) -> Callable[[str], Any]:
+    """Import upstream from `folder` and return its one function that decides."""
     sys.path.insert(0, folder)
     shims.install_shims(market)
     module = importlib.import_module("agents.technical_analysis")
-    shims.freeze(market, folder)
+    shims.freeze_clocks(market, folder)
     analyse: Callable[[str], Any] = module.run_enhanced_technical_analysis
     return analyse
 
 
 def main() -> None:
-    requests, replies = take_over()
+    requests, replies = claim_pipes()
 
-    def say(**line: Any) -> None:
+    def send(**line: Any) -> None:
         replies.write(json.dumps(line) + "\n")
         replies.flush()
 
     market, runner = shims.MarketShim(), asyncio.Runner()
-    runner.get_loop()  # which opens a socket pair of its own
+    runner.get_loop()  # which opens a socket pair of its own, forbidden from the next line on
     try:
-        forbid()
-        analyse = load(sys.argv[1], market)
-    except BaseException as error:
-        say(failed=failure(error))
+        forbid_side_effects()
+        analyse = load_analysis(sys.argv[1], market)
+    except BaseException as error:  # SystemExit too: the parent has to be told
+        send(failed=describe_error(error))
         return
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    say(ready={"python": sys.version.split()[0], **versions}, network=NETWORK)
+    send(ready={"python": sys.version.split()[0], **versions}, network=NETWORK)
     for line in requests:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            market.show(asked["symbol"], asked["clock_day"], asked["bars"])
-            say(reply=runner.run(analyse(asked["symbol"])))
+            market.set_bars(request["symbol"], request["clock_day"], request["bars"])
+            send(reply=runner.run(analyse(request["symbol"])))
         except BaseException as error:
-            say(error=failure(error))
+            send(error=describe_error(error))
 
 
 main()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream.worker_process import FLAGS, SCRIPT
+from finagent_model.contrib.upstream.worker_process import PYTHON_FLAGS, SCRIPT
 
 LINES = {
     "open_to_write": "open('victim', 'w')",
@@ -80,35 +80,35 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import asyncio, ctypes, fcntl, os, pathlib, pty, resource, shutil, socket, sqlite3, subprocess
 import syslog, tempfile, threading, time
-from sandbox import forbid
+from sandbox import forbid_side_effects
 run, runner, reading = (lambda what: what()), asyncio.Runner(), os.open("victim", os.O_RDONLY)
 runner.get_loop()
-forbid()
-said = {}
+forbid_side_effects()
+outcomes = {}
 for name, line in json.load(sys.stdin).items():
     try:
         eval(line)
-        said[name] = "done"
+        outcomes[name] = "done"
     except Exception as error:
-        said[name] = f"{type(error).__name__}: {error}"
-os.write(1, json.dumps(said).encode())
+        outcomes[name] = f"{type(error).__name__}: {error}"
+os.write(1, json.dumps(outcomes).encode())
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a file that may be harmed, and an empty folder."""
-    made = tmp_path_factory.mktemp("confined")
-    (made / "victim").write_text("as it was")
-    (made / "empty").mkdir()
-    return made
+    folder = tmp_path_factory.mktemp("confined")
+    (folder / "victim").write_text("as it was")
+    (folder / "empty").mkdir()
+    return folder
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path) -> dict[str, str]:
+def outcomes(folder: Path) -> dict[str, str]:
     """What became of each line."""
     done = subprocess.run(
-        [sys.executable, *FLAGS, "-c", CHILD, str(SCRIPT.parent)],
+        [sys.executable, *PYTHON_FLAGS, "-c", CHILD, str(SCRIPT.parent)],
         cwd=folder,
         input=json.dumps(LINES | ALLOWED),
         capture_output=True,
@@ -121,16 +121,18 @@ def said(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_what_reaches_beyond_the_process_is_refused(name: str, said: dict[str, str]) -> None:
-    assert said[name].startswith("PermissionError: upstream code may not")
+def test_sandbox_refuses_what_reaches_beyond_the_process(
+    name: str, outcomes: dict[str, str]
+) -> None:
+    assert outcomes[name].startswith("PermissionError: upstream code may not")
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_the_worker_needs_goes_on(name: str, said: dict[str, str]) -> None:
-    assert said[name] == "done"
+def test_sandbox_allows_what_the_worker_needs(name: str, outcomes: dict[str, str]) -> None:
+    assert outcomes[name] == "done"
 
 
-def test_no_trace_of_it_is_left(said: dict[str, str], folder: Path) -> None:
-    assert said
+def test_sandbox_leaves_no_trace_of_refused_lines(outcomes: dict[str, str], folder: Path) -> None:
+    assert outcomes
     assert sorted(os.listdir(folder)) == ["empty", "victim"]
     assert (folder / "victim").read_text() == "as it was"

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream.analyst import read_reply
-from finagent_model.contrib.upstream.worker_process import GIVE_UP, WorkerProcess
-from finagent_model.errors import UpstreamError
+from finagent_model.contrib.upstream._errors import UpstreamError
+from finagent_model.contrib.upstream.report import read_reply
+from finagent_model.contrib.upstream.worker_process import MAX_DEATHS, WorkerProcess
 from support.places import ROOT, TESTS
 from support.upstream_worker import CODE, ask
 
 pytestmark = pytest.mark.slow
 
 
-def workers() -> set[int]:
+def child_pids() -> set[int]:
     """Process ids of the children of this process."""
     task = Path(f"/proc/{os.getpid()}/task")
     listed = " ".join((t / "children").read_text() for t in task.iterdir())
@@ -29,23 +29,23 @@ def workers() -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def resident() -> Iterator[WorkerProcess]:
-    held = WorkerProcess(lambda: CODE, call_s=30)
-    yield held
-    held.close()
+def worker() -> Iterator[WorkerProcess]:
+    process = WorkerProcess(lambda: CODE, call_timeout_s=30)
+    yield process
+    process.close()
 
 
-def test_it_answers_and_stays(resident: WorkerProcess) -> None:
-    first = ask(resident, "GOOG")
-    before = workers()
-    assert ask(resident, "GOOG") == first
-    assert workers() == before
+def test_worker_stays_between_dates(worker: WorkerProcess) -> None:
+    first = ask(worker, "GOOG")
+    before = child_pids()
+    assert ask(worker, "GOOG") == first
+    assert child_pids() == before
     assert read_reply(first.reply, "GOOG").rating == "buy"
     assert set(first.versions) == {"python", "numpy", "pandas", "ta", "network"}
 
 
 @pytest.mark.parametrize(
-    ("symbol", "said"),
+    ("symbol", "message"),
     [
         ("RAISE", "IndexError at technical_analysis.py"),
         ("QUIT", "SystemExit"),
@@ -65,60 +65,60 @@ def test_it_answers_and_stays(resident: WorkerProcess) -> None:
         ("SECRETS", ": HOME LANG OPENBLAS_NUM_THREADS PATH TZ"),
     ],
 )
-def test_what_upstream_raises_is_an_answer_and_the_worker_lives(
-    symbol: str, said: str, resident: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+def test_worker_survives_what_upstream_raises(
+    symbol: str, message: str, worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask(resident, "GOOG")
-    before = workers()
+    ask(worker, "GOOG")
+    before = child_pids()
     with pytest.raises(UpstreamError) as caught:
-        ask(resident, symbol)
+        ask(worker, symbol)
     assert caught.value.code == "exception"
-    assert said in str(caught.value)
-    assert workers() == before
+    assert message in str(caught.value)
+    assert child_pids() == before
 
 
-def test_what_it_prints_is_kept_and_harms_nothing(resident: WorkerProcess) -> None:
-    noisy = ask(resident, "NOISE")
+def test_worker_log_keeps_what_upstream_prints(worker: WorkerProcess) -> None:
+    noisy = ask(worker, "NOISE")
     assert noisy.log.splitlines() == ["a line that is no JSON", "nor is this one"]
-    assert ask(resident, "GOOG").log == ""
+    assert ask(worker, "GOOG").log == ""
 
 
 @pytest.mark.parametrize(("symbol", "how"), [("EXIT", "ended with 7"), ("SEGV", "ended with -11")])
-def test_a_worker_that_dies_is_started_again_once(symbol: str, how: str) -> None:
-    resident = WorkerProcess(lambda: CODE)
-    before = workers()
+def test_worker_that_crashes_is_restarted_once(symbol: str, how: str) -> None:
+    worker = WorkerProcess(lambda: CODE)
+    before = child_pids()
     try:
         with pytest.raises(UpstreamError, match=how) as caught:
-            ask(resident, symbol)
+            ask(worker, symbol)
         assert caught.value.code == "crash"
-        assert workers() == before
-        assert ask(resident, "GOOG").reply["final_decision"]["rating"] == "buy"
+        assert child_pids() == before
+        assert ask(worker, "GOOG").reply["final_decision"]["rating"] == "buy"
     finally:
-        resident.close()
-    assert workers() == before
+        worker.close()
+    assert child_pids() == before
 
 
-def test_a_worker_that_hangs_is_killed_and_the_next_date_is_asked() -> None:
-    resident = WorkerProcess(lambda: CODE, call_s=1.0)
-    before = workers()
+def test_worker_that_hangs_is_killed_for_the_next_date() -> None:
+    worker = WorkerProcess(lambda: CODE, call_timeout_s=1.0)
+    before = child_pids()
     try:
         with pytest.raises(UpstreamError, match="within 1 s") as caught:
-            ask(resident, "HANG")
+            ask(worker, "HANG")
         assert caught.value.code == "timeout"
-        assert workers() == before
-        assert ask(resident, "GOOG").reply["final_decision"]["rating"] == "buy"
+        assert child_pids() == before
+        assert ask(worker, "GOOG").reply["final_decision"]["rating"] == "buy"
     finally:
-        resident.close()
+        worker.close()
 
 
-def test_one_that_always_dies_is_given_up() -> None:
-    resident = WorkerProcess(lambda: CODE)
-    for _ in range(GIVE_UP):
+def test_worker_that_always_dies_is_given_up() -> None:
+    worker = WorkerProcess(lambda: CODE)
+    for _ in range(MAX_DEATHS):
         with pytest.raises(UpstreamError):
-            ask(resident, "EXIT")
+            ask(worker, "EXIT")
     began = time.monotonic()
     with pytest.raises(UpstreamError, match="ended with 7"):
-        ask(resident, "GOOG")
+        ask(worker, "GOOG")
     assert time.monotonic() - began < 0.2  # no process was started
 
 
@@ -131,48 +131,48 @@ def test_one_that_always_dies_is_given_up() -> None:
         "import socket; socket.socket()",
     ],
 )
-def test_code_that_can_not_be_imported_is_tried_once(line: str, tmp_path: Path) -> None:
+def test_worker_import_error_is_tried_once(line: str, tmp_path: Path) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "technical_analysis.py").write_text(line + "\n")
-    resident = WorkerProcess(lambda: tmp_path)
+    worker = WorkerProcess(lambda: tmp_path)
     for _ in range(2):
         with pytest.raises(UpstreamError) as caught:
-            ask(resident, "GOOG")
+            ask(worker, "GOOG")
         assert caught.value.code == "import"
 
 
-def test_a_reply_that_is_no_line_of_json_ends_the_worker(tmp_path: Path) -> None:
+def test_worker_reply_that_is_no_json_line_ends_it(tmp_path: Path) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "technical_analysis.py").write_text(
         "import os\nasync def run_enhanced_technical_analysis(ticker_symbol):\n"
         "    for fd in range(3, 20):\n        try:\n            os.write(fd, b'rubbish\\n')\n"
         "        except OSError:\n            pass\n    return {}\n"
     )
-    resident = WorkerProcess(lambda: tmp_path)
+    worker = WorkerProcess(lambda: tmp_path)
     with pytest.raises(UpstreamError) as caught:
-        ask(resident, "GOOG")
+        ask(worker, "GOOG")
     assert caught.value.code == "protocol"
-    resident.close()
+    worker.close()
 
 
-def test_nothing_is_left_in_the_source_or_behind(tmp_path: Path) -> None:
-    resident = WorkerProcess(lambda: CODE)
-    ask(resident, "GOOG")
+def test_worker_leaves_no_file_behind(tmp_path: Path) -> None:
+    worker = WorkerProcess(lambda: CODE)
+    ask(worker, "GOOG")
     assert not list(CODE.rglob("__pycache__"))
-    held = Path(resident._child._folder.name)  # type: ignore[union-attr]
-    resident.close()
-    assert not held.exists()
+    process = Path(worker._child._folder.name)  # type: ignore[union-attr]
+    worker.close()
+    assert not process.exists()
 
 
-def test_the_worker_has_no_network_of_ours_where_it_says_so(resident: WorkerProcess) -> None:
-    said = ask(resident, "GOOG").versions["network"]
-    child = resident._child._process.pid  # type: ignore[union-attr]
+def test_worker_network_namespace_is_its_own_if_reported(worker: WorkerProcess) -> None:
+    message = ask(worker, "GOOG").versions["network"]
+    child = worker._child._process.pid  # type: ignore[union-attr]
     ours, its = (os.readlink(f"/proc/{process}/ns/net") for process in ("self", child))
-    assert (said == "namespace") == (its != ours)
-    assert said in ("namespace", "audit hook")
+    assert (message == "namespace") == (its != ours)
+    assert message in ("namespace", "audit hook")
 
 
-def test_two_workers_say_the_same_to_the_byte() -> None:
+def test_workers_give_equal_replies() -> None:
     one, other = WorkerProcess(lambda: CODE), WorkerProcess(lambda: CODE)
     try:
         assert ask(one, "GOOG").reply == ask(other, "GOOG").reply
@@ -181,13 +181,13 @@ def test_two_workers_say_the_same_to_the_byte() -> None:
         other.close()
 
 
-def test_an_object_that_is_forgotten_takes_its_worker_along() -> None:
-    before = workers()
-    resident = WorkerProcess(lambda: CODE)
-    ask(resident, "GOOG")
-    assert len(workers() - before) == 1
-    del resident
-    assert workers() == before
+def test_worker_ends_with_its_object() -> None:
+    before = child_pids()
+    worker = WorkerProcess(lambda: CODE)
+    ask(worker, "GOOG")
+    assert len(child_pids() - before) == 1
+    del worker
+    assert child_pids() == before
 
 
 HANGING = f"""
@@ -195,14 +195,14 @@ import sys, threading, time
 sys.path[:0] = [{str(ROOT)!r}, {str(TESTS)!r}]
 from support.upstream_worker import CODE, ask
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
-resident = WorkerProcess(lambda: CODE)
-ask(resident, "GOOG")
-print(resident._child._process.pid, flush=True)
-ask(resident, "HANG")
+worker = WorkerProcess(lambda: CODE)
+ask(worker, "GOOG")
+print(worker._child._process.pid, flush=True)
+ask(worker, "HANG")
 """
 
 
-def test_no_worker_outlives_a_parent_that_is_killed() -> None:
+def test_worker_ends_with_a_killed_parent() -> None:
     parent = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
@@ -219,15 +219,15 @@ def test_no_worker_outlives_a_parent_that_is_killed() -> None:
     pytest.fail("the worker still runs")
 
 
-def test_a_forked_child_starts_a_worker_of_its_own(resident: WorkerProcess) -> None:
-    answer = ask(resident, "GOOG")
+def test_worker_of_a_forked_child_is_its_own(worker: WorkerProcess) -> None:
+    answer = ask(worker, "GOOG")
     child = os.fork()
     if child == 0:
         try:
-            same = ask(resident, "GOOG").reply == answer.reply
-            resident.close()
+            same = ask(worker, "GOOG").reply == answer.reply
+            worker.close()
             os._exit(0 if same else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert ask(resident, "GOOG") == answer
+    assert ask(worker, "GOOG") == answer

@@ -1,9 +1,8 @@
-"""Numbers are code's business: whatever a model proposes, this decides which levels and size a
-signal carries.
+"""Levels and position size of a signal: code decides them, whatever a model proposes.
 
-A number out of bounds is moved to the bound, a missing one is derived from the fitted policy, and
-each such step leaves a clamp in words. Levels in an order that can't be meant are rejected, not
-repaired.
+A number out of bounds is moved to the bound and a missing one is derived from the fitted policy;
+each such step leaves a clamp, a sentence on the signal. Levels in an order that contradicts the
+action are rejected, not repaired. Prices are as traded, sizes in percent of equity.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class LevelsRejectedError(ValueError):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the desk asked for; prices as traded, size in percent of equity."""
+    """The levels and size that the executor proposed; None where it named none."""
 
     action: Literal["BUY", "SELL"]
     entry: float | None
@@ -33,36 +32,38 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Levels:
-    """What code lets through; all numbers are set."""
+    """The levels and size that the signal carries."""
 
     entry: float
     stop: float
     target: float
     size_percent: float
     r_multiple: float
+    """Distance to the target over distance to the stop."""
     clamps: tuple[str, ...]
 
 
-def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Levels:
-    """Levels within bounds; raises LevelsRejectedError."""
+def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> Levels:
+    """Return the proposal moved within limits. Raises LevelsRejectedError."""
     clamps: list[str] = []
-    side = 1 if asked.action == "BUY" else -1
+    side = 1 if proposal.action == "BUY" else -1
     close, atr, policy = context.last_close, context.atr, context.policy
 
-    entry = asked.entry
+    entry = proposal.entry
     if entry is None:
         entry = close
         clamps.append(f"entry derived: last close {close:g}")
-    reach = limits.entry_atr * atr
-    if abs(entry - close) > reach:
-        moved = rounded(close + reach if entry > close else close - reach)
+    max_distance = limits.entry_atr * atr
+    if abs(entry - close) > max_distance:
+        moved = rounded(close + max_distance if entry > close else close - max_distance)
         clamps.append(
             f"entry {entry:g} moved to {moved:g}: at most {limits.entry_atr:g} ATR from the close"
         )
         entry = moved
 
-    stop, target = asked.stop, asked.target
+    stop, target = proposal.stop, proposal.target
     if stop is None:
+        # A tenth of the entry is a floor: many ATR below a cheap stock would be no price.
         stop = rounded(max(entry - side * policy.stop_atr * atr, 0.1 * entry))
         clamps.append(f"stop derived: {policy.stop_atr:g} ATR from the entry")
     if target is None:
@@ -71,32 +72,34 @@ def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Leve
     if not (stop - entry) * side < 0 < (target - entry) * side:
         order = "stop < entry < target" if side > 0 else "target < entry < stop"
         raise LevelsRejectedError(
-            f"{asked.action} needs {order}; got stop {stop:g}, entry {entry:g}, target {target:g}"
+            f"{proposal.action} needs {order}; "
+            f"got stop {stop:g}, entry {entry:g}, target {target:g}"
         )
-    widest = limits.max_stop_fraction * entry
-    if abs(entry - stop) > widest:
-        moved = rounded(entry - side * widest)
+    max_stop_distance = limits.max_stop_fraction * entry
+    if abs(entry - stop) > max_stop_distance:
+        moved = rounded(entry - side * max_stop_distance)
         clamps.append(
             f"stop {stop:g} moved to {moved:g}: "
             f"at most {limits.max_stop_fraction:.0%} from the entry"
         )
         stop = moved
 
-    allowed = rounded(100 * float(policy.size(abs(entry - stop) / entry)), 4)
-    size = asked.size_percent
+    # After the stop is final: the size is what loses `risk_fraction` of equity there.
+    max_size = rounded(100 * float(policy.size(abs(entry - stop) / entry)), 4)
+    size = proposal.size_percent
     if size is None:
-        size = allowed
-        clamps.append(f"size derived: {allowed:g} % risks {policy.risk_fraction:.2%} of equity")
-    elif size > allowed:
+        size = max_size
+        clamps.append(f"size derived: {max_size:g} % risks {policy.risk_fraction:.2%} of equity")
+    elif size > max_size:
         clamps.append(
-            f"size {size:g} % cut to {allowed:g} %: risks {policy.risk_fraction:.2%} of equity"
+            f"size {size:g} % cut to {max_size:g} %: risks {policy.risk_fraction:.2%} of equity"
         )
-        size = allowed
+        size = max_size
     r_multiple = rounded(abs(target - entry) / abs(entry - stop), 4)
     if not math.isfinite(r_multiple):
         raise LevelsRejectedError(
-            f"{asked.action} with stop {stop:g} so near the entry {entry:g} and target {target:g} "
-            "so far that their ratio is no number"
+            f"{proposal.action} with stop {stop:g} so near the entry {entry:g} and target "
+            f"{target:g} so far that their ratio is no number"
         )
     return Levels(entry, stop, target, size, r_multiple, tuple(clamps))
 
@@ -104,8 +107,9 @@ def settle_levels(asked: Proposal, context: Context, limits: RiskLimits) -> Leve
 def checked_level(
     name: str, price: float | None, context: Context, clamps: list[str]
 ) -> float | None:
-    """A support or resistance if the symbol traded there in the last year; otherwise dropped, with
-    a clamp.
+    """Return a support or resistance where the symbol traded there in the last year, else None.
+
+    Adds a clamp for a price that is dropped. `name` is what the clamp calls it.
     """
     if price is None or context.low <= price <= context.high:
         return price

@@ -31,6 +31,7 @@ from finagent_model.evaluation.out_of_sample import (
 )
 from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.policy.trained_state import CalibrationBook
+from finagent_model.reports.report import render_report
 from finagent_model.training.request import EvaluationRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import Fold, walk_forward_folds
@@ -65,6 +66,11 @@ class Evaluation:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Metrics by symbol, the benchmark's as `benchmark_...`; nan where undefined."""
         return {symbol: unseen.metrics() for symbol, unseen in self.out_of_sample.items()}
+
+    @property
+    def report(self) -> str:
+        """The report in Markdown, as a training writes it; its first line is the grade."""
+        return render_report(self.metrics, self.author, self.evidence, self.calibrations.fits[-1])
 
 
 def evaluate_decider(

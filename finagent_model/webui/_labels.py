@@ -1,4 +1,7 @@
-"""How statuses, verdicts and grades are shown: a word, a sign, a tone. Never colour alone."""
+"""Labels of statuses, verdicts, grades and states: a word, a sign and a tone each.
+
+The sign and the word carry the meaning; colour (the tone) is never the only difference.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from finagent_model.decision.signal import Status
+from finagent_model.store.artifact_models import FAILED_STATUSES
 
 Tone = Literal["good", "bad", "warn", "calm"]
 
 
 @dataclass(frozen=True)
 class Badge:
-    """`about` is what the word means, for whoever asks."""
+    """How one value is shown."""
 
     word: str
     sign: str
     tone: Tone
-    about: str = ""
+    meaning: str = ""
+    """What the word means; a page shows it as a tooltip."""
 
 
 UNKNOWN = Badge("unknown", "?", "calm", "nobody said")
@@ -63,13 +67,13 @@ APPROVALS: Mapping[str, Badge] = {
 }
 
 
-def badge(kinds: Mapping[str, Badge], value: str | None) -> Badge:
-    """One that nobody knows is shown as it is written."""
+def badge(badges: Mapping[str, Badge], value: str | None) -> Badge:
+    """Return the badge of `value`; a value without one is shown as it is written."""
     if value is None:
         return UNKNOWN
-    return kinds.get(value) or Badge(value, "?", "calm")
+    return badges.get(value) or Badge(value, "?", "calm")
 
 
-def failed(status: str | None) -> bool:
-    """Whether there is no decision behind the action."""
-    return status in {known.value for known in Status if known.is_failure}
+def is_failed(status: str | None) -> bool:
+    """Return whether there is no decision behind a signal's action."""
+    return status in FAILED_STATUSES

@@ -1,0 +1,320 @@
+"""One request to a chat model, until it is answered or given up.
+
+`call_with_retry` applies, in this order: circuit breaker, rate limiter, time limit, and retries
+with exponential backoff. Rate limiter and circuit breaker belong to a provider and are shared by
+all decisions of a process (`limits_for`).
+
+The SDKs raise exception classes of their own but agree on `status_code` and, where there was a
+response, on `response.headers`. `classify_failure` reads nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Self
+
+from aiolimiter import AsyncLimiter
+from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from finagent_model._retry_after import retry_after
+from finagent_model.config.rules import Limits, RateLimits
+
+NO_CREDIT = "insufficient_quota"
+"""OpenAI's error code of a 429 that no waiting cures."""
+RETRYABLE_STATUSES = (408, 409, 425, 429)
+"""Statuses below 500 that may pass; any other such request would be refused again."""
+STATUS_TEXTS = {
+    401: "the key was refused",
+    403: "access was refused",
+    404: "no such model or address",
+    429: "the provider's rate limit is reached",
+}
+MINUTE_S = 60.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 20.0
+_backoff = wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=MAX_PAUSE_S, jitter=FIRST_PAUSE_S)
+
+
+@dataclass(frozen=True)
+class ProviderFailure:
+    """Why a call to a provider gave no reply."""
+
+    reason: str
+    retryable: bool
+    """Whether the same call may succeed later."""
+    retry_after_s: float | None = None
+    """Seconds that the server asked to wait; None where it did not say."""
+    provider_at_fault: bool = True
+    """Whether the provider is to blame rather than this one request: the circuit breaker counts
+    it.
+    """
+    billed: bool = False
+    """Whether the call may have been charged for, as one that was cut off may."""
+
+
+class CallFailedError(Exception):
+    """A call was given up; `failure` says why."""
+
+    def __init__(self, failure: ProviderFailure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
+    """Return what `error`, raised by any chat client, means for a retry.
+
+    `timeout_s` is the call's time limit, for the message.
+    """
+    chain = [error, *_causes(error)]
+    status = next((s for e in chain if (s := _error_status(e)) is not None), None)
+    if status is not None:
+        no_credit = any(getattr(e, "code", None) == NO_CREDIT for e in chain)
+        retryable = (status in RETRYABLE_STATUSES or status >= 500) and not no_credit
+        default = "the provider failed" if status >= 500 else "the request was refused"
+        text = STATUS_TEXTS.get(status, default)
+        return ProviderFailure(
+            f"HTTP {status}, {text}: {_one_line(error)}",
+            retryable,
+            retry_after(_response_headers(chain)),
+            provider_at_fault=retryable or no_credit or status in (401, 403),
+        )
+    if any(isinstance(e, ssl.SSLCertVerificationError) for e in chain):
+        return ProviderFailure(
+            f"the provider's certificate can't be trusted: {_one_line(chain[-1])}", retryable=False
+        )
+    # The clients' HTTP libraries share no base class, but they name their errors alike.
+    names = [type(e).__name__ for e in chain]
+    if any("Timeout" in name for name in names):
+        return ProviderFailure(f"no reply within {timeout_s:g} s", retryable=True, billed=True)
+    if any(
+        isinstance(e, OSError) or "Connect" in n or "Protocol" in n or "Read" in n
+        for e, n in zip(chain, names, strict=True)
+    ):
+        reason = f"the provider can't be reached: {_one_line(chain[-1])}"
+        return ProviderFailure(reason, retryable=True)
+    reason = f"the answer can't be read: {type(error).__name__}: {_one_line(error)}"
+    return ProviderFailure(reason, retryable=True, billed=True)
+
+
+def is_retryable(error: BaseException, limits: Limits) -> bool:
+    """Return whether a retry may help, within the time that a decision has."""
+    if not isinstance(error, CallFailedError) or not error.failure.retryable:
+        return False
+    return (error.failure.retry_after_s or 0.0) < limits.wall_clock_s
+
+
+class RateLimiter:
+    """Delays calls so that the requests and tokens of a minute stay within limits; 0: no limit."""
+
+    def __init__(self, requests_per_minute: int, tokens_per_minute: int) -> None:
+        self._requests = _limiter(requests_per_minute)
+        self._tokens = _limiter(tokens_per_minute)
+
+    async def acquire(self, tokens: int) -> None:
+        """Wait until a request of about `tokens` tokens is within the limits."""
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is not None:
+            # A request above a whole minute's tokens would never fit: it takes the minute.
+            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
+
+
+class CircuitBreaker:
+    """Stops calls to a provider for `pause_s` seconds after `failure_threshold` failures in a row.
+
+    After the pause it is half open: one call probes the provider, and the others are refused until
+    the probe has ended. A threshold of 0 never opens it. For one event loop.
+    """
+
+    def __init__(self, failure_threshold: int, pause_s: float) -> None:
+        self._failure_threshold = failure_threshold
+        self._pause_s = pause_s
+        self._failures = 0
+        self._open_until = 0.0
+        self._probing = False
+
+    def open_for(self) -> float:
+        """Return for how many seconds the breaker stays open; 0: the caller may call.
+
+        A caller that gets 0 reports how the call ended: `record_success`, `record_failure` or
+        `release`.
+        """
+        if not self._open_until:
+            return 0.0
+        remaining_s = self._open_until - asyncio.get_running_loop().time()
+        if remaining_s > 0 or self._probing:
+            return max(remaining_s, 0.001)
+        self._probing = True
+        return 0.0
+
+    def release(self) -> None:
+        """Report a call that was abandoned: it says nothing about the provider."""
+        self._probing = False
+
+    def record_success(self) -> None:
+        """Close the breaker."""
+        self._failures, self._open_until, self._probing = 0, 0.0, False
+
+    def record_failure(self) -> None:
+        """Count a failure; open the breaker once the threshold is reached."""
+        self._failures, self._probing = self._failures + 1, False
+        if self._failure_threshold and self._failures >= self._failure_threshold:
+            self._open_until = asyncio.get_running_loop().time() + self._pause_s
+
+
+@dataclass(frozen=True)
+class ProviderLimits:
+    """The rate limiter and the circuit breaker of one provider, on one event loop."""
+
+    rate_limiter: RateLimiter
+    circuit_breaker: CircuitBreaker
+
+    @classmethod
+    def from_config(cls, config: RateLimits) -> Self:
+        """Return a fresh pair as `config` sets it."""
+        return cls(
+            RateLimiter(config.requests_per_minute, config.tokens_per_minute),
+            CircuitBreaker(config.break_after, config.break_s),
+        )
+
+
+_LIMITS: dict[tuple[int, int, str, str], ProviderLimits] = {}
+
+
+def limits_for(provider: str, config: RateLimits) -> ProviderLimits:
+    """Return the limits that calls to `provider` (client and address) share under `config`.
+
+    Call it on the event loop: each loop, and each forked process, has limits of its own.
+    """
+    key = (os.getpid(), id(asyncio.get_running_loop()), provider, config.model_dump_json())
+    if key not in _LIMITS:
+        _LIMITS[key] = ProviderLimits.from_config(config)
+    return _LIMITS[key]
+
+
+async def call_with_retry(
+    client: ChatCompletionClient,
+    messages: Sequence[LLMMessage],
+    options: dict[str, Any],
+    limits: Limits,
+    provider_limits: ProviderLimits,
+    tokens: int,
+    *,
+    stream: bool = False,
+    on_retry: Callable[[int, ProviderFailure, float], object] | None = None,
+) -> CreateResult:
+    """Return the model's reply to `messages`. Raises CallFailedError.
+
+    `options` are further arguments of `client.create`; `tokens` is about what the request takes.
+    `on_retry` gets the attempt, its failure and the pause in seconds before the next attempt.
+    """
+    breaker = provider_limits.circuit_breaker
+
+    async def attempt() -> CreateResult:
+        pause_s = breaker.open_for()
+        if pause_s:
+            reason = f"the provider failed before and is left alone for {pause_s:.0f} s"
+            raise CallFailedError(ProviderFailure(reason, retryable=False))
+        try:
+            await provider_limits.rate_limiter.acquire(tokens)
+            async with asyncio.timeout(limits.call_timeout_s):
+                result = await _create(client, messages, options, stream)
+        except asyncio.CancelledError:
+            breaker.release()
+            raise
+        except Exception as error:  # a vendor's client may raise any class
+            failure = classify_failure(error, limits.call_timeout_s)
+            if failure.provider_at_fault:
+                breaker.record_failure()
+            else:
+                breaker.record_success()  # it answered, if only to refuse this request
+            raise CallFailedError(failure) from error
+        breaker.record_success()
+        if not result.content and result.finish_reason == "unknown":
+            reason = "the answer can't be read: it holds no reply"
+            raise CallFailedError(ProviderFailure(reason, retryable=True))
+        return result
+
+    def report_retry(state: RetryCallState) -> None:
+        if on_retry is None:
+            return
+        assert state.outcome is not None and state.next_action is not None
+        failure = _failure_of(state.outcome.exception())
+        on_retry(state.attempt_number, failure, state.next_action.sleep)
+
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(limits.retries + 1),
+        retry=retry_if_exception(lambda error: is_retryable(error, limits)),
+        wait=_pause_s,
+        before_sleep=report_retry,
+        reraise=True,
+    )
+    result: CreateResult = await retrying(attempt)
+    return result
+
+
+async def _create(
+    client: ChatCompletionClient,
+    messages: Sequence[LLMMessage],
+    options: dict[str, Any],
+    stream: bool,
+) -> CreateResult:
+    if not stream:
+        return await client.create(messages, **options)
+    async with aclosing(client.create_stream(messages, **options)) as parts:
+        async for part in parts:
+            if isinstance(part, CreateResult):
+                return part
+    raise ValueError("the stream ended without a reply")
+
+
+def _pause_s(state: RetryCallState) -> float:
+    """Return the backoff with jitter, or what the server asked for where that is longer."""
+    assert state.outcome is not None
+    server_pause_s = _failure_of(state.outcome.exception()).retry_after_s
+    return max(_backoff(state), server_pause_s or 0.0)
+
+
+def _failure_of(error: BaseException | None) -> ProviderFailure:
+    assert isinstance(error, CallFailedError)
+    return error.failure
+
+
+def _limiter(per_minute: int) -> AsyncLimiter | None:
+    return AsyncLimiter(per_minute, MINUTE_S) if per_minute else None
+
+
+def _error_status(error: BaseException) -> int | None:
+    # A stream that breaks off carries the status of its good beginning: below 400 it says nothing.
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and status >= 400 else None
+
+
+def _response_headers(chain: list[BaseException]) -> Mapping[str, str]:
+    for error in chain:
+        headers: Any = getattr(getattr(error, "response", None), "headers", None)
+        if headers is not None:
+            return {str(name).lower(): str(value) for name, value in headers.items()}
+    return {}
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while (error := error.__cause__ or error.__context__) and error not in causes:  # type: ignore[assignment]
+        causes.append(error)
+    return causes
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

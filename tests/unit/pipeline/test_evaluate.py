@@ -1,0 +1,155 @@
+"""Anybody's decider through the walk-forward, the statistics and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from finagent_model import Crossover, evaluate, make_decision, market_view
+from finagent_model.decision.decision import Decision
+from finagent_model.decision.signal import Status
+from finagent_model.errors import BadInputError, ShortHistoryError, UnknownSymbolError
+from finagent_model.market.bars import BarSeries
+from finagent_model.market.view import MarketView
+
+SMALL: dict[str, Any] = {"train_bars": 120, "test_bars": 30}
+"""FB has 196 bars: 71 days are left unseen."""
+
+
+class Holder:
+    """Buys once, with levels, and keeps it."""
+
+    def decide(self, view: MarketView) -> Decision:
+        price = float(view.bars.close[-1])
+        return make_decision(
+            view,
+            "BUY",
+            reasoning="holds whatever comes",
+            author="holder",
+            confidence=60,
+            stop=0.5 * price,
+            target=2 * price,
+        )
+
+
+class Trainable:
+    """Remembers what each fit was shown; speaks by the last close that its fit saw."""
+
+    def __init__(self, last: float = np.nan) -> None:
+        self.windows: list[dict[str, BarSeries]] = []
+        self.last = last
+
+    def fit(self, histories: Mapping[str, BarSeries]) -> Trainable:
+        self.windows.append(dict(histories))
+        return Trainable(float(histories["FB"].close[-1]))
+
+    def decide(self, view: MarketView) -> Decision:
+        action = "BUY" if view.bars.close[-1] > self.last else "SELL"
+        return make_decision(view, action, reasoning="above the last fit's close", author="fitted")
+
+
+def test_evaluate_judges_a_decider_as_a_training_does() -> None:
+    evaluation = evaluate(Holder(), "FB", **SMALL)
+    metrics = evaluation.metrics["FB"]
+    assert len(evaluation.out_of_sample["FB"].decisions) == 71
+    # Buying at once and keeping it is the benchmark, up to the stop and the target.
+    assert metrics["total_return"] == pytest.approx(metrics["benchmark_total_return"])
+    assert evaluation.evidence.grade == "none"
+    assert evaluation.gate.verdict == "passed"  # the default gate asks for integrity alone
+    assert evaluation.report.startswith("NO evidence of an edge after costs")
+    assert "Decided by: holder." in evaluation.report
+
+
+def test_evaluate_is_repeatable() -> None:
+    first, again = (evaluate(Crossover(5, 20), ["FB"], **SMALL) for _ in range(2))
+    assert first.report == again.report
+    assert first.gate == again.gate
+
+
+def test_evaluate_fits_each_fold_on_bars_cut_at_its_end() -> None:
+    decider = Trainable()
+    evaluation = evaluate(decider, "FB", **SMALL)
+    unseen = evaluation.out_of_sample["FB"].bars
+    assert len(decider.windows) == len(evaluation.folds["FB"]) == 3
+    for window, fold in zip(decider.windows, evaluation.folds["FB"], strict=True):
+        assert len(window["FB"]) == 120
+        assert window["FB"].closed(-1) < unseen.closed(fold.start)
+
+
+def test_evaluate_refuses_a_decider_that_remembers_its_calls() -> None:
+    class Moody:
+        calls = 0
+
+        def decide(self, view: MarketView) -> Decision:
+            Moody.calls += 1
+            action = "BUY" if Moody.calls % 2 else "SELL"
+            return make_decision(view, action, reasoning="as it pleases", author="moody")
+
+    evaluation = evaluate(Moody(), "FB", **SMALL)
+    assert evaluation.gate.verdict == "refused"
+    assert "answers_repeat" in evaluation.gate.refusals
+
+
+def test_evaluate_refuses_a_decider_that_mostly_abstains() -> None:
+    class Silent:
+        def decide(self, view: MarketView) -> Decision:
+            return make_decision(
+                view, "HOLD", reasoning="no opinion", author="silent", status=Status.ABSTAINED
+            )
+
+    evaluation = evaluate(Silent(), "FB", **SMALL)
+    assert "abstained_share: 71 of 71 decisions abstained" in evaluation.gate.refusals
+
+
+def test_evaluate_counts_the_variants_that_were_tried() -> None:
+    one, many = (evaluate(Holder(), "FB", configurations=n, **SMALL) for n in (1, 200))
+    hurdles = [each.evidence.numbers["deflated_sharpe"] for each in (one, many)]
+    assert hurdles[0] > hurdles[1]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [("BUY", TypeError), (None, TypeError), ("yesterday", ValueError)]
+)
+def test_evaluate_names_a_decider_that_answers_wrongly(
+    answer: str | None, error: type[Exception]
+) -> None:
+    class Wrong:
+        def decide(self, view: MarketView) -> Any:
+            if answer != "yesterday":
+                return answer
+            other = market_view("FB", "2012-06-29")
+            return make_decision(other, "HOLD", reasoning="about another day", author="wrong")
+
+    with pytest.raises(error, match=r"Wrong\.decide"):
+        evaluate(Wrong(), "FB", **SMALL)
+
+
+def test_evaluate_names_what_it_can_not_do() -> None:
+    with pytest.raises(BadInputError, match="schedule 'change'"):
+        evaluate(Holder(), "FB", schedule="change", **SMALL)
+    with pytest.raises(UnknownSymbolError, match="did you mean 'FB'"):
+        evaluate(Holder(), "fb", **SMALL)
+    with pytest.raises(ShortHistoryError, match="train_bars"):
+        evaluate(Holder(), "FB")
+    with pytest.raises(BadInputError, match="unknown key 'colour'"):
+        evaluate(Holder(), "FB", colour="red")
+
+
+def test_make_decision_refuses_levels_on_the_wrong_side() -> None:
+    view = market_view("GOOG", "2012-06-29")
+    with pytest.raises(ValidationError, match="BUY needs stop < entry < target"):
+        make_decision(view, "BUY", reasoning="levels swapped", author="me", stop=1e6, target=1.0)
+
+
+def test_crossover_decides_as_its_crossings_say() -> None:
+    bars = market_view("FB", "2013-02-28").bars
+    signs = Crossover(5, 20).crossings(bars.growth().close)
+    evaluation = evaluate(Crossover(5, 20), "FB", **SMALL)
+    unseen = evaluation.out_of_sample["FB"]
+    actions = [decision.signal.action for decision in unseen.decisions]
+    words = {1: "BUY", -1: "SELL", 0: "HOLD"}
+    assert actions[: len(bars) - 125] == [words[int(s)] for s in signs[125:]]
