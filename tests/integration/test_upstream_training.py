@@ -65,8 +65,8 @@ def test_upstream_version_is_trained_to_answer_without_it(
     assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
     assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
-    replayed = answering.decide("FB", DAY, mode="replay").signal
-    live = answering.decide("FB", DAY, mode="live").signal  # by the source in the package
+    replayed = predictor.decide("FB", DAY, mode="replay").signal
+    live = predictor.decide("FB", DAY, mode="live").signal  # by the source in the package
     assert replayed.status == live.status == "ok"
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
