@@ -59,7 +59,7 @@ RUNS: Mapping[str, Badge] = {
     "FAILED": Badge("failed", "✕", "bad"),
     "KILLED": Badge("killed", "✕", "bad"),
 }
-APPROVALS_FILE: Mapping[str, Badge] = {
+APPROVALS: Mapping[str, Badge] = {
     "pending": Badge("waits for you", "◆", "warn"),
     "approved": Badge("approved", "✓", "good"),
     "rejected": Badge("rejected", "◇", "warn"),
