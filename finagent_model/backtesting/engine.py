@@ -87,8 +87,17 @@ def run_backtest(
     allow_short: bool = False,
     whole_shares: bool = False,
 ) -> BacktestResult:
-    """Trade one signal a bar, each at the next open. Raises ValueError for another number of
-    signals than bars.
+    """Trade one signal a bar, each at the next open, and return equity and trades.
+
+    `cash` is money to start with; without `whole_shares` fractions of a share are traded. Raises
+    ValueError for another number of signals than bars.
+
+        >>> import finagent_model as fm
+        >>> view = fm.market_view("FB", "2012-06-29")
+        >>> hold = fm.make_decision(view, "HOLD", reasoning="nothing to do", author="example").signal
+        >>> result = fm.run_backtest(view.bars, [hold] * len(view.bars), fm.Costs(), cash=100.0)
+        >>> float(result.equity[-1]), len(result.trades)
+        (100.0, 0)
     """
     rules = FillRules(costs.commission, costs.slippage, allow_short)
     orders = orders_from_signals(bars, signals)

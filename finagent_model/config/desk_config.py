@@ -216,6 +216,10 @@ def load_config(path_or_preset: str) -> DeskConfig:
 
     Keys that a file leaves out come from the preset that its key `preset` names, else from the
     default. Raises ConfigError.
+
+        >>> import finagent_model
+        >>> finagent_model.load_config("lean").model_used
+        'rules'
     """
     path = Path(path_or_preset)
     if path.suffix not in (".yaml", ".yml"):
