@@ -84,8 +84,8 @@ def test_facts_absent_from_context_without_source(goog: BarSeries) -> None:
         ("", ""),
     ],
 )
-def test_facts_period_is_relative_to_as_of(period: str, seen: str) -> None:
-    assert fact(period=period).relative_period(AS_OF) == seen
+def test_facts_period_is_relative_to_as_of(period: str, relative: str) -> None:
+    assert fact(period=period).relative_period(AS_OF) == relative
 
 
 @given(st.text(max_size=12), st.text(max_size=12), st.text("FYQH0129-", max_size=8))
