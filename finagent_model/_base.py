@@ -5,7 +5,9 @@ Models are frozen, closed to unknown keys, and hold finite numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -90,3 +92,27 @@ step.
 def no_progress(name: str, steps: int) -> Callable[[], object]:
     """Report no progress."""
     return lambda: None
+
+
+def dump_json(value: Any) -> str:
+    """Return `value` as indented JSON with sorted keys and a final newline."""
+    # Content hashes are taken of this text: any change of form changes them all.
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that `retry-after-ms` or `Retry-After` asks for; None without a number.
+
+    `headers` has lower-case names, or ignores case. Not below 0.
+    """
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * scale)
+        except (KeyError, ValueError):
+            continue
+    try:
+        # A date counts from the response's own `Date`: the two machines' clocks may differ.
+        until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
+        return max(0.0, (until - now).total_seconds())
+    except (KeyError, ValueError, TypeError):
+        return None

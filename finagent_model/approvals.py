@@ -22,11 +22,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finagent_model._base import Mode
-from finagent_model.config.approval_rules import (
-    ApprovalRequest,
-    ApprovalRules,
-    ApprovalVerdict,
-)
+from finagent_model.config.rules import ApprovalRequest, ApprovalRules, ApprovalVerdict
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import (

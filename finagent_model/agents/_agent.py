@@ -30,9 +30,9 @@ from autogen_core.models import (
 
 from finagent_model.agents._replies import ReplyError, parse_reply
 from finagent_model.agents.completion import Chart, ChatService, CompletionRequest, UnavailableError
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.session import DeskQuery, Session, Tools, report_source
 from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.desk_config import Prompts
 from finagent_model.config.roster import AgentRow
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError

@@ -28,7 +28,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from finagent_model._retry_after import retry_after
+from finagent_model._base import retry_after
 from finagent_model.config.rules import DecisionLimits, RateLimits
 
 NO_CREDIT = "insufficient_quota"

@@ -33,9 +33,8 @@ from finagent_model.agents._replies import (
     RiskReply,
     parse_reply,
 )
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.session import report_source
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.external import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError

@@ -30,13 +30,12 @@ from finagent_model._base import Mode
 from finagent_model.agents._agent import DESK, ChatAgent, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
 from finagent_model.agents.completion import ChatService, silence_autogen_logs
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, Session
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.roster import AgentGroup, AgentRow, OptionalInput, remove_agents
 from finagent_model.decision.signal import Status
 

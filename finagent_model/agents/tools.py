@@ -22,8 +22,7 @@ from finagent_model.market import indicators
 from finagent_model.market.bars import PRICES, BarSeries, Floats
 from finagent_model.market.news import sanitize_text
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import Context, round_or_none, round_significant
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import Context, FeatureBook, round_or_none, round_significant
 
 MAX_ARGUMENT_CHARS = 2000
 """Nobody needs more for a few numbers and words."""

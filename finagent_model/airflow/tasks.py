@@ -11,11 +11,16 @@ Airflow's retries.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from finagent_model.approvals import ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
@@ -25,6 +30,31 @@ from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.dag_run import SymbolOutcome
+
+
+LOOK_S = 2.0
+"""Between two looks at the file."""
+
+
+class ApprovalTrigger(BaseTrigger):
+    """Fires once none of the approvals `keys` in the file `path` is pending: each was approved,
+    rejected, or is past its deadline. The triggerer must see the same file as the workers.
+    """
+
+    def __init__(self, path: str, keys: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.path, self.keys = path, keys
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__}", {"path": self.path, "keys": self.keys}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        approvals = ApprovalStore(Path(self.path))
+        # It is settled by another process: there is no event to wait for.
+        while await asyncio.to_thread(approvals.pending_ids, self.keys):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        yield TriggerEvent(self.keys)
 
 
 Context = Mapping[str, Any]
@@ -218,7 +248,6 @@ def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str,
 
 def approval_trigger(keys: Sequence[str]) -> Any:
     """What a task that can't go on without these approvals waits by."""
-    from finagent_model.airflow.approval_trigger import ApprovalTrigger
     from finagent_model.approvals import APPROVALS_FILE
 
     return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS_FILE), list(keys))

@@ -94,7 +94,7 @@ def run_backtest(
 
         >>> import finagent_model as fm
         >>> view = fm.market_view("FB", "2012-06-29")
-        >>> hold = fm.make_decision(view, "HOLD", reasoning="nothing to do", author="example").signal
+        >>> hold = fm.make_decision(view, "HOLD", reasoning="nothing to do", author="me").signal
         >>> result = fm.run_backtest(view.bars, [hold] * len(view.bars), fm.Costs(), cash=100.0)
         >>> float(result.equity[-1]), len(result.trades)
         (100.0, 0)

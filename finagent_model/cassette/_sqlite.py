@@ -24,12 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finagent_model.cassette.fingerprint import outline_from_row, outline_to_row
-from finagent_model.cassette.records import (
-    CassetteRow,
-    RecordedReply,
-    reply_from_row,
-    reply_to_row,
-)
+from finagent_model.cassette.records import CassetteRow, RecordedReply, reply_from_row, reply_to_row
 from finagent_model.errors import BadInputError, DamagedCassetteError
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from finagent_model.cli.options import NO_DATA, Json, print_json
 
 if TYPE_CHECKING:
     from finagent_model.approvals import ApprovalStore
-    from finagent_model.config.approval_rules import ApprovalVerdict
+    from finagent_model.config.rules import ApprovalVerdict
 
 
 db = typer.Typer(

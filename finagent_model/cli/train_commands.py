@@ -135,7 +135,7 @@ def backtest(
 
 def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
     from finagent_model.market.symbols import parse_symbols
-    from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
+    from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
     from finagent_model.settings import Settings
 
     names = parse_symbols(symbols)

@@ -1,7 +1,7 @@
 """A desk's configuration: every YAML key with its bounds, the shipped presets, and their readers.
 
-Parsing of loose values (symbols, dates, modes) is here too, so that each interface refuses the
-same input with the same words.
+Parsing of loose values (modes, limits) is here too, so that each door refuses the same input with
+the same words.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING
 from finagent_model._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from finagent_model.config.approval_rules import ApprovalRules
     from finagent_model.config.desk_config import DeskConfig, load_config, load_preset
     from finagent_model.config.roster import AgentRow, ModelConfig
-    from finagent_model.config.rules import GateRules
+    from finagent_model.config.rules import ApprovalRules, GateRules
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "approval_rules": ["ApprovalRules"],
             "desk_config": ["DeskConfig", "load_config", "load_preset"],
             "roster": ["AgentRow", "ModelConfig"],
-            "rules": ["GateRules"],
+            "rules": ["ApprovalRules", "GateRules"],
         },
     )
 

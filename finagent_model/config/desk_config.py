@@ -6,7 +6,8 @@ leaves out come from its preset. `desk_variants` builds the other desks of an ab
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,6 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finagent_model._base import first_error_message
-from finagent_model.config.approval_rules import ApprovalRules
 from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.config.roster import (
     AgentRow,
@@ -27,6 +27,7 @@ from finagent_model.config.roster import (
     remove_agents,
 )
 from finagent_model.config.rules import (
+    ApprovalRules,
     DecisionLimits,
     GateRules,
     MemoryConfig,
@@ -342,3 +343,27 @@ def _with_agents(desk: DeskConfig, rows: tuple[AgentRow, ...]) -> DeskConfig:
     return DeskConfig.model_validate(
         {**desk.model_dump(), "agents": [row.model_dump() for row in rows]}
     )
+
+
+class Prompts:
+    """System messages by name; a desk's own take precedence over those that ship."""
+
+    def __init__(self, own: Mapping[str, str]) -> None:
+        self._own = own
+
+    def text(self, name: str) -> str:
+        """Return the prompt called `name`. Raises ConfigError that lists the names there are."""
+        if name in self._own:
+            return self._own[name].strip()
+        shipped = _shipped_prompts()
+        if name not in shipped:
+            names = ", ".join([*self._own, *shipped])
+            raise ConfigError(f"unknown prompt {name!r}; there is: {names}")
+        return shipped[name]
+
+
+@cache
+def _shipped_prompts() -> dict[str, str]:
+    folder = files(__package__) / "prompts"
+    paths = sorted((f for f in folder.iterdir() if f.name.endswith(".md")), key=lambda f: f.name)
+    return {path.name.removesuffix(".md"): path.read_text().strip() for path in paths}

@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finagent_model.market.bars import PRICES, Floats
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import round_or_none
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook, round_or_none
 from finagent_model.policy.policy import Policy
 
 if TYPE_CHECKING:

@@ -22,14 +22,13 @@ from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
 from finagent_model.agents.external import ExternalSource, RecordedAnalyst, load_external
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Session
 from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.parsing import CallLimits
 from finagent_model.config.rules import DecisionLimits
 from finagent_model.decision.decision import Decision

@@ -36,8 +36,7 @@ from finagent_model.evaluation.out_of_sample import Traded
 from finagent_model.market.bars import PRICES, BarSeries, Floats, parse_as_of
 from finagent_model.market.news import Fact, NewsItem, read_news
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import build_context
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook, build_context
 from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import TradeOutcome, TrainedState
 from finagent_model.statistics.resampling import superior_predictive_ability

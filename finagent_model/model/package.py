@@ -16,8 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finagent_model._base import first_error_message
-from finagent_model._json import dump_json
+from finagent_model._base import dump_json, first_error_message
 from finagent_model.agents.external import ExternalSource, load_external
 from finagent_model.cassette.jsonl import dump_replies, load_replies
 from finagent_model.cassette.records import RecordedReply

@@ -22,8 +22,13 @@ from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
 from finagent_model.data.market import Market
-from finagent_model.decision.decision import Decider, Decision
-from finagent_model.decision.ledger import hash_ledger, to_ledger_row, write_ledger
+from finagent_model.decision.decision import (
+    Decider,
+    Decision,
+    hash_ledger,
+    to_ledger_row,
+    write_ledger,
+)
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import reflect
 from finagent_model.evaluation.out_of_sample import (

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.team import ancestors
-from finagent_model.config.desk_config import DeskConfig, load_config
+from finagent_model.config.desk_config import DeskConfig, Prompts, load_config
 from finagent_model.data.market import Market
 from finagent_model.errors import DataError
 from finagent_model.market.bars import BarSeries

@@ -27,12 +27,11 @@ from pydantic import ValidationError
 
 from finagent_model._base import Check, Progress, no_progress
 from finagent_model.agents.external import load_external
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.cassette.jsonl import load_replies
 from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.data.market import Market
-from finagent_model.decision.ledger import (
+from finagent_model.decision.decision import (
     LedgerRow,
     from_ledger_row,
     hash_ledger,

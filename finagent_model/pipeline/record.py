@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from finagent_model._json import dump_json
+from finagent_model._base import dump_json
 from finagent_model.audit.chain import (
     AUDIT_FILE,
     CONVERSATION_FILE,

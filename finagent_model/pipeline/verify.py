@@ -11,7 +11,7 @@ from typing import Any
 
 from finagent_model._base import Check, Mode, Progress, no_progress
 from finagent_model.agents.external import load_external
-from finagent_model.decision.ledger import LedgerRow, hash_ledger, to_ledger_row
+from finagent_model.decision.decision import LedgerRow, hash_ledger, to_ledger_row
 from finagent_model.errors import CorruptPackageError
 from finagent_model.evaluation.probes import (
     clocks_read,

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from finagent_model import _base as loose
 from finagent_model.approvals import ApprovalStore
-from finagent_model.config.approval_rules import ApprovalVerdict
+from finagent_model.config.rules import ApprovalVerdict
 from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
 from finagent_model.serving.auth import AuthError, require_this_machine, require_token
 

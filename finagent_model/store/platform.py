@@ -25,8 +25,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from finagent_model._base import retry_after
 from finagent_model._event_loop import NO_DEADLINE, Deadline, LoopThread
-from finagent_model._retry_after import retry_after
 from finagent_model.errors import (
     BadInputError,
     DeadlineError,

@@ -49,7 +49,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from finagent_model._json import dump_json
+from finagent_model._base import dump_json
 from finagent_model._redact import redact_addresses
 from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError

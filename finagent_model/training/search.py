@@ -19,7 +19,7 @@ from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
 from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 

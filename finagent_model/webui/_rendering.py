@@ -10,9 +10,11 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
@@ -21,7 +23,75 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import finagent_model
 from finagent_model.settings import Settings
-from finagent_model.webui import _labels as labels
+from finagent_model.store.artifact_models import FAILED_STATUSES
+
+Tone = Literal["good", "bad", "warn", "calm"]
+
+
+@dataclass(frozen=True)
+class Badge:
+    """How one value is shown."""
+
+    word: str
+    sign: str
+    tone: Tone
+    meaning: str = ""
+    """What the word means; a page shows it as a tooltip."""
+
+
+UNKNOWN = Badge("unknown", "?", "calm", "nobody said")
+STATUSES: Mapping[str, Badge] = {
+    "ok": Badge("decided", "✓", "good", "the desk decided"),
+    "abstained": Badge("abstained", "○", "calm", "the desk worked and came to no conclusion"),
+    "approval_rejected": Badge("rejected", "◇", "warn", "the desk decided; a human said no"),
+    "approval_expired": Badge("expired", "◇", "warn", "the desk decided; nobody answered in time"),
+    "parse_failed": Badge("failed: reply unreadable", "✕", "bad", "no reply could be read"),
+    "data_missing": Badge("failed: data missing", "✕", "bad", "there was nothing to decide on"),
+    "model_error": Badge("failed: model error", "✕", "bad", "a chat model could not be asked"),
+    "budget_exceeded": Badge("failed: over budget", "✕", "bad", "the budget was used up"),
+    "levels_rejected": Badge("failed: levels rejected", "✕", "bad", "stop or target made no sense"),
+    "upstream_error": Badge("failed: upstream error", "✕", "bad", "another system failed"),
+}
+ACTIONS: Mapping[str, Badge] = {
+    "BUY": Badge("BUY", "▲", "good"),
+    "SELL": Badge("SELL", "▼", "bad"),
+    "HOLD": Badge("HOLD", "■", "calm"),
+}
+VERDICTS: Mapping[str, Badge] = {
+    "passed": Badge("gate passed", "✓", "good"),
+    "refused": Badge("gate refused", "✕", "bad"),
+}
+GRADES: Mapping[str, Badge] = {
+    "none": Badge("no evidence", "○", "calm", "what was earned may well be chance"),
+    "weak": Badge("weak evidence", "◐", "warn", "not every check against chance passed"),
+    "strong": Badge("strong evidence", "●", "good", "every check against chance passed"),
+}
+RUNS: Mapping[str, Badge] = {
+    "RUNNING": Badge("running", "…", "calm"),
+    "SCHEDULED": Badge("scheduled", "…", "calm"),
+    "FINISHED": Badge("finished", "✓", "good"),
+    "FAILED": Badge("failed", "✕", "bad"),
+    "KILLED": Badge("killed", "✕", "bad"),
+}
+APPROVALS: Mapping[str, Badge] = {
+    "pending": Badge("waits for you", "◆", "warn"),
+    "approved": Badge("approved", "✓", "good"),
+    "rejected": Badge("rejected", "◇", "warn"),
+    "expired": Badge("expired", "◇", "warn"),
+}
+
+
+def badge(badges: Mapping[str, Badge], value: str | None) -> Badge:
+    """Return the badge of `value`; a value without one is shown as it is written."""
+    if value is None:
+        return UNKNOWN
+    return badges.get(value) or Badge(value, "?", "calm")
+
+
+def is_failed(status: str | None) -> bool:
+    """Return whether there is no decision behind a signal's action."""
+    return status in FAILED_STATUSES
+
 
 UNDEFINED = "\N{EN DASH}"
 """Text for a value that is undefined or missing; never 0."""
@@ -33,6 +103,19 @@ MAX_JSON_DEPTH = 40
 """Levels that are indented; each makes every line of its contents longer."""
 SELECTED_ID = "found"
 """Target of the requests in which htmx asks for a whole page, and selects this element of it."""
+
+
+LABELS = SimpleNamespace(
+    ACTIONS=ACTIONS,
+    APPROVALS=APPROVALS,
+    GRADES=GRADES,
+    RUNS=RUNS,
+    STATUSES=STATUSES,
+    VERDICTS=VERDICTS,
+    badge=badge,
+    is_failed=is_failed,
+)
+"""What templates call `labels`."""
 
 
 class Links:
@@ -98,7 +181,7 @@ class Renderer:
             "pretty": format_json,
         }
         self._env.globals |= {
-            "labels": labels,
+            "labels": LABELS,
             "links": Links(settings),
             "release": finagent_model.__version__,
             "has_login": settings.api_token is not None,

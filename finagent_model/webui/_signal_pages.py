@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from finagent_model.approvals import ApprovalStore
 from finagent_model.audit.chain import CONVERSATION_FILE, load_turns
-from finagent_model.config.approval_rules import ApprovalRequest
 from finagent_model.config.roster import Price
+from finagent_model.config.rules import ApprovalRequest
 from finagent_model.data.market import Market
 from finagent_model.decision.signal import Action, Status
 from finagent_model.errors import (
@@ -36,12 +36,7 @@ from finagent_model.market.bars import BarSeries, to_datetime64
 from finagent_model.pipeline.run_metadata import TrainingState
 from finagent_model.reports.charts import CHART_BARS
 from finagent_model.settings import Settings
-from finagent_model.store.artifact_models import (
-    MAX_INTEGER,
-    Artifact,
-    ArtifactFilter,
-    SignalFilter,
-)
+from finagent_model.store.artifact_models import MAX_INTEGER, Artifact, ArtifactFilter, SignalFilter
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.tracking.runs import RunLog, raise_tracking_errors
 from finagent_model.webui._conversation import (

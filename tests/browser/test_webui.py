@@ -31,7 +31,7 @@ from finagent_model.cli import app
 from typer.testing import CliRunner
 from finagent_model.tracking import registry
 from finagent_model.pipeline.infer import infer
-from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.config.rules import ApprovalRules
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Question
 from finagent_model.market.bars import parse_as_of

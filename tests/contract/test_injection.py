@@ -28,11 +28,10 @@ from hypothesis import strategies as st
 from finagent_model._redact import KEY_MARK as KEY_STRUCK
 from finagent_model._redact import NOTES
 from finagent_model._redact import PROMPT_MARK as PROMPT_STRUCK
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.jsonl import dump_replies
-from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.config.desk_config import DeskConfig, Prompts, preset_text, read_desk_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.desk.desk import Desk

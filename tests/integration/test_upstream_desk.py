@@ -18,8 +18,7 @@ import yaml
 from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
-from finagent_model.contrib.upstream._errors import UpstreamSourceError
-from finagent_model.contrib.upstream.source import PinnedSource, SourcePin
+from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, UpstreamSourceError
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError

@@ -17,7 +17,7 @@ from finagent_model.errors import BadInputError, CorruptPackageError
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import read_package
 from finagent_model.model.predictor import Predictor
-from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
+from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, ScoreSources, candidates

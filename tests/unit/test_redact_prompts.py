@@ -18,7 +18,7 @@ from finagent_model._redact import (
     redact,
     redact_secrets,
 )
-from finagent_model.agents.prompt_templates import Prompts
+from finagent_model.config.desk_config import Prompts
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.desk.desk import redact_signal
 

@@ -29,7 +29,22 @@ from pydantic import Field
 
 from finagent_model._base import FrozenModel
 from finagent_model._redact import redact_addresses
-from finagent_model.contrib.upstream._errors import UpstreamSourceError
+from finagent_model.errors import ExternalAnalystError, ExternalSourceError
+
+NAME = "upstream"
+"""What a desk, a package, a record's key and the shell call the project."""
+
+
+class UpstreamSourceError(ExternalSourceError):
+    """The upstream project's files are missing, or are not what the pin says."""
+
+
+class UpstreamError(ExternalAnalystError):
+    """The upstream project's code gave nothing that can be used; `code` is one word for how."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(NAME, code, reason)
+
 
 LICENCE, NOTICE, LOCK = "LICENSE", "NOTICE", "upstream.lock"
 NOTICE_TEXT = """\

@@ -14,10 +14,7 @@ from finagent_model.cassette.jsonl import load_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.desk.desk import Desk
-from finagent_model.errors import (
-    ConfigError,
-    CorruptPackageError,
-)
+from finagent_model.errors import ConfigError, CorruptPackageError
 from finagent_model.evaluation.probes import questions_causal
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model._retry_after import retry_after
+from finagent_model._base import retry_after
 from finagent_model.agents._retry import (
     CallFailedError,
     ProviderFailure,

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import sends_schema
 from finagent_model.agents.team import stages
 from finagent_model.config.desk_config import (
     DeskConfig,
+    Prompts,
     load_config,
     load_preset,
     preset_text,

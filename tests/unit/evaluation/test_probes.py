@@ -23,7 +23,7 @@ from finagent_model.market import news as news_module
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
-from finagent_model.policy import features
+from finagent_model.policy import context as features
 from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
 

@@ -18,13 +18,7 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.record import (
-    STORED,
-    Synced,
-    find_final,
-    record,
-    sync_decisions,
-)
+from finagent_model.pipeline.record import STORED, Synced, find_final, record, sync_decisions
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import NewArtifact
 from finagent_model.store.artifacts import ArtifactStore

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from finagent_model.cli import app
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import FinagentError
-from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
+from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook
 from finagent_model.policy.policy import Policy
 
 

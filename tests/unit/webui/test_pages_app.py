@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
 from finagent_model.cli import app as commands
-from finagent_model.config.approval_rules import ApprovalRules
 from finagent_model.config.roster import Price
+from finagent_model.config.rules import ApprovalRules
 from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
@@ -32,9 +32,8 @@ from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking.runs import is_process_dead
 from finagent_model.webui._conversation import Message, messages_from_turns
-from finagent_model.webui._labels import STATUSES, is_failed
 from finagent_model.webui._login import HEADERS
-from finagent_model.webui._rendering import format_json
+from finagent_model.webui._rendering import STATUSES, format_json, is_failed
 from finagent_model.webui._signal_pages import chart_bars, read_chart_bars
 from support.decisions import at, decision, signal, turns
 from support.pages import FAILED, HERE, OURS, client, fill, settings, write

@@ -1,1 +1,0 @@
-"""Alembic revisions of the schema, oldest first. There are no downgrades; restore a backup."""
