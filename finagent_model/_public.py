@@ -53,8 +53,7 @@ def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:
         '2012-06-29'
     """
     from finagent_model.data.market import Market
-    from finagent_model.market.bars import parse_as_of
-    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.market.bars import parse_as_of, parse_symbol
 
     return Market.from_settings(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
 
@@ -127,7 +126,7 @@ def backtest(
         True
     """
     from finagent_model.config.parsing import parse_mode
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run
 
     return run(model, parse_symbols(_listed(symbols)), Settings.load(), parse_mode(mode), progress)
@@ -169,8 +168,7 @@ def infer(
         'GOOG'
     """
     from finagent_model.config.parsing import parse_limits, parse_mode
-    from finagent_model.market.bars import parse_as_of
-    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.loading import load_predictor
     from finagent_model.model.predictor import Question
     from finagent_model.pipeline.infer import infer as run

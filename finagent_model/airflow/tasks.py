@@ -24,8 +24,7 @@ from finagent_model.approvals import ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
-from finagent_model.market.bars import parse_as_of
-from finagent_model.market.symbols import parse_symbol
+from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:

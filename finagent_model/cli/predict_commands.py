@@ -36,8 +36,7 @@ def predict(
 ) -> None:
     """Decide about one symbol as of a date, from the shell."""
     from finagent_model.config.parsing import parse_limits, parse_mode
-    from finagent_model.market.bars import parse_as_of
-    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.predictor import Predictor, Question
     from finagent_model.settings import Settings
 

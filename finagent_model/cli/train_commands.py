@@ -117,7 +117,7 @@ def backtest(
         option = next(iter(given)).replace("_", "-")
         raise BadInputError(f"--{option} belongs to a rule; add --rule sma:10,30, or leave it out")
     from finagent_model.config.parsing import parse_mode
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run_backtest
     from finagent_model.settings import Settings
 
@@ -134,7 +134,7 @@ def backtest(
 
 
 def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
     from finagent_model.settings import Settings
 
@@ -164,7 +164,7 @@ def ablate(
 ) -> None:
     """Run a packaged desk's backtest with agents left out, alone, and with or without a debate."""
     from finagent_model.config.parsing import parse_mode
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.ablation import ablate as run
     from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings

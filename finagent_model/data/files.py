@@ -34,9 +34,8 @@ from finagent_model.errors import (
     InvalidNewsError,
     UnknownSymbolError,
 )
-from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats
+from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats, parse_symbol
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
-from finagent_model.market.symbols import parse_symbol
 
 CLOSED_AT = "closed_at"
 # The last is what pandas reads where it wrote a table with its index.

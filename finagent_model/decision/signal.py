@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from finagent_model.errors import BadInputError
-from finagent_model.market.symbols import parse_symbol
+from finagent_model.market.bars import parse_symbol
 
 Action = Literal["BUY", "SELL", "HOLD"]
 Trend = Literal["bullish", "bearish", "neutral"]

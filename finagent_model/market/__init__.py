@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from finagent_model._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from finagent_model.market.bars import BarSeries, parse_as_of
+    from finagent_model.market.bars import BarSeries, parse_as_of, parse_symbol, parse_symbols
     from finagent_model.market.news import Fact, NewsItem
-    from finagent_model.market.symbols import parse_symbol, parse_symbols
     from finagent_model.market.view import MarketView
 else:
     __getattr__ = lazy_exports(

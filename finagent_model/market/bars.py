@@ -7,12 +7,16 @@ received.
 
 `as_of = D` (a date alone) means after D's close: the whole of D, in UTC. A time of day must carry
 its zone. Nothing here reads the clock.
+
+Whatever symbol a source lists is legal everywhere: in a training, a request, a signal and the DAG.
+The one rule, `parse_symbol`, refuses only what no source can mean.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cached_property
@@ -23,7 +27,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.errors import BadInputError, InvalidBarsError
-from finagent_model.market.symbols import parse_symbol
+
+MAX_SYMBOL_CHARS = 20
+_MAX_SHOWN_CHARS = 40
+_UNSAFE = re.compile(r"[^A-Za-z0-9._^=-]|^\.")
+
 
 Floats = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
@@ -211,6 +219,57 @@ def parse_as_of(value: str | date | datetime) -> datetime:
             "write a date (2012-06-29) or add one (2012-06-29T21:00:00+00:00)"
         )
     return moment.astimezone(UTC)
+
+
+def parse_symbol(value: object) -> str:
+    """Return `value` if it can be a symbol. Raises BadInputError that says what is wrong."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadInputError(f"symbol {_shown(value)} is not a ticker such as 'GOOG'")
+    if value != value.strip() or not value.isprintable():
+        raise BadInputError(
+            f"symbol {_shown(value)} has blanks at its ends or control characters; write it as its "
+            "source lists it, such as 'GOOG'"
+        )
+    if len(value) > MAX_SYMBOL_CHARS:
+        raise BadInputError(
+            f"symbol {_shown(value)} has {len(value)} characters; at most {MAX_SYMBOL_CHARS}"
+        )
+    return value
+
+
+def parse_symbols(value: str | Iterable[object]) -> tuple[str, ...]:
+    """Return the symbols of a list or of a text, in order; no symbols for an empty text.
+
+    A text is split at its commas; one without a comma at its blanks. So a symbol that holds a blank
+    needs a comma: `RDS A,GOOG`. Raises BadInputError for what is no symbol, or is named twice.
+    """
+    if isinstance(value, str):
+        parts = value.split(",") if "," in value else value.split()
+        value = [part.strip() for part in parts if part.strip()]
+    symbols = tuple(parse_symbol(each) for each in value)
+    for symbol in symbols:
+        if symbols.count(symbol) > 1:
+            raise BadInputError(f"symbol {symbol!r} is named twice")
+    return symbols
+
+
+def symbol_file_name(symbol: str) -> str:
+    """Return a name for `symbol` that is safe in a file name, an artifact's path and a metric's
+    key.
+
+    A symbol without unsafe characters is its own name. In others each unsafe character becomes `-`,
+    and six digits of a hash keep `BTC/USD` apart from `BTC-USD`.
+    """
+    name = _UNSAFE.sub("-", symbol)
+    if name == symbol:
+        return symbol
+    return f"{name}-{hashlib.sha256(symbol.encode()).hexdigest()[:6]}"
+
+
+def _shown(value: object) -> str:
+    """Quote `value` for a message, cut: a caller may have sent a megabyte."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}..."
 
 
 def to_datetime64(moment: datetime) -> np.datetime64:

@@ -43,9 +43,8 @@ from finagent_model.errors import (
     InvalidNewsError,
     ShutdownError,
 )
-from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.bars import BarSeries, parse_as_of, parse_symbol
 from finagent_model.market.news import read_news
-from finagent_model.market.symbols import parse_symbol
 from finagent_model.market.view import MarketView
 from finagent_model.model.package import Package, read_package
 from finagent_model.model.wheel import code_hash

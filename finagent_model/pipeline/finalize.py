@@ -55,7 +55,7 @@ from finagent_model.evaluation.gate import (
     beside_champion,
     judge_version,
 )
-from finagent_model.market.symbols import symbol_file_name
+from finagent_model.market.bars import symbol_file_name
 from finagent_model.model.loading import Logged, load_predictor, log_package, manifest_of
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash

@@ -15,8 +15,7 @@ import numpy as np
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.evaluation.out_of_sample import OutOfSample
-from finagent_model.market.bars import BarSeries, Floats
-from finagent_model.market.symbols import symbol_file_name
+from finagent_model.market.bars import BarSeries, Floats, symbol_file_name
 from finagent_model.market.view import MarketView
 
 AblationRow = Mapping[str, Any]

@@ -14,7 +14,7 @@ from finagent_model._base import InputModel, Mode
 from finagent_model.backtesting.engine import Costs
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.errors import BadInputError
-from finagent_model.market.symbols import parse_symbols
+from finagent_model.market.bars import parse_symbols
 
 MAX_SCHEDULE_BARS = 250
 """Bars between two decisions."""
