@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finagent_model.pipeline.estimate import Estimate
     from finagent_model.pipeline.evaluate import Evaluation
     from finagent_model.pipeline.finalize import Trained
-    from finagent_model.pipeline.infer import Inferred
+    from finagent_model.pipeline.infer import InferenceResult
     from finagent_model.pipeline.verify import VerifyReport
 
 CHAMPION = "models:/finagent@champion"
@@ -155,7 +155,7 @@ def infer(
     mode: Mode = "cached",
     max_rounds: int | None = None,
     budget_usd: float | None = None,
-) -> Inferred:
+) -> InferenceResult:
     """Decide with a registered version and record signal, conversation, audit and chart in a run.
 
     What the same version decided before about the same question is given back. Where there is

@@ -18,7 +18,7 @@ from finagent_model.pipeline.lineage import (
     SignalLineage,
     VersionLineage,
     VersionOrigin,
-    named,
+    select_tags,
     signal_row,
 )
 from finagent_model.pipeline.run_metadata import MODEL_URI, REQUESTED_BY
@@ -99,7 +99,7 @@ def _origin(top: Tree, origin: VersionOrigin) -> None:
 
 def _facts(branch: Tree, run: RunRecord) -> None:
     """Who asked, and by which code and desk."""
-    asked, hashes = named(run, REQUESTED_BY), named(run, HASHES)
+    asked, hashes = select_tags(run, REQUESTED_BY), select_tags(run, HASHES)
     if asked:
         _add(branch, "asked by " + ", ".join(f"{k} {v}" for k, v in asked.items()))
     dirty = " with changes" if hashes.pop("dirty", "") == "true" else ""

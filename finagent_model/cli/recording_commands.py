@@ -61,7 +61,7 @@ def merge(
     """Add what other files have recorded; all of it or, where replies conflict, nothing."""
     from finagent_model.pipeline import recordings as work
 
-    choice = next((known for known in get_args(work.Keep) if known == keep), None)
+    choice = next((known for known in get_args(work.ConflictSide) if known == keep), None)
     if choice is None and keep is not None:
         raise BadInputError(f"--keep {keep!r} is unknown; use ours or theirs")
     done = work.merge_recordings(into, sources, choice)
@@ -181,6 +181,6 @@ def verify_audit_command(
             typer.echo(f"line {fault.line} {fault.what}: {fault.words}")
         if (more := len(report.faults) - SHOWN) > 0:
             typer.echo(f"and {more} more; --json has all")
-        typer.echo(report.words)
-    if not report.whole:
+        typer.echo(report.summary)
+    if not report.is_intact:
         raise typer.Exit(REFUSED)

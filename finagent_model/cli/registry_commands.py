@@ -91,7 +91,7 @@ def lineage(
 
         # A line is never broken or cut: ids are for copying.
         Console(highlight=False, width=WIDE).print(tree(found), soft_wrap=True)
-    if not getattr(found, "whole", True):
+    if not getattr(found, "is_intact", True):
         raise typer.Exit(REFUSED)
 
 

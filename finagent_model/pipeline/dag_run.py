@@ -1,5 +1,8 @@
-"""The run in MLflow of a whole workflow: opened by its first task, parent of what the others
-record, closed by its last. Whoever asks for the run of the same workflow gets the same one.
+"""Open, annotate and close the MLflow run that stands for a whole Airflow DAG run.
+
+The first task opens it, trainings and decisions are recorded as its children, and the last task
+closes it with a summary. Opening is idempotent: each DAG run has one MLflow run, however often its
+tasks are retried or cleared.
 """
 
 from __future__ import annotations
@@ -16,16 +19,15 @@ from finagent_model.settings import Settings
 from finagent_model.tracking.runs import RunLog, find_runs_by_tag, kill_children
 
 DAG_RUN = "finagent.dag_run"
-"""Tag of a workflow's run, and of no other: the DAG and its run, by a slash."""
+"""Tag that only a DAG run's MLflow run has; its value is `DAG_ID/RUN_ID`."""
 FAILED = "finagent.failed"
-"""Tags of a workflow's run that begin so, a slash and a task: why that task failed last. It may
-have succeeded since.
-"""
-NOTE_LENGTH = 500
+"""Prefix of the tags `finagent.failed/TASK` that hold why a task failed last."""
+# A task that is cleared and then succeeds keeps its tag: the tag is history, not a state.
+MAX_NOTE_CHARS = 500
 
 
 class SymbolOutcome(FrozenModel):
-    """One line of a workflow's summary; what passes from the task that decided to the last one."""
+    """One symbol's line of the summary, as the decision's task passes it to the last task."""
 
     symbol: str
     status: str | None = None
@@ -35,50 +37,60 @@ class SymbolOutcome(FrozenModel):
     model_version: str | None = None
 
 
-def open_dag_run(execution: Execution, asked: Mapping[str, Any]) -> str:
-    """The id of the workflow's run, which holds what was asked. Raises TrackingError."""
-    name = _name(execution)
-    if (known := find_dag_run(execution)) is not None:
-        known.resume()
-        return known.run_id
+def open_dag_run(execution: Execution, params: Mapping[str, Any]) -> str:
+    """Return the id of the DAG run's MLflow run, opened with `params` or resumed.
+
+    Raises TrackingError.
+    """
+    name = _run_name(execution)
+    # A retry of the first task must not open a second parent.
+    if (earlier := find_dag_run(execution)) is not None:
+        earlier.resume()
+        return earlier.run_id
     run = open_tagged_run("workflow", f"workflow {name}", {DAG_RUN: name}, execution=execution)
     with run.failed_on_error():
-        run.log_json("asked.json", dict(asked))
+        run.log_json("asked.json", dict(params))
     return run.run_id
 
 
 def find_dag_run(execution: Execution) -> RunLog | None:
-    """Raises TrackingError."""
-    return next(iter(find_runs_by_tag(DAG_RUN, _name(execution))), None)
+    """Return the DAG run's MLflow run; None before it is opened. Raises TrackingError."""
+    return next(iter(find_runs_by_tag(DAG_RUN, _run_name(execution))), None)
 
 
 def note_failure(execution: Execution, error: object, settings: Settings) -> None:
-    """Say on the workflow's run why one of its tasks failed, without keys."""
+    """Tag the DAG run's MLflow run with why a task failed, keys redacted; do nothing without one.
+
+    Raises TrackingError.
+    """
     run = find_dag_run(execution)
     if run is None:
         return
+    # Airflow numbers the instances of a mapped task from 0, and gives -1 to every other task.
     index = execution.map_index if execution.map_index is not None else -1
     task = f"{execution.task_id}/{index}" if index >= 0 else execution.task_id
-    said = sanitize_text(make_redactor(settings.secrets)(str(error)), NOTE_LENGTH)
-    run.set_tags({f"{FAILED}/{task}": said or type(error).__name__})
+    # Redact before cutting: half a key would no longer be recognised as one.
+    reason = sanitize_text(make_redactor(settings.secrets)(str(error)), MAX_NOTE_CHARS)
+    run.set_tags({f"{FAILED}/{task}": reason or type(error).__name__})
 
 
-def close_dag_run(run_id: str, decided: Sequence[SymbolOutcome], wrong: Sequence[str]) -> None:
-    """End the run with its summary; FAILED where something went wrong. What still runs below it is
-    nobody's any more.
+def close_dag_run(run_id: str, outcomes: Sequence[SymbolOutcome], problems: Sequence[str]) -> None:
+    """End the run with a summary of `outcomes`: FAILED where there are `problems`, else FINISHED.
+
+    Children that are still running are marked as killed. Raises TrackingError.
     """
     run = RunLog(run_id)
+    # This is the last task, so whatever still runs below has lost its process.
     kill_children(run_id)
     with run.failed_on_error():
-        if decided:
-            run.log_json("summary.json", [row.model_dump() for row in decided])
-            signals = sum(row.status is not None for row in decided)
-            run.log(metrics={"signals": signals, "without_signal": len(decided) - signals})
-        run.set_description(
-            "\n\n".join(wrong)
-        )  # also where none is: an earlier end may have had some
-    run.end("FAILED" if wrong else "FINISHED")
+        if outcomes:
+            run.log_json("summary.json", [row.model_dump() for row in outcomes])
+            signals = sum(row.status is not None for row in outcomes)
+            run.log(metrics={"signals": signals, "without_signal": len(outcomes) - signals})
+        # Also without problems: it overwrites those of an earlier end.
+        run.set_description("\n\n".join(problems))
+    run.end("FAILED" if problems else "FINISHED")
 
 
-def _name(execution: Execution) -> str:
+def _run_name(execution: Execution) -> str:
     return f"{execution.dag_id}/{execution.dag_run_id}"

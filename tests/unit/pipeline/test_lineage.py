@@ -28,7 +28,7 @@ from finagent_model.tracking.runs import RunLog, open_run
 from support.places import AS_OF, ROOT, Place
 
 if TYPE_CHECKING:
-    from finagent_model.pipeline.infer import Inferred
+    from finagent_model.pipeline.infer import InferenceResult
     from finagent_model.pipeline.lineage import SignalLineage
 
 pytestmark = [
@@ -56,7 +56,7 @@ def lineage() -> ModuleType:
 
 def decide(
     settings: Settings, execution: Execution = NO_EXECUTION, mode: Mode = "cached"
-) -> Inferred:
+) -> InferenceResult:
     from finagent_model._public import CHAMPION
     from finagent_model.model.loading import load_predictor
     from finagent_model.model.predictor import Question
@@ -67,20 +67,20 @@ def decide(
 
 
 @pytest.fixture(scope="module")
-def decided(settings: Settings, trained: Place) -> Inferred:
+def decided(settings: Settings, trained: Place) -> InferenceResult:
     """The champion's decision, asked for by a workflow."""
     mlflow.set_tracking_uri(trained.env["MLFLOW_TRACKING_URI"])
     return decide(settings, ASKED)
 
 
 @pytest.fixture(autouse=True)
-def store(decided: Inferred, trained: Place) -> None:
+def store(decided: InferenceResult, trained: Place) -> None:
     """Another test may have left this process with another one."""
     mlflow.set_tracking_uri(trained.env["MLFLOW_TRACKING_URI"])
 
 
 @pytest.fixture
-def found(decided: Inferred, settings: Settings, lineage: ModuleType) -> SignalLineage:
+def found(decided: InferenceResult, settings: Settings, lineage: ModuleType) -> SignalLineage:
     made: SignalLineage = lineage.lineage_of_signal(decided.signal.signal_id, settings)
     return made
 
@@ -90,7 +90,7 @@ def train_run() -> RunRecord:
 
 
 def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
-    decided: Inferred,
+    decided: InferenceResult,
 ) -> None:
     tags = read_run(decided.run_id).tags
     said = {name.removeprefix("finagent."): value for name, value in tags.items()}
@@ -106,7 +106,7 @@ def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
     assert said["git_dirty"] in ("true", "false")
 
 
-def test_the_table_of_tags_names_every_tag_that_runs_have(decided: Inferred) -> None:
+def test_the_table_of_tags_names_every_tag_that_runs_have(decided: InferenceResult) -> None:
     page = (ROOT / "docs" / "lineage.md").read_text()
     rows = re.findall(r"^\| `(.*?)\| ", page, flags=re.M)
     told = {f"finagent{name}" for row in rows for name in re.findall(r"(\.[a-z_]+)`", row)}
@@ -116,7 +116,7 @@ def test_the_table_of_tags_names_every_tag_that_runs_have(decided: Inferred) -> 
     assert ours - told == {"finagent.request", "finagent.process", "finagent.fitted"}
 
 
-def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -> None:
+def test_training_backtest_and_decision_name_data_and_model(decided: InferenceResult) -> None:
     client, training = MlflowClient(), train_run()
     [child] = search_runs(f"tags.`mlflow.parentRunId` = '{training.run_id}'")
     for run, context in ((training, "training"), (child, "backtest")):
@@ -136,9 +136,9 @@ def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -
 
 
 def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_whole(
-    decided: Inferred, found: SignalLineage
+    decided: InferenceResult, found: SignalLineage
 ) -> None:
-    assert found.whole
+    assert found.is_intact
     assert [check.name for check in found.every_check] == [
         "signal_as_decided",
         "audit_as_written",
@@ -158,7 +158,7 @@ def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_wh
 
 
 def test_a_version_and_data_lead_back_to_signals(
-    decided: Inferred, settings: Settings, lineage: ModuleType
+    decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     back = lineage.lineage_of_version("finagent", "1", settings)
     assert decided.signal.signal_id in [each["signal_id"] for each in back.row()["signals"]]
@@ -174,7 +174,7 @@ def test_a_version_and_data_lead_back_to_signals(
 
 
 def test_a_signal_that_was_decided_twice_is_one_signal(
-    decided: Inferred, settings: Settings, lineage: ModuleType
+    decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     again = decide(settings, mode="live")
     assert again.signal.signal_id == decided.signal.signal_id
@@ -192,13 +192,16 @@ def test_a_signal_that_was_decided_twice_is_one_signal(
     ("ask", "said"),
     [
         (
-            lambda read, s: read.of_signal("0" * 16, s),
+            lambda read, s: read.lineage_of_signal("0" * 16, s),
             "no run has signal 0000000000000000; known are",
         ),
-        (lambda read, s: read.of_signal("x' or 1", s), "is no id: 16 digits"),
-        (lambda read, s: read.of_data("f" * 64), "no run was given data ffff"),
-        (lambda read, s: read.of_data("'%"), "write 8 to 64 digits"),
-        (lambda read, s: read.of_version("finagent", "9", s), "has no version '9'; it has: 1"),
+        (lambda read, s: read.lineage_of_signal("x' or 1", s), "is no id: 16 digits"),
+        (lambda read, s: read.lineage_of_data("f" * 64), "no run was given data ffff"),
+        (lambda read, s: read.lineage_of_data("'%"), "write 8 to 64 digits"),
+        (
+            lambda read, s: read.lineage_of_version("finagent", "9", s),
+            "has no version '9'; it has: 1",
+        ),
     ],
 )
 def test_what_nobody_knows_is_a_clear_error(
@@ -209,7 +212,7 @@ def test_what_nobody_knows_is_a_clear_error(
 
 
 def test_data_that_were_revised_or_are_gone_are_told(
-    decided: Inferred, settings: Settings, lineage: ModuleType, tmp_path: Path
+    decided: InferenceResult, settings: Settings, lineage: ModuleType, tmp_path: Path
 ) -> None:
     frame = FB.to_frame()
     frame.loc[10, "volume"] += 1
@@ -222,11 +225,11 @@ def test_data_that_were_revised_or_are_gone_are_told(
     assert states == {"FB bars": "changed", "FB news": "changed"}
     (tmp_path / "FB.csv").rename(tmp_path / "GOOG.csv")
     [gone] = lineage.lineage_of_signal(decided.signal.signal_id, here).data
-    assert (gone.now, found.whole) == ("not at hand", True)
+    assert (gone.now, found.is_intact) == ("not at hand", True)
 
 
 def test_a_package_that_is_not_the_registered_one_is_told(
-    decided: Inferred, settings: Settings, lineage: ModuleType
+    decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     client = MlflowClient()
     kept = client.get_model_version("finagent", "1").tags[CONTENT]
@@ -235,14 +238,14 @@ def test_a_package_that_is_not_the_registered_one_is_told(
         found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
     finally:
         client.set_model_version_tag("finagent", "1", CONTENT, kept)
-    assert not found.whole
+    assert not found.is_intact
     [failed] = [check for check in found.every_check if not check.passed]
     assert "the version's tag says 000000000000" in failed.found
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_package_of_which_a_file_is_not_as_registered_is_told(
-    decided: Inferred, settings: Settings, lineage: ModuleType, trained: Place, damage: str
+    decided: InferenceResult, settings: Settings, lineage: ModuleType, trained: Place, damage: str
 ) -> None:
     from finagent_model.pipeline.verify import verify
 
@@ -263,7 +266,7 @@ def test_a_package_of_which_a_file_is_not_as_registered_is_told(
 
 
 def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
-    decided: Inferred,
+    decided: InferenceResult,
 ) -> None:
     version = MlflowClient().get_model_version("finagent", "1")
     card = RunLog(version.run_id).read_artifact("MODEL_CARD.md").decode()
@@ -304,7 +307,7 @@ def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
 
 
 def test_the_command_draws_a_tree_and_says_by_its_code_when_something_is_not_as_it_was(
-    trained: Place, decided: Inferred, found: SignalLineage
+    trained: Place, decided: InferenceResult, found: SignalLineage
 ) -> None:
     done = trained.finagent("lineage", decided.signal.signal_id)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,13 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.record import STORED, Synced, find_final, record, sync_decisions
+from finagent_model.pipeline.record import (
+    STORED,
+    SyncReport,
+    find_final,
+    record_decision,
+    sync_decisions,
+)
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import NewArtifact
 from finagent_model.store.artifacts import ArtifactStore
@@ -63,7 +69,7 @@ def kept(
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
     audit, market = audit_decisions([made], code_hash()), Market.from_settings(given)
     return RunLog(
-        record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
+        record_decision(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
     )
 
 
@@ -94,7 +100,7 @@ def test_store_decision_tags_run_as_stored(place: Place) -> None:
     run = kept(url)
     assert run.get_tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
-    assert sync_decisions(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == SyncReport()
 
 
 def test_store_decision_defaults_to_file_at_home(
@@ -108,7 +114,7 @@ def test_store_decision_defaults_to_file_at_home(
 def test_record_does_not_store_replayed_decision(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     assert kept(url, replayed=True).get_tag(STORED) is None
-    assert sync_decisions(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == SyncReport()
 
 
 def test_store_decision_warns_if_database_is_down(
@@ -132,7 +138,7 @@ def test_store_decision_warns_if_value_is_too_large(
     run = kept(url, symbol="S" * 51)
     assert (run.get_tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
     assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
-    assert sync_decisions(settings(url)) == Synced(failed=1)
+    assert sync_decisions(settings(url)) == SyncReport(failed=1)
 
 
 def test_store_decision_takes_any_characters(place: Place) -> None:
@@ -144,12 +150,12 @@ def test_sync_writes_what_store_decision_would(place: Place) -> None:
     by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
     run = kept(down(place), by, symbol="GOOG")
     up(place)
-    assert sync_decisions(settings(down(place))) == Synced(written=1)
+    assert sync_decisions(settings(down(place))) == SyncReport(written=1)
     assert run.get_tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
-    assert sync_decisions(settings(down(place))) == Synced()
+    assert sync_decisions(settings(down(place))) == SyncReport()
 
 
 def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +163,7 @@ def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
         kept(down(place))
     up(place)
-    assert sync_decisions(settings(down(place))) == Synced(written=2)
+    assert sync_decisions(settings(down(place))) == SyncReport(written=2)
 
 
 def test_sync_finds_decision_written_before_stop(
@@ -174,8 +180,8 @@ def test_sync_finds_decision_written_before_stop(
     with pytest.raises(KeyboardInterrupt):
         kept(url)
     monkeypatch.undo()
-    assert sync_decisions(settings(url)) == Synced(already=1)
-    assert sync_decisions(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == SyncReport(already=1)
+    assert sync_decisions(settings(url)) == SyncReport()
     assert len(rows(url)) == WHOLE
 
 
@@ -184,7 +190,7 @@ def test_sync_run_without_record_fails_alone(place: Place) -> None:
     open_run("cut off", {STORED: "no"}).end("FAILED")
     kept(down(place), conversation_id="last")
     up(place)
-    assert sync_decisions(settings(down(place))) == Synced(written=2, failed=1)
+    assert sync_decisions(settings(down(place))) == SyncReport(written=2, failed=1)
 
 
 def test_sync_raises_while_database_is_down(place: Place) -> None:
@@ -220,7 +226,7 @@ def test_store_decision_warns_if_platform_is_down(
 
     def decided(name: str) -> None:
         made = decision(**UNDRAWN, conversation_id=name)
-        record(
+        record_decision(
             made,
             audit_decisions([made], code_hash()),
             None,
@@ -243,7 +249,7 @@ def test_store_decision_survives_bad_platform_url(
     url = f"sqlite:///{place.folder}/finagent.db"
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
-    run = record(
+    run = record_decision(
         made,
         audit_decisions([made], code_hash()),
         None,
