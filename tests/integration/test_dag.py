@@ -106,7 +106,7 @@ def test_both_infers_with_the_version_that_it_has_just_registered(airflow_place:
     assert decided(airflow_place)["model_version"] == "1"
     [row] = json.loads(airflow_place.finagent("models", "--name", "fresh", "--json").stdout)
     assert row["verdict"] == "passed"
-    uris = [v for task, _, v in xcoms(airflow_place) if task == "inference.questions"]
+    uris = [v for task, _, v in xcoms(airflow_place) if task == "inference.resolve_inputs"]
     assert any("models:/fresh/1" in value for value in uris)
 
 
@@ -152,7 +152,7 @@ WIRED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import finagent_autogen_pipeline as file
-dag = file.closed.operator.dag
+dag = file.closing.operator.dag
 print(json.dumps({
     task.task_id: [task.pool, task.max_active_tis_per_dag, task.max_active_tis_per_dagrun,
                    task.retries, task.execution_timeout.total_seconds()]
@@ -200,7 +200,7 @@ def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_erro
 
 def test_what_tells_as_many_symbols_apart_as_are_allowed_stays_small() -> None:
     text = (ROOT / "dags" / f"{DAG}.py").read_text()
-    [most] = re.findall(r"^MOST_SYMBOLS = (\d+)$", text, flags=re.M)
+    [most] = re.findall(r"^MAX_SYMBOLS = (\d+)$", text, flags=re.M)
     assert len(json.dumps([0] * int(most))) < LARGEST_XCOM
 
 

@@ -175,7 +175,7 @@ def test_what_only_a_task_can_check_fails_before_anything_is_asked_and_is_not_re
     runs = [(scheduled.start(**conf), said) for conf, said in wrong]
     for run, said in runs:
         assert scheduled.ended(run) == "failed"
-        assert scheduled.tasks(run)["begin", -1]["try_number"] == 1
+        assert scheduled.tasks(run)["open_run", -1]["try_number"] == 1
         assert set(scheduled.states(run).values()) == {"failed", "upstream_failed"}
         assert said in scheduled.told(run)
 
@@ -189,7 +189,7 @@ def test_a_run_with_too_many_failed_decisions_is_red_and_has_the_other_signals(
     assert found == {"FB": "ok", "NOPE": "data_missing"}
     parent, status, below = recorded(place, run)
     assert (status, set(below.values())) == ("FAILED", {"FINISHED"})
-    said = notes(place, parent)["finagent.failed/close"]
+    said = notes(place, parent)["finagent.failed/close_run"]
     assert said == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
 
 
@@ -235,7 +235,7 @@ def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_me
     parent, status, _ = recorded(place, run)
     assert status == "FAILED"
     assert "Timeout" in notes(place, parent)["finagent.failed/inference.decide/1"]
-    assert "no signal on AAPL" in notes(place, parent)["finagent.failed/close"]
+    assert "no signal on AAPL" in notes(place, parent)["finagent.failed/close_run"]
 
     llm.recover()
     scheduled.clear(run, "inference.decide", 1)
@@ -279,7 +279,7 @@ def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
     found = {}
     for day, run in runs:
         assert scheduled.ended(run) == "success", scheduled.told(run)
-        asked = scheduled.xcom(run, "inference.questions")
+        asked = scheduled.xcom(run, "inference.resolve_inputs")
         assert asked == {"as_of": day, "model_uri": "models:/finagent/2"}  # not @champion
         found[day] = signals(scheduled, run)["FB"]
     friday, saturday = found.values()

@@ -40,7 +40,7 @@ def test_a_worker_trains_and_registers(spread: Airflow) -> None:
     assert spread.ended(run) == "success", spread.told(run)
     [row] = json.loads(spread.place.finagent("models", "--name", "spread", "--json").stdout)
     assert row["verdict"] == "passed"
-    assert spread.states(run)["inference.questions"] == "skipped"
+    assert spread.states(run)["inference.resolve_inputs"] == "skipped"
 
 
 def test_nothing_large_passed_between_workers_and_no_log_has_a_key(spread: Airflow) -> None:
