@@ -84,7 +84,7 @@ def logged(place: Place, run_id: object) -> dict[str, object]:
     return found
 
 
-def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
+def test_dag_inference_decides_with_champion_as_of_the_day(
     airflow_place: Place,
 ) -> None:
     run_mode(airflow_place, symbols=["FB"], as_of=AS_OF)
@@ -100,7 +100,7 @@ def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
     assert task == shell
 
 
-def test_both_infers_with_the_version_that_it_has_just_registered(airflow_place: Place) -> None:
+def test_dag_both_infers_with_the_new_version(airflow_place: Place) -> None:
     train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "fresh"}
     run_mode(airflow_place, mode="both", symbols=["FB"], as_of=AS_OF, train=train)
     assert decided(airflow_place)["model_version"] == "1"
@@ -110,7 +110,7 @@ def test_both_infers_with_the_version_that_it_has_just_registered(airflow_place:
     assert any("models:/fresh/1" in value for value in uris)
 
 
-def test_train_backtest_registers_and_does_not_infer(airflow_place: Place) -> None:
+def test_dag_train_backtest_registers_without_inference(airflow_place: Place) -> None:
     train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "only"}
     run_mode(airflow_place, mode="train_backtest", symbols=["FB"], train=train)
     found = states(airflow_place)
@@ -118,13 +118,13 @@ def test_train_backtest_registers_and_does_not_infer(airflow_place: Place) -> No
     assert found["inference.decide"] == "skipped"
 
 
-def test_an_unknown_mode_is_refused_before_any_task(airflow_place: Place) -> None:
+def test_dag_refuses_unknown_mode_before_any_task(airflow_place: Place) -> None:
     done = airflow(airflow_place, "dags", "test", DAG, "--conf", '{"mode": "dream"}')
     assert done.returncode != 0
     assert "dream" in done.stdout + done.stderr
 
 
-def test_parsing_the_dag_imports_neither_mlflow_nor_autogen_nor_the_package() -> None:
+def test_dag_file_imports_nothing_but_airflow() -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
         f"import {DAG}\n"
@@ -172,7 +172,7 @@ def wired(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_pool_limits_retries_and_time_come_from_the_environment(tmp_path: Path) -> None:
+def test_dag_limits_come_from_the_environment(tmp_path: Path) -> None:
     given = {
         "FINAGENT_DAG_SCHEDULE": "0 22 * * 1-5",
         "FINAGENT_DAG_POOL": "models",
@@ -190,7 +190,7 @@ def test_pool_limits_retries_and_time_come_from_the_environment(tmp_path: Path) 
     assert found["schedule"] == "0 22 * * 1-5"
 
 
-def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_errors(
+def test_dag_names_bad_variable_in_import_error(
     tmp_path: Path,
 ) -> None:
     done = wired(FINAGENT_DAG_AT_ONCE="many", AIRFLOW_HOME=str(tmp_path))
@@ -198,13 +198,13 @@ def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_erro
     assert "FINAGENT_DAG_AT_ONCE='many' can't be used" in done.stderr
 
 
-def test_what_tells_as_many_symbols_apart_as_are_allowed_stays_small() -> None:
+def test_dag_symbol_indices_fit_xcom_limit() -> None:
     text = (ROOT / "dags" / f"{DAG}.py").read_text()
     [most] = re.findall(r"^MAX_SYMBOLS = (\d+)$", text, flags=re.M)
     assert len(json.dumps([0] * int(most))) < LARGEST_XCOM
 
 
-def test_the_documented_id_and_modes_are_the_dags(airflow_place: Place) -> None:
+def test_dag_parameters_are_documented(airflow_place: Place) -> None:
     done = airflow(airflow_place, "dags", "details", DAG, "--output", "json")
     assert done.returncode == 0, done.stderr
     text = (ROOT / "docs" / "airflow.md").read_text()

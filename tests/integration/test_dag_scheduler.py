@@ -147,9 +147,7 @@ def settle(place: Place, verb: str, symbol: str) -> None:
     assert place.finagent(verb, key).returncode == 0
 
 
-def test_what_cannot_be_asked_is_refused_by_the_api_and_says_what_is_allowed(
-    scheduled: Airflow, hanging: str
-) -> None:
+def test_dag_api_refuses_bad_conf_with_what_is_allowed(scheduled: Airflow, hanging: str) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"mode": "dream"}, "'inference', 'train_backtest', 'both'"),
         ({"symbols": ["A" * 21]}, "A symbol as its source lists it"),
@@ -165,7 +163,7 @@ def test_what_cannot_be_asked_is_refused_by_the_api_and_says_what_is_allowed(
     assert [run["dag_run_id"] for run in scheduled.runs()] == [hanging]
 
 
-def test_what_only_a_task_can_check_fails_before_anything_is_asked_and_is_not_retried(
+def test_open_run_fails_on_bad_conf_without_retry(
     scheduled: Airflow,
 ) -> None:
     wrong = [
@@ -180,9 +178,7 @@ def test_what_only_a_task_can_check_fails_before_anything_is_asked_and_is_not_re
         assert said in scheduled.told(run)
 
 
-def test_a_run_with_too_many_failed_decisions_is_red_and_has_the_other_signals(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_run_fails_above_max_failed_share(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(symbols=["FB", "NOPE"], as_of=AS_OF)
     assert scheduled.ended(run) == "failed"
     found = {symbol: row["status"] for symbol, row in signals(scheduled, run).items()}
@@ -193,9 +189,7 @@ def test_a_run_with_too_many_failed_decisions_is_red_and_has_the_other_signals(
     assert said == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
 
 
-def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_both_updates_asset_of_the_model(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(
         mode="both", symbols=["FB"], as_of=AS_OF, train=TRAIN, execution_id="platform-7"
     )
@@ -220,7 +214,7 @@ def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
     assert [row["version"] for row in found] == ["2", "1"]
 
 
-def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_mended(
+def test_dag_hanging_symbol_stops_no_other_symbol(
     scheduled: Airflow, place: Place, llm: FakeProvider, hanging: str
 ) -> None:
     run = hanging
@@ -250,9 +244,7 @@ def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_me
     assert len(llm.requests_of("NewsAnalyst")) >= 3  # who hung is asked anew by each try
 
 
-def test_a_run_that_somebody_stops_leaves_no_run_that_seems_to_go_on(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_run_stopped_by_hand_leaves_no_running_run(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(symbols=["FB"], as_of="2013-02-20", model=ASKING)
     deferred(scheduled, run, 0)
     answer = scheduled.client.patch(f"dags/{DAG}/dagRuns/{run}", json={"state": "failed"})
@@ -263,9 +255,7 @@ def test_a_run_that_somebody_stops_leaves_no_run_that_seems_to_go_on(
     assert rows(place, "select name from runs where status = 'RUNNING'") == []
 
 
-def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_backfill_decides_as_of_each_day(scheduled: Airflow, place: Place) -> None:
     days = ["--from-date", "2013-02-01", "--to-date", "2013-02-03"]
     conf = json.dumps({"symbols": ["FB"]})
     done = scheduled.command("backfill", "create", "--dag-id", DAG, *days, "--dag-run-conf", conf)
@@ -287,7 +277,7 @@ def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
     assert (friday["action"], friday["status"]) == (saturday["action"], saturday["status"])
 
 
-def test_nothing_large_passed_between_tasks_and_no_log_has_a_key(scheduled: Airflow) -> None:
+def test_dag_xcoms_are_small_without_keys_in_logs(scheduled: Airflow) -> None:
     assert scheduled.largest_xcom() < 2048
     assert list(scheduled.home.rglob("task_id=*/**/*.log"))
     assert KEY not in scheduled.text_of_logs()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns when it is imp
 DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map_index=3)
 
 
-def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -> None:
+def test_open_dag_run_again_resumes_the_same_run(place: Place) -> None:
     from finagent_model.pipeline.dag_run import close_dag_run, open_dag_run
     from finagent_model.tracking.runs import RunLog
 
@@ -38,7 +38,7 @@ def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -
     assert open_dag_run(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
 
 
-def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -> None:
+def test_note_failure_names_task_without_keys(place: Place) -> None:
     from finagent_model.pipeline.dag_run import note_failure, open_dag_run
     from finagent_model.tracking.runs import RunLog
 
@@ -53,7 +53,7 @@ def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -
     assert RunLog(run).get_tag("finagent.failed/decide") == "TimeoutError"
 
 
-def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Place) -> None:
+def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
     from finagent_model.pipeline.dag_run import SymbolOutcome, close_dag_run, open_dag_run
     from finagent_model.tracking.runs import RunLog, open_run
 
@@ -72,7 +72,7 @@ def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Pl
 
 
 @pytest.mark.slow
-def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None:
+def test_start_training_fits_once_below_a_dag_run(place: Place) -> None:
     from finagent_model.pipeline.dag_run import open_dag_run
     from finagent_model.pipeline.train import start_training
     from finagent_model.training.request import TrainRequest
@@ -87,7 +87,7 @@ def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None
 
 
 @pytest.mark.slow
-def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
+def test_finish_training_completes_interrupted_registration(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
@@ -135,9 +135,7 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
         (GateRefusedError("no"), False),
     ],
 )
-def test_what_may_pass_is_worth_a_retry_and_a_wrong_question_is_not(
-    error: FinagentError, again: bool
-) -> None:
+def test_is_retryable_error_by_class(error: FinagentError, again: bool) -> None:
     assert is_retryable_error(error) is again
 
 

@@ -89,7 +89,7 @@ def train_run() -> RunRecord:
     return search_runs("tags.`finagent.stage` = 'train' and tags.`finagent.model_version` = '1'")[0]
 
 
-def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
+def test_run_tags_name_execution_code_desk_and_version(
     decided: InferenceResult,
 ) -> None:
     tags = read_run(decided.run_id).tags
@@ -106,7 +106,7 @@ def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
     assert said["git_dirty"] in ("true", "false")
 
 
-def test_the_table_of_tags_names_every_tag_that_runs_have(decided: InferenceResult) -> None:
+def test_run_tags_are_all_documented(decided: InferenceResult) -> None:
     page = (ROOT / "docs" / "lineage.md").read_text()
     rows = re.findall(r"^\| `(.*?)\| ", page, flags=re.M)
     told = {f"finagent{name}" for row in rows for name in re.findall(r"(\.[a-z_]+)`", row)}
@@ -116,7 +116,7 @@ def test_the_table_of_tags_names_every_tag_that_runs_have(decided: InferenceResu
     assert ours - told == {"finagent.request", "finagent.process", "finagent.fitted"}
 
 
-def test_training_backtest_and_decision_name_data_and_model(decided: InferenceResult) -> None:
+def test_runs_name_their_data_and_model(decided: InferenceResult) -> None:
     client, training = MlflowClient(), train_run()
     [child] = search_runs(f"tags.`mlflow.parentRunId` = '{training.run_id}'")
     for run, context in ((training, "training"), (child, "backtest")):
@@ -135,7 +135,7 @@ def test_training_backtest_and_decision_name_data_and_model(decided: InferenceRe
     assert child.tags["finagent.config"] == training.tags["finagent.config"]
 
 
-def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_whole(
+def test_lineage_of_signal_leads_to_version_training_and_data(
     decided: InferenceResult, found: SignalLineage
 ) -> None:
     assert found.is_intact
@@ -157,7 +157,7 @@ def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_wh
     assert len(row["audit_head"]) == 64
 
 
-def test_a_version_and_data_lead_back_to_signals(
+def test_lineage_of_version_and_data_lead_to_signals(
     decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     back = lineage.lineage_of_version("finagent", "1", settings)
@@ -173,7 +173,7 @@ def test_a_version_and_data_lead_back_to_signals(
     assert decided.signal.signal_id in [each["signal_id"] for each in seen.row()["signals"]]
 
 
-def test_a_signal_that_was_decided_twice_is_one_signal(
+def test_lineage_lists_signal_decided_twice_once(
     decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     again = decide(settings, mode="live")
@@ -204,14 +204,14 @@ def test_a_signal_that_was_decided_twice_is_one_signal(
         ),
     ],
 )
-def test_what_nobody_knows_is_a_clear_error(
+def test_lineage_unknown_id_is_a_clear_error(
     lineage: ModuleType, settings: Settings, ask: Any, said: str
 ) -> None:
     with pytest.raises(BadInputError, match=re.escape(said)):
         ask(lineage, settings)
 
 
-def test_data_that_were_revised_or_are_gone_are_told(
+def test_lineage_tells_revised_and_missing_data(
     decided: InferenceResult, settings: Settings, lineage: ModuleType, tmp_path: Path
 ) -> None:
     frame = FB.to_frame()
@@ -228,7 +228,7 @@ def test_data_that_were_revised_or_are_gone_are_told(
     assert (gone.now, found.is_intact) == ("not at hand", True)
 
 
-def test_a_package_that_is_not_the_registered_one_is_told(
+def test_lineage_check_fails_for_another_package_hash(
     decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     client = MlflowClient()
@@ -244,7 +244,7 @@ def test_a_package_that_is_not_the_registered_one_is_told(
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
-def test_a_package_of_which_a_file_is_not_as_registered_is_told(
+def test_lineage_check_fails_for_changed_package_file(
     decided: InferenceResult, settings: Settings, lineage: ModuleType, trained: Place, damage: str
 ) -> None:
     from finagent_model.pipeline.verify import verify
@@ -265,7 +265,7 @@ def test_a_package_of_which_a_file_is_not_as_registered_is_told(
     assert [(c.name, c.passed) for c in verified.checks] == [("package_hashes", False)]
 
 
-def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
+def test_model_card_is_in_registry_and_run_with_working_code(
     decided: InferenceResult,
 ) -> None:
     version = MlflowClient().get_model_version("finagent", "1")
@@ -284,7 +284,7 @@ def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
     assert "no return is promised" in family
 
 
-def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
+def test_log_inputs_of_concurrent_runs_are_all_written(place: Place) -> None:
     many = [
         Dataset(f"S{i}", "bars", f"{i:064x}", "vendor", 9, FB.close_time(0), FB.close_time(1))
         for i in range(20)
@@ -306,7 +306,7 @@ def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
     assert [len(read_run(run.run_id).datasets) for run in runs] == [20] * 4
 
 
-def test_the_command_draws_a_tree_and_says_by_its_code_when_something_is_not_as_it_was(
+def test_lineage_command_draws_tree_with_exit_code(
     trained: Place, decided: InferenceResult, found: SignalLineage
 ) -> None:
     done = trained.finagent("lineage", decided.signal.signal_id)
