@@ -183,6 +183,7 @@ class DataLineage:
 
 def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
     """Return what led to a signal. Raises BadInputError for a bad id, or one that no run has."""
+    # Checked before it goes into a search query.
     if not re.fullmatch("[0-9a-f]{16}", signal_id):
         raise BadInputError(f"signal {signal_id!r} is no id: 16 digits, a to f in lower case")
     runs = search_runs(f"tags.`{SIGNAL}` = '{signal_id}'")
@@ -192,6 +193,7 @@ def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
             "and of a DAG's tasks. A row of a backtest or an answer over REST leaves no run of its "
             "own: it names its version, see `finagent lineage --version N`"
         )
+    # Oldest first: what was decided again took the place of what was decided before.
     *earlier, run = runs
     market, uri = Market.from_settings(settings), run.tags.get(MODEL_URI)
     package = run.tags.get(PACKAGE)
@@ -224,6 +226,7 @@ def lineage_of_data(digest: str) -> DataLineage:
 
     Raises BadInputError for a malformed hash, or one that no run has.
     """
+    # Fewer digits would match by accident; other characters could be wildcards of LIKE.
     if not re.fullmatch("[0-9a-f]{8,64}", digest):
         raise BadInputError(
             f"data {digest!r}: write 8 to 64 digits of a SHA-256, a to f lower case"
@@ -332,6 +335,7 @@ def _signals_and_backtests(
     oldest_first = sorted(runs, key=lambda run: run.started_at)
     # A later run of the same signal overwrites the earlier one.
     signals = {run.tags[SIGNAL]: run for run in oldest_first if SIGNAL in run.tags}
+    # Keyed by run, for several searches may have returned the same one.
     backtests = {run.run_id: run for run in oldest_first if run.stage in ("backtest", "ablate")}
     return tuple(signals.values()), tuple(backtests.values())
 
@@ -348,6 +352,7 @@ def _check_package(uri: str, hashes: Mapping[str, str]) -> Check:
     if stated != actual:
         message = f"the manifest of {uri} states {stated[:12]}, and its files hash to {actual[:12]}"
         return Check(name=name, passed=False, found=message)
+    # Files and manifest could be replaced together; the tags were written elsewhere.
     others = [f"{source} says {sha[:12]}" for source, sha in hashes.items() if sha != actual]
     if others:
         message = f"the manifest of {uri} says {actual[:12]}, but {', '.join(others)}"
@@ -358,6 +363,7 @@ def _check_package(uri: str, hashes: Mapping[str, str]) -> Check:
 
 def _check_prompts(versions: Sequence[PromptVersion]) -> Check:
     """Check that MLflow's prompt registry still has the texts that were registered."""
+    # None: the registry has no such version any more.
     words = {False: "has another text", None: "is gone"}
     results = {version: is_unchanged(version) for version in versions}
     faults = [f"{p.name} version {p.version} {words[ok]}" for p, ok in results.items() if not ok]

@@ -134,6 +134,7 @@ def record_decision(
     tags = {**signal_tags(signal), **desk_tags, HEAD: audit.head}
     if replaces:
         tags[REPLACES] = replaces
+    # One process records a decision: where it dies, the next command marks the run as killed.
     run = open_tagged_run("infer", f"infer {signal.symbol}", tags, execution=execution, alone=True)
     # Few calls, and all files in one: with a store over the network each call is a round trip.
     with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
@@ -144,6 +145,7 @@ def record_decision(
         )
         (folder / SIGNAL_FILE).write_text(dump_json(signal.model_dump(mode="json")))
         (folder / CONVERSATION_FILE).write_text(dump_turns([decision]))
+        # The chain hashes these bytes, so no platform may encode them in another way.
         (folder / AUDIT_FILE).write_text(audit.lines, encoding="ascii")
         datasets: tuple[Dataset, ...] = ()
         if view is not None:
@@ -186,6 +188,7 @@ def store_decision(
         )
         return
     except ValueTooLargeError as error:
+        # No retry makes room for it, so the warning names no command.
         symbol = decision.signal.symbol
         log.warning("%s. The decision on %s is in run %s alone", error, symbol, run.run_id)
         return
@@ -252,6 +255,7 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
     except (StoreError, ValidationError) as error:
         log.warning("whether %s was decided before can't be read: %s", signal_id, error)
         return None
+    # A failure may have passed by now, so it is decided again.
     return None if Status(signal.status).is_failure else (artifact.run_id, signal)
 
 
@@ -283,6 +287,7 @@ def verify_audit(what: str, head: str | None = None) -> AuditReport:
     except BadInputError as error:
         raise BadInputError(f"audit {what}: {error}") from None
     lines = text.count("\n")
+    # Two anchors that disagree are a fault even where the chain fits one of them.
     if tag and head and tag != head:
         message = f"the run's tag {HEAD} says {tag}, not {head}"
         faults = (*faults, ChainFault(lines, "other head", message))

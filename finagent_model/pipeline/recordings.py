@@ -205,6 +205,7 @@ def prune_recordings(
     def keeps(row: CassetteRow) -> bool:
         if row.reply is None or row.key is None:
             return not damaged
+        # A row with a key is damaged too: it must not be shared.
         if damaged and _holds_key(row.reply, redact):
             return False
         if errors and row.reply.error is not None:
@@ -237,6 +238,7 @@ def export_recordings(path: Path, to: Path) -> ExportReport:
     Raises BadInputError where `to` exists.
     """
     replies = read_recordings(path)
+    # Never overwrite: recordings were paid for.
     if to.exists():
         raise BadInputError(f"{to} exists; remove it, or `finagent cassette merge {to} {path}`")
     # Sorted, so that equal recordings are equal JSON lines.
@@ -255,6 +257,7 @@ def verify_recordings(path: Path, redact: Redact) -> RecordingsCheck:
         faults = file.check_integrity()
         rows = _read_rows(file)
     except (DamagedCassetteError, OSError) as error:
+        # A file that can't be read is a finding of the check, not an error.
         return RecordingsCheck(str(path), 0, 0, (str(error),))
     for row in rows:
         if row.reply is None:
@@ -318,5 +321,6 @@ def _describe(key: str, reply: RecordedReply) -> str:
 
 def _file_size(path: Path) -> int:
     """Return the bytes of a file and of SQLite's write-ahead log beside it."""
+    # SQLite moves the log into the file only from time to time.
     files = (path, path.with_name(f"{path.name}-wal"))
     return sum(file.stat().st_size for file in files if file.exists())
