@@ -17,14 +17,10 @@ from typing import Any
 
 from run import shown
 
-from finagent_model.cassette.cassette import (
-    Cassette,
-    RecordedReply,
-    dump_replies,
-    fingerprint,
-    load_replies,
-)
-from finagent_model.cassette.fingerprint import Outline, outline_of
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import Outline, fingerprint, make_outline
+from finagent_model.cassette.jsonl import dump_replies, load_replies
+from finagent_model.cassette.records import RecordedReply
 
 COUNT, BEST_OF = 5000, 5
 KEYS = (
@@ -105,7 +101,7 @@ def each(work: Callable[[str], object], keys: list[str], times: int = BEST_OF) -
 def main() -> None:
     pairs: dict[str, tuple[RecordedReply, Outline]] = {}
     for request, reply in recordings(random.Random(7)):
-        outline = outline_of(request, "Executor")
+        outline = make_outline(request, "Executor")
         assert outline is not None
         pairs[fingerprint(request)] = reply, outline
     keys = list(pairs)
@@ -121,8 +117,10 @@ def main() -> None:
         shown("look up packaged / bare table", each(Cassette(packaged).get, keys), got)
         here = pairs[keys[0]][1]
         missed = Cassette(packaged)
-        missed.nearest(here)
-        shown(f"nearest of {COUNT} / bare look up", spent(lambda: missed.nearest(here)), got)
+        missed.describe_nearest(here)
+        shown(
+            f"nearest of {COUNT} / bare look up", spent(lambda: missed.describe_nearest(here)), got
+        )
         load = spent(lambda: load_replies(text.splitlines()), times=2)
         parse = spent(lambda: [json.loads(line) for line in text.splitlines()], times=2)
         shown(f"load {COUNT} packaged / parse their JSON", load, parse)
@@ -148,7 +146,7 @@ def _files(
         shown(f"look up in {path.name} / bare table", each(Cassette(None, path).get, keys), got)
     with closing(sqlite3.connect(folder / "r.sqlite")) as store:
         store.execute("pragma wal_checkpoint(truncate)")
-    return writer.used
+    return writer.used_replies
 
 
 if __name__ == "__main__":

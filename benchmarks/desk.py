@@ -48,7 +48,7 @@ def config(address: str, preset: str = "default") -> DeskConfig:
 def views(count: int) -> list[MarketView]:
     """One day with different news, so that every analyst speaks and no question is asked twice."""
     as_of = parse_as_of("2012-06-29")
-    market = Market.of(SETTINGS)
+    market = Market.from_settings(SETTINGS)
     items = [
         NewsItem(published_at=parse_as_of("2012-06-28"), headline=f"Google shows {i} tablets")
         for i in range(count)

@@ -90,7 +90,7 @@ def decisions() -> None:
             await bare(3)
 
     settings = Settings.load({})
-    views = Market.of(settings).daily_views("GOOG", range(1000, 1050))
+    views = Market.from_settings(settings).daily_views("GOOG", range(1000, 1050))
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
     live = seconds(lambda: desk.with_options(mode="live").decide_all(views)) / len(views)
@@ -98,17 +98,17 @@ def decisions() -> None:
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     shown("decision / bare AutoGen team", live, peer)
     shown("decision replayed / made anew", replayed, live)
-    every = Market.of(settings).daily_views("GOOG", range(2148))
+    every = Market.from_settings(settings).daily_views("GOOG", range(2148))
     desk.decide_all(every)
     again = desk.with_options(mode="replay")
     shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)
 
 
 def kernel() -> None:
-    from finagent_model.backtesting.engine import Costs, Orders, equity_of
+    from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
     from finagent_model.data.bundled import BundledBars
 
-    growth = BundledBars().bars("GOOG").growth()
+    growth = BundledBars().bars("GOOG").adjust_to_first_bar()
     n = len(growth)
     action = np.random.default_rng(7).integers(-1, 2, n).astype(np.int8)
     none = np.full(n, np.nan)
@@ -116,7 +116,7 @@ def kernel() -> None:
 
     def thousand() -> None:
         for _ in range(1000):
-            equity_of(growth, orders, Costs(), 1.0, False)
+            simulate_equity(growth, orders, Costs(), 1.0, False)
 
     def plain() -> None:
         cash, units = 1.0, 0.0

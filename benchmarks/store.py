@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
-from finagent_model.store.artifacts import NewArtifact, insert
+from finagent_model.store.artifact_models import NewArtifact
+from finagent_model.store.artifacts import insert_artifact
 from finagent_model.store.database import Database
 
 SIGNALS, SYMBOLS, REPLIES, TIMES = 10_000, 500, 4, 20
@@ -36,9 +37,9 @@ def fill(database: Database) -> float:
     """Seconds for all of it, in a transaction a signal."""
     began = time.perf_counter()
     for n in range(SIGNALS):
-        with database.writing() as connection:
+        with database.transaction() as connection:
             for row in rows(n):
-                insert(connection, row, FIRST + timedelta(minutes=n))
+                insert_artifact(connection, row, FIRST + timedelta(minutes=n))
     return time.perf_counter() - began
 
 
@@ -76,7 +77,7 @@ def rows(n: int) -> list[NewArtifact]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"FINAGENT_HOME": folder})
-        spent = fill(Database.of(settings))
+        spent = fill(Database.from_settings(settings))
         size = (Path(folder) / "finagent.db").stat().st_size / 2**20
         print(f"written: {SIGNALS / spent:.0f} signals/s of {2 + REPLIES} rows; {size:.0f} MB")
         with TestClient(api_app(settings)) as client:

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from finagent_model.decision.decision import Decision, Execution, Turn
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import insert
+from finagent_model.store.artifacts import insert_artifact
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import artifact_rows
 from finagent_model.webui.pages_app import ui_app
@@ -62,18 +62,18 @@ def decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
 
 
 def fill(database: Database, count: int) -> None:
-    with database.writing() as connection:
+    with database.transaction() as connection:
         for number, (decision, execution) in enumerate(decisions(count)):
             whole, parts = artifact_rows(decision, f"{number:032x}", "1", execution, False)
             for row in (whole, *parts):
-                insert(connection, row, FIRST_DAY)
+                insert_artifact(connection, row, FIRST_DAY)
 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"FINAGENT_HOME": folder})
-        database = Database.of(settings)
+        database = Database.from_settings(settings)
         fill(database, count)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
         print(f"{count} signals, {4 * count} artifacts, {size:.0f} MB")

@@ -147,7 +147,7 @@ class Decide(BaseOperator):
             return tasks.decide(context, self.asked, self.parent)
         except ApprovalPendingError as waiting:
             self.log.info("%s", waiting)
-            self.defer(trigger=tasks.approval_trigger(waiting.keys), method_name="answered")
+            self.defer(trigger=tasks.approval_trigger(waiting.approval_ids), method_name="answered")
 
     def answered(self, context: Any, event: Any) -> dict[str, Any]:
         """Somebody answered, or nobody did in time."""

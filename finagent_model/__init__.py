@@ -32,12 +32,7 @@ if TYPE_CHECKING:
     from finagent_model.backtesting.crossover import Crossover
     from finagent_model.backtesting.engine import BacktestResult, Costs, run_backtest
     from finagent_model.config.desk_config import DeskConfig, load_config
-    from finagent_model.decision.decision import (
-        Decider,
-        Decision,
-        TrainableDecider,
-        make_decision,
-    )
+    from finagent_model.decision.decision import Decider, Decision, TrainableDecider, make_decision
     from finagent_model.decision.signal import Status, TradingSignal
     from finagent_model.desk.desk import Desk
     from finagent_model.errors import (

@@ -1,15 +1,13 @@
-"""What every block of a desk's configuration is: frozen, closed to unknown keys, finite.
+"""Pydantic bases, check results and progress reports that every room shares.
 
-Loose values from MLflow, Airflow or a shell, checked at once and refused in words.
-
-One question to a record or a version, and what was found.
-
-How long work reports its progress, to whoever watches.
+Models are frozen, closed to unknown keys, and hold finite numbers only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,46 +15,35 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from finagent_model.errors import BadInputError
 
 Mode = Literal["cached", "live", "replay"]
-
-
-def explain(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line: where, what was given, what is allowed."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}"
-    given = first["input"]
-    shown = f" (given: {given!r:.80})" if isinstance(given, str | int | float) else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}{shown}" if where else message
+"""Where replies come from: the cassette first, always the model, or the cassette alone."""
 
 
 class FrozenModel(BaseModel):
-    """A block of YAML."""
+    """Base of a block of configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class InputModel(BaseModel):
-    """Frozen; `read` is the way in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class InputModel(FrozenModel):
+    """Base of parameters that come from outside (MLflow, Airflow, HTTP, a shell); see `parse`."""
 
     @classmethod
-    def read(cls, **given: Any) -> Self:
-        """From loose values; raises BadInputError naming the value and what is allowed."""
+    def parse(cls, **params: Any) -> Self:
+        """Validate loose values. Raises BadInputError naming the value and what is allowed."""
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(params)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            raise BadInputError(f"parameter {explain(error)}{cls._allowed(name)}") from None
+            message = first_error_message(error)
+            raise BadInputError(f"parameter {message}{cls._describe_allowed(name)}") from None
 
     @classmethod
-    def _allowed(cls, name: str) -> str:
-        """What a parameter may be, for the message that refuses it."""
+    def _describe_allowed(cls, name: str) -> str:
+        """Return the allowed values of a parameter, as the end of an error message."""
         schema = cls.model_json_schema()["properties"].get(name)
         if schema is None:
             return f"; there is: {', '.join(cls.model_fields)}"
+        # An optional parameter has its bounds in the first branch of `anyOf`.
         schema = {**next(iter(schema.get("anyOf", [])), {}), **schema}
         words = {
             "minimum": "at least",
@@ -67,23 +54,65 @@ class InputModel(BaseModel):
             "pattern": "letters, digits, - and _:",
             "default": "default",
         }
-        said = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
-        return f"; allowed: {', '.join(said)}"
+        bounds = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
+        return f"; allowed: {', '.join(bounds)}"
+
+
+def first_error_message(error: ValidationError) -> str:
+    """Return the first error in one line: the field, the problem, and the value given."""
+    # One problem in one line: a list would not fit a shell, a status or a log.
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {field!r}"
+    value = first["input"]
+    # Cut to 80 characters; larger values such as lists are left out.
+    shown = f" (given: {value!r:.80})" if isinstance(value, str | int | float) else ""
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}{shown}" if field else message
 
 
 class Check(BaseModel):
-    """`found` says in words what was looked at and what came out."""
+    """The result of one check of a record or a model version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     passed: bool
     found: str
+    """What was compared and the result, in words."""
 
 
 Progress = Callable[[str, int], Callable[[], object]]
-"""Told that a piece of work of so many steps begins; gives back what to call after each."""
+"""Called with the name of a piece of work and its number of steps; returns what to call after each
+step.
+"""
 
 
 def no_progress(name: str, steps: int) -> Callable[[], object]:
+    """Report no progress."""
     return lambda: None
+
+
+def dump_json(value: Any) -> str:
+    """Return `value` as indented JSON with sorted keys and a final newline."""
+    # Content hashes are taken of this text: any change of form changes them all.
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that `retry-after-ms` or `Retry-After` asks for; None without a number.
+
+    `headers` has lower-case names, or ignores case. Not below 0.
+    """
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * scale)
+        except (KeyError, ValueError):
+            continue
+    try:
+        # A date counts from the response's own `Date`: the two machines' clocks may differ.
+        until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
+        return max(0.0, (until - now).total_seconds())
+    except (KeyError, ValueError, TypeError):
+        return None

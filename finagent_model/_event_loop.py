@@ -1,12 +1,9 @@
-"""One event loop in a thread of its own: synchronous callers' door to agents and clients that are
-awaited, from any thread, also after a fork.
+"""One event loop in a background thread, and the deadlines of calls into it.
 
-`asyncio.run` would fail inside a notebook's running loop, and would leave HTTP clients bound to a
-loop that is closed. Who stops waiting stops the work: a caller that was given up leaves nothing
-running behind.
-
-The moment by which a caller wants its answer. It decides whether there is an answer, never what
-it says.
+Synchronous callers run coroutines on it from any thread, also after a fork. `asyncio.run` would
+fail inside a notebook's running loop, and would leave HTTP clients bound to a closed loop. A caller
+that stops waiting cancels its work, so nothing is left running behind. A deadline decides whether
+there is an answer, never what the answer is.
 """
 
 from __future__ import annotations
@@ -23,71 +20,76 @@ from finagent_model.errors import DeadlineError, ShutdownError
 
 T = TypeVar("T")
 GRACE_S = 0.5
-"""How long after its deadline a caller waits for the work to end by itself; longer only where
-somebody blocks the loop.
-"""
+"""Seconds after its deadline for which a caller waits for the work to end by itself."""
 
 
 class LoopThread:
-    """Starts at the first call; a forked child starts its own."""
+    """An event loop in a daemon thread, which starts at the first call; a fork starts its own."""
 
     def __init__(self) -> None:
         self._pid: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
-        self._at_work: set[asyncio.Task[Any]] = set()
-        self._stopped: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopped_tasks: set[asyncio.Task[Any]] = set()
 
-    def run(self, work: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
-        """The coroutine's result; its exceptions come through.
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Return the coroutine's result; its exceptions come through.
 
-        Raises DeadlineError once `within_s` seconds are over, and StoppedError after `stop`; the
-        work is then cancelled, with all that it awaits.
+        Raises DeadlineError after `timeout_s` seconds, and ShutdownError after `stop`. The work is
+        then cancelled, with all that it awaits.
         """
-        future = asyncio.run_coroutine_threadsafe(self._bounded(work, within_s), self._running())
+        future = asyncio.run_coroutine_threadsafe(
+            self._run_with_timeout(coroutine, timeout_s), self._running_loop()
+        )
         try:
-            return future.result(None if within_s is None else within_s + GRACE_S)
+            # The loop enforces the timeout. This one is for a loop that somebody blocks.
+            return future.result(None if timeout_s is None else timeout_s + GRACE_S)
         except TimeoutError:
-            if future.done() or within_s is None:
+            if future.done() or timeout_s is None:
                 raise
-            raise DeadlineError(within_s) from None
+            raise DeadlineError(timeout_s) from None
         finally:
             future.cancel()
 
     def stop(self) -> None:
-        """Cancel all that is running now; what is asked for later is run."""
+        """Cancel all work in progress; later calls of `run` work as before."""
         if self._loop is not None and self._pid == os.getpid():
-            self._loop.call_soon_threadsafe(self._stop)
+            self._loop.call_soon_threadsafe(self._cancel_tasks)
 
-    def _stop(self) -> None:
-        self._stopped |= self._at_work
-        for task in self._at_work:
+    def _cancel_tasks(self) -> None:
+        self._stopped_tasks |= self._tasks
+        for task in self._tasks:
             task.cancel()
 
-    async def _bounded(self, work: Coroutine[Any, Any, T], within_s: float | None) -> T:
-        task, limit = asyncio.current_task(), asyncio.timeout(within_s)
+    async def _run_with_timeout(
+        self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None
+    ) -> T:
+        task, timeout = asyncio.current_task(), asyncio.timeout(timeout_s)
         assert task is not None
-        self._at_work.add(task)
+        self._tasks.add(task)
         try:
-            async with limit:
-                return await work
+            async with timeout:
+                return await coroutine
         except TimeoutError:
-            if within_s is None or not limit.expired():
+            # A TimeoutError of the work itself is not our deadline.
+            if timeout_s is None or not timeout.expired():
                 raise
-            raise DeadlineError(within_s) from None
+            raise DeadlineError(timeout_s) from None
         except asyncio.CancelledError:
-            if task in self._stopped:
+            if task in self._stopped_tasks:
                 raise ShutdownError() from None
-            raise  # nobody waits for it any longer
+            raise  # the caller stopped waiting
         finally:
-            self._at_work.discard(task)
-            self._stopped.discard(task)
+            self._tasks.discard(task)
+            self._stopped_tasks.discard(task)
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            # A forked child has the parent's loop object but not its thread.
             if self._loop is None or self._pid != os.getpid():
                 self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
-                self._at_work, self._stopped = set(), set()
+                self._tasks, self._stopped_tasks = set(), set()
                 threading.Thread(target=self._loop.run_forever, daemon=True, name="desk").start()
             return self._loop
 
@@ -98,23 +100,25 @@ EVENT_LOOP = LoopThread()
 
 @dataclass(frozen=True)
 class Deadline:
-    """Counted by the monotonic clock; `within_s` is None for a caller that waits for good."""
+    """The moment by which a caller needs its answer, on the monotonic clock."""
 
-    within_s: float | None
+    timeout_s: float | None
+    """Seconds that the caller allowed; None: no deadline."""
     ends_at: float
 
     @classmethod
-    def after(cls, within_s: float | None) -> Deadline:
-        return cls(within_s, 0.0 if within_s is None else time.monotonic() + within_s)
+    def after(cls, timeout_s: float | None) -> Deadline:
+        """Return the deadline that ends `timeout_s` seconds from now; None: never."""
+        return cls(timeout_s, 0.0 if timeout_s is None else time.monotonic() + timeout_s)
 
-    def left_s(self) -> float | None:
-        """Seconds, not below 0; None where there is no end."""
-        return None if self.within_s is None else max(0.0, self.ends_at - time.monotonic())
+    def remaining_s(self) -> float | None:
+        """Return the remaining seconds, at least 0; None where there is no deadline."""
+        return None if self.timeout_s is None else max(0.0, self.ends_at - time.monotonic())
 
     def check(self) -> None:
-        """Raises DeadlineError once it is over."""
-        if self.within_s is not None and time.monotonic() >= self.ends_at:
-            raise DeadlineError(self.within_s)
+        """Raise DeadlineError if the deadline has passed."""
+        if self.timeout_s is not None and time.monotonic() >= self.ends_at:
+            raise DeadlineError(self.timeout_s)
 
 
 NO_DEADLINE = Deadline.after(None)

@@ -49,14 +49,13 @@ def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:
     DataError where there is no bar by then.
 
         >>> import finagent_model
-        >>> finagent_model.market_view("GOOG", "2012-06-29").bars.closed(-1).date().isoformat()
+        >>> finagent_model.market_view("GOOG", "2012-06-29").bars.close_time(-1).date().isoformat()
         '2012-06-29'
     """
     from finagent_model.data.market import Market
-    from finagent_model.market.bars import parse_as_of
-    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.market.bars import parse_as_of, parse_symbol
 
-    return Market.of(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
+    return Market.from_settings(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
 
 
 def train(
@@ -76,14 +75,16 @@ def train(
     version is registered as candidate.
 
         >>> import finagent_model
-        >>> version = finagent_model.train(symbols=["GOOG"], candidates=24)  # doctest: +SKIP
-        >>> version.verdict  # doctest: +SKIP
-        'passed'
+        >>> version = finagent_model.train(
+        ...     symbols=["FB"], register_as="demo", train_bars=120, test_bars=30, candidates=24
+        ... )
+        >>> version.name, version.version, version.verdict
+        ('demo', '1', 'passed')
     """
     from finagent_model.pipeline.train import train as run
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(
+    request = TrainRequest.parse(
         symbols=_listed(symbols), config=config, register_as=register_as, **options
     )
     return run(request, Settings.load(), progress, jobs)
@@ -103,7 +104,7 @@ def estimate(
     from finagent_model.pipeline.estimate import estimate as run
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(symbols=_listed(symbols), config=config, **options)
+    request = TrainRequest.parse(symbols=_listed(symbols), config=config, **options)
     return run(request, Settings.load())
 
 
@@ -125,7 +126,7 @@ def backtest(
         True
     """
     from finagent_model.config.parsing import parse_mode
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run
 
     return run(model, parse_symbols(_listed(symbols)), Settings.load(), parse_mode(mode), progress)
@@ -167,8 +168,7 @@ def infer(
         'GOOG'
     """
     from finagent_model.config.parsing import parse_limits, parse_mode
-    from finagent_model.market.bars import parse_as_of
-    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.loading import load_predictor
     from finagent_model.model.predictor import Question
     from finagent_model.pipeline.infer import infer as run
@@ -195,8 +195,8 @@ def evaluate(
 
         >>> import finagent_model
         >>> evaluation = finagent_model.evaluate(finagent_model.Crossover(10, 30), ["GOOG"])
-        >>> evaluation.evidence.grade
-        'none'
+        >>> evaluation.author, evaluation.gate.verdict
+        ('sma:10,30', 'passed')
     """
     from finagent_model.config.desk_config import load_preset
     from finagent_model.config.rules import GateRules
@@ -204,11 +204,11 @@ def evaluate(
     from finagent_model.pipeline.evaluate import evaluate_decider
     from finagent_model.training.request import EvaluationRequest
 
-    request = EvaluationRequest.read(symbols=_listed(symbols), **options)
+    request = EvaluationRequest.parse(symbols=_listed(symbols), **options)
     rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
     return evaluate_decider(
         decider,
-        Market.of(Settings.load()),
+        Market.from_settings(Settings.load()),
         request,
         rules,
         configurations=configurations,

@@ -1,13 +1,9 @@
-"""Keys have no place in a recording or a message: known ones are struck out, whatever is shaped
-like one, and what an address holds beside the place.
+"""Redact secrets and copied prompts from recordings, messages and replies.
 
-What a reply must not carry out of the desk: passages of its prompts, and keys.
-
-A model that obeys its news can be told to recite what it was given, so code looks at every text of
-a signal before it is handed out. This finds copies, not paraphrases: a passage counts when 40 or
-more characters of a prompt come one after the other, whatever the case, the blanks, the invisible
-characters and the accents between them, and also where it is spread over several texts. A key is
-found by its value, or by a shape that keys have.
+A key is found by its value or by a shape that keys have. A model that obeys its news can be told to
+recite its prompts, so every text of a signal is searched for passages of them: 40 or more
+characters in a row, whatever the case, the blanks, the invisible characters and the accents between
+them, also where the passage is spread over several texts. Copies are found, paraphrases are not.
 """
 
 from __future__ import annotations
@@ -17,6 +13,22 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
+
+MIN_PASSAGE_CHARS = 40
+"""Characters of a prompt, its blanks single, that are a copy and no coincidence."""
+MIN_SECRET_CHARS = 8
+"""A shorter key is a placeholder such as `none`: a word that replies may need."""
+KEY_MARK = "[struck out: key]"
+PROMPT_MARK = "[struck out: prompt]"
+NOTES = {
+    KEY_MARK: "a key, or what is shaped like one, was struck out of the reply",
+    PROMPT_MARK: "a passage copied from a prompt was struck out of the reply",
+}
+_SEED_CHARS = 12
+"""Length of the folded pieces that are looked up; a passage has at least 2 * _SEED_CHARS - 1."""
+_LONG_RUN = 32
+_NEARBY_CHARS = 24
+"""Characters that may lie between a long run and the word that makes it a key."""
 
 _SHAPES = re.compile(
     r"""
@@ -32,190 +44,180 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
-_QUERY = re.compile(r"\?[^\s?]*=\S*")
-_SIGNS = (
+_KEY_PREFIXES = (
     *("sk-", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     *("hf_", "xox", "eyJ", "earer "),
 )
-"""Without one of these there is no such shape: looking for them is a hundred times quicker."""
+"""Without one of these no shape can match: testing for them is a hundred times quicker."""
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]+")
+_QUERY = re.compile(r"\?[^\s?]*=\S*")
+_SK_KEY = re.compile(r"sk-(?<![A-Za-z0-9]sk-)[A-Za-z0-9_-]{8,}")
+_BEARER_KEY = re.compile(
+    r"(?<![a-z])bearer[\s:]+(?:(?=[^\s\d]*\d)[\w.~+/=-]{8,}|[\w.~+/=-]{16,})", re.IGNORECASE
+)
+_KEY_RUN = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_LONG_RUN},}}=*")
+_KEY_WORDS = ("key", "token", "secret")
+# `out: ` before the word is KEY_MARK itself: what is redacted is not redacted again.
+_KEY_WORD = rf"(?<![a-z])(?<!out: )(?:{'|'.join(_KEY_WORDS)})s?(?![a-z])"
+_WORD_BEFORE = re.compile(rf"{_KEY_WORD}.{{0,{_NEARBY_CHARS}}}\Z", re.IGNORECASE)
+_WORD_AFTER = re.compile(rf".{{0,{_NEARBY_CHARS}}}?{_KEY_WORD}", re.IGNORECASE)
+_SEPARATORS = r"(?:[\s\u00ad\u200b-\u200f\u2060\ufeff]|\\[nrt]|\\u(?:00ad|200[b-f]|2060|feff))*"
+_IGNORED_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Me", "Mn"}
+RedactedSpan = tuple[int, int, str]
+"""From, to, and the mark that takes its place."""
 
 
-def without_key_shapes(text: str) -> str:
-    """`text` with everything that is shaped like a key struck out."""
-    return _SHAPES.sub(KEY, text) if any(sign in text for sign in _SIGNS) else text
+def redact_key_shapes(text: str) -> str:
+    """Return `text` with everything that is shaped like a key replaced by `KEY_MARK`."""
+    return _SHAPES.sub(KEY_MARK, text) if any(p in text for p in _KEY_PREFIXES) else text
 
 
-def without_private(text: str) -> str:
-    """`text` with each address in it without user, password and query, which may hold a key."""
-    return _QUERY.sub("", _ADDRESS.sub(_public, text))
-
-
-def _public(address: re.Match[str]) -> str:
-    """Host and path. A password may hold an @ or a /, and where a ? is before the last @ nobody can
-    tell it from a query.
-    """
-    private, _, rest = address[0].rpartition("@")
-    return "***" if "?" in private else rest
+def redact_addresses(text: str) -> str:
+    """Return `text` with every URL in it stripped of user, password and query."""
+    return _QUERY.sub("", _ADDRESS.sub(_strip_credentials, text))
 
 
 def make_redactor(secrets: Iterable[str]) -> Callable[[str], str]:
-    """A function that strikes out these secrets and everything that is shaped like a key."""
-    known = sorted(set(secrets), key=len, reverse=True)
+    """Return a function that redacts `secrets` and everything that is shaped like a key."""
+    # The longest first: a secret that contains another one must go as a whole.
+    longest_first = sorted(set(secrets), key=len, reverse=True)
 
     def redact(text: str) -> str:
-        return without_key_shapes(without_keys(text, known))
+        return redact_key_shapes(redact_secrets(text, longest_first))
 
     return redact
 
 
-PASSAGE = 40
-"""Characters of a prompt, its blanks single, that are a copy and no coincidence."""
-SEED = 12
-"""Folded characters that are looked up at once; a passage has at least 2 * SEED - 1 of them."""
-SECRET = 8
-"""A shorter key is a placeholder such as `none`: a word that replies may need."""
-LONG_RUN = 32
-NEAR = 24
-"""Characters that may lie between a long run and the word that makes it a key."""
-KEY = "[struck out: key]"
-PROMPT = "[struck out: prompt]"
-NOTES = {
-    KEY: "a key, or what is shaped like one, was struck out of the reply",
-    PROMPT: "a passage copied from a prompt was struck out of the reply",
-}
-_SK = re.compile(r"sk-(?<![A-Za-z0-9]sk-)[A-Za-z0-9_-]{8,}")
-_BEARER = re.compile(
-    r"(?<![a-z])bearer[\s:]+(?:(?=[^\s\d]*\d)[\w.~+/=-]{8,}|[\w.~+/=-]{16,})", re.IGNORECASE
-)
-_RUN = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{LONG_RUN},}}=*")
-_WORDS = ("key", "token", "secret")
-_WORD = rf"(?<![a-z])(?<!out: )(?:{'|'.join(_WORDS)})s?(?![a-z])"
-_BEFORE = re.compile(rf"{_WORD}.{{0,{NEAR}}}\Z", re.IGNORECASE)
-_AFTER = re.compile(rf".{{0,{NEAR}}}?{_WORD}", re.IGNORECASE)
-_BETWEEN = r"(?:[\s\u00ad\u200b-\u200f\u2060\ufeff]|\\[nrt]|\\u(?:00ad|200[b-f]|2060|feff))*"
-_UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Me", "Mn"}
-RedactedSpan = tuple[int, int, str]
-"""From, to, and the mark that takes its place."""
+def redact_secrets(text: str, secrets: Sequence[str]) -> str:
+    """Return `text` with `secrets` replaced by `KEY_MARK`; what was JSON stays JSON.
+
+    Spellings with escapes, in another case or with blanks between are found as well. Secrets below
+    `MIN_SECRET_CHARS` are left.
+    """
+    # Done before a reply is recorded: a replay must give the same signal without the key.
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET_CHARS:
+            text = _spelling_pattern(secret).sub(KEY_MARK, text)
+    return text
 
 
 def redact(
     text: str, secrets: Sequence[str], prompts: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """`text` with a mark in place of each leak, and a note for each kind of mark in it."""
-    (kept,), notes = redact_all((text,), secrets, prompts)
-    return kept, notes
+    """Return `text` with a mark in place of each leak, and a note for each kind of mark in it."""
+    (redacted,), notes = redact_texts((text,), secrets, prompts)
+    return redacted, notes
 
 
-def without_keys(text: str, secrets: Sequence[str]) -> str:
-    """`text`, which may be JSON, without `secrets`, also where they are spelled with escapes, in
-    another case or with blanks between; what was JSON stays JSON.
-
-    Done before a reply is recorded: a replay must not need the key to give the same signal.
-    """
-    for secret in secrets:
-        if len(secret) >= SECRET:
-            text = _spelled(secret).sub(KEY, text)
-    return text
-
-
-def redact_all(
+def redact_texts(
     texts: Sequence[str], secrets: Sequence[str], prompts: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Looks at the texts as if they were one, since a passage may be spread over them."""
-    whole = "\n".join(texts)
-    folded = whole.translate(_FOLDS)
-    copies = [*_secrets(folded, secrets), *_passages(folded, _book(tuple(prompts)))]
-    spans = _apart([*_in_full(copies, whole), *_shapes(whole, folded)])
-    kept, start = [], 0
+    """Return `texts` with a mark in place of each leak, and a note for each kind of mark in them.
+
+    A leak that is spread over several texts is found.
+    """
+    joined = "\n".join(texts)
+    folded = joined.translate(_FOLDS)
+    index = _index_prompts(tuple(prompts))
+    copies = [*_find_secrets(folded, secrets), *_find_passages(folded, index)]
+    spans = _merge_overlaps([*_unfold_spans(copies, joined), *_find_key_shapes(joined, folded)])
+    redacted, start = [], 0
     for text in texts:
-        kept.append(_marked(text, start, spans))
+        redacted.append(_apply_marks(text, start, spans))
         start += len(text) + 1
-    return kept, tuple(note for mark, note in NOTES.items() if any(mark in text for text in kept))
+    notes = [note for mark, note in NOTES.items() if any(mark in text for text in redacted)]
+    return redacted, tuple(notes)
 
 
-def _secrets(folded: str, secrets: Sequence[str]) -> Iterator[RedactedSpan]:
+def _strip_credentials(address: re.Match[str]) -> str:
+    """Return host and path of an address, `***` where they can't be told from a password."""
+    # A password may hold an @ or a /. A ? before the last @ may be in a password or start a query.
+    credentials, _, location = address[0].rpartition("@")
+    return "***" if "?" in credentials else location
+
+
+def _find_secrets(folded: str, secrets: Sequence[str]) -> Iterator[RedactedSpan]:
     for secret in secrets:
-        if len(secret) >= SECRET:
+        if len(secret) >= MIN_SECRET_CHARS:
             plain = secret.translate(_FOLDS)
-            for found in re.finditer(re.escape(plain), folded):
-                yield (*found.span(), KEY)
+            for match in re.finditer(re.escape(plain), folded):
+                yield (*match.span(), KEY_MARK)
 
 
-def _shapes(text: str, folded: str) -> Iterator[RedactedSpan]:
-    """What looks like a key; `folded` rules most texts out at a glance."""
-    for found in _SK.finditer(text):
-        yield (*found.span(), KEY)
+def _find_key_shapes(text: str, folded: str) -> Iterator[RedactedSpan]:
+    for match in _SK_KEY.finditer(text):
+        yield (*match.span(), KEY_MARK)
     if "bearer" in folded:
-        for found in _BEARER.finditer(text):
-            yield (*found.span(), KEY)
-    if not any(word in folded for word in _WORDS) or max(map(len, text.split())) < LONG_RUN:
+        for match in _BEARER_KEY.finditer(text):
+            yield (*match.span(), KEY_MARK)
+    # The searches below are slow; most texts have no such word, or no run that is long enough.
+    if not any(word in folded for word in _KEY_WORDS) or max(map(len, text.split())) < _LONG_RUN:
         return
-    for found in _RUN.finditer(text):
-        start, end = found.span()
-        around = NEAR + len("secrets") + 1
-        before, after = text[max(0, start - around) : start], text[end : end + around]
-        if _BEFORE.search(before) or _AFTER.match(after):
-            yield start, end, KEY
+    for match in _KEY_RUN.finditer(text):
+        start, end = match.span()
+        margin = _NEARBY_CHARS + len("secrets") + 1
+        before, after = text[max(0, start - margin) : start], text[end : end + margin]
+        if _WORD_BEFORE.search(before) or _WORD_AFTER.match(after):
+            yield start, end, KEY_MARK
 
 
-class _Book(NamedTuple):
-    """Prompts, folded and in a row, to look passages up in."""
+class _PromptIndex(NamedTuple):
+    """The prompts in one folded text, with what is needed to look passages up in it."""
 
     text: str
-    at: tuple[int, ...]
+    positions: tuple[int, ...]
     """Where each folded character stands in the prompts with single blanks."""
     seeds: dict[str, list[int]]
+    """Positions in `text` of each piece of _SEED_CHARS characters."""
 
 
 @lru_cache(maxsize=8)
-def _book(prompts: tuple[str, ...]) -> _Book:
-    text, at, start = [], [], 0
+def _index_prompts(prompts: tuple[str, ...]) -> _PromptIndex:
+    chars, positions, start = [], [], 0
     for prompt in prompts:
         line = " ".join(prompt.split())
         for i, char in enumerate(line):
             for folded in _FOLDS[ord(char)] or "":
-                text.append(folded)
-                at.append(start + i)
-        text.append("\n")  # no folded text has one, so no passage crosses it
-        at.append(start + len(line))
+                chars.append(folded)
+                positions.append(start + i)
+        chars.append("\n")  # no folded text has one, so no passage crosses it
+        positions.append(start + len(line))
         start += len(line) + 1
-    whole, seeds = "".join(text), dict[str, list[int]]()
-    for i in range(len(whole) - SEED + 1):
-        seeds.setdefault(whole[i : i + SEED], []).append(i)
-    return _Book(whole, tuple(at), seeds)
+    text, seeds = "".join(chars), dict[str, list[int]]()
+    for i in range(len(text) - _SEED_CHARS + 1):
+        seeds.setdefault(text[i : i + _SEED_CHARS], []).append(i)
+    return _PromptIndex(text, tuple(positions), seeds)
 
 
-def _passages(folded: str, book: _Book) -> Iterator[RedactedSpan]:
-    """One look every SEED characters: a passage is too long to slip through between two."""
-    looks = range(0, len(folded) - SEED + 1, SEED)
-    done = 0
-    for here in [i for i in looks if folded[i : i + SEED] in book.seeds]:
-        if here + SEED <= done:
+def _find_passages(folded: str, index: _PromptIndex) -> Iterator[RedactedSpan]:
+    # Every passage contains a piece that begins at a multiple of _SEED_CHARS: others are skipped.
+    starts = range(0, len(folded) - _SEED_CHARS + 1, _SEED_CHARS)
+    covered = 0
+    for i in [i for i in starts if folded[i : i + _SEED_CHARS] in index.seeds]:
+        if i + _SEED_CHARS <= covered:
             continue
-        for there in book.seeds[folded[here : here + SEED]]:
-            back = _shared_before(folded, here, book.text, there)
-            on = _shared_from(folded, here, book.text, there)
-            if book.at[there + on - 1] - book.at[there - back] + 1 >= PASSAGE:
-                yield here - back, here + on, PROMPT
-                done = max(done, here + on)
+        for j in index.seeds[folded[i : i + _SEED_CHARS]]:
+            before = _count_equal_before(folded, i, index.text, j)
+            after = _count_equal_from(folded, i, index.text, j)
+            length = index.positions[j + after - 1] - index.positions[j - before] + 1
+            if length >= MIN_PASSAGE_CHARS:
+                yield i - before, i + after, PROMPT_MARK
+                covered = max(covered, i + after)
 
 
-def _shared_before(one: str, i: int, other: str, j: int) -> int:
-    """How many characters before `i` and `j` agree. Fewer than SEED are of interest: with more, the
-    look before this one would have met them.
-    """
-    n, most = 0, min(SEED - 1, i, j)
-    while n < most and one[i - n - 1] == other[j - n - 1]:
+def _count_equal_before(one: str, i: int, other: str, j: int) -> int:
+    """Return how many characters before `i` and `j` are equal, at most _SEED_CHARS - 1."""
+    # With more equal characters, the piece before this one would have matched.
+    n, limit = 0, min(_SEED_CHARS - 1, i, j)
+    while n < limit and one[i - n - 1] == other[j - n - 1]:
         n += 1
     return n
 
 
-def _shared_from(one: str, i: int, other: str, j: int) -> int:
-    """How many characters from `i` and `j` on agree, a seed at least: in strides that grow while
-    they succeed and shrink where they fail.
-    """
-    n, stride = SEED, 1
+def _count_equal_from(one: str, i: int, other: str, j: int) -> int:
+    """Return how many characters from `i` and `j` on are equal; a seed is known to be."""
+    # The stride doubles while slices are equal and halves where not: few comparisons in Python.
+    n, stride = _SEED_CHARS, 1
     while stride:
         part = one[i + n : i + n + stride]
         if len(part) == stride and part == other[j + n : j + n + stride]:
@@ -225,46 +227,50 @@ def _shared_from(one: str, i: int, other: str, j: int) -> int:
     return n
 
 
-def _in_full(spans: Sequence[RedactedSpan], text: str) -> Iterator[RedactedSpan]:
-    """Spans of the folded text as spans of `text`."""
+def _unfold_spans(spans: Sequence[RedactedSpan], text: str) -> Iterator[RedactedSpan]:
+    """Yield spans of the folded text as spans of `text`."""
     if not spans:
         return
-    at = [i for i, char in enumerate(text) for _ in _FOLDS[ord(char)] or ""]
+    positions = [i for i, char in enumerate(text) for _ in _FOLDS[ord(char)] or ""]
     for start, end, mark in spans:
-        yield at[start], at[end - 1] + 1, mark
+        yield positions[start], positions[end - 1] + 1, mark
 
 
-def _apart(spans: Sequence[RedactedSpan]) -> list[RedactedSpan]:
-    """In order, and those that overlap made one: a key where one of them is."""
-    apart: list[RedactedSpan] = []
+def _merge_overlaps(spans: Sequence[RedactedSpan]) -> list[RedactedSpan]:
+    """Return the spans in order, overlapping ones merged; a key's mark wins."""
+    merged: list[RedactedSpan] = []
     for start, end, mark in sorted(spans):
-        if apart and start < apart[-1][1]:
-            first, last, other = apart.pop()
-            start, end, mark = first, max(last, end), KEY if KEY in (mark, other) else PROMPT
-        apart.append((start, end, mark))
-    return apart
+        if merged and start < merged[-1][1]:
+            first, last, other = merged.pop()
+            start, end = first, max(last, end)
+            mark = KEY_MARK if KEY_MARK in (mark, other) else PROMPT_MARK
+        merged.append((start, end, mark))
+    return merged
 
 
-def _marked(text: str, start: int, spans: Sequence[RedactedSpan]) -> str:
-    """`text`, which begins at `start` of the whole, with its share of the spans marked."""
-    kept, done = [], 0
+def _apply_marks(text: str, start: int, spans: Sequence[RedactedSpan]) -> str:
+    """Return `text`, which begins at `start` of the whole, with its part of the spans marked."""
+    parts, position = [], 0
     for first, last, mark in spans:
         left, right = max(first - start, 0), min(last - start, len(text))
         if left < right:
-            kept += [text[done:left], mark]
-            done = right
-    return "".join([*kept, text[done:]])
+            parts += [text[position:left], mark]
+            position = right
+    return "".join([*parts, text[position:]])
 
 
 class _Folds(dict[int, str | None]):
-    """For `str.translate`: a character as it counts in a comparison, None where it doesn't. Grows
-    by one entry for each different character met.
-    """
+    """A table for `str.translate`: a character as it is compared, None where it is ignored."""
 
     def __missing__(self, code: int) -> str | None:
+        # Filled lazily: one entry for each different character that occurs.
         plain = unicodedata.normalize("NFKD", chr(code)).casefold()
-        seen = (c for c in plain if unicodedata.category(c) not in _UNSEEN and not c.isspace())
-        self[code] = "".join(seen) or None
+        chars = (
+            c
+            for c in plain
+            if unicodedata.category(c) not in _IGNORED_CATEGORIES and not c.isspace()
+        )
+        self[code] = "".join(chars) or None
         return self[code]
 
 
@@ -272,6 +278,7 @@ _FOLDS = _Folds()
 
 
 @lru_cache(maxsize=8)
-def _spelled(secret: str) -> re.Pattern[str]:
+def _spelling_pattern(secret: str) -> re.Pattern[str]:
+    """Return a pattern of `secret` in any case, with escapes, and with blanks between."""
     chars = (rf"(?:\\?{re.escape(c)}|\\u{ord(c):04x})" for c in secret)
-    return re.compile(_BETWEEN.join(chars), re.IGNORECASE)
+    return re.compile(_SEPARATORS.join(chars), re.IGNORECASE)

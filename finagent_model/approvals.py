@@ -1,10 +1,9 @@
-"""Approvals that decisions wait for: a SQLite file that every thread and process of this machine
-shares.
+"""The approvals that decisions wait for: a SQLite file shared by all processes of this machine.
 
-The same question to the same version is the same approval, so that a process that died while it
-waited goes on where it was, with the first deadline, and an answer given meanwhile counts. Whoever
-settles one does so once, before its deadline. Here, and only here, the clock decides: not what a
-decision says, but whether it may still leave.
+The same question to the same version is the same approval. A process that died while it waited
+therefore resumes with the first deadline, and an answer given meanwhile counts. An approval is
+settled once, before its deadline. Here alone the clock matters: not to what a decision is, but to
+whether it may still leave.
 """
 
 from __future__ import annotations
@@ -23,12 +22,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finagent_model._base import Mode
-from finagent_model.config.approval_rules import (
-    ApprovalRules,
-    ApprovalVerdict,
-    PendingApproval,
-    with_warnings,
-)
+from finagent_model.config.rules import ApprovalRequest, ApprovalRules, ApprovalVerdict
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import (
@@ -40,12 +34,14 @@ from finagent_model.errors import (
 )
 from finagent_model.market.news import sanitize_text
 
-APPROVALS = "approvals.sqlite"
+APPROVALS_FILE = "approvals.sqlite"
 """File in FINAGENT_HOME."""
 POLL_S = 0.2
-SHOWN = 50
-"""Settled approvals that a list still has."""
-NAME_LENGTH, WHY_LENGTH = 100, 500
+"""Seconds between two looks at the file."""
+MAX_SETTLED = 50
+"""Settled approvals that a list includes."""
+MAX_NAME_CHARS = 100
+MAX_WHY_CHARS = 500
 _TABLE = (
     "create table if not exists approval (id text primary key, signal text, reason text, "
     "asked_at text, deadline text, state text, who text, at text, why text)"
@@ -53,178 +49,211 @@ _TABLE = (
 
 
 def utc_now() -> datetime:
+    """Return the current time, tz-aware in UTC."""
     return datetime.now(UTC)
 
 
-def to_stderr(line: str) -> None:
+def write_stderr(line: str) -> None:
+    """Write a line to stderr at once."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 class ApprovalStore:
-    """Makes its file when the first approval is asked for."""
+    """The approvals in one SQLite file, which is created with the first of them."""
 
     def __init__(
         self,
         path: Path,
         clock: Callable[[], datetime] = utc_now,
-        say: Callable[[str], object] = to_stderr,
+        notify: Callable[[str], object] = write_stderr,
     ) -> None:
-        self._path, self._clock, self._say = path, clock, say
+        """`notify` is called with a line of text for each approval that a decision waits for."""
+        self._path, self._clock, self._notify = path, clock, notify
 
-    def ask(
+    def require_approvals(
         self,
         decisions: Sequence[Decision],
         rules: ApprovalRules,
         version: str,
         *,
         mode: Mode = "cached",
-        pause: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         wait: bool = True,
     ) -> list[Decision]:
-        """The decisions as they may leave, in their order, once all that need it are settled.
+        """Return the decisions as they may leave, in order, once all that need approval have it.
 
-        `version` is the hash of what decided. A replay asks nobody and says so on each signal.
-        `pause` is called between two looks at the file; what it raises ends the wait and leaves the
-        approvals pending. Raises HomeError where the file can't be used: then nothing leaves; and
-        without `wait` ApprovalPendingError where a human has yet to answer.
+        `version` is the hash of the package that decided. `sleep` is called between two looks at
+        the file; an exception of it ends the wait and leaves the approvals pending. A replay asks
+        nobody and says so on each signal.
+
+        Raises LocalStateError where the file can't be used, and, without `wait`,
+        ApprovalPendingError where a human has yet to answer. Then no decision leaves.
         """
-        needed = {
-            i: (approval_id(decision.signal, version), reason)
+        required = {
+            i: (compute_approval_id(decision.signal, version), reason)
             for i, decision in enumerate(decisions)
-            if (reason := rules.needed_for(decision.signal))
+            if (reason := rules.approval_reason(decision.signal))
         }
-        if not needed:
+        if not required:
             return list(decisions)
-        answers = list(decisions)
+        results = list(decisions)
+        # A replay must give the same answer at any time, so it can not wait for people.
         if mode == "replay":
-            for i, (_, reason) in needed.items():
-                note = f"replayed, so nobody was asked to approve it: {reason}"
-                answers[i] = _with(answers[i], with_warnings(answers[i].signal, note))
-            return answers
-        self._record([(key, answers[i].signal, why) for i, (key, why) in needed.items()], rules)
-        keys = [key for key, _ in needed.values()]
-        settled = self._settled(keys, pause, wait)
-        for i, (key, _) in needed.items():
-            asked = settled[key]
-            done = Event("approval", asked.at or asked.deadline, "", asked.row(self._clock()))
-            signal = asked.outcome(answers[i].signal)
-            answers[i] = replace(answers[i], signal=signal, events=(*answers[i].events, done))
-        return answers
+            for i, (_, reason) in required.items():
+                warning = f"replayed, so nobody was asked to approve it: {reason}"
+                results[i] = replace(results[i], signal=results[i].signal.with_warnings(warning))
+            return results
+        self._insert_requests(
+            [(key, results[i].signal, why) for i, (key, why) in required.items()], rules
+        )
+        settled = self._wait_until_settled([key for key, _ in required.values()], sleep, wait)
+        for i, (key, _) in required.items():
+            request = settled[key]
+            event = Event(
+                "approval", request.at or request.deadline, "", request.to_json(self._clock())
+            )
+            results[i] = replace(
+                results[i],
+                signal=request.apply_to(results[i].signal),
+                events=(*results[i].events, event),
+            )
+        return results
 
     def settle(
-        self, key: str, verdict: ApprovalVerdict, by: str, why: str | None = None
-    ) -> PendingApproval:
-        """Approve or reject what is pending. Raises UnknownApprovalError, ApprovalSettledError for
-        what is settled or too late, and BadInputError for who says so without a name.
+        self, approval_id: str, verdict: ApprovalVerdict, by: str, why: str | None = None
+    ) -> ApprovalRequest:
+        """Approve or reject a pending approval and return it.
+
+        Raises UnknownApprovalError, ApprovalSettledError for one that is settled or past its
+        deadline, and BadInputError where `by` is no name.
         """
-        who = sanitize_text(by, NAME_LENGTH)
-        if not who:
-            raise BadInputError(f"by {by!r}: say who settles approval {key}")
-        found = []
+        name = sanitize_text(by, MAX_NAME_CHARS)
+        if not name:
+            raise BadInputError(f"by {by!r}: say who settles approval {approval_id}")
+        requests, updated_rows = [], 0
         if self._path.is_file():
-            now, because = self._clock(), sanitize_text(why or "", WHY_LENGTH) or None
-            with self._open() as file:
-                done = file.execute(
+            now, comment = self._clock(), sanitize_text(why or "", MAX_WHY_CHARS) or None
+            with self._transaction() as connection:
+                # One statement decides the race: of two humans only the first changes the row.
+                updated_rows = connection.execute(
                     "update approval set state = ?, who = ?, at = ?, why = ? "
                     "where id = ? and state = 'pending' and deadline > ?",
-                    (verdict, who, _text(now), because, key, _text(now)),
+                    (verdict, name, _to_text(now), comment, approval_id, _to_text(now)),
                 ).rowcount
-                _expire(file, now)
-                found = self._read(file, "where id = ?", key)
-        if not found:
-            raise UnknownApprovalError(key)
-        if not done:
-            [asked] = found
-            how = "expired" if asked.state == "expired" else f"was {asked.state} by {asked.by}"
-            raise ApprovalSettledError(key, f"{how} at {asked.at:%Y-%m-%d %H:%M:%S} UTC")
-        return found[0]
+                # Expired first, so that the refusal below names the true outcome.
+                _expire_overdue(connection, now)
+                requests = self._select(connection, "where id = ?", approval_id)
+        if not requests:
+            raise UnknownApprovalError(approval_id)
+        [request] = requests
+        if not updated_rows:
+            outcome = (
+                "expired" if request.state == "expired" else f"was {request.state} by {request.by}"
+            )
+            raise ApprovalSettledError(
+                approval_id, f"{outcome} at {request.at:%Y-%m-%d %H:%M:%S} UTC"
+            )
+        return request
 
-    def pending(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Those that nobody has settled and whose deadline has not passed. Raises BadInputError for
-        one that is not here.
+    def pending_ids(self, approval_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return those of `approval_ids` that are neither settled nor past their deadline.
+
+        Raises BadInputError for an approval that is not in the file.
         """
-        return _pending(self._look(keys))
+        return _pending_ids(self._load(approval_ids))
 
-    def listed(self) -> tuple[list[PendingApproval], datetime]:
-        """What is pending, the most urgent first, then the last `SHOWN` settled ones, newest first;
-        and the moment of looking.
+    def list_approvals(self) -> tuple[list[ApprovalRequest], datetime]:
+        """Return the approvals and the moment of reading.
+
+        Pending ones come first, the most urgent at the top, then the last `MAX_SETTLED` settled
+        ones, newest first.
         """
         now = self._clock()
+        # Listing must not create the file.
         if not self._path.is_file():
             return [], now
-        with self._open() as file:
-            _expire(file, now)
-            pending = self._read(file, "where state = 'pending' order by deadline, id")
-            rest = "where state != 'pending' order by at desc, id limit ?"
-            return pending + self._read(file, rest, SHOWN), now
+        with self._transaction() as connection:
+            _expire_overdue(connection, now)
+            pending = self._select(connection, "where state = 'pending' order by deadline, id")
+            settled = self._select(
+                connection,
+                "where state != 'pending' order by at desc, id limit ?",
+                MAX_SETTLED,
+            )
+            return pending + settled, now
 
-    def _record(
-        self, asked: Sequence[tuple[str, TradingSignal, str]], rules: ApprovalRules
+    def _insert_requests(
+        self, proposals: Sequence[tuple[str, TradingSignal, str]], rules: ApprovalRules
     ) -> None:
-        """Those that are new; whatever was asked before keeps its deadline."""
+        """Insert the new ones of (id, signal, reason)."""
         now = self._clock()
         deadline = now + timedelta(seconds=rules.timeout_s)
-        with self._open() as file:
-            file.executemany(
+        with self._transaction() as connection:
+            # `or ignore`: an approval that exists keeps its first deadline, whoever asks again.
+            connection.executemany(
                 "insert or ignore into approval (id, signal, reason, asked_at, deadline, state) "
                 "values (?, ?, ?, ?, ?, 'pending')",
                 [
-                    (key, signal.model_dump_json(), reason, _text(now), _text(deadline))
-                    for key, signal, reason in asked
+                    (key, signal.model_dump_json(), reason, _to_text(now), _to_text(deadline))
+                    for key, signal, reason in proposals
                 ],
             )
 
-    def _settled(
-        self, keys: Sequence[str], pause: Callable[[float], object], wait: bool
-    ) -> dict[str, PendingApproval]:
-        """All of them, once none is pending."""
-        found = self._look(keys)
+    def _wait_until_settled(
+        self, approval_ids: Sequence[str], sleep: Callable[[float], object], wait: bool
+    ) -> dict[str, ApprovalRequest]:
+        """Return all of them by id, once none is pending."""
+        requests = self._load(approval_ids)
         now = self._clock()
-        for asked in found.values():
-            if (left := asked.remaining_s(now)) is not None:
-                self._say(
-                    f"approval {asked.id} needed within {round(left, 1):g} s: "
-                    f"{asked.proposal} ({asked.reason}): "
-                    f"finagent approve {asked.id} | finagent reject {asked.id}"
+        for request in requests.values():
+            if (remaining := request.remaining_s(now)) is not None:
+                self._notify(
+                    f"approval {request.id} needed within {round(remaining, 1):g} s: "
+                    f"{request.summary} ({request.reason}): "
+                    f"finagent approve {request.id} | finagent reject {request.id}"
                 )
-        while waiting := _pending(found):
+        # Polling: SQLite can not notify other processes.
+        while pending := _pending_ids(requests):
             if not wait:
-                raise ApprovalPendingError(waiting)
-            pause(POLL_S)
-            found |= self._look(waiting)
-        return found
+                raise ApprovalPendingError(pending)
+            sleep(POLL_S)
+            requests |= self._load(pending)
+        return requests
 
-    def _look(self, keys: Sequence[str]) -> dict[str, PendingApproval]:
-        """As they are now."""
-        found = {}
-        with self._open() as file:
+    def _load(self, approval_ids: Sequence[str]) -> dict[str, ApprovalRequest]:
+        """Return the current state of each by id; overdue ones are expired first."""
+        requests = {}
+        with self._transaction() as connection:
+            # Read inside the transaction: waiting for the lock takes time.
             now = self._clock()
-            for key in keys:
-                for asked in self._read(file, "where id = ?", key):
-                    if asked.state == "pending" and asked.deadline <= now:
-                        _expire(file, now)
-                        [asked] = self._read(file, "where id = ?", key)
-                    found[key] = asked
-        if gone := [key for key in keys if key not in found]:
-            raise BadInputError(f"approval {gone[0]} was removed from {self._path}; ask again")
-        return found
+            for key in approval_ids:
+                for request in self._select(connection, "where id = ?", key):
+                    if request.state == "pending" and request.deadline <= now:
+                        _expire_overdue(connection, now)
+                        [request] = self._select(connection, "where id = ?", key)
+                    requests[key] = request
+        if missing := [key for key in approval_ids if key not in requests]:
+            raise BadInputError(f"approval {missing[0]} was removed from {self._path}; ask again")
+        return requests
 
-    def _read(self, file: sqlite3.Connection, where: str, *values: object) -> list[PendingApproval]:
-        rows = file.execute(f"select * from approval {where}", values)
-        return [self._asked(*row) for row in rows]
+    def _select(
+        self, connection: sqlite3.Connection, clauses: str, *values: object
+    ) -> list[ApprovalRequest]:
+        rows = connection.execute(f"select * from approval {clauses}", values)
+        return [self._parse_row(*row) for row in rows]
 
-    def _asked(self, key: str, signal: str, reason: str, *rest: str) -> PendingApproval:
-        asked_at, deadline, state, who, at, why = rest
+    def _parse_row(self, key: str, signal: str, reason: str, *columns: str) -> ApprovalRequest:
+        asked_at, deadline, state, who, at, why = columns
         try:
-            proposed = _signal(signal)
+            proposal = TradingSignal.from_dump(json.loads(signal))
         except ValidationError:
             raise BadInputError(
                 f"approval {key} in {self._path} was written by other code; remove the file"
             ) from None
-        return PendingApproval(
+        return ApprovalRequest(
             id=key,
-            proposed=proposed,
+            signal=proposal,
             reason=reason,
             asked_at=datetime.fromisoformat(asked_at),
             deadline=datetime.fromisoformat(deadline),
@@ -235,13 +264,14 @@ class ApprovalStore:
         )
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction. Raises HomeError."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection for one transaction. Raises LocalStateError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=30)) as file, file:
-                file.execute(_TABLE)
-                yield file
+            # 30 s: another process may hold the lock for as long as its transaction takes.
+            with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
+                connection.execute(_TABLE)
+                yield connection
         except (OSError, sqlite3.Error) as error:
             raise LocalStateError(
                 f"approvals can't be kept in {self._path}: {error}; "
@@ -249,34 +279,28 @@ class ApprovalStore:
             ) from None
 
 
-def approval_id(signal: TradingSignal, version: str) -> str:
-    """Twelve hexadecimal characters: of the question, and of the hash of what answered it."""
+def compute_approval_id(signal: TradingSignal, version: str) -> str:
+    """Return 12 hexadecimal characters for a question and the version that answered it.
+
+    `version` is the hash of the package.
+    """
     text = f"{signal.conversation_id} {version}"
+    # Short enough to type after `finagent approve`.
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _pending(found: Mapping[str, PendingApproval]) -> tuple[str, ...]:
-    return tuple(key for key, asked in found.items() if asked.state == "pending")
+def _pending_ids(requests: Mapping[str, ApprovalRequest]) -> tuple[str, ...]:
+    return tuple(key for key, request in requests.items() if request.state == "pending")
 
 
-def _expire(file: sqlite3.Connection, now: datetime) -> None:
-    file.execute(
+def _expire_overdue(connection: sqlite3.Connection, now: datetime) -> None:
+    connection.execute(
         "update approval set state = 'expired', at = deadline "
         "where state = 'pending' and deadline <= ?",
-        (_text(now),),
+        (_to_text(now),),
     )
 
 
-def _text(moment: datetime) -> str:
-    """As wide for every moment of UTC, so that texts compare as moments do."""
+def _to_text(moment: datetime) -> str:
+    # All texts have equal width and zone, so that SQL compares them as moments.
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _signal(text: str) -> TradingSignal:
-    """A signal from its JSON, which also has what is computed."""
-    given = json.loads(text)
-    return TradingSignal.model_validate({k: given[k] for k in given if k != "is_actionable"})
-
-
-def _with(decision: Decision, signal: TradingSignal) -> Decision:
-    return replace(decision, signal=signal)

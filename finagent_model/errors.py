@@ -1,6 +1,6 @@
-"""Everything this package raises on purpose: one class per thing a caller does differently.
+"""The exceptions of this package: one class for each thing that a caller does differently.
 
-`exit_code` is what the shell sees. A message names the value that was wrong and the way out.
+`exit_code` is the exit status of the CLI. A message names the wrong value and the way out.
 """
 
 from __future__ import annotations
@@ -12,49 +12,50 @@ MAX_LISTED = 20
 
 
 class FinagentError(Exception):
-    """Root of the tree; never raised itself."""
+    """Base of all errors of this package; never raised itself."""
 
     exit_code = 1
 
 
+# What the caller can correct: requests, configuration, files.
 class BadInputError(FinagentError):
-    """The caller asked for something that can't be asked for; asking again won't help."""
+    """The request is invalid; repeating it will not help."""
 
     exit_code = 2
 
 
 class ConfigError(BadInputError):
-    """A desk or training configuration that can't be used."""
+    """A desk or training configuration is invalid."""
 
 
 class InvalidBarsError(BadInputError):
-    """Bars that break a rule of the market: the series is refused whole, nothing is repaired."""
+    """Bars break a rule of the market: the whole series is refused, nothing is repaired."""
 
 
 class InvalidNewsError(BadInputError):
-    """A news record that can't be read."""
+    """A news record can't be read."""
 
 
 class InvalidFundamentalsError(BadInputError):
-    """A fact about a company that can't be read."""
+    """A fact about a company can't be read."""
 
 
 class DamagedCassetteError(BadInputError):
-    """A file of recordings that can't be read, whole or in part; callers may leave it alone."""
+    """A file of recorded replies can't be read, whole or in part; callers may skip it."""
 
 
 class UnknownApprovalError(BadInputError):
     """There is no approval of that id."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(f"no approval {key!r}; `finagent approvals` lists what waits")
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"no approval {approval_id!r}; `finagent approvals` lists what waits")
 
 
 class ApprovalSettledError(BadInputError):
-    """It was approved, rejected or expired before; what is settled stays so."""
+    """The approval was approved, rejected or expired before, which is final."""
 
-    def __init__(self, key: str, how: str) -> None:
-        super().__init__(f"approval {key} {how}; it stays so")
+    def __init__(self, approval_id: str, outcome: str) -> None:
+        super().__init__(f"approval {approval_id} {outcome}; it stays so")
 
 
 class UnknownArtifactError(BadInputError):
@@ -65,22 +66,23 @@ class UnknownArtifactError(BadInputError):
 
 
 class ArtifactConflictError(BadInputError):
-    """What is stored forbids it: a key that is taken, or a signal that is settled."""
+    """An artifact conflicts with a stored one: its key is taken, or the signal is final."""
 
 
+# Not bad input: the same request succeeds once somebody has answered.
 class ApprovalPendingError(FinagentError):
-    """A human has yet to answer; whoever asks again later gets what became of it."""
+    """A human has yet to answer; repeat the request later for the outcome."""
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
+    def __init__(self, approval_ids: tuple[str, ...]) -> None:
         super().__init__(
-            f"waiting for approval {', '.join(keys)}; `finagent approve` or `finagent reject` "
-            "settles one"
+            f"waiting for approval {', '.join(approval_ids)}; `finagent approve` or "
+            "`finagent reject` settles one"
         )
-        self.keys = keys
+        self.approval_ids = approval_ids
 
 
 class TrackingError(BadInputError):
-    """The MLflow store can't be used as it is configured."""
+    """The MLflow tracking store can't be used as it is configured."""
 
 
 class UnknownRunError(TrackingError):
@@ -93,11 +95,11 @@ class UnknownRunError(TrackingError):
 
 
 class ExternalSourceError(BadInputError):
-    """The files of an external analyst are missing, or are not what they should be."""
+    """The files of an external analyst are missing or differ from the pin."""
 
 
 class ExternalAnalystError(FinagentError):
-    """The external analyst called `name` gave nothing usable; `code` is one word for how."""
+    """The external analyst `name` failed; `code` is one word for the kind of failure."""
 
     exit_code = 3
 
@@ -106,31 +108,32 @@ class ExternalAnalystError(FinagentError):
         self.code = code
 
 
+# Market data: the symbol, the date or the vendor is the problem.
 class DataError(FinagentError):
-    """There is nothing to decide on."""
+    """There is no data to decide on."""
 
     exit_code = 3
 
 
 class DataSourceError(DataError):
-    """A vendor, file or table failed; says nothing about whether bars exist."""
+    """A vendor, file or table failed; whether bars exist is unknown."""
 
 
 class UnknownSymbolError(DataError):
-    """The source has never heard of the symbol."""
+    """The source does not have the symbol."""
 
-    def __init__(self, symbol: str, known: tuple[str, ...] | None, source: str) -> None:
-        """`known` is None for a source that has no list."""
-        said = f"unknown symbol {symbol!r} in {source}"
-        if known is None:
-            said += "; check how it is written there"
+    def __init__(self, symbol: str, symbols: tuple[str, ...] | None, source: str) -> None:
+        """`symbols` is what the source has; None for a source that has no list."""
+        message = f"unknown symbol {symbol!r} in {source}"
+        if symbols is None:
+            message += "; check how it is written there"
         else:
-            listed = ", ".join(known[:MAX_LISTED]) or "none"
-            more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
-            said += f"; it has: {listed}{more}"
-            if symbol.upper() in known:
-                said += f"; did you mean {symbol.upper()!r}?"
-        super().__init__(said)
+            listed = ", ".join(symbols[:MAX_LISTED]) or "none"
+            more = f" and {len(symbols) - MAX_LISTED} more" if len(symbols) > MAX_LISTED else ""
+            message += f"; it has: {listed}{more}"
+            if symbol.upper() in symbols:
+                message += f"; did you mean {symbol.upper()!r}?"
+        super().__init__(message)
         self.symbol = symbol
 
 
@@ -148,15 +151,15 @@ class NoBarsError(DataError):
 
 
 class ShortHistoryError(DataError):
-    """Too few bars to compute what was asked for."""
+    """There are too few bars for the computation."""
 
 
 class UndefinedFeatureError(DataError):
-    """There are bars enough, but a number can't be computed from them."""
+    """There are enough bars, but a feature is undefined for them."""
 
 
 class BeforeFirstFitError(DataError):
-    """The model was not yet trained at `as_of`: to answer would use the future."""
+    """The model was not yet trained at `as_of`: an answer would be look-ahead."""
 
     def __init__(self, as_of: datetime, first: datetime) -> None:
         super().__init__(
@@ -165,39 +168,43 @@ class BeforeFirstFitError(DataError):
         )
 
 
+# The machine's own state, deadlines and shutdown. Bad input, since the CLI's user can act.
 class LocalStateError(BadInputError):
-    """A file in FINAGENT_HOME is locked or can't be used. Whoever runs the process can mend it; who
-    asks a server can only ask again later.
+    """A file in FINAGENT_HOME is locked or can't be used.
+
+    Whoever runs the process can repair it; a client of a server can only retry later.
     """
 
 
 class DeadlineError(FinagentError):
-    """The work did not end within the time that its caller gave it; nothing of it goes on."""
+    """The work did not finish before its caller's deadline and was cancelled."""
 
-    def __init__(self, within_s: float) -> None:
+    def __init__(self, timeout_s: float) -> None:
         super().__init__(
-            f"not done within {within_s:g} s and stopped; ask for fewer rows at a time, or allow "
+            f"not done within {timeout_s:g} s and stopped; ask for fewer rows at a time, or allow "
             "more time"
         )
-        self.within_s = within_s
+        self.timeout_s = timeout_s
 
 
 class ShutdownError(FinagentError):
-    """The work was stopped because its process is about to end."""
+    """The work was cancelled because its process is shutting down."""
 
     def __init__(self) -> None:
         super().__init__("stopped: the process is shutting down; ask again later")
 
 
+# The database and the platform: no decision is lost, since its run has it.
 class StoreError(FinagentError):
-    """The database can't be used; a decision is safe in its run."""
+    """The database can't be used; the decision is safe in its MLflow run."""
 
     exit_code = 3
 
 
 class ValueTooLargeError(BadInputError):
-    """A value that the database has no room for; others may be stored. `column` is None where the
-    database doesn't tell.
+    """A value is too large for the database; other rows may be stored.
+
+    `column` is None where the database does not name it.
     """
 
     def __init__(self, message: str, column: str | None = None, value: object = None) -> None:
@@ -206,13 +213,13 @@ class ValueTooLargeError(BadInputError):
 
 
 class PlatformRefusedError(FinagentError):
-    """The platform refused one artifact; another one may go through."""
+    """The platform refused one artifact; others may be accepted."""
 
     exit_code = 3
 
 
 class PlatformUnavailableError(FinagentError):
-    """The platform can't be used now. `passes`: asking again soon may help."""
+    """The platform can't be used now; `retryable` tells whether a retry soon may help."""
 
     exit_code = 3
 
@@ -222,20 +229,21 @@ class PlatformUnavailableError(FinagentError):
         status: int | None = None,
         retry_after_s: float | None = None,
         *,
-        passes: bool = True,
+        retryable: bool = True,
     ) -> None:
         super().__init__(message)
-        self.status, self.retry_after_s, self.passes = status, retry_after_s, passes
+        self.status, self.retry_after_s, self.retryable = status, retry_after_s, retryable
 
 
+# Packages and versions.
 class ModelLoadError(FinagentError):
-    """A packaged model that can't be loaded."""
+    """A packaged model can't be loaded."""
 
     exit_code = 4
 
 
 class PackageFormatError(ModelLoadError):
-    """The package was written by a version with another layout."""
+    """The package has the layout of another version of this code."""
 
 
 class CorruptPackageError(ModelLoadError):
@@ -243,15 +251,14 @@ class CorruptPackageError(ModelLoadError):
 
 
 class GateRefusedError(FinagentError):
-    """The gate did not let a version become champion."""
+    """The gate refused to make a version champion."""
 
     exit_code = 5
 
 
 def is_retryable_error(error: FinagentError) -> bool:
-    """Whether the same may succeed later though nobody mends the question: a store, a file or a
-    vendor can come back.
-    """
+    """Whether the same request may succeed on a later retry."""
+    # These are kinds of bad input or missing data, yet a store, a file or a vendor can come back.
     if isinstance(error, TrackingError | LocalStateError | DataSourceError):
         return True
     return not isinstance(error, BadInputError | DataError | GateRefusedError)

@@ -11,7 +11,7 @@ answers each agent of a desk by its name. Only the standard library is needed.
 >>> from finagent_model.market.bars import parse_as_of
 >>> from finagent_model.settings import Settings
 >>> settings = Settings.load({"OPENAI_API_KEY": "any"})
->>> view = Market.of(settings).view("GOOG", parse_as_of("2012-06-29"))
+>>> view = Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
 >>> with FakeLLM({"Executor": DECISION | {"action": "HOLD"}}) as llm:
 ...     chat = {"client": "openai", "model": "any", "base_url": llm.base_url}
 ...     desk = Desk(load_preset().model_copy(update=chat), None, settings, Cassette())

@@ -66,12 +66,13 @@ def remote(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Remote:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our tables, which take longer to make than to copy."""
-    from finagent_model.store.database import FILE, Database
+
+    from finagent_model.store.database import DATABASE_FILE, Database
     from support.pages import settings
 
     folder = tmp_path_factory.mktemp("database")
-    Database.of(settings(folder)).prepare()
-    return folder / FILE
+    Database.from_settings(settings(folder)).prepare()
+    return folder / DATABASE_FILE
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from finagent_model._lazy import lazy_exports
 if TYPE_CHECKING:
     from finagent_model.agents.budget import Budget, DailyBudget
     from finagent_model.agents.completion import ChatService, UnavailableError
-    from finagent_model.agents.prompt_templates import Prompts
     from finagent_model.agents.providers import ClientPool
     from finagent_model.agents.session import DeskQuery, Session
     from finagent_model.agents.team import ConversationRunner
@@ -23,7 +22,6 @@ else:
         {
             "budget": ["Budget", "DailyBudget"],
             "completion": ["ChatService", "UnavailableError"],
-            "prompt_templates": ["Prompts"],
             "providers": ["ClientPool"],
             "session": ["DeskQuery", "Session"],
             "team": ["ConversationRunner"],
@@ -38,7 +36,6 @@ __all__ = [
     "ConversationRunner",
     "DailyBudget",
     "DeskQuery",
-    "Prompts",
     "Session",
     "Toolbox",
     "UnavailableError",

@@ -30,9 +30,9 @@ from autogen_core.models import (
 
 from finagent_model.agents._replies import ReplyError, parse_reply
 from finagent_model.agents.completion import Chart, ChatService, CompletionRequest, UnavailableError
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.session import DeskQuery, Session, Tools, report_source
-from finagent_model.cassette.cassette import RecordedReply
+from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.desk_config import Prompts
 from finagent_model.config.roster import AgentRow
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
@@ -84,10 +84,11 @@ class DeskAgent:
 
         An external analyst's report, where the row asks for it, stands right after the question.
         """
-        heard = [(name, messages[name]) for name in (DESK, *self._ancestors) if name in messages]
+        # In roster order, not in the order of arrival: the request's fingerprint depends on it.
+        texts = [(name, messages[name]) for name in (DESK, *self._ancestors) if name in messages]
         prompt: list[LLMMessage] = [
             SystemMessage(content=self._context.prompts.text(self._row.prompt)),
-            *(UserMessage(content=text, source=name) for name, text in heard),
+            *(UserMessage(content=text, source=name) for name, text in texts),
         ]
         if self._row.chart and self._can_see():
             picture = self._context.query.chart()
@@ -109,6 +110,7 @@ class DeskAgent:
 
         Raises UnavailableError.
         """
+        # Risk terms or a decision without any report would be the model's imagination.
         if self._row.role in ("risk", "executor") and not self._session.analysts:
             raise UnavailableError(Status.MODEL_ERROR, "no analyst gave a report")
         problem = ""
@@ -136,6 +138,7 @@ class DeskAgent:
             raise UnavailableError(
                 Status.MODEL_ERROR, f"{self.name} refused: {reply.content[:QUOTE_CHARS]}"
             )
+        # Some models call tools although the last request allowed none.
         if reply.tool_calls:
             names = ", ".join(call.name for call in reply.tool_calls)
             raise ReplyError(f"you called {names} instead of answering")

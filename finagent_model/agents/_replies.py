@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finagent_model._base import explain
+from finagent_model._base import first_error_message
 from finagent_model.config.roster import Role
 from finagent_model.decision.signal import Action, Trend
 
@@ -99,7 +99,7 @@ def parse_reply(text: str, role: Role) -> Reply:
     try:
         return REPLIES[role].model_validate(value)
     except ValidationError as error:
-        raise ReplyError(explain(error)) from None
+        raise ReplyError(first_error_message(error)) from None
 
 
 @cache

@@ -28,8 +28,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from finagent_model._retry_after import retry_after
-from finagent_model.config.rules import Limits, RateLimits
+from finagent_model._base import retry_after
+from finagent_model.config.rules import DecisionLimits, RateLimits
 
 NO_CREDIT = "insufficient_quota"
 """OpenAI's error code of a 429 that no waiting cures."""
@@ -107,10 +107,11 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
     return ProviderFailure(reason, retryable=True, billed=True)
 
 
-def is_retryable(error: BaseException, limits: Limits) -> bool:
+def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
     """Return whether a retry may help, within the time that a decision has."""
     if not isinstance(error, CallFailedError) or not error.failure.retryable:
         return False
+    # A server that asks to wait longer than a decision may take is given up at once.
     return (error.failure.retry_after_s or 0.0) < limits.wall_clock_s
 
 
@@ -189,6 +190,7 @@ class ProviderLimits:
         )
 
 
+# For the life of the process: a breaker that was opened by one decision holds for the next.
 _LIMITS: dict[tuple[int, int, str, str], ProviderLimits] = {}
 
 
@@ -207,7 +209,7 @@ async def call_with_retry(
     client: ChatCompletionClient,
     messages: Sequence[LLMMessage],
     options: dict[str, Any],
-    limits: Limits,
+    limits: DecisionLimits,
     provider_limits: ProviderLimits,
     tokens: int,
     *,

@@ -31,8 +31,9 @@ from finagent_model.agents._retry import (
 from finagent_model.agents.budget import Amount, OverBudgetError
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, ToolCall, fingerprint
-from finagent_model.cassette.fingerprint import outline_of
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint, make_outline
+from finagent_model.cassette.records import RecordedReply, ToolCall
 from finagent_model.config.roster import AgentRow, ModelConfig
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ConfigError
@@ -85,6 +86,7 @@ class ChatService:
         key = fingerprint(content)
         session.note("request", row.name, key=key, **content)
         recorded = None
+        # A recorded failure is a reply in a replay only; mode `cached` asks again.
         if session.mode != "live":
             recorded = self.cassette.get(key, errors=session.replay_errors)
         if recorded is None and session.mode == "replay":
@@ -97,7 +99,7 @@ class ChatService:
         reply = recorded
         if reply is None:
             new_reply = await self._reply_or_failure(request, model, session)
-            reply = self.cassette.put(key, new_reply, outline_of(content, row.name))
+            reply = self.cassette.put(key, new_reply, make_outline(content, row.name))
         if reply.error is not None:
             raise UnavailableError(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
@@ -136,8 +138,8 @@ class ChatService:
 
     def _nearest_recording(self, content: dict[str, Any], agent: str) -> str:
         """Return the end of the sentence about a missing reply: what is recorded instead."""
-        outline = outline_of(content, agent)
-        return f"; {self.cassette.nearest(outline)}" if outline else ""
+        outline = make_outline(content, agent)
+        return f"; {self.cassette.describe_nearest(outline)}" if outline else ""
 
     async def _reply_or_failure(
         self, request: CompletionRequest, model: ModelConfig, session: Session
@@ -147,12 +149,12 @@ class ChatService:
         try:
             return await self._call_model(request, model, session)
         except OverBudgetError as error:
-            return RecordedReply.failed(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
+            return RecordedReply.from_error(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
         except ConfigError as error:
-            return RecordedReply.failed(Status.MODEL_ERROR, f"{name}: {error}")
+            return RecordedReply.from_error(Status.MODEL_ERROR, f"{name}: {error}")
         except CallFailedError as error:
             reason = self.pool.redact(f"{name}: {error.failure.reason}")[:500]
-            return RecordedReply.failed(Status.MODEL_ERROR, reason)
+            return RecordedReply.from_error(Status.MODEL_ERROR, reason)
 
     async def _call_model(
         self, request: CompletionRequest, model: ModelConfig, session: Session
@@ -165,6 +167,7 @@ class ChatService:
         if model.client == "rules":
             return self._as_recorded(await client.create(request.messages), {})
         name, limits = request.row.name, session.config.limits
+        # The budget is reserved for the longest reply there may be, and settled by the real one.
         prompt_tokens = estimated_tokens(request.messages, request.tools)
         reserved = self._price(session, model, prompt_tokens, model.sampling.max_tokens)
         session.reserve(name, reserved)
@@ -178,6 +181,7 @@ class ChatService:
         options = self.pool.reply_options(request.row)
         if request.tools:
             options |= {"tools": request.tools, "tool_choice": request.tool_choice}
+        # Two models at one address share a rate limiter and a circuit breaker.
         provider = f"{model.client} {model.base_url or ''}"
         try:
             result = await call_with_retry(
@@ -224,6 +228,7 @@ class ChatService:
             calls = [ToolCall(c.id, c.name, self.pool.redact(c.arguments)) for c in content]
             content = ""
         finish_reason: str = "length" if hit_length_limit(response) else result.finish_reason
+        # A refusal is no reply to repair: asking again would be refused again.
         refusal = refusal_text(response)
         if refusal is not None or finish_reason == "content_filter":
             finish_reason, content = "refusal", refusal or content or "stopped by a content filter"

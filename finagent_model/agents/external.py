@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from finagent_model.agents._replies import AnalystReply as AnalystReply
 from finagent_model.agents.completion import UnavailableError
 from finagent_model.agents.session import ExternalReport, Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.external import load_plugin
 from finagent_model.decision.decision import EXTERNAL_REPORT
 from finagent_model.decision.signal import Status
@@ -153,7 +155,7 @@ class RecordedAnalyst:
         except (ExternalAnalystError, ExternalSourceError) as error:
             missing = isinstance(error, ExternalAnalystError) and error.code == NO_DATA
             status = Status.DATA_MISSING if missing else Status.EXTERNAL_ERROR
-            return RecordedReply.failed(status, str(error)[:500])
+            return RecordedReply.from_error(status, str(error)[:500])
         return RecordedReply(json.dumps(reply, sort_keys=True), "stop", 0, 0)
 
     def _ask_readable(self, request: ExternalRequest) -> Mapping[str, Any]:

@@ -33,13 +33,12 @@ from finagent_model.agents._replies import (
     RiskReply,
     parse_reply,
 )
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.session import report_source
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.external import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
-from finagent_model.policy.context import rounded
+from finagent_model.policy.context import round_significant
 from finagent_model.policy.policy import Policy
 
 VERSION = "2"
@@ -98,7 +97,7 @@ Rule = Callable[[QuestionData, Sequence[ColleagueReply]], Reply]
 def technical(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> AnalystReply:
     """Return the weighted vote of trend, momentum, reversion and breakout."""
     policy = Policy.model_validate(question["policy"])
-    score = rounded(float(policy.technical_score(question["features"])), 4)
+    score = round_significant(float(policy.technical_score(question["features"])), 4)
     votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
     strongest_first = sorted(votes.items(), key=lambda vote: -abs(vote[1]))
     return AnalystReply(
@@ -115,7 +114,7 @@ def news(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> Analys
     recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
     toned = [(headline, _tone(headline)) for headline in recent if _tone(headline)]
     # Over all items: one without a known word counts as neutral.
-    score = rounded(sum(tone for _, tone in toned) / len(recent), 4) if recent else 0.0
+    score = round_significant(sum(tone for _, tone in toned) / len(recent), 4) if recent else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
@@ -129,7 +128,7 @@ def sentiment(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> A
     policy = Policy.model_validate(question["policy"])
     recent = [item["headline"] for item in question["news"] if item["days_ago"] <= NEWS_DAYS]
     tones = [tone for headline in recent if (tone := _tone(headline))]
-    score = rounded(sum(tones) / len(tones), 4) if tones else 0.0
+    score = round_significant(sum(tones) / len(tones), 4) if tones else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
@@ -145,7 +144,7 @@ def fundamental(question: QuestionData, colleagues: Sequence[ColleagueReply]) ->
     # Other figures say nothing without a price beside them.
     growth = {f["name"]: f["value"] for f in figures if f["name"].endswith("_growth")}
     signs = [(value > 0) - (value < 0) for value in growth.values()]
-    score = rounded(sum(signs) / len(signs), 4) if signs else 0.0
+    score = round_significant(sum(signs) / len(signs), 4) if signs else 0.0
     return AnalystReply(
         trend=_trend(score, policy),
         score=score,
@@ -180,12 +179,12 @@ def risk(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> RiskRe
     close, atr = question["last_close"], question["atr"]
     stop = _price_at(close, -side * policy.stop_atr * atr)
     target = _price_at(close, side * policy.target_atr * atr)
-    size = float(policy.size(abs(close - stop) / close))
+    size = float(policy.position_size(abs(close - stop) / close))
     return RiskReply(
         direction="long" if side > 0 else "short",
         stop_loss=stop,
         take_profit=target,
-        position_size_percent=rounded(100 * size, 4),
+        position_size_percent=round_significant(100 * size, 4),
         summary=f"Stop {policy.stop_atr:g}, target {policy.target_atr:g} ATR from {close:g}.",
     )
 
@@ -205,7 +204,7 @@ def executor(question: QuestionData, colleagues: Sequence[ColleagueReply]) -> Ex
     analysts = {name: reply for name, reply in replies.items() if isinstance(reply, AnalystReply)}
     return ExecutorReply(
         action=("BUY" if score > 0 else "SELL") if acts else "HOLD",
-        confidence_score=rounded(confidence, 4),
+        confidence_score=round_significant(confidence, 4),
         reasoning=f"Combined score {score:+.3f} of {', '.join(analysts)}; the policy acts beyond "
         f"{policy.threshold:.3f} either way.",
         key_factors=[factor for reply in analysts.values() for factor in reply.key_factors],
@@ -267,7 +266,8 @@ class RulesConfig(BaseModel):
 class RulesClient(ChatCompletionClient):
     """Answers from the messages alone. Uses no tokens, since no model is asked."""
 
-    # Docstring and path are part of exported components, and so of a package's content hash.
+    # Docstring and path are part of exported components, and so of a package's content hash: both
+    # stay as they were, though the module has another name now. Exports are never loaded back.
 
     component_type = "model"
     component_config_schema = RulesConfig
@@ -280,7 +280,7 @@ class RulesClient(ChatCompletionClient):
         self._prompt_names = {row.name: row.prompt for row in roster}
         analyst = config.external_analyst
         self._report_source = report_source(analyst) if analyst else None
-        prompts = {row.prompt for row in roster if config.model_of(row).client == "rules"}
+        prompts = {row.prompt for row in roster if config.model_for(row).client == "rules"}
         missing = sorted(prompts - set(rule_names()))
         if missing:
             raise ConfigError(
@@ -369,7 +369,11 @@ def _combined_score(policy: Policy, colleagues: Sequence[ColleagueReply]) -> flo
         if isinstance(colleague.reply, AnalystReply) and colleague.prompt not in ADVOCATES
     ]
     total = sum(weight for _, weight in votes)
-    return rounded(sum(score * weight for score, weight in votes) / total, 4) if total else 0.0
+    return (
+        round_significant(sum(score * weight for score, weight in votes) / total, 4)
+        if total
+        else 0.0
+    )
 
 
 def _case(question: QuestionData, side: int) -> AnalystReply:
@@ -377,7 +381,7 @@ def _case(question: QuestionData, side: int) -> AnalystReply:
     policy = Policy.model_validate(question["policy"])
     votes = {name: float(vote) for name, vote in policy.votes(question["features"]).items()}
     own_votes = {name: vote for name, vote in votes.items() if vote * side > 0}
-    score = rounded(side * sum(abs(vote) for vote in own_votes.values()) / len(votes), 4)
+    score = round_significant(side * sum(abs(vote) for vote in own_votes.values()) / len(votes), 4)
     names = ", ".join(own_votes) or "nothing"
     return AnalystReply(
         trend=_trend(score, policy),
@@ -401,4 +405,4 @@ def _tone(headline: str) -> int:
 
 def _price_at(close: float, distance: float) -> float:
     """Return the price at `distance` from `close`, at least a tenth of `close`."""
-    return rounded(max(close + distance, 0.1 * close))
+    return round_significant(max(close + distance, 0.1 * close))

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from finagent_model._redact import make_redactor
 from finagent_model.agents._replies import reply_schema, schema_model
 from finagent_model.agents.policy_client import VERSION, RulesClient
-from finagent_model.cassette.cassette import fingerprint
+from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.roster import AgentRow, Client, ModelConfig, Role
 from finagent_model.errors import ConfigError
@@ -190,7 +190,7 @@ class ClientPool:
             {"agents": [row.model_dump(mode="json") for row in self.roster], "model": config.model}
         )
         """Hash of the agents and of the desk's own model."""
-        self._models = {row.name: config.model_of(row) for row in self.roster}
+        self._models = {row.name: config.model_for(row) for row in self.roster}
         self._identities = {name: identity_of(model) for name, model in self._models.items()}
         self._keys = {
             name: fingerprint(model.model_dump(mode="json")) for name, model in self._models.items()
@@ -235,12 +235,12 @@ class ClientPool:
 
     def require_key(self) -> None:
         """Raise ConfigError if calls to one of the models could not be made."""
-        for model in self._config.models_used:
+        for model in self._config.distinct_models:
             require_usable(model, self._settings)
 
     def preload(self) -> None:
         """Import what calls will need, for models that can be called."""
-        for model in self._config.models_used:
+        for model in self._config.distinct_models:
             preload(model, self._settings)
 
     def export_client(self, row: AgentRow) -> ChatCompletionClient:

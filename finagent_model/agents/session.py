@@ -15,7 +15,7 @@ from finagent_model._base import Mode
 from finagent_model.agents._replies import ExecutorReply, Reply
 from finagent_model.agents.budget import Amount, SpendingLimit, reserve, settle
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.config.roster import ModelConfig, Occasion
+from finagent_model.config.roster import ModelConfig, OptionalInput
 from finagent_model.decision.decision import Event, EventKind, Turn
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
@@ -77,7 +77,7 @@ class DeskQuery:
 
     text: str
     """The question as JSON, the same for every agent."""
-    available_inputs: frozenset[Occasion]
+    available_inputs: frozenset[OptionalInput]
     """Inputs that this view has and not every view has; an agent's `when` waits for one."""
     tools: Callable[[Sequence[str]], Tools]
     """Returns the tools of the given names."""
@@ -167,6 +167,7 @@ class Session:
 
     def charge(self, model: ModelConfig, prompt: int, completion: int, called: bool) -> None:
         """Count a reply's tokens and price; `called` tells a real call from a recorded reply."""
+        # Tokens and price count for recorded replies too, so that a replay gives an equal signal.
         cost = self.price(model, prompt, completion)
         self.tokens += prompt + completion
         self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost
@@ -177,7 +178,7 @@ class Session:
         if model.client == "rules":
             return 0.0  # no model is asked
         price = self.config.prices.get(model.model)
-        return None if price is None else price.usd(prompt, completion)
+        return None if price is None else price.cost_usd(prompt, completion)
 
     @property
     def executor_reply(self) -> ExecutorReply | None:

@@ -30,12 +30,13 @@ from finagent_model._base import Mode
 from finagent_model.agents._agent import DESK, ChatAgent, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
 from finagent_model.agents.completion import ChatService, silence_autogen_logs
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, Session
-from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
-from finagent_model.config.desk_config import DeskConfig
-from finagent_model.config.roster import AgentRow, Group, Occasion, without
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.desk_config import DeskConfig, Prompts
+from finagent_model.config.roster import AgentGroup, AgentRow, OptionalInput, remove_agents
 from finagent_model.decision.signal import Status
 
 
@@ -53,7 +54,9 @@ class ConversationRunner:
     """Whether a desk of `rules` alone runs inline though nothing is recorded, as a backtest wants
     that asks thousands of questions.
     """
-    _rows_by_inputs: dict[frozenset[Occasion], tuple[AgentRow, ...]] = field(default_factory=dict)
+    _rows_by_inputs: dict[frozenset[OptionalInput], tuple[AgentRow, ...]] = field(
+        default_factory=dict
+    )
 
     async def converse(self, query: DeskQuery) -> Session:
         """Return what the agents made of the question, within the time limit of a decision.
@@ -64,7 +67,7 @@ class ConversationRunner:
         if self.mode == "replay":
             return await self._replay(query, key)
         if self.mode == "cached":
-            inline = self.inline_rules and self.config.only_rules
+            inline = self.inline_rules and self.config.uses_only_rules
             session = self.new_session("cached" if inline else "replay")
             await _run_inline(self._rows(query, session), self._context(query, session))
             if not session.cache_miss:
@@ -83,7 +86,9 @@ class ConversationRunner:
         rows = self._rows(query, session)
         if replay_note.skipped:
             _record_skipped(rows, replay_note.skipped, session)
-            rows = without(rows, {row.name for row in rows if row.group in replay_note.skipped})
+            rows = remove_agents(
+                rows, {row.name for row in rows if row.group in replay_note.skipped}
+            )
         if replay_note.abort_reason is None:
             await _run_inline(rows, self._context(query, session))
             return session
@@ -99,7 +104,7 @@ class ConversationRunner:
         session = self.new_session()
         limits = self.config.limits
         decision_budget = Budget("decision", limits.max_tokens, limits.budget_usd)
-        shared_budgets = () if self.config.only_rules else self.shared_budgets()
+        shared_budgets = () if self.config.uses_only_rules else self.shared_budgets()
         session.budgets = (decision_budget, *shared_budgets)
         rows, skipped = select_affordable_agents(
             self._rows(query, session), query.text, session, self.chat_service.pool
@@ -119,7 +124,7 @@ class ConversationRunner:
     def _seated_rows(self, query: DeskQuery) -> tuple[AgentRow, ...]:
         inputs = query.available_inputs
         if inputs not in self._rows_by_inputs:
-            self._rows_by_inputs[inputs] = self.config.seated(inputs)
+            self._rows_by_inputs[inputs] = self.config.select_agents(inputs)
         return self._rows_by_inputs[inputs]
 
     def _rows(self, query: DeskQuery, session: Session) -> tuple[AgentRow, ...]:
@@ -136,7 +141,9 @@ class ConversationRunner:
         return rows
 
 
-def available_inputs(config: DeskConfig, present: Mapping[Occasion, bool]) -> frozenset[Occasion]:
+def available_inputs(
+    config: DeskConfig, present: Mapping[OptionalInput, bool]
+) -> frozenset[OptionalInput]:
     """Return the inputs that are present and that at least one agent's `when` needs."""
     needed = {row.when for row in config.agents}
     return frozenset(name for name, is_present in present.items() if is_present and name in needed)
@@ -147,13 +154,13 @@ def select_affordable_agents(
     question: str,
     session: Session,
     pool: ClientPool,
-) -> tuple[tuple[AgentRow, ...], tuple[Group, ...]]:
+) -> tuple[tuple[AgentRow, ...], tuple[AgentGroup, ...]]:
     """Return the rows that the session's budgets have room for, and the groups that are skipped.
 
     Groups are skipped in the order of `spending.drop_first`. If even the rest may exceed a budget,
     the call that would exceed it is refused.
     """
-    affordable, skipped = tuple(rows), list[Group]()
+    affordable, skipped = tuple(rows), list[AgentGroup]()
     tokens_left, usd_left = remaining(session.budgets)
     for group in session.config.spending.drop_first:
         tokens, usd = _worst_case_cost(affordable, question, session, pool)
@@ -161,7 +168,7 @@ def select_affordable_agents(
             break
         members = {row.name for row in affordable if row.group == group}
         if members:
-            affordable = without(affordable, members)
+            affordable = remove_agents(affordable, members)
             skipped.append(group)
     return affordable, tuple(skipped)
 
@@ -255,7 +262,7 @@ def export_component(config: DeskConfig, pool: ClientPool) -> dict[str, Any]:
 class ReplayNote:
     """What a replay of one decision has to know beside the recorded replies."""
 
-    skipped: tuple[Group, ...] = ()
+    skipped: tuple[AgentGroup, ...] = ()
     """Groups that the budget had no room for."""
     abort_reason: str | None = None
     """Why the conversation was aborted; None where it came to its end."""
@@ -275,7 +282,7 @@ def read_replay_note(cassette: Cassette, key: str) -> ReplayNote | None:
     if recorded is None:
         return None
     note = json.loads(recorded.content)
-    groups = tuple(group for group in get_args(Group) if group in note["left_out"])
+    groups = tuple(group for group in get_args(AgentGroup) if group in note["left_out"])
     return ReplayNote(groups, note["cut_off"], note["tokens"], note["cost_usd"])
 
 
@@ -290,7 +297,9 @@ def write_replay_note(cassette: Cassette, key: str, replay_note: ReplayNote) -> 
     cassette.put(key, RecordedReply(json.dumps(content, sort_keys=True), "remark", 0, 0))
 
 
-def _record_skipped(rows: Sequence[AgentRow], groups: Sequence[Group], session: Session) -> None:
+def _record_skipped(
+    rows: Sequence[AgentRow], groups: Sequence[AgentGroup], session: Session
+) -> None:
     for row in rows:
         if row.group in groups:
             session.skip(row.name, "left out: the budget has no room for it")

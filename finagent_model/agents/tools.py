@@ -16,14 +16,13 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from finagent_model._base import explain
+from finagent_model._base import first_error_message
 from finagent_model.errors import ConfigError
 from finagent_model.market import indicators
 from finagent_model.market.bars import PRICES, BarSeries, Floats
 from finagent_model.market.news import sanitize_text
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import Context, rounded, rounded_or_null
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import Context, FeatureBook, round_or_none, round_significant
 
 MAX_ARGUMENT_CHARS = 2000
 """Nobody needs more for a few numbers and words."""
@@ -92,10 +91,10 @@ class BarsArgs(Arguments):
 
 
 def _bars(view: MarketView, context: Context, args: BarsArgs) -> ToolOutput:
-    last_bars = view.bars.in_last_prices()[-args.last :]
+    last_bars = view.bars.adjust_to_last_bar()[-args.last :]
     numbers = zip(*(getattr(last_bars, name) for name in COLUMNS[1:]), strict=True)
     ages = range(len(last_bars) - 1, -1, -1)
-    rows = [[age, *map(rounded_or_null, row)] for age, row in zip(ages, numbers, strict=True)]
+    rows = [[age, *map(round_or_none, row)] for age, row in zip(ages, numbers, strict=True)]
     return {"columns": list(COLUMNS), "rows": rows}
 
 
@@ -132,7 +131,7 @@ class IndicatorArgs(Arguments):
 
 def _indicator(view: MarketView, context: Context, args: IndicatorArgs) -> ToolOutput:
     # On the growth series, as the question's features are: the two agree to the last digit.
-    values = _INDICATORS[args.name](view.bars.growth(), args.window)
+    values = _INDICATORS[args.name](view.bars.adjust_to_first_bar(), args.window)
     unit = _UNITS.get(args.name, PRICE_UNIT)
     if unit == PRICE_UNIT:
         values = values / view.bars.growth_factor[-1]
@@ -140,7 +139,7 @@ def _indicator(view: MarketView, context: Context, args: IndicatorArgs) -> ToolO
         "indicator": args.name,
         "window": args.window,
         "unit": unit,
-        "values": [rounded_or_null(value) for value in values[-args.last :]],
+        "values": [round_or_none(value) for value in values[-args.last :]],
     }
 
 
@@ -164,15 +163,18 @@ class LevelsArgs(Arguments):
 
 def _levels(view: MarketView, context: Context, args: LevelsArgs) -> ToolOutput:
     bars = view.bars
-    features = FeatureBook(bars, since=len(bars) - 1).under(context.policy).at(-1)
-    support, resistance = rounded(features["support"]), rounded(features["resistance"])
+    features = FeatureBook(bars, first_bar=len(bars) - 1).compute(context.policy).at(-1)
+    support, resistance = (
+        round_significant(features["support"]),
+        round_significant(features["resistance"]),
+    )
     low, high = context.low, context.high
 
     def in_atr(distance: float) -> float | None:
         return _ratio(distance, context.atr)
 
     return {
-        "price": rounded(args.price),
+        "price": round_significant(args.price),
         "support": support,
         "resistance": resistance,
         "channel_position": _ratio(args.price - support, resistance - support),
@@ -186,7 +188,7 @@ def _levels(view: MarketView, context: Context, args: LevelsArgs) -> ToolOutput:
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return rounded_or_null(part / whole) if whole > 0 else None
+    return round_or_none(part / whole) if whole > 0 else None
 
 
 LEVELS_TOOL = Tool(
@@ -272,13 +274,13 @@ class SizeArgs(Arguments):
 def _size(view: MarketView, context: Context, args: SizeArgs) -> ToolOutput:
     price = args.current_price
     risk, gain = abs(price - args.stop_loss), abs(args.target_price - price)
-    fraction = float(context.policy.size(risk / price))
+    fraction = float(context.policy.position_size(risk / price))
     shares = fraction * args.account_equity / price
     return {
-        "r_coefficient": rounded(gain / risk),
-        "position_size": rounded(shares),
-        "risk_amount": rounded(shares * risk),
-        "profit_potential": rounded(shares * gain),
+        "r_coefficient": round_significant(gain / risk),
+        "position_size": round_significant(shares),
+        "risk_amount": round_significant(shares * risk),
+        "profit_potential": round_significant(shares * gain),
     }
 
 
@@ -337,7 +339,9 @@ class Toolbox:
         try:
             output = tool.answer(self._view, self._context, arguments_json)
         except ValidationError as error:
-            return _error(f"{sanitize_text(explain(error), MAX_ERROR_CHARS // 2)}; {usage}")
+            return _error(
+                f"{sanitize_text(first_error_message(error), MAX_ERROR_CHARS // 2)}; {usage}"
+            )
         return ToolResult(_json(output), is_error=False)
 
 

@@ -11,20 +11,49 @@ Airflow's retries.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from finagent_model.approvals import ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
-from finagent_model.market.bars import parse_as_of
-from finagent_model.market.symbols import parse_symbol
-from finagent_model.settings import Settings, keep_to_ourselves
+from finagent_model.market.bars import parse_as_of, parse_symbol
+from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.dag_run import SymbolOutcome
+
+
+LOOK_S = 2.0
+"""Between two looks at the file."""
+
+
+class ApprovalTrigger(BaseTrigger):
+    """Fires once none of the approvals `keys` in the file `path` is pending: each was approved,
+    rejected, or is past its deadline. The triggerer must see the same file as the workers.
+    """
+
+    def __init__(self, path: str, keys: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.path, self.keys = path, keys
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__}", {"path": self.path, "keys": self.keys}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        approvals = ApprovalStore(Path(self.path))
+        # It is settled by another process: there is no event to wait for.
+        while await asyncio.to_thread(approvals.pending_ids, self.keys):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        yield TriggerEvent(self.keys)
 
 
 Context = Mapping[str, Any]
@@ -39,7 +68,7 @@ def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
     def done(*given: P.args, **named: P.kwargs) -> T:
         from airflow.sdk.exceptions import AirflowFailException
 
-        keep_to_ourselves()  # before MLflow is imported
+        configure_mlflow_environment()  # before MLflow is imported
         try:
             return work(*given, **named)
         except FinagentError as error:
@@ -77,7 +106,7 @@ REGISTER, DECIDE = "train_backtest.register", "inference.decide"
 
 def note_failure(context: Context) -> None:
     """Airflow's `on_failure_callback`: the workflow's run says which task failed, and why."""
-    keep_to_ourselves()
+    configure_mlflow_environment()
     from finagent_model.pipeline.dag_run import note_failure as note
 
     note(execution_of(context), context.get("exception") or "failed", Settings.load())
@@ -141,7 +170,7 @@ def open_run(context: Context) -> str:
     if unknown := sorted(set(context["dag_run"].conf or {}) - set(context["dag"].params)):
         allowed = ", ".join(context["dag"].params)
         raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {allowed}")
-    TrainRequest.read(**{**params["train"], "symbols": params["symbols"]})
+    TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
     return open_dag_run(execution_of(context), params)
 
 
@@ -152,7 +181,7 @@ def fit(context: Context, parent: str) -> str:
     from finagent_model.training.request import TrainRequest
 
     params = context["params"]
-    request = TrainRequest.read(**{**params["train"], "symbols": params["symbols"]})
+    request = TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
     return start_training(request, Settings.load(), execution=execution_of(context, parent))
 
 
@@ -218,7 +247,6 @@ def decide(context: Context, asked: Mapping[str, str], parent: str) -> dict[str,
 
 def approval_trigger(keys: Sequence[str]) -> Any:
     """What a task that can't go on without these approvals waits by."""
-    from finagent_model.airflow.approval_trigger import ApprovalTrigger
-    from finagent_model.approvals import APPROVALS
+    from finagent_model.approvals import APPROVALS_FILE
 
-    return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS), list(keys))
+    return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS_FILE), list(keys))

@@ -1,20 +1,13 @@
-"""The audit of decisions: everything that happened on the way to each, one JSON object a line, each
-line chained to the one before it, so that nobody edits it unnoticed.
+"""The audit of a run's decisions, `audit.jsonl`, and their transcript for people.
 
-A line is ASCII, its keys sorted, without spaces. Last of all stands `hash`, the SHA-256 of the line
-without that member; `prev` is the hash of the line before (64 zeros in the first), `seq` the number
-of the line, from 1. The first line, `begin`, says what the decisions were made with; the last,
-`end`, how many lines there are. Its hash is the head of the chain: whoever keeps the head elsewhere
-finds out about any other chain in its place.
+An audit has one JSON object per line, each chained to the line before by its hash, so that nobody
+edits it unnoticed. A line is ASCII, its keys sorted, without spaces. `hash` is its last member: the
+SHA-256 of the line without that member; `prev` is the hash of the line before (64 zeros in the
+first), `seq` the line's number from 1. The first line, `begin`, says what the decisions were made
+with; the last, `end`, how many lines there are. Its hash is the head of the chain. Kept elsewhere,
+as a tag of the run, the head gives away any other chain.
 
-A long text is written in full where it is said first; a later line that says it again has
-`{"sha256": ...}`, the hash of the text, in its place.
-
-`audit.jsonl`: everything that happened on the way to each decision of a run, chained
-(`domain/audit.py`), and the head of the chain as a tag of the run, which anchors it.
-
-`autogen_conversation.jsonl`: every message of every decision, one a line, readable without
-tools.
+A long text is written once; later lines have `{"sha256": ...}`, the hash of the text, in its place.
 """
 
 from __future__ import annotations
@@ -27,23 +20,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import finagent_model
 from finagent_model.decision.decision import Decision, Event, Turn
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError
 
-if TYPE_CHECKING:
-    from finagent_model.decision.decision import Decision  # brings pandas; a file is read without
-
-
+AUDIT_FILE = "audit.jsonl"
+CONVERSATION_FILE = "autogen_conversation.jsonl"
+HEAD = "finagent.audit_head"
+"""Tag of the run that has the file."""
 FORMAT = 1
 GENESIS = "0" * 64
-"""What the first line names as the hash of the line before it."""
-LONG = 200
-"""Characters from which a text is not written twice."""
+"""`prev` of the first line."""
+LONG_TEXT_CHARS = 200
+"""From this length on, a text is not written twice."""
 BEGIN, END = "begin", "end"
+LIBRARIES = ("autogen-agentchat", "autogen-core", "autogen-ext", "mlflow", "numpy", "pandas")
+_NO_DECISION = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}
+# One text for one line, so that a second tool can check the hashes. Plain JSON has no nan.
+_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +58,23 @@ class AuditChain:
             raise BadInputError(f"audit {path}: can't be written: {error.strerror}") from None
 
 
-NO_DECISION = {"agent": "", "at": None, "conversation_id": "", "symbol": "", "as_of": None}
+def audit_decisions(
+    decisions: Iterable[Decision], code_hash: str, content_hash: str | None = None
+) -> AuditChain:
+    """Return the audit of `decisions` by the code of `code_hash`.
+
+    `content_hash` is that of the package; None if an unpackaged desk made them.
+    """
+    pairs = ((decision.signal, decision.events) for decision in decisions)
+    return chain_decisions(pairs, collect_versions(code_hash, content_hash))
 
 
 def chain_decisions(
     decisions: Iterable[tuple[TradingSignal, Iterable[Event]]], versions: Mapping[str, str | None]
 ) -> AuditChain:
-    """The audit of `decisions`, made with `versions` of package, code and libraries.
+    """Return the audit of `decisions`, made with `versions` of package, code and libraries.
 
-    A decision's lines are its events and then its signal, with the milliseconds since its first
-    event (null without any). Equal decisions have equal chains. Raises ValueError for an event that
-    is not what it promises.
+    Equal decisions have equal chains. Raises ValueError for an event whose body is not plain JSON.
     """
     text = io.StringIO()
     writer = ChainWriter(text, versions)
@@ -81,38 +84,97 @@ def chain_decisions(
     return AuditChain(text.getvalue(), head)
 
 
+def collect_versions(code_hash: str, content_hash: str | None) -> dict[str, str | None]:
+    """Return the versions of package, code and libraries; None for what is not installed."""
+    return {
+        "code_hash": code_hash,
+        "content_hash": content_hash,
+        "finagent-model": finagent_model.__version__,
+        **{name: _library_version(name) for name in LIBRARIES},
+    }
+
+
+def _library_version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
 class ChainWriter:
-    """A chain that is written while decisions are made; needs no memory for those before."""
+    """Writes a chain while decisions are made; holds no decision in memory."""
 
     def __init__(self, out: TextIO, versions: Mapping[str, str | None]) -> None:
-        self._lines = _Lines(out)
-        self._lines.add(BEGIN, {"format": FORMAT, "versions": dict(versions)}, NO_DECISION)
+        """Write the first line."""
+        self._out = out
+        self._count = 0
+        self._head = GENESIS
+        self._texts: set[bytes] = set()
+        """Hashes of the long texts of earlier lines."""
+        self._write(BEGIN, {"format": FORMAT, "versions": dict(versions)}, _NO_DECISION)
 
     def add(self, signal: TradingSignal, events: Iterable[Event]) -> None:
-        """One decision. Raises ValueError for an event that is not what it promises."""
-        about = {
+        """Write the events of one decision and its signal, with the milliseconds that it took.
+
+        The time counts from the first event; null without any. Raises ValueError for an event whose
+        body is not plain JSON.
+        """
+        decision = {
             "conversation_id": signal.conversation_id,
             "symbol": signal.symbol,
             "as_of": signal.as_of.isoformat(),
         }
-        first: datetime | None = None
+        start: datetime | None = None
         for event in events:
-            first = first or event.at
+            start = start or event.at
             stamp = {"agent": event.agent, "at": event.at.isoformat()}
-            self._lines.add(event.kind, event.body, stamp | about)
-        ended = signal.generated_at
-        took = None if first is None else (ended - first) / timedelta(milliseconds=1)
-        body = {"signal": signal.model_dump(mode="json"), "elapsed_ms": took}
-        self._lines.add("signal", body, {"agent": "", "at": ended.isoformat()} | about)
+            self._write(event.kind, event.body, stamp | decision)
+        end = signal.generated_at
+        elapsed_ms = None if start is None else (end - start) / timedelta(milliseconds=1)
+        body = {"signal": signal.model_dump(mode="json"), "elapsed_ms": elapsed_ms}
+        self._write("signal", body, {"agent": "", "at": end.isoformat()} | decision)
 
     def close(self) -> str:
-        """Write the last line; its hash is the chain's head."""
-        self._lines.add(END, {"lines": self._lines.count + 1}, NO_DECISION)
-        return self._lines.last
+        """Write the last line and return its hash, the head of the chain."""
+        self._write(END, {"lines": self._count + 1}, _NO_DECISION)
+        return self._head
+
+    def _write(self, kind: str, body: Mapping[str, Any], context: Mapping[str, Any]) -> None:
+        new_texts: list[bytes] = []
+        fields = {**context, "kind": kind, "prev": self._head, "seq": self._count + 1}
+        try:
+            fields["body"] = map_texts(body, lambda value: self._shorten(value, new_texts))
+            line = _encode_canonical(fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"event {kind!r} of {context['agent'] or 'the desk'} can't be kept in an audit: "
+                f"{error}; give it a body of plain JSON values, null for what is undefined"
+            ) from None
+        # Only now: a line refers to texts of earlier lines, not to its own.
+        self._texts.update(new_texts)
+        self._head = hash_text(line)
+        self._count += 1
+        self._out.write(f'{line[:-1]},"hash":"{self._head}"}}\n')
+
+    def _shorten(self, value: Any, new_texts: list[bytes]) -> Any:
+        """Return a reference for a long text of an earlier line, else `value`."""
+        if not isinstance(value, str):
+            # A verifier would take it for one of ours.
+            if parse_reference(value):
+                raise ValueError("a text is a string, not a reference to one")
+            return value
+        if len(value) < LONG_TEXT_CHARS:
+            return value
+        digest = hash_text(value)
+        key = bytes.fromhex(digest)  # half the memory of the text
+        if key in self._texts:
+            return {"sha256": digest}
+        new_texts.append(key)
+        return value
 
 
 def map_texts(body: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """`body` with `change` applied wherever a text may stand."""
+    """Return an event's body with `change` applied wherever a text may stand."""
     changed = dict(body)
     if "text" in body:
         changed["text"] = change(body["text"])
@@ -127,103 +189,22 @@ def map_texts(body: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str
     return changed
 
 
-def line_hash(text: str) -> str:
-    """SHA-256 of the text in UTF-8; half of a surrogate pair, which a model may say, is hashed as
-    it is.
-    """
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text or a line in UTF-8, in 64 hex digits."""
+    # A model may write half a surrogate pair; it is hashed as it is.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def text_reference(value: object) -> str | None:
-    """The hash that stands in a text's place, or None where `value` is no reference."""
+def parse_reference(value: object) -> str | None:
+    """Return the hash in a text's place, or None where `value` is no reference."""
     if isinstance(value, Mapping) and value.keys() == {"sha256"}:
-        named = value["sha256"]
-        return named if isinstance(named, str) else None
+        digest = value["sha256"]
+        return digest if isinstance(digest, str) else None
     return None
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-
-
-class _Lines:
-    """A chain that grows."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self.count = 0
-        self.last = GENESIS
-        self._said: set[bytes] = set()
-        """Hashes of the texts of earlier lines."""
-
-    def add(self, kind: str, body: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        new: list[bytes] = []
-        fields = {**about, "kind": kind, "prev": self.last, "seq": self.count + 1}
-        try:
-            fields["body"] = map_texts(body, lambda value: self._brief(value, new))
-            line = _canonical(fields)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"event {kind!r} of {about['agent'] or 'the desk'} can't be kept in an audit: "
-                f"{error}; give it a body of plain JSON values, null for what is undefined"
-            ) from None
-        self._said.update(new)
-        self.last = line_hash(line)
-        self.count += 1
-        self._out.write(f'{line[:-1]},"hash":"{self.last}"}}\n')
-
-    def _brief(self, value: Any, new: list[bytes]) -> Any:
-        if not isinstance(value, str):
-            if text_reference(value):
-                raise ValueError("a text is a string, not a reference to one")
-            return value
-        if len(value) < LONG:
-            return value
-        digest = line_hash(value)
-        known = bytes.fromhex(digest)
-        if known in self._said:
-            return {"sha256": digest}
-        new.append(known)
-        return value
-
-
-AUDIT_FILE = "audit.jsonl"
-HEAD = "finagent.audit_head"
-"""Tag of the run that has the file."""
-LIBRARIES = ("autogen-agentchat", "autogen-core", "autogen-ext", "mlflow", "numpy", "pandas")
-
-
-def audit_chain(
-    decisions: Iterable[Decision], code_hash: str, content_hash: str | None = None
-) -> AuditChain:
-    """The audit of `decisions` by the code of `code_hash` and the package of `content_hash` (None:
-    a desk that is not packaged made them).
-    """
-    told = ((decision.signal, decision.events) for decision in decisions)
-    return chain_decisions(told, versions(code_hash, content_hash))
-
-
-def versions(code_hash: str, content_hash: str | None) -> dict[str, str | None]:
-    """Of package, code and libraries."""
-    return {
-        "code_hash": code_hash,
-        "content_hash": content_hash,
-        "finagent-model": finagent_model.__version__,
-        **{name: _version(name) for name in LIBRARIES},
-    }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-CONVERSATION_FILE = "autogen_conversation.jsonl"
-
-
-def conversation_lines(decisions: Iterable[Decision]) -> str:
-    """JSON lines in speaking order; `tokens` holds prompt and completion."""
+def dump_turns(decisions: Iterable[Decision]) -> str:
+    """Return the transcript of `decisions`: one JSON line per message, in speaking order."""
     return "".join(
         json.dumps(
             {
@@ -238,7 +219,7 @@ def conversation_lines(decisions: Iterable[Decision]) -> str:
                 "model": turn.model,
                 "cached": turn.cached,
             },
-            ensure_ascii=False,
+            ensure_ascii=False,  # people read this file without tools
         )
         + "\n"
         for decision in decisions
@@ -246,15 +227,16 @@ def conversation_lines(decisions: Iterable[Decision]) -> str:
     )
 
 
-def read_turns(lines: str) -> tuple[Turn, ...]:
-    """The turns of one decision's file, as they were. Raises ValueError for another file."""
+def load_turns(lines: str) -> tuple[Turn, ...]:
+    """Return the turns of one decision's transcript. Raises ValueError for another file."""
     try:
-        return tuple(_turn(line) for line in lines.split("\n") if line)
+        # Not splitlines: a message may hold other line separators unescaped.
+        return tuple(_parse_turn(line) for line in lines.split("\n") if line)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{CONVERSATION_FILE}: a line has no {error}") from None
 
 
-def _turn(line: str) -> Turn:
+def _parse_turn(line: str) -> Turn:
     row = json.loads(line)
     return Turn(
         agent_name=row["agent_name"],

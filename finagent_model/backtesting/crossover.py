@@ -58,7 +58,7 @@ class Crossover:
 
     def decide(self, view: MarketView) -> Decision:
         """Return BUY or SELL on a bar that made the averages cross, else HOLD."""
-        close = view.bars.growth().close
+        close = view.bars.adjust_to_first_bar().close
         if len(close) <= self.slow:
             return make_decision(
                 view,
@@ -87,7 +87,8 @@ class Crossover:
     def crossings(self, close: Floats) -> npt.NDArray[np.int8]:
         """Return 1 on a bar whose close made the fast average cross above the slow one, -1 below.
 
-        Strictly below on the bar before and strictly above on this one: a tie is no side.
+        All else is 0. A crossing is strictly below on the bar before and strictly above on this
+        one: a tie on either bar is no crossing.
         """
         fast, slow = sma(close, self.fast), sma(close, self.slow)
         signs = np.zeros(len(close), dtype=np.int8)

@@ -1,9 +1,8 @@
-"""What trading costs, charged on every fill.
+"""Turn signals into equity and trades, after costs.
 
-Signals in, equity and trades out; everything is accounted in units of total return.
-
-Fills and marks use the growth series (splits and dividends reinvested), so that a holder is paid
-what holders were paid; levels, which a signal gives as traded on its own bar, are carried into it.
+Everything is accounted in units of total return ("growth": splits and dividends reinvested), so
+that a holder is paid what holders were paid and a split is no crash. A signal gives its levels as
+traded on its own bar; they are carried into growth units before the kernel sees them.
 """
 
 from __future__ import annotations
@@ -17,13 +16,17 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from finagent_model.backtesting import kernel
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.market.bars import BarSeries, Floats
 
+SIDES = {"BUY": 1, "SELL": -1, "HOLD": 0}
+REASONS = ("open", "signal", "stop", "target", "ruin")
+"""Why a trade ended, by the kernel's number."""
+
 
 class Costs(BaseModel):
-    """Fractions of the traded notional; the defaults are 10 and 5 basis points."""
+    """Costs of trading as fractions of the traded notional; by default 10 and 5 basis points."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,13 +36,11 @@ class Costs(BaseModel):
     """How much worse a market or stop fill is than its price; a target is a limit and has none."""
 
 
-SIDES = {"BUY": 1, "SELL": -1, "HOLD": 0}
-REASONS = ("open", "signal", "stop", "target", "ruin")
-
-
 @dataclass(frozen=True, eq=False)
 class BacktestResult:
-    """One entry a bar in the arrays, marked at its close."""
+    """Equity curve, positions and trades of one backtest; arrays have one entry a bar, at its
+    close.
+    """
 
     equity: Floats
     """Money, starting with the cash before anything was traded."""
@@ -64,10 +65,16 @@ class Orders:
     stop: Floats
     target: Floats
 
-    def a_bar_later(self) -> Orders:
-        """The same decisions, each acted on one bar after it could have been."""
+    @classmethod
+    def all_in(cls, action: npt.NDArray[np.int8]) -> Orders:
+        """Return orders that put in all equity on each action, without stop or target."""
+        no_level = np.full(len(action), np.nan)
+        return cls(action, np.ones(len(action)), no_level, no_level)
+
+    def delay_one_bar(self) -> Orders:
+        """Return the same orders, each acted on one bar later than it could have been."""
         later = {name: np.roll(values, 1) for name, values in vars(self).items()}
-        later["action"][:1] = 0
+        later["action"][:1] = 0  # the roll brings the last decision to the front
         return Orders(**later)
 
 
@@ -80,17 +87,40 @@ def run_backtest(
     allow_short: bool = False,
     whole_shares: bool = False,
 ) -> BacktestResult:
-    """Trade one signal a bar. Raises ValueError when there are not as many as bars."""
-    rules = Rules(costs.commission, costs.slippage, allow_short)
-    orders = orders_of(bars, signals)
+    """Trade one signal a bar, each at the next open, and return equity and trades.
+
+    `cash` is money to start with; without `whole_shares` fractions of a share are traded. Raises
+    ValueError for another number of signals than bars.
+
+        >>> import finagent_model as fm
+        >>> view = fm.market_view("FB", "2012-06-29")
+        >>> hold = fm.make_decision(view, "HOLD", reasoning="nothing to do", author="me").signal
+        >>> result = fm.run_backtest(view.bars, [hold] * len(view.bars), fm.Costs(), cash=100.0)
+        >>> float(result.equity[-1]), len(result.trades)
+        (100.0, 0)
+    """
+    rules = FillRules(costs.commission, costs.slippage, allow_short)
+    orders = orders_from_signals(bars, signals)
     return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
 
 
-def orders_of(
+def buy_and_hold(
+    bars: BarSeries, costs: Costs, *, cash: float, whole_shares: bool = False
+) -> BacktestResult:
+    """Put all the cash into the symbol at the second bar's open, and hold it to the end."""
+    action = np.zeros(len(bars), dtype=np.int8)
+    action[:1] = 1  # decided on the first bar, as a desk could have
+    rules = FillRules(costs.commission, costs.slippage)
+    return run_orders(bars, Orders.all_in(action), rules, cash=cash, whole_shares=whole_shares)
+
+
+def orders_from_signals(
     bars: BarSeries, signals: Sequence[TradingSignal], positions: Sequence[int] | None = None
 ) -> Orders:
-    """What the signals ask for, one a bar, or those of the bars at `positions`; on the other bars
-    nothing is asked for. Raises ValueError when there are not as many signals.
+    """Convert signals to orders in growth units: one a bar, or those of the bars at `positions`.
+
+    The other bars get no order. Raises ValueError for another number of signals than bars asked
+    for.
     """
     at = np.arange(len(bars)) if positions is None else np.asarray(positions, dtype=np.int64)
     if len(signals) != len(at):
@@ -98,47 +128,74 @@ def orders_of(
     action = np.zeros(len(bars), dtype=np.int8)
     action[at] = [SIDES[s.action] for s in signals]
 
-    def column(values: list[float | None]) -> Floats:
-        found = np.full(len(bars), np.nan)
-        found[at] = [np.nan if v is None else v for v in values]
-        return found
+    def to_column(values: list[float | None]) -> Floats:
+        column = np.full(len(bars), np.nan)
+        column[at] = [np.nan if v is None else v for v in values]
+        return column
 
     factor = bars.growth_factor
     return Orders(
         action=action,
-        size=column([s.position_size_percent for s in signals]) / 100.0,
-        stop=column([s.suggested_stop_loss for s in signals]) * factor,
-        target=column([s.suggested_take_profit for s in signals]) * factor,
+        size=to_column([s.position_size_percent for s in signals]) / 100.0,
+        stop=to_column([s.suggested_stop_loss for s in signals]) * factor,
+        target=to_column([s.suggested_take_profit for s in signals]) * factor,
     )
 
 
-def buy_and_hold(
-    bars: BarSeries, costs: Costs, *, cash: float, whole_shares: bool = False
+def run_orders(
+    bars: BarSeries, orders: Orders, rules: FillRules, *, cash: float, whole_shares: bool
 ) -> BacktestResult:
-    """All the cash into the symbol at the second bar's open, as a decision on the first would."""
-    action = np.zeros(len(bars), dtype=np.int8)
-    action[:1] = 1
-    none = np.full(len(bars), np.nan)
-    orders = Orders(action, np.ones(len(bars)), none, none)
-    rules = Rules(costs.commission, costs.slippage)
-    return run_orders(bars, orders, rules, cash=cash, whole_shares=whole_shares)
+    """Trade orders, one a bar of `bars`, whose prices are in growth units."""
+    factor = bars.growth_factor
+    # A share of bar i is 1 / factor[i] growth units: that is what can't be divided.
+    lot = 1.0 / factor if whole_shares else np.zeros(len(bars))
+    growth = bars.adjust_to_first_bar()
+    equity, position, rows, cancelled = _simulate(growth, orders, rules, cash, lot)
+    entry_bar, exit_bar = rows["entry_bar"], rows["exit_bar"]
+    exit_price = rows["exit_price"]
+    trades = pd.DataFrame(
+        {
+            "entry_bar": entry_bar,
+            "exit_bar": exit_bar,
+            "side": np.where(rows["side"] > 0, "long", "short"),
+            # Reported as traded on their own day, not in growth units. An open trade's exit_bar of
+            # -1 takes the factor of the last bar, at whose close it is marked.
+            "shares": rows["units"] * factor[entry_bar],
+            "entry_price": rows["entry_price"] / factor[entry_bar],
+            "exit_price": exit_price / factor[exit_bar],
+            "fees": rows["fees"],
+            "pnl": rows["pnl"],
+            "reason": [REASONS[r] for r in rows["reason"]],
+        }
+    )
+    is_closed = exit_bar >= 0
+    notional = rows["units"] * (rows["entry_price"] + np.where(is_closed, exit_price, 0.0))
+    return BacktestResult(
+        equity=equity,
+        invested=position * growth.close / equity,
+        trades=trades,
+        notional=float(notional.sum()),
+        cancelled=int(cancelled),
+    )
 
 
-def equity_of(
+def simulate_equity(
     growth: BarSeries, orders: Orders, costs: Costs, cash: float, allow_short: bool
 ) -> Floats:
-    """The equity curve alone, of fractional units: what a search needs, many times over."""
-    rules = Rules(costs.commission, costs.slippage, allow_short)
+    """Return the equity curve only, of fractional units; `growth` is `bars.growth()`."""
+    # The policy search calls this thousands of times: no table of trades, no conversion of bars.
+    rules = FillRules(costs.commission, costs.slippage, allow_short)
     equity, *_ = _simulate(growth, orders, rules, cash, np.zeros(len(growth)))
     return equity
 
 
 def _simulate(
-    growth: BarSeries, orders: Orders, rules: Rules, cash: float, lot: Floats
+    growth: BarSeries, orders: Orders, rules: FillRules, cash: float, lot: Floats
 ) -> tuple[Floats, Floats, npt.NDArray[np.void], int]:
+    """Run the kernel; return equity, signed units, trades (`TRADE_DTYPE`) and cancelled entries."""
     n = len(growth)
     equity, position = np.empty(n), np.empty(n)
-    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
     count, cancelled = kernel.simulate(
         growth.open,
         growth.high,
@@ -156,38 +213,3 @@ def _simulate(
         trades,
     )
     return equity, position, trades[:count], cancelled
-
-
-def run_orders(
-    bars: BarSeries, orders: Orders, rules: Rules, *, cash: float, whole_shares: bool
-) -> BacktestResult:
-    """Trade orders, one a bar of `bars`, whose prices are in growth units."""
-    factor = bars.growth_factor
-    # A share of bar i is 1 / factor[i] growth units: that is what can't be divided.
-    lot = 1.0 / factor if whole_shares else np.zeros(len(bars))
-    growth = bars.growth()
-    equity, position, rows, cancelled = _simulate(growth, orders, rules, cash, lot)
-    entry, ended = rows["entry_bar"], rows["exit_bar"]
-    exit_prices = rows["exit_price"]
-    closed = ended >= 0
-    trades = pd.DataFrame(
-        {
-            "entry_bar": entry,
-            "exit_bar": ended,
-            "side": np.where(rows["side"] > 0, "long", "short"),
-            "shares": rows["units"] * factor[entry],
-            "entry_price": rows["entry_price"] / factor[entry],
-            "exit_price": exit_prices / factor[ended],
-            "fees": rows["fees"],
-            "pnl": rows["pnl"],
-            "reason": [REASONS[r] for r in rows["reason"]],
-        }
-    )
-    notional = rows["units"] * (rows["entry_price"] + np.where(closed, exit_prices, 0.0))
-    return BacktestResult(
-        equity=equity,
-        invested=position * growth.close / equity,
-        trades=trades,
-        notional=float(notional.sum()),
-        cancelled=int(cancelled),
-    )

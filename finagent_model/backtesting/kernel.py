@@ -1,4 +1,4 @@
-"""The event loop of a backtest, compiled: one pass over the bars, one position at a time.
+"""Compiled event loop of a backtest: one pass over the bars, one position at a time.
 
 The rules, in the order in which they apply within a bar (docs/backtest.md names the test of each):
 
@@ -14,8 +14,8 @@ The rules, in the order in which they apply within a bar (docs/backtest.md names
 6. Fractional units unless `lot` says otherwise. A long never makes cash negative. A short can lose
    more than there is: then it is closed at that bar's close and nothing is traded any more.
 
-backtesting.py has the same rules; the switches of `Rules` that depart from them exist so that tests
-can hold the kernel against other engines.
+backtesting.py has the same rules. The switches of `FillRules` that depart from them exist so that
+tests can hold the kernel against other engines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-TRADE = np.dtype(
+TRADE_DTYPE = np.dtype(
     [
         ("entry_bar", np.int64),
         ("exit_bar", np.int64),
@@ -46,17 +46,19 @@ OPEN, SIGNAL, STOP, TARGET, RUIN = range(5)
 NAN = np.nan
 
 
-class Rules(NamedTuple):
+# A named tuple and no pydantic model: numba compiles it as plain fields.
+class FillRules(NamedTuple):
     """Costs as fractions of the notional, distances as fractions of the fill; nan for none."""
 
     commission: float = 0.0
     slippage: float = 0.0
     allow_short: bool = False
     stop_distance: float = NAN
-    """Where a decision gives no stop of its own."""
+    """Used where a decision gives no stop of its own."""
     target_distance: float = NAN
+    """Used where a decision gives no target of its own."""
     fill_at_close: bool = False
-    """Fill at the very close that was decided on. Nobody can: for the cross-check alone."""
+    """Fill at the very close that was decided on. Nobody can: for the cross-check only."""
     entry_bar_stops: bool = True
     """False: levels are live from the bar after the entry, as in vectorbt."""
     open_exit_first: bool = True
@@ -64,28 +66,30 @@ class Rules(NamedTuple):
 
 
 @njit(inline="always")
-def settled(cash, units, price, commission):  # type: ignore[no-untyped-def]
-    """Cash after selling (or buying back) all units."""
+def cash_after_exit(cash, units, price, commission):  # type: ignore[no-untyped-def]
+    """Return the cash after selling (or buying back) all units."""
     return cash + units * price - abs(units) * price * commission
 
 
 @njit(inline="always")
-def touched(opened, high, low, side, low_exit, high_exit, slippage):  # type: ignore[no-untyped-def]
-    """Price and reason of a level's fill in this bar; OPEN when none is touched."""
+def find_level_exit(open_, high, low, side, low_exit, high_exit, slippage):  # type: ignore[no-untyped-def]
+    """Return price and reason of a stop's or target's fill in this bar; (0, OPEN) for none."""
+    # Which of two levels a bar touched first is unknown, so the stop is asked before the target:
+    # the worse outcome. A stop turns into a market order and slips; a target is a limit order.
     if side > 0:
-        if opened <= low_exit:
-            return opened * (1.0 - slippage), STOP
-        if opened >= high_exit:
-            return opened, TARGET
+        if open_ <= low_exit:
+            return open_ * (1.0 - slippage), STOP
+        if open_ >= high_exit:
+            return open_, TARGET
         if low <= low_exit:
             return low_exit * (1.0 - slippage), STOP
         if high >= high_exit:
             return high_exit, TARGET
     else:
-        if opened >= high_exit:
-            return opened * (1.0 + slippage), STOP
-        if opened <= low_exit:
-            return opened, TARGET
+        if open_ >= high_exit:
+            return open_ * (1.0 + slippage), STOP
+        if open_ <= low_exit:
+            return open_, TARGET
         if high >= high_exit:
             return high_exit * (1.0 + slippage), STOP
         if low <= low_exit:
@@ -94,20 +98,23 @@ def touched(opened, high, low, side, low_exit, high_exit, slippage):  # type: ig
 
 
 @njit(inline="always")
-def entered(  # type: ignore[no-untyped-def]
-    market, side, size, stop, target, lot, cash, rules
+def fill_entry(  # type: ignore[no-untyped-def]
+    market_price, side, size, stop, target, lot, cash, rules
 ):
-    """Price, units (0 where there is no fill), both levels, and whether levels cancelled it."""
-    price = market * (1.0 + side * rules.slippage)
+    """Return price, units (0 for no fill), low and high exit, and whether levels cancelled it."""
+    price = market_price * (1.0 + side * rules.slippage)
     if np.isnan(stop):
         stop = price * (1.0 - side * rules.stop_distance)
     if np.isnan(target):
         target = price * (1.0 + side * rules.target_distance)
     low_exit, high_exit = (stop, target) if side > 0 else (target, stop)
+    # A level that is still nan compares false: no level, no cancellation.
     if price <= low_exit or price >= high_exit:
         return price, 0.0, low_exit, high_exit, True
+    # The commission is paid out of the same cash, so that a full-size long can't overdraw it.
     units = size * cash / (price * (1.0 + rules.commission))
     if lot > 0:
+        # The small addend keeps a whole number of lots from being floored to one less.
         units = np.floor(units / lot + 1e-9) * lot
     return price, units, low_exit, high_exit, False
 
@@ -137,53 +144,63 @@ def simulate(  # type: ignore[no-untyped-def]  # numba compiles by the arguments
     """
     n = len(closes)
     count, cancelled = 0, 0
-    units, entry, paid, at = 0.0, 0.0, 0.0, -1
+    units, entry_price, entry_fee, entry_bar = 0.0, 0.0, 0.0, -1
     low_exit, high_exit = np.nan, np.nan
     ruined = False
     for t in range(n):
-        wanted = action[t - 1] if t > 0 and not ruined else 0
-        market = closes[t - 1] if rules.fill_at_close and t > 0 else opens[t]
-        bar = t - 1 if rules.fill_at_close else t
-        fresh = False
+        # No look-ahead: bar t acts on the decision of bar t-1.
+        order = action[t - 1] if t > 0 and not ruined else 0
+        market_price = closes[t - 1] if rules.fill_at_close and t > 0 else opens[t]
+        bar = t - 1 if rules.fill_at_close else t  # of a market fill
+        is_entry_bar = False
 
         if units != 0 and not rules.open_exit_first:
-            price, reason = touched(
+            price, reason = find_level_exit(
                 opens[t], highs[t], lows[t], units, low_exit, high_exit, rules.slippage
             )
             if reason != OPEN:
-                wanted = 0
-                cash = settled(cash, units, price, rules.commission)
-                _write(trades, count, at, t, units, entry, price, paid, reason, rules.commission)
+                order = 0
+                cash = cash_after_exit(cash, units, price, rules.commission)
+                _record_trade(
+                    trades, count, entry_bar, t, units, entry_price, price, entry_fee, reason, rules
+                )
                 count, units = count + 1, 0.0
 
-        if wanted * units < 0:
-            price = market * (1.0 - np.sign(units) * rules.slippage)
-            cash = settled(cash, units, price, rules.commission)
-            _write(trades, count, at, bar, units, entry, price, paid, SIGNAL, rules.commission)
+        # An order against the position closes it first; the same bar may then open the other side.
+        if order * units < 0:
+            price = market_price * (1.0 - np.sign(units) * rules.slippage)
+            cash = cash_after_exit(cash, units, price, rules.commission)
+            _record_trade(
+                trades, count, entry_bar, bar, units, entry_price, price, entry_fee, SIGNAL, rules
+            )
             count, units = count + 1, 0.0
 
-        if wanted != 0 and units == 0 and (wanted > 0 or rules.allow_short):
-            price, bought, low_exit, high_exit, bad = entered(
-                market, wanted, size[t - 1], stop[t - 1], target[t - 1], lot[t], cash, rules
+        if order != 0 and units == 0 and (order > 0 or rules.allow_short):
+            price, quantity, low_exit, high_exit, is_cancelled = fill_entry(
+                market_price, order, size[t - 1], stop[t - 1], target[t - 1], lot[t], cash, rules
             )
-            cancelled += bad
-            if bought > 0:
-                units, entry, at, fresh = wanted * bought, price, bar, True
-                paid = bought * price * rules.commission
-                cash -= units * price + paid
+            cancelled += is_cancelled
+            if quantity > 0:
+                units, entry_price = order * quantity, price
+                entry_bar, is_entry_bar = bar, True
+                entry_fee = quantity * price * rules.commission
+                cash -= units * price + entry_fee
 
-        live = rules.entry_bar_stops if fresh else rules.open_exit_first
+        levels_live = rules.entry_bar_stops if is_entry_bar else rules.open_exit_first
         if units != 0:
             price, reason = 0.0, OPEN
-            if live:
-                price, reason = touched(
+            if levels_live:
+                price, reason = find_level_exit(
                     opens[t], highs[t], lows[t], units, low_exit, high_exit, rules.slippage
                 )
+            # A short that has lost all equity is closed at this close (rule 6).
             if reason == OPEN and cash + units * closes[t] <= 0:
                 price, reason, ruined = closes[t], RUIN, True
             if reason != OPEN:
-                cash = settled(cash, units, price, rules.commission)
-                _write(trades, count, at, t, units, entry, price, paid, reason, rules.commission)
+                cash = cash_after_exit(cash, units, price, rules.commission)
+                _record_trade(
+                    trades, count, entry_bar, t, units, entry_price, price, entry_fee, reason, rules
+                )
                 count, units = count + 1, 0.0
                 ruined = ruined or cash <= 0
 
@@ -191,16 +208,20 @@ def simulate(  # type: ignore[no-untyped-def]  # numba compiles by the arguments
         position[t] = units
 
     if units != 0:
-        _write(trades, count, at, -1, units, entry, closes[n - 1], paid, OPEN, 0.0)
+        _record_trade(
+            trades, count, entry_bar, -1, units, entry_price, closes[n - 1], entry_fee, OPEN, rules
+        )
         count += 1
     return count, cancelled
 
 
 @njit(inline="always")
-def _write(  # type: ignore[no-untyped-def]
-    trades, row, entry_bar, exit_bar, units, entry_price, exit_price, paid, reason, commission
+def _record_trade(  # type: ignore[no-untyped-def]
+    trades, row, entry_bar, exit_bar, units, entry_price, exit_price, entry_fee, reason, rules
 ):
-    fees = paid + abs(units) * exit_price * commission
+    # An open trade is marked at the last close without an exit fee: nothing was sold.
+    exit_fee = abs(units) * exit_price * rules.commission if exit_bar >= 0 else 0.0
+    fees = entry_fee + exit_fee
     trades[row].entry_bar = entry_bar
     trades[row].exit_bar = exit_bar
     trades[row].side = 1 if units > 0 else -1

@@ -1,7 +1,9 @@
-"""What came of each call to act, judged on its own: the labels of calibration and of lessons.
+"""Label each BUY or SELL with its outcome, whatever position was held: what calibration and lessons
+learn from.
 
-The fills are the kernel's: in at the next open, out at stop or target by its rules, or at the close
-of the last bar of the horizon.
+Triple-barrier labels: a call is filled at the next open and ends at its stop, its target, or the
+close of the last bar of the horizon. Fills are the kernel's own, so that a label is what a backtest
+of that one call earns.
 """
 
 from __future__ import annotations
@@ -14,59 +16,42 @@ import numpy.typing as npt
 from numba import njit
 
 from finagent_model.backtesting.engine import Orders
-from finagent_model.backtesting.kernel import OPEN, STOP, TARGET, Rules, entered, touched
+from finagent_model.backtesting.kernel import (
+    OPEN,
+    STOP,
+    TARGET,
+    FillRules,
+    fill_entry,
+    find_level_exit,
+)
 from finagent_model.market.bars import BarSeries, Floats, parse_as_of
 from finagent_model.policy.trained_state import HORIZON, TradeOutcome
 
 Ints = npt.NDArray[np.int64]
 TIME = -1
-ENDED: dict[int, Literal["stop", "target", "time"]] = {STOP: "stop", TARGET: "target", TIME: "time"}
+"""Exit reason of a call that reached the end of the horizon; the kernel knows no such exit."""
+EXIT_NAMES: dict[int, Literal["stop", "target", "time"]] = {
+    STOP: "stop",
+    TARGET: "target",
+    TIME: "time",
+}
 
 
-@njit(cache=True)
-def follow(  # type: ignore[no-untyped-def]  # numba compiles by the arguments' types
-    opens, highs, lows, closes, action, stop, target, rules, horizon, exit_bar, ended, earned
-):
-    """Fill `exit_bar` (n,), `ended` (n,) and `earned` (n,) for the call at each close; `exit_bar`
-    is 0 where there is no call or its levels cancelled it, n where it has not ended yet.
-    """
-    n = len(closes)
-    for t in range(n - 1):
-        side = action[t]
-        if side == 0:
-            continue
-        price, _, low_exit, high_exit, cancelled = entered(
-            opens[t + 1], side, 1.0, stop[t], target[t], 0.0, 1.0, rules
-        )
-        if cancelled:
-            continue
-        exit_bar[t] = n
-        for k in range(t + 1, min(t + 1 + horizon, n)):
-            out, why = touched(
-                opens[k], highs[k], lows[k], side, low_exit, high_exit, rules.slippage
-            )
-            if why == OPEN and k == t + horizon:
-                out, why = closes[k] * (1.0 - side * rules.slippage), TIME
-            if why != OPEN:
-                exit_bar[t], ended[t] = k, why
-                earned[t] = side * (out / price - 1.0) - rules.commission * (1.0 + out / price)
-                break
-
-
-def closed_calls(
+def label_outcomes(
     bars: BarSeries,
     orders: Orders,
-    rules: Rules,
+    rules: FillRules,
     confidence: Floats,
     key_factors: Sequence[tuple[str, ...]] | None = None,
 ) -> tuple[TradeOutcome, ...]:
-    """The calls whose outcome is known by the last bar, oldest first. Orders (in growth units),
-    `confidence` (0..100) and `key_factors` are one a bar.
+    """Return the outcomes of the calls that have ended by the last bar, oldest first.
+
+    Orders (in growth units), `confidence` (0..100) and `key_factors` are one a bar.
     """
     n = len(bars)
-    exit_bar, ended, earned = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, np.nan)
-    growth = bars.growth()
-    follow(
+    exit_bar, reason, earned = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, np.nan)
+    growth = bars.adjust_to_first_bar()
+    _follow_calls(
         growth.open,
         growth.high,
         growth.low,
@@ -77,40 +62,76 @@ def closed_calls(
         rules,
         HORIZON,
         exit_bar,
-        ended,
+        reason,
         earned,
     )
-    weight = _uniqueness(exit_bar)
+    weight = _average_uniqueness(exit_bar)
     return tuple(
         TradeOutcome(
             symbol=bars.symbol,
-            as_of=parse_as_of(bars.closed(t).date()),
-            closed_at=bars.closed(int(exit_bar[t])),
+            as_of=parse_as_of(bars.close_time(t).date()),
+            closed_at=bars.close_time(int(exit_bar[t])),
             action="BUY" if orders.action[t] > 0 else "SELL",
             confidence=float(confidence[t]),
             earned=float(earned[t]),
-            ended=ENDED[int(ended[t])],
+            ended=EXIT_NAMES[int(reason[t])],
             bars_held=int(exit_bar[t] - t),
             weight=float(weight[t]),
             key_factors=key_factors[t] if key_factors else (),
         )
+        # An exit bar of n is a call that is still open: its outcome is not known yet.
         for t in np.flatnonzero((exit_bar > 0) & (exit_bar < n)).tolist()
     )
 
 
-def _uniqueness(exit_bar: Ints) -> Floats:
-    """Mean, over the bars that a call spans, of one over the number of calls that span them; of
-    what was called later than a call's end nothing enters.
+@njit(cache=True)
+def _follow_calls(  # type: ignore[no-untyped-def]  # numba compiles by the arguments' types
+    opens, highs, lows, closes, action, stop, target, rules, horizon, exit_bar, reason, earned
+):
+    """Fill `exit_bar`, `reason` and `earned` (n,) for the call at each close.
+
+    `exit_bar` is 0 where there is no call or its levels cancelled it, n where it is still open.
     """
+    n = len(closes)
+    for t in range(n - 1):
+        side = action[t]
+        if side == 0:
+            continue
+        entry_price, _, low_exit, high_exit, is_cancelled = fill_entry(
+            opens[t + 1], side, 1.0, stop[t], target[t], 0.0, 1.0, rules
+        )
+        if is_cancelled:
+            continue
+        exit_bar[t] = n
+        for k in range(t + 1, min(t + 1 + horizon, n)):
+            price, why = find_level_exit(
+                opens[k], highs[k], lows[k], side, low_exit, high_exit, rules.slippage
+            )
+            if why == OPEN and k == t + horizon:
+                price, why = closes[k] * (1.0 - side * rules.slippage), TIME
+            if why != OPEN:
+                exit_bar[t], reason[t] = k, why
+                ratio = price / entry_price
+                earned[t] = side * (ratio - 1.0) - rules.commission * (1.0 + ratio)
+                break
+
+
+def _average_uniqueness(exit_bar: Ints) -> Floats:
+    """Return each call's weight (n,) in (0, 1]: the mean, over the bars that it spans, of one over
+    the number of calls that span them; nan without a call.
+    """
+    # Lopez de Prado, Advances in Financial Machine Learning (2018), chapter 4. No look-ahead: calls
+    # made after a call's end span none of its bars, so they do not change its weight.
     n = len(exit_bar)
-    called = np.flatnonzero(exit_bar > 0)
+    calls = np.flatnonzero(exit_bar > 0)
     change = np.zeros(n + 1)
-    np.add.at(change, called + 1, 1.0)
-    np.add.at(change, np.minimum(exit_bar[called] + 1, n), -1.0)
+    np.add.at(change, calls + 1, 1.0)
+    np.add.at(change, np.minimum(exit_bar[calls] + 1, n), -1.0)
     spanning = np.cumsum(change[:n])
     share = np.append(0.0, np.cumsum(1.0 / np.maximum(spanning, 1.0)))
     weight = np.full(n, np.nan)
-    last = np.minimum(exit_bar[called], n - 1)
-    mean = (share[last + 1] - share[called + 1]) / (last - called)
-    weight[called] = np.minimum(mean, 1.0)  # of sums that are long, rounding may leave more
+    last = np.minimum(exit_bar[calls], n - 1)
+    mean = (share[last + 1] - share[calls + 1]) / (last - calls)
+    # Differences of long cumulative sums are rounded: a lone call may come out above one.
+    weight[calls] = np.minimum(mean, 1.0)
     return weight

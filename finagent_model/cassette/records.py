@@ -1,12 +1,9 @@
-"""A file of recordings: SQLite or JSON lines, by its name; safe for threads and for processes.
+"""What is recorded of one request, and what a file of recordings can do.
 
-Whoever records waits for whoever is recording. A row that can't be read counts as not recorded,
-since it can be asked for again; `rows` names it.
-
-What is recorded of one request: the reply, or why there was none; and the request in outline.
-
-A row is the JSON form: what is empty is left out of it, so that recordings made before a field
-existed keep their bytes.
+A recording is the reply, or the reason why there was none, and an outline of the request. A file is
+SQLite or JSON lines, by its name; it is safe for threads and for processes, which wait for each
+other to write. A row that can't be read counts as not recorded, since the request can be sent
+again; `rows` names it.
 """
 
 from __future__ import annotations
@@ -21,43 +18,6 @@ from finagent_model.decision.signal import Status
 
 
 @dataclass(frozen=True, slots=True)
-class CassetteRow:
-    """One recording as it lies in its file."""
-
-    where: str
-    key: str | None
-    """None where not even that can be read."""
-    reply: RecordedReply | None
-    """None where it is damaged."""
-    damage: str = ""
-    sealed: bool = True
-    """Whether the row has a hash that tells that it is as it was written."""
-
-
-class CassetteFile(Protocol):
-    """Recordings by fingerprint. Whatever the disk does is an OSError."""
-
-    path: Path
-
-    def get(self, key: str) -> RecordedReply | None:
-        """None where there is none that can be read."""
-
-    def put(self, replies: Mapping[str, RecordedReply]) -> None:
-        """All of them or none, each by `replaces` against what is there."""
-
-    def rows(self) -> Iterator[CassetteRow]:
-        """Whatever is there, damaged or superseded as it may be."""
-
-    def keep(self, wanted: Callable[[CassetteRow], bool]) -> int:
-        """Drop all other rows and give back their room; returns how many. What is superseded goes
-        anyway and is not counted.
-        """
-
-    def faults(self) -> list[str]:
-        """What is wrong with the file as a whole."""
-
-
-@dataclass(frozen=True, slots=True)
 class RecordedError:
     """Why a request finally got no reply."""
 
@@ -67,7 +27,7 @@ class RecordedError:
 
 
 class ToolCall(NamedTuple):
-    """A tool that a reply asks for; `arguments` is JSON text, as the model wrote it."""
+    """A call of a tool in a reply; `arguments` is JSON text as the model wrote it."""
 
     id: str
     name: str
@@ -76,7 +36,7 @@ class ToolCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecordedReply:
-    """What a chat client answered, and what it took."""
+    """What a chat client answered, and the tokens that it took."""
 
     content: str
     finish_reason: str
@@ -85,30 +45,70 @@ class RecordedReply:
     tool_calls: tuple[ToolCall, ...] = ()
     error: RecordedError | None = None
     """Set where there was no answer; `content` is empty then."""
+    # Not compared: it describes the request, not the answer.
     outline: Outline | None = field(default=None, compare=False)
-    """Of the request; None where it can be asked again for nothing. No part of the answer."""
+    """Of the request; None where the request can be sent again for free."""
 
     @classmethod
-    def failed(cls, status: Status, reason: str) -> Self:
-        """No answer, and why."""
+    def from_error(cls, status: Status, reason: str) -> Self:
+        """Return the record of a request that got no answer."""
         return cls("", "error", 0, 0, error=RecordedError(status.value, reason))
 
 
-def replaces(new: RecordedReply, old: RecordedReply | None) -> bool:
-    """Whether a record of the same request gives way: a later one wins, but no error drives out
-    an answer that was paid for.
-    """
+@dataclass(frozen=True, slots=True)
+class CassetteRow:
+    """One row of a file of recordings, whether it can be read or not."""
+
+    where: str
+    """Its place in the file, for messages."""
+    key: str | None
+    """None where not even that can be read."""
+    reply: RecordedReply | None
+    """None where the row is damaged."""
+    damage: str = ""
+    sealed: bool = True
+    """Whether the row carries a hash that tells that it is as it was written."""
+
+
+class CassetteFile(Protocol):
+    """Recordings by fingerprint. Every failure of the disk is an OSError."""
+
+    path: Path
+
+    def get(self, key: str) -> RecordedReply | None:
+        """Return the reply, or None where there is none that can be read."""
+
+    def put(self, replies: Mapping[str, RecordedReply]) -> None:
+        """Write all of them or none; each only if it `supersedes` what the file has."""
+
+    def rows(self) -> Iterator[CassetteRow]:
+        """Yield every row of the file, damaged and superseded ones included."""
+
+    def prune(self, keep: Callable[[CassetteRow], bool]) -> int:
+        """Drop the rows that `keep` rejects, free their space, and return how many there were.
+
+        Superseded rows go as well, and are not counted.
+        """
+
+    def check_integrity(self) -> list[str]:
+        """Return what is wrong with the file as a whole, in words."""
+
+
+def supersedes(new: RecordedReply, old: RecordedReply | None) -> bool:
+    """Tell whether `new` takes the place of `old`, a record of the same request."""
+    # The later one wins, but no error drives out an answer that was paid for.
     return old is None or new.error is None or old.error is not None
 
 
-def row_of(reply: RecordedReply) -> dict[str, Any]:
-    """JSON-ready, without the outline."""
+def reply_to_row(reply: RecordedReply) -> dict[str, Any]:
+    """Return the reply JSON-ready, without its outline."""
     row: dict[str, Any] = {
         "content": reply.content,
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
     }
+    # Empty fields are left out, so that recordings from before a field existed keep their bytes.
     if reply.tool_calls:
         row["tool_calls"] = [call._asdict() for call in reply.tool_calls]
     if reply.error is not None:
@@ -116,22 +116,23 @@ def row_of(reply: RecordedReply) -> dict[str, Any]:
     return row
 
 
-def reply_of(row: Mapping[str, Any], outline: Outline | None = None) -> RecordedReply:
-    """The inverse; raises ValueError for anything else."""
-    given = dict(row)
+def reply_from_row(row: Mapping[str, Any], outline: Outline | None = None) -> RecordedReply:
+    """Return the reply of a row of `reply_to_row`. Raises ValueError for any other row."""
+    fields = dict(row)
     try:
-        calls, error = given.pop("tool_calls", ()), given.pop("error", None)
+        calls, error = fields.pop("tool_calls", ()), fields.pop("error", None)
         reply = RecordedReply(
-            **given,
+            **fields,
             tool_calls=tuple(ToolCall(**call) for call in calls),
             error=None if error is None else RecordedError(**error),
             outline=outline,
         )
-    except TypeError as wrong:
-        raise ValueError(f"no recorded reply: {wrong}") from None
+    except TypeError as type_error:
+        raise ValueError(f"no recorded reply: {type_error}") from None
     if reply.error is not None:
-        Status(reply.error.status)
+        Status(reply.error.status)  # raises ValueError for an unknown one
     counts, texts = (reply.prompt_tokens, reply.completion_tokens), _texts(reply)
+    # Not isinstance: a bool is an int.
     if not all(type(count) is int for count in counts) or not all(type(t) is str for t in texts):
         raise ValueError("no recorded reply: a field is of another type")
     return reply
@@ -139,5 +140,5 @@ def reply_of(row: Mapping[str, Any], outline: Outline | None = None) -> Recorded
 
 def _texts(reply: RecordedReply) -> tuple[str, ...]:
     reasons = () if reply.error is None else (reply.error.reason,)
-    called = (text for call in reply.tool_calls for text in call)
-    return reply.content, reply.finish_reason, *reasons, *called
+    tool_texts = (text for call in reply.tool_calls for text in call)
+    return reply.content, reply.finish_reason, *reasons, *tool_texts

@@ -28,9 +28,9 @@ class TypedErrors(TyperGroup):
     """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        from finagent_model.settings import keep_to_ourselves
+        from finagent_model.settings import configure_mlflow_environment
 
-        keep_to_ourselves()
+        configure_mlflow_environment()
         try:
             return super().invoke(ctx)
         except FinagentError as error:

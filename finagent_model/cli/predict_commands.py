@@ -36,8 +36,7 @@ def predict(
 ) -> None:
     """Decide about one symbol as of a date, from the shell."""
     from finagent_model.config.parsing import parse_limits, parse_mode
-    from finagent_model.market.bars import parse_as_of
-    from finagent_model.market.symbols import parse_symbol
+    from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.predictor import Predictor, Question
     from finagent_model.settings import Settings
 
@@ -112,13 +111,13 @@ def graph(
 ) -> None:
     """Print the agent graph as Mermaid."""
     from finagent_model.config.desk_config import load_config
-    from finagent_model.reports.charts import mermaid
+    from finagent_model.reports.charts import render_mermaid
 
     desk = load_config(config)
     if as_json:
         print_json([row.model_dump(mode="json") for row in desk.roster])
     else:
-        typer.echo(mermaid(desk), nl=False)
+        typer.echo(render_mermaid(desk), nl=False)
 
 
 def ui(

@@ -7,6 +7,7 @@ Decisions that wait for a human: `approvals`, `approve`, `reject`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from finagent_model.cli.options import NO_DATA, Json, print_json
 
 if TYPE_CHECKING:
     from finagent_model.approvals import ApprovalStore
-    from finagent_model.config.approval_rules import ApprovalVerdict
+    from finagent_model.config.rules import ApprovalVerdict
 
 
 db = typer.Typer(
@@ -32,10 +33,10 @@ def current(as_json: Json = False) -> None:
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database, newest_revision
 
-    database = Database.of(Settings.load())
+    database = Database.from_settings(Settings.load())
     found = {
         "database": str(database),
-        "revision": database.revision(),
+        "revision": database.read_revision(),
         "newest": newest_revision(),
     }
     if as_json:
@@ -52,10 +53,10 @@ def upgrade(as_json: Json = False) -> None:
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database
 
-    database = Database.of(Settings.load())
-    before = database.revision()
+    database = Database.from_settings(Settings.load())
+    before = database.read_revision()
     database.upgrade()
-    after = database.revision()
+    after = database.read_revision()
     if as_json:
         print_json({"database": str(database), "before": before, "revision": after})
     else:
@@ -72,7 +73,7 @@ def copy(
     from finagent_model.store.database import Database
     from finagent_model.store.database import copy_database as run
 
-    target = Database.of(Settings.load())
+    target = Database.from_settings(Settings.load())
     rows = run(source, target)
     if as_json:
         print_json(rows)
@@ -110,7 +111,7 @@ def status(as_json: Json = False) -> None:
     from finagent_model.store.outbox import Outbox
 
     settings = Settings.load()
-    found = {"platform": settings.platform_url} | Outbox(Database.of(settings)).status()
+    found = {"platform": settings.platform_url} | Outbox(Database.from_settings(settings)).status()
     if as_json:
         print_json(found)
         return
@@ -145,10 +146,10 @@ def send(
     if settings.platform_url is None:
         raise BadInputError("there is no platform to send to; set FINAGENT_PLATFORM_URL")
     if parked:
-        Outbox(Database.of(settings)).unpark()
+        Outbox(Database.from_settings(settings)).retry_failed()
     done = run(settings)
     if as_json:
-        print_json(done.row())
+        print_json(asdict(done))
     else:
         typer.echo(f"{done.sent} sent, {done.parked} refused, {done.waiting} waiting")
         if done.why:
@@ -163,9 +164,9 @@ Why = Annotated[str | None, typer.Option(help="Kept with who and when, and told 
 
 def approvals(as_json: Json = False) -> None:
     """List what waits for an approval, then what was settled last."""
-    found, now = _approvals().listed()
+    found, now = _approvals().list_approvals()
     if as_json:
-        print_json([asked.row(now) for asked in found])
+        print_json([asked.to_json(now) for asked in found])
         return
     if not found:
         typer.echo("no decision waits for an approval", err=True)
@@ -173,7 +174,7 @@ def approvals(as_json: Json = False) -> None:
         remaining = asked.remaining_s(now)
         how = f"by {asked.by}" if asked.by else f"at {asked.deadline:%Y-%m-%d %H:%M:%S} UTC"
         left = how if remaining is None else f"{remaining:.0f} s left"
-        typer.echo(f"{asked.id}  {asked.state}  {left}  {asked.proposal} ({asked.reason})")
+        typer.echo(f"{asked.id}  {asked.state}  {left}  {asked.summary} ({asked.reason})")
 
 
 def approve(key: Id, why: Why = None, as_json: Json = False) -> None:
@@ -189,9 +190,9 @@ def reject(key: Id, why: Why = None, as_json: Json = False) -> None:
 def _settle(key: str, verdict: ApprovalVerdict, why: str | None, as_json: bool) -> None:
     asked = _approvals().settle(key, verdict, _me(), why)
     if as_json:
-        print_json(asked.row(asked.at or asked.deadline))
+        print_json(asked.to_json(asked.at or asked.deadline))
     else:
-        typer.echo(f"{asked.id} {asked.state}: {asked.proposal}")
+        typer.echo(f"{asked.id} {asked.state}: {asked.summary}")
 
 
 def _me() -> str:
@@ -205,7 +206,7 @@ def _me() -> str:
 
 
 def _approvals() -> ApprovalStore:
-    from finagent_model.approvals import APPROVALS, ApprovalStore
+    from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
     from finagent_model.settings import Settings
 
-    return ApprovalStore(Settings.load().home / APPROVALS)
+    return ApprovalStore(Settings.load().home / APPROVALS_FILE)

@@ -49,7 +49,7 @@ def train(
     words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.read(**{k: v for k, v in words.items() if v is not None})
+    request = TrainRequest.parse(**{k: v for k, v in words.items() if v is not None})
     if estimate:
         _estimate(request, as_json)
         return
@@ -117,7 +117,7 @@ def backtest(
         option = next(iter(given)).replace("_", "-")
         raise BadInputError(f"--{option} belongs to a rule; add --rule sma:10,30, or leave it out")
     from finagent_model.config.parsing import parse_mode
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run_backtest
     from finagent_model.settings import Settings
 
@@ -134,14 +134,14 @@ def backtest(
 
 
 def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
-    from finagent_model.market.symbols import parse_symbols
-    from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
+    from finagent_model.market.bars import parse_symbols
+    from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
     from finagent_model.settings import Settings
 
     names = parse_symbols(symbols)
     if len(names) > 1:
         raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
-    request = RuleRequest.read(**given, symbol=names[0] if names else None)
+    request = RuleRequest.parse(**given, symbol=names[0] if names else None)
     with progress() as watch:
         done = run_rule_backtest(request, Settings.load(), watch)
     if as_json:
@@ -164,9 +164,9 @@ def ablate(
 ) -> None:
     """Run a packaged desk's backtest with agents left out, alone, and with or without a debate."""
     from finagent_model.config.parsing import parse_mode
-    from finagent_model.market.symbols import parse_symbols
+    from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.ablation import ablate as run
-    from finagent_model.reports.charts import ablation_table
+    from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings
 
     chosen, how = parse_symbols(symbols), parse_mode(mode)
@@ -175,7 +175,7 @@ def ablate(
     if as_json:
         print_json(found.row())
     else:
-        typer.echo(ablation_table(found.row()["rows"]), nl=False)
+        typer.echo(render_ablation_table(found.row()["rows"]), nl=False)
         typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
 
 

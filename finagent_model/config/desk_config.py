@@ -1,14 +1,13 @@
-"""The desk as rows of data: who sits at it, what each is asked, who listens to whom, and how far
-they may go.
+"""The desk's configuration: agents, models, limits, risk, memory, approvals and gate.
 
-Other desks made of the same rows, to find out what each row is good for.
-
-Desks that ship with the package: a YAML file each.
+A desk is read from YAML or from one of the presets that ship with the package; keys that a file
+leaves out come from its preset. `desk_variants` builds the other desks of an ablation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
@@ -16,84 +15,102 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from finagent_model._base import explain
-from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model._base import first_error_message
 from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.config.roster import (
     AgentRow,
     ModelConfig,
-    Occasion,
+    OptionalInput,
     Price,
     Sampling,
-    in_rounds,
-    without,
+    expand_debate_rounds,
+    remove_agents,
 )
-from finagent_model.config.rules import GateRules, Limits, Memory, RateLimits, RiskLimits, Spending
+from finagent_model.config.rules import (
+    ApprovalRules,
+    DecisionLimits,
+    GateRules,
+    MemoryConfig,
+    RateLimits,
+    RiskLimits,
+    SpendingLimits,
+)
 from finagent_model.errors import ConfigError
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
-FIRST_EXTERNAL_WEIGHT = 0.5
-"""Weight of an external analyst's opinion, beside the technical score's 1, before any training."""
+DEFAULT_PRESET = "default"
+WHOLE_DESK = "whole desk"
+INITIAL_EXTERNAL_WEIGHT = 0.5
+"""Weight of an external analyst's score beside the technical score's 1, before any training."""
 
 
 class DeskConfig(ModelConfig):
-    """Everything that says how a decision is made, apart from what training fitted. Its own keys
-    `client`, `model` and so on are the model of every agent that names no other.
+    """How a decision is made, apart from what training fitted.
+
+    Its own keys `client`, `model` and so on are the model of every agent that names no other.
     """
 
     models: dict[str, ModelConfig] = Field(default_factory=dict)
-    """Others, by the name that an agent's row uses."""
+    """Further models, by the name that an agent's row uses."""
     agents: tuple[AgentRow, ...] = Field(min_length=1)
     debate_rounds: int = Field(1, ge=1, le=10)
-    """Times that each debater speaks."""
+    """Rounds of the debate: each debater speaks once a round."""
     prompts: dict[str, str] = Field(default_factory=dict)
-    """Templates of this desk's own, by name; in a file, a value that ends in .md names one beside
-    it.
+    """The desk's own prompt templates, by name.
+
+    In a YAML file, a value that ends in .md is the path of a template relative to the file.
     """
-    limits: Limits = Limits()
-    spending: Spending = Spending()
+    limits: DecisionLimits = DecisionLimits()
+    spending: SpendingLimits = SpendingLimits()
     traffic: RateLimits = RateLimits()
     risk: RiskLimits = RiskLimits()
     policy: dict[str, float] = Field(default_factory=dict)
-    """Parameters of the policy that training leaves alone, such as `threshold`."""
-    memory: Memory = Memory()
+    """Parameters of the policy that training does not fit, such as `threshold`."""
+    memory: MemoryConfig = MemoryConfig()
     approval: ApprovalRules = ApprovalRules()
-    """Decides about which trades leave, not about what the desk says."""
+    """Decides which signals wait for a human, not what the desk decides."""
     prices: dict[str, Price] = Field(default_factory=dict)
     gate: GateRules = GateRules()
     """Decides about versions, not about trades."""
 
     @field_validator("agents")
     @classmethod
-    def _sampled(cls, rows: tuple[AgentRow, ...]) -> tuple[AgentRow, ...]:
+    def _check_sampling(cls, rows: tuple[AgentRow, ...]) -> tuple[AgentRow, ...]:
         for row in rows:
+            # Overrides are merged when a model is called; a wrong one should fail at load.
             Sampling.model_validate(row.sampling)
         return rows
 
     @field_validator("policy")
     @classmethod
-    def _parameters(cls, value: dict[str, float]) -> dict[str, float]:
+    def _check_policy(cls, value: dict[str, float]) -> dict[str, float]:
+        # Training fits the rest, so only these values can be wrong in a file.
         Policy.model_validate(value)
         return value
 
     @model_validator(mode="after")
-    def _sits(self) -> Self:
+    def _check_agents(self) -> Self:
         names = [row.name for row in self.agents]
         if len(set(names)) != len(names):
             raise ValueError(
                 f"agents share a name: {sorted(n for n in names if names.count(n) > 1)}"
             )
-        seen: set[str] = set()
+        # Waiting only for agents listed before keeps the graph free of cycles.
+        listed: set[str] = set()
         for row in self.agents:
-            late = [name for name in row.after if name not in seen]
-            if late:
-                raise ValueError(f"{row.name} waits for {late[0]!r}, which is not listed before it")
-            seen.add(row.name)
+            unlisted = [name for name in row.after if name not in listed]
+            if unlisted:
+                raise ValueError(
+                    f"{row.name} waits for {unlisted[0]!r}, which is not listed before it"
+                )
+            listed.add(row.name)
+        # The executor's reply is the decision: a second one would leave open which counts.
         if (
             sum(row.role == "executor" for row in self.agents) != 1
             or self.agents[-1].role != "executor"
         ):
             raise ValueError("exactly one executor must be listed, as the last agent")
+        # Otherwise a view without news would leave the others nothing to read.
         if not any(row.role == "analyst" and row.when == "always" for row in self.agents):
             raise ValueError("at least one analyst must run always")
         for row in self.agents:
@@ -102,170 +119,81 @@ class DeskConfig(ModelConfig):
                     f"{row.name} is no analyst: {row.external_analyst}'s report is for analysts"
                 )
             if row.model and row.model not in self.models and self.client in ("rules", "component"):
-                known = ", ".join(self.models) or "none"
-                raise ValueError(f"{row.name} names model {row.model!r}; 'models' has: {known}")
+                names_of_models = ", ".join(self.models) or "none"
+                raise ValueError(
+                    f"{row.name} names model {row.model!r}; 'models' has: {names_of_models}"
+                )
         external = {row.external_analyst: None for row in self.agents if row.external_analyst}
         for name in external:
             if name not in EXTERNAL_ANALYSTS:
-                known = ", ".join(EXTERNAL_ANALYSTS)
-                raise ValueError(f"unknown external analyst {name!r}; there is: {known}")
+                analysts = ", ".join(EXTERNAL_ANALYSTS)
+                raise ValueError(f"unknown external analyst {name!r}; there is: {analysts}")
         if len(external) > 1:
             raise ValueError(f"a desk hears one external analyst, not {' and '.join(external)}")
         return self
 
     @property
     def roster(self) -> tuple[AgentRow, ...]:
-        """All that may speak, each debater once a round."""
-        return in_rounds(self.agents, self.debate_rounds)
+        """All agents that may speak, each debater once a round."""
+        return expand_debate_rounds(self.agents, self.debate_rounds)
 
     @property
     def external_analyst(self) -> str | None:
-        """Name of the external analyst whose report an agent reads; None: nobody reads one."""
+        """Name of the external analyst whose report an agent reads; None: no agent reads one."""
         return next((row.external_analyst for row in self.agents if row.external_analyst), None)
 
     @property
-    def only_external(self) -> bool:
-        """Whether no other analyst has an opinion."""
+    def uses_only_external(self) -> bool:
+        """Whether every analyst reads the external analyst's report."""
         return all(row.external_analyst for row in self.agents if row.role == "analyst")
 
     @property
-    def first_policy(self) -> Policy:
-        """Before any training."""
-        weight = {EXTERNAL_WEIGHT_KEY: FIRST_EXTERNAL_WEIGHT} if self.external_analyst else {}
+    def uses_only_rules(self) -> bool:
+        """Whether no agent calls a chat model."""
+        return all(row.client == "rules" for row in self.distinct_models)
+
+    @property
+    def initial_policy(self) -> Policy:
+        """The policy before any training."""
+        weight = {EXTERNAL_WEIGHT_KEY: INITIAL_EXTERNAL_WEIGHT} if self.external_analyst else {}
         return Policy.model_validate({**weight, **self.policy})
 
     @property
-    def models_used(self) -> tuple[ModelConfig, ...]:
-        """Each once, in the order of the agents."""
-        rows = [self.model_of(row) for row in self.agents]
+    def distinct_models(self) -> tuple[ModelConfig, ...]:
+        """The models of the agents, each once, in the order of the agents."""
+        rows = [self.model_for(row) for row in self.agents]
         return tuple(row for i, row in enumerate(rows) if row not in rows[:i])
 
     @property
     def model_used(self) -> str:
-        """What a signal names as its author: the models by name, joined where several speak, and
-        the external analyst where one is heard.
+        """What a signal names as its author: the names of the models and of the external analyst.
+
+        They are joined by `+`.
         """
-        heard = [self.external_analyst] if self.external_analyst else []
-        return "+".join([*dict.fromkeys(row.author for row in self.models_used), *heard])
+        external = [self.external_analyst] if self.external_analyst else []
+        return "+".join([*dict.fromkeys(row.author for row in self.distinct_models), *external])
 
-    @property
-    def only_rules(self) -> bool:
-        """Whether no chat model is asked at all."""
-        return all(row.client == "rules" for row in self.models_used)
-
-    def model_of(self, row: AgentRow) -> ModelConfig:
-        """The model that an agent speaks by."""
+    def model_for(self, row: AgentRow) -> ModelConfig:
+        """Return the model that an agent uses, with the agent's own sampling."""
+        # Any other name is a model of the client that the desk itself uses.
         if row.model in self.models:
-            chosen = self.models[row.model]
+            model = self.models[row.model]
         else:
-            own = {name: getattr(self, name) for name in ModelConfig.model_fields}
-            chosen = ModelConfig(**own | ({"model": row.model} if row.model else {}))
+            desk_model = {name: getattr(self, name) for name in ModelConfig.model_fields}
+            model = ModelConfig(**desk_model | ({"model": row.model} if row.model else {}))
         if not row.sampling:
-            return chosen
-        sampling = Sampling.model_validate({**chosen.sampling.model_dump(), **row.sampling})
-        return chosen.model_copy(update={"sampling": sampling})
+            return model
+        sampling = Sampling.model_validate({**model.sampling.model_dump(), **row.sampling})
+        return model.model_copy(update={"sampling": sampling})
 
-    def seated(self, occasions: Collection[Occasion]) -> tuple[AgentRow, ...]:
-        """The agents that take part in one decision, those for whom there is nothing left out."""
-        absent = {row.name for row in self.roster if row.when not in ("always", *occasions)}
-        return without(self.roster, absent)
-
-
-def read_desk_config(text: str, defaults: dict[str, Any], where: str) -> DeskConfig:
-    """A desk from YAML `text`; keys it leaves out come from `defaults`. Raises ConfigError naming
-    `where`.
-    """
-    return build_desk_config(parse_yaml(text, where), defaults, where)
-
-
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The keys of a desk's YAML. Raises ConfigError naming `where`."""
-    try:
-        given = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, dict):
-        raise ConfigError(f"{where}: expected keys such as 'client:', got {type(given).__name__}")
-    return given
-
-
-def build_desk_config(given: dict[str, Any], defaults: dict[str, Any], where: str) -> DeskConfig:
-    """A desk from parsed keys over defaults, block by block. Raises ConfigError naming `where`."""
-    blocks = {
-        key: {**defaults[key], **value}
-        for key, value in given.items()
-        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
-    }
-    try:
-        return DeskConfig.model_validate({**defaults, **given, **blocks})
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {explain(error)}") from None
-
-
-WHOLE_DESK = "whole desk"
-
-
-def desk_variants(desk: DeskConfig, debaters: tuple[AgentRow, ...]) -> dict[str, DeskConfig]:
-    """By name: the whole desk; each agent left out; the debate left out, or `debaters` brought in
-    where there is none; each analyst alone with risk and executor; rules in place of every model.
-    What would be no desk, or the same one, is not there.
-    """
-    found: dict[str, DeskConfig] = {WHOLE_DESK: desk}
-    for name, other in _made(desk, debaters):
-        if other not in found.values():
-            found[name] = other
-    return found
-
-
-def _made(desk: DeskConfig, debaters: tuple[AgentRow, ...]) -> Iterator[tuple[str, DeskConfig]]:
-    rows = desk.agents
-    arguing = {row.name for row in rows if row.role == "debater"}
-    analysts = [row for row in rows if row.role == "analyst"]
-    for row in rows[:-1]:
-        if any(other.when == "always" for other in analysts if other is not row):
-            yield f"without {row.name}", _seating(desk, without(rows, {row.name}))
-    if arguing:
-        yield "without debate", _seating(desk, without(rows, arguing))
-    elif debaters:
-        yield "with debate", _seating(desk, _with_debate(rows, debaters))
-    for row in analysts:
-        if row.when == "always" and len(rows) > 3:
-            absent = {other.name for other in analysts if other is not row} | arguing
-            yield f"{row.name} alone", _seating(desk, without(rows, absent))
-    if not desk.only_rules:
-        own = ModelConfig().model_dump()
-        plain = tuple(row.model_copy(update={"model": None, "sampling": {}}) for row in rows)
-        yield "rules only", desk.model_copy(update={**own, "models": {}, "agents": plain})
-
-
-def _with_debate(
-    rows: tuple[AgentRow, ...], debaters: tuple[AgentRow, ...]
-) -> tuple[AgentRow, ...]:
-    """The debaters between the analysts and everybody else."""
-    analysts = tuple(row for row in rows if row.role == "analyst")
-    heard, arguing = tuple(r.name for r in analysts), tuple(r.name for r in debaters)
-    return (
-        *analysts,
-        *(row.model_copy(update={"after": heard, "tools": ()}) for row in debaters),
-        *(
-            row.model_copy(update={"after": arguing if set(row.after) & set(heard) else row.after})
-            for row in rows
-            if row.role != "analyst"
-        ),
-    )
-
-
-def _seating(desk: DeskConfig, rows: tuple[AgentRow, ...]) -> DeskConfig:
-    return DeskConfig.model_validate(
-        {**desk.model_dump(), "agents": [r.model_dump() for r in rows]}
-    )
-
-
-DEFAULT = "default"
+    def select_agents(self, inputs: Collection[OptionalInput]) -> tuple[AgentRow, ...]:
+        """Return the agents of one decision: those whose `when` is among `inputs`, or always."""
+        absent = {row.name for row in self.roster if row.when not in ("always", *inputs)}
+        return remove_agents(self.roster, absent)
 
 
 def preset_text(name: str) -> str:
-    """The YAML of a shipped preset. Raises ConfigError naming what there is."""
+    """Return the YAML of a shipped preset. Raises ConfigError naming the presets."""
     folder = files(__package__) / "presets"
     names = sorted(
         f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
@@ -275,38 +203,167 @@ def preset_text(name: str) -> str:
     return (folder / f"{name}.yaml").read_text()
 
 
-def load_preset(name: str = DEFAULT) -> DeskConfig:
-    """A shipped desk; keys that its file leaves out are the default's."""
-    return read_desk_config(preset_text(name), _keys(DEFAULT), f"preset {name}")
+def load_preset(name: str = DEFAULT_PRESET) -> DeskConfig:
+    """Return a shipped desk; keys that its file leaves out are the default's.
+
+    Raises ConfigError naming the presets.
+    """
+    defaults: dict[str, Any] = yaml.safe_load(preset_text(DEFAULT_PRESET))
+    return read_desk_config(preset_text(name), defaults, f"preset {name}")
 
 
 def load_config(path_or_preset: str) -> DeskConfig:
-    """A desk from a YAML file, or a preset by name. Keys that a file leaves out come from the
-    preset that its key `preset` names, else from the default.
+    """Return a desk from a YAML file, or a preset by name.
+
+    Keys that a file leaves out come from the preset that its key `preset` names, else from the
+    default. Raises ConfigError.
+
+        >>> import finagent_model
+        >>> finagent_model.load_config("lean").model_used
+        'rules'
     """
     path = Path(path_or_preset)
     if path.suffix not in (".yaml", ".yml"):
         return load_preset(path_or_preset)
-    where = f"config {path}"
-    given = parse_yaml(_read(path, "config"), where)
-    base = load_preset(str(given.pop("preset", DEFAULT)))
-    config = build_desk_config(given, base.model_dump(), where)
-    texts = {
-        name: _read(path.parent / text, f"prompt {name!r} of {where}:")
+    label = f"config {path}"
+    keys = parse_yaml(_read_text(path, "config"), label)
+    base = load_preset(str(keys.pop("preset", DEFAULT_PRESET)))
+    config = build_desk_config(keys, base.model_dump(), label)
+    # The text is kept, not the path: a package must not depend on files outside it.
+    prompts = {
+        name: _read_text(path.parent / text, f"prompt {name!r} of {label}:")
         if text.endswith(".md") and "\n" not in text
         else text
         for name, text in config.prompts.items()
     }
-    return config.model_copy(update={"prompts": texts})
+    return config.model_copy(update={"prompts": prompts})
 
 
-def _keys(preset: str) -> dict[str, Any]:
-    keys: dict[str, Any] = yaml.safe_load(preset_text(preset))
+def read_desk_config(text: str, defaults: dict[str, Any], label: str) -> DeskConfig:
+    """Return a desk from YAML `text`; keys that it leaves out come from `defaults`.
+
+    Raises ConfigError naming `label`.
+    """
+    return build_desk_config(parse_yaml(text, label), defaults, label)
+
+
+def parse_yaml(text: str, label: str) -> dict[str, Any]:
+    """Return the keys of a desk's YAML. Raises ConfigError naming `label`."""
+    try:
+        # safe_load: a configuration file must not construct Python objects.
+        keys = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{label}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{label}: expected keys such as 'client:', got {type(keys).__name__}")
     return keys
 
 
-def _read(path: Path, what: str) -> str:
+def build_desk_config(keys: dict[str, Any], defaults: dict[str, Any], label: str) -> DeskConfig:
+    """Return a desk from parsed `keys` over `defaults`. Raises ConfigError naming `label`."""
+    # Blocks are merged key by key: a file that sets one limit keeps the preset's others.
+    blocks = {
+        key: {**defaults[key], **value}
+        for key, value in keys.items()
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    }
+    try:
+        return DeskConfig.model_validate({**defaults, **keys, **blocks})
+    except ValidationError as error:
+        raise ConfigError(f"{label}: {first_error_message(error)}") from None
+
+
+def _read_text(path: Path, label: str) -> str:
     try:
         return path.read_text()
     except OSError as error:
-        raise ConfigError(f"{what} {path}: can't be read: {error.strerror}") from None
+        raise ConfigError(f"{label} {path}: can't be read: {error.strerror}") from None
+
+
+def desk_variants(desk: DeskConfig, debaters: tuple[AgentRow, ...]) -> dict[str, DeskConfig]:
+    """Return the desks of an ablation by name, the whole desk first, equal ones once.
+
+    The others are: each agent left out; the debate left out, or `debaters` added where there is
+    none; each analyst alone with risk and executor; rules in place of every model. What would be
+    no valid desk is left out.
+    """
+    variants: dict[str, DeskConfig] = {WHOLE_DESK: desk}
+    for name, variant in _iter_variants(desk, debaters):
+        if variant not in variants.values():
+            variants[name] = variant
+    return variants
+
+
+def _iter_variants(
+    desk: DeskConfig, debaters: tuple[AgentRow, ...]
+) -> Iterator[tuple[str, DeskConfig]]:
+    rows = desk.agents
+    debater_names = {row.name for row in rows if row.role == "debater"}
+    analysts = [row for row in rows if row.role == "analyst"]
+    for row in rows[:-1]:
+        # A desk needs an analyst that always runs; without one it would not validate.
+        if any(other.when == "always" for other in analysts if other is not row):
+            yield f"without {row.name}", _with_agents(desk, remove_agents(rows, {row.name}))
+    if debater_names:
+        yield "without debate", _with_agents(desk, remove_agents(rows, debater_names))
+    elif debaters:
+        yield "with debate", _with_agents(desk, _add_debate(rows, debaters))
+    for row in analysts:
+        if row.when == "always" and len(rows) > 3:
+            absent = {other.name for other in analysts if other is not row} | debater_names
+            yield f"{row.name} alone", _with_agents(desk, remove_agents(rows, absent))
+    if not desk.uses_only_rules:
+        rules_model = ModelConfig().model_dump()
+        agents = tuple(row.model_copy(update={"model": None, "sampling": {}}) for row in rows)
+        yield "rules only", desk.model_copy(update={**rules_model, "models": {}, "agents": agents})
+
+
+def _add_debate(rows: tuple[AgentRow, ...], debaters: tuple[AgentRow, ...]) -> tuple[AgentRow, ...]:
+    """Return the rows with the debaters placed between the analysts and everybody else."""
+    analysts = tuple(row for row in rows if row.role == "analyst")
+    analyst_names = tuple(row.name for row in analysts)
+    debater_names = tuple(row.name for row in debaters)
+    return (
+        *analysts,
+        *(row.model_copy(update={"after": analyst_names, "tools": ()}) for row in debaters),
+        *(
+            row.model_copy(
+                update={
+                    "after": debater_names if set(row.after) & set(analyst_names) else row.after
+                }
+            )
+            for row in rows
+            if row.role != "analyst"
+        ),
+    )
+
+
+def _with_agents(desk: DeskConfig, rows: tuple[AgentRow, ...]) -> DeskConfig:
+    # Validated anew, since `model_copy` would not check the graph of the new rows.
+    return DeskConfig.model_validate(
+        {**desk.model_dump(), "agents": [row.model_dump() for row in rows]}
+    )
+
+
+class Prompts:
+    """System messages by name; a desk's own take precedence over those that ship."""
+
+    def __init__(self, own: Mapping[str, str]) -> None:
+        self._own = own
+
+    def text(self, name: str) -> str:
+        """Return the prompt called `name`. Raises ConfigError that lists the names there are."""
+        if name in self._own:
+            return self._own[name].strip()
+        shipped = _shipped_prompts()
+        if name not in shipped:
+            names = ", ".join([*self._own, *shipped])
+            raise ConfigError(f"unknown prompt {name!r}; there is: {names}")
+        return shipped[name]
+
+
+@cache
+def _shipped_prompts() -> dict[str, str]:
+    folder = files(__package__) / "prompts"
+    paths = sorted((f for f in folder.iterdir() if f.name.endswith(".md")), key=lambda f: f.name)
+    return {path.name.removesuffix(".md"): path.read_text().strip() for path in paths}

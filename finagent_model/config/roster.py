@@ -1,6 +1,7 @@
-"""Which chat model answers, through which client, and how it is asked.
+"""The agents of a desk, one row each, and the chat models that they use.
 
-Who sits at the desk: one row an agent, and who of them takes part in one decision.
+`expand_debate_rounds` and `remove_agents` rewrite the rows for one decision and keep their graph
+(`after`) connected.
 """
 
 from __future__ import annotations
@@ -16,80 +17,93 @@ from finagent_model.config.external import DEFAULT_EXTERNAL
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
-KEYS = ("api_key", "api_token", "azure_ad_token", "auth_token", "password", "default_headers")
-"""What a component's configuration may not hold: secrets live in the environment."""
+SECRET_KEYS = (
+    "api_key",
+    "api_token",
+    "azure_ad_token",
+    "auth_token",
+    "password",
+    "default_headers",
+)
+"""Keys that a component's configuration may not have: secrets live in the environment."""
 
 
 class Sampling(FrozenModel):
-    """How a chat model is asked. What a provider has no word for is not sent (Anthropic's seed)."""
+    """Sampling parameters of a chat model; what a provider does not support is not sent."""
 
+    # The defaults are as repeatable as providers allow.
     temperature: float = Field(0.0, ge=0, le=2)
     seed: int | None = 7
+    """None: not sent. Anthropic has no seed."""
     max_tokens: int = Field(800, ge=16, le=32_000)
-    """Of one reply."""
+    """Limit of one reply."""
 
 
 class Price(FrozenModel):
-    """US dollars for a million tokens, as published on `as_of`."""
+    """US dollars per million tokens, as published on `as_of`."""
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
     as_of: date
 
-    def usd(self, prompt: float, completion: float) -> float:
-        """Of so many tokens."""
-        return (prompt * self.prompt + completion * self.completion) / 1e6
+    def cost_usd(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return what so many tokens cost, in US dollars."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class ModelConfig(FrozenModel):
-    """One model behind one client. Keys and, unless given here, addresses come from the
-    environment.
+    """A model and the client that reaches it.
+
+    API keys come from the environment, and so do addresses that are not given here.
     """
 
     client: Client = "rules"
     model: str = ""
-    """Its name at the provider (Azure: the deployment); must be empty for `rules`."""
+    """The model's name at the provider (Azure: the deployment); must be empty for `rules`."""
     base_url: str | None = None
-    """Where it answers; part of what a recorded reply is keyed by."""
+    """Address of the provider; part of a recorded reply's fingerprint."""
     api_version: str = "2024-10-21"
-    """Azure's alone."""
+    """Used by Azure alone."""
     sampling: Sampling = Sampling()
     structured: bool | None = None
-    """Whether the provider is sent the reply's JSON schema; None: where it is known to take one."""
+    """Whether the provider is sent the reply's JSON schema; None: see `sends_schema`."""
     vision: bool = False
-    """Whether it can be shown a chart."""
+    """Whether the model accepts images (charts)."""
     stream: bool = False
     component: dict[str, Any] | None = None
     """AutoGen's component JSON (`provider`, `config`) of any other chat client, without keys."""
 
     @field_validator("client", mode="before")
     @classmethod
-    def _known_client(cls, value: object) -> object:
+    def _check_client(cls, value: object) -> object:
         if value not in CLIENTS:
             raise ValueError(f"unknown client {value!r}; use one of: {', '.join(CLIENTS)}")
         return value
 
     @field_validator("base_url")
     @classmethod
-    def _no_credentials(cls, value: str | None) -> str | None:
+    def _reject_credentials(cls, value: str | None) -> str | None:
         if value and "@" in value.partition("://")[2].partition("/")[0]:
             raise ValueError("must not carry a user or password; keys come from the environment")
         return value
 
     @field_validator("component")
     @classmethod
-    def _no_secrets(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _reject_secrets(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value is None:
             return None
         if not isinstance(value.get("provider"), str) or not isinstance(value.get("config"), dict):
             raise ValueError("must have 'provider' (a dotted class name) and 'config' (its fields)")
-        held = sorted(key for key in value["config"] if key in KEYS)
-        if held:
-            raise ValueError(f"must not hold {held[0]!r}; set FINAGENT_COMPONENT_API_KEY instead")
+        secret_keys = sorted(key for key in value["config"] if key in SECRET_KEYS)
+        if secret_keys:
+            # The configuration is packaged and logged: a key in it would be published.
+            raise ValueError(
+                f"must not hold {secret_keys[0]!r}; set FINAGENT_COMPONENT_API_KEY instead"
+            )
         return value
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _check_model(self) -> Self:
         if self.client == "rules" and self.model:
             raise ValueError(f"client 'rules' is no model; remove model {self.model!r}")
         if self.client != "rules" and not self.model:
@@ -100,101 +114,107 @@ class ModelConfig(FrozenModel):
 
     @property
     def author(self) -> str:
-        """What a signal names: a model, or 'rules', which is none."""
+        """What a signal names as its author: the model, or 'rules' for the client of that name."""
         return self.model or "rules"
 
 
 Role = Literal["analyst", "debater", "risk", "executor"]
-Occasion = Literal["news", "fundamentals", "memory"]
-"""Something that not every view has."""
-Group = Literal["debate", "news"]
-"""Those who may be left out together to save money: the debaters; whoever needs news."""
+OptionalInput = Literal["news", "fundamentals", "memory"]
+"""An input that not every view has."""
+AgentGroup = Literal["debate", "news"]
+"""Agents that are left out together to stay within a budget: debaters; those that need news."""
 
 
 class AgentRow(FrozenModel):
-    """One seat at the desk."""
+    """One agent of the desk."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     role: Role
-    """Which reply is expected: a report (analyst, debater), risk terms, or the decision."""
+    """Sets the expected reply: a report (analyst, debater), risk terms, or the decision."""
     prompt: str
-    """Name of the prompt template; also the rule that the client `rules` answers by."""
+    """Name of the prompt template; also the rule that the client `rules` answers with."""
     after: tuple[str, ...] = ()
-    """The agents whose messages it waits for; none: it speaks at once."""
-    when: Literal["always"] | Occasion = "always"
-    """Otherwise it is skipped where the view has none, and the record says so."""
+    """The agents whose messages it waits for; empty: it starts at once."""
+    when: Literal["always"] | OptionalInput = "always"
+    """An input that it needs: without one it is skipped, and the record says so."""
     model: str | None = None
-    """A row of `models`, or another model of the desk's own client; None: the desk's own."""
+    """A key of `models`, or another model of the desk's own client; None: the desk's own."""
     sampling: dict[str, Any] = Field(default_factory=dict)
-    """What differs from its model's sampling."""
+    """Overrides of its model's sampling."""
     tools: tuple[str, ...] = ()
-    """What it may look up, by name."""
+    """Names of the tools that it may call."""
     chart: bool = False
-    """Whether it is shown a chart, where its model can see one."""
+    """Whether it gets a chart, where its model accepts images."""
+    # Left out of a dump where it is None: hashes of recorded desks have no such key.
     external: str | None = Field(None, exclude_if=lambda name: name is None)
-    """Name of the external analyst whose report it is shown. Left out of a dump where it is None:
-    hashes of recorded desks have no such key.
-    """
+    """Name of the external analyst whose report it gets."""
     default_external: bool = Field(False, alias=DEFAULT_EXTERNAL)
-    """Whether it is shown the report of the default external analyst."""
+    """Whether it gets the report of the default external analyst."""
 
     @property
     def external_analyst(self) -> str | None:
-        """Name of the external analyst that it hears; None: it hears none."""
+        """Name of the external analyst whose report it gets; None: it gets none."""
         return DEFAULT_EXTERNAL if self.default_external else self.external
 
     @property
-    def group(self) -> Group | None:
-        """With whom it may be left out; None: never."""
+    def group(self) -> AgentGroup | None:
+        """The group with which it may be left out; None: it is never left out."""
         if self.role == "debater":
             return "debate"
         return "news" if self.when == "news" else None
 
 
-def in_rounds(rows: Sequence[AgentRow], rounds: int) -> tuple[AgentRow, ...]:
-    """Each debater once a round: side by side at first, afterwards in answer to the round before.
+def expand_debate_rounds(rows: Sequence[AgentRow], rounds: int) -> tuple[AgentRow, ...]:
+    """Return the rows with each debater repeated once a round.
 
-    A later round's name ends in its number; whoever waits for a debater waits for its last round.
+    Debaters of a round run concurrently and wait for all of the round before. The name of a later
+    round ends in its number; whoever waits for a debater waits for its last round.
     """
     debaters = [row for row in rows if row.role == "debater"]
-    last = {row.name: _in_round(row.name, rounds) for row in debaters}
-    unrolled: list[AgentRow] = []
+    last_names = {row.name: _name_in_round(row.name, rounds) for row in debaters}
+    expanded: list[AgentRow] = []
     for row in rows:
         if row.role != "debater":
-            after = tuple(last.get(name, name) for name in row.after)
-            unrolled.append(row.model_copy(update={"after": after}))
+            after = tuple(last_names.get(name, name) for name in row.after)
+            expanded.append(row.model_copy(update={"after": after}))
             continue
-        unrolled.append(row)
+        expanded.append(row)
+        # Later rounds follow the last debater, since each waits for the whole round before.
         if row is debaters[-1]:
             for number in range(2, rounds + 1):
-                before = tuple(_in_round(other.name, number - 1) for other in debaters)
-                unrolled += [
+                previous = tuple(_name_in_round(other.name, number - 1) for other in debaters)
+                expanded += [
                     other.model_copy(
-                        update={"name": _in_round(other.name, number), "after": before}
+                        update={"name": _name_in_round(other.name, number), "after": previous}
                     )
                     for other in debaters
                 ]
-    return tuple(unrolled)
+    return tuple(expanded)
 
 
-def without(rows: Sequence[AgentRow], absent: Collection[str]) -> tuple[AgentRow, ...]:
-    """The others; whoever waited for an absent one waits for those that it waited for."""
-    waits = {row.name: row.after for row in rows}
+def remove_agents(rows: Sequence[AgentRow], names: Collection[str]) -> tuple[AgentRow, ...]:
+    """Return the rows without the agents `names`.
 
-    def present(names: Sequence[str]) -> list[str]:
-        found: list[str] = []
-        for name in names:
-            found += present(waits[name]) if name in absent else [name]
-        return found
+    Whoever waited for a removed agent waits for the agents that it waited for.
+    """
+    after_of = {row.name: row.after for row in rows}
+
+    def bridge(after: Sequence[str]) -> list[str]:
+        remaining: list[str] = []
+        for name in after:
+            # Recursive: a removed agent may have waited for another removed one.
+            remaining += bridge(after_of[name]) if name in names else [name]
+        return remaining
 
     return tuple(
-        row.model_copy(update={"after": tuple(dict.fromkeys(present(row.after)))})
+        # Two removed agents may have waited for the same one: fromkeys drops repeats in order.
+        row.model_copy(update={"after": tuple(dict.fromkeys(bridge(row.after)))})
         for row in rows
-        if row.name not in absent
+        if row.name not in names
     )
 
 
-def _in_round(name: str, number: int) -> str:
+def _name_in_round(name: str, number: int) -> str:
     return name if number == 1 else f"{name}_{number}"

@@ -1,15 +1,12 @@
-"""What vendors gave, kept in FINAGENT_HOME/bars: a folder a symbol, with bars in Parquet, named by
-the hash of their content, and `index.json` that says what was fetched when.
+"""The cache of vendors' bars in FINAGENT_HOME/bars, and the sources that read and fill it.
 
-A history that only grew is kept once: its beginning is cut from the newer file, and held against
-its hash. Files are put in place whole; several processes may read and write.
+One folder per symbol: bars in Parquet files named by content hash, and `index.json`, which lists
+what was fetched when. Several processes may read and write.
 
-Bars of a vendor, asked for and kept: `FetchedBars` stands before every source that is not a file
-of this machine.
-
-What was kept is used where it reaches the day that is asked about; otherwise the vendor is asked,
-once in a process for each close, and if it fails nothing older takes its place. What it says
-differently than before is named.
+`CachedBars` stands before every source that is not a file of this machine. Cached bars that cover
+the requested day are used. Otherwise the vendor is asked, once in a process for each close. On
+vendor failure it raises, and never falls back to stale bars. A history that the vendor revised is
+logged. `StoredBars` reads the cache alone.
 """
 
 from __future__ import annotations
@@ -23,13 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from finagent_model.data.protocols import BarSource, vendor_errors
-from finagent_model.data.snapshots import BarChange, BarsSnapshot, bar_changes, last_close
+from finagent_model.data.protocols import BarSource, wrap_vendor_errors
+from finagent_model.data.snapshots import BarChange, BarsSnapshot, compare_bars, last_close
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
@@ -41,157 +39,308 @@ from finagent_model.market.bars import BarSeries
 
 FOLDER = "bars"
 INDEX = "index.json"
-_ROWS = TypeAdapter(tuple[BarsSnapshot, ...])
+MIN_HASH_DIGITS = 8
+MAX_REVISIONS = 5
+"""Revised fields that a log line names."""
+_SNAPSHOTS = TypeAdapter(tuple[BarsSnapshot, ...])
+log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """Return the time that stamps a fetch: no bar that closes later can be in it."""
+    # The package's only wall clock for bars. No decision depends on it.
+    return datetime.now(UTC)
 
 
 class BarStore:
-    """The folder of one home; made when something is kept."""
+    """The cache folder of one FINAGENT_HOME; created on the first write."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / FOLDER
 
     def symbols(self) -> tuple[str, ...]:
-        found = (file.parent.name for file in self._folder.glob(f"*/{INDEX}"))
-        return tuple(sorted(unquote(name) for name in found))
+        """Return the cached symbols, sorted."""
+        names = (file.parent.name for file in self._folder.glob(f"*/{INDEX}"))
+        return tuple(sorted(unquote(name) for name in names))
 
-    def readings(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
-        """Those of `source`, or of any; the newest last. Raises DataSourceError."""
-        file = self._place(symbol) / INDEX
+    def snapshots(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
+        """Return what was fetched of `symbol` from `source`, or from any, the newest last.
+
+        Raises DataSourceError for a damaged index.
+        """
+        file = self._symbol_folder(symbol) / INDEX
         try:
-            rows = _ROWS.validate_json(file.read_bytes())
+            snapshots = _SNAPSHOTS.validate_json(file.read_bytes())
         except FileNotFoundError:
             return ()
         except (OSError, ValidationError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise DataSourceError(
-                f"{file} can't be read ({reason}); {_way_out(file.parent)}"
+                f"{file} can't be read ({_one_line(error)}); {_way_out(file.parent)}"
             ) from None
-        return tuple(row for row in rows if source in (None, row.source))
+        return tuple(each for each in snapshots if source in (None, each.source))
 
-    def read(self, symbol: str, content_hash: str) -> BarSeries:
-        """Raises DataSourceError where nothing that is kept has this hash."""
-        for _ in range(2):  # who keeps more replaces the file that an index, just read, leads to
-            if (series := self._found(symbol, content_hash)) is not None:
+    def load(self, symbol: str, content_hash: str) -> BarSeries:
+        """Return the cached bars of that hash.
+
+        Raises DataSourceError where there are none, or where they are damaged.
+        """
+        # Twice: a writer may replace the file that the index, just read, points to.
+        for _ in range(2):
+            if (series := self._find(symbol, content_hash)) is not None:
                 return series
-        place = self._place(symbol)
+        folder = self._symbol_folder(symbol)
         raise DataSourceError(
-            f"the bars of {symbol} that were kept as {content_hash[:12]} in {place} are gone or "
-            f"damaged; {_way_out(place)}"
+            f"the bars of {symbol} that were kept as {content_hash[:12]} in {folder} are gone or "
+            f"damaged; {_way_out(folder)}"
         )
 
-    def _found(self, symbol: str, content_hash: str) -> BarSeries | None:
-        rows = self.readings(symbol)
-        named = next((row for row in rows if row.content_hash == content_hash), None)
-        for row in reversed(rows) if named else ():
-            if named and row.last >= named.last:
-                whole = _parquet(symbol, self._file(symbol, row.content_hash))
-                if whole is None:
-                    continue
-                series = whole.until(named.last)
+    def _find(self, symbol: str, content_hash: str) -> BarSeries | None:
+        """Return the bars of that hash; None where no file holds them."""
+        snapshots = self.snapshots(symbol)
+        target = next((each for each in snapshots if each.content_hash == content_hash), None)
+        if target is None:
+            return None
+        # The newest first: it is most likely to hold the whole history.
+        for snapshot in reversed(snapshots):
+            if snapshot.last < target.last:
+                continue
+            series = _read_parquet(symbol, self._parquet_file(symbol, snapshot.content_hash))
+            if series is not None:
+                # A history that only grew is stored once: cut it, and check the hash.
+                series = series.until(target.last)
                 if series.digest() == content_hash:
                     return series
         return None
 
-    def keep(self, series: BarSeries, reading: BarsSnapshot) -> None:
-        """To be called while the symbol is locked. Raises HomeError."""
+    def save(self, series: BarSeries, snapshot: BarsSnapshot) -> None:
+        """Write the bars and list their snapshot as the newest; the caller holds the symbol's lock.
+
+        Raises LocalStateError where the folder can't be written.
+        """
         symbol = series.symbol
-        said = (reading.source, reading.content_hash)
-        rows = [r for r in self.readings(symbol) if (r.source, r.content_hash) != said]
-        file = self._file(symbol, reading.content_hash)
+        identity = (snapshot.source, snapshot.content_hash)
+        older = [s for s in self.snapshots(symbol) if (s.source, s.content_hash) != identity]
+        file = self._parquet_file(symbol, snapshot.content_hash)
         try:
             if not file.exists():
-                with _put(file) as temporary:
+                with _replacing(file) as temporary:
                     series.to_frame().to_parquet(temporary, index=False)
-            with _put(self._place(symbol) / INDEX) as temporary:
-                listed = [row.model_dump(mode="json") for row in (*rows, reading)]
-                temporary.write_text(json.dumps(listed, indent=1) + "\n")
-            for row in rows:
-                older = self._file(symbol, row.content_hash)
-                if older != file and series.until(row.last).digest() == row.content_hash:
-                    older.unlink(missing_ok=True)
+            with _replacing(self._symbol_folder(symbol) / INDEX) as temporary:
+                rows = [each.model_dump(mode="json") for each in (*older, snapshot)]
+                temporary.write_text(json.dumps(rows, indent=1) + "\n")
+            # Files whose bars are the beginning of the new ones are no longer needed.
+            for each in older:
+                old_file = self._parquet_file(symbol, each.content_hash)
+                if old_file != file and series.until(each.last).digest() == each.content_hash:
+                    old_file.unlink(missing_ok=True)
         except OSError as error:
-            raise _unusable(self._place(symbol), error) from error
+            raise _not_writable(self._symbol_folder(symbol), error) from error
 
     @contextmanager
-    def locked(self, symbol: str) -> Iterator[None]:
-        """One process and thread at a time: the next finds what the first has kept. Raises
-        HomeError.
+    def lock(self, symbol: str) -> Iterator[None]:
+        """Let one process and thread at a time fetch `symbol`; the next finds it cached.
+
+        Raises LocalStateError where the folder can't be written.
         """
-        place = self._place(symbol)
+        folder = self._symbol_folder(symbol)
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            file = (place / "lock").open("w")
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / "lock").open("w")
         except OSError as error:
-            raise _unusable(place, error) from error
+            raise _not_writable(folder, error) from error
         with file:
+            # Mapped Airflow tasks start together: one asks the vendor, the others wait.
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _place(self, symbol: str) -> Path:
+    def _symbol_folder(self, symbol: str) -> Path:
         # No symbol leads out of the folder: '..' is '%2E%2E'.
         return self._folder / quote(symbol, safe="").replace(".", "%2E")
 
-    def _file(self, symbol: str, content_hash: str) -> Path:
-        return self._place(symbol) / f"{content_hash}.parquet"
+    def _parquet_file(self, symbol: str, content_hash: str) -> Path:
+        return self._symbol_folder(symbol) / f"{content_hash}.parquet"
+
+
+class _FetchHistory(NamedTuple):
+    """What this process has fetched of one symbol."""
+
+    last_close: date
+    """The last close before the vendor was asked most recently."""
+    requested_closes: frozenset[date]
+
+
+_NEVER_FETCHED = _FetchHistory(date.min, frozenset())
+
+
+class CachedBars:
+    """A BarSource that caches another one; safe to use from several threads."""
+
+    def __init__(self, source: BarSource, store: BarStore, clock: Callable[[], datetime]) -> None:
+        """Cache `source` in `store`; `clock` stamps what is fetched."""
+        self._source, self._store, self._clock = source, store, clock
+        self.name = source.name
+        self._current: dict[str, tuple[BarSeries, BarsSnapshot]] = {}
+        self._fetches: dict[str, _FetchHistory] = {}
+
+    def symbols(self) -> tuple[str, ...]:
+        """Return the vendor's own list. Raises DataSourceError."""
+        with wrap_vendor_errors(f"{self.name}, asked for its symbols,"):
+            return self._source.symbols()
+
+    def bars(self, symbol: str) -> BarSeries:
+        """Return the bars that this process has already, else what the vendor has now."""
+        return self.bars_as_of(symbol, None)
+
+    def bars_as_of(self, symbol: str, as_of: datetime | None) -> BarSeries:
+        """Return bars that cover `as_of`, or all that the vendor has for such a moment.
+
+        None stands for no particular moment: what this process has already, else what the vendor
+        has now. Raises the source's errors, and LocalStateError where the cache can't be written.
+        """
+        if (series := self._in_memory(symbol, as_of)) is not None:
+            return series
+        with self._store.lock(symbol):
+            # Another thread may have fetched the symbol while we waited.
+            if (series := self._in_memory(symbol, as_of)) is not None:
+                return series
+            snapshots = self._store.snapshots(symbol, self.name)
+            if as_of is not None and snapshots and snapshots[-1].covers(as_of):
+                snapshot = snapshots[-1]
+                series = self._store.load(symbol, snapshot.content_hash)
+            else:
+                now = self._clock()
+                series, snapshot = self._fetch(symbol, snapshots, now)
+                self._store.save(series, snapshot)
+                closes = self._fetches.get(symbol, _NEVER_FETCHED).requested_closes
+                self._fetches[symbol] = _FetchHistory(
+                    last_close(now), closes | {last_close(as_of or now)}
+                )
+            self._current[symbol] = series, snapshot
+        return series
+
+    def bars_by_hash(self, symbol: str, content_hash: str) -> BarSeries | None:
+        """Return the cached bars of that hash, or None; the vendor is not asked."""
+        # Of any source: equal content is the same bars.
+        hashes = {each.content_hash for each in self._store.snapshots(symbol)}
+        return self._store.load(symbol, content_hash) if content_hash in hashes else None
+
+    def snapshot(self, symbol: str) -> BarsSnapshot:
+        """Return the snapshot of the bars that were read last. Raises KeyError before that."""
+        return self._current[symbol][1]
+
+    def _in_memory(self, symbol: str, as_of: datetime | None) -> BarSeries | None:
+        """Return this process's bars if asking the vendor again could add nothing to them."""
+        if symbol not in self._current:
+            return None
+        series, snapshot = self._current[symbol]
+        if as_of is None or snapshot.covers(as_of):
+            return series
+        history = self._fetches.get(symbol, _NEVER_FETCHED)
+        close = last_close(as_of)
+        fetched = close <= history.last_close or close in history.requested_closes
+        return series if fetched else None
+
+    def _fetch(
+        self, symbol: str, snapshots: tuple[BarsSnapshot, ...], now: datetime
+    ) -> tuple[BarSeries, BarsSnapshot]:
+        """Ask the vendor for bars closed by `now`, and compare them with the newest snapshot."""
+        with wrap_vendor_errors(f"{self.name}, asked for bars of {symbol},"):
+            answer = self._source.bars(symbol)
+        if not isinstance(answer, BarSeries) or answer.symbol != symbol:
+            raise DataSourceError(f"{self.name}, asked for {symbol}, gave something else")
+        # Look-ahead guard: a bar that is still forming would be cached as final.
+        series = answer.until(now)
+        if len(series) < len(answer):
+            log.info("%s: %d bars not closed yet", symbol, len(answer) - len(series))
+        if len(series) == 0:
+            raise DataSourceError(f"{self.name} gave no closed bar of {symbol}")
+        changes: tuple[BarChange, ...] = ()
+        if snapshots:
+            newest = snapshots[-1]
+            changes = compare_bars(self._store.load(symbol, newest.content_hash), series)
+            if changes:
+                log.warning("%s: %s", symbol, describe_revisions(self.name, changes))
+            elif newest.content_hash == series.digest():
+                # Unchanged: keep what the snapshot says of earlier revisions.
+                return series, newest.model_copy(update={"fetched_at": now})
+        return series, BarsSnapshot.from_bars(series, self.name, now, changes)
 
 
 class StoredBars:
-    """A BarSource over what was kept, from whatever source, without asking anybody."""
+    """A BarSource over the cache alone: any vendor's bars, and no vendor is asked."""
 
     name = "kept"
 
-    def __init__(self, kept: BarStore, hashes: Sequence[str] = ()) -> None:
-        """With `hashes`, or beginnings of them, only what they name; else the newest of a symbol.
-        Raises BadInputError for what is no hash.
+    def __init__(self, store: BarStore, hashes: Sequence[str] = ()) -> None:
+        """Read what `hashes`, or beginnings of them, name; without any, a symbol's newest bars.
+
+        Raises BadInputError for a malformed hash.
         """
-        for given in hashes:
-            if len(given) < 8 or set(given) - set("0123456789abcdef"):
+        for prefix in hashes:
+            if len(prefix) < MIN_HASH_DIGITS or set(prefix) - set("0123456789abcdef"):
                 raise BadInputError(
-                    f"FINAGENT_BARS: {given!r} is no hash of kept bars; write 8 or more of the "
+                    f"FINAGENT_BARS: {prefix!r} is no hash of kept bars; write "
+                    f"{MIN_HASH_DIGITS} or more of the "
                     "digits that `finagent bars list` shows, such as kept:0123abcd"
                 )
-        self._kept, self._hashes = kept, tuple(hashes)
-        self._handed: dict[str, BarsSnapshot] = {}
+        self._store, self._hashes = store, tuple(hashes)
+        self._snapshots: dict[str, BarsSnapshot] = {}
 
     def symbols(self) -> tuple[str, ...]:
-        return self._kept.symbols()
+        """Return the cached symbols, sorted."""
+        return self._store.symbols()
 
     def bars(self, symbol: str) -> BarSeries:
-        reading = self._newest(symbol)
-        series = self._kept.read(symbol, reading.content_hash)
-        self._handed[symbol] = reading
+        """Return the newest cached bars. Raises UnknownSymbolError and DataSourceError."""
+        snapshot = self._newest(symbol)
+        series = self._store.load(symbol, snapshot.content_hash)
+        self._snapshots[symbol] = snapshot
         return series
 
-    def seen(self, symbol: str) -> BarsSnapshot:
-        """Of the bars that were handed out last, whatever was kept since; KeyError before that."""
-        return self._handed[symbol]
+    def snapshot(self, symbol: str) -> BarsSnapshot:
+        """Return the snapshot of the bars that were read last. Raises KeyError before that."""
+        # Not the store's newest: another process may have fetched since.
+        return self._snapshots[symbol]
 
     def _newest(self, symbol: str) -> BarsSnapshot:
-        rows = self._kept.readings(symbol)
+        snapshots = self._store.snapshots(symbol)
         if self._hashes:
-            rows = tuple(r for r in rows if r.content_hash.startswith(self._hashes))
-        if not rows:
+            snapshots = tuple(s for s in snapshots if s.content_hash.startswith(self._hashes))
+        if not snapshots:
             where = "the bars kept" + (f" as {', '.join(self._hashes)}" if self._hashes else "")
             raise UnknownSymbolError(symbol, self.symbols(), where)
-        return rows[-1]
+        return snapshots[-1]
 
 
-def _parquet(symbol: str, file: Path) -> BarSeries | None:
-    """None: there is no such file."""
+def describe_revisions(source: str, changes: tuple[BarChange, ...]) -> str:
+    """Return a log line that names the first few fields that the vendor revised."""
+    fields = [
+        f"{c.closed_at:%Y-%m-%d} {c.field} {_number(c.before)} -> {_number(c.after)}"
+        for c in changes[:MAX_REVISIONS]
+    ]
+    more = f" and {len(changes) - MAX_REVISIONS} more" if len(changes) > MAX_REVISIONS else ""
+    return f"{source} has revised its history: {'; '.join(fields)}{more}"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _read_parquet(symbol: str, file: Path) -> BarSeries | None:
+    """Return the bars of `file`; None where there is no such file. Raises DataSourceError."""
     try:
         return BarSeries.from_frame(symbol, pd.read_parquet(file))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, InvalidBarsError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DataSourceError(
-            f"kept bars {file} can't be read ({reason}); {_way_out(file.parent)}"
+            f"kept bars {file} can't be read ({_one_line(error)}); {_way_out(file.parent)}"
         ) from None
 
 
 @contextmanager
-def _put(file: Path) -> Iterator[Path]:
-    """A temporary file beside `file`, which takes its place at the end of the block."""
+def _replacing(file: Path) -> Iterator[Path]:
+    """Yield a temporary file that replaces `file` at the end of the block: readers see no half."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".new")
     os.close(handle)
     temporary = Path(name)
@@ -202,121 +351,18 @@ def _put(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _way_out(place: Path) -> str:
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _way_out(folder: Path) -> str:
     return (
-        f"put back a copy, or move {place} away: its symbol is then fetched again, and runs that "
+        f"put back a copy, or move {folder} away: its symbol is then fetched again, and runs that "
         "name what was kept there can't be repeated without it"
     )
 
 
-def _unusable(place: Path, error: OSError) -> LocalStateError:
+def _not_writable(folder: Path, error: OSError) -> LocalStateError:
     return LocalStateError(
-        f"bars can't be kept in {place} ({error.strerror}); make it writable, or set FINAGENT_HOME"
+        f"bars can't be kept in {folder} ({error.strerror}); make it writable, or set FINAGENT_HOME"
     )
-
-
-NEVER_FETCHED: tuple[date, frozenset[date]] = date.min, frozenset()
-log = logging.getLogger(__name__)
-
-
-def utc_now() -> datetime:
-    """The stamp of what is fetched: no bar that closes later can be in it. Nothing else is decided
-    by it.
-    """
-    return datetime.now(UTC)
-
-
-class CachedBars:
-    """A BarSource over another; safe to use from several threads."""
-
-    def __init__(self, source: BarSource, kept: BarStore, clock: Callable[[], datetime]) -> None:
-        """`clock` stamps what is fetched."""
-        self._source, self._kept, self._clock = source, kept, clock
-        self.name = source.name
-        self._handed: dict[str, tuple[BarSeries, BarsSnapshot]] = {}
-        self._asked: dict[str, tuple[date, frozenset[date]]] = {}
-        """The last close before the vendor was asked in this process, and those asked for."""
-
-    def symbols(self) -> tuple[str, ...]:
-        with vendor_errors(f"{self.name}, asked for its symbols,"):
-            return self._source.symbols()
-
-    def bars(self, symbol: str) -> BarSeries:
-        return self.reaching(symbol, None)
-
-    def reaching(self, symbol: str, as_of: datetime | None) -> BarSeries:
-        """Bars that are all that could be known at `as_of`, or all that the vendor had when it was
-        asked in this process for such a moment; None: what this process has already, else what the
-        vendor has now. Raises as a source does, and HomeError.
-        """
-        if (found := self._at_hand(symbol, as_of)) is not None:
-            return found
-        with self._kept.locked(symbol):
-            if (found := self._at_hand(symbol, as_of)) is not None:  # another thread was faster
-                return found
-            rows = self._kept.readings(symbol, self.name)
-            if as_of is not None and rows and rows[-1].reaches(as_of):
-                reading = rows[-1]
-                series = self._kept.read(symbol, reading.content_hash)
-            else:
-                now = self._clock()
-                series, reading = self._fetch(symbol, rows, now)
-                self._kept.keep(series, reading)
-                _, closes = self._asked.get(symbol, NEVER_FETCHED)
-                self._asked[symbol] = last_close(now), closes | {last_close(as_of or now)}
-            self._handed[symbol] = series, reading
-        return series
-
-    def exactly(self, symbol: str, content_hash: str) -> BarSeries | None:
-        """The bars of that hash, if they were kept here."""
-        known = {row.content_hash for row in self._kept.readings(symbol)}
-        return self._kept.read(symbol, content_hash) if content_hash in known else None
-
-    def seen(self, symbol: str) -> BarsSnapshot:
-        """Of the bars that were handed out last; KeyError before that."""
-        return self._handed[symbol][1]
-
-    def _at_hand(self, symbol: str, as_of: datetime | None) -> BarSeries | None:
-        if symbol not in self._handed:
-            return None
-        series, reading = self._handed[symbol]
-        if as_of is None or reading.reaches(as_of):
-            return series
-        before, closes = self._asked.get(symbol, NEVER_FETCHED)
-        close = last_close(as_of)
-        return series if close <= before or close in closes else None
-
-    def _fetch(
-        self, symbol: str, rows: tuple[BarsSnapshot, ...], now: datetime
-    ) -> tuple[BarSeries, BarsSnapshot]:
-        with vendor_errors(f"{self.name}, asked for bars of {symbol},"):
-            given = self._source.bars(symbol)
-        if not isinstance(given, BarSeries) or given.symbol != symbol:
-            raise DataSourceError(f"{self.name}, asked for {symbol}, gave something else")
-        series = given.until(now)
-        if len(series) < len(given):
-            log.info("%s: %d bars not closed yet", symbol, len(given) - len(series))
-        if len(series) == 0:
-            raise DataSourceError(f"{self.name} gave no closed bar of {symbol}")
-        revised = (
-            bar_changes(self._kept.read(symbol, rows[-1].content_hash), series) if rows else ()
-        )
-        if revised:
-            log.warning("%s: %s", symbol, in_words(self.name, revised))
-        elif rows and rows[-1].content_hash == series.digest():
-            return series, rows[-1].model_copy(update={"fetched_at": now})
-        return series, BarsSnapshot.of(series, self.name, now, revised)
-
-
-def in_words(source: str, revised: tuple[BarChange, ...], shown: int = 5) -> str:
-    """What differs, for a log."""
-    told = [
-        f"{c.closed_at:%Y-%m-%d} {c.field} {_number(c.before)} -> {_number(c.after)}"
-        for c in revised[:shown]
-    ]
-    more = f" and {len(revised) - shown} more" if len(revised) > shown else ""
-    return f"{source} has revised its history: {'; '.join(told)}{more}"
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"

@@ -1,13 +1,8 @@
-"""Splits and dividends, read back from a vendor's adjusted closes.
+"""The bundled bars: five US stocks, daily, 2000-03-01 to 2013-03-01, read offline.
 
-Vendors revise adjusted prices with every later action, so these are never traded on. The *ratio*
-adjusted / raw steps on each action's own bar, and that step isn't revised: it is all that is used
-here.
-
-The daily bars that come with the `bokeh-sampledata` package: five US stocks, 2000-03-01 to
-2013-03-01, offline.
-
-Prices are as traded; splits and dividends are read back from its adjusted closes.
+They come with the `bokeh-sampledata` package. Prices are as traded. Splits and dividends are
+inferred from the adjusted closes, of which only the steps are used: vendors revise adjusted prices
+with every later action, but the step of adjusted / raw on an action's own bar stays what it was.
 """
 
 from __future__ import annotations
@@ -21,62 +16,6 @@ import pandas as pd
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import BarSeries, Floats
 
-NOISE = 1e-4
-"""A step closer to 1 than this is the vendor's rounding."""
-SPLIT_TOLERANCE = 0.005
-"""How far, as a fraction, a step may lie from the ratio it is taken for."""
-LARGEST_TERM = 20
-SMALLEST_SPLIT = 1.25
-"""A split multiplies the shares by this at least; a reverse split divides by it. Between lie
-dividends.
-"""
-RATIOS: tuple[float, ...] = tuple(
-    n / m
-    for n, m in sorted(
-        ((n, m) for n in range(1, LARGEST_TERM + 1) for m in range(1, LARGEST_TERM + 1)),
-        key=lambda terms: (max(terms), min(terms)),
-    )
-    if gcd(n, m) == 1 and not 1 / SMALLEST_SPLIT < n / m < SMALLEST_SPLIT
-)
-"""New shares per old share, simplest first: 2:1 is tried before 19:10."""
-
-
-def actions_from_adjusted(symbol: str, close: Floats, adjusted: Floats) -> tuple[Floats, Floats]:
-    """`split` and `dividend` as `BarSeries` stamps them, from traded and adjusted closes of the
-    same bars.
-
-    step = (adjusted / close) over the same of the bar before. A step near a simple ratio is a
-    split; any other above 1 is the dividend that explains it, close before x (1 - 1 / step). Raises
-    InvalidBarsError, naming the bar, for prices that are not positive numbers and for a step below
-    1 that is no reverse split.
-    """
-    for name, values in (("close", close), ("adjusted close", adjusted)):
-        wrong = ~(np.isfinite(values) & (values > 0))
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            raise InvalidBarsError(f"bars of {symbol}: {name} is not a positive number at bar {at}")
-    split, dividend = np.ones(len(close)), np.zeros(len(close))
-    ratio = adjusted / close
-    steps = ratio[1:] / ratio[:-1]
-    for i in (np.flatnonzero(np.abs(steps - 1.0) > NOISE) + 1).tolist():
-        step = float(steps[i - 1])
-        if (shares := _split_ratio(step)) is not None:
-            split[i] = shares
-        elif step > 1.0:
-            dividend[i] = close[i - 1] * (1.0 - 1.0 / step)
-        else:
-            raise InvalidBarsError(
-                f"bars of {symbol}: the adjusted close steps by {step:.6f} at bar {i}, which is "
-                "neither a dividend nor a reverse split; correct it, or give split and dividend "
-                "columns instead"
-            )
-    return split, dividend
-
-
-def _split_ratio(step: float) -> float | None:
-    return next((r for r in RATIOS if abs(step / r - 1.0) <= SPLIT_TOLERANCE), None)
-
-
 FILE = "stocks.csv.gz"
 _COLUMNS = {
     "Date": "closed_at",
@@ -86,21 +25,40 @@ _COLUMNS = {
     "Close": "close",
     "Volume": "volume",
 }
+NOISE = 1e-4
+"""A step closer to 1 than this is the vendor's rounding."""
+SPLIT_TOLERANCE = 0.005
+"""How far, as a fraction, a step may lie from the split ratio that it is taken for."""
+MAX_SPLIT_TERM = 20
+# Between this and its inverse lie dividends.
+MIN_SPLIT = 1.25
+"""A split multiplies the shares by this at least; a reverse split divides by it."""
+SPLIT_RATIOS: tuple[float, ...] = tuple(
+    n / m
+    for n, m in sorted(
+        ((n, m) for n in range(1, MAX_SPLIT_TERM + 1) for m in range(1, MAX_SPLIT_TERM + 1)),
+        key=lambda terms: (max(terms), min(terms)),
+    )
+    if gcd(n, m) == 1 and not 1 / MIN_SPLIT < n / m < MIN_SPLIT
+)
+"""New shares per old share, simplest first: 2:1 is tried before 19:10."""
 
 
 class BundledBars:
-    """A BarSource over the packaged file, which is read on first use and once."""
+    """A BarSource over the bundled file, which is read once, on first use."""
 
     name = "bundled"
 
     def symbols(self) -> tuple[str, ...]:
+        """Return the five tickers. Raises DataSourceError where the file is missing."""
         return tuple(sorted(self._frames))
 
     def bars(self, symbol: str) -> BarSeries:
+        """Return all bars of `symbol`. Raises UnknownSymbolError and DataSourceError."""
         if symbol not in self._frames:
             raise UnknownSymbolError(symbol, self.symbols(), self.name)
         if symbol not in self._series:
-            self._series[symbol] = _series(symbol, self._frames[symbol])
+            self._series[symbol] = _build_series(symbol, self._frames[symbol])
         return self._series[symbol]
 
     @cached_property
@@ -110,6 +68,7 @@ class BundledBars:
     @cached_property
     def _frames(self) -> dict[str, pd.DataFrame]:
         try:
+            # Imported on use: users with their own bars need not have it.
             from bokeh_sampledata import package_path
 
             table = pd.read_csv(package_path(FILE), dtype={"Ticker": str, "Date": str})
@@ -121,10 +80,51 @@ class BundledBars:
         return {str(ticker): rows for ticker, rows in table.groupby("Ticker")}
 
 
-def _series(symbol: str, rows: pd.DataFrame) -> BarSeries:
+def _build_series(symbol: str, rows: pd.DataFrame) -> BarSeries:
     close = rows["Close"].to_numpy(dtype=np.float64)
-    split, dividend = actions_from_adjusted(
-        symbol, close, rows["Adj Close"].to_numpy(dtype=np.float64)
-    )
+    adjusted = rows["Adj Close"].to_numpy(dtype=np.float64)
+    split, dividend = infer_actions(symbol, close, adjusted)
     frame = rows[list(_COLUMNS)].rename(columns=_COLUMNS)
     return BarSeries.from_frame(symbol, frame.assign(split=split, dividend=dividend))
+
+
+def infer_actions(symbol: str, close: Floats, adjusted: Floats) -> tuple[Floats, Floats]:
+    """Infer `split` and `dividend` of each bar from its traded and its adjusted close.
+
+    All arrays have one value per bar. A split is new shares per old share, 1 where there is none; a
+    dividend is in the price's currency per share, 0 where there is none.
+
+    Raises InvalidBarsError, naming the bar, for prices that are not positive numbers and for a step
+    below 1 that is no reverse split.
+    """
+    for name, values in (("close", close), ("adjusted close", adjusted)):
+        invalid = ~(np.isfinite(values) & (values > 0))
+        if invalid.any():
+            bar = int(np.argmax(invalid))
+            raise InvalidBarsError(
+                f"bars of {symbol}: {name} is not a positive number at bar {bar}"
+            )
+    split, dividend = np.ones(len(close)), np.zeros(len(close))
+    # The ratio is constant between actions and steps on the first bar that trades without one.
+    ratio = adjusted / close
+    steps = ratio[1:] / ratio[:-1]
+    for i in (np.flatnonzero(np.abs(steps - 1.0) > NOISE) + 1).tolist():
+        step = float(steps[i - 1])
+        # A step near a simple ratio is a split; any other above 1 is a dividend.
+        if (shares := _split_ratio(step)) is not None:
+            split[i] = shares
+        elif step > 1.0:
+            # The adjustment of a dividend d is step = before / (before - d), solved for d.
+            dividend[i] = close[i - 1] * (1.0 - 1.0 / step)
+        else:
+            raise InvalidBarsError(
+                f"bars of {symbol}: the adjusted close steps by {step:.6f} at bar {i}, which is "
+                "neither a dividend nor a reverse split; correct it, or give split and dividend "
+                "columns instead"
+            )
+    return split, dividend
+
+
+def _split_ratio(step: float) -> float | None:
+    """Return the simplest split ratio near `step`, or None."""
+    return next((r for r in SPLIT_RATIOS if abs(step / r - 1.0) <= SPLIT_TOLERANCE), None)

@@ -1,5 +1,6 @@
-"""Where views come from: one place puts the sources of bars, news and fundamentals together, for
-every door alike.
+"""The market: one place that puts the sources of bars, news and fundamentals together.
+
+CLI, REST, DAG and notebook all build their views here.
 """
 
 from __future__ import annotations
@@ -8,24 +9,29 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from finagent_model.data._source_registry import (
+    make_bar_source,
+    make_fundamentals_source,
+    make_news_source,
+)
 from finagent_model.data.bar_cache import CachedBars, StoredBars, utc_now
 from finagent_model.data.protocols import (
     BarSource,
     FundamentalsSource,
     NewsSource,
-    oldest_first,
-    vendor_errors,
+    sort_records,
+    wrap_vendor_errors,
 )
 from finagent_model.data.snapshots import BarsSnapshot, Kind
-from finagent_model.data.source_registry import bar_source, fundamentals_source, news_source
 from finagent_model.errors import DataSourceError
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 
-DatedRecord = tuple[tuple[NewsItem, ...], int]
-SourceNames = tuple[tuple[Fact, ...], int]
+DatedNews = tuple[tuple[NewsItem, ...], int]
+DatedFacts = tuple[tuple[Fact, ...], int]
+"""Records oldest first, and how many were dropped as undated."""
 
 
 class Market:
@@ -38,83 +44,94 @@ class Market:
         facts: FundamentalsSource | None = None,
         pinned: Mapping[str, BarsSnapshot] | None = None,
     ) -> None:
-        """`pinned` are bars that a training has seen: of their symbols, no others are to be had."""
+        """Read from these sources; symbols in `pinned` have the bars of that snapshot, no others.
+
+        A training pins its bars, so that what it decides later is made from the same history.
+        """
         self.source = bars
         self._news_source = news
         self._facts_source = facts
         self._pinned = pinned or {}
         self._bars: dict[str, BarSeries] = {}
-        self._news: dict[str, DatedRecord] = {}
-        self._facts: dict[str, SourceNames] = {}
+        self._news: dict[str, DatedNews] = {}
+        self._facts: dict[str, DatedFacts] = {}
 
     @classmethod
-    def of(cls, settings: Settings, pinned: Mapping[str, BarsSnapshot] | None = None) -> Market:
-        """The sources that the environment names, else the embedded bars and events. Raises
-        ConfigError for a name that means nothing.
+    def from_settings(
+        cls, settings: Settings, pinned: Mapping[str, BarsSnapshot] | None = None
+    ) -> Market:
+        """Return the market of the sources that the environment names, by default the bundled ones.
+
+        Raises ConfigError for a name that means nothing.
         """
-        bars = bar_source(settings, utc_now)
-        return cls(bars, news_source(settings), fundamentals_source(settings), pinned)
+        bars = make_bar_source(settings, utc_now)
+        return cls(bars, make_news_source(settings), make_fundamentals_source(settings), pinned)
 
     def bars(self, symbol: str, as_of: datetime | None = None) -> BarSeries:
-        """All bars; a vendor is asked again only if those that were kept don't reach `as_of`.
-        Raises UnknownSymbolError, DataSourceError, InvalidBarsError and HomeError.
+        """Return all bars of `symbol`; a vendor is asked only if the cache doesn't cover `as_of`.
+
+        Raises UnknownSymbolError, DataSourceError, InvalidBarsError and LocalStateError.
         """
         if symbol in self._pinned:
             if symbol not in self._bars:
-                self._bars[symbol] = self._as_seen(symbol, self._pinned[symbol])
+                self._bars[symbol] = self._pinned_bars(symbol, self._pinned[symbol])
         elif isinstance(self.source, CachedBars):
-            self._bars[symbol] = self.source.reaching(symbol, as_of)
+            # Asked each time: whether the cache is enough depends on `as_of`.
+            self._bars[symbol] = self.source.bars_as_of(symbol, as_of)
         elif symbol not in self._bars:
             self._bars[symbol] = self.source.bars(symbol)
         return self._bars[symbol]
 
-    def seen(self, symbol: str) -> BarsSnapshot | None:
-        """What was read of `symbol`; None: nothing yet. Nothing is read for it."""
+    def snapshot(self, symbol: str) -> BarsSnapshot | None:
+        """Return the snapshot of the bars that were read of `symbol`; None if none were."""
         if symbol not in self._bars:
             return None
         if symbol in self._pinned:
             return self._pinned[symbol]
         if isinstance(self.source, CachedBars | StoredBars):
-            return self.source.seen(symbol)
-        return BarsSnapshot.of(self._bars[symbol], self.source.name)
+            return self.source.snapshot(symbol)
+        return BarsSnapshot.from_bars(self._bars[symbol], self.source.name)
 
-    def kept(self, symbol: str, content_hash: str) -> BarSeries | None:
-        """The bars of that hash, if they were fetched and kept; no vendor is asked."""
+    def bars_by_hash(self, symbol: str, content_hash: str) -> BarSeries | None:
+        """Return the cached bars of that hash, or None; no vendor is asked."""
         if not isinstance(self.source, CachedBars):
             return None
-        return self.source.exactly(symbol, content_hash)
+        return self.source.bars_by_hash(symbol, content_hash)
 
-    def _as_seen(self, symbol: str, seen: BarsSnapshot) -> BarSeries:
-        """The bars that `seen` names: kept, or cut from what there is now."""
-        if (kept := self.kept(symbol, seen.content_hash)) is not None:
-            return kept
+    def _pinned_bars(self, symbol: str, pin: BarsSnapshot) -> BarSeries:
+        """Return the bars of `pin`, from the cache or cut from today's. Raises DataSourceError."""
+        if (series := self.bars_by_hash(symbol, pin.content_hash)) is not None:
+            return series
         if isinstance(self.source, CachedBars):
-            found = self.source.reaching(symbol, seen.last)
+            series = self.source.bars_as_of(symbol, pin.last)
         else:
-            found = self.source.bars(symbol)
-        series = found.until(seen.last)
-        if series.digest() != seen.content_hash:
+            series = self.source.bars(symbol)
+        # Later days are no change: look only at as much as there was then.
+        series = series.until(pin.last)
+        if series.digest() != pin.content_hash:
             raise DataSourceError(
                 f"bars of {symbol} are not those that the training began with "
-                f"({seen.content_hash[:12]} of {seen.source}, to {seen.last:%Y-%m-%d}): they were "
+                f"({pin.content_hash[:12]} of {pin.source}, to {pin.last:%Y-%m-%d}): they were "
                 "changed since; train again, or name what was kept: FINAGENT_BARS=kept:HASH"
             )
         return series
 
-    def news(self, symbol: str) -> DatedRecord:
+    def news(self, symbol: str) -> DatedNews:
+        """Return news oldest first, and how many were undated. Raises DataSourceError."""
         if self._news_source is None:
             return (), 0
         if symbol not in self._news:
-            with vendor_errors(f"the source of news, asked for {symbol},"):
-                self._news[symbol] = oldest_first(self._news_source.news(symbol), NewsItem)
+            with wrap_vendor_errors(f"the source of news, asked for {symbol},"):
+                self._news[symbol] = sort_records(self._news_source.news(symbol), NewsItem)
         return self._news[symbol]
 
-    def facts(self, symbol: str) -> SourceNames:
+    def facts(self, symbol: str) -> DatedFacts:
+        """Return fundamentals oldest first, and how many were undated. Raises DataSourceError."""
         if self._facts_source is None:
             return (), 0
         if symbol not in self._facts:
-            with vendor_errors(f"the source of fundamentals, asked for {symbol},"):
-                self._facts[symbol] = oldest_first(self._facts_source.facts(symbol), Fact)
+            with wrap_vendor_errors(f"the source of fundamentals, asked for {symbol},"):
+                self._facts[symbol] = sort_records(self._facts_source.facts(symbol), Fact)
         return self._facts[symbol]
 
     def view(
@@ -122,9 +139,9 @@ class Market:
         symbol: str,
         as_of: datetime,
         bars: BarSeries | None = None,
-        news: DatedRecord | None = None,
+        news: DatedNews | None = None,
     ) -> MarketView:
-        """The view at `as_of`, from what the caller brings and, for the rest, from the sources."""
+        """Return the view at `as_of`; bars or news that the caller brings replace the sources'."""
         return MarketView.at(
             as_of,
             self.bars(symbol, as_of) if bars is None else bars,
@@ -132,26 +149,28 @@ class Market:
             *self.facts(symbol),
         )
 
+    def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
+        """Return a view for each bar position, as of the end of that bar's day."""
+        # Read once for all days; `MarketView.at` cuts off the future of each.
+        bars, news, facts = self.bars(symbol), self.news(symbol), self.facts(symbol)
+        days = (parse_as_of(bars.close_time(i).date()) for i in positions)
+        return [MarketView.at(day, bars, *news, *facts) for day in days]
+
     def digest(self, symbol: str) -> str:
-        """SHA-256 of all that is known of a symbol: what a training depends on."""
-        told = self.bars(symbol).digest() + _written(*self.news(symbol))
+        """Return the SHA-256 of all data of a symbol: what a training depends on."""
+        text = self.bars(symbol).digest() + _records_text(*self.news(symbol))
+        # Only where there is a source: digests from before there were fundamentals stay valid.
         if self._facts_source is not None:
-            told += _written(*self.facts(symbol))
-        return hashlib.sha256(told.encode()).hexdigest()
+            text += _records_text(*self.facts(symbol))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def origins(self) -> dict[Kind, str]:
-        """A word for where each kind of data comes from."""
-        given = (self._news_source, self._facts_source)
-        news, facts = ("none" if source is None else type(source).__name__ for source in given)
+        """A word for the source of each kind of data."""
+        sources = (self._news_source, self._facts_source)
+        news, facts = ("none" if source is None else type(source).__name__ for source in sources)
         return {"bars": self.source.name, "news": news, "fundamentals": facts}
 
-    def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
-        """A view for each position of a bar, as of the end of that bar's day."""
-        bars, news, facts = self.bars(symbol), self.news(symbol), self.facts(symbol)
-        days = (parse_as_of(bars.closed(i).date()) for i in positions)
-        return [MarketView.at(day, bars, *news, *facts) for day in days]
 
-
-def _written(items: Sequence[PublishedRecord], undated: int) -> str:
-    return "".join(item.model_dump_json() for item in items) + str(undated)
+def _records_text(records: Sequence[PublishedRecord], undated: int) -> str:
+    return "".join(record.model_dump_json() for record in records) + str(undated)

@@ -1,14 +1,10 @@
-"""What a run was given to look at, named by its content: a symbol's bars, its news, its
-fundamentals. The data itself stay where they are.
+"""Names of data by their content: which bars, news and facts a run was given.
 
-A name says what it is (`GOOG bars`), a SHA-256 exactly which. Equal content has an equal hash,
-wherever it came from.
+A name says what the data are (`GOOG bars`), a SHA-256 exactly which; equal content has an equal
+hash, whatever its source. The data themselves stay where they are.
 
-What a vendor says differently about days that it had spoken of before.
-
-Bars are as traded, so that a split changes nothing before it: what differs was corrected, or lost.
-
-Which bars of a symbol a run has seen, named by their content so that they can be found again.
+Bars are as traded, so a later split changes none of them. If a vendor's history differs from what
+it was before, a bar was corrected or lost: `compare_bars` names those changes.
 """
 
 from __future__ import annotations
@@ -28,173 +24,175 @@ from finagent_model.market.bars import ACTIONS, CLOSE_TIME, PRICES, BarSeries, f
 from finagent_model.market.news import PublishedRecord
 
 Kind = Literal["bars", "news", "fundamentals"]
-DIGITS = 32
-"""Of the hash; MLflow keeps at most 36 of a data set's."""
+DIGEST_LENGTH = 32
+"""Hex digits of a data set's digest; MLflow keeps at most 36."""
+# A Yahoo price that lies between two steps of its rounding falls on one or the other, depending on
+# the splits that are undone.
+TOLERANCE = 3e-6
+"""Values closer than this, as a fraction, count as equal."""
+# Vendors round these in today's shares; late trades also change the volumes of past days.
+COARSE_TOLERANCES = {"dividend": 1e-3, "volume": 1e-2}
+_CLOSE_HOUR = timedelta(hours=time.fromisoformat(CLOSE_TIME).hour)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Never empty: where there is nothing, there is no data set."""
+    """The name of one symbol's data of one kind. Never empty: no data, no data set."""
 
     symbol: str
     kind: Kind
     sha256: str
     source: str
-    """The word for where it came from, such as `bundled`."""
+    """The word for the source, such as `bundled`."""
     rows: int
     first: datetime
     last: datetime
 
+    @classmethod
+    def from_bars(cls, bars: BarSeries, source: str) -> Self:
+        """Name `bars`, of which there is at least one."""
+        first, last = bars.close_time(0), bars.close_time(-1)
+        return cls(bars.symbol, "bars", bars.digest(), source, len(bars), first, last)
+
+    @classmethod
+    def from_records(
+        cls, symbol: str, kind: Kind, records: Sequence[PublishedRecord], source: str
+    ) -> Self | None:
+        """Name news or facts, in their order; None where there are none."""
+        if not records:
+            return None
+        text = "\n".join([symbol, *(record.model_dump_json() for record in records)])
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        days = [record.published_at for record in records]
+        return cls(symbol, kind, sha256, source, len(records), min(days), max(days))
+
     @property
     def name(self) -> str:
+        """Symbol and kind, such as `GOOG bars`."""
         return f"{self.symbol} {self.kind}"
 
     @property
     def digest(self) -> str:
         """The hash as far as MLflow keeps it, and as people copy it."""
-        return self.sha256[:DIGITS]
+        return self.sha256[:DIGEST_LENGTH]
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return name, digest and fields, JSON-ready."""
         dates = {"first": self.first.isoformat(), "last": self.last.isoformat()}
         return {"name": self.name, "digest": self.digest, **vars(self), **dates}
 
 
-def dataset_of_bars(bars: BarSeries, source: str) -> Dataset:
-    """`bars` holds at least one."""
-    dates = bars.closed(0), bars.closed(-1)
-    return Dataset(bars.symbol, "bars", bars.digest(), source, len(bars), *dates)
-
-
-def dataset_of_items(
-    symbol: str, kind: Kind, items: Sequence[PublishedRecord], source: str
-) -> Dataset | None:
-    """News or facts in their order; None where there are none."""
-    if not items:
-        return None
-    told = "\n".join([symbol, *(item.model_dump_json() for item in items)])
-    days = [item.published_at for item in items]
-    sha256 = hashlib.sha256(told.encode()).hexdigest()
-    return Dataset(symbol, kind, sha256, source, len(items), min(days), max(days))
-
-
-NOISE = 3e-6
-"""Values closer than this, as a fraction, are equal: a price of Yahoo's that lies between two steps
-of its rounding falls on one or the other, by the splits that are undone.
-"""
-COARSE = {"dividend": 1e-3, "volume": 1e-2}
-"""The same of what vendors round in today's shares; volumes also change for days by late trades."""
-
-
-def bar_changes(before: BarSeries, after: BarSeries) -> tuple[BarChange, ...]:
-    """By day and field, for the days from the first to the last bar of `before`."""
-    known = after[
-        int(np.searchsorted(after.closed_at, before.closed_at[0])) : int(
-            np.searchsorted(after.closed_at, before.closed_at[-1], side="right")
-        )
-    ]
-    found = [
-        *_whole_bars(before, np.setdiff1d(before.closed_at, known.closed_at), gone=True),
-        *_whole_bars(known, np.setdiff1d(known.closed_at, before.closed_at), gone=False),
-    ]
-    both, ours, theirs = np.intersect1d(
-        before.closed_at, known.closed_at, assume_unique=True, return_indices=True
-    )
-    for field in (*PRICES, "volume", *ACTIONS):
-        old, new = getattr(before, field)[ours], getattr(known, field)[theirs]
-        same = np.isclose(old, new, rtol=COARSE.get(field, NOISE), atol=0.0, equal_nan=True)
-        found += [
-            BarChange(
-                closed_at=from_datetime64(both[i]),
-                field=field,
-                before=_stored(old[i]),
-                after=_stored(new[i]),
-            )
-            for i in np.flatnonzero(~same)
-        ]
-    return tuple(sorted(found, key=lambda change: change.closed_at))
-
-
-def _whole_bars(
-    series: BarSeries, moments: npt.NDArray[np.datetime64], *, gone: bool
-) -> list[BarChange]:
-    found = []
-    for i in np.flatnonzero(np.isin(series.closed_at, moments)):
-        close = float(series.close[i])
-        before, after = (close, None) if gone else (None, close)
-        found.append(
-            BarChange(closed_at=series.closed(int(i)), field="bar", before=before, after=after)
-        )
-    return found
-
-
-def _stored(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-_CLOSE = timedelta(hours=time.fromisoformat(CLOSE_TIME).hour)
-
-
 class BarChange(FrozenModel):
-    """A field of a bar that was known, and differs now."""
+    """One field of a bar that differs from an earlier snapshot."""
 
     closed_at: datetime
     field: str
     """A column of a bar series, or `bar` for one that came or went as a whole."""
     before: float | None
-    """None: undefined, or there was no such bar; of a `bar` it is the close."""
+    """None: undefined, or there was no such bar. For a `bar` this is the close."""
     after: float | None
 
 
 class BarsSnapshot(FrozenModel):
-    """One reading of a symbol's bars."""
+    """A symbol's bars at one moment: source, content hash, fetch time and what was revised."""
 
     source: str
-    """Name of the source that gave them, without user and password."""
+    """Name of the source, without user and password."""
     content_hash: str
-    """SHA-256 of all bars, as `BarSeries.digest` makes it."""
+    """SHA-256 of all bars, from `BarSeries.digest`."""
     fetched_at: datetime | None
-    """When the vendor was asked; None for what lies on this machine."""
+    """When the vendor was asked; None for data on this machine."""
     bars: int
     first: datetime
     last: datetime
     """When the last bar closed."""
     revised: int = 0
-    """Fields that differ from what the source had said before."""
+    """Number of fields that differ from the source's earlier snapshot."""
     changes: tuple[BarChange, ...] = ()
     """The first of them."""
 
     @classmethod
-    def of(
+    def from_bars(
         cls,
         series: BarSeries,
         source: str,
         fetched_at: datetime | None = None,
         changes: tuple[BarChange, ...] = (),
-        shown: int = 20,
+        max_changes: int = 20,
     ) -> Self:
+        """Describe `series`, of which there is at least one bar; list `max_changes` at most."""
         return cls(
             source=source,
             content_hash=series.digest(),
             fetched_at=fetched_at,
             bars=len(series),
-            first=series.closed(0),
-            last=series.closed(-1),
+            first=series.close_time(0),
+            last=series.close_time(-1),
             revised=len(changes),
-            changes=changes[:shown],
+            changes=changes[:max_changes],
         )
 
-    def reaches(self, as_of: datetime) -> bool:
-        """Whether these bars are all that could be known at `as_of`: they have that day's, or the
-        vendor was asked after it and they have that of the last weekday that had closed. A holiday
-        looks like a bar that is late.
+    def covers(self, as_of: datetime) -> bool:
+        """Tell whether these bars are all that could be known at `as_of`.
+
+        They are if they include that day's bar, or if the vendor was asked after `as_of` and they
+        include the bar of the last weekday that had closed.
         """
         if self.fetched_at is None or self.last.date() >= as_of.date():
             return True
+        # There is no exchange calendar here: a holiday looks like a bar that is late.
         return self.fetched_at >= as_of and self.last.date() >= last_close(as_of)
 
 
 def last_close(as_of: datetime) -> date:
-    """The last weekday whose bar is closed at `as_of`, where bars come with a date alone."""
-    day = as_of.astimezone(UTC) - _CLOSE
+    """Return the last weekday whose bar is closed at `as_of`, for bars that have a date alone."""
+    # Before the hour of the close, the last bar is the day before's.
+    day = as_of.astimezone(UTC) - _CLOSE_HOUR
     return day.date() - timedelta(days=max(0, day.weekday() - 4))
+
+
+def compare_bars(before: BarSeries, after: BarSeries) -> tuple[BarChange, ...]:
+    """Return what differs in `after` from the first to the last bar of `before`, oldest first."""
+    start = int(np.searchsorted(after.closed_at, before.closed_at[0]))
+    stop = int(np.searchsorted(after.closed_at, before.closed_at[-1], side="right"))
+    # Days before and after are new, which is no revision.
+    after = after[start:stop]
+    changes = [
+        *_whole_bars(before, np.setdiff1d(before.closed_at, after.closed_at), removed=True),
+        *_whole_bars(after, np.setdiff1d(after.closed_at, before.closed_at), removed=False),
+    ]
+    moments, rows_before, rows_after = np.intersect1d(
+        before.closed_at, after.closed_at, assume_unique=True, return_indices=True
+    )
+    for field in (*PRICES, "volume", *ACTIONS):
+        old, new = getattr(before, field)[rows_before], getattr(after, field)[rows_after]
+        tolerance = COARSE_TOLERANCES.get(field, TOLERANCE)
+        equal = np.isclose(old, new, rtol=tolerance, atol=0.0, equal_nan=True)
+        changes += [
+            BarChange(
+                closed_at=from_datetime64(moments[i]),
+                field=field,
+                before=_finite_or_none(old[i]),
+                after=_finite_or_none(new[i]),
+            )
+            for i in np.flatnonzero(~equal)
+        ]
+    return tuple(sorted(changes, key=lambda change: change.closed_at))
+
+
+def _whole_bars(
+    series: BarSeries, moments: npt.NDArray[np.datetime64], *, removed: bool
+) -> list[BarChange]:
+    """Return a change for each bar of `series` that closed at one of `moments`."""
+    changes = []
+    for i in np.flatnonzero(np.isin(series.closed_at, moments)):
+        close = float(series.close[i])
+        before, after = (close, None) if removed else (None, close)
+        changes.append(
+            BarChange(closed_at=series.close_time(int(i)), field="bar", before=before, after=after)
+        )
+    return changes
+
+
+def _finite_or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,40 +1,34 @@
-"""Which workflow asked for a decision, in the words of the platform and of Airflow.
+"""A decision: the signal, and everything that was said and spent on the way to it.
 
-A decision: the signal, and everything said and spent on the way to it.
+`Execution` names the workflow that asked for it, in the words of the platform and of Airflow.
+Timestamps here are those of the record; nothing is decided by them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
-from finagent_model.decision.signal import Action, Status, TradingSignal, confidence_label
+from finagent_model.decision.signal import (
+    Action,
+    Status,
+    TradingSignal,
+    confidence_label,
+    signal_columns,
+)
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 
-
-class Execution(FrozenModel):
-    """All of it is empty where a person asked."""
-
-    execution_id: str | None = None
-    """Groups what one run of a workflow made; the platform's `workflow_execution_id`."""
-    workflow_id: str | None = None
-    dag_id: str | None = None
-    dag_run_id: str | None = None
-    task_id: str | None = None
-    map_index: int | None = Field(None, ge=-1)
-    """Airflow's; -1 for a task that is not mapped."""
-    parent_run_id: str | None = None
-    """The MLflow run that the decision's own is a child of."""
-
-
-NO_EXECUTION = Execution()
 EXTERNAL_REPORT: Final = "upstream"
 """Kind of the event that holds an external analyst's report; stored audits have this word."""
 EventKind = Literal[
@@ -55,24 +49,43 @@ EventKind = Literal[
 ]
 
 
+class Execution(FrozenModel):
+    """The workflow run that asked for a decision; every field is None where a person asked."""
+
+    execution_id: str | None = None
+    """Groups what one run of a workflow made; the platform's `workflow_execution_id`."""
+    workflow_id: str | None = None
+    dag_id: str | None = None
+    dag_run_id: str | None = None
+    task_id: str | None = None
+    map_index: int | None = Field(None, ge=-1)
+    """Airflow's; -1 for a task that is not mapped."""
+    parent_run_id: str | None = None
+    """The MLflow run that is the parent of the decision's own run."""
+
+
+NO_EXECUTION = Execution()
+"""No workflow: a person asked for the decision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened on the way to a decision."""
+    """One step on the way to a decision, for the audit."""
 
     kind: EventKind
     at: datetime
-    """UTC; the record's own stamp. Nothing is decided by it."""
+    """UTC; when it was recorded."""
     agent: str
-    """Empty: the desk itself."""
+    """Name of the agent; empty for the desk itself."""
     body: Mapping[str, Any]
-    """What JSON can hold, numbers finite. What was said is under `text`, or in the list `messages`:
-    there as it is, or under a key of each message.
+    """JSON-ready, numbers finite. Spoken text is under `text`, or in the list `messages`: an entry
+    is the text itself, or a mapping with the text under one of its keys.
     """
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of the conversation, as `autogen_conversation.jsonl` has it."""
+    """One message of the conversation, a line of `autogen_conversation.jsonl`."""
 
     agent_name: str
     message_type: Literal["request", "response", "skipped", "failed"]
@@ -88,16 +101,18 @@ class Turn:
 
 @dataclass(frozen=True)
 class Decision:
-    """One answer of the desk; `signal.status` says how it went."""
+    """One answer of a decider; `signal.status` says whether it succeeded."""
 
     signal: TradingSignal
+    # Records carry the wall clock, so equal decisions would differ if they were compared.
     turns: tuple[Turn, ...] = field(default=(), compare=False)
     calls: int = 0
     """Requests that reached a chat client; replies from the cassette are not counted."""
     events: tuple[Event, ...] = field(default=(), compare=False)
-    """Everything, in order, for the audit."""
+    """Every step in order, for the audit."""
 
 
+# A protocol, so that a user's own class needs no base class of this package.
 class Decider(Protocol):
     """Turns a market view into a decision: a desk, a rule, or a class of your own.
 
@@ -191,3 +206,52 @@ def make_decision(
             cost_usd=0.0,
         )
     )
+
+
+RECORD_FIELDS = frozenset({"evidence", "generated_at", "model_uri", "model_version", "run_id"})
+"""Fields that describe a signal's record or version, not its decision; a ledger has none."""
+_TYPES = {
+    "string": pa.string(),
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "array": pa.list_(pa.string()),
+}
+LedgerRow = dict[str, Any]
+
+
+def to_ledger_row(signal: TradingSignal) -> LedgerRow:
+    """Return the JSON-ready fields of a signal without `RECORD_FIELDS`.
+
+    Two ways of asking for the same decision must give equal rows.
+    """
+    return signal.model_dump(mode="json", exclude=set(RECORD_FIELDS))
+
+
+def from_ledger_row(row: LedgerRow) -> TradingSignal:
+    """Return the signal that a row was made from, with `as_of` as its `generated_at`.
+
+    Raises pydantic's ValidationError for a row that is no signal.
+    """
+    # A row has no time of its own, and the wall clock would make equal signals differ.
+    return TradingSignal.from_dump({**row, "generated_at": row["as_of"]})
+
+
+def write_ledger(signals: Iterable[TradingSignal], path: Path) -> None:
+    """Write one row a signal to a Parquet file."""
+    columns = [c for c in signal_columns() if c.name not in RECORD_FIELDS]
+    schema = pa.schema([(c.name, _TYPES[c.kind]) for c in columns])
+    rows = [to_ledger_row(signal) for signal in signals]
+    # The schema is explicit: a column of nulls alone would otherwise lose its type.
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def read_ledger(source: pa.BufferReader) -> list[LedgerRow]:
+    """Return the rows that `write_ledger` wrote, nulls as None."""
+    rows: list[LedgerRow] = pq.read_table(source).to_pylist()
+    return rows
+
+
+def hash_ledger(rows: Sequence[LedgerRow]) -> str:
+    """Return the SHA-256 of the rows in their order, in hexadecimal."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

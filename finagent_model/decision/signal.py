@@ -1,4 +1,4 @@
-"""The trading signal: the one thing that every door of this package hands out.
+"""The trading signal, which every interface of this package returns (CLI, REST, DAG, Spark).
 
 Field names are those of the trading platform it plugs into, so that a stored signal needs no
 mapping table.
@@ -7,14 +7,15 @@ mapping table.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from finagent_model.errors import BadInputError
-from finagent_model.market.symbols import parse_symbol
+from finagent_model.market.bars import parse_symbol
 
 Action = Literal["BUY", "SELL", "HOLD"]
 Trend = Literal["bullish", "bearish", "neutral"]
@@ -22,13 +23,14 @@ Confidence = Literal["HIGH", "MEDIUM", "LOW"]
 
 
 class Status(StrEnum):
-    """How a decision came about. HOLD is only ever a choice: anything but OK is HOLD with
-    confidence 0.
+    """Outcome of a decision; anything but OK is a HOLD with confidence 0.
+
+    A HOLD with status OK is always a choice of the desk.
     """
 
     OK = "ok"
     ABSTAINED = "abstained"
-    """The desk worked and came to no conclusion (no consensus within `max_rounds`)."""
+    """The desk reached no conclusion (no consensus within `max_rounds`)."""
     PARSE_FAILED = "parse_failed"
     DATA_MISSING = "data_missing"
     MODEL_ERROR = "model_error"
@@ -37,14 +39,15 @@ class Status(StrEnum):
     EXTERNAL_ERROR = "upstream_error"
     """An external analyst failed; named after the first one, since stored decisions have it."""
     APPROVAL_REJECTED = "approval_rejected"
-    """The desk decided; a human said no."""
+    """The desk decided; a human rejected it."""
     APPROVAL_EXPIRED = "approval_expired"
     """The desk decided; no human answered in time."""
 
     @property
     def is_failure(self) -> bool:
-        """Whether the desk could not do its work. To abstain is work done; so is a decision that a
-        human held back.
+        """Whether the desk could not do its work.
+
+        Abstaining is no failure, and neither is a decision that a human held back.
         """
         return self not in (
             Status.OK,
@@ -55,7 +58,7 @@ class Status(StrEnum):
 
 
 def confidence_label(score: float) -> Confidence:
-    """HIGH from 80, MEDIUM from 50, else LOW; `score` in 0..100."""
+    """Return HIGH from a score of 80, MEDIUM from 50, else LOW; `score` in 0..100."""
     return "HIGH" if score >= 80 else "MEDIUM" if score >= 50 else "LOW"
 
 
@@ -67,7 +70,7 @@ def _symbol(value: str) -> str:
 
 
 class TradingSignal(BaseModel):
-    """What to do about one symbol, decided at `as_of`. Prices: as traded on the last bar."""
+    """What to do about one symbol, decided at `as_of`. Prices are as traded on the last bar."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -76,7 +79,7 @@ class TradingSignal(BaseModel):
     confidence: Confidence
     confidence_score: float = Field(ge=0, le=100)
     raw_confidence_score: float = Field(ge=0, le=100)
-    """What the desk said, before calibration."""
+    """Confidence of the desk, before calibration."""
     calibrated: bool
     """Whether `confidence_score` was calibrated on past outcomes; if not it equals the raw score.
     """
@@ -95,33 +98,41 @@ class TradingSignal(BaseModel):
     """Percent of equity."""
     timeframe_analyzed: str = "1 day"
     model_used: str
-    """Who spoke: 'rules' for the built-in policy, else the chat model's name. Rules are never
-    called a model.
-    """
+    """The author: 'rules' for the built-in policy, else the chat models' names."""
     generated_at: datetime
     """UTC; the record's own stamp. Nothing is decided by it."""
     as_of: datetime
     fit_until: datetime | None = None
-    """The last bar that the policy behind this signal was fitted on."""
+    """Close of the last bar that the policy behind this signal was fitted on."""
     fit_symbols: tuple[str, ...] = ()
     evidence: Literal["none", "weak", "strong"] | None = None
-    """What the gate found about an edge after costs; null when it was not assessed."""
+    """The gate's grade of an edge after costs; null when it was not assessed."""
     model_uri: str | None = None
     model_version: str | None = None
     run_id: str | None = None
     conversation_id: str
-    """Hash of everything the decision was made from: the same question has the same id."""
+    """Hash of everything the decision was made from: equal questions have equal ids."""
     clamps: tuple[str, ...] = ()
-    """Every number that code corrected or derived, and why."""
+    """One sentence for each number that code corrected or derived, with the reason."""
     warnings: tuple[str, ...] = ()
     tokens: int = Field(ge=0)
     cost_usd: float | None = Field(None, ge=0)
     """Null when a price is unknown; never a guess."""
 
+    @classmethod
+    def from_dump(cls, dump: Mapping[str, Any]) -> Self:
+        """Return the signal whose `model_dump` is given, in Python or JSON form.
+
+        Raises pydantic's ValidationError.
+        """
+        # A dump has the computed field, which validation refuses as an unknown key.
+        return cls.model_validate({k: v for k, v in dump.items() if k != "is_actionable"})
+
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.confidence != confidence_label(self.confidence_score):
             raise ValueError(f"confidence {self.confidence} disagrees with {self.confidence_score}")
+        # A failure must not look like a decision of the desk.
         if self.status is not Status.OK and (self.action != "HOLD" or self.confidence_score):
             raise ValueError(f"status {self.status} must be HOLD with confidence 0")
         entry, stop, target = (
@@ -130,61 +141,71 @@ class TradingSignal(BaseModel):
             self.suggested_take_profit,
         )
         # A rule may name no stop or target; a desk always does, which the gate holds it to.
-        if self.action == "BUY" and not _rises(stop, entry, target):
+        # A level on the wrong side of the entry makes size and R multiple meaningless.
+        if self.action == "BUY" and not _surrounds_entry(stop, entry, target):
             raise ValueError(f"BUY needs stop < entry < target, got {stop}, {entry}, {target}")
-        if self.action == "SELL" and not _rises(target, entry, stop):
+        if self.action == "SELL" and not _surrounds_entry(target, entry, stop):
             raise ValueError(f"SELL needs target < entry < stop, got {target}, {entry}, {stop}")
         return self
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def is_actionable(self) -> bool:
-        """Not HOLD and not LOW."""
+        """Whether the action is not HOLD and the confidence not LOW."""
         return self.action != "HOLD" and self.confidence != "LOW"
+
+    def with_warnings(self, *warnings: str) -> Self:
+        """Return a copy with `warnings` added at the end."""
+        return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
     @property
     def signal_id(self) -> str:
-        """The same for the same symbol, `as_of` and model version, whoever asks and how often. A
-        desk that was never packaged has no version: then it is that of the conversation.
+        """Id that is equal for equal symbol, `as_of` and model version, however often it is asked.
+
+        A desk that was never packaged has no version: its conversation stands for it.
         """
-        version = version_of(self.model_uri, self.run_id)
-        return signal_id(self.symbol, self.as_of, version or self.conversation_id)
+        author = version_key(self.model_uri, self.run_id)
+        return compute_signal_id(self.symbol, self.as_of, author or self.conversation_id)
 
 
-def version_of(model_uri: str | None, run_id: str | None) -> str | None:
-    """Which version speaks: version 1 of a name is another one in another store, and its training's
-    run tells them apart. None: nothing is known of it.
-    """
+def version_key(model_uri: str | None, run_id: str | None) -> str | None:
+    """Return a key of the model version that decided; None where both parts are unknown."""
+    # A URI alone is not enough: version 1 of a name is another version in another store.
     return " ".join(filter(None, (model_uri, run_id))) or None
 
 
-def signal_id(symbol: str, as_of: datetime, author: str) -> str:
-    """Of the signal that `author`, a version or a conversation, gives for `as_of`."""
-    asked = f"{symbol} {as_of.astimezone(UTC).isoformat()} {author}"
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+def compute_signal_id(symbol: str, as_of: datetime, author: str) -> str:
+    """Return 16 hexadecimal characters for the signal that `author` gives for `as_of`.
+
+    `author` is a version's key or a conversation's id.
+    """
+    text = f"{symbol} {as_of.astimezone(UTC).isoformat()} {author}"
+    # 64 bits: a store holds far fewer signals than would make a collision likely.
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Column(NamedTuple):
-    """A field of the signal as a table has it."""
+class SignalColumn(NamedTuple):
+    """A field of the signal as a column of a table."""
 
     name: str
     kind: Literal["string", "number", "integer", "boolean", "array"]
-    """JSON's word; a time is a string, an array one of strings."""
+    """JSON's type; a time is a string, an array holds strings."""
     optional: bool
 
 
-def signal_columns() -> tuple[Column, ...]:
-    """Every field of a signal, in order, for those who store or serve it as a table."""
+def signal_columns() -> tuple[SignalColumn, ...]:
+    """Return every field of a signal, in order, for storing or serving signals as a table."""
     fields = TradingSignal.model_json_schema(mode="serialization")["properties"]
     columns = []
     for name, schema in fields.items():
+        # An optional field is `anyOf` its type and null.
         kinds = [option.get("type", "string") for option in schema.get("anyOf", [schema])]
         kind = next(k for k in kinds if k != "null")
-        columns.append(Column(name, kind, optional="null" in kinds))
+        columns.append(SignalColumn(name, kind, optional="null" in kinds))
     return tuple(columns)
 
 
-def _rises(low: float | None, entry: float | None, high: float | None) -> bool:
+def _surrounds_entry(low: float | None, entry: float | None, high: float | None) -> bool:
     """Whether there is an entry, and the levels that are given lie on their sides of it."""
     if entry is None:
         return False

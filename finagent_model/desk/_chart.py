@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finagent_model.market.bars import PRICES, Floats
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import rounded_or_null
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook, round_or_none
 from finagent_model.policy.policy import Policy
 
 if TYPE_CHECKING:
@@ -74,12 +73,12 @@ class _ChartData(BaseModel):
     @classmethod
     def from_view(cls, view: MarketView, policy: Policy) -> _ChartData:
         bars = view.bars
-        last_bars = bars.in_last_prices()[-MAX_BARS:]
-        features = FeatureBook(bars, since=len(bars) - 1).under(policy).at(-1)
+        last_bars = bars.adjust_to_last_bar()[-MAX_BARS:]
+        features = FeatureBook(bars, first_bar=len(bars) - 1).compute(policy).at(-1)
         return cls(
-            **{name: tuple(map(rounded_or_null, getattr(last_bars, name))) for name in COLUMNS},
-            support=rounded_or_null(features["support"]),
-            resistance=rounded_or_null(features["resistance"]),
+            **{name: tuple(map(round_or_none, getattr(last_bars, name))) for name in COLUMNS},
+            support=round_or_none(features["support"]),
+            resistance=round_or_none(features["resistance"]),
         )
 
 

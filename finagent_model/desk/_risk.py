@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finagent_model.config.rules import RiskLimits
-from finagent_model.policy.context import Context, rounded
+from finagent_model.policy.context import Context, round_significant
 
 
 class LevelsRejectedError(ValueError):
@@ -55,7 +55,7 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
         clamps.append(f"entry derived: last close {close:g}")
     max_distance = limits.entry_atr * atr
     if abs(entry - close) > max_distance:
-        moved = rounded(close + max_distance if entry > close else close - max_distance)
+        moved = round_significant(close + max_distance if entry > close else close - max_distance)
         clamps.append(
             f"entry {entry:g} moved to {moved:g}: at most {limits.entry_atr:g} ATR from the close"
         )
@@ -64,10 +64,10 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
     stop, target = proposal.stop, proposal.target
     if stop is None:
         # A tenth of the entry is a floor: many ATR below a cheap stock would be no price.
-        stop = rounded(max(entry - side * policy.stop_atr * atr, 0.1 * entry))
+        stop = round_significant(max(entry - side * policy.stop_atr * atr, 0.1 * entry))
         clamps.append(f"stop derived: {policy.stop_atr:g} ATR from the entry")
     if target is None:
-        target = rounded(max(entry + side * policy.target_atr * atr, 0.1 * entry))
+        target = round_significant(max(entry + side * policy.target_atr * atr, 0.1 * entry))
         clamps.append(f"target derived: {policy.target_atr:g} ATR from the entry")
     if not (stop - entry) * side < 0 < (target - entry) * side:
         order = "stop < entry < target" if side > 0 else "target < entry < stop"
@@ -77,7 +77,7 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
         )
     max_stop_distance = limits.max_stop_fraction * entry
     if abs(entry - stop) > max_stop_distance:
-        moved = rounded(entry - side * max_stop_distance)
+        moved = round_significant(entry - side * max_stop_distance)
         clamps.append(
             f"stop {stop:g} moved to {moved:g}: "
             f"at most {limits.max_stop_fraction:.0%} from the entry"
@@ -85,7 +85,7 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
         stop = moved
 
     # After the stop is final: the size is what loses `risk_fraction` of equity there.
-    max_size = rounded(100 * float(policy.size(abs(entry - stop) / entry)), 4)
+    max_size = round_significant(100 * float(policy.position_size(abs(entry - stop) / entry)), 4)
     size = proposal.size_percent
     if size is None:
         size = max_size
@@ -95,7 +95,7 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
             f"size {size:g} % cut to {max_size:g} %: risks {policy.risk_fraction:.2%} of equity"
         )
         size = max_size
-    r_multiple = rounded(abs(target - entry) / abs(entry - stop), 4)
+    r_multiple = round_significant(abs(target - entry) / abs(entry - stop), 4)
     if not math.isfinite(r_multiple):
         raise LevelsRejectedError(
             f"{proposal.action} with stop {stop:g} so near the entry {entry:g} and target "

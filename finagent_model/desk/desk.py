@@ -18,19 +18,19 @@ import numpy as np
 
 from finagent_model._base import Mode
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model._redact import redact_all
+from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
 from finagent_model.agents.external import ExternalSource, RecordedAnalyst, load_external
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Session
 from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
-from finagent_model.cassette.cassette import Cassette, fingerprint
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.parsing import CallLimits
-from finagent_model.config.rules import Limits
+from finagent_model.config.rules import DecisionLimits
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal, confidence_label
 from finagent_model.desk._chart import draw
@@ -40,7 +40,7 @@ from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.view import MAX_STALE_SESSIONS, MarketView
 from finagent_model.policy.context import Context, build_context
 from finagent_model.policy.policy import PolicyFit
-from finagent_model.policy.trained_state import StateAt, TrainedState, calibrated
+from finagent_model.policy.trained_state import StateAt, TrainedState, calibrate_signal
 from finagent_model.settings import Settings
 
 MAX_CONCURRENCY = 64
@@ -125,6 +125,7 @@ class Desk:
         desk warns of it. Clients, recorded replies and the run's budget are shared.
         """
         own_limits, refusals = narrow_limits(self.config.limits, limits or CallLimits())
+        # Not built anew: that would make other clients and forget what the run has spent.
         copy = object.__new__(Desk)
         copy.__dict__.update(vars(self))
         copy.mode, copy._clock = mode or self.mode, clock or self._clock
@@ -206,7 +207,7 @@ class Desk:
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(decide_one(view)) for view in views]
-            except ExceptionGroup as errors:
+            except ExceptionGroup as errors:  # the first cancels the rest, so it is the cause
                 raise errors.exceptions[0] from None
             return [task.result() for task in tasks]
 
@@ -230,7 +231,7 @@ class Desk:
                     scores[i] = (await self._external_report(bars[: i + 1], session, "")).score
                 except UnavailableError as why:
                     if why.status is not Status.DATA_MISSING:
-                        failed[f"{bars.closed(i):%Y-%m-%d}"] = str(why)
+                        failed[f"{bars.close_time(i):%Y-%m-%d}"] = str(why)
                 done()
             return ExternalScores(scores, failed)
 
@@ -279,12 +280,12 @@ class Desk:
         """Return what the agents are told. Raises DataError for bars that are stale or too few."""
         if view.is_stale:
             raise DataError(
-                f"last bar of {view.symbol} closed {view.bars.closed(-1):%Y-%m-%d}, "
+                f"last bar of {view.symbol} closed {view.bars.close_time(-1):%Y-%m-%d}, "
                 f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
                 f"(at most {MAX_STALE_SESSIONS}); send newer bars"
             )
         if state is None:
-            return build_context(view, self.config.first_policy)
+            return build_context(view, self.config.initial_policy)
         return build_context(view, state.fit.policy, state.lessons, self.config.memory.lessons)
 
     def _build_query(self, view: MarketView, state: StateAt | None, context: Context) -> DeskQuery:
@@ -320,7 +321,8 @@ class Desk:
         if failure is None and context is not None:
             signal = self._build_signal(signal, session, context)
             if self._trained_state and self._trained_state.calibrations:
-                signal = calibrated(signal, self._trained_state.calibrations)
+                signal = calibrate_signal(signal, self._trained_state.calibrations)
+        # After the reply was written in: it may quote a prompt or a key.
         signal = redact_signal(signal, self._chat_service.pool.secrets, self._prompts)
         for clamp in signal.clamps:
             session.note("clamp", "", text=clamp)
@@ -393,7 +395,7 @@ class Desk:
                 "r_multiple": levels.r_multiple,
                 "position_size_percent": levels.size_percent,
             }
-            if self.config.only_external:
+            if self.config.uses_only_external:
                 clamps.append(
                     "entry, stop, target and size are this desk's: "
                     f"{self.config.external_analyst} names none"
@@ -420,7 +422,9 @@ class Desk:
         return fingerprint(content)[:16]
 
 
-def narrow_limits(limits: Limits, request: CallLimits) -> tuple[Limits, tuple[str, ...]]:
+def narrow_limits(
+    limits: DecisionLimits, request: CallLimits
+) -> tuple[DecisionLimits, tuple[str, ...]]:
     """Return `limits` narrowed by `request`, and a warning for each wider value it asks for."""
     changes: dict[str, float] = {}
     warnings: list[str] = []
@@ -456,7 +460,7 @@ def redact_signal(
     Reasoning, key factors and warnings are searched.
     """
     texts = (signal.reasoning, *signal.key_factors, *signal.warnings)
-    (reasoning, *rest), clamps = redact_all(texts, secrets, prompts)
+    (reasoning, *rest), clamps = redact_texts(texts, secrets, prompts)
     if not clamps:
         return signal
     factors = len(signal.key_factors)
@@ -500,8 +504,8 @@ def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -
         warnings.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
     if missing := view.sessions_without_bar:
         warnings.append(
-            f"decided on the bar of {view.bars.closed(-1):%Y-%m-%d}; weekdays without one since: "
-            f"{missing} (holidays, or not there yet)"
+            f"decided on the bar of {view.bars.close_time(-1):%Y-%m-%d}; "
+            f"weekdays without one since: {missing} (holidays, or not there yet)"
         )
     if view.undated_news:
         warnings.append(f"{view.undated_news} news items dropped: no publication time")

@@ -57,7 +57,7 @@ def _fit(calls: Sequence[TradeOutcome], valid_from: datetime) -> Calibration:
     if effective < FEWEST:
         return Calibration(method="none", reason=f"{worth}; {FEWEST:.0f} are needed", **known)
     said = np.array([call.confidence for call in calls])
-    true = np.array([call.came_true for call in calls], dtype=np.float64)
+    true = np.array([call.was_profitable for call in calls], dtype=np.float64)
     if effective >= MANY:
         knots = _isotonic(said / 100, true, weight)
         return Calibration(method="isotonic", reason=worth, knots=knots, **known)
@@ -156,6 +156,6 @@ def confidence_record(calls: Sequence[TradeOutcome], book: CalibrationBook) -> C
     return ConfidenceRecord(
         raw=np.array([call.confidence / 100 for call, _ in chosen]),
         said=np.array([fit.probability(call.confidence) for call, fit in chosen]),
-        true=np.array([float(call.came_true) for call, _ in chosen]),
+        true=np.array([float(call.was_profitable) for call, _ in chosen]),
         weight=np.array([call.weight for call, _ in chosen]),
     )

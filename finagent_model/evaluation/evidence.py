@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.calibrate import FEWEST, ConfidenceRecord
-from finagent_model.market.bars import Floats
+from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
 from finagent_model.statistics.resampling import (
-    p_value,
+    monte_carlo_p_value,
     sharpe_interval,
     superior_predictive_ability,
 )
@@ -25,7 +25,6 @@ from finagent_model.statistics.sharpe import Moments
 from finagent_model.training.search import Trials
 
 GRADES: tuple[Grade, ...] = ("none", "weak", "strong")
-YEAR = 252
 NEEDED_FOR_WEAK = ("sharpe_above_zero", "better_than_cash")
 
 
@@ -94,7 +93,7 @@ def assess(
 ) -> Evidence:
     """Grade an equal-weighted portfolio of the symbols' unseen parts."""
     _, returns, benchmark = pooled(facts)
-    moments, held = Moments.of(returns), Moments.of(benchmark)
+    moments, held = Moments.from_returns(returns), Moments.from_returns(benchmark)
     interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence)
     variance = trials.sharpe_variance
     if variance is not None:
@@ -106,14 +105,14 @@ def assess(
     spare = _mean(break_even)
     numbers = {
         "observations": float(len(returns)),
-        "sharpe": moments.sharpe * math.sqrt(YEAR),
+        "sharpe": moments.sharpe * math.sqrt(TRADING_DAYS_PER_YEAR),
         "sharpe_low": interval.low,
         "sharpe_high": interval.high,
-        "benchmark_sharpe": held.sharpe * math.sqrt(YEAR),
-        "probabilistic_sharpe": moments.probabilistic(),
+        "benchmark_sharpe": held.sharpe * math.sqrt(TRADING_DAYS_PER_YEAR),
+        "probabilistic_sharpe": moments.probabilistic_sharpe(),
         "deflated_sharpe": math.nan
         if variance is None
-        else moments.deflated(trials.configurations, variance),
+        else moments.deflated_sharpe(trials.configurations, variance),
         "configurations": float(trials.configurations),
         "scorings": float(trials.scorings),
         "minimum_track_record": moments.minimum_track_record(confidence=rules.confidence),
@@ -192,7 +191,7 @@ def _chance(facts: Sequence[SymbolFacts]) -> float:
     if not drawn:
         return math.nan
     observed = [f.total_return for f in facts if f.random_returns is not None]
-    return p_value(float(np.mean(observed)), np.mean(np.array(drawn), axis=0))
+    return monte_carlo_p_value(float(np.mean(observed)), np.mean(np.array(drawn), axis=0))
 
 
 def _mean(values: Sequence[float | None]) -> float:

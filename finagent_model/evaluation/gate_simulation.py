@@ -23,20 +23,20 @@ import pandas as pd
 
 from finagent_model._base import Progress, no_progress
 from finagent_model.backtesting.engine import Orders
-from finagent_model.backtesting.outcomes import closed_calls
+from finagent_model.backtesting.outcomes import label_outcomes
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.calibrate import calibrate, confidence_record
 from finagent_model.evaluation.evidence import Evidence, assess
 from finagent_model.evaluation.out_of_sample import facts_of, trade
-from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import PolicyScorer
 from finagent_model.training.walk_forward import fit_policies, policy_periods, unseen_part
 
 Kind = Literal["random walk", "garch", "shuffled", "planted"]
-YEAR, UNSEEN_YEARS = 252, 8
+UNSEEN_YEARS = 8
 VOLATILITY = 0.015
 """Of a simulated day."""
 STATE_DAYS = 60
@@ -59,7 +59,11 @@ def judge_market(case: SimulatedMarket, real_returns: Floats, rules: GateRules) 
     `shuffled` is drawn from.
     """
     rng = np.random.default_rng(case.seed)
-    count = SIMULATION_REQUEST.train_bars + SIMULATION_REQUEST.purge_bars + UNSEEN_YEARS * YEAR
+    count = (
+        SIMULATION_REQUEST.train_bars
+        + SIMULATION_REQUEST.purge_bars
+        + UNSEEN_YEARS * TRADING_DAYS_PER_YEAR
+    )
     state = _states(rng, count) if case.kind == "planted" else None
     returns = _MARKETS[case.kind](rng, count, real_returns)
     if state is not None:
@@ -76,8 +80,8 @@ def judge_market(case: SimulatedMarket, real_returns: Floats, rules: GateRules) 
         orders = Orders(np.where(known, 1, -1).astype(np.int8), np.ones(len(known)), none, none)
         confidence = np.full(len(known), 75.0)
     traded = trade(bars[unseen], orders, SIMULATION_REQUEST)
-    calls = closed_calls(traded.bars, orders, traded.rules, confidence)
-    said = confidence_record(calls, calibrate(calls, fitted.policies.moments))
+    calls = label_outcomes(traded.bars, orders, traded.rules, confidence)
+    said = confidence_record(calls, calibrate(calls, fitted.policies.start_times))
     facts = facts_of(traded, case.seed)
     return assess([facts], fitted.trials, rules, said, seed=case.seed)
 
@@ -136,10 +140,10 @@ def _drift(sharpe: float) -> float:
 
     In half of the time: mean d/2 less costs, deviation close to sigma/sqrt(2).
     """
-    round_trips = YEAR / (2 * STATE_DAYS)
+    round_trips = TRADING_DAYS_PER_YEAR / (2 * STATE_DAYS)
     cost = round_trips * 2 * (SIMULATION_REQUEST.commission + SIMULATION_REQUEST.slippage)
-    spread = VOLATILITY * math.sqrt(YEAR / 2)
-    return 2 * (sharpe * spread + cost) / YEAR
+    spread = VOLATILITY * math.sqrt(TRADING_DAYS_PER_YEAR / 2)
+    return 2 * (sharpe * spread + cost) / TRADING_DAYS_PER_YEAR
 
 
 def _states(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
@@ -223,7 +227,10 @@ def calibrate_gate(
 def real_returns() -> Floats:
     """Daily log returns of the four long embedded histories, one after the other."""
     source = BundledBars()
-    closes = [source.bars(symbol).growth().close for symbol in ("AAPL", "GOOG", "IBM", "MSFT")]
+    closes = [
+        source.bars(symbol).adjust_to_first_bar().close
+        for symbol in ("AAPL", "GOOG", "IBM", "MSFT")
+    ]
     return np.concatenate([np.diff(np.log(close)) for close in closes])
 
 

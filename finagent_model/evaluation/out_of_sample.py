@@ -16,12 +16,12 @@ from finagent_model.backtesting.engine import (
     BacktestResult,
     Orders,
     buy_and_hold,
-    orders_of,
+    orders_from_signals,
     run_orders,
 )
-from finagent_model.backtesting.kernel import Rules
-from finagent_model.backtesting.metrics import returns_of, sharpe, summarise
-from finagent_model.backtesting.outcomes import closed_calls
+from finagent_model.backtesting.kernel import FillRules
+from finagent_model.backtesting.metrics import sharpe, simple_returns, summarise
+from finagent_model.backtesting.outcomes import label_outcomes
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import BatchDecider, Decider, Decision
 from finagent_model.evaluation.evidence import SymbolFacts
@@ -29,10 +29,10 @@ from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.statistics.resampling import (
-    COSTS_BP,
+    COST_CURVE_BP,
     break_even_commission,
     cost_curve,
-    random_entries,
+    random_entry_returns,
 )
 from finagent_model.training.request import EvaluationRequest
 
@@ -43,7 +43,7 @@ class Traded:
 
     bars: BarSeries
     orders: Orders
-    rules: Rules
+    rules: FillRules
     result: BacktestResult
     benchmark: BacktestResult
     """Buy and hold over the same bars, at the same costs."""
@@ -149,13 +149,13 @@ def judge_out_of_sample(
     request: EvaluationRequest,
 ) -> OutOfSample:
     """Trade decisions, each made at the close of the bar at its position, and measure them."""
-    orders = orders_of(bars, [decision.signal for decision in decisions], positions)
+    orders = orders_from_signals(bars, [decision.signal for decision in decisions], positions)
     traded = trade(bars, orders, request)
     return OutOfSample(**vars(traded), decisions=tuple(decisions), positions=tuple(positions))
 
 
 def calls_of(
-    bars: BarSeries, positions: Sequence[int], decisions: Sequence[Decision], rules: Rules
+    bars: BarSeries, positions: Sequence[int], decisions: Sequence[Decision], rules: FillRules
 ) -> tuple[TradeOutcome, ...]:
     """Each call to act judged on its own, where its outcome is known by the last bar."""
     signals = [decision.signal for decision in decisions]
@@ -164,25 +164,25 @@ def calls_of(
     factors: list[tuple[str, ...]] = [()] * len(bars)
     for at, signal in zip(positions, signals, strict=True):
         factors[at] = signal.key_factors
-    orders = orders_of(bars, signals, positions)
-    return closed_calls(bars, orders, rules, confidence, factors)
+    orders = orders_from_signals(bars, signals, positions)
+    return label_outcomes(bars, orders, rules, confidence, factors)
 
 
 def facts_of(unseen: Traded, seed: int) -> SymbolFacts:
     """What the judgement of chance needs to know of one symbol."""
     bars, orders, rules = unseen.bars, unseen.orders, unseen.rules
-    drawn = random_entries(bars, unseen.result, rules, seed=seed)
+    drawn = random_entry_returns(bars, unseen.result, rules, seed=seed)
     spare = break_even_commission(bars, orders, rules)
-    later = run_orders(bars, orders.a_bar_later(), rules, cash=1.0, whole_shares=False)
-    lagged = sharpe(returns_of(later.equity))
+    later = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
+    lagged = sharpe(simple_returns(later.equity))
     return SymbolFacts(
         symbol=bars.symbol,
         closed_at=tuple((bars.closed_at[1:].astype(np.int64) // 1000).tolist()),
-        returns=tuple(returns_of(unseen.result.equity).tolist()),
-        benchmark_returns=tuple(returns_of(unseen.benchmark.equity).tolist()),
+        returns=tuple(simple_returns(unseen.result.equity).tolist()),
+        benchmark_returns=tuple(simple_returns(unseen.benchmark.equity).tolist()),
         total_return=float(unseen.result.equity[-1] / unseen.result.equity[0] - 1.0),
         random_returns=tuple(drawn.tolist()) if np.isfinite(drawn).all() else None,
-        cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COSTS_BP])),
+        cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COST_CURVE_BP])),
         break_even_commission=spare if np.isfinite(spare) else None,
         commission=rules.commission,
         slippage=rules.slippage,

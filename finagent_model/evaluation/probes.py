@@ -29,15 +29,14 @@ import numpy as np
 import finagent_model
 from finagent_model._base import Check
 from finagent_model.backtesting.engine import run_orders
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
 from finagent_model.evaluation.calibrate import calibrate, reflect
 from finagent_model.evaluation.out_of_sample import Traded
 from finagent_model.market.bars import PRICES, BarSeries, Floats, parse_as_of
 from finagent_model.market.news import Fact, NewsItem, read_news
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import build_context
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook, build_context
 from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import TradeOutcome, TrainedState
 from finagent_model.statistics.resampling import superior_predictive_ability
@@ -193,7 +192,7 @@ def questions_causal(
     different: list[str] = []
     asked = 0
     for cut in cuts(len(bars), policy.warm_up):
-        as_of = parse_as_of(bars.closed(cut - 1).date())
+        as_of = parse_as_of(bars.close_time(cut - 1).date())
         later = as_of + timedelta(microseconds=1)
         fake = NewsItem(published_at=later, headline="All is known now")
         told = Fact(published_at=later, name="all_is_known", value=1.0)
@@ -230,11 +229,11 @@ def fills_possible(traded: Traded) -> Check:
         price = bars.open[entry] * (1 + side * rules.slippage)
         decided = entry > 0 and orders.action[entry - 1] == side
         if not decided or not np.isclose(trade["entry_price"], price, rtol=1e-9):
-            wrong.append(f"entry of {bars.closed(entry):%Y-%m-%d}")
+            wrong.append(f"entry of {bars.close_time(entry):%Y-%m-%d}")
         if trade["reason"] == "signal":
             price = bars.open[left] * (1 - side * rules.slippage)
             if not np.isclose(trade["exit_price"], price, rtol=1e-9):
-                wrong.append(f"exit of {bars.closed(left):%Y-%m-%d}")
+                wrong.append(f"exit of {bars.close_time(left):%Y-%m-%d}")
     said = f"{len(traded.result.trades)} trades of {bars.symbol}"
     if wrong:
         said += f"; {len(wrong)} fills could not have been had, first the {wrong[0]}"
@@ -245,12 +244,12 @@ def survives_delay(traded: Traded) -> Check:
     """Acting one bar later may cost something; what collapses knew more than a bar's close."""
     later = run_orders(
         traded.bars,
-        traded.orders.a_bar_later(),
+        traded.orders.delay_one_bar(),
         traded.rules,
         cash=float(traded.result.equity[0]),
         whole_shares=False,
     )
-    mine, delayed = returns_of(traded.result.equity), returns_of(later.equity)
+    mine, delayed = simple_returns(traded.result.equity), simple_returns(later.equity)
     one, other = sharpe(mine), sharpe(delayed)
     lost = superior_predictive_ability((mine - delayed)[:, None], seed=1, draws=2000)
     collapsed = bool(one > 0 and other < COLLAPSE * one and lost < CHANCE)
@@ -259,7 +258,7 @@ def survives_delay(traded: Traded) -> Check:
 
 
 def _computed(bars: BarSeries, policy: Policy) -> Mapping[str, Floats]:
-    return {"adjustment": bars.growth_factor, **FeatureBook(bars).under(policy).all()}
+    return {"adjustment": bars.growth_factor, **FeatureBook(bars).compute(policy).arrays()}
 
 
 def _asked(view: MarketView, policy: Policy, external: Callable[[BarSeries], str] | None) -> str:
@@ -288,7 +287,7 @@ def learned_again(learned: TrainedState, calls: Mapping[str, Sequence[TradeOutco
     """Calibrations and lessons, made again from the calls of the replayed record."""
     everything = [call for own in calls.values() for call in own]
     wrong = []
-    if calibrate(everything, learned.policies.moments) != learned.calibrations:
+    if calibrate(everything, learned.policies.start_times) != learned.calibrations:
         wrong.append("calibrations")
     if [lesson for own in calls.values() for lesson in reflect(own)] != list(learned.lessons):
         wrong.append("lessons")

@@ -1,4 +1,8 @@
-"""Bars, news and the market view: all that is knowable about a symbol at one moment."""
+"""What is knowable about one symbol at one moment: bars, news, fundamentals, and the view of them.
+
+`MarketView.at` is the one place where the future is cut off (no look-ahead). Everything after it
+gets the view and never the source.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,26 @@ from typing import TYPE_CHECKING
 from finagent_model._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from finagent_model.market.bars import BarSeries
-    from finagent_model.market.news import NewsItem
+    from finagent_model.market.bars import BarSeries, parse_as_of, parse_symbol, parse_symbols
+    from finagent_model.market.news import Fact, NewsItem
     from finagent_model.market.view import MarketView
 else:
     __getattr__ = lazy_exports(
-        __name__, {"bars": ["BarSeries"], "news": ["NewsItem"], "view": ["MarketView"]}
+        __name__,
+        {
+            "bars": ["BarSeries", "parse_as_of"],
+            "news": ["Fact", "NewsItem"],
+            "symbols": ["parse_symbol", "parse_symbols"],
+            "view": ["MarketView"],
+        },
     )
 
-__all__ = ["BarSeries", "MarketView", "NewsItem"]
+__all__ = [
+    "BarSeries",
+    "Fact",
+    "MarketView",
+    "NewsItem",
+    "parse_as_of",
+    "parse_symbol",
+    "parse_symbols",
+]

@@ -1,21 +1,22 @@
-"""Daily bars of one symbol in traded prices, with the corporate actions that fell on them.
+"""Daily bars of one symbol in traded prices, with its corporate actions, and the clock they use.
 
-A series is validated once, here, and is read-only afterwards. Actions are stamped on the bar whose
-*open* already reflects them: `split[i] = 2.0` means one share became two before bar i opened;
-`dividend[i]` is cash per share, in the currency traded that day, that a holder of bar i-1 received.
-Growth of one unit invested, with dividends reinvested, is `price[i] * growth_factor[i]`: the factor
-at bar i uses actions up to bar i alone, so it can't be revised by the future.
-
-Dates as this package understands them.
+A series is validated once, in `BarSeries.from_frame`, and is read-only afterwards. Actions stand on
+the bar whose *open* already reflects them: `split[i] = 2.0` means that one share became two before
+bar i opened; `dividend[i]` is cash per share, in the currency of that day, that a holder of bar i-1
+received.
 
 `as_of = D` (a date alone) means after D's close: the whole of D, in UTC. A time of day must carry
 its zone. Nothing here reads the clock.
+
+Whatever symbol a source lists is legal everywhere: in a training, a request, a signal and the DAG.
+The one rule, `parse_symbol`, refuses only what no source can mean.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cached_property
@@ -26,19 +27,27 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.errors import BadInputError, InvalidBarsError
-from finagent_model.market.symbols import parse_symbol
+
+MAX_SYMBOL_CHARS = 20
+_MAX_SHOWN_CHARS = 40
+_UNSAFE = re.compile(r"[^A-Za-z0-9._^=-]|^\.")
+
 
 Floats = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
 ACTIONS = {"split": 1.0, "dividend": 0.0}
+"""Columns of corporate actions, each with the value of a bar on which nothing happened."""
+_COLUMNS = ("closed_at", *PRICES, "volume", *ACTIONS)
+TRADING_DAYS_PER_YEAR = 252
+"""Bars of a year, for annual metrics and the range of the last year."""
 CLOSE_TIME = "21:00"
-"""UTC; the close given to a bar that comes with a date alone. Only the date matters to `as_of = D`.
-"""
+"""UTC; the close of a bar that comes with a date alone. Only the date matters to `as_of = D`."""
 
 
+# eq=False: comparing arrays gives arrays. `digest` tells whether two series are equal.
 @dataclass(frozen=True, eq=False)
 class BarSeries:
-    """Bars oldest first. Arrays have one entry a bar and can't be written to."""
+    """Bars oldest first. Every array has one entry a bar and can't be written to."""
 
     symbol: str
     closed_at: npt.NDArray[np.datetime64]
@@ -50,10 +59,16 @@ class BarSeries:
     volume: Floats
     """Shares; nan where the vendor gives none."""
     split: Floats
+    """New shares for one old share; 1.0 where there was no split."""
     dividend: Floats
+    """Cash per share; 0.0 where there was none."""
 
     def __len__(self) -> int:
         return len(self.close)
+
+    def __getitem__(self, part: slice) -> BarSeries:
+        # Numpy slices share memory: cutting a history at every bar copies nothing.
+        return BarSeries(self.symbol, **{c: getattr(self, c)[part] for c in _COLUMNS})
 
     @classmethod
     def from_frame(cls, symbol: str, frame: pd.DataFrame) -> BarSeries:
@@ -62,7 +77,7 @@ class BarSeries:
         Raises InvalidBarsError naming the first offending bar. Naive times are refused, except
         dates alone.
         """
-        name = _symbol(symbol)
+        name = _validate_symbol(symbol)
         if len(frame) == 0:
             raise InvalidBarsError(
                 f"bars of {name}: empty; send at least one bar or leave them out"
@@ -72,88 +87,95 @@ class BarSeries:
             raise InvalidBarsError(f"bars of {name}: column {missing[0]!r} is missing")
         series = cls(
             symbol=name,
-            closed_at=_times(name, frame["closed_at"]),
-            volume=_optional(name, frame, "volume", np.nan),
-            **{column: _numbers(name, frame[column], column) for column in PRICES},
-            **{column: _optional(name, frame, column, none) for column, none in ACTIONS.items()},
+            closed_at=_parse_close_times(name, frame["closed_at"]),
+            volume=_read_optional_column(name, frame, "volume", np.nan),
+            **{column: _read_column(name, frame[column], column) for column in PRICES},
+            **{
+                column: _read_optional_column(name, frame, column, default)
+                for column, default in ACTIONS.items()
+            },
         )
-        series._check()
-        for column in (*PRICES, "volume", *ACTIONS, "closed_at"):
+        series._validate()
+        # Many readers share the arrays; a write by one would change what all the others see.
+        for column in _COLUMNS:
             getattr(series, column).setflags(write=False)
         return series
 
     @classmethod
     def from_records(cls, symbol: str, records: Sequence[Mapping[str, Any]]) -> BarSeries:
-        """The same, from one mapping a bar (a REST request)."""
+        """Validate one mapping a bar, as a REST request has them, with the keys of `from_frame`.
+
+        Raises InvalidBarsError naming the first offending bar.
+        """
         return cls.from_frame(symbol, pd.DataFrame(list(records)))
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a bar, `closed_at` tz-aware (UTC); the inverse of `from_frame`."""
+        columns = {c: getattr(self, c) for c in _COLUMNS[1:]}
+        return pd.DataFrame({"closed_at": pd.DatetimeIndex(self.closed_at, tz="UTC"), **columns})
+
     def until(self, moment: datetime) -> BarSeries:
-        """The bars closed at or before `moment`; may be empty."""
+        """Return the bars that closed at or before `moment` (tz-aware); may be empty."""
+        # side="right": a bar that closes exactly at `moment` is known by then.
         return self[: int(np.searchsorted(self.closed_at, to_datetime64(moment), side="right"))]
 
-    def __getitem__(self, part: slice) -> BarSeries:
-        columns = ("closed_at", *PRICES, "volume", *ACTIONS)
-        return BarSeries(self.symbol, **{c: getattr(self, c)[part] for c in columns})
-
-    def closed(self, index: int) -> datetime:
-        """When bar `index` closed (UTC)."""
+    def close_time(self, index: int) -> datetime:
+        """Return when bar `index` closed, tz-aware in UTC."""
         return from_datetime64(self.closed_at[index])
 
     @cached_property
     def growth_factor(self) -> Floats:
-        """Units held per unit bought at the first bar: splits multiply, dividends are reinvested at
-        the prior close.
+        """Units held per unit bought at the first bar, one entry a bar, 1.0 at the first.
+
+        A split multiplies the units; a dividend is reinvested at the close before. One unit
+        invested is worth `price[i] * growth_factor[i]`.
         """
         step = self.split.copy()
-        before = self.close[:-1]
-        step[1:] *= before / (before - self.dividend[1:] * self.split[1:])
+        previous_close = self.close[:-1]
+        step[1:] *= previous_close / (previous_close - self.dividend[1:] * self.split[1:])
         step[:1] = 1.0
+        # A running product uses actions up to bar i alone, so no later action can revise it.
         factor = np.cumprod(step, dtype=np.float64)
         factor.setflags(write=False)
         return factor
 
-    def growth(self) -> BarSeries:
-        """The series in units of the first bar: prices times `growth_factor`, actions spent."""
-        factor = self.growth_factor
-        return BarSeries(
-            self.symbol,
-            self.closed_at,
-            **{column: getattr(self, column) * factor for column in PRICES},
-            volume=self.volume / np.cumprod(np.r_[1.0, self.split[1:]])
-            if len(self)
-            else self.volume,
-            split=np.ones(len(self)),
-            dividend=np.zeros(len(self)),
-        )
+    def adjust_to_first_bar(self) -> BarSeries:
+        """Return total-return prices in units of the first bar; volume in shares of that day.
 
-    def in_last_prices(self) -> BarSeries:
-        """The series in units of its last bar, which stays as traded; volume in shares of that
-        day, actions spent.
+        No bar uses a later corporate action, so the result is free of look-ahead. Actions of the
+        result are neutral (split 1, dividend 0).
         """
-        factor = self.growth_factor / self.growth_factor[-1]
-        shares = np.cumprod(self.split[::-1])[::-1] / self.split
-        return BarSeries(
-            self.symbol,
-            self.closed_at,
-            **{column: getattr(self, column) * factor for column in PRICES},
-            volume=self.volume * shares,
-            split=np.ones(len(self)),
-            dividend=np.zeros(len(self)),
-        )
+        splits = np.cumprod(np.r_[1.0, self.split[1:]]) if len(self) else np.ones(0)
+        return self._adjusted(self.growth_factor, self.volume / splits)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a bar, `closed_at` tz-aware; the inverse of `from_frame`."""
-        columns = {c: getattr(self, c) for c in (*PRICES, "volume", *ACTIONS)}
-        return pd.DataFrame({"closed_at": pd.DatetimeIndex(self.closed_at, tz="UTC"), **columns})
+    def adjust_to_last_bar(self) -> BarSeries:
+        """Return total-return prices in units of the last bar, which stays as it was traded.
+
+        Volume is in shares of that day; actions of the result are neutral. The series must have a
+        bar.
+        """
+        shares = np.cumprod(self.split[::-1])[::-1] / self.split
+        return self._adjusted(self.growth_factor / self.growth_factor[-1], self.volume * shares)
 
     def digest(self) -> str:
-        """SHA-256 of everything in the series."""
-        hashed = hashlib.sha256(self.symbol.encode())
-        for column in ("closed_at", *PRICES, "volume", *ACTIONS):
-            hashed.update(np.ascontiguousarray(getattr(self, column)).tobytes())
-        return hashed.hexdigest()
+        """Return the SHA-256 of the symbol and of every column, in hexadecimal."""
+        sha = hashlib.sha256(self.symbol.encode())
+        for column in _COLUMNS:
+            sha.update(np.ascontiguousarray(getattr(self, column)).tobytes())
+        return sha.hexdigest()
 
-    def _check(self) -> None:
+    def _adjusted(self, factor: Floats, volume: Floats) -> BarSeries:
+        return BarSeries(
+            self.symbol,
+            self.closed_at,
+            **{column: getattr(self, column) * factor for column in PRICES},
+            volume=volume,
+            split=np.ones(len(self)),
+            dividend=np.zeros(len(self)),
+        )
+
+    def _validate(self) -> None:
+        """Raise InvalidBarsError for the first bar that breaks a rule of the market."""
         for column in PRICES:
             values = getattr(self, column)
             self._refuse(
@@ -163,84 +185,34 @@ class BarSeries:
         self._refuse(self.low > np.minimum(self.open, self.close), "low is above open or close")
         self._refuse(self.volume < 0, "volume is negative")
         self._refuse(~(np.isfinite(self.split) & (self.split > 0)), "split is not a positive ratio")
-        unpaid = ~(np.isfinite(self.dividend) & (self.dividend >= 0))
-        self._refuse(unpaid, "dividend is not a number >= 0")
-        eaten = np.r_[False, self.dividend[1:] * self.split[1:] >= self.close[:-1]]
-        self._refuse(eaten, "dividend is as large as the price before it")
+        invalid_dividend = ~(np.isfinite(self.dividend) & (self.dividend >= 0))
+        self._refuse(invalid_dividend, "dividend is not a number >= 0")
+        # Reinvesting divides by close - dividend: at or below 0 the growth factor has no meaning.
+        too_large = np.r_[False, self.dividend[1:] * self.split[1:] >= self.close[:-1]]
+        self._refuse(too_large, "dividend is as large as the price before it")
         gaps = np.diff(self.closed_at).astype(np.int64)
         self._refuse(np.r_[False, gaps == 0], "closed_at is repeated")
         self._refuse(np.r_[False, gaps < 0], "closed_at is earlier than the bar before")
 
-    def _refuse(self, wrong: npt.NDArray[np.bool_], what: str) -> None:
-        if wrong.any():
-            i = int(np.argmax(wrong))
+    def _refuse(self, is_invalid: npt.NDArray[np.bool_], problem: str) -> None:
+        if is_invalid.any():
+            i = int(np.argmax(is_invalid))
             day = np.datetime_as_string(self.closed_at[i], unit="D")
-            raise InvalidBarsError(f"bars of {self.symbol}: {what} at bar {i} ({day})")
-
-
-def to_datetime64(moment: datetime) -> np.datetime64:
-    """UTC microseconds without zone, as the arrays hold them. `moment` must be tz-aware."""
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
-
-
-def from_datetime64(moment: np.datetime64) -> datetime:
-    value: datetime = moment.astype("datetime64[us]").item()
-    return value.replace(tzinfo=UTC)
-
-
-def _symbol(symbol: str) -> str:
-    try:
-        return parse_symbol(symbol)
-    except BadInputError as error:
-        raise InvalidBarsError(str(error)) from None
-
-
-def _times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.datetime64]:
-    texts = [v.isoformat() if hasattr(v, "isoformat") else v for v in column]
-    stamps = []
-    for i, text in enumerate(texts):
-        if isinstance(text, str) and len(text) == 10:
-            text = f"{text}T{CLOSE_TIME}:00+00:00"
-        try:
-            stamp = datetime.fromisoformat(text)
-        except (TypeError, ValueError):
-            raise InvalidBarsError(
-                f"bars of {symbol}: closed_at {text!r} at bar {i} is not an ISO date or time"
-            ) from None
-        if stamp.tzinfo is None:
-            raise InvalidBarsError(
-                f"bars of {symbol}: closed_at {text!r} at bar {i} has no time zone; "
-                "add one (+00:00) or send the date alone"
-            )
-        stamps.append(to_datetime64(stamp))
-    return np.array(stamps, dtype="datetime64[us]")
-
-
-def _numbers(symbol: str, column: pd.Series[Any], name: str) -> Floats:
-    try:
-        return np.array(column, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InvalidBarsError(
-            f"bars of {symbol}: {name} holds something that is no number"
-        ) from None
-
-
-def _optional(symbol: str, frame: pd.DataFrame, name: str, none: float) -> Floats:
-    """A column that may be left out, wholly or in single bars."""
-    if name not in frame.columns:
-        return np.full(len(frame), none)
-    values = _numbers(symbol, frame[name].where(frame[name].notna(), none), name)
-    return values
+            raise InvalidBarsError(f"bars of {self.symbol}: {problem} at bar {i} ({day})")
 
 
 def parse_as_of(value: str | date | datetime) -> datetime:
-    """The instant, in UTC, that `value` stands for; raises BadInputError for anything else."""
+    """Return the instant, tz-aware in UTC, that `value` stands for; a date means its last moment.
+
+    Raises BadInputError for anything else, also for a time of day without a zone.
+    """
+    # A datetime is a date too, so it is tested first.
     if isinstance(value, datetime):
         moment = value
     elif isinstance(value, date):
         moment = datetime.combine(value, time.max, tzinfo=UTC)
     else:
-        moment = _parse_text(value)
+        moment = _parse_as_of_text(value)
     if moment.tzinfo is None:
         raise BadInputError(
             f"as_of {value!r} has no time zone; "
@@ -249,14 +221,122 @@ def parse_as_of(value: str | date | datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _parse_text(value: object) -> datetime:
-    wrong = BadInputError(f"as_of {value!r} is not a date; write it as 2012-06-29")
+def parse_symbol(value: object) -> str:
+    """Return `value` if it can be a symbol. Raises BadInputError that says what is wrong."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadInputError(f"symbol {_shown(value)} is not a ticker such as 'GOOG'")
+    if value != value.strip() or not value.isprintable():
+        raise BadInputError(
+            f"symbol {_shown(value)} has blanks at its ends or control characters; write it as its "
+            "source lists it, such as 'GOOG'"
+        )
+    if len(value) > MAX_SYMBOL_CHARS:
+        raise BadInputError(
+            f"symbol {_shown(value)} has {len(value)} characters; at most {MAX_SYMBOL_CHARS}"
+        )
+    return value
+
+
+def parse_symbols(value: str | Iterable[object]) -> tuple[str, ...]:
+    """Return the symbols of a list or of a text, in order; no symbols for an empty text.
+
+    A text is split at its commas; one without a comma at its blanks. So a symbol that holds a blank
+    needs a comma: `RDS A,GOOG`. Raises BadInputError for what is no symbol, or is named twice.
+    """
+    if isinstance(value, str):
+        parts = value.split(",") if "," in value else value.split()
+        value = [part.strip() for part in parts if part.strip()]
+    symbols = tuple(parse_symbol(each) for each in value)
+    for symbol in symbols:
+        if symbols.count(symbol) > 1:
+            raise BadInputError(f"symbol {symbol!r} is named twice")
+    return symbols
+
+
+def symbol_file_name(symbol: str) -> str:
+    """Return a name for `symbol` that is safe in a file name, an artifact's path and a metric's
+    key.
+
+    A symbol without unsafe characters is its own name. In others each unsafe character becomes `-`,
+    and six digits of a hash keep `BTC/USD` apart from `BTC-USD`.
+    """
+    name = _UNSAFE.sub("-", symbol)
+    if name == symbol:
+        return symbol
+    return f"{name}-{hashlib.sha256(symbol.encode()).hexdigest()[:6]}"
+
+
+def _shown(value: object) -> str:
+    """Quote `value` for a message, cut: a caller may have sent a megabyte."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}..."
+
+
+def to_datetime64(moment: datetime) -> np.datetime64:
+    """Return UTC microseconds without zone, as the arrays hold them; `moment` must be tz-aware."""
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+def from_datetime64(moment: np.datetime64) -> datetime:
+    """Return the tz-aware UTC datetime of an array's entry; the inverse of `to_datetime64`."""
+    value: datetime = moment.astype("datetime64[us]").item()
+    return value.replace(tzinfo=UTC)
+
+
+def _parse_as_of_text(value: object) -> datetime:
+    error = BadInputError(f"as_of {value!r} is not a date; write it as 2012-06-29")
     if not isinstance(value, str):
-        raise wrong
+        raise error
     text = value.strip()
     try:
         if len(text) == 10:
             return datetime.combine(date.fromisoformat(text), time.max, tzinfo=UTC)
         return datetime.fromisoformat(text)
     except ValueError:
-        raise wrong from None
+        raise error from None
+
+
+def _validate_symbol(symbol: str) -> str:
+    try:
+        return parse_symbol(symbol)
+    except BadInputError as error:
+        raise InvalidBarsError(str(error)) from None
+
+
+def _parse_close_times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.datetime64]:
+    texts = [v.isoformat() if hasattr(v, "isoformat") else v for v in column]
+    moments = []
+    for i, text in enumerate(texts):
+        if isinstance(text, str) and len(text) == 10:  # a date alone
+            text = f"{text}T{CLOSE_TIME}:00+00:00"
+        try:
+            moment = datetime.fromisoformat(text)
+        except (TypeError, ValueError):
+            raise InvalidBarsError(
+                f"bars of {symbol}: closed_at {text!r} at bar {i} is not an ISO date or time"
+            ) from None
+        if moment.tzinfo is None:
+            # A naive time may be off by a day: guessing its zone could leak the next bar.
+            raise InvalidBarsError(
+                f"bars of {symbol}: closed_at {text!r} at bar {i} has no time zone; "
+                "add one (+00:00) or send the date alone"
+            )
+        moments.append(to_datetime64(moment))
+    return np.array(moments, dtype="datetime64[us]")
+
+
+def _read_column(symbol: str, column: pd.Series[Any], name: str) -> Floats:
+    try:
+        return np.array(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidBarsError(
+            f"bars of {symbol}: {name} holds something that is no number"
+        ) from None
+
+
+def _read_optional_column(symbol: str, frame: pd.DataFrame, name: str, default: float) -> Floats:
+    """Return a column in which single bars, or all, may be missing; `default` stands for those."""
+    if name not in frame.columns:
+        return np.full(len(frame), default)
+    # Vendors leave single cells empty, such as the volume of a holiday.
+    return _read_column(symbol, frame[name].where(frame[name].notna(), default), name)

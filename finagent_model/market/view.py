@@ -1,7 +1,7 @@
-"""All that is knowable about one symbol at `as_of`, and nothing else.
+"""The market view: all that is knowable about one symbol at `as_of`, and nothing else.
 
-The view is built once and handed on; whoever holds it has no way back to the source, and so none to
-the future.
+`MarketView.at` is the one place where look-ahead is cut off. The view is built once and passed on;
+it holds no reference to the source, so no agent can reach a later bar.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from finagent_model.errors import NoBarsError
 from finagent_model.market.bars import BarSeries
-from finagent_model.market.news import Fact, NewsItem, newest
+from finagent_model.market.news import Fact, NewsItem, select_latest_facts
 
 MAX_STALE_SESSIONS = 5
 """Weekdays that may lie between the last bar and `as_of`: a long holiday week, not a dead series.
@@ -28,7 +28,7 @@ FACTS_LIMIT = 40
 
 @dataclass(frozen=True, eq=False)
 class MarketView:
-    """Frozen at `as_of`: bars closed by then, news and fundamentals published by then."""
+    """Bars closed, and news and fundamentals published, at or before `as_of`; immutable."""
 
     symbol: str
     as_of: datetime
@@ -37,8 +37,9 @@ class MarketView:
     undated_news: int = 0
     """Items dropped because nobody said when they were published."""
     fundamentals: tuple[Fact, ...] = ()
-    """Of each name and period the last published, oldest first."""
+    """The last published of each name and period, oldest first."""
     undated_facts: int = 0
+    """Facts dropped because nobody said when they were published."""
 
     @classmethod
     def at(
@@ -50,19 +51,25 @@ class MarketView:
         facts: tuple[Fact, ...] = (),
         undated_facts: int = 0,
     ) -> MarketView:
-        """Cut a history at `as_of` (tz-aware), news to the last `NEWS_DAYS`. Raises NoBarsError."""
-        known = bars.until(as_of)
-        if len(known) == 0:
-            raise NoBarsError(bars.symbol, as_of, bars.closed(0) if len(bars) else None)
-        published = tuple(n for n in news if as_of - NEWS_DAYS < n.published_at <= as_of)
-        stated = newest(tuple(f for f in facts if f.published_at <= as_of), FACTS_LIMIT)
+        """Return the view of a history at `as_of` (tz-aware), with everything later cut off.
+
+        News older than `NEWS_DAYS` is left out. Raises NoBarsError where no bar had closed.
+        """
+        closed_bars = bars.until(as_of)
+        if len(closed_bars) == 0:
+            raise NoBarsError(bars.symbol, as_of, bars.close_time(0) if len(bars) else None)
+        # Half-open: an item exactly NEWS_DAYS old is history.
+        recent_news = tuple(n for n in news if as_of - NEWS_DAYS < n.published_at <= as_of)
+        # The cut comes first: a later restatement must not replace what was published by then.
+        published_facts = tuple(f for f in facts if f.published_at <= as_of)
         return cls(
             bars.symbol,
             as_of,
-            known,
-            published[-NEWS_LIMIT:],
+            closed_bars,
+            # Sources give items oldest first.
+            recent_news[-NEWS_LIMIT:],
             undated_news,
-            stated,
+            select_latest_facts(published_facts, FACTS_LIMIT),
             undated_facts,
         )
 
@@ -73,19 +80,27 @@ class MarketView:
 
     @property
     def stale_sessions(self) -> int:
-        """Weekdays between the last bar and `as_of`; 0 when the last bar is of that day."""
-        last, now = self.bars.closed(-1).date(), self.as_of.date()
-        return int(np.busday_count(last, now)) if now > last else 0
+        """Weekdays from the last bar's up to, without, that of `as_of`; 0 on the same day."""
+        last, today = self.bars.close_time(-1).date(), self.as_of.date()
+        return _count_weekdays(np.datetime64(last), np.datetime64(today))
 
     @property
     def sessions_without_bar(self) -> int:
-        """Weekdays after the last bar's, up to and with that of `as_of`: holidays, or bars that are
-        not there yet.
+        """Weekdays after the last bar's, up to and with that of `as_of`.
+
+        They are holidays, or days whose bars have not arrived.
         """
         day = np.timedelta64(1, "D")
-        last, now = (np.datetime64(at.date()) + day for at in (self.bars.closed(-1), self.as_of))
-        return int(np.busday_count(last, now)) if now > last else 0
+        last, today = self.bars.close_time(-1).date(), self.as_of.date()
+        return _count_weekdays(np.datetime64(last) + day, np.datetime64(today) + day)
 
     @property
     def is_stale(self) -> bool:
+        """Whether the last bar is too old to decide on: over `MAX_STALE_SESSIONS` sessions."""
         return self.stale_sessions > MAX_STALE_SESSIONS
+
+
+def _count_weekdays(start: np.datetime64, stop: np.datetime64) -> int:
+    """Return the weekdays in [start, stop); 0 if `stop` is not after `start`."""
+    # Numpy knows weekends but no holidays; MAX_STALE_SESSIONS leaves room for those.
+    return int(np.busday_count(start, stop)) if stop > start else 0

@@ -39,7 +39,7 @@ def log_package(
     it logs: of a desk that waits for approvals it is a replay, which asks nobody.
     """
     question: Any = pd.DataFrame([dict(example)])
-    if config.approval.is_on:
+    if config.approval.is_enabled:
         question = (question, {"mode": "replay"})
     wheel = build_wheel(package.parent)
     pins = (files(__package__) / "requirements.txt").read_text().splitlines()

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finagent_model._base import explain
+from finagent_model._base import dump_json, first_error_message
 from finagent_model.agents.external import ExternalSource, load_external
-from finagent_model.cassette.cassette import RecordedReply, dump_replies, load_replies
+from finagent_model.cassette.jsonl import dump_replies, load_replies
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import Grade
 from finagent_model.errors import CorruptPackageError, ExternalSourceError, PackageFormatError
@@ -78,11 +79,11 @@ def write_package(
         raise ValueError("a package needs calibrations, if only to say that there are none")
     parts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "policy.json": _json(learned.policies.model_dump(mode="json")),
-        "calibration.json": _json(learned.calibrations.model_dump(mode="json")),
+        "policy.json": dump_json(learned.policies.model_dump(mode="json")),
+        "calibration.json": dump_json(learned.calibrations.model_dump(mode="json")),
         "memory.jsonl": dump_outcomes(learned.lessons),
-        "agent_graph.json": _json(agent_graph),
-        "backtest.json": _json(backtest),
+        "agent_graph.json": dump_json(agent_graph),
+        "backtest.json": dump_json(backtest),
         "cassette.jsonl": dump_replies(replies),
     }
     contents = {name: text.encode() for name, text in parts.items()}
@@ -99,13 +100,13 @@ def write_package(
         "content_hash": content_hash(hashes),
         "code_hash": code_hash,
     }
-    (folder / MANIFEST).write_text(_json(manifest))
+    (folder / MANIFEST).write_text(dump_json(manifest))
     return manifest
 
 
 def content_hash(files: Mapping[str, str]) -> str:
     """Of a package with these files, each by its own hash."""
-    return hashlib.sha256(_json(files).encode()).hexdigest()
+    return hashlib.sha256(dump_json(files).encode()).hexdigest()
 
 
 def read_package(folder: Path) -> Package:
@@ -129,7 +130,7 @@ def read_package(folder: Path) -> Package:
         )
     except ValidationError as error:
         raise CorruptPackageError(
-            f"the package can't be read: {error.title}: {explain(error)}; "
+            f"the package can't be read: {error.title}: {first_error_message(error)}; "
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
     with (folder / "cassette.jsonl").open() as lines:
@@ -172,10 +173,6 @@ def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise CorruptPackageError(
                 f"{name} differs from what was registered; download the model again"
             )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -24,14 +24,14 @@ from finagent_model._base import Mode
 from finagent_model._event_loop import NO_DEADLINE, Deadline
 from finagent_model._redact import make_redactor
 from finagent_model.agents.providers import with_addresses
-from finagent_model.approvals import APPROVALS, ApprovalStore
-from finagent_model.audit.chain import AuditChain, audit_chain
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
+from finagent_model.audit.chain import AuditChain, audit_decisions
 from finagent_model.cassette.cassette import REPLIES, Cassette
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import version_of
+from finagent_model.decision.signal import version_key
 from finagent_model.desk.desk import Desk, config_hash
 from finagent_model.errors import (
     BadInputError,
@@ -43,9 +43,8 @@ from finagent_model.errors import (
     InvalidNewsError,
     ShutdownError,
 )
-from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.bars import BarSeries, parse_as_of, parse_symbol
 from finagent_model.market.news import read_news
-from finagent_model.market.symbols import parse_symbol
 from finagent_model.market.view import MarketView
 from finagent_model.model.package import Package, read_package
 from finagent_model.model.wheel import code_hash
@@ -99,10 +98,10 @@ class Predictor:
         self.config = config
         self.lineage = lineage
         self.settings = settings
-        self.market = Market.of(settings)
+        self.market = Market.from_settings(settings)
         self.ending = threading.Event()
         """Set when the process is about to end: nobody waits for an approval any longer."""
-        self.approvals = ApprovalStore(settings.home / APPROVALS)
+        self.approvals = ApprovalStore(settings.home / APPROVALS_FILE)
         self._package = package
         self.desk = Desk(
             config,
@@ -150,7 +149,7 @@ class Predictor:
     @property
     def version(self) -> str | None:
         """The name of the version in ids of its signals; None where nothing is known of it."""
-        return version_of(self.lineage.model_uri, self.lineage.run_id)
+        return version_key(self.lineage.model_uri, self.lineage.run_id)
 
     def decide(
         self,
@@ -170,9 +169,10 @@ class Predictor:
         malformed question, DataError, InvalidBarsError, InvalidNewsError or
         InvalidFundamentalsError where there is nothing to decide on, and BeforeFirstFitError.
 
-            >>> model = finagent_model.load("models:/finagent@champion")  # doctest: +SKIP
-            >>> model.decide("GOOG", as_of="2012-06-29").signal.action  # doctest: +SKIP
-            'HOLD'
+        >>> import finagent_model
+        >>> model = finagent_model.load("models:/finagent@champion")
+        >>> model.decide("GOOG", as_of="2012-06-29").signal.symbol
+        'GOOG'
         """
         question = Question(parse_symbol(symbol), parse_as_of(as_of), bars, news)
         limits = parse_limits(max_rounds, budget_usd)
@@ -274,7 +274,7 @@ class Predictor:
         decided = iter(
             desk.decide_all(
                 [view for view in views if isinstance(view, MarketView)],
-                timeout_s=deadline.left_s(),
+                timeout_s=deadline.remaining_s(),
             )
         )
         decisions = [
@@ -286,14 +286,16 @@ class Predictor:
     def audit(self, decision: Decision) -> AuditChain:
         """Return the audit of one of its decisions: what happened on the way, line by line."""
         package = self._package.content_hash if self._package else None
-        return audit_chain([decision], code_hash(), package)
+        return audit_decisions([decision], code_hash(), package)
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
         """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
         if self.settings.tracing:
-            from finagent_model.tracking.traces import trace
+            from finagent_model.tracking.traces import trace_decision
 
-            trace(decision, self.config.prices, self.settings, run_id, self.lineage.model_id)
+            trace_decision(
+                decision, self.config.prices, self.settings, run_id, self.lineage.model_id
+            )
 
     def _await_approval(
         self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline, wait: bool
@@ -305,8 +307,8 @@ class Predictor:
             if self.ending.wait(seconds):
                 raise ShutdownError()
 
-        return self.approvals.ask(
-            decisions, self.config.approval, self.identity, mode=mode, pause=pause, wait=wait
+        return self.approvals.require_approvals(
+            decisions, self.config.approval, self.identity, mode=mode, sleep=pause, wait=wait
         )
 
     def _with_lineage(self, decision: Decision) -> Decision:

@@ -200,7 +200,7 @@ def _within_s() -> float | None:
 
 def _too_late(deadline: Deadline, rows: int) -> MlflowException:
     return MlflowException(
-        f"not decided within {deadline.within_s:g} s (rows: {rows}), and the work was stopped; "
+        f"not decided within {deadline.timeout_s:g} s (rows: {rows}), and the work was stopped; "
         "ask again, with fewer rows at a time, or serve with a longer "
         "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",
         error_code=DEADLINE_EXCEEDED,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from finagent_model._base import Mode, Progress, no_progress
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
@@ -32,9 +32,12 @@ from finagent_model.pipeline.run_metadata import (
     predictor_tags,
     read_request,
 )
-from finagent_model.reports.charts import ablation_table, write_ablation_chart
+from finagent_model.reports.charts import render_ablation_table, write_ablation_chart
 from finagent_model.settings import Settings
-from finagent_model.statistics.resampling import annual_difference, difference_interval
+from finagent_model.statistics.resampling import (
+    annual_return_difference,
+    return_difference_interval,
+)
 from finagent_model.training.request import TrainRequest
 
 
@@ -103,9 +106,9 @@ def ablate(
     made_by = predictor_tags(predictor, model_uri)
     datasets = [each for symbol in chosen for each in training_datasets(predictor.market, symbol)]
     run = open_tagged_run("ablate", f"ablate {' '.join(chosen)}", made_by, alone=True)
-    with run.failing():
+    with run.failed_on_error():
         run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
-        run.inputs(datasets, "backtest", made_by.get(MODEL_ID))
+        run.log_inputs(datasets, "backtest", made_by.get(MODEL_ID))
         tried = {
             name: _try(predictor, desk, chosen, request, settings, mode, watch)
             for name, desk in desks.items()
@@ -115,12 +118,12 @@ def ablate(
         )
         decisions = sum(len(each.decisions) for each in tried[WHOLE_DESK].unseen)
         found = Ablation(run.run_id, model_uri, decisions, rows)
-        run.json("ablation.json", found.row())
-        run.text("ablation.md", ablation_table(found.row()["rows"]))
-        run.describe(ablation_table(found.row()["rows"]))
+        run.log_json("ablation.json", found.row())
+        run.log_text("ablation.md", render_ablation_table(found.row()["rows"]))
+        run.set_description(render_ablation_table(found.row()["rows"]))
         with tempfile.TemporaryDirectory() as folder:
             write_ablation_chart(found.row()["rows"], Path(folder))
-            run.files(Path(folder))
+            run.log_files(Path(folder))
         run.end("FINISHED")
     return found
 
@@ -153,12 +156,12 @@ def _row(name: str, tried: _Tried, whole: _Tried, seed: int) -> Row:
     beside = [d for each in whole.unseen for d in each.decisions]
     signals = [d.signal for d in decisions]
     costs = [s.cost_usd for s in signals]
-    interval = difference_interval(ours, theirs, seed=seed)
+    interval = return_difference_interval(ours, theirs, seed=seed)
     same = [a.signal.action == b.signal.action for a, b in zip(decisions, beside, strict=True)]
     shares = {s.value: sum(x.status is s for x in signals) / len(signals) for s in Status}
     return Row(
         variant=name,
-        annual_return_difference=_stored(annual_difference(ours, theirs)),
+        annual_return_difference=_stored(annual_return_difference(ours, theirs)),
         low=_stored(interval.low),
         high=_stored(interval.high),
         sharpe=_stored(sharpe(ours)),
@@ -179,7 +182,7 @@ def _returns(tried: _Tried) -> Floats:
     total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
     for each, own in zip(tried.unseen, days, strict=True):
         at = np.searchsorted(calendar, own)
-        total[at] += returns_of(each.result.equity)
+        total[at] += simple_returns(each.result.equity)
         count[at] += 1
     found: Floats = total / count
     return found

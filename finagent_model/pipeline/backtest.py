@@ -19,11 +19,16 @@ from typing import Any, Self
 from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.chain import HEAD, ChainWriter, conversation_lines, versions
-from finagent_model.backtesting.metrics import storable, undefined
+from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
+from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
 from finagent_model.data.market import Market
-from finagent_model.decision.decision import Decider, Decision
-from finagent_model.decision.ledger import ledger_hash, ledger_row, write_ledger
+from finagent_model.decision.decision import (
+    Decider,
+    Decision,
+    hash_ledger,
+    to_ledger_row,
+    write_ledger,
+)
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import reflect
 from finagent_model.evaluation.out_of_sample import (
@@ -51,8 +56,8 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import TradeOutcome, TrainedState, dump_outcomes
-from finagent_model.reports.charts import drawdown, write_charts
-from finagent_model.reports.report import verdict
+from finagent_model.reports.charts import drawdown, write_equity_charts
+from finagent_model.reports.report import verdict_sentence
 from finagent_model.settings import Settings
 from finagent_model.tracking.runs import RunLog
 from finagent_model.training.request import TrainRequest
@@ -66,7 +71,7 @@ class TranscriptWriter:
         self._open = ExitStack()
         self._said = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115
         self._done = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
-        self._chain = ChainWriter(self._done, versions(code_hash(), content_hash))
+        self._chain = ChainWriter(self._done, collect_versions(code_hash(), content_hash))
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +82,7 @@ class TranscriptWriter:
     def take(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Write them down, in order; the same without what was said on the way."""
         for decision in decisions:
-            self._said.write(conversation_lines([decision]))
+            self._said.write(dump_turns([decision]))
             self._chain.add(decision.signal, decision.events)
         return [replace(decision, turns=(), events=()) for decision in decisions]
 
@@ -173,25 +178,25 @@ def log_outcome(
 ) -> dict[str, float]:
     """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
     metrics = unseen.metrics()
-    stamps = [int(unseen.bars.closed(i).timestamp() * 1000) for i in range(len(unseen.bars))]
+    stamps = [int(unseen.bars.close_time(i).timestamp() * 1000) for i in range(len(unseen.bars))]
     curves = {
         "equity": unseen.result.equity,
         "benchmark_equity": unseen.benchmark.equity,
         "drawdown": drawdown(unseen.result.equity),
     }
     for name, curve in curves.items():
-        run.curve(name, curve.tolist(), stamps)
-    run.text(CALLS, dump_outcomes(unseen.closed_calls()))
-    run.text("facts.json", facts_of(unseen, seed).model_dump_json())
-    facts = {"metrics": storable(metrics), "undefined": undefined(metrics)}
-    run.json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
+        run.log_series(name, curve.tolist(), stamps)
+    run.log_text(CALLS, dump_outcomes(unseen.closed_calls()))
+    run.log_text("facts.json", facts_of(unseen, seed).model_dump_json())
+    facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
+    run.log_json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_charts(unseen, folder)
+        write_equity_charts(unseen, folder)
         write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
         unseen.result.trades.to_parquet(folder / "trades.parquet")
         run.log(metrics=metrics, tags={HEAD: minutes.close(folder)})
-        run.files(folder)
+        run.log_files(folder)
     return metrics
 
 
@@ -208,7 +213,7 @@ class BacktestRerun:
 
     def row(self) -> dict[str, Any]:
         """JSON-ready; an undefined metric is None."""
-        facts = {"metrics": storable(self.metrics), "undefined": undefined(self.metrics)}
+        facts = {"metrics": nan_to_none(self.metrics), "undefined": explain_undefined(self.metrics)}
         return {**vars(self), **facts}
 
 
@@ -234,8 +239,8 @@ def backtest(
         run = open_tagged_run(
             "backtest", f"backtest {symbol}", {**tags, SYMBOL: symbol}, alone=True
         )
-        with run.failing(), TranscriptWriter(package.content_hash) as transcripts:
-            run.inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
+        with run.failed_on_error(), TranscriptWriter(package.content_hash) as transcripts:
+            run.log_inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
             unseen = decide_out_of_sample(
                 predictor.desk.with_options(mode=mode),
                 market,
@@ -247,10 +252,12 @@ def backtest(
             )
             metrics = log_outcome(run, unseen, request.seed, transcripts)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            rows = [ledger_row(decision.signal) for decision in unseen.decisions]
+            rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
             registered = package.backtest["ledgers"].get(symbol)
-            same = None if registered is None else ledger_hash(rows) == registered
-            run.tags({"finagent.same_as_registered": str(same)})
+            same = None if registered is None else hash_ledger(rows) == registered
+            run.set_tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
-        reruns.append(BacktestRerun(run.run_id, symbol, metrics, verdict(symbol, metrics), same))
+        reruns.append(
+            BacktestRerun(run.run_id, symbol, metrics, verdict_sentence(symbol, metrics), same)
+        )
     return reruns

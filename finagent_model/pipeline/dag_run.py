@@ -13,7 +13,7 @@ from finagent_model.decision.decision import Execution
 from finagent_model.market.news import sanitize_text
 from finagent_model.pipeline.run_metadata import open_tagged_run
 from finagent_model.settings import Settings
-from finagent_model.tracking.runs import RunLog, kill_children, runs_tagged
+from finagent_model.tracking.runs import RunLog, find_runs_by_tag, kill_children
 
 DAG_RUN = "finagent.dag_run"
 """Tag of a workflow's run, and of no other: the DAG and its run, by a slash."""
@@ -42,14 +42,14 @@ def open_dag_run(execution: Execution, asked: Mapping[str, Any]) -> str:
         known.resume()
         return known.run_id
     run = open_tagged_run("workflow", f"workflow {name}", {DAG_RUN: name}, execution=execution)
-    with run.failing():
-        run.json("asked.json", dict(asked))
+    with run.failed_on_error():
+        run.log_json("asked.json", dict(asked))
     return run.run_id
 
 
 def find_dag_run(execution: Execution) -> RunLog | None:
     """Raises TrackingError."""
-    return next(iter(runs_tagged(DAG_RUN, _name(execution))), None)
+    return next(iter(find_runs_by_tag(DAG_RUN, _name(execution))), None)
 
 
 def note_failure(execution: Execution, error: object, settings: Settings) -> None:
@@ -60,7 +60,7 @@ def note_failure(execution: Execution, error: object, settings: Settings) -> Non
     index = execution.map_index if execution.map_index is not None else -1
     task = f"{execution.task_id}/{index}" if index >= 0 else execution.task_id
     said = sanitize_text(make_redactor(settings.secrets)(str(error)), NOTE_LENGTH)
-    run.tags({f"{FAILED}/{task}": said or type(error).__name__})
+    run.set_tags({f"{FAILED}/{task}": said or type(error).__name__})
 
 
 def close_dag_run(run_id: str, decided: Sequence[SymbolOutcome], wrong: Sequence[str]) -> None:
@@ -69,12 +69,14 @@ def close_dag_run(run_id: str, decided: Sequence[SymbolOutcome], wrong: Sequence
     """
     run = RunLog(run_id)
     kill_children(run_id)
-    with run.failing():
+    with run.failed_on_error():
         if decided:
-            run.json("summary.json", [row.model_dump() for row in decided])
+            run.log_json("summary.json", [row.model_dump() for row in decided])
             signals = sum(row.status is not None for row in decided)
             run.log(metrics={"signals": signals, "without_signal": len(decided) - signals})
-        run.describe("\n\n".join(wrong))  # also where none is: an earlier end may have had some
+        run.set_description(
+            "\n\n".join(wrong)
+        )  # also where none is: an earlier end may have had some
     run.end("FAILED" if wrong else "FINISHED")
 
 

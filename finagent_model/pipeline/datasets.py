@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.market import Market
-from finagent_model.data.snapshots import BarsSnapshot, Dataset, dataset_of_bars, dataset_of_items
+from finagent_model.data.snapshots import BarsSnapshot, Dataset
 from finagent_model.errors import BadInputError, DataError, DataSourceError, FinagentError
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.news import PublishedRecord
@@ -43,15 +43,15 @@ TAG_LENGTH = 500
 
 def bar_snapshots(market: Market, symbols: Iterable[str]) -> dict[str, BarsSnapshot]:
     """What `market` has read of `symbols`; what it has not read is left out."""
-    found = {symbol: market.seen(symbol) for symbol in symbols}
+    found = {symbol: market.snapshot(symbol) for symbol in symbols}
     return {symbol: seen for symbol, seen in found.items() if seen is not None}
 
 
 def log_bar_snapshots(run: RunLog, seen: Mapping[str, BarsSnapshot]) -> None:
     """An artifact that has it all, and a few tags."""
-    run.json(BARS, {symbol: each.model_dump(mode="json") for symbol, each in seen.items()})
+    run.log_json(BARS, {symbol: each.model_dump(mode="json") for symbol, each in seen.items()})
     if seen:
-        run.tags(snapshot_tags(seen))
+        run.set_tags(snapshot_tags(seen))
 
 
 def snapshot_tags(seen: Mapping[str, BarsSnapshot]) -> dict[str, str]:
@@ -78,10 +78,10 @@ def market_of_training(predictor: Predictor) -> Market:
     Raises TrackingError where the store can't tell.
     """
     run_id = predictor.lineage.run_id
-    left = RunLog(run_id).find(BARS) if run_id else None
+    left = RunLog(run_id).find_artifact(BARS) if run_id else None
     if left is None:
         return predictor.market
-    return Market.of(predictor.settings, read_bar_snapshots(json.loads(left)))
+    return Market.from_settings(predictor.settings, read_bar_snapshots(json.loads(left)))
 
 
 State = Literal["same", "changed", "not at hand"]
@@ -138,13 +138,13 @@ def _now(market: Market, was: Dataset, as_of: datetime | None) -> Dataset | None
         found = decision_datasets(market, market.view(was.symbol, as_of))
         return next((each for each in found if each.kind == was.kind), None)
     if was.kind == "bars":
-        if (kept := market.kept(was.symbol, was.sha256)) is not None:
-            return dataset_of_bars(kept, was.source)
+        if (kept := market.bars_by_hash(was.symbol, was.sha256)) is not None:
+            return Dataset.from_bars(kept, was.source)
         bars = market.bars(was.symbol).until(was.last)
-        return dataset_of_bars(bars, was.source) if len(bars) else None
+        return Dataset.from_bars(bars, was.source) if len(bars) else None
     items = market.news(was.symbol)[0] if was.kind == "news" else market.facts(was.symbol)[0]
     then = [item for item in items if item.published_at <= was.last]
-    return dataset_of_items(was.symbol, was.kind, then, was.source)
+    return Dataset.from_records(was.symbol, was.kind, then, was.source)
 
 
 def _difference(was: Dataset, now: Dataset | None) -> str:
@@ -163,9 +163,9 @@ def _datasets(
 ) -> tuple[Dataset, ...]:
     origins = market.origins
     found = (
-        dataset_of_bars(bars, origins["bars"]),
-        dataset_of_items(bars.symbol, "news", news, origins["news"]),
-        dataset_of_items(bars.symbol, "fundamentals", facts, origins["fundamentals"]),
+        Dataset.from_bars(bars, origins["bars"]),
+        Dataset.from_records(bars.symbol, "news", news, origins["news"]),
+        Dataset.from_records(bars.symbol, "fundamentals", facts, origins["fundamentals"]),
     )
     return tuple(each for each in found if each is not None)
 
@@ -192,7 +192,7 @@ def check_bars(settings: Settings, symbols: Sequence[str]) -> list[BarsCheck]:
     """Read `symbols`, or all that the source has; a vendor is asked now. A bad symbol hides no
     other. Raises DataSourceError where there is no list.
     """
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     return [_read(market, symbol, None) for symbol in symbols or market.source.symbols()]
 
 
@@ -202,7 +202,7 @@ def fetch_bars(
     """Keep what a vendor has of `symbols`; where what was kept reaches `as_of` it isn't asked.
     Raises BadInputError for a source that needs no fetching.
     """
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     if not isinstance(market.source, CachedBars):
         raise BadInputError(
             f"FINAGENT_BARS is {market.source.name}, of which nothing is fetched; set it to "
@@ -214,12 +214,12 @@ def fetch_bars(
 def stored_bars(settings: Settings) -> list[tuple[str, tuple[BarsSnapshot, ...]]]:
     """Every symbol that was kept, with its readings, the newest last."""
     home = BarStore(settings.home)
-    return [(symbol, home.readings(symbol)) for symbol in home.symbols()]
+    return [(symbol, home.snapshots(symbol)) for symbol in home.symbols()]
 
 
 def existing_symbols(settings: Settings) -> tuple[str, tuple[str, ...] | None, str | None]:
     """The name of the source and the symbols that it has, or None and why there is no list."""
-    source = Market.of(settings).source
+    source = Market.from_settings(settings).source
     try:
         return source.name, source.symbols(), None
     except DataSourceError as error:
@@ -229,6 +229,6 @@ def existing_symbols(settings: Settings) -> tuple[str, tuple[str, ...] | None, s
 def _read(market: Market, symbol: str, as_of: datetime | None) -> BarsCheck:
     try:
         market.bars(symbol, as_of)
-        return BarsCheck(symbol, market.seen(symbol))
+        return BarsCheck(symbol, market.snapshot(symbol))
     except FinagentError as error:
         return BarsCheck(symbol, None, str(error))

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.team import ancestors
-from finagent_model.config.desk_config import DeskConfig, load_config
+from finagent_model.config.desk_config import DeskConfig, Prompts, load_config
 from finagent_model.data.market import Market
 from finagent_model.errors import DataError
 from finagent_model.market.bars import BarSeries
@@ -56,7 +55,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     """Raises BadInputError and DataError, as the training would."""
     config = load_config(request.config)
     require_schedule(request, config)
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
     folds = walk_forward_folds(
@@ -66,11 +65,11 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     remembers = calendar[folds[1].test_start] if len(folds) > 1 else None
     asked = _decided(histories, request, calendar[folds[0].test_start])
     decisions, calls = 0, 0.0
-    tokens = {row.author: np.zeros(2) for row in config.models_used}
+    tokens = {row.author: np.zeros(2) for row in config.distinct_models}
     for symbol, bars in histories.items():
         days = asked[symbol]
         decisions += len(days)
-        if config.only_rules or not days:
+        if config.uses_only_rules or not days:
             continue
         chosen = np.unique(np.linspace(0, len(days) - 1, SAMPLES).astype(int))
         positions = [days[i] for i in chosen]
@@ -114,11 +113,11 @@ def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[
     shown = config.memory.lessons if remembers else 0
     try:
         question = len(
-            build_context(view, config.first_policy, [_lesson(view)] * shown, shown).text
+            build_context(view, config.initial_policy, [_lesson(view)] * shown, shown).text
         )
     except DataError:
         return []
-    seated, texts = config.seated({"news"} if view.news else ()), Prompts(config.prompts)
+    seated, texts = config.select_agents({"news"} if view.news else ()), Prompts(config.prompts)
     return [
         (
             model.model,
@@ -126,7 +125,7 @@ def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[
             model.sampling.max_tokens,
         )
         for row in seated
-        if (model := config.model_of(row)).client != "rules"
+        if (model := config.model_for(row)).client != "rules"
     ]
 
 
@@ -146,7 +145,7 @@ def _lesson(view: MarketView) -> TradeOutcome:
 
 
 def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
-    if config.only_rules:
+    if config.uses_only_rules:
         return 0.0
     total = 0.0
     for model, (asked, answered) in tokens.items():
@@ -155,5 +154,5 @@ def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float |
         price = config.prices.get(model)
         if price is None:
             return None
-        total += price.usd(asked, answered)
+        total += price.cost_usd(asked, answered)
     return total

@@ -27,16 +27,16 @@ from pydantic import ValidationError
 
 from finagent_model._base import Check, Progress, no_progress
 from finagent_model.agents.external import load_external
-from finagent_model.agents.prompt_templates import Prompts
-from finagent_model.cassette.cassette import RecordedReply, load_replies
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.cassette.jsonl import load_replies
+from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.data.market import Market
-from finagent_model.decision.ledger import (
+from finagent_model.decision.decision import (
     LedgerRow,
-    ledger_hash,
-    ledger_row,
+    from_ledger_row,
+    hash_ledger,
     read_ledger,
-    signal_of,
+    to_ledger_row,
     write_ledger,
 )
 from finagent_model.decision.signal import TradingSignal
@@ -55,7 +55,7 @@ from finagent_model.evaluation.gate import (
     beside_champion,
     judge_version,
 )
-from finagent_model.market.symbols import symbol_file_name
+from finagent_model.market.bars import symbol_file_name
 from finagent_model.model.loading import Logged, load_predictor, log_package, manifest_of
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
@@ -76,11 +76,11 @@ from finagent_model.policy.trained_state import (
     CalibrationBook,
     TradeOutcome,
     TrainedState,
-    calibrated,
+    calibrate_signal,
     load_outcomes,
 )
-from finagent_model.reports.model_card import FAMILY, FILE, Card
-from finagent_model.reports.report import SymbolPage, report, report_page
+from finagent_model.reports.model_card import CARD_FILE, MODEL_DESCRIPTION, ModelCard
+from finagent_model.reports.report import SymbolPage, render_report, render_report_page
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.prompt_registry import PromptVersion, register_prompts
@@ -109,15 +109,17 @@ class Backtested:
         """Raises TrackingError for what another version wrote."""
         with schema_errors_as_tracking_error(run.run_id):
             outcome = run.read_json("outcome.json")
-            rows = read_ledger(pa.BufferReader(run.read("ledger.parquet")))
+            rows = read_ledger(pa.BufferReader(run.read_artifact("ledger.parquet")))
             return cls(
                 symbol=outcome["symbol"],
                 metrics=outcome["metrics"],
-                signals=tuple(signal_of(row) for row in rows),
-                replies=load_replies(run.read("cassette.jsonl").decode().splitlines()),
-                facts=SymbolFacts.model_validate_json(run.read("facts.json")),
-                calls=load_outcomes(run.read(CALLS).decode()),
-                trades=pq.read_table(pa.BufferReader(run.read("trades.parquet"))).to_pandas(),
+                signals=tuple(from_ledger_row(row) for row in rows),
+                replies=load_replies(run.read_artifact("cassette.jsonl").decode().splitlines()),
+                facts=SymbolFacts.model_validate_json(run.read_artifact("facts.json")),
+                calls=load_outcomes(run.read_artifact(CALLS).decode()),
+                trades=pq.read_table(
+                    pa.BufferReader(run.read_artifact("trades.parquet"))
+                ).to_pandas(),
             )
 
 
@@ -135,7 +137,7 @@ class TrainingRecord:
     @classmethod
     def of(cls, begun: TrainingState, tested: Sequence[Backtested]) -> Self:
         calls = [call for each in tested for call in each.calls]
-        calibrations = calibrate(calls, begun.policies.moments)
+        calibrations = calibrate(calls, begun.policies.start_times)
         lessons = [lesson for each in tested for lesson in reflect(each.calls)]
         confidence = confidence_record(calls, calibrations)
         facts = [each.facts for each in tested]
@@ -158,14 +160,14 @@ class TrainingRecord:
     def signals(self) -> dict[str, list[TradingSignal]]:
         """By symbol, as the package will give them."""
         return {
-            each.symbol: [calibrated(signal, self.calibrations) for signal in each.signals]
+            each.symbol: [calibrate_signal(signal, self.calibrations) for signal in each.signals]
             for each in self.tested
         }
 
     @property
     def ledgers(self) -> dict[str, list[LedgerRow]]:
         """By symbol, a row a signal."""
-        return {symbol: [ledger_row(s) for s in given] for symbol, given in self.signals.items()}
+        return {symbol: [to_ledger_row(s) for s in given] for symbol, given in self.signals.items()}
 
     @property
     def example(self) -> dict[str, str]:
@@ -184,7 +186,7 @@ class TrainingRecord:
     @property
     def report(self) -> str:
         last = self.calibrations.fits[-1]
-        return report(self.metrics, self.begun.config.model_used, self.evidence, last)
+        return render_report(self.metrics, self.begun.config.model_used, self.evidence, last)
 
     def judged(self, logged: Logged, manifest: Mapping[str, Any], gate: GateReport) -> Judged:
         return Judged(
@@ -217,7 +219,7 @@ def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check |
     """
     if champion is None or champion.run_id is None:
         return None
-    if (left := RunLog(champion.run_id).find(WINDOW)) is None:
+    if (left := RunLog(champion.run_id).find_artifact(WINDOW)) is None:
         return None
     try:
         theirs = GateWindow.model_validate_json(left)
@@ -248,15 +250,15 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
     """
     name, logged, gate = judged.request.register_as, judged.logged, judged.gate
     content = str(judged.manifest["content_hash"])
-    run.tags({MODEL_ID: logged.model_id, PACKAGE: content})
+    run.set_tags({MODEL_ID: logged.model_id, PACKAGE: content})
     tags = {
         registry.VERDICT: gate.verdict,
         registry.CONTENT: content,
         registry.EVIDENCE: gate.evidence.grade,
         registry.COMPARED_WITH: champion.version if champion else "",
     }
-    version = registry.register(
-        name, logged.uri, run.run_id, tags, model_id=logged.model_id, family=FAMILY
+    version = registry.create_version(
+        name, logged.uri, run.run_id, tags, model_id=logged.model_id, family=MODEL_DESCRIPTION
     )
     publish_metadata(run, judged, version)
     registry.apply_aliases(name, version)
@@ -265,7 +267,7 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
 
 def is_published(run: RunLog) -> bool:
     """Whether all was told of the version that the run made."""
-    return run.tag(MODEL_URI) is not None
+    return run.get_tag(MODEL_URI) is not None
 
 
 def publish_metadata(run: RunLog, judged: Judged, version: str) -> None:
@@ -274,9 +276,9 @@ def publish_metadata(run: RunLog, judged: Judged, version: str) -> None:
     """
     name = judged.request.register_as
     card = _card(run.run_id, version, judged, _prompts(judged, run.run_id))
-    run.text(FILE, card.text())
-    registry.describe(name, version, card.description())
-    run.tags({MODEL_URI: f"models:/{name}/{version}", MODEL_VERSION: version})
+    run.log_text(CARD_FILE, card.to_markdown())
+    registry.set_description(name, version, card.description())
+    run.set_tags({MODEL_URI: f"models:/{name}/{version}", MODEL_VERSION: version})
 
 
 def _prompts(judged: Judged, run_id: str) -> list[PromptVersion]:
@@ -286,14 +288,14 @@ def _prompts(judged: Judged, run_id: str) -> list[PromptVersion]:
     return register_prompts(judged.request.register_as, used, run_id, judged.logged.model_id)
 
 
-def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVersion]) -> Card:
+def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVersion]) -> ModelCard:
     calibrations, run = judged.learned.calibrations, read_run(run_id)
     assert calibrations is not None  # a package was written
     known = {"code": CODE, "configuration": CONFIG, "git commit": COMMIT}
     hashes = {name: run.tags[tag] for name, tag in known.items() if tag in run.tags}
     if run.tags.get(DIRTY) == "true":
         hashes["git commit"] += " with changes"
-    return Card(
+    return ModelCard(
         name=judged.request.register_as,
         version=version,
         run_id=run_id,
@@ -301,9 +303,9 @@ def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVer
         request=judged.request,
         gate=judged.gate,
         metrics=judged.metrics,
-        last=calibrations.fits[-1],
-        answers=judged.answers,
-        first_fit=f"{judged.learned.policies.moments[0]:%Y-%m-%d}",
+        calibration=calibrations.fits[-1],
+        example=judged.answers,
+        first_day=f"{judged.learned.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
         hashes={"package": str(judged.manifest["content_hash"]), **hashes},
@@ -335,7 +337,7 @@ def finish_training(
     run = RunLog(run_id)
     begun = TrainingState.read(run)
     name = begun.request.register_as
-    if known := registry.versions_of_run(name, run_id):
+    if known := registry.find_version_by_run(name, run_id):
         if not is_published(run):
             publish_metadata(
                 run, _judged_before(run, begun, children, known.version), known.version
@@ -362,11 +364,11 @@ def _judge_and_register(
         (Path(folder) / "ledgers").mkdir()
         for symbol, given in record.signals.items():
             write_ledger(given, Path(folder) / "ledgers" / f"{symbol_file_name(symbol)}.parquet")
-        run.files(Path(folder) / "ledgers", "ledgers")
+        run.log_files(Path(folder) / "ledgers", "ledgers")
         done()
-        champion = registry.champion(name)
+        champion = registry.find_champion(name)
         predictor = load_predictor(logged.uri)
-        predictor.market = market = Market.of(settings, begun.bars)
+        predictor.market = market = Market.from_settings(settings, begun.bars)
         gate = judge_version(
             record.metrics,
             ledgers,
@@ -377,11 +379,11 @@ def _judge_and_register(
             proofs(predictor),
         )
         said = {"verdict": gate.verdict, "refusals": gate.refusals}
-        run.json("gate.json", {**said, **gate.model_dump(mode="json")})
-        run.text(WINDOW, ours.model_dump_json())
-        run.text("report.md", record.report)
-        run.text("report.html", _page(f"{name}, run {run.run_id}", record, gate, market))
-        run.describe(record.report)
+        run.log_json("gate.json", {**said, **gate.model_dump(mode="json")})
+        run.log_text(WINDOW, ours.model_dump_json())
+        run.log_text("report.md", record.report)
+        run.log_text("report.html", _page(f"{name}, run {run.run_id}", record, gate, market))
+        run.set_description(record.report)
         run.log(metrics=_means(record.metrics) | _of_evidence(record.evidence))
         done()
         version = register_version(run, record.judged(logged, manifest, gate), champion)
@@ -398,7 +400,7 @@ def _judged_before(
     with schema_errors_as_tracking_error(run.run_id):
         said = run.read_json("gate.json")
         gate = GateReport.model_validate({name: said[name] for name in GateReport.model_fields})
-    return record.judged(Logged(uri, str(run.tag(MODEL_ID))), manifest_of(uri), gate)
+    return record.judged(Logged(uri, str(run.get_tag(MODEL_ID))), manifest_of(uri), gate)
 
 
 def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:
@@ -406,7 +408,7 @@ def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:
     with schema_errors_as_tracking_error(run.run_id):
         gate = run.read_json("gate.json")
         verdict, refusals = gate["verdict"], gate["refusals"]
-        text = run.read("report.md").decode()
+        text = run.read_artifact("report.md").decode()
     if verdict != "passed":
         raise GateRefusedError(
             f"the gate refused version {made.version} of {name}: {refusals}; "
@@ -443,7 +445,7 @@ def _package(
             "request": begun.request.model_dump(mode="json", exclude={"mode", "register_as"}),
             "metrics": {each.symbol: each.metrics for each in record.tested},
             "evidence": record.evidence.model_dump(mode="json"),
-            "ledgers": {symbol: ledger_hash(rows) for symbol, rows in ledgers.items()},
+            "ledgers": {symbol: hash_ledger(rows) for symbol, rows in ledgers.items()},
         },
         code_hash=code_hash(),
         external=external,
@@ -458,7 +460,7 @@ def _page(title: str, record: TrainingRecord, gate: GateReport, market: Market) 
         bars = market.bars(each.symbol)
         unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]
         symbols.append(SymbolPage(unseen, policies, each.facts, each.trades, metrics))
-    return report_page(
+    return render_report_page(
         title,
         symbols,
         gate,

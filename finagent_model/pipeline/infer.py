@@ -13,7 +13,7 @@ from finagent_model._base import Mode
 from finagent_model.audit.chain import AuditChain
 from finagent_model.config.parsing import CallLimits
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
-from finagent_model.decision.signal import TradingSignal, signal_id
+from finagent_model.decision.signal import TradingSignal, compute_signal_id
 from finagent_model.errors import UnknownRunError
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import Predictor, Question
@@ -64,7 +64,7 @@ def infer(
     settings, version = predictor.settings, predictor.version
     final = None
     if mode == "cached" and version:
-        final = find_final(signal_id(question.symbol, question.as_of, version), settings)
+        final = find_final(compute_signal_id(question.symbol, question.as_of, version), settings)
     view = (
         predictor.view(question)
         if missing_raises
@@ -97,4 +97,4 @@ def _has_later_bar(view: MarketView | Decision, run_id: str) -> bool:
         ends = [each.last for each in read_run(run_id).datasets if each.kind == "bars"]
     except UnknownRunError:
         return True
-    return bool(ends) and view.bars.closed(-1) > max(ends)
+    return bool(ends) and view.bars.close_time(-1) > max(ends)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from finagent_model._base import Check
 from finagent_model.audit.chain import HEAD
 from finagent_model.data.market import Market
-from finagent_model.data.snapshots import DIGITS, Dataset
+from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
 from finagent_model.model.loading import manifest_of
@@ -39,8 +39,8 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
-from finagent_model.tracking.prompt_registry import PromptVersion, as_registered, linked
-from finagent_model.tracking.queries import RunRecord, read_run, runs_where, traces_of
+from finagent_model.tracking.prompt_registry import PromptVersion, is_unchanged, linked_prompts
+from finagent_model.tracking.queries import RunRecord, find_trace_ids, read_run, search_runs
 from finagent_model.tracking.runs import COMMIT, RunLog
 
 HASHES = {"config": CONFIG, "package": PACKAGE, "code": CODE, "commit": COMMIT, "dirty": DIRTY}
@@ -59,7 +59,7 @@ class TrainingOrigin:
             **run_row(self.run),
             "params": dict(self.run.params),
             "data": [each.row() for each in self.data],
-            "prompts": [each.row() for each in self.prompts],
+            "prompts": [asdict(each) for each in self.prompts],
         }
 
 
@@ -79,7 +79,7 @@ class VersionOrigin:
         """JSON-ready."""
         return {
             "uri": self.uri,
-            "version": None if self.version is None else self.version.row(),
+            "version": None if self.version is None else asdict(self.version),
             "training": None if self.training is None else self.training.row(),
             "why": self.why,
             "checks": [each.model_dump() for each in self.checks],
@@ -115,11 +115,11 @@ def run_row(run: RunRecord) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "experiment_id": run.experiment_id,
-        "parent_run_id": run.parent,
+        "parent_run_id": run.parent_run_id,
         "name": run.name,
         "stage": run.stage,
         "status": run.status,
-        "started": run.started.isoformat(),
+        "started": run.started_at.isoformat(),
         "asked_by": named(run, REQUESTED_BY),
         "hashes": named(run, HASHES),
     }
@@ -144,14 +144,14 @@ def _training(run_id: str, market: Market) -> TrainingOrigin:
     """Raises TrackingError."""
     run = read_run(run_id)
     return TrainingOrigin(
-        run, tuple(compare_datasets(run.datasets, market)), tuple(linked(run.tags))
+        run, tuple(compare_datasets(run.datasets, market)), tuple(linked_prompts(run.tags))
     )
 
 
 def _prompts(versions: Sequence[PromptVersion]) -> Check:
     """Whether the registry still has the texts that it was given."""
     words = {False: "has another text", None: "is gone"}
-    found = {each: as_registered(each) for each in versions}
+    found = {each: is_unchanged(each) for each in versions}
     wrong = [f"{p.name} version {p.version} {words[ok]}" for p, ok in found.items() if not ok]
     said = "; ".join(wrong) or f"{len(found)} prompts have the texts of their hashes"
     return Check(name="prompts_as_registered", passed=not wrong, found=said)
@@ -273,7 +273,7 @@ def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
     """Raises BadInputError for what is no id, or one that no run has."""
     if not re.fullmatch("[0-9a-f]{16}", signal_id):
         raise BadInputError(f"signal {signal_id!r} is no id: 16 digits, a to f in lower case")
-    runs = runs_where(f"tags.`{SIGNAL}` = '{signal_id}'")
+    runs = search_runs(f"tags.`{SIGNAL}` = '{signal_id}'")
     if not runs:
         raise BadInputError(
             f"no run has signal {signal_id}; known are the signals of `finagent predict --log` "
@@ -281,7 +281,7 @@ def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
             "own: it names its version, see `finagent lineage --version N`"
         )
     *earlier, run = runs
-    market, uri = Market.of(settings), run.tags.get(MODEL_URI)
+    market, uri = Market.from_settings(settings), run.tags.get(MODEL_URI)
     package = run.tags.get(PACKAGE)
     return SignalLineage(
         signal_id=signal_id,
@@ -289,7 +289,7 @@ def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
         earlier=tuple(each.run_id for each in earlier),
         origin=version_origin(uri, market, run.tags.get(TRAINING), package) if uri else None,
         data=tuple(compare_datasets(run.datasets, market, datetime.fromisoformat(run.tags[AS_OF]))),
-        traces=traces_of(run),
+        traces=find_trace_ids(run),
         checks=(_signal_kept(run, signal_id), _audit_kept(run)),
     )
 
@@ -298,8 +298,8 @@ def lineage_of_version(name: str, version: str, settings: Settings) -> VersionLi
     """Raises BadInputError naming the versions that there are."""
     registry.find_version(name, version)
     uri = f"models:/{name}/{version}"
-    runs = runs_where(f"tags.`{MODEL_URI}` = '{uri}'")
-    found = version_origin(uri, Market.of(settings))
+    runs = search_runs(f"tags.`{MODEL_URI}` = '{uri}'")
+    found = version_origin(uri, Market.from_settings(settings))
     return VersionLineage(found, *_signals_and_backtests(runs))
 
 
@@ -309,9 +309,13 @@ def lineage_of_data(digest: str) -> DataLineage:
         raise BadInputError(
             f"data {digest!r}: write 8 to 64 digits of a SHA-256, a to f lower case"
         )
-    kept = digest[:DIGITS]
-    query = f"dataset.digest LIKE '{kept}%'" if len(kept) < DIGITS else f"dataset.digest = '{kept}'"
-    runs = [run for run in runs_where(query) if _of(run, digest)]
+    kept = digest[:DIGEST_LENGTH]
+    query = (
+        f"dataset.digest LIKE '{kept}%'"
+        if len(kept) < DIGEST_LENGTH
+        else f"dataset.digest = '{kept}'"
+    )
+    runs = [run for run in search_runs(query) if _of(run, digest)]
     if not runs:
         raise BadInputError(
             f"no run was given data {digest}; `finagent lineage --version N` names what a version "
@@ -319,7 +323,7 @@ def lineage_of_data(digest: str) -> DataLineage:
         )
     trainings = tuple(run for run in runs if run.stage == "train")
     for uri in {run.tags[MODEL_URI]: None for run in trainings if MODEL_URI in run.tags}:
-        runs += runs_where(f"tags.`{MODEL_URI}` = '{uri}'")
+        runs += search_runs(f"tags.`{MODEL_URI}` = '{uri}'")
     data = {each.sha256: each for run in runs for each in _of(run, digest)}
     return DataLineage(tuple(data.values()), trainings, *_signals_and_backtests(runs))
 
@@ -337,7 +341,7 @@ def _signals_and_backtests(
     runs: Sequence[RunRecord],
 ) -> tuple[tuple[RunRecord, ...], tuple[RunRecord, ...]]:
     """The last run of each signal, and every run of a backtest, each once."""
-    oldest_first = sorted(runs, key=lambda run: run.started)
+    oldest_first = sorted(runs, key=lambda run: run.started_at)
     signals = {run.tags[SIGNAL]: run for run in oldest_first if SIGNAL in run.tags}
     backtests = {run.run_id: run for run in oldest_first if run.stage in ("backtest", "ablate")}
     return tuple(signals.values()), tuple(backtests.values())

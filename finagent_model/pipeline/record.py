@@ -29,17 +29,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from finagent_model._base import dump_json
 from finagent_model.audit.chain import (
     AUDIT_FILE,
     CONVERSATION_FILE,
     HEAD,
     AuditChain,
-    conversation_lines,
-    read_turns,
+    dump_turns,
+    load_turns,
 )
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.tampering import ChainFault, head_of, verify_chain
+from finagent_model.audit.verification import ChainFault, read_head, verify_chain
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import Dataset
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
@@ -60,11 +61,11 @@ from finagent_model.reports.charts import write_price_chart
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import CHART, DecisionStore
+from finagent_model.store.decisions import CHART_FILE, DecisionStore
 from finagent_model.store.outbox import Outbox, OutboxReport
 from finagent_model.store.platform import PlatformClient
 from finagent_model.tracking.queries import read_run
-from finagent_model.tracking.runs import RunLog, as_json, runs_tagged
+from finagent_model.tracking.runs import RunLog, find_runs_by_tag
 
 if TYPE_CHECKING:
     from finagent_model.decision.decision import Decision
@@ -95,21 +96,21 @@ def record(
     if replaces:
         tags[REPLACES] = replaces
     run = open_tagged_run("infer", f"infer {signal.symbol}", tags, execution=execution, alone=True)
-    with run.failing(), tempfile.TemporaryDirectory() as name:
+    with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run.log(
             params={"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk},
             metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},
         )
-        (folder / "signal.json").write_text(as_json(signal.model_dump(mode="json")))
-        (folder / CONVERSATION).write_text(conversation_lines([decision]))
+        (folder / "signal.json").write_text(dump_json(signal.model_dump(mode="json")))
+        (folder / CONVERSATION).write_text(dump_turns([decision]))
         (folder / AUDIT).write_text(audit.lines, encoding="ascii")
         datasets: tuple[Dataset, ...] = ()
         if view is not None:
             datasets = decision_datasets(market, view)
             write_price_chart(view, signal, folder)
-        run.inputs(datasets, "inference", made_by.get(MODEL_ID))
-        run.files(folder)
+        run.log_inputs(datasets, "inference", made_by.get(MODEL_ID))
+        run.log_files(folder)
         log_bar_snapshots(run, bar_snapshots(market, [signal.symbol]))
         if not replayed:
             store_decision(decision, run, settings, execution, view is not None, replaces)
@@ -150,7 +151,7 @@ def store_decision(
     `replaces` left. A database that can't be used, or has no room for what was decided, is worth a
     warning: the run has it all.
     """
-    run.tags({STORED: "no"})
+    run.set_tags({STORED: "no"})
     try:
         store = _store(settings)
         store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces)
@@ -166,7 +167,7 @@ def store_decision(
         symbol = decision.signal.symbol
         log.warning("%s. The decision on %s is in run %s alone", error, symbol, run.run_id)
         return
-    run.tags({STORED: "yes"})
+    run.set_tags({STORED: "yes"})
     if settings.platform_url:
         _flush_outbox(settings)
 
@@ -188,17 +189,17 @@ def send_outbox(settings: Settings, within_s: float = float("inf")) -> OutboxRep
     assert settings.platform_url is not None
     client = PlatformClient(settings.platform_url, settings.platform_token)
     with closing(client):
-        return Outbox(Database.of(settings)).send(client, within_s)
+        return Outbox(Database.from_settings(settings)).send(client, within_s)
 
 
 def sync_decisions(settings: Settings) -> Synced:
     """Write what is not in the database yet, from the runs of every experiment. Raises StoreError
     when none of it can be written.
     """
-    Database.of(settings).prepare()
+    Database.from_settings(settings).prepare()
     store = _store(settings)
     counts = {"written": 0, "already": 0, "failed": 0}
-    for run in runs_tagged(STORED, "no"):
+    for run in find_runs_by_tag(STORED, "no"):
         try:
             tags = read_run(run.run_id).tags
             fresh = store.write(
@@ -206,14 +207,14 @@ def sync_decisions(settings: Settings) -> Synced:
                 run.run_id,
                 execution_of_tags(tags),
                 run.experiment_id,
-                run.has(CHART),
+                run.has_artifact(CHART_FILE),
                 tags.get(REPLACES),
             )
         except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
             log.warning("run %s: %s", run.run_id, error)
             counts["failed"] += 1
         else:
-            run.tags({STORED: "yes"})
+            run.set_tags({STORED: "yes"})
             counts["written" if fresh else "already"] += 1
     return Synced(**counts)
 
@@ -223,7 +224,7 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
     tell, which is worth a warning.
     """
     try:
-        found = ArtifactStore(Database.of(settings)).named(signal_id)
+        found = ArtifactStore(Database.from_settings(settings)).find(signal_id)
         if found is None or found.run_id is None or found.signal_data is None:
             return None
         signal = _signal(found.signal_data)
@@ -236,12 +237,12 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
 
 
 def _store(settings: Settings) -> DecisionStore:
-    return DecisionStore(Database.of(settings), queue=settings.platform_url is not None)
+    return DecisionStore(Database.from_settings(settings), queue=settings.platform_url is not None)
 
 
 def _recorded(run: RunLog) -> Decision:
     """Raises TrackingError or ValueError where the run has no whole record."""
-    turns = read_turns(run.read(CONVERSATION_FILE).decode())
+    turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
     return Decision(_signal(run.read_json("signal.json")), turns)
 
 
@@ -286,7 +287,7 @@ class AuditReport:
 def recorded_audit(run_id: str) -> AuditChain:
     """Return the audit that a run keeps, with the head of its tag. Raises TrackingError."""
     run = RunLog(run_id)
-    return AuditChain(run.read(AUDIT_FILE).decode(), run.tag(HEAD) or "")
+    return AuditChain(run.read_artifact(AUDIT_FILE).decode(), run.get_tag(HEAD) or "")
 
 
 def verify_audit(what: str, head: str | None = None) -> AuditReport:
@@ -306,7 +307,7 @@ def verify_audit(what: str, head: str | None = None) -> AuditReport:
     if tag and head and tag != head:
         words = f"the run's tag {HEAD} says {tag}, not {head}"
         faults = (*faults, ChainFault(lines, "other head", words))
-    return AuditReport(what, lines, head_of(text), bool(head or tag), faults)
+    return AuditReport(what, lines, read_head(text), bool(head or tag), faults)
 
 
 def _read(what: str, head: str | None) -> tuple[bytes, str | None]:
@@ -321,10 +322,10 @@ def _read(what: str, head: str | None) -> tuple[bytes, str | None]:
     from finagent_model.tracking.runs import RunLog  # MLflow: seconds that a file does not need
 
     run = RunLog(what)
-    tag = run.tag(HEAD)
+    tag = run.get_tag(HEAD)
     if tag is None and head is None:
         raise BadInputError(
             f"run {what} has no tag {HEAD}: nothing anchors an audit of it; `finagent predict "
             "--log`, a training and a backtest keep one"
         )
-    return run.read(AUDIT_FILE), tag
+    return run.read_artifact(AUDIT_FILE), tag

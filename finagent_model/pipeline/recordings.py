@@ -7,9 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finagent_model.cassette.cassette import RecordedReply, open_file
-from finagent_model.cassette.fingerprint import canonical, to_row
-from finagent_model.cassette.records import CassetteFile, CassetteRow, replaces, row_of
+from finagent_model.cassette.cassette import open_cassette_file
+from finagent_model.cassette.fingerprint import canonical_json, outline_to_row
+from finagent_model.cassette.records import (
+    CassetteFile,
+    CassetteRow,
+    RecordedReply,
+    reply_to_row,
+    supersedes,
+)
 from finagent_model.errors import BadInputError, DamagedCassetteError
 
 Keep = Literal["ours", "theirs"]
@@ -60,7 +66,7 @@ def recording_stats(path: Path) -> Stats:
         file=str(path),
         replies=sum(group.replies for group in groups.values()),
         errors=sum(group.errors for group in groups.values()),
-        distinct=len({canonical(row_of(reply)) for reply in known.values()}),
+        distinct=len({canonical_json(reply_to_row(reply)) for reply in known.values()}),
         damaged=sum(row.reply is None for row in rows),
         bytes=_size(path),
         models=tuple(groups[who] for who in sorted(groups)),
@@ -107,7 +113,7 @@ def merge_recordings(into: Path, sources: Sequence[Path], keep: Keep | None = No
             f"{into} has other replies to the same requests: {'; '.join(conflicts[:NAMED])}{more}; "
             "choose with --keep ours or --keep theirs"
         )
-    open_file(into).put(changes)
+    open_cassette_file(into).put(changes)
     return Merged(str(into), **counted)
 
 
@@ -158,7 +164,7 @@ def prune_recordings(
         return theirs is None or (theirs != row.reply and row.reply.error is None)
 
     file, before = _existing(path), _size(path)
-    dropped = file.keep(wanted)
+    dropped = file.prune(wanted)
     return Pruned(str(path), dropped, len(_settled(_rows(file))), before, _size(path))
 
 
@@ -187,7 +193,7 @@ def export_recordings(path: Path, to: Path) -> Exported:
     known = recordings(path)
     if to.exists():
         raise BadInputError(f"{to} exists; remove it, or `finagent cassette merge {to} {path}`")
-    open_file(to).put({key: known[key] for key in sorted(known)})
+    open_cassette_file(to).put({key: known[key] for key in sorted(known)})
     return Exported(str(path), str(to), len(known))
 
 
@@ -217,7 +223,7 @@ def verify_recordings(path: Path, redact: Redact) -> RecordingsCheck:
     rows: list[CassetteRow] = []
     try:
         file = _existing(path)
-        faults = file.faults()
+        faults = file.check_integrity()
         rows = _rows(file)
     except (DamagedCassetteError, OSError) as error:
         return RecordingsCheck(str(path), 0, 0, (str(error),))
@@ -246,7 +252,7 @@ def recordings(path: Path) -> dict[str, RecordedReply]:
 def _existing(path: Path) -> CassetteFile:
     if not path.is_file():
         raise BadInputError(f"no cassette at {path}; name a file of recorded replies")
-    return open_file(path)
+    return open_cassette_file(path)
 
 
 def _rows(file: CassetteFile) -> list[CassetteRow]:
@@ -260,19 +266,19 @@ def _settled(rows: Iterable[CassetteRow]) -> dict[str, RecordedReply]:
     """What holds for each request, of rows in the order of recording."""
     known: dict[str, RecordedReply] = {}
     for row in rows:
-        if row.key is not None and row.reply and replaces(row.reply, known.get(row.key)):
+        if row.key is not None and row.reply and supersedes(row.reply, known.get(row.key)):
             known[row.key] = row.reply
     return known
 
 
 def _holds_key(reply: RecordedReply, redact: Redact) -> bool:
-    outline = None if reply.outline is None else to_row(reply.outline)
-    text = canonical([row_of(reply), outline])
+    outline = None if reply.outline is None else outline_to_row(reply.outline)
+    text = canonical_json([reply_to_row(reply), outline])
     return redact(text) != text
 
 
 def _who(reply: RecordedReply) -> tuple[str, str]:
-    asked = {} if reply.outline is None else dict(reply.outline.asked)
+    asked = {} if reply.outline is None else dict(reply.outline.fields)
     return str(asked.get("client", "")), str(asked.get("model", ""))
 
 

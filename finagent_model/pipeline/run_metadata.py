@@ -70,7 +70,7 @@ def open_tagged_run(
     that nobody goes on with it if this process dies. Raises TrackingError.
     """
     known = {STAGE: stage, **execution_tags(execution), **code_tags(), **tags}
-    return open_run(name, known, parent or execution.parent_run_id, alone=alone)
+    return open_run(name, known, parent or execution.parent_run_id, single_process=alone)
 
 
 REQUESTED_BY = {
@@ -153,7 +153,7 @@ def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
 def read_request(package: Package) -> TrainRequest:
     """The request that led to a package. Raises PackageFormatError."""
     try:
-        return TrainRequest.read(**package.backtest["request"])
+        return TrainRequest.parse(**package.backtest["request"])
     except (BadInputError, KeyError, TypeError) as error:
         raise PackageFormatError(
             f"backtest.json of the package has a request that this code can't read: {error}; "
@@ -180,11 +180,11 @@ class TrainingState:
     """What was read of each symbol, for the stages after it: they see the same, however late."""
 
     def write(self, run: RunLog) -> None:
-        run.json("request.json", self.request.model_dump(mode="json"))
+        run.log_json("request.json", self.request.model_dump(mode="json"))
         config = self.config.model_dump(mode="json")
-        run.text("config.yaml", yaml.safe_dump(config, sort_keys=False))
-        run.json("policy.json", self.policies.model_dump(mode="json"))
-        run.json("trials.json", self.trials.model_dump(mode="json"))
+        run.log_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
+        run.log_json("policy.json", self.policies.model_dump(mode="json"))
+        run.log_json("trials.json", self.trials.model_dump(mode="json"))
         log_bar_snapshots(run, self.bars)
 
     @classmethod
@@ -192,8 +192,8 @@ class TrainingState:
         """Raises TrackingError for what another version wrote."""
         with schema_errors_as_tracking_error(run.run_id):
             return cls(
-                request=TrainRequest.read(**run.read_json("request.json")),
-                config=DeskConfig.model_validate(yaml.safe_load(run.read("config.yaml"))),
+                request=TrainRequest.parse(**run.read_json("request.json")),
+                config=DeskConfig.model_validate(yaml.safe_load(run.read_artifact("config.yaml"))),
                 policies=PolicyBook.model_validate(run.read_json("policy.json")),
                 trials=Trials.model_validate(run.read_json("trials.json")),
                 bars=read_bar_snapshots(run.read_json(BARS)),

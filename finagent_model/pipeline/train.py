@@ -19,7 +19,7 @@ import numpy as np
 from finagent_model._base import Progress, no_progress
 from finagent_model.agents.providers import ClientPool, with_addresses
 from finagent_model.agents.team import export_component
-from finagent_model.cassette.cassette import dump_replies
+from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Execution
@@ -39,7 +39,7 @@ from finagent_model.pipeline.run_metadata import (
     open_tagged_run,
 )
 from finagent_model.settings import Settings
-from finagent_model.tracking.runs import REQUEST, RunLog, runs_below
+from finagent_model.tracking.runs import REQUEST, RunLog, find_child_runs
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import ScoreSources
 from finagent_model.training.walk_forward import fit_policies
@@ -67,7 +67,7 @@ def score_external(desk: Desk, histories: Mapping[str, BarSeries], watch: Progre
             log.warning("%s; they count as no opinion. First on %s: %s", said, day, reason)
         scores[symbol] = found.scores
     desk.close()
-    return ScoreSources(config.first_policy, config.policy, technical or not scores, scores)
+    return ScoreSources(config.initial_policy, config.policy, technical or not scores, scores)
 
 
 def require_schedule(request: TrainRequest, config: DeskConfig) -> None:
@@ -92,7 +92,7 @@ def train(
     Raises BadInputError and DataError before anything is written, GateRefusedError at the end.
     """
     run_id = start_training(request, settings, watch, jobs, alone=True)
-    with RunLog(run_id).failing():
+    with RunLog(run_id).failed_on_error():
         children = _backtest_all(run_id, request.symbols, settings, watch, jobs)
         return finish_training(run_id, children, settings, watch)
 
@@ -112,7 +112,7 @@ def start_training(
     `alone` says that this process does the whole training, and that nobody goes on if it dies.
     Below the execution's run the same request is fitted once: asked again, it is that training.
     """
-    market = Market.of(settings)
+    market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = with_addresses(load_config(request.config), settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
@@ -123,12 +123,12 @@ def start_training(
     facts = [market.digest(symbol) for symbol in request.symbols]
     digest = request.digest(config_hash(config), code_hash(), *facts)
     above = execution.parent_run_id
-    if above and (known := runs_below(above, {REQUEST: digest, FITTED: "yes"})):
+    if above and (known := find_child_runs(above, {REQUEST: digest, FITTED: "yes"})):
         return known[0].run_id
     tags, name = {REQUEST: digest, **desk_tags(config)}, f"train {' '.join(request.symbols)}"
     run = open_tagged_run("train", name, tags, execution=execution, alone=alone)
-    with run.failing():
-        run.inputs(
+    with run.failed_on_error():
+        run.log_inputs(
             [each for s in request.symbols for each in training_datasets(market, s)], "training"
         )
         run.log(
@@ -145,8 +145,8 @@ def start_training(
         )
         seen = bar_snapshots(market, request.symbols)
         TrainingState(request, config, fitted.policies, fitted.trials, seen).write(run)
-        run.json("agent_graph.json", export_component(config, ClientPool(config, settings)))
-        run.tags({FITTED: "yes"})
+        run.log_json("agent_graph.json", export_component(config, ClientPool(config, settings)))
+        run.set_tags({FITTED: "yes"})
     return run.run_id
 
 
@@ -162,7 +162,7 @@ def backtest_symbol(
     """
     begun = TrainingState.read(RunLog(run_id))
     request, policies = begun.request, begun.policies
-    market = Market.of(settings, begun.bars)
+    market = Market.from_settings(settings, begun.bars)
     cassette = open_cassette(settings)
     desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
     with TranscriptWriter() as minutes:
@@ -172,11 +172,11 @@ def backtest_symbol(
         run = open_tagged_run(
             "backtest", name, tags, execution=execution, parent=run_id, alone=True
         )
-        with run.failing():
-            run.inputs(training_datasets(market, symbol), "backtest")
+        with run.failed_on_error():
+            run.log_inputs(training_datasets(market, symbol), "backtest")
             log_outcome(run, unseen, request.seed, minutes)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            run.text("cassette.jsonl", dump_replies(cassette.used))
+            run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id
 

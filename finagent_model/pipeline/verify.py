@@ -11,7 +11,7 @@ from typing import Any
 
 from finagent_model._base import Check, Mode, Progress, no_progress
 from finagent_model.agents.external import load_external
-from finagent_model.decision.ledger import LedgerRow, ledger_hash, ledger_row
+from finagent_model.decision.decision import LedgerRow, hash_ledger, to_ledger_row
 from finagent_model.errors import CorruptPackageError
 from finagent_model.evaluation.probes import (
     clocks_read,
@@ -82,13 +82,13 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     checks, clocks = [news_dated()], clocks_read()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
-        fits = learned.policies.of(symbol)
+        fits = learned.policies.fits_for(symbol)
         policies = [fits[0].policy, fits[-1].policy]
         bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
         unseen = decide_out_of_sample(desk, market, symbol, learned.policies, request, watch)
         calls[symbol] = unseen.closed_calls()
-        rows = [ledger_row(decision.signal) for decision in unseen.decisions]
-        same = ledger_hash(rows) == package.backtest["ledgers"][symbol]
+        rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
+        same = hash_ledger(rows) == package.backtest["ledgers"][symbol]
         said = f"{len(rows)} signals of {symbol} replayed"
         checks += [
             Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
@@ -108,13 +108,13 @@ def ask_again(
     """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
     live team where that costs nothing.
     """
-    mode: Mode = "live" if predictor.package.config.only_rules else "replay"
+    mode: Mode = "live" if predictor.package.config.uses_only_rules else "replay"
     asked = {}
     for symbol, rows in ledgers.items():
         chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
         decisions = predictor.decide_all(questions, mode, approvals=False)
-        asked[symbol] = [ledger_row(decision.signal) for decision in decisions]
+        asked[symbol] = [to_ledger_row(decision.signal) for decision in decisions]
     return asked
 
 
@@ -126,7 +126,7 @@ def _clock_free(predictor: Predictor, symbol: str, clocks: Sequence[str]) -> Che
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
     signals = [
-        ledger_row(
+        to_ledger_row(
             predictor.desk.with_options(mode="replay", clock=_stopped(at)).decide(view).signal
         )
         for at in EPOCHS

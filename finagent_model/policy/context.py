@@ -1,30 +1,127 @@
 """The one question that every agent gets: a market view as date-free JSON with rounded numbers.
 
 Without dates a model can't look the answer up by the calendar, and equal situations give equal
-requests.
+requests, which the cassette can replay.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from finagent_model.errors import ShortHistoryError, UndefinedFeatureError
+from finagent_model.market import indicators
+from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
 from finagent_model.market.view import MarketView
-from finagent_model.policy.features import FeatureBook
 from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import TradeOutcome
 
-CLOSES_SHOWN = 10
-YEAR = 252
+_Indicator = Callable[[int], Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One entry a bar in each array; nan until a window is full or where a ratio is undefined."""
+
+    trend_atr: Floats
+    """Fast minus slow average, in ATR."""
+    momentum_z: Floats
+    """Return over `slow` bars, in standard deviations of such a return."""
+    rsi: Floats
+    """Wilder's RSI, 0..100."""
+    channel_position: Floats
+    """Where the close lies between the channel's low (0) and high (1)."""
+    atr: Floats
+    """Average true range, in traded prices of that bar."""
+    support: Floats
+    resistance: Floats
+    """Lowest low and highest high of the channel, in traded prices of that bar."""
+
+    def at(self, index: int) -> dict[str, float]:
+        """Return all features of one bar by name."""
+        return {name: float(values[index]) for name, values in self.arrays().items()}
+
+    def arrays(self) -> dict[str, Floats]:
+        """Return the array of every feature by name."""
+        return dict(vars(self))
+
+
+class FeatureBook:
+    """Features of one history under many policies; indicators of equal windows are cached.
+
+    Averages and deviations are not computed before `first_bar`: what needs them is nan there.
+    """
+
+    def __init__(self, bars: BarSeries, first_bar: int = 0) -> None:
+        self._first_bar = first_bar
+        self._adjusted = bars.adjust_to_first_bar()
+        self._factor = bars.growth_factor
+        self._cache: dict[tuple[str, int], Floats] = {}
+
+    def compute(self, policy: Policy) -> Features:
+        """Compute the features of every bar with the windows of `policy`."""
+        prices, factor = self._adjusted, self._factor
+        # Ratios over zero are expected where prices do not move; `_nan_if_infinite` handles them.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            atr = self._cached(
+                "atr",
+                policy.atr,
+                lambda n: indicators.atr(prices.high, prices.low, prices.close, n),
+            )
+            low = self._cached("lowest", policy.channel, lambda n: indicators.lowest(prices.low, n))
+            high = self._cached(
+                "highest", policy.channel, lambda n: indicators.highest(prices.high, n)
+            )
+            fast = self._cached("sma", policy.fast, self._average)
+            slow = self._cached("sma", policy.slow, self._average)
+            return Features(
+                trend_atr=_nan_if_infinite((fast - slow) / atr),
+                momentum_z=self._cached("momentum_z", policy.slow, self._momentum_z),
+                rsi=self._cached("rsi", policy.rsi, lambda n: indicators.rsi(prices.close, n)),
+                channel_position=_nan_if_infinite((prices.close - low) / (high - low)),
+                atr=atr / factor,
+                support=low / factor,
+                resistance=high / factor,
+            )
+
+    def _average(self, window: int) -> Floats:
+        return indicators.sma(self._adjusted.close, window, self._first_bar)
+
+    def _momentum_z(self, window: int) -> Floats:
+        close = self._adjusted.close
+        daily = indicators.rate_of_change(close, 1)
+        std = np.full(len(close), np.nan)
+        # The first bar has no daily return, so the deviation's window begins one bar later.
+        std[1:] = indicators.rolling_std(daily[1:], window, self._first_bar - 1)
+        return _nan_if_infinite(indicators.rate_of_change(close, window) / (std * np.sqrt(window)))
+
+    def _cached(self, name: str, window: int, compute: _Indicator) -> Floats:
+        key = (name, window)
+        # A search tries many policies whose windows come from a small grid.
+        if key not in self._cache:
+            self._cache[key] = compute(window)
+        return self._cache[key]
+
+
+def _nan_if_infinite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+MAX_CLOSES = 10
+"""Closes that the question lists."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the desk is asked, and the numbers that code will hold its answer against."""
+    """The desk's question, and the numbers against which code checks the desk's answer.
+
+    Prices are in prices of the last bar, rounded as the agents read them.
+    """
 
     text: str
     """JSON, as the agents read it."""
@@ -32,16 +129,18 @@ class Context:
     atr: float
     low: float
     high: float
-    """Range of the last year, in prices of the last bar."""
+    """`low` and `high` are the range of the last year."""
     policy: Policy
 
 
 def build_context(
-    view: MarketView, policy: Policy, lessons: Sequence[TradeOutcome] = (), shown: int = 0
+    view: MarketView, policy: Policy, lessons: Sequence[TradeOutcome] = (), max_lessons: int = 0
 ) -> Context:
-    """`lessons` are the calls that the desk may remember, oldest first; the last `shown` are told
-    in full. Raises ShortHistoryError or UndefinedFeatureError where the policy can't speak about
-    the view.
+    """Build the question about `view` under `policy`.
+
+    `lessons` are the desk's past trades that it may remember, oldest first; the last `max_lessons`
+    are told in full. Raises ShortHistoryError where the view has too few bars for the policy, and
+    UndefinedFeatureError where a feature is not finite.
     """
     bars = view.bars
     if len(bars) < policy.warm_up:
@@ -49,34 +148,38 @@ def build_context(
             f"{view.symbol} has {len(bars)} bars by {view.as_of:%Y-%m-%d}; "
             f"the policy needs {policy.warm_up}; send more history"
         )
-    features = FeatureBook(bars, since=len(bars) - 1).under(policy).at(-1)
+    # Only the last bar is asked about, so the averages before it are not computed.
+    features = FeatureBook(bars, first_bar=len(bars) - 1).compute(policy).at(-1)
     undefined = sorted(name for name, value in features.items() if not math.isfinite(value))
     if undefined:
         raise UndefinedFeatureError(
             f"{view.symbol} at {view.as_of:%Y-%m-%d}: {', '.join(undefined)} undefined "
             "(prices that don't move have no range)"
         )
-    prices = bars.in_last_prices()
-    year = slice(-YEAR, None)
-    numbers = {name: rounded(value) for name, value in features.items()}
+    prices = bars.adjust_to_last_bar()
+    year = slice(-TRADING_DAYS_PER_YEAR, None)
+    numbers = {name: round_significant(value) for name, value in features.items()}
+    # The order of the keys is part of the prompt, and so of every recorded reply's fingerprint.
     question: dict[str, Any] = {
         "symbol": view.symbol,
         "timeframe": "1 day",
-        "last_close": rounded(view.last_close),
+        "last_close": round_significant(view.last_close),
         "atr": numbers.pop("atr"),
         "support": numbers.pop("support"),
         "resistance": numbers.pop("resistance"),
         "features": numbers,
-        "recent_closes": [rounded(p) for p in prices.close[-CLOSES_SHOWN:]],
-        "year_low": rounded(prices.low[year].min()),
-        "year_high": rounded(prices.high[year].max()),
+        "recent_closes": [round_significant(p) for p in prices.close[-MAX_CLOSES:]],
+        "year_low": round_significant(prices.low[year].min()),
+        "year_high": round_significant(prices.high[year].max()),
         "policy": policy.model_dump(exclude_none=True),
         "news": [item.envelope(view.as_of) for item in view.news],
-        **_fundamentals(view),
-        "memory": _memory(view, lessons, shown),
+        **_describe_fundamentals(view),
+        "memory": _describe_lessons(view, lessons, max_lessons),
     }
     return Context(
+        # ensure_ascii=False: escapes would cost tokens.
         text=json.dumps(question, sort_keys=False, ensure_ascii=False),
+        # Rounded: risk checks must compare with the numbers that the agents were shown.
         last_close=question["last_close"],
         atr=question["atr"],
         low=question["year_low"],
@@ -85,17 +188,27 @@ def build_context(
     )
 
 
-def _fundamentals(view: MarketView) -> dict[str, Any]:
-    """Under their key; nothing at all where there are none."""
+def round_significant(value: float, digits: int = 6) -> float:
+    """Round to significant digits, as agents see numbers and code compares them."""
+    return float(f"{value:.{digits}g}")
+
+
+def round_or_none(value: float) -> float | None:
+    """Round to six significant digits; None where `value` is not finite."""
+    return round_significant(float(value)) if math.isfinite(value) else None
+
+
+def _describe_fundamentals(view: MarketView) -> dict[str, Any]:
+    # No key at all without facts: requests recorded before there were fundamentals still replay.
     if not view.fundamentals:
         return {}
     return {
         "fundamentals": [
             {
                 "name": fact.name,
-                "value": rounded(fact.value),
+                "value": round_significant(fact.value),
                 "unit": fact.unit,
-                "period": fact.period_from(view.as_of),
+                "period": fact.relative_period(view.as_of),
                 "days_ago": fact.days_before(view.as_of),
             }
             for fact in view.fundamentals
@@ -103,33 +216,26 @@ def _fundamentals(view: MarketView) -> dict[str, Any]:
     }
 
 
-def _memory(view: MarketView, lessons: Sequence[TradeOutcome], shown: int) -> dict[str, Any] | None:
-    """How the desk's own calls in the symbol came out; None where there is nothing to tell."""
-    if not lessons or not shown:
+def _describe_lessons(
+    view: MarketView, lessons: Sequence[TradeOutcome], max_lessons: int
+) -> dict[str, Any] | None:
+    """Return how the desk's own trades in the symbol came out; None where there are none."""
+    if not lessons or not max_lessons:
         return None
+    profitable_share = sum(lesson.was_profitable for lesson in lessons) / len(lessons)
     return {
         "calls": len(lessons),
-        "came_true": rounded(sum(call.came_true for call in lessons) / len(lessons), 3),
+        "came_true": round_significant(profitable_share, 3),
         "latest": [
             {
-                "days_ago": (view.as_of.date() - call.as_of.date()).days,
-                "action": call.action,
-                "confidence": call.confidence,
-                "earned_percent": rounded(100 * call.earned, 3),
-                "ended_by": call.ended,
-                "bars_held": call.bars_held,
-                "key_factors": list(call.key_factors),
+                "days_ago": (view.as_of.date() - lesson.as_of.date()).days,
+                "action": lesson.action,
+                "confidence": lesson.confidence,
+                "earned_percent": round_significant(100 * lesson.earned, 3),
+                "ended_by": lesson.ended,
+                "bars_held": lesson.bars_held,
+                "key_factors": list(lesson.key_factors),
             }
-            for call in lessons[-shown:]
+            for lesson in lessons[-max_lessons:]
         ],
     }
-
-
-def rounded(value: float, digits: int = 6) -> float:
-    """To significant digits: what an agent sees, and what code compares with."""
-    return float(f"{value:.{digits}g}")
-
-
-def rounded_or_null(value: float) -> float | None:
-    """The same; null where undefined."""
-    return rounded(float(value)) if math.isfinite(value) else None

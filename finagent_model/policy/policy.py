@@ -1,8 +1,8 @@
-"""What training fits, and which fit may speak when.
+"""The policy that training fits, and the book of fits with the dates from which each is valid.
 
 A policy turns features into votes in [-1, 1] and the votes into one score. The same arithmetic
 serves one bar (scalars) and a whole history (arrays), so that what the search scored is what the
-desk says.
+desk decides by. `PolicyBook.at` returns only fits that were valid then: no look-ahead.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ EXTERNAL_WEIGHT_KEY: Final = "upstream_weight"
 class Policy(BaseModel):
     """Parameters of the rule-based analysts and of the risk rules; windows in bars."""
 
+    # Closed to unknown keys: a misspelt parameter must not silently be the default.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True
     )
@@ -41,18 +42,20 @@ class Policy(BaseModel):
     breakout_weight: float = Field(0.2, ge=0, le=1)
     news_weight: float = Field(0.1, ge=0, le=1)
     external_weight: float | None = Field(None, gt=0, le=4, alias=EXTERNAL_WEIGHT_KEY)
-    """Of the external analyst's opinion, where the technical score has 1; None: nobody hears it."""
+    """Weight of the external analyst's score beside the technical score's 1; None: not used."""
     threshold: float = Field(0.2, ge=0.02, le=0.95)
-    """A score beyond this, up or down, is a call to act."""
+    """A score of at least this size, up or down, is a trade."""
     stop_atr: float = Field(3.0, ge=0.5, le=10)
+    """Distance of the stop from the entry, in ATR."""
     target_atr: float = Field(9.0, ge=0.5, le=30)
+    """Distance of the target from the entry, in ATR."""
     risk_fraction: float = Field(0.02, gt=0, le=0.1)
     """Fraction of equity lost if the stop is hit at its price."""
     max_position: float = Field(1.0, gt=0, le=1)
-    """Fraction of equity at most."""
+    """Largest position, as a fraction of equity."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_windows_and_weights(self) -> Self:
         if self.fast >= self.slow:
             raise ValueError(f"fast ({self.fast}) must be shorter than slow ({self.slow})")
         if (
@@ -65,10 +68,12 @@ class Policy(BaseModel):
     @property
     def warm_up(self) -> int:
         """Bars needed before every feature is defined."""
+        # RSI and ATR begin with a difference, one bar late; momentum needs slow + 1 bars.
         return max(self.slow, self.channel, self.rsi + 1, self.atr + 1) + 1
 
     def votes(self, features: Mapping[str, Number]) -> dict[str, Number]:
-        """Each rule's opinion in [-1, 1], positive is up; nan where a feature is."""
+        """Return each rule's opinion in [-1, 1] by name, positive is up; nan where a feature is."""
+        # The divisors are the feature's values at which a rule is fully convinced.
         return {
             "trend": np.clip(features["trend_atr"] / 4.0, -1.0, 1.0),
             "momentum": np.clip(features["momentum_z"] / 2.0, -1.0, 1.0),
@@ -77,7 +82,7 @@ class Policy(BaseModel):
         }
 
     def technical_score(self, features: Mapping[str, Number]) -> Number:
-        """Weighted mean of the votes, in [-1, 1]."""
+        """Return the weighted mean of the votes, in [-1, 1]; nan where a feature is."""
         votes = self.votes(features)
         weights = {
             "trend": self.trend_weight,
@@ -89,8 +94,12 @@ class Policy(BaseModel):
         score: Number = sum(votes[name] * weight for name, weight in weights.items()) / total
         return score
 
-    def overall(self, technical: Number | None, external: Number | None) -> Number:
-        """The two opinions as one, in [-1, 1]: their weighted mean, or the only one there is."""
+    def combine_scores(self, technical: Number | None, external: Number | None) -> Number:
+        """Return the weighted mean of both scores, in [-1, 1], or the one that is not None.
+
+        At least one must be given.
+        """
+        # With one score there is nothing to weigh, so `external_weight` does not matter.
         if technical is None or external is None:
             only = external if technical is None else technical
             assert only is not None
@@ -98,23 +107,26 @@ class Policy(BaseModel):
         weight = self.external_weight or 0.0
         return (technical + weight * external) / (1.0 + weight)
 
-    def confidence(self, score: float, acts: bool) -> float:
-        """From 50 at the threshold to 100, where the score is a call to act; otherwise from 50 at a
-        score of 0 to 0 at the threshold.
+    def confidence(self, score: float, is_trade: bool) -> float:
+        """Return the confidence of a decision in 0..100, before calibration.
+
+        A trade has 50 at the threshold and 100 at a score of 1; a HOLD has 50 at a score of 0 and
+        0 at the threshold.
         """
-        if acts:
+        if is_trade:
             return min(100.0, 50 + 50 * (abs(score) - self.threshold) / (1 - self.threshold))
         return 50 * max(0.0, 1 - abs(score) / self.threshold)
 
-    def size(self, stop_distance: Number) -> Number:
-        """Fraction of equity that risks `risk_fraction`; `stop_distance` as a fraction of the entry
-        price.
+    def position_size(self, stop_distance: Number) -> Number:
+        """Return the fraction of equity that loses `risk_fraction` at the stop.
+
+        `stop_distance` is a fraction of the entry price; the result is at most `max_position`.
         """
         return np.minimum(self.risk_fraction / stop_distance, self.max_position)
 
 
 class PolicyFit(BaseModel):
-    """A policy and the span it was fitted on; it may speak from `valid_from` on."""
+    """A policy, the span that it was fitted on, and the moment from which it is valid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -129,18 +141,17 @@ class PolicyFit(BaseModel):
 
 
 class PolicyBook(BaseModel):
-    """All fits of one training, oldest first: a question about the past is answered with what was
-    known then.
-    """
+    """All fits of one training, oldest first, each valid until the next one is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fits: tuple[PolicyFit, ...] = Field(min_length=1)
     pooled: bool = True
-    """False: a fit speaks about its own symbol alone."""
+    """True: every fit is for all symbols; False: each is for its own symbols alone."""
 
     @model_validator(mode="after")
-    def _oldest_first(self) -> Self:
+    def _check_dates(self) -> Self:
+        # Two fits that start together would leave open which one decides.
         for group in self._groups():
             starts = [fit.valid_from for fit in group]
             if starts != sorted(set(starts)):
@@ -151,32 +162,34 @@ class PolicyBook(BaseModel):
         return self
 
     @property
-    def moments(self) -> tuple[datetime, ...]:
-        """From which another fit speaks, oldest first."""
+    def start_times(self) -> tuple[datetime, ...]:
+        """Moments from which a new fit is valid, oldest first, each once."""
         return tuple(sorted({fit.valid_from for fit in self.fits}))
 
-    def of(self, symbol: str) -> tuple[PolicyFit, ...]:
-        """Those that may speak about `symbol`, oldest first. Raises UnknownSymbolError."""
+    def fits_for(self, symbol: str) -> tuple[PolicyFit, ...]:
+        """Return the fits for `symbol`, oldest first. Raises UnknownSymbolError."""
         if self.pooled:
             return self.fits
-        own = tuple(fit for fit in self.fits if symbol in fit.symbols)
-        if not own:
-            known = sorted({name for fit in self.fits for name in fit.symbols})
-            raise UnknownSymbolError(symbol, tuple(known), "this model's policies, one a symbol")
-        return own
+        own_fits = tuple(fit for fit in self.fits if symbol in fit.symbols)
+        if not own_fits:
+            symbols = sorted({name for fit in self.fits for name in fit.symbols})
+            raise UnknownSymbolError(symbol, tuple(symbols), "this model's policies, one a symbol")
+        return own_fits
 
     def at(self, as_of: datetime, symbol: str) -> PolicyFit:
-        """The newest fit that may speak about `symbol` at `as_of`; raises BeforeFirstFitError or
-        UnknownSymbolError.
+        """Return the newest fit for `symbol` that was valid at `as_of`.
+
+        Raises BeforeFirstFitError where none was, and UnknownSymbolError.
         """
-        fits = self.of(symbol)
-        usable = [fit for fit in fits if fit.valid_from <= as_of]
-        if not usable:
+        fits = self.fits_for(symbol)
+        # By `valid_from`, not `fit_until`: the purge lies between them.
+        valid_fits = [fit for fit in fits if fit.valid_from <= as_of]
+        if not valid_fits:
             raise BeforeFirstFitError(as_of, fits[0].valid_from)
-        return usable[-1]
+        return valid_fits[-1]
 
     def _groups(self) -> list[list[PolicyFit]]:
         if self.pooled:
             return [list(self.fits)]
-        symbols = {fit.symbols for fit in self.fits}
-        return [[fit for fit in self.fits if fit.symbols == own] for own in symbols]
+        groups = {fit.symbols for fit in self.fits}
+        return [[fit for fit in self.fits if fit.symbols == symbols] for symbols in groups]

@@ -1,14 +1,7 @@
-"""Equity and drawdown of the desk against buy-and-hold: a PNG to glance at, an HTML page to look
-into.
+"""Draw a backtest, a signal's levels, an agent graph and an ablation, as files or text.
 
-The last half year of one symbol with the signal's levels: what a reader of the signal looks at.
-
-Prices in units of the last bar's trades (earlier bars adjusted by the splits and dividends known by
-then), so that the levels, which are as traded, lie where they belong.
-
-A desk's graph as Mermaid text: who listens to whom.
-
-An ablation to read: a Markdown table, and a chart of what each variant earned more or less.
+Charts of a backtest and of a signal come twice: a PNG to glance at and an HTML page to look into.
+matplotlib and plotly are imported where they draw, since most commands need neither.
 """
 
 from __future__ import annotations
@@ -22,75 +15,13 @@ import numpy as np
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.evaluation.out_of_sample import OutOfSample
-from finagent_model.market.bars import BarSeries, Floats
-from finagent_model.market.symbols import symbol_file_name
+from finagent_model.market.bars import BarSeries, Floats, symbol_file_name
 from finagent_model.market.view import MarketView
 
-DESK, BENCHMARK = "#1f6feb", "#8b949e"
-
-
-def write_charts(unseen: OutOfSample, folder: Path) -> tuple[Path, Path]:
-    """`equity_<SYMBOL>.png` and `.html` in `folder`."""
-    name = f"equity_{symbol_file_name(unseen.bars.symbol)}"
-    png, page = folder / f"{name}.png", folder / f"{name}.html"
-    _equity_png(unseen, png)
-    _equity_page(unseen, page)
-    return png, page
-
-
-def drawdown(equity: Floats) -> Floats:
-    """Loss from the running peak, as a fraction <= 0."""
-    return equity / np.maximum.accumulate(equity) - 1
-
-
-def _title(unseen: OutOfSample) -> str:
-    first, last = unseen.bars.closed(0), unseen.bars.closed(-1)
-    return f"{unseen.bars.symbol} out of sample, {first:%Y-%m-%d} to {last:%Y-%m-%d}, after costs"
-
-
-def _equity_png(unseen: OutOfSample, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    days = unseen.bars.closed_at
-    for label, equity, colour in _curves(unseen):
-        top.plot(days, equity, label=label, color=colour, linewidth=1.4)
-        bottom.plot(days, 100 * drawdown(equity), color=colour, linewidth=1.0)
-    top.set(title=_title(unseen), ylabel="equity")
-    top.legend(frameon=False)
-    bottom.set(ylabel="drawdown, %")
-    for axis in (top, bottom):
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-def _equity_page(unseen: OutOfSample, path: Path) -> None:
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25])
-    days = unseen.bars.closed_at
-    for label, equity, colour in _curves(unseen):
-        line = {"color": colour}
-        figure.add_trace(go.Scatter(x=days, y=equity, name=label, line=line), row=1, col=1)
-        fall = go.Scatter(x=days, y=drawdown(equity), name=label, line=line, showlegend=False)
-        figure.add_trace(fall, row=2, col=1)
-    figure.update_layout(title=_title(unseen), template="plotly_white", hovermode="x unified")
-    figure.update_yaxes(title="equity", row=1)
-    figure.update_yaxes(title="drawdown", tickformat=".0%", row=2)
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
-
-
-def _curves(unseen: OutOfSample) -> tuple[tuple[str, Floats, str], ...]:
-    return (
-        ("desk", unseen.result.equity, DESK),
-        ("buy and hold", unseen.benchmark.equity, BENCHMARK),
-    )
-
-
-BARS_SHOWN = 126
+AblationRow = Mapping[str, Any]
+DESK_COLOUR, BENCHMARK_COLOUR = "#1f6feb", "#8b949e"
+CHART_BARS = 126
+"""Bars of a price chart: half a year."""
 LEVELS = {
     "suggested_entry_price": ("entry", "#1f6feb"),
     "suggested_stop_loss": ("stop", "#cf222e"),
@@ -98,11 +29,45 @@ LEVELS = {
     "support_level": ("support", "#8b949e"),
     "resistance_level": ("resistance", "#8b949e"),
 }
+"""Label and colour by field of the signal."""
+ABLATION_COLUMNS = (
+    "variant",
+    "return a year, less the whole desk's",
+    "95 % interval",
+    "Sharpe",
+    "same action",
+    "HOLD",
+    "statuses",
+    "tokens",
+    "cost",
+    "seconds a decision",
+)
+ABLATION_CHART = "ablation.png"
+
+
+def write_equity_charts(out_of_sample: OutOfSample, folder: Path) -> tuple[Path, Path]:
+    """Draw desk against buy-and-hold; write `equity_<SYMBOL>.png` and `.html` in `folder`, and
+    return both paths.
+    """
+    name = f"equity_{symbol_file_name(out_of_sample.bars.symbol)}"
+    png, page = folder / f"{name}.png", folder / f"{name}.html"
+    _equity_png(out_of_sample, png)
+    _equity_page(out_of_sample, page)
+    return png, page
+
+
+def drawdown(equity: Floats) -> Floats:
+    """Return the loss from the running peak (n,), as a fraction <= 0."""
+    return equity / np.maximum.accumulate(equity) - 1
 
 
 def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> None:
-    """`chart.png` and `chart.html` in `folder`."""
-    shown = view.bars.in_last_prices()[-BARS_SHOWN:]
+    """Draw the last half year with the signal's levels; write `chart.png` and `chart.html` in
+    `folder`.
+    """
+    # In units of the last bar's trades (earlier bars adjusted by the splits and dividends known by
+    # then), so that the levels, which are as traded on that bar, lie where they belong.
+    bars = view.bars.adjust_to_last_bar()[-CHART_BARS:]
     levels = {
         label: (float(price), colour)
         for field, (label, colour) in LEVELS.items()
@@ -112,46 +77,15 @@ def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> 
     title = f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action} ({score})"
     if signal.status != "ok":
         title = f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: no decision ({signal.status})"
-    _price_png(shown, levels, title, folder / "chart.png")
-    _price_page(shown, levels, title, folder / "chart.html")
+    _price_png(bars, levels, title, folder / "chart.png")
+    _price_page(bars, levels, title, folder / "chart.html")
 
 
-def _price_png(
-    bars: BarSeries, levels: dict[str, tuple[float, str]], title: str, path: Path
-) -> None:
-    from matplotlib.figure import Figure
+def render_mermaid(config: DeskConfig) -> str:
+    """Return a desk's agent graph as a Mermaid flowchart, from the market view to the signal.
 
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    axis = figure.subplots()
-    axis.vlines(bars.closed_at, bars.low, bars.high, color="#8b949e", linewidth=0.8)
-    axis.plot(bars.closed_at, bars.close, color="#24292f", linewidth=1.3)
-    for label, (price, colour) in levels.items():
-        axis.axhline(price, color=colour, linewidth=1.0, linestyle="--")
-        axis.annotate(f" {label} {price:g}", (1.0, price), xycoords=("axes fraction", "data"))
-    axis.set(title=title, ylabel="price, in units of the last bar")
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-def _price_page(
-    bars: BarSeries, levels: dict[str, tuple[float, str]], title: str, path: Path
-) -> None:
-    import plotly.graph_objects as go
-
-    candles = go.Candlestick(
-        x=bars.closed_at, open=bars.open, high=bars.high, low=bars.low, close=bars.close
-    )
-    figure = go.Figure(candles)
-    for label, (price, colour) in levels.items():
-        text = f"{label} {price:g}"
-        figure.add_hline(y=price, line={"color": colour, "dash": "dash"}, annotation_text=text)
-    figure.update_layout(title=title, template="plotly_white", xaxis_rangeslider_visible=False)
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
-
-
-def mermaid(config: DeskConfig) -> str:
-    """A flowchart from the market view to the signal; a dashed box takes part only at times."""
+    A dashed box is an agent that takes part only with some input.
+    """
     rows = config.roster
     lines = ["flowchart LR", "    view([market view])"]
     for row in rows:
@@ -166,25 +100,9 @@ def mermaid(config: DeskConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-AblationRow = Mapping[str, Any]
-HEAD = (
-    "variant",
-    "return a year, less the whole desk's",
-    "95 % interval",
-    "Sharpe",
-    "same action",
-    "HOLD",
-    "statuses",
-    "tokens",
-    "cost",
-    "seconds a decision",
-)
-CHART = "ablation.png"
-
-
-def ablation_table(rows: Sequence[AblationRow]) -> str:
-    """Markdown; a difference whose interval holds 0 may be chance."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+def render_ablation_table(rows: Sequence[AblationRow]) -> str:
+    """Return the Markdown table of an ablation, one row a variant; None is shown as undefined."""
+    lines = ["| " + " | ".join(ABLATION_COLUMNS) + " |", "|" + "---|" * len(ABLATION_COLUMNS)]
     for row in rows:
         statuses = ", ".join(f"{name} {share:.1%}" for name, share in row["statuses"].items())
         low, high = _percent(row["low"]), _percent(row["high"])
@@ -205,30 +123,123 @@ def ablation_table(rows: Sequence[AblationRow]) -> str:
 
 
 def write_ablation_chart(rows: Sequence[AblationRow], folder: Path) -> Path:
-    """Each variant's difference with its interval, around the whole desk at 0."""
+    """Draw each variant's difference from the whole desk, with its interval; return the path."""
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows[1:] if row["low"] is not None]
-    figure = Figure(figsize=(9, 1.6 + 0.45 * len(drawn)), layout="constrained")
+    # The first row is the whole desk, the zero line.
+    variants = [row for row in rows[1:] if row["low"] is not None]
+    figure = Figure(figsize=(9, 1.6 + 0.45 * len(variants)), layout="constrained")
     axis = figure.subplots()
-    for at, row in enumerate(reversed(drawn)):
+    for at, row in enumerate(reversed(variants)):
         low, high = 100 * row["low"], 100 * row["high"]
-        sure = low > 0 or high < 0
-        colour = "#1f6feb" if sure else "#8b949e"
+        # An interval that holds 0 may be chance.
+        is_significant = low > 0 or high < 0
+        colour = "#1f6feb" if is_significant else "#8b949e"
         axis.plot([low, high], [at, at], color=colour, linewidth=3, solid_capstyle="round")
         axis.plot(100 * row["annual_return_difference"], at, "o", color=colour)
     axis.axvline(0, color="#24292f", linewidth=1)
-    axis.set_yticks(range(len(drawn)), [row["variant"] for row in reversed(drawn)])
-    axis.set_ylim(-0.6, max(len(drawn) - 0.4, 0.6))
+    axis.set_yticks(range(len(variants)), [row["variant"] for row in reversed(variants)])
+    axis.set_ylim(-0.6, max(len(variants) - 0.4, 0.6))
     axis.set(
         title="What each variant earned a year beside the whole desk",
         xlabel="percentage points, 95 % interval; blue: beyond chance",
     )
     axis.grid(axis="x", alpha=0.25)
     axis.spines[["top", "right", "left"]].set_visible(False)
-    path = folder / CHART
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    path = folder / ABLATION_CHART
+    _save_png(figure, path)
     return path
+
+
+def _title(out_of_sample: OutOfSample) -> str:
+    bars = out_of_sample.bars
+    first, last = bars.close_time(0), bars.close_time(-1)
+    return f"{bars.symbol} out of sample, {first:%Y-%m-%d} to {last:%Y-%m-%d}, after costs"
+
+
+def _equity_png(out_of_sample: OutOfSample, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    days = out_of_sample.bars.closed_at
+    for label, equity, colour in _curves(out_of_sample):
+        top.plot(days, equity, label=label, color=colour, linewidth=1.4)
+        bottom.plot(days, 100 * drawdown(equity), color=colour, linewidth=1.0)
+    top.set(title=_title(out_of_sample), ylabel="equity")
+    top.legend(frameon=False)
+    bottom.set(ylabel="drawdown, %")
+    for axis in (top, bottom):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    _save_png(figure, path)
+
+
+def _equity_page(out_of_sample: OutOfSample, path: Path) -> None:
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25])
+    days = out_of_sample.bars.closed_at
+    for label, equity, colour in _curves(out_of_sample):
+        line = {"color": colour}
+        figure.add_trace(go.Scatter(x=days, y=equity, name=label, line=line), row=1, col=1)
+        drawdown_line = go.Scatter(
+            x=days, y=drawdown(equity), name=label, line=line, showlegend=False
+        )
+        figure.add_trace(drawdown_line, row=2, col=1)
+    figure.update_layout(
+        title=_title(out_of_sample), template="plotly_white", hovermode="x unified"
+    )
+    figure.update_yaxes(title="equity", row=1)
+    figure.update_yaxes(title="drawdown", tickformat=".0%", row=2)
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
+
+
+def _curves(out_of_sample: OutOfSample) -> tuple[tuple[str, Floats, str], ...]:
+    return (
+        ("desk", out_of_sample.result.equity, DESK_COLOUR),
+        ("buy and hold", out_of_sample.benchmark.equity, BENCHMARK_COLOUR),
+    )
+
+
+def _price_png(
+    bars: BarSeries, levels: dict[str, tuple[float, str]], title: str, path: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axis = figure.subplots()
+    axis.vlines(bars.closed_at, bars.low, bars.high, color="#8b949e", linewidth=0.8)
+    axis.plot(bars.closed_at, bars.close, color="#24292f", linewidth=1.3)
+    for label, (price, colour) in levels.items():
+        axis.axhline(price, color=colour, linewidth=1.0, linestyle="--")
+        axis.annotate(f" {label} {price:g}", (1.0, price), xycoords=("axes fraction", "data"))
+    axis.set(title=title, ylabel="price, in units of the last bar")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save_png(figure, path)
+
+
+def _price_page(
+    bars: BarSeries, levels: dict[str, tuple[float, str]], title: str, path: Path
+) -> None:
+    import plotly.graph_objects as go
+
+    candles = go.Candlestick(
+        x=bars.closed_at, open=bars.open, high=bars.high, low=bars.low, close=bars.close
+    )
+    figure = go.Figure(candles)
+    for label, (price, colour) in levels.items():
+        text = f"{label} {price:g}"
+        figure.add_hline(y=price, line={"color": colour, "dash": "dash"}, annotation_text=text)
+    figure.update_layout(title=title, template="plotly_white", xaxis_rangeslider_visible=False)
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
+
+
+def _save_png(figure: Any, path: Path) -> None:
+    # Without the name of the library's version in it, the same picture has the same bytes.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _percent(value: float | None) -> str:

@@ -1,8 +1,8 @@
-"""The card of a registered version: what it is, what the gate found, what it is not, and from what
-it was made. Written from the training's record, so that it can't say more than was found.
+"""Render the model card of a registered version: what it is, what the gate found, what it is not.
 
-It advertises nothing: its first section is the verdict, and what was earned stands beside what
-buying and holding earned. What may be long, the lists, comes last.
+It is written from the training's record, so that it can't say more than was found, and advertises
+nothing: the first section is the verdict, and what the desk earned stands beside what holding
+earned. What may be long, the lists, comes last, where the registry's limit cuts it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.view import MAX_STALE_SESSIONS
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import confidence_said, headline, verdict
+from finagent_model.reports.report import confidence_sentences, grade_sentence, verdict_sentence
 from finagent_model.training.request import TrainRequest
 
-FILE = "MODEL_CARD.md"
-LONGEST = 5000
+CARD_FILE = "MODEL_CARD.md"
+MAX_DESCRIPTION_CHARS = 5000
 """Characters that MLflow's registry keeps of a description."""
-FAMILY = (
+MAX_SYMBOLS = 5
+"""Symbols whose verdict the card spells out."""
+MODEL_DESCRIPTION = (
     "Multi-agent trading decisions, each version one package: agents, prompts, trained policy, "
     "calibrated confidence, memory and recorded replies.\n\n"
     "`champion` is the version that is served; it moves only to one that the gate let pass, or by "
     "force with a reason. `candidate` is the newest, whatever the gate said. Each version has a "
     "card of its own. None of it is advice, and no return is promised."
 )
-"""What is said of the registered model, whatever its versions are."""
+"""Description of the registered model, whatever its versions are."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a version's card is written from."""
+class ModelCard:
+    """Facts of a registered version, and their rendering as Markdown."""
 
     name: str
     version: str
@@ -43,25 +45,26 @@ class Card:
     request: TrainRequest
     gate: GateReport
     metrics: Mapping[str, Mapping[str, float]]
-    """By symbol, out of sample; nan where undefined."""
-    last: Calibration
-    """In force from now on."""
-    answers: Mapping[str, str]
-    """A question that the version answers from its record: symbol and `as_of`."""
-    first_fit: str
-    """The day from which on it answers."""
+    """Out of sample, by symbol; nan where undefined."""
+    calibration: Calibration
+    """The one in force from now on."""
+    example: Mapping[str, str]
+    """A request that the version answers from its record: symbol and `as_of`."""
+    first_day: str
+    """The first day about which it answers."""
     datasets: Sequence[Dataset]
     prompts: Sequence[str]
-    """Versions in MLflow's prompt registry."""
+    """Versions in MLflow's prompt registry, as text."""
     hashes: Mapping[str, str]
-    """Of package, code and configuration, and the commit where there is one."""
+    """Hashes of package, code and configuration by name, and the commit where there is one."""
 
     @property
     def uri(self) -> str:
         return f"models:/{self.name}/{self.version}"
 
-    def text(self) -> str:
-        """Markdown."""
+    # The sections' order is that of importance: the registry's limit cuts the end off.
+    def to_markdown(self) -> str:
+        """Return the whole card."""
         parts = (
             self._what_it_is(),
             self._verdict(),
@@ -74,22 +77,26 @@ class Card:
         return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
     def description(self) -> str:
-        """The card as far as the registry takes it, ending with a whole line."""
-        text = self.text()
-        if len(text) <= LONGEST:
+        """Return the card cut to `MAX_DESCRIPTION_CHARS`, ending with a whole line."""
+        text = self.to_markdown()
+        if len(text) <= MAX_DESCRIPTION_CHARS:
             return text
-        rest = f"\n\n(The whole card is `{FILE}` of run {self.run_id}.)\n"
-        return text[: text.rfind("\n", 0, LONGEST - len(rest))] + rest
+        rest = f"\n\n(The whole card is `{CARD_FILE}` of run {self.run_id}.)\n"
+        return text[: text.rfind("\n", 0, MAX_DESCRIPTION_CHARS - len(rest))] + rest
 
     def _what_it_is(self) -> list[str]:
         agents = len(self.config.agents)
-        by = "fixed rules, no language model" if self.config.only_rules else self.config.model_used
+        decider = (
+            "fixed rules, no language model"
+            if self.config.uses_only_rules
+            else self.config.model_used
+        )
         return [
             f"# {self.name}, version {self.version}",
             "",
             f"A desk of {agents} agents that says BUY, SELL or HOLD about one symbol at the close "
             "of one day, with levels, a confidence and a status that tells a choice from a "
-            f"failure. Decided by: {by}.",
+            f"failure. Decided by: {decider}.",
         ]
 
     def _verdict(self) -> list[str]:
@@ -102,9 +109,15 @@ class Card:
         ]
         if gate.refusals:
             lines += ["", f"Refused for: {_line(gate.refusals, 600)}"]
-        lines += ["", headline(gate.evidence)]
-        lines += ["", *(f"- {verdict(symbol, m)}" for symbol, m in list(self.metrics.items())[:5])]
-        if (more := len(self.metrics) - 5) > 0:
+        lines += ["", grade_sentence(gate.evidence)]
+        lines += [
+            "",
+            *(
+                f"- {verdict_sentence(symbol, m)}"
+                for symbol, m in list(self.metrics.items())[:MAX_SYMBOLS]
+            ),
+        ]
+        if (more := len(self.metrics) - MAX_SYMBOLS) > 0:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
         lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
         lines += [
@@ -116,7 +129,7 @@ class Card:
         failed = [f"{c.name} ({_line(c.found)})" for c in gate.integrity if not c.passed]
         lines += ["", f"Integrity: {len(passed)} checks passed, {len(failed)} failed"]
         lines[-1] += f": {'; '.join(failed)}." if failed else "."
-        lines += ["", *confidence_said(gate.evidence, self.last)]
+        lines += ["", *confidence_sentences(gate.evidence, self.calibration)]
         return lines
 
     def _limits(self) -> list[str]:
@@ -125,15 +138,16 @@ class Card:
             "## What it is not",
             "",
             "- Advice, or a promise: what a backtest earned is simulated and past.",
-            f"- Tested on anything but {_some(request.symbols)}. Who chose these symbols knew how "
-            "they had fared; the evidence does not count that choice.",
+            f"- Tested on anything but {_join_names(request.symbols)}. Who chose these symbols "
+            "knew how they had fared; the evidence does not count that choice.",
             "- For a clock shorter than a day: it sees daily bars and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
-            f"- Able to answer about days before {self.first_fit}, nor from bars that end more "
+            f"- Able to answer about days before {self.first_day}, nor from bars that end more "
             f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
         ]
-        if not self.config.only_rules:
+        # Fixed rules remember nothing; a language model may have read about these years.
+        if not self.config.uses_only_rules:
             lines.append(
                 "- Free of hindsight: the prompts name no date, yet a language model may know "
                 "these years from its own training. No check here can rule that out."
@@ -141,17 +155,17 @@ class Card:
         return lines
 
     def _load(self) -> list[str]:
-        asked = dict(self.answers)
+        example = dict(self.example)
         return [
             "## Load it",
             "",
             "```python",
             "import mlflow",
             f'model = mlflow.pyfunc.load_model("{self.uri}")',
-            f"model.predict([{asked}])",
+            f"model.predict([{example}])",
             "```",
             "",
-            f"From a shell: `finagent predict {asked['symbol']} --as-of {asked['as_of'][:10]} "
+            f"From a shell: `finagent predict {example['symbol']} --as-of {example['as_of'][:10]} "
             f"--model {self.uri}`, `finagent verify {self.uri}`, "
             f"`finagent lineage --version {self.version} --name {self.name}`.",
         ]
@@ -169,7 +183,7 @@ class Card:
     def _desk(self) -> list[str]:
         lines = ["## Desk", "", "| agent | role | model | prompt |", "|---|---|---|---|"]
         lines += [
-            f"| {row.name} | {row.role} | {self.config.model_of(row).author} | {row.prompt} |"
+            f"| {row.name} | {row.role} | {self.config.model_for(row).author} | {row.prompt} |"
             for row in self.config.agents
         ]
         if self.prompts:
@@ -187,12 +201,13 @@ class Card:
         return lines
 
 
-def _line(text: str, most: int = 160) -> str:
-    """In one line of a table; what a model said may stand in it, and is shown as text."""
-    told = escape(" ".join(text.split()).replace("|", "/"), quote=False)
-    return told if len(told) <= most else f"{told[: most - 1]}…"
+def _line(text: str, limit: int = 160) -> str:
+    """Return `text` in one line of a table, cut to `limit` characters."""
+    # A model's own words may stand in it: they are shown as text and can't end the cell.
+    line = escape(" ".join(text.split()).replace("|", "/"), quote=False)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def _some(names: Sequence[str], most: int = 10) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+def _join_names(names: Sequence[str], limit: int = 10) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,11 +1,8 @@
-"""The figures of the report, as HTML that plotly's script draws.
+"""Render the report of a training: Markdown in plain words, and one HTML page with figures.
 
-What each fit earned on the days that were its own to decide on.
-
-The report of a training in plain words; the first line is the grade, whatever it is.
-
-The report that people look at: one HTML page that needs no network. The verdict comes first, in
-words; then what was earned, where, how it stands beside chance, and every check.
+The grade of the evidence comes first, whatever it is; then what was earned, where, how it stands
+beside chance, and every check. Undefined numbers are said to be undefined. The page needs no
+network: plotly's script is inside it.
 """
 
 from __future__ import annotations
@@ -26,164 +23,13 @@ from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import HORIZON, Calibration
-from finagent_model.reports.charts import BENCHMARK, DESK, drawdown
+from finagent_model.reports.charts import BENCHMARK_COLOUR, DESK_COLOUR, drawdown
 from finagent_model.statistics.reliability import reliability_bins
-from finagent_model.statistics.resampling import COSTS_BP
+from finagent_model.statistics.resampling import COST_CURVE_BP
 from finagent_model.training.walk_forward import policy_periods
 
-WON, LOST = "#1a7f37", "#cf222e"
-
-
-@dataclass(frozen=True, eq=False)
-class SymbolPage:
-    """One symbol's unseen part, as the page shows it."""
-
-    bars: BarSeries
-    policies: PolicyBook
-    facts: SymbolFacts
-    trades: pd.DataFrame
-    metrics: Mapping[str, float]
-
-
-def equity(page: SymbolPage) -> str:
-    """Desk and buy-and-hold from 1, and their falls from the peak; a dotted line at each fit."""
-    from plotly import graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28])
-    days = page.bars.closed_at
-    for label, returns, colour in (
-        ("desk", page.facts.returns, DESK),
-        ("buy and hold", page.facts.benchmark_returns, BENCHMARK),
-    ):
-        curve = np.cumprod(np.append(1.0, 1.0 + np.array(returns)))
-        line = {"color": colour}
-        figure.add_trace(go.Scatter(x=days, y=curve, name=label, line=line), row=1, col=1)
-        fall = go.Scatter(x=days, y=drawdown(curve), line=line, showlegend=False, name=label)
-        figure.add_trace(fall, row=2, col=1)
-    for fit in page.policies.of(page.bars.symbol):
-        moment = fit.valid_from
-        if page.bars.closed(0) <= moment <= page.bars.closed(-1):
-            figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
-    figure.update_yaxes(tickformat=".0%", row=2)
-    return _drawn(figure, 460)
-
-
-def trades(page: SymbolPage) -> str:
-    """Entries and exits on the price as traded."""
-    from plotly import graph_objects as go
-
-    days, made = page.bars.closed_at, page.trades
-    figure = go.Figure(go.Scatter(x=days, y=page.bars.close, line={"color": "#57606a", "width": 1}))
-    for won, colour in ((True, WON), (False, LOST)):
-        chosen = made[(made["pnl"] > 0) == won]
-        closed = chosen[chosen["exit_bar"] >= 0]
-        shapes = np.where(chosen["side"] == "long", "triangle-up", "triangle-down")
-        entries = {"color": colour, "size": 9, "symbol": shapes}
-        exits = {"color": colour, "size": 6, "symbol": "circle"}
-        figure.add_scatter(
-            x=days[chosen["entry_bar"]], y=chosen["entry_price"], mode="markers", marker=entries
-        )
-        figure.add_scatter(
-            x=days[closed["exit_bar"]], y=closed["exit_price"], mode="markers", marker=exits
-        )
-    figure.update_layout(showlegend=False)
-    return _drawn(figure, 360)
-
-
-def chance(page: SymbolPage) -> str:
-    """What the same trades earned at other times, and the same decisions at other costs."""
-    from plotly import graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=1, cols=2)
-    facts = page.facts
-    if facts.random_returns is not None:
-        drawn = go.Histogram(x=facts.random_returns, marker={"color": BENCHMARK}, nbinsx=40)
-        figure.add_trace(drawn, row=1, col=1)
-        figure.add_vline(x=facts.total_return, line={"color": DESK, "width": 3}, row=1, col=1)
-    curve = go.Scatter(x=COSTS_BP, y=facts.cost_curve, line={"color": DESK})
-    figure.add_trace(curve, row=1, col=2)
-    figure.add_hline(y=0, line={"color": "#d0d7de"}, row=1, col=2)
-    figure.update_xaxes(title="total return", tickformat=".0%", row=1, col=1)
-    figure.update_xaxes(title="commission, basis points of every fill", row=1, col=2)
-    figure.update_yaxes(title="total return", tickformat=".0%", row=1, col=2)
-    figure.update_layout(showlegend=False)
-    return _drawn(figure, 320)
-
-
-def reliability(confidence: ConfidenceRecord) -> str:
-    """How often calls came true, by what their confidence said, before and after calibration."""
-    from plotly import graph_objects as go
-
-    line = {"color": "#d0d7de", "dash": "dot"}
-    figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, showlegend=False))
-    for label, said, colour in (
-        ("as the desk said", confidence.raw, BENCHMARK),
-        ("calibrated", confidence.said, DESK),
-    ):
-        bins = reliability_bins(said, confidence.true, confidence.weight)
-        figure.add_scatter(
-            x=[b.said for b in bins],
-            y=[b.true for b in bins],
-            text=[f"worth {b.weight:.0f} independent calls" for b in bins],
-            name=label,
-            mode="lines+markers",
-            line={"color": colour},
-            marker={"size": [6 + 2 * math.sqrt(b.weight) for b in bins]},
-        )
-    figure.update_xaxes(title="confidence", tickformat=".0%", range=[0, 1])
-    figure.update_yaxes(title="came true", tickformat=".0%", range=[0, 1])
-    return _drawn(figure, 380)
-
-
-def _drawn(figure: Any, height: int) -> str:
-    figure.update_layout(
-        template="plotly_white", height=height, margin={"t": 20, "b": 40, "l": 50, "r": 20}
-    )
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False)
-    return text
-
-
-@dataclass(frozen=True)
-class FoldRow:
-    """Returns are fractions, after costs; those of all rows multiply to the whole."""
-
-    decided_from: datetime
-    decided_until: datetime
-    fit_until: datetime
-    earned: float
-    held: float
-    """By buying and holding."""
-    trades: int
-    """Entered within these days."""
-
-
-def fold_rows(
-    bars: BarSeries, policies: PolicyBook, facts: SymbolFacts, trades: pd.DataFrame
-) -> list[FoldRow]:
-    """One row a fit, oldest first; `bars`, `facts` and `trades` are of one symbol's unseen part."""
-    entered = trades["entry_bar"].to_numpy(dtype=np.int64)
-    return [
-        FoldRow(
-            decided_from=bars.closed(part.start),
-            decided_until=bars.closed(part.stop - 1),
-            fit_until=fit.fit_until,
-            earned=_grown(facts.returns, part),
-            held=_grown(facts.benchmark_returns, part),
-            trades=int(((entered >= part.start) & (entered < part.stop)).sum()),
-        )
-        for fit, part in policy_periods(bars, policies)
-    ]
-
-
-def _grown(returns: Sequence[float], part: slice) -> float:
-    """Over the bars of `part`: the first of all bars has no return, the next has the first."""
-    own: Floats = np.array(returns[max(part.start - 1, 0) : part.stop - 1])
-    return float(np.prod(1.0 + own) - 1.0)
-
-
-ROWS = (
+WON_COLOUR, LOST_COLOUR = "#1a7f37", "#cf222e"
+REPORT_METRICS = (
     "total_return",
     "cagr",
     "volatility",
@@ -193,90 +39,11 @@ ROWS = (
     "exposure",
     "turnover",
 )
-
-
-def verdict(symbol: str, metrics: Mapping[str, float]) -> str:
-    """One sentence: lost or made money, and against buy-and-hold, after costs, out of sample."""
-    earned, held = metrics["total_return"], metrics["benchmark_total_return"]
-    if not (math.isfinite(earned) and math.isfinite(held)):
-        return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
-    result = "LOST money" if earned < 0 else "made money" if earned > 0 else "made nothing"
-    against = "behind" if earned < held else "ahead of" if earned > held else "level with"
-    return (
-        f"{symbol}: the desk {result} out of sample after costs ({earned:+.1%}), "
-        f"{against} buying and holding ({held:+.1%})."
-    )
-
-
-VERDICTS_IN_WORDS = {
+GRADE_SENTENCES = {
     "none": "NO evidence of an edge after costs: what was earned may well be chance.",
     "weak": "WEAK evidence of an edge after costs: not every check against chance passed.",
     "strong": "STRONG evidence of an edge after costs: every check against chance passed.",
 }
-
-
-def headline(evidence: Evidence) -> str:
-    """The grade in words."""
-    return VERDICTS_IN_WORDS[evidence.grade]
-
-
-def confidence_said(evidence: Evidence, last: Calibration) -> list[str]:
-    """What is known of the confidence that this version's signals carry."""
-    method = "not calibrated" if last.method == "none" else f"calibrated by {last.method} scaling"
-    if last.method == "isotonic":
-        method = "calibrated by isotonic regression"
-    said = [f"Confidence is {method}: {last.reason}."]
-    numbers = evidence.numbers
-    calls, brier, base = (
-        numbers[name] for name in ("calibrated_calls", "brier", "brier_base_rate")
-    )
-    if calls and brier is not None and base is not None:
-        said.append(
-            f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
-            f"made money within {HORIZON} bars; Brier score {brier:.4f} "
-            f"({numbers['brier_uncalibrated']:.4f} before calibration, {base:.4f} for always "
-            f"saying that share), calibration error {numbers['calibration_error']:.3f} "
-            f"({numbers['calibration_error_uncalibrated']:.3f} before)."
-        )
-    return said
-
-
-def report(
-    metrics: Mapping[str, Mapping[str, float]],
-    model_used: str,
-    evidence: Evidence,
-    last: Calibration,
-) -> str:
-    """Markdown: the grade, a sentence and a section a symbol, the checks. Undefined numbers are
-    said to be undefined; `last` is the calibration in force from now on.
-    """
-    lines = [headline(evidence), "", *(verdict(symbol, m) for symbol, m in metrics.items())]
-    tried = evidence.numbers["configurations"]
-    lines += ["", f"Decided by: {model_used}. Policies tried: {tried:.0f}."]
-    lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
-    lines += [
-        f"| {c.name} | {c.shown} "
-        f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
-        for c in evidence.checks
-    ]
-    lines += ["", *confidence_said(evidence, last)]
-    for symbol, m in metrics.items():
-        lines += ["", f"## {symbol}", "", "| metric | desk | buy and hold |", "|---|---|---|"]
-        lines += [
-            f"| {name} | {_shown(m[name])} | {_shown(m[f'benchmark_{name}'])} |" for name in ROWS
-        ]
-        lines += [
-            "",
-            f"HOLD share {_shown(m['hold_share'])}, failed share {_shown(m['failed_share'])}, "
-            f"hit rate {_shown(m['hit_rate'])}, profit factor {_shown(m['profit_factor'])}.",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "undefined"
-
-
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1080px; margin: 2rem auto;
        padding: 0 1rem }
@@ -289,36 +56,108 @@ td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d0d7d
 """
 
 
-def report_page(
+@dataclass(frozen=True, eq=False)
+class SymbolPage:
+    """Out-of-sample result of one symbol that the page shows."""
+
+    bars: BarSeries
+    policies: PolicyBook
+    facts: SymbolFacts
+    trades: pd.DataFrame
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """What one fit earned on its own days; returns are fractions, after costs.
+
+    The growth factors of all rows multiply to the whole.
+    """
+
+    decided_from: datetime
+    decided_until: datetime
+    fit_until: datetime
+    desk_return: float
+    benchmark_return: float
+    """Of buying and holding."""
+    trades: int
+    """Entered within these days."""
+
+
+def render_report(
+    metrics: Mapping[str, Mapping[str, float]],
+    model_used: str,
+    evidence: Evidence,
+    calibration: Calibration,
+) -> str:
+    """Return the Markdown report: grade, a sentence a symbol, checks, a table of metrics a symbol.
+
+    `metrics` are by symbol; `calibration` is the one in force from now on.
+    """
+    lines = [
+        grade_sentence(evidence),
+        "",
+        *(verdict_sentence(symbol, m) for symbol, m in metrics.items()),
+    ]
+    tried = evidence.numbers["configurations"]
+    lines += ["", f"Decided by: {model_used}. Policies tried: {tried:.0f}."]
+    lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
+    lines += [
+        f"| {c.name} | {c.shown} "
+        f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
+        for c in evidence.checks
+    ]
+    lines += ["", *confidence_sentences(evidence, calibration)]
+    for symbol, m in metrics.items():
+        lines += ["", f"## {symbol}", "", "| metric | desk | buy and hold |", "|---|---|---|"]
+        lines += [
+            f"| {name} | {_format(m[name])} | {_format(m[f'benchmark_{name}'])} |"
+            for name in REPORT_METRICS
+        ]
+        lines += [
+            "",
+            f"HOLD share {_format(m['hold_share'])}, failed share {_format(m['failed_share'])}, "
+            f"hit rate {_format(m['hit_rate'])}, profit factor {_format(m['profit_factor'])}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def render_report_page(
     title: str,
     symbols: Sequence[SymbolPage],
     gate: GateReport,
     model_used: str,
     confidence: ConfidenceRecord,
-    last: Calibration,
+    calibration: Calibration,
 ) -> str:
-    """The whole page; `last` is the calibration in force from now on."""
+    """Return the whole HTML page; `calibration` is the one in force from now on."""
     from plotly.offline import get_plotlyjs
 
-    colour = {"none": LOST, "weak": "#9a6700", "strong": WON}[gate.evidence.grade]
+    colour = {"none": LOST_COLOUR, "weak": "#9a6700", "strong": WON_COLOUR}[gate.evidence.grade]
+    grade = grade_sentence(gate.evidence)
     parts = [
         f"<p class=small>{escape(title)}</p>",
-        f'<div class=banner style="border-color:{colour}"><h1>{escape(headline(gate.evidence))}'
-        "</h1></div>",
-        *(f"<p class=lead>{escape(verdict(p.bars.symbol, p.metrics))}</p>" for p in symbols),
+        f'<div class=banner style="border-color:{colour}"><h1>{escape(grade)}</h1></div>',
+        *(
+            f"<p class=lead>{escape(verdict_sentence(p.bars.symbol, p.metrics))}</p>"
+            for p in symbols
+        ),
         f"<p>Decided by {escape(model_used)}. The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
     ]
     for page in symbols:
-        parts += _symbol(page)
+        parts += _symbol_sections(page)
     parts += [
         "<h2>Confidence</h2>",
-        *(f"<p>{escape(said)}</p>" for said in confidence_said(gate.evidence, last)),
-        *([reliability(confidence)] if len(confidence.said) else []),
+        *(
+            f"<p>{escape(sentence)}</p>"
+            for sentence in confidence_sentences(gate.evidence, calibration)
+        ),
+        *([_reliability_figure(confidence)] if len(confidence.said) else []),
         "<h2>All checks</h2>",
-        _table(gate),
+        _check_table(gate),
         "<h2>Numbers</h2>",
-        _numbers(gate.evidence.numbers),
+        _number_table(gate.evidence.numbers),
     ]
     body = "\n".join(parts)
     return (
@@ -327,30 +166,101 @@ def report_page(
     )
 
 
-def _symbol(page: SymbolPage) -> Iterable[str]:
+def grade_sentence(evidence: Evidence) -> str:
+    """Return the sentence of the grade of evidence."""
+    return GRADE_SENTENCES[evidence.grade]
+
+
+def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
+    """Return one sentence: lost or made money out of sample, after costs, and against holding."""
+    desk, benchmark = metrics["total_return"], metrics["benchmark_total_return"]
+    if not (math.isfinite(desk) and math.isfinite(benchmark)):
+        return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
+    result = "LOST money" if desk < 0 else "made money" if desk > 0 else "made nothing"
+    rank = "behind" if desk < benchmark else "ahead of" if desk > benchmark else "level with"
+    return (
+        f"{symbol}: the desk {result} out of sample after costs ({desk:+.1%}), "
+        f"{rank} buying and holding ({benchmark:+.1%})."
+    )
+
+
+def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[str]:
+    """Return sentences on how far the confidence of this version's signals can be trusted."""
+    method = (
+        "not calibrated"
+        if calibration.method == "none"
+        else f"calibrated by {calibration.method} scaling"
+    )
+    if calibration.method == "isotonic":
+        method = "calibrated by isotonic regression"
+    sentences = [f"Confidence is {method}: {calibration.reason}."]
+    numbers = evidence.numbers
+    calls, brier, base = (
+        numbers[name] for name in ("calibrated_calls", "brier", "brier_base_rate")
+    )
+    if calls and brier is not None and base is not None:
+        sentences.append(
+            f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
+            f"made money within {HORIZON} bars; Brier score {brier:.4f} "
+            f"({numbers['brier_uncalibrated']:.4f} before calibration, {base:.4f} for always "
+            f"saying that share), calibration error {numbers['calibration_error']:.3f} "
+            f"({numbers['calibration_error_uncalibrated']:.3f} before)."
+        )
+    return sentences
+
+
+def fold_rows(
+    bars: BarSeries, policies: PolicyBook, facts: SymbolFacts, trades: pd.DataFrame
+) -> list[FoldRow]:
+    """Return one row a fit, oldest first.
+
+    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part.
+    """
+    entry_bar = trades["entry_bar"].to_numpy(dtype=np.int64)
+    return [
+        FoldRow(
+            decided_from=bars.close_time(part.start),
+            decided_until=bars.close_time(part.stop - 1),
+            fit_until=fit.fit_until,
+            desk_return=_compound(facts.returns, part),
+            benchmark_return=_compound(facts.benchmark_returns, part),
+            trades=int(((entry_bar >= part.start) & (entry_bar < part.stop)).sum()),
+        )
+        for fit, part in policy_periods(bars, policies)
+    ]
+
+
+def _compound(returns: Sequence[float], part: slice) -> float:
+    """Return the compound return over the bars of `part`."""
+    # Shifted by one: the first bar has no return, so bar i has the return at i - 1.
+    part_returns: Floats = np.array(returns[max(part.start - 1, 0) : part.stop - 1])
+    return float(np.prod(1.0 + part_returns) - 1.0)
+
+
+def _symbol_sections(page: SymbolPage) -> Iterable[str]:
     name = escape(page.bars.symbol)
     return [
         f"<h2>{name}: equity and drawdown</h2>",
         "<p class=small>Both start with 1, after costs, on days that no fit had seen. At a dotted "
         "line a newer fit takes over.</p>",
-        equity(page),
-        _folds(page),
+        _equity_figure(page),
+        _fold_table(page),
         f"<h2>{name}: trades</h2>",
         "<p class=small>Prices as traded. A triangle is an entry, a dot its exit: green won, red "
         "lost.</p>",
-        trades(page),
+        _trades_figure(page),
         f"<h2>{name}: beside chance</h2>",
         "<p class=small>Left: what the same trades earned at a thousand other times; the line is "
         "the desk. Right: what the same decisions earn at other commissions.</p>",
-        chance(page),
+        _chance_figure(page),
     ]
 
 
-def _folds(page: SymbolPage) -> str:
+def _fold_table(page: SymbolPage) -> str:
     cells = "".join(
         f"<tr><td>{row.decided_from:%Y-%m-%d} to {row.decided_until:%Y-%m-%d}</td>"
-        f"<td>{row.fit_until:%Y-%m-%d}</td><td>{row.earned:+.1%}</td><td>{row.held:+.1%}</td>"
-        f"<td>{row.trades}</td></tr>"
+        f"<td>{row.fit_until:%Y-%m-%d}</td><td>{row.desk_return:+.1%}</td>"
+        f"<td>{row.benchmark_return:+.1%}</td><td>{row.trades}</td></tr>"
         for row in fold_rows(page.bars, page.policies, page.facts, page.trades)
     )
     return (
@@ -359,7 +269,8 @@ def _folds(page: SymbolPage) -> str:
     )
 
 
-def _table(gate: GateReport) -> str:
+def _check_table(gate: GateReport) -> str:
+    # Names and findings may carry a model's own words, so that they are escaped below.
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
@@ -375,10 +286,121 @@ def _table(gate: GateReport) -> str:
     return f"<table class=checks>{head}{cells}</table>"
 
 
-def _numbers(numbers: Mapping[str, float | None]) -> str:
+def _number_table(numbers: Mapping[str, float | None]) -> str:
     cells = "".join(
         f"<tr><td>{escape(name)}</td>"
         f"<td>{'undefined' if value is None or math.isnan(value) else f'{value:.6g}'}</td></tr>"
         for name, value in numbers.items()
     )
     return f"<table>{cells}</table>"
+
+
+def _equity_figure(page: SymbolPage) -> str:
+    """Return desk and buy-and-hold from 1, and their drawdowns; a dotted line at each fit."""
+    from plotly import graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28])
+    days = page.bars.closed_at
+    for label, returns, colour in (
+        ("desk", page.facts.returns, DESK_COLOUR),
+        ("buy and hold", page.facts.benchmark_returns, BENCHMARK_COLOUR),
+    ):
+        curve = np.cumprod(np.append(1.0, 1.0 + np.array(returns)))
+        line = {"color": colour}
+        figure.add_trace(go.Scatter(x=days, y=curve, name=label, line=line), row=1, col=1)
+        drawdown_line = go.Scatter(
+            x=days, y=drawdown(curve), line=line, showlegend=False, name=label
+        )
+        figure.add_trace(drawdown_line, row=2, col=1)
+    # Only fits that took over within the drawn days: the first was in force before them.
+    for fit in page.policies.fits_for(page.bars.symbol):
+        moment = fit.valid_from
+        if page.bars.close_time(0) <= moment <= page.bars.close_time(-1):
+            figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
+    figure.update_yaxes(tickformat=".0%", row=2)
+    return _figure_html(figure, 460)
+
+
+def _trades_figure(page: SymbolPage) -> str:
+    """Return entries and exits on the price as traded."""
+    from plotly import graph_objects as go
+
+    days = page.bars.closed_at
+    figure = go.Figure(go.Scatter(x=days, y=page.bars.close, line={"color": "#57606a", "width": 1}))
+    for is_winner, colour in ((True, WON_COLOUR), (False, LOST_COLOUR)):
+        trades = page.trades[(page.trades["pnl"] > 0) == is_winner]
+        closed = trades[trades["exit_bar"] >= 0]
+        shapes = np.where(trades["side"] == "long", "triangle-up", "triangle-down")
+        entries = {"color": colour, "size": 9, "symbol": shapes}
+        exits = {"color": colour, "size": 6, "symbol": "circle"}
+        figure.add_scatter(
+            x=days[trades["entry_bar"]], y=trades["entry_price"], mode="markers", marker=entries
+        )
+        figure.add_scatter(
+            x=days[closed["exit_bar"]], y=closed["exit_price"], mode="markers", marker=exits
+        )
+    figure.update_layout(showlegend=False)
+    return _figure_html(figure, 360)
+
+
+def _chance_figure(page: SymbolPage) -> str:
+    """Return what the trades earned at other times, and the decisions at other costs."""
+    from plotly import graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=2)
+    facts = page.facts
+    if facts.random_returns is not None:
+        histogram = go.Histogram(
+            x=facts.random_returns, marker={"color": BENCHMARK_COLOUR}, nbinsx=40
+        )
+        figure.add_trace(histogram, row=1, col=1)
+        figure.add_vline(
+            x=facts.total_return, line={"color": DESK_COLOUR, "width": 3}, row=1, col=1
+        )
+    curve = go.Scatter(x=COST_CURVE_BP, y=facts.cost_curve, line={"color": DESK_COLOUR})
+    figure.add_trace(curve, row=1, col=2)
+    figure.add_hline(y=0, line={"color": "#d0d7de"}, row=1, col=2)
+    figure.update_xaxes(title="total return", tickformat=".0%", row=1, col=1)
+    figure.update_xaxes(title="commission, basis points of every fill", row=1, col=2)
+    figure.update_yaxes(title="total return", tickformat=".0%", row=1, col=2)
+    figure.update_layout(showlegend=False)
+    return _figure_html(figure, 320)
+
+
+def _reliability_figure(confidence: ConfidenceRecord) -> str:
+    """Return how often calls came true by confidence, before and after calibration."""
+    from plotly import graph_objects as go
+
+    line = {"color": "#d0d7de", "dash": "dot"}
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, showlegend=False))
+    for label, probability, colour in (
+        ("as the desk said", confidence.raw, BENCHMARK_COLOUR),
+        ("calibrated", confidence.said, DESK_COLOUR),
+    ):
+        bins = reliability_bins(probability, confidence.true, confidence.weight)
+        figure.add_scatter(
+            x=[b.probability for b in bins],
+            y=[b.outcome for b in bins],
+            text=[f"worth {b.weight:.0f} independent calls" for b in bins],
+            name=label,
+            mode="lines+markers",
+            line={"color": colour},
+            marker={"size": [6 + 2 * math.sqrt(b.weight) for b in bins]},
+        )
+    figure.update_xaxes(title="confidence", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(title="came true", tickformat=".0%", range=[0, 1])
+    return _figure_html(figure, 380)
+
+
+def _figure_html(figure: Any, height: int) -> str:
+    figure.update_layout(
+        template="plotly_white", height=height, margin={"t": 20, "b": 40, "l": 50, "r": 20}
+    )
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False)
+    return text
+
+
+def _format(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"

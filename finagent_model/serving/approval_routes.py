@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from finagent_model import _base as loose
 from finagent_model.approvals import ApprovalStore
-from finagent_model.config.approval_rules import ApprovalVerdict
+from finagent_model.config.rules import ApprovalVerdict
 from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
 from finagent_model.serving.auth import AuthError, require_this_machine, require_token
 
@@ -37,8 +37,8 @@ def add_approval_routes(app: FastAPI, approvals: ApprovalStore, token: SecretStr
 
     @app.get("/approvals")
     def listed() -> list[dict[str, Any]]:
-        found, now = approvals.listed()
-        return [asked.row(now) for asked in found]
+        found, now = approvals.list_approvals()
+        return [asked.to_json(now) for asked in found]
 
     for verb, verdict in VERDICTS.items():
         app.post(f"/approvals/{{key}}/{verb}")(_settling(approvals, verdict, token))
@@ -61,7 +61,7 @@ def _settling(
             return _refusal(409, error)
         except BadInputError as error:
             return _refusal(400, error)
-        return JSONResponse(asked.row(asked.at or asked.deadline))
+        return JSONResponse(asked.to_json(asked.at or asked.deadline))
 
     return settle
 
@@ -86,7 +86,7 @@ def _read(request: Request, body: bytes) -> ApprovalReply:
         given = None
     if not isinstance(given, dict):
         raise BadInputError('the body is no JSON object; send {"by": "your name", "why": "..."}')
-    return ApprovalReply.read(**given)
+    return ApprovalReply.parse(**given)
 
 
 def _refusal(status: int, error: Exception) -> JSONResponse:

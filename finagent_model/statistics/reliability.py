@@ -1,9 +1,10 @@
-"""Does confidence mean what it says? Stated probabilities held against what came true.
+"""Measure whether stated probabilities are calibrated: do 60 % calls come true 60 % of the time?
 
-Sources: Brier, Verification of Forecasts Expressed in Terms of Probability (1950); Naeini, Cooper
-and Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning (2015) for the
-expected calibration error; Cox, Two Further Applications of a Model for Binary Regression (1958)
-for the test. Weights are average uniqueness: overlapping outcomes count as what they are worth.
+`probability`, `outcome` (1 came true, 0 did not) and `weight` are arrays (n,). Weights are average
+uniqueness: overlapping outcomes count as what they are worth. Undefined is nan. Sources: Brier,
+Verification of Forecasts Expressed in Terms of Probability (1950); Naeini, Cooper and Hauskrecht,
+Obtaining Well Calibrated Probabilities Using Bayesian Binning (2015) for the expected calibration
+error; Cox, Two Further Applications of a Model for Binary Regression (1958) for the test.
 """
 
 from __future__ import annotations
@@ -22,59 +23,75 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Bin:
-    """One tenth of the scale that was used."""
+class ReliabilityBin:
+    """One tenth of the probability scale, with the outcomes that fell into it."""
 
-    said: float
+    probability: float
     """Mean stated probability."""
-    true: float
+    outcome: float
     """Share that came true."""
     weight: float
     """Independent outcomes."""
 
 
-def brier_score(said: Floats, true: Floats, weight: Floats) -> float:
-    """Weighted mean squared error of stated probabilities: 0 is perfect, 0.25 is always saying a
-    half; nan without any.
+def brier_score(probability: Floats, outcome: Floats, weight: Floats) -> float:
+    """Weighted mean squared error of stated probabilities; nan without any.
+
+    0 is perfect, 0.25 is always saying a half.
     """
-    return float(np.average((said - true) ** 2, weights=weight)) if len(said) else math.nan
-
-
-def reliability_bins(said: Floats, true: Floats, weight: Floats) -> tuple[Bin, ...]:
-    """Tenths of the scale from 0 to 1, those that were used."""
-    which = np.minimum((said * BINS).astype(int), BINS - 1)
-    found = []
-    for b in np.unique(which):
-        here = which == b
-        mean = [float(np.average(values[here], weights=weight[here])) for values in (said, true)]
-        found.append(Bin(mean[0], mean[1], float(weight[here].sum())))
-    return tuple(found)
-
-
-def expected_calibration_error(said: Floats, true: Floats, weight: Floats) -> float:
-    """Mean distance of stated and true shares over the bins, weighted; nan without any."""
-    bins = reliability_bins(said, true, weight)
-    total = sum(b.weight for b in bins)
-    return sum(b.weight * abs(b.said - b.true) for b in bins) / total if bins else math.nan
-
-
-def calibration_p_value(said: Floats, true: Floats, weight: Floats) -> float:
-    """Of the hypothesis that what was said is the truth: likelihood ratio against log odds that are
-    shifted and stretched, two degrees of freedom; nan without any. Raises ValueError for a stated
-    probability of 0 or 1, which no outcome could refute by degrees.
-    """
-    if not len(said):
+    if not len(probability):
         return math.nan
-    if not ((said > 0) & (said < 1)).all():
+    return float(np.average((probability - outcome) ** 2, weights=weight))
+
+
+def reliability_bins(
+    probability: Floats, outcome: Floats, weight: Floats
+) -> tuple[ReliabilityBin, ...]:
+    """Group outcomes by tenths of stated probability, lowest first; empty tenths are left out."""
+    # A probability of exactly 1 belongs to the last tenth.
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
+    bins = []
+    for number in np.unique(which):
+        rows = which == number
+        bins.append(
+            ReliabilityBin(
+                probability=float(np.average(probability[rows], weights=weight[rows])),
+                outcome=float(np.average(outcome[rows], weights=weight[rows])),
+                weight=float(weight[rows].sum()),
+            )
+        )
+    return tuple(bins)
+
+
+def expected_calibration_error(probability: Floats, outcome: Floats, weight: Floats) -> float:
+    """Weighted mean distance of stated probability and share over the bins; nan without any."""
+    bins = reliability_bins(probability, outcome, weight)
+    total = sum(b.weight for b in bins)
+    if not bins:
+        return math.nan
+    return sum(b.weight * abs(b.probability - b.outcome) for b in bins) / total
+
+
+def calibration_p_value(probability: Floats, outcome: Floats, weight: Floats) -> float:
+    """p-value of the hypothesis that stated probabilities are the true ones; nan without any.
+
+    A likelihood ratio test against log odds that are shifted and stretched, two degrees of freedom.
+    Raises ValueError for a stated probability of 0 or 1.
+    """
+    if not len(probability):
+        return math.nan
+    # One contrary outcome would make the likelihood of a certainty zero: the test can't grade it.
+    if not ((probability > 0) & (probability < 1)).all():
         raise ValueError("a stated probability of 0 or 1 can't be tested")
-    odds = logit(said)
+    log_odds = logit(probability)
 
     def loss(at: Floats) -> tuple[float, Floats]:
-        z = at[0] + at[1] * odds
-        error = weight * (expit(z) - true)
-        gradient = np.array([error.sum(), error @ odds])
-        return float(weight @ (np.logaddexp(0.0, z) - true * z)), gradient
+        z = at[0] + at[1] * log_odds
+        error = weight * (expit(z) - outcome)
+        gradient = np.array([error.sum(), error @ log_odds])
+        return float(weight @ (np.logaddexp(0.0, z) - outcome * z)), gradient
 
-    honest, _ = loss(np.array([0.0, 1.0]))
-    best = minimize(loss, np.array([0.0, 1.0]), jac=True, bounds=[(-20, 20), (-20, 20)])
-    return float(chi2.sf(max(2 * (honest - best.fun), 0.0), df=2))
+    # Shift 0 and stretch 1 are the stated probabilities themselves.
+    stated_loss, _ = loss(np.array([0.0, 1.0]))
+    fit = minimize(loss, np.array([0.0, 1.0]), jac=True, bounds=[(-20, 20), (-20, 20)])
+    return float(chi2.sf(max(2 * (stated_loss - fit.fun), 0.0), df=2))

@@ -1,9 +1,8 @@
-"""Resampled histories that keep how returns hang together in time: Politis and Romano's stationary
-bootstrap (1994). Tests hold block lengths, intervals and p-values against `arch`.
+"""Resampling tests of luck: bootstrap intervals, Hansen's test, random entries and other costs.
 
-How two histories of returns over the same days differ, and how far that may be chance.
-
-What the same number of trades would have earned at other times, and at other costs.
+Histories are resampled by Politis and Romano's stationary bootstrap (1994), which keeps how returns
+hang together in time. Tests hold block lengths, intervals and p-values against `arch`. Every random
+number comes from the `seed` that is passed in; undefined is nan.
 """
 
 from __future__ import annotations
@@ -16,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
-from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.backtesting.kernel import FillRules
+from finagent_model.backtesting.metrics import MIN_DEVIATION
+from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
 
-YEAR = 252
-STILL = 1e-12
-"""Spread below which returns count as not varying."""
-FEWEST = 20
-"""Periods below which nothing is said."""
+MIN_PERIODS = 20
+"""Periods below which every statistic here is undefined."""
+COST_CURVE_BP = (0, 1, 5, 10, 20, 50, 100)
+"""Commissions of the cost curve, in basis points of every fill."""
+MAX_COMMISSION = 0.1
+"""Where the search for the break-even commission ends: nobody charges a tenth."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,27 @@ class Interval:
     high: float
 
 
-def block_length(returns: Floats) -> float:
-    """Mean length of blocks that suits the returns' autocorrelation, at least 1; 1 where they don't
-    vary. Politis and White (2004), as corrected by Patton, Politis and White (2009).
+def optimal_block_length(returns: Floats) -> float:
+    """Mean block length that suits the returns' autocorrelation, at least 1; 1 where they don't
+    vary.
+
+    Politis and White (2004), as corrected by Patton, Politis and White (2009); equals
+    `arch.bootstrap.optimal_block_length`.
     """
     n = len(returns)
-    if n < FEWEST or not np.std(returns) > STILL:
+    if n < MIN_PERIODS or not np.std(returns) > MIN_DEVIATION:
         return 1.0
-    quiet = max(5, int(math.log10(n)))
-    longest = math.ceil(math.sqrt(n)) + quiet
-    covariances = _autocovariances(returns)[: longest + 1]
-    small = np.abs(covariances[1:]) / covariances[0] < 2 * math.sqrt(math.log10(n) / n)
-    runs = np.lib.stride_tricks.sliding_window_view(small, quiet).all(axis=1)
-    first = int(np.argmax(runs)) + 1 if runs.any() else longest  # lag from which on it is quiet
-    width = min(2 * first, longest)
-    lags = np.arange(1, width + 1)
-    weights = 2 * np.minimum(1.0, 2 * (1 - lags / width)) * covariances[1 : width + 1]
+    quiet_lags = max(5, int(math.log10(n)))
+    max_lag = math.ceil(math.sqrt(n)) + quiet_lags
+    covariances = _autocovariances(returns)[: max_lag + 1]
+    is_small = np.abs(covariances[1:]) / covariances[0] < 2 * math.sqrt(math.log10(n) / n)
+    is_quiet = np.lib.stride_tricks.sliding_window_view(is_small, quiet_lags).all(axis=1)
+    # The first lag from which on autocorrelation is within its noise.
+    first_lag = int(np.argmax(is_quiet)) + 1 if is_quiet.any() else max_lag
+    bandwidth = min(2 * first_lag, max_lag)
+    lags = np.arange(1, bandwidth + 1)
+    # A flat-top window: weight 1 up to half of the bandwidth, then falling to 0.
+    weights = 2 * np.minimum(1.0, 2 * (1 - lags / bandwidth)) * covariances[1 : bandwidth + 1]
     spectrum, slope = covariances[0] + weights.sum(), float(np.sum(weights * lags))
     if not abs(spectrum) > 0:
         return 1.0
@@ -57,182 +63,192 @@ def block_length(returns: Floats) -> float:
     return float(min(max(length, 1.0), math.ceil(min(3 * math.sqrt(n), n / 3))))
 
 
-def resampled(n: int, length: float, draws: int, seed: int) -> npt.NDArray[np.int64]:
-    """Positions (draws, n) of stationary bootstrap histories: blocks of geometric length, wrapped
-    around the end.
+def stationary_bootstrap_indices(
+    n: int, length: float, draws: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Draw positions (draws, n) of resampled histories: blocks of geometric length with mean
+    `length`, wrapped around the end.
     """
     rng = np.random.default_rng(seed)
-    fresh = rng.random((draws, n)) < 1 / length
-    fresh[:, 0] = True
-    begun = np.maximum.accumulate(np.where(fresh, np.arange(n), 0), axis=1)
-    first = np.take_along_axis(rng.integers(n, size=(draws, n)), begun, axis=1)
-    return (first + np.arange(n) - begun) % n
+    is_block_start = rng.random((draws, n)) < 1 / length
+    is_block_start[:, 0] = True
+    block_start = np.maximum.accumulate(np.where(is_block_start, np.arange(n), 0), axis=1)
+    first = np.take_along_axis(rng.integers(n, size=(draws, n)), block_start, axis=1)
+    return (first + np.arange(n) - block_start) % n
 
 
 def sharpe_interval(
     returns: Floats, *, seed: int, confidence: float = 0.95, draws: int = 1000
 ) -> Interval:
-    """Of the annual Sharpe ratio; nan where returns don't vary or are fewer than `FEWEST`."""
-    if len(returns) < FEWEST or not np.std(returns) > STILL:
+    """Percentile interval of the annual Sharpe ratio; nan where returns don't vary or are fewer
+    than `MIN_PERIODS`.
+    """
+    if len(returns) < MIN_PERIODS or not np.std(returns) > MIN_DEVIATION:
         return Interval(math.nan, math.nan)
-    drawn = returns[resampled(len(returns), block_length(returns), draws, seed)]
-    spread = drawn.std(axis=1, ddof=1)
-    ratios = drawn.mean(axis=1) / np.where(spread > STILL, spread, np.nan) * math.sqrt(YEAR)
+    length = optimal_block_length(returns)
+    histories = returns[stationary_bootstrap_indices(len(returns), length, draws, seed)]
+    deviation = histories.std(axis=1, ddof=1)
+    # A history of one repeated return has no ratio; the quantiles leave it out.
+    deviation = np.where(deviation > MIN_DEVIATION, deviation, np.nan)
+    ratios = histories.mean(axis=1) / deviation * math.sqrt(TRADING_DAYS_PER_YEAR)
     low, high = np.nanquantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
 def superior_predictive_ability(gains: Floats, *, seed: int, draws: int = 1000) -> float:
-    """p-value of Hansen's test (2005) that no column of `gains` (T, K), each a model's return less
-    the benchmark's, has a positive mean; nan where one does not vary or there are fewer than
-    `FEWEST`.
+    """p-value of Hansen's test (2005) that no model beats the benchmark.
 
-    The statistic is studentised and its threshold the consistent one. (`arch` 8.0 studentises the
-    threshold alone, and loses a clear winner among noisy models.)
+    `gains` (T, K) are each model's returns less the benchmark's; the null is that no column has a
+    positive mean. nan where a column does not vary or there are fewer than `MIN_PERIODS` rows.
     """
     n = len(gains)
-    if n < FEWEST or not (np.std(gains, axis=0) > STILL).all():
+    if n < MIN_PERIODS or not (np.std(gains, axis=0) > MIN_DEVIATION).all():
         return math.nan
-    length = max(block_length(column) for column in gains.T)
+    length = max(optimal_block_length(column) for column in gains.T)
     scale = np.array([_long_run_deviation(column, 1 / length) for column in gains.T])
-    if not (scale > STILL).all():
+    if not (scale > MIN_DEVIATION).all():
         return math.nan
+    # The statistic is studentised and its threshold the consistent one. `arch` 8.0 studentises the
+    # threshold only, and loses a clear winner among noisy models.
     scores = gains.mean(axis=0) * math.sqrt(n) / scale
-    hopeless = scores < -math.sqrt(2 * math.log(math.log(n)))
-    centre = np.where(hopeless, 0.0, scores)
-    positions = resampled(n, length, draws, seed)
+    is_hopeless = scores < -math.sqrt(2 * math.log(math.log(n)))
+    centre = np.where(is_hopeless, 0.0, scores)
+    positions = stationary_bootstrap_indices(n, length, draws, seed)
     best = np.full(draws, -np.inf)
     for k, column in enumerate(gains.T):
-        drawn = column[positions].mean(axis=1) * math.sqrt(n) / scale[k]
-        best = np.maximum(best, drawn - centre[k])
+        resampled_scores = column[positions].mean(axis=1) * math.sqrt(n) / scale[k]
+        best = np.maximum(best, resampled_scores - centre[k])
     return float(np.mean(best > scores.max()))
 
 
-def _autocovariances(values: Floats) -> Floats:
-    """At lags 0, 1, ... n - 1, all divided by n."""
-    n = len(values)
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.abs(np.fft.rfft(values - values.mean(), size)) ** 2
-    found: Floats = np.fft.irfft(spectrum, size)[:n] / n
-    return found
-
-
-def _long_run_deviation(gains: Floats, restart: float) -> float:
-    """Root of the stationary bootstrap's own variance of the mean (Hansen 2005, eq. 5)."""
-    n, covariances = len(gains), _autocovariances(gains)
-    lags = np.arange(1, n)
-    kernel = (1 - lags / n) * (1 - restart) ** lags + lags / n * (1 - restart) ** (n - lags)
-    variance = covariances[0] + 2 * float(np.sum(kernel * covariances[1:]))
-    return math.sqrt(max(variance, 0.0))
-
-
-def annual_difference(ours: Floats, theirs: Floats) -> float:
+def annual_return_difference(ours: Floats, theirs: Floats) -> float:
     """Mean daily return of `ours` less that of `theirs`, times 252; nan without days."""
-    return float(np.mean(ours - theirs)) * YEAR if len(ours) else math.nan
+    return float(np.mean(ours - theirs)) * TRADING_DAYS_PER_YEAR if len(ours) else math.nan
 
 
-def difference_interval(
+def return_difference_interval(
     ours: Floats, theirs: Floats, *, seed: int, confidence: float = 0.95, draws: int = 1000
 ) -> Interval:
-    """Percentile interval of `annual_difference` by the stationary bootstrap of the paired days;
-    (0, 0) where they never differ, nan below `FEWEST` days.
+    """Percentile interval of `annual_return_difference`, resampling both on the same days.
+
+    Of width 0 where the daily difference never varies; nan below `MIN_PERIODS` days.
     """
     gains = ours - theirs
-    if len(gains) < FEWEST:
+    if len(gains) < MIN_PERIODS:
         return Interval(math.nan, math.nan)
-    if not np.std(gains) > STILL:
-        mean = annual_difference(ours, theirs)
+    if not np.std(gains) > MIN_DEVIATION:
+        mean = annual_return_difference(ours, theirs)
         return Interval(mean, mean)
-    positions = resampled(len(gains), block_length(gains), draws, seed)
-    means = gains[positions].mean(axis=1) * YEAR
+    length = optimal_block_length(gains)
+    positions = stationary_bootstrap_indices(len(gains), length, draws, seed)
+    means = gains[positions].mean(axis=1) * TRADING_DAYS_PER_YEAR
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
-COSTS_BP = (0, 1, 5, 10, 20, 50, 100)
-"""Commissions of the cost curve, in basis points of every fill."""
-HIGHEST = 0.1
-"""Where the search for the break-even commission ends: nobody charges a tenth."""
-
-
-def random_entries(
-    bars: BarSeries, result: BacktestResult, rules: Rules, *, seed: int, draws: int = 1000
+def random_entry_returns(
+    bars: BarSeries, result: BacktestResult, rules: FillRules, *, seed: int, draws: int = 1000
 ) -> Floats:
-    """Total returns (draws,) of the result's own trades, with their sides, sizes and holding times,
-    put at random places, one at a time; nan where there is no trade.
+    """Total returns (draws,) of the result's own trades entered at random bars; nan without a
+    trade.
 
-    A trade goes in at an open and out at an open, after costs. Sizes are the fractions of equity
-    that were invested at the first close.
+    Each draw keeps the trades' sides, sizes and holding times, one at a time. A trade goes in at an
+    open and out at an open, after costs. Sizes are the fractions of equity that the trades put in.
     """
     trades = result.trades
     if trades.empty:
         return np.full(draws, math.nan)
-    n, growth = len(bars), bars.growth()
-    entry = trades["entry_bar"].to_numpy()
-    left = trades["exit_bar"].to_numpy()
-    held = np.maximum(np.where(left < 0, n, left) - entry, 1)
+    n, growth = len(bars), bars.adjust_to_first_bar()
+    entry_bar = trades["entry_bar"].to_numpy()
+    exit_bar = trades["exit_bar"].to_numpy()
+    holding = np.maximum(np.where(exit_bar < 0, n, exit_bar) - entry_bar, 1)
     side = np.where(trades["side"] == "long", 1, -1)
-    size = _sizes(bars, result)
+    size = _entry_sizes(bars, result)
+    # One price more than bars: a trade that is still open leaves at the last close.
     price = np.append(growth.open, growth.close[-1])
     rng = np.random.default_rng(seed)
-    order = rng.permuted(np.tile(np.arange(len(held)), (draws, 1)), axis=1)
-    held, side, size = held[order], side[order], size[order]
-    idle = max(n - int(held[0].sum()), 0)
-    gaps = np.sort(rng.integers(0, idle + 1, size=held.shape), axis=1)
-    stop = np.minimum(gaps + np.cumsum(held, axis=1), n)
-    start = np.minimum(stop - held, n - 1)
-    bought = price[start] * (1 + side * rules.slippage)
-    sold = price[stop] * (1 - side * rules.slippage)
-    gain = size * (side * (sold / bought - 1) - rules.commission * (1 + sold / bought))
+    order = rng.permuted(np.tile(np.arange(len(holding)), (draws, 1)), axis=1)
+    holding, side, size = holding[order], side[order], size[order]
+    # The idle bars are dealt out as gaps before the trades, so that no two trades overlap.
+    idle = max(n - int(holding[0].sum()), 0)
+    gaps = np.sort(rng.integers(0, idle + 1, size=holding.shape), axis=1)
+    stop = np.minimum(gaps + np.cumsum(holding, axis=1), n)
+    start = np.minimum(stop - holding, n - 1)
+    entry_price = price[start] * (1 + side * rules.slippage)
+    exit_price = price[stop] * (1 - side * rules.slippage)
+    ratio = exit_price / entry_price
+    gain = size * (side * (ratio - 1) - rules.commission * (1 + ratio))
     total: Floats = np.prod(np.maximum(1 + gain, 0.0), axis=1) - 1
     return total
 
 
-def p_value(observed: float, drawn: Floats) -> float:
-    """Share of draws at least as good, the observation counted as one of them; nan without draws.
-    Davison and Hinkley, Bootstrap Methods (1997), eq. 4.11.
+def monte_carlo_p_value(observed: float, draws: Floats) -> float:
+    """Share of draws at least as good as the observation; nan without draws.
+
+    The observation counts as one of them: Davison and Hinkley, Bootstrap Methods (1997), eq. 4.11.
     """
-    if not math.isfinite(observed) or np.isnan(drawn).any():
+    if not math.isfinite(observed) or np.isnan(draws).any():
         return math.nan
-    return float((1 + np.sum(drawn >= observed)) / (1 + len(drawn)))
+    return float((1 + np.sum(draws >= observed)) / (1 + len(draws)))
 
 
 def cost_curve(
-    bars: BarSeries, orders: Orders, rules: Rules, commissions: Sequence[float]
+    bars: BarSeries, orders: Orders, rules: FillRules, commissions: Sequence[float]
 ) -> list[float]:
-    """Total return of the same orders at each commission."""
-    return [_earned(bars, orders, rules, commission) for commission in commissions]
+    """Total return of the orders at each commission (a fraction of every fill)."""
+    return [_total_return(bars, orders, rules, commission) for commission in commissions]
 
 
-def break_even_commission(bars: BarSeries, orders: Orders, rules: Rules) -> float:
-    """The commission, as a fraction of every fill, at which the orders earn nothing; `HIGHEST`
+def break_even_commission(bars: BarSeries, orders: Orders, rules: FillRules) -> float:
+    """Commission, as a fraction of every fill, at which the orders earn nothing; `MAX_COMMISSION`
     where they gain even then, nan where they lose without any.
     """
-    low, high = 0.0, HIGHEST
-    if _earned(bars, orders, rules, low) <= 0:
+    low, high = 0.0, MAX_COMMISSION
+    if _total_return(bars, orders, rules, low) <= 0:
         return math.nan
-    if _earned(bars, orders, rules, high) > 0:
-        return HIGHEST
+    if _total_return(bars, orders, rules, high) > 0:
+        return MAX_COMMISSION
     while high - low > 1e-6:
         middle = (low + high) / 2
-        if _earned(bars, orders, rules, middle) > 0:
+        if _total_return(bars, orders, rules, middle) > 0:
             low = middle
         else:
             high = middle
     return low
 
 
-def _earned(bars: BarSeries, orders: Orders, rules: Rules, commission: float) -> float:
-    changed = rules._replace(commission=commission)
-    return float(run_orders(bars, orders, changed, cash=1.0, whole_shares=False).equity[-1] - 1.0)
+def _total_return(bars: BarSeries, orders: Orders, rules: FillRules, commission: float) -> float:
+    rules = rules._replace(commission=commission)
+    return float(run_orders(bars, orders, rules, cash=1.0, whole_shares=False).equity[-1] - 1.0)
 
 
-def _sizes(bars: BarSeries, result: BacktestResult) -> Floats:
-    """Fraction of the equity before it that each trade put in."""
+def _entry_sizes(bars: BarSeries, result: BacktestResult) -> Floats:
+    """Return the fraction of the equity before it that each trade put in."""
     factor = bars.growth_factor
-    entry = result.trades["entry_bar"].to_numpy()
-    price = result.trades["entry_price"].to_numpy() * factor[entry]
-    units = result.trades["shares"].to_numpy() / factor[entry]
-    before = result.equity[np.maximum(entry - 1, 0)]
-    sizes: Floats = units * price / before
+    entry_bar = result.trades["entry_bar"].to_numpy()
+    price = result.trades["entry_price"].to_numpy() * factor[entry_bar]
+    units = result.trades["shares"].to_numpy() / factor[entry_bar]
+    equity_before = result.equity[np.maximum(entry_bar - 1, 0)]
+    sizes: Floats = units * price / equity_before
     return sizes
+
+
+def _autocovariances(values: Floats) -> Floats:
+    """Return the autocovariances at lags 0, 1, ... n - 1, all divided by n."""
+    n = len(values)
+    # By the Wiener-Khinchin theorem; zero padding keeps the ends from wrapping into each other.
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = np.abs(np.fft.rfft(values - values.mean(), size)) ** 2
+    covariances: Floats = np.fft.irfft(spectrum, size)[:n] / n
+    return covariances
+
+
+def _long_run_deviation(gains: Floats, restart: float) -> float:
+    """Root of the stationary bootstrap's own variance of the mean (Hansen 2005, eq. 5); `restart`
+    is the probability that a block ends.
+    """
+    n, covariances = len(gains), _autocovariances(gains)
+    lags = np.arange(1, n)
+    weights = (1 - lags / n) * (1 - restart) ** lags + lags / n * (1 - restart) ** (n - lags)
+    variance = covariances[0] + 2 * float(np.sum(weights * covariances[1:]))
+    return math.sqrt(max(variance, 0.0))

@@ -1,10 +1,9 @@
-"""How the REST of artifacts says no: typed JSON, the field and its value, never a stack trace.
+"""REST of the artifacts: `GET`, `POST` and `PATCH /api/artifacts`, in the trading platform's words.
 
-Artifacts over HTTP: `GET`, `POST` and `PATCH /api/artifacts`, in the trading platform's words.
-
-With `FINAGENT_API_TOKEN` whoever has it reads and writes. Without, everybody who reaches the server
-reads, and callers on its machine write. A refusal is `{"error": ..., "message": ...}`, of bad input
-with `fields`: which one, what it was, why not.
+With `FINAGENT_API_TOKEN` a caller who sends it reads and writes. Without a token everybody who
+reaches the server reads, and callers on its machine write. An error is
+`{"error": ..., "message": ..., "fields": [...]}`; for bad input `fields` says which field it was,
+what its value was and why it can't be used. No answer has a stack trace.
 """
 
 from __future__ import annotations
@@ -30,23 +29,32 @@ from finagent_model.errors import (
 )
 from finagent_model.serving.auth import AuthError, require_this_machine, require_token
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import (
-    NUMBER,
+from finagent_model.store.artifact_models import (
+    MAX_INTEGER,
     Artifact,
     ArtifactFilter,
-    ArtifactStore,
     NewArtifact,
     Order,
 )
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 
 log = logging.getLogger(__name__)
-WORDS = {413: "too_large", 422: "invalid", 503: "unavailable"}
-MAX_SHOWN = 200
-"""Characters of a wrong value, or of where it is, that are told back."""
+TOKEN_VARIABLE = "FINAGENT_API_TOKEN"
+MAX_BODY_BYTES = 1024 * 1024
+"""Larger things belong in the artifacts of a run."""
+MAX_PAGE_ROWS = 1000
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""A single artifact that is larger is a page of its own."""
+MAX_CHARS_SHOWN = 200
+"""Characters of a wrong value, or of its field, that an error repeats."""
+ERROR_WORDS = {413: "too_large", 422: "invalid", 503: "unavailable"}
+"""Words for programs; any other status has its name in HTTP."""
 
 
 class InvalidField(BaseModel):
+    """A field that can't be used."""
+
     field: str
     """Where it is, such as `body.confidence`."""
     value: str
@@ -63,145 +71,21 @@ class ErrorResponse(BaseModel):
     fields: list[InvalidField] = []
 
 
-def add_error_responses(app: FastAPI) -> None:
-    """Answers for everything that is raised below `app`."""
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _wrong(error.errors())
-
-    @app.exception_handler(ValidationError)
-    def invalid_change(request: Request, error: ValidationError) -> JSONResponse:
-        found = error.errors(include_url=False)
-        return _wrong([{**e, "loc": ("body", *e["loc"])} for e in found])
-
-    @app.exception_handler(UnknownArtifactError)
-    def unknown(request: Request, error: UnknownArtifactError) -> JSONResponse:
-        return _refusal(404, str(error))
-
-    @app.exception_handler(ArtifactConflictError)
-    def conflict(request: Request, error: ArtifactConflictError) -> JSONResponse:
-        return _refusal(409, str(error))
-
-    @app.exception_handler(ValueTooLargeError)
-    def unstorable(request: Request, error: ValueTooLargeError) -> JSONResponse:
-        if error.column is None:
-            return _refusal(422, str(error))
-        said = {"loc": ("body", error.column), "input": error.value, "msg": str(error)}
-        return _wrong([said])
-
-    @app.exception_handler(AuthError)
-    def not_admitted(request: Request, error: AuthError) -> JSONResponse:
-        return _refusal(error.status, str(error))
-
-    @app.exception_handler(StoreError)
-    def unavailable(request: Request, error: StoreError) -> JSONResponse:
-        log.warning("%s", error)
-        return _refusal(503, "the database can't be used now; the server's log says why")
-
-    @app.exception_handler(AnyHTTPException)
-    def other(request: Request, error: AnyHTTPException) -> JSONResponse:
-        return _refusal(error.status_code, str(error.detail))
-
-    @app.exception_handler(Exception)
-    def bug(request: Request, error: Exception) -> JSONResponse:
-        return _refusal(500, "something is wrong here; the server's log says what")
-
-
-class BodyLimit:
-    """Refuses a body of more than `largest` bytes with 413, before it is read whole."""
-
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        self._app, self._largest = app, largest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        said = f"the body may have {self._largest} bytes; keep what is larger in MLflow's artifacts"
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._largest:
-            await _refusal(413, said)(scope, receive, send)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._largest:
-                raise HTTPException(413, said)
-            return message
-
-        await self._app(scope, counted, send)
-
-
-def _wrong(errors: Sequence[Any]) -> JSONResponse:
-    fields = [
-        InvalidField(
-            field=_cut(".".join(str(part) for part in error["loc"])),
-            value=_cut(repr(error.get("input"))),
-            message=error["msg"].removeprefix("Value error, "),
-        )
-        for error in errors
-    ]
-    first = fields[0]
-    message = f"{first.field}: {first.message} (got {first.value})"
-    if len(fields) > 1:
-        message += f", and {len(fields) - 1} more"
-    return _refusal(422, message, fields)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _refusal(status: int, message: str, fields: Sequence[InvalidField] = ()) -> JSONResponse:
-    word = WORDS.get(status) or HTTPStatus(status).name.lower()
-    refusal = ErrorResponse(error=word, message=message, fields=list(fields))
-    return JSONResponse(refusal.model_dump(), status)
-
-
-VARIABLE = "FINAGENT_API_TOKEN"
-LARGEST_BODY = 1024 * 1024
-"""Bytes. What is larger belongs into the artifacts of a run."""
-LARGEST_PAGE = 1000
-LARGEST_ANSWER = 8 * 1024 * 1024
-"""Bytes of a page; one artifact of more is a page of its own."""
-SAID: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
-    403: {
-        "model": ErrorResponse,
-        "description": "No token is set, and you are on another machine.",
-    },
-    422: {"model": ErrorResponse, "description": "A field or a parameter can't be used."},
-    503: {"model": ErrorResponse, "description": "The database can't be used now."},
-}
-UNKNOWN: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorResponse, "description": "No such."}
-}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorResponse, "description": "The key is taken, or the signal is settled."},
-    413: {"model": ErrorResponse, "description": f"The body has more than {LARGEST_BODY} bytes."},
-}
-Number = Annotated[int, Path(ge=1, le=NUMBER, description="The artifact's `id`.")]
-
-
 class PageQuery(ArtifactFilter):
     """Which artifacts, and which part of them."""
 
     limit: int = Field(
         50,
         ge=1,
-        le=LARGEST_PAGE,
-        description=f"A page has fewer where they would be more than {LARGEST_ANSWER} bytes; the "
+        le=MAX_PAGE_ROWS,
+        description=f"A page has fewer where they would be more than {MAX_PAGE_BYTES} bytes; the "
         "next `offset` is this page's plus how many it has.",
     )
-    offset: int = Field(0, ge=0, le=NUMBER)
+    offset: int = Field(0, ge=0, le=MAX_INTEGER)
     order: Order = Field("newest", description="`step`: by `step_name`, as within an execution.")
 
 
-class Listed(BaseModel):
+class ArtifactPageResponse(BaseModel):
     """A page."""
 
     artifacts: list[Artifact]
@@ -210,9 +94,29 @@ class Listed(BaseModel):
     offset: int
 
 
+COMMON_ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
+    403: {
+        "model": ErrorResponse,
+        "description": "No token is set, and you are on another machine.",
+    },
+    422: {"model": ErrorResponse, "description": "A field or a parameter can't be used."},
+    503: {"model": ErrorResponse, "description": "The database can't be used now."},
+}
+NOT_FOUND_ERROR: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorResponse, "description": "No such."}
+}
+WRITE_ERRORS: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorResponse, "description": "The key is taken, or the signal is settled."},
+    413: {"model": ErrorResponse, "description": f"The body has more than {MAX_BODY_BYTES} bytes."},
+}
+ArtifactId = Annotated[int, Path(ge=1, le=MAX_INTEGER, description="The artifact's `id`.")]
+
+
 def api_app(settings: Settings) -> FastAPI:
-    """An app with these routes alone; pages may be added to it. Raises StoreError for a database
-    that can't be named; one that is down is a 503 until it is up.
+    """Return an app with the routes of the artifacts alone; pages may be added to it.
+
+    Raises StoreError for a database that can't be named. One that is down is a 503 until it is up.
     """
     app = FastAPI(
         title="finagent artifacts",
@@ -221,48 +125,52 @@ def api_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page would fetch scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit, largest=LARGEST_BODY)
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     add_error_responses(app)
-    app.include_router(artifact_routes(ArtifactStore(Database.of(settings)), settings.api_token))
+    store = ArtifactStore(Database.from_settings(settings))
+    app.include_router(artifact_routes(store, settings.api_token))
     return app
 
 
 def from_environment() -> FastAPI:
-    """`uvicorn --factory finagent_model.store.api:from_environment`: the REST alone."""
+    """Return the REST alone: `uvicorn --factory finagent_model.store.api:from_environment`."""
     return api_app(Settings.load())
 
 
 def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
-    """To be included in an app that has `add_refusals`."""
-    routes = APIRouter(tags=["artifacts"], responses=SAID)
-    readers, writers = [Depends(_reader(token))], [Depends(_writer(token))]
+    """Return the routes, for an app that has `add_error_responses`."""
+    routes = APIRouter(tags=["artifacts"], responses=COMMON_ERRORS)
+    readers, writers = [Depends(_read_guard(token))], [Depends(_write_guard(token))]
 
+    # `name` is what the OpenAPI document calls the two reads; it must not follow the functions.
     @routes.get(
         "/api/artifacts",
+        name="listed",
         dependencies=readers,
-        response_model=None,
-        responses=_ok(Listed, "A page."),
+        response_model=None,  # documented below; validating again would refuse foreign rows
+        responses=_ok(ArtifactPageResponse, "A page."),
     )
-    def listed(query: Annotated[PageQuery, Query()]) -> Response:
+    def list_artifacts(query: Annotated[PageQuery, Query()]) -> Response:
         """Artifacts, the newest first, with how many there are."""
-        found = store.page(query, query.limit, query.offset, query.order, LARGEST_ANSWER)
-        page = Listed.model_construct(
-            artifacts=list(found.artifacts),
-            total=found.total,
+        page = store.list_artifacts(query, query.limit, query.offset, query.order, MAX_PAGE_BYTES)
+        response = ArtifactPageResponse.model_construct(
+            artifacts=list(page.artifacts),
+            total=page.total,
             limit=query.limit,
             offset=query.offset,
         )
-        return _json(page)
+        return _json_response(response)
 
     @routes.get(
         "/api/artifacts/{number}",
+        name="one",
         dependencies=readers,
         response_model=None,
-        responses=_ok(Artifact, "The artifact.") | UNKNOWN,
+        responses=_ok(Artifact, "The artifact.") | NOT_FOUND_ERROR,
     )
-    def one(number: Number) -> Response:
+    def get_artifact(number: ArtifactId) -> Response:
         """One artifact by its id."""
-        return _json(store.get(number))
+        return _json_response(store.get(number))
 
     @routes.post(
         "/api/artifacts",
@@ -271,58 +179,167 @@ def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
         response_model=None,
         responses=_ok(Artifact, "It was there already.")
         | {201: {"model": Artifact, "description": "It is new."}}
-        | CONFLICT,
+        | WRITE_ERRORS,
     )
     def add(new: NewArtifact) -> Response:
         """Store an artifact. The same `metadata.key` again adds nothing."""
         artifact, is_new = store.add(new)
-        return _json(artifact, 201 if is_new else 200)
+        return _json_response(artifact, 201 if is_new else 200)
 
     @routes.patch(
         "/api/artifacts/{number}",
         dependencies=writers,
         response_model=None,
-        responses=_ok(Artifact, "The artifact as it is now.") | UNKNOWN | CONFLICT,
+        responses=_ok(Artifact, "The artifact as it is now.") | NOT_FOUND_ERROR | WRITE_ERRORS,
     )
     def change(
-        number: Number,
+        number: ArtifactId,
         changes: Annotated[
             dict[str, Any], Body(description="Fields of a new artifact; `metadata` as a whole.")
         ],
     ) -> Response:
         """Change some fields. What a settled signal says, and where it came from, can't be."""
-        return _json(store.change(number, changes))
+        return _json_response(store.update(number, changes))
 
     return routes
 
 
-def _reader(token: SecretStr | None) -> Any:
-    def admit(request: Request) -> None:
+def add_error_responses(app: FastAPI) -> None:
+    """Make `app` answer with an `ErrorResponse` to whatever is raised below it."""
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _invalid_response(error.errors())
+
+    @app.exception_handler(ValidationError)
+    def invalid_change(request: Request, error: ValidationError) -> JSONResponse:
+        # `ArtifactStore.update` validates the merged artifact, so the fields are the body's.
+        errors = error.errors(include_url=False)
+        return _invalid_response([{**e, "loc": ("body", *e["loc"])} for e in errors])
+
+    @app.exception_handler(UnknownArtifactError)
+    def unknown(request: Request, error: UnknownArtifactError) -> JSONResponse:
+        return _error_response(404, str(error))
+
+    @app.exception_handler(ArtifactConflictError)
+    def conflict(request: Request, error: ArtifactConflictError) -> JSONResponse:
+        return _error_response(409, str(error))
+
+    @app.exception_handler(ValueTooLargeError)
+    def too_large_value(request: Request, error: ValueTooLargeError) -> JSONResponse:
+        if error.column is None:
+            return _error_response(422, str(error))
+        detail = {"loc": ("body", error.column), "input": error.value, "msg": str(error)}
+        return _invalid_response([detail])
+
+    @app.exception_handler(AuthError)
+    def not_admitted(request: Request, error: AuthError) -> JSONResponse:
+        return _error_response(error.status, str(error))
+
+    @app.exception_handler(StoreError)
+    def unavailable(request: Request, error: StoreError) -> JSONResponse:
+        # The error names the database; only the log may.
+        log.warning("%s", error)
+        return _error_response(503, "the database can't be used now; the server's log says why")
+
+    @app.exception_handler(AnyHTTPException)
+    def other(request: Request, error: AnyHTTPException) -> JSONResponse:
+        return _error_response(error.status_code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    def bug(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again after the answer, so the server's log has the stack trace.
+        return _error_response(500, "something is wrong here; the server's log says what")
+
+
+class BodyLimit:
+    """Middleware that refuses a body of more than `max_bytes` with 413, before all of it is read.
+
+    The app must turn HTTPException into a response.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        message = (
+            f"the body may have {self._max_bytes} bytes; keep what is larger in MLflow's artifacts"
+        )
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_bytes:
+            await _error_response(413, message)(scope, receive, send)
+            return
+        size = 0
+
+        # The header may be absent or wrong, so the bytes are counted as they come.
+        async def receive_limited() -> Message:
+            nonlocal size
+            part = await receive()
+            size += len(part.get("body", b""))
+            if size > self._max_bytes:
+                raise HTTPException(413, message)
+            return part
+
+        await self._app(scope, receive_limited, send)
+
+
+def _invalid_response(errors: Sequence[Any]) -> JSONResponse:
+    fields = [
+        InvalidField(
+            field=_shorten(".".join(str(part) for part in error["loc"])),
+            value=_shorten(repr(error.get("input"))),
+            message=error["msg"].removeprefix("Value error, "),
+        )
+        for error in errors
+    ]
+    first = fields[0]
+    message = f"{first.field}: {first.message} (got {first.value})"
+    if len(fields) > 1:
+        message += f", and {len(fields) - 1} more"
+    return _error_response(422, message, fields)
+
+
+def _error_response(status: int, message: str, fields: Sequence[InvalidField] = ()) -> JSONResponse:
+    word = ERROR_WORDS.get(status) or HTTPStatus(status).name.lower()
+    body = ErrorResponse(error=word, message=message, fields=list(fields))
+    return JSONResponse(body.model_dump(), status)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_CHARS_SHOWN else f"{text[:MAX_CHARS_SHOWN]}..."
+
+
+def _read_guard(token: SecretStr | None) -> Any:
+    def check(request: Request) -> None:
         if token is not None:
-            require_token(request, token, VARIABLE)
+            require_token(request, token, TOKEN_VARIABLE)
 
-    return admit
+    return check
 
 
-def _writer(token: SecretStr | None) -> Any:
-    def admit(request: Request) -> None:
+def _write_guard(token: SecretStr | None) -> Any:
+    def check(request: Request) -> None:
         if token is not None:
-            require_token(request, token, VARIABLE)
+            require_token(request, token, TOKEN_VARIABLE)
         else:
+            # It checks the host, too, so that no site reaches us by DNS rebinding.
             require_this_machine(
                 request,
                 "artifacts are written from the server's own machine (http://127.0.0.1); "
-                f"set {VARIABLE} to write them from elsewhere",
+                f"set {TOKEN_VARIABLE} to write them from elsewhere",
             )
 
-    return admit
+    return check
 
 
-def _ok(model: type[BaseModel], what: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model, "description": what}}
+def _ok(model: type[BaseModel], description: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model, "description": description}}
 
 
-def _json(value: BaseModel, status: int = 200) -> Response:
-    """As it stands: a row of another system may break the rules for new ones."""
+def _json_response(value: BaseModel, status: int = 200) -> Response:
+    # Without validation: a row of another system may break the rules for new ones.
     text = value.model_dump_json(warnings=False)
     return Response(text, status, media_type="application/json")

@@ -1,14 +1,11 @@
-"""A decision as rows: artifacts of the platform's three types, and its conversation.
+"""Write a decision to the database: signal, replies, chart and conversation, whole or not at all.
 
-What is large stays where it was: in the artifacts of the decision's MLflow run, which every row
-names. A prompt or a response above `LARGEST` characters is null here, its length is told, and
-`metadata` says which file of the run has it.
+The same decision a second time adds nothing. Another decision on the same symbol, moment and
+version of the model adds its conversation under its own execution, and no second signal: a settled
+signal stays, a failed one is replaced, and so is one that the later decision says it replaces.
 
-A decision in the database: signal, replies, chart and conversation, whole or not at all.
-
-The same decision a second time adds nothing. Another one on the same symbol, moment and version of
-the model adds its conversation under its own execution, and no second signal: a settled one stays,
-a failed one gives its place up, and so does one that the later decision says it replaces.
+Large texts stay in the artifacts of the decision's MLflow run, which every row names: a prompt or a
+response above `MAX_TEXT_CHARS` is null here, its length is stored, and `metadata` names the file.
 """
 
 from __future__ import annotations
@@ -26,153 +23,20 @@ from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution, Turn
 from finagent_model.errors import ValueTooLargeError
 from finagent_model.store import artifacts, outbox
-from finagent_model.store.artifacts import NewArtifact, utc_now
+from finagent_model.store._schema import MESSAGES, UtcDateTime, decisions
+from finagent_model.store.artifact_models import NewArtifact
+from finagent_model.store.artifacts import utc_now
 from finagent_model.store.database import Database
-from finagent_model.store.schema import MESSAGES, Utc, decisions
 
-LARGEST = 8192
-CHART = "chart.png"
-"""Artifact of a decision's run, where there was anything to draw."""
-NUL, SHOWN = "\0", "\N{REPLACEMENT CHARACTER}"
-"""PostgreSQL has no NUL in a text."""
-
-
-def artifact_rows(
-    decision: Decision, run_id: str, experiment_id: str | None, execution: Execution, chart: bool
-) -> tuple[NewArtifact, list[NewArtifact]]:
-    """The signal, and what belongs to it in the order of its steps: the chart, then a row for each
-    reply. These are named by the run: what led to a signal that failed stays when it is replaced.
-    """
-    signal = decision.signal
-    title = f"{signal.symbol} {signal.as_of:%Y-%m-%d}"
-    lineage: dict[str, Any] = {
-        "symbol": signal.symbol,
-        "run_id": run_id,
-        "experiment_id": experiment_id,
-        "workflow_id": execution.workflow_id,
-        "execution_id": execution.execution_id,
-        "dag_id": execution.dag_id,
-        "task_id": execution.task_id,
-    }
-    about: dict[str, Any] = {
-        "signal_id": signal.signal_id,
-        "as_of": signal.as_of.astimezone(UTC).isoformat(),
-        "model_uri": signal.model_uri,
-        "model_version": signal.model_version,
-        "conversation_id": signal.conversation_id,
-        "dag_run_id": execution.dag_run_id,
-        "map_index": execution.map_index,
-    }
-
-    def row(step: str, **fields: Any) -> NewArtifact:
-        metadata = about | {"key": f"{run_id}/{step}"} | fields.pop("metadata")
-        return NewArtifact(step_name=step, metadata=metadata, **lineage, **fields)
-
-    parts = []
-    if chart:
-        drawn = {"image_path": CHART, "chart_type": "daily", "metadata": {}}
-        parts.append(row("00_chart", name=f"{title} chart", type="chart", **drawn))
-    for number, (prompt, reply) in enumerate(_replies(decision.turns), 1):
-        step = f"{number:02}_{reply.agent_name}"
-        name = f"{title} {reply.agent_name}"
-        parts.append(row(step, name=name, type="llm", **_llm(prompt, reply)))
-    whole = row(
-        "99_signal",
-        name=f"{title} signal",
-        type="signal",
-        action=signal.action,
-        confidence=signal.confidence_score / 100,
-        signal_data=_clean(signal.model_dump(mode="json")),
-        model_name=_clean(signal.model_used),
-        metadata={
-            "key": signal.signal_id,
-            "status": signal.status.value,
-            "tokens": signal.tokens,
-            "cost_usd": signal.cost_usd,
-            "evidence": signal.evidence,
-            "calibrated": signal.calibrated,
-            "trained_by": signal.run_id,
-        },
-    )
-    return whole, parts
-
-
-def _replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn]]:
-    """Each reply, or failure to reply, with what was said to the agent last: the question, an
-    answer of a tool, what was wrong with its reply before.
-    """
-    asked = (turn.message_content for turn in turns if turn.message_type == "request")
-    question = next(asked, None)
-    heard: dict[str, str] = {}
-    found = []
-    for turn in turns:
-        if turn.message_type == "request":
-            heard[turn.agent_name] = turn.message_content
-        elif turn.message_type in ("response", "failed"):
-            found.append((heard.get(turn.agent_name, question), turn))
-    return found
-
-
-def _llm(prompt: str | None, reply: Turn) -> dict[str, Any]:
-    """Tokens of a call that failed are unknown, so null."""
-    said = reply.message_content if reply.message_type == "response" else None
-    spoke = said is not None
-    metadata: dict[str, Any] = {
-        "agent_name": reply.agent_name,
-        "tokens": reply.prompt_tokens + reply.completion_tokens if spoke else None,
-        "prompt_tokens": reply.prompt_tokens if spoke else None,
-        "completion_tokens": reply.completion_tokens if spoke else None,
-        "cached": reply.cached,
-        "said_at": reply.timestamp.astimezone(UTC).isoformat(),
-    }
-    fields: dict[str, Any] = {"model_name": _clean(reply.model) or None, "metadata": metadata}
-    if said is None:
-        metadata["failed"] = _clean(reply.message_content)
-    for name, text in (("prompt", prompt), ("response", said)):
-        if text is not None:
-            fields[f"{name}_length"] = len(text)
-            if len(text) <= LARGEST:
-                fields[name] = _clean(text)
-            else:
-                metadata[f"{name}_artifact"] = CONVERSATION_FILE
-    return fields
-
-
-def message_row(turn: Turn, execution: str) -> dict[str, Any]:
-    """A turn as `agent_conversations` has it; tokens are null where no model can have used any.
-
-    The platform knows two types of message: a turn that is neither `request` nor `response` is a
-    `response` there, with JSON for its content that says which:
-    `{"skipped": "no dated news in the view"}`.
-    """
-    kind, content = turn.message_type, turn.message_content
-    if kind not in ("request", "response"):
-        kind, content = "response", json.dumps({kind: content}, ensure_ascii=False)
-    used = turn.prompt_tokens + turn.completion_tokens
-    return {
-        "workflow_execution_id": execution,
-        "agent_name": turn.agent_name,
-        "message_type": kind,
-        "message_content": _clean(content),
-        "timestamp": turn.timestamp.astimezone(UTC),
-        "tokens_used": used if turn.message_type == "response" else None,
-    }
-
-
-def _clean(value: Any) -> Any:
-    """The same in which every text can be stored."""
-    match value:
-        case str():
-            return value.replace(NUL, SHOWN).encode(errors="replace").decode()
-        case dict():
-            return {_clean(k): _clean(v) for k, v in value.items()}
-        case list():
-            return [_clean(v) for v in value]
-    return value
+MAX_TEXT_CHARS = 8192
+"""Characters of a prompt or a response that a row stores."""
+CHART_FILE = "chart.png"
+"""Artifact of a decision's run, if there was anything to draw."""
+NUL, NUL_SUBSTITUTE = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
 class DecisionStore:
-    """With `queue`, what is written here is queued for the platform in the same transaction."""
+    """Writes decisions; with `queue` it also queues their artifacts for the platform."""
 
     def __init__(
         self, database: Database, queue: bool = False, clock: Callable[[], datetime] = utc_now
@@ -188,67 +52,210 @@ class DecisionStore:
         chart: bool = False,
         replaces: str | None = None,
     ) -> bool:
-        """All of it in one transaction; False: it was there already.
+        """Write all of a decision in one transaction; return False if it was there already.
 
-        A conversation goes by the workflow's execution; one that no workflow asked for by its run.
-        `replaces` is the run of a settled signal that was made while less was known.
-        Raises StoreError, and UnstorableError for what no artifact or no column may hold; then
-        nothing of it was written.
+        A conversation goes by the workflow's execution; without a workflow, by the run.
+        `replaces` is the run of a settled signal that was made with less data. Raises StoreError,
+        and ValueTooLargeError for what no artifact or no column may hold; then nothing is written.
         """
         try:
-            whole, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
+            signal, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
         except ValidationError as error:
-            raise _unstorable(error) from None
+            raise _too_large_error(error) from None
         now = decision.signal.generated_at
-        with self._database.writing() as connection:
-            new = artifacts.insert(connection, whole, now)
-            number = new or artifacts.replace(connection, whole, now, replaces)
-            replaced = number is not None and new is None
-            talked = self._converse(connection, decision, run_id, execution, replaced)
-            if number is not None:
-                written = [artifacts.insert(connection, part, now) for part in parts]
+        with self._database.transaction() as connection:
+            inserted_id = artifacts.insert_artifact(connection, signal, now)
+            signal_id = inserted_id or artifacts.replace_signal(connection, signal, now, replaces)
+            is_replacement = signal_id is not None and inserted_id is None
+            is_new_conversation = self._write_conversation(
+                connection, decision, run_id, execution, is_replacement
+            )
+            if signal_id is not None:
+                part_ids = [artifacts.insert_artifact(connection, part, now) for part in parts]
                 if self._queue:
-                    # The signal last: whoever sees it there finds what led to it.
-                    due = [*(n for n in written if n is not None), number]
-                    outbox.enqueue(connection, due, execution.execution_id or run_id, self._clock())
-        return talked or number is not None
+                    # The signal goes last: a reader who sees it there finds what led to it.
+                    queue = [*(part_id for part_id in part_ids if part_id is not None), signal_id]
+                    group = execution.execution_id or run_id
+                    outbox.enqueue(connection, queue, group, self._clock())
+        return is_new_conversation or signal_id is not None
 
-    def _converse(
+    def _write_conversation(
         self,
         connection: Connection,
         decision: Decision,
         run_id: str,
-        asked_by: Execution,
-        again: bool,
+        execution: Execution,
+        overwrite: bool,
     ) -> bool:
-        """Whether the conversation is new here, or is another one (`again`) to the same end."""
-        signal, execution = decision.signal, asked_by.execution_id or run_id
+        """Write the decision's row and its messages; return False if they were there already.
+
+        `overwrite` writes them again, for a decision that replaces another under the same name.
+        """
+        signal, group = decision.signal, execution.execution_id or run_id
         row = {
-            "id": f"{execution}/{signal.conversation_id}",
+            "id": f"{group}/{signal.conversation_id}",
             "conversation_id": signal.conversation_id,
             "run_id": run_id,
-            "workflow_execution_id": asked_by.execution_id,
+            "workflow_execution_id": execution.execution_id,
             "symbol": signal.symbol,
             "as_of": signal.as_of,
             "status": signal.status.value,
             "signal": signal.model_dump(mode="json"),
         }
+        # A retried workflow has the same execution, so its decision has the same id.
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        adding = dialect.insert(decisions).values(**row)
-        adding = (
-            adding.on_conflict_do_update(index_elements=["id"], set_=row)
-            if again
-            else adding.on_conflict_do_nothing()
+        statement = dialect.insert(decisions).values(**row)
+        statement = (
+            statement.on_conflict_do_update(index_elements=["id"], set_=row)
+            if overwrite
+            else statement.on_conflict_do_nothing()
         )
-        if not connection.execute(adding).rowcount:
+        if not connection.execute(statement).rowcount:
             return False
         if decision.turns:
-            rows: list[dict[str, Any]] = [message_row(turn, execution) for turn in decision.turns]
-            connection.execute(_messages(connection).insert(), rows)
+            rows: list[dict[str, Any]] = [message_row(turn, group) for turn in decision.turns]
+            connection.execute(_messages_table(connection).insert(), rows)
         return True
 
 
-def _unstorable(error: ValidationError) -> ValueTooLargeError:
+def artifact_rows(
+    decision: Decision, run_id: str, experiment_id: str | None, execution: Execution, chart: bool
+) -> tuple[NewArtifact, list[NewArtifact]]:
+    """Return the signal's artifact, and in the order of their steps the chart's and the replies'.
+
+    Raises pydantic's ValidationError for a value that no artifact may have.
+    """
+    signal = decision.signal
+    title = f"{signal.symbol} {signal.as_of:%Y-%m-%d}"
+    lineage: dict[str, Any] = {
+        "symbol": signal.symbol,
+        "run_id": run_id,
+        "experiment_id": experiment_id,
+        "workflow_id": execution.workflow_id,
+        "execution_id": execution.execution_id,
+        "dag_id": execution.dag_id,
+        "task_id": execution.task_id,
+    }
+    common_metadata: dict[str, Any] = {
+        "signal_id": signal.signal_id,
+        "as_of": signal.as_of.astimezone(UTC).isoformat(),
+        "model_uri": signal.model_uri,
+        "model_version": signal.model_version,
+        "conversation_id": signal.conversation_id,
+        "dag_run_id": execution.dag_run_id,
+        "map_index": execution.map_index,
+    }
+
+    def row(step: str, metadata: dict[str, Any], **fields: Any) -> NewArtifact:
+        # The key of a part is by run: what led to a failed signal stays when that is replaced.
+        metadata = common_metadata | {"key": f"{run_id}/{step}"} | metadata
+        return NewArtifact(step_name=step, metadata=metadata, **lineage, **fields)
+
+    parts = []
+    if chart:
+        image = {"image_path": CHART_FILE, "chart_type": "daily"}
+        parts.append(row("00_chart", {}, name=f"{title} chart", type="chart", **image))
+    for number, (prompt, reply) in enumerate(_prompts_and_replies(decision.turns), 1):
+        step = f"{number:02}_{reply.agent_name}"
+        metadata, fields = _reply_fields(prompt, reply)
+        parts.append(row(step, metadata, name=f"{title} {reply.agent_name}", type="llm", **fields))
+    signal_row = row(
+        "99_signal",
+        {
+            "key": signal.signal_id,
+            "status": signal.status.value,
+            "tokens": signal.tokens,
+            "cost_usd": signal.cost_usd,
+            "evidence": signal.evidence,
+            "calibrated": signal.calibrated,
+            "trained_by": signal.run_id,
+        },
+        name=f"{title} signal",
+        type="signal",
+        action=signal.action,
+        confidence=signal.confidence_score / 100,
+        signal_data=_replace_unstorable(signal.model_dump(mode="json")),
+        model_name=_replace_unstorable(signal.model_used),
+    )
+    return signal_row, parts
+
+
+def message_row(turn: Turn, execution: str) -> dict[str, Any]:
+    """Return a turn's values of `agent_conversations`; tokens are null unless a model replied."""
+    kind, content = turn.message_type, turn.message_content
+    if kind not in ("request", "response"):
+        # The platform knows these two types only. Any other turn is a response whose content is
+        # JSON that names its type: {"skipped": "no dated news in the view"}.
+        kind, content = "response", json.dumps({kind: content}, ensure_ascii=False)
+    tokens = turn.prompt_tokens + turn.completion_tokens
+    return {
+        "workflow_execution_id": execution,
+        "agent_name": turn.agent_name,
+        "message_type": kind,
+        "message_content": _replace_unstorable(content),
+        "timestamp": turn.timestamp.astimezone(UTC),
+        "tokens_used": tokens if turn.message_type == "response" else None,
+    }
+
+
+def _prompts_and_replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn]]:
+    """Return each reply, or failure to reply, with the last request to its agent before it.
+
+    A request is the question, the answer of a tool, or what was wrong with the reply before. An
+    agent without requests of its own got the first one of the conversation.
+    """
+    requests = (turn.message_content for turn in turns if turn.message_type == "request")
+    question = next(requests, None)
+    last_request: dict[str, str] = {}
+    pairs = []
+    for turn in turns:
+        if turn.message_type == "request":
+            last_request[turn.agent_name] = turn.message_content
+        elif turn.message_type in ("response", "failed"):
+            pairs.append((last_request.get(turn.agent_name, question), turn))
+    return pairs
+
+
+def _reply_fields(prompt: str | None, reply: Turn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metadata and the fields of a reply's artifact."""
+    response = reply.message_content if reply.message_type == "response" else None
+    is_reply = response is not None
+    # The tokens of a failed call are unknown: null, not 0.
+    metadata: dict[str, Any] = {
+        "agent_name": reply.agent_name,
+        "tokens": reply.prompt_tokens + reply.completion_tokens if is_reply else None,
+        "prompt_tokens": reply.prompt_tokens if is_reply else None,
+        "completion_tokens": reply.completion_tokens if is_reply else None,
+        "cached": reply.cached,
+        "said_at": reply.timestamp.astimezone(UTC).isoformat(),
+    }
+    fields: dict[str, Any] = {"model_name": _replace_unstorable(reply.model) or None}
+    if response is None:
+        metadata["failed"] = _replace_unstorable(reply.message_content)
+    for name, text in (("prompt", prompt), ("response", response)):
+        if text is not None:
+            fields[f"{name}_length"] = len(text)
+            if len(text) <= MAX_TEXT_CHARS:
+                fields[name] = _replace_unstorable(text)
+            else:
+                metadata[f"{name}_artifact"] = CONVERSATION_FILE
+    return metadata, fields
+
+
+def _replace_unstorable(value: Any) -> Any:
+    """Return `value` with substitutes for characters that some database can't store."""
+    match value:
+        case str():
+            # PostgreSQL has no NUL in a text; encoding replaces half surrogate pairs.
+            return value.replace(NUL, NUL_SUBSTITUTE).encode(errors="replace").decode()
+        case dict():
+            return {_replace_unstorable(k): _replace_unstorable(v) for k, v in value.items()}
+        case list():
+            return [_replace_unstorable(v) for v in value]
+    return value
+
+
+def _too_large_error(error: ValidationError) -> ValueTooLargeError:
     first = error.errors(include_url=False)[0]
     field, value = ".".join(str(part) for part in first["loc"]), first["input"]
     return ValueTooLargeError(
@@ -256,6 +263,6 @@ def _unstorable(error: ValidationError) -> ValueTooLargeError:
     )
 
 
-def _messages(connection: Connection) -> Table:
-    """As the database has it: the platform's ids are integers."""
-    return Table(MESSAGES, MetaData(), Column("timestamp", Utc), autoload_with=connection)
+def _messages_table(connection: Connection) -> Table:
+    # Reflected, because the platform's own table may have integers for its execution ids.
+    return Table(MESSAGES, MetaData(), Column("timestamp", UtcDateTime), autoload_with=connection)

@@ -1,8 +1,7 @@
-"""Prompts as versions of MLflow's prompt registry: a new version only where the text is new.
+"""Keep prompts as versions of MLflow's prompt registry: a new version only where the text is new.
 
 A prompt is `NAME.PROMPT`, NAME being that of the registered model; its version is tagged with the
-SHA-256 of the text. MLflow's registry holds no such rule, so two trainings that register a text at
-once are told apart afterwards: the older version stays, the other is taken back.
+SHA-256 of the text. Registration is best effort: the package has the texts itself.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 from mlflow.entities import model_registry as entities
@@ -29,56 +28,66 @@ LINKED: str = TraceTagKey.LINKED_PROMPTS
 
 @dataclass(frozen=True)
 class PromptVersion:
-    """One text under its name and number."""
+    """One version of a prompt in MLflow's registry, by name and number."""
 
     name: str
     version: str
-
-    def row(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def register_prompts(
     model: str, texts: Mapping[str, str], run_id: str, model_id: str
 ) -> list[PromptVersion]:
-    """A version for each text of the desk that `run_id` trained, linked to the run and to the
-    logged model. What can't be registered is a warning: the package has the texts.
+    """Register each text of a trained desk and link it to the run and the logged model.
+
+    `texts` are by prompt. Returns the versions; a text that can't be registered is logged as a
+    warning and left out.
     """
-    client, found = MlflowClient(), []
+    client = MlflowClient()
+    versions = []
     for prompt, text in texts.items():
         name = prompt_name(model, prompt)
         try:
-            version = _version_of(client, name, text)
+            version = _register_text(client, name, text)
             client.link_prompt_version_to_run(run_id, f"prompts:/{name}/{version}")
             client.link_prompt_version_to_model(name, version, model_id)
         except MlflowException as error:
             log.warning("prompt %s is not in MLflow's registry: %s", name, error)
         else:
-            found.append(PromptVersion(name, version))
-    return found
+            versions.append(PromptVersion(name, version))
+    return versions
 
 
 def prompt_name(model: str, prompt: str) -> str:
-    """MLflow takes letters, digits, `-`, `_` and `.` alone."""
+    """Return the registry's name of a prompt, with `_` for every character that MLflow refuses."""
     return f"{model}.{re.sub(r'[^A-Za-z0-9_.-]', '_', prompt)}"
 
 
-def linked(tags: Mapping[str, str]) -> list[PromptVersion]:
-    """The versions that the tags of a run or a logged model link."""
+def linked_prompts(tags: Mapping[str, str]) -> list[PromptVersion]:
+    """Return the versions that the tags of a run or a logged model link."""
     rows = json.loads(tags.get(LINKED, "[]"))
     return [PromptVersion(row["name"], str(row["version"])) for row in rows]
 
 
-def link_to_trace(trace_id: str, model_id: str) -> None:
-    """The versions that a logged model links, linked to a trace of it too."""
+def link_prompts_to_trace(trace_id: str, model_id: str) -> None:
+    """Link the versions that a logged model links to a trace of it, too."""
     client = MlflowClient()
-    found = [v for v in _linked_by(client.tracking_uri, model_id) if v is not None]
-    client.link_prompt_versions_to_trace(found, trace_id)
+    versions = [v for v in _linked_versions(client.tracking_uri, model_id) if v is not None]
+    client.link_prompt_versions_to_trace(versions, trace_id)
 
 
+def is_unchanged(version: PromptVersion) -> bool | None:
+    """Return whether the registry still has the text that was registered; None if it is gone."""
+    try:
+        row = MlflowClient().get_prompt_version(version.name, version.version)
+    except MlflowException:
+        return None
+    return None if row is None else row.tags.get(HASH) == _sha256(str(row.template))
+
+
+# A model's links do not change, and every traced decision of it asks for them.
 @lru_cache(maxsize=64)
-def _linked_by(store: str, model_id: str) -> list[entities.PromptVersion | None]:
-    """As MLflow has them; none where the store does not have the model. A model's don't change."""
+def _linked_versions(store: str, model_id: str) -> list[entities.PromptVersion | None]:
+    """Return MLflow's versions that a logged model links; none where the store lacks the model."""
     client = MlflowClient(store)
     try:
         tags = client.get_logged_model(model_id).tags
@@ -86,40 +95,34 @@ def _linked_by(store: str, model_id: str) -> list[entities.PromptVersion | None]
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return []
         raise
-    return [client.get_prompt_version(each.name, each.version) for each in linked(tags)]
+    return [client.get_prompt_version(each.name, each.version) for each in linked_prompts(tags)]
 
 
-def as_registered(version: PromptVersion) -> bool | None:
-    """Whether the text is the one that was registered; None where it is there no longer."""
-    try:
-        found = MlflowClient().get_prompt_version(version.name, version.version)
-    except MlflowException:
-        return None
-    return None if found is None else found.tags.get(HASH) == _sha256(str(found.template))
-
-
-def _version_of(client: MlflowClient, name: str, text: str) -> str:
-    """The oldest version that has this text, made if there is none."""
+def _register_text(client: MlflowClient, name: str, text: str) -> str:
+    """Return the oldest version that has this text, registered if there is none."""
     digest = _sha256(text)
-    if there := _versions(client, name, digest):
-        return str(there[0])
+    if versions := _find_versions(client, name, digest):
+        return str(versions[0])
     try:
-        made = client.register_prompt(name, text, f"SHA-256 {digest[:12]}", {HASH: digest})
+        created = client.register_prompt(name, text, f"SHA-256 {digest[:12]}", {HASH: digest})
     except MlflowException as error:
-        # Somebody else has just made the name; the second try finds it.
+        # Another training has created the name at this moment; the retry adds a version to it.
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        made = client.register_prompt(name, text, f"SHA-256 {digest[:12]}", {HASH: digest})
-    oldest = _versions(client, name, digest)[0]
-    if oldest != made.version:
-        client.delete_prompt_version(name, str(made.version))
+        created = client.register_prompt(name, text, f"SHA-256 {digest[:12]}", {HASH: digest})
+    # MLflow knows no unique texts: two trainings may both have registered this one. The older
+    # version stays, the other is taken back.
+    oldest = _find_versions(client, name, digest)[0]
+    if oldest != created.version:
+        client.delete_prompt_version(name, str(created.version))
     return str(oldest)
 
 
-def _versions(client: MlflowClient, name: str, digest: str) -> Sequence[int]:
-    ours = f"tags.`{HASH}` = '{digest}' and tags.`{IS_PROMPT_TAG_KEY}` = 'true'"
-    query = f"name = '{name}' and {ours}"
-    return sorted(int(found.version) for found in client.search_model_versions(query))
+def _find_versions(client: MlflowClient, name: str, digest: str) -> Sequence[int]:
+    """Return the numbers of the versions whose text has this hash, oldest first."""
+    filters = f"tags.`{HASH}` = '{digest}' and tags.`{IS_PROMPT_TAG_KEY}` = 'true'"
+    rows = client.search_model_versions(f"name = '{name}' and {filters}")
+    return sorted(int(row.version) for row in rows)
 
 
 def _sha256(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Runs as MLflow has them, read back whole: what `tracking.py` and MLflow itself wrote."""
+"""Read MLflow runs back whole, as records that need no further call of the store.
+
+Every function raises TrackingError where the store can't be used. Pages of runs are cut by start
+time in milliseconds since 1970, as MLflow has it; records have UTC datetimes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 from finagent_model.data.snapshots import Dataset, Kind
 from finagent_model.errors import UnknownRunError
-from finagent_model.tracking.runs import SOURCE, STAGE, all_pages, usable_store
+from finagent_model.tracking.runs import (
+    NO_SUCH_RUN,
+    SOURCE,
+    STAGE,
+    experiment_ids,
+    raise_tracking_errors,
+    search_all_experiments,
+)
 
 KINDS: tuple[Kind, ...] = ("bars", "news", "fundamentals")
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
@@ -25,15 +36,15 @@ NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run."""
+    """One run of MLflow's, read whole."""
 
     run_id: str
     name: str
     experiment_id: str
     status: str
     """MLflow's: RUNNING, FINISHED, FAILED, KILLED or SCHEDULED."""
-    started: datetime
-    ended: datetime | None
+    started_at: datetime
+    ended_at: datetime | None
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
@@ -45,74 +56,73 @@ class RunRecord:
         return self.tags.get(STAGE)
 
     @property
-    def parent(self) -> str | None:
+    def parent_run_id(self) -> str | None:
         return self.tags.get(MLFLOW_PARENT_RUN_ID)
-
-
-def read_run(run_id: str) -> RunRecord:
-    """Raises UnknownRunError, and TrackingError where the store can't be used."""
-    with usable_store():
-        try:
-            return _record(MlflowClient().get_run(run_id))
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise UnknownRunError(run_id) from None
-            raise
-
-
-def runs_where(query: str) -> list[RunRecord]:
-    """Of all experiments, oldest first; `query` is in MLflow's language. Raises TrackingError."""
-    with usable_store():
-        client = MlflowClient()
-        experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
-        order = ["start_time ASC"]
-        search = partial(client.search_runs, experiments, query, order_by=order)
-        runs = all_pages(search) if experiments else []
-    return [_record(run) for run in runs]
 
 
 @dataclass(frozen=True)
 class RunPage:
-    """Some of the runs that were asked for, the newest first."""
+    """One page of runs, newest first."""
 
     runs: tuple[RunRecord, ...]
     older: int | None
-    """Milliseconds since 1970 before which those began that did not fit; None: there are none."""
+    """The `before` of the next page, in milliseconds since 1970; None on the last page."""
 
 
-def newest_runs(query: str, limit: int, before: int | None = None) -> RunPage:
-    """At most `limit` of all experiments, of those that began `before`, in milliseconds since 1970,
-    or of all. Raises TrackingError.
+def read_run(run_id: str) -> RunRecord:
+    """Return the run. Raises UnknownRunError, and TrackingError where the store can't be used."""
+    with raise_tracking_errors():
+        try:
+            return _run_record(MlflowClient().get_run(run_id))
+        except MlflowException as error:
+            if error.error_code in NO_SUCH_RUN:
+                raise UnknownRunError(run_id) from None
+            raise
+
+
+def search_runs(query: str) -> list[RunRecord]:
+    """Return the runs of all experiments, oldest first; `query` is in MLflow's language."""
+    return [_run_record(run) for run in search_all_experiments(query)]
+
+
+def list_newest_runs(query: str, limit: int, before: int | None = None) -> RunPage:
+    """Return at most `limit` runs of all experiments that began `before`, newest first.
+
+    `before` is in milliseconds since 1970; None for the first page.
     """
     if before is not None:
         query += f" and attributes.start_time < {before}"
-    with usable_store():
+    with raise_tracking_errors():
         client = MlflowClient()
-        experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
+        experiments = experiment_ids(client)
         order = ["start_time DESC"]
         search = partial(client.search_runs, experiments, query, order_by=order)
-        found = list(search(max_results=limit + 1)) if experiments else []
-    older = found[limit].info.start_time + 1 if len(found) > limit else None
-    return RunPage(tuple(_record(run) for run in found[:limit]), older)
+        # One more than asked for tells whether there is another page.
+        rows = list(search(max_results=limit + 1)) if experiments else []
+    # Plus one, so that a run of the same millisecond that did not fit is on the next page.
+    older = rows[limit].info.start_time + 1 if len(rows) > limit else None
+    return RunPage(tuple(_run_record(run) for run in rows[:limit]), older)
 
 
-def of_stage(
+def list_stage_runs(
     stage: str, limit: int, before: int | None = None, tags: Mapping[str, str] = NO_TAGS
 ) -> RunPage:
-    """The newest of this stage that carry all the tags. Raises TrackingError."""
-    wanted = {STAGE: stage, **tags}
-    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
-    return newest_runs(query, limit, before)
+    """Return the newest runs of a stage that have all the tags, as `list_newest_runs` does."""
+    filters = {STAGE: stage, **tags}
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in filters.items())
+    return list_newest_runs(query, limit, before)
 
 
-def running(limit: int) -> RunPage:
-    """Runs of ours that have not ended, or whose process died. Raises TrackingError."""
-    return newest_runs(f"attributes.status = 'RUNNING' and tags.`{STAGE}` LIKE '%'", limit)
+def list_running_runs(limit: int) -> RunPage:
+    """Return the newest of this package's runs that have not ended, or whose process died."""
+    return list_newest_runs(f"attributes.status = 'RUNNING' and tags.`{STAGE}` LIKE '%'", limit)
 
 
-def finished_below(run: RunRecord, stage: str, since: datetime | None = None) -> list[RunRecord]:
-    """The runs of this stage whose parent it is that have finished, `since` then or ever; oldest
-    first. Raises TrackingError.
+def find_finished_children(
+    run: RunRecord, stage: str, since: datetime | None = None
+) -> list[RunRecord]:
+    """Return the finished children of `run` of this stage, oldest first; with `since`, only those
+    that ended then or later.
     """
     query = (
         f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.run_id}' and tags.`{STAGE}` = '{stage}' "
@@ -120,40 +130,42 @@ def finished_below(run: RunRecord, stage: str, since: datetime | None = None) ->
     )
     if since is not None:
         query += f" and attributes.end_time >= {int(since.timestamp() * 1000)}"
-    return runs_where(query)
+    return search_runs(query)
 
 
-def traces_of(run: RunRecord) -> tuple[str, ...]:
-    """Ids of the traces that were left beside it. Raises TrackingError."""
+def find_trace_ids(run: RunRecord) -> tuple[str, ...]:
+    """Return the ids of the traces whose source run is `run`."""
     query = f"metadata.`{TraceMetadataKey.SOURCE_RUN}` = '{run.run_id}'"
-    with usable_store():
-        found = MlflowClient().search_traces(
+    with raise_tracking_errors():
+        traces = MlflowClient().search_traces(
             locations=[run.experiment_id], filter_string=query, include_spans=False
         )
-    return tuple(str(trace.info.trace_id) for trace in found)
+    return tuple(str(trace.info.trace_id) for trace in traces)
 
 
-def _record(run: Run) -> RunRecord:
+def _run_record(run: Run) -> RunRecord:
+    end_time = run.info.end_time
     return RunRecord(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         experiment_id=str(run.info.experiment_id),
         status=run.info.status,
-        started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
-        ended=datetime.fromtimestamp(run.info.end_time / 1000, UTC) if run.info.end_time else None,
+        started_at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        ended_at=datetime.fromtimestamp(end_time / 1000, UTC) if end_time else None,
         tags=run.data.tags,
         params=run.data.params,
         metrics=run.data.metrics,
-        datasets=tuple(_ours(run.inputs.dataset_inputs)) if run.inputs else (),
+        datasets=tuple(_read_datasets(run.inputs.dataset_inputs)) if run.inputs else (),
     )
 
 
-def _ours(inputs: list[DatasetInput]) -> Iterator[Dataset]:
-    """Those that `RunLog.inputs` wrote; anybody may add others."""
+def _read_datasets(inputs: list[DatasetInput]) -> Iterator[Dataset]:
+    """Yield the data sets that `RunLog.log_inputs` wrote."""
     for each in inputs:
         symbol, _, word = each.dataset.name.rpartition(" ")
-        kind = next((known for known in KINDS if known == word), None)
+        kind = next((kind for kind in KINDS if kind == word), None)
         context = any(tag.key == MLFLOW_DATASET_CONTEXT for tag in each.tags)
+        # Anybody may add inputs to a run; those of another form are not ours.
         if kind is None or not symbol or not context:
             continue
         profile = json.loads(each.dataset.profile or "{}")

@@ -1,8 +1,9 @@
-"""MLflow runs, written through a client by id: no global active run, so that tasks may share one.
+"""Write MLflow runs through a client by run id, without a global active run.
 
-Which store, which experiment and which run a project was given stay MLflow's own conventions
-(MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID); without any of them it is the SQLite
-file in the working directory and the experiment `finagent`.
+Parallel tasks of one process can so write to different runs. Which store, which experiment and
+which run to use stay MLflow's own conventions (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME,
+MLFLOW_RUN_ID); without any of them it is the SQLite file in the working directory and the
+experiment `finagent`. What MLflow raises leaves this package as TrackingError.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mlflow.entities import (
     LoggedModelInput,
     Metric,
     Param,
+    Run,
     RunTag,
 )
 from mlflow.environment_variables import (
@@ -47,8 +49,9 @@ from mlflow.utils.mlflow_tags import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from finagent_model._redact import without_private
-from finagent_model.data.snapshots import Dataset as Data
+from finagent_model._base import dump_json
+from finagent_model._redact import redact_addresses
+from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
 
 EXPERIMENT = "finagent"
@@ -57,16 +60,22 @@ COMMIT = MLFLOW_GIT_COMMIT
 SOURCE = "finagent.source"
 BATCH = 1000
 """Metrics, and data sets, that MLflow takes in one call."""
+NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's error codes for an unknown run and for a malformed run id."""
 Context = Literal["training", "backtest", "inference"]
 _OLDEST_FIRST = ["start_time ASC"]
 
 
 class RunLog:
-    """One run of the store, by id."""
+    """One run of the store, written and read by its id."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self._client = MlflowClient()
+
+    @property
+    def experiment_id(self) -> str:
+        return str(self._client.get_run(self.run_id).info.experiment_id)
 
     def log(
         self,
@@ -75,66 +84,69 @@ class RunLog:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """All of it in one call of the store: each costs as much as the next.
+        """Log params, metrics and tags in one `log_batch` (one round trip).
 
-        Of `params` those that `mlflow run` has not logged already, as it was given them; of
-        `metrics` what is defined, since MLflow has no word for undefined.
+        Metrics that are not finite are left out: MLflow has no value for undefined.
         """
-        given = MLFLOW_RUN_ID.get() == self.run_id and bool(params)
-        known = self._client.get_run(self.run_id).data.params if given else {}
+        # `mlflow run` has logged its parameters already, as text that it was called with; MLflow
+        # refuses a second value that differs.
+        is_given_run = MLFLOW_RUN_ID.get() == self.run_id and bool(params)
+        logged = self._client.get_run(self.run_id).data.params if is_given_run else {}
         self._client.log_batch(
             self.run_id,
             [Metric(k, v, 0, 0) for k, v in (metrics or {}).items() if math.isfinite(v)],
-            [Param(k, str(v)) for k, v in (params or {}).items() if k not in known],
+            [Param(k, str(v)) for k, v in (params or {}).items() if k not in logged],
             [RunTag(k, v) for k, v in (tags or {}).items()],
         )
 
-    def curve(self, name: str, values: Sequence[float], stamps: Sequence[int]) -> None:
-        """One metric over steps; `stamps` are milliseconds since 1970 of the market's clock."""
-        pairs = enumerate(zip(values, stamps, strict=True))
-        self._batches([Metric(name, float(v), at, step) for step, (v, at) in pairs])
+    def log_series(self, name: str, values: Sequence[float], stamps: Sequence[int]) -> None:
+        """Log one metric over steps; `stamps` are milliseconds since 1970 of the market's clock."""
+        rows = enumerate(zip(values, stamps, strict=True))
+        metrics = [Metric(name, float(value), at, step) for step, (value, at) in rows]
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
 
-    def tags(self, values: Mapping[str, str]) -> None:
-        self.log(tags=values)
-
-    def inputs(
-        self, datasets: Sequence[Data], context: Context, model_id: str | None = None
+    def log_inputs(
+        self, datasets: Sequence[DataSnapshot], context: Context, model_id: str | None = None
     ) -> None:
-        """Name the data that the run looked at, and the logged model that it asked. The data
-        themselves are not logged.
+        """Log which data the run used, and which logged model; the data themselves are not logged.
+
+        `context` is MLflow's word for what the data were used for.
         """
         tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
-        given = [DatasetInput(_named(each), [tag]) for each in datasets]
+        inputs = [DatasetInput(_mlflow_dataset(each), [tag]) for each in datasets]
         models = [LoggedModelInput(model_id)] if model_id else []
-        for start in range(0, max(len(given), 1), BATCH):
-            some = given[start : start + BATCH]
+        for start in range(0, max(len(inputs), 1), BATCH):
+            batch = inputs[start : start + BATCH]
             try:
-                self._client.log_inputs(self.run_id, some, models)
+                self._client.log_inputs(self.run_id, batch, models)
             except MlflowException:
-                # Another run may name one for the first time at this moment; now it is there.
-                self._client.log_inputs(self.run_id, some, models)
+                # Retry once: another run may have named a data set for the first time at this
+                # moment, and the store refuses the second insert. Now the row is there.
+                self._client.log_inputs(self.run_id, batch, models)
 
-    def describe(self, text: str) -> None:
-        """Markdown that MLflow's page of the run shows as its description."""
-        self.tags({MLFLOW_RUN_NOTE: text})
-
-    def text(self, name: str, text: str) -> None:
+    def log_text(self, name: str, text: str) -> None:
         """Write `text` as the artifact `name`."""
         self._client.log_text(self.run_id, text, name)
 
-    def json(self, name: str, value: Any) -> None:
-        self.text(name, as_json(value))
+    def log_json(self, name: str, value: Any) -> None:
+        """Write `value` as the JSON artifact `name`."""
+        self.log_text(name, dump_json(value))
 
-    def files(self, folder: Path, under: str | None = None) -> None:
-        """Everything in `folder` becomes an artifact under its own name."""
-        self._client.log_artifacts(self.run_id, str(folder), under)
+    def log_files(self, folder: Path, artifact_path: str | None = None) -> None:
+        """Write every file in `folder` as an artifact under its own name."""
+        self._client.log_artifacts(self.run_id, str(folder), artifact_path)
 
-    @property
-    def experiment_id(self) -> str:
-        return str(self._client.get_run(self.run_id).info.experiment_id)
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, replacing earlier values."""
+        self.log(tags=tags)
 
-    def tag(self, name: str) -> str | None:
-        """Raises TrackingError when there is no such run."""
+    def set_description(self, text: str) -> None:
+        """Set the Markdown that MLflow's page of the run shows as its description."""
+        self.set_tags({MLFLOW_RUN_NOTE: text})
+
+    def get_tag(self, name: str) -> str | None:
+        """Return the tag, None where the run has none. Raises TrackingError for an unknown run."""
         try:
             value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
         except MlflowException as error:
@@ -144,13 +156,13 @@ class RunLog:
             ) from None
         return value
 
-    def has(self, name: str) -> bool:
-        """Whether there is an artifact of that name, in no folder. Raises TrackingError."""
-        with usable_store():
-            return any(found.path == name for found in self._client.list_artifacts(self.run_id))
+    def has_artifact(self, name: str) -> bool:
+        """Return whether there is an artifact of that name, in no folder. Raises TrackingError."""
+        with raise_tracking_errors():
+            return self._has_artifact(name)
 
-    def read(self, name: str) -> bytes:
-        """The artifact's content. Raises TrackingError when it is not there."""
+    def read_artifact(self, name: str) -> bytes:
+        """Return the artifact's content. Raises TrackingError when it is not there."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = self._client.download_artifacts(self.run_id, name, folder)
@@ -160,182 +172,176 @@ class RunLog:
                 ) from None
             return Path(path).read_bytes()
 
-    def find(self, name: str) -> bytes | None:
-        """The artifact's content; None where there is no such artifact, or no such run. Raises
-        TrackingError where the store can't tell.
+    def find_artifact(self, name: str) -> bytes | None:
+        """Return the artifact's content, None for no such artifact or no such run.
+
+        Raises TrackingError where the store can't tell.
         """
-        with usable_store():
+        with raise_tracking_errors():
             try:
-                there = any(f.path == name for f in self._client.list_artifacts(self.run_id))
+                exists = self._has_artifact(name)
             except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if error.error_code in NO_SUCH_RUN:
                     return None
                 raise
-        return self.read(name) if there else None
+        return self.read_artifact(name) if exists else None
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What `read` gives, of a JSON object."""
-        value: dict[str, Any] = json.loads(self.read(name))
+        """Return the JSON object in the artifact. Raises TrackingError when it is not there."""
+        value: dict[str, Any] = json.loads(self.read_artifact(name))
         return value
 
     def resume(self) -> None:
-        """Somebody is at work on it again."""
+        """Mark the run as running again."""
         self._client.update_run(self.run_id, "RUNNING")
 
     def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        """Mark the run as ended."""
         self._client.set_terminated(self.run_id, status)
 
     @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Mark the run as failed if the block raises. TrackingError for what the store raised; one
-        that is gone can't be told, and the next that works alone marks the run.
+    def failed_on_error(self) -> Iterator[None]:
+        """Mark the run as failed if the block raises, and raise on.
+
+        Raises TrackingError for what the store raised.
         """
         try:
             yield
         except BaseException as error:
-            with suppress(*_troubles()):
+            # A store that is gone can't be told, and must not hide the first error. The next
+            # process that works alone marks the run (`_kill_orphaned_runs`).
+            with suppress(*_store_errors()):
                 self.end("FAILED")
-            if isinstance(error, _troubles()):
-                raise _unusable(error) from None
+            if isinstance(error, _store_errors()):
+                raise _tracking_error(error) from None
             raise
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make it the process's active run for calls that need one; ends it."""
+        """Make this the process's active run, for calls of MLflow that need one; then end it."""
         with mlflow.start_run(run_id=self.run_id, nested=True):
             yield
 
-    def _batches(self, metrics: list[Metric]) -> None:
-        for start in range(0, len(metrics), BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+    def _has_artifact(self, name: str) -> bool:
+        return any(file.path == name for file in self._client.list_artifacts(self.run_id))
 
 
 def open_run(
-    name: str, tags: Mapping[str, str], parent: str | None = None, *, alone: bool = False
+    name: str,
+    tags: Mapping[str, str],
+    parent: str | None = None,
+    *,
+    single_process: bool = False,
 ) -> RunLog:
-    """A new run, or the one that `mlflow run` opened for us. Raises TrackingError.
+    """Create a run, or take over the one that `mlflow run` opened. Raises TrackingError.
 
-    `alone` says that this process does all of it, and that nobody goes on if it dies: who comes
-    next marks the run as killed.
+    `single_process` says that this process does all of the run's work. If the process dies, nobody
+    goes on, and the next such process on this host marks the run as killed.
     """
-    given = MLFLOW_RUN_ID.get() if parent is None else None
-    if alone:
+    given_run = MLFLOW_RUN_ID.get() if parent is None else None
+    if single_process:
         _kill_orphaned_runs()
         tags = {**tags, PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
-    with usable_store():
-        if given:
-            log = RunLog(given)
-            log.tags({**tags, MLFLOW_RUN_NAME: name})
-            return log
-        above = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
-        run = MlflowClient().create_run(_experiment(), run_name=name, tags={**tags, **above})
-        return RunLog(run.info.run_id)
+    with raise_tracking_errors():
+        if given_run:
+            run = RunLog(given_run)
+            run.set_tags({**tags, MLFLOW_RUN_NAME: name})
+            return run
+        if parent:
+            tags = {**tags, MLFLOW_PARENT_RUN_ID: parent}
+        created = MlflowClient().create_run(_experiment(), run_name=name, tags=dict(tags))
+        return RunLog(created.info.run_id)
 
 
-def as_json(value: Any) -> str:
-    """As every JSON artifact is written."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+def find_runs_by_tag(name: str, value: str) -> list[RunLog]:
+    """Return the runs of all experiments that have the tag, oldest first. Raises TrackingError."""
+    return [RunLog(run.info.run_id) for run in search_all_experiments(f"tags.`{name}` = '{value}'")]
 
 
-def _named(data: Data) -> Dataset:
-    """MLflow's word for it; its page shows the source, and the profile beside the name."""
-    profile = {name: data.row()[name] for name in ("sha256", "rows", "first", "last")}
-    source = {"tags": {SOURCE: data.source}}
-    return Dataset(data.name, data.digest, "code", json.dumps(source), profile=json.dumps(profile))
-
-
-def runs_tagged(name: str, value: str) -> list[RunLog]:
-    """The runs of all experiments that carry the tag, oldest first. Raises TrackingError."""
-    with usable_store():
-        client = MlflowClient()
-        experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
-        query = f"tags.`{name}` = '{value}'"
-        search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
-        runs = all_pages(search) if experiments else []
-    return [RunLog(run.info.run_id) for run in runs]
-
-
-def runs_below(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
-    """The runs whose parent it is that carry all the tags, oldest first. Raises TrackingError."""
-    wanted = {MLFLOW_PARENT_RUN_ID: parent, **tags}
-    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
-    with usable_store():
+def find_child_runs(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
+    """Return the children of run `parent` that have all the tags, oldest first. Raises
+    TrackingError.
+    """
+    filters = {MLFLOW_PARENT_RUN_ID: parent, **tags}
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in filters.items())
+    with raise_tracking_errors():
         client, experiments = MlflowClient(), [_experiment()]
         search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
         return [RunLog(run.info.run_id) for run in all_pages(search)]
 
 
+def search_all_experiments(query: str) -> list[Run]:
+    """Return MLflow's runs of all experiments, oldest first; `query` is in MLflow's language.
+
+    Raises TrackingError.
+    """
+    with raise_tracking_errors():
+        client = MlflowClient()
+        experiments = experiment_ids(client)
+        search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
+        return all_pages(search) if experiments else []
+
+
+def experiment_ids(client: MlflowClient) -> list[str]:
+    """Return the ids of all experiments."""
+    return [each.experiment_id for each in all_pages(client.search_experiments)]
+
+
+def experiment_id() -> str:
+    """Return the id of the experiment to write to, created if missing. Raises TrackingError."""
+    with raise_tracking_errors():
+        return _experiment()
+
+
 def all_pages(search: Callable[..., PagedList[Any]]) -> list[Any]:
-    """Whatever a search of MLflow finds, beyond its first page."""
+    """Return every row of a search of MLflow, beyond its first page."""
     page = search()
-    found = list(page)
+    rows = list(page)
     while page.token:
         page = search(page_token=page.token)
-        found += page
-    return found
+        rows += page
+    return rows
+
+
+def kill_children(run_id: str) -> None:
+    """Mark the running descendants of a run as killed. Raises TrackingError."""
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
+    with raise_tracking_errors():
+        client = MlflowClient()
+        for child in all_pages(partial(client.search_runs, [_experiment()], query)):
+            kill_children(child.info.run_id)
+            client.set_terminated(child.info.run_id, "KILLED")
+
+
+def is_process_dead(process: str) -> bool:
+    """Return whether `process`, a run's tag `host:pid`, names a process of this host that ended."""
+    host, _, pid = process.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not _process_exists(int(pid))
 
 
 @contextmanager
-def usable_store() -> Iterator[None]:
-    """Raises TrackingError for whatever MLflow raises in the block."""
+def raise_tracking_errors() -> Iterator[None]:
+    """Turn whatever MLflow raises in the block into TrackingError."""
     try:
         yield
-    except _troubles(OSError) as error:
-        raise _unusable(error) from None
+    except _store_errors(OSError) as error:
+        raise _tracking_error(error) from None
 
 
 def as_tracking_error(error: Exception) -> TrackingError | None:
-    """The same, for an error that got away; None where it is not of MLflow."""
-    return _unusable(error) if isinstance(error, _troubles()) else None
-
-
-def _troubles(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """What MLflow raises, or the client of its object store where this process talks to one."""
-    kinds: list[type[Exception]] = [MlflowException, SQLAlchemyError, requests.RequestException]
-    kinds += more
-    if "boto3" in sys.modules:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        kinds += [Boto3Error, BotoCoreError, ClientError]
-    return tuple(kinds)
-
-
-def _unusable(error: Exception) -> TrackingError:
-    said = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
-    return TrackingError(
-        without_private(said)
-        + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
-    )
+    """Return the TrackingError for an error of MLflow's store, None for any other."""
+    return _tracking_error(error) if isinstance(error, _store_errors()) else None
 
 
 def _kill_orphaned_runs() -> None:
-    """Mark runs as killed whose process, on this host, is gone, and with each the runs below it
-    that it left running.
-    """
+    """Mark runs of dead processes of this host as killed, with the runs below them."""
     query = f"tags.`{PROCESS}` LIKE '{socket.gethostname()}:%' and attributes.status = 'RUNNING'"
-    with usable_store():
+    with raise_tracking_errors():
         client = MlflowClient()
         for run in client.search_runs([_experiment()], query):
             if is_process_dead(run.data.tags.get(PROCESS, "")):
                 kill_children(run.info.run_id)
                 client.set_terminated(run.info.run_id, "KILLED")
-
-
-def is_process_dead(process: str) -> bool:
-    """Whether it was one of this host, by its tag, and has ended."""
-    host, _, pid = process.rpartition(":")
-    return host == socket.gethostname() and pid.isdigit() and not _process_exists(int(pid))
-
-
-def kill_children(run_id: str) -> None:
-    """Mark as killed what was left running below a run, on which nobody is at work any more."""
-    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
-    with usable_store():
-        client = MlflowClient()
-        for child in all_pages(partial(client.search_runs, [_experiment()], query)):
-            kill_children(child.info.run_id)
-            client.set_terminated(child.info.run_id, "KILLED")
 
 
 def _process_exists(pid: int) -> bool:
@@ -348,24 +354,46 @@ def _process_exists(pid: int) -> bool:
     return True
 
 
-def experiment_id() -> str:
-    """Of the experiment to write to, created if it isn't there yet. Raises TrackingError."""
-    with usable_store():
-        return _experiment()
-
-
 def _experiment() -> str:
-    """Created once, whoever comes first."""
-    if given := MLFLOW_EXPERIMENT_ID.get():
-        return str(given)
+    """Return the id of the experiment to write to, created if it isn't there."""
+    if given_id := MLFLOW_EXPERIMENT_ID.get():
+        return str(given_id)
     name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
     client = MlflowClient()
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
+    if experiment := client.get_experiment_by_name(name):
+        return str(experiment.experiment_id)
     try:
         return str(client.create_experiment(name))
     except MlflowException:
-        # Another process was faster, or the store refuses; the lookup tells which.
-        if found := client.get_experiment_by_name(name):
-            return str(found.experiment_id)
+        # Another process was faster, or the store refuses; the second lookup tells which.
+        if experiment := client.get_experiment_by_name(name):
+            return str(experiment.experiment_id)
         raise
+
+
+def _mlflow_dataset(data: DataSnapshot) -> Dataset:
+    """Return MLflow's record of a data set: its page shows the source, and the profile."""
+    profile = {name: data.row()[name] for name in ("sha256", "rows", "first", "last")}
+    source = {"tags": {SOURCE: data.source}}
+    return Dataset(data.name, data.digest, "code", json.dumps(source), profile=json.dumps(profile))
+
+
+def _store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the exception classes that MLflow's store and its artifact store raise."""
+    errors: list[type[Exception]] = [MlflowException, SQLAlchemyError, requests.RequestException]
+    errors += more
+    # boto3 takes long to import. If nobody has imported it, it can't have raised anything.
+    if "boto3" in sys.modules:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        errors += [Boto3Error, BotoCoreError, ClientError]
+    return tuple(errors)
+
+
+def _tracking_error(error: Exception) -> TrackingError:
+    message = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
+    return TrackingError(
+        redact_addresses(message)  # a database URL may carry a password
+        + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
+    )

@@ -12,9 +12,9 @@ from pydantic import Field, field_validator
 
 from finagent_model._base import InputModel, Mode
 from finagent_model.backtesting.engine import Costs
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.errors import BadInputError
-from finagent_model.market.symbols import parse_symbols
+from finagent_model.market.bars import parse_symbols
 
 MAX_SCHEDULE_BARS = 250
 """Bars between two decisions."""
@@ -70,9 +70,9 @@ class EvaluationRequest(InputModel):
         return Costs(commission=self.commission, slippage=self.slippage)
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> FillRules:
         """Costs and sides as the kernel takes them; stop and target are the signal's own."""
-        return Rules(self.commission, self.slippage, self.allow_short)
+        return FillRules(self.commission, self.slippage, self.allow_short)
 
 
 class TrainRequest(EvaluationRequest):

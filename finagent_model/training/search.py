@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import KDTree
 
-from finagent_model.backtesting.engine import Costs, Orders, equity_of
-from finagent_model.backtesting.metrics import returns_of, sharpe
+from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
+from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, Floats
-from finagent_model.policy.features import FeatureBook
+from finagent_model.policy.context import FeatureBook
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 
@@ -94,7 +94,7 @@ class PolicyScorer:
 
     def __init__(self, bars: BarSeries, voices: ScoreSources = TECHNICAL_ONLY) -> None:
         self.bars = bars
-        self.growth = bars.growth()
+        self.growth = bars.adjust_to_first_bar()
         self._book = FeatureBook(bars)
         self._technical = voices.technical
         self._external = voices.external.get(bars.symbol)
@@ -102,20 +102,20 @@ class PolicyScorer:
     def equity(self, policy: Policy, part: slice, costs: Costs, allow_short: bool) -> Floats:
         """What the policy's score alone would have earned over `part`, starting from 1."""
         orders = self.orders(policy, part)
-        return equity_of(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
+        return simulate_equity(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
 
     def score(self, policy: Policy, part: slice) -> Floats:
         """The score on each bar of `part`; nan where it is undefined."""
         external = None if self._external is None else self._external[part]
         if not self._technical:
-            return np.asarray(policy.overall(None, external))
-        features = self._book.under(policy).all()
+            return np.asarray(policy.combine_scores(None, external))
+        features = self._book.compute(policy).arrays()
         technical = policy.technical_score({k: v[part] for k, v in features.items()})
-        return np.asarray(policy.overall(technical, external))
+        return np.asarray(policy.combine_scores(technical, external))
 
     def orders(self, policy: Policy, part: slice) -> Orders:
         """What the policy's score alone asks for on each bar of `part`."""
-        features = self._book.under(policy)
+        features = self._book.compute(policy)
         score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
         action = action.astype(np.int8)
@@ -124,7 +124,7 @@ class PolicyScorer:
         stop = np.maximum(growth.close - action * policy.stop_atr * atr, 0.1 * growth.close)
         target = np.maximum(growth.close + action * policy.target_atr * atr, 0.1 * growth.close)
         with np.errstate(divide="ignore", invalid="ignore"):
-            size = policy.size(np.abs(growth.close - stop) / growth.close)
+            size = policy.position_size(np.abs(growth.close - stop) / growth.close)
         action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
         return Orders(action, np.asarray(size), stop, target)
 
@@ -212,7 +212,9 @@ def _place(value: float | None, values: Sequence[float]) -> float:
 
 def robust_score(equities: list[Floats]) -> float:
     """Median annual Sharpe over thirds and symbols; nan when none is defined."""
-    ratios = [sharpe(returns_of(third)) for e in equities for third in np.array_split(e, THIRDS)]
+    ratios = [
+        sharpe(simple_returns(third)) for e in equities for third in np.array_split(e, THIRDS)
+    ]
     defined = [r for r in ratios if np.isfinite(r)]
     # A third without trades has no ratio; it counts as nothing gained: idling is no way to win.
     return (

@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtesting.metrics import returns_of
+from finagent_model.backtesting.metrics import simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
@@ -67,7 +67,7 @@ def walk_forward_folds(sessions: int, train: int, test: int, purge: int) -> tupl
 
 def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
     """The bars on which some fit may speak that has not seen them. Raises UnknownSymbolError."""
-    first = policies.of(bars.symbol)[0].valid_from
+    first = policies.fits_for(bars.symbol)[0].valid_from
     return slice(
         int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
         len(bars),
@@ -78,7 +78,7 @@ def policy_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[Poli
     """Each fit that may speak about the bars' symbol, with the bars that are its own to decide on;
     fits without any are left out.
     """
-    fits = policies.of(bars.symbol)
+    fits = policies.fits_for(bars.symbol)
     moments = [np.datetime64(fit.valid_from.replace(tzinfo=None), "us") for fit in fits]
     starts = [*np.searchsorted(bars.closed_at, moments).tolist(), len(bars)]
     for fit, (start, stop) in zip(fits, pairwise(starts), strict=True):
@@ -202,10 +202,10 @@ def _parts(
 def _require_unseen(histories: Mapping[str, BarSeries], book: PolicyBook) -> None:
     for symbol, bars in histories.items():
         fits = [fit for fit in book.fits if book.pooled or symbol in fit.symbols]
-        if not fits or len(bars) < 2 or fits[0].valid_from > bars.closed(-2):
+        if not fits or len(bars) < 2 or fits[0].valid_from > bars.close_time(-2):
             raise ShortHistoryError(
-                f"{symbol} has {len(bars)} bars until {bars.closed(-1):%Y-%m-%d}: too few for a "
-                "fit and two bars that it has not seen; choose other symbols or shorter windows"
+                f"{symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
+                "a fit and two bars that it has not seen; choose other symbols or shorter windows"
             )
 
 
@@ -224,8 +224,10 @@ def _trials(
                 history.equity(policy, part, request.costs, request.allow_short)
                 for policy in policies
             ]
-            returns.append(np.array([returns_of(equity) for equity in equities]).T)
-    ratios = [Moments.of(column).sharpe for column in np.vstack(returns).T] if returns else []
+            returns.append(np.array([simple_returns(equity) for equity in equities]).T)
+    ratios = (
+        [Moments.from_returns(column).sharpe for column in np.vstack(returns).T] if returns else []
+    )
     defined = [ratio for ratio in ratios if np.isfinite(ratio)]
     # Symbols one under the other: the question is whether the best of one time is good at another.
     overfit = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan

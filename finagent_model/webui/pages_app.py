@@ -1,4 +1,4 @@
-"""The app of `finagent ui`: the pages, and the REST of the artifacts behind the same door."""
+"""The app of `finagent ui`: the pages, and the REST of the artifacts behind the same middleware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.errors import (
     ApprovalSettledError,
     BadInputError,
@@ -29,42 +29,42 @@ from finagent_model.store.api import BodyLimit, api_app
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.outbox import Outbox
-from finagent_model.webui.live import live_routes
-from finagent_model.webui.login import AuthMiddleware, login_routes
-from finagent_model.webui.model_pages import model_routes
-from finagent_model.webui.rendering import Renderer, is_part
-from finagent_model.webui.run_pages import run_routes
-from finagent_model.webui.signal_pages import signal_page_routes, signal_routes
+from finagent_model.webui._live import live_routes
+from finagent_model.webui._login import AuthMiddleware, login_routes
+from finagent_model.webui._model_pages import model_routes
+from finagent_model.webui._rendering import Renderer, is_part_request
+from finagent_model.webui._run_pages import run_routes
+from finagent_model.webui._signal_pages import list_routes, signal_routes
 
 log = logging.getLogger(__name__)
-LARGEST_FORM = 16 * 1024
-"""Bytes."""
-STORE = "The MLflow store can't be used"
-TITLES: dict[type[Exception], tuple[int, str]] = {
+MAX_FORM_BYTES = 16 * 1024
+ERROR_PAGES: dict[type[Exception], tuple[int, str]] = {
     UnknownArtifactError: (404, "There is no such signal"),
     UnknownRunError: (404, "There is no such run"),
     UnknownApprovalError: (404, "There is no such approval"),
     ApprovalSettledError: (409, "It is settled already"),
     GateRefusedError: (409, "The champion stays as it is"),
     StoreError: (503, "The database can't be used"),
-    TrackingError: (503, STORE),
+    TrackingError: (503, "The MLflow store can't be used"),
     BadInputError: (400, "That can't be done"),
 }
-"""What our errors are to whoever looks; their own words say the way out."""
+"""Status and title by error. The error's own message names the way out."""
 
 
 def ui_app(settings: Settings) -> ASGIApp:
-    """Raises StoreError for a database that can't be named; one that is down is said on the pages
-    that need it. The same holds for MLflow.
+    """Return the pages and the REST. Raises StoreError for a database that can't be named.
+
+    A database or an MLflow store that is down is an error of the pages that need it.
     """
-    database = Database.of(settings)
-    store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS)
+    database = Database.from_settings(settings)
+    store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS_FILE)
     renderer = Renderer(settings)
+    # No description of the pages: they are no interface for programs.
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    pages.add_middleware(BodyLimit, largest=LARGEST_FORM)
-    _say_errors(pages, renderer)
-    pages.include_router(signal_routes(database, approvals, renderer))
-    pages.include_router(signal_page_routes(store, approvals, settings, renderer))
+    pages.add_middleware(BodyLimit, max_bytes=MAX_FORM_BYTES)
+    _add_error_pages(pages, renderer)
+    pages.include_router(list_routes(store, approvals, renderer))
+    pages.include_router(signal_routes(store, approvals, settings, renderer))
     pages.include_router(live_routes(approvals, Outbox(database), settings, renderer))
     pages.include_router(model_routes(renderer))
     pages.include_router(run_routes(renderer))
@@ -76,43 +76,46 @@ def ui_app(settings: Settings) -> ASGIApp:
     def ping() -> Response:
         return PlainTextResponse("up\n")
 
+    # Outermost, so that nothing below it answers a caller who may not ask.
     return AuthMiddleware(pages, api_app(settings), settings.api_token)
 
 
-def _say_errors(pages: FastAPI, renderer: Renderer) -> None:
-    """A page for each, a part of one where htmx asks for it, JSON where a script does."""
+def _add_error_pages(pages: FastAPI, renderer: Renderer) -> None:
+    """Answer every error with a page, with a part of one for htmx, or with JSON for a script."""
 
-    def say(request: Request, status: int, title: str, said: str) -> Response:
+    def respond(request: Request, status: int, title: str, message: str) -> Response:
         if request.url.path.endswith(".json"):
-            return JSONResponse({"message": said}, status)
-        template = "trouble.html" if is_part(request) else "error.html"
-        return renderer.page(request, template, status, title=title, said=said)
+            return JSONResponse({"message": message}, status)
+        template = "problem.html" if is_part_request(request) else "error.html"
+        return renderer.page(request, template, status, title=title, message=message)
 
-    def ours(request: Request, error: Exception) -> Response:
-        status, title = next(TITLES[kind] for kind in type(error).__mro__ if kind in TITLES)
+    def known_error(request: Request, error: Exception) -> Response:
+        # The nearest class counts: UnknownRunError is a TrackingError, too.
+        status, title = next(ERROR_PAGES[c] for c in type(error).__mro__ if c in ERROR_PAGES)
         if status >= 500:
             log.warning("%s", error)
-        return say(request, status, title, str(error))
+        return respond(request, status, title, str(error))
 
-    for kind in TITLES:
-        pages.add_exception_handler(kind, ours)
+    for error_type in ERROR_PAGES:
+        pages.add_exception_handler(error_type, known_error)
 
     @pages.exception_handler(AuthError)
     def not_admitted(request: Request, error: AuthError) -> Response:
-        return say(request, error.status, "You may not do that", str(error))
+        return respond(request, error.status, "You may not do that", str(error))
 
     @pages.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return say(request, 422, "That can't be asked", f"{where}: {first['msg']}")
+        return respond(request, 422, "That can't be asked", f"{where}: {first['msg']}")
 
     @pages.exception_handler(HTTPException)
     def other(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return say(request, 404, "There is no such page", "The links above lead to all pages.")
-        return say(request, error.status_code, "That can't be answered", str(error.detail))
+            hint = "The links above lead to all pages."
+            return respond(request, 404, "There is no such page", hint)
+        return respond(request, error.status_code, "That can't be answered", str(error.detail))
 
     @pages.exception_handler(Exception)
     def bug(request: Request, error: Exception) -> Response:
-        return say(request, 500, "Something is wrong here", "The server's log says what.")
+        return respond(request, 500, "Something is wrong here", "The server's log says what.")

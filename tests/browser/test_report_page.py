@@ -20,7 +20,7 @@ from finagent_model.evaluation.evidence import assess
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.evaluation.out_of_sample import facts_of, trade
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import SymbolPage, report_page
+from finagent_model.reports.report import SymbolPage, render_report_page
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies, unseen_part
@@ -31,24 +31,22 @@ SMALL_GOOG = TrainRequest(train_bars=250, test_bars=60, candidates=24)
 
 
 @pytest.mark.browser
-def test_the_page_says_the_verdict_first_draws_everything_and_fetches_nothing(
-    trained: Place, tmp_path: Path
-) -> None:
+def test_report_page_is_complete_offline(trained: Place, tmp_path: Path) -> None:
     page_file = next(trained.folder.rglob("report.html"))
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     assert browser_path, "install chromium: the report is tested in a real browser"
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1150, "height": 900}, offline=True)
-        asked: list[str] = []
+        requests: list[str] = []
         troubles: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         page.goto(page_file.as_uri())
         page.wait_for_selector(".main-svg")
         heading = page.inner_text("h1")
-        drawn = page.locator(".plotly-graph-div").count()
+        charts = page.locator(".plotly-graph-div").count()
         checks = page.locator("table.checks").inner_text()
         folds = page.locator("table.folds tr").count()
         first = page.locator("p.lead").first.inner_text()
@@ -58,18 +56,18 @@ def test_the_page_says_the_verdict_first_draws_everything_and_fetches_nothing(
         browser.close()
     assert heading.startswith("NO evidence of an edge")
     assert first.startswith("FB: the desk ")
-    assert drawn == 3  # no confidence: FB has too few outcomes to calibrate it
+    assert charts == 3  # no confidence: FB has too few outcomes to calibrate it
     assert folds == 1 + 3, "a heading, and a row a fold"
     assert bars > 5, "the distribution under chance is empty"
     for name in ("replay_equal", "features_causal", "better_than_buy_and_hold"):
         assert name in checks
     assert width <= 1150, "the page is wider than the window"
-    assert asked == [page_file.as_uri()]
+    assert requests == [page_file.as_uri()]
     assert troubles == []
 
 
 @pytest.mark.filterwarnings("ignore")  # plotly's and playwright's own
-def test_calibrated_calls_are_drawn_beside_what_the_desk_said(tmp_path: Path) -> None:
+def test_report_page_draws_calibrated_beside_raw_confidence(tmp_path: Path) -> None:
     page_file = tmp_path / "report.html"
     page_file.write_text(calibrated_page())
     with sync_playwright() as driver:
@@ -81,54 +79,52 @@ def test_calibrated_calls_are_drawn_beside_what_the_desk_said(tmp_path: Path) ->
         chart = page.locator(".plotly-graph-div").nth(3)
         legend = chart.locator(".legendtext").all_text_contents()
         points = chart.locator(".scatterlayer .trace .point").count()
-        said = page.inner_text("body")
+        text = page.inner_text("body")
         browser.close()
     assert legend == ["as the desk said", "calibrated"]
     assert points >= 8, "a point for each tenth of the scale, before and after"
-    assert "Of 100 calls made with a calibrated confidence" in said
-    assert "Confidence is calibrated by platt scaling" in said
+    assert "Of 100 calls made with a calibrated confidence" in text
+    assert "Confidence is calibrated by platt scaling" in text
 
 
 def calibrated_page() -> str:
     """Of a crossover on GOOG, whose confidence is made up."""
     bars = BundledBars().bars("GOOG")[:700]
     policies = fit_policies({"GOOG": bars}, SMALL_GOOG).policies
-    unseen = bars[unseen_part(bars, policies)]
-    none = np.full(len(unseen), np.nan)
-    actions = Crossover(10, 30).crossings(unseen.close)
-    made = trade(unseen, Orders(actions, np.ones(len(unseen)), none, none), SMALL_GOOG)
+    part = bars[unseen_part(bars, policies)]
+    none = np.full(len(part), np.nan)
+    actions = Crossover(10, 30).crossings(part.close)
+    result = trade(part, Orders(actions, np.ones(len(part)), none, none), SMALL_GOOG)
     rng = np.random.default_rng(4)
     raw, said = rng.uniform(0.3, 0.95, 100), rng.uniform(0.4, 0.6, 100)
     true = (rng.random(100) < said).astype(float)
     confidence = ConfidenceRecord(raw=raw, said=said, true=true, weight=np.ones(100))
-    facts = facts_of(made, 1)
+    facts = facts_of(result, 1)
     tried = Trials(configurations=24, scorings=48, sharpe_variance=1e-4, overfitting=0.4)
     evidence = assess([facts], tried, GateRules(), confidence, seed=1)
     gate = GateReport(integrity=(), evidence=evidence, required="none")
-    metrics = summarise(made.result) | {
-        f"benchmark_{name}": value for name, value in summarise(made.benchmark).items()
+    metrics = summarise(result.result) | {
+        f"benchmark_{name}": value for name, value in summarise(result.benchmark).items()
     }
     last = Calibration(
         method="platt",
-        valid_from=unseen.closed(-1),
+        valid_from=part.close_time(-1),
         calls=200,
         effective=130,
         reason="200 outcomes known, worth 130 independent ones",
         slope=0.2,
         intercept=0.1,
     )
-    shown = SymbolPage(unseen, policies, facts, made.result.trades, metrics)
-    return report_page("a test", [shown], gate, "rules", confidence, last)
+    page = SymbolPage(part, policies, facts, result.result.trades, metrics)
+    return render_report_page("a test", [page], gate, "rules", confidence, last)
 
 
-def test_verify_passes_on_the_champion_and_fails_on_a_changed_package(
-    trained: Place, tmp_path: Path
-) -> None:
+def test_verify_fails_on_changed_package(trained: Place, tmp_path: Path) -> None:
     done = trained.finagent("verify", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["passed"]
-    names = [check["name"] for check in found["checks"]]
+    report = json.loads(done.stdout)
+    assert report["passed"]
+    names = [check["name"] for check in report["checks"]]
     assert names == [
         "package_hashes",
         "news_dated",

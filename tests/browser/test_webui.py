@@ -31,13 +31,13 @@ from finagent_model.cli import app
 from typer.testing import CliRunner
 from finagent_model.tracking import registry
 from finagent_model.pipeline.infer import infer
-from finagent_model.config.approval_rules import ApprovalRules
+from finagent_model.config.rules import ApprovalRules
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Question
 from finagent_model.market.bars import parse_as_of
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.decision import Execution
-from finagent_model.approvals import APPROVALS, ApprovalStore
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
@@ -54,7 +54,7 @@ first = registry.find_version("finagent", "1")
 tags = {{registry.VERDICT: "refused", registry.EVIDENCE: "none"}}
 from mlflow.tracking import MlflowClient
 source = MlflowClient().get_model_version("finagent", "1").source
-registry.register("finagent", source, first.run_id, tags)
+registry.create_version("finagent", source, first.run_id, tags)
 
 text = " ".join(hurting)
 signal = done.signal.model_copy(update={{"reasoning": text, "key_factors": hurting,
@@ -63,15 +63,16 @@ turns = [Turn("desk", "request", text, signal.as_of)]
 turns += [Turn("NewsAnalyst", "response", said, signal.as_of, 1, 1) for said in
     (text, json.dumps({{"summary": text}}))]
 hostile = Decision(signal, tuple(turns))
-DecisionStore(Database.of(settings)).write(hostile, "hostile", Execution(execution_id=text))
+store = DecisionStore(Database.from_settings(settings))
+store.write(hostile, "hostile", Execution(execution_id=text))
 
 class Left(Exception):
     pass
 def leave(seconds):
     raise Left
 try:
-    ApprovalStore(settings.home / APPROVALS).ask([Decision(done.signal)], ApprovalRules(
-        above_size_percent=0, timeout_s=3600), "v", pause=leave)
+    ApprovalStore(settings.home / APPROVALS_FILE).require_approvals([Decision(done.signal)],
+        ApprovalRules(above_size_percent=0, timeout_s=3600), "v", sleep=leave)
 except Left:
     pass
 at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here:1"}})
@@ -185,7 +186,7 @@ def hostile_news() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_page_is_accessible_and_asks_nobody_else(desk: Desk, theme: str) -> None:
+def test_browser_pages_are_accessible(desk: Desk, theme: str) -> None:
     with desk.page(color_scheme=theme, viewport={"width": 1280, "height": 900}) as watched:
         for path in desk.paths:
             page = watched.open(path)
@@ -196,7 +197,7 @@ def test_every_page_is_accessible_and_asks_nobody_else(desk: Desk, theme: str) -
             assert watched.troubles == [], path
 
 
-def test_no_page_is_wider_than_a_small_phone(desk: Desk) -> None:
+def test_browser_pages_fit_small_phone(desk: Desk) -> None:
     with desk.page(viewport={"width": 360, "height": 740}) as watched:
         for path in desk.paths:
             page = watched.open(path)
@@ -210,7 +211,7 @@ COLOURS = """chart => Math.max(...[...chart.querySelectorAll("canvas")].map(canv
 """How many a canvas of the chart has at most; one that is blank has one."""
 
 
-def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
+def test_browser_walk_from_list_to_version(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
         page = watched.open("/?execution_id=e1")
         page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).click()
@@ -262,7 +263,7 @@ def test_from_the_list_to_a_signal_and_a_version_and_back(desk: Desk) -> None:
         assert watched.troubles == []
 
 
-def test_hostile_news_and_replies_are_text(desk: Desk) -> None:
+def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/")
         listed = [a.get_attribute("href") for a in page.locator("th a[href^='/signals']").all()]
@@ -283,7 +284,7 @@ def test_hostile_news_and_replies_are_text(desk: Desk) -> None:
         assert watched.troubles == []
 
 
-def test_every_way_can_be_gone_by_keyboard(desk: Desk) -> None:
+def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
         page = watched.open("/")
         page.keyboard.press("Tab")
@@ -316,7 +317,7 @@ def test_every_way_can_be_gone_by_keyboard(desk: Desk) -> None:
         expect(page.locator("details[open] input").first).to_be_focused()
 
 
-def test_what_is_at_work_is_looked_at_again_and_typing_is_not_lost(desk: Desk) -> None:
+def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/live")
         expect(page.locator("#now")).to_contain_text("train AAPL IBM")
@@ -334,7 +335,7 @@ def test_what_is_at_work_is_looked_at_again_and_typing_is_not_lost(desk: Desk) -
         assert watched.troubles == []
 
 
-def test_a_refresh_keeps_the_focus_and_outlives_a_bad_answer(desk: Desk) -> None:
+def test_browser_live_refresh_keeps_focus(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/live")
         summary = page.locator("#now summary, #now a").first
@@ -353,7 +354,7 @@ def test_a_refresh_keeps_the_focus_and_outlives_a_bad_answer(desk: Desk) -> None
         assert [t for t in watched.troubles if "502" not in t] == []
 
 
-def test_a_look_ahead_that_fails_keeps_the_chart_and_claims_nothing(desk: Desk) -> None:
+def test_browser_failed_later_bars_keep_chart(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/")
         page = watched.open(str(page.locator("th a[href^='/signals']").last.get_attribute("href")))
@@ -372,7 +373,7 @@ def test_a_look_ahead_that_fails_keeps_the_chart_and_claims_nothing(desk: Desk) 
         expect(button).to_have_attribute("aria-pressed", "true")
 
 
-def test_what_a_filter_finds_is_told_to_who_cannot_see_it(desk: Desk) -> None:
+def test_browser_filter_result_is_announced(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/")
         told = page.locator("#told")
@@ -384,7 +385,7 @@ def test_what_a_filter_finds_is_told_to_who_cannot_see_it(desk: Desk) -> None:
         expect(told).to_have_attribute("data-same", "yes")
 
 
-def test_a_record_that_is_gone_does_not_take_the_conversation_away(desk: Desk) -> None:
+def test_browser_lost_record_keeps_conversation(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/")
         page = watched.open(str(page.locator("th a[href^='/signals']").first.get_attribute("href")))
@@ -394,7 +395,7 @@ def test_a_record_that_is_gone_does_not_take_the_conversation_away(desk: Desk) -
         expect(thread).to_contain_text("NewsAnalyst")
 
 
-def test_without_scripts_all_but_the_charts_is_there(desk: Desk) -> None:
+def test_browser_pages_work_without_scripts(desk: Desk) -> None:
     with desk.page(java_script_enabled=False) as watched:
         page = watched.page
         page.goto(f"{desk.address}/")

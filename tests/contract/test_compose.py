@@ -74,4 +74,4 @@ def test_what_services_tell_the_desk_are_its_settings() -> None:
         for name in service.environment
         if name.startswith("FINAGENT_")
     }
-    assert told <= set(Settings.variables())
+    assert told <= set(Settings.variable_names())

@@ -35,7 +35,7 @@ def section(title: str) -> str:
 def test_env_example_names_what_is_read_and_nothing_else() -> None:
     lines = (ROOT / "env.example").read_text().splitlines()
     names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
-    assert names == [*Settings.variables(), *variables_of_the_dag()]
+    assert names == [*Settings.variable_names(), *variables_of_the_dag()]
 
 
 def variables_of_the_dag() -> list[str]:
@@ -55,7 +55,7 @@ def test_env_example_can_be_loaded_as_it_is() -> None:
 
 def test_the_table_of_variables_is_the_codes() -> None:
     named = re.findall(r"^\| `([A-Z_]+)`", section("Environment variables"), flags=re.M)
-    assert named == list(Settings.variables())
+    assert named == list(Settings.variable_names())
 
 
 def test_the_table_of_exit_codes_is_the_codes() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from finagent_model.config.desk_config import load_preset
 from finagent_model.decision.signal import Status
-from finagent_model.reports.charts import mermaid
+from finagent_model.reports.charts import render_mermaid
 from support.places import ROOT, Place
 
 PAGE = (ROOT / "docs" / "model-logic.md").read_text()
@@ -40,7 +40,7 @@ def drawing(name: str) -> str:
 
 
 def test_the_agents_are_the_default_desks() -> None:
-    assert drawing("agents") == mermaid(load_preset())
+    assert drawing("agents") == render_mermaid(load_preset())
 
 
 def test_every_status_is_an_end_of_a_decision_and_no_other() -> None:

@@ -24,7 +24,9 @@ def test_own_agent_of_the_document_takes_part(tmp_path: Path) -> None:
         config = load_config(str(tmp_path / "desk.yaml")).model_copy(update={"base_url": address})
         settings = Settings.load({"OPENAI_API_KEY": "sk-of-a-local-server"})
         desk = Desk(config, None, settings, Cassette())
-        decision = desk.decide(Market.of(settings).view("GOOG", parse_as_of("2012-06-29")))
+        decision = desk.decide(
+            Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
+        )
         desk.close()
         [asked] = llm.requests_of("MacroAnalyst")
     assert decision.signal.status == "ok", decision.signal.reasoning

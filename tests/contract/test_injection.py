@@ -25,13 +25,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model._redact import KEY as KEY_STRUCK
+from finagent_model._redact import KEY_MARK as KEY_STRUCK
 from finagent_model._redact import NOTES
-from finagent_model._redact import PROMPT as PROMPT_STRUCK
-from finagent_model.agents.prompt_templates import Prompts
-from finagent_model.audit.chain import conversation_lines
-from finagent_model.cassette.cassette import Cassette, dump_replies
-from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model._redact import PROMPT_MARK as PROMPT_STRUCK
+from finagent_model.audit.chain import dump_turns
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.jsonl import dump_replies
+from finagent_model.config.desk_config import DeskConfig, Prompts, preset_text, read_desk_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.desk.desk import Desk
@@ -252,7 +252,7 @@ def model() -> Iterator[Model]:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return Market.of(Settings.load({}))
+    return Market.from_settings(Settings.load({}))
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +370,7 @@ def test_injection_cannot_move_levels_beyond_limits(
     assert entry is not None and stop is not None and size is not None
     assert abs(entry - context.last_close) <= config.risk.entry_atr * context.atr * ROUNDED
     assert abs(entry - stop) <= config.risk.max_stop_fraction * entry * ROUNDED
-    assert size <= 100 * float(context.policy.size(abs(entry - stop) / entry)) * ROUNDED
+    assert size <= 100 * float(context.policy.position_size(abs(entry - stop) / entry)) * ROUNDED
     for level in (signal.support_level, signal.resistance_level):
         assert level is None or context.low <= level <= context.high
 
@@ -392,15 +392,15 @@ def test_injection_leaks_no_prompt_into_signal(heard: Heard, name: str) -> None:
 def test_injection_leaks_no_key_into_signal(heard: Heard, name: str) -> None:
     decision = heard.decisions[name]
     assert squeezed(KEY) not in squeezed(decision.signal.model_dump_json())
-    assert KEY not in conversation_lines([decision])
+    assert KEY not in dump_turns([decision])
     for turn in decision.turns:
         assert KEY not in str(_parsed(turn.message_content))
 
 
 def test_injection_leaks_no_key_into_recording(heard: Heard) -> None:
-    assert len(heard.cassette.used) > len(CORPUS)
-    assert KEY not in dump_replies(heard.cassette.used)
-    for reply in heard.cassette.used.values():
+    assert len(heard.cassette.used_replies) > len(CORPUS)
+    assert KEY not in dump_replies(heard.cassette.used_replies)
+    for reply in heard.cassette.used_replies.values():
         assert KEY not in str(_parsed(reply.content))
 
 

@@ -15,7 +15,7 @@ from finagent_model.evaluation.probes import parsed
 from support.places import ROOT
 
 ORDER = (
-    "_lazy errors _base settings _redact _event_loop _retry_after",
+    "_lazy errors _base settings _redact _event_loop",
     "market decision policy config data cassette audit agents desk",
     "backtesting statistics training evaluation approvals tracking model reports",
     "serving store pipeline _public airflow webui cli contrib testing",
@@ -34,7 +34,7 @@ PLUGIN_MENTIONS = {
     "decision/signal.py": "status of a stored decision",
     "policy/policy.py": "key of the weight in packages and prompts",
     "settings.py": "environment variable FINAGENT_UPSTREAM_SOURCE",
-    "webui/labels.py": "label of the status",
+    "webui/_rendering.py": "label of the status",
 }
 """Files outside contrib that may name the plug-in `upstream`, each with what users have of it."""
 

@@ -10,7 +10,7 @@ import pytest
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import load_preset
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
@@ -30,21 +30,17 @@ def aapl() -> BarSeries:
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_the_question_on_a_cut_history_is_the_question_on_the_whole(
-    aapl: BarSeries, cut: int
-) -> None:
-    as_of = parse_as_of(aapl.closed(cut - 1).date())
+def test_question_is_equal_on_cut_history(aapl: BarSeries, cut: int) -> None:
+    as_of = parse_as_of(aapl.close_time(cut - 1).date())
     whole = build_context(MarketView.at(as_of, aapl), Policy())
     short = build_context(MarketView.at(as_of, aapl[:cut]), Policy())
     assert whole == short
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
-    aapl: BarSeries, cut: int
-) -> None:
-    as_of = parse_as_of(aapl.closed(cut - 1).date())
-    items, _ = bundled_events().news("AAPL")
+def test_requests_ignore_corrupted_future(aapl: BarSeries, cut: int) -> None:
+    as_of = parse_as_of(aapl.close_time(cut - 1).date())
+    items, _ = load_bundled_news().news("AAPL")
     fake = NewsItem(published_at=as_of + timedelta(seconds=1), headline="Everything is known")
     altered = (*(i for i in items if i.published_at <= as_of), fake)
 
@@ -53,20 +49,22 @@ def test_corrupting_every_later_bar_and_item_leaves_all_requests_identical(
         desk = Desk(load_preset(), None, Settings.load({}), cassette)
         decision = desk.decide(MarketView.at(as_of, bars, news))
         assert decision.signal.status == "ok"
-        return set(cassette.used)
+        return set(cassette.used_replies)
 
     assert requests(aapl, items) == requests(corrupted_after(aapl, cut), altered)
 
 
-def test_the_corruption_is_felt_where_it_is_seen(aapl: BarSeries) -> None:
-    as_of = parse_as_of(aapl.closed(1010).date())
+def test_requests_change_with_corrupted_past(aapl: BarSeries) -> None:
+    as_of = parse_as_of(aapl.close_time(1010).date())
     other = corrupted_after(aapl, 1000)
     views = [MarketView.at(as_of, bars) for bars in (aapl, other)]
     assert build_context(views[0], Policy()) != build_context(views[1], Policy())
 
 
-def test_no_date_or_year_reaches_an_agent(aapl: BarSeries) -> None:
-    as_of = parse_as_of(aapl.closed(2000).date())
-    text = build_context(MarketView.at(as_of, aapl, *bundled_events().news("AAPL")), Policy()).text
+def test_question_has_no_date_or_year(aapl: BarSeries) -> None:
+    as_of = parse_as_of(aapl.close_time(2000).date())
+    text = build_context(
+        MarketView.at(as_of, aapl, *load_bundled_news().news("AAPL")), Policy()
+    ).text
     assert not re.search(r"\b(19|20)\d\d-\d\d", text)
     assert str(as_of.year) not in re.sub(r'"headline": "[^"]*"', "", text)

@@ -19,7 +19,7 @@ import yaml
 
 from finagent_model._event_loop import EVENT_LOOP
 from finagent_model.agents import _retry
-from finagent_model.audit.chain import conversation_lines
+from finagent_model.audit.chain import dump_turns
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.data.market import Market
@@ -69,7 +69,7 @@ MENDED = {Fault.EMPTY, Fault.WRONG_SCHEMA, Fault.TRUNCATED}
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ async def tasks_beside_this() -> int:
 
 
 def said(decision: Decision) -> str:
-    return decision.signal.model_dump_json() + conversation_lines([decision])
+    return decision.signal.model_dump_json() + dump_turns([decision])
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -153,7 +153,7 @@ def outcome(fault: Fault, protocol: Protocol, stream: bool, view: MarketView) ->
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
     assert (first.signal.action, first.signal.confidence_score) == ("HOLD", 0)
-    assert KEY not in said(first) + repr(cassette.used)
+    assert KEY not in said(first) + repr(cassette.used_replies)
     reason = re.sub(r"127\.0\.0\.1:\d+", "SERVER", first.signal.reasoning)
     return {"status": first.signal.status.value, "calls": asked, "reason": reason}
 

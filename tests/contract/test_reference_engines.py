@@ -15,7 +15,7 @@ import pytest
 
 from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import BarSeries
 
@@ -25,15 +25,17 @@ CASH = 10_000.0
 
 def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
     """Growth bars, so that no engine sees a split, and the same as a frame."""
-    growth = BundledBars().bars(symbol).growth()
+    growth = BundledBars().bars(symbol).adjust_to_first_bar()
     columns = {name.title(): getattr(growth, name) for name in ("open", "high", "low", "close")}
     index = pd.DatetimeIndex(growth.closed_at)
     return growth, pd.DataFrame(columns | {"Volume": growth.volume}, index=index)
 
 
-def ours(bars: BarSeries, rule: Crossover, rules: Rules) -> BacktestResult:
+def ours(bars: BarSeries, rule: Crossover, rules: FillRules) -> BacktestResult:
     none = np.full(len(bars), np.nan)
-    orders = Orders(rule.crossings(bars.growth().close), np.ones(len(bars)), none, none)
+    orders = Orders(
+        rule.crossings(bars.adjust_to_first_bar().close), np.ones(len(bars)), none, none
+    )
     return run_orders(bars, orders, rules, cash=CASH, whole_shares=True)
 
 
@@ -57,16 +59,16 @@ CONFIGURATIONS = [
 ]
 
 
-@pytest.mark.parametrize("given", CONFIGURATIONS, ids=str)
-def test_backtesting_py_makes_the_same_trades(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("config", CONFIGURATIONS, ids=str)
+def test_run_rule_makes_same_trades_as_backtesting_py(config: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from backtesting import Backtest, Strategy
-    bars, frame = prices(given["symbol"])
-    rule = Crossover(given["fast"], given["slow"])
+    bars, frame = prices(config["symbol"])
+    rule = Crossover(config["fast"], config["slow"])
     actions = rule.crossings(bars.close)
-    fills = np.r_[bars.open[1:], bars.close[-1]] if not given["at_close"] else bars.close
-    stop, target, short = given["stop"], given["target"], given["short"]
+    fills = np.r_[bars.open[1:], bars.close[-1]] if not config["at_close"] else bars.close
+    stop, target, short = config["stop"], config["target"], config["short"]
     sides = np.where(actions == 0, 1, actions)
     # backtesting.py refuses an order whose levels, which hang on the fill, don't bracket the last
     # close: such an entry is left out of both.
@@ -99,22 +101,22 @@ def test_backtesting_py_makes_the_same_trades(given: dict[str, Any]) -> None:
             frame,
             Crossing,
             cash=CASH,
-            commission=given["commission"],
-            trade_on_close=given["at_close"],
+            commission=config["commission"],
+            trade_on_close=config["at_close"],
             finalize_trades=False,
         )
         theirs = engine.run()
-    rules = Rules(
-        commission=given["commission"],
+    rules = FillRules(
+        commission=config["commission"],
         allow_short=short,
         stop_distance=stop,
         target_distance=target,
-        fill_at_close=given["at_close"],
+        fill_at_close=config["at_close"],
     )
     none = np.full(len(bars), np.nan)
     orders = Orders(actions, np.where(refused, 0.0, 1.0), none, none)
-    found = run_orders(bars, orders, rules, cash=CASH, whole_shares=True)
-    closed = found.trades[found.trades["exit_bar"] >= 0]
+    result = run_orders(bars, orders, rules, cash=CASH, whole_shares=True)
+    closed = result.trades[result.trades["exit_bar"] >= 0]
     signed = closed["shares"] * np.where(closed["side"] == "long", 1, -1)
     mine = trade_rows(
         closed.assign(size=signed),
@@ -126,10 +128,10 @@ def test_backtesting_py_makes_the_same_trades(given: dict[str, Any]) -> None:
     assert len(mine) >= 3
     for one, other in zip(sorted(mine), sorted(expected), strict=True):
         assert one == pytest.approx(other, rel=1e-12)
-    assert found.equity[-1] == pytest.approx(theirs["Equity Final [$]"], rel=1e-12)
+    assert result.equity[-1] == pytest.approx(theirs["Equity Final [$]"], rel=1e-12)
 
 
-def test_vectorbt_ends_with_the_same_money_over_a_grid() -> None:
+def test_run_orders_ends_with_same_money_as_vectorbt() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import vectorbt as vbt
@@ -160,13 +162,13 @@ def test_vectorbt_ends_with_the_same_money_over_a_grid() -> None:
                 freq="1D",
             )
             final, count = theirs.final_value().to_numpy(), theirs.trades.closed.count().to_numpy()
-        rules = Rules(
+        rules = FillRules(
             commission=0.002,
             stop_distance=stop,
             target_distance=target,
             entry_bar_stops=False,
             open_exit_first=False,
         )
-        found = [ours(bars, rule, rules) for rule in grid]
-        assert [r.equity[-1] for r in found] == pytest.approx(final, rel=1e-12)
-        assert [(r.trades["exit_bar"] >= 0).sum() for r in found] == count.tolist()
+        results = [ours(bars, rule, rules) for rule in grid]
+        assert [r.equity[-1] for r in results] == pytest.approx(final, rel=1e-12)
+        assert [(r.trades["exit_bar"] >= 0).sum() for r in results] == count.tolist()

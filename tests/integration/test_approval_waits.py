@@ -52,8 +52,8 @@ def waiting(place: Place, day: str, config: str) -> subprocess.Popen[str]:
 def answer_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
+    result: dict[str, Any] = json.loads(out)
+    return result
 
 
 def pending(place: Place) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def pending(place: Place) -> list[dict[str, Any]]:
     return [row for row in json.loads(done.stdout) if row["state"] == "pending"]
 
 
-def test_a_killed_wait_goes_on_when_started_again_and_another_process_approves(
+def test_approval_wait_resumes_after_kill(
     place: Place,
 ) -> None:
     config = desk(place, 600)
@@ -79,10 +79,10 @@ def test_a_killed_wait_goes_on_when_started_again_and_another_process_approves(
     approved = place.finagent("approve", asked["id"], "--why", "agreed", "--json")
     assert approved.returncode == 0, approved.stderr
     assert json.loads(approved.stdout)["state"] == "approved"
-    found = answer_of(second)
-    assert (found["status"], found["action"]) == ("ok", "SELL")
-    assert found["position_size_percent"] == asked["position_size_percent"]
-    assert f"approval {asked['id']}: approved by " in found["warnings"][-1]
+    result = answer_of(second)
+    assert (result["status"], result["action"]) == ("ok", "SELL")
+    assert result["position_size_percent"] == asked["position_size_percent"]
+    assert f"approval {asked['id']}: approved by " in result["warnings"][-1]
 
     late = place.finagent("reject", asked["id"])
     assert (late.returncode, late.stdout) == (2, "")
@@ -92,32 +92,32 @@ def test_a_killed_wait_goes_on_when_started_again_and_another_process_approves(
     assert "no approval '000000000000'" in unknown.stderr
 
 
-def test_an_approval_given_after_the_process_died_counts(place: Place) -> None:
+def test_approval_counts_after_process_died(place: Place) -> None:
     config = desk(place, 600)
     process = waiting(place, DAYS[2], config)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     [asked] = pending(place)
     assert place.finagent("approve", asked["id"]).returncode == 0
-    found = place.signal("GOOG", "--as-of", DAYS[2], "--config", config)
-    assert (found["status"], found["action"]) == ("ok", asked["action"])
+    result = place.signal("GOOG", "--as-of", DAYS[2], "--config", config)
+    assert (result["status"], result["action"]) == ("ok", asked["action"])
 
 
-def test_a_rejection_is_a_hold_and_no_failure_even_with_strict(place: Place) -> None:
+def test_approval_rejection_is_no_strict_failure(place: Place) -> None:
     config = desk(place, 600)
     process = waiting(place, DAYS[1], config)
     [asked] = pending(place)
     assert place.finagent("reject", asked["id"], "--why", "earnings").returncode == 0
-    found = answer_of(process)
-    assert (found["status"], found["action"]) == ("approval_rejected", "HOLD")
-    assert found["reasoning"].endswith(": earnings")
+    result = answer_of(process)
+    assert (result["status"], result["action"]) == ("approval_rejected", "HOLD")
+    assert result["reasoning"].endswith(": earnings")
     strict = place.finagent("predict", "GOOG", "--as-of", DAYS[1], "--config", config, "--strict")
     assert strict.returncode == 0, strict.stderr
 
 
-def test_unanswered_it_is_a_hold_and_can_no_longer_be_approved(place: Place) -> None:
-    found = place.signal("GOOG", "--as-of", DAYS[0], "--config", desk(place, 0.3))
-    assert (found["status"], found["action"]) == ("approval_expired", "HOLD")
+def test_approval_expired_can_not_be_approved(place: Place) -> None:
+    result = place.signal("GOOG", "--as-of", DAYS[0], "--config", desk(place, 0.3))
+    assert (result["status"], result["action"]) == ("approval_expired", "HOLD")
     done = place.finagent("approvals", "--json")
     [expired] = [row for row in json.loads(done.stdout) if row["state"] == "expired"]
     late = place.finagent("approve", expired["id"])
@@ -125,7 +125,7 @@ def test_unanswered_it_is_a_hold_and_can_no_longer_be_approved(place: Place) -> 
     assert "expired at" in late.stderr
 
 
-def test_a_trained_desk_waits_over_rest_and_its_training_did_not(place: Place) -> None:
+def test_approval_applies_over_rest_but_not_in_training(place: Place) -> None:
     config = desk(place, 3600)
     started = time.monotonic()
     done = place.finagent("train", *small_options(), "--config", config, "--json")
@@ -158,8 +158,8 @@ def test_a_trained_desk_waits_over_rest_and_its_training_did_not(place: Place) -
 
 def listed(address: str) -> list[dict[str, Any]]:
     with urllib.request.urlopen(f"{address}/approvals", timeout=30) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
-    return [row for row in found if row["symbol"] == "FB"]
+        result: list[dict[str, Any]] = json.load(answer)
+    return [row for row in result if row["symbol"] == "FB"]
 
 
 def settled(address: str, key: str, verb: str, body: dict[str, str]) -> tuple[int, Any]:

@@ -20,7 +20,7 @@ HEADER = "date,open,high,low,close"
 def rows() -> Rows:
     bars = BundledBars().bars("FB")
     return [
-        [bars.closed(i).date(), bars.open[i], bars.high[i], bars.low[i], bars.close[i]]
+        [bars.close_time(i).date(), bars.open[i], bars.high[i], bars.low[i], bars.close[i]]
         for i in range(len(bars))
     ]
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from finagent_model.backtesting.engine import Orders
-from finagent_model.backtesting.metrics import summarise, undefined
+from finagent_model.backtesting.metrics import explain_undefined, summarise
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk.desk import MAX_CONCURRENCY
@@ -27,7 +27,7 @@ from finagent_model.evaluation.calibrate import calibrate, confidence_record
 from finagent_model.evaluation.evidence import assess
 from finagent_model.evaluation.out_of_sample import facts_of, trade
 from finagent_model.market.bars import BarSeries
-from finagent_model.reports.report import report
+from finagent_model.reports.report import render_report
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies
@@ -67,7 +67,7 @@ def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSe
     nothing = np.full(len(bars), math.nan)
     held = Orders(np.zeros(len(bars), dtype=np.int8), nothing, nothing, nothing)
     unseen = trade(bars, held, REQUEST)
-    book = calibrate([], [bars.closed(0)])
+    book = calibrate([], [bars.close_time(0)])
     tried = Trials(configurations=6, scorings=6, sharpe_variance=None, overfitting=None)
     evidence = assess(
         [facts_of(unseen, 1)], tried, GateRules(), confidence_record([], book), seed=1
@@ -76,11 +76,11 @@ def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSe
     assert all((check.number is None) == bool(check.why) for check in evidence.checks)
     mine, benchmark = summarise(unseen.result), summarise(unseen.benchmark)
     assert mine["total_return"] == 0
-    whys = undefined(mine)
+    whys = explain_undefined(mine)
     assert (whys["sharpe"], whys["hit_rate"]) == ("the returns don't vary", "no closed trade")
     shares = {"hold_share": 1.0, "failed_share": 0.0}
     metrics = mine | {f"benchmark_{name}": v for name, v in benchmark.items()} | shares
-    text = report({bars.symbol: metrics}, "rules", evidence, book.fits[-1])
+    text = render_report({bars.symbol: metrics}, "rules", evidence, book.fits[-1])
     assert "made nothing" in text
     assert "nan" not in text
 

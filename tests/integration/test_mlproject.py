@@ -44,7 +44,7 @@ def test_the_parameters_and_defaults_of_train_are_the_codes() -> None:
         parameters = project()["entry_points"][entry]["parameters"]
         given = {name: row["default"] for name, row in parameters.items()}
         assert given.pop("jobs") == 1  # how, not what
-        assert TrainRequest.read(**given) == TrainRequest()
+        assert TrainRequest.parse(**given) == TrainRequest()
         assert set(given) == set(TrainRequest.model_fields)
 
 
@@ -113,7 +113,7 @@ def cloned(folder: Path, name: str) -> Path:
     for part in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / part, clone / part)
     errors = clone / "finagent_model" / "_base.py"
-    errors.write_text(errors.read_text().replace("parameter {explain", f"{name} {{explain"))
+    errors.write_text(errors.read_text().replace("parameter {message", f"{name} {{message"))
     return clone
 
 

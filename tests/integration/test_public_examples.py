@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
+from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
 
 import finagent_model
-from support.places import Place
+from support.places import ROOT, Place
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,3 +50,20 @@ def test_public_example_runs(champion: Place, monkeypatch: pytest.MonkeyPatch, n
     tests = doctest.DocTestFinder(recurse=False).find(documented, name, globs={})
     failed = sum(doctest.DocTestRunner().run(test).failed for test in tests)
     assert (failed, bool(tests)) == (0, True)
+
+
+def test_code_of_the_api_page_runs(
+    champion: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(champion.folder)
+    monkeypatch.setenv("FINAGENT_HOME", champion.env["FINAGENT_HOME"])
+    mlflow.set_tracking_uri(champion.env["MLFLOW_TRACKING_URI"])
+    page = (ROOT / "docs" / "api.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    names: dict[str, Any] = {"pd": pd}
+    for block in blocks:
+        exec(compile(block, "docs/api.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "evidence of an edge after costs" in printed
+    untrained = finagent_model.Predictor.untrained("lean", finagent_model.Settings.load()).desk
+    assert isinstance(untrained, finagent_model.Desk)

@@ -29,12 +29,12 @@ def own_bars(**changes: object) -> list[dict[str, object]]:
     bars = BundledBars().bars("FB")
     records: list[dict[str, object]] = [
         {
-            "closed_at": bars.closed(i).date().isoformat(),
+            "closed_at": bars.close_time(i).date().isoformat(),
             **{name: float(getattr(bars, name)[i]) for name in ("open", "high", "low", "close")},
             "volume": int(bars.volume[i]),
         }
         for i in range(len(bars))
-        if bars.closed(i).date().isoformat() <= AS_OF
+        if bars.close_time(i).date().isoformat() <= AS_OF
     ]
     records[-1] |= changes
     return records

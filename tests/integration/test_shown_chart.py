@@ -25,7 +25,7 @@ SETTINGS = Settings.load(
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(SETTINGS).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(SETTINGS).view("GOOG", parse_as_of("2012-06-29"))
 
 
 def config(llm: FakeProvider, protocol: Protocol, **changes: Any) -> DeskConfig:

@@ -18,8 +18,7 @@ import yaml
 from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
-from finagent_model.contrib.upstream._errors import UpstreamSourceError
-from finagent_model.contrib.upstream.source import PinnedSource, SourcePin
+from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, UpstreamSourceError
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError
@@ -202,7 +201,7 @@ def test_upstream_report_reaches_only_the_agent_of_its_row(
         team = config(client=client, model="stub-1", base_url=llm.address(protocol))
         keys = {"OPENAI_API_KEY": "sk-of-a-double", "ANTHROPIC_API_KEY": "sk-of-a-double"}
         desk = build_desk(source, team, **keys)
-        decision = desk.decide(Market.of(Settings.load({})).view("GOOG", view().as_of))
+        decision = desk.decide(Market.from_settings(Settings.load({})).view("GOOG", view().as_of))
         desk.close()
         shown = {asked.agent: '\\"ema_cross\\"' in json.dumps(asked.body) for asked in llm.requests}
     assert decision.signal.status == "ok", decision.signal.reasoning

@@ -16,8 +16,8 @@ from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, CorruptPackageError
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import read_package
-from finagent_model.model.predictor import Predictor, Question
-from finagent_model.pipeline.rule_backtest import RuleRequest, run_rule_backtest
+from finagent_model.model.predictor import Predictor
+from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, ScoreSources, candidates
@@ -55,25 +55,24 @@ def test_upstream_version_is_trained_to_answer_without_it(
     from finagent_model.pipeline.train import train
     from finagent_model.pipeline.verify import proofs
 
-    trained = train(TrainRequest.read(**SMALL, config="upstream"), settings)
+    trained = train(TrainRequest.parse(**SMALL, config="upstream"), settings)
     assert trained.verdict == "passed"
     shutil.rmtree(settings.home)
 
-    answering = load_predictor("models:/finagent@champion")
-    package = answering.package
+    predictor = load_predictor("models:/finagent@champion")
+    package = predictor.package
     assert package.external is not None
     assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
     assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
-    asked = Question("FB", DAY)
-    replayed = answering.decide(asked, "replay").signal
-    live = answering.decide(asked, "live").signal  # by the source in the package
+    replayed = predictor.decide("FB", DAY, mode="replay").signal
+    live = predictor.decide("FB", DAY, mode="live").signal  # by the source in the package
     assert replayed.status == live.status == "ok"
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
     assert not list(package.external.code.rglob("__pycache__"))
-    assert [check.name for check in proofs(answering) if not check.passed] == []
-    answering.desk.close()
+    assert [check.name for check in proofs(predictor) if not check.passed] == []
+    predictor.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
     assert again.same_as_registered
@@ -86,21 +85,22 @@ def test_upstream_version_is_trained_to_answer_without_it(
         with pytest.raises(CorruptPackageError, match="download the model again"):
             read_package(folder)
         target.unlink() if before is None else target.write_bytes(before)
-    assert Predictor.open(folder, settings).decide(asked, "replay").signal.status == "ok"
+    opened = Predictor.open(folder, settings).decide("FB", DAY, mode="replay")
+    assert opened.signal.status == "ok"
 
 
 def test_upstream_rule_runs_through_the_engine(settings: Settings) -> None:
-    done = run_rule_backtest(RuleRequest.read(rule="upstream", symbol="FB"), settings).row()
+    done = run_rule_backtest(RuleRequest.parse(rule="upstream", symbol="FB"), settings).row()
     assert done["trades"] > 0
     with pytest.raises(BadInputError, match="or upstream"):
-        run_rule_backtest(RuleRequest.read(rule="downstream", symbol="FB"), settings)
+        run_rule_backtest(RuleRequest.parse(rule="downstream", symbol="FB"), settings)
 
 
 def test_upstream_training_refuses_schedule_change(settings: Settings) -> None:
     from finagent_model.pipeline.estimate import estimate
     from finagent_model.pipeline.train import train
 
-    request = TrainRequest.read(**SMALL, config="upstream", schedule="change")
+    request = TrainRequest.parse(**SMALL, config="upstream", schedule="change")
     for ask in (train, estimate):
         with pytest.raises(BadInputError, match="give a number of bars"):
             ask(request, settings)
@@ -122,7 +122,9 @@ def test_upstream_failures_count_as_no_opinion_with_a_warning(
 
     monkeypatch.setattr(WorkerProcess, "ask", sometimes)
     desk = Desk(load_preset("upstream"), None, settings, open_cassette(settings))
-    voices = score_external(desk, {"FB": Market.of(settings).bars("FB")}, lambda n, k: lambda: None)
+    voices = score_external(
+        desk, {"FB": Market.from_settings(settings).bars("FB")}, lambda n, k: lambda: None
+    )
     assert np.isnan(voices.external["FB"][59:]).sum() == 20
     assert "failed on 20 of 196 bars of FB" in caplog.text
     assert not voices.technical

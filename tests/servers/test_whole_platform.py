@@ -55,9 +55,7 @@ def kinds(stores: Stores, run: str) -> dict[str, int]:
     return dict(stores.postgres.rows("artifacts", query))
 
 
-def test_a_run_trains_and_decides_and_each_record_is_where_it_belongs(
-    place: Remote, running: Airflow, stores: Stores
-) -> None:
+def test_platform_run_leaves_every_record(place: Remote, running: Airflow, stores: Stores) -> None:
     port = free_port()
     ui = [sys.executable, "-m", "finagent_model.cli", "ui", "--port", str(port)]
     with place.serving(*ui, port=port) as address:
@@ -75,7 +73,7 @@ def test_a_run_trains_and_decides_and_each_record_is_where_it_belongs(
     require_whole(place, stores)
 
 
-def test_a_run_that_loses_each_server_for_a_while_ends_as_if_none_had_gone(
+def test_platform_run_survives_lost_servers(
     place: Remote, running: Airflow, stores: Stores, door: Tripwire
 ) -> None:
     losses = [

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from finagent_model.store.artifacts import NewArtifact
+from finagent_model.store.artifact_models import NewArtifact
 from support.places import free_port
 
 FIELDS = frozenset(NewArtifact.model_fields)

@@ -68,7 +68,7 @@ def chart(series: BarSeries, *, later_split: float = 1.0, **meta: object) -> dic
         body["chart"]["result"][0]["meta"]["regularMarketTime"] -= 3600
         return body
     shares = np.cumprod(series.split[::-1])[::-1] / series.split
-    days = [series.closed(i).date() for i in range(len(series))]
+    days = [series.close_time(i).date() for i in range(len(series))]
     opened = [
         int((datetime(d.year, d.month, d.day, tzinfo=UTC) + OPENS_UTC).timestamp()) for d in days
     ]

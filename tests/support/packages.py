@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finagent_model.cassette.cassette import RecordedReply
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import load_preset
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
@@ -41,7 +41,7 @@ CALL = TradeOutcome(
 
 
 def learned(policies: PolicyBook) -> TrainedState:
-    return TrainedState(policies, calibrate([CALL], policies.moments), (CALL,))
+    return TrainedState(policies, calibrate([CALL], policies.start_times), (CALL,))
 
 
 def write(folder: Path, policies: PolicyBook | None = None) -> str:

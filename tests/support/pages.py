@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.decision.signal import Status
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import insert
+from finagent_model.store.artifacts import insert_artifact
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore, artifact_rows
 from finagent_model.webui.pages_app import ui_app
@@ -42,14 +42,14 @@ def write(known: Settings, number: int = 1, execution: str | None = None, **chan
     day = datetime(2012, 1, 2, 21, tzinfo=UTC) + timedelta(days=number)
     asked_by = Execution(execution_id=execution, dag_id=execution and "dag", dag_run_id=execution)
     made = decision(as_of=day, conversation_id=f"c{number}", **changes)
-    DecisionStore(Database.of(known)).write(made, f"{number:032x}", asked_by)
+    DecisionStore(Database.from_settings(known)).write(made, f"{number:032x}", asked_by)
 
 
 def fill(known: Settings, count: int) -> None:
     """Signals without what led to them, in one transaction."""
-    with Database.of(known).writing() as connection:
+    with Database.from_settings(known).transaction() as connection:
         for number in range(count):
             whole, _ = artifact_rows(
                 decision(conversation_id=f"c{number}"), f"r{number}", None, NO_EXECUTION, False
             )
-            assert insert(connection, whole, at(0))
+            assert insert_artifact(connection, whole, at(0))

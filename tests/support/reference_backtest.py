@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finagent_model.backtesting.kernel import OPEN, RUIN, SIGNAL, STOP, TARGET, Rules
+from finagent_model.backtesting.kernel import OPEN, RUIN, SIGNAL, STOP, TARGET, FillRules
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Position:
 class Loop:
     """One account."""
 
-    rules: Rules
+    rules: FillRules
     cash: float
     position: Position | None = None
     ruined: bool = False
@@ -108,7 +108,7 @@ def run(
     target: Sequence[float],
     lot: Sequence[float],
     cash: float,
-    rules: Rules,
+    rules: FillRules,
 ) -> Loop:
     opens, highs, lows, closes = columns
     loop = Loop(rules, cash)

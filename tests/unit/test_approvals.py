@@ -18,11 +18,11 @@ from pydantic import SecretStr, ValidationError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from finagent_model.approvals import APPROVALS, ApprovalStore, approval_id
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cli import app
-from finagent_model.config.approval_rules import ApprovalRules
 from finagent_model.config.desk_config import load_config, load_preset
+from finagent_model.config.rules import ApprovalRules
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal
@@ -70,7 +70,7 @@ def dies(seconds: float) -> None:
 
 
 def decision(**changes: Any) -> Decision:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "symbol": "GOOG",
         "action": "BUY",
         "confidence": "MEDIUM",
@@ -92,7 +92,7 @@ def decision(**changes: Any) -> Decision:
         "warnings": ("untrained",),
         "tokens": 7,
     }
-    return Decision(TradingSignal.model_validate(given | changes))
+    return Decision(TradingSignal.model_validate(fields | changes))
 
 
 HELD: dict[str, Any] = {
@@ -102,7 +102,7 @@ HELD: dict[str, Any] = {
     "suggested_take_profit": None,
     "position_size_percent": None,
 }
-KEY = approval_id(decision().signal, VERSION)
+KEY = compute_approval_id(decision().signal, VERSION)
 
 
 @pytest.fixture
@@ -111,13 +111,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def notifications() -> list[str]:
     return []
 
 
 @pytest.fixture
-def approvals(tmp_path: Path, clock: Clock, said: list[str]) -> ApprovalStore:
-    return ApprovalStore(tmp_path / APPROVALS, clock, said.append)
+def approvals(tmp_path: Path, clock: Clock, notifications: list[str]) -> ApprovalStore:
+    return ApprovalStore(tmp_path / APPROVALS_FILE, clock, notifications.append)
 
 
 @pytest.mark.parametrize(
@@ -137,81 +137,75 @@ def approvals(tmp_path: Path, clock: Clock, said: list[str]) -> ApprovalStore:
         ),
     ],
 )
-def test_a_large_or_doubtful_trade_needs_an_approval_and_nothing_else_does(
+def test_approval_reason_of_large_or_doubtful_trade(
     rules: ApprovalRules, changes: dict[str, Any], reason: str | None
 ) -> None:
-    assert rules.needed_for(decision(**changes).signal) == reason
+    assert rules.approval_reason(decision(**changes).signal) == reason
 
 
-def test_it_is_off_in_every_desk_that_does_not_ask_for_it() -> None:
-    assert not load_preset().approval.is_on
+def test_approval_is_off_by_default() -> None:
+    assert not load_preset().approval.is_enabled
     assert load_preset().approval.timeout_s == 300
 
 
-def test_who_does_not_wait_is_told_what_is_pending_and_gets_the_answer_later(
+def test_approval_without_wait_raises_pending_then_answers(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     for _ in range(2):
         with pytest.raises(ApprovalPendingError, match=f"waiting for approval {KEY}"):
-            approvals.ask([decision()], LARGE, VERSION, wait=False)
+            approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     assert clock.pauses == 0
-    assert approvals.pending([KEY]) == (KEY,)
+    assert approvals.pending_ids([KEY]) == (KEY,)
     approvals.settle(KEY, "rejected", "ann")
-    assert approvals.pending([KEY]) == ()
-    [held] = approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert approvals.pending_ids([KEY]) == ()
+    [held] = approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     assert held.signal.status is Status.APPROVAL_REJECTED
     with pytest.raises(BadInputError, match="approval c0ffee was removed"):
-        approvals.pending(["c0ffee"])
+        approvals.pending_ids(["c0ffee"])
 
 
-def test_nobody_who_does_not_wait_waits_beyond_the_deadline(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_without_wait_expires_at_deadline(approvals: ApprovalStore, clock: Clock) -> None:
     with pytest.raises(ApprovalPendingError):
-        approvals.ask([decision()], LARGE, VERSION, wait=False)
+        approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     clock.now += timedelta(seconds=LARGE.timeout_s)
-    assert approvals.pending([KEY]) == ()
-    [held] = approvals.ask([decision()], LARGE, VERSION, wait=False)
+    assert approvals.pending_ids([KEY]) == ()
+    [held] = approvals.require_approvals([decision()], LARGE, VERSION, wait=False)
     assert held.signal.status is Status.APPROVAL_EXPIRED
 
 
 @pytest.mark.parametrize(
-    "given", [{"above_size_percent": 101}, {"below_confidence": -1}, {"timeout_s": 0}, {"ask": 1}]
+    "fields", [{"above_size_percent": 101}, {"below_confidence": -1}, {"timeout_s": 0}, {"ask": 1}]
 )
-def test_bounds_out_of_range_are_refused(given: dict[str, Any]) -> None:
+def test_approval_rules_refuse_bounds_out_of_range(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        ApprovalRules.model_validate(given)
+        ApprovalRules.model_validate(fields)
 
 
-def test_what_needs_nobody_leaves_at_once_and_leaves_no_file(
-    approvals: ApprovalStore, tmp_path: Path
-) -> None:
+def test_approval_not_needed_writes_no_file(approvals: ApprovalStore, tmp_path: Path) -> None:
     free = [decision(), decision(**HELD)]
-    assert approvals.ask(free, ApprovalRules(), VERSION) == free
-    assert approvals.listed()[0] == []
+    assert approvals.require_approvals(free, ApprovalRules(), VERSION) == free
+    assert approvals.list_approvals()[0] == []
     with pytest.raises(UnknownApprovalError, match="finagent approvals"):
         approvals.settle(KEY, "approved", "ann")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_approved_signal_leaves_as_proposed_and_says_who_approved(
-    approvals: ApprovalStore, clock: Clock, said: list[str]
+def test_approval_returns_proposed_signal_with_approver(
+    approvals: ApprovalStore, clock: Clock, notifications: list[str]
 ) -> None:
     clock.then = lambda: clock.pauses == 3 and approvals.settle(KEY, "approved", "ann", "agreed")
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     note = f"approval {KEY}: approved by ann: agreed (size 20 % is above 10 %)"
     assert answer == decision(warnings=("untrained", note))
-    assert said == [
+    assert notifications == [
         f"approval {KEY} needed within 300 s: BUY GOOG as of 2012-06-29, size 20 %, confidence 60 "
         f"(size 20 % is above 10 %): finagent approve {KEY} | finagent reject {KEY}"
     ]
 
 
-def test_a_rejected_signal_is_a_hold_that_names_who_and_why_and_suggests_nothing(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_rejected_is_hold_with_reason(approvals: ApprovalStore, clock: Clock) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "rejected", "bob", "too large")
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     signal = answer.signal
     assert (signal.status, signal.action) == (Status.APPROVAL_REJECTED, "HOLD")
     assert (signal.confidence_score, signal.raw_confidence_score) == (0, 0)
@@ -224,95 +218,87 @@ def test_a_rejected_signal_is_a_hold_that_names_who_and_why_and_suggests_nothing
     )
 
 
-def test_unanswered_it_is_a_hold_with_a_status_of_its_own_after_the_deadline(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_expired_is_hold_with_own_status(approvals: ApprovalStore, clock: Clock) -> None:
     rules = ApprovalRules(above_size_percent=10, timeout_s=0.3)
-    [answer] = approvals.ask([decision()], rules, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], rules, VERSION, sleep=clock.pause)
     assert (answer.signal.status, answer.signal.action) == (Status.APPROVAL_EXPIRED, "HOLD")
     assert "nobody answered within 0.3 s" in answer.signal.reasoning
     assert clock.pauses == 2
-    [asked] = approvals.listed()[0]
-    assert (asked.state, asked.at) == ("expired", NOON + timedelta(seconds=0.3))
+    [request] = approvals.list_approvals()[0]
+    assert (request.state, request.at) == ("expired", NOON + timedelta(seconds=0.3))
 
 
-def test_neither_outcome_is_a_failure_of_the_desk() -> None:
+def test_approval_outcomes_are_no_failures() -> None:
     assert not Status.APPROVAL_REJECTED.is_failure
     assert not Status.APPROVAL_EXPIRED.is_failure
 
 
-def test_the_same_question_to_the_same_version_is_settled_once(
-    approvals: ApprovalStore, clock: Clock, said: list[str]
+def test_approval_is_shared_by_equal_questions(
+    approvals: ApprovalStore, clock: Clock, notifications: list[str]
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "rejected", "bob")
-    first = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
-    again = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
-    assert (again, clock.pauses, len(said)) == (first, 1, 1)
-    assert approval_id(decision().signal, "beef") != KEY
-    assert approval_id(decision(conversation_id="cafe").signal, VERSION) != KEY
+    first = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
+    again = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
+    assert (again, clock.pauses, len(notifications)) == (first, 1, 1)
+    assert compute_approval_id(decision().signal, "beef") != KEY
+    assert compute_approval_id(decision(conversation_id="cafe").signal, VERSION) != KEY
 
 
-def test_a_wait_that_died_goes_on_with_its_first_deadline(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_keeps_first_deadline_after_crash(approvals: ApprovalStore, clock: Clock) -> None:
     rules = ApprovalRules(above_size_percent=10, timeout_s=60)
     with pytest.raises(Stopped):
-        approvals.ask([decision()], rules, VERSION, pause=dies)
+        approvals.require_approvals([decision()], rules, VERSION, sleep=dies)
     clock.now += timedelta(seconds=59.9)
-    [answer] = approvals.ask([decision()], rules, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], rules, VERSION, sleep=clock.pause)
     assert (answer.signal.status, clock.pauses) == (Status.APPROVAL_EXPIRED, 1)
 
 
-def test_an_approval_given_while_nobody_waits_counts(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_counts_while_nobody_waits(approvals: ApprovalStore, clock: Clock) -> None:
     with pytest.raises(Stopped):
-        approvals.ask([decision()], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([decision()], LARGE, VERSION, sleep=dies)
     approvals.settle(KEY, "approved", "ann")
     clock.now += timedelta(days=1)
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     assert (answer.signal.status, answer.signal.action) == (Status.OK, "BUY")
     assert clock.pauses == 0
 
 
-def test_what_was_approved_is_handed_out_even_if_the_desk_now_proposes_more(
+def test_approval_returns_approved_over_later_proposal(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "approved", "ann")
-    approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
-    [answer] = approvals.ask([decision(position_size_percent=90)], LARGE, VERSION)
+    approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
+    [answer] = approvals.require_approvals([decision(position_size_percent=90)], LARGE, VERSION)
     assert answer.signal.position_size_percent == 20
     assert "this is what was approved" in answer.signal.warnings[-1]
 
 
-def test_a_settled_approval_stays_as_it_is_and_a_late_one_is_refused(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_settle_refuses_settled_or_late(approvals: ApprovalStore, clock: Clock) -> None:
     clock.then = lambda: clock.pauses == 1 and approvals.settle(KEY, "approved", "ann")
-    approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     with pytest.raises(ApprovalSettledError, match="was approved by ann at 2026-03-02 12:00:00"):
         approvals.settle(KEY, "rejected", "bob")
 
     other = decision(conversation_id="cafe")
-    late = approval_id(other.signal, VERSION)
+    late = compute_approval_id(other.signal, VERSION)
 
     with pytest.raises(Stopped):
-        approvals.ask([other], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([other], LARGE, VERSION, sleep=dies)
     clock.now += timedelta(seconds=300)
     with pytest.raises(ApprovalSettledError, match="expired at 2026-03-02 12:05:00 UTC"):
         approvals.settle(late, "approved", "ann")
 
 
-def test_of_many_who_settle_at_once_one_succeeds(tmp_path: Path) -> None:
-    approvals = ApprovalStore(tmp_path / APPROVALS, say=lambda line: None)
+def test_approval_concurrent_settle_succeeds_once(tmp_path: Path) -> None:
+    approvals = ApprovalStore(tmp_path / APPROVALS_FILE, notify=lambda line: None)
     with pytest.raises(Stopped):
-        approvals.ask([decision()], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([decision()], LARGE, VERSION, sleep=dies)
     start = threading.Barrier(8)
 
     def settles(number: int) -> bool:
         start.wait()
         try:
-            ApprovalStore(tmp_path / APPROVALS).settle(KEY, "approved", f"human {number}")
+            ApprovalStore(tmp_path / APPROVALS_FILE).settle(KEY, "approved", f"human {number}")
         except ApprovalSettledError:
             return False
         return True
@@ -321,26 +307,26 @@ def test_of_many_who_settle_at_once_one_succeeds(tmp_path: Path) -> None:
         assert sum(pool.map(settles, range(8))) == 1
 
 
-def test_many_who_ask_first_at_once_share_one_approval(tmp_path: Path) -> None:
+def test_approval_concurrent_requests_share_one_row(tmp_path: Path) -> None:
     rules = ApprovalRules(above_size_percent=10, timeout_s=0.3)
     start = threading.Barrier(8)
 
     def asks(_: int) -> Status:
         start.wait()
-        mine = ApprovalStore(tmp_path / APPROVALS, say=lambda line: None)
-        [answer] = mine.ask([decision()], rules, VERSION)
+        mine = ApprovalStore(tmp_path / APPROVALS_FILE, notify=lambda line: None)
+        [answer] = mine.require_approvals([decision()], rules, VERSION)
         return answer.signal.status
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(asks, range(8))) == {Status.APPROVAL_EXPIRED}
-    assert len(ApprovalStore(tmp_path / APPROVALS).listed()[0]) == 1
+    assert len(ApprovalStore(tmp_path / APPROVALS_FILE).list_approvals()[0]) == 1
 
 
-def test_rows_of_a_batch_wait_together_and_keep_their_order(
-    approvals: ApprovalStore, clock: Clock, said: list[str]
+def test_approval_batch_keeps_order(
+    approvals: ApprovalStore, clock: Clock, notifications: list[str]
 ) -> None:
     other = decision(conversation_id="cafe", symbol="FB")
-    second = approval_id(other.signal, VERSION)
+    second = compute_approval_id(other.signal, VERSION)
 
     def humans() -> None:
         if clock.pauses == 2:
@@ -350,50 +336,54 @@ def test_rows_of_a_batch_wait_together_and_keep_their_order(
 
     clock.then = humans
     batch = [decision(), decision(**HELD), other, decision()]
-    answers = approvals.ask(batch, LARGE, VERSION, pause=clock.pause)
+    answers = approvals.require_approvals(batch, LARGE, VERSION, sleep=clock.pause)
     assert [a.signal.action for a in answers] == ["BUY", "HOLD", "HOLD", "BUY"]
     assert answers[1] == batch[1]
-    assert (clock.pauses, len(said)) == (4, 2)
+    assert (clock.pauses, len(notifications)) == (4, 2)
 
 
-def test_a_replay_asks_nobody_and_says_so(approvals: ApprovalStore, tmp_path: Path) -> None:
-    [answer] = approvals.ask([decision()], LARGE, VERSION, mode="replay")
+def test_approval_replay_only_warns(approvals: ApprovalStore, tmp_path: Path) -> None:
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, mode="replay")
     assert answer.signal.action == "BUY"
     assert "nobody was asked to approve it" in answer.signal.warnings[-1]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_home_that_cannot_be_written_lets_nothing_leave(tmp_path: Path) -> None:
+def test_approval_unwritable_home_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
-        ApprovalStore(tmp_path / "file" / APPROVALS).ask([decision()], LARGE, VERSION)
+        ApprovalStore(tmp_path / "file" / APPROVALS_FILE).require_approvals(
+            [decision()], LARGE, VERSION
+        )
 
 
-def test_who_settles_has_a_name_and_words_are_one_plain_line(
+def test_approval_settle_sanitizes_name_with_comment(
     approvals: ApprovalStore, clock: Clock
 ) -> None:
     clock.then = lambda: (
         clock.pauses == 1
         and approvals.settle(KEY, "approved", "ann\n\x1b[31m", "fine\nby  me" + "!" * 900)
     )
-    [answer] = approvals.ask([decision()], LARGE, VERSION, pause=clock.pause)
+    [answer] = approvals.require_approvals([decision()], LARGE, VERSION, sleep=clock.pause)
     assert "approved by ann [31m: fine by me!" in answer.signal.warnings[-1]
     assert len(answer.signal.warnings[-1]) < 700
     with pytest.raises(BadInputError, match="say who"):
         approvals.settle(KEY, "approved", " \n")
 
 
-def test_a_list_has_what_is_urgent_first_and_then_what_was_settled(
-    approvals: ApprovalStore, clock: Clock
-) -> None:
+def test_approval_list_orders_urgent_before_settled(approvals: ApprovalStore, clock: Clock) -> None:
     for name, seconds in (("a", 90), ("b", 30), ("c", 60)):
         rules = ApprovalRules(above_size_percent=10, timeout_s=seconds)
         with pytest.raises(Stopped):
-            approvals.ask([decision(conversation_id=name)], rules, VERSION, pause=dies)
-    approvals.settle(approval_id(decision(conversation_id="b").signal, VERSION), "approved", "ann")
+            approvals.require_approvals(
+                [decision(conversation_id=name)], rules, VERSION, sleep=dies
+            )
+    approvals.settle(
+        compute_approval_id(decision(conversation_id="b").signal, VERSION), "approved", "ann"
+    )
     clock.now += timedelta(seconds=10)
-    found, now = approvals.listed()
-    rows = [asked.row(now) for asked in found]
+    requests, now = approvals.list_approvals()
+    rows = [request.to_json(now) for request in requests]
     assert [(row["state"], row["remaining_s"]) for row in rows] == [
         ("pending", 50),
         ("pending", 80),
@@ -406,12 +396,12 @@ def test_a_list_has_what_is_urgent_first_and_then_what_was_settled(
     )
 
 
-def test_an_approval_changes_no_question() -> None:
+def test_approval_rules_change_no_question() -> None:
     """Neither what a decision is made from, nor its id: only whether it may leave."""
     strict = load_preset().model_copy(update={"approval": LARGE})
     assert config_hash(strict) != config_hash(load_preset())
     settings = Settings.load({})
-    view = Market.of(settings).view("GOOG", parse_as_of("2012-06-29"))
+    view = Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
     ids = {
         Desk(config, None, settings, Cassette()).decide(view).signal.conversation_id
         for config in (load_preset(), strict)
@@ -419,7 +409,9 @@ def test_an_approval_changes_no_question() -> None:
     assert len(ids) == 1
 
 
-def test_an_untrained_desk_waits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_applies_to_untrained_desk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tmp_path / "desk.yaml"
     config.write_text("approval: {below_confidence: 100, timeout_s: 0.3}\n")
     assert load_config(str(config)).approval.timeout_s == 0.3
@@ -432,12 +424,14 @@ def test_an_untrained_desk_waits_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (replayed.status, replayed.action) == (Status.OK, "SELL")
 
 
-def test_the_commands_speak_in_lines_and_refuse_with_exit_2(
+def test_approval_commands_print_lines_or_exit_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path))
     with pytest.raises(Stopped):
-        ApprovalStore(tmp_path / APPROVALS).ask([decision()], LARGE, VERSION, pause=dies)
+        ApprovalStore(tmp_path / APPROVALS_FILE).require_approvals(
+            [decision()], LARGE, VERSION, sleep=dies
+        )
     shell = CliRunner()
     line = shell.invoke(app, ["approvals"]).stdout
     assert line.startswith(f"{KEY}  pending  ")
@@ -461,18 +455,18 @@ def client(
     server = FastAPI()
     add_approval_routes(server, approvals, SecretStr(token) if token else None)
     base = f"http://{host or '127.0.0.1'}:5001"
-    with TestClient(server, base_url=base, client=(caller, 50000)) as found:
-        yield found
+    with TestClient(server, base_url=base, client=(caller, 50000)) as client:
+        yield client
 
 
 @pytest.fixture
 def pending(approvals: ApprovalStore) -> ApprovalStore:
     with pytest.raises(Stopped):
-        approvals.ask([decision()], LARGE, VERSION, pause=dies)
+        approvals.require_approvals([decision()], LARGE, VERSION, sleep=dies)
     return approvals
 
 
-def test_http_lists_and_approves_once(pending: ApprovalStore) -> None:
+def test_approval_http_approves_once(pending: ApprovalStore) -> None:
     with client(pending) as http:
         [row] = http.get("/approvals").json()
         assert (row["id"], row["state"], row["remaining_s"]) == (KEY, "pending", 300)
@@ -499,14 +493,14 @@ def test_http_lists_and_approves_once(pending: ApprovalStore) -> None:
         ({"content": '{"by": "ann"}', "headers": {"Content-Type": "text/plain"}}, 415, "JSON"),
     ],
 )
-def test_http_refuses_a_malformed_body_in_a_sentence(
+def test_approval_http_refuses_malformed_body(
     pending: ApprovalStore, body: dict[str, Any], status: int, sentence: str
 ) -> None:
     with client(pending) as http:
         answer = http.post(f"/approvals/{KEY}/approve", **body)
     assert answer.status_code == status
     assert sentence in answer.json()["message"]
-    assert pending.listed()[0][0].state == "pending"
+    assert pending.list_approvals()[0][0].state == "pending"
 
 
 @pytest.mark.parametrize(
@@ -520,7 +514,7 @@ def test_http_refuses_a_malformed_body_in_a_sentence(
         ("testclient", "127.0.0.1", 403),
     ],
 )
-def test_without_a_token_only_this_machine_may_settle(
+def test_approval_http_without_token_is_local_only(
     pending: ApprovalStore, caller: str, host: str, status: int
 ) -> None:
     with client(pending, caller=caller, host=host) as http:
@@ -528,7 +522,7 @@ def test_without_a_token_only_this_machine_may_settle(
     assert answer.status_code == status
     if status == 403:
         assert "FINAGENT_APPROVAL_TOKEN" in answer.json()["message"]
-        assert pending.listed()[0][0].state == "pending"
+        assert pending.list_approvals()[0][0].state == "pending"
 
 
 @pytest.mark.parametrize(
@@ -541,7 +535,7 @@ def test_without_a_token_only_this_machine_may_settle(
         ("", 401),
     ],
 )
-def test_with_a_token_whoever_sends_it_may_settle_and_nobody_else(
+def test_approval_http_with_token_requires_it(
     pending: ApprovalStore, header: str, status: int
 ) -> None:
     with client(pending, token="s3cret", caller="192.0.2.7", host="desk.example") as http:

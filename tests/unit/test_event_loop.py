@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from finagent_model._event_loop import EVENT_LOOP, LoopThread
-from finagent_model.cassette.cassette import Cassette, RecordedReply
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import load_preset
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
@@ -37,7 +38,7 @@ def slow() -> Iterator[FakeLLM]:
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
 
 
 def open_tasks() -> int:
@@ -66,7 +67,7 @@ def test_deadline_cancels_decisions_waiting_on_model(slow: FakeLLM, view: Market
     desk = chat_desk(slow, cassette)
     desk.decide(view)  # the first call of a process imports its client for a while
     slow.requests.clear()
-    cassette.used.clear()
+    cassette.used_replies.clear()
     slow.delay_s = 600.0
     with (
         desk_clock() as clock,
@@ -75,7 +76,7 @@ def test_deadline_cancels_decisions_waiting_on_model(slow: FakeLLM, view: Market
     ):
         desk.decide_all([view] * 3, timeout_s=30)
     assert open_tasks() == 0
-    assert cassette.used == {}, "a call that was given up is no reply"
+    assert cassette.used_replies == {}, "a call that was given up is no reply"
 
 
 def test_deadline_cancels_decisions_of_rules_between_rows(view: MarketView) -> None:
@@ -143,7 +144,7 @@ def test_event_loop_deadline_holds_while_loop_is_blocked(
         release.wait(SAFETY_S)
 
     with pytest.raises(DeadlineError):
-        loop.run(block(), within_s=0.1)
+        loop.run(block(), timeout_s=0.1)
     release.set()
 
 
@@ -180,7 +181,7 @@ def test_daily_budget_failure_is_local_state_error_anywhere(
 def test_cassette_unwritable_reply_is_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("finagent_model.cassette.sqlite.WAIT_S", 0.1)
+    monkeypatch.setattr("finagent_model.cassette._sqlite.WAIT_S", 0.1)
     cassette = Cassette(overlay=tmp_path / "replies.sqlite")
     reply = RecordedReply("yes", "stop", 1, 1)
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finagent_model._redact import without_private
-from finagent_model.data.protocols import REASON, reason_of
+from finagent_model._redact import redact_addresses
+from finagent_model.data.protocols import MAX_REASON_CHARS, describe_error
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from finagent_model.data.protocols import REASON, reason_of
         ("nothing of it? no", "nothing of it? no"),
     ],
 )
-def test_an_address_is_shown_without_user_password_and_query(text: str, shown: str) -> None:
-    assert without_private(text) == shown
+def test_redact_addresses_strips_credentials(text: str, shown: str) -> None:
+    assert redact_addresses(text) == shown
 
 
-def test_where_a_reason_is_cut_no_half_of_a_password_is_left() -> None:
-    long = "x" * (REASON - 40)
-    assert "secret" not in reason_of(ValueError(f"{long} https://me:secret-{'s' * 60}@host/a"))
+def test_reason_is_redacted_before_it_is_cut() -> None:
+    long = "x" * (MAX_REASON_CHARS - 40)
+    assert "secret" not in describe_error(ValueError(f"{long} https://me:secret-{'s' * 60}@host/a"))

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finagent_model._redact import KEY, NOTES, PASSAGE, PROMPT, redact, without_keys
-from finagent_model.agents.prompt_templates import Prompts
+from finagent_model._redact import (
+    KEY_MARK,
+    MIN_PASSAGE_CHARS,
+    NOTES,
+    PROMPT_MARK,
+    redact,
+    redact_secrets,
+)
+from finagent_model.config.desk_config import Prompts
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.desk.desk import redact_signal
 
@@ -20,7 +27,7 @@ LINES = [" ".join(text.split()) for text in PROMPTS]
 SECRET = "sk-abc123/DEF-xyz789"
 
 
-def passages(least: int = PASSAGE) -> st.SearchStrategy[str]:
+def passages(least: int = MIN_PASSAGE_CHARS) -> st.SearchStrategy[str]:
     """Any piece of a prompt that is long enough."""
     return st.sampled_from(LINES).flatmap(
         lambda line: st.integers(0, len(line) - least).flatmap(
@@ -30,7 +37,7 @@ def passages(least: int = PASSAGE) -> st.SearchStrategy[str]:
 
 
 def signal(**changes: object) -> TradingSignal:
-    given = {
+    fields = {
         "symbol": "GOOG",
         "action": "HOLD",
         "confidence": "LOW",
@@ -45,17 +52,15 @@ def signal(**changes: object) -> TradingSignal:
         "conversation_id": "0",
         "tokens": 0,
     }
-    return TradingSignal.model_validate(given | changes)
+    return TradingSignal.model_validate(fields | changes)
 
 
 @given(before=st.text(max_size=50), passage=passages(), after=st.text(max_size=50))
-def test_any_passage_of_forty_characters_is_struck_out(
-    before: str, passage: str, after: str
-) -> None:
-    assume(len(passage.strip()) >= PASSAGE and KEY not in before + after)
-    kept, notes = redact(before + passage + after, (), PROMPTS)
-    assert PROMPT in kept and passage not in kept
-    assert notes == (NOTES[PROMPT],)
+def test_redact_any_passage_of_40_characters(before: str, passage: str, after: str) -> None:
+    assume(len(passage.strip()) >= MIN_PASSAGE_CHARS and KEY_MARK not in before + after)
+    redacted, notes = redact(before + passage + after, (), PROMPTS)
+    assert PROMPT_MARK in redacted and passage not in redacted
+    assert notes == (NOTES[PROMPT_MARK],)
 
 
 @pytest.mark.parametrize(
@@ -71,33 +76,33 @@ def test_any_passage_of_forty_characters_is_struck_out(
     ],
     ids=["capitals", "title", "newlines", "spaced", "zero width", "full width", "accents"],
 )
-def test_case_blanks_invisible_characters_and_accents_hide_nothing(
+def test_redact_disguised_passage(
     disguise: Callable[[str], str],
 ) -> None:
     passage = LINES[3][200:300].strip()
-    kept, _ = redact(f"It said: {disguise(passage)}!", (), PROMPTS)
-    assert kept == f"It said: {PROMPT}!"
+    redacted, _ = redact(f"It said: {disguise(passage)}!", (), PROMPTS)
+    assert redacted == f"It said: {PROMPT_MARK}!"
 
 
-def test_what_stands_around_a_passage_is_kept() -> None:
+def test_redact_keeps_text_around_passage() -> None:
     text = f"First. {LINES[0][:60]} Then {LINES[2][80:140].upper()} and last."
-    kept, _ = redact(text, (), PROMPTS)
-    assert kept == f"First. {PROMPT} Then {PROMPT} and last."
+    redacted, _ = redact(text, (), PROMPTS)
+    assert redacted == f"First. {PROMPT_MARK} Then {PROMPT_MARK} and last."
 
 
-def test_a_shorter_agreement_is_a_coincidence() -> None:
-    text = f"~{LINES[1][: PASSAGE - 1]}~"
+def test_redact_leaves_short_agreement() -> None:
+    text = f"~{LINES[1][: MIN_PASSAGE_CHARS - 1]}~"
     assert redact(text, (), PROMPTS) == (text, ())
 
 
 @given(text=st.text(max_size=300))
-def test_other_text_is_left_as_it_is(text: str) -> None:
-    assume(PROMPT not in text and KEY not in text)
+def test_redact_leaves_other_text(text: str) -> None:
+    assume(PROMPT_MARK not in text and KEY_MARK not in text)
     assert redact(text, (SECRET,), PROMPTS) == (text, ())
 
 
 @given(parts=st.lists(st.text(max_size=30) | passages() | st.just(SECRET), max_size=5))
-def test_striking_out_twice_changes_nothing(parts: list[str]) -> None:
+def test_redact_is_idempotent(parts: list[str]) -> None:
     once, notes = redact("|".join(parts), (SECRET,), PROMPTS)
     assert redact(once, (SECRET,), PROMPTS) == (once, notes)
 
@@ -118,11 +123,11 @@ def test_striking_out_twice_changes_nothing(parts: list[str]) -> None:
         f"{chr(0x200B).join(SECRET)} in pieces that can't be seen",
     ],
 )
-def test_keys_are_known_by_their_value_or_their_shape(text: str) -> None:
-    kept, notes = redact(text, (SECRET,), ())
-    assert KEY in kept
-    assert notes == (NOTES[KEY],)
-    assert not any(len(word) > len("OPENAI_API_KEY=[struck") for word in kept.split())
+def test_redact_keys_by_value_or_shape(text: str) -> None:
+    redacted, notes = redact(text, (SECRET,), ())
+    assert KEY_MARK in redacted
+    assert notes == (NOTES[KEY_MARK],)
+    assert not any(len(word) > len("OPENAI_API_KEY=[struck") for word in redacted.split())
 
 
 @pytest.mark.parametrize(
@@ -135,45 +140,45 @@ def test_keys_are_known_by_their_value_or_their_shape(text: str) -> None:
         "",
     ],
 )
-def test_words_that_only_sound_like_keys_stay(text: str) -> None:
+def test_redact_leaves_words_that_sound_like_keys(text: str) -> None:
     assert redact(text, (SECRET,), PROMPTS) == (text, ())
 
 
-def test_a_mark_makes_no_key_of_what_stands_beside_it() -> None:
+def test_redact_mark_makes_no_key_of_its_neighbour() -> None:
     run = "a-very-long-run-of-words-and-hyphens"
-    assert redact(f"{SECRET} {run}", (SECRET,), ())[0] == f"{KEY} {run}"
-    assert redact(f"{KEY} {run}", (), ())[0] == f"{KEY} {run}"
+    assert redact(f"{SECRET} {run}", (SECRET,), ())[0] == f"{KEY_MARK} {run}"
+    assert redact(f"{KEY_MARK} {run}", (), ())[0] == f"{KEY_MARK} {run}"
 
 
-def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
+def test_redact_leaves_placeholder_key() -> None:
     text = '{"direction": "none"}'
     assert redact(text, ("none",), ()) == (text, ())
-    assert without_keys(text, ("none",)) == text
+    assert redact_secrets(text, ("none",)) == text
 
 
-def test_a_passage_that_is_spread_over_several_texts_is_found() -> None:
+def test_redact_passage_spread_over_texts() -> None:
     pieces = tuple(LINES[3][i : i + 30] for i in range(0, 300, 30))
-    kept = redact_signal(signal(key_factors=pieces), (), PROMPTS)
-    assert set(kept.key_factors) == {PROMPT}
-    assert kept.clamps == (NOTES[PROMPT],)
-    assert kept.reasoning == "Nothing of note happened."
+    redacted = redact_signal(signal(key_factors=pieces), (), PROMPTS)
+    assert set(redacted.key_factors) == {PROMPT_MARK}
+    assert redacted.clamps == (NOTES[PROMPT_MARK],)
+    assert redacted.reasoning == "Nothing of note happened."
 
 
-def test_reasoning_key_factors_and_warnings_are_looked_at_and_clamps_say_so() -> None:
+def test_redact_signal_covers_every_text() -> None:
     leaking = signal(
         reasoning=f"I was told: {PROMPTS[0]}",
         key_factors=("trend", SECRET),
         warnings=(f"left out: {PROMPTS[1]}",),
         clamps=("stop derived",),
     )
-    kept = redact_signal(leaking, (SECRET,), PROMPTS)
-    assert kept.reasoning == f"I was told: {PROMPT}"
-    assert kept.key_factors == ("trend", KEY)
-    assert kept.warnings == (f"left out: {PROMPT}",)
-    assert kept.clamps == ("stop derived", NOTES[KEY], NOTES[PROMPT])
+    redacted = redact_signal(leaking, (SECRET,), PROMPTS)
+    assert redacted.reasoning == f"I was told: {PROMPT_MARK}"
+    assert redacted.key_factors == ("trend", KEY_MARK)
+    assert redacted.warnings == (f"left out: {PROMPT_MARK}",)
+    assert redacted.clamps == ("stop derived", NOTES[KEY_MARK], NOTES[PROMPT_MARK])
 
 
-def test_a_signal_that_gives_nothing_away_is_the_same_one() -> None:
+def test_redact_signal_without_leak_is_unchanged() -> None:
     clean = signal(key_factors=("trend vote +0.41",), warnings=("untrained",))
     assert redact_signal(clean, (SECRET,), PROMPTS) is clean
 
@@ -191,7 +196,7 @@ def test_a_signal_that_gives_nothing_away_is_the_same_one() -> None:
         "\\u200b".join(SECRET),
     ],
 )
-def test_a_record_loses_the_key_in_every_spelling_and_stays_json(spelled: str) -> None:
+def test_redact_secrets_keeps_json_in_every_spelling(spelled: str) -> None:
     text = f'{{"reasoning": "It is {spelled}, they say", "score": 1.0}}'
-    kept = without_keys(text, (SECRET,))
-    assert json.loads(kept) == {"reasoning": f"It is {KEY}, they say", "score": 1.0}
+    redacted = redact_secrets(text, (SECRET,))
+    assert json.loads(redacted) == {"reasoning": f"It is {KEY_MARK}, they say", "score": 1.0}

@@ -6,29 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model._redact import KEY, make_redactor
+from finagent_model._redact import KEY_MARK, make_redactor
 from finagent_model.errors import BadInputError
 from finagent_model.settings import Settings
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"FINAGENT_HOME": ""}, {"FINAGENT_HOME": "~/.cache/finagent"}]
+    "environ", [{}, {"FINAGENT_HOME": ""}, {"FINAGENT_HOME": "~/.cache/finagent"}]
 )
-def test_home_is_the_users_own_and_not_a_folder_called_tilde(given: dict[str, str]) -> None:
-    assert Settings.load(given).home == Path.home() / ".cache" / "finagent"
+def test_settings_expand_home(environ: dict[str, str]) -> None:
+    assert Settings.load(environ).home == Path.home() / ".cache" / "finagent"
 
 
-def test_a_key_is_never_shown() -> None:
+def test_settings_never_show_a_key() -> None:
     assert "sk-hidden" not in repr(Settings.load({"OPENAI_API_KEY": "sk-hidden"}))
     url = "postgresql://me:open-sesame@host/db"
     assert "sesame" not in repr(Settings.load({"FINAGENT_DATABASE": url}))
 
 
-def test_keys_and_passwords_are_struck_out_of_text() -> None:
+def test_settings_secrets_are_redacted() -> None:
     url = "postgresql://me:open-sesame@host/db"
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden", "FINAGENT_DATABASE": url})
-    said = f"{url} or open-sesame; 401: sk-very-hidden"
-    assert make_redactor(settings.secrets)(said) == f"{KEY} or {KEY}; 401: {KEY}"
+    message = f"{url} or open-sesame; 401: sk-very-hidden"
+    assert make_redactor(settings.secrets)(message) == f"{KEY_MARK} or {KEY_MARK}; 401: {KEY_MARK}"
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,20 @@ def test_keys_and_passwords_are_struck_out_of_text() -> None:
         ("postgresql://host:5432/db", None),
     ],
 )
-def test_a_urls_password_is_found_however_it_is_written(url: str, password: str | None) -> None:
+def test_settings_secrets_include_url_password(url: str, password: str | None) -> None:
     for name in ("BARS", "NEWS", "DATABASE", "UPSTREAM_SOURCE"):
         secrets = Settings.load({f"FINAGENT_{name}": url}).secrets
         assert url in secrets
         assert password in secrets if password else secrets == (url,)
 
 
-def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
+def test_settings_placeholder_key_is_not_redacted() -> None:
     secrets = Settings.load({"OPENAI_API_KEY": "none"}).secrets
     assert make_redactor(secrets)("none of it") == "none of it"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("environ", "message"),
     [
         ({"FINAGENT_SERVE_THREADS": "0"}, "FINAGENT_SERVE_THREADS"),
         ({"OPENAI_BASE_URL": "http://me:secret@host/v1"}, "must not carry a user or password"),
@@ -68,7 +68,7 @@ def test_a_placeholder_for_a_key_is_a_word_like_any_other() -> None:
         ({"FINAGENT_TRACING": "secretly"}, "FINAGENT_TRACING"),
     ],
 )
-def test_a_value_that_cannot_be_used_names_its_variable(given: dict[str, str], said: str) -> None:
-    with pytest.raises(BadInputError, match=said) as error:
-        Settings.load(given)
+def test_settings_invalid_value_names_its_variable(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(BadInputError, match=message) as error:
+        Settings.load(environ)
     assert "secret" not in str(error.value)

@@ -28,8 +28,23 @@ from typing import Self
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
-from finagent_model._redact import without_private
-from finagent_model.contrib.upstream._errors import UpstreamSourceError
+from finagent_model._redact import redact_addresses
+from finagent_model.errors import ExternalAnalystError, ExternalSourceError
+
+NAME = "upstream"
+"""What a desk, a package, a record's key and the shell call the project."""
+
+
+class UpstreamSourceError(ExternalSourceError):
+    """The upstream project's files are missing, or are not what the pin says."""
+
+
+class UpstreamError(ExternalAnalystError):
+    """The upstream project's code gave nothing that can be used; `code` is one word for how."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(NAME, code, reason)
+
 
 LICENCE, NOTICE, LOCK = "LICENSE", "NOTICE", "upstream.lock"
 NOTICE_TEXT = """\
@@ -215,7 +230,7 @@ def fetch_source(
     if folder.exists():
         return verify_source(folder, pin), False
     address = origin or pin.repository
-    provenance = f"commit {pin.commit} of {without_private(address)}"
+    provenance = f"commit {pin.commit} of {redact_addresses(address)}"
     archive = _fetch_archive(pin, address, provenance)
     return install_archive(home, pin, archive, provenance, ORIGIN_REMEDY), True
 
@@ -331,6 +346,6 @@ def _git(folder: Path, *arguments: str) -> bytes:
             "clone"
         ) from None
     if process.returncode:
-        message = without_private(" ".join(process.stderr.decode(errors="replace").split()))
+        message = redact_addresses(" ".join(process.stderr.decode(errors="replace").split()))
         raise UpstreamSourceError(f"git {arguments[0]} failed: {message}; {ORIGIN_REMEDY}")
     return process.stdout

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from finagent_model.contrib.upstream._errors import UpstreamError
+from finagent_model.contrib.upstream.source import UpstreamError
 
 SCRIPT = Path(__file__).parent / "child" / "worker.py"
 START_TIMEOUT_S, CALL_TIMEOUT_S = 60.0, 10.0

@@ -1,5 +1,6 @@
-"""Decisions and their conversations. Tables that are there already, the platform's own or those of
-code without revisions, stay as they are.
+"""Create the tables of decisions and conversations.
+
+Existing tables, the platform's own or those of code without revisions, stay as they are.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ down_revision = None
 
 
 def upgrade() -> None:
-    there = sa.inspect(op.get_bind()).get_table_names()
-    if "finagent_decisions" not in there:
+    tables = sa.inspect(op.get_bind()).get_table_names()
+    if "finagent_decisions" not in tables:
         op.create_table(
             "finagent_decisions",
             sa.Column("id", sa.Text, primary_key=True),
@@ -25,7 +26,7 @@ def upgrade() -> None:
             sa.Column("status", sa.Text, nullable=False),
             sa.Column("signal", sa.JSON, nullable=False),
         )
-    if "agent_conversations" not in there:
+    if "agent_conversations" not in tables:
         op.create_table(
             "agent_conversations",
             sa.Column("id", sa.Integer, primary_key=True),

@@ -1,7 +1,7 @@
-"""Artifacts, and the outbox of those that a platform elsewhere is to have.
+"""Create the tables of artifacts and of the outbox.
 
 A table `artifacts` that the platform made is adopted: it gets the columns that it lacks, none of
-which the platform has to fill, and our indexes. Nothing of its own is changed.
+which the platform has to fill, and our indexes. Its own columns and rows are not changed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from finagent_model.errors import StoreError
 
 revision = "r0002"
 down_revision = "r0001"
-NEEDED = ("id", "name", "type", "created_at")
-"""Without these it is no table of artifacts."""
+REQUIRED = ("id", "name", "type", "created_at")
+"""Columns without which a table is not one of artifacts."""
 
 
 def upgrade() -> None:
@@ -29,7 +29,7 @@ def upgrade() -> None:
             sa.Column("id", sa.Integer, primary_key=True),
             sa.Column("name", sa.Text, nullable=False),
             sa.Column("type", sa.Text, nullable=False),
-            *_optional(),
+            *_optional_columns(),
             sa.Column(
                 "created_at",
                 sa.DateTime(timezone=True),
@@ -64,18 +64,19 @@ def upgrade() -> None:
     op.create_index("ix_finagent_outbox_waiting", "finagent_outbox", ["state", "execution", "id"])
 
 
-def _adopt(there: set[str]) -> None:
-    if lacking := [name for name in NEEDED if name not in there]:
+def _adopt(existing: set[str]) -> None:
+    """Add the missing columns. Raises StoreError for another program's table of that name."""
+    if missing := [name for name in REQUIRED if name not in existing]:
         raise StoreError(
-            f"the table 'artifacts' in this database has no column {lacking[0]!r}, so it is "
+            f"the table 'artifacts' in this database has no column {missing[0]!r}, so it is "
             "another system's; name a database of our own in FINAGENT_DATABASE"
         )
-    for column in _optional():
-        if column.name not in there:
+    for column in _optional_columns():
+        if column.name not in existing:
             op.add_column("artifacts", column)
 
 
-def _optional() -> list[sa.Column[Any]]:
+def _optional_columns() -> list[sa.Column[Any]]:
     text, number, stamp = sa.Text(), sa.Integer(), sa.DateTime(timezone=True)
     kinds: dict[str, sa.types.TypeEngine[Any]] = {
         "symbol": text,

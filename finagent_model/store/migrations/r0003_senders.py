@@ -1,4 +1,4 @@
-"""Who sends a row of the outbox, and until when the platform asked to be left alone."""
+"""Add to the outbox who sends a row, and until when the platform asked for a pause."""
 
 from __future__ import annotations
 

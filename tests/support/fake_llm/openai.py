@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from finagent_model.testing import (
-    completion,
-    completion_events,
-    error_body,
-    server_sent_event,
-)
+from finagent_model.testing import completion, completion_events, error_body, server_sent_event
 from support.fake_llm.dialect import Dialect, Error
 from support.fake_llm.faults import Fault
 from support.fake_llm.requests import ProviderRequest

@@ -9,14 +9,12 @@ import pytest
 import yaml
 
 from finagent_model._base import Mode
-from finagent_model.cassette.cassette import Cassette, load_replies
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.jsonl import load_replies
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.desk.desk import Desk
-from finagent_model.errors import (
-    ConfigError,
-    CorruptPackageError,
-)
+from finagent_model.errors import ConfigError, CorruptPackageError
 from finagent_model.evaluation.probes import questions_causal
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
@@ -95,7 +93,7 @@ def write(folder: Path, cassette: Cassette, source: ToySource | None) -> None:
         folder,
         config=config(),
         learned=learned(book()),
-        replies=cassette.used,
+        replies=cassette.used_replies,
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash="none",
@@ -136,7 +134,7 @@ def test_package_without_the_external_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_leak_probe_catches_an_external_analyst_that_peeks() -> None:
-    bars, policy = bars_of("GOOG"), config().first_policy
+    bars, policy = bars_of("GOOG"), config().initial_policy
     honest = questions_causal(bars, (), policy, (), plugin.input_digest)
     ahead = questions_causal(bars, (), policy, (), lambda shown: str(id(shown)))
     assert (honest.passed, ahead.passed) == (True, False)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model._retry_after import retry_after
+from finagent_model._base import retry_after
 from finagent_model.agents._retry import (
     CallFailedError,
     ProviderFailure,
@@ -20,11 +20,11 @@ from finagent_model.agents._retry import (
 )
 from finagent_model.agents.policy_client import RulesClient
 from finagent_model.config.desk_config import load_preset
-from finagent_model.config.rules import Limits, RateLimits
+from finagent_model.config.rules import DecisionLimits, RateLimits
 from support import virtual_time
 
 DONE = CreateResult(content="{}", finish_reason="stop", usage=RequestUsage(1, 1), cached=False)
-LIMITS = Limits(retries=3, call_timeout_s=20, wall_clock_s=30)
+LIMITS = DecisionLimits(retries=3, call_timeout_s=20, wall_clock_s=30)
 HANG = 1e6
 """Seconds: longer than anybody waits."""
 
@@ -59,7 +59,7 @@ class Client(RulesClient):
 
 def run(
     client: Client,
-    limits: Limits = LIMITS,
+    limits: DecisionLimits = LIMITS,
     provider_limits: ProviderLimits | None = None,
     on_retry: Callable[..., object] = lambda *_: None,
 ) -> CreateResult:
@@ -130,7 +130,7 @@ def test_circuit_breaker_opens_after_failures_until_a_probe_succeeds() -> None:
     async def story() -> None:
         shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=30))
         messages = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=20)
+        bare = DecisionLimits(retries=0, call_timeout_s=20)
 
         async def ask(client: Client) -> CreateResult:
             return await call_with_retry(client, messages, {}, bare, shared, 1)
@@ -157,7 +157,7 @@ def test_circuit_breaker_cancelled_probe_lets_next_one_try() -> None:
     async def story() -> None:
         shared = ProviderLimits.from_config(RateLimits(break_after=1, break_s=30))
         messages = [UserMessage(content="?", source="desk")]
-        bare = Limits(retries=0, call_timeout_s=20)
+        bare = DecisionLimits(retries=0, call_timeout_s=20)
         with pytest.raises(CallFailedError):
             await call_with_retry(Client(Refused(500)), messages, {}, bare, shared, 1)
         await asyncio.sleep(31)

@@ -24,7 +24,7 @@ NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def views() -> list[MarketView]:
     """Days with fresh news and days without."""
-    market = Market.of(Settings.load({}))
+    market = Market.from_settings(Settings.load({}))
     days = [i for i, v in enumerate(market.daily_views("GOOG", range(500, 2148))) if v.news]
     assert days
     chosen = [500 + i for i in (days[0], days[-1], 0, 1, 700)]
@@ -86,7 +86,7 @@ def test_conversation_with_half_a_recording_asks_only_for_the_rest(
 ) -> None:
     full = Cassette()
     whole = desk(full).decide(views[0])
-    part = Cassette(dict(list(full.used.items())[:2]))
+    part = Cassette(dict(list(full.used_replies.items())[:2]))
     mended = desk(part).decide(views[0])
     assert mended.signal == whole.signal
     assert said(mended.turns) == said(whole.turns)

@@ -23,14 +23,14 @@ from pydantic import TypeAdapter
 from finagent_model.agents.tools import TOOLS, Toolbox, ToolResult, schemas
 from finagent_model.config.desk_config import RiskLimits
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.desk._risk import Proposal, settle_levels
 from finagent_model.errors import ConfigError
 from finagent_model.evaluation.probes import corrupted_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import Context, build_context, rounded
+from finagent_model.policy.context import Context, build_context, round_significant
 from finagent_model.policy.policy import Policy
 from support.places import ROOT
 
@@ -196,10 +196,10 @@ def test_bars_tool_adjusts_for_splits() -> None:
 def test_bars_tool_gives_null_for_unknown_volume() -> None:
     bars = BundledBars().bars("AAPL").to_frame().drop(columns="volume").head(110)
     series = BarSeries.from_frame("AAPL", bars)
-    box = boxed(MarketView.at(series.closed(-1), series), Policy(fast=5, slow=20, channel=20))
+    box = boxed(MarketView.at(series.close_time(-1), series), Policy(fast=5, slow=20, channel=20))
     rows = ask(box, "bars", last=60)["rows"]
     assert {row[5] for row in rows} == {None}
-    few = MarketView.at(series.closed(22), series)
+    few = MarketView.at(series.close_time(22), series)
     assert len(ask(boxed(few, Policy(fast=5, slow=20, channel=20)), "bars", last=60)["rows"]) == 23
 
 
@@ -263,13 +263,17 @@ def test_levels_tool_places_price_in_channel(price: float) -> None:
         "price": price,
         "support": q["support"],
         "resistance": q["resistance"],
-        "channel_position": rounded((price - q["support"]) / (q["resistance"] - q["support"])),
-        "atr_above_support": rounded((price - q["support"]) / q["atr"]),
-        "atr_below_resistance": rounded((q["resistance"] - price) / q["atr"]),
-        "atr_above_last_close": rounded((price - q["last_close"]) / q["atr"]),
+        "channel_position": round_significant(
+            (price - q["support"]) / (q["resistance"] - q["support"])
+        ),
+        "atr_above_support": round_significant((price - q["support"]) / q["atr"]),
+        "atr_below_resistance": round_significant((q["resistance"] - price) / q["atr"]),
+        "atr_above_last_close": round_significant((price - q["last_close"]) / q["atr"]),
         "year_low": q["year_low"],
         "year_high": q["year_high"],
-        "year_position": rounded((price - q["year_low"]) / (q["year_high"] - q["year_low"])),
+        "year_position": round_significant(
+            (price - q["year_low"]) / (q["year_high"] - q["year_low"])
+        ),
     }
 
 
@@ -468,8 +472,8 @@ def everything(view: MarketView) -> list[str]:
 
 @pytest.mark.parametrize("cut", [103, 150, 260, 1381, 2500, 3269])
 def test_toolbox_has_no_look_ahead(cut: int) -> None:
-    bars, (news, _) = BundledBars().bars("AAPL"), bundled_events().news("AAPL")
-    as_of = parse_as_of(bars.closed(cut - 1).date())
+    bars, (news, _) = BundledBars().bars("AAPL"), load_bundled_news().news("AAPL")
+    as_of = parse_as_of(bars.close_time(cut - 1).date())
     known = tuple(item for item in news if item.published_at <= as_of)
     fake = NewsItem(published_at=as_of + timedelta(microseconds=1), headline="All is known: a")
     whole = everything(MarketView.at(as_of, bars, news))
@@ -479,13 +483,13 @@ def test_toolbox_has_no_look_ahead(cut: int) -> None:
 
 def test_toolbox_sees_corruption_within_view() -> None:
     bars = BundledBars().bars("AAPL")
-    as_of = parse_as_of(bars.closed(2010).date())
+    as_of = parse_as_of(bars.close_time(2010).date())
     one, other = (everything(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 2000)))
     assert all(a != b for a, b in zip(one[:2], other[:2], strict=True))
 
 
 def test_toolbox_answers_hold_no_date() -> None:
-    told = "".join(everything(view_of(bundled_events().news("AAPL")[0])))
+    told = "".join(everything(view_of(load_bundled_news().news("AAPL")[0])))
     told = re.sub(r'"headline": "[^"]*"', "", told)
     assert not re.search(r"(19|20)\d\d-\d\d|-\d\d-\d\dT", told)
 
@@ -498,13 +502,13 @@ WATCHED = f"""
 import json, sys
 from finagent_model.policy.context import build_context
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.policy.policy import Policy
 from finagent_model.agents.tools import TOOLS, Toolbox
 
-news = bundled_events().news("AAPL")
+news = load_bundled_news().news("AAPL")
 view = MarketView.at(parse_as_of("2012-09-28"), BundledBars().bars("AAPL"), *news)
 box = Toolbox(view, build_context(view, Policy()), TOOLS)
 calls = [(tool, json.dumps(asked)) for tool, asked in {ASKED!r}.items()]

@@ -19,8 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.audit.chain import LIBRARIES, LONG, AuditChain, audit_chain, chain_decisions
-from finagent_model.audit.tampering import ChainFault, verify_chain
+from finagent_model.audit.chain import (
+    LIBRARIES,
+    LONG_TEXT_CHARS,
+    AuditChain,
+    audit_decisions,
+    chain_decisions,
+)
+from finagent_model.audit.verification import ChainFault, verify_chain
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError
@@ -65,7 +71,7 @@ def conversation(number: int) -> tuple[Event, ...]:
     )
 
 
-def audited(decisions: int = 3) -> AuditChain:
+def make_audit(decisions: int = 3) -> AuditChain:
     made = [(signal(number), conversation(number)) for number in range(decisions)]
     return chain_decisions(made, {"code_hash": "c" * 64, "pandas": None})
 
@@ -77,9 +83,9 @@ def rows(lines: str) -> list[dict[str, Any]]:
 # --- what an audit holds -------------------------------------------------------------------------
 
 
-def test_an_audit_begins_with_versions_and_ends_with_its_length() -> None:
-    found = rows(audited(1).lines)
-    assert [row["kind"] for row in found] == [
+def test_audit_begins_with_versions() -> None:
+    lines = rows(make_audit(1).lines)
+    assert [row["kind"] for row in lines] == [
         "begin",
         "question",
         "request",
@@ -88,15 +94,15 @@ def test_an_audit_begins_with_versions_and_ends_with_its_length() -> None:
         "end",
     ]
     versions = {"code_hash": "c" * 64, "pandas": None}
-    assert found[0]["body"] == {"format": 1, "versions": versions}
-    assert found[-1]["body"] == {"lines": 6}
+    assert lines[0]["body"] == {"format": 1, "versions": versions}
+    assert lines[-1]["body"] == {"lines": 6}
     fields = {"seq", "prev", "hash", "kind", "at", "agent", "conversation_id", "symbol", "as_of"}
-    assert all(row.keys() == fields | {"body"} for row in found)
-    assert [row["seq"] for row in found] == [1, 2, 3, 4, 5, 6]
+    assert all(row.keys() == fields | {"body"} for row in lines)
+    assert [row["seq"] for row in lines] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_decision_ends_with_its_whole_signal_and_the_time_it_took() -> None:
-    said = rows(audited(1).lines)[4]
+def test_audit_decision_ends_with_signal_with_elapsed_time() -> None:
+    said = rows(make_audit(1).lines)[4]
     assert TradingSignal.model_validate(
         {k: v for k, v in said["body"]["signal"].items() if k != "is_actionable"}
     ) == signal(0)
@@ -106,10 +112,10 @@ def test_a_decision_ends_with_its_whole_signal_and_the_time_it_took() -> None:
     assert silent["body"]["elapsed_ms"] is None
 
 
-def test_each_line_is_hashed_and_names_the_one_before_so_that_two_tools_can_check_it(
+def test_audit_chain_checks_by_python_or_shell(
     tmp_path: Path,
 ) -> None:
-    made = audited()
+    made = make_audit()
     before = "0" * 64
     for line in made.lines.splitlines():
         content, _, tail = line.rpartition(',"hash":"')
@@ -126,12 +132,12 @@ def test_each_line_is_hashed_and_names_the_one_before_so_that_two_tools_can_chec
     assert done.stdout.split()[0] == made.head
 
 
-def test_equal_decisions_have_equal_audits() -> None:
-    assert audited() == audited()
+def test_audit_of_equal_decisions_is_equal() -> None:
+    assert make_audit() == make_audit()
 
 
-def test_a_long_text_is_written_once_and_referred_to_afterwards() -> None:
-    lines = audited(3).lines
+def test_audit_writes_long_text_once() -> None:
+    lines = make_audit(3).lines
     assert lines.count(PROMPT) == 1
     requests = [row["body"]["messages"] for row in rows(lines) if row["kind"] == "request"]
     assert requests[0][0] == {"role": "system", "text": PROMPT}
@@ -143,8 +149,8 @@ def test_a_long_text_is_written_once_and_referred_to_afterwards() -> None:
         assert messages[1]["text"] == {"sha256": hashlib.sha256(question.encode()).hexdigest()}
 
 
-def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
-    long = "x" * LONG
+def test_audit_writes_short_or_same_line_text_in_full() -> None:
+    long = "x" * LONG_TEXT_CHARS
     twice = chain_decisions(
         [(signal(), [event(text=long, messages=[long, long[1:], long[1:]])])], {}
     )
@@ -152,8 +158,8 @@ def test_short_texts_and_texts_of_the_same_line_are_written_in_full() -> None:
     assert verify_chain(twice.lines, twice.head) == ()
 
 
-def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
-    texts = ["Zürich \u2028 \x85 \r\n\x00", "\ud83d " * LONG, "😀" * LONG]
+def test_audit_line_is_ascii_for_any_text() -> None:
+    texts = ["Zürich \u2028 \x85 \r\n\x00", "\ud83d " * LONG_TEXT_CHARS, "😀" * LONG_TEXT_CHARS]
     made = chain_decisions([(signal(), [event(text=text) for text in texts * 2])], {})
     assert made.lines.isascii()
     assert made.lines.count("\n") == 9
@@ -165,21 +171,21 @@ def test_any_text_can_be_kept_and_a_line_is_ascii() -> None:
     "body",
     [{"x": float("nan")}, {"x": NOON}, {"text": {"sha256": "0" * 64}}],
 )
-def test_an_event_that_is_not_plain_json_is_named(body: dict[str, Any]) -> None:
+def test_audit_names_event_that_is_not_json(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"event 'reply' of Executor can't be kept in an audit"):
         chain_decisions([(signal(), [event(**body)])], {})
 
 
-def test_the_audit_of_a_run_says_which_libraries_and_which_package() -> None:
+def test_audit_names_libraries_with_package_hash() -> None:
     decision = Decision(signal(), events=conversation(0))
-    found = rows(audit_chain([decision], "c" * 64, "d" * 64).lines)
-    versions = found[0]["body"]["versions"]
+    lines = rows(audit_decisions([decision], "c" * 64, "d" * 64).lines)
+    versions = lines[0]["body"]["versions"]
     assert (versions["code_hash"], versions["content_hash"]) == ("c" * 64, "d" * 64)
     assert all(versions[name] for name in LIBRARIES)
-    assert len(found) == 6
+    assert len(lines) == 6
 
 
-def test_events_do_not_make_decisions_differ() -> None:
+def test_decision_equality_ignores_events() -> None:
     assert Decision(signal(), events=conversation(0)) == Decision(signal())
 
 
@@ -188,7 +194,7 @@ def test_events_do_not_make_decisions_differ() -> None:
 Lines = list[str]
 
 
-def sealed(line: str, **changes: Any) -> str:
+def reseal_line(line: str, **changes: Any) -> str:
     """The line with other fields and a hash that is right again."""
     fields = {**json.loads(line), **changes}
     del fields["hash"]
@@ -196,7 +202,7 @@ def sealed(line: str, **changes: Any) -> str:
     return f'{text[:-1]},"hash":"{hashlib.sha256(text.encode()).hexdigest()}"}}'
 
 
-def resealed(lines: Sequence[str]) -> Lines:
+def reseal_chain(lines: Sequence[str]) -> Lines:
     """Every line numbered, linked and hashed again: what only a head kept elsewhere tells."""
     done: Lines = []
     for number, line in enumerate(lines, 1):
@@ -204,24 +210,24 @@ def resealed(lines: Sequence[str]) -> Lines:
         body = json.loads(line)["body"]
         if json.loads(line)["kind"] == "end":
             body = {"lines": number}
-        done.append(sealed(line, seq=number, prev=before, body=body))
+        done.append(reseal_line(line, seq=number, prev=before, body=body))
     return done
 
 
-def found(lines: Iterable[str], head: str | None) -> list[tuple[int, str]]:
+def find_faults(lines: Iterable[str], head: str | None) -> list[tuple[int, str]]:
     faults = verify_chain("".join(f"{line}\n" for line in lines), head)
     return [(fault.line, fault.what) for fault in faults]
 
 
-MADE = audited()
-WRITTEN = MADE.lines.splitlines()
-COUNT = len(WRITTEN)
-HEADS = pytest.mark.parametrize("head", [MADE.head, None])
+AUDIT = make_audit()
+LINES = AUDIT.lines.splitlines()
+COUNT = len(LINES)
+HEADS = pytest.mark.parametrize("head", [AUDIT.head, None])
 EVERY = range(COUNT)
 
 
-def test_an_audit_as_it_was_written_has_no_fault() -> None:
-    assert verify_chain(MADE.lines, MADE.head) == verify_chain(MADE.lines) == ()
+def test_verify_unedited_audit_has_no_fault() -> None:
+    assert verify_chain(AUDIT.lines, AUDIT.head) == verify_chain(AUDIT.lines) == ()
     nothing = chain_decisions([], {})
     assert verify_chain(nothing.lines, nothing.head) == ()
 
@@ -241,106 +247,106 @@ def test_an_audit_as_it_was_written_has_no_fault() -> None:
         lambda line: line + "\r",
     ],
 )
-def test_a_changed_line_is_named(edit: Callable[[str], str], head: str | None) -> None:
+def test_verify_names_changed_line(edit: Callable[[str], str], head: str | None) -> None:
     for at in EVERY:
-        lines = WRITTEN.copy()
+        lines = LINES.copy()
         lines[at] = edit(lines[at])
-        assert found(lines, head) == [(at + 1, "changed")]
+        assert find_faults(lines, head) == [(at + 1, "changed")]
 
 
 @HEADS
 @pytest.mark.parametrize("text", ["", "gone", "[1]", "{}", "[" * 100_000, '{"seq":' + "9" * 5000])
-def test_a_line_that_cannot_be_read_is_named(text: str, head: str | None) -> None:
+def test_verify_names_unreadable_line(text: str, head: str | None) -> None:
     for at in EVERY:
-        lines = WRITTEN.copy()
+        lines = LINES.copy()
         lines[at] = text
-        assert found(lines, head) == [(at + 1, "unreadable")]
+        assert find_faults(lines, head) == [(at + 1, "unreadable")]
 
 
 @HEADS
-def test_a_line_with_a_hash_of_its_own_again_is_named(head: str | None) -> None:
+def test_verify_names_changed_line_with_new_hash(head: str | None) -> None:
     for at in EVERY[:-1]:
-        lines = WRITTEN.copy()
-        lines[at] = sealed(lines[at], agent="Mallory")
-        assert found(lines, head) == [(at + 1, "changed")]
+        lines = LINES.copy()
+        lines[at] = reseal_line(lines[at], agent="Mallory")
+        assert find_faults(lines, head) == [(at + 1, "changed")]
 
 
 @HEADS
-def test_a_removed_line_is_named(head: str | None) -> None:
+def test_verify_names_removed_line(head: str | None) -> None:
     for at in EVERY[:-1]:
-        lines = WRITTEN.copy()
+        lines = LINES.copy()
         del lines[at]
-        assert found(lines, head) == [(at + 1, "removed")]
+        assert find_faults(lines, head) == [(at + 1, "removed")]
 
 
 @HEADS
-def test_lines_removed_together_are_told_together(head: str | None) -> None:
-    lines = WRITTEN[:3] + WRITTEN[7:]
+def test_verify_names_removed_range_once(head: str | None) -> None:
+    lines = LINES[:3] + LINES[7:]
     [fault] = verify_chain("\n".join([*lines, ""]), head)
     assert fault == ChainFault(4, "removed", "lines 4 to 7 of the chain missing")
 
 
 @HEADS
-def test_two_swapped_lines_are_named_and_no_other(head: str | None) -> None:
+def test_verify_names_only_the_two_swapped_lines(head: str | None) -> None:
     for one in EVERY:
         for other in range(one + 1, COUNT):
-            lines = WRITTEN.copy()
+            lines = LINES.copy()
             lines[one], lines[other] = lines[other], lines[one]
-            assert found(lines, head) == [(one + 1, "swapped"), (other + 1, "swapped")]
+            assert find_faults(lines, head) == [(one + 1, "swapped"), (other + 1, "swapped")]
 
 
 @HEADS
-def test_a_line_carried_elsewhere_is_the_one_that_is_named(head: str | None) -> None:
-    lines = WRITTEN.copy()
+def test_verify_names_only_the_moved_line(head: str | None) -> None:
+    lines = LINES.copy()
     lines.insert(8, lines.pop(2))
-    assert found(lines, head) == [(9, "swapped")]
+    assert find_faults(lines, head) == [(9, "swapped")]
 
 
 @HEADS
-def test_an_added_line_is_named(head: str | None) -> None:
+def test_verify_names_added_line(head: str | None) -> None:
     for at in range(COUNT + 1):
-        forged = sealed(WRITTEN[at - 1], kind="reply", prev="a" * 64, seq=at + 1)
-        for line in ("", "gone", "{}", WRITTEN[3].replace("GOOG", "FB"), forged):
-            lines = [*WRITTEN[:at], line, *WRITTEN[at:]]
-            assert found(lines, head) == [(at + 1, "added")]
+        forged = reseal_line(LINES[at - 1], kind="reply", prev="a" * 64, seq=at + 1)
+        for line in ("", "gone", "{}", LINES[3].replace("GOOG", "FB"), forged):
+            lines = [*LINES[:at], line, *LINES[at:]]
+            assert find_faults(lines, head) == [(at + 1, "added")]
 
 
 @HEADS
-def test_a_line_that_fits_its_place_but_is_none_of_the_chain_is_added(head: str | None) -> None:
+def test_verify_names_added_line_with_valid_link(head: str | None) -> None:
     for at in EVERY[1:]:
-        before = json.loads(WRITTEN[at - 1])
-        forged = sealed(WRITTEN[at - 1], kind="reply", prev=before["hash"], seq=at + 1)
-        lines = [*WRITTEN[:at], forged, *WRITTEN[at:]]
-        assert found(lines, head) == [(at + 1, "added")]
+        before = json.loads(LINES[at - 1])
+        forged = reseal_line(LINES[at - 1], kind="reply", prev=before["hash"], seq=at + 1)
+        lines = [*LINES[:at], forged, *LINES[at:]]
+        assert find_faults(lines, head) == [(at + 1, "added")]
 
 
 @HEADS
-def test_a_line_said_twice_is_added(head: str | None) -> None:
+def test_verify_names_copied_line_as_added(head: str | None) -> None:
     for at in EVERY:
         for copied in set(EVERY) - {at, at - 1}:
-            lines = [*WRITTEN[:at], WRITTEN[copied], *WRITTEN[at:]]
-            assert found(lines, head) == [(at + 1, "added")]
+            lines = [*LINES[:at], LINES[copied], *LINES[at:]]
+            assert find_faults(lines, head) == [(at + 1, "added")]
 
 
 @HEADS
-def test_lines_added_behind_the_last_are_named(head: str | None) -> None:
-    last = json.loads(WRITTEN[-1])
-    more = sealed(WRITTEN[3], seq=COUNT + 1, prev=last["hash"])
-    again = sealed(WRITTEN[-1], seq=COUNT + 2, prev=json.loads(more)["hash"])
-    assert found([*WRITTEN, more, again], head) == [(COUNT + 1, "added"), (COUNT + 2, "added")]
+def test_verify_names_lines_added_at_end(head: str | None) -> None:
+    last = json.loads(LINES[-1])
+    more = reseal_line(LINES[3], seq=COUNT + 1, prev=last["hash"])
+    again = reseal_line(LINES[-1], seq=COUNT + 2, prev=json.loads(more)["hash"])
+    assert find_faults([*LINES, more, again], head) == [(COUNT + 1, "added"), (COUNT + 2, "added")]
 
 
 @HEADS
-def test_a_tail_that_was_cut_off_is_missed(head: str | None) -> None:
+def test_verify_detects_missing_tail(head: str | None) -> None:
     for kept in range(1, COUNT):
-        assert found(WRITTEN[:kept], head) == [(kept + 1, "cut off")]
+        assert find_faults(LINES[:kept], head) == [(kept + 1, "cut off")]
     assert verify_chain("", head)[0].what == "cut off"
 
 
 @HEADS
-def test_a_file_that_ends_within_a_line_is_cut_off(head: str | None) -> None:
-    for size in range(len(MADE.lines) - 700, len(MADE.lines)):
-        text = MADE.lines[:size]
+def test_verify_detects_half_a_last_line(head: str | None) -> None:
+    for size in range(len(AUDIT.lines) - 700, len(AUDIT.lines)):
+        text = AUDIT.lines[:size]
         kept = text.count("\n") + (not text.endswith("\n"))
         [fault] = verify_chain(text, head)
         assert fault.what == "cut off"
@@ -357,17 +363,17 @@ def test_a_file_that_ends_within_a_line_is_cut_off(head: str | None) -> None:
         lambda lines: [*lines[:5], lines[-1]],
     ],
 )
-def test_whoever_writes_every_hash_again_is_found_by_the_head_alone(
+def test_verify_detects_rewritten_chain_by_head_alone(
     edit: Callable[[Lines], Lines],
 ) -> None:
-    forged = resealed(edit(WRITTEN))
-    assert found(forged, MADE.head) == [(len(forged), "other head")]
-    assert found(forged, None) == []
+    forged = reseal_chain(edit(LINES))
+    assert find_faults(forged, AUDIT.head) == [(len(forged), "other head")]
+    assert find_faults(forged, None) == []
 
 
-def test_a_reference_to_a_text_that_nobody_said_is_named() -> None:
-    forged = resealed([WRITTEN[0], *WRITTEN[5:]])
-    assert found(forged, None) == [(3, "changed"), (7, "changed")]
+def test_verify_names_dangling_text_reference() -> None:
+    forged = reseal_chain([LINES[0], *LINES[5:]])
+    assert find_faults(forged, None) == [(3, "changed"), (7, "changed")]
     text = "\n".join([*forged, ""])
     assert "refers to a text that no line above has" in verify_chain(text)[0].words
 
@@ -381,21 +387,21 @@ def test_a_reference_to_a_text_that_nobody_said_is_named() -> None:
         lambda lines: [*lines[:4], lines[-1], *lines[4:]],
     ],
 )
-def test_a_forgery_that_is_no_chain_is_found_without_a_head(edit: Callable[[Lines], Lines]) -> None:
-    assert found(resealed(edit(WRITTEN))[:-1], None)
+def test_verify_detects_impossible_chain_without_head(edit: Callable[[Lines], Lines]) -> None:
+    assert find_faults(reseal_chain(edit(LINES))[:-1], None)
 
 
-def test_a_number_that_no_file_can_have_takes_no_time() -> None:
+def test_verify_is_fast_for_huge_line_number() -> None:
     for number in (10**9, 10**11, 10**40):
-        forged = sealed(WRITTEN[-1], seq=number, body={"lines": number})
-        assert found([*WRITTEN[:-1], forged], None)
-        assert found([*WRITTEN[:-1], forged], MADE.head)
+        forged = reseal_line(LINES[-1], seq=number, body={"lines": number})
+        assert find_faults([*LINES[:-1], forged], None)
+        assert find_faults([*LINES[:-1], forged], AUDIT.head)
 
 
-def test_another_format_is_not_judged() -> None:
-    newer = resealed([sealed(WRITTEN[0], body={"format": 2}), *WRITTEN[1:]])
+def test_verify_refuses_other_format() -> None:
+    newer = reseal_chain([reseal_line(LINES[0], body={"format": 2}), *LINES[1:]])
     with pytest.raises(BadInputError, match="format 2, this code reads format 1"):
-        found(newer, None)
+        find_faults(newer, None)
 
 
 # --- several things done to it -------------------------------------------------------------------
@@ -404,11 +410,11 @@ def test_another_format_is_not_judged() -> None:
 @HEADS
 @pytest.mark.parametrize("first", ["changed", "sealed", "removed", "added"])
 @pytest.mark.parametrize("second", ["changed", "sealed", "removed", "added"])
-def test_two_things_at_once_are_both_named(first: str, second: str, head: str | None) -> None:
+def test_verify_names_both_of_two_edits(first: str, second: str, head: str | None) -> None:
     def done(lines: Lines, at: int, what: str) -> Lines:
         here = {
             "changed": [lines[at].replace('"agent":"', '"agent":"X', 1)],
-            "sealed": [sealed(lines[at], agent="Mallory")],
+            "sealed": [reseal_line(lines[at], agent="Mallory")],
             "removed": [],
             "added": ["{}", lines[at]],
         }
@@ -418,10 +424,10 @@ def test_two_things_at_once_are_both_named(first: str, second: str, head: str | 
     called = {"sealed": "changed"}
     for one in EVERY:
         for other in range(one + 2, COUNT - 1):
-            lines = done(done(WRITTEN, other, second), one, first)
+            lines = done(done(LINES, other, second), one, first)
             now = other + 1 + (0 if second == "removed" else moved.get(first, 0))
             expected = [(one + 1, called.get(first, first)), (now, called.get(second, second))]
-            assert found(lines, head) == expected
+            assert find_faults(lines, head) == expected
 
 
 plain = st.text(st.characters(codec="utf-8"), max_size=20) | st.integers() | st.none()
@@ -439,12 +445,12 @@ chains = st.lists(st.lists(events, max_size=4), max_size=4).map(
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(chains)
-def test_no_audit_has_a_fault_as_it_was_written(made: AuditChain) -> None:
+def test_verify_random_unedited_audit_has_no_fault(made: AuditChain) -> None:
     assert verify_chain(made.lines, made.head) == verify_chain(made.lines) == ()
 
 
 @dataclass(frozen=True)
-class Kept:
+class EditedLine:
     """A line of a file that is being tampered with."""
 
     text: str
@@ -454,10 +460,10 @@ class Kept:
 
 
 @st.composite
-def tampering(draw: st.DrawFn) -> tuple[AuditChain, list[Kept]]:
+def edited_audits(draw: st.DrawFn) -> tuple[AuditChain, list[EditedLine]]:
     """A chain, and what is left of its lines after up to four crude edits."""
     made = draw(chains)
-    lines = [Kept(text, at) for at, text in enumerate(made.lines.splitlines())]
+    lines = [EditedLine(text, at) for at, text in enumerate(made.lines.splitlines())]
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(lines) - 1))
         match draw(st.sampled_from(["change", "garble", "remove", "swap", "add", "copy"])):
@@ -475,7 +481,7 @@ def tampering(draw: st.DrawFn) -> tuple[AuditChain, list[Kept]]:
                 other = draw(st.integers(0, len(lines) - 1))
                 lines[at], lines[other] = lines[other], lines[at]
             case "add":
-                lines.insert(at, Kept(draw(st.sampled_from(["", "x", "{}"])), None, True))
+                lines.insert(at, EditedLine(draw(st.sampled_from(["", "x", "{}"])), None, True))
             case "copy":
                 lines.insert(draw(st.integers(0, len(lines))), lines[at])
     return made, lines
@@ -483,9 +489,9 @@ def tampering(draw: st.DrawFn) -> tuple[AuditChain, list[Kept]]:
 
 @pytest.mark.slow
 @settings(max_examples=250, deadline=None, derandomize=True)
-@given(tampering(), st.booleans())
-def test_whatever_was_done_is_found_and_no_innocent_line_is_named(
-    case: tuple[AuditChain, list[Kept]], anchored: bool
+@given(edited_audits(), st.booleans())
+def test_verify_localises_random_edits(
+    case: tuple[AuditChain, list[EditedLine]], anchored: bool
 ) -> None:
     made, kept = case
     text = "".join(f"{line.text}\n" for line in kept)
@@ -527,14 +533,14 @@ def test_whatever_was_done_is_found_and_no_innocent_line_is_named(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(tampering())
-def test_what_was_done_and_sealed_again_is_found_by_the_head(
-    case: tuple[AuditChain, list[Kept]],
+@given(edited_audits())
+def test_verify_detects_random_resealed_edits_by_head(
+    case: tuple[AuditChain, list[EditedLine]],
 ) -> None:
     made, kept = case
     lines = [line.text for line in kept if line.text.startswith("{") and not line.touched]
-    if lines and resealed(lines) != made.lines.splitlines():
-        assert found(resealed(lines), made.head)
+    if lines and reseal_chain(lines) != made.lines.splitlines():
+        assert find_faults(reseal_chain(lines), made.head)
 
 
 # --- files, runs and the command line ------------------------------------------------------------
@@ -543,23 +549,23 @@ def test_what_was_done_and_sealed_again_is_found_by_the_head(
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "audit.jsonl"
-    MADE.write(path)
+    AUDIT.write(path)
     return path
 
 
-def test_a_file_alone_is_not_anchored_and_the_words_say_so(file: Path) -> None:
-    alone, held = verify_audit(str(file)), verify_audit(str(file), MADE.head)
-    assert (alone.whole, alone.anchored, alone.head) == (True, False, MADE.head)
+def test_verify_audit_without_head_is_not_anchored(file: Path) -> None:
+    alone, held = verify_audit(str(file)), verify_audit(str(file), AUDIT.head)
+    assert (alone.whole, alone.anchored, alone.head) == (True, False, AUDIT.head)
     assert "not anchored" in alone.words
     assert (held.whole, held.anchored, held.lines) == (True, True, COUNT)
     assert "not anchored" not in held.words
 
 
-def test_bytes_that_are_no_text_are_a_change(file: Path) -> None:
+def test_verify_audit_names_line_with_invalid_utf8(file: Path) -> None:
     lines = file.read_bytes().splitlines(keepends=True)
     lines[4] = lines[4].replace(b"GOOG", b"GO\xff\xfe", 1)
     file.write_bytes(b"".join(lines))
-    assert [fault.line for fault in verify_audit(str(file), MADE.head).faults] == [5]
+    assert [fault.line for fault in verify_audit(str(file), AUDIT.head).faults] == [5]
 
 
 @pytest.mark.parametrize(
@@ -571,14 +577,14 @@ def test_bytes_that_are_no_text_are_a_change(file: Path) -> None:
         (__file__, "F" * 64, "is not a SHA-256"),
     ],
 )
-def test_what_is_no_audit_is_bad_input(what: str, head: str | None, said: str) -> None:
+def test_verify_audit_refuses_what_is_no_audit(what: str, head: str | None, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         verify_audit(what, head)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_audit_write_names_unwritable_path(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="can't be written: Is a directory"):
-        MADE.write(tmp_path)
+        AUDIT.write(tmp_path)
 
 
 def runs(place: Place, query: str) -> list[tuple[str, ...]]:
@@ -592,9 +598,7 @@ FIRST = "select run_uuid from runs where name = '{}' order by start_time limit 1
 
 
 @pytest.mark.slow
-def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
-    trained: Place, tmp_path: Path
-) -> None:
+def test_audit_of_predict_verifies_until_edited(trained: Place, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     options = ["FB", "--as-of", AS_OF, "--json", "--log", "--audit", str(file)]
     done = trained.finagent("predict", *options)
@@ -629,13 +633,13 @@ def test_predict_writes_an_audit_that_verifies_until_somebody_edits_it(
 
 
 @pytest.mark.slow
-def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) -> None:
+def test_audit_of_backtest_is_checked_by_run_tag(trained: Place) -> None:
     [[run]] = runs(trained, FIRST.format("backtest FB"))
     [file] = (trained.folder / "mlruns").rglob(f"{run}/artifacts/audit.jsonl")
     whole = file.read_text()
     assert len({row["conversation_id"] for row in rows(whole)} - {""}) == 71
     try:
-        file.write_text("\n".join([*resealed(whole.splitlines()[:-2]), ""]))
+        file.write_text("\n".join([*reseal_chain(whole.splitlines()[:-2]), ""]))
         edited = trained.finagent("audit", "verify", run, "--json")
     finally:
         file.write_text(whole)
@@ -648,7 +652,9 @@ def test_the_audit_of_a_backtest_is_held_against_its_runs_tag(trained: Place) ->
 @pytest.mark.parametrize(
     ("what", "said"), [("0" * 32, "can't be read from sqlite"), (None, "has no tag")]
 )
-def test_a_run_without_an_audit_is_bad_input(trained: Place, what: str | None, said: str) -> None:
+def test_audit_verify_refuses_run_without_audit(
+    trained: Place, what: str | None, said: str
+) -> None:
     [[training]] = runs(trained, FIRST.format("train FB"))
     done = trained.finagent("audit", "verify", what or training)
     assert done.returncode == 2

@@ -24,7 +24,7 @@ def series(closes: Sequence[float], **columns: Sequence[float]) -> BarSeries:
     return BarSeries.from_frame("X", pd.DataFrame({"closed_at": days} | prices | columns))
 
 
-def signal(bars: BarSeries, i: int, action: Action = "HOLD", **given: Any) -> TradingSignal:
+def signal(bars: BarSeries, i: int, action: Action = "HOLD", **options: Any) -> TradingSignal:
     """A valid signal as of bar `i`, with levels far off unless given."""
     close, side = float(bars.close[i]), {"BUY": 1, "SELL": -1, "HOLD": 0}[action]
     levels = {
@@ -44,41 +44,41 @@ def signal(bars: BarSeries, i: int, action: Action = "HOLD", **given: Any) -> Tr
             "status": "ok",
             "reasoning": "written by hand",
             "model_used": "rules",
-            "generated_at": bars.closed(i),
-            "as_of": bars.closed(i),
+            "generated_at": bars.close_time(i),
+            "as_of": bars.close_time(i),
             "conversation_id": "c",
             "tokens": 0,
             **(levels if side else {}),
-            **given,
+            **options,
         }
     )
 
 
 def traded(
-    bars: BarSeries, orders: dict[int, TradingSignal], costs: Costs = FREE, **given: Any
+    bars: BarSeries, orders: dict[int, TradingSignal], costs: Costs = FREE, **options: Any
 ) -> BacktestResult:
     signals = [orders.get(i, signal(bars, i)) for i in range(len(bars))]
-    return run_backtest(bars, signals, costs, cash=1000.0, **given)
+    return run_backtest(bars, signals, costs, cash=1000.0, **options)
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
-def test_there_must_be_one_signal_a_bar(count: int) -> None:
+def test_run_backtest_refuses_other_than_one_signal_a_bar(count: int) -> None:
     bars = series([100.0, 101.0, 102.0])
     with pytest.raises(ValueError, match=f"{count} signals for 3 bars; give one a bar"):
         run_backtest(bars, [signal(bars, 0)] * count, FREE, cash=1000.0)
 
 
-def test_holding_throughout_leaves_the_cash() -> None:
-    found = traded(series([100.0, 120.0, 80.0]), {})
-    assert found.equity.tolist() == [1000.0] * 3
-    assert found.invested.tolist() == [0.0] * 3
-    assert (len(found.trades), found.notional, found.cancelled) == (0, 0.0, 0)
+def test_run_backtest_of_holds_leaves_cash() -> None:
+    result = traded(series([100.0, 120.0, 80.0]), {})
+    assert result.equity.tolist() == [1000.0] * 3
+    assert result.invested.tolist() == [0.0] * 3
+    assert (len(result.trades), result.notional, result.cancelled) == (0, 0.0, 0)
 
 
-def test_a_signal_becomes_a_trade_at_the_next_open() -> None:
+def test_run_backtest_trades_signal_at_next_open() -> None:
     bars = series([100.0, 100.0, 120.0, 110.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY"), 2: signal(bars, 2, "SELL")})
-    assert found.trades.to_dict("records") == [
+    result = traded(bars, {0: signal(bars, 0, "BUY"), 2: signal(bars, 2, "SELL")})
+    assert result.trades.to_dict("records") == [
         {
             "entry_bar": 1,
             "exit_bar": 3,
@@ -91,130 +91,130 @@ def test_a_signal_becomes_a_trade_at_the_next_open() -> None:
             "reason": "signal",
         }
     ]
-    assert found.equity.tolist() == [1000.0, 1000.0, 1200.0, 1100.0]
-    assert found.invested.tolist() == [0.0, 1.0, 1.0, 0.0]
-    assert found.notional == 10 * 100.0 + 10 * 110.0
+    assert result.equity.tolist() == [1000.0, 1000.0, 1200.0, 1100.0]
+    assert result.invested.tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert result.notional == 10 * 100.0 + 10 * 110.0
 
 
-def test_an_open_position_counts_its_entry_alone_as_traded() -> None:
+def test_notional_of_open_position_is_its_entry_only() -> None:
     bars = series([100.0, 100.0, 120.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY")})
-    assert (found.notional, found.trades["exit_bar"].tolist()) == (1000.0, [-1])
+    result = traded(bars, {0: signal(bars, 0, "BUY")})
+    assert (result.notional, result.trades["exit_bar"].tolist()) == (1000.0, [-1])
 
 
-def test_position_size_is_a_percentage_of_equity() -> None:
+def test_run_backtest_size_is_percentage_of_equity() -> None:
     bars = series([100.0, 100.0, 120.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY", position_size_percent=25.0)})
-    assert found.trades["shares"].tolist() == [2.5]
-    assert found.invested[1] == pytest.approx(0.25)
+    result = traded(bars, {0: signal(bars, 0, "BUY", position_size_percent=25.0)})
+    assert result.trades["shares"].tolist() == [2.5]
+    assert result.invested[1] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("closing", "reason"), [(94.0, "stop"), (121.0, "target")])
-def test_the_levels_of_a_signal_end_its_trade(closing: float, reason: str) -> None:
+def test_run_backtest_exits_at_levels_of_signal(closing: float, reason: str) -> None:
     bars = series([100.0, 100.0, closing])
     levels = {"suggested_stop_loss": 95.0, "suggested_take_profit": 120.0}
-    found = traded(bars, {0: signal(bars, 0, "BUY", **levels)})
-    assert found.trades["reason"].tolist() == [reason]
-    assert found.trades["exit_price"].tolist() == [closing]
+    result = traded(bars, {0: signal(bars, 0, "BUY", **levels)})
+    assert result.trades["reason"].tolist() == [reason]
+    assert result.trades["exit_price"].tolist() == [closing]
 
 
-def test_a_short_needs_to_be_allowed() -> None:
+def test_run_backtest_short_needs_to_be_allowed() -> None:
     bars = series([100.0, 100.0, 90.0])
     orders = {0: signal(bars, 0, "SELL")}
     assert len(traded(bars, orders).trades) == 0
-    found = traded(bars, orders, allow_short=True)
-    assert found.trades["side"].tolist() == ["short"]
-    assert found.equity[-1] == pytest.approx(1100.0)
-    assert found.invested[-1] == pytest.approx(-900.0 / 1100.0)
+    result = traded(bars, orders, allow_short=True)
+    assert result.trades["side"].tolist() == ["short"]
+    assert result.equity[-1] == pytest.approx(1100.0)
+    assert result.invested[-1] == pytest.approx(-900.0 / 1100.0)
 
 
-def test_an_entry_beyond_its_own_stop_is_counted_as_cancelled() -> None:
+def test_run_backtest_counts_entry_beyond_its_stop_as_cancelled() -> None:
     bars = series([100.0, 90.0, 100.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY", suggested_stop_loss=95.0)})
-    assert (found.cancelled, len(found.trades)) == (1, 0)
+    result = traded(bars, {0: signal(bars, 0, "BUY", suggested_stop_loss=95.0)})
+    assert (result.cancelled, len(result.trades)) == (1, 0)
 
 
 def test_costs_are_charged_in_money() -> None:
     bars = series([100.0, 100.0, 110.0, 110.0])
     costs = Costs(commission=0.01, slippage=0.0)
-    found = traded(bars, {0: signal(bars, 0, "BUY"), 1: signal(bars, 1, "SELL")}, costs)
+    result = traded(bars, {0: signal(bars, 0, "BUY"), 1: signal(bars, 1, "SELL")}, costs)
     shares = 1000.0 / 101.0
-    assert found.trades["fees"].tolist() == pytest.approx([shares * 0.01 * (100.0 + 110.0)])
-    assert found.equity[-1] == pytest.approx(1000.0 + found.trades["pnl"].sum())
+    assert result.trades["fees"].tolist() == pytest.approx([shares * 0.01 * (100.0 + 110.0)])
+    assert result.equity[-1] == pytest.approx(1000.0 + result.trades["pnl"].sum())
 
 
-def test_a_split_does_not_move_equity() -> None:
+def test_run_backtest_split_does_not_move_equity() -> None:
     bars = series([100.0, 100.0, 50.0, 50.0], split=[1.0, 1.0, 2.0, 1.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY")})
-    assert found.equity.tolist() == [1000.0] * 4
+    result = traded(bars, {0: signal(bars, 0, "BUY")})
+    assert result.equity.tolist() == [1000.0] * 4
 
 
-def test_a_split_does_not_touch_a_stop_given_before_it() -> None:
+def test_run_backtest_split_does_not_touch_earlier_stop() -> None:
     bars = series([100.0, 100.0, 50.0, 47.0], split=[1.0, 1.0, 2.0, 1.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY", suggested_stop_loss=95.0)})
-    assert found.trades["exit_bar"].tolist() == [3]  # 95 before the split is 47.50 after it
-    assert found.trades["exit_price"].tolist() == [47.0]
+    result = traded(bars, {0: signal(bars, 0, "BUY", suggested_stop_loss=95.0)})
+    assert result.trades["exit_bar"].tolist() == [3]  # 95 before the split is 47.50 after it
+    assert result.trades["exit_price"].tolist() == [47.0]
 
 
-def test_prices_and_shares_of_a_trade_are_as_traded() -> None:
+def test_run_backtest_reports_trades_as_traded() -> None:
     bars = series([100.0, 100.0, 50.0, 60.0, 66.0], split=[1.0, 1.0, 2.0, 1.0, 1.0])
     orders = {0: signal(bars, 0, "BUY"), 2: signal(bars, 2, "SELL"), 3: signal(bars, 3, "BUY")}
-    found = traded(bars, orders)
-    assert found.trades["shares"].tolist() == [10.0, pytest.approx(1200.0 / 66.0)]
-    assert found.trades["entry_price"].tolist() == [100.0, 66.0]
-    assert found.trades["exit_price"].tolist() == [60.0, 66.0]
-    assert found.trades["pnl"].tolist() == pytest.approx([200.0, 0.0])
+    result = traded(bars, orders)
+    assert result.trades["shares"].tolist() == [10.0, pytest.approx(1200.0 / 66.0)]
+    assert result.trades["entry_price"].tolist() == [100.0, 66.0]
+    assert result.trades["exit_price"].tolist() == [60.0, 66.0]
+    assert result.trades["pnl"].tolist() == pytest.approx([200.0, 0.0])
 
 
-def test_whole_shares_are_whole_as_traded_also_after_a_split() -> None:
+def test_whole_shares_are_whole_as_traded_after_split() -> None:
     bars = series([300.0, 150.0, 150.0, 150.0], split=[1.0, 2.0, 1.0, 1.0])
-    found = traded(bars, {1: signal(bars, 1, "BUY")}, whole_shares=True)
-    assert found.trades["shares"].tolist() == [6.0]
-    assert found.invested[-1] == pytest.approx(0.9)
+    result = traded(bars, {1: signal(bars, 1, "BUY")}, whole_shares=True)
+    assert result.trades["shares"].tolist() == [6.0]
+    assert result.invested[-1] == pytest.approx(0.9)
 
 
-def test_a_dividend_is_earned_by_who_held_before_it() -> None:
+def test_dividend_is_earned_by_holder_before_it() -> None:
     bars = series([100.0, 100.0, 98.0, 98.0], dividend=[0.0, 0.0, 2.0, 0.0])
-    found = traded(bars, {0: signal(bars, 0, "BUY")})
-    assert found.equity.tolist() == pytest.approx([1000.0] * 4)
+    result = traded(bars, {0: signal(bars, 0, "BUY")})
+    assert result.equity.tolist() == pytest.approx([1000.0] * 4)
 
 
-def test_a_dividend_is_not_earned_by_who_buys_on_its_day() -> None:
+def test_dividend_is_not_earned_by_buyer_on_its_day() -> None:
     bars = series([100.0, 100.0, 98.0, 99.0], dividend=[0.0, 0.0, 2.0, 0.0])
-    found = traded(bars, {1: signal(bars, 1, "BUY")})
-    assert found.equity[-1] == pytest.approx(1000.0 * 99.0 / 98.0)
+    result = traded(bars, {1: signal(bars, 1, "BUY")})
+    assert result.equity[-1] == pytest.approx(1000.0 * 99.0 / 98.0)
 
 
-def test_a_short_pays_the_dividend() -> None:
+def test_dividend_is_paid_by_short() -> None:
     bars = series([100.0, 100.0, 100.0], dividend=[0.0, 0.0, 2.0])
-    found = traded(bars, {0: signal(bars, 0, "SELL")}, allow_short=True)
-    assert found.equity[-1] < 1000.0
+    result = traded(bars, {0: signal(bars, 0, "SELL")}, allow_short=True)
+    assert result.equity[-1] < 1000.0
 
 
 def test_buy_and_hold_buys_at_the_second_open() -> None:
-    found = buy_and_hold(
+    result = buy_and_hold(
         series([100.0, 110.0, 120.0], open=[100.0, 105.0, 110.0], low=[90.0] * 3), FREE, cash=1000.0
     )
-    assert found.trades["entry_bar"].tolist() == [1]
-    assert found.trades["entry_price"].tolist() == [105.0]
-    assert found.equity[-1] == pytest.approx(1000.0 * 120.0 / 105.0)
+    assert result.trades["entry_bar"].tolist() == [1]
+    assert result.trades["entry_price"].tolist() == [105.0]
+    assert result.equity[-1] == pytest.approx(1000.0 * 120.0 / 105.0)
 
 
 def test_buy_and_hold_pays_its_costs_once() -> None:
     costs = Costs(commission=0.01, slippage=0.02)
-    found = buy_and_hold(series([100.0, 100.0, 120.0]), costs, cash=1000.0)
-    assert found.equity[-1] == pytest.approx(1000.0 / (1.02 * 1.01) * 1.2)
+    result = buy_and_hold(series([100.0, 100.0, 120.0]), costs, cash=1000.0)
+    assert result.equity[-1] == pytest.approx(1000.0 / (1.02 * 1.01) * 1.2)
 
 
-def test_buy_and_hold_of_a_single_bar_is_cash() -> None:
+def test_buy_and_hold_of_single_bar_is_cash() -> None:
     assert buy_and_hold(series([100.0]), FREE, cash=1000.0).equity.tolist() == [1000.0]
 
 
-def test_holding_apple_earns_its_adjusted_growth() -> None:
+def test_buy_and_hold_of_apple_equals_adjusted_growth() -> None:
     apple = BundledBars().bars("AAPL")
-    found = buy_and_hold(apple, FREE, cash=1000.0)
-    growth = apple.growth()
-    earned = found.equity / 1000.0
+    result = buy_and_hold(apple, FREE, cash=1000.0)
+    growth = apple.adjust_to_first_bar()
+    earned = result.equity / 1000.0
     np.testing.assert_allclose(earned[1:], growth.close[1:] / growth.open[1], rtol=1e-12)
     # +1241 % from the first close to the last; the second open was a little above that close.
     since_first_close = earned[-1] * growth.open[1] / growth.close[0]

@@ -19,7 +19,7 @@ from support import reference_backtest as reference_loop
 
 NAN = float("nan")
 
-FREE = kernel.Rules()
+FREE = kernel.FillRules()
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Run:
     target: float = NAN
     lot: float = 0.0
     cash: float = 1000.0
-    rules: kernel.Rules = FREE
+    rules: kernel.FillRules = FREE
 
     def go(self) -> tuple[Floats, Any, int]:
         n = len(self.bars)
@@ -56,7 +56,7 @@ def simulate(
 ) -> tuple[Floats, Any, int]:
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
-    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
     count, cancelled = kernel.simulate(
         *columns,
         action,
@@ -77,36 +77,36 @@ def flat(price: float) -> tuple[float, float, float, float]:
     return (price, price, price, price)
 
 
-SLIPS = kernel.Rules(slippage=0.01)
+SLIPS = kernel.FillRules(slippage=0.01)
 CALM = [flat(100.0), flat(100.0), flat(100.0)]
 
 
-def test_a_decision_fills_at_the_next_open_never_at_its_own_close() -> None:
+def test_kernel_fills_at_next_open_never_at_own_close() -> None:
     _, [trade], _ = Run([flat(100), (110, 120, 110, 120), flat(120)], {0: 1}).go()
     assert (trade["entry_bar"], trade["entry_price"]) == (1, 110)
 
 
-def test_the_last_decision_is_not_filled() -> None:
+def test_kernel_leaves_last_decision_unfilled() -> None:
     equity, trades, _ = Run(CALM, {2: 1}).go()
     assert len(trades) == 0
     assert equity.tolist() == [1000, 1000, 1000]
 
 
-def test_a_position_still_open_is_marked_at_the_last_close() -> None:
+def test_kernel_marks_open_position_at_last_close() -> None:
     _, [trade], _ = Run([flat(100), flat(100), (100, 130, 100, 130)], {0: 1}).go()
     assert (trade["exit_bar"], trade["exit_price"], trade["pnl"]) == (-1, 130, 300)
 
 
-def test_buying_while_long_changes_nothing() -> None:
+def test_kernel_buy_while_long_changes_nothing() -> None:
     _, trades, _ = Run([*CALM, flat(100)], {0: 1, 1: 1, 2: 1}).go()
     assert [trade["entry_bar"] for trade in trades] == [1]
 
 
-def test_selling_closes_and_opens_a_short_only_where_allowed() -> None:
+def test_kernel_sell_opens_short_only_where_allowed() -> None:
     bars = [flat(100), flat(100), flat(90), flat(80)]
     _, trades, _ = Run(bars, {0: 1, 1: -1}).go()
     assert [(t["side"], t["exit_bar"], t["pnl"]) for t in trades] == [(1, 2, -100)]
-    _, trades, _ = Run(bars, {0: 1, 1: -1}, rules=kernel.Rules(allow_short=True)).go()
+    _, trades, _ = Run(bars, {0: 1, 1: -1}, rules=kernel.FillRules(allow_short=True)).go()
     assert [(t["side"], t["exit_bar"]) for t in trades] == [(1, 2), (-1, -1)]
     assert trades[1]["pnl"] == pytest.approx(100)
 
@@ -122,37 +122,37 @@ def test_selling_closes_and_opens_a_short_only_where_allowed() -> None:
     ],
     ids=["touch", "gap below", "both: the stop", "target", "gap above"],
 )
-def test_stops_and_targets_fill_at_their_price_or_at_the_open_beyond_it(
+def test_kernel_level_fills_at_its_price_or_at_open_beyond_it(
     bar: tuple[float, float, float, float], price: float, reason: int
 ) -> None:
     _, [trade], _ = Run([flat(100), flat(100), bar], {0: 1}, stop=95, target=110).go()
     assert (trade["exit_bar"], trade["exit_price"], trade["reason"]) == (2, price, reason)
 
 
-def test_a_stop_is_live_on_the_entry_bar() -> None:
+def test_kernel_stop_is_live_on_entry_bar() -> None:
     _, [trade], _ = Run([flat(100), (100, 101, 90, 100), flat(100)], {0: 1}, stop=95).go()
     assert (trade["exit_bar"], trade["exit_price"]) == (1, 95)
 
 
-def test_an_entry_beyond_its_own_levels_is_cancelled_and_counted() -> None:
+def test_kernel_counts_entry_cancelled_by_its_own_levels() -> None:
     for stop, target in ((105.0, 120.0), (80.0, 99.0), (100.0, 120.0)):
         _, trades, cancelled = Run(CALM, {0: 1}, stop=stop, target=target).go()
         assert (len(trades), cancelled) == (0, 1)
 
 
-def test_a_market_exit_at_the_open_comes_before_a_stop_of_that_bar() -> None:
+def test_kernel_market_exit_comes_before_stop_of_that_bar() -> None:
     bars = [flat(100), flat(100), (100, 100, 90, 95)]
     _, [trade], _ = Run(bars, {0: 1, 1: -1}, stop=95).go()
     assert (trade["exit_price"], trade["reason"]) == (100, kernel.SIGNAL)
 
 
-def test_every_fill_pays_commission_and_market_fills_slip() -> None:
-    _, [trade], _ = Run([*CALM, flat(100)], {0: 1, 1: -1}, rules=kernel.Rules(0.01, 0.02)).go()
+def test_kernel_charges_commission_on_fills_slippage_on_market_fills() -> None:
+    _, [trade], _ = Run([*CALM, flat(100)], {0: 1, 1: -1}, rules=kernel.FillRules(0.01, 0.02)).go()
     assert (trade["entry_price"], trade["exit_price"]) == (102, 98)
     assert trade["fees"] == pytest.approx(trade["units"] * (102 + 98) * 0.01)
 
 
-def test_a_stop_slips_and_a_target_does_not() -> None:
+def test_kernel_stop_slips_but_target_does_not() -> None:
     falls, rises = (100, 100, 90, 95), (100, 120, 100, 100)
     _, [stopped], _ = Run([*CALM, falls], {0: 1}, stop=95, target=110, rules=SLIPS).go()
     _, [reached], _ = Run([*CALM, rises], {0: 1}, stop=95, target=110, rules=SLIPS).go()
@@ -160,14 +160,16 @@ def test_a_stop_slips_and_a_target_does_not() -> None:
     assert reached["exit_price"] == 110
 
 
-def test_lots_are_whole() -> None:
+def test_kernel_fills_whole_lots() -> None:
     _, [trade], _ = Run([flat(100), flat(300), flat(300)], {0: 1}, lot=1.0).go()
     assert trade["units"] == 3
 
 
-def test_a_ruined_short_ends_all_trading() -> None:
+def test_kernel_ruined_short_ends_all_trading() -> None:
     bars = [flat(100), flat(100), flat(300), flat(100), flat(100)]
-    equity, trades, _ = Run(bars, {0: -1, 2: 1, 3: 1}, rules=kernel.Rules(allow_short=True)).go()
+    equity, trades, _ = Run(
+        bars, {0: -1, 2: 1, 3: 1}, rules=kernel.FillRules(allow_short=True)
+    ).go()
     assert [trade["reason"] for trade in trades] == [kernel.RUIN]
     assert equity[-1] == equity[2] == pytest.approx(-1000)
 
@@ -185,7 +187,7 @@ def crossing(cash: float, commission: float) -> tuple[float, Any]:
     action = (up.astype(int) - down.astype(int)).astype(np.int8)
     none = np.full(len(close), np.nan)
     columns = np.array([bars.open, bars.high, bars.low, close])
-    run = Run([], cash=cash, lot=1.0, rules=kernel.Rules(commission))
+    run = Run([], cash=cash, lot=1.0, rules=kernel.FillRules(commission))
     equity, trades, _ = simulate(columns, action, np.ones(len(close)), none, none, run)
     return float(equity[-1]), trades
 
@@ -201,7 +203,7 @@ def crossing(cash: float, commission: float) -> tuple[float, Any]:
         (1_000_000, 0.002, 5_115_516.33636),
     ],
 )
-def test_a_crossover_on_real_bars_ends_where_backtesting_py_ends(
+def test_kernel_crossover_equals_backtesting_py_on_real_bars(
     cash: float, commission: float, final: float
 ) -> None:
     equity, trades = crossing(cash, commission)
@@ -210,7 +212,7 @@ def test_a_crossover_on_real_bars_ends_where_backtesting_py_ends(
     assert trades[-1]["entry_bar"] == 2088
 
 
-def test_its_first_trades_are_those_of_backtesting_py() -> None:
+def test_kernel_first_trades_equal_backtesting_py() -> None:
     _, trades = crossing(10_000, 0.002)
     first = [(t["units"], t["entry_bar"], t["exit_bar"]) for t in trades[:3]]
     assert first == [(53, 86, 113), (52, 119, 128), (53, 160, 243)]
@@ -236,7 +238,7 @@ def markets(draw: st.DrawFn) -> tuple[Floats, Any, Run, Any]:
     )
     fraction = st.sampled_from([0.0, 0.001, 0.02])
     distance = st.sampled_from([NAN, 0.01, 0.05, 0.2])
-    rules = kernel.Rules(
+    rules = kernel.FillRules(
         draw(fraction),
         draw(fraction),
         draw(st.booleans()),
@@ -255,7 +257,7 @@ def compiled(columns: Floats, action: Any, run: Run, levels: Any) -> tuple[Float
     size, stop, target, lot = levels
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
-    trades = np.zeros(n + 1, dtype=kernel.TRADE)
+    trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
     count, cancelled = kernel.simulate(
         *columns, action, size, stop, target, lot, run.cash, run.rules, equity, position, trades
     )
@@ -264,7 +266,7 @@ def compiled(columns: Floats, action: Any, run: Run, levels: Any) -> tuple[Float
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(markets())
-def test_the_plain_loop_gives_the_same_bits(market: tuple[Floats, Any, Run, Any]) -> None:
+def test_kernel_equals_plain_loop_to_the_bit(market: tuple[Floats, Any, Run, Any]) -> None:
     columns, action, run, levels = market
     equity, trades, cancelled = compiled(columns, action, run, levels)
     lists = [column.tolist() for column in levels]
@@ -276,7 +278,7 @@ def test_the_plain_loop_gives_the_same_bits(market: tuple[Floats, Any, Run, Any]
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(markets())
-def test_money_is_neither_made_nor_lost_between_trades(
+def test_kernel_conserves_money_between_trades(
     market: tuple[Floats, Any, Run, Any],
 ) -> None:
     columns, action, run, levels = market
@@ -286,7 +288,7 @@ def test_money_is_neither_made_nor_lost_between_trades(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(markets())
-def test_a_long_never_makes_cash_negative(market: tuple[Floats, Any, Run, Any]) -> None:
+def test_kernel_long_never_makes_cash_negative(market: tuple[Floats, Any, Run, Any]) -> None:
     columns, action, run, levels = market
     equity, trades, _ = compiled(
         columns, action, replace(run, rules=run.rules._replace(allow_short=False)), levels
@@ -301,9 +303,7 @@ def test_a_long_never_makes_cash_negative(market: tuple[Floats, Any, Run, Any]) 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(markets(), st.integers(1, 59))
-def test_later_bars_change_no_earlier_equity(
-    market: tuple[Floats, Any, Run, Any], cut: int
-) -> None:
+def test_kernel_equity_ignores_later_bars(market: tuple[Floats, Any, Run, Any], cut: int) -> None:
     columns, action, run, levels = market
     m = min(cut, len(action))
     whole, _, _ = compiled(columns, action, run, levels)
@@ -314,7 +314,7 @@ def test_later_bars_change_no_earlier_equity(
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(markets(), st.sampled_from([0.5, 2.0, 1024.0]))
-def test_twice_the_cash_is_twice_the_equity(
+def test_kernel_equity_is_proportional_to_cash(
     market: tuple[Floats, Any, Run, Any], times: float
 ) -> None:
     columns, action, run, levels = market
@@ -324,9 +324,9 @@ def test_twice_the_cash_is_twice_the_equity(
     assert more.tolist() == (once * times).tolist()
 
 
-def test_distances_hang_on_the_fill() -> None:
+def test_kernel_distances_are_measured_from_fill() -> None:
     bars = [flat(100), flat(80), (80, 80, 77, 78), (80, 89, 80, 80)]
-    rules = kernel.Rules(stop_distance=0.05, target_distance=0.1)
+    rules = kernel.FillRules(stop_distance=0.05, target_distance=0.1)
     _, [trade], _ = Run(bars, {0: 1}, rules=rules).go()
     assert (trade["exit_bar"], trade["exit_price"], trade["reason"]) == (3, 88, kernel.TARGET)
     shorts = rules._replace(allow_short=True)

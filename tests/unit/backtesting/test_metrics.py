@@ -43,52 +43,52 @@ def equity(request: pytest.FixtureRequest) -> Floats:
 
 @pytest.fixture
 def returns(equity: Floats) -> Floats:
-    return metrics.returns_of(equity)
+    return metrics.simple_returns(equity)
 
 
-def test_returns_are_simple_and_per_bar() -> None:
-    np.testing.assert_allclose(metrics.returns_of(np.array([100.0, 110.0, 99.0])), [0.1, -0.1])
+def test_simple_returns_are_changes_over_value_before() -> None:
+    np.testing.assert_allclose(metrics.simple_returns(np.array([100.0, 110.0, 99.0])), [0.1, -0.1])
 
 
-def test_returns_are_those_of_pandas(equity: Floats, returns: Floats) -> None:
+def test_simple_returns_equal_pandas(equity: Floats, returns: Floats) -> None:
     np.testing.assert_allclose(returns, pd.Series(equity).pct_change().iloc[1:], atol=1e-14)
 
 
-def test_total_return_is_empyricals(equity: Floats, returns: Floats) -> None:
+def test_total_return_equals_empyrical(equity: Floats, returns: Floats) -> None:
     assert metrics.total_return(equity) == pytest.approx(empyrical.cum_returns_final(returns))
 
 
-def test_cagr_is_empyricals(equity: Floats, returns: Floats) -> None:
+def test_cagr_equals_empyrical(equity: Floats, returns: Floats) -> None:
     assert metrics.cagr(equity) == pytest.approx(empyrical.cagr(returns))
 
 
-def test_volatility_is_empyricals(returns: Floats) -> None:
+def test_volatility_equals_empyrical(returns: Floats) -> None:
     assert metrics.volatility(returns) == pytest.approx(empyrical.annual_volatility(returns))
 
 
-def test_sharpe_is_empyricals(returns: Floats) -> None:
+def test_sharpe_equals_empyrical(returns: Floats) -> None:
     assert metrics.sharpe(returns) == pytest.approx(empyrical.sharpe_ratio(returns))
 
 
-def test_sortino_is_empyricals(returns: Floats) -> None:
+def test_sortino_equals_empyrical(returns: Floats) -> None:
     assert metrics.sortino(returns) == pytest.approx(empyrical.sortino_ratio(returns))
 
 
-def test_max_drawdown_is_minus_empyricals(equity: Floats, returns: Floats) -> None:
+def test_max_drawdown_equals_minus_empyrical(equity: Floats, returns: Floats) -> None:
     assert metrics.max_drawdown(equity) == pytest.approx(-empyrical.max_drawdown(returns))
 
 
-def test_the_deepest_fall_counts_not_the_last() -> None:
+def test_max_drawdown_is_deepest_not_last() -> None:
     assert metrics.max_drawdown(np.array([100.0, 60.0, 200.0, 150.0])) == pytest.approx(0.4)
 
 
-def test_a_curve_that_only_rises_has_no_drawdown() -> None:
+def test_max_drawdown_of_rising_curve_is_zero() -> None:
     assert metrics.max_drawdown(np.array([1.0, 2.0, 3.0])) == 0.0
 
 
 @pytest.mark.parametrize("short", [np.array([]), np.array([100.0])])
-def test_below_two_points_nothing_is_defined(short: Floats) -> None:
-    returns = metrics.returns_of(short)
+def test_metrics_are_undefined_below_two_points(short: Floats) -> None:
+    returns = metrics.simple_returns(short)
     values = [
         metrics.total_return(short),
         metrics.cagr(short),
@@ -100,13 +100,13 @@ def test_below_two_points_nothing_is_defined(short: Floats) -> None:
     assert all(math.isnan(value) for value in values)
 
 
-def test_one_return_has_no_spread() -> None:
+def test_volatility_is_undefined_for_one_return() -> None:
     one = np.array([0.01])
     ratios = [f(one) for f in (metrics.volatility, metrics.sharpe, metrics.sortino)]
     assert all(math.isnan(value) for value in ratios)
 
 
-def test_growth_is_undefined_once_all_is_lost() -> None:
+def test_cagr_is_undefined_once_all_is_lost() -> None:
     assert math.isnan(metrics.cagr(np.array([100.0, 50.0, -10.0])))
     assert math.isnan(metrics.cagr(np.array([100.0, 0.0])))
 
@@ -117,15 +117,15 @@ def test_sharpe_is_undefined_where_nothing_varied(value: float, bars: int) -> No
     assert math.isnan(metrics.sharpe(np.full(bars, value)))
 
 
-def test_sortino_is_undefined_without_a_loss() -> None:
+def test_sortino_is_undefined_without_loss() -> None:
     assert math.isnan(metrics.sortino(np.array([0.0, 0.01, 0.02])))
 
 
-def test_hit_rate_is_the_share_of_trades_that_won() -> None:
+def test_hit_rate_is_share_of_winning_trades() -> None:
     assert metrics.hit_rate(np.array([10.0, -5.0, 0.0, 2.0])) == 0.5
 
 
-def test_hit_rate_is_undefined_without_a_trade() -> None:
+def test_hit_rate_is_undefined_without_trade() -> None:
     assert math.isnan(metrics.hit_rate(np.array([])))
 
 
@@ -171,7 +171,7 @@ def result(equity: list[float], invested: list[float], pnl: dict[int, float]) ->
     )
 
 
-def test_a_summary_has_every_number_by_name() -> None:
+def test_summarise_returns_every_metric_by_name() -> None:
     summary = metrics.summarise(
         buy_and_hold(BundledBars().bars("GOOG"), Costs.model_validate({}), cash=1000.0)
     )
@@ -179,7 +179,7 @@ def test_a_summary_has_every_number_by_name() -> None:
     assert all(type(value) is float for value in summary.values())
 
 
-def test_a_summary_counts_closed_trades_alone() -> None:
+def test_summarise_counts_closed_trades_only() -> None:
     summary = metrics.summarise(
         result([100.0, 90.0, 110.0], [0.0, 1.0, 0.5], {1: 20.0, 2: -10.0, -1: 99.0})
     )
@@ -188,17 +188,17 @@ def test_a_summary_counts_closed_trades_alone() -> None:
     assert summary["cancelled_entries"] == 2.0
 
 
-def test_exposure_is_the_share_of_bars_with_a_position() -> None:
+def test_exposure_is_share_of_bars_with_position() -> None:
     summary = metrics.summarise(result([100.0] * 4, [0.0, 1.0, -0.5, 0.0], {}))
     assert summary["exposure"] == 0.5
 
 
-def test_turnover_is_money_moved_over_mean_equity_a_year() -> None:
+def test_turnover_is_notional_over_mean_equity_a_year() -> None:
     summary = metrics.summarise(result([100.0] * 253, [0.0] * 253, {}))
     assert summary["turnover"] == pytest.approx(3.0)
 
 
-def test_a_summary_of_idleness_is_undefined_where_it_is_and_never_0() -> None:
+def test_summarise_without_trades_is_undefined_never_zero() -> None:
     summary = metrics.summarise(result([100.0] * 10, [0.0] * 10, {}))
     undefined = {name for name, value in summary.items() if math.isnan(value)}
     assert undefined == {
@@ -206,22 +206,22 @@ def test_a_summary_of_idleness_is_undefined_where_it_is_and_never_0() -> None:
     }
 
 
-def test_a_summary_of_a_single_bar_is_undefined_but_for_its_counts() -> None:
+def test_summarise_of_single_bar_is_undefined_except_counts() -> None:
     summary = metrics.summarise(result([100.0], [0.0], {}))
     defined = {name for name, value in summary.items() if not math.isnan(value)}
     assert defined == {"exposure", "closed_trades", "cancelled_entries"}
 
 
-def test_calmar_is_empyricals(equity: Floats, returns: Floats) -> None:
+def test_calmar_equals_empyrical(equity: Floats, returns: Floats) -> None:
     expected = empyrical.calmar_ratio(returns)
     assert metrics.calmar(equity) == pytest.approx(expected, nan_ok=True)
 
 
-def test_value_at_risk_is_minus_empyricals(returns: Floats) -> None:
+def test_value_at_risk_equals_minus_empyrical(returns: Floats) -> None:
     assert metrics.value_at_risk(returns) == pytest.approx(-empyrical.value_at_risk(returns))
 
 
-def test_expected_shortfall_is_minus_empyricals(returns: Floats) -> None:
+def test_expected_shortfall_equals_minus_empyrical(returns: Floats) -> None:
     expected = -empyrical.conditional_value_at_risk(returns)
     assert metrics.expected_shortfall(returns) == pytest.approx(expected)
 
@@ -235,18 +235,16 @@ def test_expected_shortfall_is_minus_empyricals(returns: Floats) -> None:
         ([1.0, 2.0, 1.5, 2.0, 1.0, 1.0, 1.0], 3),
     ],
 )
-def test_the_longest_time_below_a_peak_counts_until_it_is_reached(
-    equity: list[float], bars: int
-) -> None:
+def test_max_drawdown_bars_counts_until_peak_is_reached(equity: list[float], bars: int) -> None:
     """A new peak on the next bar is one bar away."""
     assert metrics.max_drawdown_bars(np.array(equity)) == bars
 
 
-def test_expectancy_is_the_mean_of_closed_trades() -> None:
+def test_expectancy_is_mean_of_closed_trades() -> None:
     assert metrics.expectancy(np.array([3.0, -1.0])) == 1.0
 
 
-def test_the_new_ones_are_undefined_where_there_is_nothing() -> None:
+def test_tail_metrics_are_undefined_without_data() -> None:
     none, flat = np.array([]), np.array([1.0, 1.0, 1.0])
     assert math.isnan(metrics.calmar(flat))
     assert math.isnan(metrics.max_drawdown_bars(flat[:1]))

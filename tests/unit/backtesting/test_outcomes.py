@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from finagent_model.backtesting.engine import Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
-from finagent_model.backtesting.outcomes import closed_calls
+from finagent_model.backtesting.kernel import FillRules
+from finagent_model.backtesting.outcomes import label_outcomes
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.trained_state import HORIZON, dump_outcomes, load_outcomes
 
-FREE = Rules()
+FREE = FillRules()
 
 
 def market(*rows: tuple[float, float, float, float]) -> BarSeries:
@@ -51,97 +51,97 @@ def called(
         ((120, 121, 119, 120), -1, "stop", -0.20),
     ],
 )
-def test_a_call_ends_at_its_stop_or_target_as_in_the_backtest(
+def test_outcome_ends_at_stop_or_target_as_in_backtest(
     bar: tuple[float, float, float, float], side: int, ended: str, earned: float
 ) -> None:
     bars = market(*flat(2), bar, *flat(3))
     stop, target = (90.0, 110.0) if side > 0 else (110.0, 90.0)
     orders, confidence = called(6, {0: side}, stop, target)
-    [call] = closed_calls(bars, orders, FREE, confidence)
+    [call] = label_outcomes(bars, orders, FREE, confidence)
     assert (call.ended, call.bars_held) == (ended, 2)
     assert call.earned == pytest.approx(earned)
-    assert call.closed_at == bars.closed(2)
-    assert call.came_true == (earned > 0)
+    assert call.closed_at == bars.close_time(2)
+    assert call.was_profitable == (earned > 0)
 
 
-def test_a_call_that_touches_nothing_ends_at_the_last_close_of_its_horizon() -> None:
+def test_outcome_without_level_ends_at_close_of_horizon() -> None:
     bars = market(*flat(HORIZON), (100, 103, 100, 103), *flat(5))
     orders, confidence = called(len(bars), {0: 1})
-    [call] = closed_calls(bars, orders, FREE, confidence)
+    [call] = label_outcomes(bars, orders, FREE, confidence)
     assert (call.ended, call.bars_held) == ("time", HORIZON)
     assert call.earned == pytest.approx(0.03)
 
 
-def test_a_call_whose_outcome_is_not_known_yet_is_not_told() -> None:
+def test_outcome_of_open_call_is_left_out() -> None:
     bars = market(*flat(HORIZON))
     orders, confidence = called(len(bars), {0: 1})
-    assert closed_calls(bars, orders, FREE, confidence) == ()
+    assert label_outcomes(bars, orders, FREE, confidence) == ()
     longer = market(*flat(HORIZON + 1))
-    assert len(closed_calls(longer, *[called(len(longer), {0: 1})[0]], FREE, confidence)) == 1
+    assert len(label_outcomes(longer, *[called(len(longer), {0: 1})[0]], FREE, confidence)) == 1
 
 
-def test_a_call_whose_levels_its_fill_has_passed_has_no_outcome() -> None:
+def test_outcome_of_cancelled_entry_is_left_out() -> None:
     bars = market(*flat(1), *flat(30, 80.0))
     orders, confidence = called(31, {0: 1}, stop=90.0)
-    assert closed_calls(bars, orders, FREE, confidence) == ()
+    assert label_outcomes(bars, orders, FREE, confidence) == ()
 
 
-def test_standing_still_costs_what_two_fills_cost() -> None:
+def test_outcome_of_flat_prices_costs_two_fills() -> None:
     bars = market(*flat(30))
     orders, confidence = called(30, {0: 1})
-    [call] = closed_calls(bars, orders, Rules(0.001, 0.0005), confidence)
+    [call] = label_outcomes(bars, orders, FillRules(0.001, 0.0005), confidence)
     assert call.earned == pytest.approx(-2 * 0.001 - 2 * 0.0005, rel=1e-2)
-    assert not call.came_true
+    assert not call.was_profitable
 
 
-def test_a_lone_call_earns_what_the_backtest_of_it_earns() -> None:
+def test_outcome_of_lone_call_equals_its_backtest() -> None:
     bars = BundledBars().bars("AAPL")[:400]  # with a dividend-free stretch and a real crash
-    rules = Rules(0.001, 0.0005)
-    growth = bars.growth()
+    rules = FillRules(0.001, 0.0005)
+    growth = bars.adjust_to_first_bar()
     for at in range(5, 370, 13):
         close = growth.close[at]
         orders, confidence = called(400, {at: 1}, 0.93 * close, 1.1 * close)
-        found = closed_calls(bars, orders, rules, confidence)
+        outcomes = label_outcomes(bars, orders, rules, confidence)
         result = run_orders(bars, orders, rules, cash=1.0, whole_shares=False)
-        if not found:
+        if not outcomes:
             assert len(result.trades) == 0
             continue
-        [call] = found
+        [call] = outcomes
         if call.ended != "time":
             assert result.equity[-1] - 1 == pytest.approx(call.earned / 1.001, rel=1e-9)
 
 
-def test_calls_of_neighbouring_days_share_their_weight_and_distant_ones_have_all_of_it() -> None:
+def test_outcome_weight_is_shared_by_overlapping_calls_only() -> None:
     n = 200
     bars = market(*flat(n))
     orders, confidence = called(n, {0: 1, 1: 1, 100: 1})
-    weights = [call.weight for call in closed_calls(bars, orders, FREE, confidence)]
+    weights = [call.weight for call in label_outcomes(bars, orders, FREE, confidence)]
     half = (1 + (HORIZON - 1) / 2) / HORIZON
     assert weights == pytest.approx([half, half, 1.0])
 
 
-def test_what_came_later_changes_no_outcome_and_no_weight() -> None:
+def test_outcome_ignores_later_bars() -> None:
     bars = BundledBars().bars("IBM")[:500]
     rng = np.random.default_rng(4)
     side = {int(t): int(rng.choice([-1, 1])) for t in rng.choice(499, 200, replace=False)}
     orders, confidence = called(500, side)
-    known = closed_calls(bars, orders, FREE, confidence)
+    outcomes = label_outcomes(bars, orders, FREE, confidence)
     for cut in range(30, 500, 47):
         early = Orders(**{name: values[:cut] for name, values in vars(orders).items()})
-        before = closed_calls(bars[:cut], early, FREE, confidence[:cut])
-        assert before == tuple(c for c in known if c.closed_at <= bars.closed(cut - 1))
+        before = label_outcomes(bars[:cut], early, FREE, confidence[:cut])
+        assert before == tuple(c for c in outcomes if c.closed_at <= bars.close_time(cut - 1))
 
 
-def test_calls_are_kept_to_the_bit() -> None:
+def test_outcomes_survive_dump_to_the_bit() -> None:
     bars = BundledBars().bars("IBM")[:100]
     orders, confidence = called(100, dict.fromkeys(range(0, 100, 3), 1))
-    calls = closed_calls(bars, orders, FREE, confidence / 7)
+    calls = label_outcomes(bars, orders, FREE, confidence / 7)
     assert calls
     assert load_outcomes(dump_outcomes(calls)) == calls
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rounding_never_makes_a_call_worth_more_than_one(seed: int) -> None:
+def test_outcome_weight_never_exceeds_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 2000)))
     days = pd.date_range("2000-01-01", periods=2000, tz="UTC")
@@ -150,6 +150,6 @@ def test_rounding_never_makes_a_call_worth_more_than_one(seed: int) -> None:
     action = rng.choice([0, 1], 2000, p=[0.97, 0.03]).astype(np.int8)
     none = np.full(2000, np.nan)
     orders = Orders(action, np.ones(2000), none, none)
-    calls = closed_calls(bars, orders, Rules(), np.full(2000, 60.0))
+    calls = label_outcomes(bars, orders, FillRules(), np.full(2000, 60.0))
     assert all(0 < call.weight <= 1 for call in calls)
     assert any(call.weight == pytest.approx(1) for call in calls)

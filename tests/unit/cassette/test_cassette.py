@@ -18,24 +18,17 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from finagent_model._redact import make_redactor, without_key_shapes
-from finagent_model.cassette.cassette import (
-    Cassette,
-    RecordedError,
-    RecordedReply,
-    ToolCall,
-    dump_replies,
-    fingerprint,
-    load_replies,
-    open_file,
-)
-from finagent_model.cassette.fingerprint import Outline, OutlineMessage
+from finagent_model._redact import make_redactor, redact_key_shapes
+from finagent_model.cassette.cassette import Cassette, open_cassette_file
+from finagent_model.cassette.fingerprint import Outline, OutlineMessage, fingerprint
+from finagent_model.cassette.jsonl import dump_replies, load_replies
+from finagent_model.cassette.records import RecordedError, RecordedReply, ToolCall
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, CorruptPackageError, LocalStateError
 from finagent_model.settings import Settings
 
 ONE, TWO = RecordedReply("one", "stop", 1, 2), RecordedReply("two", "stop", 3, 4)
-FAILED = RecordedReply.failed(Status.MODEL_ERROR, "no reply within 45 s")
+FAILED = RecordedReply.from_error(Status.MODEL_ERROR, "no reply within 45 s")
 CALLING = replace(ONE, content="", tool_calls=(ToolCall("c1", "bars", '{"days": 5}'),))
 OUTLINE = Outline(
     "Executor", (("model", "a"),), (OutlineMessage("desk", 12, "0a1b2c3d", (("atr", "00"),)),)
@@ -49,7 +42,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / str(request.param)
 
 
-def test_every_part_of_a_request_is_part_of_its_fingerprint() -> None:
+def test_fingerprint_covers_every_part_of_request() -> None:
     request: dict[str, Any] = {"model": "a", "base_url": None, "sampling": {"seed": 7}, "said": []}
     others = [
         request | {"model": "b"},
@@ -61,18 +54,18 @@ def test_every_part_of_a_request_is_part_of_its_fingerprint() -> None:
     assert fingerprint(dict(reversed(request.items()))) == fingerprint(request)
 
 
-def test_dumping_sorts_and_loading_gives_it_back() -> None:
+def test_dump_replies_round_trips_sorted() -> None:
     text = dump_replies({"b": TWO, "a": ONE})
     assert text == dump_replies({"a": ONE, "b": TWO})
     assert load_replies(text.splitlines()) == {"a": ONE, "b": TWO}
 
 
-def test_a_damaged_line_is_named() -> None:
+def test_load_replies_names_damaged_line() -> None:
     with pytest.raises(CorruptPackageError, match="cassette line 2"):
         load_replies([*dump_replies({"a": ONE}).splitlines(), '{"key": "b"}'])
 
 
-def test_a_line_of_older_code_is_read_and_keeps_its_bytes() -> None:
+def test_load_replies_old_line_keeps_bytes() -> None:
     line = (
         '{"key": "a", "content": "one", "finish_reason": "stop", '
         '"prompt_tokens": 1, "completion_tokens": 2}\n'
@@ -84,9 +77,7 @@ def test_a_line_of_older_code_is_read_and_keeps_its_bytes() -> None:
 @pytest.mark.parametrize(
     "reply", [ONE, FAILED, CALLING, replace(ONE, outline=OUTLINE), replace(ONE, content="ä\u2028b")]
 )
-def test_all_that_is_recorded_comes_back_from_lines_and_from_files(
-    reply: RecordedReply, path: Path
-) -> None:
+def test_cassette_reply_round_trips(reply: RecordedReply, path: Path) -> None:
     [read] = load_replies(dump_replies({"a": reply}).splitlines()).values()
     assert (read, read.outline) == (reply, reply.outline)
     Cassette(None, path).put("a", reply)
@@ -106,32 +97,32 @@ def test_all_that_is_recorded_comes_back_from_lines_and_from_files(
         {"extra": 1},
     ],
 )
-def test_a_line_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+def test_load_replies_refuses_invalid_line(changes: dict[str, Any]) -> None:
     row = json.loads(dump_replies({"a": ONE}))
     with pytest.raises(CorruptPackageError, match="cassette line 1"):
         load_replies([json.dumps(row | changes)])
 
 
-def test_what_came_packaged_wins_over_what_was_recorded_here(path: Path) -> None:
+def test_cassette_packaged_reply_wins(path: Path) -> None:
     Cassette(None, path).put("a", TWO)
     assert Cassette({"a": ONE}, path).get("a") == ONE
 
 
-def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
+def test_cassette_reply_survives_reopen(path: Path) -> None:
     deep = path.parent / "deep" / path.name
     Cassette(None, deep).put("a", ONE)
     again = Cassette(None, deep)
     assert (again.get("a"), again.get("b")) == (ONE, None)
-    assert again.used == {"a": ONE}
+    assert again.used_replies == {"a": ONE}
 
 
-def test_what_another_process_records_meanwhile_is_found(path: Path) -> None:
+def test_cassette_sees_reply_of_other_process(path: Path) -> None:
     early, late = Cassette(None, path), Cassette(None, path)
     late.put("a", ONE)
     assert early.get("a") == ONE
 
 
-def test_a_forked_child_records_through_a_connection_of_its_own(path: Path) -> None:
+def test_cassette_fork_opens_own_connection(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("parent", ONE)
     child = os.fork()
@@ -143,17 +134,17 @@ def test_a_forked_child_records_through_a_connection_of_its_own(path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["r.sqlite", "r.jsonl"])
-def test_a_place_that_cannot_be_written_is_said_with_the_way_out(name: str) -> None:
+def test_cassette_unwritable_path_names_way_out(name: str) -> None:
     with pytest.raises(BadInputError, match="set FINAGENT_HOME"):
         Cassette(None, Path("/proc/nowhere") / name)
 
 
-def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_cassette_file_refuses_unknown_suffix(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"ends in \.jsonl, \.sqlite"):
-        open_file(tmp_path / "replies.txt")
+        open_cassette_file(tmp_path / "replies.txt")
 
 
-def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_none(
+def test_cassette_disk_failure_is_no_cache_miss(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cassette = Cassette(None, path)
@@ -174,28 +165,28 @@ def test_a_disk_that_fails_keeps_the_reply_and_is_not_taken_for_one_that_has_non
 # Errors
 
 
-def test_a_recorded_error_is_a_reply_in_a_replay_and_none_elsewhere(path: Path) -> None:
+def test_cassette_error_counts_only_in_replay(path: Path) -> None:
     Cassette(None, path).put("a", FAILED)
     for cassette in (Cassette(None, path), Cassette({"a": FAILED})):
         assert cassette.get("a") is None
-        assert cassette.used == {}
+        assert cassette.used_replies == {}
         assert cassette.get("a", errors=True) == FAILED
-        assert cassette.used == {"a": FAILED}
+        assert cassette.used_replies == {"a": FAILED}
 
 
-def test_a_good_reply_replaces_an_error_and_no_error_replaces_a_good_reply(path: Path) -> None:
+def test_cassette_error_never_supersedes_reply(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("a", FAILED)
     cassette.put("a", ONE)
     assert cassette.get("a", errors=True) == ONE
     cassette.put("a", FAILED)
-    assert cassette.used == {"a": FAILED}  # what happened last in this run
+    assert cassette.used_replies == {"a": FAILED}  # what happened last in this run
     assert cassette.get("a", errors=True) == Cassette(None, path).get("a", errors=True) == ONE
     cassette.put("a", TWO)
     assert Cassette(None, path).get("a") == TWO
 
 
-def test_a_packaged_error_is_tried_again_and_its_replay_stays_what_it_was(path: Path) -> None:
+def test_cassette_packaged_error_is_kept_for_replay(path: Path) -> None:
     cassette = Cassette({"a": FAILED}, path)
     cassette.put("a", ONE)
     assert cassette.get("a") == ONE
@@ -205,7 +196,7 @@ def test_a_packaged_error_is_tried_again_and_its_replay_stays_what_it_was(path: 
 # Room
 
 
-def test_equal_replies_are_stored_once(tmp_path: Path) -> None:
+def test_cassette_stores_equal_replies_once(tmp_path: Path) -> None:
     cassette = Cassette(None, tmp_path / "r.sqlite")
     for number in range(50):
         cassette.put(f"{number}", replace(ONE, content="the same " * 50), OUTLINE)
@@ -219,7 +210,7 @@ def test_equal_replies_are_stored_once(tmp_path: Path) -> None:
 # Keys
 
 
-def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> None:
+def test_cassette_redacts_keys_before_storing(path: Path) -> None:
     mine = "a-secret-of-mine"
     cassette = Cassette(None, path, make_redactor([mine]))
     reply = RecordedReply(
@@ -230,13 +221,13 @@ def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> No
         tool_calls=(ToolCall("1", "ask", f'{{"header": "Bearer {"0a" * 10}"}}'),),
         error=RecordedError("model_error", f"401 for {mine}"),
     )
-    outline = replace(OUTLINE, asked=(("base_url", f"http://x/{mine}"),))
+    outline = replace(OUTLINE, fields=(("base_url", f"http://x/{mine}"),))
     kept = cassette.put("a", reply, outline)
     assert kept.content == '{"said": "[struck out: key]"}'
     assert kept.tool_calls[0].arguments == '{"header": "Bearer [struck out: key]"}'
     assert kept.error == RecordedError("model_error", "401 for [struck out: key]")
-    assert kept.outline == replace(OUTLINE, asked=(("base_url", "http://x/[struck out: key]"),))
-    assert Cassette(None, path).get("a", errors=True) == cassette.used["a"] == kept
+    assert kept.outline == replace(OUTLINE, fields=(("base_url", "http://x/[struck out: key]"),))
+    assert Cassette(None, path).get("a", errors=True) == cassette.used_replies["a"] == kept
     assert mine.encode() not in b"".join(p.read_bytes() for p in path.parent.iterdir())
 
 
@@ -253,8 +244,8 @@ def test_keys_are_struck_out_of_everything_before_it_is_stored(path: Path) -> No
         "AIza" + "b2" * 17 + "c",
     ],
 )
-def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
-    assert without_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
+def test_redact_removes_key_shapes(text: str) -> None:
+    assert redact_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
 
 
 @pytest.mark.parametrize(
@@ -266,15 +257,15 @@ def test_what_is_shaped_like_a_key_is_struck_out(text: str) -> None:
         "BUY at 580.25, stop 550",
     ],
 )
-def test_prose_is_left_as_it_is(text: str) -> None:
-    assert without_key_shapes(text) == text
+def test_redact_keeps_prose(text: str) -> None:
+    assert redact_key_shapes(text) == text
 
 
-def test_a_word_that_a_local_server_takes_for_a_key_is_left_in_replies() -> None:
+def test_redact_keeps_short_placeholder_keys() -> None:
     assert make_redactor(["none", "x"])("there is none, except x") == "there is none, except x"
 
 
-def test_every_secret_of_the_settings_is_known() -> None:
+def test_settings_secrets_are_complete() -> None:
     settings = Settings.load({"OPENAI_API_KEY": "abcdefghij"})
     assert settings.secrets == ("abcdefghij",)
     held = [
@@ -302,7 +293,7 @@ def old_file(path: Path, replies: dict[str, str]) -> None:
 OLD = '{"content": "one", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2}'
 
 
-def test_a_database_of_older_code_is_taken_over_whole(tmp_path: Path) -> None:
+def test_cassette_migrates_old_database(tmp_path: Path) -> None:
     path, key = tmp_path / "r.sqlite", fingerprint({"a": 1})
     old_file(path, {key: OLD, "b": OLD.replace("one", "two"), "bad": "{"})
     cassette = Cassette(None, path)
@@ -312,7 +303,7 @@ def test_a_database_of_older_code_is_taken_over_whole(tmp_path: Path) -> None:
         assert store.execute("select * from reply").fetchall() == [("bad", "{")]
 
 
-def test_older_code_that_is_still_at_work_loses_nothing(tmp_path: Path) -> None:
+def test_cassette_keeps_rows_of_running_old_code(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     Cassette(None, path).put("a", TWO)
     old_file(path, {"a": OLD, "b": OLD})
@@ -320,7 +311,7 @@ def test_older_code_that_is_still_at_work_loses_nothing(tmp_path: Path) -> None:
     assert (again.get("a"), again.get("b")) == (TWO, ONE)
 
 
-def test_a_database_of_newer_code_is_left_alone(tmp_path: Path) -> None:
+def test_cassette_refuses_newer_database(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     with closing(sqlite3.connect(path)) as store:
         store.execute("pragma user_version = 99")
@@ -346,7 +337,7 @@ def write_many(path: Path, process: int) -> None:
         list(threads.map(write, range(4)))
 
 
-def test_threads_and_processes_record_side_by_side_and_lose_nothing(path: Path) -> None:
+def test_cassette_concurrent_writers_lose_nothing(path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(4, mp_context=context) as processes:
         list(processes.map(write_many, [path] * 4, range(4)))
@@ -357,11 +348,11 @@ def test_threads_and_processes_record_side_by_side_and_lose_nothing(path: Path) 
                 own = f"{process}-{thread}-{number}"
                 assert cassette.get(own) == replace(ONE, content=own)
     assert {cassette.get(f"shared {number}") for number in range(25)} == {TWO}
-    file = open_file(path)
-    assert file.faults() == [row.damage for row in file.rows() if row.damage] == []
+    file = open_cassette_file(path)
+    assert file.check_integrity() == [row.damage for row in file.rows() if row.damage] == []
 
 
-def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Path) -> None:
+def test_cassette_half_line_is_kept_apart(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     Cassette(None, path).put("a", ONE)
     whole = path.read_bytes()
@@ -370,20 +361,20 @@ def test_half_a_line_of_a_killed_writer_is_kept_apart_from_the_next(tmp_path: Pa
     cassette.put("b", TWO)
     again = Cassette(None, path)
     assert (again.get("a"), again.get("b")) == (ONE, TWO)
-    assert [row.reply is None for row in open_file(path).rows()] == [False, True, False]
+    assert [row.reply is None for row in open_cassette_file(path).rows()] == [False, True, False]
 
 
-def test_a_file_that_was_replaced_under_a_writer_is_written_where_it_is_now(path: Path) -> None:
+def test_cassette_writes_to_replaced_file(path: Path) -> None:
     cassette = Cassette(None, path)
     cassette.put("a", ONE)
     cassette.put("b", TWO)
-    open_file(path).keep(lambda row: row.key == "b")
+    open_cassette_file(path).prune(lambda row: row.key == "b")
     cassette.put("c", ONE)
     again = Cassette(None, path)
     assert (again.get("a"), again.get("b"), again.get("c")) == (None, TWO, ONE)
 
 
-def test_a_damaged_row_counts_as_not_recorded_and_can_be_recorded_again(tmp_path: Path) -> None:
+def test_cassette_damaged_row_can_be_recorded_again(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     Cassette(None, path).put("a", ONE)
     with closing(sqlite3.connect(path)) as store:

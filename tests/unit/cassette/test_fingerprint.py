@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from finagent_model.cassette.cassette import Cassette, RecordedReply, fingerprint
+from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import (
     Outline,
-    clean_outline,
-    differences,
-    from_row,
-    from_text,
-    nearest,
-    outline_of,
-    to_row,
-    to_text,
+    canonical_json,
+    describe_differences,
+    describe_nearest,
+    fingerprint,
+    make_outline,
+    outline_from_row,
+    outline_to_row,
+    redact_outline,
 )
+from finagent_model.cassette.records import RecordedReply
 
 QUESTION = {"symbol": "GOOG", "last_close": 580.0, "policy": {"fast": 20}, "news": ["a headline"]}
 REPORT = {"trend": "bullish", "score": 0.5, "summary": "It rises, they say."}
@@ -50,7 +51,7 @@ def messages(
 
 
 def outline(asked: dict[str, Any], agent: str = "Executor") -> Outline:
-    found = outline_of(asked, agent)
+    found = make_outline(asked, agent)
     assert found is not None
     return found
 
@@ -107,65 +108,65 @@ HERE = outline(request())
         ),
     ],
 )
-def test_each_kind_of_difference_is_named(there: dict[str, Any], named: str) -> None:
-    assert differences(outline(there), HERE) == [named]
+def test_outline_difference_is_named(there: dict[str, Any], named: str) -> None:
+    assert describe_differences(outline(there), HERE) == [named]
 
 
-def test_a_picture_beside_the_question_is_told_apart_from_its_text() -> None:
+def test_outline_picture_differs_from_text() -> None:
     here = outline(request(messages=[said("desk", [json.dumps(QUESTION), {"image": "0a"}])]))
     there = outline(request(messages=[said("desk", [json.dumps(QUESTION), {"image": "0b"}])]))
-    assert differences(there, here) == ["the question's (picture)"]
+    assert describe_differences(there, here) == ["the question's (picture)"]
 
 
-def test_a_tools_results_are_told_apart() -> None:
+def test_outline_tool_result_difference_is_named() -> None:
     def answered(text: str) -> Outline:
         result = {"type": "FunctionExecutionResultMessage", "content": [{"content": text}]}
         return outline(request(messages=[*messages(), result]))
 
-    assert differences(answered("1"), answered("10")) == [
+    assert describe_differences(answered("1"), answered("10")) == [
         "the tools' message (17 characters there, 18 here)"
     ]
 
 
-def test_the_nearest_is_named_with_all_that_differs() -> None:
+def test_nearest_outline_lists_all_differences() -> None:
     question = QUESTION | {"policy": {"fast": 30}, "news": []}
     close = outline(request(model="b", messages=messages(question=question)))
     far = outline(request(model="b", messages=messages("?", {"symbol": "FB"}, {"score": 0})))
-    assert nearest(HERE, [("f" * 64, far), ("3fa2" * 16, close)]) == (
+    assert describe_nearest(HERE, [("f" * 64, far), ("3fa2" * 16, close)]) == (
         "the nearest is 3fa23fa23fa2, which differs in model ('b' there, 'a' here) "
         "and in the question's news, policy"
     )
 
 
-def test_three_differences_read_as_a_sentence() -> None:
+def test_nearest_outline_words_are_a_sentence() -> None:
     there = outline(request(model="b", response="risk", tools=[1]))
-    assert nearest(HERE, [("0" * 64, there)]) == (
+    assert describe_nearest(HERE, [("0" * 64, there)]) == (
         "the nearest is 000000000000, which differs in model ('b' there, 'a' here), "
         "in response ('risk' there, 'executor' here) and in tools"
     )
 
 
-def test_a_question_of_another_day_names_a_few_of_its_keys() -> None:
+def test_outline_difference_names_few_keys() -> None:
     keys = {f"key_{number}": number for number in range(9)}
     here = outline(request(messages=messages(question=keys)))
     there = outline(request(messages=messages(question={name: -1 for name in keys})))
-    assert differences(there, here) == [
+    assert describe_differences(there, here) == [
         "the question's key_0, key_1, key_2, key_3, key_4, key_5 and 3 more"
     ]
 
 
-def test_of_equals_the_smallest_key_is_named() -> None:
+def test_nearest_outline_tie_takes_smallest_key() -> None:
     same = [("b" * 64, outline(request(model="b"))), ("a" * 64, outline(request(model="c")))]
-    assert nearest(HERE, same) == nearest(HERE, same[::-1])
-    assert "aaaaaaaaaaaa" in nearest(HERE, same)
+    assert describe_nearest(HERE, same) == describe_nearest(HERE, same[::-1])
+    assert "aaaaaaaaaaaa" in describe_nearest(HERE, same)
 
 
-def test_only_requests_of_the_same_agent_count() -> None:
+def test_nearest_outline_is_of_same_agent() -> None:
     other = outline(request(), agent="RiskManager")
-    assert nearest(HERE, [("a" * 64, other)]) == "no request of Executor is on record"
+    assert describe_nearest(HERE, [("a" * 64, other)]) == "no request of Executor is on record"
 
 
-def test_another_fingerprint_is_another_outline() -> None:
+def test_outline_differs_where_fingerprint_does() -> None:
     variants = [
         request(),
         request(model="b"),
@@ -178,54 +179,56 @@ def test_another_fingerprint_is_another_outline() -> None:
     assert len({outline(asked) for asked in variants}) == len(variants)
 
 
-def test_rules_need_no_outline() -> None:
-    assert outline_of({"client": "rules", "version": "1", "messages": messages()}, "X") is None
+def test_outline_of_rules_client_is_none() -> None:
+    assert make_outline({"client": "rules", "version": "1", "messages": messages()}, "X") is None
 
 
-def test_an_outline_is_small_and_has_no_text_of_the_request() -> None:
+def test_outline_is_small_without_request_text() -> None:
     long = QUESTION | {"news": ["a headline that nobody must find here"] * 50}
-    shape, marks = to_text(outline(request(messages=messages(question=long))))
-    assert len(shape) + len(marks) < 700
-    for text in (b"headline", b"You decide", b"It rises", b"580"):
-        assert text not in shape + marks
+    row = canonical_json(outline_to_row(outline(request(messages=messages(question=long)))))
+    assert len(row) < 700
+    for text in ("headline", "You decide", "It rises", "580"):
+        assert text not in row
 
 
-def test_a_message_with_keys_that_are_prose_is_told_apart_as_a_whole() -> None:
+def test_outline_ignores_keys_that_are_prose() -> None:
     for report in ({"x" * 41: 1}, dict.fromkeys(map(str, range(41)))):
-        assert outline(request(messages=messages(report=report))).messages[2].parts == ()
+        assert outline(request(messages=messages(report=report))).messages[2].key_digests == ()
 
 
-def test_what_was_written_is_what_is_read() -> None:
+def test_outline_row_round_trips() -> None:
     for asked in (request(), request(messages=[]), request(messages=messages("", "", "{}"))):
         found = outline(asked)
-        assert from_text(*to_text(found)) == from_row(to_row(found)) == found
+        assert outline_from_row(outline_to_row(found)) == found
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"marks": ""}, {"marks": "x y"}, {"messages": [[]]}, {"asked": {"a": []}}, {"asked": 1}],
 )
-def test_anything_else_is_refused(changes: dict[str, Any]) -> None:
+def test_outline_refuses_invalid_row(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        from_row(to_row(HERE) | changes)
+        outline_from_row(outline_to_row(HERE) | changes)
 
 
-def test_an_address_with_a_secret_can_be_cleaned() -> None:
+def test_outline_redacts_secret_address() -> None:
     found = outline(request(base_url="http://x/secret"))
-    clean = clean_outline(found, lambda text: text.replace("secret", "[struck out: key]"))
-    assert differences(clean, HERE) == ["base_url ('http://x/[struck out: key]' there, None here)"]
-    assert clean_outline(found, str) is found
+    clean = redact_outline(found, lambda text: text.replace("secret", "[struck out: key]"))
+    assert describe_differences(clean, HERE) == [
+        "base_url ('http://x/[struck out: key]' there, None here)"
+    ]
+    assert redact_outline(found, str) is found
 
 
-def test_a_cassette_looks_among_all_that_it_knows(tmp_path: Any) -> None:
+def test_cassette_nearest_searches_all_replies(tmp_path: Any) -> None:
     path = tmp_path / "r.sqlite"
     reply = RecordedReply("{}", "stop", 1, 2)
     Cassette(None, path).put("b" * 64, reply, outline(request(model="b")))
     cassette = Cassette(None, path)
     asked = outline(request(model="c"))
-    assert "'b' there, 'c' here" in cassette.nearest(asked)
+    assert "'b' there, 'c' here" in cassette.describe_nearest(asked)
     cassette.put("a" * 64, reply, outline(request(model="c", tool_choice="none")))
-    assert "tool_choice ('none' there, 'auto' here)" in cassette.nearest(asked)
-    packaged = Cassette(cassette.used)
-    assert "tool_choice" in packaged.nearest(asked)
-    assert Cassette().nearest(asked) == "no request of Executor is on record"
+    assert "tool_choice ('none' there, 'auto' here)" in cassette.describe_nearest(asked)
+    packaged = Cassette(cassette.used_replies)
+    assert "tool_choice" in packaged.describe_nearest(asked)
+    assert Cassette().describe_nearest(asked) == "no request of Executor is on record"

@@ -102,7 +102,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     with closing(sqlite3.connect(database)) as connection:
         frame.to_sql("bars", connection, index=False)
 
-    request = TrainRequest.read(**SMALL)
+    request = TrainRequest.parse(**SMALL)
     begun = start_training(request, Settings.load())
     with closing(sqlite3.connect(database)) as connection:  # between two tasks: a day, a correction
         connection.execute(NEW_DAY)

@@ -13,21 +13,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from finagent_model.cassette.cassette import (
-    Cassette,
-    RecordedReply,
-    dump_replies,
-    load_replies,
-    open_file,
-)
+from finagent_model.cassette.cassette import Cassette, open_cassette_file
 from finagent_model.cassette.fingerprint import Outline
+from finagent_model.cassette.jsonl import dump_replies, load_replies
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.cli import app
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError
 from finagent_model.pipeline.recordings import verify_recordings
 
 ONE, TWO = RecordedReply("one", "stop", 10, 2), RecordedReply("two", "stop", 30, 4)
-FAILED = RecordedReply.failed(Status.MODEL_ERROR, "no reply within 45 s")
+FAILED = RecordedReply.from_error(Status.MODEL_ERROR, "no reply within 45 s")
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 KEYLIKE = "sk-proj-0123456789abcdefABCDEF"
 
@@ -197,8 +193,10 @@ def test_an_outline_is_learnt_from_an_equal_reply(path: Path, tmp_path: Path) ->
 
 
 def test_errors_are_dropped_and_the_room_is_given_back(path: Path) -> None:
-    many = {f"{n:064x}": RecordedReply.failed(Status.MODEL_ERROR, f"{n} " * 50) for n in range(300)}
-    open_file(path).put({**many, A: ONE})
+    many = {
+        f"{n:064x}": RecordedReply.from_error(Status.MODEL_ERROR, f"{n} " * 50) for n in range(300)
+    }
+    open_cassette_file(path).put({**many, A: ONE})
     done = finagent("prune", path, "--errors", "--json").json
     assert (done["dropped"], done["left"]) == (300, 1)
     assert done["bytes_after"] < done["bytes_before"] / 3
@@ -337,7 +335,7 @@ def test_a_key_inside_is_found_without_being_shown_and_its_row_can_be_dropped(
         "content": replace(TWO, content=f"use {KEYLIKE}"),
         "outline": replace(TWO, outline=outline(KEYLIKE)),
     }
-    open_file(path).put({A: ONE, B: held[where]})
+    open_cassette_file(path).put({A: ONE, B: held[where]})
     done = finagent("verify", path)
     assert done.code == 5
     assert "looks like a key" in done.out
@@ -348,7 +346,7 @@ def test_a_key_inside_is_found_without_being_shown_and_its_row_can_be_dropped(
 
 
 def test_a_secret_of_this_machine_is_found_whatever_its_shape(path: Path) -> None:
-    open_file(path).put({A: replace(ONE, content="mine is open-sesame-now")})
+    open_cassette_file(path).put({A: replace(ONE, content="mine is open-sesame-now")})
     assert finagent("verify", path).code == 0
     assert finagent("verify", path, OPENAI_API_KEY="open-sesame-now").code == 5
 

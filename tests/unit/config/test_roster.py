@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.prompt_templates import Prompts
 from finagent_model.agents.providers import sends_schema
 from finagent_model.agents.team import stages
 from finagent_model.config.desk_config import (
     DeskConfig,
+    Prompts,
     load_config,
     load_preset,
     preset_text,
@@ -20,7 +20,7 @@ from finagent_model.config.desk_config import (
 )
 from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
-from finagent_model.reports.charts import mermaid
+from finagent_model.reports.charts import render_mermaid
 
 
 def config(**changes: Any) -> DeskConfig:
@@ -29,11 +29,11 @@ def config(**changes: Any) -> DeskConfig:
 
 
 @pytest.mark.parametrize(("preset", "depth"), [("lean", 3), ("default", 3), ("debate", 5)])
-def test_a_preset_is_so_many_replies_deep(preset: str, depth: int) -> None:
-    assert len(stages(load_preset(preset).seated({"news"}))) == depth
+def test_preset_graph_depth(preset: str, depth: int) -> None:
+    assert len(stages(load_preset(preset).select_agents({"news"}))) == depth
 
 
-def test_debaters_speak_side_by_side_and_then_answer_the_round_before() -> None:
+def test_roster_debaters_wait_for_previous_round() -> None:
     rows = {row.name: row for row in load_preset("debate").roster}
     assert rows["BearResearcher_2"].after == ("BullResearcher", "BearResearcher")
     assert rows["RiskManager"].after == ("BullResearcher_2", "BearResearcher_2")
@@ -45,22 +45,26 @@ def test_debaters_speak_side_by_side_and_then_answer_the_round_before() -> None:
     )
 
 
-def test_whoever_waited_for_an_absent_agent_waits_for_those_it_waited_for() -> None:
+def test_select_agents_bridges_absent_agent() -> None:
     agents = [
         {"name": "A", "role": "analyst", "prompt": "technical"},
         {"name": "N", "role": "analyst", "prompt": "news", "when": "news", "after": ["A"]},
         {"name": "E", "role": "executor", "prompt": "executor", "after": ["N"]},
     ]
-    assert [row.after for row in config(agents=agents).seated(())] == [(), ("A",)]
-    assert [row.after for row in config(agents=agents).seated({"news"})] == [(), ("A",), ("N",)]
+    assert [row.after for row in config(agents=agents).select_agents(())] == [(), ("A",)]
+    assert [row.after for row in config(agents=agents).select_agents({"news"})] == [
+        (),
+        ("A",),
+        ("N",),
+    ]
 
 
-def test_all_prompts_of_the_default_desk_fit_into_eight_thousand_characters() -> None:
+def test_default_prompts_fit_in_8000_characters() -> None:
     desk = load_preset()
     assert sum(len(Prompts({}).text(row.prompt)) for row in desk.agents) <= 8000
 
 
-def test_an_agent_may_have_a_model_and_sampling_of_its_own() -> None:
+def test_model_for_merges_agent_sampling() -> None:
     desk = config(
         client="openai",
         model="small",
@@ -77,7 +81,7 @@ def test_an_agent_may_have_a_model_and_sampling_of_its_own() -> None:
             },
         ],
     )
-    models = [desk.model_of(row) for row in desk.agents]
+    models = [desk.model_for(row) for row in desk.agents]
     assert [(m.client, m.model) for m in models] == [
         ("anthropic", "big"),
         ("openai", "other"),
@@ -89,7 +93,7 @@ def test_an_agent_may_have_a_model_and_sampling_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"client": "azure"}, "client 'azure' needs a model"),
         ({"client": "component", "model": "x"}, "belong together"),
@@ -125,12 +129,12 @@ def test_an_agent_may_have_a_model_and_sampling_of_its_own() -> None:
         ),
     ],
 )
-def test_a_row_that_cannot_be_used_says_where(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_desk_config_names_invalid_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         config(**changes)
 
 
-def test_a_schema_is_sent_where_the_provider_is_known_to_take_one() -> None:
+def test_sends_schema_only_where_provider_enforces_it() -> None:
     def sends(**row: Any) -> bool:
         return sends_schema(ModelConfig(model="m", **row))
 
@@ -140,7 +144,7 @@ def test_a_schema_is_sent_where_the_provider_is_known_to_take_one() -> None:
     assert sends(client="openai", base_url="http://127.0.0.1:1/v1", structured=True)
 
 
-def test_a_file_may_build_on_a_preset_and_bring_prompts_of_its_own(tmp_path: Path) -> None:
+def test_load_config_merges_file_over_preset(tmp_path: Path) -> None:
     (tmp_path / "macro.md").write_text("You are the MacroAnalyst of a trading desk.\n")
     (tmp_path / "desk.yaml").write_text(
         "preset: debate\nclient: openai\nmodel: m\nprompts: {macro: macro.md, mood: Be brief.}\n"
@@ -156,13 +160,13 @@ def test_a_file_may_build_on_a_preset_and_bring_prompts_of_its_own(tmp_path: Pat
         load_config(str(tmp_path / "desk.yaml"))
 
 
-def test_a_block_that_is_given_in_part_keeps_the_preset_s_other_keys(tmp_path: Path) -> None:
+def test_load_config_partial_block_keeps_preset_keys(tmp_path: Path) -> None:
     (tmp_path / "desk.yaml").write_text("preset: debate\nlimits: {budget_usd: 1}\n")
     limits = load_config(str(tmp_path / "desk.yaml")).limits
     assert (limits.budget_usd, limits.max_tokens) == (1, 120_000)
 
 
-def test_the_drawing_has_every_round() -> None:
-    text = mermaid(load_preset("debate"))
+def test_mermaid_shows_every_debate_round() -> None:
+    text = render_mermaid(load_preset("debate"))
     assert "BullResearcher --> BearResearcher_2" in text
     assert "BearResearcher_2 --> RiskManager" in text

@@ -16,8 +16,8 @@ import pytest
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
-from finagent_model.data.protocols import reason_of
-from finagent_model.data.snapshots import BarsSnapshot, bar_changes
+from finagent_model.data.protocols import describe_error
+from finagent_model.data.snapshots import BarsSnapshot, compare_bars
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
@@ -62,11 +62,11 @@ def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
     return BarSeries.from_frame(series.symbol, frame)
 
 
-def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
+def test_cached_bars_ask_once_per_process(tmp_path: Path) -> None:
     vendor = Vendor()
     source = process(vendor, tmp_path)
     for day in (None, "2013-03-01", "2013-03-15", "2013-03-31", "2012-06-29"):
-        assert source.reaching("FB", parse_as_of(day) if day else None) is source.bars("FB")
+        assert source.bars_as_of("FB", parse_as_of(day) if day else None) is source.bars("FB")
     assert vendor.asked == 1
 
 
@@ -82,86 +82,86 @@ def test_a_process_asks_once_for_a_symbol(tmp_path: Path) -> None:
         ("2013-04-02", 1),
     ],
 )
-def test_what_was_kept_is_used_where_it_reaches_the_day(
+def test_cached_bars_are_used_where_they_cover_as_of(
     tmp_path: Path, as_of: str, asked: int
 ) -> None:
     process(Vendor(), tmp_path).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
     for _ in range(3):
-        assert source.reaching("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
+        assert source.bars_as_of("FB", parse_as_of(as_of)).digest() == WHOLE.digest()
     assert vendor.asked == asked
 
 
-def test_a_bar_that_came_late_is_asked_for_once_more(tmp_path: Path) -> None:
-    day = parse_as_of(WHOLE.closed(100).date())
+def test_cached_bars_refetch_late_bar_once(tmp_path: Path) -> None:
+    day = parse_as_of(WHOLE.close_time(100).date())
     process(Vendor(WHOLE[:100]), tmp_path, day + timedelta(minutes=5)).bars("FB")
     vendor = Vendor(WHOLE[:101])
     morning = process(vendor, tmp_path, day + timedelta(hours=9))
-    assert morning.reaching("FB", day).closed(-1) == WHOLE.closed(100)
-    assert process(vendor, tmp_path).reaching("FB", day).closed(-1) == WHOLE.closed(100)
+    assert morning.bars_as_of("FB", day).close_time(-1) == WHOLE.close_time(100)
+    assert process(vendor, tmp_path).bars_as_of("FB", day).close_time(-1) == WHOLE.close_time(100)
     assert vendor.asked == 1
     StoredBars(BarStore(tmp_path)).bars("FB")
     assert vendor.asked == 1
 
 
-def test_a_process_that_lives_asks_again_for_a_later_close_and_says_what_it_saw(
+def test_cached_bars_refetch_for_later_close(
     tmp_path: Path,
 ) -> None:
     vendor = Vendor()
-    now = WHOLE.closed(100) - timedelta(hours=3)
+    now = WHOLE.close_time(100) - timedelta(hours=3)
     source = CachedBars(vendor, BarStore(tmp_path), lambda: now)
-    today = parse_as_of(WHOLE.closed(100).date())
+    today = parse_as_of(WHOLE.close_time(100).date())
     for as_of in (now, None, now + timedelta(minutes=1)):
-        assert source.reaching("FB", as_of).closed(-1) == WHOLE.closed(99)
+        assert source.bars_as_of("FB", as_of).close_time(-1) == WHOLE.close_time(99)
     assert vendor.asked == 1
-    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)  # the day is not over
-    assert source.reaching("FB", today).closed(-1) == WHOLE.closed(99)
+    assert source.bars_as_of("FB", today).close_time(-1) == WHOLE.close_time(99)  # not over
+    assert source.bars_as_of("FB", today).close_time(-1) == WHOLE.close_time(99)
     assert vendor.asked == 2
-    now = WHOLE.closed(101) + timedelta(hours=1)
-    later = source.reaching("FB", parse_as_of(WHOLE.closed(101).date()))
-    assert later.closed(-1) == WHOLE.closed(101)
-    assert source.seen("FB").content_hash == later.digest()
-    assert source.reaching("FB", today) is later
+    now = WHOLE.close_time(101) + timedelta(hours=1)
+    later = source.bars_as_of("FB", parse_as_of(WHOLE.close_time(101).date()))
+    assert later.close_time(-1) == WHOLE.close_time(101)
+    assert source.snapshot("FB").content_hash == later.digest()
+    assert source.bars_as_of("FB", today) is later
     assert vendor.asked == 3
 
 
-def test_a_day_that_was_not_over_when_it_was_fetched_is_fetched_again(tmp_path: Path) -> None:
-    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(100) - timedelta(hours=3)).bars("FB")
+def test_cached_bars_refetch_unfinished_day(tmp_path: Path) -> None:
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.close_time(100) - timedelta(hours=3)).bars("FB")
     vendor = Vendor(WHOLE[:101])
-    later = process(vendor, tmp_path, WHOLE.closed(100) + timedelta(hours=1))
-    as_of = parse_as_of(WHOLE.closed(100).date())
-    assert later.reaching("FB", as_of).closed(-1) == WHOLE.closed(100)
+    later = process(vendor, tmp_path, WHOLE.close_time(100) + timedelta(hours=1))
+    as_of = parse_as_of(WHOLE.close_time(100).date())
+    assert later.bars_as_of("FB", as_of).close_time(-1) == WHOLE.close_time(100)
     assert vendor.asked == 1
 
 
-def test_a_longer_look_asks_again_in_the_same_process(tmp_path: Path) -> None:
-    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.closed(99)).bars("FB")
+def test_cached_bars_refetch_for_later_as_of(tmp_path: Path) -> None:
+    process(Vendor(WHOLE[:100]), tmp_path, WHOLE.close_time(99)).bars("FB")
     vendor = Vendor()
     source = process(vendor, tmp_path)
-    assert len(source.reaching("FB", WHOLE.closed(50))) == 100
-    assert len(source.reaching("FB", WHOLE.closed(150))) == len(WHOLE)
+    assert len(source.bars_as_of("FB", WHOLE.close_time(50))) == 100
+    assert len(source.bars_as_of("FB", WHOLE.close_time(150))) == len(WHOLE)
     assert vendor.asked == 1
 
 
-def test_no_bar_that_closes_after_it_was_fetched_is_seen(tmp_path: Path) -> None:
-    source = process(Vendor(), tmp_path, WHOLE.closed(42) + timedelta(hours=1))
-    assert source.bars("FB").closed(-1) == WHOLE.closed(42)
+def test_cached_bars_drop_bars_not_closed(tmp_path: Path) -> None:
+    source = process(Vendor(), tmp_path, WHOLE.close_time(42) + timedelta(hours=1))
+    assert source.bars("FB").close_time(-1) == WHOLE.close_time(42)
 
 
-def test_threads_and_processes_that_want_the_same_ask_once(tmp_path: Path) -> None:
+def test_cached_bars_concurrent_requests_ask_once(tmp_path: Path) -> None:
     together, vendor = threading.Barrier(8), Vendor()
     shared = process(vendor, tmp_path)
     alone = [process(vendor, tmp_path) for _ in range(4)]
 
     def ask(source: CachedBars) -> str:
         together.wait()
-        return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+        return source.bars_as_of("FB", parse_as_of("2013-03-01")).digest()
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, [shared] * 4 + alone)) == {WHOLE.digest()}
     assert vendor.asked == 1
-    assert len(BarStore(tmp_path).readings("FB")) == 1
+    assert len(BarStore(tmp_path).snapshots("FB")) == 1
 
 
 class Counting(Vendor):
@@ -178,11 +178,11 @@ class Counting(Vendor):
 
 def one_process(folder: Path) -> str:
     source = process(Counting(folder / "asked"), folder / "home")
-    return source.reaching("FB", parse_as_of("2013-03-01")).digest()
+    return source.bars_as_of("FB", parse_as_of("2013-03-01")).digest()
 
 
 @pytest.mark.slow
-def test_processes_of_a_mapped_task_ask_once(tmp_path: Path) -> None:
+def test_cached_bars_mapped_tasks_ask_once(tmp_path: Path) -> None:
     (tmp_path / "asked").mkdir()
     with ProcessPoolExecutor(4, mp_context=get_context("forkserver")) as pool:
         digests = set(pool.map(one_process, [tmp_path] * 8))
@@ -193,15 +193,13 @@ def test_processes_of_a_mapped_task_ask_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "trouble", [RuntimeError("quota"), OSError("down"), KeyError("x"), DataSourceError("down")]
 )
-def test_a_vendor_that_fails_is_a_failure_and_nothing_older_takes_its_place(
-    tmp_path: Path, trouble: Exception
-) -> None:
+def test_cached_bars_never_fall_back_to_stale_bars(tmp_path: Path, trouble: Exception) -> None:
     process(Vendor(), tmp_path).bars("FB")
     with pytest.raises(DataSourceError, match=r"quota|down|x"):
-        process(Vendor(trouble), tmp_path).reaching("FB", parse_as_of("2014-01-01"))
+        process(Vendor(trouble), tmp_path).bars_as_of("FB", parse_as_of("2014-01-01"))
 
 
-def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
+def test_vendor_error_hides_key_in_address(tmp_path: Path) -> None:
     trouble = OSError("GET https://me:sesame@api.example/eod/FB?token=open-sesame failed")
     with pytest.raises(DataSourceError) as error:
         process(Vendor(trouble), tmp_path).bars("FB")
@@ -222,14 +220,14 @@ def test_a_key_in_a_vendors_address_is_not_told(tmp_path: Path) -> None:
         ("x" * 270 + " https://bob:sesame-opens@host", "x" * 270 + " https://host"),
     ],
 )
-def test_what_is_private_is_struck_out_of_a_reason_before_it_is_cut(told: str, shown: str) -> None:
-    assert reason_of(OSError(told)) == f"OSError: {shown}"
+def test_vendor_error_is_redacted_before_truncation(told: str, shown: str) -> None:
+    assert describe_error(OSError(told)) == f"OSError: {shown}"
 
 
 @pytest.mark.parametrize(
     "given", [WHOLE[:0], BundledBars().bars("GOOG"), None, [1.0]], ids=["none", "other", "", "list"]
 )
-def test_what_is_no_series_of_the_symbol_is_a_failure(tmp_path: Path, given: object) -> None:
+def test_cached_bars_refuse_invalid_answer(tmp_path: Path, given: object) -> None:
     vendor = Vendor()
     vendor.answer = given
     with pytest.raises(DataSourceError, match="vendor"):
@@ -237,31 +235,31 @@ def test_what_is_no_series_of_the_symbol_is_a_failure(tmp_path: Path, given: obj
     assert BarStore(tmp_path).symbols() == ()
 
 
-def test_a_symbol_that_the_vendor_does_not_know_is_unknown(tmp_path: Path) -> None:
+def test_cached_bars_unknown_symbol(tmp_path: Path) -> None:
     vendor = Vendor(UnknownSymbolError("FB", None, "vendor"))
     with pytest.raises(UnknownSymbolError):
         process(vendor, tmp_path).bars("FB")
 
 
-def test_kept_bars_repeat_what_was_seen_without_asking(tmp_path: Path) -> None:
+def test_stored_bars_repeat_without_vendor(tmp_path: Path) -> None:
     source = process(Vendor(), tmp_path)
     source.bars("FB")
     kept = StoredBars(BarStore(tmp_path))
     assert kept.bars("FB").digest() == WHOLE.digest()
-    assert kept.seen("FB") == source.seen("FB")
-    assert (kept.seen("FB").source, kept.seen("FB").fetched_at) == ("vendor", NOW)
+    assert kept.snapshot("FB") == source.snapshot("FB")
+    assert (kept.snapshot("FB").source, kept.snapshot("FB").fetched_at) == ("vendor", NOW)
     with pytest.raises(
         UnknownSymbolError, match=r"unknown symbol 'GOOG' in the bars kept; it has: FB"
     ):
         kept.bars("GOOG")
 
 
-def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> None:
+def test_stored_bars_hash_selects_older_history(tmp_path: Path) -> None:
     hashes = []
     for days in (100, 120, len(WHOLE)):
         source = process(Vendor(WHOLE[:days]), tmp_path)
         source.bars("FB")
-        hashes.append(source.seen("FB").content_hash)
+        hashes.append(source.snapshot("FB").content_hash)
     assert len(list(tmp_path.rglob("*.parquet"))) == 1  # what only grew is kept once
     for days, content_hash in zip((100, 120, len(WHOLE)), hashes, strict=True):
         assert len(StoredBars(BarStore(tmp_path), [content_hash[:12]]).bars("FB")) == days
@@ -270,56 +268,56 @@ def test_a_hash_names_an_older_history_though_it_has_grown(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("given", ["abc", "xyz12345", "../../etc"])
-def test_what_is_no_hash_is_refused(tmp_path: Path, given: str) -> None:
+def test_stored_bars_refuse_malformed_hash(tmp_path: Path, given: str) -> None:
     with pytest.raises(BadInputError, match="is no hash of kept bars"):
         StoredBars(BarStore(tmp_path), [given])
 
 
-def test_a_revised_history_names_days_and_fields(
+def test_cached_bars_revision_names_days_with_fields(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
     source = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
     with caplog.at_level(logging.WARNING):
         source.bars("FB")
-    day = f"{WHOLE.closed(42):%Y-%m-%d}"
+    day = f"{WHOLE.close_time(42):%Y-%m-%d}"
     assert f"vendor has revised its history: {day} high" in caplog.text
-    told = source.seen("FB")
+    told = source.snapshot("FB")
     assert (told.revised, {c.field for c in told.changes}) == (2, {"close", "high"})
     assert {c.after for c in told.changes} == {99.5}
     # Said again, it stays said; both histories can be had.
     again = process(Vendor(with_close(WHOLE, 42, 99.5)), tmp_path)
     again.bars("FB")
-    assert again.seen("FB").revised == 2
+    assert again.snapshot("FB").revised == 2
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
 
 
-def test_bars_that_went_or_came_are_a_revision() -> None:
+def test_compare_bars_names_removed_or_new_bars() -> None:
     frame = WHOLE.to_frame()
     without = BarSeries.from_frame("FB", frame.drop(index=[10]))
-    [gone] = bar_changes(WHOLE, without)
-    [came] = bar_changes(without, WHOLE)
+    [gone] = compare_bars(WHOLE, without)
+    [came] = compare_bars(without, WHOLE)
     assert (gone.field, gone.before, gone.after) == ("bar", WHOLE.close[10], None)
     assert (came.field, came.before, came.after) == ("bar", None, WHOLE.close[10])
-    assert gone.closed_at == came.closed_at == WHOLE.closed(10)
+    assert gone.closed_at == came.closed_at == WHOLE.close_time(10)
 
 
-def test_new_days_an_equal_history_and_noise_are_no_revision() -> None:
-    assert bar_changes(WHOLE[:100], WHOLE) == ()
-    assert bar_changes(WHOLE, WHOLE) == ()
+def test_compare_bars_ignores_new_days_or_noise() -> None:
+    assert compare_bars(WHOLE[:100], WHOLE) == ()
+    assert compare_bars(WHOLE, WHOLE) == ()
     noisy = WHOLE.to_frame()
     noisy["volume"] *= 1 + 1e-7
-    assert bar_changes(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
+    assert compare_bars(WHOLE, BarSeries.from_frame("FB", noisy)) == ()
 
 
-def test_a_volume_that_was_unknown_and_stays_so_is_no_revision() -> None:
+def test_compare_bars_ignores_unknown_volume() -> None:
     unknown = BarSeries.from_frame("FB", WHOLE.to_frame().assign(volume=np.nan))
-    assert bar_changes(unknown, unknown) == ()
-    assert {c.before for c in bar_changes(unknown, WHOLE)} == {None}
+    assert compare_bars(unknown, unknown) == ()
+    assert {c.before for c in compare_bars(unknown, WHOLE)} == {None}
 
 
 @pytest.mark.parametrize("damage", ["content", "garbage", "missing", "index"])
-def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, damage: str) -> None:
+def test_stored_bars_refuse_damaged_file(tmp_path: Path, damage: str) -> None:
     process(Vendor(), tmp_path).bars("FB")
     [file] = tmp_path.rglob("*.parquet")
     if damage == "content":
@@ -335,12 +333,12 @@ def test_damaged_bars_are_never_taken_for_those_that_were_kept(tmp_path: Path, d
     assert "remove" not in str(error.value)
 
 
-def test_a_market_says_what_it_used_though_another_process_has_kept_more(tmp_path: Path) -> None:
+def test_market_snapshot_is_of_bars_that_were_read(tmp_path: Path) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
     market = Market(StoredBars(BarStore(tmp_path)), None)
     used = market.bars("FB")
     process(Vendor(), tmp_path).bars("FB")
-    seen = market.seen("FB")
+    seen = market.snapshot("FB")
     assert seen and seen.content_hash == used.digest() == WHOLE[:150].digest()
 
 
@@ -351,26 +349,26 @@ class Overtaken(BarStore):
         super().__init__(home)
         self.meanwhile: CachedBars | None = process(Vendor(), home)
 
-    def readings(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
-        rows = super().readings(symbol, source)
+    def snapshots(self, symbol: str, source: str | None = None) -> tuple[BarsSnapshot, ...]:
+        rows = super().snapshots(symbol, source)
         if self.meanwhile:
             other, self.meanwhile = self.meanwhile, None
             other.bars(symbol)
         return rows
 
 
-def test_who_reads_while_another_process_keeps_more_still_finds_what_was_there(
+def test_bar_store_concurrent_read_write(
     tmp_path: Path,
 ) -> None:
     process(Vendor(WHOLE[:150]), tmp_path).bars("FB")
     [there] = tmp_path.rglob("*.parquet")
-    read = Overtaken(tmp_path).read("FB", WHOLE[:150].digest())
+    read = Overtaken(tmp_path).load("FB", WHOLE[:150].digest())
     assert not there.exists()
     assert read.digest() == WHOLE[:150].digest()
 
 
 @pytest.mark.parametrize("symbol", ["..", ".", "A/B", "../X", "BRK.B", "^GSPC"])
-def test_no_symbol_leads_out_of_the_home(tmp_path: Path, symbol: str) -> None:
+def test_bar_store_symbol_stays_in_folder(tmp_path: Path, symbol: str) -> None:
     home = tmp_path / "home"
     vendor = Vendor(BarSeries.from_frame(symbol, WHOLE.to_frame()))
     process(vendor, home).bars(symbol)
@@ -379,48 +377,48 @@ def test_no_symbol_leads_out_of_the_home(tmp_path: Path, symbol: str) -> None:
     assert {path.parent.parent.name for path in home.rglob("index.json")} == {"bars"}
 
 
-def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_bar_store_names_unwritable_home(tmp_path: Path) -> None:
     (tmp_path / "bars").write_text("in the way")
     with pytest.raises(LocalStateError, match=r"bars can't be kept in .* set FINAGENT_HOME"):
         process(Vendor(), tmp_path).bars("FB")
 
 
-def test_a_later_process_sees_what_the_first_had_seen(tmp_path: Path) -> None:
+def test_market_pins_bars_of_earlier_process(tmp_path: Path) -> None:
     first = Market(process(Vendor(WHOLE[:150]), tmp_path), None)
     first.bars("FB")
-    seen = first.seen("FB")
+    seen = first.snapshot("FB")
     assert seen
     there = Market(process(Vendor(), tmp_path), None, None, {"FB": seen})
     elsewhere = Market(process(Vendor(), tmp_path / "elsewhere"), None, None, {"FB": seen})
     for market in (there, elsewhere):
         assert market.bars("FB").digest() == seen.content_hash
-        assert market.seen("FB") == seen
+        assert market.snapshot("FB") == seen
 
 
-def test_bars_that_changed_between_the_stages_of_a_training_are_refused(tmp_path: Path) -> None:
+def test_market_refuses_changed_pinned_bars(tmp_path: Path) -> None:
     market = Market(BundledBars(), None)
     market.bars("FB")
-    seen = market.seen("FB")
+    seen = market.snapshot("FB")
     assert seen
     changed = process(Vendor(with_close(WHOLE, 3, 1e3)), tmp_path)
     with pytest.raises(DataSourceError, match="not those that the training began with"):
         Market(changed, None, None, {"FB": seen}).bars("FB")
 
 
-def test_nothing_is_fetched_to_say_what_was_seen(tmp_path: Path) -> None:
+def test_market_snapshot_fetches_nothing(tmp_path: Path) -> None:
     vendor = Vendor()
-    assert Market(process(vendor, tmp_path), None).seen("FB") is None
+    assert Market(process(vendor, tmp_path), None).snapshot("FB") is None
     assert vendor.asked == 0
 
 
-def test_a_view_of_a_vendors_bars_ends_at_the_day(tmp_path: Path) -> None:
+def test_market_view_of_vendor_bars_ends_at_as_of(tmp_path: Path) -> None:
     market = Market(process(Vendor(), tmp_path), None)
-    as_of = parse_as_of(WHOLE.closed(80).date())
-    assert market.view("FB", as_of).bars.closed(-1) == WHOLE.closed(80)
+    as_of = parse_as_of(WHOLE.close_time(80).date())
+    assert market.view("FB", as_of).bars.close_time(-1) == WHOLE.close_time(80)
 
 
-def test_what_a_vendor_says_of_later_days_changes_no_earlier_question(tmp_path: Path) -> None:
-    as_of = parse_as_of(WHOLE.closed(120).date())
+def test_market_view_ignores_later_vendor_bars(tmp_path: Path) -> None:
+    as_of = parse_as_of(WHOLE.close_time(120).date())
     changed = WHOLE.to_frame()
     changed.loc[121:, [*PRICES]] *= 3.0
     changed.loc[150, "split"] = 2.0

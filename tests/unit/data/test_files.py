@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from finagent_model.data._sql import SqlBars
 from finagent_model.data.files import FolderBars
-from finagent_model.data.sql import SqlBars
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, parse_as_of
 
@@ -28,21 +28,21 @@ def folder(path: Path, **files: str) -> FolderBars:
     return FolderBars(path)
 
 
-def test_a_csv_file_is_read_whatever_the_case_of_its_columns(tmp_path: Path) -> None:
+def test_folder_bars_ignore_case_of_columns(tmp_path: Path) -> None:
     series = folder(tmp_path, GOOG=GOOD).bars("GOOG")
     assert series.symbol == "GOOG"
-    assert series.closed(0).isoformat() == "2012-06-27T21:00:00+00:00"
+    assert series.close_time(0).isoformat() == "2012-06-27T21:00:00+00:00"
     assert series.close.tolist() == [10.0, 5.5, 5.0]
     assert series.volume.tolist() == [100.0, 200.0, 200.0]
 
 
-def test_actions_come_from_the_adjusted_close(tmp_path: Path) -> None:
+def test_folder_bars_infer_actions_from_adjusted_close(tmp_path: Path) -> None:
     series = folder(tmp_path, GOOG=GOOD).bars("GOOG")
     assert series.split.tolist() == [1.0, 2.0, 1.0]
     assert series.dividend == pytest.approx([0.0, 0.0, 5.5 * (1 - 1 / 1.01)])
 
 
-def test_given_actions_win_over_an_adjusted_close(tmp_path: Path) -> None:
+def test_folder_bars_action_columns_win_over_adjusted_close(tmp_path: Path) -> None:
     text = (
         "closed_at,open,high,low,close,split,dividend,adj_close,note\n"
         "2012-06-28T21:00:00+00:00,10,11,9,10,,,9,a\n"
@@ -54,7 +54,7 @@ def test_given_actions_win_over_an_adjusted_close(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["Stock Splits", "Dividends", "splits"])
-def test_actions_by_another_name_are_refused_and_not_lost(tmp_path: Path, column: str) -> None:
+def test_folder_bars_refuse_vendor_action_columns(tmp_path: Path, column: str) -> None:
     table = pd.DataFrame(
         {"Date": ["2012-06-29"], **{name: [5.0] for name in PRICES}, column: [2.0]}
     )
@@ -74,9 +74,7 @@ def test_actions_by_another_name_are_refused_and_not_lost(tmp_path: Path, column
 
 
 @pytest.mark.parametrize(("given", "missing"), [("split", "dividend"), ("dividend", "split")])
-def test_one_kind_of_action_beside_an_adjusted_close_leaves_the_other_unsaid(
-    tmp_path: Path, given: str, missing: str
-) -> None:
+def test_folder_bars_refuse_half_of_the_actions(tmp_path: Path, given: str, missing: str) -> None:
     text = f"date,open,high,low,close,adj_close,{given}\n2012-06-29,5,6,4,5,4,1\n"
     with pytest.raises(InvalidBarsError, match=f"column '{missing}' is missing beside '{given}'"):
         folder(tmp_path, X=text).bars("X")
@@ -85,14 +83,14 @@ def test_one_kind_of_action_beside_an_adjusted_close_leaves_the_other_unsaid(
     assert getattr(series, missing).tolist() == [{"split": 1.0, "dividend": 0.0}[missing]]
 
 
-def test_without_actions_there_are_none(tmp_path: Path) -> None:
+def test_folder_bars_without_actions_have_none(tmp_path: Path) -> None:
     text = "date,open,high,low,close\n2012-06-29,5,6,4,5\n"
     series = folder(tmp_path, X=text).bars("X")
     assert (series.split.tolist(), series.dividend.tolist()) == ([1.0], [0.0])
 
 
 @pytest.mark.parametrize("stored_as", ["text", "midnight"])
-def test_parquet_gives_the_same_bars_as_csv(tmp_path: Path, stored_as: str) -> None:
+def test_folder_bars_parquet_equals_csv(tmp_path: Path, stored_as: str) -> None:
     source = folder(tmp_path, GOOG=GOOD)
     table = pd.read_csv(tmp_path / "GOOG.csv")
     if stored_as == "midnight":
@@ -108,9 +106,7 @@ def daily(zone: str | None) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo", "America/New_York"])
-def test_midnight_in_any_zone_is_its_calendar_day_and_nothing_of_it_is_known_before(
-    tmp_path: Path, zone: str | None
-) -> None:
+def test_folder_bars_midnight_in_any_zone_is_its_day(tmp_path: Path, zone: str | None) -> None:
     table = daily(zone)
     table.to_csv(tmp_path / "CSV.csv")
     table.to_parquet(tmp_path / "INDEX.parquet")
@@ -121,14 +117,14 @@ def test_midnight_in_any_zone_is_its_calendar_day_and_nothing_of_it_is_known_bef
     read.append(SqlBars(f"sqlite:///{tmp_path}/bars.db").bars("SQL"))
     assert len(read) == 4
     for series in read:
-        days = [series.closed(i).isoformat() for i in range(3)]
+        days = [series.close_time(i).isoformat() for i in range(3)]
         assert days == [f"2024-03-{day}T21:00:00+00:00" for day in ("06", "07", "11")]
         assert len(series.until(parse_as_of("2024-03-06"))) == 1
         assert len(series.until(datetime(2024, 3, 7, 13, tzinfo=UTC))) == 1
 
 
 @pytest.mark.parametrize("zone", [None, "America/New_York"])
-def test_a_time_of_day_is_no_date_and_is_never_cut_to_one(tmp_path: Path, zone: str | None) -> None:
+def test_folder_bars_refuse_date_with_time_of_day(tmp_path: Path, zone: str | None) -> None:
     table = daily(zone)
     table.index += pd.Timedelta(hours=22)
     table.to_csv(tmp_path / "CSV.csv")
@@ -145,18 +141,18 @@ def test_a_time_of_day_is_no_date_and_is_never_cut_to_one(tmp_path: Path, zone: 
             source.bars(symbol)
 
 
-def test_closes_with_a_time_of_day_keep_it_also_as_an_index(tmp_path: Path) -> None:
+def test_folder_bars_closed_at_keeps_time_of_day(tmp_path: Path) -> None:
     table = daily("America/New_York").rename_axis("closed_at")
     table.index += pd.Timedelta(hours=16)
     table.to_csv(tmp_path / "CSV.csv")
     table.to_parquet(tmp_path / "PARQUET.parquet")
     for symbol in ("CSV", "PARQUET"):
         series = FolderBars(tmp_path).bars(symbol)
-        assert series.closed(0) == datetime(2024, 3, 6, 21, tzinfo=UTC)
-        assert series.closed(2) == datetime(2024, 3, 11, 20, tzinfo=UTC)
+        assert series.close_time(0) == datetime(2024, 3, 6, 21, tzinfo=UTC)
+        assert series.close_time(2) == datetime(2024, 3, 11, 20, tzinfo=UTC)
 
 
-def test_symbols_are_the_names_of_the_files(tmp_path: Path) -> None:
+def test_folder_bars_symbols_are_file_names(tmp_path: Path) -> None:
     source = folder(tmp_path, MSFT=GOOD, aapl=GOOD)
     (tmp_path / "README.md").write_text("no bars")
     (tmp_path / "IBM.csv").mkdir()
@@ -165,7 +161,7 @@ def test_symbols_are_the_names_of_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["../X", "sub/X", "X.csv", "", ".", "x", "../inside/GOOG"])
-def test_a_symbol_never_leads_out_of_the_folder(tmp_path: Path, symbol: str) -> None:
+def test_folder_bars_symbol_stays_in_folder(tmp_path: Path, symbol: str) -> None:
     (tmp_path / "inside" / "sub").mkdir(parents=True)
     folder(tmp_path, X=GOOD)
     folder(tmp_path / "inside" / "sub", X=GOOD)
@@ -174,17 +170,17 @@ def test_a_symbol_never_leads_out_of_the_folder(tmp_path: Path, symbol: str) -> 
         source.bars(symbol)
 
 
-def test_an_absolute_path_is_an_unknown_symbol(tmp_path: Path) -> None:
+def test_folder_bars_absolute_path_is_unknown_symbol(tmp_path: Path) -> None:
     with pytest.raises(UnknownSymbolError):
         folder(tmp_path, GOOG=GOOD).bars(str(tmp_path / "GOOG"))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_folder_bars_name_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataSourceError, match=r"nowhere can't be listed .* such as GOOG\.csv"):
         FolderBars(tmp_path / "nowhere").symbols()
 
 
-def test_two_files_of_one_symbol_are_refused(tmp_path: Path) -> None:
+def test_folder_bars_refuse_two_files_of_symbol(tmp_path: Path) -> None:
     source = folder(tmp_path, GOOG=GOOD)
     (tmp_path / "GOOG.parquet").write_bytes(b"")
     with pytest.raises(DataSourceError, match="both hold GOOG; keep one of them"):
@@ -193,9 +189,7 @@ def test_two_files_of_one_symbol_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x9f\x92"])
-def test_an_unreadable_file_is_named_with_a_way_out(
-    tmp_path: Path, suffix: str, content: bytes
-) -> None:
+def test_folder_bars_name_unreadable_file(tmp_path: Path, suffix: str, content: bytes) -> None:
     (tmp_path / f"BAD.{suffix}").write_bytes(content)
     with pytest.raises(DataSourceError, match=rf"BAD\.{suffix} can't be read: .*date,open,high"):
         FolderBars(tmp_path).bars("BAD")
@@ -216,12 +210,12 @@ def test_an_unreadable_file_is_named_with_a_way_out(
         (GOOD.splitlines()[0] + "\n", "empty; send at least one bar"),
     ],
 )
-def test_bars_that_break_a_rule_name_the_file(tmp_path: Path, text: str, message: str) -> None:
+def test_folder_bars_invalid_bars_name_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidBarsError, match=rf"GOOG\.csv: .*{message}"):
         folder(tmp_path, GOOG=text).bars("GOOG")
 
 
-def test_a_bad_file_hides_no_other(tmp_path: Path) -> None:
+def test_folder_bars_bad_file_hides_no_other(tmp_path: Path) -> None:
     source = folder(tmp_path, GOOG=GOOD, FB=GOOD, BAD="", TWICE=GOOD)
     (tmp_path / "twice.csv").write_text(GOOD)
     assert source.symbols() == ("BAD", "FB", "GOOG", "TWICE")
@@ -230,8 +224,8 @@ def test_a_bad_file_hides_no_other(tmp_path: Path) -> None:
         source.bars("TWICE")
 
 
-def test_dates_may_be_written_without_dashes(tmp_path: Path) -> None:
+def test_folder_bars_accept_dates_without_dashes(tmp_path: Path) -> None:
     source = folder(tmp_path, GOOG=GOOD.replace("-", ""), BAD=GOOD.replace("2012-", "12"))
-    assert source.bars("GOOG").closed(0).isoformat() == "2012-06-27T21:00:00+00:00"
+    assert source.bars("GOOG").close_time(0).isoformat() == "2012-06-27T21:00:00+00:00"
     with pytest.raises(InvalidBarsError, match="is not an ISO date or time"):
         source.bars("BAD")

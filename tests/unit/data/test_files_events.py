@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import EVENTS, FileNews, bundled_events
+from finagent_model.data.files import EVENTS, FileNews, load_bundled_news
 from finagent_model.errors import DataSourceError, InvalidNewsError
 
 RECORDS: list[dict[str, Any]] = [json.loads(line) for line in EVENTS.read_text().splitlines()]
@@ -23,11 +23,11 @@ def source() -> BundledBars:
 
 
 def days(kind: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_symbol: dict[str, list[str]] = {}
     for record in RECORDS:
         if record["kind"] == kind:
-            found.setdefault(record["symbol"], []).append(record["published_at"][:10])
-    return found
+            by_symbol.setdefault(record["symbol"], []).append(record["published_at"][:10])
+    return by_symbol
 
 
 def write(path: Path, *lines: str) -> FileNews:
@@ -41,7 +41,7 @@ def line(**changes: Any) -> str:
     return json.dumps(record | changes)
 
 
-def test_every_record_has_the_same_fields_and_a_bundled_symbol(source: BundledBars) -> None:
+def test_bundled_news_have_equal_fields(source: BundledBars) -> None:
     assert 15 <= len(RECORDS) <= 25
     for record in RECORDS:
         assert set(record) == {"symbol", "published_at", "headline", "source", "kind"}
@@ -49,8 +49,8 @@ def test_every_record_has_the_same_fields_and_a_bundled_symbol(source: BundledBa
         assert all(record.values())
 
 
-def test_every_record_is_kept_and_dated_within_the_bars() -> None:
-    news = bundled_events()
+def test_bundled_news_lie_within_bars() -> None:
+    news = load_bundled_news()
     read = {symbol: news.news(symbol) for symbol in news.symbols()}
     assert sum(len(items) for items, _ in read.values()) == len(RECORDS)
     assert all(undated == 0 for _, undated in read.values())
@@ -59,40 +59,40 @@ def test_every_record_is_kept_and_dated_within_the_bars() -> None:
     assert max(moments) < datetime(2013, 3, 2, tzinfo=UTC)
 
 
-def test_an_event_without_a_known_time_is_dated_at_the_end_of_its_day() -> None:
+def test_bundled_news_without_time_are_at_end_of_day() -> None:
     assert {record["published_at"][10:] for record in RECORDS} == {"T23:59:59+00:00"}
 
 
-def test_the_splits_are_those_that_the_prices_show(source: BundledBars) -> None:
+def test_bundled_news_splits_match_prices(source: BundledBars) -> None:
     shown = {}
     for symbol in source.symbols():
         bars = source.bars(symbol)
         if len(at := np.flatnonzero(bars.split != 1.0)):
-            shown[symbol] = [bars.closed(int(i)).date().isoformat() for i in at]
+            shown[symbol] = [bars.close_time(int(i)).date().isoformat() for i in at]
     assert days("split") == shown
 
 
-def test_the_listings_are_on_the_first_bar(source: BundledBars) -> None:
+def test_bundled_news_listings_are_on_first_bar(source: BundledBars) -> None:
     listed = days("listing")
     assert set(listed) == {"GOOG", "FB"}
     for symbol, moments in listed.items():
-        assert moments == [source.bars(symbol).closed(0).date().isoformat()]
+        assert moments == [source.bars(symbol).close_time(0).date().isoformat()]
 
 
-def test_the_first_apple_dividend_is_on_the_bar_that_traded_without_it(source: BundledBars) -> None:
+def test_bundled_news_apple_dividend_is_on_ex_date(source: BundledBars) -> None:
     bars = source.bars("AAPL")
-    first = bars.closed(int(np.flatnonzero(bars.dividend)[0])).date().isoformat()
+    first = bars.close_time(int(np.flatnonzero(bars.dividend)[0])).date().isoformat()
     assert first in days("dividend")["AAPL"]
 
 
-def test_the_early_google_results_moved_the_price_that_day(source: BundledBars) -> None:
+def test_bundled_news_google_results_moved_price(source: BundledBars) -> None:
     (day,) = days("results")["GOOG"]
     bars = source.bars("GOOG")
-    at = [i for i in range(len(bars)) if bars.closed(i).date().isoformat() == day]
+    at = [i for i in range(len(bars)) if bars.close_time(i).date().isoformat() == day]
     assert bars.close[at[0]] / bars.close[at[0] - 1] - 1 == pytest.approx(-0.08, abs=0.005)
 
 
-def test_items_come_oldest_first_with_the_undated_counted(tmp_path: Path) -> None:
+def test_file_news_sorts_oldest_first(tmp_path: Path) -> None:
     news = write(
         tmp_path,
         line(headline="later"),
@@ -107,11 +107,11 @@ def test_items_come_oldest_first_with_the_undated_counted(tmp_path: Path) -> Non
     assert news.symbols() == ("X", "Y")
 
 
-def test_a_symbol_without_news_has_none(tmp_path: Path) -> None:
+def test_file_news_of_unknown_symbol_is_empty(tmp_path: Path) -> None:
     assert write(tmp_path, line()).news("Z") == ((), 0)
 
 
-def test_a_separator_inside_a_headline_does_not_end_the_line(tmp_path: Path) -> None:
+def test_file_news_headline_may_hold_line_separator(tmp_path: Path) -> None:
     text = '{"symbol": "X", "published_at": "2012-06-29T12:00:00Z", "headline": "a\u2028b"}'
     assert write(tmp_path, text).news("X")[0][0].headline == "a\u2028b"
 
@@ -128,12 +128,12 @@ def test_a_separator_inside_a_headline_does_not_end_the_line(tmp_path: Path) -> 
         (line(published_at="soon"), "published_at: "),
     ],
 )
-def test_a_bad_line_names_the_file_and_the_line(tmp_path: Path, bad: str, message: str) -> None:
+def test_file_news_names_bad_line(tmp_path: Path, bad: str, message: str) -> None:
     with pytest.raises(InvalidNewsError, match=rf"news\.jsonl, line 3: {message}"):
         write(tmp_path, line(), "", bad).news("X")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_file_news_names_missing_file(tmp_path: Path) -> None:
     with pytest.raises(
         DataSourceError, match=r"none\.jsonl can't be read .* one JSON object a line"
     ):

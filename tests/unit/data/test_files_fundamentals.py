@@ -27,7 +27,7 @@ AS_OF = parse_as_of("2012-06-29")
 
 @pytest.fixture(scope="module")
 def goog() -> BarSeries:
-    return Market.of(Settings.load({})).bars("GOOG")
+    return Market.from_settings(Settings.load({})).bars("GOOG")
 
 
 def fact(moment: str | datetime = "2012-04-12T20:00:00+00:00", **changes: Any) -> Fact:
@@ -48,11 +48,11 @@ def file(folder: Path, *lines: str) -> Path:
 
 def question(bars: BarSeries, *facts: Fact, as_of: datetime = AS_OF) -> dict[str, Any]:
     view = MarketView.at(as_of, bars, facts=facts)
-    found: dict[str, Any] = json.loads(build_context(view, Policy()).text)
-    return found
+    result: dict[str, Any] = json.loads(build_context(view, Policy()).text)
+    return result
 
 
-def test_a_fact_is_told_with_its_age_and_without_a_date(goog: BarSeries) -> None:
+def test_facts_in_context_have_age_without_date(goog: BarSeries) -> None:
     asked = question(goog, fact(value=10645.1234))
     assert asked["fundamentals"] == [
         {
@@ -65,14 +65,14 @@ def test_a_fact_is_told_with_its_age_and_without_a_date(goog: BarSeries) -> None
     ]
 
 
-def test_a_question_without_facts_does_not_speak_of_them(goog: BarSeries) -> None:
+def test_facts_absent_from_context_without_source(goog: BarSeries) -> None:
     asked, told = question(goog), question(goog, fact())
     assert "fundamentals" not in asked
     assert {k: v for k, v in told.items() if k != "fundamentals"} == asked
 
 
 @pytest.mark.parametrize(
-    ("period", "seen"),
+    ("period", "relative"),
     [
         ("2012Q1", "Q1 this year"),
         ("FY2011", "last year (fiscal)"),
@@ -84,30 +84,30 @@ def test_a_question_without_facts_does_not_speak_of_them(goog: BarSeries) -> Non
         ("", ""),
     ],
 )
-def test_a_period_is_told_relative_to_the_day(period: str, seen: str) -> None:
-    assert fact(period=period).period_from(AS_OF) == seen
+def test_facts_period_is_relative_to_as_of(period: str, relative: str) -> None:
+    assert fact(period=period).relative_period(AS_OF) == relative
 
 
 @given(st.text(max_size=12), st.text(max_size=12), st.text("FYQH0129-", max_size=8))
-def test_whatever_is_accepted_tells_no_year(name: str, unit: str, period: str) -> None:
+def test_facts_in_context_never_tell_year(name: str, unit: str, period: str) -> None:
     try:
         accepted = fact(name=name, unit=unit, period=period)
     except ValueError:
         return
-    told = f"{accepted.name}|{accepted.unit}|{accepted.period_from(AS_OF)}"
+    told = f"{accepted.name}|{accepted.unit}|{accepted.relative_period(AS_OF)}"
     assert not re.search(r"(?<![0-9])(19|20)[0-9]{2}(?![0-9])", told)
 
 
-def test_a_fact_is_not_known_before_it_was_published(goog: BarSeries) -> None:
+def test_facts_unknown_before_publication(goog: BarSeries) -> None:
     moment = datetime.fromisoformat("2012-04-12T20:00:00+00:00")
-    known = [
+    published = [
         MarketView.at(as_of, goog, facts=(fact(moment),)).fundamentals
         for as_of in (moment - timedelta(microseconds=1), moment)
     ]
-    assert known == [(), (fact(moment),)]
+    assert published == [(), (fact(moment),)]
 
 
-def test_a_restatement_replaces_what_it_restates_from_its_own_day_on(goog: BarSeries) -> None:
+def test_facts_restatement_counts_from_its_day(goog: BarSeries) -> None:
     first, again = fact(), fact("2012-06-01T00:00:00Z", value=9999.0)
     other = fact(period="2011Q4")
     facts = (again, first, other)
@@ -117,48 +117,50 @@ def test_a_restatement_replaces_what_it_restates_from_its_own_day_on(goog: BarSe
     assert after.fundamentals == (other, again)
 
 
-def test_of_two_published_at_once_the_later_record_counts(goog: BarSeries) -> None:
+def test_facts_published_at_once_take_later_record(goog: BarSeries) -> None:
     facts = (fact(value=1.0), fact(value=2.0))
     assert [f.value for f in MarketView.at(AS_OF, goog, facts=facts).fundamentals] == [2.0]
 
 
-def test_the_most_recent_facts_are_kept(goog: BarSeries) -> None:
+def test_facts_most_recent_are_kept(goog: BarSeries) -> None:
     start = datetime.fromisoformat("2012-01-01T00:00:00+00:00")
     facts = tuple(fact(start + timedelta(hours=i), name=f"fact {i}") for i in range(60))
     assert MarketView.at(AS_OF, goog, facts=facts).fundamentals == facts[-FACTS_LIMIT:]
 
 
 @pytest.mark.parametrize("day", ["2011-12-30", "2012-04-11", "2012-04-12", "2012-06-29"])
-def test_what_is_published_later_changes_no_question(goog: BarSeries, day: str) -> None:
+def test_facts_published_later_change_no_context(goog: BarSeries, day: str) -> None:
     as_of = parse_as_of(day)
     start = datetime.fromisoformat("2011-10-01T00:00:00+00:00")
     facts = [fact(start + timedelta(days=9 * i), name=f"n{i % 7}", value=i) for i in range(40)]
-    known = tuple(f for f in facts if f.published_at <= as_of)
+    published = tuple(f for f in facts if f.published_at <= as_of)
     later = tuple(f.model_copy(update={"value": -1e9}) for f in facts if f.published_at > as_of)
     surprise = fact(as_of + timedelta(microseconds=1), name="n1", value=1e12)
-    assert known and later
+    assert published and later
     whole = question(goog, *facts, as_of=as_of)
-    assert question(goog, *known, as_of=as_of) == whole
-    assert question(goog, *later, surprise, *known, as_of=as_of) == whole
+    assert question(goog, *published, as_of=as_of) == whole
+    assert question(goog, *later, surprise, *published, as_of=as_of) == whole
 
 
-def test_a_file_of_facts_reaches_the_view_and_the_digest(tmp_path: Path) -> None:
+def test_file_fundamentals_reach_view_with_digest(tmp_path: Path) -> None:
     lines = (written(), written(published_at=None), written(symbol="X"), written(value=1.5))
     path = file(tmp_path, *lines)
-    market = Market.of(Settings.load({"FINAGENT_FUNDAMENTALS": str(path)}))
+    market = Market.from_settings(Settings.load({"FINAGENT_FUNDAMENTALS": str(path)}))
     (day,) = market.daily_views("GOOG", [-1])
     for view in (market.view("GOOG", AS_OF), day):
         assert [f.value for f in view.fundamentals] == [1.5]
         assert view.undated_facts == 1
     assert market.view("AAPL", AS_OF).fundamentals == ()
 
-    without = Market.of(Settings.load({})).digest("GOOG")
+    without = Market.from_settings(Settings.load({})).digest("GOOG")
     other = file(tmp_path, *lines[:3])
-    changed = Market.of(Settings.load({"FINAGENT_FUNDAMENTALS": str(other)})).digest("GOOG")
+    changed = Market.from_settings(Settings.load({"FINAGENT_FUNDAMENTALS": str(other)})).digest(
+        "GOOG"
+    )
     assert len({market.digest("GOOG"), changed, without}) == 3
 
 
-def test_facts_come_oldest_first_with_the_undated_counted(tmp_path: Path) -> None:
+def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
     late, early = written(value=2), written(value=1, published_at="2012-01-01T00:00:00-05:00")
     source = FileFundamentals(file(tmp_path, late, "", written(published_at=""), early))
     facts, undated = source.facts("GOOG")
@@ -169,7 +171,7 @@ def test_facts_come_oldest_first_with_the_undated_counted(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
@@ -192,14 +194,12 @@ def test_facts_come_oldest_first_with_the_undated_counted(tmp_path: Path) -> Non
         (written(period="2012-06-30"), "period: '2012-06-30' is not a period"),
     ],
 )
-def test_a_bad_line_names_the_file_the_line_and_the_field(
-    tmp_path: Path, bad: str, said: str
-) -> None:
+def test_file_fundamentals_name_bad_line(tmp_path: Path, bad: str, message: str) -> None:
     source = FileFundamentals(file(tmp_path, written(), bad))
-    with pytest.raises(InvalidFundamentalsError, match=rf"facts\.jsonl, line 2: {said}"):
+    with pytest.raises(InvalidFundamentalsError, match=rf"facts\.jsonl, line 2: {message}"):
         source.facts("GOOG")
 
 
-def test_a_file_that_is_not_there_is_a_failed_source_and_not_no_facts(tmp_path: Path) -> None:
+def test_file_fundamentals_missing_file_is_failure(tmp_path: Path) -> None:
     with pytest.raises(DataSourceError, match=r"none\.jsonl can't be read"):
         FileFundamentals(tmp_path / "none.jsonl").facts("GOOG")

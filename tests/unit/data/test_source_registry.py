@@ -14,13 +14,17 @@ import pytest
 
 from finagent_model._redact import make_redactor
 from finagent_model.airflow.tasks import as_airflow_errors
+from finagent_model.data._source_registry import (
+    make_bar_source,
+    make_fundamentals_source,
+    make_news_source,
+)
+from finagent_model.data._yfinance import YFinanceBars
 from finagent_model.data.bar_cache import CachedBars, StoredBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import FileFundamentals, FileNews, FolderBars
 from finagent_model.data.market import Market
 from finagent_model.data.protocols import BarSource
-from finagent_model.data.source_registry import bar_source, fundamentals_source, news_source
-from finagent_model.data.yfinance import YFinanceBars
 from finagent_model.errors import (
     BadInputError,
     ConfigError,
@@ -42,32 +46,32 @@ def given(tmp_path: Path, **names: str) -> Settings:
 
 
 def bars(tmp_path: Path, name: str) -> BarSource:
-    return bar_source(given(tmp_path, bars=name), lambda: datetime(2013, 4, 1, tzinfo=UTC))
+    return make_bar_source(given(tmp_path, bars=name), lambda: datetime(2013, 4, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("name", ["", "bundled"])
-def test_without_a_name_bars_and_news_are_the_bundled(tmp_path: Path, name: str) -> None:
+def test_source_defaults_are_bundled(tmp_path: Path, name: str) -> None:
     settings = given(tmp_path, bars=name)
     assert isinstance(bars(tmp_path, name), BundledBars)
-    news = news_source(settings)
+    news = make_news_source(settings)
     assert news and news.news("GOOG")[0]
-    assert fundamentals_source(settings) is None
+    assert make_fundamentals_source(settings) is None
 
 
-def test_own_bars_bring_no_bundled_news_unless_they_are_named(tmp_path: Path) -> None:
-    assert news_source(given(tmp_path, bars=str(tmp_path))) is None
-    news = news_source(given(tmp_path, bars=str(tmp_path), news="bundled"))
+def test_news_source_of_own_bars_is_none_by_default(tmp_path: Path) -> None:
+    assert make_news_source(given(tmp_path, bars=str(tmp_path))) is None
+    news = make_news_source(given(tmp_path, bars=str(tmp_path), news="bundled"))
     assert news and news.news("GOOG")[0]
 
 
-def test_a_path_is_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_source_path_is_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "eod").mkdir()
     monkeypatch.chdir(tmp_path)
     for name in (str(tmp_path / "eod"), "eod", "./eod", "./nowhere", "~/nowhere"):
         assert isinstance(bars(tmp_path, name), FolderBars)
 
 
-def test_a_url_a_vendor_and_what_was_kept_are_told_apart(tmp_path: Path) -> None:
+def test_bar_source_tells_names_apart(tmp_path: Path) -> None:
     for name, shown in ((URL, "postgresql://127.0.0.1:9/db#eod"), ("yfinance", "yfinance")):
         source = bars(tmp_path, name)
         assert isinstance(source, CachedBars)
@@ -78,7 +82,7 @@ def test_a_url_a_vendor_and_what_was_kept_are_told_apart(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("variable", ["bars", "news", "fundamentals"])
-def test_an_unknown_name_lists_what_is_allowed_and_installed(
+def test_source_unknown_name_lists_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     site = install(tmp_path / "site", "acme_x", "", f"finagent.{variable}", "acme = acme_x:make")
@@ -86,14 +90,12 @@ def test_an_unknown_name_lists_what_is_allowed_and_installed(
     monkeypatch.chdir(tmp_path)
     settings = given(tmp_path, **{variable: "yahoo"})
     with pytest.raises(ConfigError, match=rf"FINAGENT_{variable.upper()} 'yahoo' is unknown") as e:
-        Market.of(settings)
+        Market.from_settings(settings)
     assert "sqlite:///" in str(e.value)
     assert f"finagent.{variable}: acme" in str(e.value)
 
 
-def test_a_name_that_means_two_things_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_source_refuses_ambiguous_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = install(tmp_path / "site", "acme_y", "", "finagent.bars", "eod = acme_y:make")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.chdir(tmp_path)
@@ -103,14 +105,14 @@ def test_a_name_that_means_two_things_is_refused(
     assert isinstance(bars(tmp_path, "./eod"), FolderBars)
 
 
-def test_a_mistyped_url_is_not_shown(tmp_path: Path) -> None:
+def test_source_hides_mistyped_url(tmp_path: Path) -> None:
     for name in ("postgresql:/me:sesame@host/db", "me:sesame@host"):
         with pytest.raises(BadInputError) as error:
             bars(tmp_path, name)
         assert "sesame" not in str(error.value)
 
 
-def test_a_urls_password_is_a_secret_and_a_path_is_none(tmp_path: Path) -> None:
+def test_source_url_password_is_secret(tmp_path: Path) -> None:
     settings = given(tmp_path, bars=URL, news="/data/news", fundamentals="bundled-facts")
     assert "sesame" not in repr(settings)
     said = make_redactor(settings.secrets)(
@@ -120,7 +122,7 @@ def test_a_urls_password_is_a_secret_and_a_path_is_none(tmp_path: Path) -> None:
     assert said.endswith("/data/news bundled-facts")
 
 
-def test_yfinance_that_is_not_installed_says_how(
+def test_source_yfinance_missing_says_how_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yfinance", None)
@@ -183,12 +185,12 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -> None:
-    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+def test_source_plugin_gives_bars_with_news(tmp_path: Path) -> None:
+    market = Market.from_settings(given(tmp_path, bars="acme", news="acme"))
     assert market.source.name == "acme"
     view = market.view("FB", parse_as_of("2013-02-28"))
     assert [item.headline for item in view.news] == ["of FB"]
-    seen = market.seen("FB")
+    seen = market.snapshot("FB")
     assert seen and seen.source == "acme" and seen.fetched_at
     with pytest.raises(
         DataSourceError, match=r"asked for bars of DOWN, failed: .* no more credits"
@@ -199,7 +201,7 @@ def test_an_entry_point_of_another_package_gives_bars_and_news(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("plugin")
-def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
+def test_source_failure_log_hides_vendor_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class AirflowFailException(Exception):
@@ -218,9 +220,9 @@ def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
     def yahoo(path: Path, asked: object) -> None:
         raise OSError("GET https://api.example/eod?apikey=SECRET42")
 
-    monkeypatch.setattr(YFinanceBars, "_history", yahoo)
+    monkeypatch.setattr(YFinanceBars, "_fetch", yahoo)
     silent = YFinanceBars(tmp_path, lambda: datetime(2013, 4, 1, tzinfo=UTC))
-    market = Market.of(given(tmp_path, bars="acme", news="acme"))
+    market = Market.from_settings(given(tmp_path, bars="acme", news="acme"))
     for failing, said in (
         (lambda: market.bars("KEYED"), "DataSourceError: .* failed: OSError: GET"),
         (lambda: silent.bars("FB"), "DataSourceError: .*OSError: GET"),
@@ -248,7 +250,7 @@ def test_no_log_of_a_failure_shows_a_vendors_key_however_much_of_it_is_shown(
         ("nameless", "gave no source: OSError: GET https://api.example/eod$"),
     ],
 )
-def test_an_entry_point_that_gives_no_source_is_named(tmp_path: Path, name: str, said: str) -> None:
+def test_source_invalid_plugin_is_named(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"entry point '{name}' of finagent\.bars \(.*{said}"):
         bars(tmp_path, name)
 
@@ -274,7 +276,7 @@ ITEM = NewsItem(published_at="2013-02-28T12:00:00Z", headline="a")  # type: igno
     [None, (ITEM, ITEM), (ITEM,), [ITEM], "none", 0, ([{"headline": "a"}], 0), ([ITEM], "none")],
     ids=["none", "pair", "tuple", "list", "text", "number", "mapping", "uncounted"],
 )
-def test_news_and_facts_that_are_no_records_are_a_failure(answer: object) -> None:
+def test_market_refuses_records_of_wrong_type(answer: object) -> None:
     market = Market(BundledBars(), Told(answer), Told(answer))
     with pytest.raises(DataSourceError, match=r"source of news, asked for FB, failed: .* it gave"):
         market.view("FB", parse_as_of("2013-02-28"))
@@ -283,12 +285,12 @@ def test_news_and_facts_that_are_no_records_are_a_failure(answer: object) -> Non
 
 
 @pytest.mark.parametrize("answer", [[], ([], 0), ((), 0)])
-def test_no_news_is_no_failure(answer: object) -> None:
+def test_market_accepts_empty_news(answer: object) -> None:
     market = Market(BundledBars(), Told(answer), Told(answer))
     assert market.news("FB") == market.facts("FB") == ((), 0)
 
 
-def test_news_that_comes_newest_first_is_put_in_order_and_the_newest_is_seen() -> None:
+def test_market_sorts_news() -> None:
     start = parse_as_of("2013-02-01")
     items = [
         NewsItem(published_at=start + timedelta(hours=i), headline=f"of hour {i}")
@@ -299,14 +301,14 @@ def test_news_that_comes_newest_first_is_put_in_order_and_the_newest_is_seen() -
     assert view.undated_news == 2
 
 
-def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
+def test_file_news_folder_has_file_per_symbol(tmp_path: Path) -> None:
     folder = tmp_path / "news"
     folder.mkdir()
     line = '{"published_at": "2012-06-29T14:00:00Z", "headline": "a"}\n'
     (folder / "GOOG.jsonl").write_text(line + '{"headline": "undated"}\n')
     (folder / "FB.jsonl").write_text('{"symbol": "GOOG", ' + line[1:])
     (tmp_path / "X.jsonl").write_text(line)
-    news = news_source(given(tmp_path, news=str(folder)))
+    news = make_news_source(given(tmp_path, news=str(folder)))
     assert news
     items, undated = news.news("GOOG")
     assert ([item.headline for item in items], undated) == (["a"], 1)
@@ -315,7 +317,7 @@ def test_a_folder_of_news_has_a_file_a_symbol(tmp_path: Path) -> None:
         news.news("FB")
 
 
-def test_two_files_of_news_of_one_symbol_are_refused_and_hide_no_other(tmp_path: Path) -> None:
+def test_file_news_refuses_two_files_of_symbol(tmp_path: Path) -> None:
     line = '{"published_at": "2012-06-29T14:00:00Z", "headline": "a"}\n'
     for name in ("GOOG.jsonl", "goog.jsonl", "FB.JSONL"):
         (tmp_path / name).write_text(line)
@@ -327,9 +329,7 @@ def test_two_files_of_news_of_one_symbol_are_refused_and_hide_no_other(tmp_path:
 
 
 @pytest.mark.parametrize("there", [[], ["GOOG.csv", "README.md"]])
-def test_a_folder_without_a_file_of_news_is_not_taken_for_one(
-    tmp_path: Path, there: list[str]
-) -> None:
+def test_file_news_refuses_folder_without_files(tmp_path: Path, there: list[str]) -> None:
     for name in there:
         (tmp_path / name).write_text("date,open,high,low,close\n")
     for read in (FileNews(tmp_path).news, FileFundamentals(tmp_path).facts):
@@ -338,9 +338,9 @@ def test_a_folder_without_a_file_of_news_is_not_taken_for_one(
 
 
 @pytest.mark.parametrize("stamp", ["20120629", '"20120629"', "1340978400.5", "true"])
-def test_a_number_is_no_time_of_publication(tmp_path: Path, stamp: str) -> None:
+def test_file_news_refuses_number_as_time(tmp_path: Path, stamp: str) -> None:
     file = tmp_path / "news.jsonl"
     file.write_text(f'{{"symbol": "GOOG", "headline": "a", "published_at": {stamp}}}\n')
-    news = news_source(given(tmp_path, news=str(file)))
+    news = make_news_source(given(tmp_path, news=str(file)))
     with pytest.raises(InvalidNewsError, match="is no ISO time"):
         assert news and news.news("GOOG")

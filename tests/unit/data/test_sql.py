@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from finagent_model.data._sql import SqlBars, SqlFundamentals, SqlNews
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.sql import SqlBars, SqlFundamentals, SqlNews
 from finagent_model.errors import (
     ConfigError,
     DataSourceError,
@@ -44,7 +44,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/data.db"
 
 
-def test_a_table_gives_the_bars_of_each_symbol_oldest_first(url: str) -> None:
+def test_sql_bars_are_oldest_first(url: str) -> None:
     written(url, bars=pd.concat([told("GOOG"), told("FB")]))
     source = SqlBars(url)
     assert source.symbols() == ("FB", "GOOG")
@@ -53,14 +53,14 @@ def test_a_table_gives_the_bars_of_each_symbol_oldest_first(url: str) -> None:
         pd.testing.assert_frame_equal(source.bars(symbol).to_frame(), given.to_frame())
 
 
-def test_the_url_names_the_table(url: str) -> None:
+def test_sql_url_names_table(url: str) -> None:
     written(url, eod=told("GOOG"))
     source = SqlBars(f"{url}?table=eod")
     assert len(source.bars("GOOG")) == 30
     assert source.name.endswith("data.db#eod")
 
 
-def test_what_else_a_url_says_makes_another_source_but_no_password_does() -> None:
+def test_sql_name_depends_on_options_not_password() -> None:
     base = "postgresql+psycopg2://me:{}@/db?"
     names = [
         SqlBars(base.format("one") + rest).name
@@ -79,7 +79,7 @@ def test_what_else_a_url_says_makes_another_source_but_no_password_does() -> Non
     assert all("sesame" not in name and name.endswith("#eod") for name in names)
 
 
-def test_columns_may_be_written_in_any_case_and_actions_come_from_an_adjusted_close(
+def test_sql_bars_ignore_case_of_columns(
     url: str,
 ) -> None:
     frame = pd.DataFrame(
@@ -97,7 +97,7 @@ def test_columns_may_be_written_in_any_case_and_actions_come_from_an_adjusted_cl
 
 
 @pytest.mark.parametrize("declared", ["date", "timestamp", "text"])
-def test_a_date_is_a_date_however_the_column_is_declared(url: str, declared: str) -> None:
+def test_sql_bars_accept_any_date_type(url: str, declared: str) -> None:
     engine = create_engine(url, poolclass=NullPool)
     stored = "2012-06-29 00:00:00.000000" if declared == "timestamp" else "2012-06-29"
     with engine.begin() as connection:
@@ -110,13 +110,13 @@ def test_a_date_is_a_date_however_the_column_is_declared(url: str, declared: str
         row = {"day": stored}
         connection.execute(text("insert into bars values ('X', :day, 1, 2, 1, 2, null)"), row)
     series = SqlBars(url).bars("X")
-    assert series.closed(0).isoformat() == "2012-06-29T21:00:00+00:00"
+    assert series.close_time(0).isoformat() == "2012-06-29T21:00:00+00:00"
 
 
 @pytest.mark.parametrize(
     "symbol", ["NOPE", "' or 1=1 --", "GOOG'; drop table bars; --", "", "goog"]
 )
-def test_a_symbol_is_a_value_and_never_sql(url: str, symbol: str) -> None:
+def test_sql_symbol_is_never_executed(url: str, symbol: str) -> None:
     written(url, bars=told("GOOG"))
     with pytest.raises(UnknownSymbolError, match="it has: GOOG"):
         SqlBars(url).bars(symbol)
@@ -124,7 +124,7 @@ def test_a_symbol_is_a_value_and_never_sql(url: str, symbol: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["nope", "bars;drop table bars", "other.bars"])
-def test_a_table_that_is_not_there_is_named_with_those_that_are(url: str, table: str) -> None:
+def test_sql_missing_table_lists_tables(url: str, table: str) -> None:
     written(url, prices=told("GOOG"), quotes=told("GOOG"))
     with pytest.raises(DataSourceError, match=r"no table .*|can't be read"):
         SqlBars(f"{url}?table={table}").bars("GOOG")
@@ -133,31 +133,31 @@ def test_a_table_that_is_not_there_is_named_with_those_that_are(url: str, table:
 
 
 @pytest.mark.parametrize("column", ["symbol", "open", "close"])
-def test_a_missing_column_is_named_with_those_that_are_there(url: str, column: str) -> None:
+def test_sql_missing_column_lists_columns(url: str, column: str) -> None:
     written(url, bars=told("GOOG").drop(columns=column))
     with pytest.raises(DataSourceError, match=rf"column '{column}' is missing; there is: .*volume"):
         SqlBars(url).bars("GOOG")
 
 
-def test_a_table_without_dates_is_refused(url: str) -> None:
+def test_sql_bars_refuse_table_without_dates(url: str) -> None:
     written(url, bars=told("GOOG").drop(columns="date"))
     with pytest.raises(InvalidBarsError, match="column 'date' is missing"):
         SqlBars(url).bars("GOOG")
 
 
-def test_bars_that_break_a_rule_name_table_symbol_and_bar(url: str) -> None:
+def test_sql_bars_invalid_bar_is_named(url: str) -> None:
     written(url, bars=told("GOOG").assign(low=1e6))
     with pytest.raises(InvalidBarsError, match=r"data\.db#bars: bars of GOOG: low is above"):
         SqlBars(url).bars("GOOG")
 
 
-def test_a_file_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:
+def test_sql_missing_file_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(DataSourceError, match=r"there is no file .*none\.db"):
         SqlBars(f"sqlite:///{tmp_path}/none.db").bars("GOOG")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_a_failure(tmp_path: Path) -> None:
+def test_sql_file_that_is_no_database_fails(tmp_path: Path) -> None:
     (tmp_path / "data.db").write_text("no database, though it is long enough to be looked at" * 9)
     with pytest.raises(DataSourceError, match="can't be read: file is not a database"):
         SqlBars(f"sqlite:///{tmp_path}/data.db").bars("GOOG")
@@ -174,7 +174,7 @@ def test_a_file_that_is_no_database_is_a_failure(tmp_path: Path) -> None:
         "nosuch://me:{}@127.0.0.1/db",
     ],
 )
-def test_a_database_that_cannot_be_used_is_named_without_its_password(url: str) -> None:
+def test_sql_unusable_database_hides_password(url: str) -> None:
     given = url.format(PASSWORD.replace("/", "%2F"))
     with pytest.raises((ConfigError, DataSourceError)) as error:
         SqlBars(given).bars("GOOG")
@@ -193,7 +193,7 @@ NEWS = pd.DataFrame(
 )
 
 
-def test_news_is_oldest_first_and_the_undated_are_counted(url: str) -> None:
+def test_sql_news_is_oldest_first(url: str) -> None:
     written(url, news=NEWS)
     items, undated = SqlNews(url).news("GOOG")
     assert [item.headline for item in items] == ["first", "second"]
@@ -201,7 +201,7 @@ def test_news_is_oldest_first_and_the_undated_are_counted(url: str) -> None:
     assert SqlNews(url).news("NOPE") == ((), 0)
 
 
-def test_news_without_a_zone_or_with_a_number_for_a_time_is_refused(url: str) -> None:
+def test_sql_news_refuses_time_without_zone(url: str) -> None:
     written(url, news=NEWS, numbers=NEWS.assign(published_at=20120629))
     with pytest.raises(InvalidNewsError, match="#news, FB: row 0: published_at"):
         SqlNews(url).news("FB")
@@ -209,13 +209,13 @@ def test_news_without_a_zone_or_with_a_number_for_a_time_is_refused(url: str) ->
         SqlNews(f"{url}?table=numbers").news("GOOG")
 
 
-def test_a_table_of_news_without_a_needed_column_is_a_failure(url: str) -> None:
+def test_sql_news_missing_column_fails(url: str) -> None:
     written(url, news=NEWS.drop(columns="headline"))
     with pytest.raises(DataSourceError, match="column 'headline' is missing"):
         SqlNews(url).news("GOOG")
 
 
-def test_facts_have_numbers_whatever_their_type(url: str) -> None:
+def test_sql_facts_accept_any_number_type(url: str) -> None:
     frame = pd.DataFrame(
         {
             "symbol": ["GOOG", "GOOG"],
@@ -247,7 +247,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_postgresql_gives_the_same_bars_by_schema_date_and_numeric(postgres: str) -> None:
+def test_sql_bars_of_postgresql_are_equal(postgres: str) -> None:
     engine = create_engine(postgres, poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(text("create schema eod"))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finagent_model.data._yfinance import YFinanceBars
 from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.yfinance import YFinanceBars
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, BarSeries, parse_as_of
 from support.fake_yahoo import LATER, NOT_FOUND, Yahoo, chart, serving
@@ -45,7 +45,7 @@ def source(yahoo: Yahoo, tmp_path: Path) -> YFinanceBars:
 
 def next_session(series: BarSeries) -> datetime:
     """Before its end."""
-    return series.closed(-1) + timedelta(days=1, hours=-1)
+    return series.close_time(-1) + timedelta(days=1, hours=-1)
 
 
 def day(series: BarSeries, text: str) -> int:
@@ -58,9 +58,7 @@ def result(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "MSFT"])
-def test_prices_are_as_traded_with_splits_undone(
-    yahoo: Yahoo, source: YFinanceBars, symbol: str
-) -> None:
+def test_yfinance_undoes_splits(yahoo: Yahoo, source: YFinanceBars, symbol: str) -> None:
     traded = BundledBars().bars(symbol)
     yahoo.says(symbol, chart(traded))
     got = source.bars(symbol)
@@ -73,24 +71,22 @@ def test_prices_are_as_traded_with_splits_undone(
     assert got.volume == pytest.approx(traded.volume, abs=1.0)
 
 
-def test_the_known_splits_and_the_special_dividend_are_on_their_days(
-    yahoo: Yahoo, source: YFinanceBars
-) -> None:
+def test_yfinance_actions_are_on_their_days(yahoo: Yahoo, source: YFinanceBars) -> None:
     for symbol in ("AAPL", "MSFT"):
         yahoo.says(symbol, chart(BundledBars().bars(symbol)))
     apple, microsoft = source.bars("AAPL"), source.bars("MSFT")
     at = day(apple, "2005-02-28")
     assert (apple.close[at - 1], apple.close[at], apple.split[at]) == (88.99, 44.86, 2.0)
-    assert apple.growth().close[at] / apple.growth().close[at - 1] == pytest.approx(
-        1.0082, abs=1e-4
-    )
+    assert apple.adjust_to_first_bar().close[at] / apple.adjust_to_first_bar().close[
+        at - 1
+    ] == pytest.approx(1.0082, abs=1e-4)
     at = day(microsoft, "2003-02-18")
     assert (microsoft.close[at - 1], microsoft.close[at]) == (48.30, 24.96)
     assert microsoft.split[at] == 2.0
     assert microsoft.dividend[day(microsoft, "2004-11-15")] == pytest.approx(3.029, abs=1e-3)
 
 
-def test_a_real_fall_by_half_is_no_split(yahoo: Yahoo, source: YFinanceBars) -> None:
+def test_yfinance_real_fall_is_no_split(yahoo: Yahoo, source: YFinanceBars) -> None:
     yahoo.says("AAPL", chart(BundledBars().bars("AAPL")))
     series = source.bars("AAPL")
     at = day(series, "2000-09-29")
@@ -99,7 +95,9 @@ def test_a_real_fall_by_half_is_no_split(yahoo: Yahoo, source: YFinanceBars) -> 
 
 
 @pytest.mark.parametrize("ratio", [2.0, 7.0, 20.0, 0.1, 1.5])
-def test_a_later_split_changes_no_bar(yahoo: Yahoo, source: YFinanceBars, ratio: float) -> None:
+def test_yfinance_later_split_changes_no_bar(
+    yahoo: Yahoo, source: YFinanceBars, ratio: float
+) -> None:
     bars = BundledBars().bars("FB")
     yahoo.now = next_session(bars)
     yahoo.says("FB", chart(bars, later_split=ratio))
@@ -109,9 +107,7 @@ def test_a_later_split_changes_no_bar(yahoo: Yahoo, source: YFinanceBars, ratio:
     assert set(got.split.tolist()) == {1.0}
 
 
-def test_a_row_without_prices_is_no_bar_and_its_dividend_goes_to_the_next(
-    yahoo: Yahoo, source: YFinanceBars
-) -> None:
+def test_yfinance_dividend_without_bar_goes_to_next(yahoo: Yahoo, source: YFinanceBars) -> None:
     bars = BundledBars().bars("FB")[:20]
     body = chart(bars)
     for values in result(body)["indicators"]["quote"][0].values():
@@ -122,10 +118,10 @@ def test_a_row_without_prices_is_no_bar_and_its_dividend_goes_to_the_next(
     got = source.bars("FB")
     assert len(got) == 19
     assert got.dividend[10] == 0.25
-    assert got.closed(10) == bars.closed(11)
+    assert got.close_time(10) == bars.close_time(11)
 
 
-def test_a_row_with_half_its_prices_is_refused(yahoo: Yahoo, source: YFinanceBars) -> None:
+def test_yfinance_refuses_incomplete_row(yahoo: Yahoo, source: YFinanceBars) -> None:
     body = chart(BundledBars().bars("FB")[:20])
     result(body)["indicators"]["quote"][0]["close"][7] = None
     yahoo.says("FB", body)
@@ -134,23 +130,21 @@ def test_a_row_with_half_its_prices_is_refused(yahoo: Yahoo, source: YFinanceBar
 
 
 @pytest.mark.parametrize("split", [1.0, 2.0])
-def test_a_session_that_goes_on_has_no_bar_yet(
-    yahoo: Yahoo, source: YFinanceBars, split: float
-) -> None:
+def test_yfinance_open_session_has_no_bar(yahoo: Yahoo, source: YFinanceBars, split: float) -> None:
     bars = BundledBars().bars("FB")[:20]
     ratios = np.r_[np.ones(19), split]
     whole = BarSeries.from_frame("FB", bars.to_frame().assign(split=ratios))
     body = chart(whole)
     result(body)["meta"]["regularMarketTime"] -= 3600
-    yahoo.now = bars.closed(-1) - timedelta(hours=1)
+    yahoo.now = bars.close_time(-1) - timedelta(hours=1)
     yahoo.says("FB", body)
     got = source.bars("FB")
-    assert got.closed(-1) == bars.closed(18)
+    assert got.close_time(-1) == bars.close_time(18)
     assert got.close == pytest.approx(bars.close[:19], rel=1e-12)
 
 
 @pytest.mark.parametrize("ratio", [2.0, 0.1])
-def test_a_split_that_is_not_yet_in_the_prices_is_refused(
+def test_yfinance_refuses_split_missing_in_prices(
     yahoo: Yahoo, source: YFinanceBars, ratio: float
 ) -> None:
     body = chart(BundledBars().bars("FB")[:20])
@@ -165,7 +159,7 @@ def test_a_split_that_is_not_yet_in_the_prices_is_refused(
 
 
 @pytest.mark.parametrize("ratio", [10.0, 0.1])
-def test_a_split_of_a_session_that_goes_on_is_refused_while_the_prices_ignore_it(
+def test_yfinance_refuses_missing_split_of_open_session(
     yahoo: Yahoo, source: YFinanceBars, ratio: float
 ) -> None:
     body = chart(BundledBars().bars("FB")[:20], later_split=ratio)
@@ -179,7 +173,7 @@ def test_a_split_of_a_session_that_goes_on_is_refused_while_the_prices_ignore_it
 
 @pytest.mark.parametrize("ratio", [10.0, 1.25])
 @pytest.mark.parametrize("row", ["none", "empty"])
-def test_a_split_that_no_bar_can_confirm_yet_is_refused(
+def test_yfinance_refuses_unconfirmed_split(
     yahoo: Yahoo, source: YFinanceBars, ratio: float, row: str
 ) -> None:
     body = chart(BundledBars().bars("FB")[:20], later_split=ratio)
@@ -193,7 +187,7 @@ def test_a_split_that_no_bar_can_confirm_yet_is_refused(
         source.bars("FB")
 
 
-def test_a_later_split_is_no_revision_and_a_correction_is_one(
+def test_yfinance_only_correction_is_revision(
     yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
 ) -> None:
     bars, readings = BundledBars().bars("MSFT"), []
@@ -209,13 +203,13 @@ def test_a_later_split_is_no_revision_and_a_correction_is_one(
         yahoo.says("MSFT", chart(series, later_split=ratio))
         fetched = CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER)
         fetched.bars("MSFT")
-        readings.append(fetched.seen("MSFT"))
+        readings.append(fetched.snapshot("MSFT"))
     assert [reading.revised for reading in readings] == [0, 0, 0, 1]
     [change] = readings[-1].changes
-    assert (change.closed_at, change.field) == (bars.closed(500), "low")
+    assert (change.closed_at, change.field) == (bars.close_time(500), "low")
 
 
-def test_a_vendor_that_takes_no_more_requests_is_left_alone_where_what_was_kept_will_do(
+def test_yfinance_rate_limit_leaves_cached_bars_usable(
     yahoo: Yahoo, source: YFinanceBars, tmp_path: Path
 ) -> None:
     yahoo.says("FB", chart(BundledBars().bars("FB")))
@@ -223,20 +217,20 @@ def test_a_vendor_that_takes_no_more_requests_is_left_alone_where_what_was_kept_
     yahoo.says("FB", b"Too Many Requests", 429)
     yahoo.asked.clear()
     again = CachedBars(source, BarStore(tmp_path / "home"), lambda: LATER)
-    assert len(again.reaching("FB", parse_as_of("2013-03-01"))) == 196
+    assert len(again.bars_as_of("FB", parse_as_of("2013-03-01"))) == 196
     assert yahoo.asked == []
     with pytest.raises(DataSourceError, match="no more requests"):
-        again.reaching("FB", parse_as_of("2014-03-01"))
+        again.bars_as_of("FB", parse_as_of("2014-03-01"))
 
 
-def test_an_unknown_ticker_is_one_after_one_question(yahoo: Yahoo, source: YFinanceBars) -> None:
+def test_yfinance_unknown_ticker_takes_one_request(yahoo: Yahoo, source: YFinanceBars) -> None:
     with pytest.raises(UnknownSymbolError, match="unknown symbol 'NOPE' in yfinance"):
         source.bars("NOPE")
     assert len(yahoo.asked) == 1
 
 
 @pytest.mark.parametrize("symbol", ["../v7/quote", "A?b=c", "GOOG/..", "", "goog", "A" * 30])
-def test_what_is_no_ticker_is_never_asked_for(
+def test_yfinance_never_requests_invalid_ticker(
     yahoo: Yahoo, source: YFinanceBars, symbol: str
 ) -> None:
     with pytest.raises(UnknownSymbolError):
@@ -261,7 +255,7 @@ def test_what_is_no_ticker_is_never_asked_for(
         (200, NOT_FOUND, "gave no bars of FB"),
     ],
 )
-def test_a_vendor_that_fails_is_told_apart_from_one_that_has_nothing(
+def test_yfinance_failure_is_no_empty_history(
     yahoo: Yahoo, source: YFinanceBars, status: int, body: object, said: str
 ) -> None:
     yahoo.says("FB", body, status)
@@ -271,7 +265,7 @@ def test_a_vendor_that_fails_is_told_apart_from_one_that_has_nothing(
 
 
 @pytest.mark.parametrize("emptied", ["rows", "prices"])
-def test_an_answer_without_a_bar_is_a_failure(
+def test_yfinance_answer_without_bar_fails(
     yahoo: Yahoo, source: YFinanceBars, emptied: str
 ) -> None:
     body = chart(BundledBars().bars("FB")[:5])
@@ -284,14 +278,14 @@ def test_an_answer_without_a_bar_is_a_failure(
         source.bars("FB")
 
 
-def test_who_does_not_answer_in_time_has_failed(yahoo: Yahoo, tmp_path: Path) -> None:
+def test_yfinance_timeout_fails(yahoo: Yahoo, tmp_path: Path) -> None:
     yahoo.delay_s = 600.0
     source = YFinanceBars(tmp_path, lambda: LATER, timeout_s=0.2, **yahoo.transport())
     with pytest.raises(DataSourceError, match=r"gave no bars of SLOW .*[Tt]imed? ?out"):
         source.bars("SLOW")
 
 
-def test_a_server_that_is_not_there_has_failed(tmp_path: Path) -> None:
+def test_yfinance_unreachable_server_fails(tmp_path: Path) -> None:
     nobody = Yahoo(tmp_path / "nobody.sock")
     source = YFinanceBars(tmp_path / "cache", lambda: LATER, **nobody.transport())
     with pytest.raises(DataSourceError, match="gave no bars of GONE"):

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.data.snapshots import bar_changes
-from finagent_model.data.yfinance import as_traded, session_going_on
+from finagent_model.data._yfinance import find_open_session, undo_splits
+from finagent_model.data.snapshots import compare_bars
 from finagent_model.market.bars import BarSeries, Floats
 
 DAYS = 3000
@@ -26,23 +26,21 @@ def told(quoted: Floats, later_split: float) -> BarSeries:
     frame = pd.DataFrame({name: now for name in ("Open", "High", "Low", "Close")}, index=days)
     split = np.r_[np.zeros(DAYS), later_split]
     frame = frame.assign(Volume=0, Dividends=0.0, **{"Stock Splits": split})
-    return as_traded("X", frame)[:DAYS]
+    return undo_splits("X", frame)[:DAYS]
 
 
 @pytest.mark.parametrize(
     "quoted", [CENTS, SIXTEENTHS, THIRTY_SECONDS], ids=["cents", "sixteenths", "thirty-seconds"]
 )
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 3.0, 7.0, 20.0, 28.0, 50.0, 0.1])
-def test_a_price_is_what_was_quoted_whatever_split_comes_later(
-    quoted: Floats, ratio: float
-) -> None:
+def test_yfinance_price_is_quote_despite_later_split(quoted: Floats, ratio: float) -> None:
     assert told(quoted, ratio).close.tolist() == quoted.tolist()
 
 
 @pytest.mark.parametrize("ratio", [3.0, 7.0, 20.0, 28.0])
-def test_a_price_between_two_steps_is_no_revision_whatever_split_comes_later(ratio: float) -> None:
+def test_yfinance_price_between_ticks_is_no_revision(ratio: float) -> None:
     quoted = np.round(np.geomspace(1.0, 999.0, DAYS) * 64) / 64
-    assert bar_changes(told(quoted, 1.0), told(quoted, ratio)) == ()
+    assert compare_bars(told(quoted, 1.0), told(quoted, ratio)) == ()
 
 
 ENDS = pd.Timestamp("2024-03-06 16:00", tz="America/New_York")
@@ -59,11 +57,11 @@ ENDS = pd.Timestamp("2024-03-06 16:00", tz="America/New_York")
         (timedelta(hours=-4), None, True),
     ],
 )
-def test_a_session_is_over_by_the_clock_though_its_last_trade_was_before_its_end(
+def test_yfinance_session_is_over_by_clock(
     asked_after: timedelta, traded_after: timedelta | None, going_on: bool
 ) -> None:
     meta: dict[str, Any] = {"currentTradingPeriod": {"regular": {"end": ENDS}}}
     if traded_after is not None:
         meta["regularMarketTime"] = ENDS + traded_after
     asked_at: datetime = ENDS.to_pydatetime() + asked_after
-    assert session_going_on(meta, asked_at) == (date(2024, 3, 6) if going_on else None)
+    assert find_open_session(meta, asked_at) == (date(2024, 3, 6) if going_on else None)

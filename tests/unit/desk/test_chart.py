@@ -44,7 +44,7 @@ def made(count: int, price: Callable[[int], float], volume: float | None = None)
         for i in range(count)
     ]
     bars = BarSeries.from_records("X", records)
-    return MarketView.at(bars.closed(-1), bars)
+    return MarketView.at(bars.close_time(-1), bars)
 
 
 VIEW = view_of()
@@ -87,7 +87,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Bbox]]:
 @pytest.mark.parametrize("cut", [30, 103, 1381, 3269])
 def test_chart_ignores_later_bars(cut: int) -> None:
     bars = BundledBars().bars("AAPL")
-    as_of = parse_as_of(bars.closed(cut - 1).date())
+    as_of = parse_as_of(bars.close_time(cut - 1).date())
     whole = draw(MarketView.at(as_of, bars))
     assert draw(MarketView.at(as_of, bars[:cut])) == whole
     assert draw(MarketView.at(as_of, corrupted_after(bars, cut))) == whole
@@ -95,7 +95,7 @@ def test_chart_ignores_later_bars(cut: int) -> None:
 
 def test_chart_changes_with_a_bar_within_it() -> None:
     bars = BundledBars().bars("AAPL")
-    as_of = parse_as_of(bars.closed(1010).date())
+    as_of = parse_as_of(bars.close_time(1010).date())
     one, other = (draw(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 1000)))
     assert one.digest != other.digest
     assert one.png != other.png

@@ -28,7 +28,7 @@ NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return Market.of(Settings.load({}))
+    return Market.from_settings(Settings.load({}))
 
 
 def desk(cassette: Cassette | None = None, config: DeskConfig | None = None) -> Desk:

@@ -12,7 +12,7 @@ from mlflow.pyfunc.model import PythonModelContext
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset
 from finagent_model.config.parsing import CallLimits
-from finagent_model.config.rules import Limits
+from finagent_model.config.rules import DecisionLimits
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk, narrow_limits
 from finagent_model.evaluation.calibrate import calibrate
@@ -26,7 +26,7 @@ from finagent_model.policy.trained_state import TrainedState
 from finagent_model.settings import Settings
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
-OWN = Limits(max_rounds=4, budget_usd=0.01)
+OWN = DecisionLimits(max_rounds=4, budget_usd=0.01)
 
 
 def config(**limits: float) -> DeskConfig:
@@ -42,18 +42,20 @@ def desk(chosen: DeskConfig | None = None) -> Desk:
 
 @pytest.fixture(scope="module")
 def view() -> MarketView:
-    return Market.of(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
 
 
 @pytest.mark.parametrize(
     ("call_limits", "expected"),
     [
-        (CallLimits(max_rounds=3), Limits(max_rounds=3, budget_usd=0.01)),
-        (CallLimits(budget_usd=0.005), Limits(max_rounds=4, budget_usd=0.005)),
-        (CallLimits(3, 0.005), Limits(max_rounds=3, budget_usd=0.005)),
+        (CallLimits(max_rounds=3), DecisionLimits(max_rounds=3, budget_usd=0.01)),
+        (CallLimits(budget_usd=0.005), DecisionLimits(max_rounds=4, budget_usd=0.005)),
+        (CallLimits(3, 0.005), DecisionLimits(max_rounds=3, budget_usd=0.005)),
     ],
 )
-def test_narrow_limits_honours_narrower_values(call_limits: CallLimits, expected: Limits) -> None:
+def test_narrow_limits_honours_narrower_values(
+    call_limits: CallLimits, expected: DecisionLimits
+) -> None:
     assert narrow_limits(OWN, call_limits) == (expected, ())
 
 
@@ -80,7 +82,7 @@ def test_narrow_limits_refuses_wider_values_with_warning(
 
 
 def test_narrow_limits_narrows_budget_without_limit() -> None:
-    unlimited = Limits(max_rounds=4, budget_usd=0)
+    unlimited = DecisionLimits(max_rounds=4, budget_usd=0)
     narrowed, warnings = narrow_limits(unlimited, CallLimits(budget_usd=0.5))
     assert (narrowed.budget_usd, warnings) == (0.5, ())
 
@@ -137,7 +139,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
     write_package(
         tmp_path / PACKAGE,
         config=config(max_rounds=1),
-        learned=TrainedState(policies, calibrate([], policies.moments)),
+        learned=TrainedState(policies, calibrate([], policies.start_times)),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},

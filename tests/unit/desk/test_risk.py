@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finagent_model.config.desk_config import RiskLimits
+from finagent_model.config.rules import RiskLimits
 from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
 from finagent_model.policy.context import Context
 from finagent_model.policy.policy import Policy

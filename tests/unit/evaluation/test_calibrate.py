@@ -28,7 +28,7 @@ from finagent_model.policy.trained_state import (
     Calibration,
     CalibrationBook,
     TradeOutcome,
-    calibrated,
+    calibrate_signal,
     log_odds,
 )
 from finagent_model.statistics.reliability import (
@@ -65,20 +65,23 @@ def history(
 ) -> list[TradeOutcome]:
     """Calls that come true with log odds that are stretched and shifted from what they say."""
     rng = np.random.default_rng(seed)
-    said = rng.uniform(20, 95, count)
-    chance = [1 / (1 + math.exp(-(stretch * log_odds(s) + shift))) for s in said]
-    return [call(n, s, rng.random() < p) for n, (s, p) in enumerate(zip(said, chance, strict=True))]
+    confidences = rng.uniform(20, 95, count)
+    chance = [1 / (1 + math.exp(-(stretch * log_odds(s) + shift))) for s in confidences]
+    return [
+        call(n, s, rng.random() < p)
+        for n, (s, p) in enumerate(zip(confidences, chance, strict=True))
+    ]
 
 
 def arrays(calls: list[TradeOutcome]) -> tuple[Floats, Floats, Floats]:
     return (
         np.array([c.confidence for c in calls]),
-        np.array([float(c.came_true) for c in calls]),
+        np.array([float(c.was_profitable) for c in calls]),
         np.array([c.weight for c in calls]),
     )
 
 
-def test_too_few_outcomes_are_no_calibration_and_it_says_so() -> None:
+def test_calibrate_too_few_outcomes_gives_reason() -> None:
     few = history(100)[: int(FEWEST) - 1]
     [fit] = calibrate(few, [day(1000)]).fits
     assert fit.method == "none"
@@ -87,13 +90,13 @@ def test_too_few_outcomes_are_no_calibration_and_it_says_so() -> None:
         fit.probability(70)
 
 
-def test_overlapping_outcomes_count_as_what_they_are_worth() -> None:
+def test_calibrate_weighs_overlapping_outcomes() -> None:
     many = [c.model_copy(update={"weight": 0.05}) for c in history(500)]
     [fit] = calibrate(many, [day(1000)]).fits
     assert (fit.method, fit.calls, fit.effective) == ("none", 500, 25.0)
 
 
-def test_only_outcomes_that_had_closed_are_fitted_on() -> None:
+def test_calibrate_uses_only_closed_outcomes() -> None:
     calls = history(400)
     moments = [day(100), day(250), day(1000)]
     book = calibrate(calls, moments)
@@ -103,27 +106,27 @@ def test_only_outcomes_that_had_closed_are_fitted_on() -> None:
     assert calibrate(other, moments).fits[2] != book.fits[2]
 
 
-def test_what_was_stretched_and_shifted_is_found_again() -> None:
+def test_calibrate_recovers_platt_parameters() -> None:
     calls = history(900, stretch=0.5, shift=-0.3)
     [fit] = calibrate(calls, [day(2000)]).fits
     assert fit.method == "platt"
-    for said in (30, 50, 70, 90):
-        truth = 1 / (1 + math.exp(-(0.5 * log_odds(said) - 0.3)))
-        assert fit.probability(said) == pytest.approx(truth, abs=0.06)
+    for confidences in (30, 50, 70, 90):
+        truth = 1 / (1 + math.exp(-(0.5 * log_odds(confidences) - 0.3)))
+        assert fit.probability(confidences) == pytest.approx(truth, abs=0.06)
 
 
-def test_confidence_that_says_nothing_or_the_opposite_becomes_the_base_rate() -> None:
+def test_calibrate_useless_confidence_becomes_base_rate() -> None:
     for stretch in (0.0, -1.0):
         [fit] = calibrate(history(900, stretch=stretch, shift=0.2), [day(2000)]).fits
         spread = fit.probability(95) - fit.probability(20)
         assert 0 <= spread < 0.08
 
 
-def test_platts_scaling_is_scikit_learns_logistic_regression_with_the_same_prior() -> None:
+def test_platt_equals_scikit_learn() -> None:
     calls = history(300)
-    said, true, _ = arrays(calls)
+    confidences, true, _ = arrays(calls)
     weight = np.random.default_rng(1).uniform(0.2, 1.0, len(calls))
-    odds = np.array([log_odds(s) for s in said])
+    odds = np.array([log_odds(s) for s in confidences])
     slope, intercept = platt(odds, true, weight)
     positive, negative = weight @ true, weight @ (1 - true)
     soft = np.where(true > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
@@ -137,12 +140,12 @@ def test_platts_scaling_is_scikit_learns_logistic_regression_with_the_same_prior
     assert intercept == pytest.approx(oracle.intercept_[0], abs=2e-4)
 
 
-def test_many_outcomes_are_fitted_isotonically_as_scikit_learn_does() -> None:
+def test_isotonic_equals_scikit_learn() -> None:
     calls = history(int(MANY) * 3, stretch=1.0, shift=0.0)
     [fit] = calibrate(calls, [day(9000)]).fits
     assert fit.method == "isotonic"
-    said, true, weight = arrays(calls)
-    oracle = IsotonicRegression(out_of_bounds="clip").fit(said, true, weight)
+    confidences, true, weight = arrays(calls)
+    oracle = IsotonicRegression(out_of_bounds="clip").fit(confidences, true, weight)
     for s in np.linspace(25, 90, 27):
         assert fit.probability(s) == pytest.approx(float(oracle.predict([s])[0]), abs=0.08)
     levels = [fit.probability(s) for s in np.linspace(0, 100, 201)]
@@ -151,10 +154,10 @@ def test_many_outcomes_are_fitted_isotonically_as_scikit_learn_does() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), min_size=30, max_size=60))
-def test_more_confidence_never_means_less_and_nothing_is_certain(
-    told: list[tuple[float, bool]],
+def test_calibration_is_monotone_within_open_interval(
+    outcomes: list[tuple[float, bool]],
 ) -> None:
-    [fit] = calibrate([call(n, c, t) for n, (c, t) in enumerate(told)], [day(999)]).fits
+    [fit] = calibrate([call(n, c, t) for n, (c, t) in enumerate(outcomes)], [day(999)]).fits
     levels = [fit.probability(s) for s in range(101)]
     assert levels == sorted(levels)
     assert 0 < levels[0] <= levels[-1] < 1
@@ -188,8 +191,8 @@ PLATT = Calibration(
 NONE = Calibration(method="none", valid_from=day(10), calls=3, effective=3, reason="3 are too few")
 
 
-def test_a_signal_carries_both_confidences_and_the_label_of_the_calibrated_one() -> None:
-    served = calibrated(signal(), CalibrationBook(fits=(NONE, PLATT)))
+def test_calibrate_signal_keeps_raw_confidence() -> None:
+    served = calibrate_signal(signal(), CalibrationBook(fits=(NONE, PLATT)))
     assert served.calibrated
     assert served.raw_confidence_score == 90
     assert served.confidence_score == pytest.approx(100 / (1 + 9**-0.2), abs=0.01)
@@ -197,18 +200,18 @@ def test_a_signal_carries_both_confidences_and_the_label_of_the_calibrated_one()
     assert TradingSignal.model_validate(served.model_dump(exclude={"is_actionable"})) == served
 
 
-def test_a_signal_of_a_time_without_calibration_is_served_raw_and_says_why() -> None:
+def test_calibrate_signal_without_fit_warns() -> None:
     early = signal().model_copy(update={"as_of": day(20)})
-    served = calibrated(early, CalibrationBook(fits=(NONE, PLATT)))
+    served = calibrate_signal(early, CalibrationBook(fits=(NONE, PLATT)))
     assert (served.calibrated, served.confidence_score) == (False, 90)
     assert served.warnings == ("confidence not calibrated: 3 are too few",)
 
 
-def test_a_hold_has_no_outcome_and_stays_as_it_was_said() -> None:
-    assert calibrated(signal("HOLD"), CalibrationBook(fits=(PLATT,))) == signal("HOLD")
+def test_calibrate_signal_leaves_hold() -> None:
+    assert calibrate_signal(signal("HOLD"), CalibrationBook(fits=(PLATT,))) == signal("HOLD")
 
 
-def test_before_the_first_calibration_nothing_is_served() -> None:
+def test_calibrate_signal_before_first_fit_raises() -> None:
     with pytest.raises(BeforeFirstFitError):
         CalibrationBook(fits=(PLATT,)).at(parse_as_of("2010-02-01"))
 
@@ -222,34 +225,37 @@ def test_before_the_first_calibration_nothing_is_served() -> None:
         {"method": "platt", "slope": -1.0},
     ],
 )
-def test_a_calibration_that_makes_no_sense_is_refused(broken: dict[str, object]) -> None:
+def test_calibration_refuses_inconsistent_parameters(broken: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"slope|knots|greater"):
         Calibration.model_validate(PLATT.model_dump() | broken)
 
 
-def test_each_call_is_held_against_the_calibration_of_its_own_time() -> None:
+def test_confidence_record_uses_calibration_of_its_time() -> None:
     late = PLATT.model_copy(update={"valid_from": day(450), "intercept": 1.0})
     calls = [call(n, 60, True) for n in (20, 410, 460)]
-    found = confidence_record(calls, CalibrationBook(fits=(NONE, PLATT, late)))
+    record = confidence_record(calls, CalibrationBook(fits=(NONE, PLATT, late)))
     expected = [PLATT.probability(60), late.probability(60)]
-    assert found.said.tolist() == pytest.approx(expected)
-    assert found.numbers()["calibrated_calls"] == 2
+    assert record.said.tolist() == pytest.approx(expected)
+    assert record.numbers()["calibrated_calls"] == 2
 
 
-def test_brier_score_and_bins_are_the_textbooks() -> None:
+def test_brier_score_with_bins_equals_textbook() -> None:
     rng = np.random.default_rng(0)
-    said, true = rng.uniform(0, 1, 200), (rng.random(200) < 0.5).astype(float)
+    confidences, true = rng.uniform(0, 1, 200), (rng.random(200) < 0.5).astype(float)
     weight = rng.uniform(0.1, 1, 200)
-    assert brier_score(said, true, weight) == pytest.approx(
-        brier_score_loss(true, said, sample_weight=weight)
+    assert brier_score(confidences, true, weight) == pytest.approx(
+        brier_score_loss(true, confidences, sample_weight=weight)
     )
     bins = reliability_bins(np.array([0.05, 0.95, 1.0]), np.array([0.0, 1.0, 0.0]), np.ones(3))
-    assert [(b.said, b.true, b.weight) for b in bins] == [(0.05, 0.0, 1.0), (0.975, 0.5, 2.0)]
-    told = (np.array([0.7] * 10), np.array([1.0] * 5 + [0.0] * 5), np.ones(10))
-    assert expected_calibration_error(*told) == pytest.approx(0.2)
+    assert [(b.probability, b.outcome, b.weight) for b in bins] == [
+        (0.05, 0.0, 1.0),
+        (0.975, 0.5, 2.0),
+    ]
+    outcomes = (np.array([0.7] * 10), np.array([1.0] * 5 + [0.0] * 5), np.ones(10))
+    assert expected_calibration_error(*outcomes) == pytest.approx(0.2)
 
 
-def test_without_calls_reliability_is_undefined() -> None:
+def test_reliability_without_calls_is_undefined() -> None:
     none = np.array([])
     for measure in (brier_score, expected_calibration_error, calibration_p_value):
         assert math.isnan(measure(none, none, none))
@@ -258,7 +264,7 @@ def test_without_calls_reliability_is_undefined() -> None:
     )
 
 
-def test_a_handful_of_calls_can_not_show_that_confidence_means_what_it_says() -> None:
+def test_reliability_test_needs_enough_calls() -> None:
     count = int(FEWEST)
     calls = [call(n, 60, n % 2 == 0) for n in range(410, 410 + count)]
     few, enough = (
@@ -272,18 +278,26 @@ def test_a_handful_of_calls_can_not_show_that_confidence_means_what_it_says() ->
 
 
 @pytest.mark.slow
-def test_the_test_of_calibration_rejects_as_often_as_it_says_and_sees_what_is_off() -> None:
+def test_reliability_test_size_with_power() -> None:
     rng = np.random.default_rng(5)
     honest = off = 0
     for _ in range(400):
-        said = rng.uniform(0.3, 0.8, 150)
+        confidences = rng.uniform(0.3, 0.8, 150)
         drawn = rng.random(150)
-        honest += calibration_p_value(said, (drawn < said).astype(float), np.ones(150)) < 0.05
-        off += calibration_p_value(said, (drawn < said - 0.2).astype(float), np.ones(150)) < 0.05
+        honest += (
+            calibration_p_value(confidences, (drawn < confidences).astype(float), np.ones(150))
+            < 0.05
+        )
+        off += (
+            calibration_p_value(
+                confidences, (drawn < confidences - 0.2).astype(float), np.ones(150)
+            )
+            < 0.05
+        )
     assert 0.02 < honest / 400 < 0.09
     assert off / 400 > 0.95
 
 
-def test_certainty_can_not_be_tested() -> None:
+def test_reliability_test_refuses_certainty() -> None:
     with pytest.raises(ValueError, match="0 or 1"):
         calibration_p_value(np.array([1.0]), np.array([1.0]), np.ones(1))

@@ -10,21 +10,21 @@ import pandas as pd
 import pytest
 
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.statistics.resampling import (
-    HIGHEST,
+    MAX_COMMISSION,
     break_even_commission,
     cost_curve,
-    p_value,
-    random_entries,
+    monte_carlo_p_value,
+    random_entry_returns,
 )
 from finagent_model.training.search import Trials
 
-COSTS = Rules(commission=0.001, slippage=0.0005)
+COSTS = FillRules(commission=0.001, slippage=0.0005)
 
 
 def market(seed: int, n: int = 1500) -> BarSeries:
@@ -43,7 +43,9 @@ def orders(action: npt.NDArray[np.int8]) -> Orders:
     return Orders(action.astype(np.int8), np.ones(len(action)), none, none)
 
 
-def traded(bars: BarSeries, action: npt.NDArray[np.int8], rules: Rules = COSTS) -> BacktestResult:
+def traded(
+    bars: BarSeries, action: npt.NDArray[np.int8], rules: FillRules = COSTS
+) -> BacktestResult:
     return run_orders(bars, orders(action), rules, cash=1.0, whole_shares=False)
 
 
@@ -61,66 +63,69 @@ def earned(result: BacktestResult) -> float:
     return float(result.equity[-1] - 1)
 
 
-def test_foresight_beats_chance_and_blindness_does_not_more_often_than_said() -> None:
+def test_random_entries_p_value_detects_foresight_at_stated_size() -> None:
     bars = market(1)
     clever = traded(bars, foresight(bars))
-    assert p_value(earned(clever), random_entries(bars, clever, COSTS, seed=1)) < 0.01
+    assert (
+        monte_carlo_p_value(earned(clever), random_entry_returns(bars, clever, COSTS, seed=1))
+        < 0.01
+    )
     values = []
     for i in range(120):
         bars = market(100 + i, 600)
         result = traded(bars, blind(i, 600))
-        drawn = random_entries(bars, result, COSTS, seed=i, draws=200)
-        values.append(p_value(earned(result), drawn))
+        returns = random_entry_returns(bars, result, COSTS, seed=i, draws=200)
+        values.append(monte_carlo_p_value(earned(result), returns))
     assert 0.02 <= np.mean(np.array(values) <= 0.1) <= 0.19
 
 
-def test_a_position_that_is_always_held_can_be_put_nowhere_else() -> None:
+def test_random_entries_of_always_held_position_equal_it() -> None:
     bars = market(2, 300)
     action = np.zeros(300, dtype=np.int8)
     action[0] = 1
-    result = traded(bars, action, Rules())
-    drawn = random_entries(bars, result, Rules(), seed=3, draws=50)
+    result = traded(bars, action, FillRules())
+    returns = random_entry_returns(bars, result, FillRules(), seed=3, draws=50)
     # Held from the second open on: one bar is left to move within.
     held = bars.close[-1] / bars.open[1] - 1, bars.open[-1] / bars.open[0] - 1
-    assert set(np.round(drawn, 9)) == set(np.round(held, 9))
+    assert set(np.round(returns, 9)) == set(np.round(held, 9))
 
 
-def test_shorts_are_placed_as_shorts() -> None:
+def test_random_entries_place_shorts_as_shorts() -> None:
     bars = market(4, 400)
-    rules = Rules(allow_short=True)
+    rules = FillRules(allow_short=True)
     action = np.zeros(400, dtype=np.int8)
     action[[5, 50]] = -1, 1
     result = traded(bars, action, rules)
     assert list(result.trades["side"]) == ["short", "long"]
-    assert np.isfinite(random_entries(bars, result, rules, seed=1)).all()
+    assert np.isfinite(random_entry_returns(bars, result, rules, seed=1)).all()
 
 
-def test_without_a_trade_chance_has_nothing_to_say() -> None:
+def test_random_entries_without_trade_are_undefined() -> None:
     bars = market(5, 100)
     result = traded(bars, np.zeros(100, dtype=np.int8))
-    drawn = random_entries(bars, result, COSTS, seed=1)
-    assert np.isnan(drawn).all()
-    assert math.isnan(p_value(0.0, drawn))
+    returns = random_entry_returns(bars, result, COSTS, seed=1)
+    assert np.isnan(returns).all()
+    assert math.isnan(monte_carlo_p_value(0.0, returns))
 
 
-def test_costs_eat_returns_and_break_even_is_where_nothing_is_left() -> None:
+def test_break_even_commission_is_where_return_is_zero() -> None:
     bars = market(1)
-    chosen = orders(foresight(bars))
-    curve = cost_curve(bars, chosen, COSTS, [0.0, 0.001, 0.01, 0.05])
+    trade_orders = orders(foresight(bars))
+    curve = cost_curve(bars, trade_orders, COSTS, [0.0, 0.001, 0.01, 0.05])
     assert curve == sorted(curve, reverse=True)
-    spare = break_even_commission(bars, chosen, COSTS)
-    [left] = cost_curve(bars, chosen, COSTS, [spare])
-    assert left == pytest.approx(0, abs=1e-3)
-    [gone] = cost_curve(bars, chosen, COSTS, [spare + 1e-5])
-    assert gone < 0
+    commission = break_even_commission(bars, trade_orders, COSTS)
+    [remaining] = cost_curve(bars, trade_orders, COSTS, [commission])
+    assert remaining == pytest.approx(0, abs=1e-3)
+    [beyond] = cost_curve(bars, trade_orders, COSTS, [commission + 1e-5])
+    assert beyond < 0
 
 
-def test_what_loses_without_costs_has_no_break_even() -> None:
+def test_break_even_commission_of_loser_is_undefined() -> None:
     bars = market(1)
-    assert math.isnan(break_even_commission(bars, orders(-foresight(bars)), Rules()))
+    assert math.isnan(break_even_commission(bars, orders(-foresight(bars)), FillRules()))
 
 
-def test_what_gains_at_any_commission_has_the_highest_as_its_break_even() -> None:
+def test_break_even_commission_is_capped_at_maximum() -> None:
     """One trade that doubles: a tenth each way is less than it earns."""
     days = pd.date_range("2000-01-01", periods=100, tz="UTC")
     close = np.linspace(100, 250, 100)
@@ -128,7 +133,7 @@ def test_what_gains_at_any_commission_has_the_highest_as_its_break_even() -> Non
     bars = BarSeries.from_frame("X", pd.DataFrame({"closed_at": days, **columns}))
     action = np.zeros(100, dtype=np.int8)
     action[0], action[90] = 1, -1
-    assert break_even_commission(bars, orders(action), COSTS) == HIGHEST
+    assert break_even_commission(bars, orders(action), COSTS) == MAX_COMMISSION
 
 
 def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = False) -> SymbolFacts:
@@ -158,10 +163,10 @@ def confidence(said: float = 0.6, calls: int = 100) -> ConfidenceRecord:
 
 
 def graded(
-    found: SymbolFacts, trials: Trials | None = None, stated: ConfidenceRecord | None = None
+    symbol_facts: SymbolFacts, trials: Trials | None = None, stated: ConfidenceRecord | None = None
 ) -> Evidence:
     tried = trials or Trials(configurations=96, scorings=960, sharpe_variance=1e-4, overfitting=0.1)
-    return assess([found], tried, GateRules(), stated or confidence(), seed=7)
+    return assess([symbol_facts], tried, GateRules(), stated or confidence(), seed=7)
 
 
 def edge(sharpe: float, n: int = 2016, seed: int = 11) -> Floats:
@@ -171,14 +176,14 @@ def edge(sharpe: float, n: int = 2016, seed: int = 11) -> Floats:
     return noise + sharpe / math.sqrt(252) * 0.01
 
 
-def test_a_large_edge_is_strong_evidence_and_its_absence_none() -> None:
+def test_evidence_grade_follows_edge() -> None:
     assert graded(facts(edge(3.0))).grade == "strong"
     assert graded(facts(edge(0.0))).grade == "none"
     assert graded(facts(edge(-2.0))).grade == "none"
 
 
 @pytest.mark.parametrize(
-    ("found", "trials", "missing"),
+    ("symbol_facts", "trials", "missing"),
     [
         (facts(edge(3.0), lucky=True), None, "better_than_random_entry"),
         (facts(edge(3.0), benchmark=edge(3.0)), None, "better_than_buy_and_hold"),
@@ -204,16 +209,16 @@ def test_a_large_edge_is_strong_evidence_and_its_absence_none() -> None:
         ),
     ],
 )
-def test_each_check_alone_makes_strong_evidence_weak(
-    found: SymbolFacts, trials: Trials | None, missing: str
+def test_evidence_each_failed_check_makes_it_weak(
+    symbol_facts: SymbolFacts, trials: Trials | None, missing: str
 ) -> None:
-    evidence = graded(found, trials)
+    evidence = graded(symbol_facts, trials)
     assert evidence.grade == "weak"
     assert [check.name for check in evidence.checks if not check.passed] == [missing]
 
 
 @pytest.mark.parametrize("stated", [confidence(0.9), confidence(calls=0)])
-def test_confidence_that_misleads_or_was_never_calibrated_makes_strong_evidence_weak(
+def test_evidence_is_weak_with_misleading_or_uncalibrated_confidence(
     stated: ConfidenceRecord,
 ) -> None:
     evidence = graded(facts(edge(3.0)), stated=stated)
@@ -222,7 +227,7 @@ def test_confidence_that_misleads_or_was_never_calibrated_makes_strong_evidence_
     assert missing == ["confidence_means_what_it_says"]
 
 
-def test_a_desk_that_never_traded_has_no_numbers_and_no_evidence() -> None:
+def test_evidence_without_trades_is_none() -> None:
     still = facts(np.zeros(500)).model_copy(update={"random_returns": None})
     evidence = graded(still)
     assert evidence.grade == "none"
@@ -234,7 +239,7 @@ def test_a_desk_that_never_traded_has_no_numbers_and_no_evidence() -> None:
     assert whys["costs_may_double"] is None
 
 
-def test_every_undefined_number_of_a_check_has_its_reason() -> None:
+def test_evidence_undefined_number_has_its_reason() -> None:
     still = facts(np.zeros(500), benchmark=np.zeros(500))
     gone = {"random_returns": None, "break_even_commission": None}
     nothing = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
@@ -246,7 +251,7 @@ def test_every_undefined_number_of_a_check_has_its_reason() -> None:
     assert (margin.passed, margin.shown) == (True, "undefined: no costs are assumed")
 
 
-def test_symbols_with_other_calendars_are_pooled_by_the_day() -> None:
+def test_evidence_pools_symbols_by_day() -> None:
     one, two = edge(1.0, 300), edge(1.0, 300, seed=12)
     early = facts(one)
     late = facts(two).model_copy(update={"closed_at": tuple(range(100, 400))})

@@ -12,9 +12,9 @@ import pytest
 
 from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders, run_orders
-from finagent_model.backtesting.kernel import Rules
+from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.evaluation import probes as leaks
 from finagent_model.evaluation.out_of_sample import Traded, trade
 from finagent_model.market import bars as bars_module
@@ -23,7 +23,7 @@ from finagent_model.market import news as news_module
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
-from finagent_model.policy import features
+from finagent_model.policy import context as features
 from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
 
@@ -48,7 +48,7 @@ def orders_of(actions: Any) -> Orders:
 
 
 def test_the_honest_pass(apple: BarSeries, crossing: Traded) -> None:
-    items, _ = bundled_events().news("AAPL")
+    items, _ = load_bundled_news().news("AAPL")
     checks = [
         leaks.features_causal(apple, [POLICY]),
         leaks.questions_causal(apple, items, POLICY),
@@ -140,7 +140,7 @@ def test_news_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPat
         return replace(view, news=tuple(news)[-3:])
 
     monkeypatch.setattr(MarketView, "at", classmethod(careless))
-    items, _ = bundled_events().news("AAPL")
+    items, _ = load_bundled_news().news("AAPL")
     assert not leaks.questions_causal(apple, items, POLICY).passed
 
 
@@ -167,7 +167,7 @@ def test_undated_news_taken_for_known_are_found(monkeypatch: pytest.MonkeyPatch)
     assert not leaks.news_dated().passed
 
 
-def traded(crossing: Traded, rules: Rules, actions: Any = None) -> Traded:
+def traded(crossing: Traded, rules: FillRules, actions: Any = None) -> Traded:
     bars = crossing.bars
     orders = crossing.orders if actions is None else orders_of(actions)
     result = run_orders(bars, orders, rules, cash=1.0, whole_shares=False)
@@ -175,7 +175,7 @@ def traded(crossing: Traded, rules: Rules, actions: Any = None) -> Traded:
 
 
 def test_fills_at_the_bar_that_was_decided_on_are_found(crossing: Traded) -> None:
-    check = leaks.fills_possible(traded(crossing, Rules(fill_at_close=True)))
+    check = leaks.fills_possible(traded(crossing, FillRules(fill_at_close=True)))
     assert not check.passed
     assert "could not have been had" in check.found
 
@@ -184,5 +184,5 @@ def test_what_lives_on_the_next_bar_does_not_survive_a_delay(crossing: Traded) -
     bars = crossing.bars
     tomorrow = np.append(bars.close[1:] / bars.open[1:] - 1, 0.0)
     ahead = np.where(tomorrow > 0, 1, -1).astype(np.int8)
-    check = leaks.survives_delay(traded(crossing, Rules(), ahead))
+    check = leaks.survives_delay(traded(crossing, FillRules(), ahead))
     assert not check.passed

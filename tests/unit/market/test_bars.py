@@ -53,20 +53,20 @@ def records(**changes: Any) -> list[dict[str, Any]]:
         ({"closed_at": 20120627}, "at bar 2 is not an ISO date or time"),
     ],
 )
-def test_bad_bars_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_bars_refuse_invalid_row_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidBarsError, match=message):
         BarSeries.from_records("GOOG", records(**changes))
 
 
 @pytest.mark.parametrize("column", ["closed_at", "open", "high", "low", "close"])
-def test_a_missing_column_is_named(column: str) -> None:
+def test_bars_name_missing_column(column: str) -> None:
     rows = [{k: v for k, v in row.items() if k != column} for row in records()]
     with pytest.raises(InvalidBarsError, match=f"bars of GOOG: column '{column}' is missing"):
         BarSeries.from_records("GOOG", rows)
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame(), pd.DataFrame(records()).iloc[:0]])
-def test_no_bars_at_all_are_called_empty(frame: pd.DataFrame) -> None:
+def test_bars_refuse_empty_frame(frame: pd.DataFrame) -> None:
     with pytest.raises(InvalidBarsError, match="bars of GOOG: empty; send at least one bar"):
         BarSeries.from_frame("GOOG", frame)
 
@@ -82,7 +82,7 @@ def test_no_bars_at_all_are_called_empty(frame: pd.DataFrame) -> None:
         ("A" * 21, "has 21 characters; at most 20"),
     ],
 )
-def test_bar_series_refuses_a_malformed_symbol(symbol: Any, message: str) -> None:
+def test_bars_refuse_malformed_symbol(symbol: Any, message: str) -> None:
     with pytest.raises(InvalidBarsError, match=message):
         BarSeries.from_records(symbol, records())
 
@@ -95,12 +95,12 @@ def test_bar_series_takes_any_symbol_that_a_source_may_list(symbol: str) -> None
 @pytest.mark.parametrize(
     "day", ["2012-06-27", date(2012, 6, 27), "2012-06-27T17:00:00-04:00", "2012-06-27T21:00:00Z"]
 )
-def test_a_date_alone_means_the_close_in_utc(day: Any) -> None:
+def test_bars_date_alone_closes_at_close_time_utc(day: Any) -> None:
     series = BarSeries.from_records("GOOG", records(closed_at=day))
-    assert series.closed(2) == datetime(2012, 6, 27, 21, tzinfo=UTC)
+    assert series.close_time(2) == datetime(2012, 6, 27, 21, tzinfo=UTC)
 
 
-def test_what_is_left_out_is_no_action_and_unknown_volume() -> None:
+def test_bars_missing_columns_get_neutral_values() -> None:
     rows = records(split=2.0)
     for row in rows:
         del row["volume"]
@@ -110,7 +110,7 @@ def test_what_is_left_out_is_no_action_and_unknown_volume() -> None:
     assert np.isnan(series.volume).all()
 
 
-def test_arrays_are_read_only_and_detached_from_the_frame() -> None:
+def test_bars_arrays_are_read_only_copies() -> None:
     frame = pd.DataFrame(records())
     series = BarSeries.from_frame("GOOG", frame)
     frame["close"] = 1.0
@@ -120,34 +120,34 @@ def test_arrays_are_read_only_and_detached_from_the_frame() -> None:
             part.close[0] = 1.0
 
 
-def test_a_frame_comes_back_as_it_went_in() -> None:
+def test_bars_to_frame_inverts_from_frame() -> None:
     series = BarSeries.from_records("GOOG", records(split=2.0, dividend=0.1))
     again = BarSeries.from_frame("GOOG", series.to_frame())
     pd.testing.assert_frame_equal(series.to_frame(), again.to_frame())
 
 
-def test_until_keeps_the_bar_that_closes_at_that_moment_and_none_later() -> None:
+def test_bars_until_includes_bar_closing_at_moment() -> None:
     series = BarSeries.from_records("GOOG", records())
-    assert len(series.until(series.closed(1))) == 2
+    assert len(series.until(series.close_time(1))) == 2
     assert len(series.until(datetime(2012, 6, 26, 20, 59, tzinfo=UTC))) == 1
     assert len(series.until(datetime(2012, 6, 24, tzinfo=UTC))) == 0
 
 
-def test_a_split_leaves_growth_untouched() -> None:
+def test_adjust_to_first_bar_ignores_split() -> None:
     halved = {"open": 5.0, "high": 5.5, "low": 4.5, "close": 5.25}
     rows = records(split=2.0, **halved)
     rows[3].update(halved)
-    growth = BarSeries.from_records("GOOG", rows).growth()
+    growth = BarSeries.from_records("GOOG", rows).adjust_to_first_bar()
     assert growth.close.tolist() == [10.5] * 4
     assert growth.volume.tolist() == [100.0, 100.0, 50.0, 50.0]
 
 
-def test_a_dividend_is_reinvested_at_the_close_before_it() -> None:
+def test_growth_factor_reinvests_dividend_at_previous_close() -> None:
     series = BarSeries.from_records("GOOG", records(dividend=0.5))
     assert series.growth_factor.tolist() == [1.0, 1.0, 10.5 / 10.0, 10.5 / 10.0]
 
 
-def test_the_growth_factor_does_not_see_later_actions() -> None:
+def test_growth_factor_has_no_look_ahead() -> None:
     plain = BarSeries.from_records("GOOG", records(split=2.0)).growth_factor
     rows = records(split=2.0)
     rows[3].update(split=3.0, dividend=1.0)
@@ -156,8 +156,11 @@ def test_the_growth_factor_does_not_see_later_actions() -> None:
     assert plain[3] != later[3]
 
 
-def test_the_growth_factor_of_a_cut_is_the_cut_of_the_growth_factor() -> None:
+def test_growth_factor_of_cut_equals_cut_factor() -> None:
     series = BarSeries.from_records("GOOG", records(split=2.0, dividend=0.5))
     for cut in range(5):
         assert series[:cut].growth_factor.tobytes() == series.growth_factor[:cut].tobytes()
-        assert series[:cut].growth().close.tobytes() == series.growth().close[:cut].tobytes()
+        assert (
+            series[:cut].adjust_to_first_bar().close.tobytes()
+            == series.adjust_to_first_bar().close[:cut].tobytes()
+        )

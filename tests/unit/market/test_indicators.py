@@ -52,7 +52,7 @@ def flat(length: int, price: float = 0.1) -> BarSeries:
 
 @each
 @pytest.mark.parametrize("window", [2, 3, 14, 50, 200])
-def test_equals_talib(google: BarSeries, name: str, window: int) -> None:
+def test_indicator_equals_talib(google: BarSeries, name: str, window: int) -> None:
     ours, reference = OURS[name](google, window), TALIB[name](google, window)
     assert ours.dtype == np.float64
     # TA-Lib carries running sums, so where a number is all but zero only its absolute error counts.
@@ -63,7 +63,7 @@ def test_equals_talib(google: BarSeries, name: str, window: int) -> None:
 
 @each
 @pytest.mark.parametrize("window", [1, 2, 7, 20])
-def test_is_the_same_to_the_bit_at_every_cut(google: BarSeries, name: str, window: int) -> None:
+def test_indicator_is_bit_equal_at_every_cut(google: BarSeries, name: str, window: int) -> None:
     bars = google[:300]
     whole = OURS[name](bars, window)
     for cut in range(len(bars) + 1):
@@ -71,16 +71,14 @@ def test_is_the_same_to_the_bit_at_every_cut(google: BarSeries, name: str, windo
 
 
 @each
-def test_is_the_same_to_the_bit_at_the_last_cuts_of_a_long_history(
-    google: BarSeries, name: str
-) -> None:
+def test_indicator_is_bit_equal_at_last_cuts_of_long_history(google: BarSeries, name: str) -> None:
     whole = OURS[name](google, 60)
     for cut in range(len(google) - 40, len(google)):
         assert OURS[name](google[:cut], 60).tobytes() == whole[:cut].tobytes()
 
 
 @each
-def test_later_values_do_not_matter(google: BarSeries, name: str) -> None:
+def test_indicator_ignores_later_values(google: BarSeries, name: str) -> None:
     cut = 150
     other = google.to_frame().iloc[:300]
     other.loc[cut:, ["open", "high", "low", "close"]] *= 3.7
@@ -90,7 +88,7 @@ def test_later_values_do_not_matter(google: BarSeries, name: str) -> None:
 
 
 @each
-def test_a_history_shorter_than_the_window_is_all_nan(google: BarSeries, name: str) -> None:
+def test_indicator_is_nan_for_short_history(google: BarSeries, name: str) -> None:
     for length in range(5):
         result = OURS[name](google[:length], 5)
         assert result.shape == (length,)
@@ -98,13 +96,13 @@ def test_a_history_shorter_than_the_window_is_all_nan(google: BarSeries, name: s
 
 
 @each
-def test_a_window_below_one_is_refused(google: BarSeries, name: str) -> None:
+def test_indicator_refuses_window_below_one(google: BarSeries, name: str) -> None:
     with pytest.raises(ValueError, match="window 0 is not a number of bars"):
         OURS[name](google, 0)
 
 
 @each
-def test_the_input_is_left_as_it_was(google: BarSeries, name: str) -> None:
+def test_indicator_leaves_input_unchanged(google: BarSeries, name: str) -> None:
     bars = google[:50]
     columns = [bars.high.copy(), bars.low.copy(), bars.close.copy()]
     OURS[name](bars, 1)[:] = 0.0
@@ -113,7 +111,7 @@ def test_the_input_is_left_as_it_was(google: BarSeries, name: str) -> None:
 
 
 @pytest.mark.parametrize("price", [0.1, 1 / 3, 123.45])
-def test_a_constant_series_has_no_spread_and_no_rsi(price: float) -> None:
+def test_indicators_of_constant_series(price: float) -> None:
     bars, window = flat(40, price), 7
     assert np.isnan(OURS["rsi"](bars, window)).all()
     for name in ("atr", "rate_of_change", "rolling_std"):
@@ -123,26 +121,26 @@ def test_a_constant_series_has_no_spread_and_no_rsi(price: float) -> None:
         assert (OURS[name](bars, window)[window - 1 :] == price).all(), name
 
 
-def test_rsi_is_100_when_nothing_ever_fell_and_0_when_nothing_rose() -> None:
+def test_rsi_reaches_its_extremes_in_one_way_markets() -> None:
     rising = np.arange(1.0, 30.0)
     assert (indicators.rsi(rising, 5)[5:] == 100.0).all()
     assert (indicators.rsi(rising[::-1].copy(), 5)[5:] == 0.0).all()
 
 
-def test_a_small_spread_keeps_its_value() -> None:
+def test_rolling_std_keeps_small_deviation() -> None:
     values = 1000.0 + np.array([0.0, 1e-9] * 10)
     expected = [np.std(values[i - 3 : i + 1]) for i in range(3, 20)]
     np.testing.assert_allclose(indicators.rolling_std(values, 4)[3:], expected, rtol=1e-9)
 
 
-def test_a_change_from_zero_is_nan() -> None:
+def test_rate_of_change_from_zero_is_nan() -> None:
     result = indicators.rate_of_change(np.array([0.0, 1.0, 2.0]), 1)
     assert np.isnan(result[:2]).all()
     assert result[2] == 1.0
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_nan_makes_its_windows_nan(name: str) -> None:
+def test_indicator_nan_makes_its_windows_nan(name: str) -> None:
     values = np.arange(1.0, 21.0)
     values[9] = np.nan
     result = getattr(indicators, name)(values, 3)

@@ -32,20 +32,20 @@ def item(moment: str) -> NewsItem:
 WEEK = series("2012-06-25", "2012-06-26", "2012-06-27", "2012-06-28", "2012-06-29")
 
 
-def test_later_bars_are_dropped() -> None:
+def test_view_drops_later_bars() -> None:
     view = MarketView.at(parse_as_of("2012-06-27"), WEEK)
     assert len(view.bars) == 3
     assert view.last_close == 10.2
     assert view.symbol == "GOOG"
 
 
-def test_the_bar_of_the_day_is_not_known_before_it_closed() -> None:
+def test_view_excludes_bar_before_its_close() -> None:
     before, after = (parse_as_of(f"2012-06-27T{hour}:00+00:00") for hour in ("20:59", "21:00"))
     assert len(MarketView.at(before, WEEK).bars) == 2
     assert len(MarketView.at(after, WEEK).bars) == 3
 
 
-def test_later_news_is_dropped() -> None:
+def test_view_drops_later_news() -> None:
     news = (
         item("2012-06-26T09:00:00+00:00"),
         item("2012-06-27T23:59:59+00:00"),
@@ -56,18 +56,18 @@ def test_later_news_is_dropped() -> None:
     assert view.undated_news == 4
 
 
-def test_news_is_compared_as_an_instant_whatever_its_zone() -> None:
+def test_view_compares_news_time_across_zones() -> None:
     evening = item("2012-06-27T20:30:00-04:00")
     assert MarketView.at(parse_as_of("2012-06-27"), WEEK, (evening,)).news == ()
     assert MarketView.at(parse_as_of("2012-06-28"), WEEK, (evening,)).news == (evening,)
 
 
-def test_the_most_recent_news_are_kept() -> None:
+def test_view_limits_news_to_most_recent() -> None:
     news = tuple(item(f"2012-06-{day:02}T12:00:00+00:00") for day in range(1, 30))
     assert MarketView.at(END, WEEK, news).news == news[-NEWS_LIMIT:]
 
 
-def test_a_view_before_the_first_bar_says_when_that_closed() -> None:
+def test_view_before_first_bar_raises_with_its_close() -> None:
     with pytest.raises(NoBarsError, match="no bars for 'GOOG' at or before 2012-06-24; its first"):
         MarketView.at(parse_as_of("2012-06-24"), WEEK)
 
@@ -83,7 +83,7 @@ def test_a_view_before_the_first_bar_says_when_that_closed() -> None:
         ("2012-07-09", 6, 6, True),
     ],
 )
-def test_a_view_is_stale_when_more_than_a_week_of_sessions_is_missing(
+def test_view_is_stale_after_a_week_of_missing_sessions(
     as_of: str, sessions: int, without_bar: int, stale: bool
 ) -> None:
     view = MarketView.at(parse_as_of(as_of), WEEK)
@@ -106,19 +106,19 @@ def test_a_view_is_stale_when_more_than_a_week_of_sessions_is_missing(
         ),
     ],
 )
-def test_as_of_becomes_an_instant_in_utc(value: Any, moment: datetime) -> None:
+def test_parse_as_of_returns_utc_instant(value: Any, moment: datetime) -> None:
     parsed = parse_as_of(value)
     assert parsed == moment
     assert parsed.tzinfo is UTC
 
 
 @pytest.mark.parametrize("value", ["2012-06-29T21:00:00", datetime(2012, 6, 29)])  # noqa: DTZ001
-def test_a_time_without_zone_is_refused(value: Any) -> None:
+def test_parse_as_of_refuses_naive_time(value: Any) -> None:
     with pytest.raises(BadInputError, match="has no time zone; write a date"):
         parse_as_of(value)
 
 
 @pytest.mark.parametrize("value", ["", "29.06.2012", "2012-02-30", "yesterday", 20120629, None])
-def test_anything_else_is_not_a_date(value: Any) -> None:
+def test_parse_as_of_refuses_other_values(value: Any) -> None:
     with pytest.raises(BadInputError, match="is not a date; write it as 2012-06-29"):
         parse_as_of(value)

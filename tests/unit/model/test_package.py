@@ -76,7 +76,7 @@ def test_the_wheel_is_the_same_bytes_each_time_and_holds_every_file(tmp_path: Pa
     assert first.read_bytes() == second.read_bytes()
     names = set(zipfile.ZipFile(first).namelist())
     assert "finagent_model/model/requirements.txt" in names
-    assert "finagent_model/agents/prompts/executor.md" in names
+    assert "finagent_model/config/prompts/executor.md" in names
     assert "finagent_model/data/events.jsonl" in names
     assert not [name for name in names if "__pycache__" in name]
     assert len(code_hash()) == 64

@@ -17,8 +17,11 @@ from finagent_model.config.desk_config import (
     preset_text,
     read_desk_config,
 )
-from finagent_model.reports.charts import ablation_table
-from finagent_model.statistics.resampling import annual_difference, difference_interval
+from finagent_model.reports.charts import render_ablation_table
+from finagent_model.statistics.resampling import (
+    annual_return_difference,
+    return_difference_interval,
+)
 from support.places import Place
 
 DEBATERS = tuple(row for row in load_preset("debate").agents if row.role == "debater")
@@ -29,13 +32,13 @@ def names(desk: DeskConfig) -> dict[str, list[str]]:
 
 
 def test_each_agent_is_left_out_but_those_without_whom_there_is_no_desk() -> None:
-    found = names(load_preset())
-    assert found["without NewsAnalyst"] == ["TechnicalAnalyst", "RiskManager", "Executor"]
-    assert found["without RiskManager"] == ["TechnicalAnalyst", "NewsAnalyst", "Executor"]
-    assert "without TechnicalAnalyst" not in found
-    assert "without Executor" not in found
-    assert "rules only" not in found
-    assert next(iter(found)) == WHOLE_DESK
+    desks = names(load_preset())
+    assert desks["without NewsAnalyst"] == ["TechnicalAnalyst", "RiskManager", "Executor"]
+    assert desks["without RiskManager"] == ["TechnicalAnalyst", "NewsAnalyst", "Executor"]
+    assert "without TechnicalAnalyst" not in desks
+    assert "without Executor" not in desks
+    assert "rules only" not in desks
+    assert next(iter(desks)) == WHOLE_DESK
 
 
 def test_a_debate_is_brought_in_or_taken_out() -> None:
@@ -52,33 +55,33 @@ def test_a_debate_is_brought_in_or_taken_out() -> None:
 
 
 def test_one_analyst_alone_keeps_risk_and_executor_and_rules_take_every_model_s_place() -> None:
-    given: dict[str, Any] = {"client": "openai", "model": "m", "base_url": "http://x"}
-    desk = read_desk_config(yaml.safe_dump(given), yaml.safe_load(preset_text("debate")), "test")
-    found = desk_variants(desk, DEBATERS)
-    alone = found["TechnicalAnalyst alone"]
+    model: dict[str, Any] = {"client": "openai", "model": "m", "base_url": "http://x"}
+    desk = read_desk_config(yaml.safe_dump(model), yaml.safe_load(preset_text("debate")), "test")
+    desks = desk_variants(desk, DEBATERS)
+    alone = desks["TechnicalAnalyst alone"]
     assert [row.name for row in alone.agents] == ["TechnicalAnalyst", "RiskManager", "Executor"]
-    assert found["rules only"].only_rules
-    assert found["rules only"].roster == desk.roster
+    assert desks["rules only"].uses_only_rules
+    assert desks["rules only"].roster == desk.roster
 
 
-def test_a_difference_is_of_the_same_days_and_its_interval_covers_it() -> None:
+def test_return_difference_interval_covers_difference() -> None:
     rng = np.random.default_rng(5)
     theirs = rng.normal(0, 0.01, 500)
     ours = theirs + 0.001 + rng.normal(0, 0.0005, 500)
-    found = difference_interval(ours, theirs, seed=1)
-    assert annual_difference(ours, theirs) == pytest.approx(0.252, abs=0.02)
-    assert 0.2 < found.low < annual_difference(ours, theirs) < found.high < 0.3
-    assert difference_interval(ours, theirs, seed=1) == found
+    interval = return_difference_interval(ours, theirs, seed=1)
+    assert annual_return_difference(ours, theirs) == pytest.approx(0.252, abs=0.02)
+    assert 0.2 < interval.low < annual_return_difference(ours, theirs) < interval.high < 0.3
+    assert return_difference_interval(ours, theirs, seed=1) == interval
 
 
-def test_returns_that_never_differ_have_an_interval_of_nothing_and_few_days_have_none() -> None:
+def test_return_difference_interval_of_equal_or_few_returns() -> None:
     same = np.linspace(-0.01, 0.01, 100)
-    found = difference_interval(same, same, seed=1)
-    assert (found.low, found.high) == (0, 0)
-    assert np.isnan(difference_interval(same[:5], same[:5], seed=1).low)
+    interval = return_difference_interval(same, same, seed=1)
+    assert (interval.low, interval.high) == (0, 0)
+    assert np.isnan(return_difference_interval(same[:5], same[:5], seed=1).low)
 
 
-def test_what_is_undefined_is_called_so_in_the_table() -> None:
+def test_ablation_table_says_undefined() -> None:
     row = {
         "variant": "v",
         "annual_return_difference": None,
@@ -92,22 +95,22 @@ def test_what_is_undefined_is_called_so_in_the_table() -> None:
         "cost_usd": None,
         "seconds_a_decision": 0.1,
     }
-    said = "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
-    assert said in ablation_table([row])
+    line = "| v | undefined | undefined | undefined | 100.0% | 0.0% | ok 100.0% | 0 | unknown |"
+    assert line in render_ablation_table([row])
 
 
 @pytest.mark.slow
 def test_an_ablation_of_a_trained_desk_is_logged_and_repeats_for_nothing(trained: Place) -> None:
     done = trained.finagent("ablate", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    rows = {row["variant"]: row for row in found["rows"]}
+    report = json.loads(done.stdout)
+    rows = {row["variant"]: row for row in report["rows"]}
     assert next(iter(rows)) == WHOLE_DESK
     assert rows[WHOLE_DESK]["annual_return_difference"] == 0
     assert rows["without RiskManager"]["hold_share"] == 1  # rules act on its terms alone
-    artifacts = list(trained.folder.rglob(f"{found['run_id']}/artifacts/*"))
+    artifacts = list(trained.folder.rglob(f"{report['run_id']}/artifacts/*"))
     assert {path.name for path in artifacts} >= {"ablation.json", "ablation.md", "ablation.png"}
     again = json.loads(trained.finagent("ablate", "--mode", "replay", "--json").stdout)
-    for row in (*found["rows"], *again["rows"]):
+    for row in (*report["rows"], *again["rows"]):
         del row["seconds_a_decision"], row["calls"]
-    assert again["rows"] == found["rows"]
+    assert again["rows"] == report["rows"]

@@ -47,10 +47,10 @@ def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -
     run = open_dag_run(DECIDES, {})
     note_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
     note_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
-    said = RunLog(run).tag("finagent.failed/decide/3")
+    said = RunLog(run).get_tag("finagent.failed/decide/3")
     assert said and said.startswith("401: ") and said.endswith(" is no key")
     assert "hidden" not in said
-    assert RunLog(run).tag("finagent.failed/decide") == "TimeoutError"
+    assert RunLog(run).get_tag("finagent.failed/decide") == "TimeoutError"
 
 
 def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Place) -> None:
@@ -67,7 +67,7 @@ def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Pl
     close_dag_run(run, rows, ["no signal on GOOG"])
     assert status(run) == "FAILED"
     assert status(training.run_id) == status(backtest.run_id) == "KILLED"
-    summary = json.loads(RunLog(run).read("summary.json"))
+    summary = json.loads(RunLog(run).read_artifact("summary.json"))
     assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
 
 
@@ -78,7 +78,7 @@ def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
-    small, other = TrainRequest.read(**SMALL), TrainRequest.read(**SMALL, seed=8)
+    small, other = TrainRequest.parse(**SMALL), TrainRequest.parse(**SMALL, seed=8)
     run = open_dag_run(DECIDES, {})
     below = Execution(parent_run_id=run)
     fitted = start_training(small, settings, execution=below)
@@ -94,29 +94,31 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
 
     from finagent_model.pipeline.finalize import finish_training
     from finagent_model.pipeline.train import backtest_symbol, start_training
-    from finagent_model.reports.model_card import FILE
+    from finagent_model.reports.model_card import CARD_FILE
     from finagent_model.tracking import registry
     from finagent_model.tracking.runs import RunLog
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
-    begun = start_training(TrainRequest.read(**SMALL), settings)
+    begun = start_training(TrainRequest.parse(**SMALL), settings)
     children = [backtest_symbol(begun, "FB", settings)]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(registry, "describe", killed)
+        patch.setattr(registry, "set_description", killed)
         finish_training(begun, children, settings)
-    assert registry.champion("finagent") is None
+    assert registry.find_champion("finagent") is None
     made = finish_training(begun, children, settings)
     assert (made.version, made.verdict) == ("1", "passed")
-    assert [row.aliases for row in registry.versions("finagent")] == [("candidate", "champion")]
+    assert [row.aliases for row in registry.list_versions("finagent")] == [
+        ("candidate", "champion")
+    ]
     run, version = RunLog(begun), MlflowClient().get_model_version("finagent", "1")
-    assert run.tag("finagent.model_uri") == "models:/finagent/1"
-    assert made.content_hash == run.tag("finagent.package")
-    card = run.read(FILE).decode()
+    assert run.get_tag("finagent.model_uri") == "models:/finagent/1"
+    assert made.content_hash == run.get_tag("finagent.package")
+    card = run.read_artifact(CARD_FILE).decode()
     assert made.content_hash in card and "finagent.technical version 1" in card
     assert version.description and version.description in card
 

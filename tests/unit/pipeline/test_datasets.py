@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import bundled_events
+from finagent_model.data.files import load_bundled_news
 from finagent_model.data.market import Market
 from finagent_model.errors import UnknownSymbolError
 from finagent_model.market.bars import BarSeries, parse_as_of
@@ -61,10 +61,10 @@ def revised() -> BarSeries:
 
 
 def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
-    bars, news = training_datasets(Market(BundledBars(), bundled_events()), "FB")
+    bars, news = training_datasets(Market(BundledBars(), load_bundled_news()), "FB")
     assert (bars.name, bars.rows, bars.source) == ("FB bars", 196, "bundled")
     assert bars.sha256 == FB.digest() and bars.digest == FB.digest()[:32]
-    assert (bars.first, bars.last) == (FB.closed(0), FB.closed(-1))
+    assert (bars.first, bars.last) == (FB.close_time(0), FB.close_time(-1))
     assert (news.name, news.rows, news.source) == ("FB news", 2, "FileNews")
 
 
@@ -90,9 +90,9 @@ def test_bars_and_news_that_came_later_are_no_change(as_of: datetime | None) -> 
     past = (
         training_datasets(then, "FB")
         if as_of is None
-        else decision_datasets(then, then.view("FB", FB.closed(169)))
+        else decision_datasets(then, then.view("FB", FB.close_time(169)))
     )
-    moment = as_of and FB.closed(169)
+    moment = as_of and FB.close_time(169)
     assert [each.now for each in compare_datasets(past, now, moment)] == ["same", "same"]
 
 

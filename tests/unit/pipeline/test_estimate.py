@@ -25,7 +25,7 @@ def found(tmp_path: Path, config: str = "", **given: object) -> Estimate:
         path = tmp_path / "desk.yaml"
         path.write_text(config)
         given["config"] = str(path)
-    return estimate(TrainRequest.read(**given), Settings.load({}))
+    return estimate(TrainRequest.parse(**given), Settings.load({}))
 
 
 def test_rules_take_decisions_and_nothing_else(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_schedule_of_every_k_bars_takes_a_kth_of_the_decisions(tmp_path: Path)
 @pytest.mark.parametrize("pooled", [True, False])
 def test_a_schedule_of_changes_is_fitted_and_counted_exactly(tmp_path: Path, pooled: bool) -> None:
     small = {"symbols": "FB", "train_bars": 120, "test_bars": 30, "candidates": 24}
-    request = TrainRequest.read(**small, schedule="change", pooled=pooled)
+    request = TrainRequest.parse(**small, schedule="change", pooled=pooled)
     bars = BundledBars().bars("FB")
     decided = bars_to_decide(bars, fit_policies({"FB": bars}, request).policies, request)
     by_estimate = found(tmp_path, **small, schedule="change", pooled=pooled)

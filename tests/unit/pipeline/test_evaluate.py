@@ -77,7 +77,7 @@ def test_evaluate_fits_each_fold_on_bars_cut_at_its_end() -> None:
     assert len(decider.windows) == len(evaluation.folds["FB"]) == 3
     for window, fold in zip(decider.windows, evaluation.folds["FB"], strict=True):
         assert len(window["FB"]) == 120
-        assert window["FB"].closed(-1) < unseen.closed(fold.start)
+        assert window["FB"].close_time(-1) < unseen.close_time(fold.start)
 
 
 def test_evaluate_refuses_a_decider_that_remembers_its_calls() -> None:
@@ -147,7 +147,7 @@ def test_make_decision_refuses_levels_on_the_wrong_side() -> None:
 
 def test_crossover_decides_as_its_crossings_say() -> None:
     bars = market_view("FB", "2013-02-28").bars
-    signs = Crossover(5, 20).crossings(bars.growth().close)
+    signs = Crossover(5, 20).crossings(bars.adjust_to_first_bar().close)
     evaluation = evaluate(Crossover(5, 20), "FB", **SMALL)
     unseen = evaluation.out_of_sample["FB"]
     actions = [decision.signal.action for decision in unseen.decisions]

@@ -84,7 +84,7 @@ def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
     if database == "down":  # while the later one is decided
         real = home / "finagent.db"
         with monkeypatch.context() as patch:
-            patch.setattr("finagent_model.store.decisions.artifacts.insert", refused)
+            patch.setattr("finagent_model.store.decisions.artifacts.insert_artifact", refused)
             late = infer()
         assert signals(home) == [(early.run_id, early.signal.signal_id)]
         assert real.is_file() and sync_decisions(Settings.load()).written == 1

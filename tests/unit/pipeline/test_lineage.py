@@ -22,7 +22,7 @@ from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.errors import BadInputError
 from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
-from finagent_model.tracking.queries import RunRecord, read_run, runs_where
+from finagent_model.tracking.queries import RunRecord, read_run, search_runs
 from finagent_model.tracking.registry import CONTENT
 from finagent_model.tracking.runs import RunLog, open_run
 from support.places import AS_OF, ROOT, Place
@@ -86,7 +86,7 @@ def found(decided: Inferred, settings: Settings, lineage: ModuleType) -> SignalL
 
 
 def train_run() -> RunRecord:
-    return runs_where("tags.`finagent.stage` = 'train' and tags.`finagent.model_version` = '1'")[0]
+    return search_runs("tags.`finagent.stage` = 'train' and tags.`finagent.model_version` = '1'")[0]
 
 
 def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
@@ -118,7 +118,7 @@ def test_the_table_of_tags_names_every_tag_that_runs_have(decided: Inferred) -> 
 
 def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -> None:
     client, training = MlflowClient(), train_run()
-    [child] = runs_where(f"tags.`mlflow.parentRunId` = '{training.run_id}'")
+    [child] = search_runs(f"tags.`mlflow.parentRunId` = '{training.run_id}'")
     for run, context in ((training, "training"), (child, "backtest")):
         assert [each.name for each in run.datasets] == ["FB bars", "FB news"]
         assert run.datasets[0].sha256 == FB.digest()
@@ -266,7 +266,7 @@ def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
     decided: Inferred,
 ) -> None:
     version = MlflowClient().get_model_version("finagent", "1")
-    card = RunLog(version.run_id).read("MODEL_CARD.md").decode()
+    card = RunLog(version.run_id).read_artifact("MODEL_CARD.md").decode()
     assert version.description == card
     assert "**none** (required: none)" in card
     assert FB.digest()[:32] in card and version.tags[CONTENT] in card
@@ -283,14 +283,14 @@ def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
 
 def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
     many = [
-        Dataset(f"S{i}", "bars", f"{i:064x}", "vendor", 9, FB.closed(0), FB.closed(1))
+        Dataset(f"S{i}", "bars", f"{i:064x}", "vendor", 9, FB.close_time(0), FB.close_time(1))
         for i in range(20)
     ]
     runs, failed = [open_run("infer", {}) for _ in range(4)], []
 
     def name(run: RunLog) -> None:
         try:
-            run.inputs(many, "inference")
+            run.log_inputs(many, "inference")
         except Exception as error:
             failed.append(error)
 

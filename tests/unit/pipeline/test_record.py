@@ -12,21 +12,16 @@ import mlflow
 import pytest
 from mlflow.store.entities import PagedList
 
-from finagent_model.audit.chain import audit_chain
+from finagent_model.audit.chain import audit_decisions
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.record import (
-    STORED,
-    Synced,
-    find_final,
-    record,
-    sync_decisions,
-)
+from finagent_model.pipeline.record import STORED, Synced, find_final, record, sync_decisions
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore, NewArtifact
+from finagent_model.store.artifact_models import NewArtifact
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking import runs as tracking
@@ -66,14 +61,14 @@ def kept(
     given = settings(database)
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
-    audit, market = audit_chain([made], code_hash()), Market.of(given)
+    audit, market = audit_decisions([made], code_hash()), Market.from_settings(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
     )
 
 
 def view_of(made: Decision, given: Settings) -> MarketView:
-    return Market.of(given).view(made.signal.symbol, made.signal.as_of)
+    return Market.from_settings(given).view(made.signal.symbol, made.signal.as_of)
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -94,68 +89,70 @@ def rows(url: str) -> list[tuple[Any, ...]]:
     return messages + decisions + artifacts
 
 
-def test_a_recorded_decision_is_in_the_database_and_its_run_says_so(place: Place) -> None:
+def test_store_decision_tags_run_as_stored(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     run = kept(url)
-    assert run.tag(STORED) == "yes"
+    assert run.get_tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
     assert sync_decisions(settings(url)) == Synced()
 
 
-def test_without_a_url_a_file_at_home_has_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_decision_defaults_to_file_at_home(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(place.folder))
-    assert kept("").tag(STORED) == "yes"
+    assert kept("").get_tag(STORED) == "yes"
     assert len(rows(f"sqlite:///{place.folder}/.cache/finagent/finagent.db")) == WHOLE
 
 
-def test_what_was_replayed_is_for_reading_and_not_stored(place: Place) -> None:
+def test_record_does_not_store_replayed_decision(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    assert kept(url, replayed=True).tag(STORED) is None
+    assert kept(url, replayed=True).get_tag(STORED) is None
     assert sync_decisions(settings(url)) == Synced()
 
 
-def test_a_database_that_is_down_is_a_warning_and_the_run_has_it_all(
+def test_store_decision_warns_if_database_is_down(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = kept(down(place))
-    assert run.tag(STORED) == "no"
+    assert run.get_tag(STORED) == "no"
     [warning] = [r for r in caplog.records if r.name.startswith("finagent_model")]
     assert warning.levelno == logging.WARNING
     assert run.run_id in warning.getMessage()
     assert "`finagent db sync` writes it" in warning.getMessage()
     assert run.read_json("signal.json")["symbol"] == "NOPE"
-    assert len(run.read("autogen_conversation.jsonl").splitlines()) == 7
+    assert len(run.read_artifact("autogen_conversation.jsonl").splitlines()) == 7
     assert mlflow.get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_what_the_database_has_no_room_for_is_a_warning_and_the_run_has_it_all(
+def test_store_decision_warns_if_value_is_too_large(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     run = kept(url, symbol="S" * 51)
-    assert (run.tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
+    assert (run.get_tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
     assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
     assert sync_decisions(settings(url)) == Synced(failed=1)
 
 
-def test_a_reply_of_any_characters_is_kept(place: Place) -> None:
+def test_store_decision_takes_any_characters(place: Place) -> None:
     run = kept(f"sqlite:///{place.folder}/finagent.db", reasoning="It rises\\u0000they say.\0")
-    assert run.tag(STORED) == "yes"
+    assert run.get_tag(STORED) == "yes"
 
 
-def test_what_is_synced_is_what_would_have_been_written_with_its_chart(place: Place) -> None:
+def test_sync_writes_what_store_decision_would(place: Place) -> None:
     by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
     run = kept(down(place), by, symbol="GOOG")
     up(place)
     assert sync_decisions(settings(down(place))) == Synced(written=1)
-    assert run.tag(STORED) == "yes"
+    assert run.get_tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
     assert sync_decisions(settings(down(place))) == Synced()
 
 
-def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "other"):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
         kept(down(place))
@@ -163,7 +160,7 @@ def test_runs_of_every_experiment_are_synced(place: Place, monkeypatch: pytest.M
     assert sync_decisions(settings(down(place))) == Synced(written=2)
 
 
-def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
+def test_sync_finds_decision_written_before_stop(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
@@ -182,7 +179,7 @@ def test_what_was_stopped_before_its_run_said_yes_is_found_there_already(
     assert len(rows(url)) == WHOLE
 
 
-def test_a_run_without_a_whole_record_fails_alone(place: Place) -> None:
+def test_sync_run_without_record_fails_alone(place: Place) -> None:
     kept(down(place), conversation_id="first")
     open_run("cut off", {STORED: "no"}).end("FAILED")
     kept(down(place), conversation_id="last")
@@ -190,14 +187,14 @@ def test_a_run_without_a_whole_record_fails_alone(place: Place) -> None:
     assert sync_decisions(settings(down(place))) == Synced(written=2, failed=1)
 
 
-def test_sync_says_that_the_database_is_still_down(place: Place) -> None:
+def test_sync_raises_while_database_is_down(place: Place) -> None:
     run = kept(down(place))
     with pytest.raises(StoreError, match="can't be used"):
         sync_decisions(settings(down(place)))
-    assert run.tag(STORED) == "no"
+    assert run.get_tag(STORED) == "no"
 
 
-def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(place: Place) -> None:
+def test_cli_db_sync_exit_codes(place: Place) -> None:
     kept(down(place))
     command = ("db", "sync", "--json")
     still = place.finagent(*command, FINAGENT_DATABASE=down(place))
@@ -209,7 +206,7 @@ def test_the_command_syncs_and_has_an_exit_code_for_a_database_that_is_down(plac
     assert json.loads(done.stdout) == {"written": 1, "already": 0, "failed": 0}
 
 
-def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
+def test_store_decision_warns_if_platform_is_down(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     platform = PlatformDouble()
@@ -223,7 +220,14 @@ def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
 
     def decided(name: str) -> None:
         made = decision(**UNDRAWN, conversation_id=name)
-        record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
+        record(
+            made,
+            audit_decisions([made], code_hash()),
+            None,
+            Market.from_settings(given),
+            "desk.yaml",
+            given,
+        )
 
     decided("first")
     assert "`finagent outbox send` sends the 5 that wait" in caplog.text
@@ -233,18 +237,25 @@ def test_a_decision_is_sent_at_once_and_a_platform_that_is_down_costs_a_warning(
     assert TOKEN not in caplog.text
 
 
-def test_a_platform_that_cannot_even_be_named_costs_no_decision(
+def test_store_decision_survives_bad_platform_url(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
     made = decision(**UNDRAWN)
-    run = record(made, audit_chain([made], code_hash()), None, Market.of(given), "desk.yaml", given)
-    assert RunLog(run).tag(STORED) == "yes"
+    run = record(
+        made,
+        audit_decisions([made], code_hash()),
+        None,
+        Market.from_settings(given),
+        "desk.yaml",
+        given,
+    )
+    assert RunLog(run).get_tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
 
 
-def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
+def test_find_final_returns_settled_signal(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     made = decision(**UNDRAWN).signal
     assert find_final(made.signal_id, settings(url)) is None
@@ -252,14 +263,14 @@ def test_what_was_settled_is_given_back_with_its_run(place: Place) -> None:
     assert find_final(made.signal_id, settings(url)) == (run.run_id, made)
 
 
-def test_a_failure_is_not_settled(place: Place) -> None:
+def test_find_final_ignores_failure(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
     kept(url, **failed)
     assert find_final(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
 
 
-def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> None:
+def test_find_final_ignores_foreign_signal(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     data = decision().signal.model_dump(mode="json")
     forged = NewArtifact(
@@ -269,20 +280,18 @@ def test_what_somebody_else_stored_under_an_id_is_not_settled(place: Place) -> N
     assert find_final("5e77", settings(url)) is None
 
 
-def test_where_the_database_is_down_nothing_is_known_to_be_settled(
+def test_find_final_warns_if_database_is_down(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert find_final("5e77", settings(down(place))) is None
     assert "whether 5e77 was decided before can't be read" in caplog.text
 
 
-def test_a_password_is_in_no_message_tag_or_log(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_store_decision_hides_password(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     url = "postgresql+pg8000://me:open-sesame@127.0.0.1:9/db"
     with caplog.at_level(logging.DEBUG):
         run = kept(url)
-    assert run.tag(STORED) == "no"
+    assert run.get_tag(STORED) == "no"
     command = place.finagent("db", "sync", FINAGENT_DATABASE=url)
     assert command.returncode == 3
     said = caplog.text + command.stdout + command.stderr + repr(settings(url))
@@ -292,7 +301,7 @@ def test_a_password_is_in_no_message_tag_or_log(
         assert b"sesame" not in held
 
 
-def test_every_page_of_a_search_is_read() -> None:
+def test_tracking_reads_all_pages() -> None:
     def search(page_token: str = "0") -> PagedList[int]:
         page = int(page_token)
         return PagedList([2 * page, 2 * page + 1], str(page + 1) if page < 2 else None)

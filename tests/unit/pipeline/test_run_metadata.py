@@ -42,7 +42,7 @@ def package(backtest: dict[str, Any]) -> Package:
     return Package(load_preset(), learned, {}, backtest, (), "c", "h")
 
 
-def test_the_request_of_a_package_is_read() -> None:
+def test_read_request_of_package() -> None:
     assert read_request(package({"request": REQUEST})) == TrainRequest()
 
 
@@ -55,7 +55,7 @@ def test_the_request_of_a_package_is_read() -> None:
         ({"request": None}, "can't read"),
     ],
 )
-def test_a_request_of_another_schema_is_another_package_format(
+def test_read_request_of_other_schema_is_package_format_error(
     backtest: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(PackageFormatError, match=said):
@@ -81,11 +81,9 @@ def champion(run: RunLog) -> Version:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
 @pytest.mark.parametrize("text", ['{"days": [1]}', "no JSON"])
-def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
-    run: RunLog, text: str
-) -> None:
+def test_compare_with_champion_of_other_schema_fails_check(run: RunLog, text: str) -> None:
     assert compare_with_champion(champion(run), OURS) is None, "nothing to compare with"
-    run.text(WINDOW, text)
+    run.log_text(WINDOW, text)
     check = compare_with_champion(champion(run), OURS)
     assert check is not None
     assert (check.name, check.passed) == ("as_good_as_champion", False)
@@ -104,24 +102,22 @@ def test_a_champion_of_another_schema_fails_the_comparison_and_does_not_crash(
         ("trials.json", "{}"),
     ],
 )
-def test_a_training_that_another_version_began_is_refused_in_words(
-    run: RunLog, name: str, text: str
-) -> None:
+def test_training_state_of_other_version_is_refused(run: RunLog, name: str, text: str) -> None:
     assert TrainingState.read(run).request.symbols == ("FB",)
-    run.text(name, text)
+    run.log_text(name, text)
     with pytest.raises(TrackingError, match=r"another version.*start the training again"):
         TrainingState.read(run)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_symbols_run_that_another_version_left_is_refused_in_words(run: RunLog) -> None:
+def test_symbol_run_of_other_version_is_refused(run: RunLog) -> None:
     from finagent_model.pipeline.finalize import finish_training  # MLflow warns when it is imported
 
     child = open_run("backtest FB", {}, parent=run.run_id)
-    child.json("outcome.json", {"metrics": {}})
+    child.log_json("outcome.json", {"metrics": {}})
     with pytest.raises(TrackingError, match=r"ledger\.parquet"):
         finish_training(run.run_id, [child.run_id], Settings.load({}))
-    child.text("ledger.parquet", "no Parquet")
+    child.log_text("ledger.parquet", "no Parquet")
     with pytest.raises(TrackingError, match="another version"):
         finish_training(run.run_id, [child.run_id], Settings.load({}))

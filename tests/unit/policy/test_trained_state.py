@@ -14,9 +14,9 @@ import pytest
 
 from finagent_model._base import no_progress
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
-from finagent_model.audit.tampering import verify_chain
+from finagent_model.audit.verification import verify_chain
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.config.desk_config import DeskConfig, Memory, load_preset
+from finagent_model.config.desk_config import DeskConfig, MemoryConfig, load_preset
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
@@ -43,9 +43,9 @@ def desk(learned: TrainedState | None, config: DeskConfig | None = None) -> Desk
 
 
 def market() -> Market:
-    found = Market(BundledBars(), None)
-    found._bars["GOOG"] = BundledBars().bars("GOOG")[:700]
-    return found
+    result = Market(BundledBars(), None)
+    result._bars["GOOG"] = BundledBars().bars("GOOG")[:700]
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def taken(
     """A record, and the conversation behind it."""
     folder = tmp_path_factory.mktemp("minutes")
     with TranscriptWriter() as minutes:
-        found = decide_and_reflect(
+        result = decide_and_reflect(
             desk(None), market(), "GOOG", policies, REQUEST, no_progress, minutes
         )
         head = minutes.close(folder)
     assert verify_chain((folder / "audit.jsonl").read_text(), head) == ()
-    return found, folder / CONVERSATION
+    return result, folder / CONVERSATION
 
 
 @pytest.fixture(scope="module")
@@ -74,23 +74,23 @@ def record(taken: tuple[OutOfSample, Path]) -> OutOfSample:
 
 
 @pytest.fixture(scope="module")
-def said(taken: tuple[OutOfSample, Path]) -> Path:
+def transcript(taken: tuple[OutOfSample, Path]) -> Path:
     return taken[1]
 
 
 def learned_from(record: OutOfSample, policies: PolicyBook) -> TrainedState:
     calls = record.closed_calls()
-    return TrainedState(policies, calibrate(calls, policies.moments), reflect(calls))
+    return TrainedState(policies, calibrate(calls, policies.start_times), reflect(calls))
 
 
-def questions(said: Path) -> list[dict[str, Any]]:
+def questions(transcript: Path) -> list[dict[str, Any]]:
     """What was asked on each day, in the order of the decisions."""
-    turns = [json.loads(line) for line in said.read_text().splitlines()]
+    turns = [json.loads(line) for line in transcript.read_text().splitlines()]
     firsts = [next(group) for _, group in groupby(turns, key=itemgetter("conversation_id"))]
     return [json.loads(turn["message_content"]) for turn in firsts]
 
 
-def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOfSample) -> None:
+def test_lessons_never_overlap_or_see_later_outcomes(record: OutOfSample) -> None:
     calls = record.closed_calls()
     lessons = reflect(calls)
     assert 5 < len(lessons) < len(calls)
@@ -102,13 +102,13 @@ def test_lessons_do_not_overlap_and_what_closes_later_changes_none(record: OutOf
 
 
 @pytest.mark.slow
-def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
-    record: OutOfSample, said: Path, policies: PolicyBook
+def test_lessons_of_fold_had_closed_before_it(
+    record: OutOfSample, transcript: Path, policies: PolicyBook
 ) -> None:
     remembering = 0
-    for decision, question in zip(record.decisions, questions(said), strict=True):
+    for decision, question in zip(record.decisions, questions(transcript), strict=True):
         memory = question["memory"]
-        if decision.signal.as_of < policies.moments[1]:
+        if decision.signal.as_of < policies.start_times[1]:
             assert memory is None
         if memory is not None:
             remembering += 1
@@ -119,23 +119,23 @@ def test_the_first_fold_remembers_nothing_and_later_ones_only_what_had_closed(
 
 
 @pytest.mark.slow
-def test_a_desk_that_has_learned_all_asks_what_was_asked_while_learning(
-    record: OutOfSample, said: Path, policies: PolicyBook, tmp_path: Path
+def test_trained_desk_repeats_questions_of_training(
+    record: OutOfSample, transcript: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:
     complete = desk(learned_from(record, policies))
     with TranscriptWriter() as later:
         decide_out_of_sample(complete, market(), "GOOG", policies, REQUEST, no_progress, later)
         later.close(tmp_path)
-    assert questions(tmp_path / CONVERSATION) == questions(said)
+    assert questions(tmp_path / CONVERSATION) == questions(transcript)
 
 
-def test_what_was_said_is_written_down_and_not_kept(record: OutOfSample, said: Path) -> None:
+def test_out_of_sample_transcripts_go_to_disk(record: OutOfSample, transcript: Path) -> None:
     assert [decision.turns for decision in record.decisions] == [()] * len(record.decisions)
-    assert len(questions(said)) == len(record.decisions)
+    assert len(questions(transcript)) == len(record.decisions)
 
 
-def test_later_bars_change_no_earlier_question(
-    record: OutOfSample, said: Path, policies: PolicyBook, tmp_path: Path
+def test_question_ignores_later_bars(
+    record: OutOfSample, transcript: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:
     cut = 520
     shorter = market()
@@ -145,17 +145,17 @@ def test_later_bars_change_no_earlier_question(
         taken.close(tmp_path)
     earlier = questions(tmp_path / CONVERSATION)
     assert len(earlier) == cut - 255
-    assert earlier == questions(said)[: cut - 255]
+    assert earlier == questions(transcript)[: cut - 255]
 
 
-def test_another_symbol_reads_no_lesson(record: OutOfSample, policies: PolicyBook) -> None:
+def test_lessons_stay_with_their_symbol(record: OutOfSample, policies: PolicyBook) -> None:
     learned = learned_from(record, policies)
     last = record.decisions[-1].signal.as_of
     assert learned.at("GOOG", last).lessons
     assert learned.at("IBM", last).lessons == ()
 
 
-def test_a_lesson_tells_how_long_ago_and_what_came_of_it(record: OutOfSample) -> None:
+def test_lesson_has_age_with_outcome(record: OutOfSample) -> None:
     lessons = reflect(record.closed_calls())
     view = market().daily_views("GOOG", [699])[0]
     text = json.loads(build_context(view, Policy(), lessons, 2).text)
@@ -167,14 +167,14 @@ def test_a_lesson_tells_how_long_ago_and_what_came_of_it(record: OutOfSample) ->
     assert not [key for key in latest[-1] if key in ("as_of", "closed_at")]
 
 
-def test_a_desk_may_be_told_to_remember_nothing(record: OutOfSample, policies: PolicyBook) -> None:
-    config = load_preset().model_copy(update={"memory": Memory(lessons=0)})
+def test_memory_of_zero_lessons_is_empty(record: OutOfSample, policies: PolicyBook) -> None:
+    config = load_preset().model_copy(update={"memory": MemoryConfig(lessons=0)})
     view = market().daily_views("GOOG", [699])[0]
     decision = desk(learned_from(record, policies), config).decide(view)
     assert json.loads(decision.turns[0].message_content)["memory"] is None
 
 
-def test_a_version_that_reads_the_future_is_found(
+def test_verify_detects_look_ahead_lessons(
     record: OutOfSample, policies: PolicyBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned = learned_from(record, policies)
@@ -190,7 +190,7 @@ def test_a_version_that_reads_the_future_is_found(
     assert "had not closed, first as of" in check.found
 
 
-def test_other_lessons_or_calibrations_than_the_record_gives_are_found(
+def test_verify_detects_changed_lessons_or_calibrations(
     record: OutOfSample, policies: PolicyBook
 ) -> None:
     learned = learned_from(record, policies)
@@ -206,8 +206,8 @@ def test_other_lessons_or_calibrations_than_the_record_gives_are_found(
     assert "other calibrations" in learned_again(boasting, calls).found
 
 
-def test_the_confidence_that_lessons_carry_is_the_raw_one(record: OutOfSample) -> None:
-    said = {d.signal.as_of: d.signal.raw_confidence_score for d in record.decisions}
+def test_lessons_have_raw_confidence(record: OutOfSample) -> None:
+    raw_scores = {d.signal.as_of: d.signal.raw_confidence_score for d in record.decisions}
     calls = record.closed_calls()
-    assert all(call.confidence == said[call.as_of] for call in calls)
-    assert np.mean([call.came_true for call in calls]) < 1
+    assert all(call.confidence == raw_scores[call.as_of] for call in calls)
+    assert np.mean([call.was_profitable for call in calls]) < 1

@@ -12,7 +12,7 @@ from finagent_model.config.rules import GateRules, Grade
 from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport, judge_version
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.model_card import LONGEST, Card
+from finagent_model.reports.model_card import MAX_DESCRIPTION_CHARS, ModelCard
 from finagent_model.training.request import TrainRequest
 from support.gate_cases import GOOD, METRICS, graded
 
@@ -34,9 +34,9 @@ def evidence_numbers(report: GateReport) -> GateReport:
     )
 
 
-def card(gate: GateReport | None = None, symbols: tuple[str, ...] = ("GOOG",)) -> Card:
+def card(gate: GateReport | None = None, symbols: tuple[str, ...] = ("GOOG",)) -> ModelCard:
     """Of a desk of rules that earned 10 % where holding earned 20 %."""
-    return Card(
+    return ModelCard(
         name="finagent",
         version="3",
         run_id="a" * 32,
@@ -44,19 +44,19 @@ def card(gate: GateReport | None = None, symbols: tuple[str, ...] = ("GOOG",)) -
         request=TrainRequest(symbols=symbols),
         gate=evidence_numbers(gate or judged()),
         metrics=dict.fromkeys(symbols, METRICS),
-        last=Calibration(
+        calibration=Calibration(
             method="none", valid_from=SINCE, calls=3, effective=1, reason="3 outcomes known"
         ),
-        answers={"symbol": "GOOG", "as_of": "2012-06-29T23:59:59Z"},
-        first_fit="2006-09-01",
+        example={"symbol": "GOOG", "as_of": "2012-06-29T23:59:59Z"},
+        first_day="2006-09-01",
         datasets=[Dataset(s, "bars", "b" * 64, "bundled", 2147, SINCE, UNTIL) for s in symbols],
         prompts=["finagent.executor version 2"],
         hashes={"package": "c" * 64, "code": "d" * 64, "git commit": "e" * 40},
     )
 
 
-def test_the_card_begins_with_the_verdict_and_what_holding_earned() -> None:
-    text = card().text()
+def test_model_card_begins_with_verdict() -> None:
+    text = card().to_markdown()
     assert text.startswith("# finagent, version 3\n")
     assert (
         "The gate **passed** it. Evidence of an edge after costs: **none** (required: none)."
@@ -69,42 +69,42 @@ def test_the_card_begins_with_the_verdict_and_what_holding_earned() -> None:
     assert text.index("## Verdict") < text.index("## What it is not") < text.index("## Load it")
 
 
-def test_a_refused_version_says_for_what() -> None:
-    text = card(judged(required="strong")).text()
+def test_model_card_of_refused_version_has_reason() -> None:
+    text = card(judged(required="strong")).to_markdown()
     assert "The gate **refused** it." in text
     assert "Refused for: evidence: none, strong is required (missing: better_than_cash)" in text
-    wrong = card(judged(suggested_stop_loss=110.0)).text()
+    wrong = card(judged(suggested_stop_loss=110.0)).to_markdown()
     assert "5 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
 
 
-def test_what_a_model_said_is_shown_as_text() -> None:
-    said = "<img src=x onerror=alert(1)>\n| a | b |"
-    text = card(judged(action="HOLD", status="model_error", reasoning=said)).text()
+def test_model_card_escapes_model_text() -> None:
+    hostile = "<img src=x onerror=alert(1)>\n| a | b |"
+    text = card(judged(action="HOLD", status="model_error", reasoning=hostile)).to_markdown()
     assert "&lt;img src=x" in text
     assert "<img" not in text and "\n| a | b |" not in text
 
 
-def test_every_check_of_evidence_stands_with_its_number_and_threshold() -> None:
-    assert "| better_than_cash | 0.2 | <= 0.05 | NO |" in card().text()
+def test_model_card_lists_evidence_checks() -> None:
+    assert "| better_than_cash | 0.2 | <= 0.05 | NO |" in card().to_markdown()
 
 
-def test_an_undefined_number_is_said_to_be_undefined() -> None:
+def test_model_card_says_undefined_not_nan() -> None:
     undefined = replace(card(), metrics={"GOOG": METRICS | {"total_return": math.nan}})
-    assert "what the desk earned out of sample is undefined" in undefined.text()
-    assert "nan" not in undefined.text()
+    assert "what the desk earned out of sample is undefined" in undefined.to_markdown()
+    assert "nan" not in undefined.to_markdown()
 
 
-def test_rules_are_never_called_a_model_and_a_model_may_know_the_years() -> None:
-    assert "Decided by: fixed rules, no language model." in card().text()
-    assert "hindsight" not in card().text()
-    told = {"client": "openai", "model": "gpt-4o-mini"}
-    spoken = replace(card(), config=load_preset().model_copy(update=told))
-    assert "Decided by: gpt-4o-mini." in spoken.text()
-    assert "may know these years from its own training" in spoken.text()
+def test_model_card_warns_of_hindsight_for_language_models_only() -> None:
+    assert "Decided by: fixed rules, no language model." in card().to_markdown()
+    assert "hindsight" not in card().to_markdown()
+    changes = {"client": "openai", "model": "gpt-4o-mini"}
+    spoken = replace(card(), config=load_preset().model_copy(update=changes))
+    assert "Decided by: gpt-4o-mini." in spoken.to_markdown()
+    assert "may know these years from its own training" in spoken.to_markdown()
 
 
-def test_the_card_says_what_the_version_is_not() -> None:
-    limits = card().text().split("## What it is not")[1].split("## ")[0]
+def test_model_card_states_limits() -> None:
+    limits = card().to_markdown().split("## What it is not")[1].split("## ")[0]
     for words in (
         "Advice, or a promise",
         "anything but GOOG",
@@ -115,8 +115,8 @@ def test_the_card_says_what_the_version_is_not() -> None:
         assert words in limits
 
 
-def test_the_card_names_what_the_version_was_made_from() -> None:
-    text = card().text()
+def test_model_card_names_origin() -> None:
+    text = card().to_markdown()
     for words in (
         f"Training run `{'a' * 32}`",
         f"package: `{'c' * 64}`",
@@ -128,10 +128,10 @@ def test_the_card_names_what_the_version_was_made_from() -> None:
         assert words in text
 
 
-def test_the_registry_gets_as_much_as_it_takes_and_a_word_on_where_the_rest_is() -> None:
+def test_model_card_description_is_cut_at_whole_line() -> None:
     many = card(symbols=tuple(f"S{i}" for i in range(500)))
-    whole, kept = many.text(), many.description()
+    whole, description = many.to_markdown(), many.description()
     assert "| S499 bars |" in whole and "and 495 more symbols" in whole
-    assert LONGEST - 100 < len(kept) <= LONGEST
-    assert kept.endswith(f"(The whole card is `MODEL_CARD.md` of run {'a' * 32}.)\n")
-    assert card().description() == card().text()
+    assert MAX_DESCRIPTION_CHARS - 100 < len(description) <= MAX_DESCRIPTION_CHARS
+    assert description.endswith(f"(The whole card is `MODEL_CARD.md` of run {'a' * 32}.)\n")
+    assert card().description() == card().to_markdown()

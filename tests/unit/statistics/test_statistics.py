@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finagent_model.statistics.resampling import (
-    block_length,
+    optimal_block_length,
     sharpe_interval,
     superior_predictive_ability,
 )
@@ -17,7 +17,7 @@ from finagent_model.statistics.sharpe import (
     expected_maximum,
     minimum_backtest_years,
     probability_of_overfitting,
-    standard_error,
+    sharpe_standard_error,
 )
 
 PAPER = Moments(0.458, -2.448, 10.164, 24)
@@ -30,51 +30,53 @@ TRACK = [
 """Twenty-four returns with those moments."""
 
 
-def test_the_probabilistic_ratio_is_the_papers() -> None:
-    assert Moments(0.458, 0.0, 3.0, 24).probabilistic() == pytest.approx(0.982, abs=5e-4)
-    assert PAPER.probabilistic() == pytest.approx(0.913361, abs=1e-6)
-    assert Moments(0.458, -2.448, 10.164, 36).probabilistic() == pytest.approx(0.953505, abs=1e-6)
+def test_probabilistic_sharpe_equals_paper() -> None:
+    assert Moments(0.458, 0.0, 3.0, 24).probabilistic_sharpe() == pytest.approx(0.982, abs=5e-4)
+    assert PAPER.probabilistic_sharpe() == pytest.approx(0.913361, abs=1e-6)
+    assert Moments(0.458, -2.448, 10.164, 36).probabilistic_sharpe() == pytest.approx(
+        0.953505, abs=1e-6
+    )
 
 
-def test_moments_are_those_of_the_population() -> None:
-    found = Moments.of(np.array(TRACK))
-    assert (found.sharpe, found.skew) == pytest.approx((0.458, -2.448), abs=1e-6)
-    assert found.kurtosis == pytest.approx(10.164002, abs=1e-5)
-    assert found.probabilistic() == pytest.approx(0.913361, abs=1e-5)
+def test_moments_are_population_moments() -> None:
+    result = Moments.from_returns(np.array(TRACK))
+    assert (result.sharpe, result.skew) == pytest.approx((0.458, -2.448), abs=1e-6)
+    assert result.kurtosis == pytest.approx(10.164002, abs=1e-5)
+    assert result.probabilistic_sharpe() == pytest.approx(0.913361, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("periods", "skew", "kurtosis", "years"),
     [(250, 0, 3, 2.73), (52, 0, 3, 2.83), (12, 0, 3, 3.24), (12, -0.72, 5.78, 4.99)],
 )
-def test_the_minimum_track_record_is_the_papers(
+def test_minimum_track_record_equals_paper(
     periods: int, skew: float, kurtosis: float, years: float
 ) -> None:
     root = math.sqrt(periods)
-    found = Moments(2 / root, skew, kurtosis, 2).minimum_track_record(1 / root)
-    assert found / periods == pytest.approx(years, abs=5e-3)
+    result = Moments(2 / root, skew, kurtosis, 2).minimum_track_record(1 / root)
+    assert result / periods == pytest.approx(years, abs=5e-3)
 
 
 @pytest.mark.parametrize(
     ("trials", "skew", "kurtosis", "deflated"),
     [(100, -3, 10, 0.9004), (46, -3, 10, 0.9505), (88, 0, 3, 0.9505)],
 )
-def test_the_deflated_ratio_is_the_papers(
+def test_deflated_sharpe_equals_paper(
     trials: int, skew: float, kurtosis: float, deflated: float
 ) -> None:
-    found = Moments(2.5 / math.sqrt(250), skew, kurtosis, 1250).deflated(trials, 0.5 / 250)
-    assert found == pytest.approx(deflated, abs=5e-5)
+    result = Moments(2.5 / math.sqrt(250), skew, kurtosis, 1250).deflated_sharpe(trials, 0.5 / 250)
+    assert result == pytest.approx(deflated, abs=5e-5)
 
 
 @pytest.mark.parametrize(
     ("trials", "value"),
     [(1, 0.0), (2, 0.519755), (10, 1.574598), (100, 2.530603), (1000, 3.255122)],
 )
-def test_the_expected_maximum_is_the_papers(trials: int, value: float) -> None:
+def test_expected_maximum_equals_paper(trials: int, value: float) -> None:
     assert expected_maximum(trials) == pytest.approx(value, abs=1e-6)
 
 
-def test_the_minimum_backtest_is_the_papers() -> None:
+def test_minimum_backtest_years_equals_paper() -> None:
     assert minimum_backtest_years(45) == pytest.approx(5, abs=5e-3)
     assert minimum_backtest_years(7) == pytest.approx(1.9231, abs=1e-4)
 
@@ -82,21 +84,21 @@ def test_the_minimum_backtest_is_the_papers() -> None:
 @pytest.mark.parametrize(
     ("ratio", "count", "error"), [(0.5, 12, 0.306), (1, 24, 0.25), (1, 60, 0.158), (3, 500, 0.105)]
 )
-def test_the_standard_error_is_los(ratio: float, count: int, error: float) -> None:
-    assert standard_error(ratio, count) == pytest.approx(error, abs=5e-4)
+def test_sharpe_standard_error_equals_lo(ratio: float, count: int, error: float) -> None:
+    assert sharpe_standard_error(ratio, count) == pytest.approx(error, abs=5e-4)
 
 
-def test_what_does_not_vary_has_no_ratio_and_a_loss_no_track_record() -> None:
-    still = Moments.of(np.zeros(50))
+def test_moments_of_constant_or_losing_returns_are_undefined() -> None:
+    still = Moments.from_returns(np.zeros(50))
     assert math.isnan(still.sharpe)
-    assert math.isnan(still.probabilistic())
-    assert math.isnan(Moments.of(-np.array(TRACK)).minimum_track_record())
-    assert math.isnan(Moments.of(np.array([0.01])).probabilistic())
+    assert math.isnan(still.probabilistic_sharpe())
+    assert math.isnan(Moments.from_returns(-np.array(TRACK)).minimum_track_record())
+    assert math.isnan(Moments.from_returns(np.array([0.01])).probabilistic_sharpe())
     with pytest.raises(ValueError, match="0 trials"):
         expected_maximum(0)
 
 
-def test_the_probability_of_overfitting_on_noise() -> None:
+def test_probability_of_overfitting_on_noise() -> None:
     noise = np.random.default_rng(765).standard_normal((2400, 100))
     assert probability_of_overfitting(noise, 8) == pytest.approx(41 / 70)
     centred = (noise - noise.mean(axis=0)) / noise.std(axis=0)
@@ -105,7 +107,7 @@ def test_the_probability_of_overfitting_on_noise() -> None:
     assert probability_of_overfitting(noise, 8) == 0.0
 
 
-def test_the_probability_of_overfitting_is_purgedcvs() -> None:
+def test_probability_of_overfitting_equals_purgedcv() -> None:
     from purgedcv import probability_of_backtest_overfitting
 
     returns = np.random.default_rng(3).standard_normal((800, 20)) * 0.01
@@ -114,14 +116,14 @@ def test_the_probability_of_overfitting_is_purgedcvs() -> None:
     assert probability_of_overfitting(returns, 8) == pytest.approx(float(expected))
 
 
-def test_too_little_for_the_blocks_is_refused() -> None:
+def test_probability_of_overfitting_refuses_too_few_periods() -> None:
     for shape, blocks in (((10, 3), 8), ((100, 1), 8), ((100, 5), 7)):
         with pytest.raises(ValueError):
             probability_of_overfitting(np.ones(shape), blocks)
     assert math.isnan(probability_of_overfitting(np.ones((100, 5)), 8))
 
 
-def test_a_clear_winner_among_noisy_models_is_found() -> None:
+def test_superior_predictive_ability_finds_clear_winner() -> None:
     """`arch` alone says 0.68 here: it does not studentise the statistic."""
     rng = np.random.default_rng(2024)
     z = rng.standard_normal((1000, 30))
@@ -130,13 +132,13 @@ def test_a_clear_winner_among_noisy_models_is_found() -> None:
     assert superior_predictive_ability(gains, seed=1) < 0.01
 
 
-def test_noise_is_no_winner_and_stillness_is_undefined() -> None:
+def test_superior_predictive_ability_of_noise_or_constants() -> None:
     gains = np.random.default_rng(12345).standard_normal((500, 20)) * 0.01
     assert superior_predictive_ability(gains, seed=1) > 0.2
     assert math.isnan(superior_predictive_ability(np.zeros((500, 1)), seed=1))
 
 
-def test_under_no_edge_the_test_rejects_as_often_as_it_says() -> None:
+def test_superior_predictive_ability_has_its_stated_size() -> None:
     rng = np.random.default_rng(5)
     rejected = [
         superior_predictive_ability(rng.standard_normal((400, 1)) * 0.01, seed=i, draws=300) <= 0.1
@@ -146,12 +148,12 @@ def test_under_no_edge_the_test_rejects_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_p_value_is_archs_of_scaled_gains(seed: int) -> None:
+def test_superior_predictive_ability_equals_arch_on_scaled_gains(seed: int) -> None:
     from arch.bootstrap import SPA
 
     rng = np.random.default_rng(seed)
     gains = rng.standard_normal((600, 8)) * rng.uniform(0.005, 0.03, 8) + 0.0004
-    length = max(block_length(column) for column in gains.T)
+    length = max(optimal_block_length(column) for column in gains.T)
     scales = np.std(gains, axis=0)  # independent draws: the long run is the short one
     theirs = SPA(np.zeros(600), -gains / scales, block_size=round(length), reps=4000, seed=1)
     theirs.compute()
@@ -160,26 +162,26 @@ def test_the_p_value_is_archs_of_scaled_gains(seed: int) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.8])
-def test_the_block_length_is_archs(ratio: float) -> None:
-    from arch.bootstrap import optimal_block_length
+def test_optimal_block_length_equals_arch(ratio: float) -> None:
+    from arch import bootstrap
 
     noise = np.random.default_rng(8).standard_normal(1500)
     for t in range(1, len(noise)):
         noise[t] += ratio * noise[t - 1]
-    theirs = max(float(optimal_block_length(noise)["stationary"].iloc[0]), 1.0)
-    assert block_length(noise) == pytest.approx(theirs, rel=1e-6)
+    theirs = max(float(bootstrap.optimal_block_length(noise)["stationary"].iloc[0]), 1.0)
+    assert optimal_block_length(noise) == pytest.approx(theirs, rel=1e-6)
 
 
-def test_twenty_years_of_an_index_cannot_reject_a_ratio_of_zero() -> None:
+def test_sharpe_interval_of_twenty_years_of_index_covers_zero() -> None:
     from arch.data import sp500
 
     returns = sp500.load()["Adj Close"].pct_change().dropna().to_numpy()
-    assert block_length(returns) == pytest.approx(9.085239, abs=1e-4)
-    found = sharpe_interval(returns, seed=7)
-    assert found.low < 0 < 0.28277 < found.high
-    assert (found.low, found.high) == pytest.approx((-0.083, 0.662), abs=0.06)  # as arch says
+    assert optimal_block_length(returns) == pytest.approx(9.085239, abs=1e-4)
+    result = sharpe_interval(returns, seed=7)
+    assert result.low < 0 < 0.28277 < result.high
+    assert (result.low, result.high) == pytest.approx((-0.083, 0.662), abs=0.06)  # as arch says
 
 
-def test_an_interval_of_stillness_or_of_a_few_days_is_undefined() -> None:
+def test_sharpe_interval_of_constant_or_few_returns_is_undefined() -> None:
     assert math.isnan(sharpe_interval(np.zeros(100), seed=1).low)
     assert math.isnan(sharpe_interval(np.array(TRACK[:19]), seed=1).low)

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from finagent_model.settings import Settings
-from finagent_model.store.api import LARGEST_BODY, api_app
+from finagent_model.store.api import MAX_BODY_BYTES, api_app
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from support.decisions import decision
@@ -53,7 +53,7 @@ def fill(folder: Path) -> None:
     DecisionStore(Database(f"sqlite:///{folder}/finagent.db")).write(decision(), "r1")
 
 
-def test_a_page_has_the_newest_first_and_the_total(tmp_path: Path, client: TestClient) -> None:
+def test_api_page_is_newest_first_with_total(tmp_path: Path, client: TestClient) -> None:
     fill(tmp_path)
     page = client.get("/api/artifacts", params={"limit": 2, "offset": 1}).json()
     assert [row["step_name"] for row in page["artifacts"]] == [
@@ -63,7 +63,7 @@ def test_a_page_has_the_newest_first_and_the_total(tmp_path: Path, client: TestC
     assert (page["total"], page["limit"], page["offset"]) == (5, 2, 1)
 
 
-def test_filters_and_the_order_of_steps(tmp_path: Path, client: TestClient) -> None:
+def test_api_page_filter_in_order_of_steps(tmp_path: Path, client: TestClient) -> None:
     fill(tmp_path)
     asked = {"run_id": "r1", "as_of_from": "2012-06-29", "as_of_to": "2012-06-29", "order": "step"}
     rows = client.get("/api/artifacts", params=asked).json()["artifacts"]
@@ -72,10 +72,8 @@ def test_filters_and_the_order_of_steps(tmp_path: Path, client: TestClient) -> N
     assert client.get(f"/api/artifacts/{signal['id']}").json() == signal
 
 
-def test_a_page_has_as_many_as_fit_and_the_next_goes_on(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finagent_model.store.api.LARGEST_ANSWER", 100_000)
+def test_api_page_is_limited_by_bytes(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finagent_model.store.api.MAX_PAGE_BYTES", 100_000)
     sizes = (30_000, 30_000, 30_000, 200_000, 60_000)
     for n, size in enumerate(sizes):
         client.post("/api/artifacts", json={"name": f"{n}", "type": "llm", "response": "x" * size})
@@ -88,14 +86,14 @@ def test_a_page_has_as_many_as_fit_and_the_next_goes_on(
     assert seen == [["0", "1", "2"], ["3"], ["4"]]
 
 
-def test_an_artifact_is_new_once(client: TestClient) -> None:
+def test_api_post_is_idempotent(client: TestClient) -> None:
     first, again = (client.post("/api/artifacts", json=NOTE) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert first.json()["response_length"] == 3
 
 
-def test_an_artifact_is_changed_in_its_place(client: TestClient) -> None:
+def test_api_patch_changes_in_place(client: TestClient) -> None:
     number = client.post("/api/artifacts", json=NOTE).json()["id"]
     changed = client.patch(f"/api/artifacts/{number}", json={"response": "no"}).json()
     assert (changed["id"], changed["response"], changed["name"]) == (number, "no", "note")
@@ -154,7 +152,7 @@ def test_an_artifact_is_changed_in_its_place(client: TestClient) -> None:
         ("PATCH", "/api/artifacts/1", {"id": 3}, 422, "invalid", "body.id.*got 3"),
     ],
 )
-def test_a_refusal_is_typed_and_names_field_and_value(
+def test_api_error_names_field_with_value(
     client: TestClient, method: str, path: str, body: Any, status: int, error: str, said: str
 ) -> None:
     client.post("/api/artifacts", json=NOTE)
@@ -165,9 +163,7 @@ def test_a_refusal_is_typed_and_names_field_and_value(
 
 
 @pytest.mark.slow
-def test_what_the_platforms_column_has_no_room_for_is_refused_by_its_name(
-    tmp_path: Path, postgres: Callable[[], str]
-) -> None:
+def test_api_error_names_too_narrow_column(tmp_path: Path, postgres: Callable[[], str]) -> None:
     url = postgres()
     narrow(url)
     with caller(served(tmp_path, FINAGENT_DATABASE=url)) as client:
@@ -187,25 +183,23 @@ def test_what_the_platforms_column_has_no_room_for_is_refused_by_its_name(
         (b'{"name": "x", "type": "llm", "chart_data": [NaN]}', 422),
         (b'{"name": "x", "type": "llm", "metadata": {"a": "\\ud800"}}', 422),
         (b"\xff\xfe", 422),
-        (b" " * (LARGEST_BODY + 1), 413),
+        (b" " * (MAX_BODY_BYTES + 1), 413),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(
-    client: TestClient, content: bytes, status: int
-) -> None:
+def test_api_refuses_unreadable_body(client: TestClient, content: bytes, status: int) -> None:
     answer = client.post("/api/artifacts", content=content, headers=JSON)
     assert (answer.status_code, "message" in answer.json()) == (status, True)
     assert len(answer.content) < 2000
     assert client.get("/api/artifacts").json()["total"] == 0
 
 
-def test_a_body_without_a_length_has_the_same_limit(client: TestClient) -> None:
-    pieces = (b" " * 100_000 for _ in range(LARGEST_BODY // 100_000 + 1))
+def test_api_limits_body_without_length(client: TestClient) -> None:
+    pieces = (b" " * 100_000 for _ in range(MAX_BODY_BYTES // 100_000 + 1))
     answer = client.post("/api/artifacts", content=pieces, headers=JSON)
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
 
 
-def test_a_form_of_a_page_in_a_browser_here_writes_nothing(client: TestClient) -> None:
+def test_api_refuses_form_of_browser(client: TestClient) -> None:
     answer = client.post(
         "/api/artifacts", content=json.dumps(NOTE), headers={"Content-Type": "text/plain"}
     )
@@ -214,9 +208,7 @@ def test_a_form_of_a_page_in_a_browser_here_writes_nothing(client: TestClient) -
 
 
 @pytest.mark.parametrize(("host", "asked"), [(ELSEWHERE, HERE), (HERE, "evil.example")])
-def test_without_a_token_only_callers_on_this_machine_write_and_all_read(
-    app: FastAPI, host: str, asked: str
-) -> None:
+def test_api_without_token_writes_from_this_machine(app: FastAPI, host: str, asked: str) -> None:
     with caller(app, host, asked) as client:
         answer = client.post("/api/artifacts", json=NOTE)
         assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
@@ -225,7 +217,7 @@ def test_without_a_token_only_callers_on_this_machine_write_and_all_read(
         assert client.get("/api/artifacts").status_code == 200
 
 
-def test_with_a_token_only_who_sends_it_reads_and_writes(tmp_path: Path) -> None:
+def test_api_with_token_refuses_other_callers(tmp_path: Path) -> None:
     with caller(served(tmp_path, FINAGENT_API_TOKEN=TOKEN), ELSEWHERE) as client:
         for headers in ({}, {"Authorization": "Bearer nope"}, {"Authorization": TOKEN}):
             for method, path in (("GET", ""), ("GET", "/1"), ("POST", ""), ("PATCH", "/1")):
@@ -237,7 +229,7 @@ def test_with_a_token_only_who_sends_it_reads_and_writes(tmp_path: Path) -> None
         assert client.get("/api/artifacts", headers=right).json()["total"] == 1
 
 
-def test_a_database_that_is_down_is_503_until_it_is_up(
+def test_api_is_503_while_database_is_down(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "later"
@@ -250,7 +242,7 @@ def test_a_database_that_is_down_is_503_until_it_is_up(
         assert client.get("/api/artifacts").status_code == 200
 
 
-def test_a_bug_is_a_500_without_a_stack_trace(
+def test_api_bug_is_500_without_stack_trace(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finagent_model.store.artifacts.ArtifactStore.get", None)
@@ -259,7 +251,7 @@ def test_a_bug_is_a_500_without_a_stack_trace(
     assert "NoneType" not in answer.text
 
 
-def test_the_description_of_the_interface_names_what_each_call_may_answer(
+def test_api_openapi_names_every_answer(
     client: TestClient,
 ) -> None:
     paths = client.get("/api/openapi.json").json()["paths"]

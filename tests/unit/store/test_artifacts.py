@@ -18,17 +18,16 @@ from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import Decision, Execution, Turn
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, ValueTooLargeError
-from finagent_model.store.artifacts import (
-    FAILURES,
-    TOLD,
+from finagent_model.store._schema import artifacts
+from finagent_model.store.artifact_models import (
+    FAILED_STATUSES,
     Artifact,
     ArtifactFilter,
-    ArtifactStore,
     NewArtifact,
 )
+from finagent_model.store.artifacts import SETTLED_METADATA, ArtifactStore
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import LARGEST, DecisionStore
-from finagent_model.store.schema import artifacts
+from finagent_model.store.decisions import MAX_TEXT_CHARS, DecisionStore
 from support.decisions import QUESTION, at, decision
 from support.places import ROOT, TESTS
 
@@ -58,7 +57,11 @@ def write(
 
 def found(url: str, **wanted: Any) -> tuple[Artifact, ...]:
     """In the order of their steps."""
-    return ArtifactStore(Database(url)).page(ArtifactFilter(**wanted), order="step").artifacts
+    return (
+        ArtifactStore(Database(url))
+        .list_artifacts(ArtifactFilter(**wanted), order="step")
+        .artifacts
+    )
 
 
 def signal_of(url: str) -> Artifact:
@@ -66,7 +69,7 @@ def signal_of(url: str) -> Artifact:
     return only
 
 
-def test_a_decision_is_a_chart_a_reply_each_and_a_signal_in_the_order_of_its_steps(
+def test_artifact_rows_in_order_of_steps(
     url: str,
 ) -> None:
     write(url, decision(**VERSION))
@@ -80,7 +83,7 @@ def test_a_decision_is_a_chart_a_reply_each_and_a_signal_in_the_order_of_its_ste
     ]
 
 
-def test_every_row_has_the_lineage_of_its_decision(url: str) -> None:
+def test_artifact_rows_have_lineage(url: str) -> None:
     write(url, decision(**VERSION))
     for row in found(url):
         lineage = (row.symbol, row.run_id, row.experiment_id, row.workflow_id, row.dag_id)
@@ -90,7 +93,7 @@ def test_every_row_has_the_lineage_of_its_decision(url: str) -> None:
         assert row.metadata["signal_id"] == decision(**VERSION).signal.signal_id
 
 
-def test_a_signal_is_told_whole_with_its_confidence_as_a_fraction(url: str) -> None:
+def test_artifact_rows_signal_confidence_is_fraction(url: str) -> None:
     made = decision(**VERSION)
     write(url, made)
     row = signal_of(url)
@@ -101,7 +104,7 @@ def test_a_signal_is_told_whole_with_its_confidence_as_a_fraction(url: str) -> N
     assert row.metadata["tokens"] == 660
 
 
-def test_a_reply_has_what_was_asked_last_and_one_that_failed_says_why(url: str) -> None:
+def test_artifact_rows_reply_has_last_prompt(url: str) -> None:
     write(url, decision(**VERSION))
     first, mended, failed, executor = found(url, type="llm")
     assert (first.prompt, executor.response) == (QUESTION, '{"action": "BUY"}')
@@ -111,28 +114,28 @@ def test_a_reply_has_what_was_asked_last_and_one_that_failed_says_why(url: str) 
     assert failed.metadata["failed"] == "model_error: no reply within 45 s"
 
 
-def test_what_is_large_stays_in_the_run_and_its_row_says_where(url: str) -> None:
-    large = Turn("Executor", "response", "x" * (LARGEST + 1), at(1))
+def test_artifact_rows_large_text_stays_in_run(url: str) -> None:
+    large = Turn("Executor", "response", "x" * (MAX_TEXT_CHARS + 1), at(1))
     write(url, replace(decision(), turns=(large,)))
     [row] = found(url, type="llm")
-    assert (row.response, row.response_length) == (None, LARGEST + 1)
+    assert (row.response, row.response_length) == (None, MAX_TEXT_CHARS + 1)
     assert (row.run_id, row.metadata["response_artifact"]) == ("r1", CONVERSATION_FILE)
 
 
-def test_a_chart_is_a_path_in_the_run(url: str) -> None:
+def test_artifact_rows_chart_is_path_in_run(url: str) -> None:
     write(url, decision())
     [row] = found(url, type="chart")
     assert (row.image_path, row.chart_type) == ("chart.png", "daily")
 
 
-def test_the_tokens_of_a_call_that_failed_are_unknown(url: str) -> None:
+def test_artifact_rows_failed_call_has_no_tokens(url: str) -> None:
     write(url, decision())
     failed, replied = (found(url, type="llm")[n].metadata for n in (2, 3))
     for name, used in (("tokens", 320), ("prompt_tokens", 300), ("completion_tokens", 20)):
         assert (failed[name], replied[name]) == (None, used)
 
 
-def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
+def test_decision_store_replaces_nul(url: str) -> None:
     text = json.dumps({"reasoning": "a\0b"})
     made = decision(reasoning="It rises\0they say.", model_used="stub\0-1")
     write(url, replace(made, turns=(Turn("Executor", "response", text, at(1)),)))
@@ -143,7 +146,7 @@ def test_a_reply_that_spells_a_nul_is_stored_as_it_is_said(url: str) -> None:
     assert data is not None and data["reasoning"] == "It rises\N{REPLACEMENT CHARACTER}they say."
 
 
-def test_what_no_artifact_may_hold_is_an_error_that_names_it(url: str) -> None:
+def test_decision_store_error_names_unstorable_value(url: str) -> None:
     with pytest.raises(ValueTooLargeError, match=r"symbol 'SSS.*at most 50 characters"):
         # No signal can be made with it; a column of the platform's may be narrower than ours.
         signal = decision().signal.model_copy(update={"symbol": "S" * 51})
@@ -151,12 +154,12 @@ def test_what_no_artifact_may_hold_is_an_error_that_names_it(url: str) -> None:
     assert found(url) == ()
 
 
-def test_where_nothing_was_drawn_there_is_no_chart(url: str) -> None:
+def test_artifact_rows_without_chart(url: str) -> None:
     write(url, decision(), chart=False)
     assert found(url, type="chart") == ()
 
 
-def test_a_settled_signal_is_never_replaced(url: str) -> None:
+def test_decision_store_keeps_settled_signal(url: str) -> None:
     write(url, decision(**VERSION))
     before = signal_of(url)
     again = Execution(execution_id="manual")
@@ -167,7 +170,7 @@ def test_a_settled_signal_is_never_replaced(url: str) -> None:
 
 
 @pytest.mark.parametrize("later", [VERSION, FAILED])
-def test_a_failed_signal_gives_its_place_to_a_later_result(url: str, later: dict[str, Any]) -> None:
+def test_decision_store_replaces_failed_signal(url: str, later: dict[str, Any]) -> None:
     write(url, decision(**FAILED))
     before = signal_of(url)
     assert write(url, decision(**later, generated_at=at(60)), "r2")
@@ -178,14 +181,14 @@ def test_a_failed_signal_gives_its_place_to_a_later_result(url: str, later: dict
     assert {row.run_id for row in found(url, type="llm")} == {"r1", "r2"}
 
 
-def test_the_same_failure_written_twice_is_one(url: str) -> None:
+def test_decision_store_same_failure_adds_nothing(url: str) -> None:
     assert write(url, decision(**FAILED)) is True
     assert write(url, decision(**FAILED)) is False
 
 
 @pytest.mark.parametrize("status", Status)
-def test_only_a_failure_of_the_desk_may_be_replaced(status: Status) -> None:
-    assert (status.value in FAILURES) is status.is_failure
+def test_failed_statuses_are_failures(status: Status) -> None:
+    assert (status.value in FAILED_STATUSES) is status.is_failure
 
 
 WRITER = """
@@ -203,7 +206,7 @@ for day in range(6):
 
 
 @pytest.mark.slow
-def test_processes_that_decide_the_same_at_once_leave_one_signal_each_with_its_own_replies(
+def test_decision_store_concurrent_same_decision(
     url: str,
 ) -> None:
     environ = {"PYTHONPATH": f"{ROOT}:{TESTS}"}
@@ -218,7 +221,7 @@ def test_processes_that_decide_the_same_at_once_leave_one_signal_each_with_its_o
     assert len(signals) == len({row.key for row in signals}) == 6
     for row in signals:
         assert len(found(url, run_id=row.run_id)) == 1 + 4 + 1
-    with Database(url).reading() as connection:
+    with Database(url).connection() as connection:
         count = text("select count(*) from finagent_outbox")
         assert connection.execute(count).scalar_one() == 6 * 6
         talks = text("select count(*) from finagent_decisions")
@@ -229,11 +232,11 @@ def new(**fields: Any) -> NewArtifact:
     return NewArtifact(**({"name": "note", "type": "llm"} | fields))
 
 
-def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url: str) -> None:
+def test_artifact_store_page_has_limit_offset_total(url: str) -> None:
     store = ArtifactStore(Database(url))
     for n in range(7):
         store.add(new(name=f"{n}", symbol="FB" if n % 2 else "GOOG"))
-    page = store.page(ArtifactFilter(symbol="GOOG"), limit=2, offset=1)
+    page = store.list_artifacts(ArtifactFilter(symbol="GOOG"), limit=2, offset=1)
     assert ([a.name for a in page.artifacts], page.total) == (["4", "2"], 4)
 
 
@@ -249,9 +252,7 @@ def test_a_page_is_a_part_of_what_was_asked_for_and_says_how_many_there_are(url:
         ({"action": "BUY", "status": "ok"}, ["third"]),
     ],
 )
-def test_artifacts_are_found_by_what_they_say(
-    tmp_path: Path, wanted: dict[str, Any], names: list[str]
-) -> None:
+def test_artifact_filter_selects(tmp_path: Path, wanted: dict[str, Any], names: list[str]) -> None:
     days = iter([at(0), at(0), at(24 * 3600)])
     store = ArtifactStore(Database(f"sqlite:///{tmp_path}/finagent.db"), lambda: next(days))
     for name, key, status, as_of, action in (
@@ -261,17 +262,17 @@ def test_artifacts_are_found_by_what_they_say(
     ):
         metadata = {"key": key, "status": status, "as_of": as_of}
         store.add(new(name=name, type="signal", action=action, metadata=metadata))
-    found = store.page(ArtifactFilter(**wanted), order="oldest")
+    found = store.list_artifacts(ArtifactFilter(**wanted), order="oldest")
     assert [a.name for a in found.artifacts] == names
     assert found.total == len(names)
 
 
-def test_an_unknown_number_is_an_error_that_names_it(url: str) -> None:
+def test_artifact_store_unknown_id_error(url: str) -> None:
     with pytest.raises(UnknownArtifactError, match="no artifact 41"):
         ArtifactStore(Database(url)).get(41)
 
 
-def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: str) -> None:
+def test_artifact_store_add_is_idempotent_by_key(url: str) -> None:
     store = ArtifactStore(Database(url))
     first, added = store.add(new(metadata={"key": "k"}, response="yes"))
     again, more = store.add(new(metadata={"key": "k"}, response="yes"))
@@ -281,7 +282,7 @@ def test_the_same_artifact_twice_is_one_and_another_of_its_key_is_refused(url: s
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", float("nan")])
-def test_what_no_database_takes_is_refused_however_deep_it_is(text: Any) -> None:
+def test_new_artifact_refuses_unstorable_value(text: Any) -> None:
     for value in ([text], {"a": [{"b": text}]}):
         with pytest.raises(ValidationError):
             new(chart_data=value)
@@ -289,41 +290,41 @@ def test_what_no_database_takes_is_refused_however_deep_it_is(text: Any) -> None
         new(metadata={str(text): 1} if isinstance(text, str) else {"a": text})
 
 
-def test_six_characters_that_spell_a_nul_are_text(url: str) -> None:
+def test_artifact_store_keeps_spelled_nul(url: str) -> None:
     spelled = "a\\u0000b"
     row, _ = ArtifactStore(Database(url)).add(new(prompt=spelled, chart_data={spelled: [spelled]}))
     assert (row.prompt, row.chart_data) == (spelled, {spelled: [spelled]})
 
 
-def test_a_key_that_is_taken_cannot_be_given_to_another(url: str) -> None:
+def test_artifact_store_update_refuses_taken_key(url: str) -> None:
     store = ArtifactStore(Database(url))
     store.add(new(metadata={"key": "k"}))
     row, _ = store.add(new())
     with pytest.raises(ArtifactConflictError, match="another artifact has the key 'k'"):
-        store.change(row.id, {"metadata": {"key": "k"}})
+        store.update(row.id, {"metadata": {"key": "k"}})
 
 
-def test_lengths_are_counted_where_they_are_not_given(url: str) -> None:
+def test_artifact_store_counts_missing_lengths(url: str) -> None:
     store = ArtifactStore(Database(url))
     row, _ = store.add(new(prompt="four", response_length=90_000))
     assert (row.prompt_length, row.response_length) == (4, 90_000)
-    assert store.change(row.id, {"prompt": "fiver"}).prompt_length == 5
+    assert store.update(row.id, {"prompt": "fiver"}).prompt_length == 5
 
 
-def test_what_a_settled_signal_says_cannot_be_changed_and_its_name_can(url: str) -> None:
+def test_artifact_store_update_refuses_settled_fields(url: str) -> None:
     write(url, decision(**VERSION))
     store, row = ArtifactStore(Database(url)), signal_of(url)
-    assert set(row.metadata) == set(TOLD)
+    assert set(row.metadata) == set(SETTLED_METADATA)
     for change in (
         {"action": "SELL"},
         {"confidence": 1},
         {"metadata": {}},
         *({name: "forged"} for name in ("model_name", "run_id", "experiment_id", "execution_id")),
-        *({"metadata": row.metadata | {name: "2012-06-29T20:00:01Z"}} for name in TOLD),
+        *({"metadata": row.metadata | {name: "2012-06-29T20:00:01Z"}} for name in SETTLED_METADATA),
     ):
         with pytest.raises(ArtifactConflictError, match="settled as 'ok'"):
-            store.change(row.id, change)
-    noted = store.change(row.id, {"name": "seen", "metadata": row.metadata | {"seen_by": "ann"}})
+            store.update(row.id, change)
+    noted = store.update(row.id, {"name": "seen", "metadata": row.metadata | {"seen_by": "ann"}})
     assert (noted.name, noted.metadata["seen_by"], noted.action) == ("seen", "ann", "BUY")
     assert noted.updated_at is not None
 
@@ -340,10 +341,10 @@ ASKED: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
+def test_artifact_store_pages_use_index(url: str) -> None:
     database = Database(url)
     store = ArtifactStore(database)
-    with database.writing() as connection:
+    with database.transaction() as connection:
         connection.execute(artifacts.insert(), [row(n) for n in range(10_000)])
         connection.execute(text("analyze"))
     plans: list[str] = []
@@ -358,7 +359,7 @@ def test_among_ten_thousand_a_page_is_found_by_an_index(url: str) -> None:
     event.listen(database._engine, "before_cursor_execute", explained)
     for wanted in ASKED:
         plans.clear()
-        assert store.page(ArtifactFilter(**wanted)).total > 0
+        assert store.list_artifacts(ArtifactFilter(**wanted)).total > 0
         page = plans[0].lower()
         assert "seq scan" not in page and "b-tree" not in page, page
         # SQLite's table itself is in the order of pages; it is walked backwards, to the limit.

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
-from finagent_model.audit.chain import conversation_lines, read_turns
+from finagent_model.audit.chain import dump_turns, load_turns
 from finagent_model.decision.decision import Decision, Execution
 from finagent_model.errors import StoreError
-from finagent_model.settings import read_url
+from finagent_model.settings import parse_database_url
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from support.decisions import at, decision
@@ -71,7 +71,7 @@ def platforms_table(url: str, more: str = "") -> None:
         connection.execute(text(PLATFORMS.format(generated=generated, more=more)))
 
 
-def test_a_decision_is_written_with_its_messages(url: str) -> None:
+def test_decision_store_writes_messages(url: str) -> None:
     assert write(url, decision(), "r1", "42") is True
     [found] = rows(url, "select * from finagent_decisions")
     assert {k: found[k] for k in ("conversation_id", "run_id", "symbol", "status")} == {
@@ -93,7 +93,7 @@ def test_a_decision_is_written_with_its_messages(url: str) -> None:
     assert {m["workflow_execution_id"] for m in messages} == {"42"}
 
 
-def test_the_columns_are_the_platforms(url: str) -> None:
+def test_decision_store_columns_match_platform(url: str) -> None:
     Database(url).prepare()
     with connected(url) as connection:
         columns = [c["name"] for c in inspect(connection).get_columns("agent_conversations")]
@@ -108,14 +108,14 @@ def test_the_columns_are_the_platforms(url: str) -> None:
     ]
 
 
-def test_the_platforms_own_table_takes_the_messages(url: str) -> None:
+def test_decision_store_writes_to_platform_table(url: str) -> None:
     platforms_table(url)
     assert write(url, decision(), "r1", "42")
     messages = rows(url, "select workflow_execution_id from agent_conversations")
     assert [m["workflow_execution_id"] for m in messages] == [42] * 7
 
 
-def test_who_was_skipped_or_failed_is_a_response_that_says_so(url: str) -> None:
+def test_message_row_names_skipped_or_failed_turn(url: str) -> None:
     write(url, decision(), "r1")
     query = "select message_content as said from agent_conversations where agent_name = '{}'"
     [skipped] = rows(url, query.format("NewsAnalyst"))
@@ -124,13 +124,13 @@ def test_who_was_skipped_or_failed_is_a_response_that_says_so(url: str) -> None:
     assert failed["said"] == '{"failed": "model_error: no reply within 45 s"}'
 
 
-def test_tokens_are_counted_for_replies_and_undefined_elsewhere(url: str) -> None:
+def test_message_row_tokens_null_unless_reply(url: str) -> None:
     write(url, decision(), "r1")
     messages = rows(url, "select tokens_used from agent_conversations order by id")
     assert [m["tokens_used"] for m in messages] == [None, None, 120, None, 220, None, 320]
 
 
-def test_stamps_keep_their_moment(url: str) -> None:
+def test_message_row_keeps_timestamp(url: str) -> None:
     write(url, decision(), "r1")
     [found] = rows(url, "select max(timestamp) as last from agent_conversations")
     last = found["last"]  # SQLite has text, without a zone
@@ -138,7 +138,7 @@ def test_stamps_keep_their_moment(url: str) -> None:
     assert (last if last.tzinfo else last.replace(tzinfo=UTC)) == at(6.5)
 
 
-def test_a_second_time_adds_nothing(url: str) -> None:
+def test_decision_store_same_decision_adds_nothing(url: str) -> None:
     kept = store(url)
     assert kept.write(decision(), "r1") is True
     assert kept.write(decision(), "r1") is False
@@ -146,14 +146,14 @@ def test_a_second_time_adds_nothing(url: str) -> None:
     assert count(url) == (1, 7, 5)
 
 
-def test_a_retried_workflow_adds_nothing_and_another_one_does(url: str) -> None:
+def test_decision_store_adds_once_per_execution(url: str) -> None:
     assert [write(url, decision(), run, "42") for run in ("r1", "r2")] == [True, False]
     assert write(url, decision(), "r2", "43")
     assert write(url, decision(conversation_id="other"), "r2", "43")
     assert count(url) == (3, 21, 10)
 
 
-def test_many_first_writers_at_once_make_the_tables_and_each_decision_once(url: str) -> None:
+def test_decision_store_concurrent_first_writers(url: str) -> None:
     def first(name: str) -> bool:
         return write(url, decision(conversation_id=name), name)
 
@@ -163,7 +163,7 @@ def test_many_first_writers_at_once_make_the_tables_and_each_decision_once(url: 
     assert count(url) == (4, 28, 20)
 
 
-def test_what_fails_half_way_leaves_nothing(url: str) -> None:
+def test_decision_store_rolls_back_failed_write(url: str) -> None:
     platforms_table(url, more=", check (agent_name <> 'Executor')")
     with pytest.raises(StoreError) as error:
         write(url, decision(), "r1", "42")
@@ -187,7 +187,7 @@ module.DecisionStore(Database(sys.argv[1])).write(decision(), "r1")
 
 
 @pytest.mark.slow
-def test_what_is_killed_half_way_leaves_nothing_and_is_written_again(url: str) -> None:
+def test_decision_store_rolls_back_killed_write(url: str) -> None:
     Database(url).prepare()
     environ = {"PYTHONPATH": f"{ROOT}:{TESTS}"}
     done = subprocess.run([sys.executable, "-c", KILLED, url], env=environ, check=False)
@@ -197,41 +197,41 @@ def test_what_is_killed_half_way_leaves_nothing_and_is_written_again(url: str) -
     assert count(url) == (1, 7, 5)
 
 
-def test_a_file_that_cannot_be_written_is_named() -> None:
+def test_database_error_names_unwritable_file() -> None:
     with pytest.raises(StoreError) as error:
         write("sqlite:////proc/no/finagent.db", decision(), "r1")
     assert "/proc/no/finagent.db can't be used: unable to open" in str(error.value)
 
 
-def test_a_bug_in_a_block_is_not_taken_for_the_databases_trouble(tmp_path: Path) -> None:
+def test_database_passes_on_other_errors(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/finagent.db")
-    for block in (database.reading, database.writing):
+    for block in (database.connection, database.transaction):
         with pytest.raises(ZeroDivisionError), block():
             _ = 1 / 0
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_in_the_midst_of_a_block_is_the_databases_trouble(
+def test_database_lost_server_is_store_error(
     postgres: Callable[[], str],
 ) -> None:
     database = Database(postgres())
-    for block in (database.reading, database.writing):
+    for block in (database.connection, database.transaction):
         with pytest.raises(StoreError, match="can't be used"), block() as connection:
             connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
 
 
-def test_an_address_that_the_driver_can_make_nothing_of_is_the_databases_trouble() -> None:
+def test_database_unusable_url_is_store_error() -> None:
     with pytest.raises(StoreError, match="used: could not convert"):
         Database("sqlite:///finagent.db?timeout=soon").prepare()
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_database_error_names_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "finagent.db").write_text("This is a note about money." * 100)
     with pytest.raises(StoreError, match="file is not a database"):
         Database(f"sqlite:///{tmp_path}/finagent.db").prepare()
 
 
-def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -> None:
+def test_database_lock_timeout_is_store_error(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/finagent.db?timeout=0.05"
     kept = store(url)
     Database(url).prepare()
@@ -243,11 +243,11 @@ def test_a_locked_database_is_an_error_and_afterwards_takes_it(tmp_path: Path) -
     assert kept.write(decision(), "r1")
 
 
-def test_who_reads_holds_up_nobody_who_writes(url: str) -> None:
+def test_database_reader_does_not_block_writer(url: str) -> None:
     """A backup may take longer than a writer would wait."""
     Database(url).prepare()
     impatient = url.replace("timeout=20", "timeout=0.05")
-    with Database(url).reading() as reader:
+    with Database(url).connection() as reader:
         before = reader.execute(text("select count(*) from artifacts")).scalar_one()
         assert write(impatient, decision(), "r1")
         assert before == 0
@@ -265,7 +265,7 @@ def test_who_reads_holds_up_nobody_who_writes(url: str) -> None:
         "{}",
     ],
 )
-def test_no_error_shows_a_password(address: str) -> None:
+def test_database_errors_hide_password(address: str) -> None:
     with pytest.raises(StoreError) as error:
         write(address.format(PASSWORD), decision(), "r1")
     shown = "".join(traceback.format_exception(error.value)) + repr(error.value)
@@ -281,12 +281,12 @@ def test_no_error_shows_a_password(address: str) -> None:
         ("postgresql+psycopg2", "psycopg2"),
     ],
 )
-def test_postgresql_is_by_the_driver_that_the_extra_brings(scheme: str, driver: str) -> None:
-    assert read_url(f"{scheme}://host/db").get_driver_name() == driver
+def test_database_url_driver_of_postgresql(scheme: str, driver: str) -> None:
+    assert parse_database_url(f"{scheme}://host/db").get_driver_name() == driver
 
 
-def test_a_conversations_file_is_read_back_as_it_was() -> None:
+def test_conversation_file_round_trip() -> None:
     made = decision()
-    assert read_turns(conversation_lines([made])) == made.turns
+    assert load_turns(dump_turns([made])) == made.turns
     with pytest.raises(ValueError, match="a line has no 'message_type'"):
-        read_turns('{"agent_name": "A"}\n')
+        load_turns('{"agent_name": "A"}\n')

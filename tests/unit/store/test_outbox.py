@@ -21,7 +21,8 @@ from finagent_model.cli import app
 from finagent_model.decision.decision import Execution
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
-from finagent_model.store.artifacts import ArtifactFilter, ArtifactStore
+from finagent_model.store.artifact_models import ArtifactFilter
+from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import LEASE, MAX_ATTEMPTS, Outbox, OutboxReport
@@ -85,9 +86,7 @@ def first(times: int, answer: Response, step: str = "") -> Any:
     return hook
 
 
-def test_what_was_decided_is_sent_in_the_order_of_its_steps_the_signal_last(
-    url: str, platform: PlatformDouble
-) -> None:
+def test_outbox_sends_in_order_signal_last(url: str, platform: PlatformDouble) -> None:
     decide(url)
     assert send(url, platform) == OutboxReport(sent=6)
     assert platform.steps == STEPS
@@ -98,7 +97,7 @@ def test_what_was_decided_is_sent_in_the_order_of_its_steps_the_signal_last(
     assert status(url) == (0, 6, 0)
 
 
-def test_nothing_is_lost_while_the_platform_is_down(file: str) -> None:
+def test_outbox_keeps_rows_while_platform_is_down(file: str) -> None:
     platform = PlatformDouble()
     for n in range(3):
         decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
@@ -110,16 +109,14 @@ def test_nothing_is_lost_while_the_platform_is_down(file: str) -> None:
     assert platform.steps == STEPS * 3
 
 
-def test_a_row_whose_answer_was_lost_is_not_stored_twice(
-    file: str, platform: PlatformDouble
-) -> None:
+def test_outbox_lost_answer_stores_row_once(file: str, platform: PlatformDouble) -> None:
     decide(file)
     platform.after = first(1, JSONResponse({}, 502), "04_Executor")
     assert send(file, platform).sent == 6
     assert platform.steps == STEPS
 
 
-def test_nor_where_the_sender_died_before_it_could_say_so(
+def test_outbox_killed_sender_stores_row_once(
     url: str, platform: PlatformDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide(url)
@@ -140,9 +137,7 @@ def test_nor_where_the_sender_died_before_it_could_say_so(
     assert platform.steps == STEPS
 
 
-def test_what_the_platform_refuses_is_parked_with_its_reason_and_the_rest_goes_on(
-    file: str, platform: PlatformDouble
-) -> None:
+def test_outbox_dead_letters_refused_row(file: str, platform: PlatformDouble) -> None:
     decide(file)
     platform.before = first(1, JSONResponse({"detail": "name is odd"}, 400), "01_")
     assert send(file, platform) == OutboxReport(sent=5, parked=1)
@@ -150,11 +145,11 @@ def test_what_the_platform_refuses_is_parked_with_its_reason_and_the_rest_goes_o
     [parked] = Outbox(Database(file)).status()["parked_rows"]
     assert "answered HTTP 400" in parked["reason"] and "name is odd" in parked["reason"]
     assert send(file, platform) == OutboxReport()
-    assert Outbox(Database(file)).unpark() == 1
+    assert Outbox(Database(file)).retry_failed() == 1
     assert send(file, platform) == OutboxReport(sent=1)
 
 
-def test_a_row_that_breaks_the_platform_holds_up_its_own_execution_and_is_parked_in_the_end(
+def test_outbox_dead_letters_row_after_five_server_errors(
     file: str, platform: PlatformDouble
 ) -> None:
     decide(file, "e1", "r1")
@@ -172,9 +167,7 @@ def test_a_row_that_breaks_the_platform_holds_up_its_own_execution_and_is_parked
     assert platform.steps == STEPS + STEPS[1:]
 
 
-def test_a_platform_that_stumbles_over_everything_is_left_alone_and_nothing_is_parked(
-    file: str, platform: PlatformDouble
-) -> None:
+def test_outbox_server_errors_of_all_rows_park_none(file: str, platform: PlatformDouble) -> None:
     for n in range(4):
         decide(file, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
     platform.before = lambda method, body: JSONResponse({"detail": "no database"}, 500)
@@ -187,7 +180,7 @@ def test_a_platform_that_stumbles_over_everything_is_left_alone_and_nothing_is_p
     assert platform.steps == STEPS * 4
 
 
-def test_a_wrong_token_parks_nothing_and_names_the_variables(
+def test_outbox_wrong_token_parks_nothing(
     file: str, platform: PlatformDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     decide(file)
@@ -199,7 +192,7 @@ def test_a_wrong_token_parks_nothing_and_names_the_variables(
     assert TOKEN not in caplog.text + done.why
 
 
-def test_an_address_that_is_not_the_platforms_parks_nothing(file: str) -> None:
+def test_outbox_wrong_address_parks_nothing(file: str) -> None:
     decide(file)
     platform = PlatformDouble()
     with serving(FastAPI(), platform.port):
@@ -208,9 +201,7 @@ def test_an_address_that_is_not_the_platforms_parks_nothing(file: str) -> None:
     assert done.why and "HTTP 404" in done.why and "FINAGENT_PLATFORM_URL" in done.why
 
 
-def test_the_platform_is_left_alone_for_as_long_as_it_asks(
-    file: str, platform: PlatformDouble
-) -> None:
+def test_outbox_waits_for_retry_after(file: str, platform: PlatformDouble) -> None:
     decide(file)
     pauses: list[float] = []
     platform.before = first(1, JSONResponse({}, 429, {"Retry-After": "7"}))
@@ -219,9 +210,7 @@ def test_the_platform_is_left_alone_for_as_long_as_it_asks(
     assert platform.steps == STEPS
 
 
-def test_longer_than_there_is_time_it_is_not_waited_for(
-    file: str, platform: PlatformDouble
-) -> None:
+def test_outbox_does_not_wait_beyond_timeout(file: str, platform: PlatformDouble) -> None:
     decide(file)
     pauses: list[float] = []
     platform.before = lambda method, body: JSONResponse({}, 503, {"Retry-After": "3600"})
@@ -229,9 +218,7 @@ def test_longer_than_there_is_time_it_is_not_waited_for(
     assert pauses == []
 
 
-def test_a_failed_signal_that_is_replaced_is_changed_in_its_place_there(
-    url: str, platform: PlatformDouble
-) -> None:
+def test_outbox_patches_replaced_signal(url: str, platform: PlatformDouble) -> None:
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW"}
     decide(url, **failed, confidence_score=0)
     send(url, platform)
@@ -243,7 +230,7 @@ def test_a_failed_signal_that_is_replaced_is_changed_in_its_place_there(
     assert platform.asked.count("PATCH") == 1
 
 
-def test_two_senders_at_once_send_each_row_once(url: str, platform: PlatformDouble) -> None:
+def test_outbox_concurrent_senders_send_each_row_once(url: str, platform: PlatformDouble) -> None:
     for n in range(6):
         decide(url, f"e{n}", f"r{n}", as_of=f"2012-06-0{n + 1}T20:00:00Z")
     done: list[OutboxReport] = []
@@ -258,15 +245,15 @@ def test_two_senders_at_once_send_each_row_once(url: str, platform: PlatformDoub
         assert mine == STEPS
 
 
-def test_our_own_rest_can_be_the_platform(file: str, tmp_path: Path) -> None:
+def test_outbox_sends_to_our_own_api(file: str, tmp_path: Path) -> None:
     theirs = Settings.load({"FINAGENT_HOME": str(tmp_path / "theirs"), "FINAGENT_API_TOKEN": TOKEN})
     platform = PlatformDouble()
     decide(file)
     with serving(api_app(theirs), platform.port):
         assert send(file, platform) == OutboxReport(sent=6)
     here, there = (
-        ArtifactStore(database).page(ArtifactFilter(), order="step").artifacts
-        for database in (Database(file), Database.of(theirs))
+        ArtifactStore(database).list_artifacts(ArtifactFilter(), order="step").artifacts
+        for database in (Database(file), Database.from_settings(theirs))
     )
     known = ("key", "type", "symbol", "run_id", "response", "signal_data", "metadata")
     for ours, copy in zip(here, there, strict=True):
@@ -278,7 +265,7 @@ def command(line: str, **environ: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_the_commands_count_and_send(file: str) -> None:
+def test_cli_outbox_status_then_send(file: str) -> None:
     platform = PlatformDouble()
     decide(file)
     environ = {"FINAGENT_DATABASE": file, "FINAGENT_PLATFORM_URL": ""}

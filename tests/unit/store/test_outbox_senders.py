@@ -12,19 +12,20 @@ from sqlalchemy import event, insert, select
 
 from finagent_model.decision.decision import Execution
 from finagent_model.errors import PlatformRefusedError, PlatformUnavailableError
-from finagent_model.store.artifacts import Artifact, utc_now
+from finagent_model.store._schema import outbox as table
+from finagent_model.store.artifact_models import Artifact
+from finagent_model.store.artifacts import utc_now
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import (
-    LONGEST_S,
     MAX_ATTEMPTS,
+    MAX_PAUSE_S,
+    MAX_ROWS_SHOWN,
     MAX_SERVER_ERRORS,
-    SHOWN,
     Outbox,
     OutboxReport,
 )
 from finagent_model.store.platform import PlatformClient
-from finagent_model.store.schema import outbox as table
 from support.decisions import at, decision
 
 FAILED = {
@@ -51,7 +52,7 @@ class Scripted(PlatformClient):
         remote_id: str | None = None,
         *,
         sent_before: bool = False,
-        within_s: float = 30.0,
+        timeout_s: float = 30.0,
     ) -> str:
         named = f"{artifact.execution_id}/{artifact.step_name}"
         if sent_before:
@@ -81,7 +82,7 @@ def waiting(database: Database, names: Iterable[str]) -> None:
 
 
 def states(database: Database) -> list[str]:
-    with database.reading() as connection:
+    with database.connection() as connection:
         query = select(table.c.state).order_by(table.c.id)
         return list(connection.execute(query).scalars())
 
@@ -99,9 +100,7 @@ def stumbling(over: Callable[[Artifact], bool]) -> Callable[[Artifact], None]:
 
 
 @pytest.mark.parametrize("replies", [True, False])
-def test_a_signal_that_is_replaced_after_it_was_claimed_is_left_to_who_replaced_it(
-    url: str, replies: bool
-) -> None:
+def test_outbox_leaves_row_that_was_requeued(url: str, replies: bool) -> None:
     """SQLite gives the new rows the number that the old one had."""
     database = Database(url)
     decide(database, "old", **FAILED)
@@ -119,7 +118,7 @@ def test_a_signal_that_is_replaced_after_it_was_claimed_is_left_to_who_replaced_
     assert (again.stored[-1], again.looked) == ("new/99_signal", [])
 
 
-def test_a_signal_that_is_replaced_while_it_is_sent_is_looked_for_once_that_is_over(
+def test_outbox_requeued_row_waits_for_running_attempt(
     url: str,
 ) -> None:
     database = Database(url)
@@ -137,7 +136,7 @@ def test_a_signal_that_is_replaced_while_it_is_sent_is_looked_for_once_that_is_o
     assert platform.looked == ["new/99_signal"]
 
 
-def test_what_another_sender_delivered_meanwhile_is_not_parked(database: Database) -> None:
+def test_outbox_does_not_dead_letter_row_sent_elsewhere(database: Database) -> None:
     waiting(database, ["odd", "fine"])
     for _ in range(MAX_ATTEMPTS - 1):
         Outbox(database).send(Scripted(stumbling(lambda a: True)))
@@ -152,7 +151,7 @@ def test_what_another_sender_delivered_meanwhile_is_not_parked(database: Databas
     assert states(database) == ["sent", "sent"]
 
 
-def test_when_time_is_over_nothing_more_is_claimed(database: Database) -> None:
+def test_outbox_claims_nothing_after_timeout(database: Database) -> None:
     waiting(database, [f"e{n}" for n in range(20)])
     claimed: list[str] = []
     Outbox(database).status()
@@ -167,23 +166,23 @@ def test_when_time_is_over_nothing_more_is_claimed(database: Database) -> None:
         now[0] += 5.0
 
     platform, box = Scripted(five_seconds), Outbox(database, timer=lambda: now[0])
-    assert box.send(platform, within_s=0) == OutboxReport(waiting=20)
+    assert box.send(platform, timeout_s=0) == OutboxReport(waiting=20)
     assert (claimed, platform.stored) == ([], [])
-    assert box.send(platform, within_s=1).sent == 1
-    assert box.send(platform, within_s=11).sent == 3
+    assert box.send(platform, timeout_s=1).sent == 1
+    assert box.send(platform, timeout_s=11).sent == 3
 
 
-def test_a_platform_that_stumbles_over_all_is_left_alone_at_once(database: Database) -> None:
+def test_outbox_circuit_breaker_ends_round(database: Database) -> None:
     waiting(database, [f"e{n}" for n in range(MAX_SERVER_ERRORS + 5)])
     platform = Scripted(stumbling(lambda a: True))
     done = Outbox(database).send(platform)
     assert done.why == "answered HTTP 500"
-    with database.reading() as connection:
+    with database.connection() as connection:
         tried = select(table.c.execution).where(table.c.attempts > 0)
         assert len(connection.execute(tried).all()) == MAX_SERVER_ERRORS
 
 
-def test_why_one_waits_is_told_though_others_went_through_after_it(database: Database) -> None:
+def test_outbox_report_keeps_reason_of_waiting_row(database: Database) -> None:
     waiting(database, ["odd", "fine"])
     platform = Scripted(stumbling(lambda a: a.execution_id == "odd"))
     assert Outbox(database).send(platform) == OutboxReport(
@@ -191,7 +190,7 @@ def test_why_one_waits_is_told_though_others_went_through_after_it(database: Dat
     )
 
 
-def test_the_platform_is_left_alone_by_every_round_until_the_time_that_it_named(
+def test_outbox_pauses_until_retry_after(
     database: Database,
 ) -> None:
     now = [utc_now()]
@@ -214,7 +213,7 @@ def test_the_platform_is_left_alone_by_every_round_until_the_time_that_it_named(
     assert box.send(platform) == OutboxReport(sent=3)
 
 
-def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
+def test_outbox_retry_failed_ends_pause(database: Database) -> None:
     waiting(database, ["e1"])
 
     def busy(artifact: Artifact) -> None:
@@ -222,33 +221,35 @@ def test_who_mended_the_platform_need_not_wait(database: Database) -> None:
 
     Outbox(database).send(Scripted(busy))
     assert Outbox(database).send(Scripted()).sent == 0
-    assert Outbox(database).unpark() == 0
+    assert Outbox(database).retry_failed() == 0
     assert Outbox(database).send(Scripted()) == OutboxReport(sent=1)
 
 
-def test_a_time_without_end_is_cut_to_a_day(database: Database) -> None:
+def test_outbox_pause_is_at_most_a_day(database: Database) -> None:
     waiting(database, ["e1"])
 
     def busy(artifact: Artifact) -> None:
         raise down(429, 1e12)
 
     Outbox(database).send(Scripted(busy))
-    later = utc_now() + timedelta(seconds=LONGEST_S + 1)
+    later = utc_now() + timedelta(seconds=MAX_PAUSE_S + 1)
     assert Outbox(database, lambda: later).send(Scripted()) == OutboxReport(sent=1)
 
 
-def test_of_many_parked_rows_the_first_are_told_and_all_are_counted(database: Database) -> None:
+def test_outbox_status_lists_first_dead_letters(database: Database) -> None:
     database.prepare()
     row = {"execution": "e", "state": "parked", "attempts": 1, "queued_at": utc_now()}
-    with database.writing() as connection:
-        rows = [row | {"artifact_id": n, "reason": f"{n}"} for n in range(SHOWN + 30)]
+    with database.transaction() as connection:
+        rows = [row | {"artifact_id": n, "reason": f"{n}"} for n in range(MAX_ROWS_SHOWN + 30)]
         connection.execute(insert(table), rows)
     found = Outbox(database).status()
-    assert found["parked"] == SHOWN + 30
-    assert [each["reason"] for each in found["parked_rows"]] == [f"{n}" for n in range(SHOWN)]
+    assert found["parked"] == MAX_ROWS_SHOWN + 30
+    assert [each["reason"] for each in found["parked_rows"]] == [
+        f"{n}" for n in range(MAX_ROWS_SHOWN)
+    ]
 
 
-def test_a_row_that_is_refused_says_so_and_nothing_waits(database: Database) -> None:
+def test_outbox_report_counts_refused_row(database: Database) -> None:
     waiting(database, ["e1"])
 
     def refuse(artifact: Artifact) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from finagent_model.errors import PlatformUnavailableError
-from finagent_model.store.artifacts import Artifact
+from finagent_model.store.artifact_models import Artifact
 from finagent_model.store.platform import PlatformClient
 from support.decisions import at
 from support.fake_platform import PlatformDouble, serving
@@ -46,17 +46,17 @@ def answering(*answer: bytes, drips: bool = False) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD])
-def test_an_answer_in_drips_is_cut_off_when_time_is_over(first: bytes) -> None:
+def test_platform_client_cuts_off_slow_answer(first: bytes) -> None:
     with (
         answering(first, drips=True) as address,
         closing(PlatformClient(address)) as client,
         pytest.raises(PlatformUnavailableError, match=r"did not answer within 0\.\d s"),
     ):
-        client.put(ARTIFACT, within_s=0.6)
+        client.put(ARTIFACT, timeout_s=0.6)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
-def test_a_redirect_that_would_make_another_request_of_it_is_not_followed(status: int) -> None:
+def test_platform_client_refuses_redirect_to_get(status: int) -> None:
     platform = PlatformDouble()
     there = f"Location: {platform.url}/api/artifacts/1".encode()
     moved = b"HTTP/1.1 %d Moved\r\n%b\r\nContent-Length: 0\r\n\r\n" % (status, there)
@@ -70,14 +70,14 @@ def test_a_redirect_that_would_make_another_request_of_it_is_not_followed(status
     assert platform.asked == []
 
 
-def test_a_redirect_of_the_same_request_is_followed() -> None:
+def test_platform_client_follows_redirect_of_post() -> None:
     """As that of FastAPI to the address with a slash."""
     with PlatformDouble().up() as platform, closing(PlatformClient(platform.url)) as client:
         assert client.put(ARTIFACT) == "1"
     assert (platform.asked, platform.rows[0]["name"]) == (["POST"], "note")
 
 
-def test_who_sends_in_circles_is_not_followed_for_ever() -> None:
+def test_platform_client_limits_redirects() -> None:
     circle = b"HTTP/1.1 307 Round\r\nLocation: /api/artifacts\r\nContent-Length: 0\r\n\r\n"
     with (
         answering(circle) as address,

@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from finagent_model.tracking.prompt_registry import (
     PromptVersion,
-    as_registered,
-    linked,
+    is_unchanged,
+    linked_prompts,
     prompt_name,
     register_prompts,
 )
@@ -27,8 +27,8 @@ TEXTS = {"technical": "Say what the {{chart}} says.", "executor": "Decide."}
 
 
 def model_of(run: RunLog) -> str:
-    made = MlflowClient().create_logged_model(run.experiment_id, "desk", run.run_id)
-    return str(made.model_id)
+    model = MlflowClient().create_logged_model(run.experiment_id, "desk", run.run_id)
+    return str(model.model_id)
 
 
 def registered(texts: dict[str, str]) -> list[PromptVersion]:
@@ -42,7 +42,7 @@ def versions(prompt: str) -> int:
     return len(MlflowClient().search_model_versions(query))
 
 
-def test_the_same_text_is_the_same_version_and_another_text_another(place: Place) -> None:
+def test_register_prompts_adds_version_only_for_new_text(place: Place) -> None:
     first, again = registered(TEXTS), registered(TEXTS)
     assert first == again == [PromptVersion(f"desk.{name}", "1") for name in TEXTS]
     changed = registered(TEXTS | {"executor": "Decide at last."})
@@ -51,45 +51,45 @@ def test_the_same_text_is_the_same_version_and_another_text_another(place: Place
     assert (versions("technical"), versions("executor")) == (1, 2)
 
 
-def test_versions_are_linked_to_the_run_and_the_logged_model(place: Place) -> None:
+def test_register_prompts_links_run_with_logged_model(place: Place) -> None:
     run = open_run("train", {})
     model_id = model_of(run)
-    found = register_prompts("desk", TEXTS, run.run_id, model_id)
+    registered_versions = register_prompts("desk", TEXTS, run.run_id, model_id)
     client = MlflowClient()
-    assert linked(client.get_run(run.run_id).data.tags) == found
-    assert linked(client.get_logged_model(model_id).tags) == found
+    assert linked_prompts(client.get_run(run.run_id).data.tags) == registered_versions
+    assert linked_prompts(client.get_logged_model(model_id).tags) == registered_versions
     assert client.get_prompt_version("desk.executor", "1").template == "Decide."
 
 
-def test_trainings_that_register_a_text_at_once_end_with_one_version(place: Place) -> None:
-    found: list[list[str]] = []
+def test_register_prompts_at_once_ends_with_one_version(place: Place) -> None:
+    results: list[list[str]] = []
 
     def work() -> None:
-        found.append([version.name for version in registered(TEXTS)])
+        results.append([version.name for version in registered(TEXTS)])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
-    assert all(names == ["desk.technical", "desk.executor"] for names in found)
+    assert len(results) == 4
+    assert all(names == ["desk.technical", "desk.executor"] for names in results)
     assert (versions("technical"), versions("executor")) == (1, 1)
 
 
-def test_a_text_that_was_changed_in_the_registry_is_told(place: Place) -> None:
+def test_is_unchanged_detects_changed_prompt(place: Place) -> None:
     [version] = registered({"executor": "Decide."})
-    assert as_registered(version) is True
+    assert is_unchanged(version) is True
     MlflowClient().set_prompt_version_tag("desk.executor", 1, "mlflow.prompt.text", "Buy.")
-    assert as_registered(version) is False
-    assert as_registered(PromptVersion("desk.executor", "9")) is None
+    assert is_unchanged(version) is False
+    assert is_unchanged(PromptVersion("desk.executor", "9")) is None
 
 
-def test_a_name_that_mlflow_does_not_take_is_written_as_it_does() -> None:
+def test_prompt_name_replaces_refused_characters() -> None:
     assert prompt_name("desk", "my prompt/ä") == "desk.my_prompt__"
 
 
-def test_a_registry_that_refuses_is_a_warning(
+def test_register_prompts_failure_is_only_a_warning(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = open_run("train", {})

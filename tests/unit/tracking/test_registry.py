@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -30,34 +31,34 @@ def models(store: Path, request: pytest.FixtureRequest) -> str:
     name = f"desk-{abs(hash(request.node.name))}"
     for verdict in ("passed", "passed", "refused"):
         tags = {registry.VERDICT: verdict, registry.EVIDENCE: "none"}
-        registry.register(name, str(store), "0" * 32, tags)
+        registry.create_version(name, str(store), "0" * 32, tags)
     return name
 
 
 def champion(name: str) -> str | None:
-    found = registry.champion(name)
-    return found.version if found else None
+    version = registry.find_champion(name)
+    return version.version if version else None
 
 
-def test_a_version_that_passed_becomes_champion_and_the_record_says_by_whom(models: str) -> None:
-    row = registry.promote(models, "1", why="first").row()
+def test_promote_records_who_made_champion(models: str) -> None:
+    row = asdict(registry.promote(models, "1", why="first"))
     assert row["aliases"] == ("champion",)
     assert row["crowned"]["why"] == "first"
     assert row["crowned"]["was"] is None
     assert row["crowned"]["who"] and row["crowned"]["when"]
 
 
-def test_a_refused_version_needs_force_and_a_reason(models: str) -> None:
+def test_promote_of_refused_version_needs_force_with_reason(models: str) -> None:
     with pytest.raises(GateRefusedError, match="the gate's verdict is refused"):
         registry.promote(models, "3")
     with pytest.raises(BadInputError, match="--force needs a reason"):
         registry.promote(models, "3", force=True, why=" ")
-    row = registry.promote(models, "3", force=True, why="a drill").row()
+    row = asdict(registry.promote(models, "3", force=True, why="a drill"))
     assert (row["crowned"]["forced"], row["crowned"]["why"]) == (True, "a drill")
     assert champion(models) == "3"
 
 
-def test_a_new_version_gets_its_aliases_once_however_often_it_is_asked_for(models: str) -> None:
+def test_apply_aliases_is_idempotent(models: str) -> None:
     registry.apply_aliases(models, "1")
     assert registry.find_version(models, "1").aliases == ("champion",)  # 3 is newer: no candidate
     registry.apply_aliases(models, "3")
@@ -67,14 +68,14 @@ def test_a_new_version_gets_its_aliases_once_however_often_it_is_asked_for(model
     assert champion(models) == "2"
 
 
-def test_a_version_judged_beside_another_champion_does_not_replace_the_new_one(models: str) -> None:
+def test_apply_aliases_refuses_version_compared_with_other_champion(models: str) -> None:
     registry.promote(models, "2")
     with pytest.raises(GateRefusedError, match=r"version 2 of .* became champion while 1"):
         registry.apply_aliases(models, "1")
     assert champion(models) == "2"
 
 
-def test_an_alias_is_pinned_to_its_version_and_an_unknown_one_is_refused(models: str) -> None:
+def test_resolve_version_pins_alias_or_refuses(models: str) -> None:
     registry.promote(models, "2")
     uri = f"models:/{models}@champion"
     assert registry.resolve_version(uri) == f"models:/{models}/2"
@@ -83,16 +84,16 @@ def test_an_alias_is_pinned_to_its_version_and_an_unknown_one_is_refused(models:
         registry.resolve_version(f"models:/{models}@nobody")
 
 
-def test_the_way_back_leads_to_the_one_before(models: str) -> None:
+def test_rollback_returns_to_previous_champion(models: str) -> None:
     registry.promote(models, "1")
     registry.promote(models, "2")
-    row = registry.rollback(models, why="worse").row()
+    row = asdict(registry.rollback(models, why="worse"))
     assert (row["version"], row["crowned"]["was"], row["crowned"]["why"]) == ("1", "2", "worse")
     with pytest.raises(BadInputError, match="first champion"):
         registry.rollback(models)
 
 
-def test_who_was_judged_beside_a_former_champion_does_not_win(models: str) -> None:
+def test_promote_refuses_stale_instead_of(models: str) -> None:
     registry.promote(models, "1", instead_of=None)
     with pytest.raises(GateRefusedError, match=r"version 1 .* became champion while 2 was trained"):
         registry.promote(models, "2", instead_of=None)
@@ -101,7 +102,7 @@ def test_who_was_judged_beside_a_former_champion_does_not_win(models: str) -> No
     assert champion(models) == "2"
 
 
-def test_two_that_finish_together_cannot_both_win(models: str) -> None:
+def test_promote_of_two_versions_at_once_has_one_winner(models: str) -> None:
     start, won, lost = threading.Barrier(2), [], []
 
     def finish(version: str) -> None:
@@ -121,7 +122,7 @@ def test_two_that_finish_together_cannot_both_win(models: str) -> None:
     assert champion(models) == won[0]
 
 
-def test_who_died_while_changing_the_champion_is_overruled(
+def test_champion_lock_of_dead_process_is_broken(
     models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MlflowClient().create_registered_model(

@@ -38,39 +38,44 @@ def status(run: RunLog) -> str:
     return str(MlflowClient().get_run(run.run_id).info.status)
 
 
-def test_a_run_whose_process_is_gone_is_marked_by_the_next_that_works_alone(place: Place) -> None:
+def test_tracking_kills_orphaned_run(place: Place) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    mine, lost, shared = (open_run(n, {}, alone=n != "shared") for n in ("mine", "lost", "shared"))
+    mine, lost, shared = (
+        open_run(n, {}, single_process=n != "shared") for n in ("mine", "lost", "shared")
+    )
     below = open_run("below", {}, lost.run_id)
-    lost.tags({PROCESS: f"{socket.gethostname()}:{ended.pid}"})
+    lost.set_tags({PROCESS: f"{socket.gethostname()}:{ended.pid}"})
     elsewhere = open_run("elsewhere", {PROCESS: f"another-host:{ended.pid}"})
-    open_run("next", {}, alone=True)
+    open_run("next", {}, single_process=True)
     assert [status(run) for run in (lost, below)] == ["KILLED"] * 2
     assert [status(run) for run in (mine, shared, elsewhere)] == ["RUNNING"] * 3
-    assert mine.tag(PROCESS) == f"{socket.gethostname()}:{os.getpid()}"
+    assert mine.get_tag(PROCESS) == f"{socket.gethostname()}:{os.getpid()}"
 
 
-def test_what_the_store_raises_in_a_run_is_its_trouble_and_the_run_has_failed(place: Place) -> None:
+def test_tracking_store_error_fails_run(place: Place) -> None:
     run = open_run("mine", {})
-    with pytest.raises(TrackingError, match="no room; set MLFLOW_TRACKING_URI"), run.failing():
+    with (
+        pytest.raises(TrackingError, match="no room; set MLFLOW_TRACKING_URI"),
+        run.failed_on_error(),
+    ):
         raise MlflowException("no room")
     assert status(run) == "FAILED"
 
 
-def test_other_errors_in_a_run_stay_what_they_are(place: Place) -> None:
+def test_tracking_passes_on_other_errors(place: Place) -> None:
     run = open_run("mine", {})
-    with pytest.raises(ZeroDivisionError), run.failing():
+    with pytest.raises(ZeroDivisionError), run.failed_on_error():
         _ = 1 / 0
     assert status(run) == "FAILED"
 
 
-def test_a_store_that_is_gone_hides_no_error(nobody: str) -> None:
-    with pytest.raises(ZeroDivisionError), RunLog("0" * 32).failing():
+def test_tracking_lost_store_hides_no_error(nobody: str) -> None:
+    with pytest.raises(ZeroDivisionError), RunLog("0" * 32).failed_on_error():
         _ = 1 / 0
 
 
-def test_a_store_that_cannot_tell_is_not_one_that_has_nothing(place: Place, nobody: str) -> None:
+def test_tracking_unreadable_store_is_not_empty(place: Place, nobody: str) -> None:
     from finagent_model.evaluation.gate import GateWindow
     from finagent_model.pipeline.finalize import compare_with_champion
 
@@ -81,19 +86,17 @@ def test_a_store_that_cannot_tell_is_not_one_that_has_nothing(place: Place, nobo
     assert compare_with_champion(before, GateWindow(version=None, returns={})) is None
 
 
-def test_a_command_says_in_one_line_that_the_store_is_gone(nobody: str) -> None:
+def test_cli_reports_lost_tracking_store_in_one_line(nobody: str) -> None:
     done = CliRunner().invoke(app, ["models"])
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: the MLflow store {nobody} can't be used: ")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_bug_is_not_taken_for_the_stores_trouble(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tracking_does_not_mask_bug(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def bug(name: str) -> None:
         raise KeyError(name)
 
-    monkeypatch.setattr("finagent_model.tracking.registry.versions", bug)
+    monkeypatch.setattr("finagent_model.tracking.registry.list_versions", bug)
     done = CliRunner().invoke(app, ["models"])
     assert isinstance(done.exception, KeyError)

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.settings import Settings
 from finagent_model.tracking import traces as tracing
-from finagent_model.tracking.queries import read_run, traces_of
+from finagent_model.tracking.queries import find_trace_ids, read_run
 from finagent_model.tracking.runs import open_run
 from support.decisions import ASKED, PRICES, asked, at, decision, events, replied, signal
 from support.places import AS_OF, TESTS, Place
@@ -31,18 +31,18 @@ ON = Settings.load({"FINAGENT_TRACING": "true", "OPENAI_API_KEY": KEY})
 
 
 def traces(experiment: str = "finagent") -> list[Trace]:
-    found = mlflow.get_experiment_by_name(experiment)
-    if found is None:
+    row = mlflow.get_experiment_by_name(experiment)
+    if row is None:
         return []
     client = MlflowClient()
-    return list(client.search_traces(locations=[found.experiment_id]))
+    return list(client.search_traces(locations=[row.experiment_id]))
 
 
-def traced(made: Decision, run_id: str | None = None) -> Trace:
-    tracing.trace(made, PRICES, ON, run_id)
+def traced(decided: Decision, run_id: str | None = None) -> Trace:
+    tracing.trace_decision(decided, PRICES, ON, run_id)
     tracing.flush()
-    [found] = traces()
-    return found
+    [trace] = traces()
+    return trace
 
 
 def spans(trace: Trace) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def ns(seconds: float) -> int:
     return round(at(seconds).timestamp() * 1e6) * 1000
 
 
-def test_a_trace_has_a_span_for_the_decision_each_agent_and_each_call(place: Place) -> None:
+def test_trace_has_span_for_decision_agents_calls(place: Place) -> None:
     trace = traced(decision())
     by_id = {span.span_id: span for span in trace.data.spans}
-    found = [
+    rows = [
         (span.name, span.span_type, by_id[span.parent_id].name if span.parent_id else None)
         for span in sorted(trace.data.spans, key=lambda s: (s.start_time_ns, s.end_time_ns))
     ]
-    assert sorted(found, key=str) == sorted(
+    assert sorted(rows, key=str) == sorted(
         [
             ("decision", "AGENT", None),
             ("NewsAnalyst", "AGENT", "decision"),
@@ -78,7 +78,7 @@ def test_a_trace_has_a_span_for_the_decision_each_agent_and_each_call(place: Pla
     )
 
 
-def test_times_are_those_of_the_conversation(place: Place) -> None:
+def test_trace_times_are_those_of_conversation(place: Place) -> None:
     trace = traced(decision())
     named = spans(trace)
     assert (named["decision"].start_time_ns, named["decision"].end_time_ns) == (ns(0), ns(7))
@@ -87,7 +87,7 @@ def test_times_are_those_of_the_conversation(place: Place) -> None:
     assert trace.info.execution_duration == 7000
 
 
-def test_tokens_and_cost_are_where_mlflow_counts_them(place: Place) -> None:
+def test_trace_usage_is_where_mlflow_counts_it(place: Place) -> None:
     trace = traced(decision())
     used = {"input_tokens": 600, "output_tokens": 60, "total_tokens": 660}
     assert trace.info.token_usage == used
@@ -109,7 +109,7 @@ def test_tokens_and_cost_are_where_mlflow_counts_them(place: Place) -> None:
     ]
 
 
-def test_an_unknown_price_is_not_looked_up_by_mlflow(place: Place) -> None:
+def test_trace_unknown_price_is_not_looked_up_by_mlflow(place: Place) -> None:
     """`gpt-4o` is in MLflow's own list of prices."""
     spoken = tuple(
         replace(e, body={**e.body, "model": "gpt-4o"}) if "model" in e.body else e for e in events()
@@ -120,7 +120,7 @@ def test_an_unknown_price_is_not_looked_up_by_mlflow(place: Place) -> None:
     assert len(trace.data.spans) == 10
 
 
-def test_what_failed_is_an_error_with_its_reason(place: Place) -> None:
+def test_trace_of_failure_is_error_with_reason(place: Place) -> None:
     named = spans(traced(decision()))
     assert named["RiskManager"].status.status_code == "ERROR"
     assert named["RiskManager"].status.description == "model_error: no reply within 45 s"
@@ -133,7 +133,7 @@ def test_what_failed_is_an_error_with_its_reason(place: Place) -> None:
     assert named["decision"].events == []
 
 
-def test_a_trace_is_beside_the_run_that_records_its_decision(place: Place) -> None:
+def test_trace_is_linked_to_its_run(place: Place) -> None:
     run = open_run("infer GOOG", {})
     trace = traced(decision(), run.run_id)
     assert trace.info.trace_metadata["mlflow.sourceRun"] == run.run_id
@@ -141,10 +141,10 @@ def test_a_trace_is_beside_the_run_that_records_its_decision(place: Place) -> No
     assert trace.info.experiment_id == run.experiment_id
 
 
-def test_a_model_that_the_store_does_not_have_is_named_and_links_no_prompts(
+def test_trace_of_unknown_model_links_no_prompts(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracing.trace(decision(), PRICES, ON, model_id="m-elsewhere")
+    tracing.trace_decision(decision(), PRICES, ON, model_id="m-elsewhere")
     tracing.flush()
     [trace] = traces()
     assert trace.info.trace_metadata["mlflow.modelId"] == "m-elsewhere"
@@ -152,9 +152,9 @@ def test_a_model_that_the_store_does_not_have_is_named_and_links_no_prompts(
     assert caplog.text == ""
 
 
-def test_a_key_that_a_server_or_a_model_echoes_is_in_no_span(place: Place) -> None:
+def test_trace_redacts_echoed_keys(place: Place) -> None:
     echoed = f"AuthenticationError: Incorrect API key provided: {KEY}"
-    told = (
+    recorded = (
         Event("question", at(0), "", {"text": f"What is {KEY}?"}),
         asked("TechnicalAnalyst", 0, {"type": "UserMessage", "content": KEY, "source": "desk"}),
         replied("TechnicalAnalyst", 1, f'{{"summary": "{KEY}"}}', (1, 1)),
@@ -163,18 +163,18 @@ def test_a_key_that_a_server_or_a_model_echoes_is_in_no_span(place: Place) -> No
         Event("failed", at(2), "RiskManager", {"status": "model_error", "reason": echoed}),
     )
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW"}
-    said = signal(**failed, confidence_score=0, reasoning=echoed, warnings=(echoed,))
-    trace = traced(Decision(said, events=told))
+    failed_signal = signal(**failed, confidence_score=0, reasoning=echoed, warnings=(echoed,))
+    trace = traced(Decision(failed_signal, events=recorded))
     assert "[struck out: key]" in spans(trace)["decision"].status.description
     assert KEY not in trace.to_json()
     for path in place.folder.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
-def test_many_at_once_are_all_there_and_whole(place: Place) -> None:
+def test_traces_of_concurrent_decisions_are_whole(place: Place) -> None:
     def some(number: int) -> None:
         for i in range(5):
-            tracing.trace(decision(conversation_id=f"{number}-{i}"), PRICES, ON)
+            tracing.trace_decision(decision(conversation_id=f"{number}-{i}"), PRICES, ON)
 
     threads = [threading.Thread(target=some, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -182,19 +182,21 @@ def test_many_at_once_are_all_there_and_whole(place: Place) -> None:
     for thread in threads:
         thread.join()
     tracing.flush()
-    found = traces()
-    assert len(found) == 20
-    assert {len(trace.data.spans) for trace in found} == {10}
-    assert {trace.info.cost["total_cost"] for trace in found} == {found[0].info.cost["total_cost"]}
+    written = traces()
+    assert len(written) == 20
+    assert {len(trace.data.spans) for trace in written} == {10}
+    assert {trace.info.cost["total_cost"] for trace in written} == {
+        written[0].info.cost["total_cost"]
+    }
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/no/mlflow.db", "http://me:pass-word@127.0.0.1:9"])
-def test_a_store_that_is_down_is_a_warning_and_raises_nothing(
+def test_trace_to_unavailable_store_is_only_a_warning(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri(uri)
-    tracing.trace(decision(), PRICES, ON)
+    tracing.trace_decision(decision(), PRICES, ON)
     tracing.flush()
     [warning] = [r for r in caplog.records if r.name == "finagent_model.tracking.traces"]
     assert warning.levelno == logging.WARNING
@@ -202,30 +204,30 @@ def test_a_store_that_is_down_is_a_warning_and_raises_nothing(
     assert "pass-word" not in caplog.text
 
 
-def test_what_comes_when_too_much_waits_is_left_out_with_a_warning(
+def test_trace_queue_overflow_is_only_a_warning(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracing, "WAITING", 2)
+    monkeypatch.setattr(tracing, "MAX_PENDING", 2)
     monkeypatch.setattr(tracing, "_WRITER", tracing._Writer())
     gate = threading.Event()
     monkeypatch.setattr(tracing, "_write", lambda *given: gate.wait())
     for _ in range(3):
-        tracing.trace(decision(), PRICES, ON)
+        tracing.trace_decision(decision(), PRICES, ON)
     assert "no trace of GOOG: 2 wait to be written" in caplog.text
     gate.set()
     tracing.flush()
 
 
-def test_a_forked_process_writes_its_own(place: Place) -> None:
+def test_trace_is_written_after_fork(place: Place) -> None:
     script = f"""
 import os, sys
 sys.path.insert(0, {str(TESTS)!r})
 from support.decisions import PRICES, decision
 from finagent_model.tracking import traces as tracing
 from finagent_model.settings import Settings
-tracing._WRITER.take(lambda: None)
+tracing._WRITER.submit(lambda: None)
 child = os.fork()
-tracing.trace(decision(), PRICES, Settings.load())
+tracing.trace_decision(decision(), PRICES, Settings.load())
 tracing.flush()
 if child:
     os._exit(os.waitpid(child, 0)[1])
@@ -250,13 +252,13 @@ print([name for name in ("mlflow", "finagent_model.tracking.traces") if name in 
 """
 
 
-def test_off_imports_and_runs_nothing_of_it(place: Place) -> None:
+def test_tracing_off_imports_nothing(place: Place) -> None:
     done = place.run(sys.executable, "-c", script_of(place))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
 
 
-def test_on_a_process_that_ends_at_once_has_left_its_trace(place: Place) -> None:
+def test_trace_is_written_before_process_exit(place: Place) -> None:
     done = place.run(sys.executable, "-c", script_of(place), FINAGENT_TRACING="true")
     assert done.returncode == 0, done.stderr
     [trace] = traces()
@@ -265,7 +267,7 @@ def test_on_a_process_that_ends_at_once_has_left_its_trace(place: Place) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_every_door_leaves_one_trace_where_it_is_asked_for(trained: Place) -> None:
+def test_tracing_every_door_leaves_one_trace(trained: Place) -> None:
     script = f"""
 import json, sys
 import mlflow
@@ -294,16 +296,16 @@ print(json.dumps([began, "finagent_model.tracking.traces" in sys.modules]))
     assert on.returncode == 0, on.stderr
     assert json.loads(on.stdout.splitlines()[-1]) == [[8] * 4, True]
     mlflow.set_tracking_uri(trained.env["MLFLOW_TRACKING_URI"])
-    found = traces()
-    assert len(found) == 4
-    linked = {t.info.trace_metadata.get("mlflow.sourceRun") for t in found}
+    written = traces()
+    assert len(written) == 4
+    linked = {t.info.trace_metadata.get("mlflow.sourceRun") for t in written}
     assert len(linked - {None}) == 2
-    prompts = [json.loads(t.info.tags["mlflow.linkedPrompts"]) for t in found]
+    prompts = [json.loads(t.info.tags["mlflow.linkedPrompts"]) for t in written]
     assert {each["name"] for each in prompts[0]} > {"finagent.executor", "finagent.technical"}
     assert all(each == prompts[0] for each in prompts)
-    assert {t.info.tags["finagent.model_uri"] for t in found} == {"models:/finagent/1"}
-    assert len({t.info.tags["finagent.signal_id"] for t in found}) == 1
-    [model_id] = {t.info.trace_metadata["mlflow.modelId"] for t in found}
+    assert {t.info.tags["finagent.model_uri"] for t in written} == {"models:/finagent/1"}
+    assert len({t.info.tags["finagent.signal_id"] for t in written}) == 1
+    [model_id] = {t.info.trace_metadata["mlflow.modelId"] for t in written}
     assert MlflowClient().get_logged_model(model_id).source_run_id
     for run_id in linked - {None}:
-        assert len(traces_of(read_run(str(run_id)))) == 1
+        assert len(find_trace_ids(read_run(str(run_id)))) == 1

@@ -13,7 +13,7 @@ from finagent_model.decision.decision import Decision
 from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.settings import Settings
-from finagent_model.tracking.traces import Span, decision_span
+from finagent_model.tracking._spans import Span, decision_span
 from support.decisions import ASKED, PRICES, QUESTION, asked, at, decision, events, replied, signal
 
 
@@ -34,15 +34,15 @@ def seconds(span: Span) -> tuple[float, float]:
     return (span.start - ASKED).total_seconds(), (span.end - ASKED).total_seconds()
 
 
-def test_the_decision_lasts_from_its_question_to_its_signal(root: Span) -> None:
+def test_span_of_decision_lasts_from_question_to_signal(root: Span) -> None:
     assert seconds(root) == (0, 7)
     assert root.inputs == {"symbol": "GOOG", "as_of": "2012-06-29T20:00:00Z"}
     assert root.outputs["action"] == "BUY"
-    assert root.facts["tokens"] == 660
+    assert root.attributes["tokens"] == 660
     assert root.failure is None
 
 
-def test_there_is_a_span_for_each_agent_and_none_for_the_desk_that_asks(root: Span) -> None:
+def test_spans_cover_agents_not_the_desk(root: Span) -> None:
     assert {name: seconds(span) for name, span in agents(root).items()} == {
         "NewsAnalyst": (0, 0),
         "TechnicalAnalyst": (0.5, 3),
@@ -51,7 +51,7 @@ def test_there_is_a_span_for_each_agent_and_none_for_the_desk_that_asks(root: Sp
     }
 
 
-def test_each_call_goes_from_its_request_to_its_reply(root: Span) -> None:
+def test_span_of_call_lasts_from_request_to_reply(root: Span) -> None:
     first, tool, second = agents(root)["TechnicalAnalyst"].children
     assert [seconds(span) for span in (first, tool, second)] == [(0.5, 2), (2, 2.25), (2.25, 3)]
     assert [span.kind for span in (first, tool, second)] == ["model", "tool", "model"]
@@ -59,28 +59,28 @@ def test_each_call_goes_from_its_request_to_its_reply(root: Span) -> None:
         {"role": "system", "content": "You are an analyst."},
         {"role": "user", "content": QUESTION, "name": "desk"},
     ]
-    [said] = first.outputs["messages"]
-    assert said["tool_calls"][0]["function"] == {"name": "indicator", "arguments": "{}"}
+    [message] = first.outputs["messages"]
+    assert message["tool_calls"][0]["function"] == {"name": "indicator", "arguments": "{}"}
     assert second.outputs["messages"][0]["content"] == '{"trend": "bullish"}'
     assert (first.tokens, second.tokens) == ((100, 20), (200, 20))
 
 
-def test_a_recorded_reply_is_marked(root: Span) -> None:
-    assert [call.facts["cached"] for call in calls(root) if "cached" in call.facts] == [
+def test_span_marks_cached_reply(root: Span) -> None:
+    assert [call.attributes["cached"] for call in calls(root) if "cached" in call.attributes] == [
         False,
         False,
         True,
     ]
 
 
-def test_costs_are_list_prices_and_add_up_to_the_decisions(root: Span) -> None:
+def test_span_costs_add_up_to_those_of_decision(root: Span) -> None:
     [call] = agents(root)["Executor"].children
     assert call.cost_usd == pytest.approx((300e-6, 80e-6))
     assert root.cost_usd == pytest.approx((600e-6, 240e-6))
     assert root.tokens == (600, 60)
 
 
-def test_an_unknown_cost_is_unknown_in_every_span() -> None:
+def test_span_cost_is_none_everywhere_if_unknown() -> None:
     for unknown in (
         decision_span(decision(cost_usd=None), PRICES),
         decision_span(decision(), {}),
@@ -89,28 +89,28 @@ def test_an_unknown_cost_is_unknown_in_every_span() -> None:
         assert unknown.cost_usd is None
 
 
-def test_a_call_that_failed_says_why_and_how_often_it_was_tried(root: Span) -> None:
+def test_span_of_failed_call_has_reason(root: Span) -> None:
     agent = agents(root)["RiskManager"]
     [call] = agent.children
     assert call.failure == agent.failure == "model_error: no reply within 45 s"
-    assert call.facts == {"model": "stub-1", "retries": ["HTTP 500"]}
+    assert call.attributes == {"model": "stub-1", "retries": ["HTTP 500"]}
     assert seconds(call) == (3, 5)
 
 
-def test_who_was_skipped_says_why(root: Span) -> None:
+def test_span_of_skipped_agent_has_reason(root: Span) -> None:
     skipped = agents(root)["NewsAnalyst"]
     assert skipped.failure is None
     assert skipped.outputs == {"skipped": "no dated news in the view"}
 
 
-def test_a_call_that_was_cut_off_lasts_until_the_decision_was() -> None:
-    made = replace(decision(), events=(*events()[:3], asked("Executor", 9)))
-    cut = agents(decision_span(made, PRICES))["TechnicalAnalyst"]
+def test_span_of_cut_off_call_lasts_until_decision_end() -> None:
+    cut_off = replace(decision(), events=(*events()[:3], asked("Executor", 9)))
+    cut = agents(decision_span(cut_off, PRICES))["TechnicalAnalyst"]
     assert seconds(cut) == (0.5, 9)
     assert cut.children[0].failure == "the decision was broken off before there was a reply"
 
 
-def test_a_failed_decision_says_why() -> None:
+def test_span_of_failed_decision_has_reason() -> None:
     failed = signal(
         status="model_error",
         action="HOLD",
@@ -121,24 +121,24 @@ def test_a_failed_decision_says_why() -> None:
     assert decision_span(replace(decision(), signal=failed), PRICES).failure == failed.reasoning
 
 
-def test_rules_are_never_called_a_model() -> None:
-    told = (asked("Executor", 0, model=""), replied("Executor", 1, "{}", (0, 0), model="rules"))
-    root = decision_span(Decision(signal(cost_usd=0.0), events=told), PRICES)
+def test_span_of_rules_is_never_a_model() -> None:
+    recorded = (asked("Executor", 0, model=""), replied("Executor", 1, "{}", (0, 0), model="rules"))
+    root = decision_span(Decision(signal(cost_usd=0.0), events=recorded), PRICES)
     [call] = calls(root)
     assert (call.kind, call.tokens, call.cost_usd) == ("rule", None, None)
-    [cut] = calls(decision_span(Decision(signal(), events=told[:1]), PRICES))
+    [cut] = calls(decision_span(Decision(signal(), events=recorded[:1]), PRICES))
     assert cut.kind == "rule"
 
 
-def test_a_decision_without_a_conversation_is_a_moment() -> None:
+def test_span_without_conversation_is_a_moment() -> None:
     root = decision_span(Decision(signal()), PRICES)
     assert (root.start, root.end, root.children) == (at(7), at(7), ())
 
 
-def test_a_desks_own_events_make_the_same_tree() -> None:
+def test_spans_from_real_desk_form_same_tree() -> None:
     settings = Settings.load({})
     desk = Desk(load_preset(), None, settings, Cassette())
-    view = Market.of(settings).view("GOOG", parse_as_of("2012-06-29"))
+    view = Market.from_settings(settings).view("GOOG", parse_as_of("2012-06-29"))
     root = decision_span(desk.decide(view), {})
     assert list(agents(root)) == ["NewsAnalyst", "TechnicalAnalyst", "RiskManager", "Executor"]
     assert [(call.name, call.kind) for call in calls(root)] == [("rules", "rule")] * 3

@@ -84,7 +84,7 @@ def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) ->
 )
 def test_a_bad_value_names_itself_and_what_is_allowed(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInputError, match=said):
-        TrainRequest.read(**given)
+        TrainRequest.parse(**given)
 
 
 def test_a_plateau_wins_against_a_peak() -> None:

@@ -31,7 +31,7 @@ REQUEST = TrainRequest(symbols=("GOOG",), train_bars=250, test_bars=60, candidat
 
 
 def asked(schedule: object) -> TrainRequest:
-    return TrainRequest.read(**REQUEST.model_dump() | {"schedule": schedule})
+    return TrainRequest.parse(**REQUEST.model_dump() | {"schedule": schedule})
 
 
 @pytest.fixture(scope="module")
@@ -83,30 +83,30 @@ def two() -> dict[str, BarSeries]:
 
 @pytest.fixture(scope="module")
 def own(two: dict[str, BarSeries]) -> Fitted:
-    return fit_policies(two, TrainRequest.read(**REQUEST.model_dump() | {"pooled": False}))
+    return fit_policies(two, TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False}))
 
 
 def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
     two: dict[str, BarSeries], own: Fitted
 ) -> None:
     for symbol in two:
-        fits = own.policies.of(symbol)
+        fits = own.policies.fits_for(symbol)
         assert {fit.symbols for fit in fits} == {(symbol,)}
         for one, other in pairwise(fits):
             assert one.valid_from < other.valid_from
         moment = fits[1].valid_from
         assert own.policies.at(moment, symbol) is fits[1]
     with pytest.raises(UnknownSymbolError, match="AAPL, GOOG"):
-        own.policies.of("IBM")
+        own.policies.fits_for("IBM")
 
 
 def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: Fitted) -> None:
     source = BundledBars()
     other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupted_after(source.bars("AAPL"), 0)}
-    request = TrainRequest.read(**REQUEST.model_dump() | {"pooled": False})
+    request = TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False})
     again = fit_policies({name: bars[:420] for name, bars in other.items()}, request).policies
-    assert again.of("GOOG") == own.policies.of("GOOG")
-    assert again.of("AAPL") != own.policies.of("AAPL")
+    assert again.fits_for("GOOG") == own.policies.fits_for("GOOG")
+    assert again.fits_for("AAPL") != own.policies.fits_for("AAPL")
 
 
 def test_each_symbols_policies_count_as_choices_of_their_own(

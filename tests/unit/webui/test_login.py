@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from finagent_model.settings import Settings
-from finagent_model.webui import login
-from finagent_model.webui.login import COOKIE
+from finagent_model.webui import _login as login
+from finagent_model.webui._login import COOKIE
 from support.pages import OURS, client, settings, write
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
@@ -30,21 +30,23 @@ HTMX = {"hx-request": "true", "hx-target": "thread"}
         "99999999999.0000",
     ],
 )
-def test_a_session_that_we_did_not_give_is_none(tmp_path: Path, cookie: str) -> None:
+def test_auth_refuses_forged_session(tmp_path: Path, cookie: str) -> None:
     with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
         sent = {"cookie": f"{COOKIE}={cookie}".encode()}
         answer = pages.get("/", headers=sent, follow_redirects=False)  # type: ignore[arg-type]
         assert answer.status_code == 303
 
 
-def test_an_origin_that_is_no_address_is_not_ours(known: Settings) -> None:
+def test_auth_refuses_unreadable_origin(known: Settings) -> None:
     with client(known) as pages:
         answer = pages.post("/models/finagent/rollback", headers={"origin": "http://["})
         assert answer.status_code == 403
 
 
-def test_wrong_tokens_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "WRONG_S", 0.06)
+def test_login_wrong_tokens_are_rate_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "FAILED_LOGIN_DELAY_S", 0.06)
     with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
 
         def guess() -> None:
@@ -62,17 +64,15 @@ def test_wrong_tokens_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mo
         assert right.status_code == 200
 
 
-def test_a_token_for_which_too_many_wait_is_not_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(login, "MOST_WAITING", 0)
+def test_login_refuses_when_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "MAX_WAITING", 0)
     with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
         answer = pages.post("/login", data={"token": "sesame"}, headers=OURS)
         assert answer.status_code == 429
         assert "was not looked at" in answer.text
 
 
-def test_a_script_is_told_in_json_whatever_goes_wrong(tmp_path: Path) -> None:
+def test_pages_answer_scripts_in_json(tmp_path: Path) -> None:
     known = settings(tmp_path, FINAGENT_BARS="nonsense")
     write(known, 1)
     with client(known) as pages:
@@ -94,13 +94,13 @@ def test_a_script_is_told_in_json_whatever_goes_wrong(tmp_path: Path) -> None:
         assert "FINAGENT_API_TOKEN" in pages.get("/signals/1/bars.json").json()["message"]
 
 
-def test_every_answer_says_that_it_is_ours(known: Settings) -> None:
+def test_pages_have_header_of_ours(known: Settings) -> None:
     with client(known) as pages:
         for path in ("/", "/nowhere", "/signals/99", "/live/now"):
             assert pages.get(path).headers["x-finagent"] == "ui"
 
 
-def test_a_part_of_a_page_is_a_page_of_its_own_without_scripts(known: Settings) -> None:
+def test_page_part_is_whole_page_without_scripts(known: Settings) -> None:
     write(known, 1)
     with client(known) as pages:
         for path, said in (
@@ -115,7 +115,7 @@ def test_a_part_of_a_page_is_a_page_of_its_own_without_scripts(known: Settings) 
             assert said in part.text
 
 
-def test_a_record_that_cannot_be_read_leaves_what_the_database_has(known: Settings) -> None:
+def test_conversation_page_falls_back_to_database(known: Settings) -> None:
     write(known, 1)
     with client(known) as pages:
         for headers in ({}, HTMX):

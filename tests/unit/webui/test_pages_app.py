@@ -16,10 +16,10 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from finagent_model.approvals import APPROVALS, ApprovalStore, approval_id
+from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
 from finagent_model.cli import app as commands
-from finagent_model.config.approval_rules import ApprovalRules
 from finagent_model.config.roster import Price
+from finagent_model.config.rules import ApprovalRules
 from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
@@ -31,11 +31,10 @@ from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking.runs import is_process_dead
-from finagent_model.webui.conversation import Message, from_turns
-from finagent_model.webui.labels import STATUSES, failed
-from finagent_model.webui.login import HEADERS
-from finagent_model.webui.rendering import pretty
-from finagent_model.webui.signal_pages import bars_around, drawn
+from finagent_model.webui._conversation import Message, messages_from_turns
+from finagent_model.webui._login import HEADERS
+from finagent_model.webui._rendering import STATUSES, format_json, is_failed
+from finagent_model.webui._signal_pages import chart_bars, read_chart_bars
 from support.decisions import at, decision, signal, turns
 from support.pages import FAILED, HERE, OURS, client, fill, settings, write
 
@@ -48,16 +47,14 @@ def symbols(page: str) -> list[str]:
     return re.findall(r'<a href="/signals/\d+">(\S+) ', page)
 
 
-def test_an_empty_list_says_what_to_do(pages: TestClient) -> None:
+def test_signal_list_empty_says_what_to_do(pages: TestClient) -> None:
     answer = pages.get("/")
     assert answer.status_code == 200
     assert "No signal yet" in answer.text
     assert "finagent predict" in answer.text
 
 
-def test_signals_are_listed_the_newest_first_and_by_what_is_asked(
-    known: Settings, pages: TestClient
-) -> None:
+def test_signal_list_newest_first_by_filter(known: Settings, pages: TestClient) -> None:
     write(known, 1, symbol="AAPL")
     write(known, 2, "e1", symbol="GOOG")
     write(known, 3, "e1", symbol="MSFT", **FAILED)
@@ -76,7 +73,7 @@ def test_signals_are_listed_the_newest_first_and_by_what_is_asked(
     assert "No signal is like that" in pages.get("/?symbol=ZZZ").text
 
 
-def test_a_failure_is_no_hold_and_has_words_of_its_own(known: Settings, pages: TestClient) -> None:
+def test_signal_list_failure_is_no_hold(known: Settings, pages: TestClient) -> None:
     write(known, 1, **FAILED)
     page = pages.get("/").text
     assert "failed: model error" in page
@@ -86,14 +83,14 @@ def test_a_failure_is_no_hold_and_has_words_of_its_own(known: Settings, pages: T
     assert "The desk could not decide." in pages.get(f"/signals/{number}").text
 
 
-def test_every_status_has_a_word_and_only_failures_say_that_they_failed() -> None:
+def test_labels_cover_every_status() -> None:
     assert set(STATUSES) == {status.value for status in Status}
     for status in Status:
         assert STATUSES[status.value].word.startswith("failed") == status.is_failure
-        assert failed(status.value) == status.is_failure
+        assert is_failed(status.value) == status.is_failure
 
 
-def test_executions_are_told_by_what_their_signals_say(known: Settings, pages: TestClient) -> None:
+def test_signal_list_groups_by_execution(known: Settings, pages: TestClient) -> None:
     write(known, 1, "e1", symbol="AAPL")
     write(known, 2, "e2", symbol="GOOG", **FAILED)
     write(known, 3, "e1", symbol="MSFT", **FAILED)
@@ -107,7 +104,7 @@ def test_executions_are_told_by_what_their_signals_say(known: Settings, pages: T
     assert "e1" not in re.findall(r"execution_id=(\w+)", only)
 
 
-def test_a_page_holds_fifty_and_keeps_what_was_asked(known: Settings, pages: TestClient) -> None:
+def test_signal_list_pages_keep_filter(known: Settings, pages: TestClient) -> None:
     fill(known, 52)
     first = pages.get("/?symbol=GOOG").text
     assert len(symbols(first)) == 50
@@ -120,7 +117,7 @@ def test_a_page_holds_fifty_and_keeps_what_was_asked(known: Settings, pages: Tes
     assert "There are only 52" in pages.get("/?page=9").text
 
 
-def test_what_cannot_be_searched_for_is_said_at_its_field(pages: TestClient) -> None:
+def test_signal_list_marks_invalid_field(pages: TestClient) -> None:
     for query in ("as_of_from=yesterday", "status=fine", "action=BUY%20IT", "as_of_to=2012-13-01"):
         answer = pages.get(f"/?{query}")
         assert answer.status_code == 422
@@ -128,12 +125,12 @@ def test_what_cannot_be_searched_for_is_said_at_its_field(pages: TestClient) -> 
         assert "This can't be searched for" in answer.text
 
 
-def test_a_page_that_is_no_number_is_the_nearest_there_is(pages: TestClient) -> None:
+def test_signal_list_invalid_page_is_nearest(pages: TestClient) -> None:
     for page in ("0", "-1", "x", "9" * 40, "²"):
         assert pages.get("/", params={"page": page}).status_code == 200
 
 
-def test_a_signals_page_tells_all_of_it(known: Settings, pages: TestClient) -> None:
+def test_signal_page_shows_all_fields(known: Settings, pages: TestClient) -> None:
     write(known, 1, "e1", run_id="f" * 32, model_uri="models:/finagent/3", model_version="3")
     page = pages.get("/signals/1").text
     for said in (
@@ -155,7 +152,7 @@ def test_a_signals_page_tells_all_of_it(known: Settings, pages: TestClient) -> N
         assert said in page, said
 
 
-def test_lineage_leads_to_mlflow_and_airflow_where_they_are(tmp_path: Path) -> None:
+def test_signal_page_links_to_mlflow_with_airflow(tmp_path: Path) -> None:
     known = settings(
         tmp_path,
         FINAGENT_MLFLOW_UI_URL="https://mlflow.example/",
@@ -163,7 +160,7 @@ def test_lineage_leads_to_mlflow_and_airflow_where_they_are(tmp_path: Path) -> N
     )
     made = decision(model_uri="models:/finagent/3")
     asked_by = Execution(dag_id="d", dag_run_id="manual__1+2", task_id="decide", map_index=4)
-    DecisionStore(Database.of(known)).write(made, "r1", asked_by, "7")
+    DecisionStore(Database.from_settings(known)).write(made, "r1", asked_by, "7")
     with client(known) as pages:
         number = re.findall(r'"/signals/(\d+)"', pages.get("/").text)[0]
         page = pages.get(f"/signals/{number}").text
@@ -173,7 +170,7 @@ def test_lineage_leads_to_mlflow_and_airflow_where_they_are(tmp_path: Path) -> N
     assert f'href="{airflow}"' in page
 
 
-def test_foreign_text_is_shown_as_text(known: Settings, pages: TestClient) -> None:
+def test_signal_page_escapes_foreign_text(known: Settings, pages: TestClient) -> None:
     write(known, 1, MARKUP, reasoning=MARKUP, key_factors=(MARKUP,), clamps=(MARKUP,))
     for path in ("/", "/?group=execution", "/signals/1", f"/?symbol={MARKUP}"):
         page = pages.get(path).text
@@ -182,7 +179,7 @@ def test_foreign_text_is_shown_as_text(known: Settings, pages: TestClient) -> No
         assert "<img" not in page.lower(), path
 
 
-def test_a_row_of_another_system_is_shown_as_far_as_it_goes(pages: TestClient) -> None:
+def test_signal_page_of_foreign_row(pages: TestClient) -> None:
     row = {
         "name": "theirs",
         "type": "signal",
@@ -196,7 +193,7 @@ def test_a_row_of_another_system_is_shown_as_far_as_it_goes(pages: TestClient) -
     assert pages.get("/signals/1/bars.json").status_code == 404
 
 
-def test_what_is_no_signal_has_no_page(known: Settings, pages: TestClient) -> None:
+def test_signal_page_404_for_other_artifact(known: Settings, pages: TestClient) -> None:
     write(known, 1)
     assert pages.get("/signals/2").status_code == 404  # its first reply
     for path in ("/signals/999", "/nowhere", "/signals/0", "/signals/abc", "/runs/no-run"):
@@ -205,9 +202,7 @@ def test_what_is_no_signal_has_no_page(known: Settings, pages: TestClient) -> No
         assert "<h1>" in answer.text
 
 
-def test_the_chart_hides_what_came_after_unless_it_is_asked_for(
-    known: Settings, pages: TestClient
-) -> None:
+def test_signal_bars_hide_later_unless_asked(known: Settings, pages: TestClient) -> None:
     write(known, 180)
     day = "2012-06-30"
     seen = pages.get("/signals/1/bars.json").json()
@@ -219,9 +214,9 @@ def test_the_chart_hides_what_came_after_unless_it_is_asked_for(
     assert len(both["later"]) == 60
 
 
-def test_later_bars_are_in_the_prices_of_the_decision() -> None:
+def test_chart_bars_in_prices_of_decision() -> None:
     bars = BundledBars().bars("AAPL")
-    drawn = bars_around(bars, parse_as_of("2005-02-25"), later=True)  # split 2:1 on the 28th
+    drawn = chart_bars(bars, parse_as_of("2005-02-25"), later=True)  # split 2:1 on the 28th
     assert drawn["seen"][-1]["close"] == pytest.approx(88.99, abs=0.01)
     assert drawn["later"][0]["close"] == pytest.approx(2 * 44.86, abs=0.1)
 
@@ -244,14 +239,14 @@ class Vendor:
         return BundledBars().bars(symbol)
 
 
-def test_a_chart_is_drawn_from_what_was_kept_and_asks_the_vendor_for_later_bars_alone(
+def test_read_chart_bars_asks_vendor_for_later_only(
     tmp_path: Path,
 ) -> None:
     vendor, as_of, now = Vendor(), parse_as_of("2012-06-29"), parse_as_of("2012-07-10")
 
     def look(later: bool) -> dict[str, Any]:
         market = Market(CachedBars(vendor, BarStore(tmp_path), lambda: now), None)
-        return drawn(market, "GOOG", as_of, later, parse_as_of("2012-12-01"))
+        return read_chart_bars(market, "GOOG", as_of, later, parse_as_of("2012-12-01"))
 
     first = look(False)
     assert (look(False), vendor.asked) == (first, 1)
@@ -265,7 +260,7 @@ def test_a_chart_is_drawn_from_what_was_kept_and_asks_the_vendor_for_later_bars_
     assert vendor.asked == 3, "what was fetched once reaches"
 
 
-def test_no_source_is_asked_for_what_no_desk_takes(known: Settings, pages: TestClient) -> None:
+def test_signal_bars_ask_no_vendor_for_odd_symbol(known: Settings, pages: TestClient) -> None:
     about = {"as_of": "2012-06-29T20:00:00+00:00"}
     for symbol in ("goog", "A B", "X" * 21):
         row = {"name": "theirs", "type": "signal", "symbol": symbol, "metadata": about}
@@ -275,16 +270,14 @@ def test_no_source_is_asked_for_what_no_desk_takes(known: Settings, pages: TestC
         assert "is no symbol that a desk takes" in answer.json()["message"]
 
 
-def test_a_symbol_without_bars_says_which_setting_names_them(
-    known: Settings, pages: TestClient
-) -> None:
+def test_signal_bars_missing_names_setting(known: Settings, pages: TestClient) -> None:
     write(known, 1, symbol="NOBODY")
     answer = pages.get("/signals/1/bars.json")
     assert answer.status_code == 404
     assert "FINAGENT_BARS" in answer.json()["message"]
 
 
-def test_no_page_runs_what_is_not_ours(pages: TestClient) -> None:
+def test_pages_have_content_security_policy(pages: TestClient) -> None:
     for path in ("/", "/live", "/nowhere", "/static/ui.css", "/api/artifacts"):
         answer = pages.get(path)
         for name, value in HEADERS.items():
@@ -304,7 +297,7 @@ def test_pages_have_no_inline_script_or_style(known: Settings, pages: TestClient
         assert not re.search(r'(src|action)="(https?:)?//', page), path
 
 
-def test_without_a_token_only_this_machine_looks(known: Settings) -> None:
+def test_auth_without_token_admits_this_machine(known: Settings) -> None:
     for caller, base in (("10.0.0.7", HERE), ("127.0.0.1", "http://evil.example")):
         with client(known, caller, base) as pages:
             for path in ("/", "/api/artifacts", "/static/ui.css"):
@@ -313,7 +306,7 @@ def test_without_a_token_only_this_machine_looks(known: Settings) -> None:
                 assert "FINAGENT_API_TOKEN" in answer.text
 
 
-def test_with_a_token_pages_ask_for_it_once(tmp_path: Path) -> None:
+def test_auth_with_token_asks_once(tmp_path: Path) -> None:
     known = settings(tmp_path, FINAGENT_API_TOKEN="sesame")
     with client(known, "10.0.0.7", "http://desk.example") as pages:
         ours = {"origin": "http://desk.example", "sec-fetch-site": "same-origin"}
@@ -346,7 +339,7 @@ FOREIGN: tuple[dict[str, str], ...] = (
 )
 
 
-def test_a_page_of_somebody_else_changes_nothing(pages: TestClient) -> None:
+def test_auth_refuses_cross_site_change(pages: TestClient) -> None:
     for path in ("/models/finagent/rollback", "/models/finagent/1/promote", "/approvals/abc"):
         for headers in FOREIGN:
             answer = pages.post(path, headers=headers, data={"by": "me"})
@@ -357,18 +350,18 @@ def test_a_page_of_somebody_else_changes_nothing(pages: TestClient) -> None:
 def asked(known: Settings) -> tuple[str, TradingSignal]:
     """A decision that waits for a human."""
     proposed = signal()
-    desk = ApprovalStore(known.home / APPROVALS, say=lambda line: None)
+    desk = ApprovalStore(known.home / APPROVALS_FILE, notify=lambda line: None)
     rules = ApprovalRules(above_size_percent=5)
 
     def leave(seconds: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        desk.ask([decision()], rules, "v", pause=leave)
-    return approval_id(proposed, "v"), proposed
+        desk.require_approvals([decision()], rules, "v", sleep=leave)
+    return compute_approval_id(proposed, "v"), proposed
 
 
-def test_a_decision_that_waits_is_settled_from_its_page(known: Settings, pages: TestClient) -> None:
+def test_approval_is_settled_from_signal_page(known: Settings, pages: TestClient) -> None:
     key, _ = asked(known)
     assert "1 decision waits for a human" in pages.get("/").text
     assert "size 10 % is above 5 %" in pages.get("/live").text
@@ -379,14 +372,14 @@ def test_a_decision_that_waits_is_settled_from_its_page(known: Settings, pages: 
     again = pages.post(f"/approvals/{key}", data=data, headers=OURS)
     assert again.status_code == 409
     assert "was rejected by Ann" in again.text
-    DecisionStore(Database.of(known)).write(decision(), "r1")
+    DecisionStore(Database.from_settings(known)).write(decision(), "r1")
     assert "Approval rejected" in pages.get("/signals/1").text
 
 
-def test_the_approval_of_another_version_is_not_shown(known: Settings, pages: TestClient) -> None:
+def test_approval_of_other_version_is_not_shown(known: Settings, pages: TestClient) -> None:
     asked(known)  # in the same conversation, of the same symbol and day
     for uri in ("models:/finagent/2", None):
-        DecisionStore(Database.of(known)).write(decision(model_uri=uri), f"r{uri}")
+        DecisionStore(Database.from_settings(known)).write(decision(model_uri=uri), f"r{uri}")
     shown = {
         number: "Approval waits for you" in pages.get(f"/signals/{number}").text
         for number in re.findall(r'"/signals/(\d+)"', pages.get("/").text)
@@ -395,9 +388,9 @@ def test_the_approval_of_another_version_is_not_shown(known: Settings, pages: Te
     assert shown["1"] is False
 
 
-def test_approvals_that_cannot_be_read_are_said(known: Settings, pages: TestClient) -> None:
+def test_approval_file_unreadable_is_shown(known: Settings, pages: TestClient) -> None:
     write(known, 1)
-    (known.home / APPROVALS).write_text("no database")
+    (known.home / APPROVALS_FILE).write_text("no database")
     assert "Whether a decision waits for a human can&#39;t be read" in quoted(pages.get("/").text)
     page = quoted(pages.get("/signals/1").text)
     assert "Whether it waited for an approval can&#39;t be read" in page
@@ -407,7 +400,7 @@ def quoted(page: str) -> str:
     return page.replace("'", "&#39;")
 
 
-def test_an_approval_needs_its_own_token_where_one_is_set(tmp_path: Path) -> None:
+def test_approval_needs_its_own_token(tmp_path: Path) -> None:
     known = settings(tmp_path, FINAGENT_APPROVAL_TOKEN="sesame")
     key, _ = asked(known)
     with client(known) as pages:
@@ -418,9 +411,7 @@ def test_an_approval_needs_its_own_token_where_one_is_set(tmp_path: Path) -> Non
             assert answer.status_code == status
 
 
-def test_an_approval_without_a_name_or_a_verdict_is_refused(
-    known: Settings, pages: TestClient
-) -> None:
+def test_approval_form_needs_name_with_verdict(known: Settings, pages: TestClient) -> None:
     key, _ = asked(known)
     for data, said in (
         ({"by": "Ann"}, "approve, reject"),
@@ -431,9 +422,7 @@ def test_an_approval_without_a_name_or_a_verdict_is_refused(
         assert said in answer.text
 
 
-def test_mlflow_that_is_away_is_said_and_signals_are_there_all_the_same(
-    known: Settings, pages: TestClient
-) -> None:
+def test_pages_show_signals_without_mlflow(known: Settings, pages: TestClient) -> None:
     write(known, 1, run_id="f" * 32)
     for path in ("/models", "/runs"):
         answer = pages.get(path)
@@ -449,9 +438,9 @@ def test_mlflow_that_is_away_is_said_and_signals_are_there_all_the_same(
         assert "<html" not in answer.text
 
 
-def test_a_database_of_newer_code_is_said_with_the_way_out(known: Settings) -> None:
+def test_pages_name_newer_database_revision(known: Settings) -> None:
     write(known, 1)
-    with Database.of(known).writing() as connection:
+    with Database.from_settings(known).transaction() as connection:
         connection.exec_driver_sql("update finagent_version set version_num = 'r9999'")
     with client(known) as pages:
         answer = pages.get("/")
@@ -460,7 +449,7 @@ def test_a_database_of_newer_code_is_said_with_the_way_out(known: Settings) -> N
         assert pages.get("/live").status_code == 200
 
 
-def test_no_page_shows_a_secret(tmp_path: Path) -> None:
+def test_pages_show_no_secret(tmp_path: Path) -> None:
     known = settings(
         tmp_path,
         FINAGENT_APPROVAL_TOKEN="sesame-1",
@@ -473,23 +462,23 @@ def test_no_page_shows_a_secret(tmp_path: Path) -> None:
             assert "sesame" not in pages.get(path).text
 
 
-def test_another_host_is_refused_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_ui_refuses_other_host_without_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FINAGENT_API_TOKEN", raising=False)
     done = CliRunner().invoke(commands, ["ui", "--host", "0.0.0.0"])
     assert done.exit_code == 2
     assert "set FINAGENT_API_TOKEN" in done.stderr
 
 
-def test_a_message_costs_its_tokens_at_the_list_price_of_its_model() -> None:
+def test_messages_from_turns_cost_at_list_price() -> None:
     price = Price(prompt=2.0, completion=10.0, as_of=date(2026, 1, 1))
-    costs = [m.cost_usd for m in from_turns(turns(), {"stub-1": price})]
+    costs = [m.cost_usd for m in messages_from_turns(turns(), {"stub-1": price})]
     assert costs == [None, None, 400e-6, None, 600e-6, None, 800e-6]
-    assert {m.cost_usd for m in from_turns(turns(), {})} == {None}
+    assert {m.cost_usd for m in messages_from_turns(turns(), {})} == {None}
     rules = Turn("A", "response", "{}", at(0), model="rules")
-    assert from_turns([rules], {})[0].cost_usd == 0
+    assert messages_from_turns([rules], {})[0].cost_usd == 0
 
 
-def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> None:
+def test_is_process_dead_only_on_this_machine() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     here = f"{socket.gethostname()}:{os.getpid()}"
@@ -510,8 +499,8 @@ def test_a_process_that_has_ended_is_gone_and_one_elsewhere_may_be_alive() -> No
         ("{not json", None),
     ],
 )
-def test_a_reply_in_json_is_told_by_its_own_words(text: str, gist: str | None) -> None:
-    assert Message("A", "response", text, len(text)).gist == gist
+def test_message_summary_of_json_reply(text: str, gist: str | None) -> None:
+    assert Message("A", "response", text, len(text)).summary == gist
 
 
 @pytest.mark.parametrize(
@@ -526,11 +515,11 @@ def test_a_reply_in_json_is_told_by_its_own_words(text: str, gist: str | None) -
         ("It rises.", "It rises."),
     ],
 )
-def test_json_has_its_lines_and_other_text_stays(text: str, shown: str) -> None:
-    assert pretty(text) == shown
+def test_format_json_indents_json_only(text: str, shown: str) -> None:
+    assert format_json(text) == shown
 
 
-def test_static_files_are_there_and_have_their_licences(pages: TestClient) -> None:
+def test_static_files_have_licences(pages: TestClient) -> None:
     for name in ("ui.css", "ui.js", "theme.js", "charts.js", "icon.svg"):
         assert pages.get(f"/static/{name}").status_code == 200
     assert "Apache License" in pages.get("/static/vendor/lightweight-charts.LICENSE").text
@@ -538,7 +527,7 @@ def test_static_files_are_there_and_have_their_licences(pages: TestClient) -> No
     assert pages.get("/static/../app.py").status_code == 404
 
 
-def test_the_rest_of_artifacts_is_there(known: Settings, pages: TestClient) -> None:
+def test_pages_app_serves_api(known: Settings, pages: TestClient) -> None:
     write(known, 1)
     assert pages.get("/api/artifacts?type=signal").json()["total"] == 1
     assert "/api/artifacts" in json.dumps(pages.get("/api/openapi.json").json())

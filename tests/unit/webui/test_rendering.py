@@ -9,10 +9,17 @@ import pytest
 from starlette.testclient import TestClient
 
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import Artifact
+from finagent_model.store.artifact_models import Artifact
 from finagent_model.store.database import Database
-from finagent_model.webui.conversation import Message, SignalRow, from_rows
-from finagent_model.webui.rendering import DEEPEST, day, measure, number, percent, pretty
+from finagent_model.webui._conversation import Message, SignalRow, messages_from_rows
+from finagent_model.webui._rendering import (
+    MAX_JSON_DEPTH,
+    format_day,
+    format_json,
+    format_measure,
+    format_number,
+    format_percent,
+)
 from support.pages import FAILED, client, settings, write
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
@@ -27,7 +34,7 @@ def row(**changes: Any) -> Artifact:
 
 
 def sql(known: Settings, statement: str) -> None:
-    with Database.of(known).writing() as connection:
+    with Database.from_settings(known).transaction() as connection:
         connection.exec_driver_sql(statement)
 
 
@@ -43,9 +50,7 @@ def sql(known: Settings, statement: str) -> None:
     ],
     ids=["huge", "no lists", "other lists", "no texts", "no confidence", "no prices"],
 )
-def test_a_row_of_another_system_takes_no_page_down(
-    pages: TestClient, said: dict[str, Any]
-) -> None:
+def test_pages_survive_foreign_signal_data(pages: TestClient, said: dict[str, Any]) -> None:
     assert pages.post("/api/artifacts", json=ROW | {"signal_data": said}).status_code == 201
     for path in ("/", "/?group=execution", "/signals/1"):
         answer = pages.get(path)
@@ -55,7 +60,7 @@ def test_a_row_of_another_system_takes_no_page_down(
 
 @pytest.mark.parametrize("column", ["signal_data", "artifact_metadata"])
 @pytest.mark.parametrize("value", ["[1]", '"text"', "5"])
-def test_a_column_that_holds_no_object_takes_no_page_down(
+def test_pages_survive_column_without_object(
     known: Settings, pages: TestClient, column: str, value: str
 ) -> None:
     write(known, 1)
@@ -64,8 +69,10 @@ def test_a_column_that_holds_no_object_takes_no_page_down(
         assert pages.get(path).status_code == 200, path
 
 
-def test_a_text_in_the_place_of_a_list_is_one_text() -> None:
-    said = SignalRow.of(row(signal_data={"key_factors": "one", "warnings": ["a", 2, "b"]}))
+def test_signal_row_text_instead_of_list() -> None:
+    said = SignalRow.from_artifact(
+        row(signal_data={"key_factors": "one", "warnings": ["a", 2, "b"]})
+    )
     assert said.texts("key_factors") == ("one",)
     assert said.texts("warnings") == ("a", "b")
     assert said.texts("clamps") == ()
@@ -80,21 +87,21 @@ def test_a_text_in_the_place_of_a_list_is_one_text() -> None:
         ({"confidence": 0.7, "metadata": {"status": "model_error"}}, None),
     ],
 )
-def test_list_and_page_read_the_same_confidence(
+def test_signal_row_confidence_on_every_page(
     pages: TestClient, changes: dict[str, Any], confidence: float | None
 ) -> None:
-    assert SignalRow.of(row(**changes)).confidence == confidence
+    assert SignalRow.from_artifact(row(**changes)).confidence == confidence
     assert pages.post("/api/artifacts", json=ROW | changes).status_code == 201
     if confidence is not None:
         assert f"</meter> {confidence}<" in pages.get("/").text
         assert f"<dd>{confidence}.0 " in pages.get("/signals/1").text
 
 
-def test_a_share_that_is_none_is_no_confidence() -> None:
-    assert SignalRow.of(row().model_copy(update={"confidence": 85.0})).confidence is None
+def test_signal_row_confidence_above_one_is_none() -> None:
+    assert SignalRow.from_artifact(row().model_copy(update={"confidence": 85.0})).confidence is None
 
 
-def test_what_is_no_signal_is_not_listed_as_one(known: Settings, pages: TestClient) -> None:
+def test_signal_filter_excludes_other_types(known: Settings, pages: TestClient) -> None:
     write(known, 1)
     for kind in ("order", "trade", "portfolio", 5):
         theirs = ROW | {"symbol": "TSLA", "signal_data": {"artifact_type": kind}}
@@ -109,20 +116,22 @@ def test_what_is_no_signal_is_not_listed_as_one(known: Settings, pages: TestClie
     assert "3 signals found" in page
 
 
-def test_a_symbol_is_found_in_either_case(pages: TestClient) -> None:
+def test_signal_filter_symbol_ignores_case(pages: TestClient) -> None:
     for symbol in ("goog", "GOOG"):
         assert pages.post("/api/artifacts", json=ROW | {"symbol": symbol}).status_code == 201
     for asked in ("goog", "GOOG", "Goog"):
         assert "2 signals found" in pages.get(f"/?symbol={asked}").text
 
 
-@pytest.mark.parametrize("text", [DEEP, '{"a":' * 5000, "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)])
-def test_a_reply_that_is_too_deep_is_shown_as_it_is(text: str) -> None:
-    assert pretty(text) == text
-    assert Message("A", "response", text, len(text)).gist is None
+@pytest.mark.parametrize(
+    "text", [DEEP, '{"a":' * 5000, "[" * (MAX_JSON_DEPTH + 1) + "]" * (MAX_JSON_DEPTH + 1)]
+)
+def test_format_json_leaves_deep_reply(text: str) -> None:
+    assert format_json(text) == text
+    assert Message("A", "response", text, len(text)).summary is None
 
 
-def test_a_hostile_reply_does_not_break_its_signals_page(pages: TestClient) -> None:
+def test_signal_page_survives_hostile_reply(pages: TestClient) -> None:
     signal = ROW | {"run_id": "r1"}
     reply = ROW | {"type": "llm", "run_id": "r1", "prompt": DEEP, "response": '{"a":' * 1500}
     for each in (signal, reply):
@@ -141,21 +150,21 @@ def test_a_hostile_reply_does_not_break_its_signals_page(pages: TestClient) -> N
         ('[{"a":[[1,2],["x"]]}]', None),
     ],
 )
-def test_only_the_space_of_a_reply_changes(text: str, shown: str | None) -> None:
+def test_format_json_changes_space_only(text: str, shown: str | None) -> None:
     if shown is not None:
-        assert pretty(text) == shown
-    assert "".join(pretty(text).split()) == "".join(text.split())
+        assert format_json(text) == shown
+    assert "".join(format_json(text).split()) == "".join(text.split())
 
 
-def test_what_is_no_number_or_moment_is_not_told() -> None:
-    for shown in (number, measure, percent):
+def test_format_of_foreign_value_is_undefined() -> None:
+    for shown in (format_number, format_measure, format_percent):
         assert [shown(value) for value in (HUGE, -HUGE, float("inf"), True, "1")] == ["–"] * 5  # noqa: RUF001
-    assert day("0001-01-01T00:00:00+10:00") == "–"  # noqa: RUF001
+    assert format_day("0001-01-01T00:00:00+10:00") == "–"  # noqa: RUF001
 
 
-def test_a_call_that_failed_tells_no_tokens_and_what_was_not_kept_has_no_length() -> None:
+def test_messages_from_rows_without_tokens_or_text() -> None:
     about = {"prompt_tokens": 0, "completion_tokens": 0}
-    failed, lost, long = from_rows(
+    failed, lost, long = messages_from_rows(
         [
             row(type="llm", metadata={**about, "failed": "no reply within 45 s"}),
             row(type="llm"),
@@ -167,7 +176,7 @@ def test_a_call_that_failed_tells_no_tokens_and_what_was_not_kept_has_no_length(
     assert (long.text, long.length) == (None, 9000)
 
 
-def test_a_conversation_says_what_was_not_kept(pages: TestClient) -> None:
+def test_conversation_names_missing_text(pages: TestClient) -> None:
     for each in ({}, {"type": "llm"}, {"type": "llm", "response_length": 9000}):
         assert pages.post("/api/artifacts", json=ROW | {"run_id": "r1"} | each).status_code == 201
     page = pages.get("/signals/1").text
@@ -176,9 +185,7 @@ def test_a_conversation_says_what_was_not_kept(pages: TestClient) -> None:
     assert "0 characters" not in page.replace("9,000 characters", "")
 
 
-def test_a_decision_in_the_place_of_a_failed_one_was_recorded_when_it_replaced_it(
-    known: Settings, pages: TestClient
-) -> None:
+def test_signal_page_recorded_is_when_replaced(known: Settings, pages: TestClient) -> None:
     write(known, 1, **FAILED)
     sql(known, "update artifacts set created_at = '2026-01-01', updated_at = '2026-01-09'")
     page = pages.get("/signals/1").text
@@ -186,9 +193,9 @@ def test_a_decision_in_the_place_of_a_failed_one_was_recorded_when_it_replaced_i
     assert "first 2026-01-01 00:00:00" in page
 
 
-def test_rows_of_a_platform_are_listed_from_either_database(tmp_path: Path, url: str) -> None:
+def test_signal_filter_on_platform_rows(tmp_path: Path, url: str) -> None:
     known = settings(tmp_path, FINAGENT_DATABASE=url)
-    Database.of(known).prepare()
+    Database.from_settings(known).prepare()
     if url.startswith("postgresql"):
         sql(known, "alter table artifacts alter column signal_data type jsonb")
     for n, said in enumerate(("[1]", '{"artifact_type": "order"}', '{"trend": 1}', '"x"'), 1):

@@ -15,12 +15,12 @@ from finagent_model.errors import TrackingError
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.policy.trained_state import dump_outcomes
 from finagent_model.tracking import registry
-from finagent_model.tracking.queries import of_stage, read_run, running
+from finagent_model.tracking.queries import list_running_runs, list_stage_runs, read_run
 from finagent_model.tracking.runs import STAGE, RunLog, open_run
-from finagent_model.webui import live
-from finagent_model.webui import model_pages as models
-from finagent_model.webui import run_pages as runs
-from finagent_model.webui.run_pages import Backtests, DecidedSymbols, Equity
+from finagent_model.webui import _live as live
+from finagent_model.webui import _model_pages as models
+from finagent_model.webui import _run_pages as runs
+from finagent_model.webui._run_pages import DecidedSymbols, EquityCurves, FinishedBacktests
 from support.pages import OURS
 from support.places import Place
 
@@ -58,14 +58,14 @@ def below(run: RunLog, symbol: str, returns: tuple[float, ...] = (0.1,), **ends:
     tags = {STAGE: "backtest", "finagent.symbol": symbol}
     child = open_run(f"backtest {symbol}", tags, parent=run.run_id)
     if ends.get("facts", True):
-        child.text("facts.json", facts(symbol, returns))
-        child.text("closed_calls.jsonl", dump_outcomes([]))
+        child.log_text("facts.json", facts(symbol, returns))
+        child.log_text("closed_calls.jsonl", dump_outcomes([]))
     child.end(ends.get("status", "FINISHED"))
     return child
 
 
 def version(name: str, run_id: str = "0" * 32, verdict: str = "passed") -> str:
-    return registry.register(name, "somewhere", run_id, {registry.VERDICT: verdict})
+    return registry.create_version(name, "somewhere", run_id, {registry.VERDICT: verdict})
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def back(pages: TestClient, seen: str, who: str = "Ann") -> Any:
     return pages.post("/models/finagent/rollback", data=data, headers=OURS)
 
 
-def test_a_roll_back_names_the_version_that_it_leads_to(three: str, pages: TestClient) -> None:
+def test_models_page_roll_back_names_target(three: str, pages: TestClient) -> None:
     assert three == "2"
     page = pages.get("/models").text
     assert "Version 1, the champion before version 2, becomes champion again" in page
@@ -90,7 +90,7 @@ def test_a_roll_back_names_the_version_that_it_leads_to(three: str, pages: TestC
     assert "no champion before it" in pages.get("/models").text
 
 
-def test_a_second_click_does_not_roll_back_twice(three: str, pages: TestClient) -> None:
+def test_models_page_second_roll_back_is_refused(three: str, pages: TestClient) -> None:
     registry.promote("finagent", "3")  # from 2: the way back from 3 leads to 2 now
     assert back(pages, "3").status_code == 200
     again = back(pages, "3")
@@ -99,7 +99,7 @@ def test_a_second_click_does_not_roll_back_twice(three: str, pages: TestClient) 
     assert registry.find_version("finagent", "2").aliases == ("champion",)
 
 
-def test_a_champion_that_has_moved_is_not_promoted_over(three: str, pages: TestClient) -> None:
+def test_models_page_promote_refused_if_champion_moved(three: str, pages: TestClient) -> None:
     data = {"who": "Ann", "instead_of": "3"}
     answer = pages.post("/models/finagent/1/promote", data=data, headers=OURS)
     assert answer.status_code == 409
@@ -108,7 +108,7 @@ def test_a_champion_that_has_moved_is_not_promoted_over(three: str, pages: TestC
     assert pages.post("/models/finagent/1/promote", data=data, headers=OURS).status_code == 200
 
 
-def test_the_first_champion_is_made_instead_of_none(pages: TestClient) -> None:
+def test_models_page_promotes_first_champion(pages: TestClient) -> None:
     version("finagent")
     assert 'name="instead_of" value="none"' in pages.get("/models").text
     data = {"who": "Ann", "instead_of": "none"}
@@ -116,7 +116,7 @@ def test_the_first_champion_is_made_instead_of_none(pages: TestClient) -> None:
     assert pages.post("/models/finagent/1/promote", data=data, headers=OURS).status_code == 409
 
 
-def test_a_change_is_kept_with_the_name_that_was_given(three: str, pages: TestClient) -> None:
+def test_models_page_change_needs_name(three: str, pages: TestClient) -> None:
     assert back(pages, "2", "  ").status_code == 400
     assert "say who changes the champion" in back(pages, "2", "").text
     for seen in ("", "x"):
@@ -124,14 +124,14 @@ def test_a_change_is_kept_with_the_name_that_was_given(three: str, pages: TestCl
     assert "by Ann, rolled back: worse" in back(pages, "2", "Ann").text
 
 
-def test_a_version_whose_run_was_removed_has_a_page(pages: TestClient) -> None:
+def test_version_page_without_training_run(pages: TestClient) -> None:
     version("finagent", "ab" * 16)
     page = pages.get("/models/finagent/1")
     assert page.status_code == 200
     assert f"Run {'ab' * 16}, which trained it, is not in the MLflow store" in page.text
 
 
-def test_there_is_no_page_of_what_is_no_version(pages: TestClient) -> None:
+def test_version_page_404_for_unknown_version(pages: TestClient) -> None:
     version("finagent")
     answer = pages.get("/models/finagent/7")
     assert answer.status_code == 404
@@ -143,9 +143,9 @@ def test_there_is_no_page_of_what_is_no_version(pages: TestClient) -> None:
 
 
 @pytest.mark.parametrize("gate", ['{"verdict":"passed"}', '["a"]', "5", '{"integrity": 1}', "["])
-def test_a_verdict_of_another_shape_is_none(pages: TestClient, gate: str) -> None:
+def test_read_gate_of_other_shape_is_none(pages: TestClient, gate: str) -> None:
     run, other = training(), training()
-    run.text("gate.json", gate)
+    run.log_text("gate.json", gate)
     for path in (f"/runs/{run.run_id}", f"/runs/compare?run={run.run_id}&run={other.run_id}"):
         answer = pages.get(path)
         assert answer.status_code == 200, path
@@ -153,70 +153,72 @@ def test_a_verdict_of_another_shape_is_none(pages: TestClient, gate: str) -> Non
 
 
 @pytest.mark.parametrize("said", ['{"rows": []}', '["a"]', '{"decisions": 1, "rows": [{}]}'])
-def test_an_ablation_of_another_shape_has_no_result(pages: TestClient, said: str) -> None:
+def test_read_ablation_of_other_shape_is_none(pages: TestClient, said: str) -> None:
     run = open_run("ablate", {STAGE: "ablate"})
-    run.text("ablation.json", said)
+    run.log_text("ablation.json", said)
     answer = pages.get(f"/runs/{run.run_id}")
     assert answer.status_code == 200
     assert "There is no result." in answer.text
 
 
-def test_a_symbol_counts_once_by_its_newest_finished_backtest() -> None:
+def test_equity_curves_use_newest_finished_backtest() -> None:
     run = training()
     below(run, "AAPL", (0.5,))
     below(run, "AAPL", (0.2,))
     below(run, "AAPL", (0.9,), status="FAILED", facts=False)
-    found = Equity.of(read_run(run.run_id))
+    found = EquityCurves.from_run(read_run(run.run_id))
     assert [point["value"] for point in found.desk] == [1.2]
-    assert found.short == "1 of 2 symbols: the others have no finished backtest"
+    assert found.incomplete == "1 of 2 symbols: the others have no finished backtest"
     below(run, "IBM", (0.4,))
-    found = Equity.of(read_run(run.run_id))
+    found = EquityCurves.from_run(read_run(run.run_id))
     assert [point["value"] for point in found.desk] == [1.3]
-    assert found.short is None
+    assert found.incomplete is None
 
 
-def test_a_page_says_which_part_of_the_symbols_a_curve_is(pages: TestClient) -> None:
+def test_equity_curves_name_missing_symbols(pages: TestClient) -> None:
     run = training()
     below(run, "AAPL")
     [curve] = pages.get(f"/runs/equity.json?run={run.run_id}").json()["curves"]
     assert curve["short"].startswith("1 of 2 symbols")
 
 
-def test_a_backtest_that_cannot_be_read_is_told(pages: TestClient) -> None:
+def test_equity_curves_error_names_unreadable_backtest(pages: TestClient) -> None:
     run = training("AAPL")
     child = below(run, "AAPL", facts=False)
     with pytest.raises(TrackingError, match=child.run_id):
-        Equity.of(read_run(run.run_id))
+        EquityCurves.from_run(read_run(run.run_id))
     answer = pages.get(f"/runs/equity.json?run={run.run_id}")
     assert answer.status_code == 503
     assert "facts.json" in answer.json()["message"]
 
 
-def test_a_failed_backtest_does_not_hide_the_reliability_of_the_others() -> None:
+def test_finished_backtests_skip_failed() -> None:
     run = training()
     below(run, "AAPL")
     below(run, "IBM", status="FAILED", facts=False)
-    found = Backtests.of(read_run(run.run_id))
+    found = FinishedBacktests.from_run(read_run(run.run_id))
     assert [each.tags["finagent.symbol"] for each in found.runs] == ["AAPL"]
 
 
-def test_runs_at_work_are_found_among_whatever_else_is(pages: TestClient) -> None:
+def test_live_page_shows_our_runs_only(pages: TestClient) -> None:
     mine = training()
     for _ in range(3):
         MlflowClient().create_run(mine.experiment_id)
-    assert [run.run_id for run in running(2).runs] == [mine.run_id]
+    assert [run.run_id for run in list_running_runs(2).runs] == [mine.run_id]
     assert "train AAPL,IBM" in pages.get("/live").text
 
 
-def test_live_says_that_there_are_more(pages: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SHOWN", 1)
+def test_live_page_says_that_there_are_more(
+    pages: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MAX_RUNS", 1)
     training("AAPL"), training("IBM")
     page = pages.get("/live").text
     assert "train IBM" in page
     assert "The newest 1; others began before" in page
 
 
-def test_progress_counts_symbols_and_asks_for_what_is_new() -> None:
+def test_decided_symbols_counts_finished_symbols() -> None:
     run, decided = training(), DecidedSymbols()
     assert decided.count(read_run(run.run_id)) == 0
     for symbol in ("AAPL", "AAPL"):
@@ -226,14 +228,12 @@ def test_progress_counts_symbols_and_asks_for_what_is_new() -> None:
     assert decided.count(read_run(run.run_id)) == 1
     below(run, "IBM")
     assert decided.count(read_run(run.run_id)) == 2
-    decided.forget_but(set())
+    decided.retain(set())
     assert decided.count(read_run(run.run_id)) == 2
 
 
-def test_older_runs_are_on_pages_of_their_own(
-    pages: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "SHOWN", 2)
+def test_runs_page_links_to_older_runs(pages: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_RUNS", 2)
     for i in range(5):
         training(f"S{i}")
         open_run(f"ablate {i}", {STAGE: "ablate"})
@@ -249,10 +249,10 @@ def test_older_runs_are_on_pages_of_their_own(
     assert pages.get("/runs?trained=x").status_code == 422
 
 
-def test_a_versions_ablations_are_found_behind_those_of_others(
+def test_version_page_shows_its_ablations_only(
     pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "SHOWN", 1)
+    monkeypatch.setattr(models, "MAX_RUNS", 1)
     version("finagent")
     mine = {STAGE: "ablate", "finagent.model_uri": "models:/finagent/1"}
     open_run("ablate mine", mine)
@@ -260,12 +260,10 @@ def test_a_versions_ablations_are_found_behind_those_of_others(
     page = pages.get("/models/finagent/1").text
     assert "ablate mine" in page
     assert "ablate another" not in page
-    assert len(of_stage("ablate", 5).runs) == 2
+    assert len(list_stage_runs("ablate", 5).runs) == 2
 
 
-def test_a_reply_of_a_run_that_is_too_deep_does_not_take_its_page_down(
-    place: Place, pages: TestClient
-) -> None:
+def test_conversation_page_survives_deep_reply(place: Place, pages: TestClient) -> None:
     run = open_run("infer", {STAGE: "infer"})
     turn = {
         "agent_name": "A",
@@ -276,7 +274,7 @@ def test_a_reply_of_a_run_that_is_too_deep_does_not_take_its_page_down(
         "model": "m",
         "cached": False,
     }
-    run.text("autogen_conversation.jsonl", json.dumps(turn) + "\n")
+    run.log_text("autogen_conversation.jsonl", json.dumps(turn) + "\n")
     row = {"name": "s", "type": "signal", "symbol": "GOOG", "run_id": run.run_id}
     assert pages.post("/api/artifacts", json=row).status_code == 201
     assert pages.get("/signals/1/conversation").status_code == 200

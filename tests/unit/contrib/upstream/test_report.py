@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finagent_model.contrib.upstream._errors import UpstreamError
 from finagent_model.contrib.upstream.report import read_reply
+from finagent_model.contrib.upstream.source import UpstreamError
 
 REPLY: dict[str, Any] = {
     "ticker_symbol": "GOOG",

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream._distribution import build_wheel
-from finagent_model.contrib.upstream._errors import UpstreamSourceError
+from finagent_model.contrib.upstream._commands import build_wheel
 from finagent_model.contrib.upstream.source import (
     SourcePin,
+    UpstreamSourceError,
     cache_folder,
     fetch_source,
     find_source,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream.window import MIN_BARS, build_window
+from finagent_model.contrib.upstream.report import MIN_BARS, build_window
 from finagent_model.errors import ShortHistoryError
 from support.upstream_repository import DAY, bars_of
 
@@ -24,7 +24,7 @@ def test_window_ends_on_the_last_bar_with_the_clock_a_day_later() -> None:
 def test_window_holds_no_later_bar() -> None:
     longer = bars_of("GOOG", 320, "2012-07-27")
     again = longer[: len(longer) - 20]
-    assert again.closed(-1).date().isoformat() == DAY
+    assert again.close_time(-1).date().isoformat() == DAY
     assert build_window(again).rows[-1][0] == DAY
 
 

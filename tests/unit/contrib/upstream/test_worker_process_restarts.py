@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream._errors import UpstreamError, UpstreamSourceError
-from finagent_model.contrib.upstream.source import PinnedSource
+from finagent_model.contrib.upstream.source import PinnedSource, UpstreamError, UpstreamSourceError
 from finagent_model.contrib.upstream.worker_process import WorkerProcess, WorkerReply
 from support.upstream_repository import FILES, make_repository
 

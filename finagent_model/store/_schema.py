@@ -1,10 +1,8 @@
-"""The tables, as the newest revision of `migrations` leaves them.
+"""Tables of the store, as the newest revision of `migrations` leaves them.
 
 `artifacts` and `agent_conversations` have the trading platform's columns and may be its own tables.
-Columns of ours in a table that may be the platform's start with `finagent_`; they repeat what
-`metadata` says, to be searched by.
-
-Which value a database had no room for: tables that others made have columns of their widths.
+Our own columns in such a table start with `finagent_`; they repeat values of `metadata`, so that an
+index can search them. `value_too_large_error` names the column that was too narrow for a value.
 """
 
 from __future__ import annotations
@@ -38,9 +36,10 @@ METADATA = "artifact_metadata"
 """The platform's name for the column of `Artifact.metadata`."""
 
 
-class Utc(TypeDecorator[datetime]):
-    """A moment; SQLite keeps no zone, so that it is written, compared and read in UTC."""
+class UtcDateTime(TypeDecorator[datetime]):
+    """Column type of an aware datetime, which is written, compared and read in UTC."""
 
+    # SQLite stores no zone, and compares moments as texts: all must be in one zone.
     impl = DateTime(timezone=True)
     cache_ok = True
 
@@ -84,13 +83,13 @@ artifacts = Table(
     Column("confidence", Float),
     _json("signal_data"),
     _json(METADATA),
-    Column("created_at", Utc, nullable=False, server_default=func.now()),
-    Column("updated_at", Utc),
+    Column("created_at", UtcDateTime, nullable=False, server_default=func.now()),
+    Column("updated_at", UtcDateTime),
     Column("finagent_key", Text),
     Column("finagent_status", Text),
-    Column("finagent_as_of", Utc),
+    Column("finagent_as_of", UtcDateTime),
     Index("ix_finagent_artifacts_key", "finagent_key", unique=True),
-    # The newest first, of whatever is asked for: each ends in the order of pages.
+    # Each filter's index ends in `id`, the order of pages: the newest rows need no sorting.
     Index("ix_finagent_artifacts_type", "type", "id"),
     Index("ix_finagent_artifacts_symbol", "symbol", "id"),
     Index("ix_finagent_artifacts_execution", "execution_id", "id"),
@@ -107,7 +106,7 @@ decisions = Table(
     Column("run_id", Text, nullable=False, index=True),
     Column("workflow_execution_id", Text, index=True),
     Column("symbol", Text, nullable=False),
-    Column("as_of", Utc, nullable=False),
+    Column("as_of", UtcDateTime, nullable=False),
     Column("status", Text, nullable=False),
     Column("signal", JSON, nullable=False),
 )
@@ -119,7 +118,7 @@ messages = Table(
     Column("agent_name", Text, nullable=False),
     Column("message_type", Text, nullable=False),
     Column("message_content", Text, nullable=False),
-    Column("timestamp", Utc, index=True),
+    Column("timestamp", UtcDateTime, index=True),
     Column("tokens_used", Integer),
 )
 outbox = Table(
@@ -132,40 +131,47 @@ outbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("reason", Text),
     Column("remote_id", Text),
-    Column("queued_at", Utc, nullable=False),
-    Column("tried_at", Utc),
-    Column("leased_until", Utc),
+    Column("queued_at", UtcDateTime, nullable=False),
+    Column("tried_at", UtcDateTime),
+    Column("leased_until", UtcDateTime),
     Column("sender", Text),
-    Column("not_before", Utc),
+    Column("not_before", UtcDateTime),
     Index("ix_finagent_outbox_waiting", "state", "execution", "id"),
 )
-SHARED = (ARTIFACTS, MESSAGES)
-"""Tables that may be the platform's."""
-MAX_VALUE_SHOWN = 60
-"""Characters of the value that a message quotes."""
+SHARED_TABLES = (ARTIFACTS, MESSAGES)
+"""Tables that may be the platform's, with text columns of its widths."""
+MAX_CHARS_SHOWN = 60
+"""Characters of a refused value that the message quotes."""
 
 
-def column_width_errors(error: DataError, connection: Connection) -> ValueTooLargeError:
-    """Of the statement that raised `error`, with the column if one is too narrow for its text; a
-    database that does not tell it is asked by another `connection`.
+def value_too_large_error(error: DataError, connection: Connection) -> ValueTooLargeError:
+    """Return the error to raise for a statement that failed with `error`.
+
+    It names the column if one is too narrow for its text, else it quotes the driver.
     """
-    for table in SHARED:
+    # PostgreSQL does not say which column it was, so the widths are read over `connection`.
+    for table in SHARED_TABLES:
         if table not in (error.statement or ""):
             continue
         for column in inspect(connection).get_columns(table):
             name, width = str(column["name"]), getattr(column["type"], "length", None)
-            for value in _given(error.params, name):
+            for value in _bound_values(error.params, name):
                 if width is not None and isinstance(value, str) and len(value) > width:
-                    said = f"{name} {value[:MAX_VALUE_SHOWN]!r} has {len(value)} characters"
-                    return ValueTooLargeError(f"{said}, its column takes {width}", name, value)
-    said = " ".join(str(error.orig).split())
-    return ValueTooLargeError(f"the database takes no such value: {said}")
+                    shown = f"{name} {value[:MAX_CHARS_SHOWN]!r}"
+                    return ValueTooLargeError(
+                        f"{shown} has {len(value)} characters, its column takes {width}",
+                        name,
+                        value,
+                    )
+    reason = " ".join(str(error.orig).split())
+    return ValueTooLargeError(f"the database takes no such value: {reason}")
 
 
-def _given(params: Any, name: str) -> Iterator[Any]:
-    """What a statement was told for a column, in each of its rows."""
+def _bound_values(params: Any, column: str) -> Iterator[Any]:
+    """Yield the values of a statement's parameters for `column`, of each of its rows."""
     for row in params if isinstance(params, list | tuple) else [params]:
         if isinstance(row, Mapping):
             for key, value in row.items():
-                if key == name or key.startswith(f"{name}__"):  # of one row, of several in one
+                # SQLAlchemy numbers the parameters of an insert of several rows: `name__1`.
+                if key == column or key.startswith(f"{column}__"):
                     yield value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finagent_model.errors import BadInputError
-from finagent_model.market.symbols import parse_symbol, parse_symbols, symbol_file_name
+from finagent_model.market.bars import parse_symbol, parse_symbols, symbol_file_name
 
 
 @pytest.mark.parametrize("symbol", ["GOOG", "BTC/USD", "RDS A", "RDS/A", "BRK.b", "^GSPC", "日本"])

@@ -1,0 +1,262 @@
+"""Sources over database tables: bars, news and fundamentals, a row each.
+
+Columns are the same as in files, with `symbol` beside them. `sqlite:///bars.db?table=bars`: the
+parameter `table` is ours, and may name a schema too (`eod.bars`); the rest of the URL is
+SQLAlchemy's. Nothing is ever written. A URL may hold a password: no message shows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pandas as pd
+
+from finagent_model.data.files import COLUMNS, DATE_COLUMNS, normalize_column, parse_bars
+from finagent_model.errors import (
+    MAX_LISTED,
+    BadInputError,
+    ConfigError,
+    DataSourceError,
+    InvalidBarsError,
+    InvalidFundamentalsError,
+    InvalidNewsError,
+    UnknownSymbolError,
+)
+from finagent_model.market.bars import PRICES, BarSeries
+from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
+from finagent_model.settings import create_database_engine, driver_error_message, parse_database_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine, Table
+
+
+SYMBOL = "symbol"
+P = TypeVar("P", bound=PublishedRecord)
+
+
+class SqlBars:
+    """A BarSource over one table."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for a URL that can't be used. Connects nowhere."""
+        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars")
+        self.name = self._table.name
+
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols of the table, sorted. Raises DataSourceError."""
+        return self._table.symbols()
+
+    def bars(self, symbol: str) -> BarSeries:
+        """Return all bars of `symbol`.
+
+        Raises UnknownSymbolError, DataSourceError and InvalidBarsError.
+        """
+        rows = self._table.read(symbol, COLUMNS, PRICES, DATE_COLUMNS)
+        if not rows:
+            # A second query, only to list the symbols that exist.
+            raise UnknownSymbolError(symbol, self.symbols(), self.name)
+        try:
+            return parse_bars(symbol, pd.DataFrame(rows))
+        except InvalidBarsError as error:
+            raise InvalidBarsError(f"{self.name}: {error}") from error
+
+
+class SqlNews:
+    """A NewsSource over one table with the fields of a NewsItem."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for a URL that can't be used. Connects nowhere."""
+        self._records = _SqlRecords(url, "FINAGENT_NEWS", "news", NewsItem, InvalidNewsError)
+
+    def news(self, symbol: str) -> tuple[tuple[NewsItem, ...], int]:
+        """Return items oldest first and the undated count; `((), 0)` for a symbol without any."""
+        return self._records.read(symbol)
+
+
+class SqlFundamentals:
+    """A FundamentalsSource over one table with the fields of a Fact."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for a URL that can't be used. Connects nowhere."""
+        self._records = _SqlRecords(
+            url, "FINAGENT_FUNDAMENTALS", "fundamentals", Fact, InvalidFundamentalsError
+        )
+
+    def facts(self, symbol: str) -> tuple[tuple[Fact, ...], int]:
+        """Return facts oldest first and the undated count; `((), 0)` for a symbol without any."""
+        return self._records.read(symbol)
+
+
+class _SqlRecords(Generic[P]):
+    """Dated records of one kind in one table."""
+
+    def __init__(
+        self, url: str, variable: str, table: str, kind: type[P], error: type[BadInputError]
+    ) -> None:
+        self._table = _SymbolTable(url, variable, table)
+        self._kind, self._error = kind, error
+
+    def read(self, symbol: str) -> tuple[tuple[P, ...], int]:
+        """Return the records of `symbol` oldest first, and how many were undated."""
+        fields = self._kind.model_fields
+        required = [name for name, field in fields.items() if field.is_required()]
+        rows = self._table.read(symbol, tuple(fields), required, ("published_at",))
+        try:
+            records = [_plain_record(row) for row in rows]
+            return read_published(records, self._kind, "row", self._error)
+        except BadInputError as error:
+            raise self._error(f"{self._table.name}, {symbol}: {error}") from None
+
+
+class _SymbolTable:
+    """One table with a column `symbol`. A connection lives for one call."""
+
+    def __init__(self, url: str, variable: str, table: str) -> None:
+        """Use the table that `url` names, else `table`; `variable` is where the URL came from.
+
+        Connects nowhere. Raises ConfigError for a URL that can't be used.
+        """
+        parsed = _parse_url(url, variable)
+        parameter = parsed.query.get("table", table)
+        self.table = parameter if isinstance(parameter, str) else parameter[-1]
+        self._url = parsed.difference_update_query(["table"])
+        self._variable = variable
+        self._engine = _make_engine(self._url, variable)
+
+    @property
+    def name(self) -> str:
+        """The database and its table, without user and password; equal wherever it is read."""
+        dialect, database = self._url.get_backend_name(), self._url.database or ""
+        if dialect == "sqlite" and database:
+            database = str(Path(database).absolute())
+        host = f"{self._url.host or ''}{f':{self._url.port}' if self._url.port else ''}"
+        # Other parameters, such as a search path, may select other data but may hold a secret
+        # too. So they are told apart by a hash.
+        options = sorted((k, v) for k, v in self._url.query.items() if "pass" not in k.lower())
+        suffix = f"?{hashlib.sha256(repr(options).encode()).hexdigest()[:8]}" if options else ""
+        return f"{dialect}://{host}/{database}{suffix}#{self.table}"
+
+    def symbols(self) -> tuple[str, ...]:
+        """Return the distinct symbols, sorted. Raises DataSourceError."""
+        from sqlalchemy import select
+
+        with self._connect() as connection:
+            table = self._reflect(connection, ())
+            symbol = table.c[_columns_by_name(table)[SYMBOL]]
+            symbols = connection.execute(select(symbol).distinct()).scalars().all()
+        return tuple(sorted(str(name) for name in symbols if name is not None))
+
+    def read(
+        self,
+        symbol: str,
+        columns: Collection[str],
+        required: Collection[str],
+        order: Collection[str],
+    ) -> list[dict[str, Any]]:
+        """Return the rows of `symbol` under our column names.
+
+        They have those of `columns` that exist, and are sorted by the first of `order` that does.
+        Raises DataSourceError, also where one of `required` is missing.
+        """
+        from sqlalchemy import select
+
+        with self._connect() as connection:
+            table = self._reflect(connection, required)
+            by_name = _columns_by_name(table)
+            selected = {name: table.c[by_name[name]] for name in columns if name in by_name}
+            # The symbol is a bound value, never SQL.
+            query = select(*selected.values()).where(table.c[by_name[SYMBOL]] == symbol)
+            key = next((selected[name] for name in order if name in selected), None)
+            rows = connection.execute(query if key is None else query.order_by(key)).all()
+        return [dict(zip(selected, row, strict=True)) for row in rows]
+
+    def _reflect(self, connection: Connection, required: Collection[str]) -> Table:
+        """Read the table's columns from the database. Raises DataSourceError."""
+        from sqlalchemy import MetaData, Table, inspect
+        from sqlalchemy.exc import NoSuchTableError
+
+        # At each call, since the table may change while this process lives.
+        schema, _, name = self.table.rpartition(".")
+        try:
+            table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)
+        except NoSuchTableError:
+            inspector = inspect(connection)
+            tables = [
+                *inspector.get_table_names(schema or None),
+                *inspector.get_view_names(schema or None),
+            ]
+            raise DataSourceError(
+                f"{self.name}: there is no table {self.table!r}; there is: {_list_names(tables)}. "
+                f"Write ?table=NAME at the end of {self._variable}"
+            ) from None
+        by_name = _columns_by_name(table)
+        for column in (SYMBOL, *required):
+            if column not in by_name:
+                raise DataSourceError(
+                    f"{self.name}: column {column!r} is missing; there is: "
+                    f"{_list_names(table.columns.keys())}. A view may give it that name"
+                )
+        return table
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        """Connect for the block, and raise DataSourceError for whatever a driver raises in it."""
+        file = self._url.database
+        if self._url.get_backend_name() == "sqlite" and not (file and Path(file).is_file()):
+            raise DataSourceError(  # SQLite would make an empty one
+                f"{self.name}: there is no file {file!r}; correct {self._variable}"
+            )
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DataSourceError:
+            raise
+        except Exception as error:  # a driver may raise anything
+            raise DataSourceError(
+                f"{self.name} can't be read: {driver_error_message(error, self._url)}; see that it "
+                f"runs and may be read, or change {self._variable}"
+            ) from None
+
+
+def _columns_by_name(table: Table) -> dict[str, str]:
+    """Return the database's name of each column by ours."""
+    return {normalize_column(column.name): column.name for column in table.columns}
+
+
+def _parse_url(url: str, variable: str) -> URL:
+    try:
+        return parse_database_url(url)
+    except ValueError:
+        raise ConfigError(
+            f"{variable} can't be read; write it like sqlite:///bars.db?table=bars or "
+            "postgresql+psycopg2://user:password@host/name?table=bars, the password percent-encoded"
+        ) from None
+
+
+def _make_engine(url: URL, variable: str) -> Engine:
+    try:
+        return create_database_engine(url)
+    except ValueError as error:
+        raise ConfigError(
+            f"{variable} can't be used: {error}; install its driver "
+            "(psycopg2-binary for PostgreSQL), or change it"
+        ) from None
+
+
+def _list_names(names: Collection[str]) -> str:
+    shown = sorted(names)[:MAX_LISTED]
+    return ", ".join(shown) + (", ..." if len(names) > MAX_LISTED else "") if names else "none"
+
+
+def _plain_record(row: dict[str, Any]) -> dict[str, Any]:
+    """Return `row` as a file would have it: no nulls, and NUMERIC as a float."""
+    return {
+        name: float(value) if isinstance(value, Decimal | int) else value
+        for name, value in row.items()
+        if value is not None
+    }

@@ -1,0 +1,227 @@
+"""Artifacts of a decision as REST and the tables have them, and the filters that select them.
+
+An artifact is a signal, a reply of a chat model or a chart. Field names are the trading platform's;
+whatever it has no column for is in `metadata`. `metadata.key` names a row of ours, here and on the
+platform, whatever id a database gave it: for a signal it is `TradingSignal.signal_id`.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    field_validator,
+)
+from sqlalchemy import ColumnElement, or_
+
+from finagent_model._base import FrozenModel
+from finagent_model.decision.signal import Action, Status
+from finagent_model.store._schema import artifacts as table
+
+Kind = Literal["signal", "llm", "chart"]
+Order = Literal["newest", "oldest", "step"]
+MAX_INTEGER = 2**31 - 1
+"""The largest value of PostgreSQL's `integer`."""
+FAILED_STATUSES = tuple(status.value for status in Status if status.is_failure)
+"""Statuses without a decision behind them; a signal of any other status is settled."""
+
+
+def check_storable(value: Any) -> Any:
+    """Return `value`, of text, numbers, lists and objects, if every database can store it.
+
+    Raises ValueError for a NUL character, half a surrogate pair or a number that is not finite, at
+    any depth.
+    """
+    match value:
+        case str():
+            # PostgreSQL has no NUL in a text, and no encoding has half a surrogate pair.
+            if "\0" in value:
+                raise ValueError("holds a NUL character; leave it out")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("holds half a surrogate pair; send valid Unicode") from None
+        case float() if not math.isfinite(value):
+            raise ValueError("holds a number that is not finite, which JSON can't say; use null")
+        case dict():
+            for name, item in value.items():
+                check_storable(name)
+                check_storable(item)
+        case list():
+            for item in value:
+                check_storable(item)
+    return value
+
+
+class NewArtifact(FrozenModel):
+    """An artifact before a database has it."""
+
+    name: str = Field(min_length=1, max_length=200)
+    type: Kind
+    symbol: str | None = Field(None, max_length=50)  # the platform's column takes no more
+    run_id: str | None = Field(None, description="MLflow run that holds the whole record.")
+    experiment_id: str | None = Field(None, description="MLflow experiment of that run.")
+    workflow_id: str | None = None
+    execution_id: str | None = Field(None, description="Groups what one run of a workflow made.")
+    step_name: str | None = Field(None, description="Orders the artifacts of one execution.")
+    dag_id: str | None = None
+    task_id: str | None = None
+
+    prompt: str | None = Field(None, description="What a model was asked; null where it is large.")
+    response: str | None = Field(None, description="What it said; null where it is large.")
+    prompt_length: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Characters.")
+    response_length: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Characters.")
+    model_name: str | None = None
+
+    image_path: str | None = Field(None, description="Path among the artifacts of the MLflow run.")
+    chart_type: str | None = None
+    chart_data: JsonValue = None
+
+    action: Action | None = None
+    confidence: float | None = Field(None, ge=0, le=1, description="0 to 1.")
+    signal_data: dict[str, JsonValue] | None = Field(None, description="The whole TradingSignal.")
+
+    metadata: dict[str, JsonValue] = Field(
+        {}, description="Also `key`, `status`, `as_of`, `model_uri`, `model_version`, ..."
+    )
+
+    # Checked here, so that a bad value is a 422 that names its field and no error of a driver.
+    @field_validator("*", mode="after")
+    @classmethod
+    def _check_storable(cls, value: Any) -> Any:
+        return check_storable(value)
+
+    @field_validator("metadata")
+    @classmethod
+    def _check_searchable(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        # These values are repeated in columns, by which rows are searched.
+        for name in ("key", "status"):
+            if not isinstance(value.get(name), str | None):
+                raise ValueError(f"{name} is no text")
+        if value.get("as_of") is not None and _parse_moment(value["as_of"]) is None:
+            raise ValueError(
+                "as_of is no moment of the years 2 to 9998; write it like 2012-06-29T20:00:00+00:00"
+            )
+        return value
+
+    @property
+    def key(self) -> str | None:
+        """Name of the row wherever it is stored; None for a row of another system."""
+        key = self.metadata.get("key")
+        return key if isinstance(key, str) else None
+
+    @property
+    def status(self) -> str | None:
+        """Status of a signal's decision; None for other artifacts and other systems' rows."""
+        status = self.metadata.get("status")
+        return status if isinstance(status, str) else None
+
+    @property
+    def as_of(self) -> datetime | None:
+        """Moment up to which the decider knew the market, with a zone; None if it is not given."""
+        return _parse_moment(self.metadata.get("as_of"))
+
+
+class Artifact(NewArtifact):
+    """A row of the table `artifacts`. A row that another system wrote may break the rules for new
+    ones; it is returned as it is stored.
+    """
+
+    id: int
+    created_at: datetime
+    updated_at: datetime | None = None
+
+
+def _has_date_in_every_zone(moment: datetime) -> bool:
+    # In the first and the last year a zone's offset may leave the calendar, and drivers then fail.
+    return MINYEAR < moment.year < MAXYEAR
+
+
+def _parse_moment(value: object) -> datetime | None:
+    """Return the moment that an ISO text names; None if it names none, or one without a zone."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment if moment and moment.tzinfo and _has_date_in_every_zone(moment) else None
+
+
+def _expand_date(value: object, end_of_day: bool) -> object:
+    """Return the first or last moment, in UTC, of a date; any other value as it is."""
+    # A page's form sends dates: they have no zone, and the end of a range is the end of its day.
+    if isinstance(value, str) and len(value) == 10:
+        value = date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time.max if end_of_day else time.min, tzinfo=UTC)
+    return value
+
+
+def _check_moment(moment: datetime) -> datetime:
+    if not _has_date_in_every_zone(moment):
+        raise ValueError("has no date in some zones; name one of the years 2 to 9998")
+    return moment
+
+
+Text = Annotated[str, AfterValidator(check_storable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
+From = Annotated[Moment, BeforeValidator(lambda value: _expand_date(value, False))]
+To = Annotated[Moment, BeforeValidator(lambda value: _expand_date(value, True))]
+
+
+class ArtifactFilter(FrozenModel):
+    """Which artifacts to select; a field that is left out selects any. Ranges include both of
+    their ends, and a date alone stands for the whole of it, in UTC.
+    """
+
+    type: Kind | None = None
+    symbol: Text | None = Field(None, description="As it is stored; ours have no lower case.")
+    execution_id: Text | None = None
+    run_id: Text | None = None
+    key: Text | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
+    status: Status | None = Field(None, description="Of a signal.")
+    action: Action | None = None
+    as_of_from: From | None = None
+    as_of_to: To | None = None
+    created_from: From | None = None
+    created_to: To | None = None
+
+    def where_clauses(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of the table `artifacts`, all of which must hold."""
+        equal = {
+            "type": self.type,
+            "symbol": self.symbol,
+            "execution_id": self.execution_id,
+            "run_id": self.run_id,
+            "finagent_key": self.key,
+            "finagent_status": self.status and self.status.value,
+            "action": self.action,
+        }
+        low = {"finagent_as_of": self.as_of_from, "created_at": self.created_from}
+        high = {"finagent_as_of": self.as_of_to, "created_at": self.created_to}
+        return [
+            *(table.c[name] == value for name, value in equal.items() if value is not None),
+            *(table.c[name] >= value for name, value in low.items() if value is not None),
+            *(table.c[name] <= value for name, value in high.items() if value is not None),
+        ]
+
+
+class SignalFilter(ArtifactFilter):
+    """Which trading signals to select; a symbol selects its upper and lower case as well."""
+
+    def where_clauses(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of the table `artifacts`, all of which must hold."""
+        clauses = ArtifactFilter.where_clauses(self.model_copy(update={"symbol": None}))
+        if self.symbol is not None:
+            spellings = (self.symbol, self.symbol.upper(), self.symbol.lower())
+            clauses.append(table.c.symbol.in_(spellings))
+        # A platform stores orders, trades and portfolios under the type `signal`, too, and says in
+        # `signal_data.artifact_type` which of them a row is.
+        artifact_type = table.c.signal_data["artifact_type"].as_string()
+        return [*clauses, or_(artifact_type.is_(None), artifact_type == "signal")]

@@ -1,0 +1,129 @@
+"""Page of what is going on now: runs that have not ended, decisions that wait for an approval, and
+the outbox of a platform elsewhere. Ages are by this machine's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from finagent_model.approvals import ApprovalStore
+from finagent_model.errors import BadInputError, FinagentError, StoreError, TrackingError
+from finagent_model.serving.approval_routes import VARIABLE, VERDICTS
+from finagent_model.serving.auth import AuthError, is_token, require_this_machine
+from finagent_model.settings import Settings
+from finagent_model.store.outbox import Outbox
+from finagent_model.tracking.queries import RunRecord, list_running_runs
+from finagent_model.tracking.runs import PROCESS, is_process_dead
+from finagent_model.webui._login import FormFields
+from finagent_model.webui._rendering import Renderer
+from finagent_model.webui._run_pages import DecidedSymbols, count_symbols
+
+MAX_RUNS = 50
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A run that has not ended."""
+
+    run: RunRecord
+    is_dead: bool
+    """Whether its process has ended, so that nothing will end the run."""
+    progress: tuple[int, int] | None
+    """For a training: on how many of its symbols the desk has decided; None: unknown."""
+
+
+@dataclass(frozen=True)
+class LiveRuns:
+    """Runs that have not ended, the newest first."""
+
+    runs: list[LiveRun]
+    has_more: bool
+    """Whether there are others, which began before."""
+
+
+def live_routes(
+    approvals: ApprovalStore, outbox: Outbox, settings: Settings, renderer: Renderer
+) -> APIRouter:
+    """Return the routes of the live page, and of settling an approval from it."""
+    routes, decided_symbols = APIRouter(), DecidedSymbols()
+
+    def read_progress(run: RunRecord) -> tuple[int, int] | None:
+        total = count_symbols(run) if run.stage == "train" else None
+        return None if total is None else (decided_symbols.count(run), total)
+
+    def read_runs() -> LiveRuns:
+        page = list_running_runs(MAX_RUNS)
+        decided_symbols.retain({run.run_id for run in page.runs})
+        runs = [
+            LiveRun(run, is_process_dead(run.tags.get(PROCESS, "")), read_progress(run))
+            for run in page.runs
+        ]
+        return LiveRuns(runs, page.older is not None)
+
+    def read_context() -> dict[str, Any]:
+        # Each part is read by itself: one that fails shows its error, and the others are shown.
+        work, work_error = _read_or_error(read_runs, TrackingError)
+        approval_list, approvals_error = _read_or_error(
+            lambda: approvals.list_approvals()[0], BadInputError
+        )
+        queue, queue_error = _read_or_error(outbox.status, StoreError)
+        return {
+            "now": datetime.now(UTC),
+            "work": work,
+            "work_error": work_error,
+            "approvals": approval_list,
+            "approvals_error": approvals_error,
+            "queue": queue,
+            "queue_error": queue_error,
+            "platform": settings.platform_url,
+            "needs_token": settings.approval_token is not None,
+        }
+
+    @routes.get("/live")
+    def show_page(request: Request) -> Response:
+        return renderer.page(request, "live.html", **read_context())
+
+    @routes.get("/live/now")
+    def show_changing_part(request: Request) -> Response:
+        return renderer.page(request, "live_now.html", **read_context())
+
+    @routes.post("/approvals/{key}")
+    def settle_approval(request: Request, key: str, fields: FormFields) -> Response:
+        _check_approver(request, fields, settings)
+        verdict = VERDICTS.get(fields.get("verdict", ""))
+        if verdict is None:
+            raise BadInputError(f"an approval is settled by one of: {', '.join(VERDICTS)}")
+        approvals.settle(key, verdict, fields.get("by", ""), fields.get("why") or None)
+        return RedirectResponse("/live", 303)
+
+    return routes
+
+
+def _check_approver(request: Request, fields: dict[str, str], settings: Settings) -> None:
+    """Raise AuthError for a caller who may not settle approvals."""
+    # The token is another one than that of the pages: who may look need not be who may approve.
+    if settings.approval_token is not None:
+        if not is_token(fields.get("token", ""), settings.approval_token):
+            raise AuthError(401, f"that is not the token of {VARIABLE}")
+    else:
+        require_this_machine(
+            request,
+            "approvals are settled from the server's own machine (http://127.0.0.1 or "
+            f"`finagent approve`); set {VARIABLE} to settle them from elsewhere",
+        )
+
+
+def _read_or_error(
+    read: Callable[[], Any], error_type: type[FinagentError]
+) -> tuple[Any, str | None]:
+    """Return what `read` returns and None, or None and the message of its error."""
+    try:
+        return read(), None
+    except error_type as error:
+        return None, str(error)

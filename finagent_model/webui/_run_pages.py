@@ -1,0 +1,417 @@
+"""Pages of trainings and ablations: one run, several side by side, and the files that they left.
+
+Figures come from the run's own files and from the backtests below it. Other code may have written
+these: a file without the expected shape counts as missing, or is a TrackingError that names it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Self
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel, ValidationError
+
+from finagent_model.errors import BadInputError, TrackingError
+from finagent_model.evaluation.calibrate import ConfidenceRecord, calibrate, confidence_record
+from finagent_model.evaluation.evidence import SymbolFacts, pooled
+from finagent_model.evaluation.gate import GateReport
+from finagent_model.market.bars import Floats, from_datetime64
+from finagent_model.pipeline.backtest import CALLS
+from finagent_model.pipeline.run_metadata import (
+    SYMBOL,
+    TrainingState,
+    schema_errors_as_tracking_error,
+)
+from finagent_model.policy.trained_state import load_outcomes
+from finagent_model.statistics.reliability import reliability_bins
+from finagent_model.tracking.queries import (
+    RunRecord,
+    find_finished_children,
+    list_stage_runs,
+    read_run,
+)
+from finagent_model.tracking.runs import RunLog, raise_tracking_errors
+from finagent_model.webui._rendering import Renderer
+
+MAX_RUNS = 100
+"""Runs of each stage on a page."""
+MAX_COMPARED = 5
+"""Runs side by side; more curves can't be told apart."""
+RUN_ID_PATTERN = r"^[0-9a-f]{32}$"
+REPORT = "report.html"
+FILES = {REPORT: "text/html", "ablation.png": "image/png", "chart.png": "image/png"}
+"""Artifacts of a run that are served, with their media types."""
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; frame-ancestors 'self'"
+)
+"""The report has scripts of its own, so it gets an opaque origin and no access to anything."""
+MAIN_METRICS = (
+    "total_return",
+    "benchmark_total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "benchmark_sharpe",
+    "sortino",
+    "max_drawdown",
+    "benchmark_max_drawdown",
+    "exposure",
+    "turnover",
+    "hold_share",
+    "failed_share",
+    "hit_rate",
+    "profit_factor",
+)
+"""Metrics that come first; the others are folded."""
+CLOCK_SKEW = timedelta(minutes=1)
+"""By how much the clocks of machines that end runs may differ."""
+BACKTEST_STAGE = "backtest"
+PLOT_LEFT, PLOT_TOP, PLOT_SIDE = 44.0, 10.0, 240.0
+"""Square of the reliability diagram, in units of its SVG."""
+RunId = Annotated[str, Path(pattern=RUN_ID_PATTERN)]
+BeforeMs = Annotated[int | None, Query(ge=0, le=10**13)]
+"""Milliseconds since 1970; selects the runs that began before."""
+
+
+def run_routes(renderer: Renderer) -> APIRouter:
+    """Return the routes of trainings and ablations."""
+    routes = APIRouter(prefix="/runs")
+
+    @routes.get("")
+    def list_runs(request: Request, trained: BeforeMs = None, ablated: BeforeMs = None) -> Response:
+        return renderer.page(
+            request,
+            "runs.html",
+            trainings=list_stage_runs("train", MAX_RUNS, trained),
+            ablations=list_stage_runs("ablate", MAX_RUNS, ablated),
+            query={"trained": trained, "ablated": ablated},
+            max_compared=MAX_COMPARED,
+        )
+
+    @routes.get("/compare")
+    def compare_runs(request: Request) -> Response:
+        run_ids = _read_run_ids(request)
+        if len(run_ids) == 1:  # nothing to compare it with
+            return RedirectResponse(f"/runs/{run_ids[0]}", 303)
+        runs = [read_run(run_id) for run_id in run_ids]
+        return renderer.page(
+            request,
+            "compare.html",
+            runs=runs,
+            params=_table_rows([run.params for run in runs]),
+            metrics=_table_rows([run.metrics for run in runs]),
+            main_count=len(MAIN_METRICS),
+            gates=[read_gate(run) for run in runs],
+        )
+
+    @routes.get("/equity.json")
+    def send_equity(request: Request) -> Response:
+        curves = [EquityCurves.from_run(read_run(run_id)) for run_id in _read_run_ids(request)]
+        many = len(curves) > 1
+        # One run is compared with buying and holding alone, so its curve is simply the desk's.
+        names = [f"run {i}" for i in range(1, len(curves) + 1)] if many else ["desk"]
+        desks = [
+            {"name": name, "points": each.desk, "short": each.incomplete}
+            for name, each in zip(names, curves, strict=True)
+        ]
+        held = {"name": "buy and hold", "points": curves[0].buy_and_hold}
+        return JSONResponse({"curves": desks, "held": held})
+
+    @routes.get("/{run_id}")
+    def show_run(request: Request, run_id: RunId) -> Response:
+        run = read_run(run_id)
+        return renderer.page(
+            request,
+            "run.html",
+            run=run,
+            gate=read_gate(run),
+            ablation=read_ablation(run),
+            params=_table_rows([run.params]),
+            metrics=_table_rows([run.metrics]),
+            main_count=len(MAIN_METRICS),
+            has_report=run.stage == "train" and RunLog(run_id).has_artifact(REPORT),
+        )
+
+    @routes.get("/{run_id}/reliability")
+    def show_reliability(
+        request: Request,
+        run_id: RunId,
+        raw: float | None = None,
+        calibrated: Annotated[float | None, Query(alias="said")] = None,
+    ) -> Response:
+        # A part of a signal's page, too: it marks that signal's confidence in the diagram.
+        parent = (f"/runs/{run_id}", "The training")
+        try:
+            reliability = Reliability.from_run(read_run(run_id))
+        except TrackingError as error:
+            title, message = "Its training can't be read", str(error)
+            return renderer.part(request, "problem.html", title, parent, 404, message=message)
+        confidence = calibrated if calibrated is not None else raw
+        mark = min(max(confidence, 0.0), 100.0) if confidence is not None else None
+        return renderer.part(
+            request,
+            "reliability.html",
+            "What a confidence is worth",
+            parent,
+            reliability=reliability,
+            mark=mark,
+            svg_points=svg_points,
+        )
+
+    @routes.get("/{run_id}/files/{name}")
+    def send_file(request: Request, run_id: RunId, name: str) -> Response:
+        try:
+            if name not in FILES:
+                raise TrackingError(f"no file {name!r} is handed out; there are {', '.join(FILES)}")
+            with raise_tracking_errors():
+                content = RunLog(run_id).read_artifact(name)
+        except TrackingError as error:
+            title = "There is no such file"
+            return renderer.page(request, "error.html", 404, title=title, message=str(error))
+        # A header that is set here wins over the one of the middleware.
+        headers = {"content-security-policy": REPORT_POLICY} if name == REPORT else {}
+        return Response(content, media_type=FILES[name], headers=headers)
+
+    return routes
+
+
+class VariantResult(BaseModel):
+    """A row of `ablation.json`; None is undefined."""
+
+    variant: str
+    annual_return_difference: float | None
+    low: float | None
+    high: float | None
+    sharpe: float | None
+    same_action: float
+    hold_share: float
+    tokens: int
+    cost_usd: float | None
+
+
+class AblationResult(BaseModel):
+    """`ablation.json`, the whole desk first."""
+
+    decisions: int
+    rows: tuple[VariantResult, ...]
+
+
+def read_gate(run: RunRecord) -> GateReport | None:
+    """Return a training's `gate.json`; None if it has none, or one of another shape."""
+    report = _read_json(run, "train", "gate.json")
+    if not isinstance(report, dict):
+        return None
+    # Both are derived from the checks, so the model computes them and takes no value for them.
+    checks = {name: value for name, value in report.items() if name not in ("verdict", "refusals")}
+    try:
+        return GateReport.model_validate(checks)
+    except ValidationError:
+        return None
+
+
+def read_ablation(run: RunRecord) -> AblationResult | None:
+    """Return an ablation's `ablation.json`; None if it has none, or one of another shape."""
+    try:
+        return AblationResult.model_validate(_read_json(run, "ablate", "ablation.json"))
+    except ValidationError:
+        return None
+
+
+def _read_json(run: RunRecord, stage: str, file: str) -> object:
+    """Return the JSON of a file that runs of `stage` leave; None if there is none to be read."""
+    if run.stage != stage:
+        return None
+    try:
+        return RunLog(run.run_id).read_json(file)
+    except (TrackingError, ValueError, RecursionError):
+        return None
+
+
+def count_symbols(training: RunRecord) -> int | None:
+    """Return on how many symbols a model is trained; None: its run doesn't say."""
+    symbols = training.params.get("symbols")
+    return len(symbols.split(",")) if symbols else None
+
+
+@dataclass(frozen=True)
+class FinishedBacktests:
+    """The finished backtests of a training, the newest of each symbol."""
+
+    runs: tuple[RunRecord, ...]
+    total: int | None
+    """How many symbols it is trained on; None: its run doesn't say."""
+
+    @classmethod
+    def from_run(cls, training: RunRecord) -> Self:
+        """Read the backtests below a training. Raises TrackingError."""
+        runs = find_finished_children(training, BACKTEST_STAGE)
+        # Oldest first, so the newest stays: a retried task has left another run.
+        by_symbol = {run.tags[SYMBOL]: run for run in runs if SYMBOL in run.tags}
+        return cls(tuple(by_symbol.values()), count_symbols(training))
+
+    @property
+    def incomplete(self) -> str | None:
+        """Which symbols are missing, in words; None: none, as far as is known."""
+        if self.total is None or len(self.runs) >= self.total:
+            return None
+        return f"{len(self.runs)} of {self.total} symbols: the others have no finished backtest"
+
+
+class DecidedSymbols:
+    """Cache of the symbols on which trainings at work have decided.
+
+    A finished backtest stays finished, so each look asks for those since the last one only.
+    """
+
+    def __init__(self) -> None:
+        self._ended_at: dict[str, dict[str, datetime]] = {}
+
+    def count(self, training: RunRecord) -> int:
+        """Return on how many symbols a training has decided. Raises TrackingError."""
+        ended_at = self._ended_at.setdefault(training.run_id, {})
+        # Runs end on several machines: a slow clock's run may end before the latest one seen.
+        since = max(ended_at.values()) - CLOCK_SKEW if ended_at else None
+        for run in find_finished_children(training, BACKTEST_STAGE, since):
+            if SYMBOL in run.tags and run.ended_at is not None:
+                ended_at[run.tags[SYMBOL]] = run.ended_at
+        return len(ended_at)
+
+    def retain(self, run_ids: set[str]) -> None:
+        """Forget all trainings but these."""
+        for run_id in self._ended_at.keys() - run_ids:
+            self._ended_at.pop(run_id, None)
+
+
+Points = list[dict[str, Any]]
+"""JSON-ready points of a curve, one a day."""
+
+
+@dataclass(frozen=True)
+class EquityCurves:
+    """Equity of a training on days that no fit had seen, from 1; empty if there is none yet."""
+
+    desk: Points
+    buy_and_hold: Points
+    """Of the same symbols."""
+    incomplete: str | None
+    """Which symbols are missing, in words; None: none."""
+
+    @classmethod
+    def from_run(cls, run: RunRecord) -> Self:
+        """Read the curves of a training. Raises TrackingError, also for another shape."""
+        backtests = FinishedBacktests.from_run(run)
+        facts = [_read_facts(backtest.run_id) for backtest in backtests.runs]
+        if not facts:
+            return cls([], [], None)
+        calendar, desk, held = pooled(facts)
+        days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
+        return cls(_equity_points(days, desk), _equity_points(days, held), backtests.incomplete)
+
+
+def _read_facts(run_id: str) -> SymbolFacts:
+    with schema_errors_as_tracking_error(run_id):
+        return SymbolFacts.model_validate_json(RunLog(run_id).read_artifact("facts.json"))
+
+
+def _equity_points(days: list[str], returns: Floats) -> Points:
+    points = zip(days, np.cumprod(1.0 + returns), strict=True)
+    return [{"time": day, "value": round(float(value), 5)} for day, value in points]
+
+
+@dataclass(frozen=True)
+class ReliabilityPoint:
+    """A tenth of the scale of confidence, and where it is drawn."""
+
+    stated: float
+    """Mean stated confidence, a fraction."""
+    observed: float
+    """Share of the calls that made money, a fraction."""
+    weight: float
+    """Number of independent calls."""
+
+    @property
+    def x(self) -> float:
+        """Centre, from the left."""
+        return round(PLOT_LEFT + PLOT_SIDE * self.stated, 1)
+
+    @property
+    def y(self) -> float:
+        """Centre, from the top."""
+        return round(PLOT_TOP + PLOT_SIDE * (1 - self.observed), 1)
+
+    @property
+    def radius(self) -> float:
+        """Radius; the area grows with the weight."""
+        return round(2 + math.sqrt(self.weight) / 2, 1)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Reliability diagram of a version; without points if too few outcomes were known."""
+
+    raw: tuple[ReliabilityPoint, ...]
+    """Before calibration."""
+    calibrated: tuple[ReliabilityPoint, ...]
+    calls: int
+    """Calls with a calibrated confidence and a known outcome."""
+    reason: str
+    """What the calibration in force was fitted on, or why there is none."""
+    incomplete: str | None
+    """Which symbols are missing, in words; None: none."""
+
+    @classmethod
+    def from_run(cls, run: RunRecord) -> Self:
+        """Read the diagram of the version that the training `run` made. Raises TrackingError."""
+        # Calibrated anew from the outcomes, as training did: the run has no file of the diagram.
+        policies = TrainingState.read(RunLog(run.run_id)).policies
+        backtests = FinishedBacktests.from_run(run)
+        texts = [
+            RunLog(backtest.run_id).read_artifact(CALLS).decode() for backtest in backtests.runs
+        ]
+        with schema_errors_as_tracking_error(run.run_id):
+            calls = [call for text in texts for call in load_outcomes(text)]
+            book = calibrate(calls, policies.start_times)
+            record = confidence_record(calls, book)
+        return cls(
+            raw=_reliability_points(record.raw, record),
+            calibrated=_reliability_points(record.said, record),
+            calls=len(record.said),
+            reason=book.fits[-1].reason,
+            incomplete=backtests.incomplete,
+        )
+
+
+def _reliability_points(
+    confidence: Floats, record: ConfidenceRecord
+) -> tuple[ReliabilityPoint, ...]:
+    bins = reliability_bins(confidence, record.true, record.weight)
+    return tuple(ReliabilityPoint(b.probability, b.outcome, b.weight) for b in bins)
+
+
+def svg_points(points: Sequence[ReliabilityPoint]) -> str:
+    """Return the value of SVG's attribute `points`."""
+    return " ".join(f"{point.x},{point.y}" for point in points)
+
+
+def _read_run_ids(request: Request) -> list[str]:
+    """Return the runs of a query, each once. Raises BadInputError for none or too many."""
+    run_ids = list(dict.fromkeys(request.query_params.getlist("run")))
+    if not run_ids:
+        raise BadInputError("no run was chosen; tick two or more of them")
+    if len(run_ids) > MAX_COMPARED:
+        raise BadInputError(f"{len(run_ids)} runs were chosen; {MAX_COMPARED} can be told apart")
+    return run_ids
+
+
+def _table_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """Return name and values by run, `MAIN_METRICS` first; None if a run has no such value."""
+    names = {name for column in columns for name in column}
+    ordered = [name for name in MAIN_METRICS if name in names] + sorted(names - set(MAIN_METRICS))
+    return [(name, [column.get(name) for column in columns]) for name in ordered]
