@@ -1,7 +1,9 @@
 """Do the work of the DAG's tasks from Airflow's context, and wait for approvals in its triggerer.
 
-A task returns ids and small numbers; what it makes is in MLflow. Bad input and a refusal by the
-gate fail a task at once, and whatever may pass is left to Airflow's retries.
+A task returns ids and small numbers; what it makes is in MLflow, below one run that stands for the
+whole DAG run. The first task opens that run, however often it is retried, and the last one closes
+it with a summary. Bad input and a refusal by the gate fail a task at once, and whatever may pass is
+left to Airflow's retries.
 
 The package's heavy modules are imported inside the functions: the triggerer imports this module for
 `ApprovalTrigger` alone, and MLflow must not be imported before `configure_mlflow_environment`.
@@ -18,15 +20,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from finagent_model._base import FrozenModel
+from finagent_model._redact import make_redactor
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
 from finagent_model.market.bars import parse_as_of, parse_symbol
+from finagent_model.market.news import sanitize_text
 from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:
-    from finagent_model.pipeline.dag_run import SymbolOutcome
+    from finagent_model.tracking.runs import RunLog
 
 log = logging.getLogger(__name__)
 Context = Mapping[str, Any]
@@ -35,8 +40,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 REGISTER, DECIDE = "train_backtest.register", "inference.decide"
 """Ids of the tasks whose state or results `close_run` reads."""
+DAG_RUN = "finagent.dag_run"
+"""Tag that only a DAG run's MLflow run has; its value is `DAG_ID/RUN_ID`."""
+FAILED = "finagent.failed"
+"""Prefix of the tags `finagent.failed/TASK` that hold why a task failed last."""
+# A task that is cleared and then succeeds keeps its tag: the tag is history, not a state.
+MAX_NOTE_CHARS = 500
 POLL_S = 2.0
 """Seconds between two reads of the file of approvals."""
+
+
+class SymbolOutcome(FrozenModel):
+    """One symbol's line of the summary, as the task `decide` passes it to `close_run`."""
+
+    symbol: str
+    status: str | None = None
+    """None: the task failed, and there is no signal."""
+    action: str | None = None
+    run_id: str | None = None
+    model_version: str | None = None
 
 
 def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
@@ -62,7 +84,6 @@ def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
 @as_airflow_errors
 def open_run(context: Context) -> str:
     """Check the parameters beyond their schema, open the MLflow run, and return its id."""
-    from finagent_model.pipeline.dag_run import open_dag_run
     from finagent_model.training.request import TrainRequest
 
     params = dict(context["params"])
@@ -132,7 +153,6 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
     """
     from finagent_model.model.loading import load_predictor
     from finagent_model.model.predictor import Question
-    from finagent_model.pipeline.dag_run import SymbolOutcome
     from finagent_model.pipeline.infer import infer
 
     result = infer(
@@ -163,8 +183,6 @@ def close_run(context: Context, parent: str) -> None:
     """
     from airflow.sdk.exceptions import AirflowFailException
 
-    from finagent_model.pipeline.dag_run import close_dag_run
-
     params, states = context["params"], _task_states(context)
     outcomes = _summarize(context) if params["mode"] != "train_backtest" else []
     # A teardown that succeeds would make the DAG run green whatever failed before it.
@@ -190,10 +208,70 @@ def close_run(context: Context, parent: str) -> None:
 
 def note_failure(context: Context) -> None:
     """Tag the MLflow run with the task that failed and why: Airflow's `on_failure_callback`."""
+    # Before MLflow is imported: a callback does not pass through `as_airflow_errors`.
     configure_mlflow_environment()
-    from finagent_model.pipeline.dag_run import note_failure as note
+    tag_failure(execution_of(context), context.get("exception") or "failed", Settings.load())
 
-    note(execution_of(context), context.get("exception") or "failed", Settings.load())
+
+def open_dag_run(execution: Execution, params: Mapping[str, Any]) -> str:
+    """Return the id of the DAG run's MLflow run, opened with `params` or resumed.
+
+    Raises TrackingError.
+    """
+    from finagent_model.pipeline.run_metadata import open_tagged_run
+
+    name = _run_name(execution)
+    # A retry of the first task must not open a second parent.
+    if (earlier := find_dag_run(execution)) is not None:
+        earlier.resume()
+        return earlier.run_id
+    run = open_tagged_run("workflow", f"workflow {name}", {DAG_RUN: name}, execution=execution)
+    with run.failed_on_error():
+        run.log_json("asked.json", dict(params))
+    return run.run_id
+
+
+def find_dag_run(execution: Execution) -> RunLog | None:
+    """Return the DAG run's MLflow run; None before it is opened. Raises TrackingError."""
+    from finagent_model.tracking.runs import find_runs_by_tag
+
+    return next(iter(find_runs_by_tag(DAG_RUN, _run_name(execution))), None)
+
+
+def tag_failure(execution: Execution, error: object, settings: Settings) -> None:
+    """Tag the DAG run's MLflow run with why a task failed, keys redacted; do nothing without one.
+
+    Raises TrackingError.
+    """
+    run = find_dag_run(execution)
+    if run is None:
+        return
+    # Airflow numbers the instances of a mapped task from 0, and gives -1 to every other task.
+    index = execution.map_index if execution.map_index is not None else -1
+    task = f"{execution.task_id}/{index}" if index >= 0 else execution.task_id
+    # Redact before cutting: half a key would no longer be recognised as one.
+    reason = sanitize_text(make_redactor(settings.secrets)(str(error)), MAX_NOTE_CHARS)
+    run.set_tags({f"{FAILED}/{task}": reason or type(error).__name__})
+
+
+def close_dag_run(run_id: str, outcomes: Sequence[SymbolOutcome], problems: Sequence[str]) -> None:
+    """End the run with a summary of `outcomes`: FAILED where there are `problems`, else FINISHED.
+
+    Children that are still running are marked as killed. Raises TrackingError.
+    """
+    from finagent_model.tracking.runs import RunLog, kill_children
+
+    run = RunLog(run_id)
+    # This is the last task, so whatever still runs below has lost its process.
+    kill_children(run_id)
+    with run.failed_on_error():
+        if outcomes:
+            run.log_json("summary.json", [row.model_dump() for row in outcomes])
+            signals = sum(row.status is not None for row in outcomes)
+            run.log(metrics={"signals": signals, "without_signal": len(outcomes) - signals})
+        # Also without problems: it overwrites those of an earlier end.
+        run.set_description("\n\n".join(problems))
+    run.end("FAILED" if problems else "FINISHED")
 
 
 def execution_of(context: Context, parent: str | None = None) -> Execution:
@@ -259,10 +337,12 @@ def _task_states(context: Context) -> dict[str, str | None]:
 
 def _summarize(context: Context) -> list[SymbolOutcome]:
     """Return one outcome a symbol, in the order of the run's parameters."""
-    from finagent_model.pipeline.dag_run import SymbolOutcome
-
     symbols = context["params"]["symbols"]
     results = context["ti"].xcom_pull(task_ids=[DECIDE])
     # A task that failed passed nothing on; its symbol gets an empty outcome.
     rows = {row["symbol"]: SymbolOutcome.model_validate(row) for row in results if row}
     return [rows.get(symbol, SymbolOutcome(symbol=symbol)) for symbol in symbols]
+
+
+def _run_name(execution: Execution) -> str:
+    return f"{execution.dag_id}/{execution.dag_run_id}"

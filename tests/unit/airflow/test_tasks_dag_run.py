@@ -26,7 +26,7 @@ DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map
 
 
 def test_open_dag_run_again_resumes_the_same_run(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import close_dag_run, open_dag_run
+    from finagent_model.airflow.tasks import close_dag_run, open_dag_run
     from finagent_model.tracking.runs import RunLog
 
     run = open_dag_run(DECIDES, {"mode": "inference"})
@@ -38,15 +38,15 @@ def test_open_dag_run_again_resumes_the_same_run(place: Place) -> None:
     assert open_dag_run(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
 
 
-def test_note_failure_names_task_without_keys(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import note_failure, open_dag_run
+def test_tag_failure_names_task_without_keys(place: Place) -> None:
+    from finagent_model.airflow.tasks import open_dag_run, tag_failure
     from finagent_model.tracking.runs import RunLog
 
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden"})
-    note_failure(DECIDES, ValueError("nobody's run"), settings)
+    tag_failure(DECIDES, ValueError("nobody's run"), settings)
     run = open_dag_run(DECIDES, {})
-    note_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
-    note_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
+    tag_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
+    tag_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
     said = RunLog(run).get_tag("finagent.failed/decide/3")
     assert said and said.startswith("401: ") and said.endswith(" is no key")
     assert "hidden" not in said
@@ -54,7 +54,7 @@ def test_note_failure_names_task_without_keys(place: Place) -> None:
 
 
 def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import SymbolOutcome, close_dag_run, open_dag_run
+    from finagent_model.airflow.tasks import SymbolOutcome, close_dag_run, open_dag_run
     from finagent_model.tracking.runs import RunLog, open_run
 
     run = open_dag_run(DECIDES, {})
@@ -73,7 +73,7 @@ def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
 
 @pytest.mark.slow
 def test_start_training_fits_once_below_a_dag_run(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import open_dag_run
+    from finagent_model.airflow.tasks import open_dag_run
     from finagent_model.pipeline.train import start_training
     from finagent_model.training.request import TrainRequest
 
