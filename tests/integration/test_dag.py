@@ -66,8 +66,8 @@ def states(place: Place) -> dict[str, str]:
 def decided(place: Place) -> dict[str, object]:
     """What `inference.decide` handed on."""
     [value] = [v for task, _, v in xcoms(place) if task == "inference.decide" and "run_id" in v]
-    found = json.loads(value)
-    return json.loads(found) if isinstance(found, str) else dict(found)
+    result = json.loads(value)
+    return json.loads(result) if isinstance(result, str) else dict(result)
 
 
 def run_mode(place: Place, **conf: object) -> None:
@@ -80,17 +80,17 @@ def logged(place: Place, run_id: object) -> dict[str, object]:
     """The signal in a run's record."""
     done = place.run(sys.executable, "-c", DOWNLOAD, str(run_id))
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def test_dag_inference_decides_with_champion_as_of_the_day(
     airflow_place: Place,
 ) -> None:
     run_mode(airflow_place, symbols=["FB"], as_of=AS_OF)
-    found = states(airflow_place)
-    assert found["inference.decide"] == "success"
-    assert found["train_backtest.fit"] == "skipped"
+    task_states = states(airflow_place)
+    assert task_states["inference.decide"] == "success"
+    assert task_states["train_backtest.fit"] == "skipped"
     result = decided(airflow_place)
     assert (result["status"], result["model_version"]) == ("ok", "1")
     # The same decision by another door, field by field; its stamp is the record's, not its own.
@@ -113,9 +113,9 @@ def test_dag_both_infers_with_the_new_version(airflow_place: Place) -> None:
 def test_dag_train_backtest_registers_without_inference(airflow_place: Place) -> None:
     train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "only"}
     run_mode(airflow_place, mode="train_backtest", symbols=["FB"], train=train)
-    found = states(airflow_place)
-    assert found["train_backtest.register"] == "success"
-    assert found["inference.decide"] == "skipped"
+    task_states = states(airflow_place)
+    assert task_states["train_backtest.register"] == "success"
+    assert task_states["inference.decide"] == "skipped"
 
 
 def test_dag_refuses_unknown_mode_before_any_task(airflow_place: Place) -> None:
@@ -173,7 +173,7 @@ def wired(**variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_dag_limits_come_from_the_environment(tmp_path: Path) -> None:
-    given = {
+    variables = {
         "FINAGENT_DAG_SCHEDULE": "0 22 * * 1-5",
         "FINAGENT_DAG_POOL": "models",
         "FINAGENT_DAG_AT_ONCE": "8",
@@ -183,11 +183,11 @@ def test_dag_limits_come_from_the_environment(tmp_path: Path) -> None:
         "FINAGENT_DAG_DECIDE_WITHIN_S": "30",
         "AIRFLOW_HOME": str(tmp_path),
     }
-    found = json.loads(wired(**given).stdout.splitlines()[-1])
-    assert found["train_backtest.fit"] == ["models", None, None, 5, 60]
-    assert found["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
-    assert found["inference.decide"] == ["models", 8, 4, 5, 30]
-    assert found["schedule"] == "0 22 * * 1-5"
+    wiring = json.loads(wired(**variables).stdout.splitlines()[-1])
+    assert wiring["train_backtest.fit"] == ["models", None, None, 5, 60]
+    assert wiring["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
+    assert wiring["inference.decide"] == ["models", 8, 4, 5, 30]
+    assert wiring["schedule"] == "0 22 * * 1-5"
 
 
 def test_dag_names_bad_variable_in_import_error(

@@ -38,7 +38,7 @@ LATER = (datetime.now(UTC).hour + 12) % 24
 @pytest.fixture(scope="module")
 def llm() -> Iterator[FakeProvider]:
     with FakeProvider() as llm:
-        llm.replies["Executor"] = lambda asked: BUY
+        llm.replies["Executor"] = lambda request: BUY
         yield llm
 
 
@@ -85,8 +85,8 @@ def scheduled(
         "FINAGENT_DAG_RETRY_DELAY_S": "1",
         "FINAGENT_DAG_DECIDE_WITHIN_S": str(max(20, 2 * slowness[0])),
     }
-    with airflow(place, tmp_path_factory.mktemp("local") / "home", **variables) as found:
-        yield found
+    with airflow(place, tmp_path_factory.mktemp("local") / "home", **variables) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -126,24 +126,24 @@ def notes(place: Place, parent: str) -> dict[str, str]:
 
 def signals(scheduled: Airflow, run: str) -> dict[str, dict[str, Any]]:
     """What the tasks that decided passed on, by symbol."""
-    found = [
+    results = [
         scheduled.xcom(run, "inference.decide", index)
         for (task, index), ti in scheduled.tasks(run).items()
         if task == "inference.decide" and ti["state"] == "success"
     ]
-    return {row["symbol"]: row for row in found}
+    return {row["symbol"]: row for row in results}
 
 
 def deferred(scheduled: Airflow, run: str, index: int) -> None:
     """Return once a symbol's task waits, and no worker is held by it."""
     task = f"inference.decide/{index}"
-    told = lambda: scheduled.told(run)  # noqa: E731
-    until(lambda: scheduled.states(run).get(task) == "deferred", DONE_S, told)
+    describe = lambda: scheduled.told(run)  # noqa: E731
+    until(lambda: scheduled.states(run).get(task) == "deferred", DONE_S, describe)
 
 
 def settle(place: Place, verb: str, symbol: str) -> None:
-    asked = json.loads(place.finagent("approvals", "--json").stdout)
-    [key] = [a["id"] for a in asked if a["symbol"] == symbol and a["state"] == "pending"]
+    approvals = json.loads(place.finagent("approvals", "--json").stdout)
+    [key] = [a["id"] for a in approvals if a["symbol"] == symbol and a["state"] == "pending"]
     assert place.finagent(verb, key).returncode == 0
 
 
@@ -156,10 +156,10 @@ def test_dag_api_refuses_bad_conf_with_what_is_allowed(scheduled: Airflow, hangi
         ({"as_of": "20130131"}, "2012-06-29"),
         ({"max_failed_share": 2}, "maximum of 1"),
     ]
-    for conf, said in wrong:
+    for conf, message in wrong:
         answer = scheduled.trigger(**conf)
         assert answer.status_code == 400
-        assert said in answer.json()["detail"]
+        assert message in answer.json()["detail"]
     assert [run["dag_run_id"] for run in scheduled.runs()] == [hanging]
 
 
@@ -170,23 +170,23 @@ def test_open_run_fails_on_bad_conf_without_retry(
         ({"mode": "both", "train": {"candidate": 3}}, "candidates, seed, cash"),
         ({"symbol": "GOOG"}, "there is: mode, symbols, as_of"),
     ]
-    runs = [(scheduled.start(**conf), said) for conf, said in wrong]
-    for run, said in runs:
+    runs = [(scheduled.start(**conf), message) for conf, message in wrong]
+    for run, message in runs:
         assert scheduled.ended(run) == "failed"
         assert scheduled.tasks(run)["open_run", -1]["try_number"] == 1
         assert set(scheduled.states(run).values()) == {"failed", "upstream_failed"}
-        assert said in scheduled.told(run)
+        assert message in scheduled.told(run)
 
 
 def test_dag_run_fails_above_max_failed_share(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(symbols=["FB", "NOPE"], as_of=AS_OF)
     assert scheduled.ended(run) == "failed"
-    found = {symbol: row["status"] for symbol, row in signals(scheduled, run).items()}
-    assert found == {"FB": "ok", "NOPE": "data_missing"}
+    statuses = {symbol: row["status"] for symbol, row in signals(scheduled, run).items()}
+    assert statuses == {"FB": "ok", "NOPE": "data_missing"}
     parent, status, below = recorded(place, run)
     assert (status, set(below.values())) == ("FAILED", {"FINISHED"})
-    said = notes(place, parent)["finagent.failed/close_run"]
-    assert said == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
+    message = notes(place, parent)["finagent.failed/close_run"]
+    assert message == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
 
 
 def test_dag_both_updates_asset_of_the_model(scheduled: Airflow, place: Place) -> None:
@@ -204,14 +204,14 @@ def test_dag_both_updates_asset_of_the_model(scheduled: Airflow, place: Place) -
     until(lambda: scheduled.runs("after_training"), DONE_S, scheduled.text_of_logs)
     [follower] = scheduled.runs("after_training")
     assert scheduled.ended(follower["dag_run_id"], "after_training") == "success"
-    told = scheduled.xcom(follower["dag_run_id"], "tell", dag="after_training")
-    assert told == "models:/finagent/2"
+    uri = scheduled.xcom(follower["dag_run_id"], "tell", dag="after_training")
+    assert uri == "models:/finagent/2"
 
     scheduled.clear(run, "train_backtest.register")
     assert scheduled.ended(run) == "success", scheduled.told(run)
     assert scheduled.tasks(run)["train_backtest.register", -1]["try_number"] == 2
-    found = json.loads(place.finagent("models", "--json").stdout)
-    assert [row["version"] for row in found] == ["2", "1"]
+    versions = json.loads(place.finagent("models", "--json").stdout)
+    assert [row["version"] for row in versions] == ["2", "1"]
 
 
 def test_dag_hanging_symbol_stops_no_other_symbol(
@@ -266,13 +266,13 @@ def test_dag_backfill_decides_as_of_each_day(scheduled: Airflow, place: Place) -
         if run["run_type"] == "backfill"
     )
     assert [day for day, _ in runs] == ["2013-02-01", "2013-02-02"]
-    found = {}
+    by_day = {}
     for day, run in runs:
         assert scheduled.ended(run) == "success", scheduled.told(run)
-        asked = scheduled.xcom(run, "inference.resolve_inputs")
-        assert asked == {"as_of": day, "model_uri": "models:/finagent/2"}  # not @champion
-        found[day] = signals(scheduled, run)["FB"]
-    friday, saturday = found.values()
+        inputs = scheduled.xcom(run, "inference.resolve_inputs")
+        assert inputs == {"as_of": day, "model_uri": "models:/finagent/2"}  # not @champion
+        by_day[day] = signals(scheduled, run)["FB"]
+    friday, saturday = by_day.values()
     assert friday["run_id"] != saturday["run_id"]
     assert (friday["action"], friday["status"]) == (saturday["action"], saturday["status"])
 

@@ -21,8 +21,8 @@ ENDLESS = {"dataframe_records": [ROW] * 2000, "params": {"mode": "live"}}
 def address(trained: Place) -> Iterator[str]:
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/finagent@champion"]
-    with trained.serving(*command, "--env-manager", "local", "-p", str(port), port=port) as found:
-        yield found
+    with trained.serving(*command, "--env-manager", "local", "-p", str(port), port=port) as url:
+        yield url
 
 
 def own_bars(**changes: object) -> list[dict[str, object]]:
@@ -56,8 +56,8 @@ def test_serving_bad_row_leaves_other_rows_alone(address: str) -> None:
     rows = [ROW, {**ROW, "symbol": "NOPE"}, {**ROW, "as_of": "2001-01-02"}, ROW]
     status, body = post(address, {"dataframe_records": rows})
     assert status == 200
-    found = [signal["status"] for signal in body["predictions"]]
-    assert found == ["ok", "data_missing", "data_missing", "ok"]
+    statuses = [signal["status"] for signal in body["predictions"]]
+    assert statuses == ["ok", "data_missing", "data_missing", "ok"]
     assert "unknown symbol 'NOPE'" in body["predictions"][1]["reasoning"]
 
 
@@ -71,7 +71,7 @@ def test_serving_decides_on_bars_of_the_request(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"close": -1}, "close is not a positive number at bar"),
         ({"close": None}, "close is not a positive number at bar"),
@@ -80,17 +80,17 @@ def test_serving_decides_on_bars_of_the_request(address: str) -> None:
     ],
 )
 def test_serving_bad_bars_are_their_rows_status(
-    address: str, changes: dict[str, object], said: str
+    address: str, changes: dict[str, object], message: str
 ) -> None:
     rows = [{**ROW, "bars": own_bars(**changes)}, {**ROW, "bars": own_bars()}]
     status, body = post(address, {"dataframe_records": rows})
     bad, good = body["predictions"]
     assert (status, bad["status"], good["status"]) == (200, "data_missing", "ok")
-    assert said in bad["reasoning"]
+    assert message in bad["reasoning"]
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"dataframe_records": [{**ROW, "as_of": "soon"}]}, "as_of 'soon' is not a date"),
         ({"dataframe_records": [{**ROW, "symbol": "fb"}]}, "symbol 'fb' is not upper case"),
@@ -102,11 +102,11 @@ def test_serving_bad_bars_are_their_rows_status(
     ],
 )
 def test_serving_refuses_malformed_request_without_stack_trace(
-    address: str, body: object, said: str
+    address: str, body: object, message: str
 ) -> None:
     status, answer = post(address, body)
     assert status == 400
-    assert said in answer["message"]
+    assert message in answer["message"]
     assert "stack_trace" not in answer
     assert "Traceback" not in json.dumps(answer)
 

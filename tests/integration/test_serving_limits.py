@@ -72,9 +72,9 @@ def wait_for_the_client(address: str) -> None:
 def address(place: Place) -> Iterator[str]:
     port, env = free_port(), {"OPENAI_API_KEY": KEY, "FINAGENT_SERVE_THREADS": "20"}
     env["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(TIMEOUT_S)
-    with place.serving(*serve(port), port=port, **env) as found:
-        wait_for_the_client(found)
-        yield found
+    with place.serving(*serve(port), port=port, **env) as url:
+        wait_for_the_client(url)
+        yield url
 
 
 def test_serving_slow_model_is_504_in_time(address: str, chat: FakeLLM) -> None:
@@ -84,9 +84,9 @@ def test_serving_slow_model_is_504_in_time(address: str, chat: FakeLLM) -> None:
         answers = list(pool.map(lambda _: post(address, ONE), range(20)))
     assert time.monotonic() - began < FOREVER_S / 2
     assert {status for status, _ in answers} == {504}
-    said = answers[0][1]
-    assert said["error_code"] == "DEADLINE_EXCEEDED"
-    assert said["message"].startswith(
+    body = answers[0][1]
+    assert body["error_code"] == "DEADLINE_EXCEEDED"
+    assert body["message"].startswith(
         "not decided within 7.5 s (rows: 1), and the work was stopped"
     )
     chat.delay_s = 0.0
@@ -124,7 +124,7 @@ def test_serving_shutdown_answers_503_after_grace(place: Place, chat: FakeLLM) -
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({**ONE, "params": {"mdoe": "live"}}, "parameter 'mdoe' is unknown; known: mode, budget"),
         ({**ONE, "parms": {}}, "key 'parms' is unknown; known: dataframe_records"),
@@ -146,10 +146,12 @@ def test_serving_shutdown_answers_503_after_grace(place: Place, chat: FakeLLM) -
         (b"not json", "the body is not JSON: Expecting value"),
     ],
 )
-def test_serving_refuses_bad_request_in_one_sentence(address: str, body: object, said: str) -> None:
+def test_serving_refuses_bad_request_in_one_sentence(
+    address: str, body: object, message: str
+) -> None:
     status, answer = post(address, body)
     assert (status, list(answer)) == (400, ["error_code", "message"])
-    assert answer["message"].startswith(said)
+    assert answer["message"].startswith(message)
     assert len(answer["message"]) < 250
     assert "\n" not in answer["message"]
 

@@ -47,9 +47,9 @@ def test_tag_failure_names_task_without_keys(place: Place) -> None:
     run = open_dag_run(DECIDES, {})
     tag_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
     tag_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
-    said = RunLog(run).get_tag("finagent.failed/decide/3")
-    assert said and said.startswith("401: ") and said.endswith(" is no key")
-    assert "hidden" not in said
+    note = RunLog(run).get_tag("finagent.failed/decide/3")
+    assert note and note.startswith("401: ") and note.endswith(" is no key")
+    assert "hidden" not in note
     assert RunLog(run).get_tag("finagent.failed/decide") == "TimeoutError"
 
 
@@ -100,26 +100,26 @@ def test_finish_training_completes_interrupted_registration(
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
-    begun = start_training(TrainRequest.parse(**SMALL), settings)
-    children = [backtest_symbol(begun, "FB", settings)]
+    training = start_training(TrainRequest.parse(**SMALL), settings)
+    children = [backtest_symbol(training, "FB", settings)]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(registry, "set_description", killed)
-        finish_training(begun, children, settings)
+        finish_training(training, children, settings)
     assert registry.find_champion("finagent") is None
-    made = finish_training(begun, children, settings)
-    assert (made.version, made.verdict) == ("1", "passed")
+    registered = finish_training(training, children, settings)
+    assert (registered.version, registered.verdict) == ("1", "passed")
     assert [row.aliases for row in registry.list_versions("finagent")] == [
         ("candidate", "champion")
     ]
-    run, version = RunLog(begun), MlflowClient().get_model_version("finagent", "1")
+    run, version = RunLog(training), MlflowClient().get_model_version("finagent", "1")
     assert run.get_tag("finagent.model_uri") == "models:/finagent/1"
-    assert made.content_hash == run.get_tag("finagent.package")
+    assert registered.content_hash == run.get_tag("finagent.package")
     card = run.read_artifact(CARD_FILE).decode()
-    assert made.content_hash in card and "finagent.technical version 1" in card
+    assert registered.content_hash in card and "finagent.technical version 1" in card
     assert version.description and version.description in card
 
 

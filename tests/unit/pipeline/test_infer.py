@@ -35,10 +35,10 @@ def infer(**how: Any) -> Any:
     return run(load_predictor(CHAMPION), Question("FB", DAY), CHAMPION, **how)
 
 
-def run_of(made: Any) -> Any:
+def run_of(result: Any) -> Any:
     from finagent_model.tracking.queries import read_run
 
-    return read_run(made.run_id)
+    return read_run(result.run_id)
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_infer_replaces_decision_made_before_the_days_bar(
     whole = BundledBars().bars("FB")
     write(whole.until(DAY - timedelta(days=1)), at_work)
     early = infer()
-    [said] = [told for told in early.signal.warnings if told.startswith("decided on the bar of")]
-    assert said.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
+    [warning] = [text for text in early.signal.warnings if text.startswith("decided on the bar of")]
+    assert warning.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
     assert infer().decided_before
 
     write(whole.until(DAY), at_work)
@@ -128,6 +128,6 @@ def test_infer_source_failure_raises_or_is_the_status(
     monkeypatch.setenv("FINAGENT_BARS", f"sqlite:///{at_work}/gone.db")
     with pytest.raises(DataSourceError, match="there is no file"):
         infer(vendor_raises=True)
-    made = infer()
-    assert made.signal.status == "data_missing"
-    assert run_of(made).datasets == ()
+    result = infer()
+    assert result.signal.status == "data_missing"
+    assert run_of(result).datasets == ()
