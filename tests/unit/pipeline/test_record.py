@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import mlflow
@@ -64,20 +65,18 @@ def recorded_run(
     database: str, execution: Execution = NO_EXECUTION, replayed: bool = False, **changes: Any
 ) -> RunLog:
     """The run of a decision recorded with `database` configured."""
+    return run_of(decision(**UNDRAWN | changes), database, execution, replayed)
+
+
+def run_of(
+    example: Decision, database: str, execution: Execution = NO_EXECUTION, replayed: bool = False
+) -> RunLog:
     options = settings(database)
-    example = decision(**UNDRAWN | changes)
     view = view_of(example, options) if example.signal.symbol == "GOOG" else None
     audit, market = audit_decisions([example], code_hash()), Market.from_settings(options)
     return RunLog(
         record_decision(
-            example,
-            audit,
-            view,
-            market,
-            "desk.yaml",
-            options,
-            execution,
-            replayed=replayed,
+            example, audit, view, market, "desk.yaml", options, execution, replayed=replayed
         )
     )
 
@@ -144,7 +143,10 @@ def test_store_decision_warns_if_value_is_too_large(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    run = recorded_run(url, symbol="S" * 51)
+    example = decision()
+    # No symbol is that long: only a copy, which is not validated, can have it.
+    signal = example.signal.model_copy(update={"symbol": "S" * 51})
+    run = run_of(replace(example, signal=signal), url)
     assert (run.get_tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
     assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
     assert sync_decisions(settings(url)) == SyncReport(failed=1)
