@@ -102,7 +102,7 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     return [*checks, learned_again(learned, calls)]
 
 
-def ask_again(
+def decide_again(
     predictor: Predictor, ledgers: Mapping[str, Sequence[LedgerRow]]
 ) -> dict[str, list[LedgerRow]]:
     """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a

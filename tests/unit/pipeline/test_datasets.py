@@ -114,7 +114,7 @@ def test_a_revised_history_is_told_as_changed(as_of: datetime | None) -> None:
     )
     bars, news = compare_datasets(past, market(revised(), "another"), as_of)
     assert (bars.now, news.now) == ("changed", "changed")
-    assert bars.why == f"of the {bars.was.rows} rows from vendor some differ"
+    assert bars.why == f"of the {bars.recorded.rows} rows from vendor some differ"
 
 
 def test_what_was_taken_away_is_told_as_changed() -> None:

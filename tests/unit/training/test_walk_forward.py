@@ -14,8 +14,12 @@ from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHisto
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import candidates, smoothed
-from finagent_model.training.walk_forward import fit_policies, unseen_part, walk_forward_folds
+from finagent_model.training.search import draw_candidates, smooth_scores
+from finagent_model.training.walk_forward import (
+    fit_policies,
+    out_of_sample_part,
+    walk_forward_folds,
+)
 
 SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=24)
 
@@ -42,8 +46,8 @@ def test_too_short_a_history_has_no_fold() -> None:
 
 
 def test_candidates_are_distinct_and_the_same_for_a_seed() -> None:
-    assert len(set(candidates(50, 7))) == 50
-    assert candidates(50, 7) == candidates(50, 7) != candidates(50, 8)
+    assert len(set(draw_candidates(50, 7))) == 50
+    assert draw_candidates(50, 7) == draw_candidates(50, 7) != draw_candidates(50, 8)
 
 
 def test_a_fit_speaks_only_after_what_it_saw(fb: BarSeries) -> None:
@@ -53,7 +57,7 @@ def test_a_fit_speaks_only_after_what_it_saw(fb: BarSeries) -> None:
         assert fit.fit_from < fit.fit_until < fit.valid_from
     with pytest.raises(BeforeFirstFitError, match="ask for a later date"):
         book.at(parse_as_of("2012-06-01"), "FB")
-    assert unseen_part(fb, book) == slice(125, 196)
+    assert out_of_sample_part(fb, book) == slice(125, 196)
 
 
 def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) -> None:
@@ -94,7 +98,7 @@ def test_a_plateau_wins_against_a_peak() -> None:
     lone = Policy.model_validate(corner | {"threshold": 0.4})
     policies = (*near, *far, lone)
     scores = np.array([1.0] * 6 + [0.0] * 4 + [1.8])
-    averaged = smoothed(scores, policies)
+    averaged = smooth_scores(scores, policies)
     assert int(np.argmax(scores)) == 10
     assert int(np.argmax(averaged)) < 6
     assert averaged[0] == pytest.approx(1.0)
@@ -102,7 +106,7 @@ def test_a_plateau_wins_against_a_peak() -> None:
 
 def test_a_policy_that_never_traded_is_not_chosen_for_its_neighbours() -> None:
     policies = tuple(Policy(threshold=t) for t in (0.05, 0.1, 0.2, 0.3, 0.4))
-    averaged = smoothed(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), policies)
+    averaged = smooth_scores(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), policies)
     assert np.isnan(averaged).tolist() == [False, True, False, False, False]
     assert averaged[0] == pytest.approx(0.8)
 

@@ -19,11 +19,11 @@ from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import PolicyScorer
 from finagent_model.training.walk_forward import (
-    Fitted,
+    FittedPolicies,
     bars_to_decide,
     fit_policies,
+    out_of_sample_part,
     policy_periods,
-    unseen_part,
 )
 from support.places import Place
 
@@ -45,7 +45,7 @@ def policies(goog: BarSeries) -> PolicyBook:
 
 
 def test_every_k_bars_is_every_kth_unseen_bar(goog: BarSeries, policies: PolicyBook) -> None:
-    part = unseen_part(goog, policies)
+    part = out_of_sample_part(goog, policies)
     assert part == slice(255, 600)
     assert bars_to_decide(goog, policies, asked(1)) == list(range(255, 600))
     assert bars_to_decide(goog, policies, asked(7)) == list(range(255, 600, 7))
@@ -82,12 +82,12 @@ def two() -> dict[str, BarSeries]:
 
 
 @pytest.fixture(scope="module")
-def own(two: dict[str, BarSeries]) -> Fitted:
+def own(two: dict[str, BarSeries]) -> FittedPolicies:
     return fit_policies(two, TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False}))
 
 
 def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
-    two: dict[str, BarSeries], own: Fitted
+    two: dict[str, BarSeries], own: FittedPolicies
 ) -> None:
     for symbol in two:
         fits = own.policies.fits_for(symbol)
@@ -100,7 +100,7 @@ def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
         own.policies.fits_for("IBM")
 
 
-def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: Fitted) -> None:
+def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: FittedPolicies) -> None:
     source = BundledBars()
     other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupted_after(source.bars("AAPL"), 0)}
     request = TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False})
@@ -110,7 +110,7 @@ def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: Fitted) -> 
 
 
 def test_each_symbols_policies_count_as_choices_of_their_own(
-    two: dict[str, BarSeries], own: Fitted
+    two: dict[str, BarSeries], own: FittedPolicies
 ) -> None:
     pooled = fit_policies(two, REQUEST)
     assert pooled.trials.configurations == REQUEST.candidates
