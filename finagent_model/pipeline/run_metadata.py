@@ -92,7 +92,7 @@ def execution_tags(execution: Execution) -> dict[str, str]:
 
 def read_execution_tags(tags: Tags) -> Execution:
     """Return the execution that a run's tags name; its `parent_run_id` is None."""
-    # MLflow keeps the parent in a tag of its own, which is not ours to read back.
+    # MLflow keeps the parent in a tag of its own, `mlflow.parentRunId`.
     fields = {field: tags[tag] for field, tag in REQUESTED_BY.items() if tag in tags}
     return Execution.model_validate(fields)
 

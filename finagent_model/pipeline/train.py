@@ -157,7 +157,7 @@ def score_external(
     """Return the score sources of `desk`, asking its external analyst, if any, about each bar.
 
     Bars on which the analyst failed are nan, with a warning. Raises ExternalAnalystError where it
-    failed on every bar of a symbol that has any failure.
+    failed and had no opinion on any bar of a symbol.
     """
     config = desk.config
     technical = any(row.prompt == "technical" for row in config.agents)
