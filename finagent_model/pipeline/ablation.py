@@ -99,6 +99,7 @@ def ablate(
     Raises ModelLoadError, DataError, and ConfigError where a model can't be called but must be.
     """
     predictor = load_predictor(model_uri)
+    # Pinned to the training's bars, which its registered results are of.
     predictor.market = market_of_training(predictor)
     request = read_request(predictor.package)
     chosen = tuple(symbols) or request.symbols
@@ -147,6 +148,7 @@ def _run_variant(
     cassette = open_cassette(settings, package)
     desk = Desk(config, package.learned, settings, cassette, mode=mode, external=package.external)
     if mode != "replay":
+        # Fail before hours of decisions, not at the first reply that is not recorded.
         desk.require_key()
     policies = package.learned.policies
     started = time.perf_counter()
@@ -181,6 +183,7 @@ def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> 
         hold_share=float(np.mean([s.action == "HOLD" for s in signals])),
         statuses={status: share for status, share in shares.items() if share},
         tokens=sum(s.tokens for s in signals),
+        # One unknown price makes the sum unknown, not smaller.
         cost_usd=None if None in costs else math.fsum(c for c in costs if c is not None),
         calls=sum(d.calls for d in decisions),
         seconds_a_decision=variant.seconds / len(decisions),
@@ -202,4 +205,4 @@ def _portfolio_returns(variant: _VariantRun) -> Floats:
 
 
 def _none_if_undefined(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) else None  # JSON has no nan

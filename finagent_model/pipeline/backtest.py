@@ -90,6 +90,7 @@ class TranscriptWriter:
     """
 
     def __init__(self, content_hash: str | None = None) -> None:
+        # Unnamed files: a process that dies leaves no conversation behind.
         self._open = ExitStack()
         self._conversation = self._open.enter_context(
             tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
@@ -165,7 +166,7 @@ def decide_and_reflect(
         start = periods[number].start
         decided = [i - first for i in positions if i < start]
         lessons: tuple[TradeOutcome, ...] = ()
-        if number:
+        if number:  # the first fold has no past decisions
             # No look-ahead: an outcome that closes after the fold's first bar is not known yet.
             lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
         state = TrainedState(policies, lessons=lessons)
@@ -318,6 +319,7 @@ def backtest(
             metrics = log_outcome(run, outcome, request.seed, transcripts)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
             rows = [to_ledger_row(decision.signal) for decision in outcome.decisions]
+            # By hash: a package holds the hash of its ledger, not the rows.
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else hash_ledger(rows) == registered
             run.set_tags({"finagent.same_as_registered": str(same)})

@@ -78,6 +78,7 @@ def market_of_training(predictor: Predictor) -> Market:
     store does not hold the training's run, return the predictor's own market. Raises TrackingError
     where the store can't tell.
     """
+    # Without the run the bars can't be pinned: the package holds decisions, not bars.
     run_id = predictor.lineage.run_id
     content = RunLog(run_id).find_artifact(BARS) if run_id else None
     if content is None:
@@ -123,6 +124,7 @@ def compare_datasets(
         try:
             current = _current_dataset(market, recorded, as_of)
         except (DataError, BadInputError) as error:
+            # A source that fails says nothing about the data, so this is no change.
             comparisons.append(DatasetComparison(recorded, "not at hand", str(error)))
             continue
         if current is not None and current.sha256 == recorded.sha256:
@@ -165,6 +167,7 @@ def _datasets(
     news: Sequence[PublishedRecord],
     facts: Sequence[PublishedRecord],
 ) -> tuple[Dataset, ...]:
+    # Empty records give no data set: None is left out below.
     origins = market.origins
     datasets = (
         Dataset.from_bars(bars, origins["bars"]),
@@ -200,6 +203,7 @@ def check_bars(settings: Settings, symbols: Sequence[str]) -> list[BarsCheck]:
     of symbols.
     """
     market = Market.from_settings(settings)
+    # `as_of` None: even a cache with the newest bar is not enough, since bars may be revised.
     return [_check_symbol(market, symbol, None) for symbol in symbols or market.source.symbols()]
 
 
@@ -239,4 +243,5 @@ def _check_symbol(market: Market, symbol: str, as_of: datetime | None) -> BarsCh
         market.bars(symbol, as_of)
         return BarsCheck(symbol, market.snapshot(symbol))
     except FinagentError as error:
+        # A result, not an error: the other symbols are still read.
         return BarsCheck(symbol, None, str(error))

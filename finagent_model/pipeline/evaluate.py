@@ -216,6 +216,7 @@ class ExternalRating:
 
     def decide(self, view: MarketView) -> Decision:
         """Return BUY or SELL where the analyst's score reaches the desk's threshold, else HOLD."""
+        # nan, in the warm-up, fails both comparisons: HOLD.
         score = self._scores[view.bars.closed_at[-1]]
         threshold = self._desk.config.initial_policy.threshold
         action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
@@ -283,6 +284,7 @@ def evaluate_decider(
         request=request,
         out_of_sample=outcomes,
         facts=facts,
+        # Relative to the out-of-sample part, which is what `out_of_sample` holds the bars of.
         folds={
             symbol: [slice(p.start - parts[0].start, p.stop - parts[0].start) for p in parts]
             for symbol, parts in periods.items()
@@ -313,6 +315,7 @@ def run_rule_backtest(
     ]
     decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
     orders = orders_from_signals(bars, [decision.signal for decision in decisions])
+    # The rule's own stop and target are distances from the fill, so they are in `request.rules`.
     whole = not request.fractional
     costs = Costs(commission=request.commission, slippage=request.slippage)
     return RuleRun(
@@ -407,6 +410,7 @@ def _read_rule(text: str, settings: Settings) -> Rule:
     """Return the rule named by `text`: an external analyst, or a crossover as in `sma:10,30`."""
     if text not in EXTERNAL_ANALYSTS:
         return Crossover.read(text)
+    # An external analyst's preset has its name.
     desk = Desk(load_preset(text), None, settings, open_cassette(settings))
     desk.require_external()
     return ExternalRating(desk)

@@ -316,6 +316,7 @@ def _judge_and_register(
     done()
     with run.active(), tempfile.TemporaryDirectory() as folder:
         ledgers = record.ledgers
+        # MLflow links a logged model to the active run.
         manifest, logged = _log_package(run, record, ledgers, Path(folder) / "package", settings)
         (Path(folder) / "ledgers").mkdir()
         for symbol, signals in record.signals.items():
@@ -336,6 +337,7 @@ def _judge_and_register(
             compare_with_champion(champion, ours),
             run_proofs(predictor),
         )
+        # Computed from the report's fields; written out for whoever reads the JSON.
         outcome = {"verdict": gate.verdict, "refusals": gate.refusals}
         run.log_json("gate.json", {**outcome, **gate.model_dump(mode="json")})
         run.log_text(WINDOW, ours.model_dump_json())
@@ -369,6 +371,7 @@ def _read_result(run: RunLog, name: str, version: Version) -> TrainingResult:
         gate = run.read_json("gate.json")
         verdict, refusals = gate["verdict"], gate["refusals"]
         report = run.read_artifact("report.md").decode()
+    # Raised only now: a refused version is registered too, so that its report can be read.
     if verdict != "passed":
         raise GateRefusedError(
             f"the gate refused version {version.version} of {name}: {refusals}; "
@@ -404,6 +407,7 @@ def _log_package(
         backtest={
             # Mode and name change nothing of what the package decides: they stay out of its hash.
             "request": state.request.model_dump(mode="json", exclude={"mode", "register_as"}),
+            # Undefined metrics are None here: JSON has no nan.
             "metrics": {each.symbol: each.metrics for each in record.backtests},
             "evidence": record.evidence.model_dump(mode="json"),
             "ledgers": {symbol: hash_ledger(rows) for symbol, rows in ledgers.items()},

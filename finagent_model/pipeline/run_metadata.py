@@ -99,6 +99,7 @@ def read_execution_tags(tags: Tags) -> Execution:
 
 def code_tags() -> dict[str, str]:
     """Return the tags of the running code: its hash, and in a Git checkout the commit."""
+    # An installed wheel has no commit; the code's hash names it as well.
     repository, tags = checkout(), {CODE: code_hash()}
     if repository is None:
         return tags
@@ -119,6 +120,7 @@ def predictor_tags(predictor: Predictor, name: str) -> dict[str, str]:
     if not predictor.is_packaged:
         return tags
     lineage = predictor.lineage
+    # A model that is logged but not registered has no version.
     optional = {
         # An alias moves, so the tag holds the version's own URI where there is one.
         MODEL_URI: lineage.model_uri or name,
@@ -150,6 +152,7 @@ def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
     try:
         yield
     except TrackingError:
+        # The store failed: that says nothing about the schema.
         raise
     except (ValidationError, YAMLError, BadInputError, CorruptPackageError) as error:
         raise _other_version_error(run_id, str(error)) from None

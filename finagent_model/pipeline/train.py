@@ -83,11 +83,13 @@ def start_training(
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = with_addresses(load_config(request.config), settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
+    # Whatever would fail later fails here, before a run is opened.
     if request.mode != "replay":
         desk.require_key()
     desk.require_external()  # the package will contain its source
     require_schedule(request, config)
     facts = [market.digest(symbol) for symbol in request.symbols]
+    # With the code's hash: after a change of code the same request is another training.
     digest = request.digest(config_hash(config), code_hash(), *facts)
     parent = execution.parent_run_id
     # A retried task goes on with the run that its first try completed; `FITTED` is set last.
@@ -146,6 +148,7 @@ def backtest_symbol(
             run.log_inputs(training_datasets(market, symbol), "backtest")
             log_outcome(run, outcome, request.seed, transcripts)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
+            # Only replies of these decisions: they become part of the package.
             run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id

@@ -73,6 +73,7 @@ def verify(model_uri: str, progress: Progress = no_progress) -> VerifyReport:
     except CorruptPackageError as error:
         # Nothing else is checked: the rest would be proven of other files than the registered ones.
         return VerifyReport(model_uri, "", (_hash_check(False, str(error)),))
+    # The registered record is of the training's bars; on later ones it can't repeat.
     predictor.market, package = market_of_training(predictor), predictor.package
     hash_check = _hash_check(True, f"{len(package.files)} files as registered")
     checks = (hash_check, *run_proofs(predictor, progress))
