@@ -271,7 +271,7 @@ class RulesClient(ChatCompletionClient):
 
     component_type = "model"
     component_config_schema = RulesConfig
-    component_provider_override = "finagent_model.agents.rules_client.RulesClient"
+    component_provider_override = "finagent_model.agents.policy_client.RulesClient"
 
     def __init__(self, config: DeskConfig) -> None:
         """Raises ConfigError for an agent that there is no rule for."""

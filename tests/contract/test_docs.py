@@ -23,13 +23,14 @@ from support.places import ROOT, Place, free_port
 README = (ROOT / "README.md").read_text()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+PAGES = [(ROOT / "docs" / name).read_text() for name in ("airflow.md", "reference.md")]
 
 ARTIFACTS = (ROOT / "docs" / "artifacts.md").read_text()
 
 
 def section(title: str) -> str:
-    return ARCHITECTURE.split(f"## {title}\n")[1].split("\n## ")[0]
+    [page] = [page for page in PAGES if f"## {title}\n" in page]
+    return page.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
 def test_env_example_names_what_is_read_and_nothing_else() -> None:
