@@ -34,8 +34,8 @@ from finagent_model.agents._replies import (
     parse_reply,
 )
 from finagent_model.agents.session import report_source
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.config.desk_config import DeskConfig, Prompts
-from finagent_model.config.external import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
 from finagent_model.policy.context import round_significant

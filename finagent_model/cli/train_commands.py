@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finagent_model.cli.options import CHAMPION, REFUSED, Json, Model, print_json, progress
-from finagent_model.config.external import EXTERNAL_ANALYSTS
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:

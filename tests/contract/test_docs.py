@@ -6,13 +6,13 @@ import ast
 import itertools
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from finagent_model import errors
+from finagent_model.cli import app
 from finagent_model.decision.signal import Status
 from finagent_model.evaluation.probes import parsed
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
@@ -206,12 +206,7 @@ def test_the_commands_about_artifacts_run_in_their_order(
 
 
 def test_help_of_every_command_works() -> None:
-    listed = subprocess.run(
-        [sys.executable, "-m", "finagent_model.cli", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    listed = CliRunner().invoke(app, ["--help"]).stdout
     for name in (
         "train",
         "backtest",

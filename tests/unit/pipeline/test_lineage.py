@@ -192,13 +192,16 @@ def test_a_signal_that_was_decided_twice_is_one_signal(
     ("ask", "said"),
     [
         (
-            lambda read, s: read.of_signal("0" * 16, s),
+            lambda read, s: read.lineage_of_signal("0" * 16, s),
             "no run has signal 0000000000000000; known are",
         ),
-        (lambda read, s: read.of_signal("x' or 1", s), "is no id: 16 digits"),
-        (lambda read, s: read.of_data("f" * 64), "no run was given data ffff"),
-        (lambda read, s: read.of_data("'%"), "write 8 to 64 digits"),
-        (lambda read, s: read.of_version("finagent", "9", s), "has no version '9'; it has: 1"),
+        (lambda read, s: read.lineage_of_signal("x' or 1", s), "is no id: 16 digits"),
+        (lambda read, s: read.lineage_of_data("f" * 64), "no run was given data ffff"),
+        (lambda read, s: read.lineage_of_data("'%"), "write 8 to 64 digits"),
+        (
+            lambda read, s: read.lineage_of_version("finagent", "9", s),
+            "has no version '9'; it has: 1",
+        ),
     ],
 )
 def test_what_nobody_knows_is_a_clear_error(

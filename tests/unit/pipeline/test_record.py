@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import mlflow
@@ -59,8 +60,11 @@ def kept(
 ) -> RunLog:
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
+    symbol = changes.pop("symbol", None)
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
+    if symbol:  # one that no door lets in: a column may still be too narrow for it
+        made, view = replace(made, signal=made.signal.model_copy(update={"symbol": symbol})), None
     audit, market = audit_decisions([made], code_hash()), Market.from_settings(given)
     return RunLog(
         record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
