@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finagent_model.pipeline.backtest import BacktestRerun
     from finagent_model.pipeline.estimate import Estimate
     from finagent_model.pipeline.evaluate import Evaluation
-    from finagent_model.pipeline.finalize import Trained
+    from finagent_model.pipeline.finalize import TrainingResult
     from finagent_model.pipeline.infer import Inferred
     from finagent_model.pipeline.verify import VerifyReport
 
@@ -66,7 +66,7 @@ def train(
     jobs: int = 1,
     progress: Progress = no_progress,
     **options: Any,
-) -> Trained:
+) -> TrainingResult:
     """Fit a desk walk-forward, backtest, package and register it; the gate may make it champion.
 
     `config` is a preset's name or a YAML file; `options` are the further fields of `TrainRequest`,

@@ -115,7 +115,7 @@ def _compared(branch: Tree, title: str, data: Iterable[DatasetComparison]) -> No
         branch,
         title,
         (
-            f"{_dataset(each.was)}: {words[each.now]}{f', {each.why}' if each.why else ''}"
+            f"{_dataset(each.recorded)}: {words[each.now]}{f', {each.why}' if each.why else ''}"
             for each in data
         ),
     )

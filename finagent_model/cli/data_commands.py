@@ -28,8 +28,8 @@ def list_(as_json: Json = False) -> None:
     from finagent_model.settings import Settings
 
     settings = Settings.load()
-    name, symbols, why = work.existing_symbols(settings)
-    kept = work.stored_bars(settings)
+    name, symbols, why = work.list_symbols(settings)
+    kept = work.list_stored_bars(settings)
     if as_json:
         rows = {symbol: [seen.model_dump(mode="json") for seen in each] for symbol, each in kept}
         print_json({"source": name, "symbols": symbols, "why": why, "kept": rows})
@@ -75,22 +75,22 @@ def fetch_bars_command(
 
 
 def _show(checked: list[BarsCheck], as_json: bool) -> None:
-    refused = [each for each in checked if each.seen is None]
+    refused = [each for each in checked if each.snapshot is None]
     if as_json:
         rows: list[dict[str, Any]] = [each.row() for each in checked]
         print_json({"good": len(checked) - len(refused), "refused": len(refused), "symbols": rows})
     else:
         for each in checked:
-            if each.seen is None:
+            if each.snapshot is None:
                 typer.echo(f"REFUSED  {each.symbol}  {each.refused}")
                 continue
-            typer.echo(f"good  {each.symbol}  {_told(each.seen)}")
-            for change in each.seen.changes:
+            typer.echo(f"good  {each.symbol}  {_told(each.snapshot)}")
+            for change in each.snapshot.changes:
                 typer.echo(
                     f"  revised  {change.closed_at:%Y-%m-%d} {change.field}: "
                     f"{_number(change.before)} -> {_number(change.after)}"
                 )
-            if (more := each.seen.revised - len(each.seen.changes)) > 0:
+            if (more := each.snapshot.revised - len(each.snapshot.changes)) > 0:
                 typer.echo(f"  and {more} more fields")
         typer.echo(f"{len(checked) - len(refused)} good, {len(refused)} refused")
     if refused:

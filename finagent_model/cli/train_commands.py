@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,7 +75,7 @@ def _estimate(request: TrainRequest, as_json: bool) -> None:
 
     found = estimate(request, Settings.load())
     if as_json:
-        print_json(found.row())
+        print_json(vars(found))
         return
     money = "an unknown price" if found.cost_usd is None else f"{found.cost_usd:.2f} USD"
     typer.echo(
@@ -173,9 +174,9 @@ def ablate(
     with progress() as watch:
         found = run(model, chosen, Settings.load(), how, watch)
     if as_json:
-        print_json(found.row())
+        print_json(asdict(found))
     else:
-        typer.echo(render_ablation_table(found.row()["rows"]), nl=False)
+        typer.echo(render_ablation_table(asdict(found)["rows"]), nl=False)
         typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
 
 

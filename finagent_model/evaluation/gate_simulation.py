@@ -33,7 +33,7 @@ from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import PolicyScorer
-from finagent_model.training.walk_forward import fit_policies, policy_periods, unseen_part
+from finagent_model.training.walk_forward import fit_policies, out_of_sample_part, policy_periods
 
 Kind = Literal["random walk", "garch", "shuffled", "planted"]
 UNSEEN_YEARS = 8
@@ -70,7 +70,7 @@ def judge_market(case: SimulatedMarket, real_returns: Floats, rules: GateRules) 
         returns = returns + np.where(state, 1, -1) * _drift(case.sharpe)
     bars = _bars(rng, returns)
     fitted = fit_policies({bars.symbol: bars}, SIMULATION_REQUEST)
-    history, unseen = PolicyScorer(bars), unseen_part(bars, fitted.policies)
+    history, unseen = PolicyScorer(bars), out_of_sample_part(bars, fitted.policies)
     if state is None:
         orders, confidence = _searched(history, fitted.policies)
     else:

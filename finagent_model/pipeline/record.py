@@ -53,8 +53,8 @@ from finagent_model.pipeline.run_metadata import (
     NO_TAGS,
     REPLACES,
     Tags,
-    execution_of_tags,
     open_tagged_run,
+    read_execution_tags,
     signal_tags,
 )
 from finagent_model.reports.charts import write_price_chart
@@ -95,7 +95,9 @@ def record(
     tags = {**signal_tags(signal), **made_by, HEAD: audit.head}
     if replaces:
         tags[REPLACES] = replaces
-    run = open_tagged_run("infer", f"infer {signal.symbol}", tags, execution=execution, alone=True)
+    run = open_tagged_run(
+        "infer", f"infer {signal.symbol}", tags, execution=execution, single_process=True
+    )
     with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run.log(
@@ -205,7 +207,7 @@ def sync_decisions(settings: Settings) -> Synced:
             fresh = store.write(
                 _recorded(run),
                 run.run_id,
-                execution_of_tags(tags),
+                read_execution_tags(tags),
                 run.experiment_id,
                 run.has_artifact(CHART_FILE),
                 tags.get(REPLACES),

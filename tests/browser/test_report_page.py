@@ -23,7 +23,7 @@ from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.report import SymbolPage, render_report_page
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
-from finagent_model.training.walk_forward import fit_policies, unseen_part
+from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
 from support.places import Place
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ def calibrated_page() -> str:
     """Of a crossover on GOOG, whose confidence is made up."""
     bars = BundledBars().bars("GOOG")[:700]
     policies = fit_policies({"GOOG": bars}, SMALL_GOOG).policies
-    part = bars[unseen_part(bars, policies)]
+    part = bars[out_of_sample_part(bars, policies)]
     none = np.full(len(part), np.nan)
     actions = Crossover(10, 30).crossings(part.close)
     result = trade(part, Orders(actions, np.ones(len(part)), none, none), SMALL_GOOG)

@@ -144,7 +144,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     gone = shell("check", "FB")
     assert (gone.exit_code, "there is no file" in gone.stdout) == (5, True)
     [data, *_] = lineage_of_version("finagent", "1", Settings.load()).origin.training.data  # type: ignore[union-attr]
-    assert (data.was.kind, data.now, data.why) == ("bars", "same", "")
+    assert (data.recorded.kind, data.now, data.why) == ("bars", "same", "")
     monkeypatch.setenv("FINAGENT_BARS", f"kept:{row['content_hash'][:16]}")
     again = train(request, Settings.load())
     assert again.content_hash == first.content_hash

@@ -221,7 +221,7 @@ def test_data_that_were_revised_or_are_gone_are_told(
     found = lineage.lineage_of_signal(decided.signal.signal_id, here)
     assert [each.now for each in found.data] == ["changed"]
     assert found.origin and found.origin.training
-    states = {each.was.name: each.now for each in found.origin.training.data}
+    states = {each.recorded.name: each.now for each in found.origin.training.data}
     assert states == {"FB bars": "changed", "FB news": "changed"}
     (tmp_path / "FB.csv").rename(tmp_path / "GOOG.csv")
     [gone] = lineage.lineage_of_signal(decided.signal.signal_id, here).data

@@ -1,4 +1,4 @@
-"""Runs and packages that another version wrote: refused in words, never a traceback."""
+"""Runs and packages of another schema raise typed errors."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def package(backtest: dict[str, Any]) -> Package:
             "configurations": 1,
         }
     )
-    learned = TrainedState(PolicyBook(fits=(fit,)))
-    return Package(load_preset(), learned, {}, backtest, (), "c", "h")
+    state = TrainedState(PolicyBook(fits=(fit,)))
+    return Package(load_preset(), state, {}, backtest, (), "c", "h")
 
 
 def test_read_request_of_package() -> None:
@@ -47,7 +47,7 @@ def test_read_request_of_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backtest", "said"),
+    ("backtest", "message"),
     [
         ({"request": REQUEST | {"embargo_bars": 3}}, "unknown key 'embargo_bars'"),
         ({"request": REQUEST | {"train_bars": 1}}, "train_bars: .*given: 1"),
@@ -56,9 +56,9 @@ def test_read_request_of_package() -> None:
     ],
 )
 def test_read_request_of_other_schema_is_package_format_error(
-    backtest: dict[str, Any], said: str
+    backtest: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(PackageFormatError, match=said):
+    with pytest.raises(PackageFormatError, match=message):
         read_request(package(backtest))
 
 
