@@ -48,7 +48,7 @@ def predict(
 
         predictor = load_predictor(model)
     else:
-        predictor = Predictor.untrained(config, Settings.load(), chosen)
+        predictor = Predictor.from_config(config, Settings.load(), chosen)
     name = model if config is None else str(config)
     if log:
         from finagent_model.pipeline.infer import infer

@@ -219,7 +219,7 @@ def calibrate_gate(
         ) from None
     rules = load_config(config).gate
     with progress() as watch:
-        rows = run(markets, planted, rules, seed=seed, jobs=jobs, watch=watch)
+        rows = run(markets, planted, rules, seed=seed, jobs=jobs, progress=watch)
     if as_json:
         print_json([vars(row) for row in rows])
         return

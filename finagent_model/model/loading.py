@@ -23,7 +23,7 @@ from finagent_model.model.wheel import build_wheel
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedModel:
     """A model that MLflow has, whether or not it is a version of anything."""
 
     uri: str
@@ -32,7 +32,7 @@ class Logged:
 
 def log_package(
     package: Path, manifest: Mapping[str, Any], config: DeskConfig, example: Mapping[str, str]
-) -> Logged:
+) -> LoggedModel:
     """Log the package in the active run, with the wheel of the code at work.
 
     `example` is a question that the package answers from its recorded replies. MLflow asks it while
@@ -58,7 +58,7 @@ def log_package(
             "finagent_files": dict(manifest["files"]),
         },
     )
-    return Logged(str(info.model_uri), str(info.model_id))
+    return LoggedModel(str(info.model_uri), str(info.model_id))
 
 
 def load_predictor(uri: str) -> Predictor:
@@ -79,7 +79,7 @@ def load_model(uri: str) -> PyFuncModel:
     return loaded
 
 
-def manifest_of(uri: str) -> dict[str, Any]:
+def load_manifest(uri: str) -> dict[str, Any]:
     """The manifest of a package whose files are as it says, without loading the model. Raises
     ModelLoadError.
     """

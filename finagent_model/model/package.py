@@ -40,7 +40,7 @@ class Package:
     """A trained desk as data."""
 
     config: DeskConfig
-    learned: TrainedState
+    trained_state: TrainedState
     replies: Mapping[str, RecordedReply]
     backtest: Mapping[str, Any]
     """The out-of-sample record that the gate saw, and the request that led to it."""
@@ -62,7 +62,7 @@ def write_package(
     folder: Path,
     *,
     config: DeskConfig,
-    learned: TrainedState,
+    trained_state: TrainedState,
     replies: Mapping[str, RecordedReply],
     agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
@@ -75,13 +75,13 @@ def write_package(
     analyst = config.external_analyst
     if analyst and external is None:
         raise ValueError(f"a package whose desk hears {analyst} needs its source")
-    if learned.calibrations is None:
+    if trained_state.calibrations is None:
         raise ValueError("a package needs calibrations, if only to say that there are none")
     parts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "policy.json": dump_json(learned.policies.model_dump(mode="json")),
-        "calibration.json": dump_json(learned.calibrations.model_dump(mode="json")),
-        "memory.jsonl": dump_outcomes(learned.lessons),
+        "policy.json": dump_json(trained_state.policies.model_dump(mode="json")),
+        "calibration.json": dump_json(trained_state.calibrations.model_dump(mode="json")),
+        "memory.jsonl": dump_outcomes(trained_state.lessons),
         "agent_graph.json": dump_json(agent_graph),
         "backtest.json": dump_json(backtest),
         "cassette.jsonl": dump_replies(replies),
@@ -123,7 +123,7 @@ def read_package(folder: Path) -> Package:
     check_files(folder, manifest)
     try:
         config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
-        learned = TrainedState(
+        trained_state = TrainedState(
             PolicyBook.model_validate_json((folder / "policy.json").read_text()),
             CalibrationBook.model_validate_json((folder / "calibration.json").read_text()),
             load_outcomes((folder / "memory.jsonl").read_text()),
@@ -144,7 +144,7 @@ def read_package(folder: Path) -> Package:
             raise CorruptPackageError(str(error)) from None
     return Package(
         config=config,
-        learned=learned,
+        trained_state=trained_state,
         replies=replies,
         backtest=_read_json(folder / "backtest.json"),
         files=tuple(sorted(manifest["files"])),

@@ -105,7 +105,7 @@ class Predictor:
         self._package = package
         self.desk = Desk(
             config,
-            package.learned if package else None,
+            package.trained_state if package else None,
             settings,
             open_cassette(settings, package),
             external=package.external if package else None,
@@ -119,7 +119,9 @@ class Predictor:
         return cls(package.config, settings, package=package, lineage=lineage)
 
     @classmethod
-    def untrained(cls, config: str | Path, settings: Settings, mode: Mode = "cached") -> Predictor:
+    def from_config(
+        cls, config: str | Path, settings: Settings, mode: Mode = "cached"
+    ) -> Predictor:
         """Return the predictor of a desk that was never trained: a preset's name or a YAML file.
 
         Raises ConfigError for a desk that can't be read, or whose model can't be called in `mode`.

@@ -24,7 +24,7 @@ PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Checkout:
+class GitCheckout:
     """As git tells it."""
 
     commit: str
@@ -33,7 +33,7 @@ class Checkout:
 
 
 @cache
-def checkout(package: Path | None = None) -> Checkout | None:
+def checkout(package: Path | None = None) -> GitCheckout | None:
     """None where the package lies in no checkout of its own, or git can't be asked. Asked once a
     process: its code is loaded by then.
     """
@@ -46,7 +46,7 @@ def checkout(package: Path | None = None) -> Checkout | None:
         changed = _git(package.parent, "status", "--porcelain", "--", package.name)
     except (OSError, subprocess.SubprocessError):
         return None
-    return Checkout(commit, bool(changed.strip()))
+    return GitCheckout(commit, bool(changed.strip()))
 
 
 def _git(where: Path, *arguments: str) -> str:

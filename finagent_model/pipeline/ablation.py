@@ -20,7 +20,7 @@ from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.out_of_sample import OutOfSample
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.market.bars import Floats
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, open_cassette
@@ -82,7 +82,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class _Tried:
-    unseen: tuple[OutOfSample, ...]
+    unseen: tuple[OutOfSampleBacktest, ...]
     seconds: float
 
 
@@ -139,12 +139,16 @@ def _try(
 ) -> _Tried:
     package = predictor.package
     cassette = open_cassette(settings, package)
-    desk = Desk(config, package.learned, settings, cassette, mode=mode, external=package.external)
+    desk = Desk(
+        config, package.trained_state, settings, cassette, mode=mode, external=package.external
+    )
     if mode != "replay":
         desk.require_key()
     started = time.perf_counter()
     unseen = tuple(
-        decide_out_of_sample(desk, predictor.market, s, package.learned.policies, request, watch)
+        decide_out_of_sample(
+            desk, predictor.market, s, package.trained_state.policies, request, watch
+        )
         for s in symbols
     )
     return _Tried(unseen, time.perf_counter() - started)

@@ -30,13 +30,13 @@ from finagent_model.decision.decision import (
     write_ledger,
 )
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.calibrate import reflect
+from finagent_model.evaluation.calibrate import select_lessons
 from finagent_model.evaluation.out_of_sample import (
-    OutOfSample,
-    calls_of,
+    OutOfSampleBacktest,
+    collect_symbol_facts,
     decide_walk_forward,
-    facts_of,
     judge_out_of_sample,
+    label_decision_outcomes,
 )
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor
@@ -108,7 +108,7 @@ def decide_out_of_sample(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     """Decide every out-of-sample bar of `symbol` with a trained desk, and judge what came of it.
 
     The desk has learned all that it will; each day uses only the policy and the lessons that were
@@ -126,7 +126,7 @@ def decide_and_reflect(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     """Decide every out-of-sample bar of `symbol` while the desk learns, fold by fold.
 
     A desk that speaks in a fold remembers the calls that had closed before the fold began.
@@ -142,7 +142,9 @@ def decide_and_reflect(
         lessons: tuple[TradeOutcome, ...] = ()
         if number:
             # Only bars up to the fold's first: an outcome that closes later is not known yet.
-            lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
+            lessons = select_lessons(
+                label_decision_outcomes(bars[first:start], decided, past, request.rules)
+            )
         state = TrainedState(policies, lessons=lessons)
         return desk.with_options(trained_state=state, inline_rules=True)
 
@@ -157,7 +159,7 @@ def _decide(
     progress: Progress,
     decider_of: Callable[[int, Sequence[Decision]], Decider],
     transcripts: TranscriptWriter | None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     bars = market.bars(symbol)
     positions = bars_to_decide(bars, policies, request)
     decisions = decide_walk_forward(
@@ -174,7 +176,7 @@ def _decide(
 
 
 def log_outcome(
-    run: RunLog, unseen: OutOfSample, seed: int, minutes: TranscriptWriter
+    run: RunLog, unseen: OutOfSampleBacktest, seed: int, minutes: TranscriptWriter
 ) -> dict[str, float]:
     """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
     metrics = unseen.metrics()
@@ -186,8 +188,8 @@ def log_outcome(
     }
     for name, curve in curves.items():
         run.log_series(name, curve.tolist(), stamps)
-    run.log_text(CALLS, dump_outcomes(unseen.closed_calls()))
-    run.log_text("facts.json", facts_of(unseen, seed).model_dump_json())
+    run.log_text(CALLS, dump_outcomes(unseen.trade_outcomes()))
+    run.log_text("facts.json", collect_symbol_facts(unseen, seed).model_dump_json())
     facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
     run.log_json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
@@ -245,7 +247,7 @@ def backtest(
                 predictor.desk.with_options(mode=mode),
                 market,
                 symbol,
-                package.learned.policies,
+                package.trained_state.policies,
                 request,
                 progress,
                 transcripts,

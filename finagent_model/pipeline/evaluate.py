@@ -43,14 +43,14 @@ from finagent_model.decision.decision import (
 from finagent_model.decision.signal import Action
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, ExternalAnalystError, ShortHistoryError
-from finagent_model.evaluation.calibrate import ConfidenceRecord, calibrate, confidence_record
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
+from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.evaluation.gate import GateReport, judge_decider
 from finagent_model.evaluation.out_of_sample import (
-    OutOfSample,
+    OutOfSampleBacktest,
+    collect_symbol_facts,
     decide_views,
     decide_walk_forward,
-    facts_of,
     judge_out_of_sample,
 )
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
@@ -74,7 +74,7 @@ class Evaluation:
     author: str
     """The decider's name, as its signals give it."""
     request: EvaluationRequest
-    out_of_sample: Mapping[str, OutOfSample]
+    out_of_sample: Mapping[str, OutOfSampleBacktest]
     """By symbol: decisions, trades and equity."""
     facts: Mapping[str, SymbolFacts]
     """By symbol: what the judgement of chance knows."""
@@ -134,16 +134,16 @@ def evaluate_decider(
         s: _decide(deciders, market, s, periods[s], request.schedule, request, progress)
         for s in request.symbols
     }
-    calls = [call for each in unseen.values() for call in each.closed_calls()]
+    calls = [call for each in unseen.values() for call in each.trade_outcomes()]
     moments = [from_datetime64(calendar[fold.test_start]) for fold in folds]
     calibrations = calibrate(calls, moments)
-    confidence = confidence_record(calls, calibrations)
-    facts = {symbol: facts_of(each, request.seed) for symbol, each in unseen.items()}
+    confidence = build_confidence_record(calls, calibrations)
+    facts = {symbol: collect_symbol_facts(each, request.seed) for symbol, each in unseen.items()}
     trials = Trials(
         configurations=configurations,
         scorings=configurations,
-        # How the variants' ratios differ is not known here. `assess` caps the variance at that of
-        # independent variants without merit, which is the strictest hurdle of its kind.
+        # How the variants' ratios differ is not known here. `grade_evidence` caps the variance at
+        # that of independent variants without merit, which is the strictest hurdle of its kind.
         sharpe_variance=1.0,
         overfitting=None,
     )
@@ -151,7 +151,7 @@ def evaluate_decider(
         {symbol: each.metrics() for symbol, each in unseen.items()},
         {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in unseen.items()},
         _ask_again(deciders, market, unseen, periods),
-        assess(list(facts.values()), trials, rules, confidence, seed=request.seed),
+        grade_evidence(list(facts.values()), trials, rules, confidence, seed=request.seed),
         rules,
     )
     return Evaluation(
@@ -213,7 +213,7 @@ def _decide(
     every: int,
     request: EvaluationRequest,
     progress: Progress,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     bars, first = market.bars(symbol), periods[0].start
     positions = range(first, len(bars), every)
 
@@ -228,7 +228,7 @@ def _decide(
 def _ask_again(
     deciders: Sequence[Decider],
     market: Market,
-    unseen: Mapping[str, OutOfSample],
+    unseen: Mapping[str, OutOfSampleBacktest],
     periods: Mapping[str, Sequence[slice]],
 ) -> dict[str, list[LedgerRow]]:
     """Return some days' rows, decided again from the last day to the first."""

@@ -43,20 +43,20 @@ from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import GateRefusedError
 from finagent_model.evaluation.calibrate import (
     ConfidenceRecord,
+    build_confidence_record,
     calibrate,
-    confidence_record,
-    reflect,
+    select_lessons,
 )
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess, pooled
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, pool_returns
 from finagent_model.evaluation.gate import (
-    AS_GOOD,
+    CHAMPION_CHECK,
     GateReport,
     GateWindow,
-    beside_champion,
+    check_against_champion,
     judge_version,
 )
 from finagent_model.market.bars import symbol_file_name
-from finagent_model.model.loading import Logged, load_predictor, log_package, manifest_of
+from finagent_model.model.loading import LoggedModel, load_manifest, load_predictor, log_package
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.backtest import CALLS
@@ -129,7 +129,7 @@ class TrainingRecord:
 
     begun: TrainingState
     tested: tuple[Backtested, ...]
-    learned: TrainedState
+    trained_state: TrainedState
     calibrations: CalibrationBook
     confidence: ConfidenceRecord
     evidence: Evidence
@@ -138,17 +138,17 @@ class TrainingRecord:
     def of(cls, begun: TrainingState, tested: Sequence[Backtested]) -> Self:
         calls = [call for each in tested for call in each.calls]
         calibrations = calibrate(calls, begun.policies.start_times)
-        lessons = [lesson for each in tested for lesson in reflect(each.calls)]
-        confidence = confidence_record(calls, calibrations)
+        lessons = [lesson for each in tested for lesson in select_lessons(each.calls)]
+        confidence = build_confidence_record(calls, calibrations)
         facts = [each.facts for each in tested]
         rules, seed = begun.config.gate, begun.request.seed
         return cls(
             begun=begun,
             tested=tuple(tested),
-            learned=TrainedState(begun.policies, calibrations, tuple(lessons)),
+            trained_state=TrainedState(begun.policies, calibrations, tuple(lessons)),
             calibrations=calibrations,
             confidence=confidence,
-            evidence=assess(facts, begun.trials, rules, confidence, seed=seed),
+            evidence=grade_evidence(facts, begun.trials, rules, confidence, seed=seed),
         )
 
     @classmethod
@@ -188,13 +188,13 @@ class TrainingRecord:
         last = self.calibrations.fits[-1]
         return render_report(self.metrics, self.begun.config.model_used, self.evidence, last)
 
-    def judged(self, logged: Logged, manifest: Mapping[str, Any], gate: GateReport) -> Judged:
+    def judged(self, logged: LoggedModel, manifest: Mapping[str, Any], gate: GateReport) -> Judged:
         return Judged(
             logged=logged,
             manifest=manifest,
             request=self.begun.request,
             config=self.begun.config,
-            learned=self.learned,
+            trained_state=self.trained_state,
             gate=gate,
             metrics=self.metrics,
             answers=self.example,
@@ -207,7 +207,7 @@ WINDOW = "window.json"
 
 def window_of(facts: Sequence[SymbolFacts]) -> GateWindow:
     """The portfolio's unseen returns by day."""
-    calendar, returns, _ = pooled(facts)
+    calendar, returns, _ = pool_returns(facts)
     found = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
     return GateWindow(version=None, returns=found)
 
@@ -225,19 +225,19 @@ def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check |
         theirs = GateWindow.model_validate_json(left)
     except ValidationError:
         found = f"{WINDOW} of version {champion.version} has another schema: no comparison"
-        return Check(name=AS_GOOD, passed=False, found=found)
-    return beside_champion(ours, theirs.model_copy(update={"version": champion.version}))
+        return Check(name=CHAMPION_CHECK, passed=False, found=found)
+    return check_against_champion(ours, theirs.model_copy(update={"version": champion.version}))
 
 
 @dataclass(frozen=True)
 class Judged:
     """A package that was logged, and what the gate said of it."""
 
-    logged: Logged
+    logged: LoggedModel
     manifest: Mapping[str, Any]
     request: TrainRequest
     config: DeskConfig
-    learned: TrainedState
+    trained_state: TrainedState
     gate: GateReport
     metrics: Mapping[str, Mapping[str, float]]
     answers: Mapping[str, str]
@@ -289,7 +289,7 @@ def _prompts(judged: Judged, run_id: str) -> list[PromptVersion]:
 
 
 def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVersion]) -> ModelCard:
-    calibrations, run = judged.learned.calibrations, read_run(run_id)
+    calibrations, run = judged.trained_state.calibrations, read_run(run_id)
     assert calibrations is not None  # a package was written
     known = {"code": CODE, "configuration": CONFIG, "git commit": COMMIT}
     hashes = {name: run.tags[tag] for name, tag in known.items() if tag in run.tags}
@@ -305,7 +305,7 @@ def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVer
         metrics=judged.metrics,
         calibration=calibrations.fits[-1],
         example=judged.answers,
-        first_day=f"{judged.learned.policies.start_times[0]:%Y-%m-%d}",
+        first_day=f"{judged.trained_state.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
         hashes={"package": str(judged.manifest["content_hash"]), **hashes},
@@ -400,7 +400,7 @@ def _judged_before(
     with schema_errors_as_tracking_error(run.run_id):
         said = run.read_json("gate.json")
         gate = GateReport.model_validate({name: said[name] for name in GateReport.model_fields})
-    return record.judged(Logged(uri, str(run.get_tag(MODEL_ID))), manifest_of(uri), gate)
+    return record.judged(LoggedModel(uri, str(run.get_tag(MODEL_ID))), load_manifest(uri), gate)
 
 
 def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:
@@ -430,7 +430,7 @@ def _package(
     ledgers: Mapping[str, Sequence[LedgerRow]],
     folder: Path,
     settings: Settings,
-) -> tuple[dict[str, Any], Logged]:
+) -> tuple[dict[str, Any], LoggedModel]:
     """Write and log the package; its manifest, and the logged model."""
     begun = record.begun
     analyst = begun.config.external_analyst
@@ -438,7 +438,7 @@ def _package(
     manifest = write_package(
         folder,
         config=begun.config,
-        learned=record.learned,
+        trained_state=record.trained_state,
         replies={key: reply for each in record.tested for key, reply in each.replies.items()},
         agent_graph=run.read_json("agent_graph.json"),
         backtest={

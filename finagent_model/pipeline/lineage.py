@@ -19,7 +19,7 @@ from finagent_model.data.market import Market
 from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
-from finagent_model.model.loading import manifest_of
+from finagent_model.model.loading import load_manifest
 from finagent_model.model.package import content_hash
 from finagent_model.pipeline.datasets import DatasetComparison, compare_datasets
 from finagent_model.pipeline.record import verify_audit
@@ -161,7 +161,7 @@ def _package(uri: str, told: dict[str, str]) -> Check:
     """Whether the package that is kept is the one that was registered."""
     name = "package_as_registered"
     try:
-        manifest = manifest_of(uri)
+        manifest = load_manifest(uri)
     except ModelLoadError as error:
         return Check(name=name, passed=False, found=str(error))
     stated, true = str(manifest.get("content_hash")), content_hash(manifest.get("files", {}))

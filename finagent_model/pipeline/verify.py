@@ -14,14 +14,14 @@ from finagent_model.agents.external import load_external
 from finagent_model.decision.decision import LedgerRow, hash_ledger, to_ledger_row
 from finagent_model.errors import CorruptPackageError
 from finagent_model.evaluation.probes import (
-    clocks_read,
-    features_causal,
-    fills_possible,
-    learned_again,
-    memory_dated,
-    news_dated,
-    questions_causal,
-    survives_delay,
+    check_features_causal,
+    check_fills_possible,
+    check_memory_dated,
+    check_news_dated,
+    check_questions_causal,
+    check_survives_delay,
+    check_trained_state_repeats,
+    find_clock_reads,
 )
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, Question
@@ -77,29 +77,29 @@ def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
     package, market = predictor.package, predictor.market
     request = read_request(package)
     desk = predictor.desk.with_options(mode="replay")
-    learned, analyst = package.learned, package.config.external_analyst
+    learned, analyst = package.trained_state, package.config.external_analyst
     digest = load_external(analyst).input_digest if analyst else None
-    checks, clocks = [news_dated()], clocks_read()
+    checks, clocks = [check_news_dated()], find_clock_reads()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
         fits = learned.policies.fits_for(symbol)
         policies = [fits[0].policy, fits[-1].policy]
         bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
         unseen = decide_out_of_sample(desk, market, symbol, learned.policies, request, watch)
-        calls[symbol] = unseen.closed_calls()
+        calls[symbol] = unseen.trade_outcomes()
         rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
         same = hash_ledger(rows) == package.backtest["ledgers"][symbol]
         said = f"{len(rows)} signals of {symbol} replayed"
         checks += [
             Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
-            features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1], facts, digest),
-            fills_possible(unseen),
-            survives_delay(unseen),
-            memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
+            check_features_causal(bars, policies),
+            check_questions_causal(bars, news, policies[-1], facts, digest),
+            check_fills_possible(unseen),
+            check_survives_delay(unseen),
+            check_memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
             _clock_free(predictor, symbol, clocks),
         ]
-    return [*checks, learned_again(learned, calls)]
+    return [*checks, check_trained_state_repeats(learned, calls)]
 
 
 def ask_again(

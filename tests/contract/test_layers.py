@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.evaluation.probes import parsed
+from finagent_model.evaluation.probes import parse_source
 from support.places import ROOT
 
 ORDER = (
@@ -49,7 +49,7 @@ def modules() -> Iterator[tuple[Path, str]]:
 
 def imported(path: Path) -> Iterator[str]:
     """Dotted names, also of imports inside functions."""
-    for node in ast.walk(parsed(path)):
+    for node in ast.walk(parse_source(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -139,7 +139,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
     write_package(
         tmp_path / PACKAGE,
         config=config(max_rounds=1),
-        learned=TrainedState(policies, calibrate([], policies.start_times)),
+        trained_state=TrainedState(policies, calibrate([], policies.start_times)),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},

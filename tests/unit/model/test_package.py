@@ -13,7 +13,7 @@ from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 from finagent_model.model.package import read_package
 from finagent_model.model.wheel import build_wheel, code_hash
-from support.packages import REPLY, book, learned, write
+from support.packages import REPLY, book, trained_state, write
 
 
 def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     write(tmp_path)
     package = read_package(tmp_path)
     assert package.config == load_preset()
-    assert package.learned == learned(book())
+    assert package.trained_state == trained_state(book())
     assert package.replies == {"a": REPLY, "b": REPLY}
 
 

@@ -69,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     opened = open_run("train", {})
     trials = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
-    policies = package({}).learned.policies
+    policies = package({}).trained_state.policies
     TrainingState(TrainRequest(symbols=("FB",)), load_preset(), policies, trials, {}).write(opened)
     return opened
 

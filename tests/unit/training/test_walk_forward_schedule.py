@@ -13,7 +13,7 @@ import pytest
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import UnknownSymbolError
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
@@ -102,7 +102,7 @@ def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
 
 def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: Fitted) -> None:
     source = BundledBars()
-    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupted_after(source.bars("AAPL"), 0)}
+    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupt_after(source.bars("AAPL"), 0)}
     request = TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False})
     again = fit_policies({name: bars[:420] for name, bars in other.items()}, request).policies
     assert again.fits_for("GOOG") == own.policies.fits_for("GOOG")
