@@ -32,7 +32,7 @@ from finagent_model.errors import (
 )
 from finagent_model.model.package import Package
 from finagent_model.model.predictor import Predictor
-from finagent_model.model.wheel import checkout, code_hash
+from finagent_model.model.wheel import code_hash, find_checkout
 from finagent_model.pipeline.datasets import BARS, log_bar_snapshots, read_bar_snapshots
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.tracking.runs import COMMIT, STAGE, RunLog, open_run
@@ -98,7 +98,7 @@ def execution_of_tags(tags: Tags) -> Execution:
 
 def code_tags() -> dict[str, str]:
     """The hash of the code at work, and in a checkout its commit."""
-    found, tags = checkout(), {CODE: code_hash()}
+    found, tags = find_checkout(), {CODE: code_hash()}
     if found is None:
         return tags
     return tags | {COMMIT: found.commit, DIRTY: str(found.dirty).lower()}
