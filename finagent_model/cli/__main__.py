@@ -1,4 +1,7 @@
-"""Build the app of `finagent`, and run it as `python -m finagent_model.cli`."""
+"""Build the app of `finagent`, and run it as `python -m finagent_model.cli`.
+
+The order of registration is the order of the help page.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(bars, name="bars")
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
+# A plug-in that is not installed has no commands.
 for name in EXTERNAL_ANALYSTS:
     if commands := load_commands(name):
         app.add_typer(commands, name=name)

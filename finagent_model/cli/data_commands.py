@@ -1,4 +1,7 @@
-"""`finagent bars`: what the source of FINAGENT_BARS has, whether it is good, and what was kept."""
+"""`finagent bars`: list, check and fetch the daily bars of the source FINAGENT_BARS.
+
+Each stored reading of a vendor is a snapshot with a hash, so that a run can be repeated on it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import REFUSED, Json, TypedErrors, print_json
+from finagent_model.cli.options import EXIT_REFUSED, Json, TypedErrors, print_json
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -24,20 +27,23 @@ bars = typer.Typer(
 @bars.command(name="list")
 def list_(as_json: Json = False) -> None:
     """The symbols of the source, and every reading that was kept. Asks no vendor for bars."""
-    from finagent_model.pipeline import datasets as work
+    from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
 
     settings = Settings.load()
-    name, symbols, why = work.existing_symbols(settings)
-    kept = work.stored_bars(settings)
+    name, symbols, reason = datasets.existing_symbols(settings)
+    stored = datasets.stored_bars(settings)
     if as_json:
-        rows = {symbol: [seen.model_dump(mode="json") for seen in each] for symbol, each in kept}
-        print_json({"source": name, "symbols": symbols, "why": why, "kept": rows})
+        rows = {
+            symbol: [snapshot.model_dump(mode="json") for snapshot in snapshots]
+            for symbol, snapshots in stored
+        }
+        print_json({"source": name, "symbols": symbols, "why": reason, "kept": rows})
         return
-    typer.echo(f"{name}: {why or ' '.join(symbols or ())}")
-    for symbol, each in kept:
-        for seen in each:
-            typer.echo(f"kept {symbol}  {_told(seen)}, from {seen.source}")
+    typer.echo(f"{name}: {reason or ' '.join(symbols or ())}")
+    for symbol, snapshots in stored:
+        for snapshot in snapshots:
+            typer.echo(f"kept {symbol}  {_describe_snapshot(snapshot)}, from {snapshot.source}")
 
 
 @bars.command()
@@ -49,12 +55,12 @@ def check(
     """Read bars and say which are good, which are refused and why, and what a vendor has changed
     since it was asked before. Exit code 5 where one is refused.
     """
-    from finagent_model.pipeline import datasets as work
+    from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
 
     if bool(symbols) == every:
         raise BadInputError("name the symbols to check, or --all")
-    _show(work.check_bars(Settings.load(), symbols or ()), as_json)
+    _print_checks(datasets.check_bars(Settings.load(), symbols or ()), as_json)
 
 
 @bars.command(name="fetch")
@@ -67,43 +73,46 @@ def fetch_bars_command(
 ) -> None:
     """Ask the vendor for bars and keep them. Exit code 5 where some can't be had."""
     from finagent_model.market.bars import parse_as_of
-    from finagent_model.pipeline import datasets as work
+    from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
 
     until = parse_as_of(as_of) if as_of else None
-    _show(work.fetch_bars(Settings.load(), symbols, until), as_json)
+    _print_checks(datasets.fetch_bars(Settings.load(), symbols, until), as_json)
 
 
-def _show(checked: list[BarsCheck], as_json: bool) -> None:
-    refused = [each for each in checked if each.seen is None]
+def _print_checks(checks: list[BarsCheck], as_json: bool) -> None:
+    """Print each symbol's bars or why they are refused; exit with 5 where some are."""
+    refused = [check for check in checks if check.seen is None]
     if as_json:
-        rows: list[dict[str, Any]] = [each.row() for each in checked]
-        print_json({"good": len(checked) - len(refused), "refused": len(refused), "symbols": rows})
+        rows: list[dict[str, Any]] = [check.row() for check in checks]
+        print_json({"good": len(checks) - len(refused), "refused": len(refused), "symbols": rows})
     else:
-        for each in checked:
-            if each.seen is None:
-                typer.echo(f"REFUSED  {each.symbol}  {each.refused}")
+        for check in checks:
+            if check.seen is None:
+                typer.echo(f"REFUSED  {check.symbol}  {check.refused}")
                 continue
-            typer.echo(f"good  {each.symbol}  {_told(each.seen)}")
-            for change in each.seen.changes:
+            typer.echo(f"good  {check.symbol}  {_describe_snapshot(check.seen)}")
+            for change in check.seen.changes:
                 typer.echo(
                     f"  revised  {change.closed_at:%Y-%m-%d} {change.field}: "
-                    f"{_number(change.before)} -> {_number(change.after)}"
+                    f"{_number_text(change.before)} -> {_number_text(change.after)}"
                 )
-            if (more := each.seen.revised - len(each.seen.changes)) > 0:
+            # A snapshot lists its first changes only.
+            if (more := check.seen.revised - len(check.seen.changes)) > 0:
                 typer.echo(f"  and {more} more fields")
-        typer.echo(f"{len(checked) - len(refused)} good, {len(refused)} refused")
+        typer.echo(f"{len(checks) - len(refused)} good, {len(refused)} refused")
     if refused:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(EXIT_REFUSED)
 
 
-def _told(seen: BarsSnapshot) -> str:
-    when = f", fetched {seen.fetched_at:%Y-%m-%d %H:%M:%S} UTC" if seen.fetched_at else ""
+def _describe_snapshot(snapshot: BarsSnapshot) -> str:
+    at = snapshot.fetched_at
+    fetched = f", fetched {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
     return (
-        f"{seen.bars} bars {seen.first:%Y-%m-%d} to {seen.last:%Y-%m-%d}, "
-        f"hash {seen.content_hash[:12]}{when}"
+        f"{snapshot.bars} bars {snapshot.first:%Y-%m-%d} to {snapshot.last:%Y-%m-%d}, "
+        f"hash {snapshot.content_hash[:12]}{fetched}"
     )
 
 
-def _number(value: float | None) -> str:
+def _number_text(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"

@@ -1,8 +1,6 @@
-"""`finagent predict`: one decision.
+"""Run a desk: `predict` decides once, `serve` answers over HTTP, `ui` shows pages, `graph` draws.
 
-`finagent serve` and `finagent graph`: the desk over HTTP, and as a drawing.
-
-`finagent ui`: signals, versions and runs to look at in a browser.
+Imports are inside the functions: an untrained desk that logs nothing never imports MLflow.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import CHAMPION, NOT_OK, Json, Model, print_json
+from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -58,6 +56,7 @@ def predict(
         message = f"signal {signal.signal_id} is kept in run {inferred.run_id}"
         typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
     else:
+        # Unlike `decide_all`, this raises where there is nothing to decide on: exit code 3.
         [decision] = predictor.decide_views([predictor.view(question)], chosen, limits)
         predictor.trace(decision)
         signal, chain = decision.signal, predictor.audit(decision)
@@ -67,12 +66,12 @@ def predict(
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:
-        _describe(signal)
+        _print_signal(signal)
     if strict and signal.status.is_failure:
-        raise typer.Exit(NOT_OK)
+        raise typer.Exit(EXIT_NOT_OK)
 
 
-def _describe(signal: TradingSignal) -> None:
+def _print_signal(signal: TradingSignal) -> None:
     typer.echo(f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action}", nl=False)
     if signal.status != "ok":
         typer.echo(f" ({signal.status}: no decision)")
@@ -141,7 +140,7 @@ def ui(
             f"--host {host} lets other machines in, and whoever reaches the pages could promote "
             "a version; set FINAGENT_API_TOKEN, or leave --host out"
         )
-    # A page says that MLflow is away; it doesn't wait minutes for it.
+    # Fewer retries: a page shall say that MLflow is down, not wait minutes for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

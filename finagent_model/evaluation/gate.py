@@ -165,18 +165,18 @@ def _out_of_sample(
         if not math.isfinite(metrics.get(symbol, {}).get(name, math.nan))
     ]
     count = sum(len(rows) for rows in ledgers.values())
-    found = f"undefined: {', '.join(missing)}" if missing else f"{count} decisions"
-    return Check(name="out_of_sample_metrics", passed=count > 0 and not missing, found=found)
+    summary = f"undefined: {', '.join(missing)}" if missing else f"{count} decisions"
+    return Check(name="out_of_sample_metrics", passed=count > 0 and not missing, found=summary)
 
 
 def _failed_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]], max_share: float) -> Check:
     rows = _all_rows(ledgers)
     failed = [row for row in rows if Status(row["status"]).is_failure]
-    found = f"{len(failed)} of {len(rows)} decisions failed, at most {max_share:.2%} may"
+    summary = f"{len(failed)} of {len(rows)} decisions failed, at most {max_share:.2%} may"
     if failed:
         first = failed[0]
-        found += f", first {first['symbol']} as of {first['as_of'][:10]}: {first['reasoning']}"
-    return Check(name="failed_share", passed=len(failed) <= max_share * len(rows), found=found)
+        summary += f", first {first['symbol']} as of {first['as_of'][:10]}: {first['reasoning']}"
+    return Check(name="failed_share", passed=len(failed) <= max_share * len(rows), found=summary)
 
 
 def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
@@ -193,8 +193,8 @@ def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
 def _levels_valid(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
     acted = [row for row in _all_rows(ledgers) if row["action"] != "HOLD"]
     wrong = [row for row in acted if not _has_ordered_levels(row)]
-    found = f"{len(wrong)} of {len(acted)} calls to act have levels out of order"
-    return Check(name="levels_valid", passed=not wrong, found=found)
+    summary = f"{len(wrong)} of {len(acted)} calls to act have levels out of order"
+    return Check(name="levels_valid", passed=not wrong, found=summary)
 
 
 def _has_ordered_levels(row: OutOfSampleRow) -> bool:
@@ -211,8 +211,8 @@ def _has_ordered_levels(row: OutOfSampleRow) -> bool:
 def _decided_after_fit(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
     # Look-ahead in the walk-forward: a fit on bars up to or after the day that it decides.
     early = [row for row in _all_rows(ledgers) if not _is_fitted_before(row)]
-    found = f"{len(early)} decisions by a fit that had seen their day"
-    return Check(name="decided_after_fit", passed=not early, found=found)
+    summary = f"{len(early)} decisions by a fit that had seen their day"
+    return Check(name="decided_after_fit", passed=not early, found=summary)
 
 
 def _is_fitted_before(row: OutOfSampleRow) -> bool:
@@ -225,10 +225,10 @@ def _served_as_backtested(
     ledgers: Mapping[str, Sequence[OutOfSampleRow]], served: Mapping[str, Sequence[OutOfSampleRow]]
 ) -> Check:
     rows, different = _all_rows(served), _different_rows(ledgers, served)
-    found = f"{len(different)} of {len(rows)} signals differ when the package is loaded and asked"
-    found += _describe_first(different)
+    summary = f"{len(different)} of {len(rows)} signals differ when the package is loaded and asked"
+    summary += _describe_first(different)
     # No row at all proves nothing.
-    return Check(name="served_as_backtested", passed=bool(rows) and not different, found=found)
+    return Check(name="served_as_backtested", passed=bool(rows) and not different, found=summary)
 
 
 def _answers_repeat(
@@ -236,9 +236,9 @@ def _answers_repeat(
     repeated: Mapping[str, Sequence[OutOfSampleRow]],
 ) -> Check:
     rows, different = _all_rows(repeated), _different_rows(ledgers, repeated)
-    found = f"{len(different)} of {len(rows)} decisions differ when asked again, in another order"
-    found += _describe_first(different)
-    return Check(name="answers_repeat", passed=bool(rows) and not different, found=found)
+    summary = f"{len(different)} of {len(rows)} decisions differ when asked again, in another order"
+    summary += _describe_first(different)
+    return Check(name="answers_repeat", passed=bool(rows) and not different, found=summary)
 
 
 def _different_rows(
