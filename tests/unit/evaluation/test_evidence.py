@@ -155,12 +155,12 @@ def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = Fal
     )
 
 
-def confidence(said: float = 0.6, calls: int = 100) -> ConfidenceRecord:
-    """Of calls of which six in ten came true."""
+def confidence(probability: float = 0.6, calls: int = 100) -> ConfidenceRecord:
+    """Return a record of calls of which six in ten made money."""
     true = (np.arange(calls) % 10 < 6).astype(float)
-    probability = np.full(calls, said)
+    calibrated = np.full(calls, probability)
     return ConfidenceRecord(
-        raw=probability, calibrated=probability, outcome=true, weight=np.ones(calls)
+        raw=calibrated, calibrated=calibrated, outcome=true, weight=np.ones(calls)
     )
 
 
