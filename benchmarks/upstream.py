@@ -10,8 +10,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from finagent_model.contrib.upstream.report import build_window
 from finagent_model.contrib.upstream.source import find_source
+from finagent_model.contrib.upstream.upstream_report import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings

@@ -48,8 +48,8 @@ __all__ = [
     "ChatRequest",
     "FakeLLM",
     "FinishReason",
-    "Reply",
-    "ToolCall",
+    "ScriptedReply",
+    "ScriptedToolCall",
 ]
 
 ANALYSIS: dict[str, Any] = {
@@ -103,7 +103,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True)
-class ToolCall:
+class ScriptedToolCall:
     """A call of a tool that the model asks for."""
 
     name: str
@@ -112,17 +112,17 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ScriptedReply:
     """One reply of the model."""
 
     text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ScriptedToolCall, ...] = ()
     finish_reason: FinishReason = FinishReason.STOP
     prompt_tokens: int = 1000
     completion_tokens: int = 100
 
 
-ReplyLike = Reply | str | Mapping[str, Any]
+ReplyLike = ScriptedReply | str | Mapping[str, Any]
 """A reply: whole, its text, or the JSON object that is its text."""
 Script = ReplyLike | list[ReplyLike] | Callable[["ChatRequest"], ReplyLike]
 """The replies of one agent: always the same, one after the other until none is left, or made from
@@ -209,14 +209,14 @@ def text_parts(content: str | list[dict[str, Any]] | None) -> list[str]:
     return [part["text"] for part in content or () if part["type"] == "text"]
 
 
-def as_reply(reply: ReplyLike) -> Reply:
+def as_reply(reply: ReplyLike) -> ScriptedReply:
     """Return `reply` as a Reply."""
-    if isinstance(reply, Reply):
+    if isinstance(reply, ScriptedReply):
         return reply
-    return Reply(text=reply if isinstance(reply, str) else json.dumps(reply))
+    return ScriptedReply(text=reply if isinstance(reply, str) else json.dumps(reply))
 
 
-def default_reply(agent: str) -> Reply:
+def default_reply(agent: str) -> ScriptedReply:
     """Return what an agent of the default desk replies; a greeting for anybody else."""
     matches = (reply for part, reply in DEFAULT_REPLIES.items() if part in agent)
     return as_reply(next(matches, "Good day."))
@@ -233,7 +233,7 @@ def server_sent_event(data: Any, name: str = "") -> bytes:
     return (f"event: {name}\n" if name else "").encode() + f"data: {text}\n\n".encode()
 
 
-def completion(request: ChatRequest, reply: Reply) -> dict[str, Any]:
+def completion(request: ChatRequest, reply: ScriptedReply) -> dict[str, Any]:
     """Return the body of a chat completion that is not streamed."""
     refused = reply.finish_reason is FinishReason.REFUSAL
     silent = refused or (bool(reply.tool_calls) and not reply.text)
@@ -260,7 +260,7 @@ def completion(request: ChatRequest, reply: Reply) -> dict[str, Any]:
     }
 
 
-def completion_events(request: ChatRequest, reply: Reply) -> Iterator[bytes]:
+def completion_events(request: ChatRequest, reply: ScriptedReply) -> Iterator[bytes]:
     """Yield the events of a streamed chat completion."""
 
     def delta(change: dict[str, Any], finish_reason: str | None = None) -> bytes:
@@ -299,7 +299,7 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def _finish_reason(reply: Reply) -> str:
+def _finish_reason(reply: ScriptedReply) -> str:
     if reply.tool_calls:
         return "tool_calls"
     # OpenAI tells a refusal by its own field, not by the finish reason.
@@ -307,12 +307,12 @@ def _finish_reason(reply: Reply) -> str:
     return str(FinishReason.STOP if refused else reply.finish_reason)
 
 
-def _tool_call(call: ToolCall) -> dict[str, Any]:
+def _tool_call(call: ScriptedToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": json.dumps(dict(call.arguments))}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _usage(reply: Reply) -> dict[str, int]:
+def _usage(reply: ScriptedReply) -> dict[str, int]:
     return {
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
@@ -425,7 +425,7 @@ class Listener(ThreadingHTTPServer):
 
 
 @dataclass
-class _Failure:
+class _ScriptedFailure:
     status: int
     message: str
     headers: Mapping[str, str]
@@ -461,7 +461,7 @@ class FakeLLM:
         self.changed = threading.Condition()
         """Held for every change of the above."""
         self.stopped = threading.Event()
-        self._failures: list[_Failure] = []
+        self._failures: list[_ScriptedFailure] = []
         self._listeners = [Listener(self, self.handler)]
 
     def __enter__(self) -> Self:
@@ -511,7 +511,7 @@ class FakeLLM:
         `headers` may ask for patience, such as `{"Retry-After": "1"}`.
         """
         remaining = float("inf") if times is None else times
-        self._failures.append(_Failure(status, message, headers or {}, agent, remaining))
+        self._failures.append(_ScriptedFailure(status, message, headers or {}, agent, remaining))
 
     def recover(self) -> None:
         """Answer with no error any more."""
@@ -559,7 +559,7 @@ class FakeLLM:
         else:
             handler.send_json(200, completion(request, reply))
 
-    def reply_to(self, request: ChatRequest) -> Reply:
+    def reply_to(self, request: ChatRequest) -> ScriptedReply:
         """Return the next reply of the agent that asks."""
         script = self.replies.get(request.agent)
         if script is None:
@@ -588,7 +588,7 @@ class FakeLLM:
                 self.in_flight -= 1
                 self.changed.notify_all()
 
-    def _failure_of(self, request: ChatRequest) -> _Failure | None:
+    def _failure_of(self, request: ChatRequest) -> _ScriptedFailure | None:
         with self.changed:
             for failure in self._failures:
                 if failure.agent in (None, request.agent) and failure.remaining > 0:

@@ -1,8 +1,8 @@
 """An external analyst: an opinion from outside the desk, which its agents read like a report.
 
-A plug-in that is registered in `config/external.py` says what it is asked about the bars in view,
-asks, and reads the reply. Recording is done here, once for all plug-ins: a reply is kept like a
-chat model's, so that a decision is replayed without the analyst, and fails as it failed.
+A plug-in that is registered in `config/analyst_registry.py` says what it is asked about the bars in
+view, asks, and reads the reply. Recording is done here, once for all plug-ins: a reply is kept like
+a chat model's, so that a decision is replayed without the analyst, and fails as it failed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from finagent_model.agents.session import ExternalReport, Session
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.external import load_plugin
+from finagent_model.config.analyst_registry import load_plugin
 from finagent_model.decision.decision import EXTERNAL_REPORT
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError, ShortHistoryError

@@ -34,8 +34,8 @@ from finagent_model.agents._replies import (
     parse_reply,
 )
 from finagent_model.agents.session import report_source
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.config.desk_config import DeskConfig, Prompts
-from finagent_model.config.external import EXTERNAL_ANALYSTS, load_plugin
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
 from finagent_model.policy.context import round_significant
@@ -271,7 +271,7 @@ class RulesClient(ChatCompletionClient):
 
     component_type = "model"
     component_config_schema = RulesConfig
-    component_provider_override = "finagent_model.agents.rules_client.RulesClient"
+    component_provider_override = "finagent_model.agents.policy_client.RulesClient"
 
     def __init__(self, config: DeskConfig) -> None:
         """Raises ConfigError for an agent that there is no rule for."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.config.external import EXTERNAL_ANALYSTS
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.decision.decision import Decision, make_decision
 from finagent_model.decision.signal import Action, Status
 from finagent_model.errors import BadInputError, ShortHistoryError

@@ -14,7 +14,7 @@ from finagent_model.cli.recording_commands import audit, cassette
 from finagent_model.cli.registry_commands import lineage, models, promote, rollback
 from finagent_model.cli.store_commands import approvals, approve, db, outbox, reject
 from finagent_model.cli.train_commands import ablate, backtest, calibrate_gate, train, verify
-from finagent_model.config.external import EXTERNAL_ANALYSTS, load_commands
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, load_commands
 
 app = typer.Typer(
     cls=TypedErrors,

@@ -17,7 +17,7 @@ from finagent_model.cli.options import (
     print_json,
     show_progress,
 )
-from finagent_model.config.external import EXTERNAL_ANALYSTS
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:

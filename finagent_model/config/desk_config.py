@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finagent_model._base import first_error_message
-from finagent_model.config.external import EXTERNAL_ANALYSTS
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.roster import (
     AgentRow,
     ModelConfig,

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from finagent_model._base import FrozenModel
-from finagent_model.config.external import DEFAULT_EXTERNAL
+from finagent_model.config.analyst_registry import DEFAULT_EXTERNAL
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
 CLIENTS: tuple[Client, ...] = get_args(Client)

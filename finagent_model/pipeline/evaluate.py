@@ -27,8 +27,8 @@ from finagent_model.backtesting.engine import (
 )
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.desk_config import load_preset
-from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.config.rules import GateRules
 from finagent_model.data.files import read_bars
 from finagent_model.data.market import Market

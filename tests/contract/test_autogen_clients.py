@@ -23,7 +23,7 @@ from autogen_core.models import (
 from autogen_core.tools import FunctionTool
 from PIL import Image as Picture
 
-from finagent_model.testing import DECISION, Reply, ToolCall
+from finagent_model.testing import DECISION, ScriptedReply, ScriptedToolCall
 from support.fake_llm import FakeProvider, Fault, Protocol
 from support.fake_llm.autogen_clients import PROMPT, QUESTION, ask, client, outcome
 from support.fake_llm.http_calls import KEY
@@ -83,7 +83,7 @@ def test_autogen_client_sends_tool_result_back(protocol: Protocol, streamed: boo
 
     with FakeProvider() as llm:
         llm.replies["Executor"] = [
-            Reply(tool_calls=(ToolCall("price", {"symbol": "GOOG"}),)),
+            ScriptedReply(tool_calls=(ScriptedToolCall("price", {"symbol": "GOOG"}),)),
             DECISION,
         ]
         assert outcome(asyncio.run(meet(llm))) == "stop: whole"

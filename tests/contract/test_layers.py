@@ -6,7 +6,9 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ AT_HOME = {
 }
 PACKAGE = ROOT / "finagent_model"
 PLUGIN_MENTIONS = {
-    "config/external.py": "the registry of external analysts",
+    "config/analyst_registry.py": "the registry of external analysts",
     "decision/decision.py": "kind of an event in stored audits",
     "decision/signal.py": "status of a stored decision",
     "policy/policy.py": "key of the weight in packages and prompts",
@@ -69,6 +71,64 @@ def test_a_file_imports_only_from_its_own_room_or_one_before() -> None:
         if name.startswith("finagent_model.") and LEVEL.get(name.split(".")[1], -1) > LEVEL[room]
     ]
     assert wrong == []
+
+
+def test_private_module_is_imported_by_its_own_package_alone() -> None:
+    wrong = []
+    for path, _ in modules():
+        home = path.relative_to(ROOT).parts[:-1]
+        for name in imported(path):
+            parts = tuple(name.split("."))
+            private = [i for i, part in enumerate(parts) if part.startswith("_")]
+            # What is private at the root is the whole package's own.
+            if parts[0] != "finagent_model" or not private or private[0] < 2:
+                continue
+            package = parts[: private[0]]
+            is_module = (ROOT / Path(*parts[: private[0] + 1])).with_suffix(".py").exists()
+            if is_module and home[: len(package)] != package:
+                wrong.append(f"{path.relative_to(ROOT)}: {name}")
+    assert wrong == []
+
+
+def test_no_module_or_class_name_stands_twice() -> None:
+    files = Counter(
+        path.stem.lstrip("_") for path, _ in modules() if not path.stem.startswith("__")
+    )
+    classes = Counter(
+        node.name.lstrip("_")
+        for path, _ in modules()
+        for node in parse_source(path).body
+        if isinstance(node, ast.ClassDef)
+    )
+    twice = [name for names in (files, classes) for name, count in names.items() if count > 1]
+    assert twice == []
+
+
+def test_package_has_no_import_cycle() -> None:
+    edges = {dotted(path): set(imported_at_load(path)) for path, _ in modules()}
+    order = TopologicalSorter(
+        {name: {other for other in others if other in edges} for name, others in edges.items()}
+    )
+    order.prepare()  # raises CycleError, naming the circle
+
+
+def test_package_has_at_most_165_modules() -> None:
+    assert len(list(PACKAGE.rglob("*.py"))) <= 165
+
+
+def dotted(path: Path) -> str:
+    """Return the module's name as it is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_at_load(path: Path) -> Iterator[str]:
+    """Yield the modules that importing this one imports: not in functions, not for types alone."""
+    for node in parse_source(path).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
 def test_contrib_is_imported_by_no_other_room() -> None:

@@ -28,7 +28,7 @@ from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from finagent_model.testing import ANALYSIS, Reply, ToolCall
+from finagent_model.testing import ANALYSIS, ScriptedReply, ScriptedToolCall
 from support.fake_llm import FakeProvider, Fault, Protocol
 from support.loop_clock import desk_clock
 from support.places import ROOT
@@ -128,7 +128,7 @@ def test_provider_tool_call_is_resolved(protocol: Protocol, view: MarketView) ->
     with FakeProvider() as llm:
         agents = yaml.safe_load(preset_text("lean"))["agents"]
         agents[0]["tools"] = ["bars", "levels"]
-        call = Reply(tool_calls=(ToolCall("bars", {"last": 2}),))
+        call = ScriptedReply(tool_calls=(ScriptedToolCall("bars", {"last": 2}),))
         llm.replies["TechnicalAnalyst"] = [call, ANALYSIS]  # type: ignore[list-item]
         with desk(llm, protocol, agents=agents) as held:
             decision = held.decide(view)

@@ -207,7 +207,7 @@ def test_what_tells_as_many_symbols_apart_as_are_allowed_stays_small() -> None:
 def test_the_documented_id_and_modes_are_the_dags(airflow_place: Place) -> None:
     done = airflow(airflow_place, "dags", "details", DAG, "--output", "json")
     assert done.returncode == 0, done.stderr
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "airflow.md").read_text()
     section = text.split("## The DAG")[1].split("\n## ")[0]
     modes = ("inference", "train_backtest", "both")
     file = Path(ROOT / "dags" / f"{DAG}.py").read_text()

@@ -136,6 +136,7 @@ def test_a_clone_runs_its_own_code_in_an_environment_that_another_clone_made(
     assert len(made) == (1 if manager == "uv" else 0), made
 
 
+@pytest.mark.slow
 def test_the_entry_points_share_the_commands_help() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "entrypoints.train", "--help"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finagent_model.contrib.upstream.report import build_window
+from finagent_model.contrib.upstream.upstream_report import build_window
 from finagent_model.contrib.upstream.worker_process import WorkerProcess, WorkerReply
 from support.upstream_repository import FILES, bars_of
 

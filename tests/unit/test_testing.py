@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from finagent_model import testing
-from finagent_model.testing import DECISION, FakeLLM, FinishReason, Reply, ToolCall
+from finagent_model.testing import DECISION, FakeLLM, FinishReason, ScriptedReply, ScriptedToolCall
 
 PROMPT = "You are the Executor of a trading desk. Answer in JSON."
 
@@ -57,7 +57,12 @@ def test_fake_llm_takes_a_script_of_each_kind() -> None:
     def echo(request: testing.ChatRequest) -> str:
         return request.texts("user")[0]
 
-    scripts: list[testing.Script] = ["always", {"always": 1}, ["first", Reply("second")], echo]
+    scripts: list[testing.Script] = [
+        "always",
+        {"always": 1},
+        ["first", ScriptedReply("second")],
+        echo,
+    ]
     with FakeLLM() as llm:
         replies = []
         for script in scripts:
@@ -82,7 +87,7 @@ def test_fake_llm_streams_the_reply_in_chunks() -> None:
 
 
 def test_fake_llm_asks_for_tools() -> None:
-    call = Reply(tool_calls=(ToolCall("bars", {"last": 2}),))
+    call = ScriptedReply(tool_calls=(ScriptedToolCall("bars", {"last": 2}),))
     with FakeLLM({"Executor": [call]}) as llm:
         choice = reply(llm)
     assert choice["finish_reason"] == "tool_calls"
@@ -92,7 +97,7 @@ def test_fake_llm_asks_for_tools() -> None:
 
 @pytest.mark.parametrize("reason", FinishReason)
 def test_fake_llm_finishes_for_each_reason(reason: FinishReason) -> None:
-    with FakeLLM({"Executor": Reply("No.", finish_reason=reason)}) as llm:
+    with FakeLLM({"Executor": ScriptedReply("No.", finish_reason=reason)}) as llm:
         choice = reply(llm)
     refused = reason is FinishReason.REFUSAL
     assert choice["finish_reason"] == ("stop" if refused else reason)

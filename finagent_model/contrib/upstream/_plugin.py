@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from finagent_model.agents.external import AnalystReply, ExternalRequest, ExternalSource
 from finagent_model.agents.session import ExternalReport
-from finagent_model.contrib.upstream.report import UpstreamWindow, build_window, read_reply
 from finagent_model.contrib.upstream.source import (
     LOCK,
     NAME,
@@ -20,6 +19,7 @@ from finagent_model.contrib.upstream.source import (
     find_source,
     verify_source,
 )
+from finagent_model.contrib.upstream.upstream_report import UpstreamWindow, build_window, read_reply
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.context import round_significant

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from finagent_model.testing import FinishReason, Reply, chunked, server_sent_event
+from finagent_model.testing import FinishReason, ScriptedReply, chunked, server_sent_event
 from support.fake_llm.dialect import Dialect, Error
 from support.fake_llm.faults import Fault
 from support.fake_llm.requests import ProviderRequest
@@ -25,7 +25,7 @@ KNOWN = {
 """Fields of a request; any other is refused."""
 
 
-def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
+def body(request: ProviderRequest, reply: ScriptedReply) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
     content += [
         {"type": "tool_use", "id": tool.id, "name": tool.name, "input": dict(tool.arguments)}
@@ -43,7 +43,7 @@ def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
     }
 
 
-def frames(request: ProviderRequest, reply: Reply) -> Iterator[bytes]:
+def frames(request: ProviderRequest, reply: ScriptedReply) -> Iterator[bytes]:
     def say(kind: str, **more: Any) -> bytes:
         return server_sent_event({"type": kind, **more}, kind)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finagent_model.testing import (
-    Reply,
+    ScriptedReply,
     completion,
     completion_chunk,
     completion_events,
@@ -25,13 +25,13 @@ VIOLENT = SAFE | {"violence": {"filtered": True, "severity": "medium"}}
 VERDICT = [{"prompt_index": 0, "content_filter_results": SAFE}]
 
 
-def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
+def body(request: ProviderRequest, reply: ScriptedReply) -> dict[str, Any]:
     plain = completion(request, reply)
     choice = plain["choices"][0] | {"content_filter_results": SAFE}
     return plain | {"choices": [choice], "prompt_filter_results": VERDICT}
 
 
-def frames(request: ProviderRequest, reply: Reply) -> Iterator[bytes]:
+def frames(request: ProviderRequest, reply: ScriptedReply) -> Iterator[bytes]:
     yield completion_chunk(request, [], prompt_filter_results=VERDICT)
     yield from completion_events(request, reply)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from finagent_model.testing import Reply
+from finagent_model.testing import ScriptedReply
 from support.fake_llm.faults import Fault
 from support.fake_llm.requests import ProviderRequest
 
@@ -18,9 +18,9 @@ Error = tuple[int, dict[str, Any]]
 class Dialect:
     """How a protocol writes replies and errors."""
 
-    body: Callable[[ProviderRequest, Reply], dict[str, Any]]
+    body: Callable[[ProviderRequest, ScriptedReply], dict[str, Any]]
     """The body of a reply in one piece."""
-    frames: Callable[[ProviderRequest, Reply], Iterator[bytes]]
+    frames: Callable[[ProviderRequest, ScriptedReply], Iterator[bytes]]
     """A reply as a stream: each frame an event or a line. The last ones hold no text."""
     error: Callable[[ProviderRequest, Fault], Error]
     """The error of a fault in `ERRORS`."""

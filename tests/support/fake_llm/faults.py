@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
-from finagent_model.testing import FinishReason, Reply
+from finagent_model.testing import FinishReason, ScriptedReply
 
 
 class Fault(StrEnum):
@@ -75,7 +75,7 @@ ERRORS = (
 RETRY_AFTER = (Fault.RATE_LIMITED_SECONDS, Fault.OVERLOADED)
 
 
-def spoil(reply: Reply, fault: Fault | None) -> Reply:
+def spoil(reply: ScriptedReply, fault: Fault | None) -> ScriptedReply:
     """Return what the model replies under `fault`; `reply` where the fault isn't the model's."""
     match fault:
         case Fault.EMPTY:

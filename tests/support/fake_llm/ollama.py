@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from finagent_model.testing import FinishReason, Reply, chunked
+from finagent_model.testing import FinishReason, ScriptedReply, chunked
 from support.fake_llm.dialect import Dialect, Error
 from support.fake_llm.faults import Fault
 from support.fake_llm.requests import ProviderRequest
 
 
-def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
+def body(request: ProviderRequest, reply: ScriptedReply) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.text}
     if reply.tool_calls:
         calls = [
@@ -31,7 +31,7 @@ def body(request: ProviderRequest, reply: Reply) -> dict[str, Any]:
     }
 
 
-def frames(request: ProviderRequest, reply: Reply) -> Iterator[bytes]:
+def frames(request: ProviderRequest, reply: ScriptedReply) -> Iterator[bytes]:
     last = body(request, reply)
     message = last["message"]
     silent = {"role": "assistant", "content": ""}

@@ -11,8 +11,8 @@ import yaml
 from finagent_model._base import Mode
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.jsonl import load_replies
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
-from finagent_model.config.external import EXTERNAL_ANALYSTS
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError, CorruptPackageError
 from finagent_model.evaluation.probes import check_questions_causal

@@ -18,9 +18,9 @@ from finagent_model.testing import (
     DECISION,
     TERMS,
     FinishReason,
-    Reply,
     ReplyLike,
-    ToolCall,
+    ScriptedReply,
+    ScriptedToolCall,
 )
 from support.fake_llm import FakeProvider, Protocol, ProviderRequest
 from support.fake_llm.http_calls import (
@@ -109,7 +109,7 @@ def test_fake_provider_connection_carries_several_requests(llm: FakeProvider) ->
 
 @EVERY
 def test_fake_provider_script_is_used_in_order(llm: FakeProvider, protocol: Protocol) -> None:
-    llm.replies["Executor"] = ["one", {"two": 2}, Reply("three")]
+    llm.replies["Executor"] = ["one", {"two": 2}, ScriptedReply("three")]
     texts = [text_of(protocol, told(llm, protocol)) for _ in range(3)]
     assert texts == ["one", '{"two": 2}', "three"]
 
@@ -134,7 +134,7 @@ def test_fake_provider_function_answers_by_request(llm: FakeProvider, protocol: 
 
 
 def test_fake_provider_calls_tool_in_each_protocol(llm: FakeProvider) -> None:
-    call = Reply(tool_calls=(ToolCall("price", {"symbol": "GOOG"}),))
+    call = ScriptedReply(tool_calls=(ScriptedToolCall("price", {"symbol": "GOOG"}),))
     llm.replies["Executor"] = lambda seen: call
     for protocol in (Protocol.OPENAI, Protocol.AZURE):
         choice = told(llm, protocol)["choices"][0]
@@ -149,8 +149,8 @@ def test_fake_provider_calls_tool_in_each_protocol(llm: FakeProvider) -> None:
 
 def test_fake_provider_finish_reasons_are_each_protocols(llm: FakeProvider) -> None:
     script: list[ReplyLike] = [
-        Reply("No.", finish_reason=FinishReason.REFUSAL),
-        Reply("{", finish_reason=FinishReason.LENGTH),
+        ScriptedReply("No.", finish_reason=FinishReason.REFUSAL),
+        ScriptedReply("{", finish_reason=FinishReason.LENGTH),
     ]
     llm.replies["Executor"] = script * 3
     refused, cut = (told(llm, Protocol.OPENAI)["choices"][0] for _ in range(2))

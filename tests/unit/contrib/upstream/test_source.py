@@ -177,11 +177,19 @@ def pip(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module")
+def installed(stub: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that pip makes of the wheel, and where the source was fetched to."""
+    folder = tmp_path_factory.mktemp("installed")
+    source, _ = fetch_source(folder / "maker", stub.pin, str(stub.folder))
+    pip("--target", str(folder / "site"), str(build_wheel(source, folder)))
+    return folder
+
+
 @pytest.fixture
-def site(stub: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The package that pip makes of the wheel, on the path."""
-    source, _ = fetch_source(tmp_path / "maker", stub.pin, str(stub.folder))
-    pip("--target", str(tmp_path / "site"), str(build_wheel(source, tmp_path)))
+def site(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package that pip made of the wheel, on the path."""
+    shutil.copytree(installed, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     return tmp_path / "site" / "finagent_upstream"
 

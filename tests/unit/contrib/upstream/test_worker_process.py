@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream.report import read_reply
 from finagent_model.contrib.upstream.source import UpstreamError
+from finagent_model.contrib.upstream.upstream_report import read_reply
 from finagent_model.contrib.upstream.worker_process import MAX_DEATHS, WorkerProcess
 from support.places import ROOT, TESTS
 from support.upstream_worker import CODE, ask

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream.report import MIN_BARS, build_window
+from finagent_model.contrib.upstream.upstream_report import MIN_BARS, build_window
 from finagent_model.errors import ShortHistoryError
 from support.upstream_repository import DAY, bars_of
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finagent_model.contrib.upstream.report import read_reply
 from finagent_model.contrib.upstream.source import UpstreamError
+from finagent_model.contrib.upstream.upstream_report import read_reply
 
 REPLY: dict[str, Any] = {
     "ticker_symbol": "GOOG",
