@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from mlflow.models import set_model
 
-from finagent_model.model.pyfunc import FinagentModel
+from finagent_model.model._pyfunc import FinagentModel
 
 set_model(FinagentModel())
