@@ -38,6 +38,7 @@ class BareTable:
     def __init__(self, path: Path) -> None:
         self.store = sqlite3.connect(path, isolation_level=None)
         self.store.execute("pragma journal_mode = wal")
+        # As the cassette does, so that both wait for the disk alike.
         self.store.execute("pragma synchronous = normal")
         self.store.execute("create table reply (key text primary key, body text) without rowid")
 
@@ -156,6 +157,7 @@ def _measure_files(
             seconds_per_key(Cassette(None, path).get, keys),
             get_s,
         )
+    # The write-ahead log into the file, so that its size counts.
     with closing(sqlite3.connect(folder / "r.sqlite")) as store:
         store.execute("pragma wal_checkpoint(truncate)")
     return writer.used_replies

@@ -92,7 +92,8 @@ def main() -> None:
     address = pipe.recv()
     desk = Desk(make_config(address), None, SETTINGS, Cassette(), mode="live")
     first, *many = make_views(1 + CONCURRENT_DECISIONS)
-    desk.decide(first)  # warm
+    # The first decision imports the client and opens the connection.
+    desk.decide(first)
 
     started = time.perf_counter()
     decision = desk.decide(first)

@@ -99,6 +99,7 @@ def measure_decisions() -> None:
 
     settings = Settings.load({})
     views = Market.from_settings(settings).daily_views("GOOG", range(1000, 1050))
+    # In memory: a cassette on disk has a benchmark of its own.
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
     live = seconds(lambda: desk.with_options(mode="live").decide_all(views)) / len(views)

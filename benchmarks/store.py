@@ -72,6 +72,7 @@ def make_rows(n: int) -> list[NewArtifact]:
         for i in range(1, 1 + REPLIES)
     ]
     chart = row("00_chart", "chart", {}, image_path="chart.png", chart_type="daily")
+    # Rare, so that its filter has few hits among many rows.
     status = "ok" if n % 500 else "parse_failed"
     data = {"reasoning": "because " * 250}
     signal = row(

@@ -38,6 +38,7 @@ def load(model: str = CHAMPION) -> Predictor:
         >>> model.decide("GOOG", as_of="2012-06-29").signal.status.value
         'ok'
     """
+    # Imported here, as everywhere in this file: MLflow takes seconds.
     from finagent_model.model.loading import load_predictor
 
     return load_predictor(model)
@@ -180,6 +181,7 @@ def infer(
     from finagent_model.model.predictor import Question
     from finagent_model.pipeline.infer import infer as run
 
+    # Parsed before the model is loaded, so that a typo fails at once.
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     limits = parse_limits(max_rounds, budget_usd)
     return run(load_predictor(model), question, model, parse_mode(mode), limits)

@@ -58,6 +58,7 @@ def check(
     from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
 
+    # Neither or both: a forgotten symbol must not turn into a run over all of a vendor's.
     if bool(symbols) == every:
         raise BadInputError("name the symbols to check, or --all")
     _print_checks(datasets.check_bars(Settings.load(), symbols or ()), as_json)
@@ -76,6 +77,7 @@ def fetch_bars_command(
     from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
 
+    # Without a date the vendor is always asked, whatever is stored.
     until = parse_as_of(as_of) if as_of else None
     _print_checks(datasets.fetch_bars(Settings.load(), symbols, until), as_json)
 
@@ -101,6 +103,7 @@ def _print_checks(checks: list[BarsCheck], as_json: bool) -> None:
             if (more := check.seen.revised - len(check.seen.changes)) > 0:
                 typer.echo(f"  and {more} more fields")
         typer.echo(f"{len(checks) - len(refused)} good, {len(refused)} refused")
+    # After the output: the good ones are of use, whatever the exit code.
     if refused:
         raise typer.Exit(EXIT_REFUSED)
 

@@ -44,6 +44,7 @@ def _draw_signal(lineage: SignalLineage) -> Tree:
     top = _new_tree(f"signal {_describe_signal(signal_row(lineage.run))}")
     branch = _add_line(top, _describe_run(lineage.run))
     _add_run_facts(branch, lineage.run)
+    # An idempotent decision may be recorded by several runs; the tree shows the newest.
     if lineage.earlier:
         runs = len(lineage.earlier) + 1
         _add_line(branch, f"the last of {runs} runs that gave it; --json has all")
@@ -52,6 +53,7 @@ def _draw_signal(lineage: SignalLineage) -> Tree:
     if HEAD in lineage.run.tags:
         _add_line(branch, f"audit head {lineage.run.tags[HEAD]}")
     _add_datasets(branch, "data it saw", lineage.data)
+    # `predict --config` decides without a package.
     if lineage.origin is None:
         _add_line(top, "no version: the desk of a configuration's file decided")
     else:
@@ -111,7 +113,7 @@ def _add_run_facts(branch: Tree, run: RunRecord) -> None:
     requester, hashes = named(run, REQUESTED_BY), named(run, HASHES)
     if requester:
         _add_line(branch, "asked by " + ", ".join(f"{k} {v}" for k, v in requester.items()))
-    # Whether the checkout was dirty belongs to its commit, and is no hash.
+    # Popped: whether the checkout was dirty belongs to its commit, and is no hash.
     dirty = " with changes" if hashes.pop("dirty", "") == "true" else ""
     installed = ", as installed here" if hashes.get("code") == code_hash() else ""
     suffixes = {"commit": dirty, "code": installed}

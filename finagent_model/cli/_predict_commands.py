@@ -40,6 +40,7 @@ def predict(
 
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     chosen, limits = parse_mode(mode), parse_limits(max_rounds, budget_usd)
+    # Parsed above, before a model is loaded: a typo is reported at once.
     if config is None:
         # MLflow takes seconds to import; an untrained desk that logs nothing needs none of it.
         from finagent_model.model.loading import load_predictor
@@ -67,6 +68,7 @@ def predict(
         print_json(signal.model_dump(mode="json"))
     else:
         _print_signal(signal)
+    # Last, so that `--strict` changes the exit code and nothing else.
     if strict and signal.status.is_failure:
         raise typer.Exit(EXIT_NOT_OK)
 
@@ -135,6 +137,7 @@ def ui(
     from finagent_model.settings import Settings
 
     settings = Settings.load()
+    # The pages can promote versions and settle approvals: without a token they stay local.
     if settings.api_token is None and not is_loopback(host):
         raise BadInputError(
             f"--host {host} lets other machines in, and whoever reaches the pages could promote "

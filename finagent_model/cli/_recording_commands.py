@@ -63,6 +63,7 @@ def merge(
     from finagent_model.pipeline import recordings
 
     choice = next((choice for choice in get_args(recordings.Keep) if choice == keep), None)
+    # Checked here and not by Typer, so that the error is one line, as all others are.
     if choice is None and keep is not None:
         raise BadInputError(f"--keep {keep!r} is unknown; use ours or theirs")
     done = recordings.merge_recordings(into, sources, choice)
@@ -150,6 +151,7 @@ def _make_redactor() -> Redact:
     from finagent_model._redact import make_redactor
     from finagent_model.settings import Settings
 
+    # The values of this machine's keys, beside whatever looks like a key.
     return make_redactor(Settings.load().secrets)
 
 
@@ -161,6 +163,7 @@ audit = typer.Typer(
 )
 
 
+# With one command only, Typer would drop the word `verify`.
 @audit.callback()
 def _group() -> None:
     """Keeps `verify` a command of its own while it is the only one."""

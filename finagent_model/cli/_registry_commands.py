@@ -26,6 +26,7 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(row) for row in rows])
         return
+    # On stderr: stdout stays empty for scripts.
     if not rows:
         typer.echo(f"no version of {name} yet; `mlflow run . -e train` makes one", err=True)
     for row in rows:
@@ -83,6 +84,7 @@ def lineage(
     """
     if sum(option is not None for option in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
+    # A progress bar of each small download would stand between the tree's lines.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     traced = _read_lineage(signal_id, version, data, name)
     if as_json:

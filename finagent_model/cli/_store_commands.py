@@ -54,6 +54,7 @@ def upgrade(as_json: Json = False) -> None:
     from finagent_model.store.database import Database
 
     database = Database.from_settings(Settings.load())
+    # Read first: afterwards nobody can tell what the tables were.
     before = database.read_revision()
     database.upgrade()
     after = database.read_revision()
@@ -92,6 +93,7 @@ def sync(as_json: Json = False) -> None:
         print_json(done.row())
     else:
         typer.echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
+    # They stay in their runs: a later sync writes them.
     if done.failed:
         raise typer.Exit(EXIT_NO_DATA)
 
@@ -146,6 +148,7 @@ def send(
     settings = Settings.load()
     if settings.platform_url is None:
         raise BadInputError("there is no platform to send to; set FINAGENT_PLATFORM_URL")
+    # Dead letters go back into the queue, and a pause that the platform asked for ends.
     if parked:
         Outbox(Database.from_settings(settings)).retry_failed()
     done = run(settings)

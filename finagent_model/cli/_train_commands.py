@@ -54,6 +54,7 @@ def train(
     from finagent_model.training.request import TrainRequest
 
     request = TrainRequest.parse(**{k: v for k, v in options.items() if v is not None})
+    # An estimate trains nothing: no store, no model and no key is needed.
     if estimate:
         _print_estimate(request, as_json)
         return
@@ -144,6 +145,7 @@ def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
     from finagent_model.settings import Settings
 
     names = parse_symbols(symbols)
+    # A rule has no portfolio: each symbol would need cash of its own.
     if len(names) > 1:
         raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
     request = RuleRequest.parse(**params, symbol=names[0] if names else None)
@@ -200,6 +202,7 @@ def verify(
     else:
         for check in done.checks:
             typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
+    # After the output: a failed check is explained above.
     if not done.passed:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -222,6 +225,7 @@ def calibrate_gate(
         raise BadInputError(
             f"--sharpes {sharpes!r}: write numbers by comma, such as 1,1.5"
         ) from None
+    # Only the gate's rules: simulated markets know no agents.
     rules = load_config(config).gate
     with show_progress() as progress:
         rows = run(markets, planted, rules, seed=seed, jobs=jobs, progress=progress)

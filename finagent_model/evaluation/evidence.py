@@ -123,6 +123,7 @@ def grade_evidence(
         "scorings": float(trials.scorings),
         "minimum_track_record": moments.minimum_track_record(confidence=rules.confidence),
         "overfitting": math.nan if trials.overfitting is None else trials.overfitting,
+        # Each p-value has one null hypothesis: no better than cash, holding, or random entries.
         "p_cash": superior_predictive_ability(returns[:, None], seed=seed),
         "p_buy_and_hold": superior_predictive_ability((returns - benchmark)[:, None], seed=seed),
         "p_random_entry": _random_entry_p_value(facts),
@@ -187,6 +188,7 @@ def pool_returns(facts: Sequence[SymbolFacts]) -> tuple[npt.NDArray[np.int64], F
     symbols that have a bar then.
     """
     calendar = np.unique(np.concatenate([np.asarray(f.closed_at) for f in facts]))
+    # A symbol without a bar on a day is left out of that day's mean: 0 would be a return.
     count, sums = np.zeros(len(calendar)), np.zeros((2, len(calendar)))
     for f in facts:
         positions = np.searchsorted(calendar, f.closed_at)

@@ -140,6 +140,7 @@ def check_against_champion(ours: GateWindow, theirs: GateWindow) -> Check | None
 
     None where they share fewer than `MIN_COMMON_DAYS`.
     """
+    # Common days only: different years would compare markets, not versions.
     days = sorted(ours.returns.keys() & theirs.returns.keys())
     if len(days) < MIN_COMMON_DAYS:
         return None
@@ -181,6 +182,7 @@ def _failed_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]], max_share: fl
 
 def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
     rows = _all_rows(ledgers)
+    # Abstaining is an honest answer, and counted apart from failures.
     abstained = [row for row in rows if row["status"] == Status.ABSTAINED]
     return Check(
         name="abstained_share",
@@ -216,6 +218,7 @@ def _decided_after_fit(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check
 
 
 def _is_fitted_before(row: OutOfSampleRow) -> bool:
+    # No fit at all: nothing shows what such a decision was fitted on.
     if row["fit_until"] is None:
         return False
     return datetime.fromisoformat(row["fit_until"]) < datetime.fromisoformat(row["as_of"])

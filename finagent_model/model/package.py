@@ -78,6 +78,7 @@ def write_package(
     Raises ValueError for a trained state without calibrations, and for a desk with an external
     analyst without its source.
     """
+    # Checked before anything is written, so that a refusal leaves no half package.
     analyst = config.external_analyst
     if analyst and external is None:
         raise ValueError(f"a package whose desk hears {analyst} needs its source")
@@ -96,6 +97,7 @@ def write_package(
     contents = {name: text.encode() for name, text in texts.items()}
     if analyst and external is not None:
         files = external.package_files()
+        # In a folder of its own, so that its names can't collide with ours.
         contents |= {f"{analyst}/{name}": content for name, content in files.items()}
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +147,7 @@ def read_package(folder: Path) -> Package:
             f"the package can't be read: {error.title}: {first_error_message(error)}; "
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
+    # By lines: the recorded replies are the largest part by far.
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     source = None

@@ -227,6 +227,7 @@ class Predictor:
         mode = parse_mode(options.get("mode", "cached"))
         limits = parse_limits(options.get("max_rounds"), options.get("budget_usd"))
         decisions = self.decide_all(parse_questions(frame), mode, limits, deadline)
+        # After all decisions, so that a trace store that is slow delays no model call.
         for decision in decisions:
             self.trace(decision)
         signals = [decision.signal.model_dump(mode="json") for decision in decisions]
@@ -239,6 +240,7 @@ class Predictor:
         Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where there
         is nothing to decide on, and BeforeFirstFitError.
         """
+        # First: a question from before the first fit must not cost a call to a vendor.
         self.desk.check_trained_at(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(
@@ -330,6 +332,7 @@ class Predictor:
 
     def _with_lineage(self, decision: Decision) -> Decision:
         """Return the decision with its version's lineage and grade of evidence in its signal."""
+        # An untrained desk is no version: nothing vouches for its signals.
         if self._package is None:
             return decision
         lineage = {
@@ -349,6 +352,7 @@ def parse_questions(frame: pd.DataFrame) -> list[Question]:
 
 
 def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
+    # Symbol and date only: bad bars or news are a status of their own row, not of the batch.
     try:
         symbol, as_of = parse_symbol(row["symbol"]), parse_as_of(row["as_of"])
     except BadInputError as error:
