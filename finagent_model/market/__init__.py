@@ -18,9 +18,8 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "bars": ["BarSeries", "parse_as_of"],
+            "bars": ["BarSeries", "parse_as_of", "parse_symbol", "parse_symbols"],
             "news": ["Fact", "NewsItem"],
-            "symbols": ["parse_symbol", "parse_symbols"],
             "view": ["MarketView"],
         },
     )

@@ -1,6 +1,8 @@
-"""What each agent is good for: a packaged desk with one left out, one alone, with and without a
-debate, on the days that no fit had seen. Replies are recorded like any others, so that a second
-ablation costs nothing.
+"""Measure what each agent contributes: a packaged desk's backtest with agents left out or added.
+
+Variants have one agent left out, one analyst only, rules in place of models, or a debate more or
+less. Each decides on the same out-of-sample bars as the whole desk and is compared with it day by
+day. Replies are recorded like any others, so that a second ablation costs nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +11,8 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.out_of_sample import OutOfSample
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.market.bars import Floats
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, open_cassette
@@ -42,15 +43,15 @@ from finagent_model.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant beside the whole desk; None is undefined."""
+class VariantResult:
+    """One variant compared with the whole desk; None is undefined."""
 
     variant: str
     annual_return_difference: float | None
-    """Of mean daily returns after trading costs, times 252."""
+    """Difference of mean daily returns after trading costs, times 252, as a fraction."""
     low: float | None
     high: float | None
-    """Its 95 % interval by a bootstrap of the paired days."""
+    """Ends of its 95 % interval, by a bootstrap of the paired days."""
     sharpe: float | None
     same_action: float
     """Share of decisions with the whole desk's action."""
@@ -59,30 +60,29 @@ class Row:
     """Share of each status that occurred."""
     tokens: int
     cost_usd: float | None
-    """At list price, of the whole backtest."""
+    """Cost of the whole backtest's conversations at list price, whether recorded or not."""
     calls: int
-    """To a model, this time; recorded replies are not counted."""
+    """Calls to a model in this ablation; replies from the cassette are not counted."""
     seconds_a_decision: float
-    """Measured here: it is not repeatable, and near zero where all was recorded."""
+    """Wall time on this machine: not repeatable, and near zero where all was recorded."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """All variants, the whole desk first."""
+    """All variants, the whole desk first. `asdict` of it is `ablation.json`."""
 
     run_id: str
     model_uri: str
     decisions: int
-    rows: tuple[Row, ...]
-
-    def row(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**vars(self), "rows": [vars(row) for row in self.rows]}
+    """Decisions of each variant."""
+    rows: tuple[VariantResult, ...]
 
 
 @dataclass(frozen=True)
-class _Tried:
-    unseen: tuple[OutOfSample, ...]
+class _VariantRun:
+    """One variant's outcomes, one a symbol, and the wall time that they took."""
+
+    outcomes: tuple[OutOfSampleBacktest, ...]
     seconds: float
 
 
@@ -91,102 +91,120 @@ def ablate(
     symbols: Sequence[str],
     settings: Settings,
     mode: Mode = "cached",
-    watch: Progress = no_progress,
+    progress: Progress = no_progress,
 ) -> Ablation:
-    """No symbols: those that the model was trained on, and of these the bars that its training saw.
-    Raises ModelLoadError, DataError, and ConfigError where a model would have to be asked and can't
-    be.
+    """Run every variant of a packaged desk over its out-of-sample bars, and log the comparison.
+
+    No symbols means those that the model was trained on, with the bars that its training saw.
+    Raises ModelLoadError, DataError, and ConfigError where a model can't be called but must be.
     """
     predictor = load_predictor(model_uri)
+    # Pinned to the training's bars, which its registered results are of.
     predictor.market = market_of_training(predictor)
     request = read_request(predictor.package)
     chosen = tuple(symbols) or request.symbols
     debaters = tuple(row for row in load_preset("debate").agents if row.role == "debater")
     desks = desk_variants(predictor.package.config, debaters)
-    made_by = predictor_tags(predictor, model_uri)
+    tags = predictor_tags(predictor, model_uri)
     datasets = [each for symbol in chosen for each in training_datasets(predictor.market, symbol)]
-    run = open_tagged_run("ablate", f"ablate {' '.join(chosen)}", made_by, alone=True)
+    run = open_tagged_run("ablate", f"ablate {' '.join(chosen)}", tags, single_process=True)
     with run.failed_on_error():
         run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
-        run.log_inputs(datasets, "backtest", made_by.get(MODEL_ID))
-        tried = {
-            name: _try(predictor, desk, chosen, request, settings, mode, watch)
+        run.log_inputs(datasets, "backtest", tags.get(MODEL_ID))
+        runs = {
+            name: _run_variant(predictor, desk, chosen, request, settings, mode, progress)
             for name, desk in desks.items()
         }
-        rows = tuple(
-            _row(name, each, tried[WHOLE_DESK], request.seed) for name, each in tried.items()
+        whole = runs[WHOLE_DESK]
+        ablation = Ablation(
+            run_id=run.run_id,
+            model_uri=model_uri,
+            decisions=sum(len(each.decisions) for each in whole.outcomes),
+            rows=tuple(_compare(name, each, whole, request.seed) for name, each in runs.items()),
         )
-        decisions = sum(len(each.decisions) for each in tried[WHOLE_DESK].unseen)
-        found = Ablation(run.run_id, model_uri, decisions, rows)
-        run.log_json("ablation.json", found.row())
-        run.log_text("ablation.md", render_ablation_table(found.row()["rows"]))
-        run.set_description(render_ablation_table(found.row()["rows"]))
+        report = asdict(ablation)
+        run.log_json("ablation.json", report)
+        run.log_text("ablation.md", render_ablation_table(report["rows"]))
+        run.set_description(render_ablation_table(report["rows"]))
         with tempfile.TemporaryDirectory() as folder:
-            write_ablation_chart(found.row()["rows"], Path(folder))
+            write_ablation_chart(report["rows"], Path(folder))
             run.log_files(Path(folder))
         run.end("FINISHED")
-    return found
+    return ablation
 
 
-def _try(
+def _run_variant(
     predictor: Predictor,
     config: DeskConfig,
     symbols: Sequence[str],
     request: TrainRequest,
     settings: Settings,
     mode: Mode,
-    watch: Progress,
-) -> _Tried:
-    package = predictor.package
+    progress: Progress,
+) -> _VariantRun:
+    """Let a desk of `config` decide on all symbols' out-of-sample bars, with the trained state."""
+    package, market = predictor.package, predictor.market
+    # A cassette of its own: the package's replies come first, new ones are recorded at home.
     cassette = open_cassette(settings, package)
-    desk = Desk(config, package.learned, settings, cassette, mode=mode, external=package.external)
-    if mode != "replay":
-        desk.require_key()
-    started = time.perf_counter()
-    unseen = tuple(
-        decide_out_of_sample(desk, predictor.market, s, package.learned.policies, request, watch)
-        for s in symbols
+    desk = Desk(
+        config, package.trained_state, settings, cassette, mode=mode, external=package.external
     )
-    return _Tried(unseen, time.perf_counter() - started)
+    if mode != "replay":
+        # Fail before hours of decisions, not at the first reply that is not recorded.
+        desk.require_key()
+    policies = package.trained_state.policies
+    started = time.perf_counter()
+    outcomes = tuple(
+        decide_out_of_sample(desk, market, symbol, policies, request, progress)
+        for symbol in symbols
+    )
+    return _VariantRun(outcomes, time.perf_counter() - started)
 
 
-def _row(name: str, tried: _Tried, whole: _Tried, seed: int) -> Row:
-    ours, theirs = _returns(tried), _returns(whole)
-    decisions = [d for each in tried.unseen for d in each.decisions]
-    beside = [d for each in whole.unseen for d in each.decisions]
-    signals = [d.signal for d in decisions]
-    costs = [s.cost_usd for s in signals]
+def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> VariantResult:
+    """Return a variant's result beside the whole desk's, on the same days."""
+    ours, theirs = _portfolio_returns(variant), _portfolio_returns(whole)
+    decisions = [decision for each in variant.outcomes for decision in each.decisions]
+    whole_decisions = [decision for each in whole.outcomes for decision in each.decisions]
+    signals = [decision.signal for decision in decisions]
+    costs = [signal.cost_usd for signal in signals]
+    # Paired: both desks hold the same days, so what the market did cancels out.
     interval = return_difference_interval(ours, theirs, seed=seed)
-    same = [a.signal.action == b.signal.action for a, b in zip(decisions, beside, strict=True)]
+    same = [
+        one.signal.action == other.signal.action
+        for one, other in zip(decisions, whole_decisions, strict=True)
+    ]
     shares = {s.value: sum(x.status is s for x in signals) / len(signals) for s in Status}
-    return Row(
+    return VariantResult(
         variant=name,
-        annual_return_difference=_stored(annual_return_difference(ours, theirs)),
-        low=_stored(interval.low),
-        high=_stored(interval.high),
-        sharpe=_stored(sharpe(ours)),
+        annual_return_difference=_none_if_undefined(annual_return_difference(ours, theirs)),
+        low=_none_if_undefined(interval.low),
+        high=_none_if_undefined(interval.high),
+        sharpe=_none_if_undefined(sharpe(ours)),
         same_action=float(np.mean(same)),
         hold_share=float(np.mean([s.action == "HOLD" for s in signals])),
         statuses={status: share for status, share in shares.items() if share},
         tokens=sum(s.tokens for s in signals),
+        # One unknown price makes the sum unknown, not smaller.
         cost_usd=None if None in costs else math.fsum(c for c in costs if c is not None),
         calls=sum(d.calls for d in decisions),
-        seconds_a_decision=tried.seconds / len(decisions),
+        seconds_a_decision=variant.seconds / len(decisions),
     )
 
 
-def _returns(tried: _Tried) -> Floats:
-    """Daily returns of an equal-weighted portfolio of the symbols that have a bar that day."""
-    days = [each.bars.closed_at[1:] for each in tried.unseen]
+def _portfolio_returns(variant: _VariantRun) -> Floats:
+    """Return daily returns of an equal-weighted portfolio of the symbols with a bar that day."""
+    # The first bar of each symbol has no return.
+    days = [each.bars.closed_at[1:] for each in variant.outcomes]
     calendar = np.unique(np.concatenate(days))
     total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
-    for each, own in zip(tried.unseen, days, strict=True):
-        at = np.searchsorted(calendar, own)
+    for each, own_days in zip(variant.outcomes, days, strict=True):
+        at = np.searchsorted(calendar, own_days)
         total[at] += simple_returns(each.result.equity)
         count[at] += 1
-    found: Floats = total / count
-    return found
+    returns: Floats = total / count
+    return returns
 
 
-def _stored(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _none_if_undefined(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no nan

@@ -1,9 +1,9 @@
-"""What was said in a backtest, written down while it is said: conversation and audit of each
-decision go to files at once, and memory does not grow by them.
+"""Decide on one symbol's out-of-sample bars, log the outcome in a run, and read it again.
 
-One symbol's unseen part: the desk decides on it, and a run keeps what came of it.
-
-A packaged desk's backtest run again, and held against the one it was registered with.
+Two walks: a training lets the desk learn fold by fold (`decide_and_reflect`); a finished model
+decides with what was valid on each day (`decide_out_of_sample`). `backtest` runs a packaged desk
+again and compares its signals with the registered ones. Transcripts go to files while the walk
+runs, so that memory does not grow with their length.
 """
 
 from __future__ import annotations
@@ -16,27 +16,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
+from finagent_model.cassette.jsonl import load_replies
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import (
     Decider,
     Decision,
+    from_ledger_row,
     hash_ledger,
+    read_ledger,
     to_ledger_row,
     write_ledger,
 )
+from finagent_model.decision.signal import TradingSignal
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.calibrate import reflect
+from finagent_model.evaluation.calibrate import select_lessons
+from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.evaluation.out_of_sample import (
-    OutOfSample,
-    calls_of,
+    OutOfSampleBacktest,
+    collect_symbol_facts,
     decide_walk_forward,
-    facts_of,
     judge_out_of_sample,
+    label_decision_outcomes,
 )
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor
@@ -53,25 +63,42 @@ from finagent_model.pipeline.run_metadata import (
     open_tagged_run,
     predictor_tags,
     read_request,
+    schema_errors_as_tracking_error,
 )
 from finagent_model.policy.policy import PolicyBook
-from finagent_model.policy.trained_state import TradeOutcome, TrainedState, dump_outcomes
+from finagent_model.policy.trained_state import (
+    TradeOutcome,
+    TrainedState,
+    dump_outcomes,
+    load_outcomes,
+)
 from finagent_model.reports.charts import drawdown, write_equity_charts
 from finagent_model.reports.report import verdict_sentence
 from finagent_model.settings import Settings
 from finagent_model.tracking.runs import RunLog
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.walk_forward import bars_to_decide, policy_periods, unseen_part
+from finagent_model.training.walk_forward import bars_to_decide, out_of_sample_part, policy_periods
+
+CALLS = "closed_calls.jsonl"
+"""Artifact of a symbol's run: each call to act that has ended, and what it would have earned."""
 
 
 class TranscriptWriter:
-    """A context manager; `content_hash` names the package that decides, None: one to be."""
+    """Writes conversation and audit of each decision to temporary files, as a context manager.
+
+    `content_hash` names the package that decides; None while a training has no package yet.
+    """
 
     def __init__(self, content_hash: str | None = None) -> None:
+        # Unnamed files: a process that dies leaves no conversation behind.
         self._open = ExitStack()
-        self._said = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115
-        self._done = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
-        self._chain = ChainWriter(self._done, collect_versions(code_hash(), content_hash))
+        self._conversation = self._open.enter_context(
+            tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+        )
+        self._audit = self._open.enter_context(
+            tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
+        )
+        self._chain = ChainWriter(self._audit, collect_versions(code_hash(), content_hash))
 
     def __enter__(self) -> Self:
         return self
@@ -79,25 +106,22 @@ class TranscriptWriter:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def take(self, decisions: Sequence[Decision]) -> list[Decision]:
-        """Write them down, in order; the same without what was said on the way."""
+    def write(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Append the transcripts of `decisions`; return the decisions without turns and events."""
+        # The order counts: each entry of the audit is chained to the one before it by hash.
         for decision in decisions:
-            self._said.write(dump_turns([decision]))
+            self._conversation.write(dump_turns([decision]))
             self._chain.add(decision.signal, decision.events)
         return [replace(decision, turns=(), events=()) for decision in decisions]
 
     def close(self, folder: Path) -> str:
-        """End the audit, put both files into `folder`, and return the audit's head."""
+        """End the audit, copy both files into `folder`, and return the head of the hash chain."""
         head = self._chain.close()
-        for file, name in ((self._said, CONVERSATION), (self._done, AUDIT)):
+        for file, name in ((self._conversation, CONVERSATION), (self._audit, AUDIT)):
             file.seek(0)
-            with (folder / name).open("w", encoding="utf-8") as whole:
-                shutil.copyfileobj(file, whole)
+            with (folder / name).open("w", encoding="utf-8") as target:
+                shutil.copyfileobj(file, target)
         return head
-
-
-CALLS = "closed_calls.jsonl"
-"""Artifact of a symbol's run: each call to act that has ended, and what it would have earned."""
 
 
 def decide_out_of_sample(
@@ -108,12 +132,13 @@ def decide_out_of_sample(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
-) -> OutOfSample:
-    """Decide every out-of-sample bar of `symbol` with a trained desk, and judge what came of it.
+) -> OutOfSampleBacktest:
+    """Decide on the out-of-sample bars of `symbol` with a trained desk; trade and measure that.
 
-    The desk has learned all that it will; each day uses only the policy and the lessons that were
-    known on it. What was said on the way goes into `transcripts`, and is dropped without.
+    Each day uses only the policy and the lessons that were valid on it. `progress` counts
+    decisions. Conversations go to `transcripts`; None drops them. Raises DataError.
     """
+    # Inline, without AutoGen's runtime: the record is equal, and a desk of rules is much faster.
     inline = desk.with_options(inline_rules=True)
     return _decide(market, symbol, policies, request, progress, lambda *_: inline, transcripts)
 
@@ -126,13 +151,14 @@ def decide_and_reflect(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
-) -> OutOfSample:
-    """Decide every out-of-sample bar of `symbol` while the desk learns, fold by fold.
+) -> OutOfSampleBacktest:
+    """Decide on the out-of-sample bars of `symbol` while the desk learns, fold by fold.
 
-    A desk that speaks in a fold remembers the calls that had closed before the fold began.
+    In each fold the desk remembers the calls that had closed before the fold began. Arguments and
+    errors are those of `decide_out_of_sample`.
     """
     bars = market.bars(symbol)
-    first = unseen_part(bars, policies).start
+    first = out_of_sample_part(bars, policies).start
     periods = [period for _, period in policy_periods(bars, policies)]
     positions = bars_to_decide(bars, policies, request)
 
@@ -140,9 +166,11 @@ def decide_and_reflect(
         start = periods[number].start
         decided = [i - first for i in positions if i < start]
         lessons: tuple[TradeOutcome, ...] = ()
-        if number:
-            # Only bars up to the fold's first: an outcome that closes later is not known yet.
-            lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
+        if number:  # the first fold has no past decisions
+            # No look-ahead: an outcome that closes after the fold's first bar is not known yet.
+            lessons = select_lessons(
+                label_decision_outcomes(bars[first:start], decided, past, request.rules)
+            )
         state = TrainedState(policies, lessons=lessons)
         return desk.with_options(trained_state=state, inline_rules=True)
 
@@ -157,7 +185,10 @@ def _decide(
     progress: Progress,
     decider_of: Callable[[int, Sequence[Decision]], Decider],
     transcripts: TranscriptWriter | None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
+    """Walk forward over the out-of-sample bars; `decider_of` is given a fold's number and the past
+    decisions.
+    """
     bars = market.bars(symbol)
     positions = bars_to_decide(bars, policies, request)
     decisions = decide_walk_forward(
@@ -167,52 +198,89 @@ def _decide(
         positions,
         decider_of,
         progress(f"deciding on {symbol}", len(positions)),
-        transcripts.take if transcripts else None,
+        transcripts.write if transcripts else None,
     )
-    part = unseen_part(bars, policies)
+    part = out_of_sample_part(bars, policies)
     return judge_out_of_sample(bars[part], [i - part.start for i in positions], decisions, request)
 
 
 def log_outcome(
-    run: RunLog, unseen: OutOfSample, seed: int, minutes: TranscriptWriter
+    run: RunLog, outcome: OutOfSampleBacktest, seed: int, transcripts: TranscriptWriter
 ) -> dict[str, float]:
-    """Metrics, curves, charts, ledger, conversation and audit of one symbol's unseen part."""
-    metrics = unseen.metrics()
-    stamps = [int(unseen.bars.close_time(i).timestamp() * 1000) for i in range(len(unseen.bars))]
+    """Log one symbol's out-of-sample outcome in `run`, close `transcripts`, return the metrics.
+
+    Logged are metrics, curves, charts, ledger, trades, conversation and audit. `SymbolBacktest`
+    reads them again. Raises TrackingError.
+    """
+    metrics, bars = outcome.metrics(), outcome.bars
+    # MLflow dates a metric's steps in milliseconds since 1970.
+    stamps = [int(bars.close_time(i).timestamp() * 1000) for i in range(len(bars))]
     curves = {
-        "equity": unseen.result.equity,
-        "benchmark_equity": unseen.benchmark.equity,
-        "drawdown": drawdown(unseen.result.equity),
+        "equity": outcome.result.equity,
+        "benchmark_equity": outcome.benchmark.equity,
+        "drawdown": drawdown(outcome.result.equity),
     }
     for name, curve in curves.items():
         run.log_series(name, curve.tolist(), stamps)
-    run.log_text(CALLS, dump_outcomes(unseen.closed_calls()))
-    run.log_text("facts.json", facts_of(unseen, seed).model_dump_json())
+    run.log_text(CALLS, dump_outcomes(outcome.trade_outcomes()))
+    run.log_text("facts.json", collect_symbol_facts(outcome, seed).model_dump_json())
     facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
-    run.log_json("outcome.json", {"symbol": unseen.bars.symbol, **facts})
+    run.log_json("outcome.json", {"symbol": bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_equity_charts(unseen, folder)
-        write_ledger((decision.signal for decision in unseen.decisions), folder / "ledger.parquet")
-        unseen.result.trades.to_parquet(folder / "trades.parquet")
-        run.log(metrics=metrics, tags={HEAD: minutes.close(folder)})
+        write_equity_charts(outcome, folder)
+        write_ledger((decision.signal for decision in outcome.decisions), folder / "ledger.parquet")
+        outcome.result.trades.to_parquet(folder / "trades.parquet")
+        run.log(metrics=metrics, tags={HEAD: transcripts.close(folder)})
         run.log_files(folder)
     return metrics
 
 
 @dataclass(frozen=True)
+class SymbolBacktest:
+    """What the run of one symbol's out-of-sample part holds."""
+
+    symbol: str
+    metrics: dict[str, float | None]
+    """None: undefined."""
+    signals: tuple[TradingSignal, ...]
+    """Before calibration, oldest first."""
+    replies: dict[str, RecordedReply]
+    facts: SymbolFacts
+    calls: tuple[TradeOutcome, ...]
+    trades: pd.DataFrame
+
+    @classmethod
+    def read(cls, run: RunLog) -> Self:
+        """Read what a training logged in `run`. Raises TrackingError for another schema."""
+        with schema_errors_as_tracking_error(run.run_id):
+            outcome = run.read_json("outcome.json")
+            rows = read_ledger(pa.BufferReader(run.read_artifact("ledger.parquet")))
+            trades = pq.read_table(pa.BufferReader(run.read_artifact("trades.parquet")))
+            return cls(
+                symbol=outcome["symbol"],
+                metrics=outcome["metrics"],
+                signals=tuple(from_ledger_row(row) for row in rows),
+                replies=load_replies(run.read_artifact("cassette.jsonl").decode().splitlines()),
+                facts=SymbolFacts.model_validate_json(run.read_artifact("facts.json")),
+                calls=load_outcomes(run.read_artifact(CALLS).decode()),
+                trades=trades.to_pandas(),
+            )
+
+
+@dataclass(frozen=True)
 class BacktestRerun:
-    """A packaged desk's backtest, held against the one it was registered with."""
+    """A repeated backtest of a packaged desk, compared with the registered one."""
 
     run_id: str
     symbol: str
     metrics: dict[str, float]
     report: str
     same_as_registered: bool | None
-    """Whether every signal is the registered one; None for a symbol it was not trained on."""
+    """Whether all signals equal the registered ones; None for a symbol it was not trained on."""
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready; an undefined metric is None."""
+        """Return the rerun as a JSON-ready dict; an undefined metric is None, with its reason."""
         facts = {"metrics": nan_to_none(self.metrics), "undefined": explain_undefined(self.metrics)}
         return {**vars(self), **facts}
 
@@ -226,8 +294,8 @@ def backtest(
 ) -> list[BacktestRerun]:
     """Run a packaged desk over its out-of-sample bars again; return one result a symbol.
 
-    No symbols means those that it was trained on, and of these the bars are those that its training
-    saw. Mode `replay` asks no model. Raises ModelLoadError or DataError.
+    No symbols means those that it was trained on, with the bars that its training saw. Mode
+    `replay` asks no model. Raises ModelLoadError, DataError and TrackingError.
     """
     predictor = load_predictor(model) if isinstance(model, str) else model
     market, package = market_of_training(predictor), predictor.package
@@ -237,22 +305,23 @@ def backtest(
     for symbol in symbols or request.symbols:
         market.bars(symbol)  # an unknown symbol raises before a run is opened
         run = open_tagged_run(
-            "backtest", f"backtest {symbol}", {**tags, SYMBOL: symbol}, alone=True
+            "backtest", f"backtest {symbol}", {**tags, SYMBOL: symbol}, single_process=True
         )
         with run.failed_on_error(), TranscriptWriter(package.content_hash) as transcripts:
             run.log_inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
-            unseen = decide_out_of_sample(
+            outcome = decide_out_of_sample(
                 predictor.desk.with_options(mode=mode),
                 market,
                 symbol,
-                package.learned.policies,
+                package.trained_state.policies,
                 request,
                 progress,
                 transcripts,
             )
-            metrics = log_outcome(run, unseen, request.seed, transcripts)
+            metrics = log_outcome(run, outcome, request.seed, transcripts)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
-            rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
+            rows = [to_ledger_row(decision.signal) for decision in outcome.decisions]
+            # By hash: a package holds the hash of its ledger, not the rows.
             registered = package.backtest["ledgers"].get(symbol)
             same = None if registered is None else hash_ledger(rows) == registered
             run.set_tags({"finagent.same_as_registered": str(same)})

@@ -1,13 +1,9 @@
-"""What a run says of the bars that it saw, so that it can be repeated on the same.
+"""Name the data of a run by content, and compare it with what the sources have today.
 
-Which data a run was given, as data sets named by their content, and whether the same are at hand
-today.
-
-A training and a backtest were given all that the sources had of a symbol; a decision what its view
-held. Bars and items that came later are no change: of what is at hand only as much is looked at as
-there was then.
-
-Bars looked after by hand: what there is, what is good, what a vendor has changed.
+A `BarsSnapshot` says which bars a run read, so that it can be repeated on the same ones. A
+`Dataset` names bars, news or fundamentals by hash. A training is given all that the sources have of
+a symbol, a decision what its view holds; rows that came later are cut off before a comparison, and
+so are no change. `check_bars` and the functions after it serve `finagent bars`.
 """
 
 from __future__ import annotations
@@ -37,122 +33,132 @@ SOURCE, HASH = "finagent.bars_source", "finagent.bars_hash"
 FETCHED_AT = "finagent.bars_fetched_at"
 """Tag; of several symbols the earliest. Absent where the bars lay on this machine."""
 REVISED = "finagent.bars_revised"
-"""Tag of a run whose vendor has changed what it had said before: symbols and counts of fields."""
+"""Tag of a run whose vendor revised bars: symbols, and how many fields of each changed."""
 TAG_LENGTH = 500
+"""Characters; the artifact holds the whole."""
+DatasetState = Literal["same", "changed", "not at hand"]
 
 
 def bar_snapshots(market: Market, symbols: Iterable[str]) -> dict[str, BarsSnapshot]:
-    """What `market` has read of `symbols`; what it has not read is left out."""
-    found = {symbol: market.snapshot(symbol) for symbol in symbols}
-    return {symbol: seen for symbol, seen in found.items() if seen is not None}
+    """Return a snapshot by symbol; symbols whose bars `market` has not read are left out."""
+    snapshots = {symbol: market.snapshot(symbol) for symbol in symbols}
+    return {symbol: each for symbol, each in snapshots.items() if each is not None}
 
 
-def log_bar_snapshots(run: RunLog, seen: Mapping[str, BarsSnapshot]) -> None:
-    """An artifact that has it all, and a few tags."""
-    run.log_json(BARS, {symbol: each.model_dump(mode="json") for symbol, each in seen.items()})
-    if seen:
-        run.set_tags(snapshot_tags(seen))
+def log_bar_snapshots(run: RunLog, snapshots: Mapping[str, BarsSnapshot]) -> None:
+    """Log snapshots by symbol as an artifact, and a summary as tags. Raises TrackingError."""
+    run.log_json(BARS, {symbol: each.model_dump(mode="json") for symbol, each in snapshots.items()})
+    if snapshots:
+        run.set_tags(snapshot_tags(snapshots))
 
 
-def snapshot_tags(seen: Mapping[str, BarsSnapshot]) -> dict[str, str]:
-    """A few words for any number of symbols."""
-    each = list(seen.values())
-    hashes = "\n".join(f"{symbol} {seen[symbol].content_hash}" for symbol in sorted(seen))
-    whole = each[0].content_hash if len(each) == 1 else hashlib.sha256(hashes.encode()).hexdigest()
-    tags = {SOURCE: ", ".join(sorted({one.source for one in each}))[:TAG_LENGTH], HASH: whole}
-    if stamps := [one.fetched_at for one in each if one.fetched_at]:
+def snapshot_tags(snapshots: Mapping[str, BarsSnapshot]) -> dict[str, str]:
+    """Return the tags of one or more snapshots, given by symbol: source, hash, fetch, revisions."""
+    rows = list(snapshots.values())
+    # Sorted, so that the hash does not depend on the order in which symbols were requested.
+    hashes = "\n".join(f"{name} {snapshots[name].content_hash}" for name in sorted(snapshots))
+    whole = rows[0].content_hash if len(rows) == 1 else hashlib.sha256(hashes.encode()).hexdigest()
+    tags = {SOURCE: ", ".join(sorted({row.source for row in rows}))[:TAG_LENGTH], HASH: whole}
+    if stamps := [row.fetched_at for row in rows if row.fetched_at]:
         tags[FETCHED_AT] = min(stamps).isoformat()
-    if revised := {symbol: one.revised for symbol, one in seen.items() if one.revised}:
+    if revised := {symbol: row.revised for symbol, row in snapshots.items() if row.revised}:
         tags[REVISED] = ", ".join(f"{s}: {n} fields" for s, n in revised.items())[:TAG_LENGTH]
     return tags
 
 
 def read_bar_snapshots(rows: Mapping[str, Any]) -> dict[str, BarsSnapshot]:
-    """The artifact again."""
+    """Parse the artifact `BARS` into snapshots by symbol. Raises ValidationError."""
     return {symbol: BarsSnapshot.model_validate(row) for symbol, row in rows.items()}
 
 
 def market_of_training(predictor: Predictor) -> Market:
-    """The desk's market with the bars that its training saw, where this store has the training's
-    run: days that came later are left out, and other bars are refused when they are asked for.
-    Raises TrackingError where the store can't tell.
+    """Return a market with the bars that the predictor's training saw.
+
+    Later bars are cut off, and a symbol whose bars were revised raises when it is read. Where this
+    store does not hold the training's run, return the predictor's own market. Raises TrackingError
+    where the store can't tell.
     """
+    # Without the run the bars can't be pinned: the package holds decisions, not bars.
     run_id = predictor.lineage.run_id
-    left = RunLog(run_id).find_artifact(BARS) if run_id else None
-    if left is None:
+    content = RunLog(run_id).find_artifact(BARS) if run_id else None
+    if content is None:
         return predictor.market
-    return Market.from_settings(predictor.settings, read_bar_snapshots(json.loads(left)))
-
-
-State = Literal["same", "changed", "not at hand"]
+    return Market.from_settings(predictor.settings, read_bar_snapshots(json.loads(content)))
 
 
 @dataclass(frozen=True)
 class DatasetComparison:
-    """A data set of the past beside what the sources of today have."""
+    """A data set of a past run, compared with what the sources have today."""
 
-    was: Dataset
-    now: State
+    recorded: Dataset
+    now: DatasetState
     why: str
-    """In words, for what is not the same."""
+    """What differs, in words; empty where nothing does."""
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**self.was.row(), "now": self.now, "why": self.why}
+        """Return the comparison as a JSON-ready dict: the data set's fields, `now` and `why`."""
+        return {**self.recorded.row(), "now": self.now, "why": self.why}
 
 
 def training_datasets(market: Market, symbol: str) -> tuple[Dataset, ...]:
-    """All that is known of a symbol. Raises DataError."""
+    """Return the data sets of all that the sources have of a symbol. Raises DataError."""
     bars, news, facts = market.bars(symbol), market.news(symbol)[0], market.facts(symbol)[0]
     return _datasets(market, bars, news, facts)
 
 
 def decision_datasets(market: Market, view: MarketView) -> tuple[Dataset, ...]:
-    """What a decision was made from."""
+    """Return the data sets of what `view` holds, and so of what a decision was made from."""
     return _datasets(market, view.bars, view.news, view.fundamentals)
 
 
 def compare_datasets(
     past: Sequence[Dataset], market: Market, as_of: datetime | None = None
 ) -> list[DatasetComparison]:
-    """Each data set beside its like of today; `as_of` is the moment of a decision, None where the
-    run was given all there was.
+    """Compare each data set of a past run with its counterpart of today.
+
+    `as_of` is the moment of a decision; None means a run that was given all there was. A source
+    that can't answer is `not at hand`, with its error as the reason.
     """
-    compared = []
-    for was in past:
+    comparisons = []
+    for recorded in past:
         try:
-            now = _now(market, was, as_of)
+            current = _current_dataset(market, recorded, as_of)
         except (DataError, BadInputError) as error:
-            compared.append(DatasetComparison(was, "not at hand", str(error)))
+            # A source that fails says nothing about the data, so this is no change.
+            comparisons.append(DatasetComparison(recorded, "not at hand", str(error)))
             continue
-        if now is not None and now.sha256 == was.sha256:
-            compared.append(DatasetComparison(was, "same", ""))
+        if current is not None and current.sha256 == recorded.sha256:
+            comparisons.append(DatasetComparison(recorded, "same", ""))
         else:
-            compared.append(DatasetComparison(was, "changed", _difference(was, now)))
-    return compared
+            why = _difference(recorded, current)
+            comparisons.append(DatasetComparison(recorded, "changed", why))
+    return comparisons
 
 
-def _now(market: Market, was: Dataset, as_of: datetime | None) -> Dataset | None:
-    """What the sources of today make of it; None: nothing."""
+def _current_dataset(market: Market, recorded: Dataset, as_of: datetime | None) -> Dataset | None:
+    """Return today's counterpart of a data set, without later rows; None without any row."""
     if as_of is not None:
-        found = decision_datasets(market, market.view(was.symbol, as_of))
-        return next((each for each in found if each.kind == was.kind), None)
-    if was.kind == "bars":
-        if (kept := market.bars_by_hash(was.symbol, was.sha256)) is not None:
-            return Dataset.from_bars(kept, was.source)
-        bars = market.bars(was.symbol).until(was.last)
-        return Dataset.from_bars(bars, was.source) if len(bars) else None
-    items = market.news(was.symbol)[0] if was.kind == "news" else market.facts(was.symbol)[0]
-    then = [item for item in items if item.published_at <= was.last]
-    return Dataset.from_records(was.symbol, was.kind, then, was.source)
+        datasets = decision_datasets(market, market.view(recorded.symbol, as_of))
+        return next((each for each in datasets if each.kind == recorded.kind), None)
+    if recorded.kind == "bars":
+        # A cache may still hold the recorded bars, though the vendor has revised them since.
+        if (cached := market.bars_by_hash(recorded.symbol, recorded.sha256)) is not None:
+            return Dataset.from_bars(cached, recorded.source)
+        bars = market.bars(recorded.symbol).until(recorded.last)
+        return Dataset.from_bars(bars, recorded.source) if len(bars) else None
+    symbol = recorded.symbol
+    items = market.news(symbol)[0] if recorded.kind == "news" else market.facts(symbol)[0]
+    earlier = [item for item in items if item.published_at <= recorded.last]
+    return Dataset.from_records(symbol, recorded.kind, earlier, recorded.source)
 
 
-def _difference(was: Dataset, now: Dataset | None) -> str:
-    if now is None:
-        return f"there were {was.rows} rows from {was.source}, there are none today"
-    if now.rows != was.rows:
-        return f"there were {was.rows} rows from {was.source}, there are {now.rows} of that time"
-    return f"of the {was.rows} rows from {was.source} some differ"
+def _difference(recorded: Dataset, current: Dataset | None) -> str:
+    before = f"{recorded.rows} rows from {recorded.source}"
+    if current is None:
+        return f"there were {before}, there are none today"
+    if current.rows != recorded.rows:
+        return f"there were {before}, there are {current.rows} of that time"
+    return f"of the {before} some differ"
 
 
 def _datasets(
@@ -161,46 +167,52 @@ def _datasets(
     news: Sequence[PublishedRecord],
     facts: Sequence[PublishedRecord],
 ) -> tuple[Dataset, ...]:
+    # Empty records give no data set: None is left out below.
     origins = market.origins
-    found = (
+    datasets = (
         Dataset.from_bars(bars, origins["bars"]),
         Dataset.from_records(bars.symbol, "news", news, origins["news"]),
         Dataset.from_records(bars.symbol, "fundamentals", facts, origins["fundamentals"]),
     )
-    return tuple(each for each in found if each is not None)
+    return tuple(each for each in datasets if each is not None)
 
 
 @dataclass(frozen=True)
 class BarsCheck:
-    """One symbol's bars: read, or refused with a reason."""
+    """One symbol's bars: a snapshot of what was read, or the reason of the refusal."""
 
     symbol: str
-    seen: BarsSnapshot | None
+    snapshot: BarsSnapshot | None
+    """None: refused."""
     refused: str | None = None
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready."""
-        told = self.seen.model_dump(mode="json") if self.seen else {}
+        """Return the check as a JSON-ready dict, the snapshot's fields beside its own."""
+        fields = self.snapshot.model_dump(mode="json") if self.snapshot else {}
         return {
             "symbol": self.symbol,
-            "good": self.seen is not None,
+            "good": self.snapshot is not None,
             "refused": self.refused,
-        } | told
+        } | fields
 
 
 def check_bars(settings: Settings, symbols: Sequence[str]) -> list[BarsCheck]:
-    """Read `symbols`, or all that the source has; a vendor is asked now. A bad symbol hides no
-    other. Raises DataSourceError where there is no list.
+    """Read the bars of `symbols`, or of all symbols of the source, asking a vendor anew.
+
+    A refused symbol does not stop the others. Raises DataSourceError where the source has no list
+    of symbols.
     """
     market = Market.from_settings(settings)
-    return [_read(market, symbol, None) for symbol in symbols or market.source.symbols()]
+    # `as_of` None: even a cache with the newest bar is not enough, since bars may be revised.
+    return [_check_symbol(market, symbol, None) for symbol in symbols or market.source.symbols()]
 
 
 def fetch_bars(
     settings: Settings, symbols: Sequence[str], as_of: datetime | None
 ) -> list[BarsCheck]:
-    """Keep what a vendor has of `symbols`; where what was kept reaches `as_of` it isn't asked.
-    Raises BadInputError for a source that needs no fetching.
+    """Cache a vendor's bars of `symbols`; where the cache reaches `as_of` the vendor isn't asked.
+
+    Raises BadInputError for a source that is not cached.
     """
     market = Market.from_settings(settings)
     if not isinstance(market.source, CachedBars):
@@ -208,17 +220,17 @@ def fetch_bars(
             f"FINAGENT_BARS is {market.source.name}, of which nothing is fetched; set it to "
             "yfinance, to a SQLAlchemy URL or to an entry point"
         )
-    return [_read(market, symbol, as_of) for symbol in symbols]
+    return [_check_symbol(market, symbol, as_of) for symbol in symbols]
 
 
-def stored_bars(settings: Settings) -> list[tuple[str, tuple[BarsSnapshot, ...]]]:
-    """Every symbol that was kept, with its readings, the newest last."""
-    home = BarStore(settings.home)
-    return [(symbol, home.snapshots(symbol)) for symbol in home.symbols()]
+def list_stored_bars(settings: Settings) -> list[tuple[str, tuple[BarsSnapshot, ...]]]:
+    """Return every symbol in the bar cache with the snapshots of its readings, the newest last."""
+    store = BarStore(settings.home)
+    return [(symbol, store.snapshots(symbol)) for symbol in store.symbols()]
 
 
-def existing_symbols(settings: Settings) -> tuple[str, tuple[str, ...] | None, str | None]:
-    """The name of the source and the symbols that it has, or None and why there is no list."""
+def list_symbols(settings: Settings) -> tuple[str, tuple[str, ...] | None, str | None]:
+    """Return the source's name and its symbols, or None and the reason why there is no list."""
     source = Market.from_settings(settings).source
     try:
         return source.name, source.symbols(), None
@@ -226,9 +238,10 @@ def existing_symbols(settings: Settings) -> tuple[str, tuple[str, ...] | None, s
         return source.name, None, str(error)
 
 
-def _read(market: Market, symbol: str, as_of: datetime | None) -> BarsCheck:
+def _check_symbol(market: Market, symbol: str, as_of: datetime | None) -> BarsCheck:
     try:
         market.bars(symbol, as_of)
         return BarsCheck(symbol, market.snapshot(symbol))
     except FinagentError as error:
+        # A result, not an error: the other symbols are still read.
         return BarsCheck(symbol, None, str(error))

@@ -1,11 +1,14 @@
-"""What a training would take, before anything is spent: decisions, calls, tokens, money."""
+"""Estimate what a training would take before anything is spent: decisions, calls, tokens, money.
+
+The decisions are exact. Calls, tokens and cost come from sampled days and assume the worst: nothing
+recorded, each reply as long as allowed, the memory full. Repairs of malformed replies come on top.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 
@@ -23,36 +26,35 @@ from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import bars_to_decide, fit_policies, walk_forward_folds
 
 SAMPLES = 20
-"""Days of each symbol whose questions are measured."""
+"""Days of each symbol whose prompts are measured."""
 REPLY_CHARACTERS = 600
-"""Taken for a colleague's reply, as the next agent reads it."""
+"""Assumed length of another agent's reply within a prompt."""
 FACTORS, FACTOR = 6, "." * 40
-"""Taken for what a remembered call was made for."""
+"""Assumed number and text of a lesson's key factors."""
+CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """From sampled days: nothing recorded, each reply as long as allowed, the memory as full as it
-    gets; repairs come on top.
-    """
+    """What a training would take; the module says what is assumed."""
 
     client: str
     decisions: int
     """Exact, for any schedule."""
     calls: int
-    """To a chat model; none for `rules`."""
+    """Calls to a chat model; 0 for a desk of rules."""
     prompt_tokens: int
-    """At four characters a token."""
+    """At `CHARACTERS_PER_TOKEN`."""
     completion_tokens: int
     cost_usd: float | None
     """None where a model's price is unknown."""
 
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def estimate(request: TrainRequest, settings: Settings) -> Estimate:
-    """Raises BadInputError and DataError, as the training would."""
+    """Return what a training of `request` would take; asks no model.
+
+    Raises BadInputError and DataError, as the training would.
+    """
     config = load_config(request.config)
     require_schedule(request, config)
     market = Market.from_settings(settings)
@@ -61,39 +63,42 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     folds = walk_forward_folds(
         len(calendar), request.train_bars, request.test_bars, request.purge_bars
     )
-    # Before the second fit speaks the desk remembers no call.
-    remembers = calendar[folds[1].test_start] if len(folds) > 1 else None
-    asked = _decided(histories, request, calendar[folds[0].test_start])
+    # The desk has no lessons in the first fold: none of its calls has closed before that begins.
+    memory_from = calendar[folds[1].test_start] if len(folds) > 1 else None
+    positions_of = _positions_to_decide(histories, request, calendar[folds[0].test_start])
     decisions, calls = 0, 0.0
+    # Prompt and completion tokens by model.
     tokens = {row.author: np.zeros(2) for row in config.distinct_models}
     for symbol, bars in histories.items():
-        days = asked[symbol]
-        decisions += len(days)
-        if config.uses_only_rules or not days:
+        positions = positions_of[symbol]
+        decisions += len(positions)
+        if config.uses_only_rules or not positions:
             continue
-        chosen = np.unique(np.linspace(0, len(days) - 1, SAMPLES).astype(int))
-        positions = [days[i] for i in chosen]
-        share = len(days) / len(positions)
-        for at, view in zip(positions, market.daily_views(symbol, positions), strict=True):
-            told = remembers is not None and bool(bars.closed_at[at] >= remembers)
-            for model, characters, longest in _asked(config, view, told):
+        chosen = np.unique(np.linspace(0, len(positions) - 1, SAMPLES).astype(int))
+        sample = [positions[i] for i in chosen]
+        # Each sampled day stands for as many days as are left out.
+        share = len(positions) / len(sample)
+        for at, view in zip(sample, market.daily_views(symbol, sample), strict=True):
+            has_memory = memory_from is not None and bool(bars.closed_at[at] >= memory_from)
+            for model, characters, max_tokens in _measure_calls(config, view, has_memory):
                 calls += share
-                tokens[model] += share * np.array([characters / 4, longest])
+                tokens[model] += share * np.array([characters / CHARACTERS_PER_TOKEN, max_tokens])
     return Estimate(
         client=config.client,
         decisions=decisions,
         calls=round(calls),
         prompt_tokens=round(sum(float(t[0]) for t in tokens.values())),
         completion_tokens=round(sum(float(t[1]) for t in tokens.values())),
-        cost_usd=_cost(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
+        cost_usd=_cost_usd(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
     )
 
 
-def _decided(
+def _positions_to_decide(
     histories: Mapping[str, BarSeries], request: TrainRequest, first: np.datetime64
 ) -> dict[str, list[int]]:
-    """Bars of each symbol that the desk will be asked about. Where the fitted policies say which
-    they are, those are fitted: seconds, and no call.
+    """Return by symbol the positions of the bars that the desk will be asked about.
+
+    `first` is the close of the first out-of-sample session.
     """
     if request.schedule != "change" and request.pooled:
         return {
@@ -102,34 +107,39 @@ def _decided(
             )
             for symbol, bars in histories.items()
         }
+    # Here the bars depend on the fitted policies. To fit them takes seconds, and no call.
     policies = fit_policies(histories, request).policies
     return {symbol: bars_to_decide(bars, policies, request) for symbol, bars in histories.items()}
 
 
-def _asked(config: DeskConfig, view: MarketView, remembers: bool) -> list[tuple[str, int, int]]:
-    """Of each call to a chat model in a decision on `view`: the model, characters, and the longest
-    reply in tokens, with as many lessons as may be told if it `remembers`; none without a question.
+def _measure_calls(
+    config: DeskConfig, view: MarketView, has_memory: bool
+) -> list[tuple[str, int, int]]:
+    """Return model, prompt characters and longest reply (tokens) of each call for one decision.
+
+    With memory the prompt holds as many lessons as the configuration allows. Empty where the view
+    has too few bars for a question.
     """
-    shown = config.memory.lessons if remembers else 0
+    limit = config.memory.lessons if has_memory else 0
+    lessons = [_longest_lesson(view)] * limit
     try:
-        question = len(
-            build_context(view, config.initial_policy, [_lesson(view)] * shown, shown).text
-        )
+        question = len(build_context(view, config.initial_policy, lessons, limit).text)
     except DataError:
         return []
-    seated, texts = config.select_agents({"news"} if view.news else ()), Prompts(config.prompts)
+    agents, texts = config.select_agents({"news"} if view.news else ()), Prompts(config.prompts)
     return [
         (
             model.model,
-            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(ancestors(row, seated)),
+            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(ancestors(row, agents)),
             model.sampling.max_tokens,
         )
-        for row in seated
+        for row in agents
         if (model := config.model_for(row)).client != "rules"
     ]
 
 
-def _lesson(view: MarketView) -> TradeOutcome:
+def _longest_lesson(view: MarketView) -> TradeOutcome:
+    """Return a made-up closed call whose text in a prompt is about as long as any."""
     return TradeOutcome(
         symbol=view.symbol,
         as_of=view.as_of - timedelta(days=100),
@@ -144,15 +154,17 @@ def _lesson(view: MarketView) -> TradeOutcome:
     )
 
 
-def _cost(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
+def _cost_usd(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
+    """Return the cost of prompt and completion tokens by model; None where a price is unknown."""
     if config.uses_only_rules:
         return 0.0
     total = 0.0
-    for model, (asked, answered) in tokens.items():
-        if not (asked or answered):
+    for model, (prompt, completion) in tokens.items():
+        # A model that is never called needs no price.
+        if not (prompt or completion):
             continue
         price = config.prices.get(model)
         if price is None:
             return None
-        total += price.cost_usd(asked, answered)
+        total += price.cost_usd(prompt, completion)
     return total

@@ -1,8 +1,10 @@
-"""Judge any decider as a desk is judged: walk-forward, costs, statistics, gate and report.
+"""Judge a decider, or a plain rule, through the same walk and engine as a desk.
 
-The decider sees one market view at a time, and each fold's days are decided by what was fitted
-before them. What it keeps to itself between two decisions can't be seen from outside, so the gate
-asks some days again, in another order, and wants equal answers.
+`evaluate_decider` walks any decider forward and judges it: costs, statistics, gate and report.
+`run_rule_backtest` trades one rule over one symbol's whole history, without folds or gate. A
+decider sees one market view at a time, and is fitted before the days that it decides on. What it
+remembers between decisions can't be seen from outside, so the gate asks some days again, in another
+order, and wants equal answers.
 """
 
 from __future__ import annotations
@@ -43,14 +45,14 @@ from finagent_model.decision.decision import (
 from finagent_model.decision.signal import Action
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, ExternalAnalystError, ShortHistoryError
-from finagent_model.evaluation.calibrate import ConfidenceRecord, calibrate, confidence_record
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
+from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.evaluation.gate import GateReport, judge_decider
 from finagent_model.evaluation.out_of_sample import (
-    OutOfSample,
+    OutOfSampleBacktest,
+    collect_symbol_facts,
     decide_views,
     decide_walk_forward,
-    facts_of,
     judge_out_of_sample,
 )
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
@@ -63,23 +65,23 @@ from finagent_model.training.request import EvaluationRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import Fold, walk_forward_folds
 
-REPEATS = 5
-"""Days of each symbol that are asked again."""
+REPEATED_DAYS = 5
+"""Days of each symbol that are decided again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a decider did on days that it had not seen, and what may be concluded from it."""
+    """A decider's out-of-sample decisions, and the gate's judgement of them."""
 
     author: str
     """The decider's name, as its signals give it."""
     request: EvaluationRequest
-    out_of_sample: Mapping[str, OutOfSample]
+    out_of_sample: Mapping[str, OutOfSampleBacktest]
     """By symbol: decisions, trades and equity."""
     facts: Mapping[str, SymbolFacts]
-    """By symbol: what the judgement of chance knows."""
+    """By symbol: returns and costs, from which the evidence is assessed."""
     folds: Mapping[str, Sequence[slice]]
-    """By symbol: the bars of its unseen part that each fold decided on."""
+    """By symbol: the bars of its out-of-sample part that each fold decided on."""
     calibrations: CalibrationBook
     confidence: ConfidenceRecord
     gate: GateReport
@@ -92,12 +94,135 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         """Metrics by symbol, the benchmark's as `benchmark_...`; nan where undefined."""
-        return {symbol: unseen.metrics() for symbol, unseen in self.out_of_sample.items()}
+        return {symbol: each.metrics() for symbol, each in self.out_of_sample.items()}
 
     @property
     def report(self) -> str:
         """The report in Markdown, as a training writes it; its first line is the grade."""
         return render_report(self.metrics, self.author, self.evidence, self.calibrations.fits[-1])
+
+
+class RuleRequest(InputModel):
+    """A rule, its bars, and how it is traded.
+
+    Money is in the bars' currency; costs, stop and target are fractions of the fill's price.
+    """
+
+    rule: str
+    symbol: str | None = None
+    bars: Path | None = None
+    """A CSV or Parquet file, whose name is the default of `symbol`; None: FINAGENT_BARS."""
+    cash: float = Field(10_000.0, gt=0)
+    commission: float = Field(0.001, ge=0, lt=0.1)
+    slippage: float = Field(0.0, ge=0, lt=0.1)
+    stop: float | None = Field(None, gt=0, lt=1)
+    target: float | None = Field(None, gt=0, lt=100)
+    side: Literal["long", "long-short"] = "long"
+    fill: Literal["next-open", "close"] = "next-open"
+    entry_bar_stops: bool = True
+    fractional: bool = False
+
+    @property
+    def rules(self) -> FillRules:
+        """Costs, sides, stop and target, for the kernel; nan is no stop or no target."""
+        return FillRules(
+            commission=self.commission,
+            slippage=self.slippage,
+            allow_short=self.side == "long-short",
+            stop_distance=np.nan if self.stop is None else self.stop,
+            target_distance=np.nan if self.target is None else self.target,
+            fill_at_close=self.fill == "close",
+            entry_bar_stops=self.entry_bar_stops,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RuleRun:
+    """A rule's backtest on one symbol, beside buying and holding at the same costs."""
+
+    request: RuleRequest
+    bars: BarSeries
+    result: BacktestResult
+    benchmark: BacktestResult
+
+    def row(self) -> dict[str, Any]:
+        """Return the run as a JSON-ready dict at full precision; undefined metrics are None.
+
+        `trades` counts closed trades; one that is still open is `open_position`.
+        """
+        trades: list[dict[str, Any]] = self.result.trades.astype(object).to_dict("records")  # type: ignore[assignment]
+        # The engine marks an open trade with an exit bar of -1.
+        still_open = [trade for trade in trades if trade["exit_bar"] < 0]
+        closed = [trade for trade in trades if trade["exit_bar"] >= 0]
+        metrics, benchmark = summarise(self.result), summarise(self.benchmark)
+        return {
+            "symbol": self.bars.symbol,
+            "bars": len(self.bars),
+            "request": self.request.model_dump(mode="json", exclude={"symbol", "bars"}),
+            "final_equity": float(self.result.equity[-1]),
+            "trades": len(closed),
+            "open_position": self._open_position(still_open[0]) if still_open else None,
+            "metrics": nan_to_none(metrics),
+            "buy_and_hold": nan_to_none(benchmark),
+            "undefined": {
+                **explain_undefined(metrics),
+                **explain_undefined({f"benchmark_{name}": v for name, v in benchmark.items()}),
+            },
+            "closed_trades": closed,
+        }
+
+    def _open_position(self, trade: dict[str, Any]) -> dict[str, Any]:
+        """Return an open trade as a position, marked to the last bar's close."""
+        names = ("entry_bar", "side", "shares", "entry_price", "fees")
+        marked = {"last_price": trade["exit_price"], "unrealised_pnl": trade["pnl"]}
+        return {**{name: trade[name] for name in names}, **marked}
+
+
+class Rule(Decider, Protocol):
+    """A decider that needs a history of some length."""
+
+    def require_history(self, bars: BarSeries) -> None:
+        """Raise ShortHistoryError for bars on which it could never decide."""
+
+
+class ExternalRating:
+    """A rule that follows an external analyst's ratings; a `hold` keeps the position."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._name = str(desk.config.external_analyst)
+        self._scores: dict[np.datetime64, float] = {}
+
+    def require_history(self, bars: BarSeries) -> None:
+        """Ask the analyst about every bar, and keep the scores for `decide`.
+
+        Raises ExternalAnalystError where it fails on any bar, and ShortHistoryError where it has no
+        opinion on any.
+        """
+        # All bars at once: each asks the same worker process, which is ended before the walk.
+        result = self._desk.external_scores(bars)
+        self._desk.close()
+        # Stricter than a training: a failed bar would be a HOLD that nobody chose.
+        if result.failed:
+            day, reason = next(iter(result.failed.items()))
+            raise ExternalAnalystError(
+                self._name, "backtest", f"{len(result.failed)} bars failed; {day}: {reason}"
+            )
+        if np.isnan(result.scores).all():
+            raise ShortHistoryError(
+                f"{bars.symbol}: no bar has the history that {self._name} needs"
+            )
+        self._scores = dict(zip(bars.closed_at, result.scores.tolist(), strict=True))
+
+    def decide(self, view: MarketView) -> Decision:
+        """Return BUY or SELL where the analyst's score reaches the desk's threshold, else HOLD."""
+        # nan, in the warm-up, fails both comparisons: HOLD.
+        score = self._scores[view.bars.closed_at[-1]]
+        threshold = self._desk.config.initial_policy.threshold
+        action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
+        return make_decision(
+            view, action, reasoning=f"{self._name}'s score is {score:.2f}", author=self._name
+        )
 
 
 def evaluate_decider(
@@ -109,15 +234,15 @@ def evaluate_decider(
     configurations: int = 1,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Walk `decider` forward over the request's symbols, and judge it.
+    """Walk `decider` forward over the request's symbols; return its outcome and judgement.
 
     A decider with a method `fit` is fitted anew in each fold, on bars that end with the fold's
-    training window. The days decided on are those that a training with the same windows leaves
-    unseen. `configurations` counts the variants that were tried before this one was chosen: the
+    training window. The days decided on are the out-of-sample days of a training with the same
+    windows. `configurations` counts the variants that were tried before this one was chosen: the
     best of many is partly luck, and the deflated Sharpe ratio takes that off.
 
-    Raises DataError where a symbol has no bars, ShortHistoryError where no day is left unseen, and
-    BadInputError for a schedule that only a desk can follow.
+    Raises DataError where a symbol has no bars, ShortHistoryError where no out-of-sample day is
+    left, and BadInputError for a schedule that only a desk can follow.
     """
     if request.schedule == "change":
         raise BadInputError(
@@ -130,35 +255,36 @@ def evaluate_decider(
     )
     periods = {s: _periods(bars, calendar, folds) for s, bars in histories.items()}
     deciders = _fit_folds(decider, histories, calendar, folds)
-    unseen = {
-        s: _decide(deciders, market, s, periods[s], request.schedule, request, progress)
-        for s in request.symbols
+    outcomes = {
+        s: _decide(deciders, market, s, periods[s], request, progress) for s in request.symbols
     }
-    calls = [call for each in unseen.values() for call in each.closed_calls()]
+    calls = [call for each in outcomes.values() for call in each.trade_outcomes()]
+    # Calibrated from the start of each fold, on calls that had closed by then: no look-ahead.
     moments = [from_datetime64(calendar[fold.test_start]) for fold in folds]
     calibrations = calibrate(calls, moments)
-    confidence = confidence_record(calls, calibrations)
-    facts = {symbol: facts_of(each, request.seed) for symbol, each in unseen.items()}
+    confidence = build_confidence_record(calls, calibrations)
+    facts = {symbol: collect_symbol_facts(each, request.seed) for symbol, each in outcomes.items()}
     trials = Trials(
         configurations=configurations,
         scorings=configurations,
-        # How the variants' ratios differ is not known here. `assess` caps the variance at that of
-        # independent variants without merit, which is the strictest hurdle of its kind.
+        # How the variants' ratios differ is not known here. `grade_evidence` caps the variance at
+        # that of independent variants without merit, which is the strictest hurdle of its kind.
         sharpe_variance=1.0,
         overfitting=None,
     )
     gate = judge_decider(
-        {symbol: each.metrics() for symbol, each in unseen.items()},
-        {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in unseen.items()},
-        _ask_again(deciders, market, unseen, periods),
-        assess(list(facts.values()), trials, rules, confidence, seed=request.seed),
+        {symbol: each.metrics() for symbol, each in outcomes.items()},
+        {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in outcomes.items()},
+        _decide_again(deciders, market, outcomes, periods),
+        grade_evidence(list(facts.values()), trials, rules, confidence, seed=request.seed),
         rules,
     )
     return Evaluation(
-        author=next(iter(unseen.values())).decisions[0].signal.model_used,
+        author=next(iter(outcomes.values())).decisions[0].signal.model_used,
         request=request,
-        out_of_sample=unseen,
+        out_of_sample=outcomes,
         facts=facts,
+        # Relative to the out-of-sample part, which is what `out_of_sample` holds the bars of.
         folds={
             symbol: [slice(p.start - parts[0].start, p.stop - parts[0].start) for p in parts]
             for symbol, parts in periods.items()
@@ -169,13 +295,44 @@ def evaluate_decider(
     )
 
 
+def run_rule_backtest(
+    request: RuleRequest, settings: Settings, progress: Progress = no_progress
+) -> RuleRun:
+    """Let a rule decide at the close of every bar, trade that, and compare with buy and hold.
+
+    Raises BadInputError, InvalidBarsError, DataError and ExternalAnalystError.
+    """
+    rule = _read_rule(request.rule, settings)
+    if request.bars is None:
+        bars = Market.from_settings(settings).bars(request.symbol or "GOOG")
+    else:
+        bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
+    rule.require_history(bars)
+    # The view is cut before the rule sees it, so that not even a bad rule can look ahead.
+    views = [
+        MarketView.at(parse_as_of(bars.close_time(i).date()), bars[: i + 1])
+        for i in range(len(bars))
+    ]
+    decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
+    orders = orders_from_signals(bars, [decision.signal for decision in decisions])
+    # The rule's own stop and target are distances from the fill, so they are in `request.rules`.
+    whole = not request.fractional
+    costs = Costs(commission=request.commission, slippage=request.slippage)
+    return RuleRun(
+        request,
+        bars,
+        run_orders(bars, orders, request.rules, cash=request.cash, whole_shares=whole),
+        buy_and_hold(bars, costs, cash=request.cash, whole_shares=whole),
+    )
+
+
 def _fit_folds(
     decider: Decider | TrainableDecider,
     histories: Mapping[str, BarSeries],
     calendar: npt.NDArray[np.datetime64],
     folds: Sequence[Fold],
 ) -> list[Decider]:
-    """Return who decides in each fold."""
+    """Return the decider of each fold, fitted on its training window where it can be fitted."""
     if not isinstance(decider, TrainableDecider):
         return [decider for _ in folds]
     deciders = []
@@ -210,12 +367,13 @@ def _decide(
     market: Market,
     symbol: str,
     periods: Sequence[slice],
-    every: int,
     request: EvaluationRequest,
     progress: Progress,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
+    """Let each fold's decider decide on its period of one symbol; trade and measure that."""
     bars, first = market.bars(symbol), periods[0].start
-    positions = range(first, len(bars), every)
+    assert request.schedule != "change"  # refused by `evaluate_decider`
+    positions = range(first, len(bars), request.schedule)
 
     def decider_of(number: int, _: Sequence[Decision]) -> Decider:
         return deciders[number]
@@ -225,168 +383,34 @@ def _decide(
     return judge_out_of_sample(bars[first:], [i - first for i in positions], decisions, request)
 
 
-def _ask_again(
+def _decide_again(
     deciders: Sequence[Decider],
     market: Market,
-    unseen: Mapping[str, OutOfSample],
+    outcomes: Mapping[str, OutOfSampleBacktest],
     periods: Mapping[str, Sequence[slice]],
 ) -> dict[str, list[LedgerRow]]:
-    """Return some days' rows, decided again from the last day to the first."""
-    again: dict[str, list[LedgerRow]] = {}
-    for symbol, each in unseen.items():
+    """Return by symbol some days' ledger rows, decided again from the last day to the first."""
+    repeated: dict[str, list[LedgerRow]] = {}
+    for symbol, outcome in outcomes.items():
         first = periods[symbol][0].start
-        chosen = np.unique(np.linspace(0, len(each.positions) - 1, REPEATS).astype(int))
-        again[symbol] = []
+        count = len(outcome.positions)
+        chosen = np.unique(np.linspace(0, count - 1, REPEATED_DAYS).astype(int))
+        repeated[symbol] = []
+        # Backwards: a decider that relies on the order of its calls answers differently.
         for index in chosen[::-1]:
-            position = first + each.positions[index]
+            position = first + outcome.positions[index]
             number = next(n for n, p in enumerate(periods[symbol]) if p.start <= position < p.stop)
             views = market.daily_views(symbol, [position])
             [decision] = decide_views(deciders[number], views, lambda: None)
-            again[symbol].append(to_ledger_row(decision.signal))
-    return again
-
-
-class RuleRequest(InputModel):
-    """Money in the bars' currency; costs, stop and target as fractions of the fill."""
-
-    rule: str
-    symbol: str | None = None
-    bars: Path | None = None
-    """A CSV or Parquet file; its name is the symbol unless one is given."""
-    cash: float = Field(10_000.0, gt=0)
-    commission: float = Field(0.001, ge=0, lt=0.1)
-    slippage: float = Field(0.0, ge=0, lt=0.1)
-    stop: float | None = Field(None, gt=0, lt=1)
-    target: float | None = Field(None, gt=0, lt=100)
-    side: Literal["long", "long-short"] = "long"
-    fill: Literal["next-open", "close"] = "next-open"
-    entry_bar_stops: bool = True
-    fractional: bool = False
-
-    @property
-    def rules(self) -> FillRules:
-        return FillRules(
-            commission=self.commission,
-            slippage=self.slippage,
-            allow_short=self.side == "long-short",
-            stop_distance=np.nan if self.stop is None else self.stop,
-            target_distance=np.nan if self.target is None else self.target,
-            fill_at_close=self.fill == "close",
-            entry_bar_stops=self.entry_bar_stops,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class RuleRun:
-    """What a rule earned on one symbol, beside buying and holding at the same costs."""
-
-    request: RuleRequest
-    bars: BarSeries
-    result: BacktestResult
-    benchmark: BacktestResult
-
-    def row(self) -> dict[str, Any]:
-        """JSON-ready, at full precision; `trades` counts those closed, undefined is None."""
-        trades: list[dict[str, Any]] = self.result.trades.astype(object).to_dict("records")  # type: ignore[assignment]
-        still_open = [trade for trade in trades if trade["exit_bar"] < 0]
-        closed = [trade for trade in trades if trade["exit_bar"] >= 0]
-        mine, held = summarise(self.result), summarise(self.benchmark)
-        return {
-            "symbol": self.bars.symbol,
-            "bars": len(self.bars),
-            "request": self.request.model_dump(mode="json", exclude={"symbol", "bars"}),
-            "final_equity": float(self.result.equity[-1]),
-            "trades": len(closed),
-            "open_position": self._held(still_open[0]) if still_open else None,
-            "metrics": nan_to_none(mine),
-            "buy_and_hold": nan_to_none(held),
-            "undefined": {
-                **explain_undefined(mine),
-                **explain_undefined({f"benchmark_{name}": value for name, value in held.items()}),
-            },
-            "closed_trades": closed,
-        }
-
-    def _held(self, trade: dict[str, Any]) -> dict[str, Any]:
-        """A position that the last bar's close marks."""
-        marked = {"last_price": trade["exit_price"], "unrealised_pnl": trade["pnl"]}
-        kept = ("entry_bar", "side", "shares", "entry_price", "fees")
-        return {**{name: trade[name] for name in kept}, **marked}
-
-
-def run_rule_backtest(
-    request: RuleRequest, settings: Settings, progress: Progress = no_progress
-) -> RuleRun:
-    """Let a rule decide on every bar, and trade that. Raises BadInputError, InvalidBarsError,
-    DataError and ExternalAnalystError.
-    """
-    rule = _read_rule(request.rule, settings)
-    if request.bars is None:
-        bars = Market.from_settings(settings).bars(request.symbol or "GOOG")
-    else:
-        bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
-    rule.require_history(bars)
-    views = [
-        MarketView.at(parse_as_of(bars.close_time(i).date()), bars[: i + 1])
-        for i in range(len(bars))
-    ]
-    decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
-    orders = orders_from_signals(bars, [decision.signal for decision in decisions])
-    whole = not request.fractional
-    costs = Costs(commission=request.commission, slippage=request.slippage)
-    return RuleRun(
-        request,
-        bars,
-        run_orders(bars, orders, request.rules, cash=request.cash, whole_shares=whole),
-        buy_and_hold(bars, costs, cash=request.cash, whole_shares=whole),
-    )
-
-
-class Rule(Decider, Protocol):
-    """A decider that knows how many bars it needs."""
-
-    def require_history(self, bars: BarSeries) -> None:
-        """Raise ShortHistoryError for bars on which it could never speak."""
-
-
-class ExternalRating:
-    """Buys and sells where an external analyst says so; its `hold` keeps what is held."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._name = str(desk.config.external_analyst)
-        self._scores: dict[np.datetime64, float] = {}
-
-    def require_history(self, bars: BarSeries) -> None:
-        """Ask the analyst about every bar. Raises ExternalAnalystError where it fails on any, and
-        ShortHistoryError where it never speaks.
-        """
-        found = self._desk.external_scores(bars)
-        self._desk.close()
-        if found.failed:
-            day, reason = next(iter(found.failed.items()))
-            raise ExternalAnalystError(
-                self._name, "backtest", f"{len(found.failed)} bars failed; {day}: {reason}"
-            )
-        if np.isnan(found.scores).all():
-            raise ShortHistoryError(
-                f"{bars.symbol}: no bar has the history that {self._name} needs"
-            )
-        self._scores = dict(zip(bars.closed_at, found.scores.tolist(), strict=True))
-
-    def decide(self, view: MarketView) -> Decision:
-        """Return BUY or SELL where the analyst's score passes the desk's threshold."""
-        score = self._scores[view.bars.closed_at[-1]]
-        threshold = self._desk.config.initial_policy.threshold
-        action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
-        return make_decision(
-            view, action, reasoning=f"{self._name}'s score is {score:.2f}", author=self._name
-        )
+            repeated[symbol].append(to_ledger_row(decision.signal))
+    return repeated
 
 
 def _read_rule(text: str, settings: Settings) -> Rule:
+    """Return the rule named by `text`: an external analyst, or a crossover as in `sma:10,30`."""
     if text not in EXTERNAL_ANALYSTS:
         return Crossover.read(text)
+    # An external analyst's preset has its name.
     desk = Desk(load_preset(text), None, settings, open_cassette(settings))
     desk.require_external()
     return ExternalRating(desk)

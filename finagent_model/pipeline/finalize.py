@@ -1,14 +1,10 @@
-"""A whole training, read again from the runs that its stages left: what is packaged, judged and
-registered.
+"""Package, judge and register a training: its last stage.
 
-A new version beside the present champion, on the days that both decided unseen.
-
-A judged package becomes a version: its verdict comes with it, then prompts, card and the run's
-tags are told, and aliases move last. A process that dies leaves no alias; what it did not tell is
-told when the training is asked again.
-
-The last stage of a training: what was decided becomes a package, the gate judges it, and the
-registry gets a version.
+The record of a training is read again from the runs that its stages left, so that this stage may
+run on another machine, or again. The gate judges the package as it will be served, and compares it
+with the present champion on the days that are out of sample for both. Then prompts, model card and
+tags are published, and aliases move last: a process that dies leaves no alias, and a repeated call
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,22 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from finagent_model._base import Check, Progress, no_progress
 from finagent_model.agents.external import load_external
-from finagent_model.cassette.jsonl import load_replies
-from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.desk_config import DeskConfig, Prompts
+from finagent_model.config.desk_config import Prompts
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import (
     LedgerRow,
-    from_ledger_row,
     hash_ledger,
-    read_ledger,
     to_ledger_row,
     write_ledger,
 )
@@ -43,23 +32,23 @@ from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import GateRefusedError
 from finagent_model.evaluation.calibrate import (
     ConfidenceRecord,
+    build_confidence_record,
     calibrate,
-    confidence_record,
-    reflect,
+    select_lessons,
 )
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess, pooled
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, pool_returns
 from finagent_model.evaluation.gate import (
-    AS_GOOD,
+    CHAMPION_CHECK,
     GateReport,
     GateWindow,
-    beside_champion,
+    check_against_champion,
     judge_version,
 )
 from finagent_model.market.bars import symbol_file_name
-from finagent_model.model.loading import Logged, load_predictor, log_package, manifest_of
+from finagent_model.model.loading import LoggedModel, load_manifest, load_predictor, log_package
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.backtest import CALLS
+from finagent_model.pipeline.backtest import SymbolBacktest
 from finagent_model.pipeline.run_metadata import (
     CODE,
     CONFIG,
@@ -71,13 +60,11 @@ from finagent_model.pipeline.run_metadata import (
     TrainingState,
     schema_errors_as_tracking_error,
 )
-from finagent_model.pipeline.verify import ask_again, proofs
+from finagent_model.pipeline.verify import decide_again, run_proofs
 from finagent_model.policy.trained_state import (
     CalibrationBook,
-    TradeOutcome,
     TrainedState,
     calibrate_signal,
-    load_outcomes,
 )
 from finagent_model.reports.model_card import CARD_FILE, MODEL_DESCRIPTION, ModelCard
 from finagent_model.reports.report import SymbolPage, render_report, render_report_page
@@ -87,168 +74,165 @@ from finagent_model.tracking.prompt_registry import PromptVersion, register_prom
 from finagent_model.tracking.queries import read_run
 from finagent_model.tracking.registry import Version
 from finagent_model.tracking.runs import COMMIT, RunLog
-from finagent_model.training.request import TrainRequest
-from finagent_model.training.walk_forward import unseen_part
+from finagent_model.training.walk_forward import out_of_sample_part
+
+WINDOW = "window.json"
+"""Artifact of a training: its out-of-sample returns by day, for a later version's comparison."""
 
 
 @dataclass(frozen=True)
-class Backtested:
-    """What the run of one symbol's unseen part left."""
+class TrainingResult:
+    """A registered version."""
 
-    symbol: str
-    metrics: dict[str, float | None]
-    signals: tuple[TradingSignal, ...]
-    """As decided, before calibration."""
-    replies: dict[str, RecordedReply]
-    facts: SymbolFacts
-    calls: tuple[TradeOutcome, ...]
-    trades: pd.DataFrame
-
-    @classmethod
-    def read(cls, run: RunLog) -> Self:
-        """Raises TrackingError for what another version wrote."""
-        with schema_errors_as_tracking_error(run.run_id):
-            outcome = run.read_json("outcome.json")
-            rows = read_ledger(pa.BufferReader(run.read_artifact("ledger.parquet")))
-            return cls(
-                symbol=outcome["symbol"],
-                metrics=outcome["metrics"],
-                signals=tuple(from_ledger_row(row) for row in rows),
-                replies=load_replies(run.read_artifact("cassette.jsonl").decode().splitlines()),
-                facts=SymbolFacts.model_validate_json(run.read_artifact("facts.json")),
-                calls=load_outcomes(run.read_artifact(CALLS).decode()),
-                trades=pq.read_table(
-                    pa.BufferReader(run.read_artifact("trades.parquet"))
-                ).to_pandas(),
-            )
+    run_id: str
+    name: str
+    version: str
+    content_hash: str
+    verdict: str
+    report: str
+    """Markdown; its first line grades the evidence."""
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
     """A whole training, ready to be packaged and judged."""
 
-    begun: TrainingState
-    tested: tuple[Backtested, ...]
-    learned: TrainedState
+    state: TrainingState
+    backtests: tuple[SymbolBacktest, ...]
+    trained_state: TrainedState
     calibrations: CalibrationBook
     confidence: ConfidenceRecord
     evidence: Evidence
 
     @classmethod
-    def of(cls, begun: TrainingState, tested: Sequence[Backtested]) -> Self:
-        calls = [call for each in tested for call in each.calls]
-        calibrations = calibrate(calls, begun.policies.start_times)
-        lessons = [lesson for each in tested for lesson in reflect(each.calls)]
-        confidence = confidence_record(calls, calibrations)
-        facts = [each.facts for each in tested]
-        rules, seed = begun.config.gate, begun.request.seed
+    def build(cls, state: TrainingState, backtests: Sequence[SymbolBacktest]) -> Self:
+        """Calibrate confidence, choose lessons and assess the evidence of all symbols."""
+        calls = [call for each in backtests for call in each.calls]
+        calibrations = calibrate(calls, state.policies.start_times)
+        lessons = [lesson for each in backtests for lesson in select_lessons(each.calls)]
+        confidence = build_confidence_record(calls, calibrations)
+        facts = [each.facts for each in backtests]
+        rules, seed = state.config.gate, state.request.seed
         return cls(
-            begun=begun,
-            tested=tuple(tested),
-            learned=TrainedState(begun.policies, calibrations, tuple(lessons)),
+            state=state,
+            backtests=tuple(backtests),
+            trained_state=TrainedState(state.policies, calibrations, tuple(lessons)),
             calibrations=calibrations,
             confidence=confidence,
-            evidence=assess(facts, begun.trials, rules, confidence, seed=seed),
+            evidence=grade_evidence(facts, state.trials, rules, confidence, seed=seed),
         )
 
     @classmethod
-    def read(cls, begun: TrainingState, children: Sequence[str]) -> Self:
-        """From the runs of the symbols. Raises TrackingError for what another version wrote."""
-        return cls.of(begun, [Backtested.read(RunLog(child)) for child in children])
+    def read(cls, state: TrainingState, children: Sequence[str]) -> Self:
+        """Build the record from the symbols' runs, given by id. Raises TrackingError."""
+        return cls.build(state, [SymbolBacktest.read(RunLog(child)) for child in children])
 
     @property
     def signals(self) -> dict[str, list[TradingSignal]]:
-        """By symbol, as the package will give them."""
+        """Calibrated signals by symbol, oldest first, as the package will give them."""
+        # Each signal gets the calibration in force on its day, so no later outcome leaks into it.
         return {
             each.symbol: [calibrate_signal(signal, self.calibrations) for signal in each.signals]
-            for each in self.tested
+            for each in self.backtests
         }
 
     @property
     def ledgers(self) -> dict[str, list[LedgerRow]]:
-        """By symbol, a row a signal."""
-        return {symbol: [to_ledger_row(s) for s in given] for symbol, given in self.signals.items()}
+        """Ledger rows by symbol, one a signal."""
+        return {symbol: [to_ledger_row(s) for s in rows] for symbol, rows in self.signals.items()}
 
     @property
     def example(self) -> dict[str, str]:
-        """A question that was decided on, and so is answered from recorded replies."""
+        """`symbol` and `as_of` of a question that is answered from recorded replies."""
         last = next(iter(self.ledgers.values()))[-1]
         return {"symbol": last["symbol"], "as_of": last["as_of"]}
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """By symbol; nan where undefined."""
+        """Metrics by symbol; nan where undefined."""
         return {
             each.symbol: {k: math.nan if v is None else v for k, v in each.metrics.items()}
-            for each in self.tested
+            for each in self.backtests
         }
 
     @property
     def report(self) -> str:
+        """The report in Markdown; its first line grades the evidence."""
         last = self.calibrations.fits[-1]
-        return render_report(self.metrics, self.begun.config.model_used, self.evidence, last)
-
-    def judged(self, logged: Logged, manifest: Mapping[str, Any], gate: GateReport) -> Judged:
-        return Judged(
-            logged=logged,
-            manifest=manifest,
-            request=self.begun.request,
-            config=self.begun.config,
-            learned=self.learned,
-            gate=gate,
-            metrics=self.metrics,
-            answers=self.example,
-        )
-
-
-WINDOW = "window.json"
-"""The artifact that each training leaves for the next."""
-
-
-def window_of(facts: Sequence[SymbolFacts]) -> GateWindow:
-    """The portfolio's unseen returns by day."""
-    calendar, returns, _ = pooled(facts)
-    found = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
-    return GateWindow(version=None, returns=found)
-
-
-def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check | None:
-    """The comparison; None where the champion left no window of days in common. A window that this
-    code can't read is a failed one: that counts where evidence is required. Raises TrackingError
-    where the store can't tell.
-    """
-    if champion is None or champion.run_id is None:
-        return None
-    if (left := RunLog(champion.run_id).find_artifact(WINDOW)) is None:
-        return None
-    try:
-        theirs = GateWindow.model_validate_json(left)
-    except ValidationError:
-        found = f"{WINDOW} of version {champion.version} has another schema: no comparison"
-        return Check(name=AS_GOOD, passed=False, found=found)
-    return beside_champion(ours, theirs.model_copy(update={"version": champion.version}))
+        return render_report(self.metrics, self.state.config.model_used, self.evidence, last)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A package that was logged, and what the gate said of it."""
+class JudgedPackage:
+    """A logged package, the training behind it, and the gate's report."""
 
-    logged: Logged
+    logged: LoggedModel
     manifest: Mapping[str, Any]
-    request: TrainRequest
-    config: DeskConfig
-    learned: TrainedState
+    record: TrainingRecord
     gate: GateReport
-    metrics: Mapping[str, Mapping[str, float]]
-    answers: Mapping[str, str]
-    """A question that the package answers from its record."""
+
+    @property
+    def name(self) -> str:
+        """Name of the registered model."""
+        return self.record.state.request.register_as
 
 
-def register_version(run: RunLog, judged: Judged, champion: registry.Version | None) -> str:
-    """The version's number. It is candidate, and champion where the gate let it pass. Raises
-    GateRefusedError where another one became champion meanwhile.
+def finish_training(
+    run_id: str, children: Sequence[str], settings: Settings, progress: Progress = no_progress
+) -> TrainingResult:
+    """Package a training, ask the gate, and register the version; `children` are the symbols' runs.
+
+    Idempotent: a training registers once. Asked again it returns the same version, publishes what
+    is missing and moves aliases that were not moved yet. Raises GateRefusedError once the refused
+    version is registered as candidate, and TrackingError.
     """
-    name, logged, gate = judged.request.register_as, judged.logged, judged.gate
+    run = RunLog(run_id)
+    state = TrainingState.read(run)
+    name = state.request.register_as
+    if registered := registry.find_version_by_run(name, run_id):
+        # An earlier process registered the version and died, or this is a repeated call.
+        if not is_published(run):
+            judged = _read_judged(run, state, children, registered.version)
+            publish_metadata(run, judged, registered.version)
+        registry.apply_aliases(name, registered.version)
+        run.end("FINISHED")
+        return _read_result(run, name, registered)
+    version = _judge_and_register(run, state, children, settings, progress)
+    return _read_result(run, name, registry.find_version(name, version))
+
+
+def build_window(facts: Sequence[SymbolFacts]) -> GateWindow:
+    """Return the portfolio's out-of-sample returns by moment, in milliseconds since 1970."""
+    calendar, returns, _ = pool_returns(facts)
+    by_moment = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
+    return GateWindow(version=None, returns=by_moment)
+
+
+def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check | None:
+    """Compare a new version with the champion on the days that are out of sample for both.
+
+    None: there is no champion, no window of it, or too few days in common. A window that this code
+    can't read is a failed check. Raises TrackingError where the store can't tell.
+    """
+    if champion is None or champion.run_id is None:
+        return None
+    if (content := RunLog(champion.run_id).find_artifact(WINDOW)) is None:
+        return None
+    try:
+        theirs = GateWindow.model_validate_json(content)
+    except ValidationError:
+        # Failed, not skipped: a gate that requires evidence must not pass without the comparison.
+        message = f"{WINDOW} of version {champion.version} has another schema: no comparison"
+        return Check(name=CHAMPION_CHECK, passed=False, found=message)
+    return check_against_champion(ours, theirs.model_copy(update={"version": champion.version}))
+
+
+def register_version(run: RunLog, judged: JudgedPackage, champion: Version | None) -> str:
+    """Register a judged package as candidate, and as champion if it passed; return its number.
+
+    Raises GateRefusedError where another version became champion meanwhile.
+    """
+    name, logged, gate = judged.name, judged.logged, judged.gate
     content = str(judged.manifest["content_hash"])
     run.set_tags({MODEL_ID: logged.model_id, PACKAGE: content})
     tags = {
@@ -261,223 +245,204 @@ def register_version(run: RunLog, judged: Judged, champion: registry.Version | N
         name, logged.uri, run.run_id, tags, model_id=logged.model_id, family=MODEL_DESCRIPTION
     )
     publish_metadata(run, judged, version)
+    # Aliases last: a process that dies before leaves a version that nobody is served.
     registry.apply_aliases(name, version)
     return version
 
 
 def is_published(run: RunLog) -> bool:
-    """Whether all was told of the version that the run made."""
+    """Return whether `publish_metadata` has ended for the version that the run made."""
     return run.get_tag(MODEL_URI) is not None
 
 
-def publish_metadata(run: RunLog, judged: Judged, version: str) -> None:
-    """Prompts, card and, once these are there, the run's tags of the version; told again, nothing
-    is there twice.
+def publish_metadata(run: RunLog, judged: JudgedPackage, version: str) -> None:
+    """Register the version's prompts, write its model card, and tag the run with the version.
+
+    Idempotent: a repeated call adds nothing twice. Raises TrackingError.
     """
-    name = judged.request.register_as
-    card = _card(run.run_id, version, judged, _prompts(judged, run.run_id))
+    name = judged.name
+    card = _build_card(run.run_id, version, judged, _register_prompts(judged, run.run_id))
     run.log_text(CARD_FILE, card.to_markdown())
     registry.set_description(name, version, card.description())
+    # The tags come last: `is_published` takes them for the sign that the rest is there.
     run.set_tags({MODEL_URI: f"models:/{name}/{version}", MODEL_VERSION: version})
 
 
-def _prompts(judged: Judged, run_id: str) -> list[PromptVersion]:
-    """Of the desk's agents, each once."""
-    texts, config = Prompts(judged.config.prompts), judged.config
+def _register_prompts(judged: JudgedPackage, run_id: str) -> list[PromptVersion]:
+    """Register the prompts of the desk's agents, each once, and return their versions."""
+    config = judged.record.state.config
+    texts = Prompts(config.prompts)
     used = {row.prompt: texts.text(row.prompt) for row in config.agents}
-    return register_prompts(judged.request.register_as, used, run_id, judged.logged.model_id)
+    return register_prompts(judged.name, used, run_id, judged.logged.model_id)
 
 
-def _card(run_id: str, version: str, judged: Judged, prompts: Sequence[PromptVersion]) -> ModelCard:
-    calibrations, run = judged.learned.calibrations, read_run(run_id)
-    assert calibrations is not None  # a package was written
-    known = {"code": CODE, "configuration": CONFIG, "git commit": COMMIT}
-    hashes = {name: run.tags[tag] for name, tag in known.items() if tag in run.tags}
+def _build_card(
+    run_id: str, version: str, judged: JudgedPackage, prompts: Sequence[PromptVersion]
+) -> ModelCard:
+    record, run = judged.record, read_run(run_id)
+    tag_of = {"code": CODE, "configuration": CONFIG, "git commit": COMMIT}
+    hashes = {name: run.tags[tag] for name, tag in tag_of.items() if tag in run.tags}
     if run.tags.get(DIRTY) == "true":
         hashes["git commit"] += " with changes"
     return ModelCard(
-        name=judged.request.register_as,
+        name=judged.name,
         version=version,
         run_id=run_id,
-        config=judged.config,
-        request=judged.request,
+        config=record.state.config,
+        request=record.state.request,
         gate=judged.gate,
-        metrics=judged.metrics,
-        calibration=calibrations.fits[-1],
-        example=judged.answers,
-        first_day=f"{judged.learned.policies.start_times[0]:%Y-%m-%d}",
+        metrics=record.metrics,
+        calibration=record.calibrations.fits[-1],
+        example=record.example,
+        first_day=f"{record.state.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
         hashes={"package": str(judged.manifest["content_hash"]), **hashes},
     )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A registered version."""
-
-    run_id: str
-    name: str
-    version: str
-    content_hash: str
-    verdict: str
-    report: str
-    """Markdown; its first line grades the evidence."""
-
-
-def finish_training(
-    run_id: str, children: Sequence[str], settings: Settings, watch: Progress = no_progress
-) -> Trained:
-    """Calibrate, package, ask the gate, register. Raises GateRefusedError once the refused version
-    is registered as candidate.
-
-    A training registers once: asked again it gives the version that it made, tells of it what was
-    not told, and moves what aliases were not moved yet.
-    """
-    run = RunLog(run_id)
-    begun = TrainingState.read(run)
-    name = begun.request.register_as
-    if known := registry.find_version_by_run(name, run_id):
-        if not is_published(run):
-            publish_metadata(
-                run, _judged_before(run, begun, children, known.version), known.version
-            )
-        registry.apply_aliases(name, known.version)
-        run.end("FINISHED")
-        return _trained(run, name, known)
-    made = _judge_and_register(run, begun, children, settings, watch)
-    return _trained(run, name, registry.find_version(name, made))
-
-
 def _judge_and_register(
-    run: RunLog, begun: TrainingState, children: Sequence[str], settings: Settings, watch: Progress
+    run: RunLog,
+    state: TrainingState,
+    children: Sequence[str],
+    settings: Settings,
+    progress: Progress,
 ) -> str:
-    """Gives the version's number."""
-    done = watch("packaging and registering", 4)
-    record = TrainingRecord.read(begun, children)
-    ours = window_of([each.facts for each in record.tested])
-    name = begun.request.register_as
+    """Package a training, judge and register it; return the version's number."""
+    done = progress("packaging and registering", 4)
+    record = TrainingRecord.read(state, children)
+    ours = build_window([each.facts for each in record.backtests])
+    name = state.request.register_as
     done()
     with run.active(), tempfile.TemporaryDirectory() as folder:
         ledgers = record.ledgers
-        manifest, logged = _package(run, record, ledgers, Path(folder) / "package", settings)
+        # MLflow links a logged model to the active run.
+        manifest, logged = _log_package(run, record, ledgers, Path(folder) / "package", settings)
         (Path(folder) / "ledgers").mkdir()
-        for symbol, given in record.signals.items():
-            write_ledger(given, Path(folder) / "ledgers" / f"{symbol_file_name(symbol)}.parquet")
+        for symbol, signals in record.signals.items():
+            write_ledger(signals, Path(folder) / "ledgers" / f"{symbol_file_name(symbol)}.parquet")
         run.log_files(Path(folder) / "ledgers", "ledgers")
         done()
+        # Read before the judgement: promotion is refused if the champion changes in between.
         champion = registry.find_champion(name)
+        # The gate judges the package as it will be served: loaded from the store, not from memory.
         predictor = load_predictor(logged.uri)
-        predictor.market = market = Market.from_settings(settings, begun.bars)
+        predictor.market = market = Market.from_settings(settings, state.bars)
         gate = judge_version(
             record.metrics,
             ledgers,
-            ask_again(predictor, ledgers),
+            decide_again(predictor, ledgers),
             record.evidence,
-            begun.config.gate,
+            state.config.gate,
             compare_with_champion(champion, ours),
-            proofs(predictor),
+            run_proofs(predictor),
         )
-        said = {"verdict": gate.verdict, "refusals": gate.refusals}
-        run.log_json("gate.json", {**said, **gate.model_dump(mode="json")})
+        # Computed from the report's fields; written out for whoever reads the JSON.
+        outcome = {"verdict": gate.verdict, "refusals": gate.refusals}
+        run.log_json("gate.json", {**outcome, **gate.model_dump(mode="json")})
         run.log_text(WINDOW, ours.model_dump_json())
         run.log_text("report.md", record.report)
-        run.log_text("report.html", _page(f"{name}, run {run.run_id}", record, gate, market))
+        run.log_text("report.html", _render_page(f"{name}, run {run.run_id}", record, gate, market))
         run.set_description(record.report)
-        run.log(metrics=_means(record.metrics) | _of_evidence(record.evidence))
+        run.log(metrics=_mean_metrics(record.metrics) | _evidence_metrics(record.evidence))
         done()
-        version = register_version(run, record.judged(logged, manifest, gate), champion)
+        version = register_version(run, JudgedPackage(logged, manifest, record, gate), champion)
         done()
     return version
 
 
-def _judged_before(
-    run: RunLog, begun: TrainingState, children: Sequence[str], version: str
-) -> Judged:
-    """What was registered as `version`, from what the training left."""
-    record = TrainingRecord.read(begun, children)
-    uri = f"models:/{begun.request.register_as}/{version}"
+def _read_judged(
+    run: RunLog, state: TrainingState, children: Sequence[str], version: str
+) -> JudgedPackage:
+    """Return what was registered as `version`, from the training's runs. Raises TrackingError."""
+    record = TrainingRecord.read(state, children)
+    uri = f"models:/{state.request.register_as}/{version}"
     with schema_errors_as_tracking_error(run.run_id):
-        said = run.read_json("gate.json")
-        gate = GateReport.model_validate({name: said[name] for name in GateReport.model_fields})
-    return record.judged(Logged(uri, str(run.get_tag(MODEL_ID))), manifest_of(uri), gate)
+        row = run.read_json("gate.json")
+        # gate.json also holds verdict and refusals, which are no fields of the report.
+        gate = GateReport.model_validate({name: row[name] for name in GateReport.model_fields})
+    logged = LoggedModel(uri, str(run.get_tag(MODEL_ID)))
+    return JudgedPackage(logged, load_manifest(uri), record, gate)
 
 
-def _trained(run: RunLog, name: str, made: registry.Version) -> Trained:
-    """What a training hands out, once its version is registered. Raises GateRefusedError."""
+def _read_result(run: RunLog, name: str, version: Version) -> TrainingResult:
+    """Return the result of a training whose version is registered. Raises GateRefusedError."""
     with schema_errors_as_tracking_error(run.run_id):
         gate = run.read_json("gate.json")
         verdict, refusals = gate["verdict"], gate["refusals"]
-        text = run.read_artifact("report.md").decode()
+        report = run.read_artifact("report.md").decode()
+    # Raised only now: a refused version is registered too, so that its report can be read.
     if verdict != "passed":
         raise GateRefusedError(
-            f"the gate refused version {made.version} of {name}: {refusals}; "
+            f"the gate refused version {version.version} of {name}: {refusals}; "
             f"it stays candidate, see gate.json of run {run.run_id}"
         )
-    return Trained(
+    return TrainingResult(
         run_id=run.run_id,
         name=name,
-        version=made.version,
-        content_hash=made.content_hash or "",
+        version=version.version,
+        content_hash=version.content_hash or "",
         verdict=verdict,
-        report=text,
+        report=report,
     )
 
 
-def _package(
+def _log_package(
     run: RunLog,
     record: TrainingRecord,
     ledgers: Mapping[str, Sequence[LedgerRow]],
     folder: Path,
     settings: Settings,
-) -> tuple[dict[str, Any], Logged]:
-    """Write and log the package; its manifest, and the logged model."""
-    begun = record.begun
-    analyst = begun.config.external_analyst
+) -> tuple[dict[str, Any], LoggedModel]:
+    """Write the package into `folder` and log it; return its manifest and the logged model."""
+    state = record.state
+    analyst = state.config.external_analyst
     external = load_external(analyst).find_source(settings) if analyst else None
     manifest = write_package(
         folder,
-        config=begun.config,
-        learned=record.learned,
-        replies={key: reply for each in record.tested for key, reply in each.replies.items()},
+        config=state.config,
+        trained_state=record.trained_state,
+        replies={key: reply for each in record.backtests for key, reply in each.replies.items()},
         agent_graph=run.read_json("agent_graph.json"),
         backtest={
-            "request": begun.request.model_dump(mode="json", exclude={"mode", "register_as"}),
-            "metrics": {each.symbol: each.metrics for each in record.tested},
+            # Mode and name change nothing of what the package decides: they stay out of its hash.
+            "request": state.request.model_dump(mode="json", exclude={"mode", "register_as"}),
+            # Undefined metrics are None here: JSON has no nan.
+            "metrics": {each.symbol: each.metrics for each in record.backtests},
             "evidence": record.evidence.model_dump(mode="json"),
             "ledgers": {symbol: hash_ledger(rows) for symbol, rows in ledgers.items()},
         },
         code_hash=code_hash(),
         external=external,
     )
-    return manifest, log_package(folder, manifest, begun.config, record.example)
+    return manifest, log_package(folder, manifest, state.config, record.example)
 
 
-def _page(title: str, record: TrainingRecord, gate: GateReport, market: Market) -> str:
-    """The report that people look at."""
-    policies, symbols = record.begun.policies, []
-    for each in record.tested:
+def _render_page(title: str, record: TrainingRecord, gate: GateReport, market: Market) -> str:
+    """Return the training's report as an HTML page."""
+    policies, pages = record.state.policies, []
+    for each in record.backtests:
         bars = market.bars(each.symbol)
-        unseen, metrics = bars[unseen_part(bars, policies)], record.metrics[each.symbol]
-        symbols.append(SymbolPage(unseen, policies, each.facts, each.trades, metrics))
+        part, metrics = bars[out_of_sample_part(bars, policies)], record.metrics[each.symbol]
+        pages.append(SymbolPage(part, policies, each.facts, each.trades, metrics))
     return render_report_page(
         title,
-        symbols,
+        pages,
         gate,
-        record.begun.config.model_used,
+        record.state.config.model_used,
         record.confidence,
         record.calibrations.fits[-1],
     )
 
 
-def _of_evidence(evidence: Evidence) -> dict[str, float]:
-    """Its numbers under names that MLflow shows as a group; undefined ones are left out."""
+def _evidence_metrics(evidence: Evidence) -> dict[str, float]:
+    """Return the evidence's defined numbers under names that MLflow shows as one group."""
     return {
         f"evidence/{name}": value for name, value in evidence.numbers.items() if value is not None
     }
 
 
-def _means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Over symbols, of what is defined for all of them."""
+def _mean_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return each metric's mean over symbols; nan where it is undefined for one of them."""
     first = next(iter(metrics.values()))
     return {name: math.fsum(m[name] for m in metrics.values()) / len(metrics) for name in first}

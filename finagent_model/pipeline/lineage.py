@@ -18,8 +18,8 @@ from finagent_model.audit.chain import HEAD
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
-from finagent_model.model.loading import manifest_of
-from finagent_model.model.package import content_hash
+from finagent_model.model.loading import load_manifest
+from finagent_model.model.package import hash_package
 from finagent_model.pipeline.datasets import DatasetComparison, compare_datasets
 from finagent_model.pipeline.record import SIGNAL_FILE, parse_signal, verify_audit
 from finagent_model.pipeline.run_metadata import (
@@ -345,10 +345,10 @@ def _check_package(uri: str, hashes: Mapping[str, str]) -> Check:
     name = "package_as_registered"
     try:
         # Hashes every file of the package on the way.
-        manifest = manifest_of(uri)
+        manifest = load_manifest(uri)
     except ModelLoadError as error:
         return Check(name=name, passed=False, found=str(error))
-    stated, actual = str(manifest.get("content_hash")), content_hash(manifest.get("files", {}))
+    stated, actual = str(manifest.get("content_hash")), hash_package(manifest.get("files", {}))
     if stated != actual:
         message = f"the manifest of {uri} states {stated[:12]}, and its files hash to {actual[:12]}"
         return Check(name=name, passed=False, found=message)

@@ -43,8 +43,8 @@ from finagent_model.pipeline.run_metadata import (
     NO_TAGS,
     REPLACES,
     Tags,
-    execution_of_tags,
     open_tagged_run,
+    read_execution_tags,
     signal_tags,
 )
 from finagent_model.reports.charts import write_price_chart
@@ -135,7 +135,9 @@ def record_decision(
     if replaces:
         tags[REPLACES] = replaces
     # One process records a decision: where it dies, the next command marks the run as killed.
-    run = open_tagged_run("infer", f"infer {signal.symbol}", tags, execution=execution, alone=True)
+    run = open_tagged_run(
+        "infer", f"infer {signal.symbol}", tags, execution=execution, single_process=True
+    )
     # Few calls, and all files in one: with a store over the network each call is a round trip.
     with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -223,7 +225,7 @@ def sync_decisions(settings: Settings) -> SyncReport:
             is_new = store.write(
                 _read_decision(run),
                 run.run_id,
-                execution_of_tags(tags),
+                read_execution_tags(tags),
                 run.experiment_id,
                 run.has_artifact(CHART_FILE),
                 tags.get(REPLACES),

@@ -222,9 +222,9 @@ def prune_recordings(
 
 def packaged_replies(model: str) -> Mapping[str, RecordedReply]:
     """Return the replies of a package, by its folder or its model's URI. Raises ModelLoadError."""
-    from finagent_model.model.package import MANIFEST, read_package
+    from finagent_model.model.package import MANIFEST_FILE, read_package
 
-    if (Path(model) / MANIFEST).is_file():
+    if (Path(model) / MANIFEST_FILE).is_file():
         return read_package(Path(model)).replies
     # MLflow takes seconds to import, which a folder does not need.
     from finagent_model.model.loading import load_predictor

@@ -1,10 +1,9 @@
-"""What every run says of where it came from, under one name each: who asked, by which code, with
-which desk. One place opens runs for all stages; `pipeline/lineage.py` reads what is written here.
+"""Tags that say where a run came from, and typed reading of what a run or a package holds.
 
-What a run or a package holds, read again: another schema is a typed error, never a traceback
-after hours of work.
-
-What the first stage of a training leaves in its run for the stages after it.
+`open_tagged_run` opens the runs of all stages: who asked, by which code, with which desk.
+`pipeline/lineage.py` reads these tags. `TrainingState` is what the first stage of a training leaves
+in its run for the stages after it, which may run on other machines. What another version wrote
+raises TrackingError or PackageFormatError, never a traceback after hours of work.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from finagent_model.errors import (
 )
 from finagent_model.model.package import Package
 from finagent_model.model.predictor import Predictor
-from finagent_model.model.wheel import checkout, code_hash
+from finagent_model.model.wheel import code_hash, find_checkout
 from finagent_model.pipeline.datasets import BARS, log_bar_snapshots, read_bar_snapshots
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.tracking.runs import COMMIT, STAGE, RunLog, open_run
@@ -45,14 +44,23 @@ TASK, MAP_INDEX = "finagent.task_id", "finagent.map_index"
 CODE, DIRTY = "finagent.code", "finagent.git_dirty"
 """Hash of the code; whether it differs from the commit that `mlflow.source.git.commit` names."""
 CONFIG, PACKAGE = "finagent.config", "finagent.package"
-"""Hash of a desk's configuration; content hash of its package."""
+"""Content hashes: of a desk's configuration, and of its package."""
 MODEL_ID, TRAINING = "finagent.model_id", "finagent.training_run_id"
-"""The logged model that spoke, and the run that trained it."""
+"""Ids of the logged model that decided, and of the run that trained it."""
 MODEL_URI, MODEL_VERSION = "finagent.model_uri", "finagent.model_version"
 SIGNAL, SYMBOL, STATUS = "finagent.signal_id", "finagent.symbol", "finagent.status"
 AS_OF, ACTION = "finagent.as_of", "finagent.action"
 REPLACES = "finagent.replaces"
-"""The run of an earlier decision on the same question, made while less was known."""
+"""Run of an earlier decision on the same question, made from less data."""
+REQUESTED_BY = {
+    "execution_id": EXECUTION,
+    "workflow_id": WORKFLOW,
+    "dag_id": DAG,
+    "dag_run_id": DAG_RUN,
+    "task_id": TASK,
+    "map_index": MAP_INDEX,
+}
+"""Tag by field of an `Execution`."""
 Tags = Mapping[str, str]
 NO_TAGS: Tags = MappingProxyType({})
 
@@ -64,60 +72,57 @@ def open_tagged_run(
     *,
     execution: Execution = NO_EXECUTION,
     parent: str | None = None,
-    alone: bool = False,
+    single_process: bool = False,
 ) -> RunLog:
-    """A run of `stage`, below `parent` if there is one, else below the execution's; `alone` says
-    that nobody goes on with it if this process dies. Raises TrackingError.
+    """Open a run of `stage` below `parent`, else below the execution's run, else at the top.
+
+    `single_process` says that no other process goes on with the run if this one dies. Raises
+    TrackingError.
     """
-    known = {STAGE: stage, **execution_tags(execution), **code_tags(), **tags}
-    return open_run(name, known, parent or execution.parent_run_id, single_process=alone)
-
-
-REQUESTED_BY = {
-    "execution_id": EXECUTION,
-    "workflow_id": WORKFLOW,
-    "dag_id": DAG,
-    "dag_run_id": DAG_RUN,
-    "task_id": TASK,
-    "map_index": MAP_INDEX,
-}
-"""Fields of an `Execution`, and their tags."""
+    all_tags = {STAGE: stage, **execution_tags(execution), **code_tags(), **tags}
+    parent_run_id = parent or execution.parent_run_id
+    return open_run(name, all_tags, parent_run_id, single_process=single_process)
 
 
 def execution_tags(execution: Execution) -> dict[str, str]:
-    """Only what is set."""
-    named = {tag: getattr(execution, field) for field, tag in REQUESTED_BY.items()}
-    return {tag: str(value) for tag, value in named.items() if value is not None}
+    """Return the tags of an execution; fields that are None have none."""
+    values = {tag: getattr(execution, field) for field, tag in REQUESTED_BY.items()}
+    return {tag: str(value) for tag, value in values.items() if value is not None}
 
 
-def execution_of_tags(tags: Tags) -> Execution:
-    """The inverse, but for the parent run."""
-    given = {field: tags[tag] for field, tag in REQUESTED_BY.items() if tag in tags}
-    return Execution.model_validate(given)
+def read_execution_tags(tags: Tags) -> Execution:
+    """Return the execution that a run's tags name; its `parent_run_id` is None."""
+    # MLflow keeps the parent in a tag of its own, `mlflow.parentRunId`.
+    fields = {field: tags[tag] for field, tag in REQUESTED_BY.items() if tag in tags}
+    return Execution.model_validate(fields)
 
 
 def code_tags() -> dict[str, str]:
-    """The hash of the code at work, and in a checkout its commit."""
-    found, tags = checkout(), {CODE: code_hash()}
-    if found is None:
+    """Return the tags of the running code: its hash, and in a Git checkout the commit."""
+    # An installed wheel has no commit; the code's hash names it as well.
+    repository, tags = find_checkout(), {CODE: code_hash()}
+    if repository is None:
         return tags
-    return tags | {COMMIT: found.commit, DIRTY: str(found.dirty).lower()}
+    return tags | {COMMIT: repository.commit, DIRTY: str(repository.dirty).lower()}
 
 
 def desk_tags(config: DeskConfig) -> dict[str, str]:
+    """Return the tag that names a desk's configuration by its hash."""
     return {CONFIG: config_hash(config)}
 
 
 def predictor_tags(predictor: Predictor, name: str) -> dict[str, str]:
     """Return the tags that say who decided: the configuration, and of a package its version.
 
-    `name` is what the caller asked for; where that is an alias, the version's own name stands here.
+    `name` is the URI that the caller gave.
     """
     tags = desk_tags(predictor.config)
     if not predictor.is_packaged:
         return tags
     lineage = predictor.lineage
+    # A model that is logged but not registered has no version.
     optional = {
+        # An alias moves, so the tag holds the version's own URI where there is one.
         MODEL_URI: lineage.model_uri or name,
         MODEL_VERSION: lineage.model_version,
         MODEL_ID: lineage.model_id,
@@ -128,6 +133,7 @@ def predictor_tags(predictor: Predictor, name: str) -> dict[str, str]:
 
 
 def signal_tags(signal: TradingSignal) -> dict[str, str]:
+    """Return the tags by which a decision's run is searched."""
     return {
         SIGNAL: signal.signal_id,
         SYMBOL: signal.symbol,
@@ -139,19 +145,24 @@ def signal_tags(signal: TradingSignal) -> dict[str, str]:
 
 @contextmanager
 def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
-    """Raises TrackingError where what the block reads was written by another version."""
+    """Raise TrackingError where the block can't read what another version wrote.
+
+    A TrackingError of the block itself passes unchanged.
+    """
     try:
         yield
     except TrackingError:
+        # The store failed: that says nothing about the schema.
         raise
     except (ValidationError, YAMLError, BadInputError, CorruptPackageError) as error:
-        raise _another(run_id, str(error)) from None
+        raise _other_version_error(run_id, str(error)) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise _another(run_id, repr(error)) from None
+        # `repr`, since the text of a KeyError is the bare key.
+        raise _other_version_error(run_id, repr(error)) from None
 
 
 def read_request(package: Package) -> TrainRequest:
-    """The request that led to a package. Raises PackageFormatError."""
+    """Return the training request in a package. Raises PackageFormatError for another schema."""
     try:
         return TrainRequest.parse(**package.backtest["request"])
     except (BadInputError, KeyError, TypeError) as error:
@@ -161,27 +172,29 @@ def read_request(package: Package) -> TrainRequest:
         ) from None
 
 
-def _another(run_id: str, said: str) -> TrackingError:
-    told = " ".join(said.split())
+def _other_version_error(run_id: str, message: str) -> TrackingError:
+    one_line = " ".join(message.split())
     return TrackingError(
-        f"run {run_id} was recorded by another version: {told}; start the training again"
+        f"run {run_id} was recorded by another version: {one_line}; start the training again"
     )
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training whose policies are fitted."""
+    """A training after its first stage: request, desk, fitted policies and the bars they saw."""
 
     request: TrainRequest
     config: DeskConfig
     policies: PolicyBook
     trials: Trials
     bars: dict[str, BarsSnapshot]
-    """What was read of each symbol, for the stages after it: they see the same, however late."""
+    """Snapshot by symbol: the stages after it read the same bars, however late they run."""
 
     def write(self, run: RunLog) -> None:
+        """Log the state as artifacts of `run`. Raises TrackingError."""
         run.log_json("request.json", self.request.model_dump(mode="json"))
         config = self.config.model_dump(mode="json")
+        # Unsorted: the roster of agents stays readable in the order of the configuration's fields.
         run.log_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
         run.log_json("policy.json", self.policies.model_dump(mode="json"))
         run.log_json("trials.json", self.trials.model_dump(mode="json"))
@@ -189,7 +202,7 @@ class TrainingState:
 
     @classmethod
     def read(cls, run: RunLog) -> Self:
-        """Raises TrackingError for what another version wrote."""
+        """Return the state that `write` logged. Raises TrackingError for another schema."""
         with schema_errors_as_tracking_error(run.run_id):
             return cls(
                 request=TrainRequest.parse(**run.read_json("request.json")),

@@ -1,10 +1,9 @@
-"""Whose opinions a training's search weighs: the technical score, and an external analyst's where
-an agent of the desk reads it.
+"""Train a desk in three stages that hand each other ids only.
 
-Training in three stages that hand each other ids alone, so that each may be a task on another
-machine: `start_training` fits, `backtest_symbol` lets the desk decide on what no fit has seen (a
-run of its own), `finish_training` packages, asks the gate and registers. `train` is the three in
-turn.
+`start_training` fits the policies, `backtest_symbol` lets the desk decide on one symbol's
+out-of-sample bars in a run of its own, `finish_training` (see `finalize`) packages, asks the gate
+and registers. Each may be a task on another machine; `train` runs all three here. What a stage
+leaves in its run is all that the next one reads.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from finagent_model.model.predictor import open_cassette
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.backtest import TranscriptWriter, decide_and_reflect, log_outcome
 from finagent_model.pipeline.datasets import bar_snapshots, log_bar_snapshots, training_datasets
-from finagent_model.pipeline.finalize import Trained, finish_training
+from finagent_model.pipeline.finalize import TrainingResult, finish_training
 from finagent_model.pipeline.run_metadata import (
     SYMBOL,
     TRAINING,
@@ -47,86 +46,57 @@ from finagent_model.training.walk_forward import fit_policies
 log = logging.getLogger(__name__)
 
 
-def score_external(desk: Desk, histories: Mapping[str, BarSeries], watch: Progress) -> ScoreSources:
-    """Ask the desk's external analyst, if it has one, about each bar. Raises ExternalAnalystError
-    where it never had an opinion.
-    """
-    config = desk.config
-    technical = any(row.prompt == "technical" for row in config.agents)
-    scores = {}
-    analyst = config.external_analyst
-    for symbol, bars in histories.items() if analyst else ():
-        found = desk.external_scores(bars, watch(f"asking {analyst} about {symbol}", len(bars)))
-        if found.failed:
-            day, reason = next(iter(found.failed.items()))
-            said = f"{analyst} failed on {len(found.failed)} of {len(bars)} bars of {symbol}"
-            if np.isnan(found.scores).all():
-                raise ExternalAnalystError(
-                    str(analyst), "never", f"{said}, first on {day}: {reason}"
-                )
-            log.warning("%s; they count as no opinion. First on %s: %s", said, day, reason)
-        scores[symbol] = found.scores
-    desk.close()
-    return ScoreSources(config.initial_policy, config.policy, technical or not scores, scores)
-
-
-def require_schedule(request: TrainRequest, config: DeskConfig) -> None:
-    """Raises BadInputError where the schedule would follow half of what the desk hears."""
-    if request.schedule == "change" and config.external_analyst:
-        raise BadInputError(
-            "schedule 'change' follows the technical score alone, and this desk hears "
-            f"{config.external_analyst} too; give a number of bars"
-        )
-
-
 FITTED = "finagent.fitted"
-"""Tag of a training's run, once all that its first stage leaves is there."""
+"""Tag of a training's run whose first stage is complete."""
 
 
 def train(
-    request: TrainRequest, settings: Settings, watch: Progress = no_progress, jobs: int = 1
-) -> Trained:
-    """Fit, backtest, package, register, and move the aliases if the gate lets the version pass;
-    `jobs` fits and symbols at a time.
+    request: TrainRequest, settings: Settings, progress: Progress = no_progress, jobs: int = 1
+) -> TrainingResult:
+    """Fit, backtest, package and register a desk; move the aliases if the gate lets it pass.
 
-    Raises BadInputError and DataError before anything is written, GateRefusedError at the end.
+    `jobs` is the number of fits, and of symbols, at a time; it does not change the result. Raises
+    BadInputError and DataError before anything is written, and GateRefusedError at the end.
     """
-    run_id = start_training(request, settings, watch, jobs, alone=True)
+    run_id = start_training(request, settings, progress, jobs, single_process=True)
     with RunLog(run_id).failed_on_error():
-        children = _backtest_all(run_id, request.symbols, settings, watch, jobs)
-        return finish_training(run_id, children, settings, watch)
+        children = _backtest_all(run_id, request.symbols, settings, progress, jobs)
+        return finish_training(run_id, children, settings, progress)
 
 
 def start_training(
     request: TrainRequest,
     settings: Settings,
-    watch: Progress = no_progress,
+    progress: Progress = no_progress,
     jobs: int = 1,
     *,
-    alone: bool = False,
+    single_process: bool = False,
     execution: Execution = NO_EXECUTION,
 ) -> str:
-    """Fit the policies on every symbol of the request, for `execution`; returns the id of the
-    training's run.
+    """Fit the policies on every symbol of the request; return the id of the training's run.
 
-    `alone` says that this process does the whole training, and that nobody goes on if it dies.
-    Below the execution's run the same request is fitted once: asked again, it is that training.
+    `single_process` says that this process does the whole training, so that no other goes on if it
+    dies. Idempotent below the run of `execution`: an equal request returns the same run. Raises
+    BadInputError, DataError, ConfigError and ExternalAnalystError.
     """
     market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = with_addresses(load_config(request.config), settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
+    # Whatever would fail later fails here, before a run is opened.
     if request.mode != "replay":
         desk.require_key()
-    desk.require_external()  # the package will carry it
+    desk.require_external()  # the package will contain its source
     require_schedule(request, config)
     facts = [market.digest(symbol) for symbol in request.symbols]
+    # With the code's hash: after a change of code the same request is another training.
     digest = request.digest(config_hash(config), code_hash(), *facts)
-    above = execution.parent_run_id
-    if above and (known := find_child_runs(above, {REQUEST: digest, FITTED: "yes"})):
-        return known[0].run_id
+    parent = execution.parent_run_id
+    # A retried task goes on with the run that its first try completed; `FITTED` is set last.
+    if parent and (runs := find_child_runs(parent, {REQUEST: digest, FITTED: "yes"})):
+        return runs[0].run_id
     tags, name = {REQUEST: digest, **desk_tags(config)}, f"train {' '.join(request.symbols)}"
-    run = open_tagged_run("train", name, tags, execution=execution, alone=alone)
+    run = open_tagged_run("train", name, tags, execution=execution, single_process=single_process)
     with run.failed_on_error():
         run.log_inputs(
             [each for s in request.symbols for each in training_datasets(market, s)], "training"
@@ -139,12 +109,12 @@ def start_training(
                 "bars": market.source.name,
             }
         )
-        voices = score_external(desk, histories, watch)
+        score_sources = score_external(desk, histories, progress)
         fitted = fit_policies(
-            histories, request, lambda n: watch("fitting policies", n), jobs, voices
+            histories, request, lambda n: progress("fitting policies", n), jobs, score_sources
         )
-        seen = bar_snapshots(market, request.symbols)
-        TrainingState(request, config, fitted.policies, fitted.trials, seen).write(run)
+        snapshots = bar_snapshots(market, request.symbols)
+        TrainingState(request, config, fitted.policies, fitted.trials, snapshots).write(run)
         run.log_json("agent_graph.json", export_component(config, ClientPool(config, settings)))
         run.set_tags({FITTED: "yes"})
     return run.run_id
@@ -154,41 +124,83 @@ def backtest_symbol(
     run_id: str,
     symbol: str,
     settings: Settings,
-    watch: Progress = no_progress,
+    progress: Progress = no_progress,
     execution: Execution = NO_EXECUTION,
 ) -> str:
-    """Let the trained desk decide on the symbol's unseen bars, for `execution`; returns the id of
-    its own run, a child of the training's.
+    """Let the desk decide on the symbol's out-of-sample bars; return the id of a new child run.
+
+    `run_id` is the training's run. Raises DataError, ConfigError and TrackingError.
     """
-    begun = TrainingState.read(RunLog(run_id))
-    request, policies = begun.request, begun.policies
-    market = Market.from_settings(settings, begun.bars)
+    state = TrainingState.read(RunLog(run_id))
+    request, policies = state.request, state.policies
+    market = Market.from_settings(settings, state.bars)
     cassette = open_cassette(settings)
-    desk = Desk(begun.config, None, settings, cassette, mode=request.mode)
-    with TranscriptWriter() as minutes:
-        unseen = decide_and_reflect(desk, market, symbol, policies, request, watch, minutes)
-        tags = {SYMBOL: symbol, TRAINING: run_id, **desk_tags(begun.config)}
+    desk = Desk(state.config, None, settings, cassette, mode=request.mode)
+    with TranscriptWriter() as transcripts:
+        # The run is opened after the decisions: a failed try leaves no run, only recorded replies.
+        outcome = decide_and_reflect(desk, market, symbol, policies, request, progress, transcripts)
+        tags = {SYMBOL: symbol, TRAINING: run_id, **desk_tags(state.config)}
         name = f"backtest {symbol}"
         run = open_tagged_run(
-            "backtest", name, tags, execution=execution, parent=run_id, alone=True
+            "backtest", name, tags, execution=execution, parent=run_id, single_process=True
         )
         with run.failed_on_error():
             run.log_inputs(training_datasets(market, symbol), "backtest")
-            log_outcome(run, unseen, request.seed, minutes)
+            log_outcome(run, outcome, request.seed, transcripts)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
+            # Only replies of these decisions: they become part of the package.
             run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id
 
 
+def score_external(
+    desk: Desk, histories: Mapping[str, BarSeries], progress: Progress
+) -> ScoreSources:
+    """Return the score sources of `desk`, asking its external analyst, if any, about each bar.
+
+    Bars on which the analyst failed are nan, with a warning. Raises ExternalAnalystError where it
+    failed and had no opinion on any bar of a symbol.
+    """
+    config = desk.config
+    technical = any(row.prompt == "technical" for row in config.agents)
+    scores = {}
+    analyst = config.external_analyst
+    for symbol, bars in histories.items() if analyst else ():
+        done = progress(f"asking {analyst} about {symbol}", len(bars))
+        result = desk.external_scores(bars, done)
+        if result.failed:
+            day, reason = next(iter(result.failed.items()))
+            message = f"{analyst} failed on {len(result.failed)} of {len(bars)} bars of {symbol}"
+            if np.isnan(result.scores).all():
+                raise ExternalAnalystError(
+                    str(analyst), "never", f"{message}, first on {day}: {reason}"
+                )
+            log.warning("%s; they count as no opinion. First on %s: %s", message, day, reason)
+        scores[symbol] = result.scores
+    # The analyst's worker process is not needed for the fits.
+    desk.close()
+    return ScoreSources(config.initial_policy, config.policy, technical or not scores, scores)
+
+
+def require_schedule(request: TrainRequest, config: DeskConfig) -> None:
+    """Raise BadInputError for a schedule that would ignore one of the desk's score sources."""
+    if request.schedule == "change" and config.external_analyst:
+        raise BadInputError(
+            "schedule 'change' follows the technical score alone, and this desk hears "
+            f"{config.external_analyst} too; give a number of bars"
+        )
+
+
 def _backtest_all(
-    run_id: str, symbols: Sequence[str], settings: Settings, watch: Progress, jobs: int
+    run_id: str, symbols: Sequence[str], settings: Settings, progress: Progress, jobs: int
 ) -> list[str]:
-    """One after the other, or in processes of their own."""
+    """Backtest each symbol, up to `jobs` processes at a time; return the runs in their order."""
     workers = min(jobs, len(symbols))
     if workers == 1:
-        return [backtest_symbol(run_id, symbol, settings, watch) for symbol in symbols]
-    done = watch("backtesting symbols", len(symbols))
+        return [backtest_symbol(run_id, symbol, settings, progress) for symbol in symbols]
+    done = progress("backtesting symbols", len(symbols))
+    # Not fork: MLflow and pyarrow have threads, whose locks a forked child would inherit.
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = [pool.submit(backtest_symbol, run_id, symbol, settings) for symbol in symbols]

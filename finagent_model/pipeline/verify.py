@@ -1,5 +1,7 @@
-"""A version's proofs, by experiment: is it what was registered, does it repeat, can it see the
-future. Part of the gate, and a command for anybody.
+"""Prove by experiment that a version is as registered, repeats itself and can't see the future.
+
+`verify` is a command for anybody. The gate calls `run_proofs` and `decide_again` on the package as
+it will be served, before a version is registered.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ from finagent_model._base import Check, Mode, Progress, no_progress
 from finagent_model.agents.external import load_external
 from finagent_model.decision.decision import LedgerRow, hash_ledger, to_ledger_row
 from finagent_model.errors import CorruptPackageError
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.evaluation.probes import (
-    clocks_read,
-    features_causal,
-    fills_possible,
-    learned_again,
-    memory_dated,
-    news_dated,
-    questions_causal,
-    survives_delay,
+    check_features_causal,
+    check_fills_possible,
+    check_memory_dated,
+    check_news_dated,
+    check_questions_causal,
+    check_survives_delay,
+    check_trained_state_repeats,
+    find_clock_reads,
 )
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, Question
@@ -30,15 +33,15 @@ from finagent_model.pipeline.datasets import market_of_training
 from finagent_model.pipeline.run_metadata import read_request
 from finagent_model.policy.trained_state import TradeOutcome
 
-PROBES = 3
-"""Signals of each symbol that the finished package must give again before it is registered."""
-EPOCHS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-"""Clocks between which a decision may not differ."""
+REPEATED_SIGNALS = 3
+"""Signals of each symbol that the package must repeat before it is registered."""
+CLOCKS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+"""Clock readings between which a decision may not differ."""
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """All checks of one version."""
+    """The results of all checks of one version."""
 
     model_uri: str
     content_hash: str
@@ -46,10 +49,11 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the report as a JSON-ready dict."""
         return {
             "model": self.model_uri,
             "content_hash": self.content_hash,
@@ -58,89 +62,112 @@ class VerifyReport:
         }
 
 
-def verify(model_uri: str, watch: Progress = no_progress) -> VerifyReport:
-    """All checks of a registered or logged version. Raises ModelLoadError or DataError where there
-    is nothing to check; a package that was changed is a failed check.
+def verify(model_uri: str, progress: Progress = no_progress) -> VerifyReport:
+    """Run all checks of a registered or logged version.
+
+    A package whose files were changed is a failed check. Raises ModelLoadError or DataError where
+    there is nothing to check.
     """
     try:
         predictor = load_predictor(model_uri)
     except CorruptPackageError as error:
-        return VerifyReport(model_uri, "", (_hashes(False, str(error)),))
+        # Nothing else is checked: the rest would be proven of other files than the registered ones.
+        return VerifyReport(model_uri, "", (_hash_check(False, str(error)),))
+    # The registered record is of the training's bars; on later ones it can't repeat.
     predictor.market, package = market_of_training(predictor), predictor.package
-    found = f"{len(package.files)} files as registered"
-    checks = (_hashes(True, found), *proofs(predictor, watch))
+    hash_check = _hash_check(True, f"{len(package.files)} files as registered")
+    checks = (hash_check, *run_proofs(predictor, progress))
     return VerifyReport(model_uri, package.content_hash, checks)
 
 
-def proofs(predictor: Predictor, watch: Progress = no_progress) -> list[Check]:
-    """What is proven of a loaded package, on the symbols that it was trained on."""
+def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[Check]:
+    """Return the checks of a loaded package by experiment, on the symbols it was trained on.
+
+    Everything is replayed; no model is asked. Raises DataError.
+    """
     package, market = predictor.package, predictor.market
     request = read_request(package)
     desk = predictor.desk.with_options(mode="replay")
-    learned, analyst = package.learned, package.config.external_analyst
+    state, analyst = package.trained_state, package.config.external_analyst
     digest = load_external(analyst).input_digest if analyst else None
-    checks, clocks = [news_dated()], clocks_read()
+    checks, clock_reads = [check_news_dated()], find_clock_reads()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
-        fits = learned.policies.fits_for(symbol)
+        fits = state.policies.fits_for(symbol)
+        # The oldest and the newest policy; what is proven of the features holds for any.
         policies = [fits[0].policy, fits[-1].policy]
         bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
-        unseen = decide_out_of_sample(desk, market, symbol, learned.policies, request, watch)
-        calls[symbol] = unseen.closed_calls()
-        rows = [to_ledger_row(decision.signal) for decision in unseen.decisions]
-        same = hash_ledger(rows) == package.backtest["ledgers"][symbol]
-        said = f"{len(rows)} signals of {symbol} replayed"
+        outcome = decide_out_of_sample(desk, market, symbol, state.policies, request, progress)
+        calls[symbol] = outcome.trade_outcomes()
         checks += [
-            Check(name="replay_equal", passed=same, found=said + ("" if same else ", not as then")),
-            features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1], facts, digest),
-            fills_possible(unseen),
-            survives_delay(unseen),
-            memory_dated(learned, symbol, [d.signal.as_of for d in unseen.decisions]),
-            _clock_free(predictor, symbol, clocks),
+            _replay_equal(outcome, package.backtest["ledgers"][symbol]),
+            check_features_causal(bars, policies),
+            check_questions_causal(bars, news, policies[-1], facts, digest),
+            check_fills_possible(outcome),
+            check_survives_delay(outcome),
+            check_memory_dated(state, symbol, [d.signal.as_of for d in outcome.decisions]),
+            _clock_free(predictor, symbol, clock_reads),
         ]
-    return [*checks, learned_again(learned, calls)]
+    # Calibrations pool the calls of all symbols, so this check comes once, at the end.
+    return [*checks, check_trained_state_repeats(state, calls)]
 
 
-def ask_again(
+def decide_again(
     predictor: Predictor, ledgers: Mapping[str, Sequence[LedgerRow]]
 ) -> dict[str, list[LedgerRow]]:
-    """First, middle and last signal of each symbol, asked of the loaded package: in replay, or by a
-    live team where that costs nothing.
+    """Return first, middle and last ledger row of each symbol, decided again by the package.
+
+    The package replays; a desk of rules decides live, which costs nothing.
     """
     mode: Mode = "live" if predictor.package.config.uses_only_rules else "replay"
-    asked = {}
+    repeated = {}
     for symbol, rows in ledgers.items():
-        chosen = sorted({i * (len(rows) - 1) // (PROBES - 1) for i in range(PROBES)})
+        steps = REPEATED_SIGNALS - 1
+        # A set, since fewer than three rows give the same position twice.
+        chosen = sorted({i * (len(rows) - 1) // steps for i in range(REPEATED_SIGNALS)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
         decisions = predictor.decide_all(questions, mode, approvals=False)
-        asked[symbol] = [to_ledger_row(decision.signal) for decision in decisions]
-    return asked
+        repeated[symbol] = [to_ledger_row(decision.signal) for decision in decisions]
+    return repeated
 
 
-def _clock_free(predictor: Predictor, symbol: str, clocks: Sequence[str]) -> Check:
-    """The last unseen day, decided in 1970 and in 2100; and `clocks`, the places in the code that
-    read one.
+def _replay_equal(outcome: OutOfSampleBacktest, registered: str) -> Check:
+    """Check that the replayed signals have the registered ledger's hash."""
+    rows = [to_ledger_row(decision.signal) for decision in outcome.decisions]
+    same = hash_ledger(rows) == registered
+    message = f"{len(rows)} signals of {outcome.bars.symbol} replayed"
+    return Check(
+        name="replay_equal", passed=same, found=message + ("" if same else ", not as then")
+    )
+
+
+def _clock_free(predictor: Predictor, symbol: str, clock_reads: Sequence[str]) -> Check:
+    """Check that no clock enters a decision, by experiment and by reading the code.
+
+    The last out-of-sample day is decided by the clocks of `CLOCKS`; `clock_reads` are the places in
+    the code that read one, which no experiment could exclude.
     """
     market = predictor.market
     last = len(market.bars(symbol)) - 1
     [view] = market.daily_views(symbol, [last])
     signals = [
         to_ledger_row(
-            predictor.desk.with_options(mode="replay", clock=_stopped(at)).decide(view).signal
+            predictor.desk.with_options(mode="replay", clock=_stopped_clock(at)).decide(view).signal
         )
-        for at in EPOCHS
+        for at in CLOCKS
     ]
     same = all(signal == signals[0] for signal in signals)
-    found = f"{symbol} as of {view.as_of:%Y-%m-%d} decided by clocks of 1970 and 2100"
-    found += "" if same else ": they differ"
-    found += f"; a clock is read at {', '.join(clocks)}" if clocks else "; no clock is read"
-    return Check(name="clock_free", passed=same and not clocks, found=found)
+    message = f"{symbol} as of {view.as_of:%Y-%m-%d} decided by clocks of 1970 and 2100"
+    message += "" if same else ": they differ"
+    message += (
+        f"; a clock is read at {', '.join(clock_reads)}" if clock_reads else "; no clock is read"
+    )
+    return Check(name="clock_free", passed=same and not clock_reads, found=message)
 
 
-def _stopped(at: datetime) -> Callable[[], datetime]:
+def _stopped_clock(at: datetime) -> Callable[[], datetime]:
     return lambda: at
 
 
-def _hashes(passed: bool, found: str) -> Check:
-    return Check(name="package_hashes", passed=passed, found=found)
+def _hash_check(passed: bool, message: str) -> Check:
+    return Check(name="package_hashes", passed=passed, found=message)

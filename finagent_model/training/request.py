@@ -1,6 +1,7 @@
-"""Validate what a walk-forward was asked to do, whoever asks: notebook, MLflow, Airflow or a shell.
+"""Requests of a walk-forward, validated once, whether from a notebook, MLflow, Airflow or a shell.
 
-`EvaluationRequest` is what any decider is judged by; `TrainRequest` adds what fitting a desk needs.
+`EvaluationRequest` holds what any decider is judged by. `TrainRequest` adds what fitting and
+registering a desk needs. Field names are CLI options, MLflow params and keys of `request.json`.
 """
 
 from __future__ import annotations
@@ -21,21 +22,20 @@ MAX_SCHEDULE_BARS = 250
 
 
 class EvaluationRequest(InputModel):
-    """Symbols, walk-forward windows in bars (sessions), money in the bars' currency, costs as
-    fractions.
+    """Symbols, windows, costs and seed of a walk-forward; `parse` makes one from loose values.
 
-    Frozen; `read` makes one from loose values.
+    Windows are in bars (sessions), money in the bars' currency, costs in fractions.
     """
 
     symbols: tuple[str, ...] = Field(("GOOG",), min_length=1, max_length=1000)
     train_bars: int = Field(504, ge=120, le=10_000)
-    """Bars that each fit looks at: two years."""
+    """Bars in each fit's training window: two years."""
     test_bars: int = Field(126, ge=5, le=5_000)
-    """Bars that each fit then decides on, unseen: half a year."""
+    """Out-of-sample bars that each fit then decides on: half a year."""
     purge_bars: int = Field(5, ge=1, le=500)
-    """Bars left out between the two, so that no outcome straddles them."""
+    """Bars left out between the two windows, so that no outcome straddles them."""
     schedule: int | Literal["change"] = 1
-    """Bars from one decision to the next; the position is kept in between."""
+    """Bars from one decision to the next, or `change`; the position is kept in between."""
     seed: int = Field(7, ge=0, lt=2**32)
     cash: float = Field(10_000.0, gt=0)
     commission: float = Field(0.001, ge=0, lt=0.1)
@@ -52,11 +52,13 @@ class EvaluationRequest(InputModel):
         try:
             return parse_symbols(value)
         except BadInputError as error:
+            # Pydantic turns a ValueError, and only that, into a message that names the field.
             raise ValueError(str(error)) from None
 
     @field_validator("schedule", mode="before")
     @classmethod
     def _parse_schedule(cls, value: object) -> object:
+        # The shell and MLflow hand over text; MLflow Projects also sends numbers as text.
         text = str(value)
         if text == "change":
             return text
@@ -66,27 +68,29 @@ class EvaluationRequest(InputModel):
 
     @property
     def costs(self) -> Costs:
-        """Commission and slippage as the engine takes them."""
+        """Commission and slippage, for the engine."""
         return Costs(commission=self.commission, slippage=self.slippage)
 
     @property
     def rules(self) -> FillRules:
-        """Costs and sides as the kernel takes them; stop and target are the signal's own."""
+        """Costs and allowed sides, for the kernel."""
+        # Stop and target stay unset: each signal brings its own.
         return FillRules(self.commission, self.slippage, self.allow_short)
 
 
 class TrainRequest(EvaluationRequest):
-    """A walk-forward, and how the desk that is judged by it is fitted and registered."""
+    """A walk-forward, and how its desk is configured, fitted and registered."""
 
     config: str = "default"
     """A preset's name or a YAML file."""
     mode: Mode = "cached"
     pooled: bool = True
-    """One policy for all symbols; false: one for each."""
+    """True: one policy for all symbols. False: one for each symbol."""
     candidates: int = Field(96, ge=2, le=20_000)
     """Policies scored in each fold."""
     register_as: str = Field("finagent", pattern=r"^[A-Za-z0-9_\-]{1,100}$")
 
     def digest(self, *facts: str) -> str:
-        """Return the SHA-256 of the request and of what else it depends on (data, desk)."""
+        """Return the SHA-256 (hex) of the request and of `facts`, the hashes of desk and data."""
+        # A training that is requested again below the same workflow is found by this digest.
         return hashlib.sha256("\n".join([self.model_dump_json(), *facts]).encode()).hexdigest()

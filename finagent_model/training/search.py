@@ -1,4 +1,4 @@
-"""Scores candidate policies on one stretch of history and takes a robust one.
+"""Score candidate policies on one stretch of history and choose a robust one.
 
 A candidate's score is the *median* Sharpe ratio over thirds of the stretch and over symbols: a
 policy that shone once loses to one that did decently throughout. It is averaged with the scores of
@@ -22,23 +22,8 @@ from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.context import FeatureBook
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
-
-class Trials(BaseModel):
-    """Everything that was ever scored to choose what spoke."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    configurations: int = Field(ge=1)
-    """Choices that there were: policies, for each symbol that has its own."""
-    scorings: int = Field(ge=1)
-    """Times that one was scored: each policy in each fit."""
-    sharpe_variance: float | None
-    """Of the policies' Sharpe ratios over the unseen bars, per bar; None where they are alike."""
-    overfitting: float | None
-    """PBO of the policies over the unseen bars."""
-
-
 THIRDS = 3
+"""Parts of a stretch that are scored apart: one good stretch must not decide."""
 GRID = {
     "fast": (5, 10, 20, 30, 50),
     "slow": (60, 100, 150, 200),
@@ -49,21 +34,36 @@ GRID = {
     "target_atr": (6.0, 9.0, 12.0, 20.0),
     "risk_fraction": (0.01, 0.02, 0.03, 0.05),
 }
-"""Rounded values of the trade: a finer grid would fit noise."""
-TERMS = ("threshold", "stop_atr", "target_atr", "risk_fraction")
-"""Those that count whoever gives the score."""
+"""Rounded values in common use: a finer grid would fit noise."""
+TRADE_PARAMS = ("threshold", "stop_atr", "target_atr", "risk_fraction")
+"""Parameters that matter whatever the score comes from."""
 _AXES = tuple((name, tuple(values)) for name, values in GRID.items())
 WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weight")
 EXTERNAL_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
-TRIES = 100
-"""Draws for each policy that is wanted: where little is left to choose, there may be fewer."""
+DRAWS_PER_CANDIDATE = 100
+"""Limit of the draws: where most parameters are fixed, fewer distinct candidates may exist."""
 NEIGHBOURS = 4
-"""Policies whose scores count with one's own."""
+"""Nearest policies that a score is averaged with."""
+
+
+class Trials(BaseModel):
+    """How many policies were scored to choose the ones in use, and how they differ."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    configurations: int = Field(ge=1)
+    """Number of alternatives: candidate policies, times symbols where each has its own policy."""
+    scorings: int = Field(ge=1)
+    """Number of scorings: each policy in each fit."""
+    sharpe_variance: float | None
+    """Variance of the policies' out-of-sample Sharpe ratios per bar; None for fewer than two."""
+    overfitting: float | None
+    """Probability of backtest overfitting (PBO) on the out-of-sample bars; None: undefined."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The chosen policy, its in-sample score, and how many were scored for it."""
+class ScoredPolicy:
+    """The chosen policy, its in-sample score, and the number of policies that were scored."""
 
     policy: Policy
     score: float
@@ -72,40 +72,45 @@ class Scored:
 
 @dataclass(frozen=True)
 class ScoreSources:
-    """Whose opinions a policy weighs, as far as code can tell before the desk speaks."""
+    """Scores that a policy weighs, and the parameters that the search may not change."""
 
-    first: Policy = field(default_factory=Policy)
+    # News is no source: there is too little dated news to fit a weight on.
+    initial_policy: Policy = field(default_factory=Policy)
     """The policy before any training."""
-    fixed: Mapping[str, float] = field(default_factory=dict)
-    """Parameters that training leaves alone."""
+    fixed_params: Mapping[str, float] = field(default_factory=dict)
+    """Policy parameters that the configuration fixes."""
     technical: bool = True
+    """Whether an agent of the desk reads the technical score."""
     external: Mapping[str, Floats] = field(default_factory=dict)
-    """The external analyst's score on each bar, by symbol (nan where it has none); empty where
-    nobody hears one.
-    """
+    """The external analyst's score (n,) by symbol, nan where it has none; empty without one."""
 
 
 TECHNICAL_ONLY = ScoreSources()
-"""The technical score and nobody else."""
+"""The technical score, and no external analyst."""
 
 
 class PolicyScorer:
-    """One symbol's bars with the features that any candidate needs; computed once for all folds."""
+    """Scores and orders that any policy gives on one symbol's bars.
 
-    def __init__(self, bars: BarSeries, voices: ScoreSources = TECHNICAL_ONLY) -> None:
+    Features are computed once for all folds and candidates; each value depends on its bar and on
+    earlier ones only, so a part of the whole history's features has no look-ahead.
+    """
+
+    def __init__(self, bars: BarSeries, score_sources: ScoreSources = TECHNICAL_ONLY) -> None:
         self.bars = bars
+        # Adjusted forward from the first bar: a later split or dividend changes no earlier price.
         self.growth = bars.adjust_to_first_bar()
         self._book = FeatureBook(bars)
-        self._technical = voices.technical
-        self._external = voices.external.get(bars.symbol)
+        self._technical = score_sources.technical
+        self._external = score_sources.external.get(bars.symbol)
 
     def equity(self, policy: Policy, part: slice, costs: Costs, allow_short: bool) -> Floats:
-        """What the policy's score alone would have earned over `part`, starting from 1."""
+        """Return the equity (n,) of trading the policy's score over `part`, starting from 1."""
         orders = self.orders(policy, part)
         return simulate_equity(self.growth[part], orders, costs, cash=1.0, allow_short=allow_short)
 
     def score(self, policy: Policy, part: slice) -> Floats:
-        """The score on each bar of `part`; nan where it is undefined."""
+        """Return the combined score (n,) on each bar of `part`, in [-1, 1]; nan where undefined."""
         external = None if self._external is None else self._external[part]
         if not self._technical:
             return np.asarray(policy.combine_scores(None, external))
@@ -114,58 +119,71 @@ class PolicyScorer:
         return np.asarray(policy.combine_scores(technical, external))
 
     def orders(self, policy: Policy, part: slice) -> Orders:
-        """What the policy's score alone asks for on each bar of `part`."""
+        """Return the orders that the policy's score leads to on each bar of `part`."""
         features = self._book.compute(policy)
         score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
         action = action.astype(np.int8)
         growth = self.growth[part]
         atr = features.atr[part] * self.bars.growth_factor[part]
+        # A level may not fall below a tenth of the price: many ATRs of a wild symbol would.
         stop = np.maximum(growth.close - action * policy.stop_atr * atr, 0.1 * growth.close)
         target = np.maximum(growth.close + action * policy.target_atr * atr, 0.1 * growth.close)
         with np.errstate(divide="ignore", invalid="ignore"):
             size = policy.position_size(np.abs(growth.close - stop) / growth.close)
+        # Bars within the warm-up have no ATR or no score: no order.
         action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
         return Orders(action, np.asarray(size), stop, target)
 
 
-def candidates(count: int, seed: int, voices: ScoreSources = TECHNICAL_ONLY) -> tuple[Policy, ...]:
-    """`count` different policies drawn from the grid, the untrained one first; the same for the
-    same seed. Fewer where the voices leave less to choose.
+def draw_candidates(
+    count: int, seed: int, score_sources: ScoreSources = TECHNICAL_ONLY
+) -> tuple[Policy, ...]:
+    """Return up to `count` different policies drawn from the grid, the untrained one first.
+
+    Equal arguments give equal policies. There are fewer where the score sources leave less to
+    choose.
     """
-    rng, own = np.random.default_rng(seed), np.random.default_rng([seed, len(EXTERNAL_WEIGHTS)])
-    found = {voices.first: None}
-    for _ in range(TRIES * count):
-        if len(found) == count:
+    rng = np.random.default_rng(seed)
+    # A generator of its own: with and without an external analyst the other draws are equal.
+    external_rng = np.random.default_rng([seed, len(EXTERNAL_WEIGHTS)])
+    # A dict for its order: which candidates are drawn first is part of a training's result.
+    policies = {score_sources.initial_policy: None}
+    for _ in range(DRAWS_PER_CANDIDATE * count):
+        if len(policies) == count:
             break
-        drawn: dict[str, float] = {
+        params: dict[str, float] = {
             name: values[rng.integers(len(values))] for name, values in GRID.items()
         }
         trend, momentum, reversion, breakout = (
             float(w) for w in np.round(rng.dirichlet(np.ones(4)), 2)
         )
-        drawn |= {
+        params |= {
             "trend_weight": trend,
             "momentum_weight": momentum,
             "reversion_weight": reversion,
             "breakout_weight": breakout,
         }
-        if not voices.technical:
-            drawn = {name: drawn[name] for name in TERMS}
-        elif voices.external:
-            drawn[EXTERNAL_WEIGHT_KEY] = EXTERNAL_WEIGHTS[own.integers(len(EXTERNAL_WEIGHTS))]
-        found[Policy.model_validate({**voices.first.model_dump(), **drawn, **voices.fixed})] = None
-    return tuple(found)
+        if not score_sources.technical:
+            params = {name: params[name] for name in TRADE_PARAMS}
+        elif score_sources.external:
+            at = external_rng.integers(len(EXTERNAL_WEIGHTS))
+            params[EXTERNAL_WEIGHT_KEY] = EXTERNAL_WEIGHTS[at]
+        initial = score_sources.initial_policy.model_dump()
+        policy = Policy.model_validate({**initial, **params, **score_sources.fixed_params})
+        policies[policy] = None
+    return tuple(policies)
 
 
-def search(
+def search_policy(
     histories: list[tuple[PolicyScorer, slice]],
     policies: tuple[Policy, ...],
     costs: Costs,
     allow_short: bool,
-) -> Scored:
-    """The policy with the best robust score over each history's part. Raises ShortHistoryError
-    where none traded.
+) -> ScoredPolicy:
+    """Return the policy with the best smoothed robust score over each history's part.
+
+    Raises ShortHistoryError where no policy traded.
     """
     scores = np.array(
         [
@@ -174,46 +192,45 @@ def search(
         ]
     )
     if np.isnan(scores).all():
-        moved = any(np.ptp(h.growth.close[part]) > 0 for h, part in histories)
+        prices_move = any(np.ptp(h.growth.close[part]) > 0 for h, part in histories)
         raise ShortHistoryError(
             f"none of {len(policies)} policies traded in the fitted stretch; give more bars or "
             "candidates"
-            if moved
+            if prices_move
             else "prices that don't move give no policy a trade; look at the bars of "
             + ", ".join(h.bars.symbol for h, _ in histories)
         )
-    best = int(np.nanargmax(smoothed(scores, policies)))
-    return Scored(policies[best], float(scores[best]), len(policies))
+    best = int(np.nanargmax(smooth_scores(scores, policies)))
+    return ScoredPolicy(policies[best], float(scores[best]), len(policies))
 
 
-def smoothed(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
-    """Each score averaged with those of its nearest policies: a plateau wins against a peak.
+def smooth_scores(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
+    """Return each score (n,) averaged with those of its nearest policies.
 
-    Distance is Euclidean over places in the grid and weights, each scaled to its range. A neighbour
-    that never traded counts as nothing gained; a policy that never traded stays undefined.
+    Distance is Euclidean over grid coordinates and weights, each in [0, 1]. A policy that never
+    traded is nan, and stays nan.
     """
-    places = np.array(
+    coordinates = np.array(
         [
-            [_place(getattr(policy, name), values) for name, values in _AXES]
+            [_grid_coordinate(getattr(policy, name), values) for name, values in _AXES]
             + [getattr(policy, name) for name in WEIGHTS]
-            + [_place(policy.external_weight, EXTERNAL_WEIGHTS)]
+            + [_grid_coordinate(policy.external_weight, EXTERNAL_WEIGHTS)]
             for policy in policies
         ]
     )
-    _, near = KDTree(places).query(places, k=min(NEIGHBOURS + 1, len(policies)))
-    averaged: Floats = np.nan_to_num(scores)[near].mean(axis=1)
+    # One more than the neighbours, since each policy is its own nearest.
+    _, nearest = KDTree(coordinates).query(coordinates, k=min(NEIGHBOURS + 1, len(policies)))
+    # A neighbour that never traded counts as nothing gained.
+    averaged: Floats = np.nan_to_num(scores)[nearest].mean(axis=1)
     return np.where(np.isfinite(scores), averaged, np.nan)
 
 
-def _place(value: float | None, values: Sequence[float]) -> float:
-    """Of a grid's value, from 0 to 1; 0 for what is fixed elsewhere, and so the same for all."""
-    return values.index(value) / (len(values) - 1) if value in values else 0.0
-
-
 def robust_score(equities: list[Floats]) -> float:
-    """Median annual Sharpe over thirds and symbols; nan when none is defined."""
+    """Return the median annual Sharpe ratio over thirds and symbols; nan where none is defined."""
     ratios = [
-        sharpe(simple_returns(third)) for e in equities for third in np.array_split(e, THIRDS)
+        sharpe(simple_returns(third))
+        for equity in equities
+        for third in np.array_split(equity, THIRDS)
     ]
     defined = [r for r in ratios if np.isfinite(r)]
     # A third without trades has no ratio; it counts as nothing gained: idling is no way to win.
@@ -222,3 +239,9 @@ def robust_score(equities: list[Floats]) -> float:
         if defined
         else float("nan")
     )
+
+
+def _grid_coordinate(value: float | None, values: Sequence[float]) -> float:
+    """Return the grid coordinate of `value` in [0, 1]; 0 for a value that is not in the grid."""
+    # Such a value is fixed by the configuration: equal for all policies, it adds no distance.
+    return values.index(value) / (len(values) - 1) if value in values else 0.0

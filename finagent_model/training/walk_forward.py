@@ -1,15 +1,10 @@
-"""Walk-forward folds: fit on [a, a+train), skip the purge, decide on the next `test` sessions, roll
-on by `test`.
+"""Walk-forward fitting: fit on a training window, skip the purge, decide on the next test window.
 
-Only the stitched test parts count as a result (Pardo, The Evaluation and Optimization of Trading
-Strategies, 2008).
-
-On which bars of a backtest the desk is asked: every bar, every k bars, or where the fitted
-policy's technical vote changes. A schedule saves calls of a chat model; between two decisions the
-position is kept, with its stop and target.
-
-The training itself: fit each fold, let the desk decide on the unseen part, stitch the unseen
-parts together.
+Only the stitched test windows count as a result (Pardo, The Evaluation and Optimization of Trading
+Strategies, 2008). Folds are cut on the union of the symbols' sessions. A schedule says on which
+out-of-sample bars the desk is asked: every k bars, or where the fitted policy's technical vote
+changes. Between two decisions the position is kept, with its stop and target, so a schedule saves
+calls of a chat model.
 """
 
 from __future__ import annotations
@@ -34,14 +29,19 @@ from finagent_model.training.search import (
     PolicyScorer,
     ScoreSources,
     Trials,
-    candidates,
-    search,
+    draw_candidates,
+    search_policy,
 )
+
+PBO_BLOCKS = 10
+"""Blocks of the out-of-sample bars for the probability of overfitting: 252 ways to halve them."""
+FitProgress = Callable[[int], Callable[[], object]]
+"""Called with the number of fits; returns what to call after each fit."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions in the training's calendar of sessions; ends are exclusive."""
+    """One fold's windows, as positions in the calendar of sessions; stops are exclusive."""
 
     train_start: int
     train_stop: int
@@ -49,9 +49,27 @@ class Fold:
     test_stop: int
 
 
+@dataclass(frozen=True)
+class FittedPolicies:
+    """The fitted policies, and how many were tried to get them."""
+
+    policies: PolicyBook
+    trials: Trials
+
+
+@dataclass(frozen=True)
+class _FitWindow:
+    """Sessions that a fit looks at (`stop` is exclusive), and the moment from which it is valid."""
+
+    start: int
+    stop: int
+    valid_from: datetime
+
+
 def walk_forward_folds(sessions: int, train: int, test: int, purge: int) -> tuple[Fold, ...]:
-    """Test parts follow each other without gap; the last may be shorter. Raises ShortHistoryError
-    if there is none.
+    """Return the folds of `sessions` sessions, whose test windows follow each other without gap.
+
+    The last test window may be shorter. Raises ShortHistoryError where there is no fold.
     """
     first = train + purge
     if sessions <= first:
@@ -65,8 +83,11 @@ def walk_forward_folds(sessions: int, train: int, test: int, purge: int) -> tupl
     )
 
 
-def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
-    """The bars on which some fit may speak that has not seen them. Raises UnknownSymbolError."""
+def out_of_sample_part(bars: BarSeries, policies: PolicyBook) -> slice:
+    """Return the part of `bars` that begins where the first fit is valid, up to the last bar.
+
+    Raises UnknownSymbolError for a symbol without a fit.
+    """
     first = policies.fits_for(bars.symbol)[0].valid_from
     return slice(
         int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
@@ -75,10 +96,12 @@ def unseen_part(bars: BarSeries, policies: PolicyBook) -> slice:
 
 
 def policy_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[PolicyFit, slice]]:
-    """Each fit that may speak about the bars' symbol, with the bars that are its own to decide on;
-    fits without any are left out.
+    """Yield each fit of the bars' symbol with the bars that it decides on, oldest first.
+
+    Fits without any such bar are left out.
     """
     fits = policies.fits_for(bars.symbol)
+    # NumPy's moments have no zone; all of them are UTC.
     moments = [np.datetime64(fit.valid_from.replace(tzinfo=None), "us") for fit in fits]
     starts = [*np.searchsorted(bars.closed_at, moments).tolist(), len(bars)]
     for fit, (start, stop) in zip(fits, pairwise(starts), strict=True):
@@ -87,41 +110,20 @@ def policy_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[Poli
 
 
 def bars_to_decide(bars: BarSeries, policies: PolicyBook, request: TrainRequest) -> list[int]:
-    """Positions in `bars`, in order, from the first that no fit has seen. Which they are depends on
-    nothing after each of them.
+    """Return the out-of-sample positions in `bars` on which the desk is asked, in order.
+
+    No look-ahead: whether a position is among them depends on bars up to it only.
     """
     if request.schedule != "change":
-        part = unseen_part(bars, policies)
+        part = out_of_sample_part(bars, policies)
         return list(range(part.start, part.stop, request.schedule))
-    history, found = PolicyScorer(bars), []
+    scorer, positions = PolicyScorer(bars), []
     for fit, part in policy_periods(bars, policies):
-        action = history.orders(fit.policy, part).action
+        action = scorer.orders(fit.policy, part).action
+        # A new fit is always asked: its levels and size may differ though its vote does not.
         changed = np.append(True, action[1:] != action[:-1])
-        found += (part.start + np.flatnonzero(changed)).tolist()
-    return found
-
-
-PBO_BLOCKS = 10
-"""Of the unseen bars, for the probability of overfitting: 252 ways to halve them."""
-FitProgress = Callable[[int], Callable[[], object]]
-"""Told how many fits there will be; gives back what to call after each."""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The policies, and all that was tried to get them."""
-
-    policies: PolicyBook
-    trials: Trials
-
-
-@dataclass(frozen=True)
-class _FitWindow:
-    """Sessions of a fit, and from when it may speak."""
-
-    start: int
-    stop: int
-    valid_from: datetime
+        positions += (part.start + np.flatnonzero(changed)).tolist()
+    return positions
 
 
 def fit_policies(
@@ -129,66 +131,74 @@ def fit_policies(
     request: TrainRequest,
     progress: FitProgress = lambda fits: lambda: None,
     jobs: int = 1,
-    voices: ScoreSources = TECHNICAL_ONLY,
-) -> Fitted:
-    """One fit a fold and a last one on the newest bars for whatever comes after them; all symbols
-    pooled, or each on its own. Raises ShortHistoryError where a symbol is left without a fit or
-    without bars that no fit has seen.
+    score_sources: ScoreSources = TECHNICAL_ONLY,
+) -> FittedPolicies:
+    """Fit one policy for each fold, and a last one on the newest bars for the days after them.
+
+    `histories` are the bars by symbol; the request says whether symbols are pooled in one fit or
+    fitted apart. `jobs` threads fit at a time; their number does not change the result. Raises
+    ShortHistoryError where a symbol has no fit, or no out-of-sample bars.
     """
     calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
-    policies = candidates(request.candidates, request.seed, voices)
-    prepared = {symbol: PolicyScorer(bars, voices) for symbol, bars in histories.items()}
-    asked = [
-        (span, parts)
-        for span in _spans(calendar, request)
-        for parts in _parts(prepared, calendar, span, request)
+    policies = draw_candidates(request.candidates, request.seed, score_sources)
+    scorers = {symbol: PolicyScorer(bars, score_sources) for symbol, bars in histories.items()}
+    tasks = [
+        (window, parts)
+        for window in _fit_windows(calendar, request)
+        for parts in _training_parts(scorers, calendar, window, request)
     ]
-    done = progress(len(asked))
+    done = progress(len(tasks))
 
-    def fit(span: _FitWindow, parts: list[tuple[PolicyScorer, slice]]) -> PolicyFit:
-        chosen = search(parts, policies, request.costs, request.allow_short)
+    def fit(window: _FitWindow, parts: list[tuple[PolicyScorer, slice]]) -> PolicyFit:
+        chosen = search_policy(parts, policies, request.costs, request.allow_short)
         done()
         return PolicyFit(
             policy=chosen.policy,
-            symbols=tuple(history.bars.symbol for history, _ in parts),
-            fit_from=from_datetime64(calendar[span.start]),
-            fit_until=from_datetime64(calendar[span.stop - 1]),
-            valid_from=span.valid_from,
+            symbols=tuple(scorer.bars.symbol for scorer, _ in parts),
+            fit_from=from_datetime64(calendar[window.start]),
+            fit_until=from_datetime64(calendar[window.stop - 1]),
+            valid_from=window.valid_from,
             configurations=chosen.configurations,
         )
 
+    # `map` keeps the order of the tasks, whichever thread ends first.
     with ThreadPoolExecutor(jobs) as pool:
-        fits = tuple(pool.map(lambda task: fit(*task), asked))
+        fits = tuple(pool.map(lambda task: fit(*task), tasks))
     book = PolicyBook(fits=fits, pooled=request.pooled)
-    _require_unseen(histories, book)
-    return Fitted(book, _trials(prepared, book, policies, request))
+    _require_out_of_sample(histories, book)
+    return FittedPolicies(book, _count_trials(scorers, book, policies, request))
 
 
-def _spans(calendar: npt.NDArray[np.datetime64], request: TrainRequest) -> list[_FitWindow]:
+def _fit_windows(calendar: npt.NDArray[np.datetime64], request: TrainRequest) -> list[_FitWindow]:
+    """Return each fold's training window, and a last one that ends with the newest session."""
     folds = walk_forward_folds(
         len(calendar), request.train_bars, request.test_bars, request.purge_bars
     )
-    spans = [
+    windows = [
         _FitWindow(fold.train_start, fold.train_stop, from_datetime64(calendar[fold.test_start]))
         for fold in folds
     ]
-    # A day's decision may be asked for as of any time after its close.
+    # A day's decision may be asked for as of any time after its close, so the last fit, which has
+    # seen the newest day, is valid from the day after it.
     after = from_datetime64(calendar[-1]) + timedelta(days=1)
-    return [*spans, _FitWindow(len(calendar) - request.train_bars, len(calendar), after)]
+    return [*windows, _FitWindow(len(calendar) - request.train_bars, len(calendar), after)]
 
 
-def _parts(
-    histories: Mapping[str, PolicyScorer],
+def _training_parts(
+    scorers: Mapping[str, PolicyScorer],
     calendar: npt.NDArray[np.datetime64],
-    span: _FitWindow,
+    window: _FitWindow,
     request: TrainRequest,
 ) -> list[list[tuple[PolicyScorer, slice]]]:
-    """What each fit of a span looks at: the symbols with bars for half of it, all or one by one."""
-    first, last = calendar[span.start], calendar[span.stop - 1]
+    """Return what each fit of a window looks at: one fit of all symbols, or one a symbol.
+
+    Symbols with bars for at most half of the window are left out.
+    """
+    first, last = calendar[window.start], calendar[window.stop - 1]
     parts = [
-        (history, part)
-        for history in histories.values()
-        if (part := _between(history.bars, first, last)).stop - part.start > request.train_bars // 2
+        (scorer, part)
+        for scorer in scorers.values()
+        if (part := _between(scorer.bars, first, last)).stop - part.start > request.train_bars // 2
     ]
     if not request.pooled:
         return [[part] for part in parts]
@@ -199,9 +209,11 @@ def _parts(
     return [parts]
 
 
-def _require_unseen(histories: Mapping[str, BarSeries], book: PolicyBook) -> None:
+def _require_out_of_sample(histories: Mapping[str, BarSeries], book: PolicyBook) -> None:
+    """Raise ShortHistoryError unless each symbol has a fit and two out-of-sample bars."""
     for symbol, bars in histories.items():
         fits = [fit for fit in book.fits if book.pooled or symbol in fit.symbols]
+        # Two bars: a decision at the first close is filled at the second's open.
         if not fits or len(bars) < 2 or fits[0].valid_from > bars.close_time(-2):
             raise ShortHistoryError(
                 f"{symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
@@ -209,19 +221,20 @@ def _require_unseen(histories: Mapping[str, BarSeries], book: PolicyBook) -> Non
             )
 
 
-def _trials(
-    histories: Mapping[str, PolicyScorer],
+def _count_trials(
+    scorers: Mapping[str, PolicyScorer],
     book: PolicyBook,
     policies: Sequence[Policy],
     request: TrainRequest,
 ) -> Trials:
-    """All policies over all unseen bars: how they differ there, and how well their best lasts."""
+    """Return the number of trials, and how all candidates differ on the out-of-sample bars."""
     returns = []
-    for history in histories.values():
-        part = unseen_part(history.bars, book)
+    for scorer in scorers.values():
+        part = out_of_sample_part(scorer.bars, book)
+        # Shorter parts would leave blocks of one return, whose Sharpe ratio is undefined.
         if part.stop - part.start > 2 * PBO_BLOCKS:
             equities = [
-                history.equity(policy, part, request.costs, request.allow_short)
+                scorer.equity(policy, part, request.costs, request.allow_short)
                 for policy in policies
             ]
             returns.append(np.array([simple_returns(equity) for equity in equities]).T)
@@ -229,16 +242,17 @@ def _trials(
         [Moments.from_returns(column).sharpe for column in np.vstack(returns).T] if returns else []
     )
     defined = [ratio for ratio in ratios if np.isfinite(ratio)]
-    # Symbols one under the other: the question is whether the best of one time is good at another.
-    overfit = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
+    # Symbols are stacked: the question is whether the best of one time is good at another.
+    overfitting = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
     return Trials(
-        configurations=len(policies) * (1 if request.pooled else len(histories)),
+        configurations=len(policies) * (1 if request.pooled else len(scorers)),
         scorings=sum(fit.configurations for fit in book.fits),
         sharpe_variance=float(np.var(defined)) if len(defined) > 1 else None,
-        overfitting=overfit if np.isfinite(overfit) else None,
+        overfitting=overfitting if np.isfinite(overfitting) else None,
     )
 
 
 def _between(bars: BarSeries, first: np.datetime64, last: np.datetime64) -> slice:
+    """Return the bars that close from `first` to `last`, both included."""
     start = int(np.searchsorted(bars.closed_at, first, side="left"))
     return slice(start, int(np.searchsorted(bars.closed_at, last, side="right")))

@@ -93,7 +93,7 @@ def test_serving_bad_bars_are_their_rows_status(
     ("body", "message"),
     [
         ({"dataframe_records": [{**ROW, "as_of": "soon"}]}, "as_of 'soon' is not a date"),
-        ({"dataframe_records": [{**ROW, "symbol": "fb"}]}, "symbol 'fb' is not upper case"),
+        ({"dataframe_records": [{**ROW, "symbol": "A" * 21}]}, "has 21 characters; at most 20"),
         ({"dataframe_records": [{"symbol": "FB"}]}, "missing inputs ['as_of']"),
         ({"dataframe_records": [ROW], "params": {"mode": "dry"}}, "mode 'dry' is unknown"),
         ({"dataframe_records": [ROW], "params": {"budget_usd": -1.0}}, "budget_usd -1.0"),

@@ -91,7 +91,7 @@ def test_a_backtest_run_again_from_the_package_gives_the_registered_signals(
 
 
 KILLED_AT = {
-    "fitting": ("finagent_model.training.walk_forward", "search", 2),
+    "fitting": ("finagent_model.training.walk_forward", "search_policy", 2),
     "deciding": ("finagent_model.cassette.cassette.Cassette", "put", 60),
     "logging": ("finagent_model.tracking.runs.RunLog", "log_files", 1),
     "packaging": ("finagent_model.pipeline.finalize", "log_package", 1),

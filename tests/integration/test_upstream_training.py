@@ -20,7 +20,7 @@ from finagent_model.model.predictor import Predictor
 from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, ScoreSources, candidates
+from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, ScoreSources, draw_candidates
 from support.places import SMALL, Place
 from support.upstream_repository import Repository, make_repository
 
@@ -53,7 +53,7 @@ def test_upstream_version_is_trained_to_answer_without_it(
     from finagent_model.model.loading import load_predictor
     from finagent_model.pipeline.backtest import backtest
     from finagent_model.pipeline.train import train
-    from finagent_model.pipeline.verify import proofs
+    from finagent_model.pipeline.verify import run_proofs
 
     trained = train(TrainRequest.parse(**SMALL, config="upstream"), settings)
     assert trained.verdict == "passed"
@@ -64,14 +64,14 @@ def test_upstream_version_is_trained_to_answer_without_it(
     assert package.external is not None
     assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
-    assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
+    assert all(fit.policy.threshold == 0.33 for fit in package.trained_state.policies.fits)
     replayed = predictor.decide("FB", DAY, mode="replay").signal
     live = predictor.decide("FB", DAY, mode="live").signal  # by the source in the package
     assert replayed.status == live.status == "ok"
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
     assert not list(package.external.code.rglob("__pycache__"))
-    assert [check.name for check in proofs(predictor) if not check.passed] == []
+    assert [check.name for check in run_proofs(predictor) if not check.passed] == []
     predictor.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
@@ -132,16 +132,16 @@ def test_upstream_failures_count_as_no_opinion_with_a_warning(
 
 def test_candidates_vary_only_what_the_sources_leave_open() -> None:
     series = {"FB": np.zeros(3)}
-    alone = candidates(
-        50, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)
+    alone = draw_candidates(
+        50, 7, ScoreSources(fixed_params={"threshold": 0.33}, technical=False, external=series)
     )
     assert {policy.threshold for policy in alone[1:]} == {0.33}
     assert {policy.fast for policy in alone} == {20}
-    both = candidates(50, 7, ScoreSources(external=series))
+    both = draw_candidates(50, 7, ScoreSources(external=series))
     assert {policy.external_weight for policy in both[1:]} == set(EXTERNAL_WEIGHTS)
-    assert [policy.fast for policy in both] == [policy.fast for policy in candidates(50, 7)]
+    assert [policy.fast for policy in both] == [policy.fast for policy in draw_candidates(50, 7)]
     every = len(GRID["stop_atr"]) * len(GRID["target_atr"]) * len(GRID["risk_fraction"])
-    most = candidates(
-        500, 7, ScoreSources(fixed={"threshold": 0.33}, technical=False, external=series)
+    most = draw_candidates(
+        500, 7, ScoreSources(fixed_params={"threshold": 0.33}, technical=False, external=series)
     )
     assert len(most) == every + 1

@@ -1,4 +1,4 @@
-"""What an agent is good for: desks made of the same rows, and their paired differences."""
+"""Ablation: variants of a desk, and their paired differences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def names(desk: DeskConfig) -> dict[str, list[str]]:
     return {n: [row.name for row in d.roster] for n, d in desk_variants(desk, DEBATERS).items()}
 
 
-def test_each_agent_is_left_out_but_those_without_whom_there_is_no_desk() -> None:
+def test_desk_variants_leave_out_each_dispensable_agent() -> None:
     desks = names(load_preset())
     assert desks["without NewsAnalyst"] == ["TechnicalAnalyst", "RiskManager", "Executor"]
     assert desks["without RiskManager"] == ["TechnicalAnalyst", "NewsAnalyst", "Executor"]
@@ -41,7 +41,7 @@ def test_each_agent_is_left_out_but_those_without_whom_there_is_no_desk() -> Non
     assert next(iter(desks)) == WHOLE_DESK
 
 
-def test_a_debate_is_brought_in_or_taken_out() -> None:
+def test_desk_variants_toggle_debate() -> None:
     assert names(load_preset())["with debate"] == [
         *("TechnicalAnalyst", "NewsAnalyst"),
         *("BullResearcher", "BearResearcher"),
@@ -54,12 +54,19 @@ def test_a_debate_is_brought_in_or_taken_out() -> None:
     assert risk.after == tuple(r.name for r in debate.agents if r.role == "analyst")
 
 
-def test_one_analyst_alone_keeps_risk_and_executor_and_rules_take_every_model_s_place() -> None:
+def model_desk() -> DeskConfig:
     model: dict[str, Any] = {"client": "openai", "model": "m", "base_url": "http://x"}
-    desk = read_desk_config(yaml.safe_dump(model), yaml.safe_load(preset_text("debate")), "test")
+    return read_desk_config(yaml.safe_dump(model), yaml.safe_load(preset_text("debate")), "test")
+
+
+def test_desk_variant_of_one_analyst_keeps_risk_manager_with_executor() -> None:
+    variant = desk_variants(model_desk(), DEBATERS)["TechnicalAnalyst alone"]
+    assert [row.name for row in variant.agents] == ["TechnicalAnalyst", "RiskManager", "Executor"]
+
+
+def test_desk_variant_of_rules_replaces_every_model() -> None:
+    desk = model_desk()
     desks = desk_variants(desk, DEBATERS)
-    alone = desks["TechnicalAnalyst alone"]
-    assert [row.name for row in alone.agents] == ["TechnicalAnalyst", "RiskManager", "Executor"]
     assert desks["rules only"].uses_only_rules
     assert desks["rules only"].roster == desk.roster
 
@@ -100,7 +107,7 @@ def test_ablation_table_says_undefined() -> None:
 
 
 @pytest.mark.slow
-def test_an_ablation_of_a_trained_desk_is_logged_and_repeats_for_nothing(trained: Place) -> None:
+def test_ablate_logs_artifacts_that_replay_repeats(trained: Place) -> None:
     done = trained.finagent("ablate", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Data sets are named by their content: what came later is no change, what was revised is."""
+"""Data sets are named by content: later rows are no change, revised rows are."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def revised() -> BarSeries:
     return BarSeries.from_frame("FB", frame)
 
 
-def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
+def test_training_datasets_hold_all_rows_of_sources() -> None:
     bars, news = training_datasets(Market(BundledBars(), load_bundled_news()), "FB")
     assert (bars.name, bars.rows, bars.source) == ("FB bars", 196, "bundled")
     assert bars.sha256 == FB.digest() and bars.digest == FB.digest()[:32]
@@ -68,24 +68,24 @@ def test_a_training_names_all_there_is_by_kind_hash_rows_and_dates() -> None:
     assert (news.name, news.rows, news.source) == ("FB news", 2, "FileNews")
 
 
-def test_a_decision_names_what_its_view_held() -> None:
+def test_decision_datasets_hold_rows_of_view() -> None:
     here = market(FB, "one", "two")
     bars, news = decision_datasets(here, here.view("FB", AS_OF))
     assert bars.sha256 == FB.until(AS_OF).digest()
     assert (bars.rows, news.rows) == (len(FB.until(AS_OF)), 2)
-    [alone] = decision_datasets(here, here.view("FB", parse_as_of("2012-11-30")))
-    assert alone.kind == "bars"
+    [only] = decision_datasets(here, here.view("FB", parse_as_of("2012-11-30")))
+    assert only.kind == "bars"
 
 
-def test_equal_content_has_an_equal_hash_and_other_content_another() -> None:
+def test_dataset_hash_depends_on_content_only() -> None:
     one, same, other = (
-        training_datasets(market(FB, *told), "FB")[1] for told in (("a",), ("a",), ("b",))
+        training_datasets(market(FB, *headlines), "FB")[1] for headlines in (("a",), ("a",), ("b",))
     )
     assert one.sha256 == same.sha256 != other.sha256
 
 
 @pytest.mark.parametrize("as_of", [None, AS_OF], ids=["training", "decision"])
-def test_bars_and_news_that_came_later_are_no_change(as_of: datetime | None) -> None:
+def test_compare_datasets_ignores_later_rows(as_of: datetime | None) -> None:
     then, now = market(FB[:170], "one"), market(FB, "one")
     past = (
         training_datasets(then, "FB")
@@ -96,7 +96,7 @@ def test_bars_and_news_that_came_later_are_no_change(as_of: datetime | None) -> 
     assert [each.now for each in compare_datasets(past, now, moment)] == ["same", "same"]
 
 
-def test_later_news_is_no_change_of_what_a_training_was_given() -> None:
+def test_compare_datasets_ignores_later_news_of_training() -> None:
     past = training_datasets(market(FB, "one"), "FB")
     assert [each.now for each in compare_datasets(past, market(FB, "one", "two"))] == [
         "same",
@@ -105,7 +105,7 @@ def test_later_news_is_no_change_of_what_a_training_was_given() -> None:
 
 
 @pytest.mark.parametrize("as_of", [None, AS_OF], ids=["training", "decision"])
-def test_a_revised_history_is_told_as_changed(as_of: datetime | None) -> None:
+def test_compare_datasets_reports_revised_bars(as_of: datetime | None) -> None:
     then = market(FB, "one")
     past = (
         training_datasets(then, "FB")
@@ -114,10 +114,10 @@ def test_a_revised_history_is_told_as_changed(as_of: datetime | None) -> None:
     )
     bars, news = compare_datasets(past, market(revised(), "another"), as_of)
     assert (bars.now, news.now) == ("changed", "changed")
-    assert bars.why == f"of the {bars.was.rows} rows from vendor some differ"
+    assert bars.why == f"of the {bars.recorded.rows} rows from vendor some differ"
 
 
-def test_what_was_taken_away_is_told_as_changed() -> None:
+def test_compare_datasets_reports_removed_rows() -> None:
     past = training_datasets(market(FB, "one"), "FB")
     bars, news = compare_datasets(past, market(FB[20:]))
     assert (bars.now, bars.why) == (
@@ -127,7 +127,7 @@ def test_what_was_taken_away_is_told_as_changed() -> None:
     assert news.why == "there were 1 rows from News, there are none today"
 
 
-def test_what_no_source_has_is_not_at_hand_and_says_why() -> None:
+def test_compare_datasets_reports_missing_source_with_reason() -> None:
     [bars, _] = compare_datasets(training_datasets(market(FB, "one"), "FB"), market(None, "one"))
     assert bars.now == "not at hand"
     assert "unknown symbol 'FB' in vendor" in bars.why

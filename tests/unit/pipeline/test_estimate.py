@@ -1,4 +1,4 @@
-"""What a training would take, said before anything is spent."""
+"""Estimates of what a training would take."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ prices: {some-model: {prompt: 1.0, completion: 10.0, as_of: 2026-01-01}}
 """
 
 
-def found(tmp_path: Path, config: str = "", **given: object) -> Estimate:
+def estimated(tmp_path: Path, config: str = "", **params: object) -> Estimate:
     if config:
         path = tmp_path / "desk.yaml"
         path.write_text(config)
-        given["config"] = str(path)
-    return estimate(TrainRequest.parse(**given), Settings.load({}))
+        params["config"] = str(path)
+    return estimate(TrainRequest.parse(**params), Settings.load({}))
 
 
-def test_rules_take_decisions_and_nothing_else(tmp_path: Path) -> None:
-    by_rules = found(tmp_path)
+def test_estimate_of_rules_has_no_calls(tmp_path: Path) -> None:
+    by_rules = estimated(tmp_path)
     assert by_rules == Estimate("rules", 1639, 0, 0, 0, 0.0)
 
 
-def test_a_models_calls_tokens_and_money_are_bounded(tmp_path: Path) -> None:
-    priced = found(tmp_path, PRICED)
+def test_estimate_bounds_calls_tokens_cost_of_model(tmp_path: Path) -> None:
+    priced = estimated(tmp_path, PRICED)
     # Three agents a decision, a fourth on days with news.
     assert 3 * 1639 <= priced.calls <= 4 * 1639
     assert priced.completion_tokens == pytest.approx(priced.calls * 800, rel=1e-3)
@@ -43,40 +43,40 @@ def test_a_models_calls_tokens_and_money_are_bounded(tmp_path: Path) -> None:
     assert priced.cost_usd == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_unknown_price_is_unknown_and_not_nothing(tmp_path: Path) -> None:
-    assert found(tmp_path, "client: openai\nmodel: another\n").cost_usd is None
+def test_estimate_without_price_has_no_cost(tmp_path: Path) -> None:
+    assert estimated(tmp_path, "client: openai\nmodel: another\n").cost_usd is None
 
 
-def test_a_schedule_of_every_k_bars_takes_a_kth_of_the_decisions(tmp_path: Path) -> None:
-    assert found(tmp_path, schedule=5).decisions == -(-1639 // 5)
-    whole, some = found(tmp_path, PRICED), found(tmp_path, PRICED, schedule=20)
+def test_estimate_scales_with_schedule_of_k_bars(tmp_path: Path) -> None:
+    assert estimated(tmp_path, schedule=5).decisions == -(-1639 // 5)
+    whole, some = estimated(tmp_path, PRICED), estimated(tmp_path, PRICED, schedule=20)
     assert whole.cost_usd and some.cost_usd
     assert some.cost_usd == pytest.approx(whole.cost_usd / 20, rel=0.1)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_a_schedule_of_changes_is_fitted_and_counted_exactly(tmp_path: Path, pooled: bool) -> None:
+def test_estimate_counts_decisions_of_schedule_change(tmp_path: Path, pooled: bool) -> None:
     small = {"symbols": "FB", "train_bars": 120, "test_bars": 30, "candidates": 24}
     request = TrainRequest.parse(**small, schedule="change", pooled=pooled)
     bars = BundledBars().bars("FB")
     decided = bars_to_decide(bars, fit_policies({"FB": bars}, request).policies, request)
-    by_estimate = found(tmp_path, **small, schedule="change", pooled=pooled)
+    by_estimate = estimated(tmp_path, **small, schedule="change", pooled=pooled)
     assert by_estimate.decisions == len(decided)
-    assert 0 < len(decided) < found(tmp_path, **small).decisions == 71
+    assert 0 < len(decided) < estimated(tmp_path, **small).decisions == 71
 
 
-def test_what_the_desk_remembers_is_read_and_paid_for(tmp_path: Path) -> None:
-    forgetful = found(tmp_path, PRICED + "memory: {lessons: 0}\n")
-    full = found(tmp_path, PRICED + "memory: {lessons: 20}\n")
+def test_estimate_includes_tokens_of_memory(tmp_path: Path) -> None:
+    forgetful = estimated(tmp_path, PRICED + "memory: {lessons: 0}\n")
+    full = estimated(tmp_path, PRICED + "memory: {lessons: 20}\n")
     assert full.calls == forgetful.calls
     assert full.prompt_tokens - forgetful.prompt_tokens > 20 * 50 * full.decisions
 
 
-def test_symbols_add_up(tmp_path: Path) -> None:
-    both = found(tmp_path, symbols="GOOG,AAPL")
+def test_estimate_sums_symbols(tmp_path: Path) -> None:
+    both = estimated(tmp_path, symbols="GOOG,AAPL")
     assert both.decisions > 1639 + 1000
 
 
-def test_an_unknown_symbol_is_refused_as_the_training_would(tmp_path: Path) -> None:
+def test_estimate_refuses_unknown_symbol(tmp_path: Path) -> None:
     with pytest.raises(UnknownSymbolError):
-        found(tmp_path, symbols="NOPE")
+        estimated(tmp_path, symbols="NOPE")

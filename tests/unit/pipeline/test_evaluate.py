@@ -1,4 +1,4 @@
-"""Anybody's decider through the walk-forward, the statistics and the gate."""
+"""A user's decider through the walk-forward, the statistics and the gate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 
 SMALL: dict[str, Any] = {"train_bars": 120, "test_bars": 30}
-"""FB has 196 bars: 71 days are left unseen."""
+"""FB has 196 bars: 71 days are out of sample."""
 
 
 class Holder:
@@ -52,7 +52,7 @@ class Trainable:
         return make_decision(view, action, reasoning="above the last fit's close", author="fitted")
 
 
-def test_evaluate_judges_a_decider_as_a_training_does() -> None:
+def test_evaluate_judges_decider_like_training() -> None:
     evaluation = evaluate(Holder(), "FB", **SMALL)
     metrics = evaluation.metrics["FB"]
     assert len(evaluation.out_of_sample["FB"].decisions) == 71
@@ -70,17 +70,17 @@ def test_evaluate_is_repeatable() -> None:
     assert first.gate == again.gate
 
 
-def test_evaluate_fits_each_fold_on_bars_cut_at_its_end() -> None:
+def test_evaluate_cuts_bars_at_end_of_training_window() -> None:
     decider = Trainable()
     evaluation = evaluate(decider, "FB", **SMALL)
-    unseen = evaluation.out_of_sample["FB"].bars
+    out_of_sample = evaluation.out_of_sample["FB"].bars
     assert len(decider.windows) == len(evaluation.folds["FB"]) == 3
     for window, fold in zip(decider.windows, evaluation.folds["FB"], strict=True):
         assert len(window["FB"]) == 120
-        assert window["FB"].close_time(-1) < unseen.close_time(fold.start)
+        assert window["FB"].close_time(-1) < out_of_sample.close_time(fold.start)
 
 
-def test_evaluate_refuses_a_decider_that_remembers_its_calls() -> None:
+def test_evaluate_refuses_decider_with_hidden_state() -> None:
     class Moody:
         calls = 0
 
@@ -94,7 +94,7 @@ def test_evaluate_refuses_a_decider_that_remembers_its_calls() -> None:
     assert "answers_repeat" in evaluation.gate.refusals
 
 
-def test_evaluate_refuses_a_decider_that_mostly_abstains() -> None:
+def test_evaluate_refuses_decider_that_mostly_abstains() -> None:
     class Silent:
         def decide(self, view: MarketView) -> Decision:
             return make_decision(
@@ -105,7 +105,7 @@ def test_evaluate_refuses_a_decider_that_mostly_abstains() -> None:
     assert "abstained_share: 71 of 71 decisions abstained" in evaluation.gate.refusals
 
 
-def test_evaluate_counts_the_variants_that_were_tried() -> None:
+def test_evaluate_deflates_by_number_of_configurations() -> None:
     one, many = (evaluate(Holder(), "FB", configurations=n, **SMALL) for n in (1, 200))
     hurdles = [each.evidence.numbers["deflated_sharpe"] for each in (one, many)]
     assert hurdles[0] > hurdles[1]  # type: ignore[operator]
@@ -114,7 +114,7 @@ def test_evaluate_counts_the_variants_that_were_tried() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"), [("BUY", TypeError), (None, TypeError), ("yesterday", ValueError)]
 )
-def test_evaluate_names_a_decider_that_answers_wrongly(
+def test_evaluate_error_names_decider_of_bad_decision(
     answer: str | None, error: type[Exception]
 ) -> None:
     class Wrong:
@@ -128,7 +128,7 @@ def test_evaluate_names_a_decider_that_answers_wrongly(
         evaluate(Wrong(), "FB", **SMALL)
 
 
-def test_evaluate_names_what_it_can_not_do() -> None:
+def test_evaluate_refuses_bad_request() -> None:
     with pytest.raises(BadInputError, match="schedule 'change'"):
         evaluate(Holder(), "FB", schedule="change", **SMALL)
     with pytest.raises(UnknownSymbolError, match="did you mean 'FB'"):
@@ -139,17 +139,17 @@ def test_evaluate_names_what_it_can_not_do() -> None:
         evaluate(Holder(), "FB", colour="red")
 
 
-def test_make_decision_refuses_levels_on_the_wrong_side() -> None:
+def test_make_decision_refuses_levels_on_wrong_side() -> None:
     view = market_view("GOOG", "2012-06-29")
     with pytest.raises(ValidationError, match="BUY needs stop < entry < target"):
         make_decision(view, "BUY", reasoning="levels swapped", author="me", stop=1e6, target=1.0)
 
 
-def test_crossover_decides_as_its_crossings_say() -> None:
+def test_crossover_decisions_equal_its_crossings() -> None:
     bars = market_view("FB", "2013-02-28").bars
     signs = Crossover(5, 20).crossings(bars.adjust_to_first_bar().close)
     evaluation = evaluate(Crossover(5, 20), "FB", **SMALL)
-    unseen = evaluation.out_of_sample["FB"]
-    actions = [decision.signal.action for decision in unseen.decisions]
+    out_of_sample = evaluation.out_of_sample["FB"]
+    actions = [decision.signal.action for decision in out_of_sample.decisions]
     words = {1: "BUY", -1: "SELL", 0: "HOLD"}
     assert actions[: len(bars) - 125] == [words[int(s)] for s in signs[125:]]

@@ -225,7 +225,7 @@ def test_lineage_tells_revised_and_missing_data(
     traced = lineage.lineage_of_signal(decided.signal.signal_id, here)
     assert [each.now for each in traced.data] == ["changed"]
     assert traced.origin and traced.origin.training
-    states = {each.was.name: each.now for each in traced.origin.training.data}
+    states = {each.recorded.name: each.now for each in traced.origin.training.data}
     assert states == {"FB bars": "changed", "FB news": "changed"}
     (tmp_path / "FB.csv").rename(tmp_path / "GOOG.csv")
     [gone] = lineage.lineage_of_signal(decided.signal.signal_id, here).data

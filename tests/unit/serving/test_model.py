@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from finagent_model.config.desk_config import load_preset
+from finagent_model.model._pyfunc import PACKAGE_ARTIFACT, make_signature
 from finagent_model.model.package import read_package, write_package
-from finagent_model.model.pyfunc import PACKAGE, signature
 from finagent_model.model.wheel import code_hash
-from support.packages import book, learned
+from support.packages import book, trained_state
 
 OLD_MODEL_CODE = (
     '"""The file that MLflow stores and runs at load (models-from-code): it names the model class,'
@@ -33,7 +33,7 @@ def test_model_with_old_model_code_answers(tmp_path: Path, monkeypatch: pytest.M
     write_package(
         package,
         config=load_preset(),
-        learned=learned(book()),
+        trained_state=trained_state(book()),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
@@ -43,8 +43,8 @@ def test_model_with_old_model_code_answers(tmp_path: Path, monkeypatch: pytest.M
     mlflow.pyfunc.save_model(
         str(tmp_path / "model"),
         python_model=str(code),
-        artifacts={PACKAGE: str(package)},
-        signature=signature(read_package(package).config),
+        artifacts={PACKAGE_ARTIFACT: str(package)},
+        signature=make_signature(read_package(package).config),
         pip_requirements=[],
     )
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))

@@ -122,11 +122,11 @@ def test_fake_provider_dripping_answer_is_whole_in_the_end(
 def test_fake_provider_stop_leaves_no_thread(fault: Fault | None) -> None:
     before = set(threading.enumerate())
     llm = FakeProvider()
-    llm.byte_pause_s = 60.0
+    llm.byte_pause_s = 600.0
     if fault:
         llm.fail(fault)
     else:
-        llm.delay_s = 60.0
+        llm.delay_s = 600.0
     connections = [connected(llm, protocol) for protocol in Protocol]
     for connection, protocol in zip(connections, Protocol, strict=True):
         path = PATHS[protocol]
@@ -134,7 +134,7 @@ def test_fake_provider_stop_leaves_no_thread(fault: Fault | None) -> None:
     llm.wait_for_requests(4)
     start = time.monotonic()
     llm.stop()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     assert set(threading.enumerate()) <= before
     for connection in connections:
         connection.close()

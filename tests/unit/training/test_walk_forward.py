@@ -1,4 +1,4 @@
-"""Walk-forward: what is fitted, on what, and that it hasn't seen what it decides on."""
+"""Walk-forward folds and fits: no fit sees what it decides on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHisto
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import candidates, smoothed
-from finagent_model.training.walk_forward import fit_policies, unseen_part, walk_forward_folds
+from finagent_model.training.search import draw_candidates, smooth_scores
+from finagent_model.training.walk_forward import (
+    fit_policies,
+    out_of_sample_part,
+    walk_forward_folds,
+)
 
 SMALL = TrainRequest(symbols=("FB",), train_bars=120, test_bars=30, candidates=24)
 
@@ -25,7 +29,7 @@ def fb() -> BarSeries:
     return BundledBars().bars("FB")
 
 
-def test_test_parts_follow_each_other_and_never_meet_their_own_train_part() -> None:
+def test_walk_forward_folds_are_contiguous_with_purge() -> None:
     folds = walk_forward_folds(1000, train=500, test=120, purge=5)
     assert folds[0].test_start == 505
     for one, two in pairwise(folds):
@@ -36,27 +40,27 @@ def test_test_parts_follow_each_other_and_never_meet_their_own_train_part() -> N
         assert fold.test_start - fold.train_stop == 5
 
 
-def test_too_short_a_history_has_no_fold() -> None:
+def test_walk_forward_folds_refuse_short_history() -> None:
     with pytest.raises(ShortHistoryError, match="505 sessions"):
         walk_forward_folds(505, train=500, test=120, purge=5)
 
 
-def test_candidates_are_distinct_and_the_same_for_a_seed() -> None:
-    assert len(set(candidates(50, 7))) == 50
-    assert candidates(50, 7) == candidates(50, 7) != candidates(50, 8)
+def test_draw_candidates_is_distinct_for_a_seed() -> None:
+    assert len(set(draw_candidates(50, 7))) == 50
+    assert draw_candidates(50, 7) == draw_candidates(50, 7) != draw_candidates(50, 8)
 
 
-def test_a_fit_speaks_only_after_what_it_saw(fb: BarSeries) -> None:
+def test_policy_fit_is_valid_only_after_its_training_window(fb: BarSeries) -> None:
     book = fit_policies({"FB": fb}, SMALL).policies
     assert len(book.fits) == 4
     for fit in book.fits:
         assert fit.fit_from < fit.fit_until < fit.valid_from
     with pytest.raises(BeforeFirstFitError, match="ask for a later date"):
         book.at(parse_as_of("2012-06-01"), "FB")
-    assert unseen_part(fb, book) == slice(125, 196)
+    assert out_of_sample_part(fb, book) == slice(125, 196)
 
 
-def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) -> None:
+def test_fit_policies_ignores_bars_after_training_window(fb: BarSeries) -> None:
     frame = fb.to_frame()
     later = frame.index >= 150
     scale = np.random.default_rng(1).uniform(0.5, 2.0, later.sum())
@@ -68,7 +72,7 @@ def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("params", "message"),
     [
         (
             {"train_bars": "many"},
@@ -82,32 +86,32 @@ def test_corrupting_what_a_fit_has_not_seen_does_not_change_it(fb: BarSeries) ->
         ({"colour": "red"}, "unknown key 'colour'; there is: symbols, train_bars"),
     ],
 )
-def test_a_bad_value_names_itself_and_what_is_allowed(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInputError, match=said):
-        TrainRequest.parse(**given)
+def test_train_request_error_names_field_with_bounds(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        TrainRequest.parse(**params)
 
 
-def test_a_plateau_wins_against_a_peak() -> None:
+def test_smooth_scores_prefers_plateau_to_peak() -> None:
     near = [Policy(threshold=t, stop_atr=s) for t in (0.05, 0.1, 0.2) for s in (2.0, 3.0)]
     corner = {"fast": 50, "slow": 200, "rsi": 21, "channel": 100, "target_atr": 20.0}
     far = [Policy.model_validate(corner | {"threshold": t}) for t in (0.05, 0.1, 0.2, 0.3)]
     lone = Policy.model_validate(corner | {"threshold": 0.4})
     policies = (*near, *far, lone)
     scores = np.array([1.0] * 6 + [0.0] * 4 + [1.8])
-    averaged = smoothed(scores, policies)
+    averaged = smooth_scores(scores, policies)
     assert int(np.argmax(scores)) == 10
     assert int(np.argmax(averaged)) < 6
     assert averaged[0] == pytest.approx(1.0)
 
 
-def test_a_policy_that_never_traded_is_not_chosen_for_its_neighbours() -> None:
+def test_smooth_scores_keeps_nan_of_policy_without_trades() -> None:
     policies = tuple(Policy(threshold=t) for t in (0.05, 0.1, 0.2, 0.3, 0.4))
-    averaged = smoothed(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), policies)
+    averaged = smooth_scores(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), policies)
     assert np.isnan(averaged).tolist() == [False, True, False, False, False]
     assert averaged[0] == pytest.approx(0.8)
 
 
-def test_a_holder_is_paid_splits_and_dividends() -> None:
+def test_buy_and_hold_includes_corporate_actions() -> None:
     aapl = BundledBars().bars("AAPL")
     free = Costs(commission=0, slippage=0)
     held = buy_and_hold(aapl, free, cash=1.0).equity[-1]

@@ -1,6 +1,4 @@
-"""On which days the desk is asked, whose policy speaks, and that how many work at once changes
-nothing.
-"""
+"""The schedule of decisions, policies by symbol, and parallel fits."""
 
 from __future__ import annotations
 
@@ -13,24 +11,24 @@ import pytest
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import UnknownSymbolError
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import PolicyScorer
 from finagent_model.training.walk_forward import (
-    Fitted,
+    FittedPolicies,
     bars_to_decide,
     fit_policies,
+    out_of_sample_part,
     policy_periods,
-    unseen_part,
 )
 from support.places import Place
 
 REQUEST = TrainRequest(symbols=("GOOG",), train_bars=250, test_bars=60, candidates=6)
 
 
-def asked(schedule: object) -> TrainRequest:
+def request_of(schedule: object) -> TrainRequest:
     return TrainRequest.parse(**REQUEST.model_dump() | {"schedule": schedule})
 
 
@@ -44,33 +42,33 @@ def policies(goog: BarSeries) -> PolicyBook:
     return fit_policies({"GOOG": goog}, REQUEST).policies
 
 
-def test_every_k_bars_is_every_kth_unseen_bar(goog: BarSeries, policies: PolicyBook) -> None:
-    part = unseen_part(goog, policies)
+def test_schedule_of_k_bars_takes_every_kth_bar(goog: BarSeries, policies: PolicyBook) -> None:
+    part = out_of_sample_part(goog, policies)
     assert part == slice(255, 600)
-    assert bars_to_decide(goog, policies, asked(1)) == list(range(255, 600))
-    assert bars_to_decide(goog, policies, asked(7)) == list(range(255, 600, 7))
+    assert bars_to_decide(goog, policies, request_of(1)) == list(range(255, 600))
+    assert bars_to_decide(goog, policies, request_of(7)) == list(range(255, 600, 7))
 
 
-def test_change_is_where_the_vote_of_the_fit_in_force_changes(
+def test_schedule_change_takes_bars_where_vote_changes(
     goog: BarSeries, policies: PolicyBook
 ) -> None:
-    found = bars_to_decide(goog, policies, asked("change"))
+    positions = bars_to_decide(goog, policies, request_of("change"))
     history, expected = PolicyScorer(goog), []
     for fit, part in policy_periods(goog, policies):
         votes = history.orders(fit.policy, part).action.tolist()
         expected.append(part.start)  # a new fit is always asked
         expected += [part.start + i for i in range(1, len(votes)) if votes[i] != votes[i - 1]]
-    assert found == expected
-    assert 6 < len(found) < 150
+    assert positions == expected
+    assert 6 < len(positions) < 150
 
 
 @pytest.mark.parametrize("schedule", [1, 7, "change"])
-def test_which_days_are_decided_on_depends_on_nothing_after_them(
+def test_schedule_has_no_look_ahead(
     goog: BarSeries, policies: PolicyBook, schedule: object
 ) -> None:
-    whole = bars_to_decide(goog, policies, asked(schedule))
+    whole = bars_to_decide(goog, policies, request_of(schedule))
     for cut in (256, 300, 333, 375, 376, 450, 599):
-        assert bars_to_decide(goog[:cut], policies, asked(schedule)) == [
+        assert bars_to_decide(goog[:cut], policies, request_of(schedule)) == [
             at for at in whole if at < cut
         ]
 
@@ -82,12 +80,12 @@ def two() -> dict[str, BarSeries]:
 
 
 @pytest.fixture(scope="module")
-def own(two: dict[str, BarSeries]) -> Fitted:
+def own(two: dict[str, BarSeries]) -> FittedPolicies:
     return fit_policies(two, TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False}))
 
 
-def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
-    two: dict[str, BarSeries], own: Fitted
+def test_unpooled_policies_are_for_one_symbol_each(
+    two: dict[str, BarSeries], own: FittedPolicies
 ) -> None:
     for symbol in two:
         fits = own.policies.fits_for(symbol)
@@ -100,18 +98,16 @@ def test_symbols_with_policies_of_their_own_never_hear_of_each_other(
         own.policies.fits_for("IBM")
 
 
-def test_a_symbols_policy_is_what_it_would_be_without_the_other(own: Fitted) -> None:
+def test_unpooled_fit_ignores_other_symbols(own: FittedPolicies) -> None:
     source = BundledBars()
-    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupted_after(source.bars("AAPL"), 0)}
+    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupt_after(source.bars("AAPL"), 0)}
     request = TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False})
     again = fit_policies({name: bars[:420] for name, bars in other.items()}, request).policies
     assert again.fits_for("GOOG") == own.policies.fits_for("GOOG")
     assert again.fits_for("AAPL") != own.policies.fits_for("AAPL")
 
 
-def test_each_symbols_policies_count_as_choices_of_their_own(
-    two: dict[str, BarSeries], own: Fitted
-) -> None:
+def test_trials_count_each_unpooled_symbol(two: dict[str, BarSeries], own: FittedPolicies) -> None:
     pooled = fit_policies(two, REQUEST)
     assert pooled.trials.configurations == REQUEST.candidates
     assert own.trials.configurations == 2 * REQUEST.candidates
@@ -135,7 +131,7 @@ def trained(place: Place, bars: Path, jobs: int) -> str:
 
 
 @pytest.mark.slow
-def test_how_many_work_at_once_changes_nothing_of_the_package(
+def test_train_jobs_do_not_change_content_hash(
     two: dict[str, BarSeries], tmp_path: Path, place: Callable[[str], Place]
 ) -> None:
     bars = tmp_path / "bars"
@@ -147,9 +143,9 @@ def test_how_many_work_at_once_changes_nothing_of_the_package(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Callable[[str], Place]:
-    def made(name: str) -> Place:
+    def build(name: str) -> Place:
         folder = tmp_path / name
         folder.mkdir()
         return Place(folder)
 
-    return made
+    return build
