@@ -6,6 +6,6 @@ whenever the version is loaded, so this module must stay as long as one of them 
 
 from __future__ import annotations
 
-from finagent_model.model import FinagentModel
+from finagent_model.model.pyfunc import FinagentModel
 
 __all__ = ["FinagentModel"]

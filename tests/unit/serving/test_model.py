@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from finagent_model.config.desk_config import load_preset
-from finagent_model.model._pyfunc import PACKAGE_ARTIFACT, make_signature
 from finagent_model.model.package import read_package, write_package
+from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, make_signature
 from finagent_model.model.wheel import code_hash
 from support.packages import book, trained_state
 
