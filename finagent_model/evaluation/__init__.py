@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finagent_model.evaluation.evidence import Evidence, EvidenceCheck, grade_evidence
     from finagent_model.evaluation.gate import GateReport, judge_decider, judge_version
     from finagent_model.evaluation.gate_simulation import calibrate_gate
-    from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest, SymbolBacktest
+    from finagent_model.evaluation.out_of_sample import OrdersBacktest, OutOfSampleBacktest
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -25,7 +25,7 @@ else:
             "evidence": ["Evidence", "EvidenceCheck", "grade_evidence"],
             "gate": ["GateReport", "judge_decider", "judge_version"],
             "gate_simulation": ["calibrate_gate"],
-            "out_of_sample": ["OutOfSampleBacktest", "SymbolBacktest"],
+            "out_of_sample": ["OutOfSampleBacktest", "OrdersBacktest"],
         },
     )
 
@@ -34,8 +34,8 @@ __all__ = [
     "Evidence",
     "EvidenceCheck",
     "GateReport",
+    "OrdersBacktest",
     "OutOfSampleBacktest",
-    "SymbolBacktest",
     "calibrate_gate",
     "grade_evidence",
     "judge_decider",

@@ -39,7 +39,7 @@ from finagent_model.training.request import EvaluationRequest
 
 
 @dataclass(frozen=True, eq=False)
-class SymbolBacktest:
+class OrdersBacktest:
     """One symbol's orders on out-of-sample bars, their result, and buy and hold beside it."""
 
     bars: BarSeries
@@ -51,7 +51,7 @@ class SymbolBacktest:
 
 
 @dataclass(frozen=True, eq=False)
-class OutOfSampleBacktest(SymbolBacktest):
+class OutOfSampleBacktest(OrdersBacktest):
     """A symbol's backtest whose orders come from a decider's decisions."""
 
     decisions: tuple[Decision, ...]
@@ -139,9 +139,9 @@ def decide_views(
     return decisions
 
 
-def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> SymbolBacktest:
+def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> OrdersBacktest:
     """Return the backtest of orders, one a bar of `bars`, beside buy and hold at equal costs."""
-    return SymbolBacktest(
+    return OrdersBacktest(
         bars=bars,
         orders=orders,
         rules=request.rules,
@@ -180,7 +180,7 @@ def label_decision_outcomes(
     return label_outcomes(bars, orders, rules, confidence, factors)
 
 
-def collect_symbol_facts(backtest: SymbolBacktest, seed: int) -> SymbolFacts:
+def collect_symbol_facts(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
     """Return what the grade of evidence needs of one symbol; undefined numbers are None."""
     bars, orders, rules = backtest.bars, backtest.orders, backtest.rules
     drawn = random_entry_returns(bars, backtest.result, rules, seed=seed)

@@ -25,7 +25,7 @@ from finagent_model.backtesting.engine import run_orders
 from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
 from finagent_model.evaluation.calibrate import calibrate, select_lessons
-from finagent_model.evaluation.out_of_sample import SymbolBacktest
+from finagent_model.evaluation.out_of_sample import OrdersBacktest
 from finagent_model.market.bars import PRICES, BarSeries, Floats, parse_as_of
 from finagent_model.market.news import Fact, NewsItem, read_news
 from finagent_model.market.view import MarketView
@@ -182,7 +182,7 @@ def _question_text(
 # Fills
 
 
-def check_fills_possible(backtest: SymbolBacktest) -> Check:
+def check_fills_possible(backtest: OrdersBacktest) -> Check:
     """Check that entries fill at the open after their decision, and market exits at an open."""
     bars, orders, rules = backtest.bars, backtest.orders, backtest.rules
     impossible: list[str] = []
@@ -205,7 +205,7 @@ def check_fills_possible(backtest: SymbolBacktest) -> Check:
     return Check(name="fills_possible", passed=not impossible, found=summary)
 
 
-def check_survives_delay(backtest: SymbolBacktest) -> Check:
+def check_survives_delay(backtest: OrdersBacktest) -> Check:
     """Check that the Sharpe ratio does not collapse when every decision waits one bar."""
     # A delay costs an honest strategy something. What collapses knew more than a bar's close.
     delayed = run_orders(

@@ -16,7 +16,7 @@ from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
 from finagent_model.evaluation import probes
-from finagent_model.evaluation.out_of_sample import SymbolBacktest, trade
+from finagent_model.evaluation.out_of_sample import OrdersBacktest, trade
 from finagent_model.market import bars as bars_module
 from finagent_model.market import indicators
 from finagent_model.market import news as news_module
@@ -37,7 +37,7 @@ def apple() -> BarSeries:
 
 
 @pytest.fixture(scope="module")
-def crossing() -> SymbolBacktest:
+def crossing() -> OrdersBacktest:
     bars = BundledBars().bars("GOOG")
     return trade(bars, orders_of(Crossover(10, 30).crossings(bars.close)), TrainRequest())
 
@@ -47,7 +47,7 @@ def orders_of(actions: Any) -> Orders:
     return Orders(actions, np.ones(len(actions)), none, none)
 
 
-def test_probes_pass_honest_code(apple: BarSeries, crossing: SymbolBacktest) -> None:
+def test_probes_pass_honest_code(apple: BarSeries, crossing: OrdersBacktest) -> None:
     items, _ = load_bundled_news().news("AAPL")
     checks = [
         probes.check_features_causal(apple, [POLICY]),
@@ -171,20 +171,20 @@ def test_news_probe_detects_undated_items_read_as_known(monkeypatch: pytest.Monk
     assert not probes.check_news_dated().passed
 
 
-def traded(crossing: SymbolBacktest, rules: FillRules, actions: Any = None) -> SymbolBacktest:
+def traded(crossing: OrdersBacktest, rules: FillRules, actions: Any = None) -> OrdersBacktest:
     bars = crossing.bars
     orders = crossing.orders if actions is None else orders_of(actions)
     result = run_orders(bars, orders, rules, cash=1.0, whole_shares=False)
-    return SymbolBacktest(bars, orders, crossing.rules, result, crossing.benchmark)
+    return OrdersBacktest(bars, orders, crossing.rules, result, crossing.benchmark)
 
 
-def test_fills_probe_detects_fills_at_decision_bar(crossing: SymbolBacktest) -> None:
+def test_fills_probe_detects_fills_at_decision_bar(crossing: OrdersBacktest) -> None:
     check = probes.check_fills_possible(traded(crossing, FillRules(fill_at_close=True)))
     assert not check.passed
     assert "could not have been had" in check.found
 
 
-def test_delay_probe_detects_next_bar_look_ahead(crossing: SymbolBacktest) -> None:
+def test_delay_probe_detects_next_bar_look_ahead(crossing: OrdersBacktest) -> None:
     bars = crossing.bars
     tomorrow = np.append(bars.close[1:] / bars.open[1:] - 1, 0.0)
     ahead = np.where(tomorrow > 0, 1, -1).astype(np.int8)
