@@ -1,5 +1,6 @@
-"""Recorded replies beside a bare SQLite table of JSON texts: looking one up, recording one, and the
-room it takes. `python benchmarks/cassette.py` prints a line a measurement, in process time.
+"""Compare the cassette with a bare SQLite table of JSON texts: reads, writes and size on disk.
+
+`python benchmarks/cassette.py` prints a line a measurement, in process time.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from run import shown
+from run import print_comparison
 
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import Outline, fingerprint, make_outline
 from finagent_model.cassette.jsonl import dump_replies, load_replies
 from finagent_model.cassette.records import RecordedReply
 
-COUNT, BEST_OF = 5000, 5
+COUNT, REPEATS = 5000, 5
 KEYS = (
     *("symbol", "timeframe", "last_close", "atr", "support", "resistance", "features"),
     *("recent_closes", "year_low", "year_high", "policy", "news", "memory"),
@@ -31,12 +32,13 @@ PROSE = """the price rises above its slow average while momentum fades and news 
 mixed so a stop below support with a small position seems sound until volume confirms"""
 
 
-class Bare:
-    """What a cassette would be without hashes, packing, outlines and the striking out of keys."""
+class BareTable:
+    """A cassette without hashes, packing, outlines and redaction of keys."""
 
     def __init__(self, path: Path) -> None:
         self.store = sqlite3.connect(path, isolation_level=None)
         self.store.execute("pragma journal_mode = wal")
+        # As the cassette does, so that both wait for the disk alike.
         self.store.execute("pragma synchronous = normal")
         self.store.execute("create table reply (key text primary key, body text) without rowid")
 
@@ -45,12 +47,12 @@ class Bare:
         self.store.execute("insert or replace into reply values (?, ?)", (key, body))
 
     def get(self, key: str) -> RecordedReply:
-        found = self.store.execute("select body from reply where key = ?", (key,)).fetchone()
-        return RecordedReply(**json.loads(found[0]))
+        row = self.store.execute("select body from reply where key = ?", (key,)).fetchone()
+        return RecordedReply(**json.loads(row[0]))
 
 
-def recordings(rng: random.Random) -> Iterator[tuple[dict[str, Any], RecordedReply]]:
-    """Requests and replies as long as those of a chat model at the default desk."""
+def make_recordings(rng: random.Random) -> Iterator[tuple[dict[str, Any], RecordedReply]]:
+    """Yield requests and replies as long as those of a chat model at the default desk."""
     words = PROSE.split()
 
     def prose(count: int) -> str:
@@ -83,67 +85,79 @@ def recordings(rng: random.Random) -> Iterator[tuple[dict[str, Any], RecordedRep
         yield request, RecordedReply(json.dumps(decision), "stop", 1000 + day % 97, day % 203)
 
 
-def spent(work: Callable[[], object], times: int = BEST_OF) -> float:
-    """Best of a few, in seconds of this process."""
-    found = []
+def cpu_seconds(work: Callable[[], object], times: int = REPEATS) -> float:
+    """Return the shortest CPU time of a few runs, in seconds of this process."""
+    times_s = []
     for _ in range(times):
         start = time.process_time()
         work()
-        found.append(time.process_time() - start)
-    return min(found)
+        times_s.append(time.process_time() - start)
+    return min(times_s)
 
 
-def each(work: Callable[[str], object], keys: list[str], times: int = BEST_OF) -> float:
-    """Seconds for one of the keys."""
-    return spent(lambda: [work(key) for key in keys], times) / len(keys)
+def seconds_per_key(work: Callable[[str], object], keys: list[str], times: int = REPEATS) -> float:
+    """Return the CPU time of `work` for one of the keys, in seconds."""
+    return cpu_seconds(lambda: [work(key) for key in keys], times) / len(keys)
 
 
 def main() -> None:
     pairs: dict[str, tuple[RecordedReply, Outline]] = {}
-    for request, reply in recordings(random.Random(7)):
+    for request, reply in make_recordings(random.Random(7)):
         outline = make_outline(request, "Executor")
         assert outline is not None
         pairs[fingerprint(request)] = reply, outline
     keys = list(pairs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bare = Bare(folder / "bare.sqlite")
-        put = each(lambda key: bare.put(key, pairs[key][0]), keys, times=1)
-        got = each(bare.get, keys)
+        bare = BareTable(folder / "bare.sqlite")
+        put_s = seconds_per_key(lambda key: bare.put(key, pairs[key][0]), keys, times=1)
+        get_s = seconds_per_key(bare.get, keys)
         bare.store.close()
-        used = _files(folder, pairs, keys, put, got)
-        text = dump_replies(used)
+        replies = _measure_files(folder, pairs, keys, put_s, get_s)
+        text = dump_replies(replies)
         packaged = load_replies(text.splitlines())
-        shown("look up packaged / bare table", each(Cassette(packaged).get, keys), got)
-        here = pairs[keys[0]][1]
-        missed = Cassette(packaged)
-        missed.describe_nearest(here)
-        shown(
-            f"nearest of {COUNT} / bare look up", spent(lambda: missed.describe_nearest(here)), got
+        print_comparison(
+            "look up packaged / bare table", seconds_per_key(Cassette(packaged).get, keys), get_s
         )
-        load = spent(lambda: load_replies(text.splitlines()), times=2)
-        parse = spent(lambda: [json.loads(line) for line in text.splitlines()], times=2)
-        shown(f"load {COUNT} packaged / parse their JSON", load, parse)
+        outline = pairs[keys[0]][1]
+        cassette = Cassette(packaged)
+        cassette.describe_nearest(outline)  # warm
+        print_comparison(
+            f"nearest of {COUNT} / bare look up",
+            cpu_seconds(lambda: cassette.describe_nearest(outline)),
+            get_s,
+        )
+        load = cpu_seconds(lambda: load_replies(text.splitlines()), times=2)
+        parse = cpu_seconds(lambda: [json.loads(line) for line in text.splitlines()], times=2)
+        print_comparison(f"load {COUNT} packaged / parse their JSON", load, parse)
         for path in sorted(folder.glob("*.*")):
             print(f"{path.name}: {path.stat().st_size / COUNT:.0f} bytes a recording")
 
 
-def _files(
+def _measure_files(
     folder: Path,
     pairs: dict[str, tuple[RecordedReply, Outline]],
     keys: list[str],
-    put: float,
-    got: float,
+    put_s: float,
+    get_s: float,
 ) -> dict[str, RecordedReply]:
+    """Write and read both file formats, print the times, and return the replies."""
     for path in (folder / "r.sqlite", folder / "r.jsonl"):
         writer = Cassette(None, path)
 
         def record(key: str, writer: Cassette = writer) -> object:
             return writer.put(key, *pairs[key])
 
-        shown(f"record in {path.name} / bare table", each(record, keys, times=1), put)
+        print_comparison(
+            f"record in {path.name} / bare table", seconds_per_key(record, keys, times=1), put_s
+        )
         # A cassette of its own: the writer has its replies in memory.
-        shown(f"look up in {path.name} / bare table", each(Cassette(None, path).get, keys), got)
+        print_comparison(
+            f"look up in {path.name} / bare table",
+            seconds_per_key(Cassette(None, path).get, keys),
+            get_s,
+        )
+    # The write-ahead log into the file, so that its size counts.
     with closing(sqlite3.connect(folder / "r.sqlite")) as store:
         store.execute("pragma wal_checkpoint(truncate)")
     return writer.used_replies

@@ -1,8 +1,8 @@
-"""What a decision takes beside waiting for its models, and how long the waiting is.
+"""Measure a decision's wall time when its model is slow, and the concurrency of many decisions.
 
 `python benchmarks/desk.py`: the wall time at a model latency of a second beside a pipeline of
-twelve calls in a row; 64 decisions at once. A server in a process of its own that speaks OpenAI's
-protocol stands for the model. (`run.py` has our own time beside a bare AutoGen team.)
+twelve calls in a row; 64 concurrent decisions. The model is a fake LLM: a server in a process of
+its own that speaks OpenAI's protocol. (`run.py` has our own time beside a bare AutoGen team.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import yaml
 from autogen_core.models import SystemMessage, UserMessage
-from run import shown
+from run import print_comparison
 
 from finagent_model._event_loop import EVENT_LOOP
 from finagent_model.agents.providers import make_client
@@ -34,19 +34,20 @@ from support.fake_llm import FakeProvider, Protocol
 
 LATENCY_S = 1.0
 SEQUENTIAL_CALLS = 12
-"""As many as public desks make in a row for one decision."""
-AT_ONCE = 64
+"""Calls that well-known trading desks make in a row for one decision."""
+CONCURRENT_DECISIONS = 64
 SETTINGS = Settings.load({"OPENAI_API_KEY": "sk-of-a-local-server"})
 
 
-def config(address: str, preset: str = "default") -> DeskConfig:
-    given = {"client": "openai", "model": "stub-1", "base_url": address}
+def make_config(address: str, preset: str = "default") -> DeskConfig:
+    keys = {"client": "openai", "model": "stub-1", "base_url": address}
     defaults = {**yaml.safe_load(preset_text("default")), **yaml.safe_load(preset_text(preset))}
-    return read_desk_config(yaml.safe_dump(given), defaults, "benchmark")
+    return read_desk_config(yaml.safe_dump(keys), defaults, "benchmark")
 
 
-def views(count: int) -> list[MarketView]:
-    """One day with different news, so that every analyst speaks and no question is asked twice."""
+def make_views(count: int) -> list[MarketView]:
+    """Return views of one day with different news."""
+    # With news every analyst speaks, and different news make every question another.
     as_of = parse_as_of("2012-06-29")
     market = Market.from_settings(SETTINGS)
     items = [
@@ -56,13 +57,13 @@ def views(count: int) -> list[MarketView]:
     return [market.view("GOOG", as_of, news=((item,), 0)) for item in items]
 
 
-def one_after_another(address: str) -> float:
-    """Seconds of a pipeline in which each call waits for the one before."""
+def measure_sequential_calls(address: str) -> float:
+    """Return the seconds of a pipeline in which each call waits for the one before."""
     messages = [
         SystemMessage(content="You are the TechnicalAnalyst of a trading desk. Answer in JSON."),
         UserMessage(content="What now?", source="desk"),
     ]
-    client = make_client(config(address), SETTINGS, 30)
+    client = make_client(make_config(address), SETTINGS, 30)
 
     async def run() -> None:
         for _ in range(SEQUENTIAL_CALLS):
@@ -75,7 +76,7 @@ def one_after_another(address: str) -> float:
 
 
 def serve(pipe: Connection) -> None:
-    """Answer after a second until the other end is closed; tell the most that were in flight."""
+    """Answer with `LATENCY_S` until a message comes; send the most requests that were in flight."""
     with FakeProvider() as llm:
         llm.delay_s = LATENCY_S
         pipe.send(llm.address(Protocol.OPENAI))
@@ -84,30 +85,36 @@ def serve(pipe: Connection) -> None:
 
 
 def main() -> None:
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
+    pipe, server_pipe = multiprocessing.Pipe()
+    # A process of its own: its work must not count as ours.
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(server_pipe,))
     server.start()
-    address = ours.recv()
-    desk = Desk(config(address), None, SETTINGS, Cassette(), mode="live")
-    first, *many = views(1 + AT_ONCE)
-    desk.decide(first)  # warm
+    address = pipe.recv()
+    desk = Desk(make_config(address), None, SETTINGS, Cassette(), mode="live")
+    first, *many = make_views(1 + CONCURRENT_DECISIONS)
+    # The first decision imports the client and opens the connection.
+    desk.decide(first)
 
     started = time.perf_counter()
     decision = desk.decide(first)
     wall = time.perf_counter() - started
     assert decision.signal.status == "ok", decision.signal.reasoning
     label = f"decision at {LATENCY_S:g} s, and {SEQUENTIAL_CALLS} calls in a row"
-    shown(label, wall, one_after_another(address))
+    print_comparison(label, wall, measure_sequential_calls(address))
 
     started = time.perf_counter()
     decisions = desk.decide_all(many)
-    together = time.perf_counter() - started
+    concurrent_s = time.perf_counter() - started
     assert all(each.signal.status == "ok" for each in decisions)
-    shown(f"{AT_ONCE} decisions at once, and one after another", together, wall * AT_ONCE)
+    print_comparison(
+        f"{CONCURRENT_DECISIONS} decisions at once, and one after another",
+        concurrent_s,
+        wall * CONCURRENT_DECISIONS,
+    )
     loops = sum(thread.name == "desk" for thread in threading.enumerate())
-    ours.send("enough")
+    pipe.send("stop")
     print(f"{'threads of the desk':42} {loops:12d}")
-    print(f"{'requests in flight at most':42} {ours.recv():12d}")
+    print(f"{'requests in flight at most':42} {pipe.recv():12d}")
     desk.close()
     server.join()
 

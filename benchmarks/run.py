@@ -1,4 +1,7 @@
-"""Measures what is promised to be fast, each beside a peer in the same run."""
+"""Measure what is promised to be fast, each beside a peer in the same run.
+
+`python benchmarks/run.py`: decisions, the backtest kernel, and commands with their peak memory.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-AIM_TRAIN_S, MOST_TRAIN_MB = 40.0, 1536.0
-AIM_REPLAY_S = 5.0
+MAX_TRAIN_S, MAX_TRAIN_MB = 40.0, 1536.0
+MAX_REPLAY_S = 5.0
 
 
 def seconds(work: Callable[[], object], times: int = 3) -> float:
-    """Best of a few."""
+    """Return the shortest wall time of a few runs, in seconds."""
+    # The shortest, not the mean: other processes only ever add time.
     best = float("inf")
     for _ in range(times):
         start = time.perf_counter()
@@ -29,11 +33,13 @@ def seconds(work: Callable[[], object], times: int = 3) -> float:
     return best
 
 
-def shown(what: str, ours: float, peer: float) -> None:
-    print(f"{what:42} {ours * 1e3:12.2f} ms   peer {peer * 1e3:12.2f} ms   x {ours / peer:8.2f}")
+def print_comparison(label: str, ours: float, peer: float) -> None:
+    """Print a line with both times, in seconds, and their ratio."""
+    print(f"{label:42} {ours * 1e3:12.2f} ms   peer {peer * 1e3:12.2f} ms   x {ours / peer:8.2f}")
 
 
-def command(*words: str, **extra: str) -> None:
+def run_command(*words: str, **extra: str) -> None:
+    """Run a command with a fresh home; raise if it fails."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **extra}
     with tempfile.TemporaryDirectory() as folder:
         home = {"FINAGENT_HOME": f"{folder}/home"}
@@ -41,18 +47,20 @@ def command(*words: str, **extra: str) -> None:
 
 
 def peak_mb(*words: str, **extra: str) -> float:
-    """Most memory that the command held at a time."""
+    """Return the peak resident memory of a command, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "FINAGENT_HOME": f"{folder}/home", **extra}
         quiet = subprocess.DEVNULL
         child = subprocess.Popen(words, cwd=folder, env=env, stdout=quiet, stderr=quiet)
-        _, status, used = os.wait4(child.pid, 0)
+        # wait4 counts this child alone; `resource` would give the largest of all children.
+        _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(words)} failed")
-    return used.ru_maxrss / 1024
+    return usage.ru_maxrss / 1024
 
 
-def decisions() -> None:
+def measure_decisions() -> None:
+    """Compare a decision with a bare AutoGen team, and replays with live ones."""
     from autogen_agentchat.agents import BaseChatAgent
     from autogen_agentchat.base import Response
     from autogen_agentchat.conditions import MaxMessageTermination
@@ -91,20 +99,24 @@ def decisions() -> None:
 
     settings = Settings.load({})
     views = Market.from_settings(settings).daily_views("GOOG", range(1000, 1050))
+    # In memory: a cassette on disk has a benchmark of its own.
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
     live = seconds(lambda: desk.with_options(mode="live").decide_all(views)) / len(views)
     replayed = seconds(lambda: desk.with_options(mode="replay").decide_all(views)) / len(views)
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
-    shown("decision / bare AutoGen team", live, peer)
-    shown("decision replayed / made anew", replayed, live)
-    every = Market.from_settings(settings).daily_views("GOOG", range(2148))
-    desk.decide_all(every)
-    again = desk.with_options(mode="replay")
-    shown("2,148 days replayed / aim", seconds(lambda: again.decide_all(every)), AIM_REPLAY_S)
+    print_comparison("decision / bare AutoGen team", live, peer)
+    print_comparison("decision replayed / made anew", replayed, live)
+    all_views = Market.from_settings(settings).daily_views("GOOG", range(2148))
+    desk.decide_all(all_views)
+    replay = desk.with_options(mode="replay")
+    print_comparison(
+        "2,148 days replayed / aim", seconds(lambda: replay.decide_all(all_views)), MAX_REPLAY_S
+    )
 
 
-def kernel() -> None:
+def measure_kernel() -> None:
+    """Compare the backtest kernel with a plain Python loop."""
     from finagent_model.backtesting.engine import Costs, Orders, simulate_equity
     from finagent_model.data.bundled import BundledBars
 
@@ -126,33 +138,38 @@ def kernel() -> None:
             elif action[t - 1] < 0 and units > 0:
                 cash, units = units * growth.open[t] * 0.999, 0.0
 
-    thousand()
-    shown("kernel x 1,000 / plain Python x 1,000", seconds(thousand), 1000 * seconds(plain))
+    thousand()  # compiles the kernel
+    print_comparison(
+        "kernel x 1,000 / plain Python x 1,000", seconds(thousand), 1000 * seconds(plain)
+    )
 
 
-def commands() -> None:
+def measure_commands() -> None:
+    """Compare commands with their unavoidable imports, and training with its limits."""
     python = sys.executable
-    helped = seconds(lambda: command(python, "-m", "finagent_model.cli", "--help"))
-    shown(
+    help_s = seconds(lambda: run_command(python, "-m", "finagent_model.cli", "--help"))
+    print_comparison(
         "finagent --help / import typer",
-        helped,
-        seconds(lambda: command(python, "-c", "import typer")),
+        help_s,
+        seconds(lambda: run_command(python, "-c", "import typer")),
     )
     empty = "from airflow.sdk import DAG\nwith DAG('empty', schedule=None): pass"
     parse = f"import runpy; runpy.run_path({str(ROOT / 'dags/finagent_autogen_pipeline.py')!r})"
-    shown(
+    print_comparison(
         "DAG parse / empty DAG",
-        seconds(lambda: command(python, "-c", parse)),
-        seconds(lambda: command(python, "-c", empty)),
+        seconds(lambda: run_command(python, "-c", parse)),
+        seconds(lambda: run_command(python, "-c", empty)),
     )
     train = [python, "-m", "finagent_model.cli", "train"]
     store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    shown("train GOOG / aim", seconds(lambda: command(*train, **store), times=1), AIM_TRAIN_S)
+    print_comparison(
+        "train GOOG / aim", seconds(lambda: run_command(*train, **store), times=1), MAX_TRAIN_S
+    )
     peak = peak_mb(*train, **store)
-    print(f"{'train GOOG, peak memory / bound':42} {peak:12.0f} MB   peer {MOST_TRAIN_MB:12.0f} MB")
+    print(f"{'train GOOG, peak memory / bound':42} {peak:12.0f} MB   peer {MAX_TRAIN_MB:12.0f} MB")
 
 
 if __name__ == "__main__":
-    decisions()
-    kernel()
-    commands()
+    measure_decisions()
+    measure_kernel()
+    measure_commands()

@@ -1,6 +1,7 @@
-"""10,000 signals with their charts and replies in a SQLite file: how long a page takes over REST.
+"""Measure REST pages of the artifact store with 10,000 signals, charts and replies in SQLite.
 
-All in one process. `python benchmarks/store.py` prints a line a page; 200 ms is the aim for each.
+Server and client share one process. `python benchmarks/store.py` prints a line a page; each should
+take less than 200 ms.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from finagent_model.store.artifact_models import NewArtifact
 from finagent_model.store.artifacts import insert_artifact
 from finagent_model.store.database import Database
 
-SIGNALS, SYMBOLS, REPLIES, TIMES = 10_000, 500, 4, 20
+SIGNALS, SYMBOLS, REPLIES, REPEATS = 10_000, 500, 4, 20
 FIRST = datetime(2012, 1, 2, 21, tzinfo=UTC)
 PAGES = {
     "newest signals": {"type": "signal"},
@@ -34,17 +35,17 @@ PAGES = {
 
 
 def fill(database: Database) -> float:
-    """Seconds for all of it, in a transaction a signal."""
-    began = time.perf_counter()
+    """Write all rows, in a transaction a signal, and return the seconds that it took."""
+    started = time.perf_counter()
     for n in range(SIGNALS):
         with database.transaction() as connection:
-            for row in rows(n):
+            for row in make_rows(n):
                 insert_artifact(connection, row, FIRST + timedelta(minutes=n))
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
-def rows(n: int) -> list[NewArtifact]:
-    """A signal of about 2 KB, its chart, and replies of about 1 KB."""
+def make_rows(n: int) -> list[NewArtifact]:
+    """Return a signal of about 2 KB, its chart, and replies of about 1 KB."""
     day, symbol = n // SYMBOLS, f"S{n % SYMBOLS}"
     metadata: dict[str, Any] = {"as_of": (FIRST + timedelta(days=day)).isoformat()}
     shared: dict[str, Any] = {
@@ -56,9 +57,14 @@ def rows(n: int) -> list[NewArtifact]:
     }
 
     def row(step: str, kind: str, more: dict[str, Any], **fields: Any) -> NewArtifact:
-        named = metadata | {"key": f"{n}/{step}"} | more
+        row_metadata = metadata | {"key": f"{n}/{step}"} | more
         return NewArtifact(
-            name=f"{symbol} {step}", type=kind, step_name=step, metadata=named, **shared, **fields
+            name=f"{symbol} {step}",
+            type=kind,
+            step_name=step,
+            metadata=row_metadata,
+            **shared,
+            **fields,
         )
 
     replies = [
@@ -66,6 +72,7 @@ def rows(n: int) -> list[NewArtifact]:
         for i in range(1, 1 + REPLIES)
     ]
     chart = row("00_chart", "chart", {}, image_path="chart.png", chart_type="daily")
+    # Rare, so that its filter has few hits among many rows.
     status = "ok" if n % 500 else "parse_failed"
     data = {"reasoning": "because " * 250}
     signal = row(
@@ -77,19 +84,19 @@ def rows(n: int) -> list[NewArtifact]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"FINAGENT_HOME": folder})
-        spent = fill(Database.from_settings(settings))
+        fill_s = fill(Database.from_settings(settings))
         size = (Path(folder) / "finagent.db").stat().st_size / 2**20
-        print(f"written: {SIGNALS / spent:.0f} signals/s of {2 + REPLIES} rows; {size:.0f} MB")
+        print(f"written: {SIGNALS / fill_s:.0f} signals/s of {2 + REPLIES} rows; {size:.0f} MB")
         with TestClient(api_app(settings)) as client:
-            for name, asked in PAGES.items():
-                times = []
-                for _ in range(TIMES):
-                    began = time.perf_counter()
-                    answer = client.get("/api/artifacts", params=asked)
-                    times.append(1000 * (time.perf_counter() - began))
+            for name, params in PAGES.items():
+                times_ms = []
+                for _ in range(REPEATS):
+                    started = time.perf_counter()
+                    answer = client.get("/api/artifacts", params=params)
+                    times_ms.append(1000 * (time.perf_counter() - started))
                     answer.raise_for_status()
                 total = answer.json()["total"]
-                median, worst = statistics.median(times), max(times)
+                median, worst = statistics.median(times_ms), max(times_ms)
                 print(f"{name:26} {median:6.1f} ms, at most {worst:6.1f} ms  ({total} rows)")
 
 

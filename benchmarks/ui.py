@@ -1,6 +1,6 @@
-"""How long the pages of `finagent ui` take on the server with many signals.
+"""Measure how long the server takes for the pages of `finagent ui` with many signals.
 
-python benchmarks/ui.py [SIGNALS]     # 10,000 in SQLite, each with three replies of agents
+python benchmarks/ui.py [SIGNALS]     # default: 10,000 in SQLite, each with three replies of agents
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from finagent_model.store.decisions import artifact_rows
 from finagent_model.webui.pages_app import ui_app
 
 SYMBOLS = 500
-PER_PAGE = 20
-"""Requests for each page; the first is not counted."""
+REQUESTS_PER_PAGE = 20
+"""Timed requests for each page, after one that is not timed: it compiles the template."""
 FIRST_DAY = datetime(2010, 1, 4, 21, tzinfo=UTC)
 
 
-def decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
-    """Every symbol once a day; a day is an execution. A tenth of them failed."""
-    said = "Both reports point the same way. " * 20
+def make_decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
+    """Yield every symbol once a day; a day is an execution. A tenth of the decisions failed."""
+    text = "Both reports point the same way. " * 20
     for number in range(count):
         day, symbol = divmod(number, SYMBOLS)
         failed = number % 10 == 0
@@ -44,7 +44,7 @@ def decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
             raw_confidence_score=0 if failed else 70,
             calibrated=not failed,
             status="model_error" if failed else "ok",
-            reasoning=said,
+            reasoning=text,
             key_factors=("trend vote +1.00", "momentum vote +0.20"),
             suggested_entry_price=levels[0],
             suggested_stop_loss=levels[1],
@@ -56,16 +56,17 @@ def decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
             tokens=1000,
             cost_usd=0.001,
         )
-        turns = [Turn("desk", "request", said * 4, FIRST_DAY)]
-        turns += [Turn(f"Agent{i}", "response", said, FIRST_DAY, 900, 100) for i in range(3)]
+        turns = [Turn("desk", "request", text * 4, FIRST_DAY)]
+        turns += [Turn(f"Agent{i}", "response", text, FIRST_DAY, 900, 100) for i in range(3)]
         yield Decision(signal, tuple(turns)), Execution(execution_id=f"day-{day}")
 
 
 def fill(database: Database, count: int) -> None:
+    # One transaction: this measures reading.
     with database.transaction() as connection:
-        for number, (decision, execution) in enumerate(decisions(count)):
-            whole, parts = artifact_rows(decision, f"{number:032x}", "1", execution, False)
-            for row in (whole, *parts):
+        for number, (decision, execution) in enumerate(make_decisions(count)):
+            signal_row, rows = artifact_rows(decision, f"{number:032x}", "1", execution, False)
+            for row in (signal_row, *rows):
                 insert_artifact(connection, row, FIRST_DAY)
 
 
@@ -92,14 +93,13 @@ def main() -> None:
             "/signals/1",
             "/api/artifacts?type=signal",
         ):
-            times = []
-            for _ in range(PER_PAGE + 1):
+            times_ms = []
+            for _ in range(REQUESTS_PER_PAGE + 1):
                 started = time.perf_counter()
                 assert client.get(path).status_code == 200, path
-                times.append(1000 * (time.perf_counter() - started))
-            print(
-                f"{path}: median {statistics.median(times[1:]):.0f} ms, worst {max(times[1:]):.0f}"
-            )
+                times_ms.append(1000 * (time.perf_counter() - started))
+            median, worst = statistics.median(times_ms[1:]), max(times_ms[1:])
+            print(f"{path}: median {median:.0f} ms, worst {worst:.0f}")
 
 
 if __name__ == "__main__":

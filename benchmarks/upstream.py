@@ -1,6 +1,7 @@
-"""Upstream's worker: its start, a date, 250 dates, beside a process for each date.
+"""Measure the upstream analyst's worker process: its start, one date, 250 dates.
 
-Needs the source: `finagent upstream fetch`.
+Beside it stands a process for each date, which is what the worker saves. Needs the source:
+`finagent upstream fetch`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
 from finagent_model.settings import Settings
 
-DATES, ALONE = 250, 5
+DATES, SEPARATE_DATES = 250, 5
 
 
-def took(work: Callable[[], object]) -> float:
+def wall_seconds(work: Callable[[], object]) -> float:
+    """Return the wall time of `work`, in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -33,17 +35,18 @@ def main() -> None:
     def ask(i: int) -> None:
         worker.ask(windows[i].symbol, windows[i].clock_day, windows[i].rows)
 
-    start = took(lambda: ask(0))
-    dates = [took(lambda i=i: ask(i)) for i in range(DATES)]  # type: ignore[misc]
+    start = wall_seconds(lambda: ask(0))
+    dates = [wall_seconds(lambda i=i: ask(i)) for i in range(DATES)]  # type: ignore[misc]
     worker.close()
-    alone = []
-    for i in range(ALONE):
-        alone.append(took(lambda i=i: ask(i)))  # type: ignore[misc]
+    # Closed after every date, so that each pays for a start.
+    separate = []
+    for i in range(SEPARATE_DATES):
+        separate.append(wall_seconds(lambda i=i: ask(i)))  # type: ignore[misc]
         worker.close()
     print(f"start and first date  {start:8.3f} s   (aim 2 s)")
     print(f"a date, median        {statistics.median(dates) * 1e3:8.2f} ms  (aim 15 ms)")
     print(f"{DATES} dates             {sum(dates):8.2f} s   (aim 4 s)")
-    each = statistics.median(alone)
+    each = statistics.median(separate)
     print(f"a process for a date  {each:8.3f} s   x {each / statistics.median(dates):.0f}")
 
 

@@ -1,1 +1,1 @@
-"""What `MLproject` calls: parameters in, one function of the pipeline out."""
+"""Scripts that `MLproject` runs, each one command of `finagent`."""

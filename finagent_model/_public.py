@@ -2,6 +2,7 @@
 
 Each parses loose values once and calls the one function that the shell, REST and the DAG call too.
 They read the environment (`Settings.load`) when they are called, never when they are imported.
+Imports are inside the functions, so that `import finagent_model` costs milliseconds.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def load(model: str = CHAMPION) -> Predictor:
         >>> model.decide("GOOG", as_of="2012-06-29").signal.status.value
         'ok'
     """
+    # Imported here, as everywhere in this file: MLflow takes seconds.
     from finagent_model.model.loading import load_predictor
 
     return load_predictor(model)
@@ -85,7 +87,7 @@ def train(
     from finagent_model.training.request import TrainRequest
 
     request = TrainRequest.parse(
-        symbols=_listed(symbols), config=config, register_as=register_as, **options
+        symbols=_symbols_argument(symbols), config=config, register_as=register_as, **options
     )
     return run(request, Settings.load(), progress, jobs)
 
@@ -95,7 +97,7 @@ def estimate(
 ) -> Estimate:
     """Return what `train` with the same arguments would take: decisions, calls, tokens and money.
 
-    Nothing is asked of a model. Raises BadInputError and DataError as the training would.
+    No model is called. Raises BadInputError and DataError as the training would.
 
         >>> import finagent_model
         >>> finagent_model.estimate(symbols=["GOOG"], config="lean").calls
@@ -104,7 +106,7 @@ def estimate(
     from finagent_model.pipeline.estimate import estimate as run
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.parse(symbols=_listed(symbols), config=config, **options)
+    request = TrainRequest.parse(symbols=_symbols_argument(symbols), config=config, **options)
     return run(request, Settings.load())
 
 
@@ -115,7 +117,7 @@ def backtest(
     mode: Mode = "replay",
     progress: Progress = no_progress,
 ) -> list[BacktestRerun]:
-    """Run a version's backtest again and hold it against the registered one; one result a symbol.
+    """Run a version's backtest again and compare it with the registered one; one result a symbol.
 
     No symbols means those that it was trained on. Mode `replay` asks no model and costs nothing.
     Raises ModelLoadError and DataError.
@@ -129,14 +131,20 @@ def backtest(
     from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run
 
-    return run(model, parse_symbols(_listed(symbols)), Settings.load(), parse_mode(mode), progress)
+    return run(
+        model,
+        parse_symbols(_symbols_argument(symbols)),
+        Settings.load(),
+        parse_mode(mode),
+        progress,
+    )
 
 
 def verify(model: str = CHAMPION, *, progress: Progress = no_progress) -> VerifyReport:
     """Prove by experiment that a version is as registered, repeats itself and can't see the future.
 
-    Raises ModelLoadError and DataError where there is nothing to check; what was changed is a check
-    that failed.
+    Raises ModelLoadError and DataError where there is nothing to check; a changed file is a failed
+    check.
 
         >>> import finagent_model
         >>> finagent_model.verify("models:/finagent@champion").passed
@@ -158,9 +166,9 @@ def infer(
 ) -> Inferred:
     """Decide with a registered version and record signal, conversation, audit and chart in a run.
 
-    What the same version decided before about the same question is given back. Where there is
-    nothing to decide on, the record is a signal of status `data_missing`. Raises BadInputError for
-    a malformed question and ModelLoadError.
+    A question that the same version has decided before returns the recorded decision. Where there
+    is nothing to decide on, the record is a signal of status `data_missing`. Raises BadInputError
+    for a malformed question and ModelLoadError.
 
         >>> import finagent_model
         >>> inferred = finagent_model.infer("GOOG", as_of="2012-06-29")
@@ -173,6 +181,7 @@ def infer(
     from finagent_model.model.predictor import Question
     from finagent_model.pipeline.infer import infer as run
 
+    # Parsed before the model is loaded, so that a typo fails at once.
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     limits = parse_limits(max_rounds, budget_usd)
     return run(load_predictor(model), question, model, parse_mode(mode), limits)
@@ -204,7 +213,8 @@ def evaluate(
     from finagent_model.pipeline.evaluate import evaluate_decider
     from finagent_model.training.request import EvaluationRequest
 
-    request = EvaluationRequest.parse(symbols=_listed(symbols), **options)
+    request = EvaluationRequest.parse(symbols=_symbols_argument(symbols), **options)
+    # The default desk's gate, with the caller's rules over it, validated as one.
     rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
     return evaluate_decider(
         decider,
@@ -216,5 +226,6 @@ def evaluate(
     )
 
 
-def _listed(symbols: str | Sequence[str]) -> str | list[str]:
+def _symbols_argument(symbols: str | Sequence[str]) -> str | list[str]:
+    # A text such as "GOOG,IBM" is split later, where all doors parse it.
     return symbols if isinstance(symbols, str) else list(symbols)

@@ -30,9 +30,9 @@ class Costs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    commission: float = Field(0.001, ge=0, lt=0.1)
+    commission: float = Field(default=0.001, ge=0, lt=0.1)
     """Paid on every fill: 0.001 is 10 basis points."""
-    slippage: float = Field(0.0005, ge=0, lt=0.1)
+    slippage: float = Field(default=0.0005, ge=0, lt=0.1)
     """How much worse a market or stop fill is than its price; a target is a limit and has none."""
 
 

@@ -1,9 +1,9 @@
-"""The command line. Results go to stdout, words and progress to stderr.
+"""The command line `finagent`. Results go to stdout, messages and progress to stderr.
 
 Heavy imports stay inside the commands, so that `--help` is quick. Exit codes: 0 a result was
 produced (a signal's `status` says how it went), 2 bad input, 3 no data (or no database to keep it
 in), 4 the model could not be loaded (or, with `--strict`, a signal whose status is a failure of the
-desk), 5 the gate refused, or something is not as it was registered or written.
+desk), 5 the gate refused, or a check failed that something is as it was registered or written.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
-"""Build the app of `finagent`, and run it as `python -m finagent_model.cli`."""
+"""Build the app of `finagent`, and run it as `python -m finagent_model.cli`.
+
+The order of registration is the order of the help page.
+"""
 
 from __future__ import annotations
 
 import typer
 
-from finagent_model.cli.data_commands import bars
+from finagent_model.cli._data_commands import bars
+from finagent_model.cli._predict_commands import graph, predict, serve, ui
+from finagent_model.cli._recording_commands import audit, cassette
+from finagent_model.cli._registry_commands import lineage, models, promote, rollback
+from finagent_model.cli._store_commands import approvals, approve, db, outbox, reject
+from finagent_model.cli._train_commands import ablate, backtest, calibrate_gate, train, verify
 from finagent_model.cli.options import TypedErrors
-from finagent_model.cli.predict_commands import graph, predict, serve, ui
-from finagent_model.cli.recording_commands import audit, cassette
-from finagent_model.cli.registry_commands import lineage, models, promote, rollback
-from finagent_model.cli.store_commands import approvals, approve, db, outbox, reject
-from finagent_model.cli.train_commands import ablate, backtest, calibrate_gate, train, verify
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, load_commands
 
 app = typer.Typer(
@@ -40,6 +43,7 @@ app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(bars, name="bars")
 app.add_typer(cassette, name="cassette")
 app.add_typer(audit, name="audit")
+# A plug-in that is not installed has no commands.
 for name in EXTERNAL_ANALYSTS:
     if commands := load_commands(name):
         app.add_typer(commands, name=name)

@@ -1,7 +1,7 @@
 """Parse the loose values that every door takes: modes and limits of a decision.
 
 Shell, REST, DAG and notebook call these, so that one value gets one answer everywhere. Symbols are
-parsed by `market.symbols`, dates by `market.bars.parse_as_of`.
+parsed by `market.bars.parse_symbol`, dates by `parse_as_of` there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""May this version be champion? Pure checks of what the training recorded, and what each found.
+"""Decide whether a version may be champion: the promotion gate, as pure checks of records.
 
-Two kinds, told apart everywhere. *Integrity*: is the version what it says it is; always needed.
-*Evidence*: does it beat chance after costs; how much is needed is for the rules to say.
+Two kinds of checks. *Integrity*: is the version what it says it is; always required. *Evidence*:
+does it beat chance after costs; the gate's rules say how much is required. Every check reports what
+it compared, so that a refusal can be read without the data.
 """
 
 from __future__ import annotations
@@ -21,29 +22,31 @@ from finagent_model.decision.signal import Status
 from finagent_model.evaluation.evidence import Evidence
 
 OutOfSampleRow = Mapping[str, Any]
-"""A signal of the out-of-sample ledger, JSON-ready (`artifacts.ledger.ledger_rows`)."""
-FEWEST_DAYS = 60
-"""Of a comparison with the champion."""
+"""One signal of the out-of-sample ledger, JSON-ready (`decision.decision.to_ledger_row`)."""
+MIN_COMMON_DAYS = 60
+"""Days that a version and the champion must share to be compared."""
 MAX_ABSTAINED_SHARE = 0.5
-"""Of all decisions. A desk that comes to no conclusion on most days holds cash by accident: its
-curve says nothing about its agents.
+"""Share of decisions that may abstain.
+
+A desk that comes to no conclusion on most days holds cash by accident: its curve says nothing about
+its agents.
 """
-AS_GOOD = "as_good_as_champion"
-NEEDED = ("total_return", "benchmark_total_return", "max_drawdown")
+CHAMPION_CHECK = "as_good_as_champion"
+REQUIRED_METRICS = ("total_return", "benchmark_total_return", "max_drawdown")
 
 
 class GateWindow(BaseModel):
-    """Portfolio returns of one version, by moment: what a later version is compared with."""
+    """Portfolio returns of one version, which a later version is compared with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str | None
     returns: dict[int, float]
-    """By milliseconds since 1970."""
+    """Return of each bar, by its close in milliseconds since 1970."""
 
 
 class GateReport(BaseModel):
-    """All checks, and what was required; the version passes when integrity and that are given."""
+    """All checks of one version, and the grade of evidence that was required of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,25 +54,30 @@ class GateReport(BaseModel):
     evidence: Evidence
     required: Grade
     champion: Check | None = None
-    """Beside the present champion on the days that both decided unseen; None without one."""
+    """Comparison with the present champion on their common out-of-sample days.
+
+    None without a champion, or with too few common days.
+    """
 
     @property
     def verdict(self) -> Literal["passed", "refused"]:
+        """Whether integrity, evidence and the comparison with the champion suffice."""
         return "refused" if self.refusals else "passed"
 
     @property
     def refusals(self) -> str:
-        """What was found where it was not good enough; empty for a version that passed."""
-        found = [f"{c.name}: {c.found}" for c in self.integrity if not c.passed]
-        if not self.evidence.enough(self.required):
-            short = [check.name for check in self.evidence.checks if not check.passed]
-            found.append(
+        """The findings that refuse the version, in words; empty for one that passed."""
+        reasons = [f"{c.name}: {c.found}" for c in self.integrity if not c.passed]
+        if not self.evidence.meets(self.required):
+            missing = [check.name for check in self.evidence.checks if not check.passed]
+            reasons.append(
                 f"evidence: {self.evidence.grade}, {self.required} is required "
-                f"(missing: {', '.join(short)})"
+                f"(missing: {', '.join(missing)})"
             )
+        # Where no evidence is required, returns may be chance, and can't rank versions either.
         if self.required != "none" and self.champion and not self.champion.passed:
-            found.append(f"{self.champion.name}: {self.champion.found}")
-        return "; ".join(found)
+            reasons.append(f"{self.champion.name}: {self.champion.found}")
+        return "; ".join(reasons)
 
 
 def judge_version(
@@ -81,9 +89,10 @@ def judge_version(
     champion: Check | None = None,
     proofs: Sequence[Check] = (),
 ) -> GateReport:
-    """`metrics` and `ledgers` by symbol, as the training recorded them; `served` are rows that the
-    package gave when it was loaded as it will be served and asked again, `proofs` what experiments
-    with it showed.
+    """Return the gate's report on a packaged version.
+
+    `metrics` and `ledgers` are by symbol, as the training recorded them. `served` are rows that the
+    package gave again when it was loaded as it will be served. `proofs` are checks by experiment.
     """
     return GateReport(
         integrity=(
@@ -104,40 +113,45 @@ def judge_version(
 def judge_decider(
     metrics: Mapping[str, Mapping[str, float]],
     ledgers: Mapping[str, Sequence[OutOfSampleRow]],
-    again: Mapping[str, Sequence[OutOfSampleRow]],
+    repeated: Mapping[str, Sequence[OutOfSampleRow]],
     evidence: Evidence,
     rules: GateRules,
 ) -> GateReport:
-    """Judge a decider that is no package: its metrics and ledgers by symbol, and rows of `again`.
+    """Return the gate's report on a decider that is no package.
 
-    What needs a package (its files, its fits, its replay) is not asked. A stop or target may be
-    absent, since a rule may have none; one that is given must be on its side of the entry, which
-    the signal itself holds.
+    `metrics` and `ledgers` are by symbol; `repeated` are rows of a second run in another order.
     """
+    # A package's files, fits and replay are not checked: there is none. Nor are levels: a rule may
+    # have no stop or target, and the signal itself refuses one on the wrong side of the entry.
     return GateReport(
         integrity=(
             _out_of_sample(metrics, ledgers),
             _failed_share(ledgers, rules.max_failed_share),
             _abstained_share(ledgers),
-            _answers_repeat(ledgers, again),
+            _answers_repeat(ledgers, repeated),
         ),
         evidence=evidence,
         required=rules.require_evidence,
     )
 
 
-def beside_champion(ours: GateWindow, theirs: GateWindow) -> Check | None:
-    """Sharpe ratios on the days that both have; None where those are fewer than `FEWEST_DAYS`."""
+def check_against_champion(ours: GateWindow, theirs: GateWindow) -> Check | None:
+    """Return the comparison of two versions' Sharpe ratios on their common days.
+
+    None where they share fewer than `MIN_COMMON_DAYS`.
+    """
+    # Common days only: different years would compare markets, not versions.
     days = sorted(ours.returns.keys() & theirs.returns.keys())
-    if len(days) < FEWEST_DAYS:
+    if len(days) < MIN_COMMON_DAYS:
         return None
-    mine, other = (
+    our_sharpe, their_sharpe = (
         sharpe(np.array([window.returns[day] for day in days])) for window in (ours, theirs)
     )
     return Check(
-        name=AS_GOOD,
-        passed=bool(mine >= other) or not math.isfinite(other),
-        found=f"Sharpe {mine:.3f} against {other:.3f} of version {theirs.version} "
+        name=CHAMPION_CHECK,
+        # A champion that never traded has no ratio, and is no bar to its successor.
+        passed=bool(our_sharpe >= their_sharpe) or not math.isfinite(their_sharpe),
+        found=f"Sharpe {our_sharpe:.3f} against {their_sharpe:.3f} of version {theirs.version} "
         f"on {len(days)} days",
     )
 
@@ -148,26 +162,27 @@ def _out_of_sample(
     missing = [
         f"{symbol} {name}"
         for symbol in ledgers
-        for name in NEEDED
+        for name in REQUIRED_METRICS
         if not math.isfinite(metrics.get(symbol, {}).get(name, math.nan))
     ]
-    decided = sum(len(rows) for rows in ledgers.values())
-    found = f"undefined: {', '.join(missing)}" if missing else f"{decided} decisions"
-    return Check(name="out_of_sample_metrics", passed=decided > 0 and not missing, found=found)
+    count = sum(len(rows) for rows in ledgers.values())
+    summary = f"undefined: {', '.join(missing)}" if missing else f"{count} decisions"
+    return Check(name="out_of_sample_metrics", passed=count > 0 and not missing, found=summary)
 
 
-def _failed_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]], most: float) -> Check:
-    rows = _all(ledgers)
+def _failed_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]], max_share: float) -> Check:
+    rows = _all_rows(ledgers)
     failed = [row for row in rows if Status(row["status"]).is_failure]
-    found = f"{len(failed)} of {len(rows)} decisions failed, at most {most:.2%} may"
+    summary = f"{len(failed)} of {len(rows)} decisions failed, at most {max_share:.2%} may"
     if failed:
         first = failed[0]
-        found += f", first {first['symbol']} as of {first['as_of'][:10]}: {first['reasoning']}"
-    return Check(name="failed_share", passed=len(failed) <= most * len(rows), found=found)
+        summary += f", first {first['symbol']} as of {first['as_of'][:10]}: {first['reasoning']}"
+    return Check(name="failed_share", passed=len(failed) <= max_share * len(rows), found=summary)
 
 
 def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
-    rows = _all(ledgers)
+    rows = _all_rows(ledgers)
+    # Abstaining is an honest answer, and counted apart from failures.
     abstained = [row for row in rows if row["status"] == Status.ABSTAINED]
     return Check(
         name="abstained_share",
@@ -178,13 +193,14 @@ def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
 
 
 def _levels_valid(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
-    acted = [row for row in _all(ledgers) if row["action"] != "HOLD"]
-    wrong = [row for row in acted if not _ordered(row)]
-    found = f"{len(wrong)} of {len(acted)} calls to act have levels out of order"
-    return Check(name="levels_valid", passed=not wrong, found=found)
+    acted = [row for row in _all_rows(ledgers) if row["action"] != "HOLD"]
+    wrong = [row for row in acted if not _has_ordered_levels(row)]
+    summary = f"{len(wrong)} of {len(acted)} calls to act have levels out of order"
+    return Check(name="levels_valid", passed=not wrong, found=summary)
 
 
-def _ordered(row: OutOfSampleRow) -> bool:
+def _has_ordered_levels(row: OutOfSampleRow) -> bool:
+    """Return whether stop and target lie on their sides of the entry; False where one is absent."""
     entry, stop, target = (
         row[f"suggested_{name}"] for name in ("entry_price", "stop_loss", "take_profit")
     )
@@ -195,12 +211,14 @@ def _ordered(row: OutOfSampleRow) -> bool:
 
 
 def _decided_after_fit(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
-    early = [row for row in _all(ledgers) if not _fitted_before(row)]
-    found = f"{len(early)} decisions by a fit that had seen their day"
-    return Check(name="decided_after_fit", passed=not early, found=found)
+    # Look-ahead in the walk-forward: a fit on bars up to or after the day that it decides.
+    early = [row for row in _all_rows(ledgers) if not _is_fitted_before(row)]
+    summary = f"{len(early)} decisions by a fit that had seen their day"
+    return Check(name="decided_after_fit", passed=not early, found=summary)
 
 
-def _fitted_before(row: OutOfSampleRow) -> bool:
+def _is_fitted_before(row: OutOfSampleRow) -> bool:
+    # No fit at all: nothing shows what such a decision was fitted on.
     if row["fit_until"] is None:
         return False
     return datetime.fromisoformat(row["fit_until"]) < datetime.fromisoformat(row["as_of"])
@@ -209,26 +227,37 @@ def _fitted_before(row: OutOfSampleRow) -> bool:
 def _served_as_backtested(
     ledgers: Mapping[str, Sequence[OutOfSampleRow]], served: Mapping[str, Sequence[OutOfSampleRow]]
 ) -> Check:
-    recorded = {(row["symbol"], row["as_of"]): row for row in _all(ledgers)}
-    asked = list(_all(served))
-    other = [row for row in asked if recorded.get((row["symbol"], row["as_of"])) != row]
-    found = f"{len(other)} of {len(asked)} signals differ when the package is loaded and asked"
-    if other:
-        found += f", first {other[0]['symbol']} as of {other[0]['as_of'][:10]}"
-    return Check(name="served_as_backtested", passed=bool(asked) and not other, found=found)
+    rows, different = _all_rows(served), _different_rows(ledgers, served)
+    summary = f"{len(different)} of {len(rows)} signals differ when the package is loaded and asked"
+    summary += _describe_first(different)
+    # No row at all proves nothing.
+    return Check(name="served_as_backtested", passed=bool(rows) and not different, found=summary)
 
 
 def _answers_repeat(
-    ledgers: Mapping[str, Sequence[OutOfSampleRow]], again: Mapping[str, Sequence[OutOfSampleRow]]
+    ledgers: Mapping[str, Sequence[OutOfSampleRow]],
+    repeated: Mapping[str, Sequence[OutOfSampleRow]],
 ) -> Check:
-    recorded = {(row["symbol"], row["as_of"]): row for row in _all(ledgers)}
-    rows = _all(again)
-    other = [row for row in rows if recorded.get((row["symbol"], row["as_of"])) != row]
-    found = f"{len(other)} of {len(rows)} decisions differ when asked again, in another order"
-    if other:
-        found += f", first {other[0]['symbol']} as of {other[0]['as_of'][:10]}"
-    return Check(name="answers_repeat", passed=bool(rows) and not other, found=found)
+    rows, different = _all_rows(repeated), _different_rows(ledgers, repeated)
+    summary = f"{len(different)} of {len(rows)} decisions differ when asked again, in another order"
+    summary += _describe_first(different)
+    return Check(name="answers_repeat", passed=bool(rows) and not different, found=summary)
 
 
-def _all(rows: Mapping[str, Sequence[OutOfSampleRow]]) -> list[OutOfSampleRow]:
-    return [row for symbol in rows for row in rows[symbol]]
+def _different_rows(
+    ledgers: Mapping[str, Sequence[OutOfSampleRow]],
+    repeated: Mapping[str, Sequence[OutOfSampleRow]],
+) -> list[OutOfSampleRow]:
+    """Return the repeated rows that are not in the ledgers exactly as they are."""
+    recorded = {(row["symbol"], row["as_of"]): row for row in _all_rows(ledgers)}
+    return [
+        row for row in _all_rows(repeated) if recorded.get((row["symbol"], row["as_of"])) != row
+    ]
+
+
+def _describe_first(rows: Sequence[OutOfSampleRow]) -> str:
+    return f", first {rows[0]['symbol']} as of {rows[0]['as_of'][:10]}" if rows else ""
+
+
+def _all_rows(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> list[OutOfSampleRow]:
+    return [row for rows in ledgers.values() for row in rows]

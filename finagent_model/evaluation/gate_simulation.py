@@ -1,11 +1,10 @@
-"""How often the gate errs: training and judging on simulated markets whose truth is known.
+"""Measure how often the gate errs, on simulated markets whose truth is known.
 
-Without edge the whole training runs on each market: folds, search, unseen trades, evidence. With a
-planted edge the market has a hidden state that drifts up or down, and the desk is told the state;
-the drift is such that holding the up state earns the planted Sharpe ratio after costs. Each market
-has eight years that no fit has seen.
-
-The gate tried on many simulated markets, as many at once as there are cores.
+On a market without edge the whole training runs: walk-forward folds, search, out-of-sample trades,
+evidence. A market with a planted edge has a hidden state that drifts up or down, and the decider
+knows the state; the drift is such that holding the up state earns the planted Sharpe ratio after
+costs. Each market has eight out-of-sample years. `calibrate_gate` grades many markets in parallel
+processes and counts the grades; equal seeds give equal tables.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from finagent_model.backtesting.engine import Orders
 from finagent_model.backtesting.outcomes import label_outcomes
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.data.bundled import BundledBars
-from finagent_model.evaluation.calibrate import calibrate, confidence_record
-from finagent_model.evaluation.evidence import Evidence, assess
-from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.evaluation.calibrate import build_confidence_record, calibrate
+from finagent_model.evaluation.evidence import Evidence, grade_evidence
+from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
@@ -36,119 +35,165 @@ from finagent_model.training.search import PolicyScorer
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part, policy_periods
 
 Kind = Literal["random walk", "garch", "shuffled", "planted"]
-UNSEEN_YEARS = 8
+OUT_OF_SAMPLE_YEARS = 8
 VOLATILITY = 0.015
-"""Of a simulated day."""
+"""Standard deviation of a simulated day's log return."""
 STATE_DAYS = 60
-"""Mean length of a hidden state."""
+"""Mean length of a hidden state, in days."""
 SIMULATION_REQUEST = TrainRequest(candidates=24)
-"""Everything as in a default training, but for fewer policies, so that it ends in minutes."""
+"""A default training with fewer policies, so that a market takes seconds."""
 
 
 @dataclass(frozen=True)
 class SimulatedMarket:
-    """One market to simulate; `sharpe` only where an edge is planted."""
+    """One market to simulate, determined by its fields."""
 
     kind: Kind
     seed: int
     sharpe: float = 0.0
-
-
-def judge_market(case: SimulatedMarket, real_returns: Floats, rules: GateRules) -> Evidence:
-    """The evidence that a training on the case's market finds. `real_returns` are what the kind
-    `shuffled` is drawn from.
-    """
-    rng = np.random.default_rng(case.seed)
-    count = (
-        SIMULATION_REQUEST.train_bars
-        + SIMULATION_REQUEST.purge_bars
-        + UNSEEN_YEARS * TRADING_DAYS_PER_YEAR
-    )
-    state = _states(rng, count) if case.kind == "planted" else None
-    returns = _MARKETS[case.kind](rng, count, real_returns)
-    if state is not None:
-        returns = returns + np.where(state, 1, -1) * _drift(case.sharpe)
-    bars = _bars(rng, returns)
-    fitted = fit_policies({bars.symbol: bars}, SIMULATION_REQUEST)
-    history, unseen = PolicyScorer(bars), out_of_sample_part(bars, fitted.policies)
-    if state is None:
-        orders, confidence = _searched(history, fitted.policies)
-    else:
-        # The state of the next bar is known at this bar's close: it is filled at the next open.
-        known = np.append(state[1:], state[-1])[unseen]
-        none = np.full(len(known), math.nan)
-        orders = Orders(np.where(known, 1, -1).astype(np.int8), np.ones(len(known)), none, none)
-        confidence = np.full(len(known), 75.0)
-    traded = trade(bars[unseen], orders, SIMULATION_REQUEST)
-    calls = label_outcomes(traded.bars, orders, traded.rules, confidence)
-    said = confidence_record(calls, calibrate(calls, fitted.policies.start_times))
-    facts = facts_of(traded, case.seed)
-    return assess([facts], fitted.trials, rules, said, seed=case.seed)
+    """Annual Sharpe ratio of the planted edge; 0 without one."""
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate said of the markets of one truth."""
+    """Grades of the gate on the markets of one kind and edge."""
 
     truth: str
     markets: int
     weak: int
-    """Graded weak or better."""
+    """Markets that were graded weak or better."""
     strong: int
 
 
-def table(found: Sequence[tuple[SimulatedMarket, Grade]]) -> list[GateResult]:
-    """One row a truth, in the order in which they were asked."""
-    rows: dict[str, list[Grade]] = {}
-    for case, grade in found:
-        truth = case.kind if case.kind != "planted" else f"Sharpe {case.sharpe:g}"
-        rows.setdefault(truth, []).append(grade)
+def calibrate_gate(
+    markets: int,
+    sharpes: Sequence[float],
+    rules: GateRules,
+    *,
+    seed: int = 1,
+    jobs: int = 1,
+    progress: Progress = no_progress,
+) -> list[GateResult]:
+    """Return the gate's grades by truth: `markets` without edge, and a fifth for each Sharpe ratio.
+
+    `jobs` counts processes.
+    """
+    simulated = make_markets(markets, tuple(sharpes), seed)
+    advance = progress("judging markets", len(simulated))
+    real_returns = load_real_returns()
+    grades: list[tuple[SimulatedMarket, Grade]] = []
+    # Not fork: numba's and BLAS's threads don't survive it.
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = [pool.submit(_grade, market, real_returns, rules) for market in simulated]
+        for market, future in zip(simulated, futures, strict=True):
+            grades.append((market, future.result()))
+            advance()
+    return count_grades(grades)
+
+
+def make_markets(markets: int, sharpes: tuple[float, ...], seed: int) -> list[SimulatedMarket]:
+    """Return `markets` without edge, a third of each kind, and a fifth as many for each ratio."""
+    kinds: tuple[Kind, ...] = ("random walk", "garch", "shuffled")
+    simulated = [SimulatedMarket(kinds[i % 3], seed + i) for i in range(markets)]
+    for j, sharpe in enumerate(sharpes):
+        # A million apart: no seed comes twice, or two kinds would share their random numbers.
+        start = seed + 1_000_000 * (j + 1)
+        simulated += [
+            SimulatedMarket("planted", start + i, sharpe) for i in range(max(markets // 5, 1))
+        ]
+    return simulated
+
+
+def count_grades(grades: Sequence[tuple[SimulatedMarket, Grade]]) -> list[GateResult]:
+    """Return one row a truth, in the order of the markets."""
+    by_truth: dict[str, list[Grade]] = {}
+    for market, grade in grades:
+        truth = market.kind if market.kind != "planted" else f"Sharpe {market.sharpe:g}"
+        by_truth.setdefault(truth, []).append(grade)
     return [
-        GateResult(truth, len(grades), sum(g != "none" for g in grades), grades.count("strong"))
-        for truth, grades in rows.items()
+        GateResult(truth, len(each), sum(g != "none" for g in each), each.count("strong"))
+        for truth, each in by_truth.items()
     ]
 
 
-def cases(markets: int, sharpes: tuple[float, ...], seed: int) -> list[SimulatedMarket]:
-    """`markets` without edge, a third of each kind, and a fifth as many for each planted ratio."""
-    kinds: tuple[Kind, ...] = ("random walk", "garch", "shuffled")
-    found = [SimulatedMarket(kinds[i % 3], seed + i) for i in range(markets)]
-    for j, sharpe in enumerate(sharpes):
-        start = seed + 1_000_000 * (j + 1)
-        found += [
-            SimulatedMarket("planted", start + i, sharpe) for i in range(max(markets // 5, 1))
-        ]
-    return found
+def load_real_returns() -> Floats:
+    """Return the daily log returns of the four long bundled histories, one after the other."""
+    source = BundledBars()
+    closes = [
+        source.bars(symbol).adjust_to_first_bar().close
+        for symbol in ("AAPL", "GOOG", "IBM", "MSFT")
+    ]
+    # Differenced before they are joined: no return leads from one symbol to the next.
+    return np.concatenate([np.diff(np.log(close)) for close in closes])
 
 
-def _searched(history: PolicyScorer, policies: PolicyBook) -> tuple[Orders, Floats]:
-    """The technical vote of each fit on the bars that it may speak about, and its confidence."""
-    parts = list(policy_periods(history.bars, policies))
-    orders = [history.orders(fit.policy, part) for fit, part in parts]
+def _grade(market: SimulatedMarket, real_returns: Floats, rules: GateRules) -> Grade:
+    return judge_market(market, real_returns, rules).grade
+
+
+def judge_market(market: SimulatedMarket, real_returns: Floats, rules: GateRules) -> Evidence:
+    """Return the evidence that a training on the simulated market finds.
+
+    The kind `shuffled` is drawn from `real_returns`, daily log returns.
+    """
+    # The order of draws from `rng` is part of the result: equal seeds give equal markets.
+    rng = np.random.default_rng(market.seed)
+    count = (
+        SIMULATION_REQUEST.train_bars
+        + SIMULATION_REQUEST.purge_bars
+        + OUT_OF_SAMPLE_YEARS * TRADING_DAYS_PER_YEAR
+    )
+    state = _draw_states(rng, count) if market.kind == "planted" else None
+    returns = _RETURN_MODELS[market.kind](rng, count, real_returns)
+    if state is not None:
+        returns = returns + np.where(state, 1, -1) * _daily_drift(market.sharpe)
+    bars = _make_bars(rng, returns)
+    fitted = fit_policies({bars.symbol: bars}, SIMULATION_REQUEST)
+    scorer, out_of_sample = PolicyScorer(bars), out_of_sample_part(bars, fitted.policies)
+    if state is None:
+        orders, confidence = _make_policy_orders(scorer, fitted.policies)
+    else:
+        # The state of the next bar is known at this bar's close: it is filled at the next open.
+        next_state = np.append(state[1:], state[-1])[out_of_sample]
+        count = len(next_state)
+        none = np.full(count, math.nan)
+        orders = Orders(np.where(next_state, 1, -1).astype(np.int8), np.ones(count), none, none)
+        confidence = np.full(count, 75.0)
+    backtest = trade(bars[out_of_sample], orders, SIMULATION_REQUEST)
+    calls = label_outcomes(backtest.bars, orders, backtest.rules, confidence)
+    record = build_confidence_record(calls, calibrate(calls, fitted.policies.start_times))
+    facts = collect_symbol_facts(backtest, market.seed)
+    return grade_evidence([facts], fitted.trials, rules, record, seed=market.seed)
+
+
+def _make_policy_orders(scorer: PolicyScorer, policies: PolicyBook) -> tuple[Orders, Floats]:
+    """Return the orders of each fit's technical vote in its own period, and their confidence."""
+    parts = list(policy_periods(scorer.bars, policies))
+    orders = [scorer.orders(fit.policy, part) for fit, part in parts]
     confidence = [
-        [fit.policy.confidence(s, abs(s) >= fit.policy.threshold) for s in score]
+        [fit.policy.confidence(s, abs(s) >= fit.policy.threshold) for s in scores]
         for fit, part in parts
-        for score in [history.score(fit.policy, part).tolist()]
+        for scores in [scorer.score(fit.policy, part).tolist()]
     ]
     names = ("action", "size", "stop", "target")
     joined = {name: np.concatenate([getattr(part, name) for part in orders]) for name in names}
     return Orders(**joined), np.concatenate(confidence)
 
 
-def _drift(sharpe: float) -> float:
-    """Daily drift of a state at which being in during the up states alone has this annual ratio.
-
-    In half of the time: mean d/2 less costs, deviation close to sigma/sqrt(2).
-    """
+def _daily_drift(sharpe: float) -> float:
+    """Return the daily drift at which holding the up states has this annual Sharpe ratio."""
+    # In the market half of the time: mean d/2 less costs, deviation close to sigma/sqrt(2).
     round_trips = TRADING_DAYS_PER_YEAR / (2 * STATE_DAYS)
     cost = round_trips * 2 * (SIMULATION_REQUEST.commission + SIMULATION_REQUEST.slippage)
     spread = VOLATILITY * math.sqrt(TRADING_DAYS_PER_YEAR / 2)
     return 2 * (sharpe * spread + cost) / TRADING_DAYS_PER_YEAR
 
 
-def _states(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
-    switched = rng.random(count) < 1 / STATE_DAYS
-    flips = np.cumsum(switched) + int(rng.integers(2))
+def _draw_states(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
+    """Return whether each day's state is up: a Markov chain, with runs of `STATE_DAYS`."""
+    switches = rng.random(count) < 1 / STATE_DAYS
+    flips = np.cumsum(switches) + int(rng.integers(2))
     up: npt.NDArray[np.bool_] = flips % 2 == 0
     return up
 
@@ -158,25 +203,26 @@ def _random_walk(rng: np.random.Generator, count: int, real: Floats) -> Floats:
 
 
 def _garch(rng: np.random.Generator, count: int, real: Floats) -> Floats:
-    """GARCH(1,1) with Student shocks: alpha 0.08, beta 0.9, five degrees of freedom."""
+    """Return GARCH(1,1) log returns: alpha 0.08, beta 0.9, Student shocks with 5 df."""
+    # A Student variable has variance df / (df - 2): scaled to 1.
     shocks = rng.standard_t(5, count) / math.sqrt(5 / 3)
-    variance, found = VOLATILITY**2, np.empty(count)
+    variance, returns = VOLATILITY**2, np.empty(count)
     for t in range(count):
-        found[t] = math.sqrt(variance) * shocks[t]
-        variance = 0.02 * VOLATILITY**2 + 0.08 * found[t] ** 2 + 0.9 * variance
-    return found
+        returns[t] = math.sqrt(variance) * shocks[t]
+        # omega = 1 - alpha - beta keeps the long-run variance at VOLATILITY squared.
+        variance = 0.02 * VOLATILITY**2 + 0.08 * returns[t] ** 2 + 0.9 * variance
+    return returns
 
 
 def _shuffled(rng: np.random.Generator, count: int, real: Floats) -> Floats:
-    """Blocks of twenty real days in a new order, their mean taken off: nothing longer than a month
-    repeats.
-    """
+    """Return blocks of twenty real days in a new order, centred on 0."""
+    # Blocks keep volatility clusters; no pattern longer than a month survives.
     centred = real - real.mean()
     starts = rng.integers(0, len(centred) - 20, count // 20 + 1)
     return np.concatenate([centred[s : s + 20] for s in starts])[:count]
 
 
-_MARKETS: dict[Kind, Callable[[np.random.Generator, int, Floats], Floats]] = {
+_RETURN_MODELS: dict[Kind, Callable[[np.random.Generator, int, Floats], Floats]] = {
     "random walk": _random_walk,
     "garch": _garch,
     "shuffled": _shuffled,
@@ -184,8 +230,9 @@ _MARKETS: dict[Kind, Callable[[np.random.Generator, int, Floats], Floats]] = {
 }
 
 
-def _bars(rng: np.random.Generator, returns: Floats) -> BarSeries:
-    """Daily bars whose closes have these log returns; a tenth of a day's variance is overnight."""
+def _make_bars(rng: np.random.Generator, returns: Floats) -> BarSeries:
+    """Return daily bars whose closes have these log returns."""
+    # 0.3 squared: about a tenth of a day's variance is overnight, between close and open.
     close = 100 * np.exp(np.cumsum(returns))
     opens = np.append(100.0, close[:-1]) * np.exp(rng.normal(0, 0.3 * VOLATILITY, len(close)))
     reach = np.exp(np.abs(rng.normal(0, 0.5 * VOLATILITY, (2, len(close)))))
@@ -199,40 +246,3 @@ def _bars(rng: np.random.Generator, returns: Floats) -> BarSeries:
         }
     )
     return BarSeries.from_frame("SIM", frame)
-
-
-def calibrate_gate(
-    markets: int,
-    sharpes: Sequence[float],
-    rules: GateRules,
-    *,
-    seed: int = 1,
-    jobs: int = 1,
-    watch: Progress = no_progress,
-) -> list[GateResult]:
-    """`markets` without edge and a fifth as many for each planted ratio; the gate's grades."""
-    asked = cases(markets, tuple(sharpes), seed)
-    done = watch("judging markets", len(asked))
-    real = real_returns()
-    found: list[tuple[SimulatedMarket, Grade]] = []
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(_grade, case, real, rules) for case in asked]
-        for case, future in zip(asked, futures, strict=True):
-            found.append((case, future.result()))
-            done()
-    return table(found)
-
-
-def real_returns() -> Floats:
-    """Daily log returns of the four long embedded histories, one after the other."""
-    source = BundledBars()
-    closes = [
-        source.bars(symbol).adjust_to_first_bar().close
-        for symbol in ("AAPL", "GOOG", "IBM", "MSFT")
-    ]
-    return np.concatenate([np.diff(np.log(close)) for close in closes])
-
-
-def _grade(case: SimulatedMarket, real: Floats, rules: GateRules) -> Grade:
-    return judge_market(case, real, rules).grade

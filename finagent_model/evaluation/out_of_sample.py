@@ -1,7 +1,8 @@
-"""Let a decider decide on bars that no fit has seen; trade, measure and hold it against chance.
+"""Run a decider out of sample: decide on bars that no fit has used, trade, and measure.
 
-A training's walk-forward, `finagent backtest` and `evaluate` go through `decide_walk_forward`: a
-desk, a rule and a user's own class are judged alike.
+Training's walk-forward, `finagent backtest` and `evaluate` go through `decide_walk_forward`: a
+desk, a rule and a user's own class are judged alike. A decision at a bar's close is filled at the
+next open; outcomes are labelled only where they are known by the last bar (no look-ahead).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from finagent_model.training.request import EvaluationRequest
 
 
 @dataclass(frozen=True, eq=False)
-class Traded:
-    """Orders on bars that no fit had seen, and what came of them, for one symbol."""
+class SymbolBacktest:
+    """One symbol's orders on out-of-sample bars, their result, and buy and hold beside it."""
 
     bars: BarSeries
     orders: Orders
@@ -50,22 +51,25 @@ class Traded:
 
 
 @dataclass(frozen=True, eq=False)
-class OutOfSample(Traded):
-    """The desk's own decisions behind the orders."""
+class OutOfSampleBacktest(SymbolBacktest):
+    """A symbol's backtest whose orders come from a decider's decisions."""
 
     decisions: tuple[Decision, ...]
     positions: tuple[int, ...]
-    """Of each decision's bar within `bars`."""
+    """Index within `bars` of each decision's bar."""
 
-    def closed_calls(self) -> tuple[TradeOutcome, ...]:
-        """The calls to act whose outcome is known by the last bar."""
-        return calls_of(self.bars, self.positions, self.decisions, self.rules)
+    def trade_outcomes(self) -> tuple[TradeOutcome, ...]:
+        """Return the outcomes of the calls to act that are known by the last bar."""
+        return label_decision_outcomes(self.bars, self.positions, self.decisions, self.rules)
 
     def metrics(self) -> dict[str, float]:
-        """The desk's, the benchmark's (`benchmark_…`), the shares of HOLD and of failures, and what
-        the conversations cost at list price (nan where a price is unknown).
+        """Return the decider's metrics by name, and the benchmark's as `benchmark_…`.
+
+        Beside them the shares of HOLD and of failures, and what the conversations cost at list
+        price in US dollars; nan where a price is unknown.
         """
         signals = [decision.signal for decision in self.decisions]
+        # fsum: equal decisions in another order must give the same figure.
         cost = math.fsum(math.nan if s.cost_usd is None else s.cost_usd for s in signals)
         equity = self.result.equity
         return {
@@ -73,6 +77,7 @@ class OutOfSample(Traded):
             **{f"benchmark_{name}": value for name, value in summarise(self.benchmark).items()},
             "hold_share": float(np.mean([s.action == "HOLD" for s in signals])),
             "model_cost_usd": cost,
+            # The models are paid out of the same account, at the end.
             "total_return_after_model_cost": float((equity[-1] - cost) / equity[0] - 1.0),
             "failed_share": float(np.mean([s.status.is_failure for s in signals])),
         }
@@ -87,30 +92,33 @@ def decide_walk_forward(
     done: Callable[[], object],
     transcribe: Callable[[Sequence[Decision]], list[Decision]] | None = None,
 ) -> list[Decision]:
-    """Decide at the close of each bar of `positions`, period by period, in order.
+    """Return the decisions at the close of each bar of `positions`, period by period, in order.
 
-    `decider_of` is given a period's number and what was decided before it, and returns who decides
-    in it. `done` is called after each decision. `transcribe` may write down what was said on the
-    way; it is dropped here, so that memory does not grow by it.
+    `decider_of` takes a period's number and the decisions before it, and returns the period's
+    decider. `done` is called after each decision. `transcribe` may write conversations down; the
+    decisions that are returned have neither turns nor events.
     """
     decisions: list[Decision] = []
     for number, period in enumerate(periods):
-        here = [i for i in positions if period.start <= i < period.stop]
-        views = market.daily_views(symbol, here)
-        fresh = decide_views(decider_of(number, decisions), views, done)
-        kept = transcribe(fresh) if transcribe else fresh
-        decisions += [replace(decision, turns=(), events=()) for decision in kept]
+        in_period = [i for i in positions if period.start <= i < period.stop]
+        views = market.daily_views(symbol, in_period)
+        # A period's decider may learn from the decisions before it only: no look-ahead.
+        new = decide_views(decider_of(number, decisions), views, done)
+        if transcribe:
+            new = transcribe(new)
+        # Thousands of conversations would fill the memory; a signal is enough from here on.
+        decisions += [replace(decision, turns=(), events=()) for decision in new]
     return decisions
 
 
 def decide_views(
     decider: Decider, views: Sequence[MarketView], done: Callable[[], object]
 ) -> list[Decision]:
-    """Return one decision a view, in their order; many at once where the decider can.
+    """Return one decision a view, in their order; concurrently where the decider can.
 
-    Raises TypeError or ValueError for an answer that is no decision about its view: that is a bug
-    of the decider, not a status.
+    Raises TypeError or ValueError for an answer that is no decision about its view.
     """
+    # Such an answer is a bug of the decider, and no status that a gate may count.
     if isinstance(decider, BatchDecider):
         return decider.decide_all(views, done)
     decisions = []
@@ -131,12 +139,13 @@ def decide_views(
     return decisions
 
 
-def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> Traded:
-    """Trade orders, one a bar of `bars`, and hold them against buying and holding."""
-    return Traded(
+def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> SymbolBacktest:
+    """Return the backtest of orders, one a bar of `bars`, beside buy and hold at equal costs."""
+    return SymbolBacktest(
         bars=bars,
         orders=orders,
         rules=request.rules,
+        # Fractional shares: otherwise the result would depend on how much cash it starts with.
         result=run_orders(bars, orders, request.rules, cash=request.cash, whole_shares=False),
         benchmark=buy_and_hold(bars, request.costs, cash=request.cash),
     )
@@ -147,43 +156,47 @@ def judge_out_of_sample(
     positions: Sequence[int],
     decisions: Sequence[Decision],
     request: EvaluationRequest,
-) -> OutOfSample:
-    """Trade decisions, each made at the close of the bar at its position, and measure them."""
+) -> OutOfSampleBacktest:
+    """Return the backtest of decisions, each made at the close of the bar at its position."""
     orders = orders_from_signals(bars, [decision.signal for decision in decisions], positions)
-    traded = trade(bars, orders, request)
-    return OutOfSample(**vars(traded), decisions=tuple(decisions), positions=tuple(positions))
+    backtest = trade(bars, orders, request)
+    return OutOfSampleBacktest(
+        **vars(backtest), decisions=tuple(decisions), positions=tuple(positions)
+    )
 
 
-def calls_of(
+def label_decision_outcomes(
     bars: BarSeries, positions: Sequence[int], decisions: Sequence[Decision], rules: FillRules
 ) -> tuple[TradeOutcome, ...]:
-    """Each call to act judged on its own, where its outcome is known by the last bar."""
+    """Return the outcome of each call to act on its own, where it is known by the last bar."""
     signals = [decision.signal for decision in decisions]
     confidence = np.full(len(bars), math.nan)
+    # Raw scores: calibration is fitted on these outcomes, and must not see its own result.
     confidence[list(positions)] = [signal.raw_confidence_score for signal in signals]
     factors: list[tuple[str, ...]] = [()] * len(bars)
-    for at, signal in zip(positions, signals, strict=True):
-        factors[at] = signal.key_factors
+    for position, signal in zip(positions, signals, strict=True):
+        factors[position] = signal.key_factors
     orders = orders_from_signals(bars, signals, positions)
     return label_outcomes(bars, orders, rules, confidence, factors)
 
 
-def facts_of(unseen: Traded, seed: int) -> SymbolFacts:
-    """What the judgement of chance needs to know of one symbol."""
-    bars, orders, rules = unseen.bars, unseen.orders, unseen.rules
-    drawn = random_entry_returns(bars, unseen.result, rules, seed=seed)
-    spare = break_even_commission(bars, orders, rules)
-    later = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
-    lagged = sharpe(simple_returns(later.equity))
+def collect_symbol_facts(backtest: SymbolBacktest, seed: int) -> SymbolFacts:
+    """Return what the grade of evidence needs of one symbol; undefined numbers are None."""
+    bars, orders, rules = backtest.bars, backtest.orders, backtest.rules
+    drawn = random_entry_returns(bars, backtest.result, rules, seed=seed)
+    break_even = break_even_commission(bars, orders, rules)
+    delayed = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
+    lagged = sharpe(simple_returns(delayed.equity))
     return SymbolFacts(
         symbol=bars.symbol,
+        # datetime64[us] to milliseconds; the first bar has no return.
         closed_at=tuple((bars.closed_at[1:].astype(np.int64) // 1000).tolist()),
-        returns=tuple(simple_returns(unseen.result.equity).tolist()),
-        benchmark_returns=tuple(simple_returns(unseen.benchmark.equity).tolist()),
-        total_return=float(unseen.result.equity[-1] / unseen.result.equity[0] - 1.0),
+        returns=tuple(simple_returns(backtest.result.equity).tolist()),
+        benchmark_returns=tuple(simple_returns(backtest.benchmark.equity).tolist()),
+        total_return=float(backtest.result.equity[-1] / backtest.result.equity[0] - 1.0),
         random_returns=tuple(drawn.tolist()) if np.isfinite(drawn).all() else None,
         cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COST_CURVE_BP])),
-        break_even_commission=spare if np.isfinite(spare) else None,
+        break_even_commission=break_even if np.isfinite(break_even) else None,
         commission=rules.commission,
         slippage=rules.slippage,
         lagged_sharpe=lagged if np.isfinite(lagged) else None,

@@ -1,18 +1,11 @@
-"""Source files as syntax trees.
+"""Scan for look-ahead: experiments that fail if a decision could use the future.
 
-Does the code that decides read a clock? Its source is searched: no experiment can show that a
-branch which was not taken is free of one.
-
-Monotonic clocks (`time.monotonic`, an event loop's `time`) are no dates: they say how long a
-conversation has taken, which its limits ask, and not when it took place.
-
-Does anything known at a bar depend on what came after it?
-
-A history is cut at many bars, also within the first windows, and continued with nonsense; whatever
-was computed before the cut must stay the same to the bit. Fills are held against the opens that
-decisions could have had, and delayed by a bar.
-
-Was what a version learned known when it was used, and does its record give it again?
+Bars: history is cut at many places, also within the warm-up, and continued with nonsense; whatever
+was computed before a cut must stay equal to the bit. News: an undated item must be dropped. Fills:
+each must be at an open that its decision could have had, and the result must survive a bar's delay.
+Trained state: every lesson must have closed before it was read, and calibrations and lessons must
+follow from the recorded outcomes. Clock: `find_clock_reads` searches the source of all code that
+decides, since no experiment shows that a branch which was not taken reads no clock.
 """
 
 from __future__ import annotations
@@ -31,8 +24,8 @@ from finagent_model._base import Check
 from finagent_model.backtesting.engine import run_orders
 from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
-from finagent_model.evaluation.calibrate import calibrate, reflect
-from finagent_model.evaluation.out_of_sample import Traded
+from finagent_model.evaluation.calibrate import calibrate, select_lessons
+from finagent_model.evaluation.out_of_sample import SymbolBacktest
 from finagent_model.market.bars import PRICES, BarSeries, Floats, parse_as_of
 from finagent_model.market.news import Fact, NewsItem, read_news
 from finagent_model.market.view import MarketView
@@ -41,23 +34,13 @@ from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import TradeOutcome, TrainedState
 from finagent_model.statistics.resampling import superior_predictive_ability
 
-
-def parsed(path: Path) -> ast.Module:
-    """The file's tree.
-
-    No garbage is collected meanwhile: what is thrown away may have something parsed too, which
-    CPython 3.11 takes for a fault of its own (python/cpython#106905).
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return ast.parse(path.read_text())
-    finally:
-        if collecting:
-            gc.enable()
-
-
-ROOMS = frozenset(
+MAX_CUTS = 40
+"""Cuts of one history."""
+MAX_DELAY_P_VALUE = 0.001
+"""Below this p-value the loss by one bar's delay is no accident."""
+MIN_DELAYED_SHARE = 0.5
+"""Share of its Sharpe ratio that an honest strategy keeps when it acts a bar later."""
+DECISION_ROOMS = frozenset(
     [
         "_base",
         "_event_loop",
@@ -76,40 +59,259 @@ ROOMS = frozenset(
     ]
 )
 """Files and folders of the package from which a decision or its fill comes."""
-STAMPS = frozenset({("desk/desk.py", "utc_now"), ("data/bar_cache.py", "utc_now")})
-"""The functions that may ask for the time: it stamps a record, of a decision or of what a vendor
-gave, through a seam that tests stop.
+TIMESTAMP_FUNCTIONS = frozenset({("desk/desk.py", "utc_now"), ("data/bar_cache.py", "utc_now")})
+"""Functions that may read the clock, by file.
+
+They stamp a record, of a decision or of what a vendor answered, through a seam that tests stop.
 """
-MOMENTS = frozenset({"now", "utcnow", "today"})
-MONOTONIC = frozenset({"monotonic", "monotonic_ns", "sleep"})
+WALL_CLOCK_NAMES = frozenset({"now", "utcnow", "today"})
+MONOTONIC_NAMES = frozenset({"monotonic", "monotonic_ns", "sleep"})
+"""Names of the module `time` that say how long something took, and not when."""
 
 
-def clocks_read(root: Path = Path(finagent_model.__file__).parent) -> list[str]:
-    """`file:line: what` of each place under `root` that reads a clock without leave, in order."""
-    found = []
+# Bars, news and fundamentals
+
+
+def check_features_causal(bars: BarSeries, policies: Sequence[Policy]) -> Check:
+    """Check that adjustment factors and features before a cut ignore the bars after it."""
+    leaking: set[str] = set()
+    comparisons = 0
+    for policy in policies:
+        whole = _compute_arrays(bars, policy)
+        for cut in choose_cuts(len(bars), policy.warm_up):
+            # Without later bars a leak may come out as nan; with false ones it changes the number.
+            for altered in (bars[:cut], corrupt_after(bars, cut)):
+                arrays = _compute_arrays(altered, policy)
+                comparisons += 1
+                leaking |= {
+                    name
+                    for name, values in whole.items()
+                    # Equal to the bit: a tolerance would pass a leak that is small today.
+                    if not np.array_equal(values[:cut], arrays[name][:cut], equal_nan=True)
+                }
+    summary = f"{comparisons} cuts and corruptions of {bars.symbol}"
+    if leaking:
+        summary += f"; later bars change earlier {', '.join(sorted(leaking))}"
+    return Check(name="features_causal", passed=not leaking, found=summary)
+
+
+def check_questions_causal(
+    bars: BarSeries,
+    news: tuple[NewsItem, ...],
+    policy: Policy,
+    facts: tuple[Fact, ...] = (),
+    external: Callable[[BarSeries], str] | None = None,
+) -> Check:
+    """Check that what agents are asked at a cut ignores later bars, news and fundamentals.
+
+    `external` returns the digest of what an external analyst is shown of these bars; None where the
+    desk hears none.
+    """
+    changed: list[str] = []
+    cuts = choose_cuts(len(bars), policy.warm_up)
+    for cut in cuts:
+        as_of = parse_as_of(bars.close_time(cut - 1).date())
+        # The smallest step into the future that a record can be dated with.
+        later = as_of + timedelta(microseconds=1)
+        future_news = NewsItem(published_at=later, headline="All is known now")
+        future_fact = Fact(published_at=later, name="all_is_known", value=1.0)
+        past_news = tuple(item for item in news if item.published_at <= as_of)
+        past_facts = tuple(fact for fact in facts if fact.published_at <= as_of)
+        views = (
+            MarketView.at(as_of, bars, news, 0, facts),
+            MarketView.at(as_of, bars[:cut], past_news, 0, past_facts),
+            MarketView.at(
+                as_of,
+                corrupt_after(bars, cut),
+                (*past_news, future_news),
+                0,
+                (*past_facts, future_fact),
+            ),
+        )
+        if len({_question_text(view, policy, external) for view in views}) > 1:
+            changed.append(f"{as_of:%Y-%m-%d}")
+    summary = f"{len(cuts)} questions about {bars.symbol}"
+    if changed:
+        summary += f"; {len(changed)} change with their future, first as of {changed[0]}"
+    return Check(name="questions_causal", passed=not changed, found=summary)
+
+
+def check_news_dated() -> Check:
+    """Check that a news item without a publication time is left out and counted."""
+    items, dropped = read_news([{"headline": "Nobody says when this was published"}])
+    summary = "an undated item is left out" if not items else "an undated item is read as known"
+    return Check(name="news_dated", passed=not items and dropped == 1, found=summary)
+
+
+def choose_cuts(count: int, warm_up: int) -> list[int]:
+    """Return the lengths to cut a history of `count` bars to, ascending, at most `MAX_CUTS`."""
+    # Eight within the warm-up: windows that are not full yet are where back-filling leaks.
+    early = np.linspace(2, max(warm_up, 2), 8)
+    late = np.linspace(warm_up + 1, count - 1, MAX_CUTS - 8)
+    return sorted({int(c) for c in (*early, *late) if 1 < c < count})
+
+
+def corrupt_after(bars: BarSeries, cut: int) -> BarSeries:
+    """Return bars equal until `cut`, with nonsense from there on: prices, volumes and actions."""
+    # Seeded by the cut: a verification that is run again compares the same bars.
+    rng, count = np.random.default_rng(cut), max(len(bars) - cut, 0)
+    # One factor for all prices of a bar, so that it stays a valid bar.
+    scale = np.append(np.ones(len(bars) - count), rng.uniform(0.2, 5.0, count))
+    split, dividend = bars.split.copy(), bars.dividend.copy()
+    split[cut:] = np.where(rng.random(count) < 0.02, 2.0, 1.0)
+    dividend[cut:] = 0.0
+    prices = {name: getattr(bars, name) * scale for name in (*PRICES, "volume")}
+    return replace(bars, **prices, split=split, dividend=dividend)
+
+
+def _compute_arrays(bars: BarSeries, policy: Policy) -> Mapping[str, Floats]:
+    return {"adjustment": bars.growth_factor, **FeatureBook(bars).compute(policy).arrays()}
+
+
+def _question_text(
+    view: MarketView, policy: Policy, external: Callable[[BarSeries], str] | None
+) -> str:
+    """Return the question and what the external analyst is shown, or why there is no question."""
+    try:
+        digest = external(view.bars) if external else ""
+        return build_context(view, policy).text + digest
+    except DataError as error:
+        return str(error)
+
+
+# Fills
+
+
+def check_fills_possible(backtest: SymbolBacktest) -> Check:
+    """Check that entries fill at the open after their decision, and market exits at an open."""
+    bars, orders, rules = backtest.bars, backtest.orders, backtest.rules
+    impossible: list[str] = []
+    for trade in backtest.result.trades.to_dict("records"):
+        side = 1 if trade["side"] == "long" else -1
+        entry_bar, exit_bar = int(trade["entry_bar"]), int(trade["exit_bar"])
+        # Slippage is against the trader: buys fill above the open, sales below.
+        price = bars.open[entry_bar] * (1 + side * rules.slippage)
+        has_order = entry_bar > 0 and orders.action[entry_bar - 1] == side
+        if not has_order or not np.isclose(trade["entry_price"], price, rtol=1e-9):
+            impossible.append(f"entry of {bars.close_time(entry_bar):%Y-%m-%d}")
+        # Stops and targets fill within a bar, by the kernel's own rules.
+        if trade["reason"] == "signal":
+            price = bars.open[exit_bar] * (1 - side * rules.slippage)
+            if not np.isclose(trade["exit_price"], price, rtol=1e-9):
+                impossible.append(f"exit of {bars.close_time(exit_bar):%Y-%m-%d}")
+    summary = f"{len(backtest.result.trades)} trades of {bars.symbol}"
+    if impossible:
+        summary += f"; {len(impossible)} fills could not have been had, first the {impossible[0]}"
+    return Check(name="fills_possible", passed=not impossible, found=summary)
+
+
+def check_survives_delay(backtest: SymbolBacktest) -> Check:
+    """Check that the Sharpe ratio does not collapse when every decision waits one bar."""
+    # A delay costs an honest strategy something. What collapses knew more than a bar's close.
+    delayed = run_orders(
+        backtest.bars,
+        backtest.orders.delay_one_bar(),
+        backtest.rules,
+        cash=float(backtest.result.equity[0]),
+        whole_shares=False,
+    )
+    returns = simple_returns(backtest.result.equity)
+    delayed_returns = simple_returns(delayed.equity)
+    ratio, delayed_ratio = sharpe(returns), sharpe(delayed_returns)
+    p_value = superior_predictive_ability((returns - delayed_returns)[:, None], seed=1, draws=2000)
+    collapsed = bool(
+        ratio > 0 and delayed_ratio < MIN_DELAYED_SHARE * ratio and p_value < MAX_DELAY_P_VALUE
+    )
+    symbol = backtest.bars.symbol
+    summary = f"Sharpe {ratio:.3f} of {symbol}, {delayed_ratio:.3f} when each decision waits a bar"
+    return Check(name="survives_delay", passed=not collapsed, found=summary)
+
+
+# Trained state
+
+
+def check_memory_dated(
+    trained_state: TrainedState, symbol: str, moments: Sequence[datetime]
+) -> Check:
+    """Check that no decision at one of `moments` may read a lesson that closed after it."""
+    max_lessons, early = 0, []
+    for moment in moments:
+        lessons = trained_state.at(symbol, moment).lessons
+        max_lessons = max(max_lessons, len(lessons))
+        if any(lesson.closed_at > moment for lesson in lessons):
+            early.append(moment)
+    summary = f"up to {max_lessons} lessons read on {len(moments)} days of {symbol}"
+    if early:
+        summary += f"; on {len(early)} of them one had not closed, first as of {early[0]:%Y-%m-%d}"
+    return Check(name="memory_dated", passed=not early, found=summary)
+
+
+def check_trained_state_repeats(
+    trained_state: TrainedState, calls: Mapping[str, Sequence[TradeOutcome]]
+) -> Check:
+    """Check that calibrations and lessons follow again from the replayed record's closed calls.
+
+    `calls` are by symbol, in the order of training.
+    """
+    all_calls = [call for own in calls.values() for call in own]
+    lessons = [lesson for own in calls.values() for lesson in select_lessons(own)]
+    different = []
+    if calibrate(all_calls, trained_state.policies.start_times) != trained_state.calibrations:
+        different.append("calibrations")
+    if lessons != list(trained_state.lessons):
+        different.append("lessons")
+    summary = f"calibrations and lessons from {len(all_calls)} closed calls"
+    if different:
+        summary += f"; other {' and '.join(different)} than were packaged"
+    # The name is a stored one, of gate reports and of the docs.
+    return Check(name="learned_again", passed=not different, found=summary)
+
+
+# Clock
+
+
+def find_clock_reads(root: Path = Path(finagent_model.__file__).parent) -> list[str]:
+    """Return `file:line: expression` of each forbidden clock read below `root`, in order."""
+    reads = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
-        if name.parts[0].removesuffix(".py") not in ROOMS:
+        if name.parts[0].removesuffix(".py") not in DECISION_ROOMS:
             continue
-        tree = parsed(path)
-        times, allowed = _times(tree), {f for file, f in STAMPS if file == name.as_posix()}
-        for node in _nodes(tree, allowed):
-            found += [f"{name}:{node.lineno}: {read}" for read in _reads(node, times)]
-    return found
+        tree = parse_source(path)
+        allowed = {function for file, function in TIMESTAMP_FUNCTIONS if file == name.as_posix()}
+        time_names = _time_module_names(tree)
+        for node in _walk_outside(tree, allowed):
+            reads += [
+                f"{name}:{node.lineno}: {text}" for text in _describe_clock_reads(node, time_names)
+            ]
+    return reads
 
 
-def _nodes(tree: ast.AST, allowed: set[str]) -> Iterator[ast.expr | ast.stmt]:
-    """All but the bodies of the functions named."""
+def parse_source(path: Path) -> ast.Module:
+    """Return a Python file's syntax tree."""
+    # A collection during the parse may parse something itself, which CPython 3.11 takes for a
+    # fault of its own: https://github.com/python/cpython/issues/106905
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _walk_outside(tree: ast.AST, excluded: set[str]) -> Iterator[ast.expr | ast.stmt]:
+    """Yield all nodes but those within the functions named."""
     for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.FunctionDef) and child.name in allowed:
+        if isinstance(child, ast.FunctionDef) and child.name in excluded:
             continue
         if isinstance(child, ast.expr | ast.stmt):
             yield child
-        yield from _nodes(child, allowed)
+        yield from _walk_outside(child, excluded)
 
 
-def _times(tree: ast.AST) -> set[str]:
-    """What a file calls the module `time`."""
+def _time_module_names(tree: ast.AST) -> set[str]:
+    """Return the names under which a file imports the module `time`."""
     return {
         alias.asname or alias.name
         for node in ast.walk(tree)
@@ -119,179 +321,17 @@ def _times(tree: ast.AST) -> set[str]:
     }
 
 
-def _reads(node: ast.expr | ast.stmt, times: set[str]) -> Iterator[str]:
+def _describe_clock_reads(node: ast.expr | ast.stmt, time_names: set[str]) -> Iterator[str]:
+    """Yield the source text of each read of a wall clock in `node` itself."""
     if isinstance(node, ast.Attribute):
-        of_time = isinstance(node.value, ast.Name) and node.value.id in times
-        if node.attr in MOMENTS or (of_time and node.attr not in MONOTONIC):
+        # Monotonic clocks are no dates: limits ask them how long a conversation has taken. An
+        # event loop's `time` is one too, and passes because the loop is no module `time`.
+        of_time = isinstance(node.value, ast.Name) and node.value.id in time_names
+        if node.attr in WALL_CLOCK_NAMES or (of_time and node.attr not in MONOTONIC_NAMES):
             yield ast.unparse(node)
     elif isinstance(node, ast.ImportFrom) and node.module == "time":
-        yield from (f"time.{a.name}" for a in node.names if a.name not in MONOTONIC)
+        yield from (f"time.{a.name}" for a in node.names if a.name not in MONOTONIC_NAMES)
     elif isinstance(node, ast.Call):
-        said = [a.value for a in node.args if isinstance(a, ast.Constant)]
-        yield from (ast.unparse(node) for value in said if value in MOMENTS)
-
-
-CUTS = 40
-CHANCE = 0.001
-"""Below this p-value a loss by one bar's delay is no accident."""
-COLLAPSE = 0.5
-"""Share of its Sharpe ratio that an honest strategy keeps when it acts a bar later."""
-
-
-def cuts(count: int, warm_up: int) -> list[int]:
-    """Lengths to cut a history of `count` bars to: eight within the warm-up, the rest spread over
-    the whole, `CUTS` in all where there are as many bars.
-    """
-    early = np.linspace(2, max(warm_up, 2), 8)
-    late = np.linspace(warm_up + 1, count - 1, CUTS - 8)
-    return sorted({int(c) for c in (*early, *late) if 1 < c < count})
-
-
-def corrupted_after(bars: BarSeries, cut: int) -> BarSeries:
-    """The same until `cut`, nonsense from there on: other prices, volumes and actions."""
-    rng, count = np.random.default_rng(cut), max(len(bars) - cut, 0)
-    scale = np.append(np.ones(len(bars) - count), rng.uniform(0.2, 5.0, count))
-    split, dividend = bars.split.copy(), bars.dividend.copy()
-    split[cut:] = np.where(rng.random(count) < 0.02, 2.0, 1.0)
-    dividend[cut:] = 0.0
-    prices = {name: getattr(bars, name) * scale for name in (*PRICES, "volume")}
-    return replace(bars, **prices, split=split, dividend=dividend)
-
-
-def features_causal(bars: BarSeries, policies: Sequence[Policy]) -> Check:
-    """Adjustment factors and features before a cut, without and with other bars after it."""
-    wrong: set[str] = set()
-    asked = 0
-    for policy in policies:
-        whole = _computed(bars, policy)
-        for cut in cuts(len(bars), policy.warm_up):
-            for other in (bars[:cut], corrupted_after(bars, cut)):
-                found = _computed(other, policy)
-                asked += 1
-                wrong |= {
-                    name
-                    for name, values in whole.items()
-                    if not np.array_equal(values[:cut], found[name][:cut], equal_nan=True)
-                }
-    said = f"{asked} cuts and corruptions of {bars.symbol}"
-    if wrong:
-        said += f"; later bars change earlier {', '.join(sorted(wrong))}"
-    return Check(name="features_causal", passed=not wrong, found=said)
-
-
-def questions_causal(
-    bars: BarSeries,
-    news: tuple[NewsItem, ...],
-    policy: Policy,
-    facts: tuple[Fact, ...] = (),
-    external: Callable[[BarSeries], str] | None = None,
-) -> Check:
-    """What the agents are asked at a cut, with other bars, news and fundamentals after it; and
-    what an external analyst is shown, whose digest is `external`.
-    """
-    different: list[str] = []
-    asked = 0
-    for cut in cuts(len(bars), policy.warm_up):
-        as_of = parse_as_of(bars.close_time(cut - 1).date())
-        later = as_of + timedelta(microseconds=1)
-        fake = NewsItem(published_at=later, headline="All is known now")
-        told = Fact(published_at=later, name="all_is_known", value=1.0)
-        known = tuple(item for item in news if item.published_at <= as_of)
-        stated = tuple(fact for fact in facts if fact.published_at <= as_of)
-        whole = MarketView.at(as_of, bars, news, 0, facts)
-        others = (
-            MarketView.at(as_of, bars[:cut], known, 0, stated),
-            MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake), 0, (*stated, told)),
-        )
-        asked += 1
-        if len({_asked(view, policy, external) for view in (whole, *others)}) > 1:
-            different.append(f"{as_of:%Y-%m-%d}")
-    said = f"{asked} questions about {bars.symbol}"
-    if different:
-        said += f"; {len(different)} change with their future, first as of {different[0]}"
-    return Check(name="questions_causal", passed=not different, found=said)
-
-
-def news_dated() -> Check:
-    """An item without a publication time must be left out and counted."""
-    items, dropped = read_news([{"headline": "Nobody says when this was published"}])
-    said = "an undated item is left out" if not items else "an undated item is read as known"
-    return Check(name="news_dated", passed=not items and dropped == 1, found=said)
-
-
-def fills_possible(traded: Traded) -> Check:
-    """Every entry at the open after the bar that was decided on, every market exit at an open."""
-    bars, orders, rules = traded.bars, traded.orders, traded.rules
-    wrong: list[str] = []
-    for trade in traded.result.trades.to_dict("records"):
-        side = 1 if trade["side"] == "long" else -1
-        entry, left = int(trade["entry_bar"]), int(trade["exit_bar"])
-        price = bars.open[entry] * (1 + side * rules.slippage)
-        decided = entry > 0 and orders.action[entry - 1] == side
-        if not decided or not np.isclose(trade["entry_price"], price, rtol=1e-9):
-            wrong.append(f"entry of {bars.close_time(entry):%Y-%m-%d}")
-        if trade["reason"] == "signal":
-            price = bars.open[left] * (1 - side * rules.slippage)
-            if not np.isclose(trade["exit_price"], price, rtol=1e-9):
-                wrong.append(f"exit of {bars.close_time(left):%Y-%m-%d}")
-    said = f"{len(traded.result.trades)} trades of {bars.symbol}"
-    if wrong:
-        said += f"; {len(wrong)} fills could not have been had, first the {wrong[0]}"
-    return Check(name="fills_possible", passed=not wrong, found=said)
-
-
-def survives_delay(traded: Traded) -> Check:
-    """Acting one bar later may cost something; what collapses knew more than a bar's close."""
-    later = run_orders(
-        traded.bars,
-        traded.orders.delay_one_bar(),
-        traded.rules,
-        cash=float(traded.result.equity[0]),
-        whole_shares=False,
-    )
-    mine, delayed = simple_returns(traded.result.equity), simple_returns(later.equity)
-    one, other = sharpe(mine), sharpe(delayed)
-    lost = superior_predictive_ability((mine - delayed)[:, None], seed=1, draws=2000)
-    collapsed = bool(one > 0 and other < COLLAPSE * one and lost < CHANCE)
-    said = f"Sharpe {one:.3f} of {traded.bars.symbol}, {other:.3f} when each decision waits a bar"
-    return Check(name="survives_delay", passed=not collapsed, found=said)
-
-
-def _computed(bars: BarSeries, policy: Policy) -> Mapping[str, Floats]:
-    return {"adjustment": bars.growth_factor, **FeatureBook(bars).compute(policy).arrays()}
-
-
-def _asked(view: MarketView, policy: Policy, external: Callable[[BarSeries], str] | None) -> str:
-    """The question and what the external analyst is shown, or why there is none."""
-    try:
-        shown = external(view.bars) if external else ""
-        return build_context(view, policy).text + shown
-    except DataError as error:
-        return str(error)
-
-
-def memory_dated(learned: TrainedState, symbol: str, moments: Sequence[datetime]) -> Check:
-    """No decision at one of `moments` may read a lesson whose outcome had not closed by then."""
-    read, early = 0, []
-    for moment in moments:
-        lessons = learned.at(symbol, moment).lessons
-        read = max(read, len(lessons))
-        early += [moment for lesson in lessons if lesson.closed_at > moment][:1]
-    said = f"up to {read} lessons read on {len(moments)} days of {symbol}"
-    if early:
-        said += f"; on {len(early)} of them one had not closed, first as of {early[0]:%Y-%m-%d}"
-    return Check(name="memory_dated", passed=not early, found=said)
-
-
-def learned_again(learned: TrainedState, calls: Mapping[str, Sequence[TradeOutcome]]) -> Check:
-    """Calibrations and lessons, made again from the calls of the replayed record."""
-    everything = [call for own in calls.values() for call in own]
-    wrong = []
-    if calibrate(everything, learned.policies.start_times) != learned.calibrations:
-        wrong.append("calibrations")
-    if [lesson for own in calls.values() for lesson in reflect(own)] != list(learned.lessons):
-        wrong.append("lessons")
-    said = f"calibrations and lessons from {len(everything)} closed calls"
-    if wrong:
-        said += f"; other {' and '.join(wrong)} than were packaged"
-    return Check(name="learned_again", passed=not wrong, found=said)
+        # `getattr(datetime, "now")`, `np.datetime64("now")`, `pd.Timestamp("today")`
+        constants = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        yield from (ast.unparse(node) for value in constants if value in WALL_CLOCK_NAMES)

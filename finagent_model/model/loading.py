@@ -1,4 +1,8 @@
-"""A package as an MLflow model: logged to a run, and loaded back as whoever serves it will."""
+"""Log a package to MLflow as a model, and load it back as whoever serves it will.
+
+The model carries the package, a wheel of the code that trained it, and pinned requirements, so that
+MLflow can build its environment anywhere. Loading raises ModelLoadError with the way out.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +20,31 @@ from mlflow.pyfunc import PyFuncModel
 
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.errors import ModelLoadError
+from finagent_model.model._pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
 from finagent_model.model.package import read_manifest
 from finagent_model.model.predictor import Predictor
-from finagent_model.model.pyfunc import PACKAGE, FinagentModel, signature
 from finagent_model.model.wheel import build_wheel
 
 
 @dataclass(frozen=True)
-class Logged:
-    """A model that MLflow has, whether or not it is a version of anything."""
+class LoggedModel:
+    """A model that MLflow has logged; it may not be a registered version."""
 
     uri: str
     model_id: str
+    """MLflow's id, which traces refer to."""
 
 
 def log_package(
     package: Path, manifest: Mapping[str, Any], config: DeskConfig, example: Mapping[str, str]
-) -> Logged:
-    """Log the package in the active run, with the wheel of the code at work.
+) -> LoggedModel:
+    """Log the package in the active run, with a wheel of the running code, and return the model.
 
-    `example` is a question that the package answers from its recorded replies. MLflow asks it while
-    it logs: of a desk that waits for approvals it is a replay, which asks nobody.
+    `example` is a question that the package answers from its recorded replies.
     """
     question: Any = pd.DataFrame([dict(example)])
+    # MLflow asks the example while it logs. A desk that waits for approvals would wait for a human
+    # here; a replay asks nobody.
     if config.approval.is_enabled:
         question = (question, {"mode": "replay"})
     wheel = build_wheel(package.parent)
@@ -46,10 +52,10 @@ def log_package(
     info = mlflow.pyfunc.log_model(
         name="finagent",
         python_model=str(Path(__file__).with_name("model_code.py")),
-        artifacts={PACKAGE: str(package), "wheel": str(wheel)},
-        # Relative to the model's own folder: it installs wherever it is downloaded to.
+        artifacts={PACKAGE_ARTIFACT: str(package), "wheel": str(wheel)},
+        # Relative to the model's own folder: the wheel installs wherever the model is downloaded.
         pip_requirements=[*pins, f"artifacts/{wheel.name}"],
-        signature=signature(config),
+        signature=make_signature(config),
         input_example=question,
         metadata={
             "finagent_format": manifest["format"],
@@ -58,16 +64,16 @@ def log_package(
             "finagent_files": dict(manifest["files"]),
         },
     )
-    return Logged(str(info.model_uri), str(info.model_id))
+    return LoggedModel(str(info.model_uri), str(info.model_id))
 
 
 def load_predictor(uri: str) -> Predictor:
-    """The desk inside a logged or registered model. Raises ModelLoadError with the way out."""
+    """Return the predictor of a logged or registered model. Raises ModelLoadError."""
     return unwrap(load_model(uri), uri).predictor
 
 
 def load_model(uri: str) -> PyFuncModel:
-    """Raises ModelLoadError."""
+    """Return MLflow's wrapper of a model, as a scoring server has it. Raises ModelLoadError."""
     try:
         loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:
@@ -79,14 +85,13 @@ def load_model(uri: str) -> PyFuncModel:
     return loaded
 
 
-def manifest_of(uri: str) -> dict[str, Any]:
-    """The manifest of a package whose files are as it says, without loading the model. Raises
-    ModelLoadError.
-    """
+def load_manifest(uri: str) -> dict[str, Any]:
+    """Return the checked manifest of a model's package. Raises ModelLoadError."""
+    # Without loading the model: a package of another format can be read here too.
     with tempfile.TemporaryDirectory() as folder:
         try:
-            where = f"{uri}/artifacts/{PACKAGE}"
-            path = mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=folder)
+            artifact_uri = f"{uri}/artifacts/{PACKAGE_ARTIFACT}"
+            path = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, dst_path=folder)
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())
             raise ModelLoadError(f"the package of {uri} can't be read: {reason}") from None
@@ -94,7 +99,7 @@ def manifest_of(uri: str) -> dict[str, Any]:
 
 
 def unwrap(loaded: PyFuncModel, uri: str) -> FinagentModel:
-    """Raises ModelLoadError when the model is another kind of model."""
+    """Return the finagent model inside MLflow's wrapper. Raises ModelLoadError for another kind."""
     model = loaded.unwrap_python_model()
     if not isinstance(model, FinagentModel):
         raise ModelLoadError(f"model {uri} is a {type(model).__name__}, not a finagent package")

@@ -1,11 +1,12 @@
-"""The file that MLflow stores and runs at load (models-from-code): it names the model class, which
-comes from the installed wheel. Nothing is pickled.
+"""Name the model class for MLflow, which stores this file and runs it at load (models from code).
+
+The class comes from the installed wheel; nothing is pickled.
 """
 
 from __future__ import annotations
 
 from mlflow.models import set_model
 
-from finagent_model.model.pyfunc import FinagentModel
+from finagent_model.model._pyfunc import FinagentModel
 
 set_model(FinagentModel())

@@ -1,7 +1,8 @@
-"""The package of one trained desk: plain files, a manifest with the hash of each, checked whenever
-it is read.
+"""Write and read the package of one trained desk: plain files, and a manifest with their hashes.
 
-Nothing is pickled, and no file knows the clock: equal trainings give equal packages.
+Nothing is pickled, and no file knows the clock: equal trainings give equal packages, to the byte.
+The content hash is taken of the files' hashes and identifies the package everywhere. Every read
+compares the files with the manifest; a package of another format is refused, never migrated.
 """
 
 from __future__ import annotations
@@ -31,29 +32,32 @@ from finagent_model.policy.trained_state import (
     load_outcomes,
 )
 
-FORMAT = 3
-MANIFEST = "manifest.json"
+PACKAGE_FORMAT = 3
+"""Layout of the files; another number is another layout."""
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Package:
-    """A trained desk as data."""
+    """A trained desk as data, read from a package whose files are as registered."""
 
     config: DeskConfig
-    learned: TrainedState
+    trained_state: TrainedState
     replies: Mapping[str, RecordedReply]
     backtest: Mapping[str, Any]
-    """The out-of-sample record that the gate saw, and the request that led to it."""
+    """The out-of-sample record that the gate judged, and the request that led to it."""
     files: tuple[str, ...]
-    """Names of all parts, each as it was registered."""
+    """Names of all files but the manifest, sorted."""
     code_hash: str
+    """SHA-256 of the code that trained it; see `model.wheel.code_hash`."""
     content_hash: str
+    """SHA-256 that identifies the package."""
     external: ExternalSource | None = None
-    """The external analyst's files, verified; None where the desk hears none."""
+    """The external analyst's files, verified; None where the desk has none."""
 
     @property
     def evidence(self) -> Grade:
-        """How much evidence of an edge after costs the training found."""
+        """The grade of evidence for an edge after costs, as training found it."""
         grade: Grade = self.backtest["evidence"]["grade"]
         return grade
 
@@ -62,68 +66,78 @@ def write_package(
     folder: Path,
     *,
     config: DeskConfig,
-    learned: TrainedState,
+    trained_state: TrainedState,
     replies: Mapping[str, RecordedReply],
     agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
     code_hash: str,
     external: ExternalSource | None = None,
 ) -> dict[str, Any]:
-    """Write every part and the manifest into `folder`; returns the manifest. Raises ValueError for
-    what has not learned how far its confidence may be trusted, or lacks what its desk hears.
+    """Write every file and the manifest into `folder`, and return the manifest.
+
+    Raises ValueError for a trained state without calibrations, and for a desk with an external
+    analyst without its source.
     """
+    # Checked before anything is written, so that a refusal leaves no half package.
     analyst = config.external_analyst
     if analyst and external is None:
         raise ValueError(f"a package whose desk hears {analyst} needs its source")
-    if learned.calibrations is None:
+    if trained_state.calibrations is None:
         raise ValueError("a package needs calibrations, if only to say that there are none")
-    parts = {
+    # These bytes are hashed: a change of form gives every version another content hash.
+    texts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "policy.json": dump_json(learned.policies.model_dump(mode="json")),
-        "calibration.json": dump_json(learned.calibrations.model_dump(mode="json")),
-        "memory.jsonl": dump_outcomes(learned.lessons),
+        "policy.json": dump_json(trained_state.policies.model_dump(mode="json")),
+        "calibration.json": dump_json(trained_state.calibrations.model_dump(mode="json")),
+        "memory.jsonl": dump_outcomes(trained_state.lessons),
         "agent_graph.json": dump_json(agent_graph),
         "backtest.json": dump_json(backtest),
         "cassette.jsonl": dump_replies(replies),
     }
-    contents = {name: text.encode() for name, text in parts.items()}
+    contents = {name: text.encode() for name, text in texts.items()}
     if analyst and external is not None:
         files = external.package_files()
+        # In a folder of its own, so that its names can't collide with ours.
         contents |= {f"{analyst}/{name}": content for name, content in files.items()}
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = {
-        "format": FORMAT,
+        "format": PACKAGE_FORMAT,
         "files": hashes,
-        "content_hash": content_hash(hashes),
+        "content_hash": hash_package(hashes),
         "code_hash": code_hash,
     }
-    (folder / MANIFEST).write_text(dump_json(manifest))
+    # Last: a package that was only half written has no manifest, and is refused.
+    (folder / MANIFEST_FILE).write_text(dump_json(manifest))
     return manifest
 
 
-def content_hash(files: Mapping[str, str]) -> str:
-    """Of a package with these files, each by its own hash."""
+def hash_package(files: Mapping[str, str]) -> str:
+    """Return the content hash of a package, from each file's SHA-256 by name."""
+    # The code's hash is no part of it: the same content trained by other code is the same package.
     return hashlib.sha256(dump_json(files).encode()).hexdigest()
 
 
 def read_package(folder: Path) -> Package:
-    """Raises PackageFormatError for another layout and CorruptPackageError for a file that isn't as
-    registered.
+    """Return the package in `folder`.
+
+    Raises PackageFormatError for another layout, and CorruptPackageError for a file that isn't as
+    registered or can't be read.
     """
-    manifest = _read_json(folder / MANIFEST)
-    found = manifest.get("format")
-    if found != FORMAT:
+    manifest = _read_json(folder / MANIFEST_FILE)
+    package_format = manifest.get("format")
+    # Before the hashes: another layout may have other files, which is no corruption.
+    if package_format != PACKAGE_FORMAT:
         raise PackageFormatError(
-            f"the package has format {found!r}, this code reads format {FORMAT}; "
+            f"the package has format {package_format!r}, this code reads format {PACKAGE_FORMAT}; "
             "load it in its own environment (--env-manager uv) or train again"
         )
     check_files(folder, manifest)
     try:
         config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
-        learned = TrainedState(
+        trained_state = TrainedState(
             PolicyBook.model_validate_json((folder / "policy.json").read_text()),
             CalibrationBook.model_validate_json((folder / "calibration.json").read_text()),
             load_outcomes((folder / "memory.jsonl").read_text()),
@@ -133,6 +147,7 @@ def read_package(folder: Path) -> Package:
             f"the package can't be read: {error.title}: {first_error_message(error)}; "
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
+    # By lines: the recorded replies are the largest part by far.
     with (folder / "cassette.jsonl").open() as lines:
         replies = load_replies(lines)
     source = None
@@ -140,11 +155,11 @@ def read_package(folder: Path) -> Package:
         plugin = load_external(analyst)
         try:
             source = plugin.open_source(folder / analyst, "download the model again")
-        except ExternalSourceError as error:  # a file more than was registered
+        except ExternalSourceError as error:  # a file that the manifest doesn't list
             raise CorruptPackageError(str(error)) from None
     return Package(
         config=config,
-        learned=learned,
+        trained_state=trained_state,
         replies=replies,
         backtest=_read_json(folder / "backtest.json"),
         files=tuple(sorted(manifest["files"])),
@@ -155,14 +170,17 @@ def read_package(folder: Path) -> Package:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Of a package of any format, whose files are as it says. Raises CorruptPackageError."""
-    manifest = _read_json(folder / MANIFEST)
+    """Return the manifest of a package of any format, after checking its files against it.
+
+    Raises CorruptPackageError.
+    """
+    manifest = _read_json(folder / MANIFEST_FILE)
     check_files(folder, manifest)
     return manifest
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises CorruptPackageError naming the first file that is not as the manifest says."""
+    """Raise CorruptPackageError naming the first file that is not as the manifest says."""
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -1,8 +1,9 @@
 """Answer questions about symbols with a desk: the one way from a question to a decision.
 
-Shell, REST, DAG, Spark and notebooks are doors to the class `Predictor`. `decide` is for one
-question and raises where nothing can be decided; `decide_all` and `predict` give every question of
-a batch its own signal, so that one bad row doesn't take the others with it.
+Shell, REST, DAG, Spark and notebooks all call the class `Predictor`. `decide` is for one question
+and raises where nothing can be decided; `decide_all` and `predict` give every question of a batch
+its own signal, so that one bad row doesn't take the others with it. The moment of a question is
+its `as_of`, never the clock; `Market.view` cuts the data there, so that no look-ahead gets in.
 """
 
 from __future__ import annotations
@@ -55,32 +56,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """A symbol and a moment to decide about; records that are given replace the sources' own."""
+    """A symbol and a moment to decide about, optionally with the data to decide on."""
 
     symbol: str
     as_of: datetime
+    """UTC."""
     bars: Sequence[dict[str, Any]] | None = None
+    """Records that replace the bars of the configured source; None: the source's."""
     news: Sequence[dict[str, Any]] | None = None
+    """Records that replace the news of the configured source; None: the source's."""
 
 
 @dataclass(frozen=True)
 class ModelLineage:
-    """Where a package came from, as far as its model's folder tells."""
+    """Run and registered version that a package came from; None where MLflow didn't say."""
 
     run_id: str | None = None
     model_uri: str | None = None
     model_version: str | None = None
     model_id: str | None = None
-    """MLflow's id of the logged model; a version is a logged model that has a name as well."""
+    """MLflow's id of the logged model, which exists without a registered version too."""
 
 
 NO_LINEAGE = ModelLineage()
 
 
 class Predictor:
-    """Answer with a packaged desk, or with the untrained desk of a configuration.
+    """Decide with a packaged desk, or with the untrained desk of a configuration.
 
-    Keeps nothing between questions but recorded replies; safe to use from several threads.
+    Nothing but recorded replies is kept between questions. Safe to use from several threads.
     """
 
     def __init__(
@@ -99,13 +103,13 @@ class Predictor:
         self.lineage = lineage
         self.settings = settings
         self.market = Market.from_settings(settings)
-        self.ending = threading.Event()
-        """Set when the process is about to end: nobody waits for an approval any longer."""
+        self.shutdown_requested = threading.Event()
+        """Set when the process is about to end: waits for an approval then raise ShutdownError."""
         self.approvals = ApprovalStore(settings.home / APPROVALS_FILE)
         self._package = package
         self.desk = Desk(
             config,
-            package.learned if package else None,
+            package.trained_state if package else None,
             settings,
             open_cassette(settings, package),
             external=package.external if package else None,
@@ -115,40 +119,44 @@ class Predictor:
     @classmethod
     def open(cls, folder: Path, settings: Settings) -> Predictor:
         """Return the predictor of a package's folder inside a model. Raises ModelLoadError."""
+        # MLflow's layout: <model>/artifacts/package.
         package, lineage = read_package(folder), read_lineage(folder.parent.parent)
         return cls(package.config, settings, package=package, lineage=lineage)
 
     @classmethod
-    def untrained(cls, config: str | Path, settings: Settings, mode: Mode = "cached") -> Predictor:
-        """Return the predictor of a desk that was never trained: a preset's name or a YAML file.
+    def from_config(
+        cls, config: str | Path, settings: Settings, mode: Mode = "cached"
+    ) -> Predictor:
+        """Return the predictor of an untrained desk, from a preset's name or a YAML file.
 
         Raises ConfigError for a desk that can't be read, or whose model can't be called in `mode`.
         """
         predictor = cls(with_addresses(load_config(str(config)), settings), settings)
+        # A replay calls no model, so a missing key is no error there.
         if mode != "replay":
             predictor.desk.require_key()
         return predictor
 
     @property
     def package(self) -> Package:
-        """The package that answers. Raises ConfigError for an untrained desk, which has none."""
+        """The package that decides. Raises ConfigError for an untrained desk, which has none."""
         if self._package is None:
             raise ConfigError("an untrained desk has no package; load a version, or train one")
         return self._package
 
     @property
     def is_packaged(self) -> bool:
-        """Whether a trained package answers, and not the untrained desk of a configuration."""
+        """Whether a trained package decides, and not the untrained desk of a configuration."""
         return self._package is not None
 
     @property
     def identity(self) -> str:
-        """SHA-256 of what answers: the package's content hash, else the configuration's."""
+        """SHA-256 of the decider: the package's content hash, else the configuration's hash."""
         return self._package.content_hash if self._package else config_hash(self.config)
 
     @property
     def version(self) -> str | None:
-        """The name of the version in ids of its signals; None where nothing is known of it."""
+        """The version's name in the ids of its signals; None without a run or version."""
         return version_key(self.lineage.model_uri, self.lineage.run_id)
 
     def decide(
@@ -193,10 +201,11 @@ class Predictor:
 
         Raises DeadlineError; then no decision goes on, but an approval still waits to be asked for
         again. Without `approvals` nobody is asked: the decisions are not to be acted upon. Without
-        `wait` ApprovalPendingError says that a human has yet to answer.
+        `wait`, an approval that is still pending raises ApprovalPendingError.
         """
         views = []
         for question in questions:
+            # A vendor may be slow, and a batch long: each view is checked against the timeout.
             deadline.check()
             views.append(self.view_or_missing(question))
         return self.decide_views(views, mode, limits, deadline, approvals=approvals, wait=wait)
@@ -210,16 +219,19 @@ class Predictor:
         """Return one row of signal fields for each row of questions, in their order.
 
         `frame` has the columns `symbol` and `as_of`, optionally `bars` and `news`; `params` may
-        name `mode`, `max_rounds` and `budget_usd`. Undefined values are None, never NaN. This is
-        what REST answers. Raises BadInputError naming the first malformed row, and DeadlineError.
+        hold `mode`, `max_rounds` and `budget_usd`. Undefined values are None, never NaN. REST
+        answers with this frame. Raises BadInputError naming the first malformed row, and
+        DeadlineError.
         """
-        given = params or {}
-        mode = parse_mode(given.get("mode", "cached"))
-        limits = parse_limits(given.get("max_rounds"), given.get("budget_usd"))
+        options = params or {}
+        mode = parse_mode(options.get("mode", "cached"))
+        limits = parse_limits(options.get("max_rounds"), options.get("budget_usd"))
         decisions = self.decide_all(parse_questions(frame), mode, limits, deadline)
+        # After all decisions, so that a trace store that is slow delays no model call.
         for decision in decisions:
             self.trace(decision)
         signals = [decision.signal.model_dump(mode="json") for decision in decisions]
+        # dtype object: pandas would turn None into NaN, which is no JSON.
         return pd.DataFrame(signals, dtype=object)
 
     def view(self, question: Question) -> MarketView:
@@ -228,6 +240,7 @@ class Predictor:
         Raises DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where there
         is nothing to decide on, and BeforeFirstFitError.
         """
+        # First: a question from before the first fit must not cost a call to a vendor.
         self.desk.check_trained_at(question.symbol, question.as_of)
         bars, news = question.bars, question.news
         return self.market.view(
@@ -242,7 +255,7 @@ class Predictor:
     ) -> MarketView | Decision:
         """Return the view, or the `data_missing` decision that says why there is none.
 
-        With `vendor_raises` a source that failed raises DataSourceError: it may be back soon.
+        With `vendor_raises` a source that failed raises DataSourceError instead.
         """
         try:
             return self.view(question)
@@ -252,6 +265,7 @@ class Predictor:
             InvalidNewsError,
             InvalidFundamentalsError,
         ) as error:
+            # A vendor that is down may be back soon: a workflow retries instead of recording this.
             if vendor_raises and isinstance(error, DataSourceError):
                 raise
             return self.desk.missing_data_decision(question.symbol, question.as_of, str(error))
@@ -271,25 +285,26 @@ class Predictor:
         Raises as `decide_all` does.
         """
         desk = self.desk.with_options(mode=mode, limits=limits)
-        decided = iter(
+        # All views at once: the desk runs them concurrently, below its rate limit.
+        decisions_of_views = iter(
             desk.decide_all(
                 [view for view in views if isinstance(view, MarketView)],
                 timeout_s=deadline.remaining_s(),
             )
         )
         decisions = [
-            self._with_lineage(next(decided) if isinstance(view, MarketView) else view)
+            self._with_lineage(next(decisions_of_views) if isinstance(view, MarketView) else view)
             for view in views
         ]
         return self._await_approval(decisions, mode, deadline, wait) if approvals else decisions
 
     def audit(self, decision: Decision) -> AuditChain:
-        """Return the audit of one of its decisions: what happened on the way, line by line."""
+        """Return the hash-chained audit log of one of its decisions."""
         package = self._package.content_hash if self._package else None
         return audit_decisions([decision], code_hash(), package)
 
     def trace(self, decision: Decision, run_id: str | None = None) -> None:
-        """Leave a trace of one of its decisions in MLflow, if FINAGENT_TRACING asks for it."""
+        """Write a trace of one of its decisions to MLflow, if FINAGENT_TRACING is on."""
         if self.settings.tracing:
             from finagent_model.tracking.traces import trace_decision
 
@@ -300,11 +315,15 @@ class Predictor:
     def _await_approval(
         self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline, wait: bool
     ) -> list[Decision]:
-        """Return the decisions once a human has settled those that need it."""
+        """Return the decisions once a human has approved or rejected those that need it.
+
+        Raises ShutdownError, DeadlineError or ApprovalPendingError.
+        """
 
         def pause(seconds: float) -> None:
             deadline.check()
-            if self.ending.wait(seconds):
+            # Instead of sleep, so that a shutdown ends the wait at once.
+            if self.shutdown_requested.wait(seconds):
                 raise ShutdownError()
 
         return self.approvals.require_approvals(
@@ -312,7 +331,8 @@ class Predictor:
         )
 
     def _with_lineage(self, decision: Decision) -> Decision:
-        """Return the decision with its version's lineage and grade of evidence."""
+        """Return the decision with its version's lineage and grade of evidence in its signal."""
+        # An untrained desk is no version: nothing vouches for its signals.
         if self._package is None:
             return decision
         lineage = {
@@ -332,6 +352,7 @@ def parse_questions(frame: pd.DataFrame) -> list[Question]:
 
 
 def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
+    # Symbol and date only: bad bars or news are a status of their own row, not of the batch.
     try:
         symbol, as_of = parse_symbol(row["symbol"]), parse_as_of(row["as_of"])
     except BadInputError as error:
@@ -341,7 +362,7 @@ def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
 
 def _records(cell: Any) -> list[dict[str, Any]] | None:
     """Return a nested column's cell: None, or its objects without the keys that are missing."""
-    # pandas writes an absent cell as nan.
+    # pandas writes an absent cell as nan, and a key that another row has as nan or None.
     if cell is None or isinstance(cell, float):
         return None
     return [{k: v for k, v in dict(item).items() if not _is_missing(v)} for item in cell]
@@ -352,22 +373,24 @@ def _is_missing(value: Any) -> bool:
 
 
 def open_cassette(settings: Settings, package: Package | None = None) -> Cassette:
-    """Return the package's replies over those recorded on this machine.
+    """Return the cassette of the package's replies, and of those recorded on this machine.
 
-    A home that can't be written is worth a warning, not a failure: replies are kept in memory then.
+    Without a writable home, replies are kept in memory only, with a warning.
     """
     packaged, redact = package.replies if package else None, make_redactor(settings.secrets)
     try:
         return Cassette(packaged, settings.home / REPLIES, redact)
     except BadInputError as error:
+        # A container with a read-only file system can still replay the package.
         log.warning("%s; replies are kept in memory only", error)
         return Cassette(packaged, redact=redact)
 
 
 def read_lineage(model: Path) -> ModelLineage:
-    """Return what MLflow wrote into a model's folder about its run and its version."""
-    described = _yaml(model / "MLmodel")
-    registered = _yaml(model / "registered_model_meta")
+    """Return the lineage that MLflow wrote into a model's folder."""
+    described = _read_yaml(model / "MLmodel")
+    # MLflow writes this file when it downloads a registered version, and only then.
+    registered = _read_yaml(model / "registered_model_meta")
     version = str(registered["model_version"]) if registered else None
     return ModelLineage(
         run_id=described.get("run_id"),
@@ -377,18 +400,19 @@ def read_lineage(model: Path) -> ModelLineage:
     )
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
 
 
 def _code_differences(package: Package) -> tuple[str, ...]:
-    """Return a note for every signal if other code answers than was trained, and warn once."""
+    """Return a warning for every signal if the running code is not the code that trained it."""
     installed = code_hash()
     if installed == package.code_hash:
         return ()
-    note = (
+    warning = (
         f"trained with code {package.code_hash[:12]}, answered by {installed[:12]}; "
         "load it in its own environment (--env-manager uv) for the same decisions"
     )
-    warnings.warn(note, stacklevel=2)
-    return (note,)
+    # A Python warning too: a notebook shows it when the model is loaded, before any signal.
+    warnings.warn(warning, stacklevel=2)
+    return (warning,)

@@ -1,10 +1,8 @@
-"""The git checkout that this code runs from, if it does.
+"""Build a wheel of the running code, hash that code, and find the git commit it comes from.
 
-Our own code as a wheel, byte for byte the same for the same code, so that a model carries what
-it was trained with.
-
-Built from the installed package itself: a training may run from a checkout, from a wheel or in an
-Airflow worker.
+A model carries the wheel, so that it decides with the code that trained it. The wheel is built from
+the imported package itself, since training may run from a checkout, from a wheel or in an Airflow
+worker; equal code gives equal bytes.
 """
 
 from __future__ import annotations
@@ -20,25 +18,31 @@ from pathlib import Path
 
 import finagent_model
 
-PATIENCE_S = 10.0
+NAME = "finagent_model"
+UI_PREFIX = f"{NAME}/webui/"
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold."""
+GIT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Checkout:
-    """As git tells it."""
+class GitCheckout:
+    """The state of the git checkout that a package lies in."""
 
     commit: str
     dirty: bool
     """Whether a file of the package differs from the commit, or is new."""
 
 
+# Cached, as `code_hash` is: the process has loaded its code, whatever happens to the files later.
 @cache
-def checkout(package: Path | None = None) -> Checkout | None:
-    """None where the package lies in no checkout of its own, or git can't be asked. Asked once a
-    process: its code is loaded by then.
+def find_checkout(package: Path | None = None) -> GitCheckout | None:
+    """Return the git checkout of the package's folder; None without one, or without git.
+
+    The folder is that of `finagent_model` unless another is named.
     """
     package = package or Path(finagent_model.__file__).parent
-    # Not found by its parents: an environment inside another project is no checkout of ours.
+    # Git would search all parents: an environment inside another project is no checkout of ours.
     if not (package.parent / ".git").exists():
         return None
     try:
@@ -46,40 +50,36 @@ def checkout(package: Path | None = None) -> Checkout | None:
         changed = _git(package.parent, "status", "--porcelain", "--", package.name)
     except (OSError, subprocess.SubprocessError):
         return None
-    return Checkout(commit, bool(changed.strip()))
+    return GitCheckout(commit, bool(changed.strip()))
 
 
-def _git(where: Path, *arguments: str) -> str:
-    # Without optional locks: looking must not get into the way of somebody who commits.
-    command = ("git", "--no-optional-locks", "-C", str(where), *arguments)
+def _git(folder: Path, *arguments: str) -> str:
+    """Return git's output. Raises OSError without git, and SubprocessError."""
+    # Without optional locks: `git status` must not block somebody's commit.
+    command = ("git", "--no-optional-locks", "-C", str(folder), *arguments)
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
     ).stdout
 
 
-NAME = "finagent_model"
-PAGES = f"{NAME}/webui/"
-EPOCH = (1980, 1, 1, 0, 0, 0)
-
-
-def code_files() -> dict[str, bytes]:
-    """Every file of the package by its path in the wheel, sorted."""
+def read_code_files() -> dict[str, bytes]:
+    """Return the content of every file of the package by its path in the wheel, sorted."""
     root = Path(finagent_model.__file__).parent
-    found = sorted(
+    paths = sorted(
         path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
-    return {f"{NAME}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in found}
+    return {f"{NAME}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
 
 
 @cache
 def code_hash() -> str:
-    """SHA-256 over names and contents of the package's files, but for the pages that people look
-    at, from which no decision comes. Read once a process: its code is loaded by then.
-    """
+    """Return the SHA-256 of the package's code, without the web pages."""
     digest = hashlib.sha256()
-    for name, content in code_files().items():
-        if name.startswith(PAGES):
+    for name, content in read_code_files().items():
+        # No decision comes from a page: a new colour must not look like other code.
+        if name.startswith(UI_PREFIX):
             continue
+        # The length keeps name and content apart: no two trees give the same stream.
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -89,7 +89,8 @@ def build_wheel(folder: Path) -> Path:
     """Write the wheel into `folder` and return its path."""
     entry = b"[console_scripts]\nfinagent = finagent_model.cli:app\n"
     version, about = finagent_model.__version__, "Requires-Python: >=3.11,<3.12\n"
-    return write_wheel(folder, NAME, version, f"{about}License: Apache-2.0\n", code_files(), entry)
+    files = read_code_files()
+    return write_wheel(folder, NAME, version, f"{about}License: Apache-2.0\n", files, entry)
 
 
 def write_wheel(
@@ -100,7 +101,10 @@ def write_wheel(
     content: Mapping[str, bytes],
     entry_points: bytes | None = None,
 ) -> Path:
-    """A wheel of `content`, by path; `about` are further lines of its metadata."""
+    """Write a wheel into `folder` and return its path.
+
+    `content` is by path inside the wheel; `about` are further lines of its metadata.
+    """
     info = f"{name}-{version}.dist-info"
     head = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
     files = dict(content) | {
@@ -110,18 +114,23 @@ def write_wheel(
     }
     if entry_points is not None:
         files[f"{info}/entry_points.txt"] = entry_points
-    record = "".join(f"{path},sha256={_b64(data)},{len(data)}\n" for path, data in files.items())
+    # RECORD lists itself without a hash: https://packaging.python.org/specifications/
+    record = "".join(
+        f"{path},sha256={_record_hash(data)},{len(data)}\n" for path, data in files.items()
+    )
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name_inside, data in files.items():
-            entry = zipfile.ZipInfo(name_inside, EPOCH)
+            # Fixed times and modes: the same files are the same bytes on every machine.
+            entry = zipfile.ZipInfo(name_inside, ZIP_EPOCH)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             wheel.writestr(entry, data)
     return path
 
 
-def _b64(content: bytes) -> str:
+def _record_hash(content: bytes) -> str:
+    """Return the SHA-256 of `content` as RECORD writes it."""
     digest = hashlib.sha256(content).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -21,7 +21,7 @@ from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.out_of_sample import OutOfSample
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.market.bars import Floats
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, open_cassette
@@ -82,7 +82,7 @@ class Ablation:
 class _VariantRun:
     """One variant's outcomes, one a symbol, and the wall time that they took."""
 
-    outcomes: tuple[OutOfSample, ...]
+    outcomes: tuple[OutOfSampleBacktest, ...]
     seconds: float
 
 
@@ -146,11 +146,13 @@ def _run_variant(
     package, market = predictor.package, predictor.market
     # A cassette of its own: the package's replies come first, new ones are recorded at home.
     cassette = open_cassette(settings, package)
-    desk = Desk(config, package.learned, settings, cassette, mode=mode, external=package.external)
+    desk = Desk(
+        config, package.trained_state, settings, cassette, mode=mode, external=package.external
+    )
     if mode != "replay":
         # Fail before hours of decisions, not at the first reply that is not recorded.
         desk.require_key()
-    policies = package.learned.policies
+    policies = package.trained_state.policies
     started = time.perf_counter()
     outcomes = tuple(
         decide_out_of_sample(desk, market, symbol, policies, request, progress)

@@ -39,14 +39,14 @@ from finagent_model.decision.decision import (
 )
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.calibrate import reflect
+from finagent_model.evaluation.calibrate import select_lessons
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.evaluation.out_of_sample import (
-    OutOfSample,
-    calls_of,
+    OutOfSampleBacktest,
+    collect_symbol_facts,
     decide_walk_forward,
-    facts_of,
     judge_out_of_sample,
+    label_decision_outcomes,
 )
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor
@@ -132,7 +132,7 @@ def decide_out_of_sample(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     """Decide on the out-of-sample bars of `symbol` with a trained desk; trade and measure that.
 
     Each day uses only the policy and the lessons that were valid on it. `progress` counts
@@ -151,7 +151,7 @@ def decide_and_reflect(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     """Decide on the out-of-sample bars of `symbol` while the desk learns, fold by fold.
 
     In each fold the desk remembers the calls that had closed before the fold began. Arguments and
@@ -168,7 +168,9 @@ def decide_and_reflect(
         lessons: tuple[TradeOutcome, ...] = ()
         if number:  # the first fold has no past decisions
             # No look-ahead: an outcome that closes after the fold's first bar is not known yet.
-            lessons = reflect(calls_of(bars[first:start], decided, past, request.rules))
+            lessons = select_lessons(
+                label_decision_outcomes(bars[first:start], decided, past, request.rules)
+            )
         state = TrainedState(policies, lessons=lessons)
         return desk.with_options(trained_state=state, inline_rules=True)
 
@@ -183,7 +185,7 @@ def _decide(
     progress: Progress,
     decider_of: Callable[[int, Sequence[Decision]], Decider],
     transcripts: TranscriptWriter | None,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     """Walk forward over the out-of-sample bars; `decider_of` is given a fold's number and the past
     decisions.
     """
@@ -203,7 +205,7 @@ def _decide(
 
 
 def log_outcome(
-    run: RunLog, outcome: OutOfSample, seed: int, transcripts: TranscriptWriter
+    run: RunLog, outcome: OutOfSampleBacktest, seed: int, transcripts: TranscriptWriter
 ) -> dict[str, float]:
     """Log one symbol's out-of-sample outcome in `run`, close `transcripts`, return the metrics.
 
@@ -220,8 +222,8 @@ def log_outcome(
     }
     for name, curve in curves.items():
         run.log_series(name, curve.tolist(), stamps)
-    run.log_text(CALLS, dump_outcomes(outcome.closed_calls()))
-    run.log_text("facts.json", facts_of(outcome, seed).model_dump_json())
+    run.log_text(CALLS, dump_outcomes(outcome.trade_outcomes()))
+    run.log_text("facts.json", collect_symbol_facts(outcome, seed).model_dump_json())
     facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
     run.log_json("outcome.json", {"symbol": bars.symbol, **facts})
     with tempfile.TemporaryDirectory() as name:
@@ -311,7 +313,7 @@ def backtest(
                 predictor.desk.with_options(mode=mode),
                 market,
                 symbol,
-                package.learned.policies,
+                package.trained_state.policies,
                 request,
                 progress,
                 transcripts,

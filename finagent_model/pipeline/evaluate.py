@@ -45,14 +45,14 @@ from finagent_model.decision.decision import (
 from finagent_model.decision.signal import Action
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, ExternalAnalystError, ShortHistoryError
-from finagent_model.evaluation.calibrate import ConfidenceRecord, calibrate, confidence_record
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
+from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.evaluation.gate import GateReport, judge_decider
 from finagent_model.evaluation.out_of_sample import (
-    OutOfSample,
+    OutOfSampleBacktest,
+    collect_symbol_facts,
     decide_views,
     decide_walk_forward,
-    facts_of,
     judge_out_of_sample,
 )
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
@@ -76,7 +76,7 @@ class Evaluation:
     author: str
     """The decider's name, as its signals give it."""
     request: EvaluationRequest
-    out_of_sample: Mapping[str, OutOfSample]
+    out_of_sample: Mapping[str, OutOfSampleBacktest]
     """By symbol: decisions, trades and equity."""
     facts: Mapping[str, SymbolFacts]
     """By symbol: returns and costs, from which the evidence is assessed."""
@@ -258,17 +258,17 @@ def evaluate_decider(
     outcomes = {
         s: _decide(deciders, market, s, periods[s], request, progress) for s in request.symbols
     }
-    calls = [call for each in outcomes.values() for call in each.closed_calls()]
+    calls = [call for each in outcomes.values() for call in each.trade_outcomes()]
     # Calibrated from the start of each fold, on calls that had closed by then: no look-ahead.
     moments = [from_datetime64(calendar[fold.test_start]) for fold in folds]
     calibrations = calibrate(calls, moments)
-    confidence = confidence_record(calls, calibrations)
-    facts = {symbol: facts_of(each, request.seed) for symbol, each in outcomes.items()}
+    confidence = build_confidence_record(calls, calibrations)
+    facts = {symbol: collect_symbol_facts(each, request.seed) for symbol, each in outcomes.items()}
     trials = Trials(
         configurations=configurations,
         scorings=configurations,
-        # How the variants' ratios differ is not known here. `assess` caps the variance at that of
-        # independent variants without merit, which is the strictest hurdle of its kind.
+        # How the variants' ratios differ is not known here. `grade_evidence` caps the variance at
+        # that of independent variants without merit, which is the strictest hurdle of its kind.
         sharpe_variance=1.0,
         overfitting=None,
     )
@@ -276,7 +276,7 @@ def evaluate_decider(
         {symbol: each.metrics() for symbol, each in outcomes.items()},
         {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in outcomes.items()},
         _decide_again(deciders, market, outcomes, periods),
-        assess(list(facts.values()), trials, rules, confidence, seed=request.seed),
+        grade_evidence(list(facts.values()), trials, rules, confidence, seed=request.seed),
         rules,
     )
     return Evaluation(
@@ -369,7 +369,7 @@ def _decide(
     periods: Sequence[slice],
     request: EvaluationRequest,
     progress: Progress,
-) -> OutOfSample:
+) -> OutOfSampleBacktest:
     """Let each fold's decider decide on its period of one symbol; trade and measure that."""
     bars, first = market.bars(symbol), periods[0].start
     assert request.schedule != "change"  # refused by `evaluate_decider`
@@ -386,7 +386,7 @@ def _decide(
 def _decide_again(
     deciders: Sequence[Decider],
     market: Market,
-    outcomes: Mapping[str, OutOfSample],
+    outcomes: Mapping[str, OutOfSampleBacktest],
     periods: Mapping[str, Sequence[slice]],
 ) -> dict[str, list[LedgerRow]]:
     """Return by symbol some days' ledger rows, decided again from the last day to the first."""

@@ -32,20 +32,20 @@ from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import GateRefusedError
 from finagent_model.evaluation.calibrate import (
     ConfidenceRecord,
+    build_confidence_record,
     calibrate,
-    confidence_record,
-    reflect,
+    select_lessons,
 )
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess, pooled
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, pool_returns
 from finagent_model.evaluation.gate import (
-    AS_GOOD,
+    CHAMPION_CHECK,
     GateReport,
     GateWindow,
-    beside_champion,
+    check_against_champion,
     judge_version,
 )
 from finagent_model.market.bars import symbol_file_name
-from finagent_model.model.loading import Logged, load_predictor, log_package, manifest_of
+from finagent_model.model.loading import LoggedModel, load_manifest, load_predictor, log_package
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.backtest import SymbolBacktest
@@ -109,8 +109,8 @@ class TrainingRecord:
         """Calibrate confidence, choose lessons and assess the evidence of all symbols."""
         calls = [call for each in backtests for call in each.calls]
         calibrations = calibrate(calls, state.policies.start_times)
-        lessons = [lesson for each in backtests for lesson in reflect(each.calls)]
-        confidence = confidence_record(calls, calibrations)
+        lessons = [lesson for each in backtests for lesson in select_lessons(each.calls)]
+        confidence = build_confidence_record(calls, calibrations)
         facts = [each.facts for each in backtests]
         rules, seed = state.config.gate, state.request.seed
         return cls(
@@ -119,7 +119,7 @@ class TrainingRecord:
             trained_state=TrainedState(state.policies, calibrations, tuple(lessons)),
             calibrations=calibrations,
             confidence=confidence,
-            evidence=assess(facts, state.trials, rules, confidence, seed=seed),
+            evidence=grade_evidence(facts, state.trials, rules, confidence, seed=seed),
         )
 
     @classmethod
@@ -166,7 +166,7 @@ class TrainingRecord:
 class JudgedPackage:
     """A logged package, the training behind it, and the gate's report."""
 
-    logged: Logged
+    logged: LoggedModel
     manifest: Mapping[str, Any]
     record: TrainingRecord
     gate: GateReport
@@ -203,7 +203,7 @@ def finish_training(
 
 def build_window(facts: Sequence[SymbolFacts]) -> GateWindow:
     """Return the portfolio's out-of-sample returns by moment, in milliseconds since 1970."""
-    calendar, returns, _ = pooled(facts)
+    calendar, returns, _ = pool_returns(facts)
     by_moment = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
     return GateWindow(version=None, returns=by_moment)
 
@@ -223,8 +223,8 @@ def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check |
     except ValidationError:
         # Failed, not skipped: a gate that requires evidence must not pass without the comparison.
         message = f"{WINDOW} of version {champion.version} has another schema: no comparison"
-        return Check(name=AS_GOOD, passed=False, found=message)
-    return beside_champion(ours, theirs.model_copy(update={"version": champion.version}))
+        return Check(name=CHAMPION_CHECK, passed=False, found=message)
+    return check_against_champion(ours, theirs.model_copy(update={"version": champion.version}))
 
 
 def register_version(run: RunLog, judged: JudgedPackage, champion: Version | None) -> str:
@@ -361,8 +361,8 @@ def _read_judged(
         row = run.read_json("gate.json")
         # gate.json also holds verdict and refusals, which are no fields of the report.
         gate = GateReport.model_validate({name: row[name] for name in GateReport.model_fields})
-    logged = Logged(uri, str(run.get_tag(MODEL_ID)))
-    return JudgedPackage(logged, manifest_of(uri), record, gate)
+    logged = LoggedModel(uri, str(run.get_tag(MODEL_ID)))
+    return JudgedPackage(logged, load_manifest(uri), record, gate)
 
 
 def _read_result(run: RunLog, name: str, version: Version) -> TrainingResult:
@@ -393,7 +393,7 @@ def _log_package(
     ledgers: Mapping[str, Sequence[LedgerRow]],
     folder: Path,
     settings: Settings,
-) -> tuple[dict[str, Any], Logged]:
+) -> tuple[dict[str, Any], LoggedModel]:
     """Write the package into `folder` and log it; return its manifest and the logged model."""
     state = record.state
     analyst = state.config.external_analyst
@@ -401,7 +401,7 @@ def _log_package(
     manifest = write_package(
         folder,
         config=state.config,
-        learned=record.trained_state,
+        trained_state=record.trained_state,
         replies={key: reply for each in record.backtests for key, reply in each.replies.items()},
         agent_graph=run.read_json("agent_graph.json"),
         backtest={

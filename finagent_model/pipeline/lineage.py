@@ -19,8 +19,8 @@ from finagent_model.data.market import Market
 from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
-from finagent_model.model.loading import manifest_of
-from finagent_model.model.package import content_hash
+from finagent_model.model.loading import load_manifest
+from finagent_model.model.package import hash_package
 from finagent_model.pipeline.datasets import DatasetComparison, compare_datasets
 from finagent_model.pipeline.record import verify_audit
 from finagent_model.pipeline.run_metadata import (
@@ -161,10 +161,10 @@ def _package(uri: str, told: dict[str, str]) -> Check:
     """Whether the package that is kept is the one that was registered."""
     name = "package_as_registered"
     try:
-        manifest = manifest_of(uri)
+        manifest = load_manifest(uri)
     except ModelLoadError as error:
         return Check(name=name, passed=False, found=str(error))
-    stated, true = str(manifest.get("content_hash")), content_hash(manifest.get("files", {}))
+    stated, true = str(manifest.get("content_hash")), hash_package(manifest.get("files", {}))
     if stated != true:
         words = f"the manifest of {uri} states {stated[:12]}, and its files hash to {true[:12]}"
         return Check(name=name, passed=False, found=words)

@@ -170,9 +170,9 @@ def prune_recordings(
 
 def packaged_replies(model: str) -> Mapping[str, RecordedReply]:
     """Of a package's folder or of a model by its URI. Raises ModelLoadError."""
-    from finagent_model.model.package import MANIFEST, read_package
+    from finagent_model.model.package import MANIFEST_FILE, read_package
 
-    if (Path(model) / MANIFEST).is_file():
+    if (Path(model) / MANIFEST_FILE).is_file():
         return read_package(Path(model)).replies
     from finagent_model.model.loading import load_predictor
 

@@ -31,7 +31,7 @@ from finagent_model.errors import (
 )
 from finagent_model.model.package import Package
 from finagent_model.model.predictor import Predictor
-from finagent_model.model.wheel import checkout, code_hash
+from finagent_model.model.wheel import code_hash, find_checkout
 from finagent_model.pipeline.datasets import BARS, log_bar_snapshots, read_bar_snapshots
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.tracking.runs import COMMIT, STAGE, RunLog, open_run
@@ -100,7 +100,7 @@ def read_execution_tags(tags: Tags) -> Execution:
 def code_tags() -> dict[str, str]:
     """Return the tags of the running code: its hash, and in a Git checkout the commit."""
     # An installed wheel has no commit; the code's hash names it as well.
-    repository, tags = checkout(), {CODE: code_hash()}
+    repository, tags = find_checkout(), {CODE: code_hash()}
     if repository is None:
         return tags
     return tags | {COMMIT: repository.commit, DIRTY: str(repository.dirty).lower()}

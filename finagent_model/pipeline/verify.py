@@ -15,16 +15,16 @@ from finagent_model._base import Check, Mode, Progress, no_progress
 from finagent_model.agents.external import load_external
 from finagent_model.decision.decision import LedgerRow, hash_ledger, to_ledger_row
 from finagent_model.errors import CorruptPackageError
-from finagent_model.evaluation.out_of_sample import OutOfSample
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.evaluation.probes import (
-    clocks_read,
-    features_causal,
-    fills_possible,
-    learned_again,
-    memory_dated,
-    news_dated,
-    questions_causal,
-    survives_delay,
+    check_features_causal,
+    check_fills_possible,
+    check_memory_dated,
+    check_news_dated,
+    check_questions_causal,
+    check_survives_delay,
+    check_trained_state_repeats,
+    find_clock_reads,
 )
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, Question
@@ -88,9 +88,9 @@ def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[C
     package, market = predictor.package, predictor.market
     request = read_request(package)
     desk = predictor.desk.with_options(mode="replay")
-    state, analyst = package.learned, package.config.external_analyst
+    state, analyst = package.trained_state, package.config.external_analyst
     digest = load_external(analyst).input_digest if analyst else None
-    checks, clock_reads = [news_dated()], clocks_read()
+    checks, clock_reads = [check_news_dated()], find_clock_reads()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
     for symbol in request.symbols:
         fits = state.policies.fits_for(symbol)
@@ -98,18 +98,18 @@ def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[C
         policies = [fits[0].policy, fits[-1].policy]
         bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
         outcome = decide_out_of_sample(desk, market, symbol, state.policies, request, progress)
-        calls[symbol] = outcome.closed_calls()
+        calls[symbol] = outcome.trade_outcomes()
         checks += [
             _replay_equal(outcome, package.backtest["ledgers"][symbol]),
-            features_causal(bars, policies),
-            questions_causal(bars, news, policies[-1], facts, digest),
-            fills_possible(outcome),
-            survives_delay(outcome),
-            memory_dated(state, symbol, [d.signal.as_of for d in outcome.decisions]),
+            check_features_causal(bars, policies),
+            check_questions_causal(bars, news, policies[-1], facts, digest),
+            check_fills_possible(outcome),
+            check_survives_delay(outcome),
+            check_memory_dated(state, symbol, [d.signal.as_of for d in outcome.decisions]),
             _clock_free(predictor, symbol, clock_reads),
         ]
     # Calibrations pool the calls of all symbols, so this check comes once, at the end.
-    return [*checks, learned_again(state, calls)]
+    return [*checks, check_trained_state_repeats(state, calls)]
 
 
 def decide_again(
@@ -131,7 +131,7 @@ def decide_again(
     return repeated
 
 
-def _replay_equal(outcome: OutOfSample, registered: str) -> Check:
+def _replay_equal(outcome: OutOfSampleBacktest, registered: str) -> Check:
     """Check that the replayed signals have the registered ledger's hash."""
     rows = [to_ledger_row(decision.signal) for decision in outcome.decisions]
     same = hash_ledger(rows) == registered

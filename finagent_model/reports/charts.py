@@ -14,7 +14,7 @@ import numpy as np
 
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
-from finagent_model.evaluation.out_of_sample import OutOfSample
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.market.bars import BarSeries, Floats, symbol_file_name
 from finagent_model.market.view import MarketView
 
@@ -45,7 +45,7 @@ ABLATION_COLUMNS = (
 ABLATION_CHART = "ablation.png"
 
 
-def write_equity_charts(out_of_sample: OutOfSample, folder: Path) -> tuple[Path, Path]:
+def write_equity_charts(out_of_sample: OutOfSampleBacktest, folder: Path) -> tuple[Path, Path]:
     """Draw desk against buy-and-hold; write `equity_<SYMBOL>.png` and `.html` in `folder`, and
     return both paths.
     """
@@ -151,13 +151,13 @@ def write_ablation_chart(rows: Sequence[AblationRow], folder: Path) -> Path:
     return path
 
 
-def _title(out_of_sample: OutOfSample) -> str:
+def _title(out_of_sample: OutOfSampleBacktest) -> str:
     bars = out_of_sample.bars
     first, last = bars.close_time(0), bars.close_time(-1)
     return f"{bars.symbol} out of sample, {first:%Y-%m-%d} to {last:%Y-%m-%d}, after costs"
 
 
-def _equity_png(out_of_sample: OutOfSample, path: Path) -> None:
+def _equity_png(out_of_sample: OutOfSampleBacktest, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -175,7 +175,7 @@ def _equity_png(out_of_sample: OutOfSample, path: Path) -> None:
     _save_png(figure, path)
 
 
-def _equity_page(out_of_sample: OutOfSample, path: Path) -> None:
+def _equity_page(out_of_sample: OutOfSampleBacktest, path: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -196,7 +196,7 @@ def _equity_page(out_of_sample: OutOfSample, path: Path) -> None:
     figure.write_html(path, include_plotlyjs=True, full_html=True)
 
 
-def _curves(out_of_sample: OutOfSample) -> tuple[tuple[str, Floats, str], ...]:
+def _curves(out_of_sample: OutOfSampleBacktest) -> tuple[tuple[str, Floats, str], ...]:
     return (
         ("desk", out_of_sample.result.equity, DESK_COLOUR),
         ("buy and hold", out_of_sample.benchmark.equity, BENCHMARK_COLOUR),

@@ -121,8 +121,8 @@ class ModelCard:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
         lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
         lines += [
-            f"| {c.name} | {_line(c.shown)} | {'>=' if c.at_least else '<='} {c.threshold:.4g} "
-            f"| {'yes' if c.passed else 'NO'} |"
+            f"| {c.name} | {_line(c.number_text)} "
+            f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
             for c in gate.evidence.checks
         ]
         passed = [c.name for c in gate.integrity if c.passed]

@@ -103,7 +103,7 @@ def render_report(
     lines += ["", f"Decided by: {model_used}. Policies tried: {tried:.0f}."]
     lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {c.shown} "
+        f"| {c.name} | {c.number_text} "
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]
@@ -153,7 +153,7 @@ def render_report_page(
             f"<p>{escape(sentence)}</p>"
             for sentence in confidence_sentences(gate.evidence, calibration)
         ),
-        *([_reliability_figure(confidence)] if len(confidence.said) else []),
+        *([_reliability_figure(confidence)] if len(confidence.calibrated) else []),
         "<h2>All checks</h2>",
         _check_table(gate),
         "<h2>Numbers</h2>",
@@ -274,7 +274,7 @@ def _check_table(gate: GateReport) -> str:
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
-        rows.append(("evidence", check.name, f"{check.shown}, needed {bound}", check.passed))
+        rows.append(("evidence", check.name, f"{check.number_text}, needed {bound}", check.passed))
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))
     cells = "".join(
@@ -377,9 +377,9 @@ def _reliability_figure(confidence: ConfidenceRecord) -> str:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, showlegend=False))
     for label, probability, colour in (
         ("as the desk said", confidence.raw, BENCHMARK_COLOUR),
-        ("calibrated", confidence.said, DESK_COLOUR),
+        ("calibrated", confidence.calibrated, DESK_COLOUR),
     ):
-        bins = reliability_bins(probability, confidence.true, confidence.weight)
+        bins = reliability_bins(probability, confidence.outcome, confidence.weight)
         figure.add_scatter(
             x=[b.probability for b in bins],
             y=[b.outcome for b in bins],

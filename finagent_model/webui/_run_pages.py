@@ -18,8 +18,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ValidationError
 
 from finagent_model.errors import BadInputError, TrackingError
-from finagent_model.evaluation.calibrate import ConfidenceRecord, calibrate, confidence_record
-from finagent_model.evaluation.evidence import SymbolFacts, pooled
+from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
+from finagent_model.evaluation.evidence import SymbolFacts, pool_returns
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import Floats, from_datetime64
 from finagent_model.pipeline.backtest import CALLS
@@ -310,7 +310,7 @@ class EquityCurves:
         facts = [_read_facts(backtest.run_id) for backtest in backtests.runs]
         if not facts:
             return cls([], [], None)
-        calendar, desk, held = pooled(facts)
+        calendar, desk, held = pool_returns(facts)
         days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
         return cls(_equity_points(days, desk), _equity_points(days, held), backtests.incomplete)
 
@@ -378,11 +378,11 @@ class Reliability:
         with schema_errors_as_tracking_error(run.run_id):
             calls = [call for text in texts for call in load_outcomes(text)]
             book = calibrate(calls, policies.start_times)
-            record = confidence_record(calls, book)
+            record = build_confidence_record(calls, book)
         return cls(
             raw=_reliability_points(record.raw, record),
-            calibrated=_reliability_points(record.said, record),
-            calls=len(record.said),
+            calibrated=_reliability_points(record.calibrated, record),
+            calls=len(record.calibrated),
             reason=book.fits[-1].reason,
             incomplete=backtests.incomplete,
         )
@@ -391,7 +391,7 @@ class Reliability:
 def _reliability_points(
     confidence: Floats, record: ConfidenceRecord
 ) -> tuple[ReliabilityPoint, ...]:
-    bins = reliability_bins(confidence, record.true, record.weight)
+    bins = reliability_bins(confidence, record.outcome, record.weight)
     return tuple(ReliabilityPoint(b.probability, b.outcome, b.weight) for b in bins)
 
 

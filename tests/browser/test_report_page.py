@@ -16,9 +16,9 @@ from finagent_model.backtesting.metrics import summarise
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import assess
+from finagent_model.evaluation.evidence import grade_evidence
 from finagent_model.evaluation.gate import GateReport
-from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.report import SymbolPage, render_report_page
 from finagent_model.training.request import TrainRequest
@@ -98,10 +98,10 @@ def calibrated_page() -> str:
     rng = np.random.default_rng(4)
     raw, said = rng.uniform(0.3, 0.95, 100), rng.uniform(0.4, 0.6, 100)
     true = (rng.random(100) < said).astype(float)
-    confidence = ConfidenceRecord(raw=raw, said=said, true=true, weight=np.ones(100))
-    facts = facts_of(result, 1)
+    confidence = ConfidenceRecord(raw=raw, calibrated=said, outcome=true, weight=np.ones(100))
+    facts = collect_symbol_facts(result, 1)
     tried = Trials(configurations=24, scorings=48, sharpe_variance=1e-4, overfitting=0.4)
-    evidence = assess([facts], tried, GateRules(), confidence, seed=1)
+    evidence = grade_evidence([facts], tried, GateRules(), confidence, seed=1)
     gate = GateReport(integrity=(), evidence=evidence, required="none")
     metrics = summarise(result.result) | {
         f"benchmark_{name}": value for name, value in summarise(result.benchmark).items()

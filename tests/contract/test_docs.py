@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from finagent_model import errors
 from finagent_model.cli import app
 from finagent_model.decision.signal import Status
-from finagent_model.evaluation.probes import parsed
+from finagent_model.evaluation.probes import parse_source
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 from finagent_model.settings import Settings
 from finagent_model.training.search import EXTERNAL_WEIGHTS, GRID, WEIGHTS
@@ -108,7 +108,7 @@ def test_every_scenario_names_a_test_that_exists() -> None:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
         assert len(named) >= len(re.findall(r"^#### Scenario:", text, flags=re.M)) > 0
         for path, test in named:
-            tree = parsed(ROOT / path)
+            tree = parse_source(ROOT / path)
             defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
             assert test in defined, f"{path}::{test}"
 

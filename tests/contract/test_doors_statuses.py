@@ -25,7 +25,7 @@ from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
 from finagent_model.testing import DECISION
 from support.fake_llm import FakeProvider, Fault, Protocol
-from support.packages import book, learned
+from support.packages import book, trained_state
 from support.places import Place, free_port, post
 from support.serving import SAVE, serve
 
@@ -85,7 +85,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, llm: FakeProvider) -> Place:
     write_package(
         place.folder / "package",
         config=read_desk_config(yaml.safe_dump(given), defaults, "test"),
-        learned=learned(book()),
+        trained_state=trained_state(book()),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},

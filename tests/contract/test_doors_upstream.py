@@ -15,7 +15,7 @@ from finagent_model.model.package import write_package
 from finagent_model.model.predictor import Predictor, Question
 from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
-from support.packages import book, learned
+from support.packages import book, trained_state
 from support.places import Place, free_port, post
 from support.serving import SAVE, serve
 from support.upstream_repository import bars_of, make_repository
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     write_package(
         place.folder / "package",
         config=load_preset("upstream"),
-        learned=learned(book()),
+        trained_state=trained_state(book()),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.evaluation.probes import parsed
+from finagent_model.evaluation.probes import parse_source
 from support.places import ROOT
 
 ORDER = (
@@ -51,7 +51,7 @@ def modules() -> Iterator[tuple[Path, str]]:
 
 def imported(path: Path) -> Iterator[str]:
     """Dotted names, also of imports inside functions."""
-    for node in ast.walk(parsed(path)):
+    for node in ast.walk(parse_source(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -97,7 +97,7 @@ def test_no_module_or_class_name_stands_twice() -> None:
     classes = Counter(
         node.name.lstrip("_")
         for path, _ in modules()
-        for node in parsed(path).body
+        for node in parse_source(path).body
         if isinstance(node, ast.ClassDef)
     )
     twice = [name for names in (files, classes) for name, count in names.items() if count > 1]
@@ -123,7 +123,7 @@ def dotted(path: Path) -> str:
 
 def imported_at_load(path: Path) -> Iterator[str]:
     """Yield the modules that importing this one imports: not in functions, not for types alone."""
-    for node in parsed(path).body:
+    for node in parse_source(path).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

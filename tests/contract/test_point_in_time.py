@@ -12,7 +12,7 @@ from finagent_model.config.desk_config import load_preset
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
@@ -51,12 +51,12 @@ def test_requests_ignore_corrupted_future(aapl: BarSeries, cut: int) -> None:
         assert decision.signal.status == "ok"
         return set(cassette.used_replies)
 
-    assert requests(aapl, items) == requests(corrupted_after(aapl, cut), altered)
+    assert requests(aapl, items) == requests(corrupt_after(aapl, cut), altered)
 
 
 def test_requests_change_with_corrupted_past(aapl: BarSeries) -> None:
     as_of = parse_as_of(aapl.close_time(1010).date())
-    other = corrupted_after(aapl, 1000)
+    other = corrupt_after(aapl, 1000)
     views = [MarketView.at(as_of, bars) for bars in (aapl, other)]
     assert build_context(views[0], Policy()) != build_context(views[1], Policy())
 

@@ -6,7 +6,7 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-from finagent_model.evaluation.probes import parsed
+from finagent_model.evaluation.probes import parse_source
 from support.places import ROOT, TESTS
 
 PACKAGE = ROOT / "finagent_model"
@@ -44,7 +44,7 @@ def test_no_test_file_imports_another() -> None:
     names = {path.stem for path in FILES}
     wrong = []
     for path in sorted(TESTS.rglob("*.py")):
-        for node in ast.walk(parsed(path)):
+        for node in ast.walk(parse_source(path)):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             wrong += [f"{path.name}: {m}" for m in modules if m.rpartition(".")[2] in names]

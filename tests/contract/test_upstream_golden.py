@@ -24,7 +24,7 @@ from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, fetc
 from finagent_model.contrib.upstream.upstream_report import build_window, read_reply
 from finagent_model.contrib.upstream.worker_process import WorkerProcess
 from finagent_model.data.bundled import BundledBars
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from support.places import ROOT, Place
 
@@ -124,7 +124,7 @@ def test_upstream_ratings_of_a_year_are_the_golden_ones(symbol: str, worker: Wor
 
 def test_upstream_reply_ignores_later_bars(worker: WorkerProcess, goog: BarSeries) -> None:
     for cut in range(400, 2148, 250):
-        replies = [ask(worker, b[:cut]) for b in (goog, corrupted_after(goog, cut))]
+        replies = [ask(worker, b[:cut]) for b in (goog, corrupt_after(goog, cut))]
         assert replies[0] == replies[1]
 
 

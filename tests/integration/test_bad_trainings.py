@@ -23,9 +23,9 @@ from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk.desk import MAX_CONCURRENCY
 from finagent_model.errors import ShortHistoryError
-from finagent_model.evaluation.calibrate import calibrate, confidence_record
-from finagent_model.evaluation.evidence import assess
-from finagent_model.evaluation.out_of_sample import facts_of, trade
+from finagent_model.evaluation.calibrate import build_confidence_record, calibrate
+from finagent_model.evaluation.evidence import grade_evidence
+from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.market.bars import BarSeries
 from finagent_model.reports.report import render_report
 from finagent_model.training.request import TrainRequest
@@ -69,8 +69,12 @@ def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSe
     unseen = trade(bars, held, REQUEST)
     book = calibrate([], [bars.close_time(0)])
     tried = Trials(configurations=6, scorings=6, sharpe_variance=None, overfitting=None)
-    evidence = assess(
-        [facts_of(unseen, 1)], tried, GateRules(), confidence_record([], book), seed=1
+    evidence = grade_evidence(
+        [collect_symbol_facts(unseen, 1)],
+        tried,
+        GateRules(),
+        build_confidence_record([], book),
+        seed=1,
     )
     assert evidence.grade == "none"
     assert all((check.number is None) == bool(check.why) for check in evidence.checks)

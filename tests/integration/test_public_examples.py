@@ -65,5 +65,5 @@ def test_code_of_the_api_page_runs(
         exec(compile(block, "docs/api.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "evidence of an edge after costs" in printed
-    untrained = finagent_model.Predictor.untrained("lean", finagent_model.Settings.load()).desk
+    untrained = finagent_model.Predictor.from_config("lean", finagent_model.Settings.load()).desk
     assert isinstance(untrained, finagent_model.Desk)

@@ -17,7 +17,7 @@ from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
 from finagent_model.testing import FakeLLM
 from support.chat_model import KEY, config
-from support.packages import book, learned
+from support.packages import book, trained_state
 from support.places import Place, free_port, post
 from support.serving import SAVE, serve
 
@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, chat: FakeLLM) -> Place:
     write_package(
         package,
         config=chosen,
-        learned=learned(book()),
+        trained_state=trained_state(book()),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},

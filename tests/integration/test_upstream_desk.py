@@ -22,7 +22,7 @@ from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, Upst
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
@@ -217,7 +217,7 @@ def test_upstream_scores_ignore_later_bars(recorded_desk: Desk) -> None:
     bars = bars_of("GOOG", 130)
     whole = recorded_desk.external_scores(bars).scores
     for cut in (70, 100):
-        for other in (bars[:cut], corrupted_after(bars, cut)):
+        for other in (bars[:cut], corrupt_after(bars, cut)):
             np.testing.assert_array_equal(
                 recorded_desk.external_scores(other).scores[:cut], whole[:cut]
             )

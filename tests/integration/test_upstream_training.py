@@ -64,7 +64,7 @@ def test_upstream_version_is_trained_to_answer_without_it(
     assert package.external is not None
     assert package.external.pin == stub.pin
     assert {"upstream/LICENSE", "upstream/NOTICE", "upstream/upstream.lock"} <= set(package.files)
-    assert all(fit.policy.threshold == 0.33 for fit in package.learned.policies.fits)
+    assert all(fit.policy.threshold == 0.33 for fit in package.trained_state.policies.fits)
     replayed = predictor.decide("FB", DAY, mode="replay").signal
     live = predictor.decide("FB", DAY, mode="live").signal  # by the source in the package
     assert replayed.status == live.status == "ok"

@@ -91,7 +91,7 @@ class Airflow:
     env: dict[str, str]
     database: str
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
-    """Logged in, with addresses relative to the API's."""
+    """LoggedModel in, with addresses relative to the API's."""
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -40,7 +40,7 @@ CALL = TradeOutcome(
 )
 
 
-def learned(policies: PolicyBook) -> TrainedState:
+def trained_state(policies: PolicyBook) -> TrainedState:
     return TrainedState(policies, calibrate([CALL], policies.start_times), (CALL,))
 
 
@@ -48,7 +48,7 @@ def write(folder: Path, policies: PolicyBook | None = None) -> str:
     manifest = write_package(
         folder,
         config=load_preset(),
-        learned=learned(policies or book()),
+        trained_state=trained_state(policies or book()),
         replies={"b": REPLY, "a": REPLY},
         agent_graph={"provider": "x"},
         backtest={"metrics": {}},

@@ -9,13 +9,13 @@ from support.places import ROOT
 SAVE = f"""
 import mlflow.pyfunc
 from finagent_model.model.package import read_package
-from finagent_model.model.pyfunc import signature
+from finagent_model.model._pyfunc import make_signature
 from pathlib import Path
 mlflow.pyfunc.save_model(
     "model",
     python_model={str(ROOT / "finagent_model" / "model" / "model_code.py")!r},
     artifacts={{"package": "package"}},
-    signature=signature(read_package(Path("package")).config),
+    signature=make_signature(read_package(Path("package")).config),
     pip_requirements=[],
 )
 """

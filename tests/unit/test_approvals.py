@@ -417,7 +417,7 @@ def test_approval_applies_to_untrained_desk(
     assert load_config(str(config)).approval.timeout_s == 0.3
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path / "home"))
     day = "2012-06-29"
-    predictor = Predictor.untrained(config, Settings.load())
+    predictor = Predictor.from_config(config, Settings.load())
     expired = predictor.decide("GOOG", day).signal
     assert expired.status is Status.APPROVAL_EXPIRED
     replayed = predictor.decide("GOOG", day, mode="replay").signal

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import NO_DATA, Json, print_json
+from finagent_model.cli.options import EXIT_NO_DATA, Json, print_json
 from finagent_model.contrib.upstream.source import (
     ARCHIVE,
     LICENCE,
@@ -127,7 +127,7 @@ def status(as_json: Json = False) -> None:
         state = source.fault or f"verified; {source.folder}"
         typer.echo(f"{source.pin.repository} at {source.pin.commit[:12]}: {state}")
     if source.fault:
-        raise typer.Exit(NO_DATA)
+        raise typer.Exit(EXIT_NO_DATA)
 
 
 @commands.command()

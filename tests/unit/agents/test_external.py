@@ -15,12 +15,12 @@ from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ConfigError, CorruptPackageError
-from finagent_model.evaluation.probes import questions_causal
+from finagent_model.evaluation.probes import check_questions_causal
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.model.package import read_package, write_package
 from finagent_model.settings import Settings
-from support.packages import book, learned
+from support.packages import book, trained_state
 from support.toy_analyst import ToySource, plugin
 from support.upstream_repository import bars_of
 
@@ -92,7 +92,7 @@ def write(folder: Path, cassette: Cassette, source: ToySource | None) -> None:
     write_package(
         folder,
         config=config(),
-        learned=learned(book()),
+        trained_state=trained_state(book()),
         replies=cassette.used_replies,
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
@@ -135,8 +135,8 @@ def test_package_without_the_external_source_is_refused(tmp_path: Path) -> None:
 
 def test_leak_probe_catches_an_external_analyst_that_peeks() -> None:
     bars, policy = bars_of("GOOG"), config().initial_policy
-    honest = questions_causal(bars, (), policy, (), plugin.input_digest)
-    ahead = questions_causal(bars, (), policy, (), lambda shown: str(id(shown)))
+    honest = check_questions_causal(bars, (), policy, (), plugin.input_digest)
+    ahead = check_questions_causal(bars, (), policy, (), lambda shown: str(id(shown)))
     assert (honest.passed, ahead.passed) == (True, False)
 
 

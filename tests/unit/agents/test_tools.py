@@ -26,7 +26,7 @@ from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
 from finagent_model.desk._risk import Proposal, settle_levels
 from finagent_model.errors import ConfigError
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.news import NewsItem
 from finagent_model.market.view import MarketView
@@ -478,13 +478,13 @@ def test_toolbox_has_no_look_ahead(cut: int) -> None:
     fake = NewsItem(published_at=as_of + timedelta(microseconds=1), headline="All is known: a")
     whole = everything(MarketView.at(as_of, bars, news))
     assert everything(MarketView.at(as_of, bars[:cut], known)) == whole
-    assert everything(MarketView.at(as_of, corrupted_after(bars, cut), (*known, fake))) == whole
+    assert everything(MarketView.at(as_of, corrupt_after(bars, cut), (*known, fake))) == whole
 
 
 def test_toolbox_sees_corruption_within_view() -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.close_time(2010).date())
-    one, other = (everything(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 2000)))
+    one, other = (everything(MarketView.at(as_of, b)) for b in (bars, corrupt_after(bars, 2000)))
     assert all(a != b for a, b in zip(one[:2], other[:2], strict=True))
 
 

@@ -34,7 +34,7 @@ def shell(*words: str, **variables: str) -> Result:
     return CliRunner().invoke(app, ["bars", *words], env=variables)
 
 
-def told(done: Result, code: int = 0) -> Any:
+def read_json(done: Result, code: int = 0) -> Any:
     """The JSON of a command."""
     assert done.exit_code == code, done.output
     return json.loads(done.stdout)
@@ -50,13 +50,13 @@ def bars_of_run(run_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     return RunLog(run_id).read_json("bars.json")["FB"], tags
 
 
-def test_check_lists_the_good_and_the_refused_with_the_reason(tmp_path: Path) -> None:
+def test_bars_check_lists_good_beside_refused_with_reason(tmp_path: Path) -> None:
     folder = tmp_path / "bars"
     folder.mkdir()
     for name in ("AAA", "BBB", "CCC"):
         (folder / f"{name}.csv").write_text(CSV)
     (folder / "BAD.csv").write_text(CSV.replace("3,1,2", "1,1,2", 1))
-    rows = told(shell("check", "--all", "--json", FINAGENT_BARS=str(folder)), code=5)
+    rows = read_json(shell("check", "--all", "--json", FINAGENT_BARS=str(folder)), code=5)
     assert (rows["good"], rows["refused"]) == (3, 1)
     [bad] = [row for row in rows["symbols"] if not row["good"]]
     assert bad["symbol"] == "BAD"
@@ -68,7 +68,7 @@ def test_check_lists_the_good_and_the_refused_with_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["check"], "name the symbols to check, or --all"),
         (["check", "GOOG", "--all"], "name the symbols to check, or --all"),
@@ -76,15 +76,15 @@ def test_check_lists_the_good_and_the_refused_with_the_reason(tmp_path: Path) ->
         (["fetch", "GOOG", "--as-of", "june"], "as_of 'june' is not a date"),
     ],
 )
-def test_what_can_not_be_asked_says_what_can(words: list[str], said: str) -> None:
+def test_bars_command_with_bad_words_says_what_works(words: list[str], message: str) -> None:
     done = shell(*words)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
-def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_revised(
+def test_run_names_its_bars_for_repeats_after_vendor_revision(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from finagent_model import infer
@@ -103,14 +103,14 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
         frame.to_sql("bars", connection, index=False)
 
     request = TrainRequest.parse(**SMALL)
-    begun = start_training(request, Settings.load())
+    state = start_training(request, Settings.load())
     with closing(sqlite3.connect(database)) as connection:  # between two tasks: a day, a correction
         connection.execute(NEW_DAY)
         connection.execute("update bars set low = low - 0.01 where date = '2012-11-15'")
         connection.execute("update bars set volume = null where date = '2012-11-16'")
         connection.commit()
-    children = [backtest_symbol(begun, "FB", Settings.load())]
-    first = finish_training(begun, children, Settings.load())
+    children = [backtest_symbol(state, "FB", Settings.load())]
+    first = finish_training(state, children, Settings.load())
     row, tags = bars_of_run(first.run_id)
     assert row["content_hash"] == bars.digest() == tags["finagent.bars_hash"]
     assert row["source"] == tags["finagent.bars_source"] == f"sqlite:///{database}#bars"
@@ -126,7 +126,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     _, tags = bars_of_run(infer("FB", as_of).run_id)
     assert tags["finagent.bars_hash"] == row["content_hash"]
 
-    [now] = told(shell("check", "FB", "--json"))["symbols"]
+    [now] = read_json(shell("check", "FB", "--json"))["symbols"]
     assert "has revised its history: 2012-11-15 low" in caplog.text
     assert [(c["closed_at"][:10], c["field"], c["after"]) for c in now["changes"]] == [
         ("2012-11-15", "low", pytest.approx(now["changes"][0]["before"] - 0.01)),
@@ -151,7 +151,7 @@ def test_a_run_names_what_it_saw_and_is_repeated_on_it_though_the_vendor_has_rev
     assert bars_of_run(again.run_id)[0] == row
 
 
-def test_a_vendor_that_fails_is_said_in_a_line_with_its_exit_code(
+def test_failed_vendor_is_one_line_with_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
@@ -170,15 +170,15 @@ class Down:
     words = ["predict", "FB", "--as-of", AS_OF, "--config", "default"]
     done = CliRunner().invoke(app, words, env=variables)
     assert (done.exit_code, done.stdout) == (3, "")
-    said = "acme, asked for bars of FB, failed: ConnectionError: no route"
-    assert done.stderr.strip() == f"error: {said}"
-    listed = told(shell("list", "--json", **variables))
+    message = "acme, asked for bars of FB, failed: ConnectionError: no route"
+    assert done.stderr.strip() == f"error: {message}"
+    listed = read_json(shell("list", "--json", **variables))
     assert listed["symbols"] is None
     assert "no route" in listed["why"]
 
 
 @pytest.mark.slow
-def test_the_examples_of_the_page_about_data_run_as_they_stand(tmp_path: Path) -> None:
+def test_examples_of_data_page_run(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     place = Place(tmp_path)
     (bin_ := tmp_path / "bin").mkdir()

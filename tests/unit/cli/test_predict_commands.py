@@ -12,7 +12,7 @@ from support.places import AS_OF, Place
 pytestmark = pytest.mark.slow
 
 
-def test_predict_prints_the_signal_alone_on_stdout(trained: Place) -> None:
+def test_predict_prints_only_signal_on_stdout(trained: Place) -> None:
     signal = trained.signal("FB", "--as-of", AS_OF)
     assert signal["symbol"] == "FB"
     assert signal["status"] == "ok"
@@ -21,11 +21,11 @@ def test_predict_prints_the_signal_alone_on_stdout(trained: Place) -> None:
     assert signal["evidence"] == "none"
 
 
-def test_the_conversation_holds_every_message_of_the_decision(trained: Place) -> None:
+def test_predict_log_keeps_every_message_of_conversation(trained: Place) -> None:
     done = trained.finagent("predict", "FB", "--as-of", AS_OF, "--log")
     assert done.returncode == 0, done.stderr
-    kept = list((trained.folder / "mlruns").rglob("autogen_conversation.jsonl"))
-    latest = max(kept, key=lambda path: path.stat().st_mtime)
+    files = list((trained.folder / "mlruns").rglob("autogen_conversation.jsonl"))
+    latest = max(files, key=lambda path: path.stat().st_mtime)
     lines = [json.loads(line) for line in latest.read_text().splitlines()]
     assert [line["agent_name"] for line in lines if line["message_type"] == "response"] == [
         "TechnicalAnalyst",
@@ -40,7 +40,7 @@ def test_the_conversation_holds_every_message_of_the_decision(trained: Place) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["predict", "NOPE", "--as-of", AS_OF], 3, "unknown symbol 'NOPE'"),
         (["predict", "FB", "--as-of", "2001-01-02"], 3, "lies before the model's first fit"),
@@ -56,17 +56,17 @@ def test_the_conversation_holds_every_message_of_the_decision(trained: Place) ->
         (["promote", "7"], 2, "has no version '7'"),
     ],
 )
-def test_bad_input_is_one_line_and_its_exit_code(
-    trained: Place, arguments: list[str], code: int, said: str
+def test_command_with_bad_input_is_one_line_with_exit_code(
+    trained: Place, arguments: list[str], code: int, message: str
 ) -> None:
     done = trained.finagent(*arguments)
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-def test_a_stale_market_is_a_result_and_strict_makes_it_exit_4(trained: Place) -> None:
+def test_predict_strict_exits_4_on_stale_market(trained: Place) -> None:
     signal = trained.signal("FB", "--as-of", "2026-01-05")
     assert (signal["status"], signal["action"]) == ("data_missing", "HOLD")
     assert "2013-03-01" in signal["reasoning"]
@@ -74,9 +74,7 @@ def test_a_stale_market_is_a_result_and_strict_makes_it_exit_4(trained: Place) -
     assert strict.returncode == 4
 
 
-def test_a_config_decides_unpackaged_and_an_unreachable_model_is_a_status(
-    trained: Place, tmp_path: Path
-) -> None:
+def test_predict_config_with_unreachable_model_is_status(trained: Place, tmp_path: Path) -> None:
     config = tmp_path / "desk.yaml"
     config.write_text("client: openai\nmodel: some-model\nlimits: {call_timeout_s: 5}\n")
     address = {"OPENAI_BASE_URL": "http://127.0.0.1:9", "OPENAI_API_KEY": "sk-secret-value"}
@@ -88,13 +86,13 @@ def test_a_config_decides_unpackaged_and_an_unreachable_model_is_a_status(
     assert "OPENAI_API_KEY" in keyless.stderr
 
 
-def test_a_store_that_cannot_be_written_is_said_in_a_line(trained: Place) -> None:
+def test_train_unwritable_store_is_one_line(trained: Place) -> None:
     done = trained.finagent("train", MLFLOW_TRACKING_URI="sqlite:////proc/no/mlflow.db")
     assert done.returncode == 2, done.stderr
     assert "MLFLOW_TRACKING_URI" in done.stderr
 
 
-def test_the_graph_is_mermaid(trained: Place) -> None:
+def test_graph_prints_mermaid(trained: Place) -> None:
     text = trained.finagent("graph").stdout
     assert text.startswith("flowchart LR")
     assert "TechnicalAnalyst --> RiskManager" in text

@@ -29,8 +29,8 @@ KEYLIKE = "sk-proj-0123456789abcdefABCDEF"
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command left: exit code, stdout, stderr."""
+class CommandResult:
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -41,10 +41,10 @@ class Said:
         return json.loads(self.out)
 
 
-def finagent(*words: object, **extra: str) -> Said:
+def finagent(*words: object, **extra: str) -> CommandResult:
     done = CliRunner().invoke(app, ["cassette", *map(str, words)], env=extra)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return Said(done.exit_code, done.stdout, done.stderr)
+    return CommandResult(done.exit_code, done.stdout, done.stderr)
 
 
 def outline(model: str) -> Outline:
@@ -60,22 +60,22 @@ def recorded(path: Path, replies: Mapping[str, RecordedReply]) -> Path:
 
 def read(path: Path) -> dict[str, RecordedReply]:
     cassette = Cassette(None, path)
-    found = {key: cassette.get(key, errors=True) for key in (A, B, C)}
-    return {key: reply for key, reply in found.items() if reply is not None}
+    replies = {key: cassette.get(key, errors=True) for key in (A, B, C)}
+    return {key: reply for key, reply in replies.items() if reply is not None}
 
 
 @pytest.fixture(params=["r.sqlite", "r.jsonl"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Of a file in either format."""
+    """The path of a file in either format."""
     return tmp_path / str(request.param)
 
 
-def test_stats_count_replies_errors_and_tokens_by_model(path: Path) -> None:
+def test_cassette_stats_count_by_model(path: Path) -> None:
     recorded(path, {A: replace(ONE, outline=outline("x")), B: FAILED, C: ONE})
     Cassette(None, path).put(B, FAILED, outline("x"))
-    found = finagent("stats", path, "--json").json
-    assert found["bytes"] >= path.stat().st_size > 0
-    assert {**found, "bytes": 0, "file": ""} == {
+    stats = finagent("stats", path, "--json").json
+    assert stats["bytes"] >= path.stat().st_size > 0
+    assert {**stats, "bytes": 0, "file": ""} == {
         "file": "",
         "replies": 2,
         "errors": 1,
@@ -106,7 +106,7 @@ def test_stats_count_replies_errors_and_tokens_by_model(path: Path) -> None:
     assert "rules, or of unknown models: 1 replies" in words
 
 
-def test_the_file_is_that_of_the_home_unless_one_is_named(tmp_path: Path) -> None:
+def test_cassette_default_file_is_in_home(tmp_path: Path) -> None:
     recorded(tmp_path / "replies.sqlite", {A: ONE})
     for command in (["stats"], ["verify"], ["prune", "--errors"], ["export", "--to", "x.jsonl"]):
         where = [str(tmp_path / word) if word.endswith("jsonl") else word for word in command]
@@ -114,7 +114,7 @@ def test_the_file_is_that_of_the_home_unless_one_is_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["stats", "none.sqlite"], "no cassette at none.sqlite"),
         (["verify", "none.jsonl"], "no cassette at none.jsonl"),
@@ -124,10 +124,10 @@ def test_the_file_is_that_of_the_home_unless_one_is_named(tmp_path: Path) -> Non
         (["merge", "into.sqlite", "none.jsonl", "--keep", "both"], "--keep 'both' is unknown"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str) -> None:
+def test_cassette_bad_input_is_one_line_with_exit_code_2(words: list[str], message: str) -> None:
     done = finagent(*words)
     assert (done.code, done.out) == (2, "")
-    assert said in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1
     assert not Path("into.sqlite").exists()
 
@@ -135,9 +135,7 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str) -> N
 # Merging
 
 
-def test_merging_adds_what_is_missing_and_a_reply_drives_out_an_error(
-    path: Path, tmp_path: Path
-) -> None:
+def test_cassette_merge_adds_missing_replies_over_errors(path: Path, tmp_path: Path) -> None:
     recorded(path, {A: ONE, B: FAILED})
     first = recorded(tmp_path / "first.sqlite", {A: FAILED, B: TWO})
     second = recorded(tmp_path / "second.jsonl", {A: ONE, C: FAILED})
@@ -146,14 +144,12 @@ def test_merging_adds_what_is_missing_and_a_reply_drives_out_an_error(
     assert read(path) == {A: ONE, B: TWO, C: FAILED}
 
 
-def test_a_missing_file_is_made_by_merging(path: Path, tmp_path: Path) -> None:
+def test_cassette_merge_creates_missing_file(path: Path, tmp_path: Path) -> None:
     assert finagent("merge", path, recorded(tmp_path / "from.jsonl", {A: ONE})).code == 0
     assert read(path) == {A: ONE}
 
 
-def test_different_replies_are_a_named_conflict_and_nothing_is_written(
-    path: Path, tmp_path: Path
-) -> None:
+def test_cassette_merge_conflict_is_named_without_writing(path: Path, tmp_path: Path) -> None:
     recorded(path, {A: ONE})
     source = recorded(tmp_path / "from.sqlite", {B: TWO, A: replace(TWO, outline=outline("x"))})
     done = finagent("merge", path, source)
@@ -163,17 +159,17 @@ def test_different_replies_are_a_named_conflict_and_nothing_is_written(
     assert read(path) == {A: ONE}
 
 
-@pytest.mark.parametrize(("keep", "kept"), [("ours", ONE), ("theirs", TWO)])
-def test_a_conflict_is_settled_as_told(
-    path: Path, tmp_path: Path, keep: str, kept: RecordedReply
+@pytest.mark.parametrize(("keep", "expected"), [("ours", ONE), ("theirs", TWO)])
+def test_cassette_merge_keep_settles_conflict(
+    path: Path, tmp_path: Path, keep: str, expected: RecordedReply
 ) -> None:
     recorded(path, {A: ONE})
     source = recorded(tmp_path / "from.sqlite", {A: TWO, B: ONE})
     assert finagent("merge", path, source, "--keep", keep).code == 0
-    assert read(path) == {A: kept, B: ONE}
+    assert read(path) == {A: expected, B: ONE}
 
 
-def test_files_that_conflict_with_each_other_conflict_as_well(path: Path, tmp_path: Path) -> None:
+def test_cassette_merge_detects_conflict_between_sources(path: Path, tmp_path: Path) -> None:
     first = recorded(tmp_path / "first.jsonl", {A: ONE})
     second = recorded(tmp_path / "second.jsonl", {A: TWO})
     assert finagent("merge", path, first, second).code == 2
@@ -182,7 +178,7 @@ def test_files_that_conflict_with_each_other_conflict_as_well(path: Path, tmp_pa
     assert read(path) == {A: TWO}
 
 
-def test_an_outline_is_learnt_from_an_equal_reply(path: Path, tmp_path: Path) -> None:
+def test_cassette_merge_adds_outline_of_equal_reply(path: Path, tmp_path: Path) -> None:
     recorded(path, {A: ONE})
     source = recorded(tmp_path / "from.jsonl", {A: replace(ONE, outline=outline("x"))})
     assert finagent("merge", path, source, "--json").json["same"] == 1
@@ -192,7 +188,7 @@ def test_an_outline_is_learnt_from_an_equal_reply(path: Path, tmp_path: Path) ->
 # Pruning
 
 
-def test_errors_are_dropped_and_the_room_is_given_back(path: Path) -> None:
+def test_cassette_prune_errors_shrinks_file(path: Path) -> None:
     many = {
         f"{n:064x}": RecordedReply.from_error(Status.MODEL_ERROR, f"{n} " * 50) for n in range(300)
     }
@@ -204,7 +200,7 @@ def test_errors_are_dropped_and_the_room_is_given_back(path: Path) -> None:
     assert finagent("verify", path).code == 0
 
 
-def test_what_a_package_carries_is_dropped(path: Path, tmp_path: Path) -> None:
+def test_cassette_prune_packaged_drops_packaged_replies(path: Path, tmp_path: Path) -> None:
     from support.packages import REPLY, write
 
     write(tmp_path / "package")
@@ -216,7 +212,7 @@ def test_what_a_package_carries_is_dropped(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_by_its_uri_is_a_package_too(trained: Any, tmp_path: Path) -> None:
+def test_cassette_prune_packaged_accepts_model_uri(trained: Any, tmp_path: Path) -> None:
     home = trained.folder / "home" / "replies.sqlite"
     copy = tmp_path / "copy.sqlite"
     assert finagent("export", home, "--to", copy).code == 0
@@ -230,7 +226,7 @@ def test_a_model_by_its_uri_is_a_package_too(trained: Any, tmp_path: Path) -> No
 # Exporting
 
 
-def test_an_export_is_sorted_and_equal_for_equal_recordings(tmp_path: Path) -> None:
+def test_cassette_export_is_equal_for_equal_recordings(tmp_path: Path) -> None:
     one = recorded(tmp_path / "one.sqlite", {A: ONE, B: FAILED})
     two = recorded(tmp_path / "two.jsonl", {B: FAILED, A: TWO})
     recorded(two, {A: ONE})
@@ -243,14 +239,14 @@ def test_an_export_is_sorted_and_equal_for_equal_recordings(tmp_path: Path) -> N
     assert load_replies(texts[0].splitlines()) == {A: ONE, B: FAILED}
 
 
-def test_an_export_to_tables_and_back_loses_nothing(tmp_path: Path) -> None:
+def test_cassette_export_round_trip_loses_nothing(tmp_path: Path) -> None:
     source = recorded(tmp_path / "r.jsonl", {A: replace(ONE, outline=outline("x")), B: FAILED})
     assert finagent("export", source, "--to", tmp_path / "r.sqlite").code == 0
     assert finagent("export", tmp_path / "r.sqlite", "--to", tmp_path / "again.jsonl").code == 0
     assert (tmp_path / "again.jsonl").read_bytes() == source.read_bytes()
 
 
-def test_an_export_overwrites_nothing(path: Path) -> None:
+def test_cassette_export_refuses_existing_file(path: Path) -> None:
     recorded(path, {A: ONE})
     done = finagent("export", path, "--to", path)
     assert done.code == 2
@@ -260,7 +256,7 @@ def test_an_export_overwrites_nothing(path: Path) -> None:
 # Verifying
 
 
-def test_a_sound_file_passes(path: Path) -> None:
+def test_cassette_verify_passes_sound_file(path: Path) -> None:
     recorded(path, {A: ONE, B: FAILED, C: replace(ONE, outline=outline("x"))})
     done = finagent("verify", path, "--json")
     assert done.code == 0
@@ -273,24 +269,24 @@ def test_a_sound_file_passes(path: Path) -> None:
     }
 
 
-def test_a_packages_cassette_passes_and_its_rows_are_said_to_have_no_hash(tmp_path: Path) -> None:
+def test_cassette_verify_counts_rows_without_hash(tmp_path: Path) -> None:
     path = tmp_path / "cassette.jsonl"
     path.write_text(dump_replies({A: ONE}))
-    found = finagent("verify", path, "--json").json
-    assert (found["passed"], found["rows"], found["unsealed"]) == (True, 1, 1)
+    report = finagent("verify", path, "--json").json
+    assert (report["passed"], report["rows"], report["unsealed"]) == (True, 1, 1)
 
 
 def flipped(raw: bytes, at: int) -> bytes:
     return raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :]
 
 
-def test_a_flipped_byte_anywhere_is_found_or_changes_nothing(path: Path, tmp_path: Path) -> None:
+def test_cassette_verify_detects_any_harmful_byte_flip(path: Path, tmp_path: Path) -> None:
     whole = {A: replace(ONE, outline=outline("x")), B: FAILED, C: replace(TWO, content="2 " * 99)}
     recorded(path, whole)
     if path.suffix == ".sqlite":
         with closing(sqlite3.connect(path)) as store:
             store.execute("pragma wal_checkpoint(truncate)")
-    raw, found = path.read_bytes(), 0
+    raw, detected = path.read_bytes(), 0
     for at in range(0, len(raw), max(1, len(raw) // 150)):
         damaged = tmp_path / f"{at}{path.suffix}"
         damaged.write_bytes(flipped(raw, at))
@@ -298,15 +294,15 @@ def test_a_flipped_byte_anywhere_is_found_or_changes_nothing(path: Path, tmp_pat
             passed = verify_recordings(damaged, str).passed
         except BadInputError:
             passed = False
-        found += not passed
+        detected += not passed
         if passed:
-            known = read(damaged)
-            assert known == whole, at
-            assert known[A].outline == whole[A].outline, at
-    assert found > (100 if path.suffix == ".jsonl" else 5)
+            replies = read(damaged)
+            assert replies == whole, at
+            assert replies[A].outline == whole[A].outline, at
+    assert detected > (100 if path.suffix == ".jsonl" else 5)
 
 
-def test_a_flipped_byte_of_a_reply_is_named_and_its_row_can_be_dropped(path: Path) -> None:
+def test_cassette_verify_names_changed_reply_for_pruning(path: Path) -> None:
     recorded(path, {A: ONE, B: replace(TWO, content="a long reply")})
     if path.suffix == ".jsonl":
         path.write_bytes(path.read_bytes().replace(b"a long", b"a lung"))
@@ -328,9 +324,7 @@ def test_a_flipped_byte_of_a_reply_is_named_and_its_row_can_be_dropped(path: Pat
 
 
 @pytest.mark.parametrize("where", ["content", "outline"])
-def test_a_key_inside_is_found_without_being_shown_and_its_row_can_be_dropped(
-    path: Path, where: str
-) -> None:
+def test_cassette_verify_detects_key_without_showing_it(path: Path, where: str) -> None:
     held = {
         "content": replace(TWO, content=f"use {KEYLIKE}"),
         "outline": replace(TWO, outline=outline(KEYLIKE)),
@@ -345,13 +339,13 @@ def test_a_key_inside_is_found_without_being_shown_and_its_row_can_be_dropped(
     assert read(path) == {A: ONE}
 
 
-def test_a_secret_of_this_machine_is_found_whatever_its_shape(path: Path) -> None:
+def test_cassette_verify_detects_secret_of_this_machine(path: Path) -> None:
     open_cassette_file(path).put({A: replace(ONE, content="mine is open-sesame-now")})
     assert finagent("verify", path).code == 0
     assert finagent("verify", path, OPENAI_API_KEY="open-sesame-now").code == 5
 
 
 @pytest.mark.parametrize("name", ["r.sqlite", "r.jsonl"])
-def test_a_file_of_something_else_fails(tmp_path: Path, name: str) -> None:
+def test_cassette_verify_refuses_other_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("no recordings here\n" * 100)
     assert finagent("verify", tmp_path / name).code == 5

@@ -22,7 +22,7 @@ from PIL import Image
 from finagent_model.data.bundled import BundledBars
 from finagent_model.desk import _chart
 from finagent_model.desk._chart import ChartImage, draw
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.policy.context import build_context
@@ -90,13 +90,13 @@ def test_chart_ignores_later_bars(cut: int) -> None:
     as_of = parse_as_of(bars.close_time(cut - 1).date())
     whole = draw(MarketView.at(as_of, bars))
     assert draw(MarketView.at(as_of, bars[:cut])) == whole
-    assert draw(MarketView.at(as_of, corrupted_after(bars, cut))) == whole
+    assert draw(MarketView.at(as_of, corrupt_after(bars, cut))) == whole
 
 
 def test_chart_changes_with_a_bar_within_it() -> None:
     bars = BundledBars().bars("AAPL")
     as_of = parse_as_of(bars.close_time(1010).date())
-    one, other = (draw(MarketView.at(as_of, b)) for b in (bars, corrupted_after(bars, 1000)))
+    one, other = (draw(MarketView.at(as_of, b)) for b in (bars, corrupt_after(bars, 1000)))
     assert one.digest != other.digest
     assert one.png != other.png
 

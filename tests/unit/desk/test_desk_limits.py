@@ -18,8 +18,8 @@ from finagent_model.desk.desk import Desk, narrow_limits
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
+from finagent_model.model._pyfunc import PACKAGE_ARTIFACT, FinagentModel
 from finagent_model.model.package import write_package
-from finagent_model.model.pyfunc import PACKAGE, FinagentModel
 from finagent_model.model.wheel import code_hash
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.policy.trained_state import TrainedState
@@ -137,9 +137,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
     )
     policies = PolicyBook(fits=(fit,))
     write_package(
-        tmp_path / PACKAGE,
+        tmp_path / PACKAGE_ARTIFACT,
         config=config(max_rounds=1),
-        learned=TrainedState(policies, calibrate([], policies.start_times)),
+        trained_state=TrainedState(policies, calibrate([], policies.start_times)),
         replies={},
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
@@ -147,7 +147,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
     )
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path / "home"))
     loaded = FinagentModel()
-    loaded.load_context(PythonModelContext({PACKAGE: str(tmp_path / PACKAGE)}, {}))
+    loaded.load_context(
+        PythonModelContext({PACKAGE_ARTIFACT: str(tmp_path / PACKAGE_ARTIFACT)}, {})
+    )
     return loaded
 
 

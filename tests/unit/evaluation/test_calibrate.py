@@ -16,12 +16,12 @@ from sklearn.metrics import brier_score_loss
 from finagent_model.decision.signal import Status, TradingSignal
 from finagent_model.errors import BeforeFirstFitError
 from finagent_model.evaluation.calibrate import (
-    FEWEST,
-    MANY,
+    MIN_ISOTONIC_OUTCOMES,
+    MIN_OUTCOMES,
     SLOPE_SPREAD,
+    build_confidence_record,
     calibrate,
-    confidence_record,
-    platt,
+    fit_platt,
 )
 from finagent_model.market.bars import Floats, parse_as_of
 from finagent_model.policy.trained_state import (
@@ -82,7 +82,7 @@ def arrays(calls: list[TradeOutcome]) -> tuple[Floats, Floats, Floats]:
 
 
 def test_calibrate_too_few_outcomes_gives_reason() -> None:
-    few = history(100)[: int(FEWEST) - 1]
+    few = history(100)[: int(MIN_OUTCOMES) - 1]
     [fit] = calibrate(few, [day(1000)]).fits
     assert fit.method == "none"
     assert "29 outcomes known, worth 29 independent ones; 30 are needed" in fit.reason
@@ -127,7 +127,7 @@ def test_platt_equals_scikit_learn() -> None:
     confidences, true, _ = arrays(calls)
     weight = np.random.default_rng(1).uniform(0.2, 1.0, len(calls))
     odds = np.array([log_odds(s) for s in confidences])
-    slope, intercept = platt(odds, true, weight)
+    slope, intercept = fit_platt(odds, true, weight)
     positive, negative = weight @ true, weight @ (1 - true)
     soft = np.where(true > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
     oracle = LogisticRegression(C=SLOPE_SPREAD**2, tol=1e-10)
@@ -141,7 +141,7 @@ def test_platt_equals_scikit_learn() -> None:
 
 
 def test_isotonic_equals_scikit_learn() -> None:
-    calls = history(int(MANY) * 3, stretch=1.0, shift=0.0)
+    calls = history(int(MIN_ISOTONIC_OUTCOMES) * 3, stretch=1.0, shift=0.0)
     [fit] = calibrate(calls, [day(9000)]).fits
     assert fit.method == "isotonic"
     confidences, true, weight = arrays(calls)
@@ -233,10 +233,10 @@ def test_calibration_refuses_inconsistent_parameters(broken: dict[str, object]) 
 def test_confidence_record_uses_calibration_of_its_time() -> None:
     late = PLATT.model_copy(update={"valid_from": day(450), "intercept": 1.0})
     calls = [call(n, 60, True) for n in (20, 410, 460)]
-    record = confidence_record(calls, CalibrationBook(fits=(NONE, PLATT, late)))
+    record = build_confidence_record(calls, CalibrationBook(fits=(NONE, PLATT, late)))
     expected = [PLATT.probability(60), late.probability(60)]
-    assert record.said.tolist() == pytest.approx(expected)
-    assert record.numbers()["calibrated_calls"] == 2
+    assert record.calibrated.tolist() == pytest.approx(expected)
+    assert record.measure()["calibrated_calls"] == 2
 
 
 def test_brier_score_with_bins_equals_textbook() -> None:
@@ -260,15 +260,15 @@ def test_reliability_without_calls_is_undefined() -> None:
     for measure in (brier_score, expected_calibration_error, calibration_p_value):
         assert math.isnan(measure(none, none, none))
     assert math.isnan(
-        confidence_record([], CalibrationBook(fits=(PLATT,))).numbers()["p_calibration"]
+        build_confidence_record([], CalibrationBook(fits=(PLATT,))).measure()["p_calibration"]
     )
 
 
 def test_reliability_test_needs_enough_calls() -> None:
-    count = int(FEWEST)
+    count = int(MIN_OUTCOMES)
     calls = [call(n, 60, n % 2 == 0) for n in range(410, 410 + count)]
     few, enough = (
-        confidence_record(chosen, CalibrationBook(fits=(PLATT,))).numbers()
+        build_confidence_record(chosen, CalibrationBook(fits=(PLATT,))).measure()
         for chosen in (calls[1:], calls)
     )
     assert few["calibrated_calls_effective"] == count - 1

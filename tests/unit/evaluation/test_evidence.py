@@ -13,7 +13,7 @@ from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, assess
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.statistics.resampling import (
     MAX_COMMISSION,
@@ -155,18 +155,20 @@ def facts(returns: Floats, *, benchmark: Floats | None = None, lucky: bool = Fal
     )
 
 
-def confidence(said: float = 0.6, calls: int = 100) -> ConfidenceRecord:
-    """Of calls of which six in ten came true."""
+def confidence(probability: float = 0.6, calls: int = 100) -> ConfidenceRecord:
+    """Return a record of calls of which six in ten made money."""
     true = (np.arange(calls) % 10 < 6).astype(float)
-    probability = np.full(calls, said)
-    return ConfidenceRecord(raw=probability, said=probability, true=true, weight=np.ones(calls))
+    calibrated = np.full(calls, probability)
+    return ConfidenceRecord(
+        raw=calibrated, calibrated=calibrated, outcome=true, weight=np.ones(calls)
+    )
 
 
 def graded(
     symbol_facts: SymbolFacts, trials: Trials | None = None, stated: ConfidenceRecord | None = None
 ) -> Evidence:
     tried = trials or Trials(configurations=96, scorings=960, sharpe_variance=1e-4, overfitting=0.1)
-    return assess([symbol_facts], tried, GateRules(), stated or confidence(), seed=7)
+    return grade_evidence([symbol_facts], tried, GateRules(), stated or confidence(), seed=7)
 
 
 def edge(sharpe: float, n: int = 2016, seed: int = 11) -> Floats:
@@ -248,14 +250,14 @@ def test_evidence_undefined_number_has_its_reason() -> None:
     assert all(check.why for check in evidence.checks)
     free = facts(edge(1.0)).model_copy(update={"commission": 0.0, "slippage": 0.0})
     [margin] = [check for check in graded(free).checks if check.name == "costs_may_double"]
-    assert (margin.passed, margin.shown) == (True, "undefined: no costs are assumed")
+    assert (margin.passed, margin.number_text) == (True, "undefined: no costs are assumed")
 
 
 def test_evidence_pools_symbols_by_day() -> None:
     one, two = edge(1.0, 300), edge(1.0, 300, seed=12)
     early = facts(one)
     late = facts(two).model_copy(update={"closed_at": tuple(range(100, 400))})
-    evidence = assess(
+    evidence = grade_evidence(
         [early, late],
         Trials(configurations=2, scorings=2, sharpe_variance=1e-4, overfitting=0.1),
         GateRules(),

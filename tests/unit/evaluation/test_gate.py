@@ -9,7 +9,12 @@ import pytest
 from finagent_model._base import Check
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.evidence import GRADES
-from finagent_model.evaluation.gate import GateReport, GateWindow, beside_champion, judge_version
+from finagent_model.evaluation.gate import (
+    GateReport,
+    GateWindow,
+    check_against_champion,
+    judge_version,
+)
 from support.gate_cases import GOOD, METRICS, graded
 
 
@@ -38,30 +43,30 @@ def judged(grade: Grade, required: Grade, champion: Check | None = None) -> Gate
     return judge_version({"GOOG": METRICS}, rows, rows, graded(grade), rules, champion)
 
 
-def test_a_good_record_passes() -> None:
+def test_gate_passes_good_record() -> None:
     assert refused() == []
 
 
 @pytest.mark.parametrize("required", GRADES)
 @pytest.mark.parametrize("grade", GRADES)
-def test_evidence_must_be_what_the_rules_require(grade: Grade, required: Grade) -> None:
+def test_gate_requires_evidence_of_its_rules(grade: Grade, required: Grade) -> None:
     report = judged(grade, required)
     enough = GRADES.index(grade) >= GRADES.index(required)
     assert (report.verdict == "passed") == enough
     assert ("better_than_cash" in report.refusals) == (not enough and grade != "strong")
 
 
-def test_integrity_is_needed_however_strong_the_evidence() -> None:
+def test_gate_refuses_failed_integrity_with_strong_evidence() -> None:
     rows = {"GOOG": [GOOD | {"status": "model_error", "action": "HOLD"}]}
     report = judge_version({"GOOG": METRICS}, rows, rows, graded("strong"), GateRules())
     assert report.verdict == "refused"
 
 
-def test_a_worse_version_than_the_champion_is_refused_where_evidence_counts() -> None:
+def test_gate_refuses_worse_than_champion_where_evidence_counts() -> None:
     days = range(100)
     steady = GateWindow(version="3", returns={day: 0.01 + 0.001 * (day % 2) for day in days})
     wild = GateWindow(version=None, returns={day: 0.01 * (-1) ** day + 0.001 for day in days})
-    worse, better = beside_champion(wild, steady), beside_champion(steady, wild)
+    worse, better = check_against_champion(wild, steady), check_against_champion(steady, wild)
     assert worse and better
     assert (worse.passed, better.passed) == (False, True)
     assert "of version 3 on 100 days" in worse.found
@@ -70,13 +75,13 @@ def test_a_worse_version_than_the_champion_is_refused_where_evidence_counts() ->
     assert judged("none", "none", worse).verdict == "passed"
 
 
-def test_too_few_days_in_common_are_no_comparison() -> None:
+def test_check_against_champion_needs_common_days() -> None:
     one = GateWindow(version=None, returns=dict.fromkeys(range(80), 0.01))
     other = GateWindow(version="1", returns=dict.fromkeys(range(50, 130), 0.01))
-    assert beside_champion(one, other) is None
+    assert check_against_champion(one, other) is None
 
 
-def test_a_loss_is_no_reason_to_refuse() -> None:
+def test_gate_accepts_loss() -> None:
     assert refused(metrics={"total_return": -0.5}) == []
 
 
@@ -94,12 +99,12 @@ def test_a_loss_is_no_reason_to_refuse() -> None:
         ({"served": []}, "served_as_backtested"),
     ],
 )
-def test_each_check_refuses_on_its_own(change: dict[str, Any], name: str) -> None:
+def test_gate_each_check_refuses_alone(change: dict[str, Any], name: str) -> None:
     assert refused(**change) == [name]
 
 
 @pytest.mark.parametrize(("most", "passes"), [(0.0, False), (0.09, False), (0.1, True)])
-def test_how_many_decisions_may_fail_is_for_the_rules_to_say(most: float, passes: bool) -> None:
+def test_gate_failed_share_is_limited_by_rules(most: float, passes: bool) -> None:
     failed = GOOD | {"status": "model_error", "action": "HOLD", "reasoning": "the model was away"}
     rows = {"GOOG": [GOOD] * 9 + [failed]}
     rules = GateRules(max_failed_share=most)
@@ -111,7 +116,7 @@ def test_how_many_decisions_may_fail_is_for_the_rules_to_say(most: float, passes
     assert "the model was away" in check.found
 
 
-def test_no_decision_at_all_is_refused() -> None:
+def test_gate_refuses_no_decisions() -> None:
     report = judge_version(
         {"GOOG": METRICS}, {"GOOG": []}, {"GOOG": []}, graded("strong"), GateRules()
     )

@@ -1,4 +1,4 @@
-"""Each kind of leak, planted, is found; what is honest passes."""
+"""The look-ahead probes: each kind of leak, planted, is detected; honest code passes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finagent_model.backtesting.engine import Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
-from finagent_model.evaluation import probes as leaks
-from finagent_model.evaluation.out_of_sample import Traded, trade
+from finagent_model.evaluation import probes
+from finagent_model.evaluation.out_of_sample import SymbolBacktest, trade
 from finagent_model.market import bars as bars_module
 from finagent_model.market import indicators
 from finagent_model.market import news as news_module
@@ -37,7 +37,7 @@ def apple() -> BarSeries:
 
 
 @pytest.fixture(scope="module")
-def crossing() -> Traded:
+def crossing() -> SymbolBacktest:
     bars = BundledBars().bars("GOOG")
     return trade(bars, orders_of(Crossover(10, 30).crossings(bars.close)), TrainRequest())
 
@@ -47,29 +47,29 @@ def orders_of(actions: Any) -> Orders:
     return Orders(actions, np.ones(len(actions)), none, none)
 
 
-def test_the_honest_pass(apple: BarSeries, crossing: Traded) -> None:
+def test_probes_pass_honest_code(apple: BarSeries, crossing: SymbolBacktest) -> None:
     items, _ = load_bundled_news().news("AAPL")
     checks = [
-        leaks.features_causal(apple, [POLICY]),
-        leaks.questions_causal(apple, items, POLICY),
-        leaks.news_dated(),
-        leaks.fills_possible(crossing),
-        leaks.survives_delay(crossing),
+        probes.check_features_causal(apple, [POLICY]),
+        probes.check_questions_causal(apple, items, POLICY),
+        probes.check_news_dated(),
+        probes.check_fills_possible(crossing),
+        probes.check_survives_delay(crossing),
     ]
     assert [check.name for check in checks if not check.passed] == []
 
 
-def test_a_history_is_cut_at_least_forty_times_and_within_the_warm_up() -> None:
-    found = leaks.cuts(2148, 101)
-    assert len(found) == 40
-    assert sum(cut <= 101 for cut in found) == 8
-    assert leaks.cuts(5, 101) == [2, 4]
+def test_choose_cuts_covers_warm_up_with_eight_of_forty() -> None:
+    cuts = probes.choose_cuts(2148, 101)
+    assert len(cuts) == 40
+    assert sum(cut <= 101 for cut in cuts) == 8
+    assert probes.choose_cuts(5, 101) == [2, 4]
 
 
 def centred(values: Floats, window: int, since: int = 0) -> Floats:
-    found = ORIGINAL(values, window)
+    average = ORIGINAL(values, window)
     ahead = min(window // 2, len(values))
-    return np.append(found[ahead:], np.full(ahead, np.nan))
+    return np.append(average[ahead:], np.full(ahead, np.nan))
 
 
 def one_ahead(values: Floats, window: int, since: int = 0) -> Floats:
@@ -77,35 +77,35 @@ def one_ahead(values: Floats, window: int, since: int = 0) -> Floats:
 
 
 def full_sample(values: Floats, window: int, since: int = 0) -> Floats:
-    found = ORIGINAL(values, window)
-    if np.isnan(found).all():
-        return found
-    scores: Floats = (found - np.nanmean(found)) / np.nanstd(found)
+    average = ORIGINAL(values, window)
+    if np.isnan(average).all():
+        return average
+    scores: Floats = (average - np.nanmean(average)) / np.nanstd(average)
     return scores
 
 
 def filled_back(values: Floats, window: int, since: int = 0) -> Floats:
-    found = ORIGINAL(values, window).copy()
-    defined = np.flatnonzero(np.isfinite(found))
+    average = ORIGINAL(values, window).copy()
+    defined = np.flatnonzero(np.isfinite(average))
     if len(defined):
-        found[: defined[0]] = found[defined[0]]
-    return found
+        average[: defined[0]] = average[defined[0]]
+    return average
 
 
 ORIGINAL = indicators.sma
 
 
 @pytest.mark.parametrize("leak", [centred, one_ahead, full_sample, filled_back])
-def test_an_average_that_looks_ahead_is_found(
+def test_features_probe_detects_look_ahead_average(
     apple: BarSeries, monkeypatch: pytest.MonkeyPatch, leak: Callable[..., Floats]
 ) -> None:
     monkeypatch.setattr(features.indicators, "sma", leak)
-    check = leaks.features_causal(apple, [POLICY])
+    check = probes.check_features_causal(apple, [POLICY])
     assert not check.passed
     assert "trend_atr" in check.found
 
 
-def test_an_adjustment_that_later_actions_revise_is_found(
+def test_features_probe_detects_adjustment_by_later_actions(
     apple: BarSeries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = bars_module.BarSeries.growth_factor.func  # type: ignore[attr-defined]
@@ -115,22 +115,24 @@ def test_an_adjustment_that_later_actions_revise_is_found(
         return factor / factor[-1]
 
     monkeypatch.setattr(bars_module.BarSeries, "growth_factor", property(revised))
-    check = leaks.features_causal(apple, [POLICY])
+    check = probes.check_features_causal(apple, [POLICY])
     assert not check.passed
     assert "adjustment" in check.found
 
 
-def test_a_view_that_lets_tomorrow_in_is_found(
+def test_questions_probe_detects_view_with_later_bars(
     apple: BarSeries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = BarSeries.until
     monkeypatch.setattr(
         BarSeries, "until", lambda self, moment: original(self, moment + timedelta(days=4))
     )
-    assert not leaks.questions_causal(apple, (), POLICY).passed
+    assert not probes.check_questions_causal(apple, (), POLICY).passed
 
 
-def test_news_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_probe_detects_later_news(
+    apple: BarSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = MarketView.at.__func__  # type: ignore[attr-defined]
 
     def careless(
@@ -141,10 +143,12 @@ def test_news_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(MarketView, "at", classmethod(careless))
     items, _ = load_bundled_news().news("AAPL")
-    assert not leaks.questions_causal(apple, items, POLICY).passed
+    assert not probes.check_questions_causal(apple, items, POLICY).passed
 
 
-def test_facts_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_probe_detects_later_fundamentals(
+    apple: BarSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = MarketView.at.__func__  # type: ignore[attr-defined]
 
     def careless(
@@ -154,35 +158,35 @@ def test_facts_of_later_are_found(apple: BarSeries, monkeypatch: pytest.MonkeyPa
         return replace(view, fundamentals=tuple(facts))
 
     monkeypatch.setattr(MarketView, "at", classmethod(careless))
-    assert not leaks.questions_causal(apple, (), POLICY).passed
+    assert not probes.check_questions_causal(apple, (), POLICY).passed
 
 
-def test_undated_news_taken_for_known_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_probe_detects_undated_items_read_as_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def lenient(records: list[dict[str, Any]]) -> tuple[tuple[NewsItem, ...], int]:
         long_ago = datetime(1990, 1, 1, tzinfo=UTC)
         return tuple(NewsItem(published_at=long_ago, headline=r["headline"]) for r in records), 0
 
-    assert news_module.read_news is leaks.read_news
-    monkeypatch.setattr(leaks, "read_news", lenient)
-    assert not leaks.news_dated().passed
+    assert news_module.read_news is probes.read_news
+    monkeypatch.setattr(probes, "read_news", lenient)
+    assert not probes.check_news_dated().passed
 
 
-def traded(crossing: Traded, rules: FillRules, actions: Any = None) -> Traded:
+def traded(crossing: SymbolBacktest, rules: FillRules, actions: Any = None) -> SymbolBacktest:
     bars = crossing.bars
     orders = crossing.orders if actions is None else orders_of(actions)
     result = run_orders(bars, orders, rules, cash=1.0, whole_shares=False)
-    return Traded(bars, orders, crossing.rules, result, crossing.benchmark)
+    return SymbolBacktest(bars, orders, crossing.rules, result, crossing.benchmark)
 
 
-def test_fills_at_the_bar_that_was_decided_on_are_found(crossing: Traded) -> None:
-    check = leaks.fills_possible(traded(crossing, FillRules(fill_at_close=True)))
+def test_fills_probe_detects_fills_at_decision_bar(crossing: SymbolBacktest) -> None:
+    check = probes.check_fills_possible(traded(crossing, FillRules(fill_at_close=True)))
     assert not check.passed
     assert "could not have been had" in check.found
 
 
-def test_what_lives_on_the_next_bar_does_not_survive_a_delay(crossing: Traded) -> None:
+def test_delay_probe_detects_next_bar_look_ahead(crossing: SymbolBacktest) -> None:
     bars = crossing.bars
     tomorrow = np.append(bars.close[1:] / bars.open[1:] - 1, 0.0)
     ahead = np.where(tomorrow > 0, 1, -1).astype(np.int8)
-    check = leaks.survives_delay(traded(crossing, FillRules(), ahead))
+    check = probes.check_survives_delay(traded(crossing, FillRules(), ahead))
     assert not check.passed

@@ -1,4 +1,4 @@
-"""No clock decides: a planted one is found wherever it is, and what only stamps is let be."""
+"""The clock probe: a planted clock read is detected; timestamps of records are allowed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.evaluation.probes import clocks_read
+from finagent_model.evaluation.probes import find_clock_reads
 
 STAMP = """
 from datetime import UTC, datetime
@@ -20,18 +20,18 @@ def planted(folder: Path, name: str, source: str) -> list[str]:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
-    return clocks_read(folder)
+    return find_clock_reads(folder)
 
 
-def test_no_code_of_this_package_that_decides_reads_a_clock() -> None:
-    assert clocks_read() == []
+def test_clock_probe_finds_no_read_in_this_package() -> None:
+    assert find_clock_reads() == []
 
 
 @pytest.mark.parametrize(
     "name", ["desk/desk.py", "policy/context.py", "agents/agent.py", "market/news.py"]
 )
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expression"),
     [
         ("from datetime import UTC, datetime\nage = datetime.now(UTC)", "datetime.now"),
         ("from datetime import datetime as d\nage = d.utcnow()", "d.utcnow"),
@@ -46,23 +46,25 @@ def test_no_code_of_this_package_that_decides_reads_a_clock() -> None:
         ("def decide():\n    from time import time\n    return time()", "time.time"),
     ],
 )
-def test_a_planted_clock_is_found(tmp_path: Path, name: str, source: str, said: str) -> None:
-    [found] = planted(tmp_path, name, source)
-    assert found.startswith(f"{name}:")
-    assert said in found
+def test_clock_probe_detects_planted_read(
+    tmp_path: Path, name: str, source: str, expression: str
+) -> None:
+    [read] = planted(tmp_path, name, source)
+    assert read.startswith(f"{name}:")
+    assert expression in read
 
 
-def test_the_stamp_of_a_record_and_how_long_it_took_are_no_clock(tmp_path: Path) -> None:
+def test_clock_probe_allows_timestamps_or_monotonic_clocks(tmp_path: Path) -> None:
     assert planted(tmp_path, "desk/desk.py", STAMP) == []
     assert planted(tmp_path, "agents/session.py", "import time\nsince = time.monotonic()") == []
     assert planted(tmp_path, "agents/agent.py", "def late(loop):\n    return loop.time() > 9") == []
     assert planted(tmp_path, "market/bars.py", "from datetime import time\nend = time.max") == []
 
 
-def test_only_the_stamp_may_ask_and_only_there(tmp_path: Path) -> None:
+def test_clock_probe_allows_timestamp_functions_only_in_place(tmp_path: Path) -> None:
     assert len(planted(tmp_path, "policy/context.py", STAMP)) == 1
     assert len(planted(tmp_path, "desk/desk.py", STAMP + "\nSTARTED = datetime.now(UTC)")) == 2
 
 
-def test_what_decides_nothing_may_know_the_time(tmp_path: Path) -> None:
+def test_clock_probe_skips_rooms_that_decide_nothing(tmp_path: Path) -> None:
     assert planted(tmp_path, "tracking/registry.py", "import time\nnow = time.time()") == []

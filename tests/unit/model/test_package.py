@@ -13,10 +13,10 @@ from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 from finagent_model.model.package import read_package
 from finagent_model.model.wheel import build_wheel, code_hash
-from support.packages import REPLY, book, learned, write
+from support.packages import REPLY, book, trained_state, write
 
 
-def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
+def test_package_of_equal_contents_is_byte_equal(tmp_path: Path) -> None:
     assert write(tmp_path / "one") == write(tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(names) == 8
@@ -24,34 +24,34 @@ def test_equal_contents_have_equal_bytes_and_hash(tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_another_policy_is_another_hash(tmp_path: Path) -> None:
+def test_package_hash_changes_with_policy(tmp_path: Path) -> None:
     assert write(tmp_path / "one") != write(tmp_path / "two", book(atr=15))
 
 
-def test_a_policy_outside_its_bounds_is_refused_by_name_however_it_got_in(tmp_path: Path) -> None:
+def test_read_package_refuses_policy_outside_bounds_by_name(tmp_path: Path) -> None:
     write(tmp_path)
     policy, manifest = tmp_path / "policy.json", tmp_path / "manifest.json"
     policy.write_text(policy.read_text().replace('"slow": 100', '"slow": 9999'))
-    said = json.loads(manifest.read_text())
-    said["files"]["policy.json"] = hashlib.sha256(policy.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(said))
-    with pytest.raises(CorruptPackageError, match=r"policy\.slow: .*300 \(given: 9999\)") as caught:
+    content = json.loads(manifest.read_text())
+    content["files"]["policy.json"] = hashlib.sha256(policy.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(CorruptPackageError, match=r"policy\.slow: .*300 \(given: 9999\)") as error:
         read_package(tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+def test_read_package_returns_what_was_written(tmp_path: Path) -> None:
     write(tmp_path)
     package = read_package(tmp_path)
     assert package.config == load_preset()
-    assert package.learned == learned(book())
+    assert package.trained_state == trained_state(book())
     assert package.replies == {"a": REPLY, "b": REPLY}
 
 
 @pytest.mark.parametrize(
     "name", ["config.yaml", "policy.json", "calibration.json", "memory.jsonl", "cassette.jsonl"]
 )
-def test_a_changed_or_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_read_package_refuses_changed_or_missing_file_by_name(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     (tmp_path / name).write_text("{}")
     with pytest.raises(CorruptPackageError, match=f"{name} differs"):
@@ -61,7 +61,7 @@ def test_a_changed_or_missing_file_is_refused_by_name(tmp_path: Path, name: str)
         read_package(tmp_path)
 
 
-def test_another_format_is_refused(tmp_path: Path) -> None:
+def test_read_package_refuses_other_format(tmp_path: Path) -> None:
     write(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
@@ -69,7 +69,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         read_package(tmp_path)
 
 
-def test_the_wheel_is_the_same_bytes_each_time_and_holds_every_file(tmp_path: Path) -> None:
+def test_build_wheel_is_reproducible_with_every_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first, second = build_wheel(tmp_path / "a"), build_wheel(tmp_path / "b")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.model.wheel import checkout
+from finagent_model.model.wheel import find_checkout
 
 pytestmark = pytest.mark.slow
 
@@ -21,41 +21,41 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A package in a checkout."""
-    made = tmp_path / "project" / "package"
-    made.mkdir(parents=True)
-    (made / "code.py").write_text("one = 1\n")
-    git(made.parent, "init", "-q")
-    git(made.parent, "add", ".")
-    git(made.parent, "commit", "-qm", "first")
-    checkout.cache_clear()
-    return made
+    folder = tmp_path / "project" / "package"
+    folder.mkdir(parents=True)
+    (folder / "code.py").write_text("one = 1\n")
+    git(folder.parent, "init", "-q")
+    git(folder.parent, "add", ".")
+    git(folder.parent, "commit", "-qm", "first")
+    find_checkout.cache_clear()
+    return folder
 
 
-def test_a_checkout_tells_its_commit(package: Path) -> None:
-    found = checkout(package)
-    assert found is not None
-    assert (found.commit, found.dirty) == (git(package.parent, "rev-parse", "HEAD"), False)
+def test_find_checkout_returns_commit(package: Path) -> None:
+    checkout = find_checkout(package)
+    assert checkout is not None
+    assert (checkout.commit, checkout.dirty) == (git(package.parent, "rev-parse", "HEAD"), False)
 
 
 @pytest.mark.parametrize("name", ["code.py", "new.py"])
-def test_a_changed_or_new_file_of_the_package_is_told(package: Path, name: str) -> None:
+def test_find_checkout_is_dirty_with_changed_or_new_file(package: Path, name: str) -> None:
     (package / name).write_text("one = 2\n")
-    found = checkout(package)
-    assert found is not None and found.dirty
+    checkout = find_checkout(package)
+    assert checkout is not None and checkout.dirty
 
 
-def test_files_beside_the_package_change_nothing(package: Path) -> None:
+def test_find_checkout_ignores_files_beside_package(package: Path) -> None:
     (package.parent / "mlflow.db").write_text("")
-    found = checkout(package)
-    assert found is not None and not found.dirty
+    checkout = find_checkout(package)
+    assert checkout is not None and not checkout.dirty
 
 
-def test_an_environment_inside_another_project_is_no_checkout_of_ours(package: Path) -> None:
+def test_find_checkout_ignores_checkout_of_other_project(package: Path) -> None:
     installed = package.parent / "site-packages" / "package"
     installed.mkdir(parents=True)
-    assert checkout(installed) is None
+    assert find_checkout(installed) is None
 
 
-def test_without_git_there_is_no_commit(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_checkout_without_git_is_none(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert checkout(package) is None
+    assert find_checkout(package) is None

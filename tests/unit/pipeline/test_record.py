@@ -60,7 +60,7 @@ def kept(
 ) -> RunLog:
     """The run of a decision recorded with `database` configured."""
     given = settings(database)
-    symbol = changes.pop("symbol", None)
+    symbol = changes.pop("symbol") if len(changes.get("symbol", "")) > 20 else None
     made = decision(**UNDRAWN | changes)
     view = view_of(made, given) if made.signal.symbol == "GOOG" else None
     if symbol:  # one that no door lets in: a column may still be too narrow for it

@@ -11,7 +11,7 @@ import pytest
 
 from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import PackageFormatError, TrackingError
-from finagent_model.evaluation.gate import FEWEST_DAYS, GateWindow
+from finagent_model.evaluation.gate import MIN_COMMON_DAYS, GateWindow
 from finagent_model.model.package import Package
 from finagent_model.pipeline.finalize import WINDOW, compare_with_champion
 from finagent_model.pipeline.run_metadata import TrainingState, read_request
@@ -23,7 +23,7 @@ from finagent_model.tracking.runs import RunLog, open_run
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 
-OURS = GateWindow(version=None, returns={day: 0.001 * (day % 3) for day in range(FEWEST_DAYS)})
+OURS = GateWindow(version=None, returns={day: 0.001 * (day % 3) for day in range(MIN_COMMON_DAYS)})
 REQUEST = TrainRequest().model_dump(mode="json")
 
 
@@ -69,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     opened = open_run("train", {})
     trials = Trials(configurations=1, scorings=1, sharpe_variance=None, overfitting=None)
-    policies = package({}).learned.policies
+    policies = package({}).trained_state.policies
     TrainingState(TrainRequest(symbols=("FB",)), load_preset(), policies, trials, {}).write(opened)
     return opened
 

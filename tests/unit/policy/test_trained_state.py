@@ -20,9 +20,9 @@ from finagent_model.config.desk_config import DeskConfig, MemoryConfig, load_pre
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
-from finagent_model.evaluation.calibrate import calibrate, reflect
-from finagent_model.evaluation.out_of_sample import OutOfSample
-from finagent_model.evaluation.probes import learned_again, memory_dated
+from finagent_model.evaluation.calibrate import calibrate, select_lessons
+from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
+from finagent_model.evaluation.probes import check_memory_dated, check_trained_state_repeats
 from finagent_model.pipeline.backtest import (
     TranscriptWriter,
     decide_and_reflect,
@@ -56,7 +56,7 @@ def policies() -> PolicyBook:
 @pytest.fixture(scope="module")
 def taken(
     policies: PolicyBook, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[OutOfSample, Path]:
+) -> tuple[OutOfSampleBacktest, Path]:
     """A record, and the conversation behind it."""
     folder = tmp_path_factory.mktemp("minutes")
     with TranscriptWriter() as minutes:
@@ -69,18 +69,18 @@ def taken(
 
 
 @pytest.fixture(scope="module")
-def record(taken: tuple[OutOfSample, Path]) -> OutOfSample:
+def record(taken: tuple[OutOfSampleBacktest, Path]) -> OutOfSampleBacktest:
     return taken[0]
 
 
 @pytest.fixture(scope="module")
-def transcript(taken: tuple[OutOfSample, Path]) -> Path:
+def transcript(taken: tuple[OutOfSampleBacktest, Path]) -> Path:
     return taken[1]
 
 
-def learned_from(record: OutOfSample, policies: PolicyBook) -> TrainedState:
-    calls = record.closed_calls()
-    return TrainedState(policies, calibrate(calls, policies.start_times), reflect(calls))
+def learned_from(record: OutOfSampleBacktest, policies: PolicyBook) -> TrainedState:
+    calls = record.trade_outcomes()
+    return TrainedState(policies, calibrate(calls, policies.start_times), select_lessons(calls))
 
 
 def questions(transcript: Path) -> list[dict[str, Any]]:
@@ -90,20 +90,20 @@ def questions(transcript: Path) -> list[dict[str, Any]]:
     return [json.loads(turn["message_content"]) for turn in firsts]
 
 
-def test_lessons_never_overlap_or_see_later_outcomes(record: OutOfSample) -> None:
-    calls = record.closed_calls()
-    lessons = reflect(calls)
+def test_lessons_never_overlap_or_see_later_outcomes(record: OutOfSampleBacktest) -> None:
+    calls = record.trade_outcomes()
+    lessons = select_lessons(calls)
     assert 5 < len(lessons) < len(calls)
     for one, other in pairwise(lessons):
         assert one.closed_at <= other.as_of
     for moment in [call.closed_at for call in calls[::7]]:
-        early = reflect([call for call in calls if call.closed_at <= moment])
+        early = select_lessons([call for call in calls if call.closed_at <= moment])
         assert early == tuple(lesson for lesson in lessons if lesson.closed_at <= moment)
 
 
 @pytest.mark.slow
 def test_lessons_of_fold_had_closed_before_it(
-    record: OutOfSample, transcript: Path, policies: PolicyBook
+    record: OutOfSampleBacktest, transcript: Path, policies: PolicyBook
 ) -> None:
     remembering = 0
     for decision, question in zip(record.decisions, questions(transcript), strict=True):
@@ -120,7 +120,7 @@ def test_lessons_of_fold_had_closed_before_it(
 
 @pytest.mark.slow
 def test_trained_desk_repeats_questions_of_training(
-    record: OutOfSample, transcript: Path, policies: PolicyBook, tmp_path: Path
+    record: OutOfSampleBacktest, transcript: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:
     complete = desk(learned_from(record, policies))
     with TranscriptWriter() as later:
@@ -129,13 +129,15 @@ def test_trained_desk_repeats_questions_of_training(
     assert questions(tmp_path / CONVERSATION) == questions(transcript)
 
 
-def test_out_of_sample_transcripts_go_to_disk(record: OutOfSample, transcript: Path) -> None:
+def test_out_of_sample_transcripts_go_to_disk(
+    record: OutOfSampleBacktest, transcript: Path
+) -> None:
     assert [decision.turns for decision in record.decisions] == [()] * len(record.decisions)
     assert len(questions(transcript)) == len(record.decisions)
 
 
 def test_question_ignores_later_bars(
-    record: OutOfSample, transcript: Path, policies: PolicyBook, tmp_path: Path
+    record: OutOfSampleBacktest, transcript: Path, policies: PolicyBook, tmp_path: Path
 ) -> None:
     cut = 520
     shorter = market()
@@ -148,15 +150,15 @@ def test_question_ignores_later_bars(
     assert earlier == questions(transcript)[: cut - 255]
 
 
-def test_lessons_stay_with_their_symbol(record: OutOfSample, policies: PolicyBook) -> None:
+def test_lessons_stay_with_their_symbol(record: OutOfSampleBacktest, policies: PolicyBook) -> None:
     learned = learned_from(record, policies)
     last = record.decisions[-1].signal.as_of
     assert learned.at("GOOG", last).lessons
     assert learned.at("IBM", last).lessons == ()
 
 
-def test_lesson_has_age_with_outcome(record: OutOfSample) -> None:
-    lessons = reflect(record.closed_calls())
+def test_lesson_has_age_with_outcome(record: OutOfSampleBacktest) -> None:
+    lessons = select_lessons(record.trade_outcomes())
     view = market().daily_views("GOOG", [699])[0]
     text = json.loads(build_context(view, Policy(), lessons, 2).text)
     assert text["memory"]["calls"] == len(lessons)
@@ -167,7 +169,7 @@ def test_lesson_has_age_with_outcome(record: OutOfSample) -> None:
     assert not [key for key in latest[-1] if key in ("as_of", "closed_at")]
 
 
-def test_memory_of_zero_lessons_is_empty(record: OutOfSample, policies: PolicyBook) -> None:
+def test_memory_of_zero_lessons_is_empty(record: OutOfSampleBacktest, policies: PolicyBook) -> None:
     config = load_preset().model_copy(update={"memory": MemoryConfig(lessons=0)})
     view = market().daily_views("GOOG", [699])[0]
     decision = desk(learned_from(record, policies), config).decide(view)
@@ -175,39 +177,39 @@ def test_memory_of_zero_lessons_is_empty(record: OutOfSample, policies: PolicyBo
 
 
 def test_verify_detects_look_ahead_lessons(
-    record: OutOfSample, policies: PolicyBook, monkeypatch: pytest.MonkeyPatch
+    record: OutOfSampleBacktest, policies: PolicyBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned = learned_from(record, policies)
     moments = [decision.signal.as_of for decision in record.decisions]
-    assert memory_dated(learned, "GOOG", moments).passed
+    assert check_memory_dated(learned, "GOOG", moments).passed
 
     def forward(self: TrainedState, symbol: str, as_of: datetime) -> StateAt:
         return StateAt(self.policies.at(as_of, symbol), tuple(self.lessons))
 
     monkeypatch.setattr(TrainedState, "at", forward)
-    check = memory_dated(learned, "GOOG", moments)
+    check = check_memory_dated(learned, "GOOG", moments)
     assert not check.passed
     assert "had not closed, first as of" in check.found
 
 
 def test_verify_detects_changed_lessons_or_calibrations(
-    record: OutOfSample, policies: PolicyBook
+    record: OutOfSampleBacktest, policies: PolicyBook
 ) -> None:
     learned = learned_from(record, policies)
-    calls = {"GOOG": record.closed_calls()}
-    assert learned_again(learned, calls).passed
+    calls = {"GOOG": record.trade_outcomes()}
+    assert check_trained_state_repeats(learned, calls).passed
     first: TradeOutcome = learned.lessons[0].model_copy(update={"earned": 0.5})
     forged = TrainedState(policies, learned.calibrations, (first, *learned.lessons[1:]))
-    assert "other lessons" in learned_again(forged, calls).found
+    assert "other lessons" in check_trained_state_repeats(forged, calls).found
     assert learned.calibrations
     fits = learned.calibrations.fits
     sure = fits[-1].model_copy(update={"calls": 10**6})
     boasting = TrainedState(policies, CalibrationBook(fits=(*fits[:-1], sure)), learned.lessons)
-    assert "other calibrations" in learned_again(boasting, calls).found
+    assert "other calibrations" in check_trained_state_repeats(boasting, calls).found
 
 
-def test_lessons_have_raw_confidence(record: OutOfSample) -> None:
+def test_lessons_have_raw_confidence(record: OutOfSampleBacktest) -> None:
     raw_scores = {d.signal.as_of: d.signal.raw_confidence_score for d in record.decisions}
-    calls = record.closed_calls()
+    calls = record.trade_outcomes()
     assert all(call.confidence == raw_scores[call.as_of] for call in calls)
     assert np.mean([call.was_profitable for call in calls]) < 1

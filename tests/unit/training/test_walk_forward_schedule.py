@@ -11,7 +11,7 @@ import pytest
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import UnknownSymbolError
-from finagent_model.evaluation.probes import corrupted_after
+from finagent_model.evaluation.probes import corrupt_after
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.training.request import TrainRequest
@@ -100,7 +100,7 @@ def test_unpooled_policies_are_for_one_symbol_each(
 
 def test_unpooled_fit_ignores_other_symbols(own: FittedPolicies) -> None:
     source = BundledBars()
-    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupted_after(source.bars("AAPL"), 0)}
+    other = {"GOOG": source.bars("GOOG")[:420], "AAPL": corrupt_after(source.bars("AAPL"), 0)}
     request = TrainRequest.parse(**REQUEST.model_dump() | {"pooled": False})
     again = fit_policies({name: bars[:420] for name, bars in other.items()}, request).policies
     assert again.fits_for("GOOG") == own.policies.fits_for("GOOG")

@@ -1,10 +1,9 @@
-"""The desk as an MLflow model: a DataFrame of questions in, a DataFrame of signals out.
+"""Wrap a predictor as an MLflow model: a DataFrame of questions in, a DataFrame of signals out.
 
-The output columns follow `TradingSignal` field by field, so that the two can't drift apart.
-
-Every escape becomes a typed MLflow error, so that a server answers with one sentence and no stack
-trace: 400 for a request that can't be asked, 429 when more are waiting than the model takes on, 503
-where the desk can't work for a while, 504 for what did not end in time.
+The output columns follow `TradingSignal` field by field, so that the two can't drift apart. Every
+exception becomes a typed MLflow error, so that a server answers with one sentence and no stack
+trace: 400 for bad input, 429 above the concurrency limit, 503 while the desk can't work or shuts
+down, 504 after the request's timeout.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ from finagent_model.errors import (
 from finagent_model.model.predictor import Predictor
 from finagent_model.settings import Settings
 
+log = logging.getLogger(__name__)
+# In a nested column MLflow takes 500.0 for a double but refuses 500, as JavaScript writes it.
+# So MLflow lets any value pass here, and `BarSeries` refuses what is no number.
 NUMBER = AnyType()
-"""In a nested column MLflow takes 500.0 for a double but refuses 500, as JavaScript writes it.
-So MLflow lets any value pass here, and `BarSeries` refuses what is no number.
-"""
-BAR = Object(
+BAR_TYPE = Object(
     [
         Property("closed_at", DataType.string),
         *(
@@ -60,7 +59,7 @@ BAR = Object(
         ),
     ]
 )
-NEWS = Object(
+NEWS_TYPE = Object(
     [
         Property("headline", DataType.string),
         *(
@@ -69,28 +68,40 @@ NEWS = Object(
         ),
     ]
 )
-INPUTS = Schema(
+INPUT_SCHEMA = Schema(
     [
         ColSpec(DataType.string, "symbol"),
         ColSpec(DataType.string, "as_of"),
-        ColSpec(Array(BAR), "bars", required=False),
-        ColSpec(Array(NEWS), "news", required=False),
+        ColSpec(Array(BAR_TYPE), "bars", required=False),
+        ColSpec(Array(NEWS_TYPE), "news", required=False),
     ]
 )
-_TYPES: dict[str, DataType | Array] = {
+_COLUMN_TYPES: dict[str, DataType | Array] = {
     "string": DataType.string,
     "number": DataType.double,
     "integer": DataType.long,
     "boolean": DataType.boolean,
     "array": Array(DataType.string),
 }
+PACKAGE_ARTIFACT = "package"
+"""Name of the artifact that holds the package."""
+ANSWER_MARGIN_S = 5.0
+"""Seconds of a server's timeout that are kept for stopping the work and answering."""
+ERROR_CODES: tuple[tuple[type[FinagentError], int], ...] = (
+    (DeadlineError, DEADLINE_EXCEEDED),
+    (ShutdownError, TEMPORARILY_UNAVAILABLE),
+    (LocalStateError, TEMPORARILY_UNAVAILABLE),
+    (BadInputError, INVALID_PARAMETER_VALUE),
+    (FinagentError, INTERNAL_ERROR),
+)
+"""MLflow's code of each error class; the first that fits counts."""
 
 
-def signature(config: DeskConfig) -> ModelSignature:
-    """The limits' defaults are the packaged desk's own."""
+def make_signature(config: DeskConfig) -> ModelSignature:
+    """Return the model's signature, with the packaged desk's own limits as defaults."""
     return ModelSignature(
-        inputs=INPUTS,
-        outputs=Schema(_outputs()),
+        inputs=INPUT_SCHEMA,
+        outputs=Schema(_output_columns()),
         params=ParamSchema(
             [
                 ParamSpec("mode", DataType.string, "cached"),
@@ -101,44 +112,29 @@ def signature(config: DeskConfig) -> ModelSignature:
     )
 
 
-def _outputs() -> list[ColSpec | TensorSpec]:
+def _output_columns() -> list[ColSpec | TensorSpec]:
     return [
-        ColSpec(_TYPES[column.kind], column.name, required=not column.optional)
+        ColSpec(_COLUMN_TYPES[column.kind], column.name, required=not column.optional)
         for column in signal_columns()
     ]
 
 
-log = logging.getLogger(__name__)
-PACKAGE = "package"
-"""Name of the artifact that holds the package."""
-MARGIN_S = 5.0
-"""What a request's deadline leaves of a server's time-out, to stop the work and to answer in; a
-quarter of a short one.
-"""
-CODES: tuple[tuple[type[FinagentError], int], ...] = (
-    (DeadlineError, DEADLINE_EXCEEDED),
-    (ShutdownError, TEMPORARILY_UNAVAILABLE),
-    (LocalStateError, TEMPORARILY_UNAVAILABLE),
-    (BadInputError, INVALID_PARAMETER_VALUE),
-    (FinagentError, INTERNAL_ERROR),
-)
-"""The first that fits."""
-
-
 class FinagentModel(PythonModel):
-    """Loads a package and answers; safe to call from many threads."""
+    """Load a package and answer its questions; safe to call from many threads."""
 
     predictor: Predictor
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Load the package among the model's artifacts. Raises ModelLoadError."""
         settings = Settings.load()
-        self.predictor = Predictor.open(Path(context.artifacts[PACKAGE]), settings)
+        self.predictor = Predictor.open(Path(context.artifacts[PACKAGE_ARTIFACT]), settings)
+        # Clients are imported now, so that the first request doesn't wait for it.
         self.predictor.desk.preload()
-        self._seats = threading.BoundedSemaphore(settings.serve_threads)
+        self._slots = threading.BoundedSemaphore(settings.serve_threads)
 
     def stop(self) -> None:
-        """Take on no more requests: the process is about to end."""
-        self.predictor.ending.set()
+        """Refuse new requests from now on: the process is about to end."""
+        self.predictor.shutdown_requested.set()
 
     def predict(
         self,
@@ -146,19 +142,24 @@ class FinagentModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """One signal a row, in the rows' order; undefined values are None, never NaN."""
-        deadline = Deadline.after(_within_s())
-        with _typed_errors(), self._seat():
+        """Return one signal a row, in the rows' order; undefined values are None, never NaN.
+
+        Raises MlflowException with the code that a server turns into an HTTP status.
+        """
+        deadline = Deadline.after(_request_timeout_s())
+        with _errors_as_mlflow(), self._slot():
             try:
                 return self.predictor.predict(model_input, params, deadline)
             except DeadlineError:
-                raise _too_late(deadline, len(model_input)) from None
+                raise _timeout_error(deadline, len(model_input)) from None
 
     @contextmanager
-    def _seat(self) -> Iterator[None]:
-        if self.predictor.ending.is_set():
+    def _slot(self) -> Iterator[None]:
+        """Hold one of the concurrency limit's slots; refuse at once where none is free."""
+        if self.predictor.shutdown_requested.is_set():
             raise ShutdownError()
-        if not self._seats.acquire(blocking=False):
+        # No queue here: a caller who is refused can go elsewhere, one who waits can't.
+        if not self._slots.acquire(blocking=False):
             raise MlflowException(
                 "more requests are waiting than this model takes on; ask again later, "
                 "or raise FINAGENT_SERVE_THREADS",
@@ -167,19 +168,21 @@ class FinagentModel(PythonModel):
         try:
             yield
         finally:
-            self._seats.release()
+            self._slots.release()
 
 
 @contextmanager
-def _typed_errors() -> Iterator[None]:
+def _errors_as_mlflow() -> Iterator[None]:
+    """Turn every exception into a typed MLflow error."""
     try:
         yield
     except MlflowException:
         raise
     except FinagentError as error:
-        code = next(code for kind, code in CODES if isinstance(error, kind))
+        code = next(code for kind, code in ERROR_CODES if isinstance(error, kind))
         raise MlflowException(str(error), error_code=code) from None
     except Exception as error:
+        # The stack trace stays in the log: it may hold the caller's data or a path of ours.
         log.exception("a request failed")
         raise MlflowException(
             f"the model failed with {type(error).__name__}; the server's log says where",
@@ -187,18 +190,18 @@ def _typed_errors() -> Iterator[None]:
         ) from None
 
 
-def _within_s() -> float | None:
-    """A little less than a scoring server waits for. None elsewhere: a batch takes as long as it
-    takes.
-    """
+def _request_timeout_s() -> float | None:
+    """Return a little less than a scoring server's timeout, in seconds; None outside a server."""
+    # A batch in a notebook or a Spark job takes as long as it takes.
     timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     if not (timeout.is_set() and _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()):
         return None
     limit = float(timeout.get())
-    return limit - min(limit / 4, MARGIN_S)
+    # A quarter of a short timeout: five seconds might be all of it.
+    return limit - min(limit / 4, ANSWER_MARGIN_S)
 
 
-def _too_late(deadline: Deadline, rows: int) -> MlflowException:
+def _timeout_error(deadline: Deadline, rows: int) -> MlflowException:
     return MlflowException(
         f"not decided within {deadline.timeout_s:g} s (rows: {rows}), and the work was stopped; "
         "ask again, with fewer rows at a time, or serve with a longer "

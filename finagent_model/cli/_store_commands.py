@@ -1,8 +1,8 @@
-"""`finagent db`: the tables' revision, a copy, and what the database missed while it was down.
+"""`finagent db`, `finagent outbox` and approvals: the database, the platform, and humans.
 
-`finagent outbox`: what the platform of FINAGENT_PLATFORM_URL is still to have.
-
-Decisions that wait for a human: `approvals`, `approve`, `reject`.
+`db` migrates, copies and synchronises the tables. `outbox` shows and retries what the platform of
+FINAGENT_PLATFORM_URL has not received, dead letters ("parked") included. `approvals`, `approve` and
+`reject` settle decisions that wait for a human.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import NO_DATA, Json, print_json
+from finagent_model.cli.options import EXIT_NO_DATA, Json, print_json
 
 if TYPE_CHECKING:
     from finagent_model.approvals import ApprovalStore
@@ -34,16 +34,16 @@ def current(as_json: Json = False) -> None:
     from finagent_model.store.database import Database, newest_revision
 
     database = Database.from_settings(Settings.load())
-    found = {
+    row = {
         "database": str(database),
         "revision": database.read_revision(),
         "newest": newest_revision(),
     }
     if as_json:
-        print_json(found)
+        print_json(row)
     else:
         typer.echo(
-            f"{found['revision'] or 'no tables yet'} (newest: {newest_revision()}) in {database}"
+            f"{row['revision'] or 'no tables yet'} (newest: {newest_revision()}) in {database}"
         )
 
 
@@ -54,6 +54,7 @@ def upgrade(as_json: Json = False) -> None:
     from finagent_model.store.database import Database
 
     database = Database.from_settings(Settings.load())
+    # Read first: afterwards nobody can tell what the tables were.
     before = database.read_revision()
     database.upgrade()
     after = database.read_revision()
@@ -92,8 +93,9 @@ def sync(as_json: Json = False) -> None:
         print_json(done.row())
     else:
         typer.echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
+    # They stay in their runs: a later sync writes them.
     if done.failed:
-        raise typer.Exit(NO_DATA)
+        raise typer.Exit(EXIT_NO_DATA)
 
 
 outbox = typer.Typer(
@@ -111,20 +113,21 @@ def status(as_json: Json = False) -> None:
     from finagent_model.store.outbox import Outbox
 
     settings = Settings.load()
-    found = {"platform": settings.platform_url} | Outbox(Database.from_settings(settings)).status()
+    counts = {"platform": settings.platform_url} | Outbox(Database.from_settings(settings)).status()
     if as_json:
-        print_json(found)
+        print_json(counts)
         return
-    since = f" (since {found['oldest_waiting']})" if found["oldest_waiting"] else ""
+    since = f" (since {counts['oldest_waiting']})" if counts["oldest_waiting"] else ""
     typer.echo(
-        f"{found['waiting']} waiting{since}, {found['sent']} sent, {found['parked']} parked; "
-        f"platform: {found['platform'] or 'none'}"
+        f"{counts['waiting']} waiting{since}, {counts['sent']} sent, {counts['parked']} parked; "
+        f"platform: {counts['platform'] or 'none'}"
     )
-    if found["why"]:
-        typer.echo(f"  {found['why']}")
-    for row in found["parked_rows"]:
+    if counts["why"]:
+        typer.echo(f"  {counts['why']}")
+    for row in counts["parked_rows"]:
         typer.echo(f"  artifact {row['artifact_id']} of {row['execution']}: {row['reason']}")
-    if more := found["parked"] - len(found["parked_rows"]):
+    # The status lists the first dead letters only.
+    if more := counts["parked"] - len(counts["parked_rows"]):
         typer.echo(f"  and {more} more")
 
 
@@ -145,6 +148,7 @@ def send(
     settings = Settings.load()
     if settings.platform_url is None:
         raise BadInputError("there is no platform to send to; set FINAGENT_PLATFORM_URL")
+    # Dead letters go back into the queue, and a pause that the platform asked for ends.
     if parked:
         Outbox(Database.from_settings(settings)).retry_failed()
     done = run(settings)
@@ -155,7 +159,7 @@ def send(
         if done.why:
             typer.echo(done.why, err=True)
     if done.waiting or done.parked:
-        raise typer.Exit(NO_DATA)
+        raise typer.Exit(EXIT_NO_DATA)
 
 
 Id = Annotated[str, typer.Argument(help="As `finagent approvals` lists it.")]
@@ -164,17 +168,18 @@ Why = Annotated[str | None, typer.Option(help="Kept with who and when, and told 
 
 def approvals(as_json: Json = False) -> None:
     """List what waits for an approval, then what was settled last."""
-    found, now = _approvals().list_approvals()
+    requests, now = _approval_store().list_approvals()
     if as_json:
-        print_json([asked.to_json(now) for asked in found])
+        print_json([request.to_json(now) for request in requests])
         return
-    if not found:
+    if not requests:
         typer.echo("no decision waits for an approval", err=True)
-    for asked in found:
-        remaining = asked.remaining_s(now)
-        how = f"by {asked.by}" if asked.by else f"at {asked.deadline:%Y-%m-%d %H:%M:%S} UTC"
-        left = how if remaining is None else f"{remaining:.0f} s left"
-        typer.echo(f"{asked.id}  {asked.state}  {left}  {asked.summary} ({asked.reason})")
+    for request in requests:
+        remaining = request.remaining_s(now)
+        # One that nobody settled ended at its deadline.
+        end = f"by {request.by}" if request.by else f"at {request.deadline:%Y-%m-%d %H:%M:%S} UTC"
+        time = end if remaining is None else f"{remaining:.0f} s left"
+        typer.echo(f"{request.id}  {request.state}  {time}  {request.summary} ({request.reason})")
 
 
 def approve(key: Id, why: Why = None, as_json: Json = False) -> None:
@@ -188,14 +193,14 @@ def reject(key: Id, why: Why = None, as_json: Json = False) -> None:
 
 
 def _settle(key: str, verdict: ApprovalVerdict, why: str | None, as_json: bool) -> None:
-    asked = _approvals().settle(key, verdict, _me(), why)
+    request = _approval_store().settle(key, verdict, _user_name(), why)
     if as_json:
-        print_json(asked.to_json(asked.at or asked.deadline))
+        print_json(request.to_json(request.at or request.deadline))
     else:
-        typer.echo(f"{asked.id} {asked.state}: {asked.summary}")
+        typer.echo(f"{request.id} {request.state}: {request.summary}")
 
 
-def _me() -> str:
+def _user_name() -> str:
     import getpass
     import os
 
@@ -205,7 +210,7 @@ def _me() -> str:
         return f"uid {os.getuid()}"
 
 
-def _approvals() -> ApprovalStore:
+def _approval_store() -> ApprovalStore:
     from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
     from finagent_model.settings import Settings
 

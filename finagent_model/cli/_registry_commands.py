@@ -1,4 +1,7 @@
-"""Show and move what is registered: `models`, `promote`, `rollback` and `lineage`."""
+"""Look at registered versions and move the champion: `models`, `promote`, `rollback`, `lineage`.
+
+`lineage` follows a signal, a version or data through MLflow, and compares hashes on the way.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import REFUSED, Json, Name, print_json
+from finagent_model.cli.options import EXIT_REFUSED, Json, Name, print_json
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(row) for row in rows])
         return
+    # On stderr: stdout stays empty for scripts.
     if not rows:
         typer.echo(f"no version of {name} yet; `mlflow run . -e train` makes one", err=True)
     for row in rows:
@@ -43,7 +47,7 @@ def promote(
     """Make a version champion."""
     from finagent_model.tracking import registry
 
-    _changed(asdict(registry.promote(name, version, force=force, why=why)), as_json)
+    _print_champion(asdict(registry.promote(name, version, force=force, why=why)), as_json)
 
 
 def rollback(
@@ -54,18 +58,18 @@ def rollback(
     """Make the champion's predecessor champion again."""
     from finagent_model.tracking import registry
 
-    _changed(asdict(registry.rollback(name, why)), as_json)
+    _print_champion(asdict(registry.rollback(name, why)), as_json)
 
 
-def _changed(row: dict[str, Any], as_json: bool) -> None:
+def _print_champion(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(row)
     else:
         typer.echo(f"version {row['version']} is champion")
 
 
-WIDE = 1000
-"""Columns; what is longer is cut."""
+CONSOLE_WIDTH = 1000
+"""Columns; wide enough for any line."""
 
 
 def lineage(
@@ -78,31 +82,33 @@ def lineage(
     """From a signal to its run, version, training and data, each held against what is kept today;
     with --version or --data the way back. Exit code 5 where something is not as it was written.
     """
-    if sum(given is not None for given in (signal_id, version, data)) != 1:
+    if sum(option is not None for option in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
+    # A progress bar of each small download would stand between the tree's lines.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    found = _found(signal_id, version, data, name)
+    traced = _read_lineage(signal_id, version, data, name)
     if as_json:
-        print_json(found.row())
+        print_json(traced.row())
     else:
         from rich.console import Console
 
-        from finagent_model.cli._lineage_tree import tree
+        from finagent_model.cli._lineage_tree import draw_lineage
 
         # A line is never broken or cut: ids are for copying.
-        Console(highlight=False, width=WIDE).print(tree(found), soft_wrap=True)
-    if not getattr(found, "whole", True):
-        raise typer.Exit(REFUSED)
+        Console(highlight=False, width=CONSOLE_WIDTH).print(draw_lineage(traced), soft_wrap=True)
+    # Data's lineage has nothing to compare with, and so no `whole`.
+    if not getattr(traced, "whole", True):
+        raise typer.Exit(EXIT_REFUSED)
 
 
-def _found(
+def _read_lineage(
     signal_id: str | None, version: str | None, data: str | None, name: str
 ) -> SignalLineage | VersionLineage | DataLineage:
-    from finagent_model.pipeline import lineage as read
+    from finagent_model.pipeline import lineage as reader
     from finagent_model.settings import Settings
 
     if signal_id is not None:
-        return read.lineage_of_signal(signal_id, Settings.load())
+        return reader.lineage_of_signal(signal_id, Settings.load())
     if version is not None:
-        return read.lineage_of_version(name, version, Settings.load())
-    return read.lineage_of_data(str(data))
+        return reader.lineage_of_version(name, version, Settings.load())
+    return reader.lineage_of_data(str(data))

@@ -1,6 +1,7 @@
-"""`finagent cassette`: what is recorded on this machine, or in any other file of recordings.
+"""`finagent cassette` and `finagent audit`: look after recorded replies, and verify audit logs.
 
-`finagent audit`: what was kept of the decisions, held against what was kept of it.
+A cassette is a file of LLM replies, `.sqlite` or `.jsonl`; an audit is a hash chain of a decision's
+events. Both verify commands name every fault and exit with 5.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from finagent_model.cli.options import REFUSED, Json, TypedErrors, print_json
+from finagent_model.cli.options import EXIT_REFUSED, Json, TypedErrors, print_json
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -31,17 +32,17 @@ cassette = typer.Typer(
 @cassette.command()
 def stats(file: File = None, as_json: Json = False) -> None:
     """Count replies, errors and tokens by model."""
-    from finagent_model.pipeline import recordings as work
+    from finagent_model.pipeline import recordings
 
-    found = work.recording_stats(file or _at_home())
+    stats = recordings.recording_stats(file or _default_file())
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(stats))
         return
     typer.echo(
-        f"{found.file}: {found.replies} replies, {found.errors} errors, {found.distinct} distinct, "
-        f"{found.damaged} damaged, {found.bytes} bytes"
+        f"{stats.file}: {stats.replies} replies, {stats.errors} errors, {stats.distinct} distinct, "
+        f"{stats.damaged} damaged, {stats.bytes} bytes"
     )
-    for group in found.models:
+    for group in stats.models:
         name = " ".join(filter(None, (group.client, group.model))) or "rules, or of unknown models"
         typer.echo(
             f"  {name}: {group.replies} replies, {group.errors} errors, {group.prompt_tokens} "
@@ -59,12 +60,13 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Add what other files have recorded; all of it or, where replies conflict, nothing."""
-    from finagent_model.pipeline import recordings as work
+    from finagent_model.pipeline import recordings
 
-    choice = next((known for known in get_args(work.Keep) if known == keep), None)
+    choice = next((choice for choice in get_args(recordings.Keep) if choice == keep), None)
+    # Checked here and not by Typer, so that the error is one line, as all others are.
     if choice is None and keep is not None:
         raise BadInputError(f"--keep {keep!r} is unknown; use ours or theirs")
-    done = work.merge_recordings(into, sources, choice)
+    done = recordings.merge_recordings(into, sources, choice)
     if as_json:
         print_json(asdict(done))
     else:
@@ -87,11 +89,14 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Drop recordings and give back their room."""
-    from finagent_model.pipeline import recordings as work
+    from finagent_model.pipeline import recordings
 
-    carried = None if packaged is None else work.packaged_replies(packaged)
-    path = file or _at_home()
-    done = work.prune_recordings(path, _redact(), errors=errors, damaged=damaged, packaged=carried)
+    replies = None if packaged is None else recordings.packaged_replies(packaged)
+    path = file or _default_file()
+    # The redactor finds rows with a key of this machine in them: those count as damaged.
+    done = recordings.prune_recordings(
+        path, _make_redactor(), errors=errors, damaged=damaged, packaged=replies
+    )
     if as_json:
         print_json(asdict(done))
     else:
@@ -108,9 +113,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write all recordings into a new file, sorted."""
-    from finagent_model.pipeline import recordings as work
+    from finagent_model.pipeline import recordings
 
-    done = work.export_recordings(file or _at_home(), to)
+    done = recordings.export_recordings(file or _default_file(), to)
     if as_json:
         print_json(asdict(done))
     else:
@@ -122,9 +127,9 @@ def verify_recordings_command(file: File = None, as_json: Json = False) -> None:
     """Check that every row is as it was recorded and that none holds a key. Exit code 5 where it
     fails.
     """
-    from finagent_model.pipeline import recordings as work
+    from finagent_model.pipeline import recordings
 
-    done = work.verify_recordings(file or _at_home(), _redact())
+    done = recordings.verify_recordings(file or _default_file(), _make_redactor())
     if as_json:
         print_json(done.row())
     else:
@@ -132,31 +137,33 @@ def verify_recordings_command(file: File = None, as_json: Json = False) -> None:
             typer.echo(f"FAILED  {fault}")
         typer.echo(f"{done.file}: {done.rows} rows, {len(done.faults)} faults")
     if not done.passed:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(EXIT_REFUSED)
 
 
-def _at_home() -> Path:
+def _default_file() -> Path:
     from finagent_model.cassette.cassette import REPLIES
     from finagent_model.settings import Settings
 
     return Settings.load().home / REPLIES
 
 
-def _redact() -> Redact:
+def _make_redactor() -> Redact:
     from finagent_model._redact import make_redactor
     from finagent_model.settings import Settings
 
+    # The values of this machine's keys, beside whatever looks like a key.
     return make_redactor(Settings.load().secrets)
 
 
-SHOWN = 20
-"""Faults; all of them are in the JSON."""
+MAX_FAULTS = 20
+"""Faults that are printed; the JSON has all."""
 audit = typer.Typer(
     no_args_is_help=True,
     help="The audit of decisions: every line chained to the one before it.",
 )
 
 
+# With one command only, Typer would drop the word `verify`.
 @audit.callback()
 def _group() -> None:
     """Keeps `verify` a command of its own while it is the only one."""
@@ -177,10 +184,10 @@ def verify_audit_command(
     if as_json:
         print_json(report.row())
     else:
-        for fault in report.faults[:SHOWN]:
+        for fault in report.faults[:MAX_FAULTS]:
             typer.echo(f"line {fault.line} {fault.what}: {fault.words}")
-        if (more := len(report.faults) - SHOWN) > 0:
+        if (more := len(report.faults) - MAX_FAULTS) > 0:
             typer.echo(f"and {more} more; --json has all")
         typer.echo(report.words)
     if not report.whole:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(EXIT_REFUSED)

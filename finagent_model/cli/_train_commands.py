@@ -1,10 +1,6 @@
-"""`finagent train`.
+"""Train and try versions: `train`, `backtest`, `ablate`, `verify` and `calibrate-gate`.
 
-`finagent backtest`: a package, or a plain rule.
-
-`finagent ablate`: what each agent is good for.
-
-`finagent verify` and `finagent calibrate-gate`: the version tried, and the gate.
+Options of `train` are passed on as text: `TrainRequest` parses them for shell, REST and DAG alike.
 """
 
 from __future__ import annotations
@@ -14,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import CHAMPION, REFUSED, Json, Model, print_json, progress
+from finagent_model.cli.options import (
+    CHAMPION,
+    EXIT_REFUSED,
+    Json,
+    Model,
+    print_json,
+    show_progress,
+)
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError
 
@@ -47,18 +50,20 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Fit, backtest, package, register; move `champion` if the gate lets the version pass."""
-    words = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
+    # First of all: from here on `locals` would hold more than the options.
+    options = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
     from finagent_model.training.request import TrainRequest
 
-    request = TrainRequest.parse(**{k: v for k, v in words.items() if v is not None})
+    request = TrainRequest.parse(**{k: v for k, v in options.items() if v is not None})
+    # An estimate trains nothing: no store, no model and no key is needed.
     if estimate:
-        _estimate(request, as_json)
+        _print_estimate(request, as_json)
         return
     from finagent_model.pipeline.train import train as run_training
     from finagent_model.settings import Settings
 
-    with progress() as watch:
-        trained = run_training(request, Settings.load(), watch, jobs)
+    with show_progress() as progress:
+        trained = run_training(request, Settings.load(), progress, jobs)
     if as_json:
         print_json(vars(trained))
         return
@@ -69,18 +74,18 @@ def train(
     )
 
 
-def _estimate(request: TrainRequest, as_json: bool) -> None:
+def _print_estimate(request: TrainRequest, as_json: bool) -> None:
     from finagent_model.pipeline.estimate import estimate
     from finagent_model.settings import Settings
 
-    found = estimate(request, Settings.load())
+    needs = estimate(request, Settings.load())
     if as_json:
-        print_json(vars(found))
+        print_json(vars(needs))
         return
-    money = "an unknown price" if found.cost_usd is None else f"{found.cost_usd:.2f} USD"
+    money = "an unknown price" if needs.cost_usd is None else f"{needs.cost_usd:.2f} USD"
     typer.echo(
-        f"{found.decisions} decisions by {found.client}: about {found.calls} calls, "
-        f"{found.prompt_tokens} prompt and {found.completion_tokens} completion tokens, {money}; "
+        f"{needs.decisions} decisions by {needs.client}: about {needs.calls} calls, "
+        f"{needs.prompt_tokens} prompt and {needs.completion_tokens} completion tokens, {money}; "
         "replies taken as long as allowed, recorded ones cost nothing, repairs come on top"
     )
 
@@ -107,53 +112,55 @@ def backtest(
     """Run a packaged desk over its unseen bars again and compare with what was registered; or, with
     `--rule`, run a plain rule through the same engine.
     """
-    own = ("bars", "cash", "commission", "slippage", "stop", "target", "side", "fill")
-    given = {k: v for k, v in locals().items() if k in own and v is not None}
+    names = ("bars", "cash", "commission", "slippage", "stop", "target", "side", "fill")
+    params = {k: v for k, v in locals().items() if k in names and v is not None}
     flags = {"entry_bar_stops": entry_bar_stops, "fractional": fractional}
-    given |= {k: v for k, v in flags.items() if v is not None}
+    params |= {k: v for k, v in flags.items() if v is not None}
     if rule:
-        _backtest_rule({"rule": rule, **given}, symbols, as_json)
+        _backtest_rule({"rule": rule, **params}, symbols, as_json)
         return
-    if given:
-        option = next(iter(given)).replace("_", "-")
+    # A package's costs and fills are registered with it: an option here would be ignored.
+    if params:
+        option = next(iter(params)).replace("_", "-")
         raise BadInputError(f"--{option} belongs to a rule; add --rule sma:10,30, or leave it out")
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run_backtest
     from finagent_model.settings import Settings
 
-    chosen, how = parse_symbols(symbols), parse_mode(mode)
-    with progress() as watch:
-        reruns = run_backtest(model, chosen, Settings.load(), how, watch)
+    chosen, parsed_mode = parse_symbols(symbols), parse_mode(mode)
+    with show_progress() as progress:
+        reruns = run_backtest(model, chosen, Settings.load(), parsed_mode, progress)
     if as_json:
         print_json([rerun.row() for rerun in reruns])
         return
     for rerun in reruns:
         typer.echo(rerun.report)
-        said = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
-        typer.echo(f"  its signals are {said[rerun.same_as_registered]}; run {rerun.run_id}")
+        words = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
+        typer.echo(f"  its signals are {words[rerun.same_as_registered]}; run {rerun.run_id}")
 
 
-def _backtest_rule(given: dict[str, Any], symbols: str, as_json: bool) -> None:
+def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
     from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.evaluate import RuleRequest, run_rule_backtest
     from finagent_model.settings import Settings
 
     names = parse_symbols(symbols)
+    # A rule has no portfolio: each symbol would need cash of its own.
     if len(names) > 1:
         raise BadInputError(f"a rule runs on one symbol at a time; got {', '.join(names)}")
-    request = RuleRequest.parse(**given, symbol=names[0] if names else None)
-    with progress() as watch:
-        done = run_rule_backtest(request, Settings.load(), watch)
+    request = RuleRequest.parse(**params, symbol=names[0] if names else None)
+    with show_progress() as progress:
+        done = run_rule_backtest(request, Settings.load(), progress)
     if as_json:
         print_json(done.row())
         return
     row = done.row()
-    held, drawdown = row["open_position"], row["metrics"]["max_drawdown"]
+    is_open, drawdown = row["open_position"], row["metrics"]["max_drawdown"]
     typer.echo(
         f"{row['symbol']}, {request.rule}: {request.cash:g} became {row['final_equity']:.2f} "
         f"(buy and hold {done.benchmark.equity[-1]:.2f}), {row['trades']} closed trades, "
-        f"{'one' if held else 'none'} open, deepest drawdown {drawdown:.1%}"
+        f"{'one' if is_open else 'none'} open, deepest drawdown {drawdown:.1%}"
     )
 
 
@@ -170,14 +177,14 @@ def ablate(
     from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings
 
-    chosen, how = parse_symbols(symbols), parse_mode(mode)
-    with progress() as watch:
-        found = run(model, chosen, Settings.load(), how, watch)
+    chosen, parsed_mode = parse_symbols(symbols), parse_mode(mode)
+    with show_progress() as progress:
+        ablation = run(model, chosen, Settings.load(), parsed_mode, progress)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(ablation))
     else:
-        typer.echo(render_ablation_table(asdict(found)["rows"]), nl=False)
-        typer.echo(f"{found.decisions} decisions each; run {found.run_id}")
+        typer.echo(render_ablation_table(asdict(ablation)["rows"]), nl=False)
+        typer.echo(f"{ablation.decisions} decisions each; run {ablation.run_id}")
 
 
 def verify(
@@ -189,15 +196,16 @@ def verify(
     """
     from finagent_model.pipeline.verify import verify as run
 
-    with progress() as watch:
-        done = run(model, watch)
+    with show_progress() as progress:
+        done = run(model, progress)
     if as_json:
         print_json(done.row())
     else:
         for check in done.checks:
             typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
+    # After the output: a failed check is explained above.
     if not done.passed:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(EXIT_REFUSED)
 
 
 def calibrate_gate(
@@ -218,9 +226,10 @@ def calibrate_gate(
         raise BadInputError(
             f"--sharpes {sharpes!r}: write numbers by comma, such as 1,1.5"
         ) from None
+    # Only the gate's rules: simulated markets know no agents.
     rules = load_config(config).gate
-    with progress() as watch:
-        rows = run(markets, planted, rules, seed=seed, jobs=jobs, watch=watch)
+    with show_progress() as progress:
+        rows = run(markets, planted, rules, seed=seed, jobs=jobs, progress=progress)
     if as_json:
         print_json([vars(row) for row in rows])
         return

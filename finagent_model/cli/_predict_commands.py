@@ -1,8 +1,6 @@
-"""`finagent predict`: one decision.
+"""Run a desk: `predict` decides once, `serve` answers over HTTP, `ui` shows pages, `graph` draws.
 
-`finagent serve` and `finagent graph`: the desk over HTTP, and as a drawing.
-
-`finagent ui`: signals, versions and runs to look at in a browser.
+Imports are inside the functions: an untrained desk that logs nothing never imports MLflow.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import CHAMPION, NOT_OK, Json, Model, print_json
+from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -42,13 +40,14 @@ def predict(
 
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     chosen, limits = parse_mode(mode), parse_limits(max_rounds, budget_usd)
+    # Parsed above, before a model is loaded: a typo is reported at once.
     if config is None:
         # MLflow takes seconds to import; an untrained desk that logs nothing needs none of it.
         from finagent_model.model.loading import load_predictor
 
         predictor = load_predictor(model)
     else:
-        predictor = Predictor.untrained(config, Settings.load(), chosen)
+        predictor = Predictor.from_config(config, Settings.load(), chosen)
     name = model if config is None else str(config)
     if log:
         from finagent_model.pipeline.infer import infer
@@ -58,6 +57,7 @@ def predict(
         message = f"signal {signal.signal_id} is kept in run {inferred.run_id}"
         typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
     else:
+        # Unlike `decide_all`, this raises where there is nothing to decide on: exit code 3.
         [decision] = predictor.decide_views([predictor.view(question)], chosen, limits)
         predictor.trace(decision)
         signal, chain = decision.signal, predictor.audit(decision)
@@ -67,12 +67,13 @@ def predict(
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:
-        _describe(signal)
+        _print_signal(signal)
+    # Last, so that `--strict` changes the exit code and nothing else.
     if strict and signal.status.is_failure:
-        raise typer.Exit(NOT_OK)
+        raise typer.Exit(EXIT_NOT_OK)
 
 
-def _describe(signal: TradingSignal) -> None:
+def _print_signal(signal: TradingSignal) -> None:
     typer.echo(f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action}", nl=False)
     if signal.status != "ok":
         typer.echo(f" ({signal.status}: no decision)")
@@ -136,12 +137,13 @@ def ui(
     from finagent_model.settings import Settings
 
     settings = Settings.load()
+    # The pages can promote versions and settle approvals: without a token they stay local.
     if settings.api_token is None and not is_loopback(host):
         raise BadInputError(
             f"--host {host} lets other machines in, and whoever reaches the pages could promote "
             "a version; set FINAGENT_API_TOKEN, or leave --host out"
         )
-    # A page says that MLflow is away; it doesn't wait minutes for it.
+    # Fewer retries: a page shall say that MLflow is down, not wait minutes for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
