@@ -1,12 +1,12 @@
-"""The desk as an Airflow DAG: train and register, or infer with a registered version, or both.
+"""Train and register the desk, or infer with a registered version, or both, as an Airflow DAG.
 
 Modes, by `dag_run.conf`: `inference` (default), `train_backtest`, `both`, which infers with the
 version that it has just registered. A symbol is a mapped task, so that Airflow's executor spreads
 the work. Ids and small numbers pass between tasks; everything else is in MLflow, below one run for
 the whole DAG run. `as_of` comes from the run, never from the clock: a retry asks the same question.
 
-The file is wiring; what tasks do is in `finagent_model/airflow`. Its variables say how it is
-wired into this Airflow and are read when it is parsed.
+This file is wiring; what tasks do is in `finagent_model/airflow`. Its environment variables say how
+it is wired into this Airflow and are read when it is parsed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+# Only Airflow here: the scheduler parses this file every few seconds, and the package takes longer
+# to import than that. Each task imports what it needs.
 from airflow.sdk import (
     DAG,
     Asset,
@@ -31,27 +33,28 @@ from airflow.sdk.exceptions import AirflowSkipException
 T = TypeVar("T")
 
 
-def given(name: str, read: Callable[[str], T], default: T) -> T:
-    """An environment variable; empty counts as not set."""
+def read_variable(name: str, parse: Callable[[str], T], default: T) -> T:
+    """Return an environment variable, parsed; `default` where it is empty or not set."""
     text = os.environ.get(name, "")
     try:
-        return read(text) if text else default
+        return parse(text) if text else default
     except ValueError:
         raise ValueError(f"{name}={text!r} can't be used; the default is {default!r}") from None
 
 
-def seconds(text: str) -> timedelta:
+def parse_seconds(text: str) -> timedelta:
+    """Return the duration of a number of seconds. Raises ValueError."""
     return timedelta(seconds=float(text))
 
 
-SCHEDULE = given("FINAGENT_DAG_SCHEDULE", str, None)
-POOL = given("FINAGENT_DAG_POOL", str, "default_pool")
-AT_ONCE = given("FINAGENT_DAG_AT_ONCE", int, None)
-AT_ONCE_A_RUN = given("FINAGENT_DAG_AT_ONCE_A_RUN", int, None)
-RETRIES = given("FINAGENT_DAG_RETRIES", int, 2)
-RETRY_DELAY = given("FINAGENT_DAG_RETRY_DELAY_S", seconds, timedelta(seconds=30))
-TRAIN_WITHIN = given("FINAGENT_DAG_TRAIN_WITHIN_S", seconds, timedelta(hours=6))
-DECIDE_WITHIN = given("FINAGENT_DAG_DECIDE_WITHIN_S", seconds, timedelta(minutes=15))
+SCHEDULE = read_variable("FINAGENT_DAG_SCHEDULE", str, None)
+POOL = read_variable("FINAGENT_DAG_POOL", str, "default_pool")
+MAX_CONCURRENCY = read_variable("FINAGENT_DAG_AT_ONCE", int, None)
+MAX_CONCURRENCY_PER_RUN = read_variable("FINAGENT_DAG_AT_ONCE_A_RUN", int, None)
+RETRIES = read_variable("FINAGENT_DAG_RETRIES", int, 2)
+RETRY_DELAY = read_variable("FINAGENT_DAG_RETRY_DELAY_S", parse_seconds, timedelta(seconds=30))
+TRAIN_TIMEOUT = read_variable("FINAGENT_DAG_TRAIN_WITHIN_S", parse_seconds, timedelta(hours=6))
+DECIDE_TIMEOUT = read_variable("FINAGENT_DAG_DECIDE_WITHIN_S", parse_seconds, timedelta(minutes=15))
 
 MODES = ("inference", "train_backtest", "both")
 TICKER = {
@@ -59,50 +62,60 @@ TICKER = {
     "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,18}[^\s\x00-\x1f\x7f])?$",
     "description": "A symbol as its source lists it, such as GOOG; at most 20 characters.",
 }
-MOST_SYMBOLS = 600
-"""As many as what passes between tasks may tell apart in 2 KiB."""
+MAX_SYMBOLS = 600
+"""The most symbols whose list of map indices fits the 2 KiB that may pass between tasks."""
 MODELS = AssetAlias("finagent-models")
 REGISTER = "train_backtest.register"
-TRAINING = {"pool": POOL, "execution_timeout": TRAIN_WITHIN}
-MAPPED = {"max_active_tis_per_dag": AT_ONCE, "max_active_tis_per_dagrun": AT_ONCE_A_RUN}
+TRAINING = {"pool": POOL, "execution_timeout": TRAIN_TIMEOUT}
+MAPPED = {
+    "max_active_tis_per_dag": MAX_CONCURRENCY,
+    "max_active_tis_per_dagrun": MAX_CONCURRENCY_PER_RUN,
+}
 SYMBOL = "{{ params.symbols[ti.map_index] }}"
+"""Name of a mapped task's instance in Airflow's UI."""
 
 
 def note_failure(context: Any) -> None:
-    from finagent_model.airflow import tasks as closing
+    """Tag the MLflow run with why a task failed; Airflow calls this after the last retry."""
+    from finagent_model.airflow import tasks
 
-    closing.note_failure(context)
+    tasks.note_failure(context)
 
 
 @task
-def begin() -> str:
-    """Check what the run was asked, and open its run in MLflow, whose id is given."""
+def open_run() -> str:
+    """Check the run's parameters, open its MLflow run, and return that run's id."""
     from finagent_model.airflow import tasks
 
     return tasks.open_run(get_current_context())
 
 
 @task
-def places() -> list[int]:
-    """A zero a symbol. A mapped task finds its symbol by its index: names would not stay small."""
+def symbol_indices() -> list[int]:
+    """Return one item a symbol, to map tasks over; only the number of items counts."""
+    # A mapped task finds its symbol by its map index. Names would pass the limit of an XCom.
     return [0] * len(get_current_context()["params"]["symbols"])
 
 
 @task.branch
 def choose_branch() -> str:
+    """Return the id of the first task of the mode."""
     mode = get_current_context()["params"]["mode"]
-    return "inference.questions" if mode == "inference" else "train_backtest.fit"
+    return "inference.resolve_inputs" if mode == "inference" else "train_backtest.fit"
 
 
 @task(**TRAINING)
 def fit(parent: str) -> str:
+    """Fit the policies and return the id of the training's MLflow run."""
     from finagent_model.airflow import tasks
 
     return tasks.fit(get_current_context(), parent)
 
 
+# `symbol_index` is not read: it is what Airflow maps over.
 @task(**TRAINING, **MAPPED, map_index_template=SYMBOL)
-def backtest(training: str, place: int) -> str:
+def backtest(training: str, symbol_index: int) -> str:
+    """Backtest the desk on one symbol and return the id of the backtest's MLflow run."""
     from finagent_model.airflow import tasks
 
     return tasks.backtest(get_current_context(), training)
@@ -110,18 +123,20 @@ def backtest(training: str, place: int) -> str:
 
 @task(**TRAINING, outlets=[MODELS], multiple_outputs=False)
 def register(training: str, children: Any) -> dict[str, str]:
-    """Gives the version, and tells those DAGs that are scheduled on its model."""
+    """Register a version, update the asset of its model, and return name, version and run."""
     from finagent_model.airflow import tasks
 
-    made = tasks.register(training, children)
-    asset = Asset(f"finagent-model://{made['name']}")
-    get_current_context()["outlet_events"][MODELS].add(asset, extra=dict(made))
-    return made
+    version = tasks.register(training, children)
+    # The model's name is known only now, so the asset is added through its alias.
+    asset = Asset(f"finagent-model://{version['name']}")
+    get_current_context()["outlet_events"][MODELS].add(asset, extra=dict(version))
+    return version
 
 
+# The training's branch may be skipped, but a failed registration must not lead to inference.
 @task(trigger_rule="none_failed_min_one_success", multiple_outputs=False)
-def questions() -> dict[str, str]:
-    """As of when to ask, and which version: the same for all symbols of the run."""
+def resolve_inputs() -> dict[str, str]:
+    """Return `as_of` and the version's URI, which all symbols of the run share."""
     from finagent_model.airflow import tasks
 
     context = get_current_context()
@@ -131,35 +146,37 @@ def questions() -> dict[str, str]:
 
 
 class Decide(BaseOperator):
-    """One symbol's signal; while a human is asked, no worker is held."""
+    """Decide on one symbol; deferred while a human is asked to approve, so no worker is held."""
 
-    template_fields = ("asked", "parent")
+    template_fields = ("inputs", "parent")
 
-    def __init__(self, *, asked: Any, parent: Any, place: int, **options: Any) -> None:
+    def __init__(self, *, inputs: Any, parent: Any, symbol_index: int, **options: Any) -> None:
         super().__init__(**options)
-        self.asked, self.parent, self.place = asked, parent, place
+        self.inputs, self.parent, self.symbol_index = inputs, parent, symbol_index
 
     def execute(self, context: Any) -> dict[str, Any]:
+        """Return the decision's outcome, or defer until its approvals are settled."""
         from finagent_model.airflow import tasks
         from finagent_model.errors import ApprovalPendingError
 
         try:
-            return tasks.decide(context, self.asked, self.parent)
-        except ApprovalPendingError as waiting:
-            self.log.info("%s", waiting)
-            self.defer(trigger=tasks.approval_trigger(waiting.approval_ids), method_name="answered")
+            return tasks.decide(context, self.inputs, self.parent)
+        except ApprovalPendingError as error:
+            self.log.info("%s", error)
+            self.defer(trigger=tasks.approval_trigger(error.approval_ids), method_name="resume")
 
-    def answered(self, context: Any, event: Any) -> dict[str, Any]:
-        """Somebody answered, or nobody did in time."""
+    def resume(self, context: Any, event: Any) -> dict[str, Any]:
+        """Return the outcome after a human has answered, or the deadline has passed."""
+        # The replies are recorded, so this decides nothing anew.
         return self.execute(context)
 
 
 @task
-def close(parent: str) -> None:
-    """End the run in MLflow, whatever happened; fails where the DAG run must not look green."""
-    from finagent_model.airflow import tasks as closing
+def close_run(parent: str) -> None:
+    """End the MLflow run; raises where the DAG run must not look green."""
+    from finagent_model.airflow import tasks
 
-    closing.close_run(get_current_context(), parent)
+    tasks.close_run(get_current_context(), parent)
 
 
 with DAG(
@@ -183,7 +200,7 @@ with DAG(
             type="array",
             items=TICKER,
             minItems=1,
-            maxItems=MOST_SYMBOLS,
+            maxItems=MAX_SYMBOLS,
             uniqueItems=True,
         ),
         "as_of": Param(
@@ -207,24 +224,25 @@ with DAG(
         "workflow_id": Param(None, type=["null", "string"], maxLength=200),
     },
 ):
-    parent, by_symbol, chosen = begin(), places(), choose_branch()
+    parent, indices, branch = open_run(), symbol_indices(), choose_branch()
     with TaskGroup("train_backtest"):
-        fitted = fit(parent)
-        children = backtest.partial(training=fitted).expand(place=by_symbol)
-        registered = register(fitted, children)
+        training = fit(parent)
+        backtests = backtest.partial(training=training).expand(symbol_index=indices)
+        version = register(training, backtests)
     with TaskGroup("inference"):
-        asked = questions()
-        decided = Decide.partial(
+        inputs = resolve_inputs()
+        outcomes = Decide.partial(
             task_id="decide",
-            asked=asked,
+            inputs=inputs,
             parent=parent,
             pool=POOL,
-            execution_timeout=DECIDE_WITHIN,
+            execution_timeout=DECIDE_TIMEOUT,
             map_index_template=SYMBOL,
             **MAPPED,
-        ).expand(place=by_symbol)
-    closed = close(parent).as_teardown(setups=parent, on_failure_fail_dagrun=True)
-    parent >> [chosen, by_symbol]
-    chosen >> [fitted, asked]
-    registered >> asked
-    [registered, decided] >> closed
+        ).expand(symbol_index=indices)
+    # A teardown runs whatever happened, also after somebody has stopped the DAG run.
+    closing = close_run(parent).as_teardown(setups=parent, on_failure_fail_dagrun=True)
+    parent >> [branch, indices]
+    branch >> [training, inputs]
+    version >> inputs
+    [version, outcomes] >> closing

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finagent_model.pipeline.estimate import Estimate
     from finagent_model.pipeline.evaluate import Evaluation
     from finagent_model.pipeline.finalize import TrainingResult
-    from finagent_model.pipeline.infer import Inferred
+    from finagent_model.pipeline.infer import InferenceResult
     from finagent_model.pipeline.verify import VerifyReport
 
 CHAMPION = "models:/finagent@champion"
@@ -163,7 +163,7 @@ def infer(
     mode: Mode = "cached",
     max_rounds: int | None = None,
     budget_usd: float | None = None,
-) -> Inferred:
+) -> InferenceResult:
     """Decide with a registered version and record signal, conversation, audit and chart in a run.
 
     A question that the same version has decided before returns the recorded decision. Where there

@@ -21,7 +21,7 @@ from finagent_model.pipeline.lineage import (
     SignalLineage,
     VersionLineage,
     VersionOrigin,
-    named,
+    select_tags,
     signal_row,
 )
 from finagent_model.pipeline.run_metadata import MODEL_URI, REQUESTED_BY
@@ -110,7 +110,7 @@ def _add_origin(top: Tree, origin: VersionOrigin) -> None:
 
 def _add_run_facts(branch: Tree, run: RunRecord) -> None:
     """Add who requested a run, and the hashes of its code, commit, package and configuration."""
-    requester, hashes = named(run, REQUESTED_BY), named(run, HASHES)
+    requester, hashes = select_tags(run, REQUESTED_BY), select_tags(run, HASHES)
     if requester:
         _add_line(branch, "asked by " + ", ".join(f"{k} {v}" for k, v in requester.items()))
     # Popped: whether the checkout was dirty belongs to its commit, and is no hash.

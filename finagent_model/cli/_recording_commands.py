@@ -62,7 +62,7 @@ def merge(
     """Add what other files have recorded; all of it or, where replies conflict, nothing."""
     from finagent_model.pipeline import recordings
 
-    choice = next((choice for choice in get_args(recordings.Keep) if choice == keep), None)
+    choice = next((choice for choice in get_args(recordings.ConflictSide) if choice == keep), None)
     # Checked here and not by Typer, so that the error is one line, as all others are.
     if choice is None and keep is not None:
         raise BadInputError(f"--keep {keep!r} is unknown; use ours or theirs")
@@ -188,6 +188,6 @@ def verify_audit_command(
             typer.echo(f"line {fault.line} {fault.what}: {fault.words}")
         if (more := len(report.faults) - MAX_FAULTS) > 0:
             typer.echo(f"and {more} more; --json has all")
-        typer.echo(report.words)
-    if not report.whole:
+        typer.echo(report.summary)
+    if not report.is_intact:
         raise typer.Exit(EXIT_REFUSED)

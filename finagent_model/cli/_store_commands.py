@@ -90,7 +90,7 @@ def sync(as_json: Json = False) -> None:
 
     done = run(Settings.load())
     if as_json:
-        print_json(done.row())
+        print_json(asdict(done))
     else:
         typer.echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
     # They stay in their runs: a later sync writes them.

@@ -20,9 +20,9 @@ from mlflow.pyfunc import PyFuncModel
 
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.errors import ModelLoadError
-from finagent_model.model._pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
 from finagent_model.model.package import read_manifest
 from finagent_model.model.predictor import Predictor
+from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
 from finagent_model.model.wheel import build_wheel
 
 

@@ -1,12 +1,13 @@
 """Name the model class for MLflow, which stores this file and runs it at load (models from code).
 
-The class comes from the installed wheel; nothing is pickled.
+The class comes from the installed wheel; nothing is pickled. The import path below is stored with
+every version, so it stays.
 """
 
 from __future__ import annotations
 
 from mlflow.models import set_model
 
-from finagent_model.model._pyfunc import FinagentModel
+from finagent_model.model.pyfunc import FinagentModel
 
 set_model(FinagentModel())

@@ -1,20 +1,12 @@
-"""A decision's record in MLflow: signal, conversation, audit and chart in one run, which names the
-desk that decided and the data that it saw.
+"""Record a decision in an MLflow run and in the database, and verify its audit later.
 
-The run is written in a handful of calls, all files at once: with a store over the network each call
-is a wait of its own.
+The run comes first and holds everything: signal, conversation, audit, chart, and the data that the
+desk saw. Until its decision is in the database the run carries the tag `finagent.stored: no`, so
+that `sync_decisions` finds it whatever was killed when. Rows for a platform elsewhere wait in the
+database's outbox; each decision tries briefly to send them.
 
-Decisions in the database, and those that are still to be written there.
-
-A run's record comes first. While its decision is not in the database the run says so by a tag, from
-before the first try: whatever is killed when, `sync` finds it. What the database has for a platform
-elsewhere waits in its outbox; a decision tries to send it, briefly, and leaves the rest.
-
-The audit of decisions: kept where they are kept, with its head as the run's tag, and verified
-against it later.
-
-A file alone says no more than that its lines agree with each other: whoever can write it can write
-all of it again. The head of its chain, kept elsewhere, anchors it.
+The audit's head is a tag of the run. A file alone only proves that its lines agree with each other:
+whoever can write it can write all of it again.
 """
 
 from __future__ import annotations
@@ -25,7 +17,7 @@ import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -38,8 +30,6 @@ from finagent_model.audit.chain import (
     dump_turns,
     load_turns,
 )
-from finagent_model.audit.chain import AUDIT_FILE as AUDIT
-from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.verification import ChainFault, read_head, verify_chain
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import Dataset
@@ -67,211 +57,45 @@ from finagent_model.store.platform import PlatformClient
 from finagent_model.tracking.queries import read_run
 from finagent_model.tracking.runs import RunLog, find_runs_by_tag
 
-if TYPE_CHECKING:
-    from finagent_model.decision.decision import Decision
-
-
-def record(
-    decision: Decision,
-    audit: AuditChain,
-    view: MarketView | None,
-    market: Market,
-    desk: str,
-    settings: Settings,
-    execution: Execution = NO_EXECUTION,
-    made_by: Tags = NO_TAGS,
-    *,
-    replaces: str | None = None,
-    replayed: bool = False,
-) -> str:
-    """Log `decision` and its audit, made on `view` (None: there was nothing to decide on) of
-    `market` by `desk` (a model's URI or a configuration's file), of which `made_by` tells more; the
-    run's id. In the database it takes the place of what the run `replaces` left there.
-
-    It is written to the database, too, unless it was `replayed`: that is for reading, and nobody
-    was asked for an approval.
-    """
-    signal = decision.signal
-    tags = {**signal_tags(signal), **made_by, HEAD: audit.head}
-    if replaces:
-        tags[REPLACES] = replaces
-    run = open_tagged_run(
-        "infer", f"infer {signal.symbol}", tags, execution=execution, single_process=True
-    )
-    with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run.log(
-            params={"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk},
-            metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},
-        )
-        (folder / "signal.json").write_text(dump_json(signal.model_dump(mode="json")))
-        (folder / CONVERSATION).write_text(dump_turns([decision]))
-        (folder / AUDIT).write_text(audit.lines, encoding="ascii")
-        datasets: tuple[Dataset, ...] = ()
-        if view is not None:
-            datasets = decision_datasets(market, view)
-            write_price_chart(view, signal, folder)
-        run.log_inputs(datasets, "inference", made_by.get(MODEL_ID))
-        run.log_files(folder)
-        log_bar_snapshots(run, bar_snapshots(market, [signal.symbol]))
-        if not replayed:
-            store_decision(decision, run, settings, execution, view is not None, replaces)
-        run.end("FINISHED")
-    return run.run_id
-
-
 log = logging.getLogger(__name__)
 STORED = "finagent.stored"
-"""Tag of a run: `yes` or `no`; absent where it is not to be in the database."""
-BRIEFLY_S = 3.0
-"""How long a decision that is made waits for the platform to take it."""
+"""Tag of a run: `yes` or `no`; absent where its decision does not belong in the database."""
+SIGNAL_FILE = "signal.json"
+OUTBOX_TIMEOUT_S = 3.0
+"""How long a finished decision waits for the platform to take what is in the outbox."""
 
 
 @dataclass(frozen=True)
-class Synced:
-    """What became of the decisions that were not in the database."""
+class SyncReport:
+    """How many decisions `sync_decisions` wrote to the database from their runs."""
 
     written: int = 0
     already: int = 0
-    """There after all: whoever wrote them was stopped before saying so."""
+    """In the database after all: the writer was stopped before it could tag the run."""
     failed: int = 0
-    """Still not there."""
-
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def store_decision(
-    decision: Decision,
-    run: RunLog,
-    settings: Settings,
-    execution: Execution,
-    chart: bool,
-    replaces: str | None = None,
-) -> None:
-    """Write a decision that `run` records, with or without a chart, in the place of what the run
-    `replaces` left. A database that can't be used, or has no room for what was decided, is worth a
-    warning: the run has it all.
-    """
-    run.set_tags({STORED: "no"})
-    try:
-        store = _store(settings)
-        store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces)
-    except StoreError as error:
-        log.warning(
-            "%s. The decision on %s stays in run %s; `finagent db sync` writes it",
-            error,
-            decision.signal.symbol,
-            run.run_id,
-        )
-        return
-    except ValueTooLargeError as error:
-        symbol = decision.signal.symbol
-        log.warning("%s. The decision on %s is in run %s alone", error, symbol, run.run_id)
-        return
-    run.set_tags({STORED: "yes"})
-    if settings.platform_url:
-        _flush_outbox(settings)
-
-
-def _flush_outbox(settings: Settings) -> None:
-    try:
-        sent = send_outbox(settings, BRIEFLY_S)
-    except (StoreError, BadInputError) as error:
-        log.warning("%s; `finagent outbox send` sends what waits", error)
-    else:
-        if sent.why:
-            log.warning("%s; `finagent outbox send` sends the %s that wait", sent.why, sent.waiting)
-
-
-def send_outbox(settings: Settings, within_s: float = float("inf")) -> OutboxReport:
-    """What the outbox has, to the platform of FINAGENT_PLATFORM_URL. Raises StoreError, and
-    BadInputError for an address that can't be read.
-    """
-    assert settings.platform_url is not None
-    client = PlatformClient(settings.platform_url, settings.platform_token)
-    with closing(client):
-        return Outbox(Database.from_settings(settings)).send(client, within_s)
-
-
-def sync_decisions(settings: Settings) -> Synced:
-    """Write what is not in the database yet, from the runs of every experiment. Raises StoreError
-    when none of it can be written.
-    """
-    Database.from_settings(settings).prepare()
-    store = _store(settings)
-    counts = {"written": 0, "already": 0, "failed": 0}
-    for run in find_runs_by_tag(STORED, "no"):
-        try:
-            tags = read_run(run.run_id).tags
-            fresh = store.write(
-                _recorded(run),
-                run.run_id,
-                read_execution_tags(tags),
-                run.experiment_id,
-                run.has_artifact(CHART_FILE),
-                tags.get(REPLACES),
-            )
-        except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
-            log.warning("run %s: %s", run.run_id, error)
-            counts["failed"] += 1
-        else:
-            run.set_tags({STORED: "yes"})
-            counts["written" if fresh else "already"] += 1
-    return Synced(**counts)
-
-
-def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] | None:
-    """The run and the signal that this id was settled as; None: nobody did, or the database can't
-    tell, which is worth a warning.
-    """
-    try:
-        found = ArtifactStore(Database.from_settings(settings)).find(signal_id)
-        if found is None or found.run_id is None or found.signal_data is None:
-            return None
-        signal = _signal(found.signal_data)
-        if signal.signal_id != signal_id:
-            return None  # whoever wrote it there
-    except (StoreError, ValidationError) as error:
-        log.warning("whether %s was decided before can't be read: %s", signal_id, error)
-        return None
-    return None if Status(signal.status).is_failure else (found.run_id, signal)
-
-
-def _store(settings: Settings) -> DecisionStore:
-    return DecisionStore(Database.from_settings(settings), queue=settings.platform_url is not None)
-
-
-def _recorded(run: RunLog) -> Decision:
-    """Raises TrackingError or ValueError where the run has no whole record."""
-    turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
-    return Decision(_signal(run.read_json("signal.json")), turns)
-
-
-def _signal(record: dict[str, Any]) -> TradingSignal:
-    """From its JSON, which holds what is derived, too."""
-    return TradingSignal.model_validate({k: v for k, v in record.items() if k != "is_actionable"})
+    """Still missing."""
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What verifying found."""
+    """What `verify_audit` found in a file or a run."""
 
     what: str
     lines: int
     head: str | None
-    """What the last line states as it is now."""
+    """Hash that the last line states as it is now."""
     anchored: bool
-    """Whether the chain was held against a head that was kept elsewhere."""
+    """Whether the chain was compared with a head that was kept elsewhere."""
     faults: tuple[ChainFault, ...]
 
     @property
-    def whole(self) -> bool:
+    def is_intact(self) -> bool:
+        """Return whether no line was changed, removed, swapped or added."""
         return not self.faults
 
     @property
-    def words(self) -> str:
-        """The verdict in a line."""
+    def summary(self) -> str:
+        """Return the verdict in a line."""
         if self.faults:
             return f"{self.what} is not as it was written"
         if self.anchored:
@@ -282,38 +106,198 @@ class AuditReport:
         )
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "whole": self.whole}
+        """Return the report as JSON-ready values."""
+        return {**asdict(self), "whole": self.is_intact}
 
 
-def recorded_audit(run_id: str) -> AuditChain:
-    """Return the audit that a run keeps, with the head of its tag. Raises TrackingError."""
+def record_decision(
+    decision: Decision,
+    audit: AuditChain,
+    view: MarketView | None,
+    market: Market,
+    desk: str,
+    settings: Settings,
+    execution: Execution = NO_EXECUTION,
+    desk_tags: Tags = NO_TAGS,
+    *,
+    replaces: str | None = None,
+    replayed: bool = False,
+) -> str:
+    """Log `decision` and its audit to a new run, store it in the database, and return the run's id.
+
+    `view` of `market` is what was decided on; None: there was no data. `desk` names who decided, a
+    model's URI or a configuration's file, and `desk_tags` say more of it. The decision takes the
+    place of what the run `replaces` left in the database. A `replayed` one is not stored: nobody
+    was asked to approve it. Raises TrackingError.
+    """
+    signal = decision.signal
+    tags = {**signal_tags(signal), **desk_tags, HEAD: audit.head}
+    if replaces:
+        tags[REPLACES] = replaces
+    # One process records a decision: where it dies, the next command marks the run as killed.
+    run = open_tagged_run(
+        "infer", f"infer {signal.symbol}", tags, execution=execution, single_process=True
+    )
+    # Few calls, and all files in one: with a store over the network each call is a round trip.
+    with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run.log(
+            params={"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk},
+            metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},
+        )
+        (folder / SIGNAL_FILE).write_text(dump_json(signal.model_dump(mode="json")))
+        (folder / CONVERSATION_FILE).write_text(dump_turns([decision]))
+        # The chain hashes these bytes, so no platform may encode them in another way.
+        (folder / AUDIT_FILE).write_text(audit.lines, encoding="ascii")
+        datasets: tuple[Dataset, ...] = ()
+        if view is not None:
+            datasets = decision_datasets(market, view)
+            write_price_chart(view, signal, folder)
+        run.log_inputs(datasets, "inference", desk_tags.get(MODEL_ID))
+        run.log_files(folder)
+        log_bar_snapshots(run, bar_snapshots(market, [signal.symbol]))
+        # After the files: `sync_decisions` reads them from the run if this write fails.
+        if not replayed:
+            store_decision(decision, run, settings, execution, view is not None, replaces)
+        run.end("FINISHED")
+    return run.run_id
+
+
+def store_decision(
+    decision: Decision,
+    run: RunLog,
+    settings: Settings,
+    execution: Execution,
+    chart: bool,
+    replaces: str | None = None,
+) -> None:
+    """Write the decision of `run` to the database, in the place of what the run `replaces` left.
+
+    `chart` says whether the run has one. A database that can't be used, or a value too large for
+    it, is logged as a warning: the run has it all.
+    """
+    # Before the write: a process killed in between leaves a run that `sync_decisions` finds.
+    run.set_tags({STORED: "no"})
+    try:
+        store = _decision_store(settings)
+        store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces)
+    except StoreError as error:
+        log.warning(
+            "%s. The decision on %s stays in run %s; `finagent db sync` writes it",
+            error,
+            decision.signal.symbol,
+            run.run_id,
+        )
+        return
+    except ValueTooLargeError as error:
+        # No retry makes room for it, so the warning names no command.
+        symbol = decision.signal.symbol
+        log.warning("%s. The decision on %s is in run %s alone", error, symbol, run.run_id)
+        return
+    run.set_tags({STORED: "yes"})
+    if settings.platform_url:
+        _flush_outbox(settings)
+
+
+def send_outbox(settings: Settings, timeout_s: float = float("inf")) -> OutboxReport:
+    """Send what waits in the outbox to the platform of FINAGENT_PLATFORM_URL, which must be set.
+
+    Raises StoreError, and BadInputError for an address that can't be read.
+    """
+    assert settings.platform_url is not None
+    client = PlatformClient(settings.platform_url, settings.platform_token)
+    with closing(client):
+        return Outbox(Database.from_settings(settings)).send(client, timeout_s)
+
+
+def sync_decisions(settings: Settings) -> SyncReport:
+    """Write the decisions that the database lacks, from the runs of every experiment.
+
+    Raises StoreError when none of them can be written, and TrackingError.
+    """
+    # Fails here once, rather than once a run, where the database is down.
+    Database.from_settings(settings).prepare()
+    store = _decision_store(settings)
+    counts = {"written": 0, "already": 0, "failed": 0}
+    for run in find_runs_by_tag(STORED, "no"):
+        try:
+            tags = read_run(run.run_id).tags
+            is_new = store.write(
+                _read_decision(run),
+                run.run_id,
+                read_execution_tags(tags),
+                run.experiment_id,
+                run.has_artifact(CHART_FILE),
+                tags.get(REPLACES),
+            )
+        except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
+            # One bad run must not hold up the others.
+            log.warning("run %s: %s", run.run_id, error)
+            counts["failed"] += 1
+        else:
+            run.set_tags({STORED: "yes"})
+            counts["written" if is_new else "already"] += 1
+    return SyncReport(**counts)
+
+
+def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] | None:
+    """Return the run and the signal stored under `signal_id`.
+
+    None where there is none, where it is a failure that may be decided again, and, with a warning,
+    where the database can't be read.
+    """
+    try:
+        artifact = ArtifactStore(Database.from_settings(settings)).find(signal_id)
+        if artifact is None or artifact.run_id is None or artifact.signal_data is None:
+            return None
+        signal = parse_signal(artifact.signal_data)
+        # The database is writable over REST: a row may claim an id that its signal does not have.
+        if signal.signal_id != signal_id:
+            return None
+    except (StoreError, ValidationError) as error:
+        log.warning("whether %s was decided before can't be read: %s", signal_id, error)
+        return None
+    # A failure may have passed by now, so it is decided again.
+    return None if Status(signal.status).is_failure else (artifact.run_id, signal)
+
+
+def parse_signal(record: dict[str, Any]) -> TradingSignal:
+    """Return the signal of its JSON record. Raises ValidationError."""
+    # `is_actionable` is derived: it is written for readers and computed again here.
+    return TradingSignal.model_validate({k: v for k, v in record.items() if k != "is_actionable"})
+
+
+def read_audit(run_id: str) -> AuditChain:
+    """Return the audit that a run holds, with the head of its tag. Raises TrackingError."""
     run = RunLog(run_id)
     return AuditChain(run.read_artifact(AUDIT_FILE).decode(), run.get_tag(HEAD) or "")
 
 
 def verify_audit(what: str, head: str | None = None) -> AuditReport:
-    """Of a file, or of the run of that id, whose tag anchors it; `head` anchors either.
+    """Check the audit in the file `what`, or in the run of that id, whose tag anchors it.
 
-    Raises BadInputError for what is neither, and TrackingError for a run without an audit.
+    `head` is a hash kept elsewhere that anchors either. Raises BadInputError where `what` is
+    neither, and TrackingError for a run without an audit.
     """
     if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
         raise BadInputError(f"head {head!r} is not a SHA-256: 64 digits, a to f in lower case")
-    content, tag = _read(what, head)
-    text = content.decode("utf-8", "replace")  # an audit is ASCII: other bytes are a change
+    content, tag = _read_audit_bytes(what, head)
+    # An audit is ASCII: other bytes are a change, which the chain then shows.
+    text = content.decode("utf-8", "replace")
     try:
         faults = verify_chain(text, head or tag)
     except BadInputError as error:
         raise BadInputError(f"audit {what}: {error}") from None
     lines = text.count("\n")
+    # Two anchors that disagree are a fault even where the chain fits one of them.
     if tag and head and tag != head:
-        words = f"the run's tag {HEAD} says {tag}, not {head}"
-        faults = (*faults, ChainFault(lines, "other head", words))
+        message = f"the run's tag {HEAD} says {tag}, not {head}"
+        faults = (*faults, ChainFault(lines, "other head", message))
     return AuditReport(what, lines, read_head(text), bool(head or tag), faults)
 
 
-def _read(what: str, head: str | None) -> tuple[bytes, str | None]:
-    """The audit's bytes and, of a run, its tag."""
+def _read_audit_bytes(what: str, head: str | None) -> tuple[bytes, str | None]:
+    """Return the bytes of an audit and, for a run, the head of its tag."""
     try:
         return Path(what).read_bytes(), None
     except OSError as error:
@@ -321,8 +305,6 @@ def _read(what: str, head: str | None) -> tuple[bytes, str | None]:
             raise BadInputError(
                 f"audit {what}: can't be read: {error.strerror}; name a file, or the id of a run"
             ) from None
-    from finagent_model.tracking.runs import RunLog  # MLflow: seconds that a file does not need
-
     run = RunLog(what)
     tag = run.get_tag(HEAD)
     if tag is None and head is None:
@@ -331,3 +313,26 @@ def _read(what: str, head: str | None) -> tuple[bytes, str | None]:
             "--log`, a training and a backtest keep one"
         )
     return run.read_artifact(AUDIT_FILE), tag
+
+
+def _flush_outbox(settings: Settings) -> None:
+    """Send the outbox within `OUTBOX_TIMEOUT_S`; log what still waits."""
+    try:
+        report = send_outbox(settings, OUTBOX_TIMEOUT_S)
+    except (StoreError, BadInputError) as error:
+        log.warning("%s; `finagent outbox send` sends what waits", error)
+    else:
+        if report.why:
+            log.warning(
+                "%s; `finagent outbox send` sends the %s that wait", report.why, report.waiting
+            )
+
+
+def _decision_store(settings: Settings) -> DecisionStore:
+    return DecisionStore(Database.from_settings(settings), queue=settings.platform_url is not None)
+
+
+def _read_decision(run: RunLog) -> Decision:
+    """Return the decision that a run recorded. Raises TrackingError or ValueError without one."""
+    turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
+    return Decision(parse_signal(run.read_json(SIGNAL_FILE)), turns)

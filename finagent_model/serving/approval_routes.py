@@ -1,7 +1,7 @@
 """Approvals over HTTP: `GET /approvals`, `POST /approvals/{id}/approve` and `.../reject`.
 
-Who may settle one is in `callers.py`; the token is that of `FINAGENT_APPROVAL_TOKEN`. A body must
-say that it is JSON: no form of a page in a browser does.
+A verdict needs the token of FINAGENT_APPROVAL_TOKEN or, where none is set, a request from this
+machine (`auth.py`). Each response is JSON; an error's is `{"message": ...}` in one sentence.
 """
 
 from __future__ import annotations
@@ -15,58 +15,64 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, SecretStr
 from starlette.concurrency import run_in_threadpool
 
-from finagent_model import _base as loose
+from finagent_model._base import InputModel
 from finagent_model.approvals import ApprovalStore
 from finagent_model.config.rules import ApprovalVerdict
 from finagent_model.errors import ApprovalSettledError, BadInputError, UnknownApprovalError
 from finagent_model.serving.auth import AuthError, require_this_machine, require_token
 
 VERDICTS: dict[str, ApprovalVerdict] = {"approve": "approved", "reject": "rejected"}
+"""Verbs of the paths, and the verdicts that they stand for."""
 VARIABLE = "FINAGENT_APPROVAL_TOKEN"
 
 
-class ApprovalReply(loose.InputModel):
-    """The body of a verdict."""
+class ApprovalReply(InputModel):
+    """The JSON body of a verdict."""
 
     by: str = Field(min_length=1)
     why: str | None = None
 
 
 def add_approval_routes(app: FastAPI, approvals: ApprovalStore, token: SecretStr | None) -> None:
-    """Each answer is JSON; a refusal's is `{"message": ...}` in one sentence."""
+    """Add the routes that list and settle `approvals`; without a `token` only from this machine."""
 
-    @app.get("/approvals")
-    def listed() -> list[dict[str, Any]]:
-        found, now = approvals.list_approvals()
-        return [asked.to_json(now) for asked in found]
+    # OpenAPI's operation ids and texts come from a route's name and docstring: both stay as they
+    # are for clients that were generated from them.
+    @app.get("/approvals", name="listed")
+    def list_approvals() -> list[dict[str, Any]]:
+        rows, now = approvals.list_approvals()
+        return [approval.to_json(now) for approval in rows]
 
     for verb, verdict in VERDICTS.items():
-        app.post(f"/approvals/{{key}}/{verb}")(_settling(approvals, verdict, token))
+        app.post(f"/approvals/{{key}}/{verb}")(_settle_route(approvals, verdict, token))
 
 
-def _settling(
+def _settle_route(
     approvals: ApprovalStore, verdict: ApprovalVerdict, token: SecretStr | None
 ) -> Callable[[str, Request], Awaitable[JSONResponse]]:
+    """Return the endpoint that settles an approval by `verdict`."""
+
     async def settle(key: str, request: Request) -> JSONResponse:
         try:
-            _admit(request, token)
-            said = _read(request, await request.body())
+            _authorise(request, token)
+            reply = _parse_reply(request, await request.body())
             # Not in the event loop's own threads: waiting decisions may have taken them all.
-            asked = await run_in_threadpool(approvals.settle, key, verdict, said.by, said.why)
+            approval = await run_in_threadpool(approvals.settle, key, verdict, reply.by, reply.why)
         except AuthError as error:
-            return _refusal(error.status, error)
+            return _error_response(error.status, error)
         except UnknownApprovalError as error:
-            return _refusal(404, error)
+            return _error_response(404, error)
         except ApprovalSettledError as error:
-            return _refusal(409, error)
+            return _error_response(409, error)
         except BadInputError as error:
-            return _refusal(400, error)
-        return JSONResponse(asked.to_json(asked.at or asked.deadline))
+            return _error_response(400, error)
+        # Settled just now: its own moment stands for the clock.
+        return JSONResponse(approval.to_json(approval.at or approval.deadline))
 
     return settle
 
 
-def _admit(request: Request, token: SecretStr | None) -> None:
+def _authorise(request: Request, token: SecretStr | None) -> None:
     if token is not None:
         require_token(request, token, VARIABLE)
     else:
@@ -77,17 +83,19 @@ def _admit(request: Request, token: SecretStr | None) -> None:
         )
 
 
-def _read(request: Request, body: bytes) -> ApprovalReply:
+def _parse_reply(request: Request, body: bytes) -> ApprovalReply:
+    """Return the verdict's body. Raises AuthError (415) and BadInputError."""
+    # A form on a web page can't send this content type, so no other site can settle an approval.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise AuthError(415, "send JSON, with Content-Type: application/json")
     try:
-        given = json.loads(body)
+        fields = json.loads(body)
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        fields = None
+    if not isinstance(fields, dict):
         raise BadInputError('the body is no JSON object; send {"by": "your name", "why": "..."}')
-    return ApprovalReply.parse(**given)
+    return ApprovalReply.parse(**fields)
 
 
-def _refusal(status: int, error: Exception) -> JSONResponse:
+def _error_response(status: int, error: Exception) -> JSONResponse:
     return JSONResponse({"message": str(error)}, status)

@@ -1,8 +1,8 @@
-"""Who may change something over HTTP: whoever has the token; where none is set, callers on this
-machine.
+"""Authorise HTTP requests that change something: by a bearer token, or without one by loopback.
 
-Without a token the address that was asked must be this machine's, too: no page in a browser here
-can then act for whoever wrote it.
+Where no token is set, only this machine's own requests pass. They must also address this machine by
+a loopback name: otherwise a web page open in a browser here could act for whoever wrote it (DNS
+rebinding).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 
 class AuthError(Exception):
-    """`status` is the HTTP answer."""
+    """A request that is not authorised; `status` is the HTTP status of the response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -23,19 +23,15 @@ class AuthError(Exception):
 
 
 def require_token(request: Request, token: SecretStr, variable: str) -> None:
-    """Raises NotAdmittedError without the token of that variable."""
-    kind, _, given = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not is_token(given.strip(), token):
+    """Raise AuthError (401) unless the request bears `token`, the value of `variable`."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not is_token(credentials.strip(), token):
         raise AuthError(401, f"send the token of {variable} as 'Authorization: Bearer TOKEN'")
 
 
-def is_token(given: str, token: SecretStr) -> bool:
-    """In the same time whatever is wrong with it."""
-    return hmac.compare_digest(given.encode(), token.get_secret_value().encode())
-
-
 def require_this_machine(request: Request, way_out: str) -> None:
-    """Raises NotAdmittedError with the way out for callers from elsewhere."""
+    """Raise AuthError (403) with the message `way_out` for a request from another machine."""
+    # Both ends: a page's request comes from this machine too, but names the page's own host.
     if not (
         request.client
         and is_loopback(request.client.host)
@@ -44,14 +40,21 @@ def require_this_machine(request: Request, way_out: str) -> None:
         raise AuthError(403, way_out)
 
 
+def is_token(text: str, token: SecretStr) -> bool:
+    """Return whether `text` is the token, compared in constant time."""
+    return hmac.compare_digest(text.encode(), token.get_secret_value().encode())
+
+
 def is_loopback(host: str) -> bool:
-    """Whether an address or a name is this machine's own, as far as it tells."""
+    """Return whether `host`, an address or a name, is this machine's own; no name is resolved."""
     if host == "localhost":
         return True
     try:
+        # URLs write IPv6 addresses in brackets.
         address = ip_address(host.strip("[]"))
     except ValueError:
         return False
+    # A dual-stack socket reports an IPv4 client as ::ffff:127.0.0.1.
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return address.ipv4_mapped.is_loopback
     return address.is_loopback

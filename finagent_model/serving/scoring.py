@@ -1,17 +1,10 @@
-"""Whether a scoring request asks what the model knows: MLflow drops an unknown parameter, column or
-key before the model sees it, and a misspelt `mode` would be answered by the default.
+"""MLflow's scoring server, made to wait on chat models and to answer every error in one sentence.
 
-What is refused here is refused in one sentence; what passes goes on to MLflow, which checks types.
-
-An error of MLflow's in one sentence: it writes the caller's data and the whole schema before
-what went wrong, and quotes one exception inside another.
-
-MLflow's own scoring app, made to wait on models and to refuse clearly.
-
-`/invocations` answers as `mlflow models serve` does, but a thread waits for each request, an
-unknown name is refused, and an error, a time-out too, is one sentence of JSON. `/health` says that
-it is up, `/version` which model speaks, `/approvals` what waits for a human. Told to end, it lets
-requests finish for a moment and answers 503 to the rest.
+`/invocations` answers as `mlflow models serve` does, but each request has a thread and a time-out,
+and an unknown key, column or parameter is refused: MLflow drops it, and a misspelt `mode` would be
+answered by the default. `/health` says that the server is up, `/version` which model answers, and
+`/approvals` what waits for a human. On shutdown, running requests get a moment to finish and the
+rest are answered 503.
 """
 
 from __future__ import annotations
@@ -43,13 +36,20 @@ from finagent_model.model.loading import load_model, unwrap
 from finagent_model.serving.approval_routes import add_approval_routes
 from finagent_model.settings import Settings
 
+SPARE_THREADS = 8
+"""Threads beyond the requests that the model accepts; they refuse more at once, with 429."""
+SHUTDOWN_GRACE_S = 3.0
+"""How long running requests may go on once the server is told to end."""
+REPLACED_ROUTES = ("/version", "/invocations")
+"""Routes of MLflow's app that ours take the place of."""
 FORMS = ("dataframe_records", "dataframe_split", "inputs")
+"""Keys of a request that hold its rows, in the forms that are accepted."""
 PARAMS = "params"
 
 
 @dataclass(frozen=True)
 class RequestSchema:
-    """What a request may and must name."""
+    """The names that a request may use, and the columns that it must have."""
 
     columns: tuple[str, ...]
     required: tuple[str, ...]
@@ -57,6 +57,7 @@ class RequestSchema:
 
     @classmethod
     def of(cls, signature: ModelSignature) -> RequestSchema:
+        """Return the schema of a model's signature."""
         params = signature.params.params if signature.params else []
         return cls(
             tuple(signature.inputs.input_names()),
@@ -65,107 +66,45 @@ class RequestSchema:
         )
 
 
-def read_request(body: bytes, names: RequestSchema) -> dict[str, Any]:
-    """The JSON object of a request. Raises BadInputError."""
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise BadInputError(f"the body is not JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise BadInputError(f"the body must be a JSON object with {FORMS[0]!r}")
-    _require_known("key", request, (*FORMS, PARAMS))
-    forms = [form for form in FORMS if form in request]
-    if len(forms) != 1:
-        given = " and ".join(forms) or "none"
-        raise BadInputError(f"send exactly one of {', '.join(FORMS)}; got {given}")
-    for where, columns in _rows(forms[0], request[forms[0]]):
-        _require_known(f"{where}column", columns, names.columns)
-        for name in names.required:
-            if name not in columns:
-                raise BadInputError(
-                    f"{where}{name} is missing; give {' and '.join(names.required)}"
-                )
-    params = request.get(PARAMS)
-    if params is not None:
-        if not isinstance(params, dict):
-            raise BadInputError(f"{PARAMS} must be a JSON object with {', '.join(names.params)}")
-        _require_known("parameter", params, names.params)
-    return request
+def serve(uri: str, settings: Settings, host: str, port: int) -> None:
+    """Serve the model at `uri` over HTTP until the process is told to end.
 
-
-def _rows(form: str, data: Any) -> Iterable[tuple[str, Collection[str]]]:
-    """Where columns are named, and which."""
-    if form == "dataframe_split":
-        if not isinstance(data, dict) or not isinstance(data.get("columns"), list):
-            raise BadInputError(f"{form} must be an object with 'columns' and 'data'")
-        yield "", [str(name) for name in data["columns"]]
-        return
-    for i, row in enumerate(data if isinstance(data, list) else [data]):
-        if not isinstance(data, list) or not isinstance(row, dict):
-            raise BadInputError(f"{form} must be a list of objects, one a row")
-        yield f"row {i}: ", row
-
-
-def _require_known(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    for name in given:
-        if name not in known:
-            hint = "" if name != "instances" else ", which turns rows into columns,"
-            raise BadInputError(f"{what} {name!r}{hint} is unknown; known: {', '.join(known)}")
-
-
-_BEFORE = (
-    ("Failed to predict data", "\nError: "),
-    ("Failed to enforce schema of data", "Error: "),
-)
-"""How a wrapping begins, and what stands before the reason that it wraps."""
-_COLUMN = re.compile(r"Failed to convert column (\w+) .*Error: '\w+\(['\"](.*)['\"]\)'\.?$", re.S)
-_PARAMETER = re.compile(r"Invalid parameters found: \{\('(\w+)', .*': (\w+) .*value `(.*?)`", re.S)
-
-
-def one_line_error(message: str) -> str:
-    """What went wrong, on one line."""
-    for begins, mark in _BEFORE:
-        if message.startswith(begins):
-            message = message.partition(mark)[2] or message
-    if found := _COLUMN.search(message):
-        message = f"column {found[1]}: {found[2]}"
-    elif found := _PARAMETER.search(message):
-        message = f"parameter {found[1]}: {found[3]!r} is no {found[2]}"
-    return " ".join(message.split())
-
-
-SPARE_THREADS = 8
-"""Beyond the requests that the model takes on: these refuse the next ones at once, with 429."""
-FINISH_S = 3.0
-"""How long requests under way may go on once the server is told to end."""
-REPLACED = ("/version", "/invocations")
+    Raises ModelLoadError.
+    """
+    app = scoring_app(uri, settings)
+    _Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
 
 
 def scoring_app(uri: str, settings: Settings) -> FastAPI:
-    """The app for a logged or registered model. Raises ModelLoadError."""
+    """Return the app of a logged or registered model. Raises ModelLoadError."""
     loaded = load_model(uri)
     model = unwrap(loaded, uri)
     predictor = model.predictor
     timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
-    timeout.set(timeout.get())  # as `mlflow models serve` does: the model ends before it
+    # Set, even to its default, as `mlflow models serve` does: the model takes its own deadline from
+    # it, a little shorter, so that work stops before the server gives up.
+    timeout.set(timeout.get())
     app: FastAPI = scoring_server.init(loaded)
-    app.user_middleware.clear()  # MLflow's time-out, which says what is no JSON
+    # MLflow's only middleware is its time-out, whose response is not JSON.
+    app.user_middleware.clear()
     inner = app.router.lifespan_context
     threads = settings.serve_threads + SPARE_THREADS
 
     @asynccontextmanager
-    async def lifespan(started: FastAPI) -> AsyncIterator[Any]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[Any]:
+        # `asyncio.to_thread` uses the loop's default executor, which is a few threads wide.
         pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         asyncio.get_running_loop().set_default_executor(pool)
-        async with inner(started) as state:
+        async with inner(app) as state:
             yield state
 
     app.router.lifespan_context = lifespan
+    # Starlette takes the first route that matches, so MLflow's must go before ours are added.
     app.router.routes = [
-        route for route in app.router.routes if getattr(route, "path", "") not in REPLACED
+        route for route in app.router.routes if getattr(route, "path", "") not in REPLACED_ROUTES
     ]
     app.state.model = model
-    names = RequestSchema.of(loaded.metadata.signature)
+    schema = RequestSchema.of(loaded.metadata.signature)
 
     @app.get("/version")
     def version() -> dict[str, str | None]:
@@ -182,53 +121,131 @@ def scoring_app(uri: str, settings: Settings) -> FastAPI:
 
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:
-        body, kind = await request.body(), request.headers.get("content-type", "")
-        answer = asyncio.to_thread(_answer, loaded, names, body, kind)
+        body, content_type = await request.body(), request.headers.get("content-type", "")
+        response = asyncio.to_thread(_predict, loaded, schema, body, content_type)
         try:
-            return await asyncio.wait_for(answer, timeout.get())
+            return await asyncio.wait_for(response, timeout.get())
         except TimeoutError:
-            said = "not answered in time; ask again later"
-            return _refusal(MlflowException(said, error_code=DEADLINE_EXCEEDED))
+            message = "not answered in time; ask again later"
+            return _error_response(MlflowException(message, error_code=DEADLINE_EXCEEDED))
 
     return app
 
 
-def serve(uri: str, settings: Settings, host: str, port: int) -> None:
-    """Answer until told to end."""
-    app = scoring_app(uri, settings)
-    _Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
-
-
 class _Server(uvicorn.Server):
-    """Ends within seconds, whatever its requests wait for."""
+    """A server that ends within `SHUTDOWN_GRACE_S`, whatever its requests wait for."""
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         app: Any = self.config.app
+        # New requests are 503 from here on.
         app.state.model.stop()
-        asyncio.get_running_loop().call_later(FINISH_S, EVENT_LOOP.stop)
+        # Cancels calls to chat models, so that the requests that wait for them end with 503 too.
+        asyncio.get_running_loop().call_later(SHUTDOWN_GRACE_S, EVENT_LOOP.stop)
         await super().shutdown(sockets)
 
 
-def _answer(loaded: PyFuncModel, names: RequestSchema, body: bytes, kind: str) -> Response:
-    """What MLflow answers, its errors in one sentence."""
+def _predict(
+    loaded: PyFuncModel, schema: RequestSchema, body: bytes, content_type: str
+) -> Response:
+    """Return MLflow's response to a request, with its errors in one sentence."""
     try:
-        asked: Any = body
-        if kind.partition(";")[0].strip() == scoring_server.CONTENT_TYPE_JSON:
-            asked = _read(body, names)
-        schema = loaded.metadata.get_input_schema()
-        found = scoring_server.invocations(asked, kind, loaded, schema)
+        data: Any = body
+        if content_type.partition(";")[0].strip() == scoring_server.CONTENT_TYPE_JSON:
+            data = _parse_json(body, schema)
+        input_schema = loaded.metadata.get_input_schema()
+        result = scoring_server.invocations(data, content_type, loaded, input_schema)
     except MlflowException as error:
-        return _refusal(error)
-    return Response(found.response, found.status, media_type=found.mimetype)
+        return _error_response(error)
+    return Response(result.response, result.status, media_type=result.mimetype)
 
 
-def _refusal(error: MlflowException) -> Response:
-    said = {"error_code": error.error_code, "message": one_line_error(error.message)}
-    return JSONResponse(said, error.get_http_status_code())
-
-
-def _read(body: bytes, names: RequestSchema) -> dict[str, Any]:
+def _parse_json(body: bytes, schema: RequestSchema) -> dict[str, Any]:
+    """Return a request's JSON object. Raises MlflowException, which becomes status 400."""
     try:
-        return read_request(body, names)
+        return parse_request(body, schema)
     except BadInputError as error:
         raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
+
+
+def _error_response(error: MlflowException) -> Response:
+    body = {"error_code": error.error_code, "message": one_line_error(error.message)}
+    return JSONResponse(body, error.get_http_status_code())
+
+
+def parse_request(body: bytes, schema: RequestSchema) -> dict[str, Any]:
+    """Return the JSON object of a scoring request, whose names are all in `schema`.
+
+    Types are left to MLflow. Raises BadInputError.
+    """
+    try:
+        request = json.loads(body)
+    except ValueError as error:
+        raise BadInputError(f"the body is not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise BadInputError(f"the body must be a JSON object with {FORMS[0]!r}")
+    _require_known_names("key", request, (*FORMS, PARAMS))
+    forms = [form for form in FORMS if form in request]
+    if len(forms) != 1:
+        got = " and ".join(forms) or "none"
+        raise BadInputError(f"send exactly one of {', '.join(FORMS)}; got {got}")
+    for prefix, columns in _column_names(forms[0], request[forms[0]]):
+        _require_known_names(f"{prefix}column", columns, schema.columns)
+        for name in schema.required:
+            if name not in columns:
+                raise BadInputError(
+                    f"{prefix}{name} is missing; give {' and '.join(schema.required)}"
+                )
+    params = request.get(PARAMS)
+    if params is not None:
+        if not isinstance(params, dict):
+            raise BadInputError(f"{PARAMS} must be a JSON object with {', '.join(schema.params)}")
+        _require_known_names("parameter", params, schema.params)
+    return request
+
+
+def _column_names(form: str, data: Any) -> Iterable[tuple[str, Collection[str]]]:
+    """Yield the column names of a request, with the prefix that locates them in an error.
+
+    Raises BadInputError.
+    """
+    # The split form names its columns once, every other form in each row.
+    if form == "dataframe_split":
+        if not isinstance(data, dict) or not isinstance(data.get("columns"), list):
+            raise BadInputError(f"{form} must be an object with 'columns' and 'data'")
+        yield "", [str(name) for name in data["columns"]]
+        return
+    for i, row in enumerate(data if isinstance(data, list) else [data]):
+        if not isinstance(data, list) or not isinstance(row, dict):
+            raise BadInputError(f"{form} must be a list of objects, one a row")
+        yield f"row {i}: ", row
+
+
+def _require_known_names(what: str, names: Iterable[str], allowed: Collection[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            # TensorFlow's form, which MLflow would accept and read in another way.
+            hint = "" if name != "instances" else ", which turns rows into columns,"
+            raise BadInputError(f"{what} {name!r}{hint} is unknown; known: {', '.join(allowed)}")
+
+
+# How MLflow begins an error that quotes another, and what it writes before the quoted reason. The
+# text in between is the caller's data and the whole schema.
+_WRAPPERS = (
+    ("Failed to predict data", "\nError: "),
+    ("Failed to enforce schema of data", "Error: "),
+)
+_COLUMN = re.compile(r"Failed to convert column (\w+) .*Error: '\w+\(['\"](.*)['\"]\)'\.?$", re.S)
+_PARAMETER = re.compile(r"Invalid parameters found: \{\('(\w+)', .*': (\w+) .*value `(.*?)`", re.S)
+
+
+def one_line_error(message: str) -> str:
+    """Return the reason inside an error message of MLflow, on one line."""
+    # In order: an error of data may wrap an error of schema.
+    for beginning, mark in _WRAPPERS:
+        if message.startswith(beginning):
+            message = message.partition(mark)[2] or message
+    if match := _COLUMN.search(message):
+        message = f"column {match[1]}: {match[2]}"
+    elif match := _PARAMETER.search(message):
+        message = f"parameter {match[1]}: {match[3]!r} is no {match[2]}"
+    return " ".join(message.split())

@@ -41,7 +41,7 @@ def test_env_example_names_what_is_read_and_nothing_else() -> None:
 
 def variables_of_the_dag() -> list[str]:
     dag = (ROOT / "dags" / "finagent_autogen_pipeline.py").read_text()
-    return re.findall(r'given\("(\w+)"', dag)
+    return re.findall(r'read_variable\("(\w+)"', dag)
 
 
 def test_the_table_of_the_dags_variables_is_the_codes() -> None:

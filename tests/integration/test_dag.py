@@ -66,8 +66,8 @@ def states(place: Place) -> dict[str, str]:
 def decided(place: Place) -> dict[str, object]:
     """What `inference.decide` handed on."""
     [value] = [v for task, _, v in xcoms(place) if task == "inference.decide" and "run_id" in v]
-    found = json.loads(value)
-    return json.loads(found) if isinstance(found, str) else dict(found)
+    result = json.loads(value)
+    return json.loads(result) if isinstance(result, str) else dict(result)
 
 
 def run_mode(place: Place, **conf: object) -> None:
@@ -80,17 +80,17 @@ def logged(place: Place, run_id: object) -> dict[str, object]:
     """The signal in a run's record."""
     done = place.run(sys.executable, "-c", DOWNLOAD, str(run_id))
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
+def test_dag_inference_decides_with_champion_as_of_the_day(
     airflow_place: Place,
 ) -> None:
     run_mode(airflow_place, symbols=["FB"], as_of=AS_OF)
-    found = states(airflow_place)
-    assert found["inference.decide"] == "success"
-    assert found["train_backtest.fit"] == "skipped"
+    task_states = states(airflow_place)
+    assert task_states["inference.decide"] == "success"
+    assert task_states["train_backtest.fit"] == "skipped"
     result = decided(airflow_place)
     assert (result["status"], result["model_version"]) == ("ok", "1")
     # The same decision by another door, field by field; its stamp is the record's, not its own.
@@ -100,31 +100,31 @@ def test_inference_loads_the_champion_and_decides_as_of_the_given_day(
     assert task == shell
 
 
-def test_both_infers_with_the_version_that_it_has_just_registered(airflow_place: Place) -> None:
+def test_dag_both_infers_with_the_new_version(airflow_place: Place) -> None:
     train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "fresh"}
     run_mode(airflow_place, mode="both", symbols=["FB"], as_of=AS_OF, train=train)
     assert decided(airflow_place)["model_version"] == "1"
     [row] = json.loads(airflow_place.finagent("models", "--name", "fresh", "--json").stdout)
     assert row["verdict"] == "passed"
-    uris = [v for task, _, v in xcoms(airflow_place) if task == "inference.questions"]
+    uris = [v for task, _, v in xcoms(airflow_place) if task == "inference.resolve_inputs"]
     assert any("models:/fresh/1" in value for value in uris)
 
 
-def test_train_backtest_registers_and_does_not_infer(airflow_place: Place) -> None:
+def test_dag_train_backtest_registers_without_inference(airflow_place: Place) -> None:
     train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "only"}
     run_mode(airflow_place, mode="train_backtest", symbols=["FB"], train=train)
-    found = states(airflow_place)
-    assert found["train_backtest.register"] == "success"
-    assert found["inference.decide"] == "skipped"
+    task_states = states(airflow_place)
+    assert task_states["train_backtest.register"] == "success"
+    assert task_states["inference.decide"] == "skipped"
 
 
-def test_an_unknown_mode_is_refused_before_any_task(airflow_place: Place) -> None:
+def test_dag_refuses_unknown_mode_before_any_task(airflow_place: Place) -> None:
     done = airflow(airflow_place, "dags", "test", DAG, "--conf", '{"mode": "dream"}')
     assert done.returncode != 0
     assert "dream" in done.stdout + done.stderr
 
 
-def test_parsing_the_dag_imports_neither_mlflow_nor_autogen_nor_the_package() -> None:
+def test_dag_file_imports_nothing_but_airflow() -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
         f"import {DAG}\n"
@@ -152,7 +152,7 @@ WIRED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import finagent_autogen_pipeline as file
-dag = file.closed.operator.dag
+dag = file.closing.operator.dag
 print(json.dumps({
     task.task_id: [task.pool, task.max_active_tis_per_dag, task.max_active_tis_per_dagrun,
                    task.retries, task.execution_timeout.total_seconds()]
@@ -172,8 +172,8 @@ def wired(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_pool_limits_retries_and_time_come_from_the_environment(tmp_path: Path) -> None:
-    given = {
+def test_dag_limits_come_from_the_environment(tmp_path: Path) -> None:
+    variables = {
         "FINAGENT_DAG_SCHEDULE": "0 22 * * 1-5",
         "FINAGENT_DAG_POOL": "models",
         "FINAGENT_DAG_AT_ONCE": "8",
@@ -183,14 +183,14 @@ def test_pool_limits_retries_and_time_come_from_the_environment(tmp_path: Path) 
         "FINAGENT_DAG_DECIDE_WITHIN_S": "30",
         "AIRFLOW_HOME": str(tmp_path),
     }
-    found = json.loads(wired(**given).stdout.splitlines()[-1])
-    assert found["train_backtest.fit"] == ["models", None, None, 5, 60]
-    assert found["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
-    assert found["inference.decide"] == ["models", 8, 4, 5, 30]
-    assert found["schedule"] == "0 22 * * 1-5"
+    wiring = json.loads(wired(**variables).stdout.splitlines()[-1])
+    assert wiring["train_backtest.fit"] == ["models", None, None, 5, 60]
+    assert wiring["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
+    assert wiring["inference.decide"] == ["models", 8, 4, 5, 30]
+    assert wiring["schedule"] == "0 22 * * 1-5"
 
 
-def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_errors(
+def test_dag_names_bad_variable_in_import_error(
     tmp_path: Path,
 ) -> None:
     done = wired(FINAGENT_DAG_AT_ONCE="many", AIRFLOW_HOME=str(tmp_path))
@@ -198,13 +198,13 @@ def test_a_variable_that_cannot_be_used_is_named_where_airflow_shows_import_erro
     assert "FINAGENT_DAG_AT_ONCE='many' can't be used" in done.stderr
 
 
-def test_what_tells_as_many_symbols_apart_as_are_allowed_stays_small() -> None:
+def test_dag_symbol_indices_fit_xcom_limit() -> None:
     text = (ROOT / "dags" / f"{DAG}.py").read_text()
-    [most] = re.findall(r"^MOST_SYMBOLS = (\d+)$", text, flags=re.M)
+    [most] = re.findall(r"^MAX_SYMBOLS = (\d+)$", text, flags=re.M)
     assert len(json.dumps([0] * int(most))) < LARGEST_XCOM
 
 
-def test_the_documented_id_and_modes_are_the_dags(airflow_place: Place) -> None:
+def test_dag_parameters_are_documented(airflow_place: Place) -> None:
     done = airflow(airflow_place, "dags", "details", DAG, "--output", "json")
     assert done.returncode == 0, done.stderr
     text = (ROOT / "docs" / "airflow.md").read_text()

@@ -38,7 +38,7 @@ LATER = (datetime.now(UTC).hour + 12) % 24
 @pytest.fixture(scope="module")
 def llm() -> Iterator[FakeProvider]:
     with FakeProvider() as llm:
-        llm.replies["Executor"] = lambda asked: BUY
+        llm.replies["Executor"] = lambda request: BUY
         yield llm
 
 
@@ -85,8 +85,8 @@ def scheduled(
         "FINAGENT_DAG_RETRY_DELAY_S": "1",
         "FINAGENT_DAG_DECIDE_WITHIN_S": str(max(20, 2 * slowness[0])),
     }
-    with airflow(place, tmp_path_factory.mktemp("local") / "home", **variables) as found:
-        yield found
+    with airflow(place, tmp_path_factory.mktemp("local") / "home", **variables) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -126,30 +126,28 @@ def notes(place: Place, parent: str) -> dict[str, str]:
 
 def signals(scheduled: Airflow, run: str) -> dict[str, dict[str, Any]]:
     """What the tasks that decided passed on, by symbol."""
-    found = [
+    results = [
         scheduled.xcom(run, "inference.decide", index)
         for (task, index), ti in scheduled.tasks(run).items()
         if task == "inference.decide" and ti["state"] == "success"
     ]
-    return {row["symbol"]: row for row in found}
+    return {row["symbol"]: row for row in results}
 
 
 def deferred(scheduled: Airflow, run: str, index: int) -> None:
     """Return once a symbol's task waits, and no worker is held by it."""
     task = f"inference.decide/{index}"
-    told = lambda: scheduled.told(run)  # noqa: E731
-    until(lambda: scheduled.states(run).get(task) == "deferred", DONE_S, told)
+    describe = lambda: scheduled.told(run)  # noqa: E731
+    until(lambda: scheduled.states(run).get(task) == "deferred", DONE_S, describe)
 
 
 def settle(place: Place, verb: str, symbol: str) -> None:
-    asked = json.loads(place.finagent("approvals", "--json").stdout)
-    [key] = [a["id"] for a in asked if a["symbol"] == symbol and a["state"] == "pending"]
+    approvals = json.loads(place.finagent("approvals", "--json").stdout)
+    [key] = [a["id"] for a in approvals if a["symbol"] == symbol and a["state"] == "pending"]
     assert place.finagent(verb, key).returncode == 0
 
 
-def test_what_cannot_be_asked_is_refused_by_the_api_and_says_what_is_allowed(
-    scheduled: Airflow, hanging: str
-) -> None:
+def test_dag_api_refuses_bad_conf_with_what_is_allowed(scheduled: Airflow, hanging: str) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"mode": "dream"}, "'inference', 'train_backtest', 'both'"),
         ({"symbols": ["A" * 21]}, "A symbol as its source lists it"),
@@ -158,44 +156,40 @@ def test_what_cannot_be_asked_is_refused_by_the_api_and_says_what_is_allowed(
         ({"as_of": "20130131"}, "2012-06-29"),
         ({"max_failed_share": 2}, "maximum of 1"),
     ]
-    for conf, said in wrong:
+    for conf, message in wrong:
         answer = scheduled.trigger(**conf)
         assert answer.status_code == 400
-        assert said in answer.json()["detail"]
+        assert message in answer.json()["detail"]
     assert [run["dag_run_id"] for run in scheduled.runs()] == [hanging]
 
 
-def test_what_only_a_task_can_check_fails_before_anything_is_asked_and_is_not_retried(
+def test_open_run_fails_on_bad_conf_without_retry(
     scheduled: Airflow,
 ) -> None:
     wrong = [
         ({"mode": "both", "train": {"candidate": 3}}, "candidates, seed, cash"),
         ({"symbol": "GOOG"}, "there is: mode, symbols, as_of"),
     ]
-    runs = [(scheduled.start(**conf), said) for conf, said in wrong]
-    for run, said in runs:
+    runs = [(scheduled.start(**conf), message) for conf, message in wrong]
+    for run, message in runs:
         assert scheduled.ended(run) == "failed"
-        assert scheduled.tasks(run)["begin", -1]["try_number"] == 1
+        assert scheduled.tasks(run)["open_run", -1]["try_number"] == 1
         assert set(scheduled.states(run).values()) == {"failed", "upstream_failed"}
-        assert said in scheduled.told(run)
+        assert message in scheduled.told(run)
 
 
-def test_a_run_with_too_many_failed_decisions_is_red_and_has_the_other_signals(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_run_fails_above_max_failed_share(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(symbols=["FB", "NOPE"], as_of=AS_OF)
     assert scheduled.ended(run) == "failed"
-    found = {symbol: row["status"] for symbol, row in signals(scheduled, run).items()}
-    assert found == {"FB": "ok", "NOPE": "data_missing"}
+    statuses = {symbol: row["status"] for symbol, row in signals(scheduled, run).items()}
+    assert statuses == {"FB": "ok", "NOPE": "data_missing"}
     parent, status, below = recorded(place, run)
     assert (status, set(below.values())) == ("FAILED", {"FINISHED"})
-    said = notes(place, parent)["finagent.failed/close"]
-    assert said == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
+    message = notes(place, parent)["finagent.failed/close_run"]
+    assert message == "1 of 2 decisions failed, more than max_failed_share 0.2: NOPE data_missing"
 
 
-def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_both_updates_asset_of_the_model(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(
         mode="both", symbols=["FB"], as_of=AS_OF, train=TRAIN, execution_id="platform-7"
     )
@@ -210,17 +204,17 @@ def test_both_trains_tells_those_who_wait_for_a_version_and_infers_with_it(
     until(lambda: scheduled.runs("after_training"), DONE_S, scheduled.text_of_logs)
     [follower] = scheduled.runs("after_training")
     assert scheduled.ended(follower["dag_run_id"], "after_training") == "success"
-    told = scheduled.xcom(follower["dag_run_id"], "tell", dag="after_training")
-    assert told == "models:/finagent/2"
+    uri = scheduled.xcom(follower["dag_run_id"], "tell", dag="after_training")
+    assert uri == "models:/finagent/2"
 
     scheduled.clear(run, "train_backtest.register")
     assert scheduled.ended(run) == "success", scheduled.told(run)
     assert scheduled.tasks(run)["train_backtest.register", -1]["try_number"] == 2
-    found = json.loads(place.finagent("models", "--json").stdout)
-    assert [row["version"] for row in found] == ["2", "1"]
+    versions = json.loads(place.finagent("models", "--json").stdout)
+    assert [row["version"] for row in versions] == ["2", "1"]
 
 
-def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_mended(
+def test_dag_hanging_symbol_stops_no_other_symbol(
     scheduled: Airflow, place: Place, llm: FakeProvider, hanging: str
 ) -> None:
     run = hanging
@@ -235,7 +229,7 @@ def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_me
     parent, status, _ = recorded(place, run)
     assert status == "FAILED"
     assert "Timeout" in notes(place, parent)["finagent.failed/inference.decide/1"]
-    assert "no signal on AAPL" in notes(place, parent)["finagent.failed/close"]
+    assert "no signal on AAPL" in notes(place, parent)["finagent.failed/close_run"]
 
     llm.recover()
     scheduled.clear(run, "inference.decide", 1)
@@ -250,9 +244,7 @@ def test_a_symbol_that_hangs_stops_no_other_and_asks_nothing_twice_once_it_is_me
     assert len(llm.requests_of("NewsAnalyst")) >= 3  # who hung is asked anew by each try
 
 
-def test_a_run_that_somebody_stops_leaves_no_run_that_seems_to_go_on(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_run_stopped_by_hand_leaves_no_running_run(scheduled: Airflow, place: Place) -> None:
     run = scheduled.start(symbols=["FB"], as_of="2013-02-20", model=ASKING)
     deferred(scheduled, run, 0)
     answer = scheduled.client.patch(f"dags/{DAG}/dagRuns/{run}", json={"state": "failed"})
@@ -263,9 +255,7 @@ def test_a_run_that_somebody_stops_leaves_no_run_that_seems_to_go_on(
     assert rows(place, "select name from runs where status = 'RUNNING'") == []
 
 
-def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
-    scheduled: Airflow, place: Place
-) -> None:
+def test_dag_backfill_decides_as_of_each_day(scheduled: Airflow, place: Place) -> None:
     days = ["--from-date", "2013-02-01", "--to-date", "2013-02-03"]
     conf = json.dumps({"symbols": ["FB"]})
     done = scheduled.command("backfill", "create", "--dag-id", DAG, *days, "--dag-run-conf", conf)
@@ -276,18 +266,18 @@ def test_a_backfill_asks_as_of_each_day_and_a_weekend_has_fridays_bar(
         if run["run_type"] == "backfill"
     )
     assert [day for day, _ in runs] == ["2013-02-01", "2013-02-02"]
-    found = {}
+    by_day = {}
     for day, run in runs:
         assert scheduled.ended(run) == "success", scheduled.told(run)
-        asked = scheduled.xcom(run, "inference.questions")
-        assert asked == {"as_of": day, "model_uri": "models:/finagent/2"}  # not @champion
-        found[day] = signals(scheduled, run)["FB"]
-    friday, saturday = found.values()
+        inputs = scheduled.xcom(run, "inference.resolve_inputs")
+        assert inputs == {"as_of": day, "model_uri": "models:/finagent/2"}  # not @champion
+        by_day[day] = signals(scheduled, run)["FB"]
+    friday, saturday = by_day.values()
     assert friday["run_id"] != saturday["run_id"]
     assert (friday["action"], friday["status"]) == (saturday["action"], saturday["status"])
 
 
-def test_nothing_large_passed_between_tasks_and_no_log_has_a_key(scheduled: Airflow) -> None:
+def test_dag_xcoms_are_small_without_keys_in_logs(scheduled: Airflow) -> None:
     assert scheduled.largest_xcom() < 2048
     assert list(scheduled.home.rglob("task_id=*/**/*.log"))
     assert KEY not in scheduled.text_of_logs()

@@ -21,8 +21,8 @@ ENDLESS = {"dataframe_records": [ROW] * 2000, "params": {"mode": "live"}}
 def address(trained: Place) -> Iterator[str]:
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/finagent@champion"]
-    with trained.serving(*command, "--env-manager", "local", "-p", str(port), port=port) as found:
-        yield found
+    with trained.serving(*command, "--env-manager", "local", "-p", str(port), port=port) as url:
+        yield url
 
 
 def own_bars(**changes: object) -> list[dict[str, object]]:
@@ -40,7 +40,7 @@ def own_bars(**changes: object) -> list[dict[str, object]]:
     return records
 
 
-def test_records_split_and_inputs_give_the_same_signal(address: str) -> None:
+def test_serving_gives_same_signal_for_every_request_form(address: str) -> None:
     split = {"columns": list(ROW), "data": [list(ROW.values())]}
     forms = [{"dataframe_records": [ROW]}, {"dataframe_split": split}, {"inputs": [ROW]}]
     answers = [post(address, form) for form in forms]
@@ -52,16 +52,16 @@ def test_records_split_and_inputs_give_the_same_signal(address: str) -> None:
     assert signals[0]["status"] == "ok"
 
 
-def test_a_row_that_cannot_be_decided_leaves_the_others_alone(address: str) -> None:
+def test_serving_bad_row_leaves_other_rows_alone(address: str) -> None:
     rows = [ROW, {**ROW, "symbol": "NOPE"}, {**ROW, "as_of": "2001-01-02"}, ROW]
     status, body = post(address, {"dataframe_records": rows})
     assert status == 200
-    found = [signal["status"] for signal in body["predictions"]]
-    assert found == ["ok", "data_missing", "data_missing", "ok"]
+    statuses = [signal["status"] for signal in body["predictions"]]
+    assert statuses == ["ok", "data_missing", "data_missing", "ok"]
     assert "unknown symbol 'NOPE'" in body["predictions"][1]["reasoning"]
 
 
-def test_bars_sent_along_are_decided_on_and_whole_numbers_are_numbers(address: str) -> None:
+def test_serving_decides_on_bars_of_the_request(address: str) -> None:
     bare = post(address, {"dataframe_records": [ROW]})[1]["predictions"][0]
     sent = post(address, {"dataframe_records": [{**ROW, "bars": own_bars()}]})[1]["predictions"][0]
     assert sent["status"] == "ok"
@@ -71,7 +71,7 @@ def test_bars_sent_along_are_decided_on_and_whole_numbers_are_numbers(address: s
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"close": -1}, "close is not a positive number at bar"),
         ({"close": None}, "close is not a positive number at bar"),
@@ -79,18 +79,18 @@ def test_bars_sent_along_are_decided_on_and_whole_numbers_are_numbers(address: s
         ({"closed_at": "2013-01-31T21:00:00"}, "has no time zone"),
     ],
 )
-def test_bad_bars_are_their_rows_status(
-    address: str, changes: dict[str, object], said: str
+def test_serving_bad_bars_are_their_rows_status(
+    address: str, changes: dict[str, object], message: str
 ) -> None:
     rows = [{**ROW, "bars": own_bars(**changes)}, {**ROW, "bars": own_bars()}]
     status, body = post(address, {"dataframe_records": rows})
     bad, good = body["predictions"]
     assert (status, bad["status"], good["status"]) == (200, "data_missing", "ok")
-    assert said in bad["reasoning"]
+    assert message in bad["reasoning"]
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"dataframe_records": [{**ROW, "as_of": "soon"}]}, "as_of 'soon' is not a date"),
         ({"dataframe_records": [{**ROW, "symbol": "A" * 21}]}, "has 21 characters; at most 20"),
@@ -101,22 +101,22 @@ def test_bad_bars_are_their_rows_status(
         (b"not json", "valid JSON"),
     ],
 )
-def test_a_malformed_request_is_refused_with_a_sentence_and_no_stack_trace(
-    address: str, body: object, said: str
+def test_serving_refuses_malformed_request_without_stack_trace(
+    address: str, body: object, message: str
 ) -> None:
     status, answer = post(address, body)
     assert status == 400
-    assert said in answer["message"]
+    assert message in answer["message"]
     assert "stack_trace" not in answer
     assert "Traceback" not in json.dumps(answer)
 
 
-def test_rounds_that_do_not_suffice_abstain(address: str) -> None:
+def test_serving_abstains_if_rounds_do_not_suffice(address: str) -> None:
     status, body = post(address, {"dataframe_records": [ROW], "params": {"max_rounds": 1}})
     assert (status, body["predictions"][0]["status"]) == (200, "abstained")
 
 
-def test_finagent_serve_answers_says_its_version_and_turns_away_what_is_too_much(
+def test_finagent_serve_answers_429_above_its_threads(
     trained: Place,
 ) -> None:
     port = free_port()
@@ -144,7 +144,7 @@ def test_finagent_serve_answers_says_its_version_and_turns_away_what_is_too_much
         assert post(address, {"dataframe_records": [ROW]})[0] == 200
 
 
-def test_mlflows_own_server_works_on_after_requests_that_took_too_long(trained: Place) -> None:
+def test_mlflow_serve_recovers_after_timeouts(trained: Place) -> None:
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/finagent@champion"]
     options = ["--env-manager", "local", "-p", str(port), "-t", "8"]

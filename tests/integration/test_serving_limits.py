@@ -72,23 +72,21 @@ def wait_for_the_client(address: str) -> None:
 def address(place: Place) -> Iterator[str]:
     port, env = free_port(), {"OPENAI_API_KEY": KEY, "FINAGENT_SERVE_THREADS": "20"}
     env["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(TIMEOUT_S)
-    with place.serving(*serve(port), port=port, **env) as found:
-        wait_for_the_client(found)
-        yield found
+    with place.serving(*serve(port), port=port, **env) as url:
+        wait_for_the_client(url)
+        yield url
 
 
-def test_a_slow_model_is_504_in_time_and_the_next_request_is_answered(
-    address: str, chat: FakeLLM
-) -> None:
+def test_serving_slow_model_is_504_in_time(address: str, chat: FakeLLM) -> None:
     chat.delay_s = FOREVER_S
     began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: post(address, ONE), range(20)))
     assert time.monotonic() - began < FOREVER_S / 2
     assert {status for status, _ in answers} == {504}
-    said = answers[0][1]
-    assert said["error_code"] == "DEADLINE_EXCEEDED"
-    assert said["message"].startswith(
+    body = answers[0][1]
+    assert body["error_code"] == "DEADLINE_EXCEEDED"
+    assert body["message"].startswith(
         "not decided within 7.5 s (rows: 1), and the work was stopped"
     )
     chat.delay_s = 0.0
@@ -96,7 +94,7 @@ def test_a_slow_model_is_504_in_time_and_the_next_request_is_answered(
     assert (status, body["predictions"][0]["status"]) == (200, "ok")
 
 
-def test_locked_spending_is_503_and_passes(address: str, place: Place) -> None:
+def test_serving_locked_budget_file_is_503(address: str, place: Place) -> None:
     with sqlite3.connect(place.folder / "home" / "spending.sqlite", isolation_level=None) as other:
         other.execute("begin exclusive")
         try:
@@ -108,9 +106,7 @@ def test_locked_spending_is_503_and_passes(address: str, place: Place) -> None:
     assert post(address, ONE)[0] == 200
 
 
-def test_a_server_told_to_end_finishes_for_a_moment_then_says_503_and_is_gone(
-    place: Place, chat: FakeLLM
-) -> None:
+def test_serving_shutdown_answers_503_after_grace(place: Place, chat: FakeLLM) -> None:
     port, env = free_port(), {"OPENAI_API_KEY": KEY}
     with place.serving(*serve(port), port=port, **env) as address:
         wait_for_the_client(address)
@@ -128,7 +124,7 @@ def test_a_server_told_to_end_finishes_for_a_moment_then_says_503_and_is_gone(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({**ONE, "params": {"mdoe": "live"}}, "parameter 'mdoe' is unknown; known: mode, budget"),
         ({**ONE, "parms": {}}, "key 'parms' is unknown; known: dataframe_records"),
@@ -150,17 +146,17 @@ def test_a_server_told_to_end_finishes_for_a_moment_then_says_503_and_is_gone(
         (b"not json", "the body is not JSON: Expecting value"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_one_sentence(
-    address: str, body: object, said: str
+def test_serving_refuses_bad_request_in_one_sentence(
+    address: str, body: object, message: str
 ) -> None:
     status, answer = post(address, body)
     assert (status, list(answer)) == (400, ["error_code", "message"])
-    assert answer["message"].startswith(said)
+    assert answer["message"].startswith(message)
     assert len(answer["message"]) < 250
     assert "\n" not in answer["message"]
 
 
-def test_the_forms_that_mlflow_takes_pass(address: str) -> None:
+def test_serving_accepts_split_and_inputs_forms(address: str) -> None:
     split = {"columns": list(ROW), "data": [list(ROW.values())]}
     for form in ({"dataframe_split": split}, {"inputs": [ROW]}):
         assert post(address, form)[0] == 200

@@ -23,7 +23,7 @@ def spread(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield found
 
 
-def test_a_worker_decides_as_a_shell_does(spread: Airflow) -> None:
+def test_celery_worker_decides_as_a_shell_does(spread: Airflow) -> None:
     run = spread.start(symbols=["FB", "AAPL"], as_of=AS_OF)
     assert spread.ended(run) == "success", spread.told(run)
     for index, symbol in enumerate(("FB", "AAPL")):
@@ -34,16 +34,16 @@ def test_a_worker_decides_as_a_shell_does(spread: Airflow) -> None:
     assert "succeeded in" in (spread.home / "worker.log").read_text()
 
 
-def test_a_worker_trains_and_registers(spread: Airflow) -> None:
+def test_celery_worker_trains_and_registers(spread: Airflow) -> None:
     train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "spread"}
     run = spread.start(mode="train_backtest", symbols=["FB"], train=train)
     assert spread.ended(run) == "success", spread.told(run)
     [row] = json.loads(spread.place.finagent("models", "--name", "spread", "--json").stdout)
     assert row["verdict"] == "passed"
-    assert spread.states(run)["inference.questions"] == "skipped"
+    assert spread.states(run)["inference.resolve_inputs"] == "skipped"
 
 
-def test_nothing_large_passed_between_workers_and_no_log_has_a_key(spread: Airflow) -> None:
+def test_celery_xcoms_are_small_without_keys_in_logs(spread: Airflow) -> None:
     assert spread.largest_xcom() < 2048
     assert list(spread.home.rglob("task_id=*/**/*.log"))
     assert KEY not in spread.text_of_logs()

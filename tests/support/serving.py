@@ -9,7 +9,7 @@ from support.places import ROOT
 SAVE = f"""
 import mlflow.pyfunc
 from finagent_model.model.package import read_package
-from finagent_model.model._pyfunc import make_signature
+from finagent_model.model.pyfunc import make_signature
 from pathlib import Path
 mlflow.pyfunc.save_model(
     "model",

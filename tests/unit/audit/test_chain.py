@@ -555,10 +555,10 @@ def file(tmp_path: Path) -> Path:
 
 def test_verify_audit_without_head_is_not_anchored(file: Path) -> None:
     alone, held = verify_audit(str(file)), verify_audit(str(file), AUDIT.head)
-    assert (alone.whole, alone.anchored, alone.head) == (True, False, AUDIT.head)
-    assert "not anchored" in alone.words
-    assert (held.whole, held.anchored, held.lines) == (True, True, COUNT)
-    assert "not anchored" not in held.words
+    assert (alone.is_intact, alone.anchored, alone.head) == (True, False, AUDIT.head)
+    assert "not anchored" in alone.summary
+    assert (held.is_intact, held.anchored, held.lines) == (True, True, COUNT)
+    assert "not anchored" not in held.summary
 
 
 def test_verify_audit_names_line_with_invalid_utf8(file: Path) -> None:

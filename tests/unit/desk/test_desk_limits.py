@@ -18,8 +18,8 @@ from finagent_model.desk.desk import Desk, narrow_limits
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
-from finagent_model.model._pyfunc import PACKAGE_ARTIFACT, FinagentModel
 from finagent_model.model.package import write_package
+from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
 from finagent_model.model.wheel import code_hash
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.policy.trained_state import TrainedState

@@ -35,10 +35,10 @@ def infer(**how: Any) -> Any:
     return run(load_predictor(CHAMPION), Question("FB", DAY), CHAMPION, **how)
 
 
-def run_of(made: Any) -> Any:
+def run_of(result: Any) -> Any:
     from finagent_model.tracking.queries import read_run
 
-    return read_run(made.run_id)
+    return read_run(result.run_id)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def signals(home: Path) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("database", ["up", "down"])
-def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
+def test_infer_replaces_decision_made_before_the_days_bar(
     at_work: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from finagent_model.pipeline.record import sync_decisions
@@ -76,8 +76,8 @@ def test_a_decision_made_before_its_day_had_a_bar_gives_way_to_the_next(
     whole = BundledBars().bars("FB")
     write(whole.until(DAY - timedelta(days=1)), at_work)
     early = infer()
-    [said] = [told for told in early.signal.warnings if told.startswith("decided on the bar of")]
-    assert said.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
+    [warning] = [text for text in early.signal.warnings if text.startswith("decided on the bar of")]
+    assert warning.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
     assert infer().decided_before
 
     write(whole.until(DAY), at_work)
@@ -103,7 +103,7 @@ def refused(*_: Any) -> None:
     raise OperationalError("insert", {}, sqlite3.OperationalError("disk I/O error"))
 
 
-def test_a_settled_decision_is_given_back_though_its_source_is_gone(at_work: Path) -> None:
+def test_infer_returns_final_decision_without_its_source(at_work: Path) -> None:
     write(BundledBars().bars("FB").until(DAY), at_work)
     first = infer()
     (at_work / "FB.csv").unlink()
@@ -111,7 +111,7 @@ def test_a_settled_decision_is_given_back_though_its_source_is_gone(at_work: Pat
     assert (again.decided_before, again.run_id) == (True, first.run_id)
 
 
-def test_a_decision_whose_run_is_gone_is_made_again(at_work: Path) -> None:
+def test_infer_decides_again_if_the_run_is_gone(at_work: Path) -> None:
     write(BundledBars().bars("FB").until(DAY), at_work)
     first = infer()
     with closing(sqlite3.connect(at_work.parent / "home" / "finagent.db")) as database:
@@ -122,12 +122,12 @@ def test_a_decision_whose_run_is_gone_is_made_again(at_work: Path) -> None:
     assert (again.run_id, again.signal.signal_id) in signals(at_work.parent / "home")
 
 
-def test_a_source_that_fails_is_asked_again_or_is_the_decision_s_status(
+def test_infer_source_failure_raises_or_is_the_status(
     at_work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINAGENT_BARS", f"sqlite:///{at_work}/gone.db")
     with pytest.raises(DataSourceError, match="there is no file"):
         infer(vendor_raises=True)
-    made = infer()
-    assert made.signal.status == "data_missing"
-    assert run_of(made).datasets == ()
+    result = infer()
+    assert result.signal.status == "data_missing"
+    assert run_of(result).datasets == ()

@@ -28,14 +28,16 @@ from finagent_model.tracking.runs import RunLog, open_run
 from support.places import AS_OF, ROOT, Place
 
 if TYPE_CHECKING:
-    from finagent_model.pipeline.infer import Inferred
+    from finagent_model.pipeline.infer import InferenceResult
     from finagent_model.pipeline.lineage import SignalLineage
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
 ]
-ASKED = Execution(execution_id="e-7", dag_id="desk", dag_run_id="manual", task_id="t", map_index=2)
+EXECUTION = Execution(
+    execution_id="e-7", dag_id="desk", dag_run_id="manual", task_id="t", map_index=2
+)
 FB = BundledBars().bars("FB")
 
 
@@ -56,7 +58,7 @@ def lineage() -> ModuleType:
 
 def decide(
     settings: Settings, execution: Execution = NO_EXECUTION, mode: Mode = "cached"
-) -> Inferred:
+) -> InferenceResult:
     from finagent_model._public import CHAMPION
     from finagent_model.model.loading import load_predictor
     from finagent_model.model.predictor import Question
@@ -67,56 +69,56 @@ def decide(
 
 
 @pytest.fixture(scope="module")
-def decided(settings: Settings, trained: Place) -> Inferred:
+def decided(settings: Settings, trained: Place) -> InferenceResult:
     """The champion's decision, asked for by a workflow."""
     mlflow.set_tracking_uri(trained.env["MLFLOW_TRACKING_URI"])
-    return decide(settings, ASKED)
+    return decide(settings, EXECUTION)
 
 
 @pytest.fixture(autouse=True)
-def store(decided: Inferred, trained: Place) -> None:
+def store(decided: InferenceResult, trained: Place) -> None:
     """Another test may have left this process with another one."""
     mlflow.set_tracking_uri(trained.env["MLFLOW_TRACKING_URI"])
 
 
 @pytest.fixture
-def found(decided: Inferred, settings: Settings, lineage: ModuleType) -> SignalLineage:
-    made: SignalLineage = lineage.lineage_of_signal(decided.signal.signal_id, settings)
-    return made
+def traced(decided: InferenceResult, settings: Settings, lineage: ModuleType) -> SignalLineage:
+    result: SignalLineage = lineage.lineage_of_signal(decided.signal.signal_id, settings)
+    return result
 
 
 def train_run() -> RunRecord:
     return search_runs("tags.`finagent.stage` = 'train' and tags.`finagent.model_version` = '1'")[0]
 
 
-def test_a_decisions_run_says_who_asked_and_with_which_code_desk_and_version(
-    decided: Inferred,
+def test_run_tags_name_execution_code_desk_and_version(
+    decided: InferenceResult,
 ) -> None:
     tags = read_run(decided.run_id).tags
-    said = {name.removeprefix("finagent."): value for name, value in tags.items()}
-    assert (said["workflow_execution_id"], said["dag_id"]) == ("e-7", "desk")
-    assert (said["dag_run_id"], said["task_id"], said["map_index"]) == ("manual", "t", "2")
-    assert "workflow_id" not in said
-    assert (said["signal_id"], said["symbol"]) == (decided.signal.signal_id, "FB")
-    assert (said["model_uri"], said["model_version"]) == ("models:/finagent/1", "1")
-    assert said["training_run_id"] == decided.signal.run_id
+    values = {name.removeprefix("finagent."): value for name, value in tags.items()}
+    assert (values["workflow_execution_id"], values["dag_id"]) == ("e-7", "desk")
+    assert (values["dag_run_id"], values["task_id"], values["map_index"]) == ("manual", "t", "2")
+    assert "workflow_id" not in values
+    assert (values["signal_id"], values["symbol"]) == (decided.signal.signal_id, "FB")
+    assert (values["model_uri"], values["model_version"]) == ("models:/finagent/1", "1")
+    assert values["training_run_id"] == decided.signal.run_id
     for name in ("code", "config", "package", "audit_head"):
-        assert re.fullmatch("[0-9a-f]{64}", said[name]), name
-    assert re.fullmatch("[0-9a-f]{40}", said["mlflow.source.git.commit"])
-    assert said["git_dirty"] in ("true", "false")
+        assert re.fullmatch("[0-9a-f]{64}", values[name]), name
+    assert re.fullmatch("[0-9a-f]{40}", values["mlflow.source.git.commit"])
+    assert values["git_dirty"] in ("true", "false")
 
 
-def test_the_table_of_tags_names_every_tag_that_runs_have(decided: Inferred) -> None:
+def test_run_tags_are_all_documented(decided: InferenceResult) -> None:
     page = (ROOT / "docs" / "lineage.md").read_text()
     rows = re.findall(r"^\| `(.*?)\| ", page, flags=re.M)
-    told = {f"finagent{name}" for row in rows for name in re.findall(r"(\.[a-z_]+)`", row)}
+    documented = {f"finagent{name}" for row in rows for name in re.findall(r"(\.[a-z_]+)`", row)}
     runs = (read_run(decided.run_id), train_run())
     ours = {name for run in runs for name in run.tags if name.startswith("finagent.")}
     # Those of an unfinished training tell nobody anything afterwards.
-    assert ours - told == {"finagent.request", "finagent.process", "finagent.fitted"}
+    assert ours - documented == {"finagent.request", "finagent.process", "finagent.fitted"}
 
 
-def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -> None:
+def test_runs_name_their_data_and_model(decided: InferenceResult) -> None:
     client, training = MlflowClient(), train_run()
     [child] = search_runs(f"tags.`mlflow.parentRunId` = '{training.run_id}'")
     for run, context in ((training, "training"), (child, "backtest")):
@@ -135,17 +137,17 @@ def test_training_backtest_and_decision_name_data_and_model(decided: Inferred) -
     assert child.tags["finagent.config"] == training.tags["finagent.config"]
 
 
-def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_whole(
-    decided: Inferred, found: SignalLineage
+def test_lineage_of_signal_leads_to_version_training_and_data(
+    decided: InferenceResult, traced: SignalLineage
 ) -> None:
-    assert found.whole
-    assert [check.name for check in found.every_check] == [
+    assert traced.is_intact
+    assert [check.name for check in traced.every_check] == [
         "signal_as_decided",
         "audit_as_written",
         "package_as_registered",
         "prompts_as_registered",
     ]
-    row = json.loads(json.dumps(found.row()))
+    row = json.loads(json.dumps(traced.row()))
     assert row["signal"]["action"] == decided.signal.action
     assert row["run"]["asked_by"]["map_index"] == "2"
     assert row["origin"]["version"]["aliases"] == ["candidate", "champion"]
@@ -157,8 +159,8 @@ def test_a_signal_leads_to_its_version_its_training_and_their_data_and_all_is_wh
     assert len(row["audit_head"]) == 64
 
 
-def test_a_version_and_data_lead_back_to_signals(
-    decided: Inferred, settings: Settings, lineage: ModuleType
+def test_lineage_of_version_and_data_lead_to_signals(
+    decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     back = lineage.lineage_of_version("finagent", "1", settings)
     assert decided.signal.signal_id in [each["signal_id"] for each in back.row()["signals"]]
@@ -168,19 +170,21 @@ def test_a_version_and_data_lead_back_to_signals(
         signals = [each["signal_id"] for each in by_data.row()["signals"]]
         assert decided.signal.signal_id in signals
         assert by_data.backtests
-    seen = lineage.lineage_of_data(FB.until(parse_as_of(AS_OF)).digest())
-    assert seen.trainings == ()
-    assert decided.signal.signal_id in [each["signal_id"] for each in seen.row()["signals"]]
+    by_decision_data = lineage.lineage_of_data(FB.until(parse_as_of(AS_OF)).digest())
+    assert by_decision_data.trainings == ()
+    assert decided.signal.signal_id in [
+        each["signal_id"] for each in by_decision_data.row()["signals"]
+    ]
 
 
-def test_a_signal_that_was_decided_twice_is_one_signal(
-    decided: Inferred, settings: Settings, lineage: ModuleType
+def test_lineage_lists_signal_decided_twice_once(
+    decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     again = decide(settings, mode="live")
     assert again.signal.signal_id == decided.signal.signal_id
-    found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
-    assert found.run.run_id == again.run_id
-    assert decided.run_id in found.earlier
+    traced = lineage.lineage_of_signal(decided.signal.signal_id, settings)
+    assert traced.run.run_id == again.run_id
+    assert decided.run_id in traced.earlier
     listed = [
         run.tags["finagent.signal_id"]
         for run in lineage.lineage_of_version("finagent", "1", settings).signals
@@ -189,7 +193,7 @@ def test_a_signal_that_was_decided_twice_is_one_signal(
 
 
 @pytest.mark.parametrize(
-    ("ask", "said"),
+    ("ask", "message"),
     [
         (
             lambda read, s: read.lineage_of_signal("0" * 16, s),
@@ -204,48 +208,48 @@ def test_a_signal_that_was_decided_twice_is_one_signal(
         ),
     ],
 )
-def test_what_nobody_knows_is_a_clear_error(
-    lineage: ModuleType, settings: Settings, ask: Any, said: str
+def test_lineage_unknown_id_is_a_clear_error(
+    lineage: ModuleType, settings: Settings, ask: Any, message: str
 ) -> None:
-    with pytest.raises(BadInputError, match=re.escape(said)):
+    with pytest.raises(BadInputError, match=re.escape(message)):
         ask(lineage, settings)
 
 
-def test_data_that_were_revised_or_are_gone_are_told(
-    decided: Inferred, settings: Settings, lineage: ModuleType, tmp_path: Path
+def test_lineage_tells_revised_and_missing_data(
+    decided: InferenceResult, settings: Settings, lineage: ModuleType, tmp_path: Path
 ) -> None:
     frame = FB.to_frame()
     frame.loc[10, "volume"] += 1
     frame.to_csv(tmp_path / "FB.csv", index=False)
     here = settings.model_copy(update={"bars": SecretStr(str(tmp_path))})
-    found = lineage.lineage_of_signal(decided.signal.signal_id, here)
-    assert [each.now for each in found.data] == ["changed"]
-    assert found.origin and found.origin.training
-    states = {each.recorded.name: each.now for each in found.origin.training.data}
+    traced = lineage.lineage_of_signal(decided.signal.signal_id, here)
+    assert [each.now for each in traced.data] == ["changed"]
+    assert traced.origin and traced.origin.training
+    states = {each.was.name: each.now for each in traced.origin.training.data}
     assert states == {"FB bars": "changed", "FB news": "changed"}
     (tmp_path / "FB.csv").rename(tmp_path / "GOOG.csv")
     [gone] = lineage.lineage_of_signal(decided.signal.signal_id, here).data
-    assert (gone.now, found.whole) == ("not at hand", True)
+    assert (gone.now, traced.is_intact) == ("not at hand", True)
 
 
-def test_a_package_that_is_not_the_registered_one_is_told(
-    decided: Inferred, settings: Settings, lineage: ModuleType
+def test_lineage_check_fails_for_another_package_hash(
+    decided: InferenceResult, settings: Settings, lineage: ModuleType
 ) -> None:
     client = MlflowClient()
-    kept = client.get_model_version("finagent", "1").tags[CONTENT]
+    content = client.get_model_version("finagent", "1").tags[CONTENT]
     client.set_model_version_tag("finagent", "1", CONTENT, "0" * 64)
     try:
-        found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
+        traced = lineage.lineage_of_signal(decided.signal.signal_id, settings)
     finally:
-        client.set_model_version_tag("finagent", "1", CONTENT, kept)
-    assert not found.whole
-    [failed] = [check for check in found.every_check if not check.passed]
+        client.set_model_version_tag("finagent", "1", CONTENT, content)
+    assert not traced.is_intact
+    [failed] = [check for check in traced.every_check if not check.passed]
     assert "the version's tag says 000000000000" in failed.found
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
-def test_a_package_of_which_a_file_is_not_as_registered_is_told(
-    decided: Inferred, settings: Settings, lineage: ModuleType, trained: Place, damage: str
+def test_lineage_check_fails_for_changed_package_file(
+    decided: InferenceResult, settings: Settings, lineage: ModuleType, trained: Place, damage: str
 ) -> None:
     from finagent_model.pipeline.verify import verify
 
@@ -253,20 +257,20 @@ def test_a_package_of_which_a_file_is_not_as_registered_is_told(
     for path, whole in files.items():
         path.write_text(whole + "\n") if damage == "changed" else path.unlink()
     try:
-        found = lineage.lineage_of_signal(decided.signal.signal_id, settings)
+        traced = lineage.lineage_of_signal(decided.signal.signal_id, settings)
         verified = verify("models:/finagent/1")
     finally:
         for path, whole in files.items():
             path.write_text(whole)
-    [failed] = [check for check in found.every_check if not check.passed]
-    said = "differs from what was registered" if damage == "changed" else "is missing from the"
+    [failed] = [check for check in traced.every_check if not check.passed]
+    message = "differs from what was registered" if damage == "changed" else "is missing from the"
     assert failed.name == "package_as_registered"
-    assert f"policy.json {said}" in failed.found
+    assert f"policy.json {message}" in failed.found
     assert [(c.name, c.passed) for c in verified.checks] == [("package_hashes", False)]
 
 
-def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
-    decided: Inferred,
+def test_model_card_is_in_registry_and_run_with_working_code(
+    decided: InferenceResult,
 ) -> None:
     version = MlflowClient().get_model_version("finagent", "1")
     card = RunLog(version.run_id).read_artifact("MODEL_CARD.md").decode()
@@ -275,16 +279,16 @@ def test_the_versions_card_is_in_the_registry_and_in_the_run_and_its_code_runs(
     assert FB.digest()[:32] in card and version.tags[CONTENT] in card
     assert "finagent.executor version 1" in card
     [code] = re.findall(r"```python\n(.*?)```", card, flags=re.S)
-    *setup, asked = code.strip().splitlines()
+    *setup, call = code.strip().splitlines()
     names: dict[str, Any] = {}
     exec("\n".join(setup), names)
-    [signal] = eval(asked, names).to_dict("records")
+    [signal] = eval(call, names).to_dict("records")
     assert (signal["symbol"], signal["status"]) == ("FB", "ok")
     family = MlflowClient().get_registered_model("finagent").description
     assert "no return is promised" in family
 
 
-def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
+def test_log_inputs_of_concurrent_runs_are_all_written(place: Place) -> None:
     many = [
         Dataset(f"S{i}", "bars", f"{i:064x}", "vendor", 9, FB.close_time(0), FB.close_time(1))
         for i in range(20)
@@ -306,8 +310,8 @@ def test_runs_that_name_new_data_at_once_are_all_written(place: Place) -> None:
     assert [len(read_run(run.run_id).datasets) for run in runs] == [20] * 4
 
 
-def test_the_command_draws_a_tree_and_says_by_its_code_when_something_is_not_as_it_was(
-    trained: Place, decided: Inferred, found: SignalLineage
+def test_lineage_command_draws_tree_with_exit_code(
+    trained: Place, decided: InferenceResult, traced: SignalLineage
 ) -> None:
     done = trained.finagent("lineage", decided.signal.signal_id)
     assert done.returncode == 0, done.stderr
@@ -315,7 +319,7 @@ def test_the_command_draws_a_tree_and_says_by_its_code_when_something_is_not_as_
     assert lines[0] == f"signal {decided.signal.signal_id}  FB as of {AS_OF}: BUY, ok"
     assert FB.digest()[:32] in done.stdout and ": the same today" in done.stdout
     assert "FAILED" not in done.stdout
-    client, last = MlflowClient(), found.run
+    client, last = MlflowClient(), traced.run
     client.set_tag(last.run_id, "finagent.audit_head", "0" * 64)
     try:
         changed = trained.finagent("lineage", decided.signal.signal_id, "--json")

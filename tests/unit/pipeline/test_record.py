@@ -19,7 +19,13 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.record import STORED, Synced, find_final, record, sync_decisions
+from finagent_model.pipeline.record import (
+    STORED,
+    SyncReport,
+    find_final,
+    record_decision,
+    sync_decisions,
+)
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import NewArtifact
 from finagent_model.store.artifacts import ArtifactStore
@@ -55,24 +61,28 @@ def up(place: Place) -> None:
     (place.folder / "later").mkdir()
 
 
-def kept(
+def recorded_run(
     database: str, execution: Execution = NO_EXECUTION, replayed: bool = False, **changes: Any
 ) -> RunLog:
     """The run of a decision recorded with `database` configured."""
-    given = settings(database)
-    symbol = changes.pop("symbol") if len(changes.get("symbol", "")) > 20 else None
-    made = decision(**UNDRAWN | changes)
-    view = view_of(made, given) if made.signal.symbol == "GOOG" else None
-    if symbol:  # one that no door lets in: a column may still be too narrow for it
-        made, view = replace(made, signal=made.signal.model_copy(update={"symbol": symbol})), None
-    audit, market = audit_decisions([made], code_hash()), Market.from_settings(given)
+    return run_of(decision(**UNDRAWN | changes), database, execution, replayed)
+
+
+def run_of(
+    example: Decision, database: str, execution: Execution = NO_EXECUTION, replayed: bool = False
+) -> RunLog:
+    options = settings(database)
+    view = view_of(example, options) if example.signal.symbol == "GOOG" else None
+    audit, market = audit_decisions([example], code_hash()), Market.from_settings(options)
     return RunLog(
-        record(made, audit, view, market, "desk.yaml", given, execution, replayed=replayed)
+        record_decision(
+            example, audit, view, market, "desk.yaml", options, execution, replayed=replayed
+        )
     )
 
 
-def view_of(made: Decision, given: Settings) -> MarketView:
-    return Market.from_settings(given).view(made.signal.symbol, made.signal.as_of)
+def view_of(example: Decision, options: Settings) -> MarketView:
+    return Market.from_settings(options).view(example.signal.symbol, example.signal.as_of)
 
 
 def rows(url: str) -> list[tuple[Any, ...]]:
@@ -95,30 +105,30 @@ def rows(url: str) -> list[tuple[Any, ...]]:
 
 def test_store_decision_tags_run_as_stored(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    run = kept(url)
+    run = recorded_run(url)
     assert run.get_tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
-    assert sync_decisions(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == SyncReport()
 
 
 def test_store_decision_defaults_to_file_at_home(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(place.folder))
-    assert kept("").get_tag(STORED) == "yes"
+    assert recorded_run("").get_tag(STORED) == "yes"
     assert len(rows(f"sqlite:///{place.folder}/.cache/finagent/finagent.db")) == WHOLE
 
 
 def test_record_does_not_store_replayed_decision(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    assert kept(url, replayed=True).get_tag(STORED) is None
-    assert sync_decisions(settings(url)) == Synced()
+    assert recorded_run(url, replayed=True).get_tag(STORED) is None
+    assert sync_decisions(settings(url)) == SyncReport()
 
 
 def test_store_decision_warns_if_database_is_down(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = kept(down(place))
+    run = recorded_run(down(place))
     assert run.get_tag(STORED) == "no"
     [warning] = [r for r in caplog.records if r.name.startswith("finagent_model")]
     assert warning.levelno == logging.WARNING
@@ -133,35 +143,40 @@ def test_store_decision_warns_if_value_is_too_large(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    run = kept(url, symbol="S" * 51)
+    example = decision()
+    # No symbol is that long: only a copy, which is not validated, can have it.
+    signal = example.signal.model_copy(update={"symbol": "S" * 51})
+    run = run_of(replace(example, signal=signal), url)
     assert (run.get_tag(STORED), mlflow.get_run(run.run_id).info.status) == ("no", "FINISHED")
     assert "at most 50 characters" in caplog.text and f"in run {run.run_id} alone" in caplog.text
-    assert sync_decisions(settings(url)) == Synced(failed=1)
+    assert sync_decisions(settings(url)) == SyncReport(failed=1)
 
 
 def test_store_decision_takes_any_characters(place: Place) -> None:
-    run = kept(f"sqlite:///{place.folder}/finagent.db", reasoning="It rises\\u0000they say.\0")
+    run = recorded_run(
+        f"sqlite:///{place.folder}/finagent.db", reasoning="It rises\\u0000they say.\0"
+    )
     assert run.get_tag(STORED) == "yes"
 
 
 def test_sync_writes_what_store_decision_would(place: Place) -> None:
     by = Execution(execution_id="42", dag_id="daily", task_id="decide", map_index=2)
-    run = kept(down(place), by, symbol="GOOG")
+    run = recorded_run(down(place), by, symbol="GOOG")
     up(place)
-    assert sync_decisions(settings(down(place))) == Synced(written=1)
+    assert sync_decisions(settings(down(place))) == SyncReport(written=1)
     assert run.get_tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
-    assert sync_decisions(settings(down(place))) == Synced()
+    assert sync_decisions(settings(down(place))) == SyncReport()
 
 
 def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "other"):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
-        kept(down(place))
+        recorded_run(down(place))
     up(place)
-    assert sync_decisions(settings(down(place))) == Synced(written=2)
+    assert sync_decisions(settings(down(place))) == SyncReport(written=2)
 
 
 def test_sync_finds_decision_written_before_stop(
@@ -170,36 +185,36 @@ def test_sync_finds_decision_written_before_stop(
     url = f"sqlite:///{place.folder}/finagent.db"
     whole = DecisionStore.write
 
-    def stopped(store: DecisionStore, *given: Any) -> bool:
-        whole(store, *given)
+    def stopped(store: DecisionStore, *arguments: Any) -> bool:
+        whole(store, *arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(DecisionStore, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
-        kept(url)
+        recorded_run(url)
     monkeypatch.undo()
-    assert sync_decisions(settings(url)) == Synced(already=1)
-    assert sync_decisions(settings(url)) == Synced()
+    assert sync_decisions(settings(url)) == SyncReport(already=1)
+    assert sync_decisions(settings(url)) == SyncReport()
     assert len(rows(url)) == WHOLE
 
 
 def test_sync_run_without_record_fails_alone(place: Place) -> None:
-    kept(down(place), conversation_id="first")
+    recorded_run(down(place), conversation_id="first")
     open_run("cut off", {STORED: "no"}).end("FAILED")
-    kept(down(place), conversation_id="last")
+    recorded_run(down(place), conversation_id="last")
     up(place)
-    assert sync_decisions(settings(down(place))) == Synced(written=2, failed=1)
+    assert sync_decisions(settings(down(place))) == SyncReport(written=2, failed=1)
 
 
 def test_sync_raises_while_database_is_down(place: Place) -> None:
-    run = kept(down(place))
+    run = recorded_run(down(place))
     with pytest.raises(StoreError, match="can't be used"):
         sync_decisions(settings(down(place)))
     assert run.get_tag(STORED) == "no"
 
 
 def test_cli_db_sync_exit_codes(place: Place) -> None:
-    kept(down(place))
+    recorded_run(down(place))
     command = ("db", "sync", "--json")
     still = place.finagent(*command, FINAGENT_DATABASE=down(place))
     assert still.returncode == 3
@@ -214,7 +229,7 @@ def test_store_decision_warns_if_platform_is_down(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     platform = PlatformDouble()
-    given = Settings.load(
+    options = Settings.load(
         {
             "FINAGENT_DATABASE": f"sqlite:///{place.folder}/finagent.db",
             "FINAGENT_PLATFORM_URL": platform.url,
@@ -223,14 +238,14 @@ def test_store_decision_warns_if_platform_is_down(
     )
 
     def decided(name: str) -> None:
-        made = decision(**UNDRAWN, conversation_id=name)
-        record(
-            made,
-            audit_decisions([made], code_hash()),
+        example = decision(**UNDRAWN, conversation_id=name)
+        record_decision(
+            example,
+            audit_decisions([example], code_hash()),
             None,
-            Market.from_settings(given),
+            Market.from_settings(options),
             "desk.yaml",
-            given,
+            options,
         )
 
     decided("first")
@@ -245,15 +260,17 @@ def test_store_decision_survives_bad_platform_url(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    given = Settings.load({"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"})
-    made = decision(**UNDRAWN)
-    run = record(
-        made,
-        audit_decisions([made], code_hash()),
+    options = Settings.load(
+        {"FINAGENT_DATABASE": url, "FINAGENT_PLATFORM_URL": "http://a b/\u0001"}
+    )
+    example = decision(**UNDRAWN)
+    run = record_decision(
+        example,
+        audit_decisions([example], code_hash()),
         None,
-        Market.from_settings(given),
+        Market.from_settings(options),
         "desk.yaml",
-        given,
+        options,
     )
     assert RunLog(run).get_tag(STORED) == "yes"
     assert "`finagent outbox send`" in caplog.text
@@ -261,16 +278,16 @@ def test_store_decision_survives_bad_platform_url(
 
 def test_find_final_returns_settled_signal(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    made = decision(**UNDRAWN).signal
-    assert find_final(made.signal_id, settings(url)) is None
-    run = kept(url)
-    assert find_final(made.signal_id, settings(url)) == (run.run_id, made)
+    example = decision(**UNDRAWN).signal
+    assert find_final(example.signal_id, settings(url)) is None
+    run = recorded_run(url)
+    assert find_final(example.signal_id, settings(url)) == (run.run_id, example)
 
 
 def test_find_final_ignores_failure(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
-    kept(url, **failed)
+    recorded_run(url, **failed)
     assert find_final(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
 
 
@@ -294,15 +311,15 @@ def test_find_final_warns_if_database_is_down(
 def test_store_decision_hides_password(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     url = "postgresql+pg8000://me:open-sesame@127.0.0.1:9/db"
     with caplog.at_level(logging.DEBUG):
-        run = kept(url)
+        run = recorded_run(url)
     assert run.get_tag(STORED) == "no"
     command = place.finagent("db", "sync", FINAGENT_DATABASE=url)
     assert command.returncode == 3
-    said = caplog.text + command.stdout + command.stderr + repr(settings(url))
+    output = caplog.text + command.stdout + command.stderr + repr(settings(url))
     files = [path for path in place.folder.rglob("*") if path.is_file()]
     assert len(files) >= 3
-    for held in [said.encode(), *(path.read_bytes() for path in files)]:
-        assert b"sesame" not in held
+    for content in [output.encode(), *(path.read_bytes() for path in files)]:
+        assert b"sesame" not in content
 
 
 def test_tracking_reads_all_pages() -> None:

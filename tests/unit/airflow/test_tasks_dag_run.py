@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns when it is imp
 DECIDES = Execution(dag_id="desk", dag_run_id="manual__1", task_id="decide", map_index=3)
 
 
-def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import close_dag_run, open_dag_run
+def test_open_dag_run_again_resumes_the_same_run(place: Place) -> None:
+    from finagent_model.airflow.tasks import close_dag_run, open_dag_run
     from finagent_model.tracking.runs import RunLog
 
     run = open_dag_run(DECIDES, {"mode": "inference"})
@@ -38,23 +38,23 @@ def test_a_workflow_has_one_run_and_opening_it_again_takes_it_up(place: Place) -
     assert open_dag_run(DECIDES.model_copy(update={"dag_run_id": "manual__2"}), {}) != run
 
 
-def test_a_failed_task_is_noted_with_its_symbol_and_without_keys(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import note_failure, open_dag_run
+def test_tag_failure_names_task_without_keys(place: Place) -> None:
+    from finagent_model.airflow.tasks import open_dag_run, tag_failure
     from finagent_model.tracking.runs import RunLog
 
     settings = Settings.load({"OPENAI_API_KEY": "sk-very-hidden"})
-    note_failure(DECIDES, ValueError("nobody's run"), settings)
+    tag_failure(DECIDES, ValueError("nobody's run"), settings)
     run = open_dag_run(DECIDES, {})
-    note_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
-    note_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
-    said = RunLog(run).get_tag("finagent.failed/decide/3")
-    assert said and said.startswith("401: ") and said.endswith(" is no key")
-    assert "hidden" not in said
+    tag_failure(DECIDES, ValueError("401: sk-very-hidden\nis no key"), settings)
+    tag_failure(DECIDES.model_copy(update={"map_index": -1}), TimeoutError(), settings)
+    note = RunLog(run).get_tag("finagent.failed/decide/3")
+    assert note and note.startswith("401: ") and note.endswith(" is no key")
+    assert "hidden" not in note
     assert RunLog(run).get_tag("finagent.failed/decide") == "TimeoutError"
 
 
-def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import SymbolOutcome, close_dag_run, open_dag_run
+def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
+    from finagent_model.airflow.tasks import SymbolOutcome, close_dag_run, open_dag_run
     from finagent_model.tracking.runs import RunLog, open_run
 
     run = open_dag_run(DECIDES, {})
@@ -72,8 +72,8 @@ def test_a_closed_workflow_leaves_nothing_running_below_it_and_sums_up(place: Pl
 
 
 @pytest.mark.slow
-def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None:
-    from finagent_model.pipeline.dag_run import open_dag_run
+def test_start_training_fits_once_below_a_dag_run(place: Place) -> None:
+    from finagent_model.airflow.tasks import open_dag_run
     from finagent_model.pipeline.train import start_training
     from finagent_model.training.request import TrainRequest
 
@@ -87,7 +87,7 @@ def test_the_same_training_is_fitted_once_below_a_workflow(place: Place) -> None
 
 
 @pytest.mark.slow
-def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
+def test_finish_training_completes_interrupted_registration(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
@@ -100,26 +100,26 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
     from finagent_model.training.request import TrainRequest
 
     settings = Settings.load({"FINAGENT_HOME": str(place.folder)})
-    begun = start_training(TrainRequest.parse(**SMALL), settings)
-    children = [backtest_symbol(begun, "FB", settings)]
+    training = start_training(TrainRequest.parse(**SMALL), settings)
+    children = [backtest_symbol(training, "FB", settings)]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(registry, "set_description", killed)
-        finish_training(begun, children, settings)
+        finish_training(training, children, settings)
     assert registry.find_champion("finagent") is None
-    made = finish_training(begun, children, settings)
-    assert (made.version, made.verdict) == ("1", "passed")
+    registered = finish_training(training, children, settings)
+    assert (registered.version, registered.verdict) == ("1", "passed")
     assert [row.aliases for row in registry.list_versions("finagent")] == [
         ("candidate", "champion")
     ]
-    run, version = RunLog(begun), MlflowClient().get_model_version("finagent", "1")
+    run, version = RunLog(training), MlflowClient().get_model_version("finagent", "1")
     assert run.get_tag("finagent.model_uri") == "models:/finagent/1"
-    assert made.content_hash == run.get_tag("finagent.package")
+    assert registered.content_hash == run.get_tag("finagent.package")
     card = run.read_artifact(CARD_FILE).decode()
-    assert made.content_hash in card and "finagent.technical version 1" in card
+    assert registered.content_hash in card and "finagent.technical version 1" in card
     assert version.description and version.description in card
 
 
@@ -135,9 +135,7 @@ def test_what_a_registration_that_was_cut_off_did_not_tell_is_told_later(
         (GateRefusedError("no"), False),
     ],
 )
-def test_what_may_pass_is_worth_a_retry_and_a_wrong_question_is_not(
-    error: FinagentError, again: bool
-) -> None:
+def test_is_retryable_error_by_class(error: FinagentError, again: bool) -> None:
     assert is_retryable_error(error) is again
 
 
