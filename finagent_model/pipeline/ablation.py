@@ -43,7 +43,7 @@ from finagent_model.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
-class VariantResult:
+class AblationVariant:
     """One variant compared with the whole desk; None is undefined."""
 
     variant: str
@@ -75,7 +75,7 @@ class Ablation:
     model_uri: str
     decisions: int
     """Decisions of each variant."""
-    rows: tuple[VariantResult, ...]
+    rows: tuple[AblationVariant, ...]
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _run_variant(
     return _VariantRun(outcomes, time.perf_counter() - started)
 
 
-def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> VariantResult:
+def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> AblationVariant:
     """Return a variant's result beside the whole desk's, on the same days."""
     ours, theirs = _portfolio_returns(variant), _portfolio_returns(whole)
     decisions = [decision for each in variant.outcomes for decision in each.decisions]
@@ -175,7 +175,7 @@ def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> 
         for one, other in zip(decisions, whole_decisions, strict=True)
     ]
     shares = {s.value: sum(x.status is s for x in signals) / len(signals) for s in Status}
-    return VariantResult(
+    return AblationVariant(
         variant=name,
         annual_return_difference=_none_if_undefined(annual_return_difference(ours, theirs)),
         low=_none_if_undefined(interval.low),

@@ -209,7 +209,7 @@ def log_outcome(
 ) -> dict[str, float]:
     """Log one symbol's out-of-sample outcome in `run`, close `transcripts`, return the metrics.
 
-    Logged are metrics, curves, charts, ledger, trades, conversation and audit. `SymbolBacktest`
+    Logged are metrics, curves, charts, ledger, trades, conversation and audit. `BacktestRecord`
     reads them again. Raises TrackingError.
     """
     metrics, bars = outcome.metrics(), outcome.bars
@@ -237,7 +237,7 @@ def log_outcome(
 
 
 @dataclass(frozen=True)
-class SymbolBacktest:
+class BacktestRecord:
     """What the run of one symbol's out-of-sample part holds."""
 
     symbol: str

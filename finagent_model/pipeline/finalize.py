@@ -48,7 +48,7 @@ from finagent_model.market.bars import symbol_file_name
 from finagent_model.model.loading import LoggedModel, load_manifest, load_predictor, log_package
 from finagent_model.model.package import write_package
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.backtest import SymbolBacktest
+from finagent_model.pipeline.backtest import BacktestRecord
 from finagent_model.pipeline.run_metadata import (
     CODE,
     CONFIG,
@@ -98,14 +98,14 @@ class TrainingRecord:
     """A whole training, ready to be packaged and judged."""
 
     state: TrainingState
-    backtests: tuple[SymbolBacktest, ...]
+    backtests: tuple[BacktestRecord, ...]
     trained_state: TrainedState
     calibrations: CalibrationBook
     confidence: ConfidenceRecord
     evidence: Evidence
 
     @classmethod
-    def build(cls, state: TrainingState, backtests: Sequence[SymbolBacktest]) -> Self:
+    def build(cls, state: TrainingState, backtests: Sequence[BacktestRecord]) -> Self:
         """Calibrate confidence, choose lessons and assess the evidence of all symbols."""
         calls = [call for each in backtests for call in each.calls]
         calibrations = calibrate(calls, state.policies.start_times)
@@ -125,7 +125,7 @@ class TrainingRecord:
     @classmethod
     def read(cls, state: TrainingState, children: Sequence[str]) -> Self:
         """Build the record from the symbols' runs, given by id. Raises TrackingError."""
-        return cls.build(state, [SymbolBacktest.read(RunLog(child)) for child in children])
+        return cls.build(state, [BacktestRecord.read(RunLog(child)) for child in children])
 
     @property
     def signals(self) -> dict[str, list[TradingSignal]]:
