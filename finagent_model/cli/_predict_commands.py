@@ -48,22 +48,30 @@ def predict(
         predictor = load_predictor(model)
     else:
         predictor = Predictor.from_config(config, Settings.load(), chosen)
-    name = model if config is None else str(config)
+    run_id = None
     if log:
+        import os
+
         from finagent_model.pipeline.infer import infer
 
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        name = model if config is None else str(config)
         inferred = infer(predictor, question, name, chosen, limits, missing_raises=True)
-        signal, chain = inferred.signal, inferred.audit
-        message = f"signal {signal.signal_id} is kept in run {inferred.run_id}"
-        typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
+        signal, run_id = inferred.signal, inferred.run_id
+        # What was decided before is in its run alone, so the audit is read from there.
+        chain = inferred.audit if audit is not None else None
     else:
         # Unlike `decide_all`, this raises where there is nothing to decide on: exit code 3.
         [decision] = predictor.decide_views([predictor.view(question)], chosen, limits)
         predictor.trace(decision)
-        signal, chain = decision.signal, predictor.audit(decision)
-    if audit is not None:
+        signal = decision.signal
+        chain = predictor.audit(decision) if audit is not None else None
+    if audit is not None and chain is not None:
         chain.write(audit)
         typer.echo(f"audit {audit}: its head is {chain.head}", err=True)
+    if run_id is not None:
+        message = f"signal {signal.signal_id} is kept in run {run_id}"
+        typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:

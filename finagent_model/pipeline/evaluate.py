@@ -59,7 +59,7 @@ from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import open_cassette
 from finagent_model.policy.trained_state import CalibrationBook
-from finagent_model.reports.report import render_report
+from finagent_model.reports.report import FoldSpan, SymbolPage, render_report, render_report_page
 from finagent_model.settings import Settings
 from finagent_model.training.request import EvaluationRequest
 from finagent_model.training.search import Trials
@@ -80,8 +80,8 @@ class Evaluation:
     """By symbol: decisions, trades and equity."""
     facts: Mapping[str, SymbolFacts]
     """By symbol: returns and costs, from which the evidence is assessed."""
-    folds: Mapping[str, Sequence[slice]]
-    """By symbol: the bars of its out-of-sample part that each fold decided on."""
+    folds: Mapping[str, Sequence[FoldSpan]]
+    """By symbol: the days that each fold decided on."""
     calibrations: CalibrationBook
     confidence: ConfidenceRecord
     gate: GateReport
@@ -100,6 +100,24 @@ class Evaluation:
     def report(self) -> str:
         """The report in Markdown, as a training writes it; its first line is the grade."""
         return render_report(self.metrics, self.author, self.evidence, self.calibrations.fits[-1])
+
+    def write_report(self, path: str | Path) -> None:
+        """Write the report as one HTML page that needs no network, as a training does."""
+        metrics = self.metrics
+        pages = [
+            SymbolPage(
+                each.bars,
+                self.folds[symbol],
+                self.facts[symbol],
+                each.result.trades,
+                metrics[symbol],
+            )
+            for symbol, each in self.out_of_sample.items()
+        ]
+        title = f"{self.author} on {', '.join(self.out_of_sample)}"
+        last = self.calibrations.fits[-1]
+        page = render_report_page(title, pages, self.gate, self.author, self.confidence, last)
+        Path(path).write_text(page, encoding="utf-8")
 
 
 class RuleRequest(InputModel):
@@ -286,7 +304,15 @@ def evaluate_decider(
         facts=facts,
         # Relative to the out-of-sample part, which is what `out_of_sample` holds the bars of.
         folds={
-            symbol: [slice(p.start - parts[0].start, p.stop - parts[0].start) for p in parts]
+            symbol: [
+                FoldSpan(
+                    from_datetime64(calendar[fold.train_stop - 1]),
+                    from_datetime64(calendar[fold.test_start]),
+                    slice(part.start - parts[0].start, part.stop - parts[0].start),
+                )
+                for fold, part in zip(folds, parts, strict=True)
+                if part.start < part.stop
+            ]
             for symbol, parts in periods.items()
         },
         calibrations=calibrations,

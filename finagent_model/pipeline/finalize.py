@@ -67,7 +67,7 @@ from finagent_model.policy.trained_state import (
     calibrate_signal,
 )
 from finagent_model.reports.model_card import CARD_FILE, MODEL_DESCRIPTION, ModelCard
-from finagent_model.reports.report import SymbolPage, render_report, render_report_page
+from finagent_model.reports.report import SymbolPage, fold_spans, render_report, render_report_page
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.prompt_registry import PromptVersion, register_prompts
@@ -424,7 +424,8 @@ def _render_page(title: str, record: TrainingRecord, gate: GateReport, market: M
     for each in record.backtests:
         bars = market.bars(each.symbol)
         part, metrics = bars[out_of_sample_part(bars, policies)], record.metrics[each.symbol]
-        pages.append(SymbolPage(part, policies, each.facts, each.trades, metrics))
+        folds = fold_spans(part, policies)
+        pages.append(SymbolPage(part, folds, each.facts, each.trades, metrics))
     return render_report_page(
         title,
         pages,

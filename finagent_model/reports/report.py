@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -56,12 +56,30 @@ td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d0d7d
 """
 
 
+class FoldSpan(NamedTuple):
+    """The days that one fit decided on."""
+
+    fit_until: datetime
+    """Close of the last bar that the fit saw."""
+    valid_from: datetime
+    part: slice
+    """Positions of its bars within the out-of-sample part."""
+
+
+def fold_spans(bars: BarSeries, policies: PolicyBook) -> list[FoldSpan]:
+    """Return the spans of a trained desk's fits within `bars`, oldest first."""
+    return [
+        FoldSpan(fit.fit_until, fit.valid_from, part)
+        for fit, part in policy_periods(bars, policies)
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class SymbolPage:
     """Out-of-sample result of one symbol that the page shows."""
 
     bars: BarSeries
-    policies: PolicyBook
+    folds: Sequence[FoldSpan]
     facts: SymbolFacts
     trades: pd.DataFrame
     metrics: Mapping[str, float]
@@ -210,7 +228,7 @@ def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[s
 
 
 def fold_rows(
-    bars: BarSeries, policies: PolicyBook, facts: SymbolFacts, trades: pd.DataFrame
+    bars: BarSeries, folds: Sequence[FoldSpan], facts: SymbolFacts, trades: pd.DataFrame
 ) -> list[FoldRow]:
     """Return one row a fit, oldest first.
 
@@ -221,12 +239,12 @@ def fold_rows(
         FoldRow(
             decided_from=bars.close_time(part.start),
             decided_until=bars.close_time(part.stop - 1),
-            fit_until=fit.fit_until,
+            fit_until=fit_until,
             desk_return=_compound(facts.returns, part),
             benchmark_return=_compound(facts.benchmark_returns, part),
             trades=int(((entry_bar >= part.start) & (entry_bar < part.stop)).sum()),
         )
-        for fit, part in policy_periods(bars, policies)
+        for fit_until, _, part in folds
     ]
 
 
@@ -261,7 +279,7 @@ def _fold_table(page: SymbolPage) -> str:
         f"<tr><td>{row.decided_from:%Y-%m-%d} to {row.decided_until:%Y-%m-%d}</td>"
         f"<td>{row.fit_until:%Y-%m-%d}</td><td>{row.desk_return:+.1%}</td>"
         f"<td>{row.benchmark_return:+.1%}</td><td>{row.trades}</td></tr>"
-        for row in fold_rows(page.bars, page.policies, page.facts, page.trades)
+        for row in fold_rows(page.bars, page.folds, page.facts, page.trades)
     )
     return (
         "<table class=folds><tr><th>decided</th><th>fitted until</th><th>return</th>"
@@ -314,8 +332,8 @@ def _equity_figure(page: SymbolPage) -> str:
         )
         figure.add_trace(drawdown_line, row=2, col=1)
     # Only fits that took over within the drawn days: the first was in force before them.
-    for fit in page.policies.fits_for(page.bars.symbol):
-        moment = fit.valid_from
+    for fold in page.folds:
+        moment = fold.valid_from
         if page.bars.close_time(0) <= moment <= page.bars.close_time(-1):
             figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
     figure.update_yaxes(tickformat=".0%", row=2)

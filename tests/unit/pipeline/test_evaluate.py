@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def test_evaluate_cuts_bars_at_end_of_training_window() -> None:
     assert len(decider.windows) == len(evaluation.folds["FB"]) == 3
     for window, fold in zip(decider.windows, evaluation.folds["FB"], strict=True):
         assert len(window["FB"]) == 120
-        assert window["FB"].close_time(-1) < out_of_sample.close_time(fold.start)
+        assert window["FB"].close_time(-1) == fold.fit_until
+        assert fold.fit_until < out_of_sample.close_time(fold.part.start)
 
 
 def test_evaluate_refuses_decider_with_hidden_state() -> None:
@@ -153,3 +155,12 @@ def test_crossover_decisions_equal_its_crossings() -> None:
     actions = [decision.signal.action for decision in out_of_sample.decisions]
     words = {1: "BUY", -1: "SELL", 0: "HOLD"}
     assert actions[: len(bars) - 125] == [words[int(s)] for s in signs[125:]]
+
+
+def test_evaluate_writes_the_report_page_of_a_training(tmp_path: Path) -> None:
+    evaluation = evaluate(Crossover(5, 20), "FB", **SMALL)
+    evaluation.write_report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Decided by sma:5,20. The gate passed this version" in page
+    assert page.count("<td>2012-") >= 2  # a row a fold
+    assert "answers_repeat" in page

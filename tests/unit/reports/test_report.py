@@ -12,7 +12,7 @@ from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
-from finagent_model.reports.report import fold_rows, verdict_sentence
+from finagent_model.reports.report import fold_rows, fold_spans, verdict_sentence
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
 
@@ -51,7 +51,7 @@ def test_fold_rows_compound_to_whole_result() -> None:
     actions = Crossover(5, 15).crossings(part.close)
     result = trade(part, Orders(actions, np.ones(len(part)), none, none), request)
     facts = collect_symbol_facts(result, 1)
-    rows = fold_rows(part, policies, facts, result.result.trades)
+    rows = fold_rows(part, fold_spans(part, policies), facts, result.result.trades)
     assert len(rows) == 6
     for one, other in pairwise(rows):
         assert one.fit_until < one.decided_from <= one.decided_until < other.decided_from
