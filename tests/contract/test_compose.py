@@ -13,7 +13,7 @@ from support.places import ROOT
 ENVIRONMENT = ROOT / "airflow" / "env.example"
 
 
-def test_compose_has_services_and_volumes_and_nothing_else() -> None:
+def test_compose_has_only_services_with_volumes() -> None:
     found = compose()
     assert {key for key in found if not key.startswith("x-")} == {"name", "services", "volumes"}
     mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.volumes}
@@ -39,7 +39,7 @@ def test_who_waits_for_whom_can_be_met() -> None:
         assert (service.healthcheck is None) == (service.restart == "no"), name
 
 
-def test_no_secret_has_a_value_here_and_each_one_missing_says_what_to_do() -> None:
+def test_compose_missing_secret_says_what_to_do() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     given = dict(re.findall(r"\$\{(\w+)(:[?-][^}]*)\}", text))
     named = [

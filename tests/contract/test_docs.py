@@ -33,7 +33,7 @@ def section(title: str) -> str:
     return page.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
-def test_env_example_names_what_is_read_and_nothing_else() -> None:
+def test_env_example_names_exactly_what_is_read() -> None:
     lines = (ROOT / "env.example").read_text().splitlines()
     names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
     assert names == [*Settings.variable_names(), *variables_of_the_dag()]
@@ -125,7 +125,7 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_run_in_their_order_and_then_those_of_the_lineage(
+def test_readme_commands_run_in_order(
     tmp_path: Path,
 ) -> None:
     """After a training on GOOG, which `make train` does; the server and Airflow have tests of their
@@ -232,7 +232,7 @@ def test_help_of_every_command_works() -> None:
         assert name in listed
 
 
-def test_make_and_mlflow_lines_of_the_readme_name_what_exists() -> None:
+def test_readme_make_targets_exist() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M)
     for target in re.findall(r"^make (\w+)$", README, flags=re.M):
         assert target in targets

@@ -43,12 +43,12 @@ def test_the_agents_are_the_default_desks() -> None:
     assert drawing("agents") == render_mermaid(load_preset())
 
 
-def test_every_status_is_an_end_of_a_decision_and_no_other() -> None:
+def test_drawing_ends_in_every_status() -> None:
     ends = set(re.findall(r"--> (\w+)$", drawing("statuses"), flags=re.M))
     assert ends == {status.value for status in Status}
 
 
-def test_every_check_of_the_gate_is_drawn_and_no_other() -> None:
+def test_drawing_has_every_check_of_the_gate() -> None:
     rooms = ("evaluation/gate.py", "pipeline/verify.py", "evaluation/probes.py")
     files = [f for room in rooms for f in _files(ROOT / "finagent_model" / room)]
     code = {

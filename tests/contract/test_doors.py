@@ -38,7 +38,7 @@ def comparable(signal: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in signal.items() if k not in NOT_COMPARED}
 
 
-def test_library_shell_rest_and_task_give_the_same_signal(trained: Place) -> None:
+def test_doors_give_the_same_signal(trained: Place) -> None:
     # An empty home: what is replayed comes out of the package alone.
     empty = {"FINAGENT_HOME": str(trained.folder / "fresh-home")}
     library = trained.run(sys.executable, "-c", LIBRARY, **empty)
@@ -86,7 +86,7 @@ print(json.dumps([[d.run_id, d.decided_before, d.signal.signal_id] for d in infe
 """
 
 
-def test_what_was_settled_is_not_decided_again_and_live_leaves_a_run_alone(trained: Place) -> None:
+def test_infer_is_idempotent_except_live(trained: Place) -> None:
     home = trained.folder / "another-home"
     done = trained.run(sys.executable, "-c", TWICE, FINAGENT_HOME=str(home))
     assert done.returncode == 0, done.stderr

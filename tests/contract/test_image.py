@@ -43,7 +43,7 @@ def run_lines() -> list[str]:
     return [rest for name, rest in instructions() if name == "RUN"]
 
 
-def test_the_image_is_of_the_locked_airflow_and_its_user_is_not_root() -> None:
+def test_image_runs_locked_airflow_without_root() -> None:
     steps = instructions()
     assert {name for name, _ in steps} <= set(INSTRUCTIONS)
     version = locked(IMAGE)["apache-airflow"]
@@ -61,7 +61,7 @@ def test_code_is_copied_after_the_environment_is_made() -> None:
     assert "finagent_model" not in "".join(steps[:made])
 
 
-def test_what_is_copied_is_there_and_is_let_into_the_build() -> None:
+def test_image_copies_files_that_exist() -> None:
     let_in = (ROOT / ".dockerignore").read_text().splitlines()
     for sources, _ in copied():
         for source in sources:
@@ -136,7 +136,7 @@ def commands() -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_every_command_of_airflow_and_mlflow_is_one_with_these_options() -> None:
+def test_image_commands_of_airflow_take_their_options() -> None:
     asked = [command for command in commands().values() if command[0] in ("airflow", "mlflow")]
     asked.append(["airflow", "db", "migrate"])
     script = (
@@ -157,7 +157,7 @@ def test_every_command_of_airflow_and_mlflow_is_one_with_these_options() -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_every_command_of_finagent_is_one_with_these_options() -> None:
+def test_image_commands_of_finagent_take_their_options() -> None:
     from typer.main import get_command
 
     from finagent_model.cli import app

@@ -150,7 +150,7 @@ def test_contrib_is_named_only_where_users_have_the_word() -> None:
     assert mentions == set(PLUGIN_MENTIONS)
 
 
-def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:
+def test_frameworks_stay_in_their_rooms() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, room in modules()
@@ -162,7 +162,7 @@ def test_autogen_mlflow_and_airflow_stay_in_their_rooms() -> None:
 
 
 @pytest.mark.slow
-def test_importing_any_module_writes_nothing_connects_nowhere_and_reads_no_variable_of_ours(
+def test_importing_any_module_has_no_side_effect(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     names = [

@@ -62,7 +62,7 @@ def test_the_image_has_the_tested_versions_of_all_that_it_runs() -> None:
         assert pinned(asked()[extra]).items() <= image.items()
 
 
-def test_the_image_and_conda_name_the_pin_of_upstream() -> None:
+def test_locks_name_the_pin_of_upstream() -> None:
     pin = tomllib.loads(read("finagent_model/contrib/upstream/upstream.lock"))["commit"]
     assert pin in read(IMAGE)
     assert pin in read("conda.yaml")

@@ -25,7 +25,7 @@ MARKS = ("CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST", "DO_NOT_TRACK", "MLFLOW_
 """Variables by which MLflow would keep quiet of itself."""
 
 
-def test_a_training_and_a_prediction_look_up_no_name_and_connect_nowhere(
+def test_training_needs_no_network(
     tmp_path: Path,
 ) -> None:
     place = Bare(tmp_path)

@@ -44,7 +44,7 @@ def still(count: int) -> BarSeries:
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_prices_that_do_not_move_give_no_policy_and_the_error_says_so(pooled: bool) -> None:
+def test_training_on_constant_prices_raises(pooled: bool) -> None:
     request = REQUEST.model_copy(update={"pooled": pooled})
     with pytest.raises(ShortHistoryError, match=r"prices that don't move .* bars of X"):
         fit_policies({"X": still(300)}, request)
@@ -63,7 +63,7 @@ def test_a_symbol_of_one_bar_beside_a_long_one_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("bars", [BundledBars().bars("FB"), still(200)])
-def test_a_desk_that_always_holds_is_judged_with_reasons_and_no_edge(bars: BarSeries) -> None:
+def test_gate_judges_a_desk_that_always_holds(bars: BarSeries) -> None:
     nothing = np.full(len(bars), math.nan)
     held = Orders(np.zeros(len(bars), dtype=np.int8), nothing, nothing, nothing)
     unseen = trade(bars, held, REQUEST)
@@ -189,9 +189,7 @@ def test_a_killed_training_pays_for_no_reply_twice_but_those_in_flight(
 
 
 @pytest.mark.slow
-def test_a_training_whose_every_decision_failed_is_refused_and_stays_candidate(
-    server: Server, tmp_path: Path
-) -> None:
+def test_training_with_failed_decisions_stays_candidate(server: Server, tmp_path: Path) -> None:
     server.status = 400
     place, (options, given) = Place(tmp_path), server.options(tmp_path)
     done = place.finagent("train", *options, **given)

@@ -39,7 +39,7 @@ def project() -> dict[str, Any]:
     return found
 
 
-def test_the_parameters_and_defaults_of_train_are_the_codes() -> None:
+def test_mlproject_train_defaults_are_the_codes() -> None:
     for entry in ("main", "train"):
         parameters = project()["entry_points"][entry]["parameters"]
         given = {name: row["default"] for name, row in parameters.items()}
@@ -71,7 +71,7 @@ def test_every_entry_point_runs_from_the_checkout() -> None:
         ("backtest", "model=models:/none/1", "model models:/none/1 can't be loaded"),
     ],
 )
-def test_a_bad_value_names_itself_and_leaves_no_run_running(
+def test_mlproject_bad_value_leaves_no_run_running(
     tmp_path: Path, entry: str, option: str, said: str
 ) -> None:
     place = Place(tmp_path)
@@ -119,9 +119,7 @@ def cloned(folder: Path, name: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("manager", ["local", "uv"])
-def test_a_clone_runs_its_own_code_in_an_environment_that_another_clone_made(
-    tmp_path: Path, manager: str
-) -> None:
+def test_mlproject_runs_its_own_clones_code(tmp_path: Path, manager: str) -> None:
     """`local` is the environment of this process, which has the first checkout installed; `uv`
     makes one for the first clone and, by the hash of conda.yaml, takes it again for the second.
     """

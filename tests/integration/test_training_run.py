@@ -45,7 +45,7 @@ def stored(place: Place, query: str) -> list[tuple[str, ...]]:
         return store.execute(query).fetchall()
 
 
-def test_a_training_logs_params_metrics_over_time_charts_ledger_and_conversation(
+def test_training_logs_all_artifacts(
     trained: Place,
 ) -> None:
     by_name = {run["name"]: run for run in runs(trained)}
@@ -81,7 +81,7 @@ def test_the_champion_is_listed_with_its_verdict(trained: Place) -> None:
     )
 
 
-def test_a_backtest_run_again_from_the_package_gives_the_registered_signals(
+def test_backtest_rerun_gives_registered_signals(
     trained: Place,
 ) -> None:
     done = trained.finagent("backtest", "--json", FINAGENT_HOME=str(trained.folder / "empty"))
@@ -101,7 +101,7 @@ KILLED_AT = {
 
 
 @pytest.mark.parametrize("place", KILLED_AT)
-def test_a_killed_training_leaves_no_alias_and_the_next_one_ends_in_the_same_package(
+def test_training_killed_is_repeated_to_equal_package(
     trained: Place, tmp_path: Path, place: str
 ) -> None:
     where = Place(tmp_path)
@@ -223,7 +223,7 @@ print(json.dumps([trained.version, trained.content_hash, trained.report[:1]]))
 """
 
 
-def test_a_training_that_died_registering_goes_on_with_the_version_that_it_made(
+def test_training_killed_registering_completes_version(
     tmp_path: Path,
 ) -> None:
     where = Place(tmp_path)

@@ -55,9 +55,7 @@ def test_the_database_has_every_row_of_what_was_done(remote: Remote, stores: Sto
     assert {(key,) for key in verdict} <= set(tags)
 
 
-def test_the_object_store_has_every_artifact_whole_and_no_other(
-    remote: Remote, stores: Stores
-) -> None:
+def test_object_store_holds_every_artifact(remote: Remote, stores: Stores) -> None:
     [(number,)] = stores.rows("select experiment_id from experiments where name = 'clean'")
     listed = {k: v for k, v in remote.artifacts().items() if k.startswith(f"{number}/")}
     stored = {k: v for k, v in stores.objects.sizes().items() if k.startswith(f"{number}/")}
@@ -73,9 +71,7 @@ def test_no_key_of_the_store_is_in_a_row_or_a_log(remote: Remote, stores: Stores
     assert SECRET not in stores.tracking.log.read_text()
 
 
-def test_a_key_that_the_store_refuses_is_named_as_such_and_leaves_nothing_open(
-    remote: Remote, stores: Stores
-) -> None:
+def test_object_store_refused_key_is_named(remote: Remote, stores: Stores) -> None:
     """As after a rotation that MLflow's server was not told of."""
     stores.objects.kill()
     stores.objects.know("finagent-test", "another-secret")
@@ -115,7 +111,7 @@ def test_a_client_with_a_wrong_key_of_its_own_is_told_what_the_store_said(
     assert stores.rows("select count(*) from runs where status = 'RUNNING'") == [(0,)]
 
 
-def test_mlflows_server_answers_to_its_names_and_to_no_other(stores: Stores) -> None:
+def test_mlflow_server_answers_only_to_its_names(stores: Stores) -> None:
     """So that no page of another site can reach it through a browser."""
     answers = {}
     address = f"{stores.tracking.address}/api/2.0/mlflow/experiments/get?experiment_id=0"

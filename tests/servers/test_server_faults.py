@@ -33,7 +33,7 @@ def place(door: Tripwire, tmp_path_factory: pytest.TempPathFactory) -> Remote:
     return Remote(tmp_path_factory.mktemp("faulty"), address=door.address)
 
 
-def test_a_training_that_loses_each_server_in_turn_ends_whole_and_asks_nobody_twice(
+def test_training_survives_loss_of_each_server(
     place: Remote, stores: Stores, door: Tripwire
 ) -> None:
     config = place.folder / "desk.yaml"
