@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from finagent_model.pipeline.verify import VerifyReport
 
 CHAMPION = "models:/finagent@champion"
+MAX_CONFIGURATIONS = 1_000_000
 
 
 def load(model: str = CHAMPION) -> Predictor:
@@ -207,15 +208,27 @@ def evaluate(
         >>> evaluation.author, evaluation.gate.verdict
         ('sma:10,30', 'passed')
     """
+    from pydantic import ValidationError
+
+    from finagent_model._base import first_error_message
     from finagent_model.config.desk_config import load_preset
     from finagent_model.config.rules import GateRules
     from finagent_model.data.market import Market
+    from finagent_model.errors import BadInputError
     from finagent_model.pipeline.evaluate import evaluate_decider
     from finagent_model.training.request import EvaluationRequest
 
     request = EvaluationRequest.parse(symbols=_symbols_argument(symbols), **options)
     # The default desk's gate, with the caller's rules over it, validated as one.
-    rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
+    try:
+        rules = GateRules.model_validate({**load_preset().gate.model_dump(), **(gate or {})})
+    except ValidationError as error:
+        raise BadInputError(f"gate {first_error_message(error)}") from None
+    if not isinstance(configurations, int) or not 1 <= configurations <= MAX_CONFIGURATIONS:
+        raise BadInputError(
+            f"configurations {configurations!r} must be a whole number from 1 to "
+            f"{MAX_CONFIGURATIONS}"
+        )
     return evaluate_decider(
         decider,
         Market.from_settings(Settings.load()),

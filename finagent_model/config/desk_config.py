@@ -254,6 +254,8 @@ def parse_yaml(text: str, label: str) -> dict[str, Any]:
         keys = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{label}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{label}: not YAML: nested too deeply") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{label}: expected keys such as 'client:', got {type(keys).__name__}")
     return keys
@@ -278,6 +280,8 @@ def _read_text(path: Path, label: str) -> str:
         return path.read_text()
     except OSError as error:
         raise ConfigError(f"{label} {path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{label} {path}: can't be read: not UTF-8 text") from None
 
 
 def desk_variants(desk: DeskConfig, debaters: tuple[AgentRow, ...]) -> dict[str, DeskConfig]:

@@ -47,7 +47,9 @@ def parse_limits(max_rounds: object = None, budget_usd: object = None) -> CallLi
     if max_rounds is not None and not (
         _is_number(max_rounds) and max_rounds == int(max_rounds) and 1 <= max_rounds <= MAX_ROUNDS
     ):
-        raise BadInputError(f"max_rounds {max_rounds!r} must lie between 1 and {MAX_ROUNDS}")
+        raise BadInputError(
+            f"max_rounds {max_rounds!r} must be a whole number between 1 and {MAX_ROUNDS}"
+        )
     return CallLimits(
         max_rounds=None if max_rounds is None else int(max_rounds),
         budget_usd=None if budget_usd is None else float(budget_usd),

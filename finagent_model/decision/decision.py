@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -124,16 +124,6 @@ class Decider(Protocol):
 
         A model that fails is a status of the decision, never an exception.
         """
-
-
-@runtime_checkable
-class BatchDecider(Protocol):
-    """A decider that decides on many views at once, such as a desk that waits for chat models."""
-
-    def decide_all(
-        self, views: Sequence[MarketView], on_decision: Callable[[], object] = ...
-    ) -> list[Decision]:
-        """Return one decision a view, in their order; `on_decision` is called after each."""
 
 
 @runtime_checkable

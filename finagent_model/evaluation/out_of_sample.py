@@ -8,7 +8,7 @@ next open; outcomes are labelled only where they are known by the last bar (no l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,8 @@ from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import sharpe, simple_returns, summarise
 from finagent_model.backtesting.outcomes import label_outcomes
 from finagent_model.data.market import Market
-from finagent_model.decision.decision import BatchDecider, Decider, Decision
+from finagent_model.decision.decision import Decider, Decision
+from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
@@ -36,6 +37,9 @@ from finagent_model.statistics.resampling import (
     random_entry_returns,
 )
 from finagent_model.training.request import EvaluationRequest
+
+MAX_VIEWS = 256
+"""Views built at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,28 +105,36 @@ def decide_walk_forward(
     decisions: list[Decision] = []
     for number, period in enumerate(periods):
         in_period = [i for i in positions if period.start <= i < period.stop]
-        views = market.daily_views(symbol, in_period)
         # A period's decider may learn from the decisions before it only: no look-ahead.
-        new = decide_views(decider_of(number, decisions), views, done)
-        if transcribe:
-            new = transcribe(new)
-        # Thousands of conversations would fill the memory; a signal is enough from here on.
-        decisions += [replace(decision, turns=(), events=()) for decision in new]
+        decider = decider_of(number, tuple(decisions))
+        # In parts: each view holds a copy of the history by then.
+        for first in range(0, len(in_period), MAX_VIEWS):
+            views = market.daily_views(symbol, in_period[first : first + MAX_VIEWS])
+            new = decide_views(decider, views, done)
+            if transcribe:
+                new = transcribe(new)
+            # Thousands of conversations would fill the memory; a signal is enough from here on.
+            decisions += [replace(decision, turns=(), events=()) for decision in new]
     return decisions
 
 
 def decide_views(
-    decider: Decider, views: Sequence[MarketView], done: Callable[[], object]
+    decider: Decider, views: Iterable[MarketView], done: Callable[[], object]
 ) -> list[Decision]:
-    """Return one decision a view, in their order; concurrently where the decider can.
+    """Return one decision a view, in their order; a desk decides many at a time.
 
     Raises TypeError or ValueError for an answer that is no decision about its view.
     """
-    # Such an answer is a bug of the decider, and no status that a gate may count.
-    if isinstance(decider, BatchDecider):
-        return decider.decide_all(views, done)
+    # Our own desk alone is handed many views at once: another decider could read later ones.
+    if isinstance(decider, Desk):
+        return decider.decide_all(list(views), done)
     decisions = []
+    # A wrong answer is a bug of the decider, and no status that a gate may count.
     for view in views:
+        if not callable(getattr(decider, "decide", None)) or isinstance(decider, type):
+            raise TypeError(
+                f"{decider!r:.80} is no decider: give an object with a method decide(view)"
+            )
         decision = decider.decide(view)
         if not isinstance(decision, Decision):
             raise TypeError(

@@ -117,7 +117,12 @@ class BarSeries:
     def until(self, moment: datetime) -> BarSeries:
         """Return the bars that closed at or before `moment` (tz-aware); may be empty."""
         # side="right": a bar that closes exactly at `moment` is known by then.
-        return self[: int(np.searchsorted(self.closed_at, to_datetime64(moment), side="right"))]
+        part = self[: int(np.searchsorted(self.closed_at, to_datetime64(moment), side="right"))]
+        # Copied, so that no look-ahead is left: a slice's `.base` is the whole history.
+        columns = {name: getattr(part, name).copy() for name in _COLUMNS}
+        for column in columns.values():
+            column.flags.writeable = False
+        return BarSeries(self.symbol, **columns)
 
     def close_time(self, index: int) -> datetime:
         """Return when bar `index` closed, tz-aware in UTC."""
@@ -218,7 +223,10 @@ def parse_as_of(value: str | date | datetime) -> datetime:
             f"as_of {value!r} has no time zone; "
             "write a date (2012-06-29) or add one (2012-06-29T21:00:00+00:00)"
         )
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise BadInputError(f"as_of {value!r} is outside the calendar in UTC") from None
 
 
 def parse_symbol(value: object) -> str:

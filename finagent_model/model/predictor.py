@@ -224,6 +224,11 @@ class Predictor:
         DeadlineError.
         """
         options = params or {}
+        for name in options:
+            if name not in ("mode", "max_rounds", "budget_usd"):
+                raise BadInputError(
+                    f"parameter {name!r} is unknown; known: mode, budget_usd, max_rounds"
+                )
         mode = parse_mode(options.get("mode", "cached"))
         limits = parse_limits(options.get("max_rounds"), options.get("budget_usd"))
         decisions = self.decide_all(parse_questions(frame), mode, limits, deadline)
@@ -354,18 +359,26 @@ def parse_questions(frame: pd.DataFrame) -> list[Question]:
 def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
     # Symbol and date only: bad bars or news are a status of their own row, not of the batch.
     try:
+        for name in ("symbol", "as_of"):
+            if name not in row:
+                raise BadInputError(f"{name} is missing; give symbol and as_of")
         symbol, as_of = parse_symbol(row["symbol"]), parse_as_of(row["as_of"])
+        bars, news = (_records(name, row.get(name)) for name in ("bars", "news"))
     except BadInputError as error:
         raise BadInputError(f"row {index}: {error}") from None
-    return Question(symbol, as_of, _records(row.get("bars")), _records(row.get("news")))
+    return Question(symbol, as_of, bars, news)
 
 
-def _records(cell: Any) -> list[dict[str, Any]] | None:
+def _records(name: str, cell: Any) -> list[dict[str, Any]] | None:
     """Return a nested column's cell: None, or its objects without the keys that are missing."""
     # pandas writes an absent cell as nan, and a key that another row has as nan or None.
     if cell is None or isinstance(cell, float):
         return None
-    return [{k: v for k, v in dict(item).items() if not _is_missing(v)} for item in cell]
+    try:
+        records = [dict(item) for item in cell]
+    except (TypeError, ValueError):
+        raise BadInputError(f"{name} must be a list of objects") from None
+    return [{k: v for k, v in record.items() if not _is_missing(v)} for record in records]
 
 
 def _is_missing(value: Any) -> bool:

@@ -335,11 +335,11 @@ def run_rule_backtest(
         bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
     rule.require_history(bars)
     # The view is cut before the rule sees it, so that not even a bad rule can look ahead.
-    views = [
+    views = (
         MarketView.at(parse_as_of(bars.close_time(i).date()), bars[: i + 1])
         for i in range(len(bars))
-    ]
-    decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(views)))
+    )
+    decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(bars)))
     orders = orders_from_signals(bars, [decision.signal for decision in decisions])
     # The rule's own stop and target are distances from the fill, so they are in `request.rules`.
     whole = not request.fractional
@@ -367,11 +367,17 @@ def _fit_folds(
         windows = {}
         for symbol, bars in histories.items():
             start = int(np.searchsorted(bars.closed_at, first))
-            stop = int(np.searchsorted(bars.closed_at, last, side="right"))
-            if start < stop:
-                # Cut, not masked: a fit that looks ahead finds no bar there.
-                windows[symbol] = bars[start:stop]
-        deciders.append(decider.fit(windows))
+            # Cut by a copy, not masked: a fit that looks ahead finds no bar there.
+            window = bars.until(from_datetime64(last))[start:]
+            if len(window):
+                windows[symbol] = window
+        fitted = decider.fit(windows)
+        if not callable(getattr(fitted, "decide", None)):
+            raise TypeError(
+                f"{type(decider).__name__}.fit returned a {type(fitted).__name__}; return the "
+                "decider that speaks until the next fit"
+            )
+        deciders.append(fitted)
     return deciders
 
 

@@ -53,7 +53,8 @@ def infer(
 
     Mode `cached` returns what the same version decided before about the same symbol and moment. It
     decides again where that signal failed, or was made before its day's bar existed, and the later
-    record replaces the earlier one. Modes `live` and `replay` always decide, in a new run.
+    record replaces the earlier one. Modes `live` and `replay` always decide, in a new run; so does
+    a call with limits of its own, whose run is read by nobody else.
 
     Without market data the record is a signal of status `data_missing`; `missing_raises` raises as
     `Predictor.view` does instead, and `vendor_raises` raises DataSourceError for a source that
@@ -62,8 +63,10 @@ def infer(
     """
     settings, version = predictor.settings, predictor.version
     final = None
+    # What was decided within a caller's own limits answers that caller alone.
+    is_limited = limits is not None and limits != CallLimits()
     # A desk without a version has no stable signal id, so nothing of it can be reused.
-    if mode == "cached" and version:
+    if mode == "cached" and version and not is_limited:
         final = find_final(compute_signal_id(question.symbol, question.as_of, version), settings)
     # A final signal outlives its vendor: it is returned even if the source fails now.
     view = (
@@ -84,7 +87,7 @@ def infer(
         execution,
         predictor_tags(predictor, name),
         replaces=final[0] if final else None,
-        replayed=mode == "replay",
+        replayed=mode == "replay" or is_limited,
     )
     predictor.trace(decision, run_id)
     return InferenceResult(run_id, decision.signal)

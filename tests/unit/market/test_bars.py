@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finagent_model.errors import InvalidBarsError
-from finagent_model.market.bars import BarSeries
+from finagent_model.errors import BadInputError, InvalidBarsError
+from finagent_model.market.bars import BarSeries, parse_as_of
 
 DAYS = ("2012-06-25", "2012-06-26", "2012-06-27", "2012-06-28")
 
@@ -164,3 +164,9 @@ def test_growth_factor_of_cut_equals_cut_factor() -> None:
             series[:cut].adjust_to_first_bar().close.tobytes()
             == series.adjust_to_first_bar().close[:cut].tobytes()
         )
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"])
+def test_parse_as_of_refuses_what_is_outside_the_calendar(moment: str) -> None:
+    with pytest.raises(BadInputError, match="outside the calendar"):
+        parse_as_of(moment)

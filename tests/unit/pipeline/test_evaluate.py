@@ -164,3 +164,49 @@ def test_evaluate_writes_the_report_page_of_a_training(tmp_path: Path) -> None:
     assert "Decided by sma:5,20. The gate passed this version" in page
     assert page.count("<td>2012-") >= 2  # a row a fold
     assert "answers_repeat" in page
+
+
+def test_view_holds_no_way_to_later_bars() -> None:
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    class Peeker(Holder):
+        def decide(self, view: MarketView) -> Decision:
+            bars = view.bars
+            arrays.extend(getattr(bars, name) for name in ("closed_at", "open", "close", "volume"))
+            return super().decide(view)
+
+        def fit(self, histories: Mapping[str, BarSeries]) -> Peeker:
+            arrays.append(histories["FB"].open)
+            return self
+
+    evaluate(Peeker(), "FB", **SMALL)
+    # A numpy slice keeps the array that it was cut from as `.base`; a copy has none.
+    fit_windows = [array for array in arrays if len(array) == 120]
+    views = [array for array in arrays if len(array) > 120]
+    assert all(array.base is None for array in views)
+    assert all(len(array.base) < 196 for array in fit_windows if array.base is not None)
+
+
+def test_evaluate_asks_a_users_decider_one_view_at_a_time() -> None:
+    class Batch(Holder):
+        def decide_all(self, views: Any, done: Any = None) -> Any:
+            raise AssertionError("it would see later views")
+
+    assert evaluate(Batch(), "FB", **SMALL).gate.verdict == "passed"
+
+
+@pytest.mark.parametrize("decider", [None, object(), Holder])
+def test_evaluate_names_what_is_no_decider(decider: Any) -> None:
+    with pytest.raises(TypeError, match="is no decider"):
+        evaluate(decider, "FB", **SMALL)
+
+
+@pytest.mark.parametrize("configurations", [0, -1, 2.5, "3", None, 10**400])
+def test_evaluate_refuses_bad_configurations_at_once(configurations: Any) -> None:
+    with pytest.raises(BadInputError, match="configurations"):
+        evaluate(Holder(), "FB", configurations=configurations, **SMALL)
+
+
+def test_evaluate_refuses_an_unknown_rule_of_the_gate() -> None:
+    with pytest.raises(BadInputError, match="unknown key 'nonsense'"):
+        evaluate(Holder(), "FB", gate={"nonsense": 1}, **SMALL)
