@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from finagent_model.config.parsing import CallLimits
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import DataSourceError
 from finagent_model.market.bars import BarSeries, parse_as_of
@@ -131,3 +132,14 @@ def test_infer_source_failure_raises_or_is_the_status(
     result = infer()
     assert result.signal.status == "data_missing"
     assert run_of(result).datasets == ()
+
+
+def test_infer_within_own_limits_settles_nothing(at_work: Path) -> None:
+    write(BundledBars().bars("FB").until(DAY), at_work)
+    limited = infer(limits=CallLimits(max_rounds=2))
+    assert limited.signal.status == "abstained"
+    whole = infer()
+    assert (whole.decided_before, whole.signal.status) == (False, "ok")
+    again = infer(limits=CallLimits(max_rounds=2))
+    assert (again.decided_before, again.signal.status) == (False, "abstained")
+    assert signals(at_work.parent / "home") == [(whole.run_id, whole.signal.signal_id)]
