@@ -167,7 +167,7 @@ def test_open_run_fails_on_bad_conf_without_retry(
     scheduled: Airflow,
 ) -> None:
     wrong = [
-        ({"mode": "both", "train": {"candidate": 3}}, "candidates, seed, cash"),
+        ({"mode": "both", "train": {"candidate": 3}}, "pooled, candidates, register_as"),
         ({"symbol": "GOOG"}, "there is: mode, symbols, as_of"),
     ]
     runs = [(scheduled.start(**conf), message) for conf, message in wrong]

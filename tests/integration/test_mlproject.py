@@ -66,7 +66,7 @@ def test_every_entry_point_runs_from_the_checkout() -> None:
         ("train", "mode=dry", "one of ['cached', 'live', 'replay']"),
         ("train", "colour=red", "--colour"),
         ("predict", "as_of=soon", "as_of 'soon' is not a date"),
-        ("predict", "symbol=goog", "unknown symbol 'goog'"),
+        ("predict", f"symbol={'A' * 21}", "has 21 characters; at most 20"),
         ("backtest", "mode=dry", "mode 'dry' is unknown"),
         ("backtest", "model=models:/none/1", "model models:/none/1 can't be loaded"),
     ],
