@@ -102,7 +102,7 @@ def test_a_client_with_a_wrong_key_of_its_own_is_told_what_the_store_said(
     assert made.status_code == 200
     keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "wrong-but-still-a-secret"}
     place = {"MLFLOW_EXPERIMENT_NAME": "direct", "MLFLOW_S3_ENDPOINT_URL": stores.objects.address}
-    done = remote.finagent(*ASK, **place, **keys)
+    done = remote.finagent(*ASK, "--mode", "live", **place, **keys)
     httpx.post(f"{experiments}/delete", json=made.json())  # who has no key can't list it
     assert done.returncode == 2, done.stderr
     assert "SignatureDoesNotMatch" in done.stderr
