@@ -88,18 +88,8 @@ def test_a_decision_that_loses_a_server_is_recorded_by_the_next_try(
     place: Remote, remote: Remote, stores: Stores, door: Tripwire, name: str, request_line: str
 ) -> None:
     champion = "models:/clean@champion"  # of `remote`
-    ask = [
-        "predict",
-        "FB",
-        "--as-of",
-        AS_OF,
-        "--model",
-        champion,
-        "--mode",
-        "live",
-        "--log",
-        "--json",
-    ]
+    question = ["predict", "FB", "--as-of", AS_OF, "--model", champion]
+    ask = [*question, "--mode", "live", "--log", "--json"]  # cached, it is given back
     lost = server(stores, name)
     door.at(request_line, lost.kill)
     done = place.finagent(*ask, **GIVE_UP)
