@@ -53,7 +53,7 @@ class TradeOutcome(BaseModel):
 
     @property
     def was_profitable(self) -> bool:
-        """Whether it made money after costs."""
+        """Return whether the trade made money after costs."""
         return self.earned > 0
 
 
