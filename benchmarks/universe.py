@@ -63,7 +63,7 @@ def read_symbols() -> list[str]:
 def decide_one_by_one() -> tuple[float, list[dict[str, Any]]]:
     from finagent_model.market.bars import parse_as_of
     from finagent_model.model.loading import load_predictor
-    from finagent_model.model.predictor import Question
+    from finagent_model.model.questions import Question
 
     predictor, as_of = load_predictor(CHAMPION), parse_as_of(AS_OF)
     start = time.perf_counter()

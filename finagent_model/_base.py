@@ -1,4 +1,4 @@
-"""Pydantic bases, check results and progress reports that every room shares.
+"""Pydantic bases, check results, quoted values and progress reports that every room shares.
 
 Models are frozen, closed to unknown keys, and hold finite numbers only.
 """
@@ -16,6 +16,8 @@ from finagent_model.errors import BadInputError
 
 Mode = Literal["cached", "live", "replay"]
 """Where replies come from: the cassette first, always the model, or the cassette alone."""
+MAX_SHOWN_CHARS = 40
+"""Characters of a caller's value that a message repeats."""
 
 
 class FrozenModel(BaseModel):
@@ -64,12 +66,32 @@ def first_error_message(error: ValidationError) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {field!r}"
+        return f"unknown key {show_value(field)}"
     value = first["input"]
     # Cut to 80 characters; larger values such as lists are left out.
     shown = f" (given: {value!r:.80})" if isinstance(value, str | int | float) else ""
     message = first["msg"].removeprefix("Value error, ")
     return f"{field}: {message}{shown}" if field else message
+
+
+def show_value(value: object) -> str:
+    """Quote a caller's value for a message: at most `MAX_SHOWN_CHARS` characters of it, one line.
+
+    Lists and objects are not looked into.
+    """
+    # Cut before it is quoted: the value may be a megabyte, or nested deeper than `repr` can go.
+    if isinstance(value, str):
+        is_cut, text = len(value) > MAX_SHOWN_CHARS, repr(value[:MAX_SHOWN_CHARS])
+        return f"{text}..." if is_cut else text
+    if isinstance(value, list | tuple):
+        return "[...]" if value else "[]"
+    if isinstance(value, dict):
+        return "{...}" if value else "{}"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 class Check(BaseModel):

@@ -179,7 +179,7 @@ def infer(
     from finagent_model.config.parsing import parse_limits, parse_mode
     from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.loading import load_predictor
-    from finagent_model.model.predictor import Question
+    from finagent_model.model.questions import Question
     from finagent_model.pipeline.infer import infer as run
 
     # Parsed before the model is loaded, so that a typo fails at once.

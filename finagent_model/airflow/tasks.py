@@ -152,7 +152,7 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
     that fails, except in the last try: then the signal's status says so.
     """
     from finagent_model.model.loading import load_predictor
-    from finagent_model.model.predictor import Question
+    from finagent_model.model.questions import Question
     from finagent_model.pipeline.infer import infer
 
     result = infer(

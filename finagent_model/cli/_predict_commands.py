@@ -35,7 +35,8 @@ def predict(
     """Decide about one symbol as of a date, from the shell."""
     from finagent_model.config.parsing import parse_limits, parse_mode
     from finagent_model.market.bars import parse_as_of, parse_symbol
-    from finagent_model.model.predictor import Predictor, Question
+    from finagent_model.model.predictor import Predictor
+    from finagent_model.model.questions import Question
     from finagent_model.settings import Settings
 
     question = Question(parse_symbol(symbol), parse_as_of(as_of))

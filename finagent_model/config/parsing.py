@@ -11,7 +11,7 @@ import numbers
 from dataclasses import dataclass
 from typing import TypeGuard, get_args
 
-from finagent_model._base import Mode
+from finagent_model._base import Mode, show_value
 from finagent_model.errors import BadInputError
 
 MAX_ROUNDS = 100
@@ -33,7 +33,7 @@ def parse_mode(value: object) -> Mode:
         if mode == value:
             chosen: Mode = mode
             return chosen
-    raise BadInputError(f"mode {value!r} is unknown; use one of: {', '.join(get_args(Mode))}")
+    raise BadInputError(f"mode {show_value(value)} is unknown; use one of: {', '.join(get_args(Mode))}")
 
 
 def parse_limits(max_rounds: object = None, budget_usd: object = None) -> CallLimits:
@@ -43,12 +43,12 @@ def parse_limits(max_rounds: object = None, budget_usd: object = None) -> CallLi
     BadInputError naming the value and its range.
     """
     if budget_usd is not None and not (_is_number(budget_usd) and budget_usd >= 0):
-        raise BadInputError(f"budget_usd {budget_usd!r} must be 0 (no limit) or more")
+        raise BadInputError(f"budget_usd {show_value(budget_usd)} must be 0 (no limit) or more")
     if max_rounds is not None and not (
         _is_number(max_rounds) and max_rounds == int(max_rounds) and 1 <= max_rounds <= MAX_ROUNDS
     ):
         raise BadInputError(
-            f"max_rounds {max_rounds!r} must be a whole number between 1 and {MAX_ROUNDS}"
+            f"max_rounds {show_value(max_rounds)} must be a whole number between 1 and {MAX_ROUNDS}"
         )
     return CallLimits(
         max_rounds=None if max_rounds is None else int(max_rounds),

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -26,10 +27,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from finagent_model._base import show_value
 from finagent_model.errors import BadInputError, InvalidBarsError
 
 MAX_SYMBOL_CHARS = 20
-_MAX_SHOWN_CHARS = 40
 _UNSAFE = re.compile(r"[^A-Za-z0-9._^=-]|^\.")
 
 
@@ -38,6 +39,7 @@ PRICES = ("open", "high", "low", "close")
 ACTIONS = {"split": 1.0, "dividend": 0.0}
 """Columns of corporate actions, each with the value of a bar on which nothing happened."""
 _COLUMNS = ("closed_at", *PRICES, "volume", *ACTIONS)
+_NUMBERS = (int, float, np.number, Decimal)
 TRADING_DAYS_PER_YEAR = 252
 """Bars of a year, for annual metrics and the range of the last year."""
 CLOSE_TIME = "21:00"
@@ -105,9 +107,13 @@ class BarSeries:
     def from_records(cls, symbol: str, records: Sequence[Mapping[str, Any]]) -> BarSeries:
         """Validate one mapping a bar, as a REST request has them, with the keys of `from_frame`.
 
-        Raises InvalidBarsError naming the first offending bar.
+        Numbers are numbers: text and booleans are refused, and so is an unknown key; None and nan
+        stand for a value that is missing. Raises InvalidBarsError naming the first offending bar.
         """
-        return cls.from_frame(symbol, pd.DataFrame(list(records)))
+        name = _validate_symbol(symbol)
+        for i, record in enumerate(records):
+            _check_record(name, i, record)
+        return cls.from_frame(name, pd.DataFrame(list(records)))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a bar, `closed_at` tz-aware (UTC); the inverse of `from_frame`."""
@@ -220,27 +226,27 @@ def parse_as_of(value: str | date | datetime) -> datetime:
         moment = _parse_as_of_text(value)
     if moment.tzinfo is None:
         raise BadInputError(
-            f"as_of {value!r} has no time zone; "
+            f"as_of {show_value(value)} has no time zone; "
             "write a date (2012-06-29) or add one (2012-06-29T21:00:00+00:00)"
         )
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise BadInputError(f"as_of {value!r} is outside the calendar in UTC") from None
+        raise BadInputError(f"as_of {show_value(value)} is outside the calendar in UTC") from None
 
 
 def parse_symbol(value: object) -> str:
     """Return `value` if it can be a symbol. Raises BadInputError that says what is wrong."""
     if not isinstance(value, str) or not value.strip():
-        raise BadInputError(f"symbol {_shown(value)} is not a ticker such as 'GOOG'")
+        raise BadInputError(f"symbol {show_value(value)} is not a ticker such as 'GOOG'")
     if value != value.strip() or not value.isprintable():
         raise BadInputError(
-            f"symbol {_shown(value)} has blanks at its ends or control characters; write it as its "
-            "source lists it, such as 'GOOG'"
+            f"symbol {show_value(value)} has blanks at its ends or control characters; write it "
+            "as its source lists it, such as 'GOOG'"
         )
     if len(value) > MAX_SYMBOL_CHARS:
         raise BadInputError(
-            f"symbol {_shown(value)} has {len(value)} characters; at most {MAX_SYMBOL_CHARS}"
+            f"symbol {show_value(value)} has {len(value)} characters; at most {MAX_SYMBOL_CHARS}"
         )
     return value
 
@@ -274,12 +280,6 @@ def symbol_file_name(symbol: str) -> str:
     return f"{name}-{hashlib.sha256(symbol.encode()).hexdigest()[:6]}"
 
 
-def _shown(value: object) -> str:
-    """Quote `value` for a message, cut: a caller may have sent a megabyte."""
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}..."
-
-
 def to_datetime64(moment: datetime) -> np.datetime64:
     """Return UTC microseconds without zone, as the arrays hold them; `moment` must be tz-aware."""
     return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
@@ -292,7 +292,7 @@ def from_datetime64(moment: np.datetime64) -> datetime:
 
 
 def _parse_as_of_text(value: object) -> datetime:
-    error = BadInputError(f"as_of {value!r} is not a date; write it as 2012-06-29")
+    error = BadInputError(f"as_of {show_value(value)} is not a date; write it as 2012-06-29")
     if not isinstance(value, str):
         raise error
     text = value.strip()
@@ -311,6 +311,28 @@ def _validate_symbol(symbol: str) -> str:
         raise InvalidBarsError(str(error)) from None
 
 
+def _check_record(symbol: str, index: int, record: object) -> None:
+    """Raise InvalidBarsError unless `record` has the keys of a bar, and numbers for all but one."""
+    if not isinstance(record, Mapping):
+        raise InvalidBarsError(
+            f"bars of {symbol}: bar {index} is {show_value(record)}, not an object with "
+            f"closed_at, {', '.join(PRICES)}"
+        )
+    for key, value in record.items():
+        # Before a frame is made: it has a column for every key that any bar has.
+        if key not in _COLUMNS:
+            raise InvalidBarsError(
+                f"bars of {symbol}: unknown key {show_value(key)} at bar {index}; "
+                f"known: {', '.join(_COLUMNS)}"
+            )
+        # numpy would read "10" and True as numbers.
+        is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
+        if key != "closed_at" and value is not None and not is_number:
+            raise InvalidBarsError(
+                f"bars of {symbol}: {key} {show_value(value)} at bar {index} is no number"
+            )
+
+
 def _parse_close_times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.datetime64]:
     texts = [v.isoformat() if hasattr(v, "isoformat") else v for v in column]
     moments = []
@@ -321,22 +343,29 @@ def _parse_close_times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.da
             moment = datetime.fromisoformat(text)
         except (TypeError, ValueError):
             raise InvalidBarsError(
-                f"bars of {symbol}: closed_at {text!r} at bar {i} is not an ISO date or time"
+                f"bars of {symbol}: closed_at {show_value(text)} at bar {i} is not an ISO date or "
+                "time"
             ) from None
         if moment.tzinfo is None:
             # A naive time may be off by a day: guessing its zone could leak the next bar.
             raise InvalidBarsError(
-                f"bars of {symbol}: closed_at {text!r} at bar {i} has no time zone; "
+                f"bars of {symbol}: closed_at {show_value(text)} at bar {i} has no time zone; "
                 "add one (+00:00) or send the date alone"
             )
-        moments.append(to_datetime64(moment))
+        try:
+            moments.append(to_datetime64(moment))
+        except OverflowError:
+            raise InvalidBarsError(
+                f"bars of {symbol}: closed_at {show_value(text)} at bar {i} is outside the "
+                "calendar in UTC"
+            ) from None
     return np.array(moments, dtype="datetime64[us]")
 
 
 def _read_column(symbol: str, column: pd.Series[Any], name: str) -> Floats:
     try:
         return np.array(column, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for an integer too large
         raise InvalidBarsError(
             f"bars of {symbol}: {name} holds something that is no number"
         ) from None

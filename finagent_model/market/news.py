@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from finagent_model._base import show_value
 from finagent_model.errors import BadInputError, InvalidNewsError
 
 HEADLINE_LIMIT = 300
@@ -72,7 +73,9 @@ class PublishedRecord(BaseModel):
     def _reject_numbers(cls, value: object) -> object:
         # Pydantic reads 20120629 as a second of 1970: the record would be known decades too early.
         if isinstance(value, int | float) or (isinstance(value, str) and "-" not in value[1:]):
-            raise ValueError(f"{value!r} is no ISO time; write one like 2012-06-29T14:00:00+00:00")
+            raise ValueError(
+                f"{show_value(value)} is no ISO time; write one like 2012-06-29T14:00:00+00:00"
+            )
         return value
 
     @field_validator("published_at")
@@ -198,8 +201,10 @@ def read_published(
     """
     parsed, undated = [], 0
     for i, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise error_type(f"{label} {i} is {show_value(record)}, not an object")
         # Dropped and counted, not refused: vendors have such records, and warnings report them.
-        if not record.get("published_at"):
+        if record.get("published_at") in (None, ""):
             undated += 1
             continue
         try:

@@ -13,8 +13,9 @@ from finagent_model._lazy import lazy_exports
 if TYPE_CHECKING:
     from finagent_model.model.loading import load_predictor, log_package
     from finagent_model.model.package import Package, read_package, write_package
-    from finagent_model.model.predictor import Predictor, Question
+    from finagent_model.model.predictor import Predictor
     from finagent_model.model.pyfunc import FinagentModel
+    from finagent_model.model.questions import Question
     from finagent_model.model.wheel import build_wheel, code_hash
 else:
     __getattr__ = lazy_exports(
@@ -22,8 +23,9 @@ else:
         {
             "loading": ["load_predictor", "log_package"],
             "package": ["Package", "read_package", "write_package"],
-            "predictor": ["Predictor", "Question"],
+            "predictor": ["Predictor"],
             "pyfunc": ["FinagentModel"],
+            "questions": ["Question"],
             "wheel": ["build_wheel", "code_hash"],
         },
     )

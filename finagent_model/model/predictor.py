@@ -9,10 +9,9 @@ its `as_of`, never the clock; `Market.view` cuts the data there, so that no look
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -44,27 +43,14 @@ from finagent_model.errors import (
     InvalidNewsError,
     ShutdownError,
 )
-from finagent_model.market.bars import BarSeries, parse_as_of, parse_symbol
-from finagent_model.market.news import read_news
+from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.market.view import MarketView
 from finagent_model.model.package import Package, read_package
+from finagent_model.model.questions import Question, parse_options, parse_table
 from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A symbol and a moment to decide about, optionally with the data to decide on."""
-
-    symbol: str
-    as_of: datetime
-    """UTC."""
-    bars: Sequence[dict[str, Any]] | None = None
-    """Records that replace the bars of the configured source; None: the source's."""
-    news: Sequence[dict[str, Any]] | None = None
-    """Records that replace the news of the configured source; None: the source's."""
 
 
 @dataclass(frozen=True)
@@ -219,25 +205,28 @@ class Predictor:
         """Return one row of signal fields for each row of questions, in their order.
 
         `frame` has the columns `symbol` and `as_of`, optionally `bars` and `news`; `params` may
-        hold `mode`, `max_rounds` and `budget_usd`. Undefined values are None, never NaN. REST
-        answers with this frame. Raises BadInputError naming the first malformed row, and
-        DeadlineError.
+        hold `mode`, `max_rounds` and `budget_usd`. Undefined values are None, never NaN. Raises
+        BadInputError naming the first malformed row, and DeadlineError.
         """
-        options = params or {}
-        for name in options:
-            if name not in ("mode", "max_rounds", "budget_usd"):
-                raise BadInputError(
-                    f"parameter {name!r} is unknown; known: mode, budget_usd, max_rounds"
-                )
-        mode = parse_mode(options.get("mode", "cached"))
-        limits = parse_limits(options.get("max_rounds"), options.get("budget_usd"))
-        decisions = self.decide_all(parse_questions(frame), mode, limits, deadline)
+        # dtype object: pandas would turn None into NaN, which is no JSON.
+        return pd.DataFrame(self.answer(parse_table(frame), params, deadline), dtype=object)
+
+    def answer(
+        self,
+        questions: Sequence[Question],
+        params: Mapping[str, Any] | None = None,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> list[dict[str, Any]]:
+        """Return the JSON fields of one signal a question, in their order, as REST answers.
+
+        Raises BadInputError for a parameter, and DeadlineError.
+        """
+        mode, limits = parse_options(params or {})
+        decisions = self.decide_all(questions, mode, limits, deadline)
         # After all decisions, so that a trace store that is slow delays no model call.
         for decision in decisions:
             self.trace(decision)
-        signals = [decision.signal.model_dump(mode="json") for decision in decisions]
-        # dtype object: pandas would turn None into NaN, which is no JSON.
-        return pd.DataFrame(signals, dtype=object)
+        return [decision.signal.model_dump(mode="json") for decision in decisions]
 
     def view(self, question: Question) -> MarketView:
         """Return what is knowable at the question's moment.
@@ -247,12 +236,8 @@ class Predictor:
         """
         # First: a question from before the first fit must not cost a call to a vendor.
         self.desk.check_trained_at(question.symbol, question.as_of)
-        bars, news = question.bars, question.news
         return self.market.view(
-            question.symbol,
-            question.as_of,
-            None if bars is None else BarSeries.from_records(question.symbol, bars),
-            None if news is None else read_news(list(news)),
+            question.symbol, question.as_of, question.read_bars(), question.read_news()
         )
 
     def view_or_missing(
@@ -347,42 +332,6 @@ class Predictor:
             "evidence": self._package.evidence,
         }
         return replace(decision, signal=decision.signal.model_copy(update=lineage))
-
-
-def parse_questions(frame: pd.DataFrame) -> list[Question]:
-    """Return the questions of a table. Raises BadInputError naming the first bad row."""
-    if len(frame) == 0:
-        raise BadInputError("no rows; send at least one with symbol and as_of")
-    return [_parse_row(i, row) for i, row in enumerate(frame.to_dict(orient="records"))]
-
-
-def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
-    # Symbol and date only: bad bars or news are a status of their own row, not of the batch.
-    try:
-        for name in ("symbol", "as_of"):
-            if name not in row:
-                raise BadInputError(f"{name} is missing; give symbol and as_of")
-        symbol, as_of = parse_symbol(row["symbol"]), parse_as_of(row["as_of"])
-        bars, news = (_records(name, row.get(name)) for name in ("bars", "news"))
-    except BadInputError as error:
-        raise BadInputError(f"row {index}: {error}") from None
-    return Question(symbol, as_of, bars, news)
-
-
-def _records(name: str, cell: Any) -> list[dict[str, Any]] | None:
-    """Return a nested column's cell: None, or its objects without the keys that are missing."""
-    # pandas writes an absent cell as nan, and a key that another row has as nan or None.
-    if cell is None or isinstance(cell, float):
-        return None
-    try:
-        records = [dict(item) for item in cell]
-    except (TypeError, ValueError):
-        raise BadInputError(f"{name} must be a list of objects") from None
-    return [{k: v for k, v in record.items() if not _is_missing(v)} for record in records]
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def open_cassette(settings: Settings, package: Package | None = None) -> Cassette:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.types.schema import AnyType, Array, Object, Property
+from mlflow.types.schema import AnyType, Array
 
 from finagent_model._event_loop import Deadline
 from finagent_model.config.desk_config import DeskConfig
@@ -44,36 +44,18 @@ from finagent_model.errors import (
     ShutdownError,
 )
 from finagent_model.model.predictor import Predictor
+from finagent_model.model.questions import COLUMNS, REQUIRED_COLUMNS, Question, parse_table
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
-# In a nested column MLflow takes 500.0 for a double but refuses 500, as JavaScript writes it.
-# So MLflow lets any value pass here, and `BarSeries` refuses what is no number.
-NUMBER = AnyType()
-BAR_TYPE = Object(
-    [
-        Property("closed_at", DataType.string),
-        *(
-            Property(name, NUMBER, required=False)
-            for name in ("open", "high", "low", "close", "volume", "split", "dividend")
-        ),
-    ]
-)
-NEWS_TYPE = Object(
-    [
-        Property("headline", DataType.string),
-        *(
-            Property(name, DataType.string, required=False)
-            for name in ("published_at", "body", "source", "url")
-        ),
-    ]
-)
+# MLflow would check nested columns value by value, for a millisecond each, before the model is even
+# asked; and it refuses the nan that pandas puts where a row brings none. So it passes them as one
+# value, and `Question` checks them.
+NESTED = AnyType()
 INPUT_SCHEMA = Schema(
     [
-        ColSpec(DataType.string, "symbol"),
-        ColSpec(DataType.string, "as_of"),
-        ColSpec(Array(BAR_TYPE), "bars", required=False),
-        ColSpec(Array(NEWS_TYPE), "news", required=False),
+        *(ColSpec(DataType.string, name) for name in REQUIRED_COLUMNS),
+        *(ColSpec(NESTED, name, required=False) for name in COLUMNS if name not in REQUIRED_COLUMNS),
     ]
 )
 _COLUMN_TYPES: dict[str, DataType | Array] = {
@@ -146,12 +128,29 @@ class FinagentModel(PythonModel):
 
         Raises MlflowException with the code that a server turns into an HTTP status.
         """
-        deadline = Deadline.after(_request_timeout_s())
+        with self.admit() as deadline:
+            signals = self.answer(parse_table(model_input), params, deadline)
+        # dtype object: pandas would turn None into NaN, which is no JSON.
+        return pd.DataFrame(signals, dtype=object)
+
+    def answer(
+        self, questions: Sequence[Question], params: dict[str, Any] | None, deadline: Deadline
+    ) -> list[dict[str, Any]]:
+        """Return the JSON fields of one signal a question. Call it within `admit`."""
+        try:
+            return self.predictor.answer(questions, params, deadline)
+        except DeadlineError:
+            raise _timeout_error(deadline, len(questions)) from None
+
+    @contextmanager
+    def admit(self) -> Iterator[Deadline]:
+        """Hold a slot of the concurrency limit, and yield the deadline of the request.
+
+        It comes before anything of the request is looked at. Every exception of the block becomes
+        an MlflowException.
+        """
         with _errors_as_mlflow(), self._slot():
-            try:
-                return self.predictor.predict(model_input, params, deadline)
-            except DeadlineError:
-                raise _timeout_error(deadline, len(model_input)) from None
+            yield Deadline.after(_request_timeout_s())
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

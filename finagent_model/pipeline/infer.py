@@ -16,7 +16,8 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.decision.signal import TradingSignal, compute_signal_id
 from finagent_model.errors import UnknownRunError
 from finagent_model.market.view import MarketView
-from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.predictor import Predictor
+from finagent_model.model.questions import Question
 from finagent_model.pipeline.record import find_final, read_audit, record_decision
 from finagent_model.pipeline.run_metadata import predictor_tags
 from finagent_model.tracking.queries import read_run

@@ -27,7 +27,8 @@ from finagent_model.evaluation.probes import (
     find_clock_reads,
 )
 from finagent_model.model.loading import load_predictor
-from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.predictor import Predictor
+from finagent_model.model.questions import Question
 from finagent_model.pipeline.backtest import decide_out_of_sample
 from finagent_model.pipeline.datasets import market_of_training
 from finagent_model.pipeline.run_metadata import read_request

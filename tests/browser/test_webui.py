@@ -33,7 +33,7 @@ from finagent_model.tracking import registry
 from finagent_model.pipeline.infer import infer
 from finagent_model.config.rules import ApprovalRules
 from finagent_model.model.loading import load_predictor
-from finagent_model.model.predictor import Question
+from finagent_model.model.questions import Question
 from finagent_model.market.bars import parse_as_of
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.decision import Execution

@@ -20,7 +20,8 @@ from finagent_model.config.parsing import CallLimits
 from finagent_model.decision.signal import Status
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import write_package
-from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.predictor import Predictor
+from finagent_model.model.questions import Question
 from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
 from finagent_model.testing import DECISION

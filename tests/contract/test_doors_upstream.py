@@ -12,7 +12,8 @@ from finagent_model.config.desk_config import load_preset
 from finagent_model.contrib.upstream.source import NOTICE, PinnedSource
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import write_package
-from finagent_model.model.predictor import Predictor, Question
+from finagent_model.model.predictor import Predictor
+from finagent_model.model.questions import Question
 from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
 from support.packages import book, trained_state

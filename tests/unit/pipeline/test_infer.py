@@ -30,7 +30,7 @@ REPLACES = "finagent.replaces"
 def infer(**how: Any) -> Any:
     from finagent_model._public import CHAMPION
     from finagent_model.model.loading import load_predictor
-    from finagent_model.model.predictor import Question
+    from finagent_model.model.questions import Question
     from finagent_model.pipeline.infer import infer as run
 
     return run(load_predictor(CHAMPION), Question("FB", DAY), CHAMPION, **how)

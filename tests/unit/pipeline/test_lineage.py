@@ -61,7 +61,7 @@ def decide(
 ) -> InferenceResult:
     from finagent_model._public import CHAMPION
     from finagent_model.model.loading import load_predictor
-    from finagent_model.model.predictor import Question
+    from finagent_model.model.questions import Question
     from finagent_model.pipeline.infer import infer
 
     question = Question("FB", parse_as_of(AS_OF))
