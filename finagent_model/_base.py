@@ -30,7 +30,7 @@ class InputModel(FrozenModel):
     """Base of parameters that come from outside (MLflow, Airflow, HTTP, a shell); see `parse`."""
 
     @classmethod
-    def parse(cls, **params: Any) -> Self:
+    def parse(cls, /, **params: Any) -> Self:
         """Validate loose values. Raises BadInputError naming the value and what is allowed."""
         try:
             return cls.model_validate(params)

@@ -48,7 +48,7 @@ class UnknownApprovalError(BadInputError):
     """There is no approval of that id."""
 
     def __init__(self, approval_id: str) -> None:
-        super().__init__(f"no approval {approval_id!r}; `finagent approvals` lists what waits")
+        super().__init__(f"no approval {approval_id[:40]!r}; `finagent approvals` lists what waits")
 
 
 class ApprovalSettledError(BadInputError):

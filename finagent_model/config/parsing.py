@@ -33,7 +33,8 @@ def parse_mode(value: object) -> Mode:
         if mode == value:
             chosen: Mode = mode
             return chosen
-    raise BadInputError(f"mode {show_value(value)} is unknown; use one of: {', '.join(get_args(Mode))}")
+    modes = ", ".join(get_args(Mode))
+    raise BadInputError(f"mode {show_value(value)} is unknown; use one of: {modes}")
 
 
 def parse_limits(max_rounds: object = None, budget_usd: object = None) -> CallLimits:

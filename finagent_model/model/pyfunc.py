@@ -44,18 +44,17 @@ from finagent_model.errors import (
     ShutdownError,
 )
 from finagent_model.model.predictor import Predictor
-from finagent_model.model.questions import COLUMNS, REQUIRED_COLUMNS, Question, parse_table
+from finagent_model.model.questions import NESTED_COLUMNS, REQUIRED_COLUMNS, Question, parse_table
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
 # MLflow would check nested columns value by value, for a millisecond each, before the model is even
 # asked; and it refuses the nan that pandas puts where a row brings none. So it passes them as one
 # value, and `Question` checks them.
-NESTED = AnyType()
 INPUT_SCHEMA = Schema(
     [
         *(ColSpec(DataType.string, name) for name in REQUIRED_COLUMNS),
-        *(ColSpec(NESTED, name, required=False) for name in COLUMNS if name not in REQUIRED_COLUMNS),
+        *(ColSpec(AnyType(), name, required=False) for name in NESTED_COLUMNS),
     ]
 )
 _COLUMN_TYPES: dict[str, DataType | Array] = {
@@ -128,7 +127,7 @@ class FinagentModel(PythonModel):
 
         Raises MlflowException with the code that a server turns into an HTTP status.
         """
-        with self.admit() as deadline:
+        with self.admit(_mlflow_timeout_s()) as deadline:
             signals = self.answer(parse_table(model_input), params, deadline)
         # dtype object: pandas would turn None into NaN, which is no JSON.
         return pd.DataFrame(signals, dtype=object)
@@ -143,14 +142,14 @@ class FinagentModel(PythonModel):
             raise _timeout_error(deadline, len(questions)) from None
 
     @contextmanager
-    def admit(self) -> Iterator[Deadline]:
-        """Hold a slot of the concurrency limit, and yield the deadline of the request.
+    def admit(self, timeout_s: float | None) -> Iterator[Deadline]:
+        """Hold one of the concurrency limit's slots, and yield the deadline, `timeout_s` from now.
 
-        It comes before anything of the request is looked at. Every exception of the block becomes
-        an MlflowException.
+        A server calls it before it parses a request. Every exception of the block becomes an
+        MlflowException.
         """
         with _errors_as_mlflow(), self._slot():
-            yield Deadline.after(_request_timeout_s())
+            yield Deadline.after(timeout_s)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -189,15 +188,19 @@ def _errors_as_mlflow() -> Iterator[None]:
         ) from None
 
 
-def _request_timeout_s() -> float | None:
-    """Return a little less than a scoring server's timeout, in seconds; None outside a server."""
+def work_timeout_s(limit_s: float) -> float:
+    """Return a little less than a server's time-out, so that work stops before it gives up."""
+    # A quarter of a short timeout: five seconds might be all of it.
+    return limit_s - min(limit_s / 4, ANSWER_MARGIN_S)
+
+
+def _mlflow_timeout_s() -> float | None:
+    """Return the seconds that MLflow's own server allows for the work; None outside of it."""
     # A batch in a notebook or a Spark job takes as long as it takes.
     timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     if not (timeout.is_set() and _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()):
         return None
-    limit = float(timeout.get())
-    # A quarter of a short timeout: five seconds might be all of it.
-    return limit - min(limit / 4, ANSWER_MARGIN_S)
+    return work_timeout_s(float(timeout.get()))
 
 
 def _timeout_error(deadline: Deadline, rows: int) -> MlflowException:

@@ -23,7 +23,8 @@ from finagent_model.market.bars import BarSeries, parse_as_of, parse_symbol
 from finagent_model.market.news import NewsItem, read_news
 
 REQUIRED_COLUMNS = ("symbol", "as_of")
-COLUMNS = (*REQUIRED_COLUMNS, "bars", "news")
+NESTED_COLUMNS = ("bars", "news")
+COLUMNS = (*REQUIRED_COLUMNS, *NESTED_COLUMNS)
 """Columns of a table of questions, and keys of a row; any other is refused."""
 PARAMETERS = ("mode", "budget_usd", "max_rounds")
 """Parameters that hold for all questions of a request; any other is refused."""
@@ -100,7 +101,7 @@ def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
         symbol, as_of = parse_symbol(row["symbol"]), parse_as_of(row["as_of"])
     except BadInputError as error:
         raise BadInputError(f"row {index}: {error}") from None
-    bars, news = (None if _is_missing(cell := row.get(name)) else cell for name in COLUMNS[2:])
+    bars, news = (None if _is_missing(cell := row.get(name)) else cell for name in NESTED_COLUMNS)
     return Question(symbol, as_of, bars, news)
 
 

@@ -1,10 +1,19 @@
-"""A package saved as an MLflow model, and the command that serves it."""
+"""A package as an MLflow model: saved and served by a command, or loaded in this process."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from support.packages import book, trained_state
 from support.places import ROOT
+
+if TYPE_CHECKING:
+    from finagent_model.model.pyfunc import FinagentModel
 
 SAVE = f"""
 import mlflow.pyfunc
@@ -24,3 +33,27 @@ mlflow.pyfunc.save_model(
 def serve(port: int) -> list[str]:
     command = [sys.executable, "-m", "finagent_model.cli", "serve"]
     return [*command, "--model", "model", "--port", str(port)]
+
+
+def load_small_model(folder: Path) -> FinagentModel:
+    """Return the model of a small package, loaded as MLflow loads it; `folder` is its home."""
+    from finagent_model.config.desk_config import load_preset
+    from finagent_model.model.package import write_package
+    from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
+    from finagent_model.model.wheel import code_hash
+
+    write_package(
+        folder / "package",
+        config=load_preset(),
+        trained_state=trained_state(book()),
+        replies={},
+        agent_graph={},
+        backtest={"evidence": {"grade": "none"}},
+        code_hash=code_hash(),
+    )
+    model = FinagentModel()
+    context: Any = SimpleNamespace(artifacts={PACKAGE_ARTIFACT: str(folder / "package")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINAGENT_HOME", str(folder / "home"))
+        model.load_context(context)
+    return model

@@ -43,7 +43,15 @@ def records(**changes: Any) -> list[dict[str, Any]]:
         ({"split": -2.0}, "split is not a positive ratio at bar 2"),
         ({"dividend": -0.1}, "dividend is not a number >= 0 at bar 2"),
         ({"dividend": 10.5}, "dividend is as large as the price before it at bar 2"),
-        ({"close": "ten"}, "close holds something that is no number"),
+        ({"close": "10.5"}, "close '10.5' at bar 2 is no number"),
+        ({"close": True}, "close True at bar 2 is no number"),
+        ({"close": [[10.5]]}, r"close \[\.\.\.\] at bar 2 is no number"),
+        ({"volume": 10**400}, "volume holds something that is no number"),
+        ({"clsoe": 10.5}, "unknown key 'clsoe' at bar 2; known: closed_at, open, high"),
+        ({"k" * 10**6: 1}, r"unknown key 'k{40}'\.\.\. at bar 2"),
+        ({"closed_at": "x" * 10**6}, r"closed_at 'x{40}'\.\.\. at bar 2 is not an ISO date"),
+        ({"closed_at": "0001-01-01T00:00:00+23:59"}, "at bar 2 is outside the calendar in UTC"),
+        ({"closed_at": "9999-12-31T23:59:59-23:59"}, "at bar 2 is outside the calendar in UTC"),
         ({"closed_at": DAYS[1]}, "closed_at is repeated at bar 2"),
         ({"closed_at": "2012-06-20"}, "closed_at is earlier than the bar before at bar 2"),
         ({"closed_at": "2012-06-27T21:00:00"}, "at bar 2 has no time zone; add one"),
@@ -56,6 +64,12 @@ def records(**changes: Any) -> list[dict[str, Any]]:
 def test_bars_refuse_invalid_row_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidBarsError, match=message):
         BarSeries.from_records("GOOG", records(**changes))
+
+
+@pytest.mark.parametrize("bar", [None, 3, "2012-06-27", [], True])
+def test_bars_refuse_what_is_no_object(bar: Any) -> None:
+    with pytest.raises(InvalidBarsError, match=r"bars of GOOG: bar 1 is .*, not an object with"):
+        BarSeries.from_records("GOOG", [records()[0], bar])
 
 
 @pytest.mark.parametrize("column", ["closed_at", "open", "high", "low", "close"])
