@@ -72,8 +72,12 @@ class Settings(BaseModel):
     """
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
     """Requests that `finagent serve` handles concurrently."""
+    serve_token: SecretStr | None = Field(None, alias="FINAGENT_SERVE_TOKEN")
+    """Token to ask `finagent serve`; without one, only callers on the same machine may."""
     approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")
-    """Token to approve and reject over HTTP; without one, only callers on the same machine may."""
+    """Token to list, approve and reject over HTTP; without one, only callers on the same machine
+    may.
+    """
     database: SecretStr | None = Field(None, alias="FINAGENT_DATABASE")
     """SQLAlchemy URL of the database of artifacts and conversations; empty means finagent.db in
     FINAGENT_HOME.
@@ -81,8 +85,7 @@ class Settings(BaseModel):
     api_token: SecretStr | None = Field(None, alias="FINAGENT_API_TOKEN")
     """Token to read and write artifacts over HTTP, and to log in to `finagent ui`.
 
-    Without one, everybody who reaches the server may read, callers on the same machine may write,
-    and the pages are for this machine alone.
+    Without one, both are for callers on the same machine alone.
     """
     platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
     """Address of a trading platform that receives every decision's artifacts; empty means none."""

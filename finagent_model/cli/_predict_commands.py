@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json
-from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
     from finagent_model.decision.signal import TradingSignal
@@ -105,12 +104,20 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
 ) -> None:
-    """Serve a model over HTTP, wide enough to wait on chat models."""
-    from finagent_model.serving.scoring import serve as run_server
+    """Serve a model over HTTP, wide enough to wait on chat models.
+
+    Any other host than this machine's needs FINAGENT_SERVE_TOKEN, which callers then send.
+    """
+    from finagent_model.serving.auth import require_token_for_host
     from finagent_model.settings import Settings
 
+    settings = Settings.load()
+    risk = "the desk could spend its budget"
+    require_token_for_host(host, settings.serve_token, "FINAGENT_SERVE_TOKEN", risk)
+    from finagent_model.serving.scoring import serve as run_server
+
     typer.echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
-    run_server(model, Settings.load(), host, port)
+    run_server(model, settings, host, port)
 
 
 def graph(
@@ -142,16 +149,13 @@ def ui(
 
     import uvicorn
 
-    from finagent_model.serving.auth import is_loopback
+    from finagent_model.serving.auth import require_token_for_host
     from finagent_model.settings import Settings
 
     settings = Settings.load()
     # The pages can promote versions and settle approvals: without a token they stay local.
-    if settings.api_token is None and not is_loopback(host):
-        raise BadInputError(
-            f"--host {host} lets other machines in, and whoever reaches the pages could promote "
-            "a version; set FINAGENT_API_TOKEN, or leave --host out"
-        )
+    risk = "the pages could promote a version"
+    require_token_for_host(host, settings.api_token, "FINAGENT_API_TOKEN", risk)
     # Fewer retries: a page shall say that MLflow is down, not wait minutes for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

@@ -1,17 +1,23 @@
-"""Authorise HTTP requests that change something: by a bearer token, or without one by loopback.
+"""Decide who may ask over HTTP: the rules that `finagent serve`, the REST and the pages share.
 
 Where no token is set, only this machine's own requests pass. They must also address this machine by
 a loopback name: otherwise a web page open in a browser here could act for whoever wrote it (DNS
-rebinding).
+rebinding). With a token, whoever sends it passes. No page of another site may change anything.
 """
 
 from __future__ import annotations
 
 import hmac
 from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from starlette.requests import Request
+
+from finagent_model.errors import BadInputError
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 
 class AuthError(Exception):
@@ -38,6 +44,39 @@ def require_this_machine(request: Request, way_out: str) -> None:
         and is_loopback(request.url.hostname or "")
     ):
         raise AuthError(403, way_out)
+
+
+def require_same_origin(request: Request, *, browser_only: bool = False) -> None:
+    """Raise AuthError (403) for a change that another site's page asks for.
+
+    A program sends neither of the headers that tell; with `browser_only` it is refused, too.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin is None:
+        is_ours = site == "same-origin" or (site is None and not browser_only)
+    else:
+        is_ours = _is_origin_of(origin, request.headers.get("host"))
+    if not is_ours or site not in (None, "same-origin"):
+        pages = "these pages" if browser_only else "programs and our own pages"
+        raise AuthError(403, f"changes are made from {pages} alone; open them and retry")
+
+
+def require_token_for_host(host: str, token: SecretStr | None, variable: str, risk: str) -> None:
+    """Raise BadInputError if a server would listen to other machines without a token."""
+    if token is None and not is_loopback(host):
+        raise BadInputError(
+            f"--host {host} lets other machines in, and whoever reaches {risk}; "
+            f"set {variable}, or leave --host out"
+        )
+
+
+def _is_origin_of(origin: str, host: str | None) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # no address at all
+        return False
 
 
 def is_token(text: str, token: SecretStr) -> bool:

@@ -1,21 +1,19 @@
-"""MLflow's scoring server, made to wait on chat models and to answer every error in one sentence.
+"""A model over HTTP: MLflow's scoring protocol, made to wait on chat models and to face bad input.
 
-`/invocations` answers as `mlflow models serve` does, but each request has a thread and a time-out,
-and an unknown key, column or parameter is refused: MLflow drops it, and a misspelt `mode` would be
-answered by the default. `/health` says that the server is up, `/version` which model answers, and
-`/approvals` what waits for a human. On shutdown, running requests get a moment to finish and the
-rest are answered 503.
+`/invocations` takes and answers JSON as `mlflow models serve` does. The order is this: who asks,
+how much is sent, whether a place is free, and only then what is asked. Each request has a thread
+and a time-out, and each error is one sentence. An unknown key, column or parameter is refused:
+MLflow drops it, and a misspelt `mode` would be answered by the default. `/health` says that the
+server is up, `/version` which model answers, and `/approvals` what waits for a human. On shutdown,
+running requests get a moment to finish and the rest are answered 503.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from socket import socket
 from typing import Any
 
@@ -25,45 +23,45 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED, INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import PyFuncModel, scoring_server
+from pydantic import SecretStr
+from starlette.exceptions import HTTPException
 
 import finagent_model
+from finagent_model._base import show_value
 from finagent_model._event_loop import EVENT_LOOP
+from finagent_model._json import read_json_object
 from finagent_model.errors import BadInputError
 from finagent_model.model.loading import load_model, unwrap
-from finagent_model.serving.approval_routes import add_approval_routes
+from finagent_model.model.pyfunc import FinagentModel, work_timeout_s
+from finagent_model.model.questions import parse_rows
+from finagent_model.serving.approval_routes import APPROVALS_PATH, add_approval_routes
+from finagent_model.serving.auth import require_same_origin, require_this_machine, require_token
+from finagent_model.serving.http_guards import AccessGuard, BodyLimit
 from finagent_model.settings import Settings
 
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Some seventy thousand bars."""
 SPARE_THREADS = 8
 """Threads beyond the requests that the model accepts; they refuse more at once, with 429."""
 SHUTDOWN_GRACE_S = 3.0
 """How long running requests may go on once the server is told to end."""
-REPLACED_ROUTES = ("/version", "/invocations")
-"""Routes of MLflow's app that ours take the place of."""
 FORMS = ("dataframe_records", "dataframe_split", "inputs")
 """Keys of a request that hold its rows, in the forms that are accepted."""
 PARAMS = "params"
-
-
-@dataclass(frozen=True)
-class RequestSchema:
-    """The names that a request may use, and the columns that it must have."""
-
-    columns: tuple[str, ...]
-    required: tuple[str, ...]
-    params: tuple[str, ...]
-
-    @classmethod
-    def of(cls, signature: ModelSignature) -> RequestSchema:
-        """Return the schema of a model's signature."""
-        params = signature.params.params if signature.params else []
-        return cls(
-            tuple(signature.inputs.input_names()),
-            tuple(signature.inputs.required_input_names()),
-            tuple(param.name for param in params),
-        )
+EXAMPLE = '{"dataframe_records": [{"symbol": "GOOG", "as_of": "2012-06-29"}]}'
+PUBLIC_PATHS = ("/ping", "/health")
+"""Paths that anybody may ask: they say that the server is up, and nothing else."""
+TOKEN_VARIABLE = "FINAGENT_SERVE_TOKEN"
+ERROR_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "REQUEST_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""The word of an error that no exception of MLflow's names."""
 
 
 def serve(uri: str, settings: Settings, host: str, port: int) -> None:
@@ -71,40 +69,47 @@ def serve(uri: str, settings: Settings, host: str, port: int) -> None:
 
     Raises ModelLoadError.
     """
-    app = scoring_app(uri, settings)
+    app = scoring_app(unwrap(load_model(uri), uri), uri, settings)
     _Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
 
 
-def scoring_app(uri: str, settings: Settings) -> FastAPI:
-    """Return the app of a logged or registered model. Raises ModelLoadError."""
-    loaded = load_model(uri)
-    model = unwrap(loaded, uri)
-    predictor = model.predictor
-    timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
-    # Set, even to its default, as `mlflow models serve` does: the model takes its own deadline from
-    # it, a little shorter, so that work stops before the server gives up.
-    timeout.set(timeout.get())
-    app: FastAPI = scoring_server.init(loaded)
-    # MLflow's only middleware is its time-out, whose response is not JSON.
-    app.user_middleware.clear()
-    inner = app.router.lifespan_context
-    threads = settings.serve_threads + SPARE_THREADS
+def scoring_app(model: FinagentModel, uri: str, settings: Settings) -> FastAPI:
+    """Return the app of a model that was loaded from `uri`."""
+    predictor, timeout_s = model.predictor, float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[Any]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # `asyncio.to_thread` uses the loop's default executor, which is a few threads wide.
+        threads = settings.serve_threads + SPARE_THREADS
         pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         asyncio.get_running_loop().set_default_executor(pool)
-        async with inner(app) as state:
-            yield state
+        yield
 
-    app.router.lifespan_context = lifespan
-    # Starlette takes the first route that matches, so MLflow's must go before ours are added.
-    app.router.routes = [
-        route for route in app.router.routes if getattr(route, "path", "") not in REPLACED_ROUTES
-    ]
+    app = FastAPI(
+        title="finagent",
+        version=finagent_model.__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page would fetch scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.model = model
-    schema = RequestSchema.of(loaded.metadata.signature)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_BODY_BYTES,
+        way_out="send fewer rows at a time",
+        respond=_error_response,
+    )
+    # Added last, so it is asked first.
+    app.add_middleware(AccessGuard, check=_access_check(settings), respond=_error_response)
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> Response:
+        return _error_response(error.status_code, str(error.detail))
+
+    @app.get("/ping")
+    @app.get("/health")
+    def health() -> Response:
+        return Response("\n", media_type="application/json")
 
     @app.get("/version")
     def version() -> dict[str, str | None]:
@@ -121,13 +126,14 @@ def scoring_app(uri: str, settings: Settings) -> FastAPI:
 
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:
-        body, content_type = await request.body(), request.headers.get("content-type", "")
-        response = asyncio.to_thread(_predict, loaded, schema, body, content_type)
+        _require_json(request)
         try:
-            return await asyncio.wait_for(response, timeout.get())
+            # The time-out holds for the upload, too: a slow one must not stay for ever.
+            async with asyncio.timeout(timeout_s):
+                body = await request.body()
+                return await asyncio.to_thread(_answer, model, body, work_timeout_s(timeout_s))
         except TimeoutError:
-            message = "not answered in time; ask again later"
-            return _error_response(MlflowException(message, error_code=DEADLINE_EXCEEDED))
+            return _error_response(504, "not answered in time; ask again later")
 
     return app
 
@@ -144,108 +150,96 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _predict(
-    loaded: PyFuncModel, schema: RequestSchema, body: bytes, content_type: str
-) -> Response:
-    """Return MLflow's response to a request, with its errors in one sentence."""
+def _access_check(settings: Settings) -> Any:
+    """Return the check of who may ask what, for AccessGuard."""
+
+    def check(request: Request) -> None:
+        require_same_origin(request)
+        path = request.url.path
+        # The routes of approvals have a rule and a token of their own.
+        if path in PUBLIC_PATHS or path == APPROVALS_PATH or path.startswith(f"{APPROVALS_PATH}/"):
+            return
+        token: SecretStr | None = settings.serve_token
+        if token is not None:
+            require_token(request, token, TOKEN_VARIABLE)
+        else:
+            require_this_machine(
+                request,
+                "this server answers its own machine (http://127.0.0.1); "
+                f"set {TOKEN_VARIABLE} to ask it from elsewhere",
+            )
+
+    return check
+
+
+def _require_json(request: Request) -> None:
+    """Raise HTTPException (415) for a body that does not say that it is JSON in UTF-8."""
+    content_type = request.headers.get("content-type", "")
+    kind, *options = (part.strip().lower() for part in content_type.split(";"))
+    if kind != "application/json" or any(option != "charset=utf-8" for option in options if option):
+        # MLflow lists text/csv, whose cells can't hold the nested columns, and Parquet.
+        raise HTTPException(
+            415,
+            f"send JSON, with Content-Type: application/json, not {show_value(content_type)}; "
+            "no other form is read",
+        )
+
+
+def _answer(model: FinagentModel, body: bytes, timeout_s: float) -> Response:
+    """Return the response to a request, once it is admitted."""
     try:
-        data: Any = body
-        if content_type.partition(";")[0].strip() == scoring_server.CONTENT_TYPE_JSON:
-            data = _parse_json(body, schema)
-        input_schema = loaded.metadata.get_input_schema()
-        result = scoring_server.invocations(data, content_type, loaded, input_schema)
+        with model.admit(timeout_s) as deadline:
+            rows, params = parse_request(body)
+            signals = model.answer(parse_rows(rows), params, deadline)
+            return JSONResponse({"predictions": signals})
     except MlflowException as error:
-        return _error_response(error)
-    return Response(result.response, result.status, media_type=result.mimetype)
+        return _error_response(error.get_http_status_code(), error.message, error.error_code)
 
 
-def _parse_json(body: bytes, schema: RequestSchema) -> dict[str, Any]:
-    """Return a request's JSON object. Raises MlflowException, which becomes status 400."""
-    try:
-        return parse_request(body, schema)
-    except BadInputError as error:
-        raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
-
-
-def _error_response(error: MlflowException) -> Response:
-    body = {"error_code": error.error_code, "message": one_line_error(error.message)}
-    return JSONResponse(body, error.get_http_status_code())
-
-
-def parse_request(body: bytes, schema: RequestSchema) -> dict[str, Any]:
-    """Return the JSON object of a scoring request, whose names are all in `schema`.
-
-    Types are left to MLflow. Raises BadInputError.
-    """
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise BadInputError(f"the body is not JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise BadInputError(f"the body must be a JSON object with {FORMS[0]!r}")
-    _require_known_names("key", request, (*FORMS, PARAMS))
+def parse_request(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of a scoring request, and its parameters. Raises BadInputError."""
+    request = read_json_object(body, EXAMPLE)
+    for key in request:
+        if key not in (*FORMS, PARAMS):
+            # TensorFlow's form, which MLflow would accept and read in another way.
+            hint = "" if key != "instances" else ", which turns rows into columns,"
+            known = ", ".join((*FORMS, PARAMS))
+            raise BadInputError(f"key {show_value(key)}{hint} is unknown; known: {known}")
     forms = [form for form in FORMS if form in request]
     if len(forms) != 1:
         got = " and ".join(forms) or "none"
         raise BadInputError(f"send exactly one of {', '.join(FORMS)}; got {got}")
-    for prefix, columns in _column_names(forms[0], request[forms[0]]):
-        _require_known_names(f"{prefix}column", columns, schema.columns)
-        for name in schema.required:
-            if name not in columns:
-                raise BadInputError(
-                    f"{prefix}{name} is missing; give {' and '.join(schema.required)}"
-                )
-    params = request.get(PARAMS)
-    if params is not None:
-        if not isinstance(params, dict):
-            raise BadInputError(f"{PARAMS} must be a JSON object with {', '.join(schema.params)}")
-        _require_known_names("parameter", params, schema.params)
-    return request
+    [form], params = forms, request.get(PARAMS)
+    if not isinstance(params, dict | None):
+        raise BadInputError(f"{PARAMS} must be a JSON object, not {show_value(params)}")
+    rows = _split_rows(request[form]) if form == "dataframe_split" else request[form]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInputError(f"{form} must be a list of objects, one a row")
+    return rows, params or {}
 
 
-def _column_names(form: str, data: Any) -> Iterable[tuple[str, Collection[str]]]:
-    """Yield the column names of a request, with the prefix that locates them in an error.
-
-    Raises BadInputError.
-    """
-    # The split form names its columns once, every other form in each row.
-    if form == "dataframe_split":
-        if not isinstance(data, dict) or not isinstance(data.get("columns"), list):
-            raise BadInputError(f"{form} must be an object with 'columns' and 'data'")
-        yield "", [str(name) for name in data["columns"]]
-        return
-    for i, row in enumerate(data if isinstance(data, list) else [data]):
-        if not isinstance(data, list) or not isinstance(row, dict):
-            raise BadInputError(f"{form} must be a list of objects, one a row")
-        yield f"row {i}: ", row
-
-
-def _require_known_names(what: str, names: Iterable[str], allowed: Collection[str]) -> None:
-    for name in names:
-        if name not in allowed:
-            # TensorFlow's form, which MLflow would accept and read in another way.
-            hint = "" if name != "instances" else ", which turns rows into columns,"
-            raise BadInputError(f"{what} {name!r}{hint} is unknown; known: {', '.join(allowed)}")
+def _split_rows(table: Any) -> list[dict[str, Any]]:
+    """Return the rows of the form that names its columns once. Raises BadInputError."""
+    keys = {"columns", "data"}
+    # pandas writes an index beside them, which says nothing here.
+    if not isinstance(table, dict) or not keys <= table.keys() <= {*keys, "index"}:
+        raise BadInputError("dataframe_split must be an object with 'columns' and 'data'")
+    columns, data = table["columns"], table["data"]
+    if not _is_list_of(str, columns) or len(set(columns)) < len(columns):
+        raise BadInputError("dataframe_split: columns must be a list of names, each once")
+    if not _is_list_of(list, data):
+        raise BadInputError("dataframe_split: data must be a list of lists, one a row")
+    for i, row in enumerate(data):
+        if len(row) != len(columns):
+            raise BadInputError(f"row {i}: {len(row)} values for {len(columns)} columns")
+    return [dict(zip(columns, row, strict=True)) for row in data]
 
 
-# How MLflow begins an error that quotes another, and what it writes before the quoted reason. The
-# text in between is the caller's data and the whole schema.
-_WRAPPERS = (
-    ("Failed to predict data", "\nError: "),
-    ("Failed to enforce schema of data", "Error: "),
-)
-_COLUMN = re.compile(r"Failed to convert column (\w+) .*Error: '\w+\(['\"](.*)['\"]\)'\.?$", re.S)
-_PARAMETER = re.compile(r"Invalid parameters found: \{\('(\w+)', .*': (\w+) .*value `(.*?)`", re.S)
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
-def one_line_error(message: str) -> str:
-    """Return the reason inside an error message of MLflow, on one line."""
-    # In order: an error of data may wrap an error of schema.
-    for beginning, mark in _WRAPPERS:
-        if message.startswith(beginning):
-            message = message.partition(mark)[2] or message
-    if match := _COLUMN.search(message):
-        message = f"column {match[1]}: {match[2]}"
-    elif match := _PARAMETER.search(message):
-        message = f"parameter {match[1]}: {match[3]!r} is no {match[2]}"
-    return " ".join(message.split())
+def _error_response(status: int, message: str, code: str | None = None) -> Response:
+    word = code or ERROR_CODES.get(status, "BAD_REQUEST")
+    # One line, whatever a library wrote.
+    return JSONResponse({"error_code": word, "message": " ".join(message.split())}, status)

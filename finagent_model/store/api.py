@@ -1,7 +1,7 @@
 """REST of the artifacts: `GET`, `POST` and `PATCH /api/artifacts`, in the trading platform's words.
 
-With `FINAGENT_API_TOKEN` a caller who sends it reads and writes. Without a token everybody who
-reaches the server reads, and callers on its machine write. An error is
+With `FINAGENT_API_TOKEN` a caller who sends it reads and writes. Without a token callers on the
+server's machine do. An error is
 `{"error": ..., "message": ..., "fields": [...]}`; for bad input `fields` says which field it was,
 what its value was and why it can't be used. No answer has a stack trace.
 """
@@ -9,25 +9,33 @@ what its value was and why it can't be used. No answer has a stack trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import finagent_model
+from finagent_model._json import read_json
 from finagent_model.errors import (
     ArtifactConflictError,
+    BadInputError,
     StoreError,
     UnknownArtifactError,
     ValueTooLargeError,
 )
-from finagent_model.serving.auth import AuthError, require_this_machine, require_token
+from finagent_model.serving.auth import (
+    AuthError,
+    require_same_origin,
+    require_this_machine,
+    require_token,
+)
+from finagent_model.serving.http_guards import AccessGuard, BodyLimit
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import (
     MAX_INTEGER,
@@ -125,7 +133,15 @@ def api_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page would fetch scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_BODY_BYTES,
+        way_out="keep what is larger in MLflow's artifacts",
+        respond=_error_response,
+    )
+    # Added last, so it is asked first.
+    check = _access_check(settings.api_token)
+    app.add_middleware(AccessGuard, check=check, respond=_error_response)
     add_error_responses(app)
     store = ArtifactStore(Database.from_settings(settings))
     app.include_router(artifact_routes(store, settings.api_token))
@@ -139,7 +155,7 @@ def from_environment() -> FastAPI:
 
 def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
     """Return the routes, for an app that has `add_error_responses`."""
-    routes = APIRouter(tags=["artifacts"], responses=COMMON_ERRORS)
+    routes = APIRouter(tags=["artifacts"], responses=COMMON_ERRORS, route_class=JsonRoute)
     readers, writers = [Depends(_read_guard(token))], [Depends(_write_guard(token))]
 
     # `name` is what the OpenAPI document calls the two reads; it must not follow the functions.
@@ -252,38 +268,25 @@ def add_error_responses(app: FastAPI) -> None:
         return _error_response(500, "something is wrong here; the server's log says what")
 
 
-class BodyLimit:
-    """Middleware that refuses a body of more than `max_bytes` with 413, before all of it is read.
+class JsonRoute(APIRoute):
+    """A route whose JSON body is read by the bounded reader."""
 
-    The app must turn HTTPException into a response.
-    """
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, given a request that reads its own JSON."""
+        handle = super().get_route_handler()
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+        async def handle_bounded(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        message = (
-            f"the body may have {self._max_bytes} bytes; keep what is larger in MLflow's artifacts"
-        )
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_bytes:
-            await _error_response(413, message)(scope, receive, send)
-            return
-        size = 0
+        return handle_bounded
 
-        # The header may be absent or wrong, so the bytes are counted as they come.
-        async def receive_limited() -> Message:
-            nonlocal size
-            part = await receive()
-            size += len(part.get("body", b""))
-            if size > self._max_bytes:
-                raise HTTPException(413, message)
-            return part
 
-        await self._app(scope, receive_limited, send)
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        try:
+            return read_json(await self.body())
+        except BadInputError as error:
+            raise HTTPException(422, str(error)) from None
 
 
 def _invalid_response(errors: Sequence[Any]) -> JSONResponse:
@@ -310,6 +313,21 @@ def _error_response(status: int, message: str, fields: Sequence[InvalidField] = 
 
 def _shorten(text: str) -> str:
     return text if len(text) <= MAX_CHARS_SHOWN else f"{text[:MAX_CHARS_SHOWN]}..."
+
+
+def _access_check(token: SecretStr | None) -> Callable[[Request], None]:
+    """Return the check of who may reach any route, for AccessGuard."""
+
+    def check(request: Request) -> None:
+        require_same_origin(request)
+        if token is None:
+            require_this_machine(
+                request,
+                "artifacts are for the server's own machine (http://127.0.0.1); "
+                f"set {TOKEN_VARIABLE} to read and write them from elsewhere",
+            )
+
+    return check
 
 
 def _read_guard(token: SecretStr | None) -> Any:

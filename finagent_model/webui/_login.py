@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import time
 from typing import Annotated
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
@@ -21,7 +21,13 @@ from pydantic import SecretStr
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from finagent_model.serving.auth import AuthError, is_token, require_this_machine
+from finagent_model.serving.auth import (
+    SAFE_METHODS,
+    AuthError,
+    is_token,
+    require_same_origin,
+    require_this_machine,
+)
 from finagent_model.webui._rendering import Renderer
 
 COOKIE = "finagent_session"
@@ -30,7 +36,6 @@ SESSION_S = 12 * 3600
 LOGIN_PATH = "/login"
 PUBLIC_PATHS = (LOGIN_PATH, "/static/", "/ping")
 """Beginnings of the paths that need no session."""
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -105,8 +110,7 @@ class AuthMiddleware:
                 )
             if is_api:
                 return None
-            if request.method not in SAFE_METHODS:
-                require_same_origin(request)
+            require_same_origin(request, browser_only=True)
         except AuthError as error:
             return _plain_error(path, error.status, str(error))
         if self._token is None or path.startswith(PUBLIC_PATHS) or self._has_session(request):
@@ -136,25 +140,6 @@ def sign_session(token: SecretStr, until: int) -> str:
     key = token.get_secret_value().encode()
     signature = hmac.new(key, f"finagent ui {until}".encode(), hashlib.sha256).hexdigest()
     return f"{until}.{signature}"
-
-
-def require_same_origin(request: Request) -> None:
-    """Raise AuthError for a change that another site's page asks for."""
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    is_ours = (
-        site == "same-origin"
-        if origin is None
-        else _is_origin_of(origin, request.headers.get("host"))
-    )
-    if not is_ours or site not in (None, "same-origin"):
-        raise AuthError(403, "changes are made from these pages alone; open them and retry")
-
-
-def _is_origin_of(origin: str, host: str | None) -> bool:
-    try:
-        return urlsplit(origin).netloc == host
-    except ValueError:  # no address at all
-        return False
 
 
 def _plain_error(path: str, status: int, message: str) -> Response:

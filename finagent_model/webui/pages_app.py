@@ -24,8 +24,9 @@ from finagent_model.errors import (
     UnknownRunError,
 )
 from finagent_model.serving.auth import AuthError
+from finagent_model.serving.http_guards import BodyLimit
 from finagent_model.settings import Settings
-from finagent_model.store.api import BodyLimit, api_app
+from finagent_model.store.api import api_app
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.outbox import Outbox
@@ -61,7 +62,12 @@ def ui_app(settings: Settings) -> ASGIApp:
     renderer = Renderer(settings)
     # No description of the pages: they are no interface for programs.
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    pages.add_middleware(BodyLimit, max_bytes=MAX_FORM_BYTES)
+    pages.add_middleware(
+        BodyLimit,
+        max_bytes=MAX_FORM_BYTES,
+        way_out="write less",
+        respond=lambda status, message: PlainTextResponse(f"{message}\n", status),
+    )
     _add_error_pages(pages, renderer)
     pages.include_router(list_routes(store, approvals, renderer))
     pages.include_router(signal_routes(store, approvals, settings, renderer))

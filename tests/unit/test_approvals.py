@@ -446,6 +446,7 @@ def test_approval_commands_print_lines_or_exit_2(
 # Over HTTP
 
 SAID = {"by": "ann", "why": "agreed"}
+JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
@@ -489,7 +490,12 @@ def test_approval_http_approves_once(pending: ApprovalStore) -> None:
         ({"json": {"by": 3}}, 400, "by"),
         ({"json": {"by": "ann", "size": 3}}, 400, "size"),
         ({"json": ["ann"]}, 400, "no JSON object"),
-        ({"content": b"\xff", "headers": {"Content-Type": "application/json"}}, 400, "no JSON"),
+        ({"content": b"\xff", "headers": JSON}, 400, "not UTF-8"),
+        ({"content": b"[" * 100_000, "headers": JSON}, 400, "nested 100000 deep"),
+        ({"content": '{"by": "ann", "by": "bob"}', "headers": JSON}, 400, "stands twice"),
+        ({"content": '{"by": "\\ud800"}', "headers": JSON}, 400, "surrogate"),
+        ({"json": {"by": "ann", "cls": 3}}, 400, "cls"),
+        ({"json": {"by": "ann", "k" * 10**6: 3}}, 400, "unknown key 'kkk"),
         ({"content": '{"by": "ann"}', "headers": {"Content-Type": "text/plain"}}, 415, "JSON"),
     ],
 )
@@ -500,6 +506,7 @@ def test_approval_http_refuses_malformed_body(
         answer = http.post(f"/approvals/{KEY}/approve", **body)
     assert answer.status_code == status
     assert sentence in answer.json()["message"]
+    assert len(answer.content) < 300
     assert pending.list_approvals()[0][0].state == "pending"
 
 
@@ -519,6 +526,7 @@ def test_approval_http_without_token_is_local_only(
 ) -> None:
     with client(pending, caller=caller, host=host) as http:
         answer = http.post(f"/approvals/{KEY}/approve", json=SAID)
+        assert http.get("/approvals").status_code == status
     assert answer.status_code == status
     if status == 403:
         assert "FINAGENT_APPROVAL_TOKEN" in answer.json()["message"]
@@ -541,5 +549,14 @@ def test_approval_http_with_token_requires_it(
     with client(pending, token="s3cret", caller="192.0.2.7", host="desk.example") as http:
         headers = {"Authorization": header} if header else {}
         answer = http.post(f"/approvals/{KEY}/approve", json=SAID, headers=headers)
+        assert http.get("/approvals", headers=headers).status_code == status
     assert answer.status_code == status
     assert "s3cret" not in answer.text
+
+
+def test_approval_http_unusable_file_is_503(pending: ApprovalStore, tmp_path: Path) -> None:
+    for file in tmp_path.glob("**/*.sqlite"):
+        file.write_bytes(b"no database" * 1000)
+    with client(pending) as http:
+        answers = http.get("/approvals"), http.post(f"/approvals/{KEY}/approve", json=SAID)
+    assert [answer.status_code for answer in answers] == [503, 503]

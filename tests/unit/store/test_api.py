@@ -178,7 +178,9 @@ def test_api_error_names_too_narrow_column(tmp_path: Path, postgres: Callable[[]
     ("content", "status"),
     [
         (b'{"name": ', 422),
-        (b"[" * 100_000, 400),
+        (b"[" * 100_000, 422),
+        (b'{"name": "x", "type": "llm", "name": "y"}', 422),
+        (b'{"name": "x", "type": "llm", "confidence": 1e999}', 422),
         (b'{"name": "x", "type": "llm", "chart_data": ' + b"[" * 500 + b"]" * 500 + b"}", 422),
         (b'{"name": "x", "type": "llm", "chart_data": [NaN]}', 422),
         (b'{"name": "x", "type": "llm", "metadata": {"a": "\\ud800"}}', 422),
@@ -208,13 +210,26 @@ def test_api_refuses_form_of_browser(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("host", "asked"), [(ELSEWHERE, HERE), (HERE, "evil.example")])
-def test_api_without_token_writes_from_this_machine(app: FastAPI, host: str, asked: str) -> None:
+def test_api_without_token_answers_this_machine(app: FastAPI, host: str, asked: str) -> None:
     with caller(app, host, asked) as client:
         answer = client.post("/api/artifacts", json=NOTE)
         assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
         assert "FINAGENT_API_TOKEN" in answer.json()["message"]
         assert client.patch("/api/artifacts/1", json={}).status_code == 403
-        assert client.get("/api/artifacts").status_code == 200
+        assert client.get("/api/artifacts").status_code == 403
+        assert client.get("/api/openapi.json").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
+)
+def test_api_refuses_write_of_another_sites_page(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    answer = client.post("/api/artifacts", json=NOTE, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
+    assert client.get("/api/artifacts").json()["total"] == 0
 
 
 def test_api_with_token_refuses_other_callers(tmp_path: Path) -> None:
