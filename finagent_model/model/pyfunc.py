@@ -66,6 +66,8 @@ _COLUMN_TYPES: dict[str, DataType | Array] = {
 }
 PACKAGE_ARTIFACT = "package"
 """Name of the artifact that holds the package."""
+MAX_ROWS = 2_000
+"""Rows of a request to a server; a batch in a notebook or a job may have any number."""
 ANSWER_MARGIN_S = 5.0
 """Seconds of a server's timeout that are kept for stopping the work and answering."""
 ERROR_CODES: tuple[tuple[type[FinagentError], int], ...] = (
@@ -136,6 +138,11 @@ class FinagentModel(PythonModel):
         self, questions: Sequence[Question], params: dict[str, Any] | None, deadline: Deadline
     ) -> list[dict[str, Any]]:
         """Return the JSON fields of one signal a question. Call it within `admit`."""
+        # A deadline means a server: all views of a request are in memory at once.
+        if deadline.timeout_s is not None and len(questions) > MAX_ROWS:
+            raise BadInputError(
+                f"the request has {len(questions)} rows; at most {MAX_ROWS} at a time"
+            )
         try:
             return self.predictor.answer(questions, params, deadline)
         except DeadlineError:

@@ -78,7 +78,7 @@ def parse_table(frame: pd.DataFrame) -> list[Question]:
     return parse_rows(frame.to_dict(orient="records"))
 
 
-def parse_rows(rows: Sequence[Mapping[Hashable, Any]]) -> list[Question]:
+def parse_rows(rows: Sequence[Mapping[Any, Any]]) -> list[Question]:
     """Return the question of each row. Raises BadInputError naming the first bad row."""
     if not rows:
         raise BadInputError("no rows; send at least one with symbol and as_of")
@@ -92,7 +92,7 @@ def parse_options(params: Mapping[str, Any]) -> tuple[Mode, CallLimits]:
     return parse_mode(params.get("mode", "cached")), limits
 
 
-def _parse_row(index: int, row: Mapping[Hashable, Any]) -> Question:
+def _parse_row(index: int, row: Mapping[Any, Any]) -> Question:
     try:
         _require_known_names("column", row, COLUMNS, BadInputError)
         for name in REQUIRED_COLUMNS:

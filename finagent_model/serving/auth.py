@@ -8,6 +8,7 @@ rebinding). With a token, whoever sends it passes. No page of another site may c
 from __future__ import annotations
 
 import hmac
+import re
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from starlette.requests import Request
 
 from finagent_model.errors import BadInputError
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?", re.ASCII)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
 
@@ -41,7 +43,7 @@ def require_this_machine(request: Request, way_out: str) -> None:
     if not (
         request.client
         and is_loopback(request.client.host)
-        and is_loopback(request.url.hostname or "")
+        and is_loopback(_read_host_name(request) or "")
     ):
         raise AuthError(403, way_out)
 
@@ -70,6 +72,14 @@ def require_token_for_host(host: str, token: SecretStr | None, variable: str, ri
             f"--host {host} lets other machines in, and whoever reaches {risk}; "
             f"set {variable}, or leave --host out"
         )
+
+
+def _read_host_name(request: Request) -> str | None:
+    """Return the name or address in the Host header; None unless there is one, well written."""
+    # Not `request.url`: for a malformed header Starlette puts the server's own address there.
+    hosts = request.headers.getlist("host")
+    match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    return match[1].lower() if match else None
 
 
 def _is_origin_of(origin: str, host: str | None) -> bool:

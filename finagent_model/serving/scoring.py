@@ -155,7 +155,8 @@ def _access_check(settings: Settings) -> Any:
 
     def check(request: Request) -> None:
         require_same_origin(request)
-        path = request.url.path
+        # As the router has it: `request.url` is made from what the caller says of the host, too.
+        path = request.scope["path"]
         # The routes of approvals have a rule and a token of their own.
         if path in PUBLIC_PATHS or path == APPROVALS_PATH or path.startswith(f"{APPROVALS_PATH}/"):
             return

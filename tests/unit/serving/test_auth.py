@@ -9,12 +9,17 @@ from typer.testing import CliRunner
 
 from finagent_model.cli import app
 from finagent_model.errors import BadInputError
-from finagent_model.serving.auth import AuthError, require_same_origin, require_token_for_host
+from finagent_model.serving.auth import (
+    AuthError,
+    require_same_origin,
+    require_this_machine,
+    require_token_for_host,
+)
 
 
 def request(method: str = "POST", **headers: str) -> Request:
     named = {"host": "127.0.0.1:5001", **{k.replace("_", "-"): v for k, v in headers.items()}}
-    pairs = [(name.encode(), value.encode()) for name, value in named.items()]
+    pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in named.items()]
     return Request({"type": "http", "method": method, "headers": pairs})
 
 
@@ -51,6 +56,36 @@ def test_same_origin_passes_program_unless_browser_only() -> None:
 
 def test_same_origin_passes_reading_from_anywhere() -> None:
     require_same_origin(request("GET", origin="http://evil.example"), browser_only=True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil_host.example",
+        "localhost:99999x",
+        "localhost:",
+        "localhost, evil.example",
+        "2130706433",
+        "0.0.0.0",
+        "\u0661\u0662\u0667.0.0.1",
+        "",
+    ],
+)
+def test_this_machine_refuses_any_other_host(host: str) -> None:
+    named = request(host=host)
+    named.scope |= {"client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 5001)}
+    with pytest.raises(AuthError, match="set VARIABLE"):
+        require_this_machine(named, "set VARIABLE")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:5001", "LOCALHOST", "[::1]:5001"])
+def test_this_machine_passes_its_own_names(host: str) -> None:
+    named = request(host=host)
+    named.scope |= {"client": ("::1", 50000)}
+    require_this_machine(named, "set VARIABLE")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "desk.example", "192.0.2.7", ""])

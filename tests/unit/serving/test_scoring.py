@@ -89,6 +89,7 @@ def test_scoring_bad_question_is_400_naming_row(http: TestClient, case: str, for
         ({**TWO, "params": {"budget_usd": "1"}}, 400, "budget_usd '1' must be 0"),
         ({**TWO, "params": {"max_rounds": True}}, 400, "max_rounds True must be a whole number"),
         ({"dataframe_records": []}, 400, "no rows; send at least one"),
+        ({"dataframe_records": [ROW] * 2001}, 400, "has 2001 rows; at most 2000 at a time"),
         ({"dataframe_records": [None]}, 400, "dataframe_records must be a list of objects"),
         ({"inputs": ROW}, 400, "inputs must be a list of objects, one a row"),
         ({"dataframe_split": [ROW]}, 400, "must be an object with 'columns' and 'data'"),
