@@ -8,7 +8,8 @@ from support.places import ROOT
 
 SAVE = f"""
 import mlflow.pyfunc
-from finagent_model.model.package import read_package
+from finagent_model.model.anchor import metadata_of
+from finagent_model.model.package import Manifest, read_package
 from finagent_model.model.pyfunc import make_signature
 from pathlib import Path
 mlflow.pyfunc.save_model(
@@ -17,6 +18,7 @@ mlflow.pyfunc.save_model(
     artifacts={{"package": "package"}},
     signature=make_signature(read_package(Path("package")).config),
     pip_requirements=[],
+    metadata=metadata_of(Manifest.read(Path("package"))),
 )
 """
 
