@@ -250,6 +250,10 @@ class CorruptPackageError(ModelLoadError):
     """A file of the package is missing or differs from what was registered."""
 
 
+class SignatureError(ModelLoadError):
+    """A version has no signature of a trusted key where one is required, or a wrong one."""
+
+
 class GateRefusedError(FinagentError):
     """The gate refused to make a version champion."""
 

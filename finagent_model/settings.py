@@ -91,6 +91,14 @@ class Settings(BaseModel):
     """Address of a trading platform that receives every decision's artifacts; empty means none."""
     platform_token: SecretStr | None = Field(None, alias="FINAGENT_PLATFORM_TOKEN")
     """Sent to that platform as a bearer token."""
+    signing_key: SecretStr | None = Field(None, alias="FINAGENT_SIGNING_KEY")
+    """Ed25519 key, 32 bytes in base64, by which `finagent promote` signs a version; empty means
+    that nothing is signed.
+    """
+    trusted_keys: tuple[str, ...] = Field((), alias="FINAGENT_TRUSTED_KEYS")
+    """Public keys, separated by commas, whose signatures of a version are accepted."""
+    require_signature: bool = Field(False, alias="FINAGENT_REQUIRE_SIGNATURE")
+    """Whether only versions that a trusted key has signed can be loaded."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")
     """Whether each decision leaves a trace in MLflow."""
     mlflow_ui_url: str | None = Field(None, alias="FINAGENT_MLFLOW_UI_URL")
@@ -122,9 +130,9 @@ class Settings(BaseModel):
                 raise ValueError("is no address; write it like https://platform.example")
         return value
 
-    @field_validator("components", mode="before")
+    @field_validator("components", "trusted_keys", mode="before")
     @classmethod
-    def _split_components(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("database")

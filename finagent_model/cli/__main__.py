@@ -10,7 +10,13 @@ import typer
 from finagent_model.cli._data_commands import bars
 from finagent_model.cli._predict_commands import graph, predict, serve, ui
 from finagent_model.cli._recording_commands import audit, cassette
-from finagent_model.cli._registry_commands import lineage, models, promote, rollback
+from finagent_model.cli._registry_commands import (
+    lineage,
+    models,
+    promote,
+    rollback,
+    signing_key,
+)
 from finagent_model.cli._store_commands import approvals, approve, db, outbox, reject
 from finagent_model.cli._train_commands import ablate, backtest, calibrate_gate, train, verify
 from finagent_model.cli.options import TypedErrors
@@ -34,6 +40,7 @@ app.command()(graph)
 app.command()(models)
 app.command()(promote)
 app.command()(rollback)
+app.command(name="signing-key")(signing_key)
 app.command()(lineage)
 app.command()(approvals)
 app.command()(approve)

@@ -61,6 +61,22 @@ def rollback(
     _print_champion(asdict(registry.rollback(name, why)), as_json)
 
 
+def signing_key(as_json: Json = False) -> None:
+    """Make a key pair for signing versions, and print both keys; nothing is stored.
+
+    The private one goes into FINAGENT_SIGNING_KEY of whoever promotes, the public one into
+    FINAGENT_TRUSTED_KEYS of whoever loads.
+    """
+    from finagent_model.model.signing import new_key_pair
+
+    private, public = new_key_pair()
+    if as_json:
+        print_json({"private": private, "public": public})
+        return
+    typer.echo(f"FINAGENT_SIGNING_KEY={private}")
+    typer.echo(f"FINAGENT_TRUSTED_KEYS={public}")
+
+
 def _print_champion(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(row)

@@ -198,7 +198,9 @@ def make_decision(
     )
 
 
-RECORD_FIELDS = frozenset({"evidence", "generated_at", "model_uri", "model_version", "run_id"})
+RECORD_FIELDS = frozenset(
+    {"anchored", "evidence", "generated_at", "model_uri", "model_version", "run_id"}
+)
 """Fields that describe a signal's record or version, not its decision; a ledger has none."""
 _TYPES = {
     "string": pa.string(),

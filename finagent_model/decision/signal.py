@@ -109,6 +109,10 @@ class TradingSignal(BaseModel):
     """The gate's grade of an edge after costs; null when it was not assessed."""
     model_uri: str | None = None
     model_version: str | None = None
+    anchored: bool | None = None
+    """Whether the registry vouches for every file of the version that decided; null for an
+    untrained desk, which is no version.
+    """
     run_id: str | None = None
     conversation_id: str
     """Hash of everything the decision was made from: equal questions have equal ids."""

@@ -1,13 +1,16 @@
 """Log a package to MLflow as a model, and load it back as whoever serves it will.
 
 The model carries the package, a wheel of the code that trained it, and pinned requirements, so that
-MLflow can build its environment anywhere. Loading raises ModelLoadError with the way out.
+MLflow can build its environment anywhere. A model is downloaded, compared with its anchor, and only
+then loaded, which runs its `model_code.py`. Loading raises ModelLoadError with the way out.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +22,28 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.errors import ModelLoadError
-from finagent_model.model.package import read_manifest
+from finagent_model.errors import CorruptPackageError, ModelLoadError
+from finagent_model.model.anchor import (
+    Anchor,
+    ModelCheck,
+    check_model,
+    hash_model,
+    metadata_of,
+)
+from finagent_model.model.package import Manifest
 from finagent_model.model.predictor import Predictor
-from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
+from finagent_model.model.pyfunc import (
+    CHECKED,
+    PACKAGE_ARTIFACT,
+    FinagentModel,
+    make_signature,
+)
+from finagent_model.model.signing import make_statement, sign
 from finagent_model.model.wheel import build_wheel
+from finagent_model.settings import Settings
+from finagent_model.tracking import registry
+
+MODEL_CODE = "model_code.py"
 
 
 @dataclass(frozen=True)
@@ -33,69 +53,95 @@ class LoggedModel:
     uri: str
     model_id: str
     """MLflow's id, which traces refer to."""
+    anchor: Anchor
+    """What the process that logged it knows of its files."""
 
 
 def log_package(
-    package: Path, manifest: Mapping[str, Any], config: DeskConfig, example: Mapping[str, str]
+    package: Path, manifest: Manifest, config: DeskConfig, example: Mapping[str, str]
 ) -> LoggedModel:
     """Log the package in the active run, with a wheel of the running code, and return the model.
 
-    `example` is a question that the package answers from its recorded replies.
+    `example` is a question that the package answers from its recorded replies. Raises
+    CorruptPackageError where the store does not give back what was logged.
     """
     question: Any = pd.DataFrame([dict(example)])
     # MLflow asks the example while it logs. A desk that waits for approvals would wait for a human
     # here; a replay asks nobody.
     if config.approval.is_enabled:
         question = (question, {"mode": "replay"})
-    wheel = build_wheel(package.parent)
+    wheel, code = build_wheel(package.parent), Path(__file__).with_name(MODEL_CODE)
     pins = (files(__package__) / "requirements.txt").read_text().splitlines()
     info = mlflow.pyfunc.log_model(
         name="finagent",
-        python_model=str(Path(__file__).with_name("model_code.py")),
+        python_model=str(code),
         artifacts={PACKAGE_ARTIFACT: str(package), "wheel": str(wheel)},
         # Relative to the model's own folder: the wheel installs wherever the model is downloaded.
         pip_requirements=[*pins, f"artifacts/{wheel.name}"],
         signature=make_signature(config),
         input_example=question,
-        metadata={
-            "finagent_format": manifest["format"],
-            "finagent_content_hash": manifest["content_hash"],
-            "finagent_code_hash": manifest["code_hash"],
-            "finagent_files": dict(manifest["files"]),
-        },
+        metadata=metadata_of(manifest),
     )
-    return LoggedModel(str(info.model_uri), str(info.model_id))
+    known = {MODEL_CODE: code, f"artifacts/{wheel.name}": wheel}
+    return LoggedModel(
+        str(info.model_uri), str(info.model_id), _read_back(str(info.model_uri), manifest, known)
+    )
 
 
-def load_predictor(uri: str) -> Predictor:
-    """Return the predictor of a logged or registered model. Raises ModelLoadError."""
-    return unwrap(load_model(uri), uri).predictor
+def load_predictor(uri: str, anchor: Anchor | None = None) -> Predictor:
+    """Return the predictor of a logged or registered model. Raises ModelLoadError.
+
+    `anchor` is what this process logged itself; None: what the registry says.
+    """
+    return unwrap(load_model(uri, anchor), uri).predictor
 
 
-def load_model(uri: str) -> PyFuncModel:
-    """Return MLflow's wrapper of a model, as a scoring server has it. Raises ModelLoadError."""
+def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
+    """Check a model's files, and return MLflow's wrapper of it, as a scoring server has it.
+
+    Raises ModelLoadError.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="finagent-model-")
+    checked = check_model(_download(uri, folder.name), Settings.load(), anchor)
+    token = CHECKED.set(checked)
     try:
-        loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
+        loaded: PyFuncModel = mlflow.pyfunc.load_model(folder.name)
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelLoadError(
-            f"model {uri} can't be loaded: {reason}; `finagent models` lists what there is, "
-            "`mlflow run . -e train` makes one"
-        ) from None
+        raise _load_error(uri, error) from None
+    finally:
+        CHECKED.reset(token)
+    # The folder lives as long as the model: an external analyst's files are read from it later.
+    unwrap(loaded, uri).folder = folder
     return loaded
 
 
-def load_manifest(uri: str) -> dict[str, Any]:
-    """Return the checked manifest of a model's package. Raises ModelLoadError."""
+def load_checked(uri: str) -> ModelCheck:
+    """Check a model's files, of any format, and return the result. Raises ModelLoadError."""
     # Without loading the model: a package of another format can be read here too.
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            artifact_uri = f"{uri}/artifacts/{PACKAGE_ARTIFACT}"
-            path = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, dst_path=folder)
-        except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelLoadError(f"the package of {uri} can't be read: {reason}") from None
-        return read_manifest(Path(path))
+    with tempfile.TemporaryDirectory(prefix="finagent-model-") as folder:
+        return check_model(_download(uri, folder), Settings.load())
+
+
+def sign_version(name: str, version: str, settings: Settings) -> bool:
+    """Sign a registered version with the operator's key; return whether there is a key.
+
+    Raises CorruptPackageError for files that are not as registered, and BadInputError for a bad
+    key.
+    """
+    if settings.signing_key is None:
+        return False
+    uri = f"models:/{name}/{version}"
+    with tempfile.TemporaryDirectory(prefix="finagent-model-") as folder:
+        path = _download(uri, folder)
+        # The signature that a former key made must not stand in the way of a new one.
+        unsigned = settings.model_copy(update={"trusted_keys": (), "require_signature": False})
+        checked = check_model(path, unsigned)
+        if not checked.anchored:
+            raise CorruptPackageError(f"{uri} can't be signed: {checked.why_not}")
+        statement = make_statement(name, version, checked.manifest.content_hash, hash_model(path))
+    tag = sign(settings.signing_key.get_secret_value(), statement)
+    registry.set_tag(name, version, registry.SIGNATURE, tag)
+    return True
 
 
 def unwrap(loaded: PyFuncModel, uri: str) -> FinagentModel:
@@ -104,3 +150,52 @@ def unwrap(loaded: PyFuncModel, uri: str) -> FinagentModel:
     if not isinstance(model, FinagentModel):
         raise ModelLoadError(f"model {uri} is a {type(model).__name__}, not a finagent package")
     return model
+
+
+def _read_back(uri: str, manifest: Manifest, known: Mapping[str, Path]) -> Anchor:
+    """Return the anchor of a model that was just logged; `known` are files as they were sent.
+
+    Raises CorruptPackageError where the store holds something else.
+    """
+    # MLflow writes the other files itself, so their hashes can only be read from the store.
+    with tempfile.TemporaryDirectory(prefix="finagent-model-") as folder:
+        path = _download(uri, folder)
+        for name, sent in known.items():
+            if (path / name).read_bytes() != sent.read_bytes():
+                raise CorruptPackageError(f"the store changed {name} of {uri} while it was logged")
+        anchor = Anchor("the process that logged it", manifest.content_hash, hash_model(path))
+        check_model(path, Settings(), anchor)
+    return anchor
+
+
+def _download(uri: str, folder: str) -> Path:
+    """Download a model into `folder` and return the path. Raises ModelLoadError."""
+    try:
+        with _no_progress_bar():
+            # A copy even of a local store: nobody can change it between the check and the load.
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+    except (MlflowException, OSError) as error:
+        raise _load_error(uri, error) from None
+    return Path(folder)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep MLflow's bars of downloads out of the terminal, unless the variable is set."""
+    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+def _load_error(uri: str, error: Exception) -> ModelLoadError:
+    reason = " ".join(str(error).split())
+    return ModelLoadError(
+        f"model {uri} can't be loaded: {reason}; `finagent models` lists what there is, "
+        "`mlflow run . -e train` makes one"
+    )

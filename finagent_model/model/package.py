@@ -2,20 +2,22 @@
 
 Nothing is pickled, and no file knows the clock: equal trainings give equal packages, to the byte.
 The content hash is taken of the files' hashes and identifies the package everywhere. Every read
-compares the files with the manifest; a package of another format is refused, never migrated.
+compares the files with the manifest; a package of another format is refused, never migrated. Who
+changes a file can change the manifest too: `model.anchor` compares with what lies outside.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from finagent_model._base import dump_json, first_error_message
 from finagent_model.agents.external import ExternalSource, load_external
@@ -35,6 +37,60 @@ from finagent_model.policy.trained_state import (
 PACKAGE_FORMAT = 3
 """Layout of the files; another number is another layout."""
 MANIFEST_FILE = "manifest.json"
+
+
+REQUIRED_FILES = (
+    "agent_graph.json",
+    "backtest.json",
+    "calibration.json",
+    "cassette.jsonl",
+    "config.yaml",
+    "memory.jsonl",
+    "policy.json",
+)
+"""Files that every package of this format has; an external analyst's come in a folder of its own.
+"""
+MAX_MANIFEST_BYTES = 1_000_000
+WAY_OUT = "download the model again, or train again"
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """The package's own list of its files, with their hashes; foreign data until it is parsed."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: int
+    files: dict[str, Sha256]
+    """SHA-256 of each file but the manifest, by its path in the package."""
+    content_hash: Sha256
+    code_hash: Sha256
+    """SHA-256 of the code that trained the package; no part of the content hash."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.files:
+            if not is_inside(name) or name == MANIFEST_FILE:
+                raise ValueError(f"files: {name!r:.80} is no path of a file inside the package")
+        if self.content_hash != (actual := hash_package(self.files)):
+            raise ValueError(
+                f"it states content hash {self.content_hash[:12]}, and its files hash to "
+                f"{actual[:12]}"
+            )
+        return self
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the manifest of a package of any format.
+
+        Raises CorruptPackageError for what is no manifest.
+        """
+        content = _read_bytes(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            message = first_error_message(error)
+            raise CorruptPackageError(f"{MANIFEST_FILE} is invalid: {message}; {WAY_OUT}") from None
 
 
 @dataclass(frozen=True)
@@ -72,7 +128,7 @@ def write_package(
     backtest: Mapping[str, Any],
     code_hash: str,
     external: ExternalSource | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write every file and the manifest into `folder`, and return the manifest.
 
     Raises ValueError for a trained state without calibrations, and for a desk with an external
@@ -103,14 +159,11 @@ def write_package(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = {
-        "format": PACKAGE_FORMAT,
-        "files": hashes,
-        "content_hash": hash_package(hashes),
-        "code_hash": code_hash,
-    }
+    manifest = Manifest(
+        format=PACKAGE_FORMAT, files=hashes, content_hash=hash_package(hashes), code_hash=code_hash
+    )
     # Last: a package that was only half written has no manifest, and is refused.
-    (folder / MANIFEST_FILE).write_text(dump_json(manifest))
+    (folder / MANIFEST_FILE).write_text(dump_json(manifest.model_dump()))
     return manifest
 
 
@@ -120,86 +173,132 @@ def hash_package(files: Mapping[str, str]) -> str:
     return hashlib.sha256(dump_json(files).encode()).hexdigest()
 
 
-def read_package(folder: Path) -> Package:
-    """Return the package in `folder`.
+def read_package(folder: Path, manifest: Manifest | None = None) -> Package:
+    """Return the package in `folder`; `manifest` is its manifest if it was read before.
 
     Raises PackageFormatError for another layout, and CorruptPackageError for a file that isn't as
     registered or can't be read.
     """
-    manifest = _read_json(folder / MANIFEST_FILE)
-    package_format = manifest.get("format")
+    manifest = manifest or Manifest.read(folder)
     # Before the hashes: another layout may have other files, which is no corruption.
-    if package_format != PACKAGE_FORMAT:
+    if manifest.format != PACKAGE_FORMAT:
         raise PackageFormatError(
-            f"the package has format {package_format!r}, this code reads format {PACKAGE_FORMAT}; "
+            f"the package has format {manifest.format!r}, this code reads format {PACKAGE_FORMAT}; "
             "load it in its own environment (--env-manager uv) or train again"
         )
-    check_files(folder, manifest)
+    if unlisted := [name for name in REQUIRED_FILES if name not in manifest.files]:
+        raise CorruptPackageError(f"{unlisted[0]} is missing from {MANIFEST_FILE}; {WAY_OUT}")
+    # Parsed from the bytes that were hashed: a file that changes in between is never read.
+    contents = _read_files(folder, manifest)
+    texts = {name: _decode(name, contents[name]) for name in REQUIRED_FILES}
     try:
-        config = DeskConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text()))
+        config = DeskConfig.model_validate(yaml.safe_load(texts["config.yaml"]))
         trained_state = TrainedState(
-            PolicyBook.model_validate_json((folder / "policy.json").read_text()),
-            CalibrationBook.model_validate_json((folder / "calibration.json").read_text()),
-            load_outcomes((folder / "memory.jsonl").read_text()),
+            PolicyBook.model_validate_json(texts["policy.json"]),
+            CalibrationBook.model_validate_json(texts["calibration.json"]),
+            load_outcomes(texts["memory.jsonl"]),
         )
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise CorruptPackageError(f"config.yaml is not YAML: {reason}; {WAY_OUT}") from None
     except ValidationError as error:
         raise CorruptPackageError(
             f"the package can't be read: {error.title}: {first_error_message(error)}; "
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
-    # By lines: the recorded replies are the largest part by far.
-    with (folder / "cassette.jsonl").open() as lines:
-        replies = load_replies(lines)
+    replies = load_replies(io.StringIO(texts["cassette.jsonl"]))
     source = None
     if analyst := config.external_analyst:
         plugin = load_external(analyst)
         try:
             source = plugin.open_source(folder / analyst, "download the model again")
-        except ExternalSourceError as error:  # a file that the manifest doesn't list
+        except ExternalSourceError as error:  # its files are not those of the plug-in's pin
             raise CorruptPackageError(str(error)) from None
     return Package(
         config=config,
         trained_state=trained_state,
         replies=replies,
-        backtest=_read_json(folder / "backtest.json"),
-        files=tuple(sorted(manifest["files"])),
-        code_hash=manifest["code_hash"],
-        content_hash=manifest["content_hash"],
+        backtest=_parse_object("backtest.json", texts["backtest.json"]),
+        files=tuple(sorted(manifest.files)),
+        code_hash=manifest.code_hash,
+        content_hash=manifest.content_hash,
         external=source,
     )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a package of any format, after checking its files against it.
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise CorruptPackageError naming the first file that is not as the manifest says.
 
-    Raises CorruptPackageError.
+    A file that the manifest doesn't list is one too.
     """
-    manifest = _read_json(folder / MANIFEST_FILE)
-    check_files(folder, manifest)
-    return manifest
+    _read_files(folder, manifest)
 
 
-def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise CorruptPackageError naming the first file that is not as the manifest says."""
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CorruptPackageError(
-                f"{name} is missing from the package; download the model again"
-            )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise CorruptPackageError(
-                f"{name} differs from what was registered; download the model again"
-            )
+def list_files(folder: Path) -> tuple[str, ...]:
+    """Return the paths of all files below `folder`, sorted.
+
+    Raises CorruptPackageError for a link: what it points to can change unnoticed.
+    """
+    names = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise CorruptPackageError(f"{name!r:.200} is no plain file of the model; {WAY_OUT}")
+        if path.is_file():
+            names.append(name)
+    return tuple(sorted(names))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except OSError:
+def is_inside(name: str) -> bool:
+    """Return whether `name` is a plain relative path that can't leave its folder."""
+    path = PurePosixPath(name)
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and path.as_posix() == name
+        and ".." not in path.parts
+        and not any(character in name for character in "\\:\0")
+    )
+
+
+def _read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Return the content of every listed file. Raises CorruptPackageError."""
+    contents = {}
+    for name, expected in manifest.files.items():
+        contents[name] = content = _read_bytes(folder, name)
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise CorruptPackageError(f"{name} differs from what was registered; {WAY_OUT}")
+    if extra := set(list_files(folder)) - manifest.files.keys() - {MANIFEST_FILE}:
         raise CorruptPackageError(
-            f"{path.name} is missing from the package; download the model again"
-        ) from None
-    except ValueError:
-        raise CorruptPackageError(f"{path.name} is not JSON; download the model again") from None
+            f"{min(extra)!r:.200} is in the package, but not in {MANIFEST_FILE}; {WAY_OUT}"
+        )
+    return contents
+
+
+def _read_bytes(folder: Path, name: str, at_most: int = -1) -> bytes:
+    """Return a file's content, or its first `at_most` bytes. Raises CorruptPackageError."""
+    path = folder / name
+    try:
+        if path.is_symlink():
+            raise CorruptPackageError(f"{name} is no plain file of the package; {WAY_OUT}")
+        with path.open("rb") as file:
+            return file.read(at_most)
+    except OSError:
+        raise CorruptPackageError(f"{name} is missing from the package; {WAY_OUT}") from None
+
+
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise CorruptPackageError(f"{name} is not UTF-8 text; {WAY_OUT}") from None
+
+
+def _parse_object(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise CorruptPackageError(f"{name} is not JSON; {WAY_OUT}") from None
+    if not isinstance(value, dict):
+        raise CorruptPackageError(f"{name} is no JSON object; {WAY_OUT}")
     return value

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from finagent_model._base import Mode
 from finagent_model._event_loop import NO_DEADLINE, Deadline
@@ -45,6 +44,7 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.market.view import MarketView
+from finagent_model.model.anchor import ModelCheck, read_registered, read_yaml
 from finagent_model.model.package import Package, read_package
 from finagent_model.model.questions import Question, parse_options, parse_table
 from finagent_model.model.wheel import code_hash
@@ -80,6 +80,7 @@ class Predictor:
         *,
         package: Package | None = None,
         lineage: ModelLineage = NO_LINEAGE,
+        checked: ModelCheck | None = None,
     ) -> None:
         """Build the desk of `config`, trained by `package` where there is one.
 
@@ -93,6 +94,8 @@ class Predictor:
         """Set when the process is about to end: waits for an approval then raise ShutdownError."""
         self.approvals = ApprovalStore(settings.home / APPROVALS_FILE)
         self._package = package
+        self.checked = checked
+        """The comparison of the model's files with its anchor; None: the files were not a model."""
         self.desk = Desk(
             config,
             package.trained_state if package else None,
@@ -103,11 +106,15 @@ class Predictor:
         )
 
     @classmethod
-    def open(cls, folder: Path, settings: Settings) -> Predictor:
-        """Return the predictor of a package's folder inside a model. Raises ModelLoadError."""
+    def open(cls, folder: Path, settings: Settings, checked: ModelCheck | None = None) -> Predictor:
+        """Return the predictor of a package's folder; `checked` is the check of its model, if any.
+
+        Raises ModelLoadError.
+        """
+        package = read_package(folder, checked.manifest if checked else None)
         # MLflow's layout: <model>/artifacts/package.
-        package, lineage = read_package(folder), read_lineage(folder.parent.parent)
-        return cls(package.config, settings, package=package, lineage=lineage)
+        lineage = read_lineage(folder.parent.parent)
+        return cls(package.config, settings, package=package, lineage=lineage, checked=checked)
 
     @classmethod
     def from_config(
@@ -325,13 +332,19 @@ class Predictor:
         # An untrained desk is no version: nothing vouches for its signals.
         if self._package is None:
             return decision
+        anchored = self.checked is not None and self.checked.anchored
+        signal = decision.signal
+        if self.checked and self.lineage.model_uri and not anchored:
+            # A version that claims a registry which doesn't vouch for it: the reason is told.
+            signal = signal.with_warnings(f"not anchored: {self.checked.why_not}")
         lineage = {
             "run_id": self.lineage.run_id,
             "model_uri": self.lineage.model_uri,
             "model_version": self.lineage.model_version,
             "evidence": self._package.evidence,
+            "anchored": anchored,
         }
-        return replace(decision, signal=decision.signal.model_copy(update=lineage))
+        return replace(decision, signal=signal.model_copy(update=lineage))
 
 
 def open_cassette(settings: Settings, package: Package | None = None) -> Cassette:
@@ -350,20 +363,15 @@ def open_cassette(settings: Settings, package: Package | None = None) -> Cassett
 
 def read_lineage(model: Path) -> ModelLineage:
     """Return the lineage that MLflow wrote into a model's folder."""
-    described = _read_yaml(model / "MLmodel")
-    # MLflow writes this file when it downloads a registered version, and only then.
-    registered = _read_yaml(model / "registered_model_meta")
-    version = str(registered["model_version"]) if registered else None
+    described = read_yaml(model / "MLmodel")
+    # MLflow writes it when it downloads a registered version, and only then.
+    name, version = read_registered(model)
     return ModelLineage(
         run_id=described.get("run_id"),
-        model_uri=f"models:/{registered['model_name']}/{version}" if registered else None,
+        model_uri=f"models:/{name}/{version}" if name else None,
         model_version=version,
         model_id=described.get("model_id"),
     )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
 
 
 def _code_differences(package: Package) -> tuple[str, ...]:

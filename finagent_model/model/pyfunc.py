@@ -12,7 +12,9 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -43,6 +45,7 @@ from finagent_model.errors import (
     LocalStateError,
     ShutdownError,
 )
+from finagent_model.model.anchor import ModelCheck, check_model
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import NESTED_COLUMNS, REQUIRED_COLUMNS, Question, parse_table
 from finagent_model.settings import Settings
@@ -64,6 +67,8 @@ _COLUMN_TYPES: dict[str, DataType | Array] = {
     "boolean": DataType.boolean,
     "array": Array(DataType.string),
 }
+CHECKED: ContextVar[ModelCheck | None] = ContextVar("checked", default=None)
+"""The check of the model that is being loaded, where `load_model` made it before."""
 PACKAGE_ARTIFACT = "package"
 """Name of the artifact that holds the package."""
 MAX_ROWS = 2_000
@@ -106,11 +111,16 @@ class FinagentModel(PythonModel):
     """Load a package and answer its questions; safe to call from many threads."""
 
     predictor: Predictor
+    folder: TemporaryDirectory[str] | None = None
+    """The private copy that it was loaded from, which is removed with it; None: MLflow's own."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the package among the model's artifacts. Raises ModelLoadError."""
-        settings = Settings.load()
-        self.predictor = Predictor.open(Path(context.artifacts[PACKAGE_ARTIFACT]), settings)
+        """Check the model's files and load its package. Raises ModelLoadError."""
+        settings, package = Settings.load(), Path(context.artifacts[PACKAGE_ARTIFACT])
+        # MLflow's own loaders (`mlflow models serve`, Spark) come straight here: the check is the
+        # first thing that the model's code does.
+        checked = CHECKED.get() or check_model(package.parent.parent, settings)
+        self.predictor = Predictor.open(package, settings, checked)
         # Clients are imported now, so that the first request doesn't wait for it.
         self.predictor.desk.preload()
         self._slots = threading.BoundedSemaphore(settings.serve_threads)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -45,8 +45,9 @@ from finagent_model.evaluation.gate import (
     judge_version,
 )
 from finagent_model.market.bars import symbol_file_name
-from finagent_model.model.loading import LoggedModel, load_manifest, load_predictor, log_package
-from finagent_model.model.package import write_package
+from finagent_model.model.anchor import Anchor, anchor_tags
+from finagent_model.model.loading import LoggedModel, load_checked, load_predictor, log_package
+from finagent_model.model.package import Manifest, write_package
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.backtest import BacktestRecord
 from finagent_model.pipeline.run_metadata import (
@@ -167,7 +168,7 @@ class JudgedPackage:
     """A logged package, the training behind it, and the gate's report."""
 
     logged: LoggedModel
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     record: TrainingRecord
     gate: GateReport
 
@@ -233,11 +234,11 @@ def register_version(run: RunLog, judged: JudgedPackage, champion: Version | Non
     Raises GateRefusedError where another version became champion meanwhile.
     """
     name, logged, gate = judged.name, judged.logged, judged.gate
-    content = str(judged.manifest["content_hash"])
+    content = judged.manifest.content_hash
     run.set_tags({MODEL_ID: logged.model_id, PACKAGE: content})
     tags = {
+        **anchor_tags(judged.manifest, logged.anchor.files or {}),
         registry.VERDICT: gate.verdict,
-        registry.CONTENT: content,
         registry.EVIDENCE: gate.evidence.grade,
         registry.COMPARED_WITH: champion.version if champion else "",
     }
@@ -297,7 +298,7 @@ def _build_card(
         first_day=f"{record.state.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
-        hashes={"package": str(judged.manifest["content_hash"]), **hashes},
+        hashes={"package": judged.manifest.content_hash, **hashes},
     )
 
 
@@ -326,7 +327,7 @@ def _judge_and_register(
         # Read before the judgement: promotion is refused if the champion changes in between.
         champion = registry.find_champion(name)
         # The gate judges the package as it will be served: loaded from the store, not from memory.
-        predictor = load_predictor(logged.uri)
+        predictor = load_predictor(logged.uri, logged.anchor)
         predictor.market = market = Market.from_settings(settings, state.bars)
         gate = judge_version(
             record.metrics,
@@ -361,8 +362,10 @@ def _read_judged(
         row = run.read_json("gate.json")
         # gate.json also holds verdict and refusals, which are no fields of the report.
         gate = GateReport.model_validate({name: row[name] for name in GateReport.model_fields})
-    logged = LoggedModel(uri, str(run.get_tag(MODEL_ID)))
-    return JudgedPackage(logged, load_manifest(uri), record, gate)
+    manifest = load_checked(uri).manifest
+    anchor = Anchor("the registry", manifest.content_hash, None)
+    logged = LoggedModel(uri, str(run.get_tag(MODEL_ID)), anchor)
+    return JudgedPackage(logged, manifest, record, gate)
 
 
 def _read_result(run: RunLog, name: str, version: Version) -> TrainingResult:
@@ -393,7 +396,7 @@ def _log_package(
     ledgers: Mapping[str, Sequence[LedgerRow]],
     folder: Path,
     settings: Settings,
-) -> tuple[dict[str, Any], LoggedModel]:
+) -> tuple[Manifest, LoggedModel]:
     """Write the package into `folder` and log it; return its manifest and the logged model."""
     state = record.state
     analyst = state.config.external_analyst

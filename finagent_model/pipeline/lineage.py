@@ -18,8 +18,7 @@ from finagent_model.audit.chain import HEAD
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
-from finagent_model.model.loading import load_manifest
-from finagent_model.model.package import hash_package
+from finagent_model.model.loading import load_checked
 from finagent_model.pipeline.datasets import DatasetComparison, compare_datasets
 from finagent_model.pipeline.record import SIGNAL_FILE, parse_signal, verify_audit
 from finagent_model.pipeline.run_metadata import (
@@ -341,24 +340,22 @@ def _signals_and_backtests(
 
 
 def _check_package(uri: str, hashes: Mapping[str, str]) -> Check:
-    """Check the package's files against its manifest, and its content hash against `hashes`."""
+    """Check the model's files against its anchor, and its content hash against `hashes`."""
     name = "package_as_registered"
     try:
-        # Hashes every file of the package on the way.
-        manifest = load_manifest(uri)
+        # The same comparison as loading makes: every file is hashed.
+        checked = load_checked(uri)
     except ModelLoadError as error:
         return Check(name=name, passed=False, found=str(error))
-    stated, actual = str(manifest.get("content_hash")), hash_package(manifest.get("files", {}))
-    if stated != actual:
-        message = f"the manifest of {uri} states {stated[:12]}, and its files hash to {actual[:12]}"
-        return Check(name=name, passed=False, found=message)
-    # Files and manifest could be replaced together; the tags were written elsewhere.
+    actual = checked.manifest.content_hash
+    # Where the version was deleted only the runs' tags remain to compare with.
     others = [f"{source} says {sha[:12]}" for source, sha in hashes.items() if sha != actual]
     if others:
-        message = f"the manifest of {uri} says {actual[:12]}, but {', '.join(others)}"
+        message = f"the files of {uri} hash to {actual[:12]}, but {', '.join(others)}"
         return Check(name=name, passed=False, found=message)
-    sources = ", ".join(hashes) or "nobody else"
-    return Check(name=name, passed=True, found=f"{actual[:12]}, as say the manifest, {sources}")
+    sources = ", ".join(hashes)
+    also = f"; {sources}: the same content hash" if sources else ""
+    return Check(name=name, passed=True, found=f"{actual[:12]}: {checked.summary}{also}")
 
 
 def _check_prompts(versions: Sequence[PromptVersion]) -> Check:

@@ -76,7 +76,8 @@ def verify(model_uri: str, progress: Progress = no_progress) -> VerifyReport:
         return VerifyReport(model_uri, "", (_hash_check(False, str(error)),))
     # The registered record is of the training's bars; on later ones it can't repeat.
     predictor.market, package = market_of_training(predictor), predictor.package
-    hash_check = _hash_check(True, f"{len(package.files)} files as registered")
+    assert predictor.checked is not None  # `load_predictor` checks every model
+    hash_check = _hash_check(True, predictor.checked.summary)
     checks = (hash_check, *run_proofs(predictor, progress))
     return VerifyReport(model_uri, package.content_hash, checks)
 

@@ -28,6 +28,8 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 VERDICT, CONTENT, PREVIOUS = "finagent.verdict", "finagent.content_hash", "finagent.previous"
 COMPARED_WITH = "finagent.judged_beside"
 """Tag with the champion that a version was compared with; empty where there was none."""
+ANCHOR, SIGNATURE = "finagent.anchor", "finagent.signature"
+"""Tags with the hashes of a version's files, and with an operator's signature of them."""
 EVIDENCE, PROMOTED = "finagent.evidence", "finagent.champion"
 ANY_CHAMPION = "any"
 LOCK_TIMEOUT_S = 60.0
@@ -109,6 +111,16 @@ def find_version(name: str, version: str) -> Version:
             return row
     numbers = ", ".join(row.version for row in rows) or "none"
     raise BadInputError(f"{name} has no version {version!r}; it has: {numbers}")
+
+
+def read_tags(name: str, version: str) -> dict[str, str]:
+    """Return a version's tags. Raises MLflow's exception where the registry doesn't answer."""
+    return dict(MlflowClient().get_model_version(name, version).tags)
+
+
+def set_tag(name: str, version: str, tag: str, value: str) -> None:
+    """Set a tag of a version."""
+    MlflowClient().set_model_version_tag(name, version, tag, value)
 
 
 def find_version_by_run(name: str, run_id: str) -> Version | None:

@@ -54,4 +54,4 @@ def write(folder: Path, policies: PolicyBook | None = None) -> str:
         backtest={"metrics": {}},
         code_hash="c" * 64,
     )
-    return str(manifest["content_hash"])
+    return manifest.content_hash

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from support.packages import book, trained_state
 from support.places import ROOT
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 SAVE = f"""
 import mlflow.pyfunc
-from finagent_model.model.package import read_package
+from finagent_model.model.anchor import metadata_of
+from finagent_model.model.package import Manifest, read_package
 from finagent_model.model.pyfunc import make_signature
 from pathlib import Path
 mlflow.pyfunc.save_model(
@@ -26,6 +28,7 @@ mlflow.pyfunc.save_model(
     artifacts={{"package": "package"}},
     signature=make_signature(read_package(Path("package")).config),
     pip_requirements=[],
+    metadata=metadata_of(Manifest.read(Path("package"))),
 )
 """
 
@@ -36,14 +39,17 @@ def serve(port: int) -> list[str]:
 
 
 def load_small_model(folder: Path) -> FinagentModel:
-    """Return the model of a small package, loaded as MLflow loads it; `folder` is its home."""
+    """Return the model of a small package, written into `folder`, loaded as MLflow loads it."""
     from finagent_model.config.desk_config import load_preset
+    from finagent_model.model.anchor import PACKAGE_FOLDER, metadata_of
     from finagent_model.model.package import write_package
     from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
     from finagent_model.model.wheel import code_hash
 
-    write_package(
-        folder / "package",
+    package = folder / PACKAGE_FOLDER
+    package.mkdir(parents=True)
+    manifest = write_package(
+        package,
         config=load_preset(),
         trained_state=trained_state(book()),
         replies={},
@@ -51,9 +57,10 @@ def load_small_model(folder: Path) -> FinagentModel:
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )
+    (folder / "MLmodel").write_text(yaml.safe_dump({"metadata": metadata_of(manifest)}))
     model = FinagentModel()
-    context: Any = SimpleNamespace(artifacts={PACKAGE_ARTIFACT: str(folder / "package")})
+    context: Any = SimpleNamespace(artifacts={PACKAGE_ARTIFACT: str(package)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FINAGENT_HOME", str(folder / "home"))
+        patch.setenv("FINAGENT_HOME", str(folder.with_name(f"{folder.name}-home")))
         model.load_context(context)
     return model

@@ -96,7 +96,7 @@ def write(folder: Path, cassette: Cassette, source: ToySource | None) -> None:
         replies=cassette.used_replies,
         agent_graph={},
         backtest={"evidence": {"grade": "none"}},
-        code_hash="none",
+        code_hash="c" * 64,
         external=source,
     )
 

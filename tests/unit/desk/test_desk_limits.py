@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from mlflow.pyfunc.model import PythonModelContext
 
 from finagent_model.cassette.cassette import Cassette
@@ -18,6 +19,7 @@ from finagent_model.desk.desk import Desk, narrow_limits
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
+from finagent_model.model.anchor import PACKAGE_FOLDER, metadata_of
 from finagent_model.model.package import write_package
 from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
 from finagent_model.model.wheel import code_hash
@@ -136,8 +138,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
         configurations=1,
     )
     policies = PolicyBook(fits=(fit,))
-    write_package(
-        tmp_path / PACKAGE_ARTIFACT,
+    package = tmp_path / PACKAGE_FOLDER
+    manifest = write_package(
+        package,
         config=config(max_rounds=1),
         trained_state=TrainedState(policies, calibrate([], policies.start_times)),
         replies={},
@@ -147,9 +150,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
     )
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path / "home"))
     loaded = FinagentModel()
-    loaded.load_context(
-        PythonModelContext({PACKAGE_ARTIFACT: str(tmp_path / PACKAGE_ARTIFACT)}, {})
-    )
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"metadata": metadata_of(manifest)}))
+    loaded.load_context(PythonModelContext({PACKAGE_ARTIFACT: str(package)}, {}))
     return loaded
 
 

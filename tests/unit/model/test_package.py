@@ -11,7 +11,7 @@ import pytest
 
 from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import CorruptPackageError, PackageFormatError
-from finagent_model.model.package import read_package
+from finagent_model.model.package import hash_package, read_package
 from finagent_model.model.wheel import build_wheel, code_hash
 from support.packages import REPLY, book, trained_state, write
 
@@ -34,6 +34,7 @@ def test_read_package_refuses_policy_outside_bounds_by_name(tmp_path: Path) -> N
     policy.write_text(policy.read_text().replace('"slow": 100', '"slow": 9999'))
     content = json.loads(manifest.read_text())
     content["files"]["policy.json"] = hashlib.sha256(policy.read_bytes()).hexdigest()
+    content["content_hash"] = hash_package(content["files"])
     manifest.write_text(json.dumps(content))
     with pytest.raises(CorruptPackageError, match=r"policy\.slow: .*300 \(given: 9999\)") as error:
         read_package(tmp_path)

@@ -1,0 +1,218 @@
+"""Compare a model's files with what was registered outside of them.
+
+A package lists its own hashes, so whoever can change a file can change the list. The anchor is what
+the registry holds of a version: the package's content hash, and the hash of every other file of the
+model (wheel, `model_code.py`, requirements, `MLmodel`, input example). `check_model` is the only
+comparison; loading, `verify` and `lineage` all call it, before any code of the model runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.exceptions import MlflowException
+
+from finagent_model.errors import CorruptPackageError
+from finagent_model.model.package import (
+    MANIFEST_FILE,
+    WAY_OUT,
+    Manifest,
+    check_files,
+    list_files,
+)
+from finagent_model.model.signing import check_signature, make_statement
+from finagent_model.settings import Settings
+from finagent_model.tracking import registry
+
+PACKAGE_FOLDER = "artifacts/package"
+"""Where MLflow keeps the package inside a model."""
+REGISTERED_META = "registered_model_meta"
+"""File that MLflow adds when it downloads a registered version: the version's name and number."""
+UNREGISTERED = "it is not a registered version, so nothing outside the files vouches for them"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What is known of a model's files from outside of them."""
+
+    source: str
+    """Who says so, such as `the tags of version 3 of finagent`."""
+    content_hash: str | None
+    """Content hash of the package; None where the source does not tell."""
+    files: Mapping[str, str] | None
+    """SHA-256 by path of every file of the model, the package's listed files left out; None where
+    the source does not tell.
+    """
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """The result of comparing a model's files; they hold what its manifest says."""
+
+    manifest: Manifest
+    files: int
+    """Number of files that were hashed."""
+    anchored: bool
+    """Whether something outside the files vouches for each of them."""
+    compared_with: tuple[str, ...]
+    """What the files were compared with, in words."""
+    why_not: str = ""
+    """Why nothing vouches for the files; empty where something does."""
+    signed_by: str | None = None
+    """Id of the key that signed the version; None where no trusted key did."""
+
+    @property
+    def summary(self) -> str:
+        """What was compared, as one sentence."""
+        text = f"{self.files} files as registered, by {', '.join(self.compared_with)}"
+        text += f"; signed by key {self.signed_by}" if self.signed_by else ""
+        return text + (f"; {self.why_not}" if self.why_not else "")
+
+
+def hash_model(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a model by its path; the package's are in its manifest.
+
+    Raises CorruptPackageError.
+    """
+    in_package = f"{PACKAGE_FOLDER}/"
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in list_files(folder)
+        if name != REGISTERED_META
+        and (not name.startswith(in_package) or name == in_package + MANIFEST_FILE)
+    }
+
+
+def check_model(folder: Path, settings: Settings, anchor: Anchor | None = None) -> ModelCheck:
+    """Check every file of a model against its manifest, `MLmodel`, and the registry or `anchor`.
+
+    `folder` is the model as MLflow lays it out. `anchor` is what the process itself logged; None:
+    the tags of the registered version that MLflow says was downloaded. Raises CorruptPackageError
+    for a file that is not as one of them says, and SignatureError where a signature is required and
+    missing or bad.
+    """
+    manifest = Manifest.read(folder / PACKAGE_FOLDER)
+    check_files(folder / PACKAGE_FOLDER, manifest)
+    files = hash_model(folder)
+    count = len(files) + len(manifest.files)
+    _check_metadata(folder, manifest)
+    compared = ("the manifest", "MLmodel")
+    if anchor is not None:
+        _check_anchor(anchor, manifest, files)
+        return ModelCheck(manifest, count, True, (*compared, anchor.source))
+    name, version = read_registered(folder)
+    if name is None or version is None:
+        check_signature(settings, None, b"", "a model that is not a registered version")
+        return ModelCheck(manifest, count, False, compared, UNREGISTERED)
+    subject = f"version {version} of {name}"
+    try:
+        tags = registry.read_tags(name, version)
+    except MlflowException as error:
+        # Said on each signal, not raised: a container may have no way to the registry.
+        reason = f"the registry can't be asked about {subject}: {' '.join(str(error).split())}"
+        check_signature(settings, None, b"", subject)
+        return ModelCheck(manifest, count, False, compared, reason)
+    anchor = _read_anchor(subject, tags)
+    _check_anchor(anchor, manifest, files)
+    statement = make_statement(name, version, manifest.content_hash, files)
+    signed_by = check_signature(settings, tags.get(registry.SIGNATURE), statement, subject)
+    if anchor.content_hash is None or anchor.files is None:
+        reason = f"{subject} was registered without the hashes of its files; train again"
+        return ModelCheck(manifest, count, False, compared, reason, signed_by)
+    return ModelCheck(manifest, count, True, (*compared, anchor.source), signed_by=signed_by)
+
+
+def anchor_tags(manifest: Manifest, files: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a registered version that anchor its files."""
+    return {
+        registry.CONTENT: manifest.content_hash,
+        registry.ANCHOR: json.dumps(dict(files), sort_keys=True),
+    }
+
+
+def read_registered(folder: Path) -> tuple[str | None, str | None]:
+    """Return name and number of the version that MLflow downloaded; None for any other model."""
+    described = read_yaml(folder / REGISTERED_META)
+    name, version = described.get("model_name"), described.get("model_version")
+    if name is None or version is None:
+        return None, None
+    return str(name), str(version)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a file of MLflow's; empty without the file.
+
+    Raises CorruptPackageError for what is no mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        described = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        raise CorruptPackageError(f"{path.name} is not YAML; {WAY_OUT}") from None
+    if not isinstance(described, dict):
+        raise CorruptPackageError(f"{path.name} is no mapping; {WAY_OUT}")
+    return described
+
+
+def _check_metadata(folder: Path, manifest: Manifest) -> None:
+    """Raise CorruptPackageError unless `MLmodel` states the manifest's hashes."""
+    metadata = read_yaml(folder / "MLmodel").get("metadata")
+    stated = metadata if isinstance(metadata, dict) else {}
+    for name, value in metadata_of(manifest).items():
+        if stated.get(name) != value:
+            raise CorruptPackageError(
+                f"MLmodel and {MANIFEST_FILE} differ in {name.removeprefix('finagent_')}; {WAY_OUT}"
+            )
+
+
+def metadata_of(manifest: Manifest) -> dict[str, Any]:
+    """Return what `MLmodel` says of a package."""
+    return {
+        "finagent_format": manifest.format,
+        "finagent_content_hash": manifest.content_hash,
+        "finagent_code_hash": manifest.code_hash,
+        "finagent_files": dict(manifest.files),
+    }
+
+
+def _read_anchor(subject: str, tags: Mapping[str, str]) -> Anchor:
+    """Return the anchor in a version's tags. Raises CorruptPackageError for one that is no list."""
+    source = f"the tags of {subject}"
+    files = None
+    if text := tags.get(registry.ANCHOR):
+        try:
+            files = json.loads(text)
+        except (ValueError, RecursionError):
+            files = None
+        if not isinstance(files, dict):
+            raise CorruptPackageError(
+                f"{source}: {registry.ANCHOR} is no list of files; train again"
+            )
+    return Anchor(source, tags.get(registry.CONTENT), files)
+
+
+def _check_anchor(anchor: Anchor, manifest: Manifest, files: Mapping[str, str]) -> None:
+    """Raise CorruptPackageError naming the first file that the anchor says otherwise."""
+    if anchor.content_hash not in (None, manifest.content_hash):
+        raise CorruptPackageError(
+            f"the package's files hash to {manifest.content_hash[:12]}, but {anchor.source} say "
+            f"{str(anchor.content_hash)[:12]}; {WAY_OUT}"
+        )
+    if anchor.files is None:
+        return
+    for name in sorted(anchor.files.keys() | files.keys()):
+        if name not in files:
+            raise CorruptPackageError(f"{name} is missing from the model; {WAY_OUT}")
+        if name not in anchor.files:
+            raise CorruptPackageError(
+                f"{name!r:.200} is in the model, but {anchor.source} don't name it; {WAY_OUT}"
+            )
+        if files[name] != anchor.files[name]:
+            raise CorruptPackageError(f"{name} differs from what {anchor.source} say; {WAY_OUT}")
