@@ -87,7 +87,9 @@ def main() -> None:
         fill_s = fill(Database.from_settings(settings))
         size = (Path(folder) / "finagent.db").stat().st_size / 2**20
         print(f"written: {SIGNALS / fill_s:.0f} signals/s of {2 + REPLIES} rows; {size:.0f} MB")
-        with TestClient(api_app(settings)) as client:
+        with TestClient(
+            api_app(settings), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)
+        ) as client:
             for name, params in PAGES.items():
                 times_ms = []
                 for _ in range(REPEATS):

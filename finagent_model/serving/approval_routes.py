@@ -30,6 +30,7 @@ VERDICTS: dict[str, ApprovalVerdict] = {"approve": "approved", "reject": "reject
 """Verbs of the paths, and the verdicts that they stand for."""
 VARIABLE = "FINAGENT_APPROVAL_TOKEN"
 APPROVALS_PATH = "/approvals"
+MAX_REPLY_BYTES = 16 * 1024
 STATUSES: dict[type[BadInputError], int] = {
     UnknownApprovalError: 404,
     ApprovalSettledError: 409,
@@ -105,4 +106,6 @@ def _parse_reply(request: Request, body: bytes) -> ApprovalReply:
     # A form on a web page can't send this content type, so no other site can settle an approval.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise AuthError(415, "send JSON, with Content-Type: application/json")
+    if len(body) > MAX_REPLY_BYTES:
+        raise BadInputError(f"the body has {len(body)} bytes; at most {MAX_REPLY_BYTES}")
     return ApprovalReply.parse(**read_json_object(body, '{"by": "your name", "why": "..."}'))

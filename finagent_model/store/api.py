@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, SecretStr, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import finagent_model
@@ -284,7 +285,8 @@ class JsonRoute(APIRoute):
 class _JsonRequest(Request):
     async def json(self) -> Any:
         try:
-            return read_json(await self.body())
+            # In a thread: a megabyte takes a moment, and the event loop has other requests.
+            return await run_in_threadpool(read_json, await self.body())
         except BadInputError as error:
             raise HTTPException(422, str(error)) from None
 
