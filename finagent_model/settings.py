@@ -7,13 +7,14 @@ by its SQLAlchemy URL, and no error message shows the URL's password.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from finagent_model._secrets import find_address_secrets, may_carry_key
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -106,8 +107,10 @@ class Settings(BaseModel):
     )
     @classmethod
     def _reject_credentials(cls, value: str | None) -> str | None:
-        if value and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not carry a user or password; keys have variables of their own")
+        if value and may_carry_key(value):
+            raise ValueError(
+                "must not carry a user or password, nor a query; keys have variables of their own"
+            )
         return value
 
     @field_validator("platform_url", "mlflow_ui_url", "airflow_ui_url")
@@ -148,9 +151,7 @@ class Settings(BaseModel):
             if source and "://" not in source.get_secret_value():
                 # A name or a path is no secret, and redacting it would damage messages.
                 texts.remove(source.get_secret_value())
-        passwords = (password for text in texts for password in _passwords_in(text))
-        # A driver may quote the password as it was written or decoded.
-        texts += [spelling for p in passwords for spelling in (p, unquote(p))]
+        texts += [found for text in texts for found in find_address_secrets(text)]
         return tuple(dict.fromkeys(text for text in texts if text))
 
     @classmethod
@@ -171,17 +172,6 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise BadInputError(f"environment variable {first['loc'][0]}: {first['msg']}") from None
-
-
-def _passwords_in(url: str) -> Iterator[str]:
-    """Yield what may be a password of `url`, which may be misspelt; some may be empty."""
-    address = url.partition("://")[2]
-    if "@" in address:
-        # SQLAlchemy ends the user part at the first @, other parsers at the last one.
-        for user in (address.partition("@")[0], address.rpartition("@")[0]):
-            yield user.partition(":")[2]
-    query = parse_qsl(address.partition("?")[2])
-    yield from (value for key, value in query if "pass" in key.lower())
 
 
 POSTGRES_DRIVER = "postgresql+psycopg2"

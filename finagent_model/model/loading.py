@@ -15,7 +15,6 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from finagent_model.config.desk_config import DeskConfig
@@ -24,6 +23,7 @@ from finagent_model.model.package import read_manifest
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
 from finagent_model.model.wheel import build_wheel
+from finagent_model.tracking.runs import describe_store_error, store_errors
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,10 @@ def load_model(uri: str) -> PyFuncModel:
     """Return MLflow's wrapper of a model, as a scoring server has it. Raises ModelLoadError."""
     try:
         loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
-    except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())
+    except _load_errors() as error:
         raise ModelLoadError(
-            f"model {uri} can't be loaded: {reason}; `finagent models` lists what there is, "
-            "`mlflow run . -e train` makes one"
+            f"model {uri} can't be loaded: {describe_store_error(error)}; `finagent models` lists "
+            "what there is, `mlflow run . -e train` makes one"
         ) from None
     return loaded
 
@@ -92,9 +91,10 @@ def load_manifest(uri: str) -> dict[str, Any]:
         try:
             artifact_uri = f"{uri}/artifacts/{PACKAGE_ARTIFACT}"
             path = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, dst_path=folder)
-        except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelLoadError(f"the package of {uri} can't be read: {reason}") from None
+        except _load_errors() as error:
+            raise ModelLoadError(
+                f"the package of {uri} can't be read: {describe_store_error(error)}"
+            ) from None
         return read_manifest(Path(path))
 
 
@@ -104,3 +104,10 @@ def unwrap(loaded: PyFuncModel, uri: str) -> FinagentModel:
     if not isinstance(model, FinagentModel):
         raise ModelLoadError(f"model {uri} is a {type(model).__name__}, not a finagent package")
     return model
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """Return what a model that is not there raises, wherever its URI says that it is."""
+    # MLflow imports the library of an object store as it is needed, which refuses a wrong address
+    # with a ValueError.
+    return store_errors(OSError, ImportError, ValueError)

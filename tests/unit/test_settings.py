@@ -61,6 +61,9 @@ def test_settings_placeholder_key_is_not_redacted() -> None:
     [
         ({"FINAGENT_SERVE_THREADS": "0"}, "FINAGENT_SERVE_THREADS"),
         ({"OPENAI_BASE_URL": "http://me:secret@host/v1"}, "must not carry a user or password"),
+        ({"OPENAI_BASE_URL": "http://me:sec/ret-secret@host"}, "must not carry a user or password"),
+        ({"OPENAI_BASE_URL": "http://host/v1?key=secret"}, "nor a query"),
+        ({"OLLAMA_HOST": "me:secret@host:11434"}, "must not carry a user or password"),
         ({"FINAGENT_DATABASE": "secret.db"}, "FINAGENT_DATABASE: .*write one such as sqlite:///"),
         ({"FINAGENT_PLATFORM_URL": "secret.example"}, "URL: .*write it like https://"),
         ({"FINAGENT_PLATFORM_URL": "http://h:99999"}, "URL: .*Port out of range"),
