@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 
+MIN_TOKEN_CHARS = 16
+"""Characters of a token that callers must send."""
+
+
 def configure_mlflow_environment() -> None:
     """Turn off MLflow's telemetry and its printing of run addresses, unless variables set them.
 
@@ -120,6 +124,16 @@ class Settings(BaseModel):
             url = urlsplit(value)
             if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
                 raise ValueError("is no address; write it like https://platform.example")
+        return value
+
+    @field_validator("approval_token", "api_token")
+    @classmethod
+    def _require_long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and len(value.get_secret_value()) < MIN_TOKEN_CHARS:
+            raise ValueError(
+                f"has {len(value.get_secret_value())} characters, and a token that short can be "
+                f"guessed: it needs {MIN_TOKEN_CHARS}; make one with `openssl rand -hex 32`"
+            )
         return value
 
     @field_validator("components", mode="before")

@@ -22,7 +22,7 @@ from support.platform_tables import narrow
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
 NOTE = {"name": "note", "type": "llm", "response": "yes", "metadata": {"key": "k"}}
-TOKEN = "open-sesame"
+TOKEN = "open-sesame-0123"
 JSON = {"Content-Type": "application/json"}
 
 
