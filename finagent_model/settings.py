@@ -1,6 +1,7 @@
 """Settings from environment variables (keys, addresses, folders), and database URLs.
 
-The environment is read once, in `Settings.load()`, and passed in from there. A database is opened
+The environment is read once, in `Settings.load()`, and passed in from there; only `_secrets` looks
+at it as well, for what to redact. A database is opened
 by its SQLAlchemy URL, and no error message shows the URL's password.
 """
 
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from finagent_model._secrets import find_address_secrets, may_carry_key
+from finagent_model._secrets import FILE_SUFFIX, find_address_secrets, may_carry_key
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -177,15 +178,41 @@ class Settings(BaseModel):
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings from `environ`, by default the process's environment.
 
-        An empty variable counts as not set. Raises BadInputError naming the variable.
+        An empty variable counts as not set. What may be secret can be in a file, which the variable
+        with `_FILE` at its end names. Raises BadInputError naming the variable.
         """
         variables = os.environ if environ is None else environ
-        names = cls.variable_names()
+        values = {n: variables[n] for n in cls.variable_names() if variables.get(n)}
+        for name, field in ((str(f.alias), f) for f in cls.model_fields.values()):
+            path = variables.get(f"{name}{FILE_SUFFIX}")
+            if path and field.annotation == SecretStr | None:
+                values[name] = _read_secret_file(name, path, is_given=name in values)
         try:
-            return cls.model_validate({n: variables[n] for n in names if variables.get(n)})
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             raise BadInputError(f"environment variable {first['loc'][0]}: {first['msg']}") from None
+
+
+def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:
+    """Return the secret in the file, without the blanks around it. Raises BadInputError."""
+    variable = f"{name}{FILE_SUFFIX}"
+    if is_given:
+        raise BadInputError(f"environment variables {name} and {variable} are both set; keep one")
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise BadInputError(
+            f"environment variable {variable}: {path!r} can't be read ({reason}); name a file that "
+            "holds the value"
+        ) from None
+    if not text:
+        raise BadInputError(
+            f"environment variable {variable}: {path!r} is empty; write the value into it, or "
+            "leave the variable out"
+        )
+    return text
 
 
 POSTGRES_DRIVER = "postgresql+psycopg2"
