@@ -43,12 +43,14 @@ _LOCATION_NAME = re.compile(r"DATABASE|_UR[IL]$|CONN|DSN", re.IGNORECASE)
 _SHELL_NAMES = {"PWD", "OLDPWD"}
 # The lookaheads let a match begin inside the one before: `http:` is followed by a query's names.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?=(\S+))")
-_PAIR = re.compile(r"([\w.-]+)[\"']?\s*[=:]\s*[\"']?(?=([^\s&;,\"'}#]+))")
+_PAIR = re.compile(r"([\w.-]+)[\"']?\s*[=:]\s*(?=\"([^\"]+)\"|'([^']+)'|[\"']?([^\s&;,\"'}#]+))")
+# Also where the scheme is missing, or its slashes are.
+_USER_PASSWORD = re.compile(r"(?<![\w.%+-])/{0,2}[\w.%+-]*:([^\s@/:][^\s@]*)@")
 _TOKEN = re.compile(rf"(?=[\w.~%+=-]*\d)(?=[\w.~%+=-]*[A-Za-z])[\w.~%+=-]{{{MIN_TOKEN_CHARS},}}")
 
 # What messages are searched for beside the secrets that are known. An address that hides its
 # password itself, as SQLAlchemy's do, is left as it is.
-_USER_PART = re.compile(r"(?<=://)(?![^\s/@]*:\*\*\*@)[^\s\"'<>/?#]*@")
+_USER_PART = re.compile(r"(?<=//)(?![^\s/@]*:\*\*\*@)[^\s\"'<>/?#]*@")
 _PARAMETER = re.compile(rf"([?&;][\w.%-]*(?:{_SECRET_WORD})[\w.%-]*=)[^\s&;#\"'<>]+", re.IGNORECASE)
 _HEADER = re.compile(
     r"((?:authorization|api-?key|(?:auth|access)-?token|cookie)"
@@ -100,9 +102,10 @@ def _find_written(text: str) -> Iterator[str]:
         if match[0].lower().startswith(("http", "ws")):
             words += path.rpartition("@")[2].split("#")[0].split("/")[1:]
         yield from (word for word in words if _TOKEN.fullmatch(word))
-    for name, value in _PAIR.findall(text):
+    yield from _USER_PASSWORD.findall(text)
+    for name, *values in _PAIR.findall(text):
         if _SECRET_NAME.search(name.replace("_", "-")):
-            yield value
+            yield from values
 
 
 def environment_secrets() -> tuple[str, ...]:
@@ -138,7 +141,7 @@ def redact_known(text: str, secrets: Iterable[str] = ()) -> str:
     for spelling in (other for secret in ordered for other in _other_spellings(secret)):
         if spelling.casefold() in folded:
             text = re.sub(re.escape(spelling), KEY_MARK, text, flags=re.IGNORECASE)
-    return redact_secrets(text, ordered)
+    return _redact_cut_secret(redact_secrets(text, ordered), known)
 
 
 @contextmanager
@@ -199,9 +202,20 @@ def _user_secrets(address: str) -> Iterator[str]:
             yield b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
 
 
+def _redact_cut_secret(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` without the beginning of a secret at its end, where something has cut it."""
+    folded = text.casefold()
+    for secret in (each.casefold() for each in secrets):
+        for length in range(len(secret) - 1, MIN_SECRET_CHARS - 1, -1):
+            if folded.endswith(secret[:length]):
+                return f"{text[:-length]}{KEY_MARK}"
+    return text
+
+
 def _lines(value: str) -> Iterator[str]:
     """Yield a secret; of one with several lines each line, since a message may quote one."""
-    lines = [line.strip() for line in value.strip().splitlines()]
+    # In a variable, line ends are often written as \n.
+    lines = [line.strip() for line in re.split(r"\r?\n|(?:\\r)?\\n", value.strip())]
     yield from lines if len(lines) == 1 else (x for x in lines if len(x) >= MIN_LINE_CHARS)
 
 
@@ -210,8 +224,9 @@ def _other_spellings(secret: str) -> tuple[str, ...]:
     """Return how else a secret may be quoted: decoded, in a query, on a page, in a header."""
     plain = unquote(secret)
     spellings = (plain, unquote_plus(secret), quote(plain), quote(plain, safe=""))
+    twice = quote(quote(plain, safe=""), safe="")
     encoded = b64encode(plain.encode()).decode()
-    more = (quote_plus(plain), escape(plain), encoded, encoded.rstrip("="))
+    more = (quote_plus(plain), twice, escape(plain), encoded, encoded.rstrip("="))
     found = {x for x in (*spellings, *more) if len(x) >= MIN_SECRET_CHARS}
     return tuple(sorted(found - {secret}, key=len, reverse=True))
 

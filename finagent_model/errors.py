@@ -23,7 +23,7 @@ class FinagentError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(redact_message(a) if isinstance(a, str) else a for a in args))
+        super().__init__(*(redact_message(str(each)) for each in args))
 
 
 # What the caller can correct: requests, configuration, files.

@@ -40,7 +40,12 @@ PEM = (
         ("AWS_SECRET_ACCESS_KEY", "canary/secret+key", "canary/secret+key"),
         ("MLFLOW_TRACKING_PASSWORD", "canary-pw", "canary-pw"),
         ("PGPASSWORD", "canary-pw", "canary-pw"),
+        ("AIRFLOW_CONN_X", '{"password": "canary,pw; 9"}', "canary,pw; 9"),
+        ("ANY_DSN", "host=db password='canary pw'", "canary pw"),
+        ("ANY_URL", "//me:canary-pw@host/db", "canary-pw"),
+        ("FINAGENT_DATABASE", "postgresql:/me:canary-pw@host/db", "canary-pw"),
         ("SIGNING_KEY", PEM, "MIICanary0lineOne12345"),
+        ("SIGNING_KEY", PEM.replace("\n", "\\n"), "Canary0lineTwo678901=="),
     ],
 )
 def test_find_secrets_finds_what_variable_hides(name: str, value: str, secret: str) -> None:
@@ -77,6 +82,7 @@ def test_find_secrets_leaves_paths_and_names() -> None:
         "can/ary+pw 99",
         "can%2Fary%2Bpw%2099",
         "can%2fary%2bpw+99",
+        "can%252Fary%252Bpw%252099",
         r"can\/ary\u002bpw 99",
         "CAN/ARY+PW 99",
         b64encode(b"can/ary+pw 99").decode(),
@@ -104,6 +110,8 @@ def test_redact_message_finds_every_spelling(monkeypatch: pytest.MonkeyPatch, sp
         ("send it as 'Authorization: Bearer TOKEN'", "send it as 'Authorization: Bearer TOKEN'"),
         ("a basic understanding of it", "a basic understanding of it"),
     ],
+    # pytest puts a test's name into the environment, where addresses would be searched.
+    ids=["user", "masked", "query", "header", "raw", "key", "pem", "hint", "prose"],
 )
 def test_redact_message_knows_shapes(text: str, shown: str) -> None:
     assert redact_message(text) == shown
@@ -111,9 +119,17 @@ def test_redact_message_knows_shapes(text: str, shown: str) -> None:
 
 def test_error_message_is_redacted_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINAGENT_PLATFORM_TOKEN", "canary-token")
+    quoted = KeyError("no canary-token here")
     for error in (BadInputError("no canary-token here"), TrackingError("no canary-token here")):
         assert str(error) == f"no {KEY_MARK} here"
         assert "canary" not in repr(error) + "".join(traceback.format_exception(error))
+    assert "canary" not in repr(BadInputError(quoted))
+
+
+def test_redact_message_finds_secret_that_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINAGENT_PLATFORM_TOKEN", "canary-token")
+    assert redact_message("it said canary-to") == f"it said {KEY_MARK}"
+    assert redact_message("it said canary") == "it said canary"  # too short to be told apart
 
 
 def test_environment_secrets_follow_environment(monkeypatch: pytest.MonkeyPatch) -> None:
