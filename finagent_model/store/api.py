@@ -110,6 +110,7 @@ COMMON_ERRORS: dict[int | str, dict[str, Any]] = {
         "description": "No token is set, and you are on another machine.",
     },
     422: {"model": ErrorResponse, "description": "A field or a parameter can't be used."},
+    429: {"model": ErrorResponse, "description": "Too many wrong tokens came from your address."},
     503: {"model": ErrorResponse, "description": "The database can't be used now."},
 }
 NOT_FOUND_ERROR: dict[int | str, dict[str, Any]] = {
