@@ -19,13 +19,8 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.record import (
-    STORED,
-    SyncReport,
-    find_final,
-    record_decision,
-    sync_decisions,
-)
+from finagent_model.pipeline.record import SyncReport, record_decision, sync_decisions
+from finagent_model.pipeline.settled import STORED, find_final
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import NewArtifact
 from finagent_model.store.artifacts import ArtifactStore
@@ -108,7 +103,7 @@ def test_store_decision_tags_run_as_stored(place: Place) -> None:
     run = recorded_run(url)
     assert run.get_tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
-    assert sync_decisions(settings(url)) == SyncReport()
+    assert sync_decisions(settings(url)) == SyncReport(already=1)
 
 
 def test_store_decision_defaults_to_file_at_home(
@@ -168,7 +163,7 @@ def test_sync_writes_what_store_decision_would(place: Place) -> None:
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
-    assert sync_decisions(settings(down(place))) == SyncReport()
+    assert sync_decisions(settings(down(place))) == SyncReport(already=1)
 
 
 def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +189,6 @@ def test_sync_finds_decision_written_before_stop(
         recorded_run(url)
     monkeypatch.undo()
     assert sync_decisions(settings(url)) == SyncReport(already=1)
-    assert sync_decisions(settings(url)) == SyncReport()
     assert len(rows(url)) == WHOLE
 
 
