@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from finagent_model.errors import BadInputError
 
@@ -81,9 +89,13 @@ class Settings(BaseModel):
     api_token: SecretStr | None = Field(None, alias="FINAGENT_API_TOKEN")
     """Token to read and write artifacts over HTTP, and to log in to `finagent ui`.
 
-    Without one, everybody who reaches the server may read, callers on the same machine may write,
-    and the pages are for this machine alone.
+    Without any token for artifacts, everybody who reaches the server may read and callers on the
+    same machine may write. Without this one, the pages are for this machine alone.
     """
+    api_write_token: SecretStr | None = Field(None, alias="FINAGENT_API_WRITE_TOKEN")
+    """Token to read and write artifacts over HTTP, which opens no page."""
+    api_read_token: SecretStr | None = Field(None, alias="FINAGENT_API_READ_TOKEN")
+    """Token to read artifacts over HTTP, and nothing else."""
     platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
     """Address of a trading platform that receives every decision's artifacts; empty means none."""
     platform_token: SecretStr | None = Field(None, alias="FINAGENT_PLATFORM_TOKEN")
@@ -117,6 +129,16 @@ class Settings(BaseModel):
             url = urlsplit(value)
             if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
                 raise ValueError("is no address; write it like https://platform.example")
+        return value
+
+    @field_validator("api_read_token")
+    @classmethod
+    def _require_other_token(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        writers = (info.data.get("api_token"), info.data.get("api_write_token"))
+        if value is not None and value in writers:
+            raise ValueError("is a token that may write, too; give readers one of their own")
         return value
 
     @field_validator("components", mode="before")

@@ -1,15 +1,16 @@
 """REST of the artifacts: `GET`, `POST` and `PATCH /api/artifacts`, in the trading platform's words.
 
-With `FINAGENT_API_TOKEN` a caller who sends it reads and writes. Without a token everybody who
-reaches the server reads, and callers on its machine write. An error is
-`{"error": ..., "message": ..., "fields": [...]}`; for bad input `fields` says which field it was,
-what its value was and why it can't be used. No answer has a stack trace.
+A caller who sends `FINAGENT_API_READ_TOKEN` reads; who sends `FINAGENT_API_WRITE_TOKEN` or
+`FINAGENT_API_TOKEN` reads and writes. Where none is set, everybody who reaches the server reads and
+callers on its machine write. What is written here is never a decision of ours: its `origin` is
+`rest`. An error is `{"error": ..., "message": ..., "fields": [...]}`; for bad input `fields` says
+which field it was, what its value was and why it can't be used. No answer has a stack trace.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -40,7 +41,9 @@ from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 
 log = logging.getLogger(__name__)
-TOKEN_VARIABLE = "FINAGENT_API_TOKEN"
+WRITE_TOKENS = {"FINAGENT_API_WRITE_TOKEN": "api_write_token", "FINAGENT_API_TOKEN": "api_token"}
+READ_TOKENS = {"FINAGENT_API_READ_TOKEN": "api_read_token"} | WRITE_TOKENS
+"""Fields of the settings by environment variable: the tokens that let a caller write, and read."""
 MAX_BODY_BYTES = 1024 * 1024
 """Larger things belong in the artifacts of a run."""
 MAX_PAGE_ROWS = 1000
@@ -98,7 +101,7 @@ COMMON_ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
     403: {
         "model": ErrorResponse,
-        "description": "No token is set, and you are on another machine.",
+        "description": "No token lets anybody write, and you are on another machine.",
     },
     422: {"model": ErrorResponse, "description": "A field or a parameter can't be used."},
     503: {"model": ErrorResponse, "description": "The database can't be used now."},
@@ -128,7 +131,7 @@ def api_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     add_error_responses(app)
     store = ArtifactStore(Database.from_settings(settings))
-    app.include_router(artifact_routes(store, settings.api_token))
+    app.include_router(artifact_routes(store, settings))
     return app
 
 
@@ -137,10 +140,10 @@ def from_environment() -> FastAPI:
     return api_app(Settings.load())
 
 
-def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
+def artifact_routes(store: ArtifactStore, settings: Settings) -> APIRouter:
     """Return the routes, for an app that has `add_error_responses`."""
     routes = APIRouter(tags=["artifacts"], responses=COMMON_ERRORS)
-    readers, writers = [Depends(_read_guard(token))], [Depends(_write_guard(token))]
+    readers, writers = [Depends(_read_guard(settings))], [Depends(_write_guard(settings))]
 
     # `name` is what the OpenAPI document calls the two reads; it must not follow the functions.
     @routes.get(
@@ -312,27 +315,54 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_CHARS_SHOWN else f"{text[:MAX_CHARS_SHOWN]}..."
 
 
-def _read_guard(token: SecretStr | None) -> Any:
+def _read_guard(settings: Settings) -> Any:
+    tokens = _find_tokens(settings, READ_TOKENS)
+
     def check(request: Request) -> None:
-        if token is not None:
-            require_token(request, token, TOKEN_VARIABLE)
+        if tokens:
+            _require_any_token(request, tokens)
 
     return check
 
 
-def _write_guard(token: SecretStr | None) -> Any:
+def _write_guard(settings: Settings) -> Any:
+    tokens, variables = _find_tokens(settings, WRITE_TOKENS), " or ".join(WRITE_TOKENS)
+    is_open = not _find_tokens(settings, READ_TOKENS)
+
     def check(request: Request) -> None:
-        if token is not None:
-            require_token(request, token, TOKEN_VARIABLE)
-        else:
+        if tokens:
+            _require_any_token(request, tokens)
+        elif is_open:
             # It checks the host, too, so that no site reaches us by DNS rebinding.
             require_this_machine(
                 request,
                 "artifacts are written from the server's own machine (http://127.0.0.1); "
-                f"set {TOKEN_VARIABLE} to write them from elsewhere",
+                f"set {variables} to write them from elsewhere",
             )
+        else:
+            # A proxy on this machine makes everybody local, and readers are not to write.
+            raise AuthError(403, f"only reading is allowed here; set {variables} to write")
 
     return check
+
+
+def _find_tokens(settings: Settings, variables: Mapping[str, str]) -> dict[str, SecretStr]:
+    """Return those of the tokens that are set, by their variables."""
+    tokens = {variable: getattr(settings, field) for variable, field in variables.items()}
+    return {variable: token for variable, token in tokens.items() if token is not None}
+
+
+def _require_any_token(request: Request, tokens: Mapping[str, SecretStr]) -> None:
+    """Raise AuthError (401) unless the request bears one of the tokens."""
+    refusals = []
+    for variable, token in tokens.items():
+        try:
+            require_token(request, token, variable)
+        except AuthError as error:
+            refusals.append(error)
+    if len(refusals) == len(tokens):
+        variables = " or ".join(tokens)
+        raise AuthError(401, f"send the token of {variables} as 'Authorization: Bearer TOKEN'")
 
 
 def _ok(model: type[BaseModel], description: str) -> dict[int | str, dict[str, Any]]:
