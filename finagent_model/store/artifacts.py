@@ -380,7 +380,7 @@ def _check_changes(stored: Artifact, new: NewArtifact) -> None:
         return  # another system's row, whose rules are not ours
     is_settled = stored.status is not None and stored.status not in FAILED_STATUSES
     fixed_fields: tuple[str, ...] = SETTLED_FIELDS if is_settled else ()
-    fixed = SETTLED_METADATA if is_settled else ("key",)
+    fixed: tuple[str, ...] = SETTLED_METADATA if is_settled else ("key",)
     if stored.origin == OURS:
         fixed_fields, fixed = DECISION_FIELDS, DECISION_METADATA
     changed = [f"metadata.{n}" for n in fixed if stored.metadata.get(n) != new.metadata.get(n)]
