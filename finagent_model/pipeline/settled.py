@@ -87,10 +87,12 @@ def verify_recorded(run: RunRecord) -> RecordedDecision:
     # A replay, and an answer within a caller's own limits, have no such tag and settle nothing.
     if STORED not in run.tags or head is None:
         raise UnverifiedRunError(run.run_id, f"it has no tag {HEAD if head is None else STORED}")
-    content = _read_file(run.run_id, SIGNAL_FILE)
-    audit = _read_file(run.run_id, AUDIT_FILE).decode("utf-8", "replace")
+    files = RunLog(run.run_id).find_artifacts((SIGNAL_FILE, AUDIT_FILE))
+    if missing := {SIGNAL_FILE, AUDIT_FILE} - files.keys():
+        raise UnverifiedRunError(run.run_id, f"it has no artifact {min(missing)!r}")
+    audit = files[AUDIT_FILE].decode("utf-8", "replace")
     try:
-        record = json.loads(content)
+        record = json.loads(files[SIGNAL_FILE])
         signal = parse_signal(record)
         faults = verify_chain(audit, head)
     except (ValueError, AttributeError, RecursionError, BadInputError) as error:
@@ -222,10 +224,3 @@ def _is_in_place(store: DecisionStore, rows: SignalRows, record: RecordedDecisio
         False,
     )
     return store.is_as_written(rows.artifact, signal)
-
-
-def _read_file(run_id: str, name: str) -> bytes:
-    content = RunLog(run_id).find_artifact(name)
-    if content is None:
-        raise UnverifiedRunError(run_id, f"it has no artifact {name!r}")
-    return content
