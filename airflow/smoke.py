@@ -67,7 +67,9 @@ def run_dag(airflow: str, user: str, password: str) -> str:
 
 def signal_of(ui: str, token: str, run: str) -> dict[str, Any]:
     """The one that the run left. Raises SystemExit where there is none, or more than one."""
-    query = urllib.parse.urlencode({"execution_id": run, "type": "signal"})
+    # What others wrote under this execution is no signal of the run.
+    wanted = {"execution_id": run, "type": "signal", "origin": "finagent"}
+    query = urllib.parse.urlencode(wanted)
     found = ask(f"{ui}/api/artifacts?{query}", token)["artifacts"]
     if len(found) != 1:
         raise SystemExit(f"{ui} has {len(found)} signals of run {run}; one was expected")

@@ -103,6 +103,13 @@ class UnknownRunError(TrackingError):
         )
 
 
+class UnverifiedRunError(TrackingError):
+    """The run holds no decision, or not as it was recorded."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id} holds no decision as it was recorded: {reason}")
+
+
 class ExternalSourceError(BadInputError):
     """The files of an external analyst are missing or differ from the pin."""
 

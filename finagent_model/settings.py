@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from finagent_model._secrets import FILE_SUFFIX, find_address_secrets, may_carry_key
 from finagent_model.errors import BadInputError
@@ -91,8 +99,12 @@ class Settings(BaseModel):
     api_token: SecretStr | None = Field(None, alias="FINAGENT_API_TOKEN")
     """Token to read and write artifacts over HTTP, and to log in to `finagent ui`.
 
-    Without one, both are for callers on the same machine alone.
+    Without any token for artifacts, they and the pages are for callers on the same machine alone.
     """
+    api_write_token: SecretStr | None = Field(None, alias="FINAGENT_API_WRITE_TOKEN")
+    """Token to read and write artifacts over HTTP, which opens no page."""
+    api_read_token: SecretStr | None = Field(None, alias="FINAGENT_API_READ_TOKEN")
+    """Token to read artifacts over HTTP, and nothing else."""
     platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
     """Address of a trading platform that receives every decision's artifacts; empty means none."""
     platform_token: SecretStr | None = Field(None, alias="FINAGENT_PLATFORM_TOKEN")
@@ -138,7 +150,19 @@ class Settings(BaseModel):
                 raise ValueError("is no address; write it like https://platform.example")
         return value
 
-    @field_validator("approval_token", "api_token", "serve_token")
+    @field_validator("api_read_token")
+    @classmethod
+    def _require_other_token(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        writers = (info.data.get("api_token"), info.data.get("api_write_token"))
+        if value is not None and value in writers:
+            raise ValueError("is a token that may write, too; give readers one of their own")
+        return value
+
+    @field_validator(
+        "approval_token", "api_token", "api_read_token", "api_write_token", "serve_token"
+    )
     @classmethod
     def _require_long_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value()) < MIN_TOKEN_CHARS:

@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
 from urllib.parse import urlsplit
@@ -48,15 +48,25 @@ def require_token(request: Request, token: SecretStr, variable: str) -> None:
     """Raise AuthError (401) unless the request bears `token`, the value of `variable`; 429 after
     too many wrong ones.
     """
+    require_any_token(request, {variable: token})
+
+
+def require_any_token(request: Request, tokens: Mapping[str, SecretStr]) -> None:
+    """Raise AuthError (401) unless the request bears one of `tokens`, by their variables; 429 after
+    too many wrong ones.
+    """
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not check_token(request, credentials.strip(), token):
-        raise AuthError(401, f"send the token of {variable} as 'Authorization: Bearer TOKEN'")
+    if scheme.lower() != "bearer" or not check_token(
+        request, credentials.strip(), *tokens.values()
+    ):
+        variables = " or ".join(tokens)
+        raise AuthError(401, f"send the token of {variables} as 'Authorization: Bearer TOKEN'")
 
 
 def check_token(
-    request: Request, candidate: str, token: SecretStr, caller: str | None = None
+    request: Request, candidate: str, *tokens: SecretStr, caller: str | None = None
 ) -> bool:
-    """Return whether `candidate` is the token.
+    """Return whether `candidate` is one of the tokens.
 
     Raises AuthError (429), without a look at it, for a caller who has sent too many wrong ones.
     `caller` is who asks; None: the address that the request came from.
@@ -64,7 +74,7 @@ def check_token(
     throttle: TokenThrottle = getattr(request.app.state, "token_throttle", None) or TokenThrottle()
     # One throttle for all doors of an app.
     request.app.state.token_throttle = throttle
-    return throttle.check(caller or caller_address(request), candidate, token)
+    return throttle.check(caller or caller_address(request), candidate, *tokens)
 
 
 def caller_address(request: Request) -> str:
@@ -90,8 +100,8 @@ class TokenThrottle:
         self._free_at: OrderedDict[str, float] = OrderedDict()
         """When all wrong tokens of a caller are forgotten."""
 
-    def check(self, caller: str, candidate: str, token: SecretStr) -> bool:
-        """Return whether `candidate` is the token. Raises AuthError (429)."""
+    def check(self, caller: str, candidate: str, *tokens: SecretStr) -> bool:
+        """Return whether `candidate` is one of the tokens. Raises AuthError (429)."""
         # Nothing is no guess.
         if not candidate:
             return False
@@ -106,7 +116,7 @@ class TokenThrottle:
                     f"at; try again in {math.ceil(wait_s)} s",
                 )
             # A right one forgives nothing: its sender may be guessing at another token.
-            if is_token(candidate, token):
+            if any([is_token(candidate, token) for token in tokens]):
                 return True
             self._free_at[caller] = free_at + WRONG_TOKEN_PAUSE_S
             self._free_at.move_to_end(caller)

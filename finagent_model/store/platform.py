@@ -37,7 +37,7 @@ from finagent_model.errors import (
 from finagent_model.store.artifact_models import Artifact
 
 PATH = "/api/artifacts"
-SERVER_FIELDS = {"id", "created_at", "updated_at"}
+SERVER_FIELDS = {"id", "created_at", "updated_at", "origin"}
 """Fields that the platform sets itself."""
 BUSY = (408, 425, 429)
 UNAUTHORIZED, NOT_FOUND = (401, 403), (404, 405)

@@ -14,14 +14,15 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import mlflow
 import requests
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -47,6 +48,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
     MLFLOW_RUN_NOTE,
 )
+from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model._base import dump_json
@@ -186,6 +188,24 @@ class RunLog:
                     return None
                 raise
         return self.read_artifact(name) if exists else None
+
+    def find_artifacts(self, names: Collection[str]) -> dict[str, bytes]:
+        """Return the contents, by name, of those artifacts that the run has in no folder.
+
+        Raises TrackingError where the store can't tell.
+        """
+        with raise_tracking_errors(), tempfile.TemporaryDirectory() as folder:
+            # By address: by run id each file would read the run twice.
+            root = str(self._client.get_run(self.run_id).info.artifact_uri)
+            listed = list_artifacts(artifact_uri=root) or []
+            present = {PurePosixPath(file.path).name for file in listed if not file.is_dir}
+            return {
+                name: Path(
+                    download_artifacts(append_to_uri_path(root, name), dst_path=folder)
+                ).read_bytes()
+                for name in names
+                if name in present
+            }
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in the artifact. Raises TrackingError when it is not there."""

@@ -193,7 +193,7 @@ def login_routes(token: SecretStr, sessions: Sessions, renderer: Renderer) -> AP
         # their wrong tokens do not count as its own.
         device = _known_device(request, token)
         try:
-            is_right = check_token(request, fields.get("token", ""), token, device)
+            is_right = check_token(request, fields.get("token", ""), token, caller=device)
         except AuthError as error:
             status, message = error.status, f"{str(error)[:1].upper()}{str(error)[1:]}."
             return renderer.page(request, "login.html", status, next=target, error=message)
