@@ -1,57 +1,173 @@
 """Calibrate confidence on closed outcomes, choose lessons, and record how honest confidence was.
 
-`calibrate` fits Platt scaling, shrunk towards the base rate while outcomes are few, and isotonic
-regression once there are many. `select_lessons` picks the outcomes that a desk may remember.
-`build_confidence_record` collects what calibrated confidence promised of calls whose outcome is
-known, each by the calibration in force when the call was made: no look-ahead.
+`calibrate` lets three methods compete: Platt scaling, shrunk towards the base rate while outcomes
+are few; isotonic regression; and the base rate itself, whatever the desk's confidence. A learned
+method is served only if it beat the base rate on calls that it had not seen. `select_lessons` picks
+the outcomes that a desk may remember. `build_confidence_record` collects what confidence promised
+of calls whose outcome is known, each by the calibration in force when the call was made: no
+look-ahead.
 
 Sources: Platt, Probabilistic Outputs for Support Vector Machines (1999); Zadrozny and Elkan,
 Transforming Classifier Scores into Accurate Multiclass Probability Estimates (2002);
-Niculescu-Mizil and Caruana, Predicting Good Probabilities with Supervised Learning (2005), who find
-isotonic regression the better one from about a thousand cases on.
+Niculescu-Mizil and Caruana, Predicting Good Probabilities with Supervised Learning (2005); Dawid,
+Statistical Theory: The Prequential Approach (1984), for judging forecasts on what came after them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from finagent_model.market.bars import Floats
-from finagent_model.policy.trained_state import Calibration, CalibrationBook, TradeOutcome, log_odds
+from finagent_model.policy.trained_state import (
+    HORIZON,
+    NO_INFORMATION,
+    Calibration,
+    CalibrationBook,
+    Learned,
+    TradeOutcome,
+    log_odds,
+)
 from finagent_model.statistics.reliability import (
     brier_score,
-    calibration_p_value,
+    calibration_slope,
+    decompose_brier,
     expected_calibration_error,
+    log_loss,
+    log_losses,
+    skill_interval,
+    skill_score,
+    squared_errors,
 )
+from finagent_model.statistics.resampling import Interval
 
 MIN_OUTCOMES = 30.0
 """Independent outcomes below which nothing is calibrated."""
-MIN_ISOTONIC_OUTCOMES = 1000.0
-"""Independent outcomes from which isotonic regression replaces Platt scaling."""
 SLOPE_SPREAD = 0.5
 """Standard deviation of the slope's prior, whose mean is 0.
 
 Until outcomes show that more confidence means more, all calls have the same chance.
 """
+_Loss = Callable[[Floats, Floats], Floats]
+LEARNED: tuple[Learned, ...] = get_args(Learned)
+
+
+@dataclass(frozen=True, eq=False)
+class ConfidenceRecord:
+    """Confidence beside the outcomes: arrays with one entry a call, fractions of one."""
+
+    raw: Floats
+    """Confidence as the desk gave it."""
+    calibrated: Floats
+    """As it was served: by a learned method, or the base rate."""
+    learned: Floats
+    """By the learned method that did best, served or not."""
+    climatology: Floats
+    """Base rate of the calls that had closed when the call was made."""
+    outcome: Floats
+    """1 where the call made money after costs, else 0."""
+    weight: Floats
+    """Independent outcomes that the call is worth, see `independent_weights`."""
+    day: npt.NDArray[np.int64]
+    """Ordinal of the day of the call."""
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> ConfidenceRecord:
+        """Return the record of some of the calls."""
+        return ConfidenceRecord(**{name: values[rows] for name, values in vars(self).items()})
+
+    def brier_skill_interval(self, *, seed: int, confidence: float = 0.95) -> Interval:
+        """Return the interval of the Brier skill of `learned` against the climatology.
+
+        nan below `MIN_OUTCOMES` independent calls.
+        """
+        return self._interval(squared_errors, seed, confidence)
+
+    def measure(self, *, seed: int, confidence: float = 0.95) -> dict[str, float]:
+        """Return the reliability statistics of the calls by name; nan where undefined.
+
+        Skill, decomposition and slope are those of the learned method; 0 or less says that the base
+        rate known at the time was as good. Bounds are at this confidence; the skill's are
+        one-sided.
+        """
+        outcome, weight = self.outcome, self.weight
+        effective = float(weight.sum())
+        base = float(np.average(outcome, weights=weight)) if effective else math.nan
+        brier, logarithmic = (
+            self._interval(loss, seed, confidence) for loss in (squared_errors, log_losses)
+        )
+        parts = decompose_brier(self.learned, outcome, weight)
+        slope = calibration_slope(self.learned, outcome, weight, self.day, confidence=confidence)
+        return {
+            "calibrated_calls": float(len(self.calibrated)),
+            "calibrated_calls_effective": effective,
+            "came_true": base,
+            "brier": brier_score(self.calibrated, outcome, weight),
+            "brier_uncalibrated": brier_score(self.raw, outcome, weight),
+            "brier_learned": brier_score(self.learned, outcome, weight),
+            "brier_climatology": brier_score(self.climatology, outcome, weight),
+            "brier_skill": self._skill(squared_errors),
+            "brier_skill_low": brier.low,
+            "brier_skill_high": brier.high,
+            "log_loss": log_loss(self.learned, outcome, weight),
+            "log_skill": self._skill(log_losses),
+            "log_skill_low": logarithmic.low,
+            "log_skill_high": logarithmic.high,
+            "brier_reliability": parts.reliability,
+            "brier_resolution": parts.resolution,
+            "brier_uncertainty": parts.uncertainty,
+            "calibration_slope": slope.slope,
+            "calibration_slope_low": slope.low,
+            "calibration_slope_high": slope.high,
+            "calibration_error": expected_calibration_error(self.calibrated, outcome, weight),
+            "calibration_error_uncalibrated": expected_calibration_error(self.raw, outcome, weight),
+        }
+
+    def _losses(self, loss: _Loss) -> tuple[Floats, Floats]:
+        return loss(self.learned, self.outcome), loss(self.climatology, self.outcome)
+
+    def _skill(self, loss: _Loss) -> float:
+        return skill_score(*self._losses(loss), self.weight)
+
+    def _interval(self, loss: _Loss, seed: int, confidence: float) -> Interval:
+        # A handful of calls that went well would pass for proof.
+        if self.weight.sum() < MIN_OUTCOMES:
+            return Interval(math.nan, math.nan)
+        return skill_interval(
+            *self._losses(loss),
+            self.weight,
+            self.day,
+            overlap=HORIZON,
+            seed=seed,
+            confidence=confidence,
+        )
 
 
 def calibrate(calls: Sequence[TradeOutcome], moments: Sequence[datetime]) -> CalibrationBook:
-    """Return a calibration for each moment, fitted on the calls of all symbols closed before it."""
-    # A call is known once it has closed, not when it is made: its outcome would be look-ahead.
-    fits = [_fit([c for c in calls if c.closed_at < moment], moment) for moment in moments]
+    """Return a calibration for each moment, fitted on the calls of all symbols closed before it.
+
+    What it serves is chosen by how each method did on calls between earlier moments, fitted without
+    them. `moments` are ascending.
+    """
+    fits: list[Calibration] = []
+    for moment in moments:
+        # A call is known once it has closed, not when it is made: its outcome would be look-ahead.
+        known = [call for call in calls if call.closed_at < moment]
+        fits.append(_choose(_fit(known, moment), known, fits))
     return CalibrationBook(fits=tuple(fits))
 
 
 def _fit(calls: Sequence[TradeOutcome], valid_from: datetime) -> Calibration:
-    """Return the calibration of closed calls, with its method chosen by their number."""
-    weight = np.array([call.weight for call in calls])
+    """Return the calibration of closed calls with every method fitted; it serves the base rate."""
+    weight = independent_weights(calls)
     # Calls that overlap share their news: only the sum of their weights counts as evidence.
     effective = round(float(weight.sum()), 4)
     common = {"valid_from": valid_from, "calls": len(calls), "effective": effective}
@@ -62,12 +178,48 @@ def _fit(calls: Sequence[TradeOutcome], valid_from: datetime) -> Calibration:
         )
     confidence = np.array([call.confidence for call in calls])
     outcome = np.array([call.was_profitable for call in calls], dtype=np.float64)
-    if effective >= MIN_ISOTONIC_OUTCOMES:
-        knots = _fit_isotonic(confidence / 100, outcome, weight)
-        return Calibration(method="isotonic", reason=reason, knots=knots, **common)
     odds = np.array([log_odds(score) for score in confidence])
     slope, intercept = fit_platt(odds, outcome, weight)
-    return Calibration(method="platt", reason=reason, slope=slope, intercept=intercept, **common)
+    return Calibration(
+        method="base_rate",
+        reason=reason,
+        # Laplace's rule: a share of 0 or 1 would be a certainty.
+        base_rate=round(float((weight @ outcome + 1) / (weight.sum() + 2)), 6),
+        slope=slope,
+        intercept=intercept,
+        knots=_fit_isotonic(confidence / 100, outcome, weight),
+        **common,
+    )
+
+
+def _choose(
+    fit: Calibration, known: Sequence[TradeOutcome], past_fits: Sequence[Calibration]
+) -> Calibration:
+    """Return `fit` with the method that it serves: a learned one with skill on past folds, or the
+    base rate.
+    """
+    if fit.method == "none":
+        return fit
+    records = {method: _record(known, past_fits, method) for method in LEARNED}
+    best: tuple[float, Learned] = (-math.inf, LEARNED[0])
+    for method, record in records.items():
+        skill = skill_score(*record._losses(squared_errors), record.weight)
+        if skill > best[0]:
+            best = skill, method
+    skill, candidate = best
+    record = records[candidate]
+    tested = f"{candidate} had a Brier skill of {skill:+.3f} on {len(record.outcome)} later calls"
+    # The lower bound of a skill that is not above 0 is not either.
+    low = record.brier_skill_interval(seed=1).low if skill > 0 else math.nan
+    if low > 0:
+        reason = f"{fit.reason}; {tested}, surely above {low:.3f}"
+        return fit.model_copy(
+            update={"method": candidate, "candidate": candidate, "reason": reason}
+        )
+    reason = f"{fit.reason}; {NO_INFORMATION}"
+    if math.isfinite(skill):
+        reason += f": {tested}"
+    return fit.model_copy(update={"candidate": candidate, "reason": reason})
 
 
 def fit_platt(odds: Floats, outcome: Floats, weight: Floats) -> tuple[float, float]:
@@ -130,55 +282,70 @@ def select_lessons(calls: Sequence[TradeOutcome]) -> tuple[TradeOutcome, ...]:
     return tuple(lessons)
 
 
-@dataclass(frozen=True, eq=False)
-class ConfidenceRecord:
-    """Calibrated confidence beside the outcomes: arrays with one entry a call, fractions of one."""
-
-    raw: Floats
-    """Confidence as the desk gave it."""
-    calibrated: Floats
-    outcome: Floats
-    """1 where the call made money after costs, else 0."""
-    weight: Floats
-
-    def measure(self) -> dict[str, float]:
-        """Return the reliability statistics of the calibrated calls by name; nan without calls.
-
-        `p_calibration` is nan below `MIN_OUTCOMES` independent calls too.
-        """
-        effective = float(self.weight.sum())
-        # With few calls the test refutes nothing, which would pass for proof.
-        is_testable = effective >= MIN_OUTCOMES
-        base = float(np.average(self.outcome, weights=self.weight)) if effective else math.nan
-        return {
-            "calibrated_calls": float(len(self.calibrated)),
-            "calibrated_calls_effective": effective,
-            "came_true": base,
-            "brier": brier_score(self.calibrated, self.outcome, self.weight),
-            "brier_uncalibrated": brier_score(self.raw, self.outcome, self.weight),
-            "brier_base_rate": base * (1 - base),
-            "calibration_error": expected_calibration_error(
-                self.calibrated, self.outcome, self.weight
-            ),
-            "calibration_error_uncalibrated": expected_calibration_error(
-                self.raw, self.outcome, self.weight
-            ),
-            "p_calibration": calibration_p_value(self.calibrated, self.outcome, self.weight)
-            if is_testable
-            else math.nan,
-        }
-
-
 def build_confidence_record(
     calls: Sequence[TradeOutcome], book: CalibrationBook
 ) -> ConfidenceRecord:
     """Return the record of those calls that were made with a calibrated confidence."""
-    # The book is read at the moment of each call, so that no calibration has seen its outcome.
-    fits = [(call, book.at(call.as_of)) for call in calls]
-    chosen = [(call, fit) for call, fit in fits if fit.method != "none"]
+    return _record(calls, book.fits, book.fits[-1].candidate or LEARNED[0])
+
+
+def _record(
+    calls: Sequence[TradeOutcome], fits: Sequence[Calibration], candidate: Learned
+) -> ConfidenceRecord:
+    """Return the record of the calls made under `fits`, with `candidate` as the learned method."""
+    # Each call's fit is the newest at its moment, so that no calibration has seen its outcome.
+    starts = np.array([fit.valid_from.timestamp() for fit in fits])
+    moments = [call.as_of.timestamp() for call in calls]
+    numbers = np.searchsorted(starts, moments, side="right") - 1
+    weights = independent_weights(calls)
+    chosen = [
+        (call, fits[number], weight)
+        for call, number, weight in zip(calls, numbers.tolist(), weights, strict=True)
+        if number >= 0 and fits[number].method != "none"
+    ]
     return ConfidenceRecord(
-        raw=np.array([call.confidence / 100 for call, _ in chosen]),
-        calibrated=np.array([fit.probability(call.confidence) for call, fit in chosen]),
-        outcome=np.array([float(call.was_profitable) for call, _ in chosen]),
-        weight=np.array([call.weight for call, _ in chosen]),
+        raw=np.array([call.confidence / 100 for call, _, _ in chosen]),
+        calibrated=np.array([fit.probability(call.confidence) for call, fit, _ in chosen]),
+        learned=np.array([fit.learned(candidate, call.confidence) for call, fit, _ in chosen]),
+        climatology=np.array([fit.base_rate for _, fit, _ in chosen], dtype=np.float64),
+        outcome=np.array([float(call.was_profitable) for call, _, _ in chosen]),
+        weight=np.array([weight for _, _, weight in chosen], dtype=np.float64),
+        day=np.array([call.as_of.toordinal() for call, _, _ in chosen], dtype=np.int64),
     )
+
+
+def independent_weights(calls: Sequence[TradeOutcome]) -> Floats:
+    """Return each call's weight (n,) in (0, 1]: its share of its days among calls of all symbols.
+
+    A call's own weight already counts the calls of its symbol that overlap it. Calls of other
+    symbols are counted as if all symbols moved as one, which errs on the safe side: twenty banks
+    are nearer to one outcome than to twenty.
+    """
+    weight = np.array([call.weight for call in calls])
+    symbols, own = np.unique([call.symbol for call in calls], return_inverse=True)
+    if len(symbols) < 2:
+        return weight
+    start = np.array([call.as_of.toordinal() for call in calls])
+    stop = np.array([call.closed_at.toordinal() for call in calls])
+    days = np.unique(np.concatenate([start, stop]))
+    running = _running(start, stop, days)
+    shared = np.ones(len(calls))
+    for number in range(len(symbols)):
+        rows = own == number
+        share = np.where(running > 0, _running(start[rows], stop[rows], days) / running, 0.0)
+        total = np.append(0.0, np.cumsum(share))
+        # A call spans the days after it was made, up to the one that ended it.
+        first = np.searchsorted(days, start[rows], side="right")
+        last = np.searchsorted(days, stop[rows], side="right")
+        shared[rows] = (total[last] - total[first]) / np.maximum(last - first, 1)
+    weights: Floats = weight * np.clip(shared, 1e-12, 1.0)
+    return weights
+
+
+def _running(
+    start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64], days: npt.NDArray[np.int64]
+) -> Floats:
+    """Return how many calls span each of `days`."""
+    begun = np.searchsorted(np.sort(start), days, side="left")
+    ended = np.searchsorted(np.sort(stop), days, side="left")
+    return (begun - ended).astype(np.float64)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -54,12 +54,15 @@ class Package:
     """SHA-256 that identifies the package."""
     external: ExternalSource | None = None
     """The external analyst's files, verified; None where the desk has none."""
+    judged_grade: Grade = "strong"
+    """The grade once earlier trainings are counted, as the manifest has it."""
 
     @property
     def evidence(self) -> Grade:
-        """The grade of evidence for an edge after costs, as training found it."""
+        """The grade of evidence for an edge after costs, as training and gate found it."""
         grade: Grade = self.backtest["evidence"]["grade"]
-        return grade
+        # The lower one: the manifest is not hashed, and may lower a grade but never raise it.
+        return min(grade, self.judged_grade, key=get_args(Grade).index)
 
 
 def write_package(
@@ -72,8 +75,12 @@ def write_package(
     backtest: Mapping[str, Any],
     code_hash: str,
     external: ExternalSource | None = None,
+    judged_grade: Grade = "strong",
 ) -> dict[str, Any]:
     """Write every file and the manifest into `folder`, and return the manifest.
+
+    `judged_grade` is the gate's grade of evidence. It counts earlier trainings, which are no part
+    of the content, and so stands in the manifest. A package gives the lower of it and its own.
 
     Raises ValueError for a trained state without calibrations, and for a desk with an external
     analyst without its source.
@@ -108,6 +115,7 @@ def write_package(
         "files": hashes,
         "content_hash": hash_package(hashes),
         "code_hash": code_hash,
+        "evidence": judged_grade,
     }
     # Last: a package that was only half written has no manifest, and is refused.
     (folder / MANIFEST_FILE).write_text(dump_json(manifest))
@@ -166,6 +174,7 @@ def read_package(folder: Path) -> Package:
         code_hash=manifest["code_hash"],
         content_hash=manifest["content_hash"],
         external=source,
+        judged_grade=manifest.get("evidence", "strong"),
     )
 
 

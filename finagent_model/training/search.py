@@ -56,7 +56,7 @@ class Trials(BaseModel):
     scorings: int = Field(ge=1)
     """Number of scorings: each policy in each fit."""
     sharpe_variance: float | None
-    """Variance of the policies' out-of-sample Sharpe ratios per bar; None for fewer than two."""
+    """Variance of the policies' out-of-sample appraisal ratios per day; None for fewer than two."""
     overfitting: float | None
     """Probability of backtest overfitting (PBO) on the out-of-sample bars; None: undefined."""
 
