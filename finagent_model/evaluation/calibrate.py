@@ -52,11 +52,14 @@ from finagent_model.statistics.resampling import Interval
 
 MIN_OUTCOMES = 30.0
 """Independent outcomes below which nothing is calibrated."""
+MIN_DISTANCE = 0.01
+"""Distance from the base rate at which a learned probability says something else."""
 SLOPE_SPREAD = 0.5
 """Standard deviation of the slope's prior, whose mean is 0.
 
 Until outcomes show that more confidence means more, all calls have the same chance.
 """
+Ints = npt.NDArray[np.int64]
 _Loss = Callable[[Floats, Floats], Floats]
 LEARNED: tuple[Learned, ...] = get_args(Learned)
 
@@ -76,18 +79,19 @@ class ConfidenceRecord:
     outcome: Floats
     """1 where the call made money after costs, else 0."""
     weight: Floats
-    """Independent outcomes that the call is worth, see `independent_weights`."""
-    day: npt.NDArray[np.int64]
+    """Independent outcomes that the call is worth, among the calls of all symbols."""
+    day: Ints
     """Ordinal of the day of the call."""
 
-    def select(self, rows: npt.NDArray[np.bool_]) -> ConfidenceRecord:
-        """Return the record of some of the calls."""
-        return ConfidenceRecord(**{name: values[rows] for name, values in vars(self).items()})
+    @property
+    def brier_skill(self) -> float:
+        """Brier skill of `learned` against the climatology; nan without calls."""
+        return self._skill(squared_errors)
 
     def brier_skill_interval(self, *, seed: int, confidence: float = 0.95) -> Interval:
         """Return the interval of the Brier skill of `learned` against the climatology.
 
-        nan below `MIN_OUTCOMES` independent calls.
+        nan below `MIN_OUTCOMES` independent calls of which it says something else.
         """
         return self._interval(squared_errors, seed, confidence)
 
@@ -114,7 +118,7 @@ class ConfidenceRecord:
             "brier_uncalibrated": brier_score(self.raw, outcome, weight),
             "brier_learned": brier_score(self.learned, outcome, weight),
             "brier_climatology": brier_score(self.climatology, outcome, weight),
-            "brier_skill": self._skill(squared_errors),
+            "brier_skill": self.brier_skill,
             "brier_skill_low": brier.low,
             "brier_skill_high": brier.high,
             "log_loss": log_loss(self.learned, outcome, weight),
@@ -139,7 +143,10 @@ class ConfidenceRecord:
 
     def _interval(self, loss: _Loss, seed: int, confidence: float) -> Interval:
         # A handful of calls that went well would pass for proof.
-        if self.weight.sum() < MIN_OUTCOMES:
+        if (
+            self.weight[np.abs(self.learned - self.climatology) >= MIN_DISTANCE].sum()
+            < MIN_OUTCOMES
+        ):
             return Interval(math.nan, math.nan)
         return skill_interval(
             *self._losses(loss),
@@ -151,49 +158,123 @@ class ConfidenceRecord:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _OutcomeTable:
+    """Trade outcomes as arrays (n,), one entry a call."""
+
+    confidence: Floats
+    """Of the desk, in 0..100."""
+    outcome: Floats
+    """1 where the call made money after costs, else 0."""
+    weight: Floats
+    """Average uniqueness among the calls of its symbol."""
+    made_at: Floats
+    closed_at: Floats
+    """Seconds since 1970."""
+    start: Ints
+    stop: Ints
+    """Ordinals of the days on which the call was made and ended."""
+    symbol: Ints
+    """Number of the call's symbol."""
+
+    @classmethod
+    def from_calls(cls, calls: Sequence[TradeOutcome]) -> _OutcomeTable:
+        symbols = {name: n for n, name in enumerate(dict.fromkeys(c.symbol for c in calls))}
+        return cls(
+            confidence=np.array([c.confidence for c in calls], dtype=np.float64),
+            outcome=np.array([c.was_profitable for c in calls], dtype=np.float64),
+            weight=np.array([c.weight for c in calls], dtype=np.float64),
+            made_at=np.array([c.as_of.timestamp() for c in calls], dtype=np.float64),
+            closed_at=np.array([c.closed_at.timestamp() for c in calls], dtype=np.float64),
+            start=np.array([c.as_of.toordinal() for c in calls], dtype=np.int64),
+            stop=np.array([c.closed_at.toordinal() for c in calls], dtype=np.int64),
+            symbol=np.array([symbols[c.symbol] for c in calls], dtype=np.int64),
+        )
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> _OutcomeTable:
+        """Return the table of some of the calls."""
+        return _OutcomeTable(**{name: values[rows] for name, values in vars(self).items()})
+
+    @property
+    def odds(self) -> Floats:
+        """Log odds of the desk's confidence."""
+        return np.array([log_odds(score) for score in self.confidence.tolist()])
+
+    @property
+    def independent_weight(self) -> Floats:
+        """Each call's share (n,), in (0, 1], of its days among the calls of all symbols.
+
+        A call's own weight already counts the calls of its symbol that overlap it. Calls of other
+        symbols are counted as if all symbols moved as one, which errs on the safe side: twenty
+        banks are nearer to one outcome than to twenty.
+        """
+        numbers = np.unique(self.symbol)
+        if len(numbers) < 2:
+            return self.weight
+        days = np.unique(np.concatenate([self.start, self.stop]))
+        running = np.maximum(_count_running(self.start, self.stop, days), 1)
+        shared = np.ones(len(self.weight))
+        for number in numbers:
+            rows = self.symbol == number
+            start, stop = self.start[rows], self.stop[rows]
+            total = np.append(0.0, np.cumsum(_count_running(start, stop, days) / running))
+            # A call spans the days after it was made, up to the one that ended it.
+            first = np.searchsorted(days, start, side="right")
+            last = np.searchsorted(days, stop, side="right")
+            shared[rows] = (total[last] - total[first]) / np.maximum(last - first, 1)
+        # Differences of long cumulative sums are rounded.
+        weights: Floats = self.weight * np.clip(shared, 1e-12, 1.0)
+        return weights
+
+
+def _count_running(start: Ints, stop: Ints, days: Ints) -> Ints:
+    """Return how many calls span each of `days`."""
+    begun = np.searchsorted(np.sort(start), days, side="left")
+    ended: Ints = begun - np.searchsorted(np.sort(stop), days, side="left")
+    return ended
+
+
 def calibrate(calls: Sequence[TradeOutcome], moments: Sequence[datetime]) -> CalibrationBook:
     """Return a calibration for each moment, fitted on the calls of all symbols closed before it.
 
     What it serves is chosen by how each method did on calls between earlier moments, fitted without
     them. `moments` are ascending.
     """
+    table = _OutcomeTable.from_calls(calls)
     fits: list[Calibration] = []
     for moment in moments:
         # A call is known once it has closed, not when it is made: its outcome would be look-ahead.
-        known = [call for call in calls if call.closed_at < moment]
+        known = table.select(table.closed_at < moment.timestamp())
         fits.append(_choose(_fit(known, moment), known, fits))
     return CalibrationBook(fits=tuple(fits))
 
 
-def _fit(calls: Sequence[TradeOutcome], valid_from: datetime) -> Calibration:
+def _fit(table: _OutcomeTable, valid_from: datetime) -> Calibration:
     """Return the calibration of closed calls with every method fitted; it serves the base rate."""
-    weight = independent_weights(calls)
+    weight, count = table.independent_weight, len(table.outcome)
     # Calls that overlap share their news: only the sum of their weights counts as evidence.
     effective = round(float(weight.sum()), 4)
-    common = {"valid_from": valid_from, "calls": len(calls), "effective": effective}
-    reason = f"{len(calls)} outcomes known, worth {effective:.0f} independent ones"
+    common = {"valid_from": valid_from, "calls": count, "effective": effective}
+    reason = f"{count} outcomes known, worth {effective:.0f} independent ones"
     if effective < MIN_OUTCOMES:
         return Calibration(
             method="none", reason=f"{reason}; {MIN_OUTCOMES:.0f} are needed", **common
         )
-    confidence = np.array([call.confidence for call in calls])
-    outcome = np.array([call.was_profitable for call in calls], dtype=np.float64)
-    odds = np.array([log_odds(score) for score in confidence])
-    slope, intercept = fit_platt(odds, outcome, weight)
+    slope, intercept = fit_platt(table.odds, table.outcome, weight)
     return Calibration(
         method="base_rate",
         reason=reason,
         # Laplace's rule: a share of 0 or 1 would be a certainty.
-        base_rate=round(float((weight @ outcome + 1) / (weight.sum() + 2)), 6),
+        base_rate=round(float((weight @ table.outcome + 1) / (weight.sum() + 2)), 6),
         slope=slope,
         intercept=intercept,
-        knots=_fit_isotonic(confidence / 100, outcome, weight),
+        knots=_fit_isotonic(table.confidence / 100, table.outcome, weight),
         **common,
     )
 
 
 def _choose(
-    fit: Calibration, known: Sequence[TradeOutcome], past_fits: Sequence[Calibration]
+    fit: Calibration, known: _OutcomeTable, past_fits: Sequence[Calibration]
 ) -> Calibration:
     """Return `fit` with the method that it serves: a learned one with skill on past folds, or the
     base rate.
@@ -201,25 +282,19 @@ def _choose(
     if fit.method == "none":
         return fit
     records = {method: _record(known, past_fits, method) for method in LEARNED}
-    best: tuple[float, Learned] = (-math.inf, LEARNED[0])
-    for method, record in records.items():
-        skill = skill_score(*record._losses(squared_errors), record.weight)
-        if skill > best[0]:
-            best = skill, method
-    skill, candidate = best
-    record = records[candidate]
-    tested = f"{candidate} had a Brier skill of {skill:+.3f} on {len(record.outcome)} later calls"
-    # The lower bound of a skill that is not above 0 is not either.
+    # Undefined before there were calls to judge on.
+    skills = {method: record.brier_skill for method, record in records.items()}
+    candidate = max(LEARNED, key=lambda method: np.nan_to_num(skills[method], nan=-np.inf))
+    skill, record = skills[candidate], records[candidate]
+    # A skill that is not above 0 has no lower bound above it.
     low = record.brier_skill_interval(seed=1).low if skill > 0 else math.nan
-    if low > 0:
-        reason = f"{fit.reason}; {tested}, surely above {low:.3f}"
-        return fit.model_copy(
-            update={"method": candidate, "candidate": candidate, "reason": reason}
-        )
-    reason = f"{fit.reason}; {NO_INFORMATION}"
+    reason = fit.reason if low > 0 else f"{fit.reason}; {NO_INFORMATION}"
     if math.isfinite(skill):
-        reason += f": {tested}"
-    return fit.model_copy(update={"candidate": candidate, "reason": reason})
+        reason += (
+            f"; {candidate} had a Brier skill of {skill:+.3f} on {len(record.day)} later calls"
+        )
+    chosen = {"candidate": candidate, "reason": reason}
+    return fit.model_copy(update=chosen | ({"method": candidate} if low > 0 else {}))
 
 
 def fit_platt(odds: Floats, outcome: Floats, weight: Floats) -> tuple[float, float]:
@@ -286,66 +361,33 @@ def build_confidence_record(
     calls: Sequence[TradeOutcome], book: CalibrationBook
 ) -> ConfidenceRecord:
     """Return the record of those calls that were made with a calibrated confidence."""
-    return _record(calls, book.fits, book.fits[-1].candidate or LEARNED[0])
+    candidate = book.fits[-1].candidate or LEARNED[0]
+    return _record(_OutcomeTable.from_calls(calls), book.fits, candidate)
 
 
 def _record(
-    calls: Sequence[TradeOutcome], fits: Sequence[Calibration], candidate: Learned
+    table: _OutcomeTable, fits: Sequence[Calibration], candidate: Learned
 ) -> ConfidenceRecord:
     """Return the record of the calls made under `fits`, with `candidate` as the learned method."""
     # Each call's fit is the newest at its moment, so that no calibration has seen its outcome.
     starts = np.array([fit.valid_from.timestamp() for fit in fits])
-    moments = [call.as_of.timestamp() for call in calls]
-    numbers = np.searchsorted(starts, moments, side="right") - 1
-    weights = independent_weights(calls)
-    chosen = [
-        (call, fits[number], weight)
-        for call, number, weight in zip(calls, numbers.tolist(), weights, strict=True)
-        if number >= 0 and fits[number].method != "none"
-    ]
+    number = np.searchsorted(starts, table.made_at, side="right") - 1
+    served, learned, climatology = np.full((3, len(number)), math.nan)
+    for n, fit in enumerate(fits):
+        rows = np.flatnonzero(number == n)
+        if fit.method == "none" or not len(rows):
+            continue
+        scores = table.confidence[rows].tolist()
+        learned[rows] = [fit.learned(candidate, score) for score in scores]
+        served[rows] = [fit.probability(score) for score in scores]
+        climatology[rows] = fit.base_rate
+    rows = ~np.isnan(served)
     return ConfidenceRecord(
-        raw=np.array([call.confidence / 100 for call, _, _ in chosen]),
-        calibrated=np.array([fit.probability(call.confidence) for call, fit, _ in chosen]),
-        learned=np.array([fit.learned(candidate, call.confidence) for call, fit, _ in chosen]),
-        climatology=np.array([fit.base_rate for _, fit, _ in chosen], dtype=np.float64),
-        outcome=np.array([float(call.was_profitable) for call, _, _ in chosen]),
-        weight=np.array([weight for _, _, weight in chosen], dtype=np.float64),
-        day=np.array([call.as_of.toordinal() for call, _, _ in chosen], dtype=np.int64),
+        raw=table.confidence[rows] / 100,
+        calibrated=served[rows],
+        learned=learned[rows],
+        climatology=climatology[rows],
+        outcome=table.outcome[rows],
+        weight=table.independent_weight[rows],
+        day=table.start[rows],
     )
-
-
-def independent_weights(calls: Sequence[TradeOutcome]) -> Floats:
-    """Return each call's weight (n,) in (0, 1]: its share of its days among calls of all symbols.
-
-    A call's own weight already counts the calls of its symbol that overlap it. Calls of other
-    symbols are counted as if all symbols moved as one, which errs on the safe side: twenty banks
-    are nearer to one outcome than to twenty.
-    """
-    weight = np.array([call.weight for call in calls])
-    symbols, own = np.unique([call.symbol for call in calls], return_inverse=True)
-    if len(symbols) < 2:
-        return weight
-    start = np.array([call.as_of.toordinal() for call in calls])
-    stop = np.array([call.closed_at.toordinal() for call in calls])
-    days = np.unique(np.concatenate([start, stop]))
-    running = _running(start, stop, days)
-    shared = np.ones(len(calls))
-    for number in range(len(symbols)):
-        rows = own == number
-        share = np.where(running > 0, _running(start[rows], stop[rows], days) / running, 0.0)
-        total = np.append(0.0, np.cumsum(share))
-        # A call spans the days after it was made, up to the one that ended it.
-        first = np.searchsorted(days, start[rows], side="right")
-        last = np.searchsorted(days, stop[rows], side="right")
-        shared[rows] = (total[last] - total[first]) / np.maximum(last - first, 1)
-    weights: Floats = weight * np.clip(shared, 1e-12, 1.0)
-    return weights
-
-
-def _running(
-    start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64], days: npt.NDArray[np.int64]
-) -> Floats:
-    """Return how many calls span each of `days`."""
-    begun = np.searchsorted(np.sort(start), days, side="left")
-    ended = np.searchsorted(np.sort(stop), days, side="left")
-    return (begun - ended).astype(np.float64)

@@ -120,8 +120,12 @@ def grade_evidence(
     moments, benchmark_moments = Moments.from_returns(returns), Moments.from_returns(benchmark)
     skill_moments = Moments.from_returns(skill)
     interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence)
-    tried = trials.configurations * (1 + earlier_trainings)
-    hurdle = _hurdle(trials.sharpe_variance, tried, len(returns))
+    # What the best of as many independent policies without skill shows by chance: their ratios vary
+    # by 1 over the number of days. Policies that are alike show less, and ones with skill differ
+    # more; neither may move the hurdle for the one that is judged.
+    tried = expected_maximum(trials.configurations * (1 + earlier_trainings))
+    hurdle = tried / math.sqrt(len(returns))
+    spread = math.nan if trials.sharpe_variance is None else math.sqrt(trials.sharpe_variance)
     # The request's costs, and so the same for every symbol.
     assumed_cost = facts[0].commission + facts[0].slippage
     break_even = _mean_if_defined([f.break_even_commission for f in facts])
@@ -140,6 +144,7 @@ def grade_evidence(
         "probabilistic_sharpe": moments.probabilistic_sharpe(),
         "deflated_sharpe": skill_moments.probabilistic_sharpe(hurdle),
         "deflated_hurdle": hurdle * annual,
+        "deflated_hurdle_observed": tried * spread * annual,
         "configurations": float(trials.configurations),
         "scorings": float(trials.scorings),
         "earlier_trainings": float(earlier_trainings),
@@ -198,28 +203,17 @@ def _thresholds(
     )
 
 
-def _hurdle(variance: float | None, tried: int, days: int) -> float:
-    """Return the appraisal ratio per day that the best of `tried` policies without skill shows; nan
-    where their variance is unknown.
-    """
-    if variance is None:
-        return math.nan
-    # Policies without merit differ by sampling error alone, which is 1/n where they are
-    # independent: merit of some must not raise the bar for the one that is judged.
-    return math.sqrt(min(variance, 1 / days)) * expected_maximum(tried)
-
-
 _NO_SKILL = "nothing is left of the returns beside holding's, or they are too few"
 _UNDEFINED_REASONS = {
     "p_alpha": _NO_SKILL,
     "p_random_entry": "no trade, or none whose times could be others",
     "probabilistic_sharpe": "the returns don't vary, or are too few",
     "p_sharpe_difference": "the returns don't vary, are those of holding, or are too few",
-    "deflated_sharpe": f"the policies that were tried are alike, or {_NO_SKILL}",
+    "deflated_sharpe": _NO_SKILL,
     "cost_margin": "a symbol earns nothing even without costs",
     "p_delay": "the returns don't vary",
     "brier_skill_low": f"fewer than {MIN_OUTCOMES:.0f} independent calls had a calibrated "
-    "confidence, or it never differed from the base rate",
+    "confidence that differed from the base rate",
 }
 
 

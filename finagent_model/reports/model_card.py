@@ -16,7 +16,13 @@ from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.view import MAX_STALE_SESSIONS
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import confidence_sentences, grade_sentence, verdict_sentence
+from finagent_model.reports.report import (
+    confidence_sentences,
+    grade_sentence,
+    purpose,
+    trials_sentence,
+    verdict_sentence,
+)
 from finagent_model.training.request import TrainRequest
 
 CARD_FILE = "MODEL_CARD.md"
@@ -119,9 +125,11 @@ class ModelCard:
         ]
         if (more := len(self.metrics) - MAX_SYMBOLS) > 0:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
-        lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
+        lines += ["", trials_sentence(gate.evidence)]
+        lines += ["", "| check of evidence | for | found | needed | passed |"]
+        lines.append("|---|---|---|---|---|")
         lines += [
-            f"| {c.name} | {_line(c.number_text)} "
+            f"| {c.name} | {purpose(c)} | {_line(c.number_text)} "
             f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
             for c in gate.evidence.checks
         ]

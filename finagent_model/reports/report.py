@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts
+from finagent_model.evaluation.evidence import Evidence, EvidenceCheck, SymbolFacts
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
@@ -118,9 +118,9 @@ def render_report(
         *(verdict_sentence(symbol, m) for symbol, m in metrics.items()),
     ]
     lines += ["", f"Decided by: {model_used}. {trials_sentence(evidence)}"]
-    lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
+    lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {c.number_text} "
+        f"| {c.name} | {purpose(c)} | {c.number_text} "
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]
@@ -187,6 +187,11 @@ def render_report_page(
 def grade_sentence(evidence: Evidence) -> str:
     """Return the sentence of the grade of evidence."""
     return GRADE_SENTENCES[evidence.grade]
+
+
+def purpose(check: EvidenceCheck) -> str:
+    """Return the grade that needs the check; `confidence` for one that no grade needs."""
+    return "confidence" if check.needed_for == "none" else check.needed_for
 
 
 def trials_sentence(evidence: Evidence) -> str:
@@ -311,7 +316,8 @@ def _check_table(gate: GateReport) -> str:
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
-        rows.append(("evidence", check.name, f"{check.number_text}, needed {bound}", check.passed))
+        kind = f"evidence, for {purpose(check)}"
+        rows.append((kind, check.name, f"{check.number_text}, needed {bound}", check.passed))
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))
     cells = "".join(
