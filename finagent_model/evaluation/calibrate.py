@@ -99,8 +99,7 @@ class ConfidenceRecord:
         """Return the reliability statistics of the calls by name; nan where undefined.
 
         Skill, decomposition and slope are those of the learned method; 0 or less says that the base
-        rate known at the time was as good. Bounds are at this confidence; the skill's are
-        one-sided.
+        rate known at the time was as good.
         """
         outcome, weight = self.outcome, self.weight
         effective = float(weight.sum())
@@ -380,7 +379,7 @@ def _record(
         scores = table.confidence[rows].tolist()
         learned[rows] = [fit.learned(candidate, score) for score in scores]
         served[rows] = [fit.probability(score) for score in scores]
-        climatology[rows] = fit.base_rate
+        climatology[rows] = math.nan if fit.base_rate is None else fit.base_rate
     rows = ~np.isnan(served)
     return ConfidenceRecord(
         raw=table.confidence[rows] / 100,

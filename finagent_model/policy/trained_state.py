@@ -89,7 +89,9 @@ class Calibration(BaseModel):
     reason: str
     """What it was fitted on, or why there is none."""
     base_rate: float | None = Field(None, gt=0, lt=1)
-    """Share of the calls that made money, by Laplace's rule; None with the method `none`."""
+    """Share of the calls that made money, by Laplace's rule; None with the method `none`, and in
+    packages of before it was kept.
+    """
     # The methods that were not chosen are kept: the next fit compares them on later calls.
     candidate: Learned | None = None
     """The learned method that did better so far, served or not; None without any."""
@@ -100,8 +102,8 @@ class Calibration(BaseModel):
 
     @model_validator(mode="after")
     def _check_parameters(self) -> Self:
-        if self.method != "none" and self.base_rate is None:
-            raise ValueError(f"{self.method} needs a base rate")
+        if self.method == "base_rate" and self.base_rate is None:
+            raise ValueError("base_rate needs a base rate")
         for method in {self.method, self.candidate}:
             if method == "platt" and (self.slope is None or self.intercept is None):
                 raise ValueError("platt needs slope and intercept")
@@ -117,9 +119,11 @@ class Calibration(BaseModel):
 
         Raises ValueError for the method `none`.
         """
-        if self.method == "none" or self.base_rate is None:
-            raise ValueError(f"confidence is not calibrated: {self.reason}")
-        return self.base_rate if self.method == "base_rate" else self.learned(self.method, raw)
+        if self.method == "base_rate" and self.base_rate is not None:
+            return self.base_rate
+        if self.method in ("platt", "isotonic"):
+            return self.learned(self.method, raw)
+        raise ValueError(f"confidence is not calibrated: {self.reason}")
 
     def learned(self, method: Learned, raw: float) -> float:
         """Return the probability, in 0..1, by a learned method, whether it is served or not.

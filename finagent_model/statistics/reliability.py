@@ -137,7 +137,7 @@ def skill_interval(
     confidence: float = 0.95,
     draws: int = 1000,
 ) -> Interval:
-    """Percentile interval of `skill_score`, one-sided at each end; whole days are resampled.
+    """Percentile interval of `skill_score`; whole days are resampled.
 
     All outcomes of a day stay together, and days come in blocks, since outcomes of `overlap` days
     share their bars. nan below `MIN_PERIODS` days, and where both forecasts are the same.
@@ -152,7 +152,7 @@ def skill_interval(
     sums = total[positions].sum(axis=1)
     # A history whose reference never errs has no skill score; the quantiles leave it out.
     scores = gain[positions].sum(axis=1) / np.where(sums > 0, sums, np.nan)
-    low, high = np.nanquantile(scores, [1 - confidence, confidence])
+    low, high = np.nanquantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 

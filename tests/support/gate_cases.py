@@ -25,6 +25,7 @@ def graded(grade: Grade) -> Evidence:
     """Evidence with one check, passed only where the grade is strong."""
     check = EvidenceCheck(
         name="alpha_above_zero",
+        needed_for="weak",
         passed=grade == "strong",
         number=0.2,
         threshold=0.05,

@@ -14,8 +14,8 @@ from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import PackageFormatError, TrackingError
 from finagent_model.evaluation.gate import MIN_COMMON_DAYS, GateWindow
 from finagent_model.model.package import Package
-from finagent_model.pipeline.finalize import WINDOW, compare_with_champion
 from finagent_model.pipeline.datasets import HASH
+from finagent_model.pipeline.finalize import WINDOW, compare_with_champion
 from finagent_model.pipeline.run_metadata import (
     FITTED,
     TrainingState,

@@ -85,7 +85,7 @@ def test_model_card_escapes_model_text() -> None:
 
 
 def test_model_card_lists_evidence_checks() -> None:
-    assert "| alpha_above_zero | strong | 0.2 | <= 0.05 | NO |" in card().to_markdown()
+    assert "| alpha_above_zero | weak | 0.2 | <= 0.05 | NO |" in card().to_markdown()
 
 
 def test_model_card_says_undefined_not_nan() -> None:
