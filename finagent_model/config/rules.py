@@ -93,7 +93,7 @@ class GateRules(BaseModel):
 
     require_evidence: Grade = "none"
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Confidence level of each test against chance."""
+    """Confidence level of each test against chance, two-sided for those that `weak` needs."""
     min_deflated: float = Field(0.5, gt=0, lt=1)
     """Least deflated ratio: the probability that alpha over its own risk exceeds the best that as
     many policies without skill would show.

@@ -24,6 +24,7 @@ from finagent_model.statistics.sharpe import Moments, expected_maximum
 from finagent_model.statistics.skill import (
     alpha_contributions,
     delay_p_value,
+    mean_t_ratio,
     pool_by_day,
     positive_mean_p_value,
     sharpe_difference_p_value,
@@ -32,6 +33,12 @@ from finagent_model.training.search import Trials
 
 GRADES: tuple[Grade, ...] = ("none", "weak", "strong")
 """Worst first."""
+MIN_T_RATIO = 3.0
+"""Least alpha for `strong`, in its standard errors.
+
+Harvey, Liu and Zhu, ... and the Cross-Section of Expected Returns (2016): so many have searched
+the same prices that two errors, the textbook's bound, are found by chance.
+"""
 
 
 class EvidenceCheck(BaseModel):
@@ -138,6 +145,7 @@ def grade_evidence(
         "benchmark_sharpe": benchmark_moments.sharpe * annual,
         "alpha": float(np.mean(skill)) * TRADING_DAYS_PER_YEAR,
         "appraisal_ratio": skill_moments.sharpe * annual,
+        "t_alpha": mean_t_ratio(skill),
         "p_alpha": positive_mean_p_value(skill),
         "p_random_entry": _random_entry_p_value(facts),
         "p_sharpe_difference": sharpe_difference_p_value(returns, benchmark, seed=seed),
@@ -190,8 +198,10 @@ def _thresholds(
 ) -> tuple[tuple[str, Grade, str, float, bool], ...]:
     """Return name, grade that needs it, number, threshold and direction of each check."""
     return (
-        ("alpha_above_zero", "weak", "p_alpha", significance, False),
-        ("better_than_random_entry", "weak", "p_random_entry", significance, False),
+        # Half: the usual tests are two-sided, and a fall below chance would count as well.
+        ("alpha_above_zero", "weak", "p_alpha", significance / 2, False),
+        ("better_than_random_entry", "weak", "p_random_entry", significance / 2, False),
+        ("alpha_far_above_zero", "strong", "t_alpha", MIN_T_RATIO, True),
         ("sharpe_above_zero", "strong", "probabilistic_sharpe", rules.confidence, True),
         ("better_than_buy_and_hold", "strong", "p_sharpe_difference", significance, False),
         ("above_the_best_of_chance", "strong", "deflated_sharpe", rules.min_deflated, True),
@@ -206,6 +216,7 @@ def _thresholds(
 _NO_SKILL = "nothing is left of the returns beside holding's, or they are too few"
 _UNDEFINED_REASONS = {
     "p_alpha": _NO_SKILL,
+    "t_alpha": _NO_SKILL,
     "p_random_entry": "no trade, or none whose times could be others",
     "probabilistic_sharpe": "the returns don't vary, or are too few",
     "p_sharpe_difference": "the returns don't vary, are those of holding, or are too few",

@@ -69,8 +69,8 @@ def alpha_contributions(returns: Floats, benchmark: Floats) -> Floats:
     return contributions
 
 
-def positive_mean_p_value(values: Floats) -> float:
-    """Return the one-sided p-value that the mean of `values` (n,) is not above 0, with HAC errors.
+def mean_t_ratio(values: Floats) -> float:
+    """Return the mean of `values` (n,) over its HAC standard error.
 
     nan below `MIN_PERIODS` values, where one is nan, and where they don't vary.
     """
@@ -79,7 +79,15 @@ def positive_mean_p_value(values: Floats) -> float:
     variance = long_run_variance(values)
     if not variance > 0:
         return math.nan
-    return 1 - NORMAL.cdf(float(values.mean()) * math.sqrt(len(values) / variance))
+    return float(values.mean()) * math.sqrt(len(values) / variance)
+
+
+def positive_mean_p_value(values: Floats) -> float:
+    """Return the one-sided p-value that the mean of `values` (n,) is not above 0.
+
+    nan where `mean_t_ratio` is.
+    """
+    return 1 - NORMAL.cdf(mean_t_ratio(values))
 
 
 def sharpe_difference_p_value(
