@@ -222,7 +222,7 @@ _UNDEFINED_REASONS = {
     "p_sharpe_difference": "the returns don't vary, are those of holding, or are too few",
     "deflated_sharpe": _NO_SKILL,
     "cost_margin": "a symbol earns nothing even without costs",
-    "p_delay": "the returns don't vary",
+    "p_delay": "the returns don't vary, at once or a bar later",
     "brier_skill_low": f"fewer than {MIN_OUTCOMES:.0f} independent calls had a calibrated "
     "confidence that differed from the base rate",
 }

@@ -37,8 +37,9 @@ def long_run_variance(values: Floats) -> float:
     covariances = autocovariances(values)
     if not covariances[0] > 0:
         return 0.0
-    lags = np.arange(1, min(int(bartlett_bandwidth(covariances)), n - 1) + 1)
-    weights = 1 - lags / (bartlett_bandwidth(covariances) + 1)
+    bandwidth = bartlett_bandwidth(covariances)
+    lags = np.arange(1, min(int(bandwidth), n - 1) + 1)
+    weights = 1 - lags / (bandwidth + 1)
     return float(covariances[0] + 2 * np.sum(weights * covariances[lags]))
 
 
@@ -46,4 +47,5 @@ def bartlett_bandwidth(covariances: Floats) -> float:
     """Return Andrews' bandwidth (1991, eq. 6.2 and 6.4) from autocovariances at lags 0 to n - 1."""
     ratio = float(np.clip(covariances[1] / covariances[0], -0.97, 0.97))
     growth = 4 * ratio**2 / (1 - ratio**2) ** 2
-    return 1.1447 * float(growth * len(covariances)) ** (1 / 3)
+    bandwidth: float = 1.1447 * (growth * len(covariances)) ** (1 / 3)
+    return bandwidth

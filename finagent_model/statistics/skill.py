@@ -134,16 +134,13 @@ def delay_p_value(returns: Floats, delayed: Floats, *, seed: int) -> float:
 
     `delayed` are the returns of the same orders, each a bar later. 1 where the ratio is not above 0
     or at least `MIN_DELAYED_SHARE` of it is kept: an honest strategy loses something too. nan where
-    `returns` don't vary.
+    either does not vary.
     """
     ratio, delayed_ratio = sharpe(returns), sharpe(delayed)
-    if not math.isfinite(ratio):
+    if not (math.isfinite(ratio) and math.isfinite(delayed_ratio)):
         return math.nan
     if ratio <= 0 or delayed_ratio >= MIN_DELAYED_SHARE * ratio:
         return 1.0
-    if not math.isfinite(delayed_ratio):
-        # Nothing at all is left of it a bar later.
-        return 0.0
     return sharpe_difference_p_value(returns, delayed, seed=seed, draws=2000)
 
 
