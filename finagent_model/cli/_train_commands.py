@@ -209,8 +209,10 @@ def verify(
 
 
 def calibrate_gate(
-    markets: Annotated[int, typer.Option(min=3, help="Without edge; more are added with.")] = 1000,
-    sharpes: Annotated[str, typer.Option(help="Planted, annual, by comma.")] = "0.5,1,1.5,2",
+    markets: Annotated[int, typer.Option(min=1, help="Of each truth.")] = 100,
+    ratios: Annotated[
+        str, typer.Option(help="Planted information ratios, annual, by comma.")
+    ] = "0.5,1,1.5,2",
     config: Annotated[str, typer.Option(help="Whose gate: a preset or a file.")] = "production",
     seed: Annotated[int, typer.Option(min=0)] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
@@ -221,11 +223,9 @@ def calibrate_gate(
     from finagent_model.evaluation.gate_simulation import calibrate_gate as run
 
     try:
-        planted = [float(text) for text in sharpes.split(",")]
+        planted = [float(text) for text in ratios.split(",")]
     except ValueError:
-        raise BadInputError(
-            f"--sharpes {sharpes!r}: write numbers by comma, such as 1,1.5"
-        ) from None
+        raise BadInputError(f"--ratios {ratios!r}: write numbers by comma, such as 1,1.5") from None
     # Only the gate's rules: simulated markets know no agents.
     rules = load_config(config).gate
     with show_progress() as progress:
@@ -233,7 +233,11 @@ def calibrate_gate(
     if as_json:
         print_json([vars(row) for row in rows])
         return
-    typer.echo("| truth | markets | weak or better | strong |\n|---|---|---|---|")
+    names = list(rows[0].passed)
+    head = ["truth", "markets", "alpha over its risk", "weak or better", "strong", *names]
+    typer.echo(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
-        weak, strong = (f"{n} ({n / row.markets:.1%})" for n in (row.weak, row.strong))
-        typer.echo(f"| {row.truth} | {row.markets} | {weak} | {strong} |")
+        counts = (row.weak, row.strong, *row.passed.values())
+        shares = [f"{count / row.markets:.1%}" for count in counts]
+        cells = [row.truth, str(row.markets), f"{row.appraisal_ratio:.2f}", *shares]
+        typer.echo(f"| {' | '.join(cells)} |")

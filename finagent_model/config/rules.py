@@ -96,10 +96,10 @@ class GateRules(BaseModel):
 
     require_evidence: Grade = "none"
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Confidence level of each test against chance."""
+    """Confidence level of each test against chance, two-sided for those that `weak` needs."""
     min_deflated: float = Field(0.5, gt=0, lt=1)
-    """Least deflated Sharpe ratio: the probability that the Sharpe ratio exceeds the best of as
-    many policies without skill.
+    """Least deflated ratio: the probability that alpha over its own risk exceeds the best that as
+    many policies without skill would show.
     """
     # A share of failed decisions is a hole in the record, whatever the others earned.
     max_failed_share: float = Field(0.0, ge=0, lt=1)

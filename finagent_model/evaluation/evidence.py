@@ -1,8 +1,10 @@
 """Grade the evidence of an edge after costs: numbers, checks with thresholds, and one grade.
 
-The grade is `none` unless the out-of-sample Sharpe ratio is probably above zero and the returns
-beat cash; `strong` only if every check passes; `weak` between. An undefined number fails its check,
-but for a cost margin without costs, which is infinite. docs/evidence.md defines each number.
+The grade is about skill, not about exposure: `weak` where the desk has alpha to holding and beats
+the same trades at random times; `strong` where it also earns more at equal risk than holding, more
+than the best of as many policies without skill, and still does so a bar later and at twice the
+costs; else `none`. An undefined number fails its check, but for a cost margin without costs, which
+is infinite. docs/evidence.md defines each number.
 """
 
 from __future__ import annotations
@@ -17,17 +19,26 @@ from pydantic import BaseModel, ConfigDict
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.calibrate import MIN_OUTCOMES, ConfidenceRecord
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
-from finagent_model.statistics.resampling import (
-    monte_carlo_p_value,
-    sharpe_interval,
-    superior_predictive_ability,
+from finagent_model.statistics.resampling import monte_carlo_p_value, sharpe_interval
+from finagent_model.statistics.sharpe import Moments, expected_maximum
+from finagent_model.statistics.skill import (
+    alpha_contributions,
+    delay_p_value,
+    mean_t_ratio,
+    pool_by_day,
+    positive_mean_p_value,
+    sharpe_difference_p_value,
 )
-from finagent_model.statistics.sharpe import Moments
 from finagent_model.training.search import Trials
 
 GRADES: tuple[Grade, ...] = ("none", "weak", "strong")
 """Worst first."""
-REQUIRED_FOR_WEAK = ("sharpe_above_zero", "better_than_cash")
+MIN_T_RATIO = 3.0
+"""Least alpha for `strong`, in its standard errors.
+
+Harvey, Liu and Zhu, ... and the Cross-Section of Expected Returns (2016): so many have searched
+the same prices that two errors, the textbook's bound, are found by chance.
+"""
 
 
 class EvidenceCheck(BaseModel):
@@ -36,6 +47,8 @@ class EvidenceCheck(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    needed_for: Grade = "strong"
+    """The lowest grade that needs it; `none`: no grade does."""
     passed: bool
     number: float | None
     """None: undefined."""
@@ -79,6 +92,8 @@ class SymbolFacts(BaseModel):
     total_return: float
     random_returns: tuple[float, ...] | None
     """None: there was no trade."""
+    delayed_returns: tuple[float, ...]
+    """Of the same orders, each acted on a bar later."""
     cost_curve: tuple[float, ...]
     """Total return at each commission of `statistics.resampling.COST_CURVE_BP`."""
     break_even_commission: float | None
@@ -96,48 +111,66 @@ def grade_evidence(
     confidence: ConfidenceRecord,
     *,
     seed: int,
+    earlier_trainings: int = 0,
 ) -> Evidence:
-    """Return the evidence of an equal-weighted portfolio of the symbols' out-of-sample parts."""
+    """Return the evidence of an equal-weighted portfolio of the symbols' out-of-sample parts.
+
+    `earlier_trainings` are those of the same kind of desk on the same data, thrown away or not.
+    """
     _, returns, benchmark = pool_returns(facts)
+    # Each symbol has a beta of its own: holding more of one symbol than of another is exposure.
+    _, skill = _pool(
+        facts,
+        [alpha_contributions(np.array(f.returns), np.array(f.benchmark_returns)) for f in facts],
+    )
+    _, delayed = _pool(facts, [np.array(f.delayed_returns) for f in facts])
     moments, benchmark_moments = Moments.from_returns(returns), Moments.from_returns(benchmark)
+    skill_moments = Moments.from_returns(skill)
     interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence)
-    variance = trials.sharpe_variance
-    if variance is not None:
-        # Policies without merit differ by sampling error alone, which is 1/n where they are
-        # independent: merit of some must not raise the bar for the one that is judged.
-        variance = min(variance, 1 / len(returns))
+    # What the best of as many independent policies without skill shows by chance: their ratios vary
+    # by 1 over the number of days. Policies that are alike show less, and ones with skill differ
+    # more; neither may move the hurdle for the one that is judged.
+    tried = expected_maximum(trials.configurations * (1 + earlier_trainings))
+    hurdle = tried / math.sqrt(len(returns))
+    spread = math.nan if trials.sharpe_variance is None else math.sqrt(trials.sharpe_variance)
     # The request's costs, and so the same for every symbol.
     assumed_cost = facts[0].commission + facts[0].slippage
     break_even = _mean_if_defined([f.break_even_commission for f in facts])
+    annual = math.sqrt(TRADING_DAYS_PER_YEAR)
     numbers = {
         "observations": float(len(returns)),
-        "sharpe": moments.sharpe * math.sqrt(TRADING_DAYS_PER_YEAR),
+        "sharpe": moments.sharpe * annual,
         "sharpe_low": interval.low,
         "sharpe_high": interval.high,
-        "benchmark_sharpe": benchmark_moments.sharpe * math.sqrt(TRADING_DAYS_PER_YEAR),
+        "benchmark_sharpe": benchmark_moments.sharpe * annual,
+        "alpha": float(np.mean(skill)) * TRADING_DAYS_PER_YEAR,
+        "appraisal_ratio": skill_moments.sharpe * annual,
+        "t_alpha": mean_t_ratio(skill),
+        "p_alpha": positive_mean_p_value(skill),
+        "p_random_entry": _random_entry_p_value(facts),
+        "p_sharpe_difference": sharpe_difference_p_value(returns, benchmark, seed=seed),
         "probabilistic_sharpe": moments.probabilistic_sharpe(),
-        "deflated_sharpe": math.nan
-        if variance is None
-        else moments.deflated_sharpe(trials.configurations, variance),
+        "deflated_sharpe": skill_moments.probabilistic_sharpe(hurdle),
+        "deflated_hurdle": hurdle * annual,
+        "deflated_hurdle_observed": tried * spread * annual,
         "configurations": float(trials.configurations),
         "scorings": float(trials.scorings),
+        "earlier_trainings": float(earlier_trainings),
         "minimum_track_record": moments.minimum_track_record(confidence=rules.confidence),
         "overfitting": math.nan if trials.overfitting is None else trials.overfitting,
-        # Each p-value has one null hypothesis: no better than cash, holding, or random entries.
-        "p_cash": superior_predictive_ability(returns[:, None], seed=seed),
-        "p_buy_and_hold": superior_predictive_ability((returns - benchmark)[:, None], seed=seed),
-        "p_random_entry": _random_entry_p_value(facts),
         "break_even_commission": break_even,
         "cost_margin": (break_even + facts[0].slippage) / assumed_cost
         if assumed_cost > 0
         else math.inf,
         "lagged_sharpe": _mean_if_defined([f.lagged_sharpe for f in facts]),
-        **confidence.measure(),
+        "p_delay": delay_p_value(returns, delayed, seed=seed),
+        **confidence.measure(seed=seed, confidence=rules.confidence),
     }
-    confidence_level, significance = rules.confidence, 1 - rules.confidence
+    significance = 1 - rules.confidence
     checks = tuple(
         EvidenceCheck(
             name=name,
+            needed_for=needed_for,
             # Every comparison with nan is False: an undefined number fails.
             passed=bool(numbers[number] >= bound if at_least else numbers[number] <= bound),
             number=_finite_or_none(numbers[number]),
@@ -145,34 +178,53 @@ def grade_evidence(
             at_least=at_least,
             why=None if math.isfinite(numbers[number]) else _undefined_reason(number, numbers),
         )
-        for name, number, bound, at_least in (
-            ("sharpe_above_zero", "probabilistic_sharpe", confidence_level, True),
-            ("better_than_cash", "p_cash", significance, False),
-            ("better_than_buy_and_hold", "p_buy_and_hold", significance, False),
-            ("better_than_random_entry", "p_random_entry", significance, False),
-            ("above_the_best_of_chance", "deflated_sharpe", rules.min_deflated, True),
-            ("costs_may_double", "cost_margin", rules.cost_margin, True),
-            # A calibration is refuted by a small p-value: here a large one is good.
-            ("confidence_means_what_it_says", "p_calibration", significance, True),
-        )
+        for name, needed_for, number, bound, at_least in _thresholds(rules, significance)
     )
-    passed = {check.name for check in checks if check.passed}
     grade: Grade = "none"
-    if passed.issuperset(REQUIRED_FOR_WEAK):
-        grade = "strong" if len(passed) == len(checks) else "weak"
+    for candidate in GRADES[1:]:
+        if all(c.passed for c in checks if is_needed(c.needed_for, candidate)):
+            grade = candidate
     finite = {name: _finite_or_none(value) for name, value in numbers.items()}
     return Evidence(grade=grade, checks=checks, numbers=finite)
 
 
-_NO_VARIANCE = "the returns don't vary, or are too few"
+def is_needed(needed_for: Grade, required: Grade) -> bool:
+    """Return whether a check that is needed for one grade counts where another is required."""
+    return needed_for != "none" and GRADES.index(needed_for) <= GRADES.index(required)
+
+
+def _thresholds(
+    rules: GateRules, significance: float
+) -> tuple[tuple[str, Grade, str, float, bool], ...]:
+    """Return name, grade that needs it, number, threshold and direction of each check."""
+    return (
+        # Half: the usual tests are two-sided, and a fall below chance would count as well.
+        ("alpha_above_zero", "weak", "p_alpha", significance / 2, False),
+        ("better_than_random_entry", "weak", "p_random_entry", significance / 2, False),
+        ("alpha_far_above_zero", "strong", "t_alpha", MIN_T_RATIO, True),
+        ("sharpe_above_zero", "strong", "probabilistic_sharpe", rules.confidence, True),
+        ("better_than_buy_and_hold", "strong", "p_sharpe_difference", significance, False),
+        ("above_the_best_of_chance", "strong", "deflated_sharpe", rules.min_deflated, True),
+        ("costs_may_double", "strong", "cost_margin", rules.cost_margin, True),
+        # A small p-value says that the loss by a delay is no accident: here a large one is good.
+        ("survives_delay", "strong", "p_delay", significance, True),
+        # Decides what confidence is served, and nothing about what was earned.
+        ("confidence_means_what_it_says", "none", "brier_skill_low", 0.0, True),
+    )
+
+
+_NO_SKILL = "nothing is left of the returns beside holding's, or they are too few"
 _UNDEFINED_REASONS = {
-    "probabilistic_sharpe": _NO_VARIANCE,
-    "deflated_sharpe": "the policies that were tried are alike, or the returns don't vary",
-    "p_cash": _NO_VARIANCE,
-    "p_buy_and_hold": "the returns don't differ from those of holding, or are too few",
+    "p_alpha": _NO_SKILL,
+    "t_alpha": _NO_SKILL,
     "p_random_entry": "no trade, or none whose times could be others",
+    "probabilistic_sharpe": "the returns don't vary, or are too few",
+    "p_sharpe_difference": "the returns don't vary, are those of holding, or are too few",
+    "deflated_sharpe": _NO_SKILL,
     "cost_margin": "a symbol earns nothing even without costs",
-    "p_calibration": f"fewer than {MIN_OUTCOMES:.0f} independent calls had a calibrated confidence",
+    "p_delay": "the returns don't vary, at once or a bar later",
+    "brier_skill_low": f"fewer than {MIN_OUTCOMES:.0f} independent calls had a calibrated "
+    "confidence that differed from the base rate",
 }
 
 
@@ -187,16 +239,15 @@ def pool_returns(facts: Sequence[SymbolFacts]) -> tuple[npt.NDArray[np.int64], F
     The calendar is the union of the symbols' own, in milliseconds since 1970; each mean is over the
     symbols that have a bar then.
     """
-    calendar = np.unique(np.concatenate([np.asarray(f.closed_at) for f in facts]))
-    # A symbol without a bar on a day is left out of that day's mean: 0 would be a return.
-    count, sums = np.zeros(len(calendar)), np.zeros((2, len(calendar)))
-    for f in facts:
-        positions = np.searchsorted(calendar, f.closed_at)
-        count[positions] += 1
-        sums[0, positions] += f.returns
-        sums[1, positions] += f.benchmark_returns
-    desk, benchmark = sums / count
+    calendar, desk = _pool(facts, [np.array(f.returns) for f in facts])
+    _, benchmark = _pool(facts, [np.array(f.benchmark_returns) for f in facts])
     return calendar, desk, benchmark
+
+
+def _pool(
+    facts: Sequence[SymbolFacts], values: Sequence[Floats]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    return pool_by_day([np.asarray(f.closed_at) for f in facts], values)
 
 
 def _random_entry_p_value(facts: Sequence[SymbolFacts]) -> float:

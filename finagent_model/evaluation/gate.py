@@ -19,7 +19,7 @@ from finagent_model._base import Check
 from finagent_model.backtesting.metrics import sharpe
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.decision.signal import Status
-from finagent_model.evaluation.evidence import Evidence
+from finagent_model.evaluation.evidence import Evidence, is_needed
 
 OutOfSampleRow = Mapping[str, Any]
 """One signal of the out-of-sample ledger, JSON-ready (`decision.decision.to_ledger_row`)."""
@@ -69,7 +69,11 @@ class GateReport(BaseModel):
         """The findings that refuse the version, in words; empty for one that passed."""
         reasons = [f"{c.name}: {c.found}" for c in self.integrity if not c.passed]
         if not self.evidence.meets(self.required):
-            missing = [check.name for check in self.evidence.checks if not check.passed]
+            missing = [
+                check.name
+                for check in self.evidence.checks
+                if not check.passed and is_needed(check.needed_for, self.required)
+            ]
             reasons.append(
                 f"evidence: {self.evidence.grade}, {self.required} is required "
                 f"(missing: {', '.join(missing)})"

@@ -1,19 +1,26 @@
 """Measure how often the gate errs, on simulated markets whose truth is known.
 
-On a market without edge the whole training runs: walk-forward folds, search, out-of-sample trades,
-evidence. A market with a planted edge has a hidden state that drifts up or down, and the decider
-knows the state; the drift is such that holding the up state earns the planted Sharpe ratio after
-costs. Each market has eight out-of-sample years. `calibrate_gate` grades many markets in parallel
-processes and counts the grades; equal seeds give equal tables.
+The whole training runs on each market: walk-forward folds, search, out-of-sample trades with the
+desk's own sizes, stops and costs, calibration, evidence. Only the agents are left out: the desk
+trades the policy's technical vote. All markets but one kind rise, so that being in them earns
+something without any skill.
+
+Three kinds of truth. *No pattern*: nothing in the past tells of the future, so that no desk has
+skill. *Decided elsewhere*: prices do have a pattern, but the desk decides on another path of the
+same kind, and so can't have skill. *Planted*: a hidden state makes a market rise or fall beside its
+drift, and the desk knows the state: it has skill in timing, by a known information ratio, which is
+alpha over the risk that the market leaves unexplained. Each market has eight out-of-sample years.
+
+`calibrate_gate` grades many markets in parallel processes; equal seeds give equal tables.
 """
 
 from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,25 +30,58 @@ import pandas as pd
 from finagent_model._base import Progress, no_progress
 from finagent_model.backtesting.engine import Orders
 from finagent_model.backtesting.outcomes import label_outcomes
-from finagent_model.config.rules import GateRules, Grade
+from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.calibrate import build_confidence_record, calibrate
-from finagent_model.evaluation.evidence import Evidence, grade_evidence
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
+from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import PolicyScorer
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part, policy_periods
 
-Kind = Literal["random walk", "garch", "shuffled", "planted"]
+Kind = Literal[
+    "random walk",
+    "bear",
+    "garch",
+    "t3",
+    "volatility regimes",
+    "shuffled",
+    "ar",
+    "trends",
+    "planted",
+]
+NO_PATTERN: tuple[Kind, ...] = (
+    "random walk",
+    "bear",
+    "garch",
+    "t3",
+    "volatility regimes",
+    "shuffled",
+)
+DECIDED_ELSEWHERE: tuple[Kind, ...] = ("ar", "trends")
+"""Prices with a pattern, of which the desk sees another path."""
 OUT_OF_SAMPLE_YEARS = 8
 VOLATILITY = 0.015
 """Standard deviation of a simulated day's log return."""
+MARKET_SHARPE = 0.7
+"""Annual Sharpe ratio of holding; of the kind `bear` minus this."""
+OVERNIGHT_SHARE = 0.1
+"""Share of a day's variance between a close and the next open."""
+LOCAL_DAYS = 21
+"""Days from which a day's own volatility is taken; odd."""
 STATE_DAYS = 60
 """Mean length of a hidden state, in days."""
-SIMULATION_REQUEST = TrainRequest(candidates=24)
-"""A default training with fewer policies, so that a market takes seconds."""
+CORRELATION = 0.5
+"""Correlation of the symbols of one market."""
+MANY_SYMBOLS = 4
+KEPT_SHARE = 0.78
+"""Share of a planted ratio that stops, targets and late entries leave: measured, see
+docs/evidence.md."""
+SIMULATION_REQUEST = TrainRequest()
+"""The default training."""
 
 
 @dataclass(frozen=True)
@@ -50,69 +90,100 @@ class SimulatedMarket:
 
     kind: Kind
     seed: int
-    sharpe: float = 0.0
-    """Annual Sharpe ratio of the planted edge; 0 without one."""
+    information_ratio: float = 0.0
+    """Annual, of the planted skill; 0 without one."""
+    symbols: int = 1
+
+    @property
+    def truth(self) -> str:
+        """The row of the table that the market counts in."""
+        if self.kind == "planted":
+            text = f"information ratio {self.information_ratio:g}"
+        else:
+            text = f"{self.kind}, decided elsewhere" if self.is_decided_elsewhere else self.kind
+        return f"{text}, {self.symbols} symbols" if self.symbols > 1 else text
+
+    @property
+    def is_decided_elsewhere(self) -> bool:
+        return self.kind in DECIDED_ELSEWHERE
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """Grades of the gate on the markets of one kind and edge."""
+    """Grades of the gate on the markets of one truth."""
 
     truth: str
     markets: int
     weak: int
     """Markets that were graded weak or better."""
     strong: int
+    appraisal_ratio: float
+    """Mean measured annual ratio of alpha to the risk that the market leaves unexplained."""
+    passed: Mapping[str, int]
+    """Markets on which each check of evidence passed."""
 
 
 def calibrate_gate(
     markets: int,
-    sharpes: Sequence[float],
+    ratios: Sequence[float],
     rules: GateRules,
     *,
     seed: int = 1,
     jobs: int = 1,
     progress: Progress = no_progress,
 ) -> list[GateResult]:
-    """Return the gate's grades by truth: `markets` without edge, and a fifth for each Sharpe ratio.
+    """Return the gate's grades by truth: `markets` of each kind and of each information ratio.
 
     `jobs` counts processes.
     """
-    simulated = make_markets(markets, tuple(sharpes), seed)
+    simulated = make_markets(markets, tuple(ratios), seed)
     advance = progress("judging markets", len(simulated))
     real_returns = load_real_returns()
-    grades: list[tuple[SimulatedMarket, Grade]] = []
+    judged: list[tuple[SimulatedMarket, Evidence]] = []
     # Not fork: numba's and BLAS's threads don't survive it.
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(_grade, market, real_returns, rules) for market in simulated]
+        futures = [pool.submit(judge_market, market, real_returns, rules) for market in simulated]
         for market, future in zip(simulated, futures, strict=True):
-            grades.append((market, future.result()))
+            judged.append((market, future.result()))
             advance()
-    return count_grades(grades)
+    return count_grades(judged)
 
 
-def make_markets(markets: int, sharpes: tuple[float, ...], seed: int) -> list[SimulatedMarket]:
-    """Return `markets` without edge, a third of each kind, and a fifth as many for each ratio."""
-    kinds: tuple[Kind, ...] = ("random walk", "garch", "shuffled")
-    simulated = [SimulatedMarket(kinds[i % 3], seed + i) for i in range(markets)]
-    for j, sharpe in enumerate(sharpes):
-        # A million apart: no seed comes twice, or two kinds would share their random numbers.
-        start = seed + 1_000_000 * (j + 1)
-        simulated += [
-            SimulatedMarket("planted", start + i, sharpe) for i in range(max(markets // 5, 1))
-        ]
-    return simulated
+def make_markets(markets: int, ratios: tuple[float, ...], seed: int) -> list[SimulatedMarket]:
+    """Return `markets` of each kind without skill and of each information ratio.
 
-
-def count_grades(grades: Sequence[tuple[SimulatedMarket, Grade]]) -> list[GateResult]:
-    """Return one row a truth, in the order of the markets."""
-    by_truth: dict[str, list[Grade]] = {}
-    for market, grade in grades:
-        truth = market.kind if market.kind != "planted" else f"Sharpe {market.sharpe:g}"
-        by_truth.setdefault(truth, []).append(grade)
+    The kinds `random walk` and `garch`, and the ratios, come with several symbols as well.
+    """
+    truths = [SimulatedMarket(kind, 0) for kind in (*NO_PATTERN, *DECIDED_ELSEWHERE)]
+    truths += [SimulatedMarket(kind, 0, symbols=MANY_SYMBOLS) for kind in ("random walk", "garch")]
+    truths += [SimulatedMarket("planted", 0, ratio) for ratio in ratios]
+    truths += [SimulatedMarket("planted", 0, ratio, MANY_SYMBOLS) for ratio in ratios]
+    # A million apart: no seed comes twice, or two kinds would share their random numbers.
     return [
-        GateResult(truth, len(each), sum(g != "none" for g in each), each.count("strong"))
+        replace(truth, seed=seed + 1_000_000 * number + i)
+        for number, truth in enumerate(truths)
+        for i in range(markets)
+    ]
+
+
+def count_grades(judged: Sequence[tuple[SimulatedMarket, Evidence]]) -> list[GateResult]:
+    """Return one row a truth, in the order of the markets."""
+    by_truth: dict[str, list[Evidence]] = {}
+    for market, evidence in judged:
+        by_truth.setdefault(market.truth, []).append(evidence)
+    return [
+        GateResult(
+            truth=truth,
+            markets=len(each),
+            weak=sum(e.meets("weak") for e in each),
+            strong=sum(e.meets("strong") for e in each),
+            appraisal_ratio=_mean_defined([e.numbers["appraisal_ratio"] for e in each]),
+            passed={
+                name: sum(check.passed for e in each for check in e.checks if check.name == name)
+                for name in (check.name for check in each[0].checks)
+            },
+        )
         for truth, each in by_truth.items()
     ]
 
@@ -128,10 +199,6 @@ def load_real_returns() -> Floats:
     return np.concatenate([np.diff(np.log(close)) for close in closes])
 
 
-def _grade(market: SimulatedMarket, real_returns: Floats, rules: GateRules) -> Grade:
-    return judge_market(market, real_returns, rules).grade
-
-
 def judge_market(market: SimulatedMarket, real_returns: Floats, rules: GateRules) -> Evidence:
     """Return the evidence that a training on the simulated market finds.
 
@@ -139,55 +206,102 @@ def judge_market(market: SimulatedMarket, real_returns: Floats, rules: GateRules
     """
     # The order of draws from `rng` is part of the result: equal seeds give equal markets.
     rng = np.random.default_rng(market.seed)
-    count = (
-        SIMULATION_REQUEST.train_bars
-        + SIMULATION_REQUEST.purge_bars
-        + OUT_OF_SAMPLE_YEARS * TRADING_DAYS_PER_YEAR
-    )
-    state = _draw_states(rng, count) if market.kind == "planted" else None
-    returns = _RETURN_MODELS[market.kind](rng, count, real_returns)
-    if state is not None:
-        returns = returns + np.where(state, 1, -1) * _daily_drift(market.sharpe)
-    bars = _make_bars(rng, returns)
-    fitted = fit_policies({bars.symbol: bars}, SIMULATION_REQUEST)
-    scorer, out_of_sample = PolicyScorer(bars), out_of_sample_part(bars, fitted.policies)
-    if state is None:
-        orders, confidence = _make_policy_orders(scorer, fitted.policies)
-    else:
-        # The state of the next bar is known at this bar's close: it is filled at the next open.
-        next_state = np.append(state[1:], state[-1])[out_of_sample]
-        count = len(next_state)
-        none = np.full(count, math.nan)
-        orders = Orders(np.where(next_state, 1, -1).astype(np.int8), np.ones(count), none, none)
-        confidence = np.full(count, 75.0)
-    backtest = trade(bars[out_of_sample], orders, SIMULATION_REQUEST)
-    calls = label_outcomes(backtest.bars, orders, backtest.rules, confidence)
+    request = SIMULATION_REQUEST
+    count = request.train_bars + request.purge_bars + OUT_OF_SAMPLE_YEARS * TRADING_DAYS_PER_YEAR
+    names = [f"SIM{number}" for number in range(market.symbols)]
+    states = {s: _draw_states(rng, count) for s in names} if market.kind == "planted" else {}
+    histories = simulate_histories(rng, market, count, real_returns, states)
+    # What the desk sees to decide.
+    seen = histories
+    if market.is_decided_elsewhere:
+        seen = simulate_histories(rng, market, count, real_returns, {})
+    fitted = fit_policies(seen, request)
+    facts: list[SymbolFacts] = []
+    calls: list[TradeOutcome] = []
+    for name, bars in histories.items():
+        scorer, part = PolicyScorer(seen[name]), out_of_sample_part(bars, fitted.policies)
+        orders, confidence = _make_policy_orders(scorer, fitted.policies, states.get(name))
+        if market.is_decided_elsewhere:
+            orders = _move_orders(orders, seen[name][part], bars[part])
+        backtest = trade(bars[part], orders, request)
+        calls += label_outcomes(backtest.bars, orders, backtest.rules, confidence)
+        facts.append(collect_symbol_facts(backtest, market.seed))
     record = build_confidence_record(calls, calibrate(calls, fitted.policies.start_times))
-    facts = collect_symbol_facts(backtest, market.seed)
-    return grade_evidence([facts], fitted.trials, rules, record, seed=market.seed)
+    return grade_evidence(facts, fitted.trials, rules, record, seed=market.seed)
 
 
-def _make_policy_orders(scorer: PolicyScorer, policies: PolicyBook) -> tuple[Orders, Floats]:
-    """Return the orders of each fit's technical vote in its own period, and their confidence."""
+def simulate_histories(
+    rng: np.random.Generator,
+    market: SimulatedMarket,
+    count: int,
+    real_returns: Floats,
+    states: Mapping[str, npt.NDArray[np.bool_]],
+) -> dict[str, BarSeries]:
+    """Return the market's bars by symbol."""
+    model = _RETURN_MODELS[market.kind]
+    # Weights of a shared and an own part that keep the variance and give the correlation.
+    shared, own = (math.sqrt(CORRELATION), math.sqrt(1 - CORRELATION))
+    common = model(rng, count, real_returns) if market.symbols > 1 else np.zeros(count)
+    histories = {}
+    for number in range(market.symbols):
+        name, returns = f"SIM{number}", model(rng, count, real_returns)
+        if market.symbols > 1:
+            returns = shared * common + own * returns
+        if market.kind != "shuffled":
+            sign = -1 if market.kind == "bear" else 1
+            returns = returns + sign * MARKET_SHARPE * VOLATILITY / math.sqrt(TRADING_DAYS_PER_YEAR)
+        if name in states:
+            reach = _daily_edge(market.information_ratio, market.symbols)
+            returns = returns + np.where(states[name], reach, -reach)
+        histories[name] = _make_bars(rng, name, returns)
+    return histories
+
+
+def _make_policy_orders(
+    scorer: PolicyScorer, policies: PolicyBook, state: npt.NDArray[np.bool_] | None
+) -> tuple[Orders, Floats]:
+    """Return the orders of each fit in its own period, and their confidence.
+
+    They follow the technical vote or, where the desk knows the `state` of each day, the next one.
+    """
     parts = list(policy_periods(scorer.bars, policies))
-    orders = [scorer.orders(fit.policy, part) for fit, part in parts]
-    confidence = [
-        [fit.policy.confidence(s, abs(s) >= fit.policy.threshold) for s in scores]
-        for fit, part in parts
-        for scores in [scorer.score(fit.policy, part).tolist()]
-    ]
+    orders, confidence = [], []
+    for fit, part in parts:
+        policy = fit.policy
+        made, scores = scorer.orders(policy, part), scorer.score(policy, part)
+        if state is not None:
+            # The state of the next bar is known at this bar's close: it is filled at its open.
+            up = np.append(state[1:], state[-1])[part]
+            made = scorer.size_orders(policy, part, np.where(up, 1, -1).astype(np.int8))
+            scores = np.full(len(up), 0.6)
+        orders.append(made)
+        confidence += [policy.confidence(s, abs(s) >= policy.threshold) for s in scores.tolist()]
     names = ("action", "size", "stop", "target")
     joined = {name: np.concatenate([getattr(part, name) for part in orders]) for name in names}
-    return Orders(**joined), np.concatenate(confidence)
+    return Orders(**joined), np.array(confidence)
 
 
-def _daily_drift(sharpe: float) -> float:
-    """Return the daily drift at which holding the up states has this annual Sharpe ratio."""
-    # In the market half of the time: mean d/2 less costs, deviation close to sigma/sqrt(2).
+def _move_orders(orders: Orders, seen: BarSeries, traded: BarSeries) -> Orders:
+    """Return the orders with their levels as far from the traded bars' closes as from the seen."""
+    ratio = traded.adjust_to_first_bar().close / seen.adjust_to_first_bar().close
+    return replace(orders, stop=orders.stop * ratio, target=orders.target * ratio)
+
+
+def _mean_defined(values: Sequence[float | None]) -> float:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def _daily_edge(information_ratio: float, symbols: int) -> float:
+    """Return by how much a state moves a day's return so that knowing it has this annual ratio."""
+    # In the market half of the time at a size w: alpha is w/2 times the edge less costs, and the
+    # market leaves w/2 times its volatility unexplained. Timing of several symbols is independent
+    # but for what they share.
     round_trips = TRADING_DAYS_PER_YEAR / (2 * STATE_DAYS)
-    cost = round_trips * 2 * (SIMULATION_REQUEST.commission + SIMULATION_REQUEST.slippage)
-    spread = VOLATILITY * math.sqrt(TRADING_DAYS_PER_YEAR / 2)
-    return 2 * (sharpe * spread + cost) / TRADING_DAYS_PER_YEAR
+    cost = round_trips * 4 * (SIMULATION_REQUEST.commission + SIMULATION_REQUEST.slippage)
+    risk = VOLATILITY * math.sqrt(TRADING_DAYS_PER_YEAR)
+    ratio = information_ratio / math.sqrt(symbols) / KEPT_SHARE
+    return (ratio * risk + cost) / TRADING_DAYS_PER_YEAR
 
 
 def _draw_states(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
@@ -214,35 +328,81 @@ def _garch(rng: np.random.Generator, count: int, real: Floats) -> Floats:
     return returns
 
 
+def _t3(rng: np.random.Generator, count: int, real: Floats) -> Floats:
+    """Return independent Student log returns with 3 df: fat tails."""
+    # A Student variable has variance df / (df - 2): scaled to 1.
+    return VOLATILITY * rng.standard_t(3, count) / math.sqrt(3)
+
+
+def _volatility_regimes(rng: np.random.Generator, count: int, real: Floats) -> Floats:
+    """Return normal log returns whose volatility is high or low for months."""
+    wild = _draw_states(rng, count)
+    # Root mean square 1.
+    return VOLATILITY * np.where(wild, 1.34, 0.45) * rng.normal(0, 1, count)
+
+
+def _autoregressive(rng: np.random.Generator, count: int, real: Floats) -> Floats:
+    """Return first-order autoregressive log returns with coefficient 0.3."""
+    returns = rng.normal(0, VOLATILITY * math.sqrt(1 - 0.3**2), count)
+    for t in range(1, count):
+        returns[t] += 0.3 * returns[t - 1]
+    return returns
+
+
+def _trends(rng: np.random.Generator, count: int, real: Floats) -> Floats:
+    """Return a random walk with a hidden drift that changes its sign every few months."""
+    reach = VOLATILITY / math.sqrt(TRADING_DAYS_PER_YEAR)
+    return _random_walk(rng, count, real) + np.where(_draw_states(rng, count), reach, -reach)
+
+
 def _shuffled(rng: np.random.Generator, count: int, real: Floats) -> Floats:
-    """Return blocks of twenty real days in a new order, centred on 0."""
+    """Return blocks of twenty real days in a new order, with the drift that they had."""
     # Blocks keep volatility clusters; no pattern longer than a month survives.
-    centred = real - real.mean()
-    starts = rng.integers(0, len(centred) - 20, count // 20 + 1)
-    return np.concatenate([centred[s : s + 20] for s in starts])[:count]
+    starts = rng.integers(0, len(real) - 20, count // 20 + 1)
+    return np.concatenate([real[s : s + 20] for s in starts])[:count]
 
 
 _RETURN_MODELS: dict[Kind, Callable[[np.random.Generator, int, Floats], Floats]] = {
     "random walk": _random_walk,
+    "bear": _random_walk,
     "garch": _garch,
+    "t3": _t3,
+    "volatility regimes": _volatility_regimes,
     "shuffled": _shuffled,
+    "ar": _autoregressive,
+    "trends": _trends,
     "planted": _random_walk,
 }
 
 
-def _make_bars(rng: np.random.Generator, returns: Floats) -> BarSeries:
-    """Return daily bars whose closes have these log returns."""
-    # 0.3 squared: about a tenth of a day's variance is overnight, between close and open.
+def _make_bars(rng: np.random.Generator, symbol: str, returns: Floats) -> BarSeries:
+    """Return daily bars whose closes have these log returns.
+
+    Within a day prices are a Brownian motion, of which a stop or a target takes nothing on average:
+    with other highs and lows those fills alone would earn or lose.
+    """
+    count = len(returns)
+    # The day's own volatility, from the days around it.
+    width = np.ones(LOCAL_DAYS) / LOCAL_DAYS
+    squares = np.pad(returns**2, LOCAL_DAYS // 2, mode="reflect")
+    local = np.sqrt(np.convolve(squares, width, "valid"))
+    # A share of the day's variance is overnight, independent of what follows.
+    share = OVERNIGHT_SHARE
+    overnight = share * returns + math.sqrt(share * (1 - share)) * local * rng.normal(0, 1, count)
+    intraday = returns - overnight
+    # The highest and the lowest point of a Brownian bridge from open to close (the reflection
+    # principle), each drawn on its own.
+    spread = -2 * (1 - share) * local**2 * np.log(1 - rng.random((2, count)))
+    reach = np.sqrt(intraday**2 + spread)
     close = 100 * np.exp(np.cumsum(returns))
-    opens = np.append(100.0, close[:-1]) * np.exp(rng.normal(0, 0.3 * VOLATILITY, len(close)))
-    reach = np.exp(np.abs(rng.normal(0, 0.5 * VOLATILITY, (2, len(close)))))
+    opens = np.append(100.0, close[:-1]) * np.exp(overnight)
     frame = pd.DataFrame(
         {
-            "closed_at": pd.date_range("2000-01-03", periods=len(close), freq="B", tz="UTC"),
+            "closed_at": pd.date_range("2000-01-03", periods=count, freq="B", tz="UTC"),
             "open": opens,
-            "high": np.maximum(opens, close) * reach[0],
-            "low": np.minimum(opens, close) / reach[1],
+            "high": np.maximum(opens * np.exp((intraday + reach[0]) / 2), np.maximum(opens, close)),
+            "low": np.minimum(opens * np.exp((intraday - reach[1]) / 2), np.minimum(opens, close)),
             "close": close,
         }
     )
-    return BarSeries.from_frame("SIM", frame)
+    return BarSeries.from_frame(symbol, frame)

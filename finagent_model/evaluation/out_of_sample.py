@@ -198,7 +198,8 @@ def collect_symbol_facts(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
     drawn = random_entry_returns(bars, backtest.result, rules, seed=seed)
     break_even = break_even_commission(bars, orders, rules)
     delayed = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
-    lagged = sharpe(simple_returns(delayed.equity))
+    delayed_returns = simple_returns(delayed.equity)
+    lagged = sharpe(delayed_returns)
     return SymbolFacts(
         symbol=bars.symbol,
         # datetime64[us] to milliseconds; the first bar has no return.
@@ -207,6 +208,7 @@ def collect_symbol_facts(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
         benchmark_returns=tuple(simple_returns(backtest.benchmark.equity).tolist()),
         total_return=float(backtest.result.equity[-1] / backtest.result.equity[0] - 1.0),
         random_returns=tuple(drawn.tolist()) if np.isfinite(drawn).all() else None,
+        delayed_returns=tuple(delayed_returns.tolist()),
         cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COST_CURVE_BP])),
         break_even_commission=break_even if np.isfinite(break_even) else None,
         commission=rules.commission,

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -66,6 +66,8 @@ class Manifest(BaseModel):
     content_hash: Sha256
     code_hash: Sha256
     """SHA-256 of the code that trained the package; no part of the content hash."""
+    evidence: Grade = "strong"
+    """The gate's grade, which counts earlier trainings. The package gives the lower of both."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,12 +112,15 @@ class Package:
     """SHA-256 that identifies the package."""
     external: ExternalSource | None = None
     """The external analyst's files, verified; None where the desk has none."""
+    judged_grade: Grade = "strong"
+    """The grade once earlier trainings are counted, as the manifest has it."""
 
     @property
     def evidence(self) -> Grade:
-        """The grade of evidence for an edge after costs, as training found it."""
+        """The grade of evidence for an edge after costs, as training and gate found it."""
         grade: Grade = self.backtest["evidence"]["grade"]
-        return grade
+        # The content hash leaves the manifest out, so it may lower a grade but never raise it.
+        return min(grade, self.judged_grade, key=get_args(Grade).index)
 
 
 def write_package(
@@ -128,8 +133,12 @@ def write_package(
     backtest: Mapping[str, Any],
     code_hash: str,
     external: ExternalSource | None = None,
+    judged_grade: Grade = "strong",
 ) -> Manifest:
     """Write every file and the manifest into `folder`, and return the manifest.
+
+    `judged_grade` is the gate's grade of evidence. It counts earlier trainings, which are no part
+    of the content, and so stands in the manifest. A package gives the lower of it and its own.
 
     Raises ValueError for a trained state without calibrations, and for a desk with an external
     analyst without its source.
@@ -160,7 +169,11 @@ def write_package(
         (folder / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = Manifest(
-        format=PACKAGE_FORMAT, files=hashes, content_hash=hash_package(hashes), code_hash=code_hash
+        format=PACKAGE_FORMAT,
+        files=hashes,
+        content_hash=hash_package(hashes),
+        code_hash=code_hash,
+        evidence=judged_grade,
     )
     # Last: a package that was only half written has no manifest, and is refused.
     (folder / MANIFEST_FILE).write_text(dump_json(manifest.model_dump()))
@@ -223,6 +236,7 @@ def read_package(folder: Path, manifest: Manifest | None = None) -> Package:
         code_hash=manifest.code_hash,
         content_hash=manifest.content_hash,
         external=source,
+        judged_grade=manifest.evidence,
     )
 
 

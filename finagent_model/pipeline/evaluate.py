@@ -285,9 +285,8 @@ def evaluate_decider(
     trials = Trials(
         configurations=configurations,
         scorings=configurations,
-        # How the variants' ratios differ is not known here. `grade_evidence` caps the variance at
-        # that of independent variants without merit, which is the strictest hurdle of its kind.
-        sharpe_variance=1.0,
+        # How the variants' ratios differ is not known here.
+        sharpe_variance=None,
         overfitting=None,
     )
     gate = judge_decider(

@@ -13,6 +13,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -59,6 +60,7 @@ from finagent_model.pipeline.run_metadata import (
     MODEL_VERSION,
     PACKAGE,
     TrainingState,
+    count_earlier_trainings,
     schema_errors_as_tracking_error,
 )
 from finagent_model.pipeline.verify import decide_again, run_proofs
@@ -104,9 +106,17 @@ class TrainingRecord:
     calibrations: CalibrationBook
     confidence: ConfidenceRecord
     evidence: Evidence
+    """As the training alone shows it; goes into the package."""
+    judged_evidence: Evidence
+    """With earlier trainings counted among the trials; goes to the gate and into the report."""
 
     @classmethod
-    def build(cls, state: TrainingState, backtests: Sequence[BacktestRecord]) -> Self:
+    def build(
+        cls,
+        state: TrainingState,
+        backtests: Sequence[BacktestRecord],
+        earlier_trainings: int = 0,
+    ) -> Self:
         """Calibrate confidence, choose lessons and assess the evidence of all symbols."""
         calls = [call for each in backtests for call in each.calls]
         calibrations = calibrate(calls, state.policies.start_times)
@@ -114,19 +124,29 @@ class TrainingRecord:
         confidence = build_confidence_record(calls, calibrations)
         facts = [each.facts for each in backtests]
         rules, seed = state.config.gate, state.request.seed
+        grade = partial(grade_evidence, facts, state.trials, rules, confidence, seed=seed)
+        # How often somebody trained before is no part of what was learned: equal trainings give
+        # equal packages.
+        evidence = grade()
         return cls(
             state=state,
             backtests=tuple(backtests),
             trained_state=TrainedState(state.policies, calibrations, tuple(lessons)),
             calibrations=calibrations,
             confidence=confidence,
-            evidence=grade_evidence(facts, state.trials, rules, confidence, seed=seed),
+            evidence=evidence,
+            judged_evidence=grade(earlier_trainings=earlier_trainings)
+            if earlier_trainings
+            else evidence,
         )
 
     @classmethod
-    def read(cls, state: TrainingState, children: Sequence[str]) -> Self:
+    def read(
+        cls, state: TrainingState, children: Sequence[str], earlier_trainings: int = 0
+    ) -> Self:
         """Build the record from the symbols' runs, given by id. Raises TrackingError."""
-        return cls.build(state, [BacktestRecord.read(RunLog(child)) for child in children])
+        backtests = [BacktestRecord.read(RunLog(child)) for child in children]
+        return cls.build(state, backtests, earlier_trainings)
 
     @property
     def signals(self) -> dict[str, list[TradingSignal]]:
@@ -160,7 +180,7 @@ class TrainingRecord:
     def report(self) -> str:
         """The report in Markdown; its first line grades the evidence."""
         last = self.calibrations.fits[-1]
-        return render_report(self.metrics, self.state.config.model_used, self.evidence, last)
+        return render_report(self.metrics, self.state.config.model_used, self.judged_evidence, last)
 
 
 @dataclass(frozen=True)
@@ -311,7 +331,7 @@ def _judge_and_register(
 ) -> str:
     """Package a training, judge and register it; return the version's number."""
     done = progress("packaging and registering", 4)
-    record = TrainingRecord.read(state, children)
+    record = TrainingRecord.read(state, children, count_earlier_trainings(run.run_id))
     ours = build_window([each.facts for each in record.backtests])
     name = state.request.register_as
     done()
@@ -333,7 +353,7 @@ def _judge_and_register(
             record.metrics,
             ledgers,
             decide_again(predictor, ledgers),
-            record.evidence,
+            record.judged_evidence,
             state.config.gate,
             compare_with_champion(champion, ours),
             run_proofs(predictor),
@@ -345,7 +365,7 @@ def _judge_and_register(
         run.log_text("report.md", record.report)
         run.log_text("report.html", _render_page(f"{name}, run {run.run_id}", record, gate, market))
         run.set_description(record.report)
-        run.log(metrics=_mean_metrics(record.metrics) | _evidence_metrics(record.evidence))
+        run.log(metrics=_mean_metrics(record.metrics) | _evidence_metrics(record.judged_evidence))
         done()
         version = register_version(run, JudgedPackage(logged, manifest, record, gate), champion)
         done()
@@ -417,6 +437,7 @@ def _log_package(
         },
         code_hash=code_hash(),
         external=external,
+        judged_grade=record.judged_evidence.grade,
     )
     return manifest, log_package(folder, manifest, state.config, record.example)
 

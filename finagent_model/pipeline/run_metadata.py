@@ -32,9 +32,17 @@ from finagent_model.errors import (
 from finagent_model.model.package import Package
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.wheel import code_hash, find_checkout
-from finagent_model.pipeline.datasets import BARS, log_bar_snapshots, read_bar_snapshots
+from finagent_model.pipeline.datasets import BARS, HASH, log_bar_snapshots, read_bar_snapshots
 from finagent_model.policy.policy import PolicyBook
-from finagent_model.tracking.runs import COMMIT, STAGE, RunLog, open_run
+from finagent_model.tracking.queries import read_run
+from finagent_model.tracking.runs import (
+    COMMIT,
+    REQUEST,
+    STAGE,
+    RunLog,
+    open_run,
+    search_all_experiments,
+)
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 
@@ -52,6 +60,8 @@ SIGNAL, SYMBOL, STATUS = "finagent.signal_id", "finagent.symbol", "finagent.stat
 AS_OF, ACTION = "finagent.as_of", "finagent.action"
 REPLACES = "finagent.replaces"
 """Run of an earlier decision on the same question, made from less data."""
+FITTED = "finagent.fitted"
+"""Tag of a training's run whose first stage is complete."""
 REQUESTED_BY = {
     "execution_id": EXECUTION,
     "workflow_id": WORKFLOW,
@@ -159,6 +169,28 @@ def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
     except (ValueError, KeyError, TypeError) as error:
         # `repr`, since the text of a KeyError is the bare key.
         raise _other_version_error(run_id, repr(error)) from None
+
+
+def count_earlier_trainings(run_id: str) -> int:
+    """Return how many other trainings of such a desk on the same bars began before this one.
+
+    Such a desk: the same registered name and the same client of chat models. Deleted runs count
+    too, since whoever threw them away had seen the result. Trainings whose desk, code and request
+    were equal are one, and a repetition of this one is none. Raises TrackingError.
+    """
+    run = read_run(run_id)
+    wanted = {
+        f"tags.`{STAGE}`": "train",
+        f"tags.`{FITTED}`": "yes",
+        f"tags.`{HASH}`": run.tags.get(HASH),
+        "params.register_as": run.params.get("register_as"),
+        "params.client": run.params.get("client"),
+    }
+    query = " and ".join(f"{key} = '{value}'" for key, value in wanted.items())
+    started = int(run.started_at.timestamp() * 1000)
+    earlier = search_all_experiments(f"{query} and attributes.start_time < {started}", deleted=True)
+    requests = {each.data.tags.get(REQUEST) for each in earlier}
+    return len(requests - {run.tags.get(REQUEST), None})
 
 
 def read_request(package: Package) -> TrainRequest:

@@ -31,6 +31,7 @@ from finagent_model.pipeline.backtest import TranscriptWriter, decide_and_reflec
 from finagent_model.pipeline.datasets import bar_snapshots, log_bar_snapshots, training_datasets
 from finagent_model.pipeline.finalize import TrainingResult, finish_training
 from finagent_model.pipeline.run_metadata import (
+    FITTED,
     SYMBOL,
     TRAINING,
     TrainingState,
@@ -44,10 +45,6 @@ from finagent_model.training.search import ScoreSources
 from finagent_model.training.walk_forward import fit_policies
 
 log = logging.getLogger(__name__)
-
-
-FITTED = "finagent.fitted"
-"""Tag of a training's run whose first stage is complete."""
 
 
 def train(

@@ -68,12 +68,19 @@ def load_outcomes(text: str) -> tuple[TradeOutcome, ...]:
     return tuple(TradeOutcome.model_validate_json(line) for line in text.splitlines())
 
 
+Learned = Literal["platt", "isotonic"]
+"""Methods that learn from the desk's confidence: Platt scaling and isotonic regression."""
+NO_INFORMATION = "confidence carries no information beyond the base rate"
+"""What a signal and the pages say where the base rate is served."""
+
+
 class Calibration(BaseModel):
     """One fit of confidence to outcomes that had closed before `valid_from`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    method: Literal["none", "platt", "isotonic"]
+    method: Literal["none", "base_rate", "platt", "isotonic"]
+    """What is served; `base_rate` says the same of each call, whatever the desk's confidence."""
     valid_from: datetime
     calls: int = Field(ge=0)
     """Outcomes that were known."""
@@ -81,6 +88,13 @@ class Calibration(BaseModel):
     """How many independent outcomes they are worth."""
     reason: str
     """What it was fitted on, or why there is none."""
+    base_rate: float | None = Field(None, gt=0, lt=1)
+    """Share of the calls that made money, by Laplace's rule; None with the method `none`, and in
+    packages of before it was kept.
+    """
+    # The methods that were not chosen are kept: the next fit compares them on later calls.
+    candidate: Learned | None = None
+    """The learned method that did better so far, served or not; None without any."""
     slope: float | None = Field(None, ge=0)
     intercept: float | None = None
     knots: tuple[tuple[float, float], ...] = ()
@@ -88,15 +102,16 @@ class Calibration(BaseModel):
 
     @model_validator(mode="after")
     def _check_parameters(self) -> Self:
-        if self.method == "platt" and (self.slope is None or self.intercept is None):
-            raise ValueError("platt needs slope and intercept")
-        if self.method == "isotonic":
-            if not self.knots:
+        if self.method == "base_rate" and self.base_rate is None:
+            raise ValueError("base_rate needs a base rate")
+        for method in {self.method, self.candidate}:
+            if method == "platt" and (self.slope is None or self.intercept is None):
+                raise ValueError("platt needs slope and intercept")
+            if method == "isotonic" and not self.knots:
                 raise ValueError("isotonic needs knots")
-            # A falling curve would give a surer trade the lower probability.
-            steps = np.diff(np.array(self.knots), axis=0)
-            if (steps < 0).any():
-                raise ValueError("isotonic knots must never fall")
+        # A falling curve would give a surer trade the lower probability.
+        if self.knots and (np.diff(np.array(self.knots), axis=0) < 0).any():
+            raise ValueError("isotonic knots must never fall")
         return self
 
     def probability(self, raw: float) -> float:
@@ -104,13 +119,24 @@ class Calibration(BaseModel):
 
         Raises ValueError for the method `none`.
         """
-        if self.method == "platt" and self.slope is not None and self.intercept is not None:
+        if self.method == "base_rate" and self.base_rate is not None:
+            return self.base_rate
+        if self.method in ("platt", "isotonic"):
+            return self.learned(self.method, raw)
+        raise ValueError(f"confidence is not calibrated: {self.reason}")
+
+    def learned(self, method: Learned, raw: float) -> float:
+        """Return the probability, in 0..1, by a learned method, whether it is served or not.
+
+        Raises ValueError where the method was not fitted.
+        """
+        if method == "platt" and self.slope is not None and self.intercept is not None:
             return 1 / (1 + math.exp(-(self.slope * log_odds(raw) + self.intercept)))
-        if self.method == "isotonic":
+        if method == "isotonic" and self.knots:
             confidences, probabilities = zip(*self.knots, strict=True)
             # Outside the knots np.interp keeps the value of the nearest one.
             return float(np.interp(raw / 100, confidences, probabilities))
-        raise ValueError(f"confidence is not calibrated: {self.reason}")
+        raise ValueError(f"{method} was not fitted: {self.reason}")
 
 
 class CalibrationBook(BaseModel):
@@ -144,8 +170,8 @@ def log_odds(raw: float) -> float:
 def calibrate_signal(signal: TradingSignal, book: CalibrationBook) -> TradingSignal:
     """Return `signal` with its confidence calibrated by what was known at its `as_of`.
 
-    Where there is no calibration, the signal gets a warning that says why. A HOLD is returned
-    unchanged. Raises BeforeFirstFitError.
+    Where there is no calibration, the signal gets a warning that says why; where the base rate is
+    served, one that says so. A HOLD is returned unchanged. Raises BeforeFirstFitError.
     """
     # A HOLD has no outcome, so nothing says how often such a confidence comes true.
     if signal.action == "HOLD":
@@ -154,6 +180,8 @@ def calibrate_signal(signal: TradingSignal, book: CalibrationBook) -> TradingSig
     if calibration.method == "none":
         return signal.with_warnings(f"confidence not calibrated: {calibration.reason}")
     score = round(100 * calibration.probability(signal.raw_confidence_score), 2)
+    if calibration.method == "base_rate":
+        signal = signal.with_warnings(NO_INFORMATION)
     return signal.model_copy(
         update={
             "confidence_score": score,

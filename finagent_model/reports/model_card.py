@@ -19,6 +19,8 @@ from finagent_model.reports.report import (
     confidence_sentences,
     escape_markdown,
     grade_sentence,
+    purpose,
+    trials_sentence,
     verdict_sentence,
 )
 from finagent_model.training.request import TrainRequest
@@ -123,9 +125,11 @@ class ModelCard:
         ]
         if (more := len(self.metrics) - MAX_SYMBOLS) > 0:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
-        lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
+        lines += ["", trials_sentence(gate.evidence)]
+        lines += ["", "| check of evidence | for | found | needed | passed |"]
+        lines.append("|---|---|---|---|---|")
         lines += [
-            f"| {c.name} | {escape_markdown(c.number_text)} "
+            f"| {c.name} | {purpose(c)} | {escape_markdown(c.number_text)} "
             f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
             for c in gate.evidence.checks
         ]

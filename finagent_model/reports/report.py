@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts
+from finagent_model.evaluation.evidence import Evidence, EvidenceCheck, SymbolFacts
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.news import sanitize_text
@@ -44,7 +44,7 @@ REPORT_METRICS = (
 )
 GRADE_SENTENCES = {
     "none": "NO evidence of an edge after costs: what was earned may well be chance.",
-    "weak": "WEAK evidence of an edge after costs: not every check against chance passed.",
+    "weak": "WEAK evidence of an edge after costs: more than chance, but not every check passed.",
     "strong": "STRONG evidence of an edge after costs: every check against chance passed.",
 }
 _MARKDOWN = re.compile(r"[\\`*\[\]]|(?<!\w)[_~]|[_~](?!\w)|(?<=:)(?=//)")
@@ -121,11 +121,10 @@ def render_report(
         "",
         *(verdict_sentence(escape_markdown(symbol), m) for symbol, m in metrics.items()),
     ]
-    tried = evidence.numbers["configurations"]
-    lines += ["", f"Decided by: {escape_markdown(model_used)}. Policies tried: {tried:.0f}."]
-    lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
+    lines += ["", f"Decided by: {escape_markdown(model_used)}. {trials_sentence(evidence)}"]
+    lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {escape_markdown(c.number_text)} "
+        f"| {c.name} | {purpose(c)} | {escape_markdown(c.number_text)} "
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]
@@ -170,7 +169,8 @@ def render_report_page(
             f"<p class=lead>{escape(verdict_sentence(p.bars.symbol, p.metrics))}</p>"
             for p in symbols
         ),
-        f"<p>Decided by {escape(model_used)}. The gate {gate.verdict} this version; it asks for "
+        f"<p>Decided by {escape(model_used)}. {trials_sentence(gate.evidence)} "
+        f"The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
     ]
     for page in symbols:
@@ -210,6 +210,21 @@ def escape_markdown(text: str, limit: int = 160) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", escape(line.replace("|", "/"), quote=False))
 
 
+def purpose(check: EvidenceCheck) -> str:
+    """Return the grade that needs the check; `confidence` for one that no grade needs."""
+    return "confidence" if check.needed_for == "none" else check.needed_for
+
+
+def trials_sentence(evidence: Evidence) -> str:
+    """Return how many policies were tried, and how often such a desk was trained before."""
+    tried, earlier = (evidence.numbers[n] for n in ("configurations", "earlier_trainings"))
+    sentence = f"Policies tried: {tried:.0f}."
+    if earlier:
+        times = "once" if earlier == 1 else f"{earlier:.0f} times"
+        sentence += f" Trained {times} before on these bars, with other settings or code."
+    return sentence
+
+
 def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
     """Return one sentence: lost or made money out of sample, after costs, and against holding."""
     desk, benchmark = metrics["total_return"], metrics["benchmark_total_return"]
@@ -225,25 +240,34 @@ def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
 
 def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[str]:
     """Return sentences on how far the confidence of this version's signals can be trusted."""
-    method = (
-        "not calibrated"
-        if calibration.method == "none"
-        else f"calibrated by {calibration.method} scaling"
-    )
-    if calibration.method == "isotonic":
-        method = "calibrated by isotonic regression"
+    method = {
+        "none": "not calibrated",
+        "base_rate": "the base rate",
+        "platt": "calibrated by Platt scaling",
+        "isotonic": "calibrated by isotonic regression",
+    }[calibration.method]
+    if calibration.method == "base_rate" and calibration.base_rate is not None:
+        method += f", {calibration.base_rate:.0%} for each call"
     sentences = [f"Confidence is {method}: {calibration.reason}."]
     numbers = evidence.numbers
-    calls, brier, base = (
-        numbers[name] for name in ("calibrated_calls", "brier", "brier_base_rate")
-    )
-    if calls and brier is not None and base is not None:
+    calls, brier = numbers["calibrated_calls"], numbers["brier"]
+    if calls and brier is not None:
         sentences.append(
             f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
             f"made money within {HORIZON} bars; Brier score {brier:.4f} "
-            f"({numbers['brier_uncalibrated']:.4f} before calibration, {base:.4f} for always "
-            f"saying that share), calibration error {numbers['calibration_error']:.3f} "
-            f"({numbers['calibration_error_uncalibrated']:.3f} before)."
+            f"({numbers['brier_uncalibrated']:.4f} before calibration, "
+            f"{numbers['brier_climatology']:.4f} for always saying the share known by then)."
+        )
+    if (skill := numbers["brier_skill"]) is not None:
+        low, high = numbers["brier_skill_low"], numbers["brier_skill_high"]
+        bounds = (
+            "with too few independent calls for an interval"
+            if low is None or high is None
+            else f"between {low:+.3f} and {high:+.3f}"
+        )
+        sentences.append(
+            f"What the desk's confidence adds to that share, its Brier skill, is {skill:+.3f}, "
+            f"{bounds}; 0 is nothing."
         )
     return sentences
 
@@ -313,7 +337,8 @@ def _check_table(gate: GateReport) -> str:
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
-        rows.append(("evidence", check.name, f"{check.number_text}, needed {bound}", check.passed))
+        kind = f"evidence, for {purpose(check)}"
+        rows.append((kind, check.name, f"{check.number_text}, needed {bound}", check.passed))
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))
     cells = "".join(

@@ -18,6 +18,7 @@ from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import MIN_DEVIATION
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
+from finagent_model.statistics.autocorrelation import autocovariances
 
 MIN_PERIODS = 20
 """Periods below which every statistic here is undefined."""
@@ -47,7 +48,7 @@ def optimal_block_length(returns: Floats) -> float:
         return 1.0
     quiet_lags = max(5, int(math.log10(n)))
     max_lag = math.ceil(math.sqrt(n)) + quiet_lags
-    covariances = _autocovariances(returns)[: max_lag + 1]
+    covariances = autocovariances(returns)[: max_lag + 1]
     is_small = np.abs(covariances[1:]) / covariances[0] < 2 * math.sqrt(math.log10(n) / n)
     is_quiet = np.lib.stride_tricks.sliding_window_view(is_small, quiet_lags).all(axis=1)
     # The first lag from which on autocorrelation is within its noise.
@@ -233,21 +234,11 @@ def _entry_sizes(bars: BarSeries, result: BacktestResult) -> Floats:
     return sizes
 
 
-def _autocovariances(values: Floats) -> Floats:
-    """Return the autocovariances at lags 0, 1, ... n - 1, all divided by n."""
-    n = len(values)
-    # By the Wiener-Khinchin theorem; zero padding keeps the ends from wrapping into each other.
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.abs(np.fft.rfft(values - values.mean(), size)) ** 2
-    covariances: Floats = np.fft.irfft(spectrum, size)[:n] / n
-    return covariances
-
-
 def _long_run_deviation(gains: Floats, restart: float) -> float:
     """Root of the stationary bootstrap's own variance of the mean (Hansen 2005, eq. 5); `restart`
     is the probability that a block ends.
     """
-    n, covariances = len(gains), _autocovariances(gains)
+    n, covariances = len(gains), autocovariances(gains)
     lags = np.arange(1, n)
     weights = (1 - lags / n) * (1 - restart) ** lags + lags / n * (1 - restart) ** (n - lags)
     variance = covariances[0] + 2 * float(np.sum(weights * covariances[1:]))

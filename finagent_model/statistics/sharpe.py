@@ -18,6 +18,7 @@ import numpy as np
 
 from finagent_model.backtesting.metrics import MIN_DEVIATION
 from finagent_model.market.bars import Floats
+from finagent_model.statistics.autocorrelation import long_run_variance
 
 EULER_GAMMA = 0.5772156649015329
 NORMAL = NormalDist()
@@ -36,6 +37,8 @@ class Moments:
     kurtosis: float
     count: int
     """Number of returns."""
+    dependence: float = 1.0
+    """Variance of the estimated ratio over what it would be if days were independent."""
 
     @classmethod
     def from_returns(cls, returns: Floats) -> Moments:
@@ -44,11 +47,17 @@ class Moments:
         if not deviation > MIN_DEVIATION:
             return cls(UNDEFINED, UNDEFINED, UNDEFINED, len(returns))
         scores = (returns - np.mean(returns)) / deviation
+        ratio = float(np.mean(returns)) / deviation
+        # The ratio's influence function; its variance is that of the 2012 paper, its long-run
+        # variance that of Lo (2002) for returns that hang together in time.
+        influence = scores - ratio / 2 * (scores**2 - 1)
+        spread = float(np.var(influence))
         return cls(
-            sharpe=float(np.mean(returns)) / deviation,
+            sharpe=ratio,
             skew=float(np.mean(scores**3)),
             kurtosis=float(np.mean(scores**4)),
             count=len(returns),
+            dependence=long_run_variance(influence) / spread if spread > 0 else 1.0,
         )
 
     @property
@@ -56,7 +65,7 @@ class Moments:
         """Variance of the estimated ratio times the number of periods, at least 0."""
         variance = 1 - self.skew * self.sharpe + (self.kurtosis - 1) / 4 * self.sharpe**2
         # 0 is a limit that two-valued returns reach; rounding may fall below it.
-        return max(variance, 0.0)
+        return max(variance, 0.0) * self.dependence
 
     def probabilistic_sharpe(self, benchmark: float = 0.0) -> float:
         """Probability that the true ratio exceeds `benchmark` (PSR, 2012); nan below two."""

@@ -32,6 +32,7 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
+    ViewType,
 )
 from mlflow.environment_variables import (
     MLFLOW_EXPERIMENT_ID,
@@ -291,15 +292,16 @@ def find_child_runs(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
         return [RunLog(run.info.run_id) for run in all_pages(search)]
 
 
-def search_all_experiments(query: str) -> list[Run]:
+def search_all_experiments(query: str, *, deleted: bool = False) -> list[Run]:
     """Return MLflow's runs of all experiments, oldest first; `query` is in MLflow's language.
 
-    Raises TrackingError.
+    `deleted` includes runs that were deleted and not yet purged. Raises TrackingError.
     """
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     with raise_tracking_errors():
         client = MlflowClient()
         experiments = experiment_ids(client)
-        search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
+        search = partial(client.search_runs, experiments, query, view, order_by=_OLDEST_FIRST)
         return all_pages(search) if experiments else []
 
 

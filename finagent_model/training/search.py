@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import KDTree
 
@@ -56,7 +57,7 @@ class Trials(BaseModel):
     scorings: int = Field(ge=1)
     """Number of scorings: each policy in each fit."""
     sharpe_variance: float | None
-    """Variance of the policies' out-of-sample Sharpe ratios per bar; None for fewer than two."""
+    """Variance of the policies' out-of-sample appraisal ratios per day; None for fewer than two."""
     overfitting: float | None
     """Probability of backtest overfitting (PBO) on the out-of-sample bars; None: undefined."""
 
@@ -120,20 +121,25 @@ class PolicyScorer:
 
     def orders(self, policy: Policy, part: slice) -> Orders:
         """Return the orders that the policy's score leads to on each bar of `part`."""
-        features = self._book.compute(policy)
         score = self.score(policy, part)
         action = np.where(score >= policy.threshold, 1, np.where(score <= -policy.threshold, -1, 0))
-        action = action.astype(np.int8)
+        # Bars within the warm-up have no score: no order.
+        action[~np.isfinite(score)] = 0
+        return self.size_orders(policy, part, action.astype(np.int8))
+
+    def size_orders(self, policy: Policy, part: slice, action: npt.NDArray[np.int8]) -> Orders:
+        """Return orders for given actions on each bar of `part`, with the policy's size, stop and
+        target; none within the warm-up.
+        """
         growth = self.growth[part]
-        atr = features.atr[part] * self.bars.growth_factor[part]
+        atr = self._book.compute(policy).atr[part] * self.bars.growth_factor[part]
         # A level may not fall below a tenth of the price: many ATRs of a wild symbol would.
         stop = np.maximum(growth.close - action * policy.stop_atr * atr, 0.1 * growth.close)
         target = np.maximum(growth.close + action * policy.target_atr * atr, 0.1 * growth.close)
         with np.errstate(divide="ignore", invalid="ignore"):
             size = policy.position_size(np.abs(growth.close - stop) / growth.close)
-        # Bars within the warm-up have no ATR or no score: no order.
-        action[~np.isfinite(stop) | ~np.isfinite(score)] = 0
-        return Orders(action, np.asarray(size), stop, target)
+        # Bars within the warm-up have no ATR either.
+        return Orders(np.where(np.isfinite(stop), action, 0), np.asarray(size), stop, target)
 
 
 def draw_candidates(

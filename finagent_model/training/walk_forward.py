@@ -18,11 +18,14 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.backtesting.metrics import simple_returns
+from finagent_model.backtesting.engine import buy_and_hold
+from finagent_model.backtesting.metrics import MIN_DEVIATION, simple_returns
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
-from finagent_model.statistics.sharpe import Moments, probability_of_overfitting
+from finagent_model.statistics.resampling import MIN_PERIODS
+from finagent_model.statistics.sharpe import probability_of_overfitting
+from finagent_model.statistics.skill import alpha_contributions, pool_by_day
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import (
     TECHNICAL_ONLY,
@@ -227,28 +230,47 @@ def _count_trials(
     policies: Sequence[Policy],
     request: TrainRequest,
 ) -> Trials:
-    """Return the number of trials, and how all candidates differ on the out-of-sample bars."""
-    returns = []
+    """Return the number of trials, and how all candidates differ on the out-of-sample bars.
+
+    What differs is skill: each candidate's contributions to alpha, in the equal-weighted portfolio
+    of all symbols on one calendar, as the evidence takes the desk's.
+    """
+    days, skill = [], []
     for scorer in scorers.values():
         part = out_of_sample_part(scorer.bars, book)
-        # Shorter parts would leave blocks of one return, whose Sharpe ratio is undefined.
-        if part.stop - part.start > 2 * PBO_BLOCKS:
-            equities = [
-                scorer.equity(policy, part, request.costs, request.allow_short)
-                for policy in policies
-            ]
-            returns.append(np.array([simple_returns(equity) for equity in equities]).T)
-    ratios = (
-        [Moments.from_returns(column).sharpe for column in np.vstack(returns).T] if returns else []
-    )
-    defined = [ratio for ratio in ratios if np.isfinite(ratio)]
-    # Symbols are stacked: the question is whether the best of one time is good at another.
-    overfitting = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
-    return Trials(
+        bars = scorer.bars[part]
+        held = simple_returns(buy_and_hold(bars, request.costs, cash=1.0).equity)
+        if len(held) < MIN_PERIODS or not np.std(held) > MIN_DEVIATION:
+            continue
+        equities = [
+            scorer.equity(policy, part, request.costs, request.allow_short) for policy in policies
+        ]
+        days.append(bars.closed_at[1:].astype(np.int64))
+        skill.append(
+            np.column_stack([alpha_contributions(simple_returns(e), held) for e in equities])
+        )
+    trials = Trials(
         configurations=len(policies) * (1 if request.pooled else len(scorers)),
         scorings=sum(fit.configurations for fit in book.fits),
-        sharpe_variance=float(np.var(defined)) if len(defined) > 1 else None,
-        overfitting=overfitting if np.isfinite(overfitting) else None,
+        sharpe_variance=None,
+        overfitting=None,
+    )
+    if not days:
+        return trials
+    _, pooled = pool_by_day(days, skill)
+    # A candidate that never traded is no competitor, and has no ratio.
+    pooled = pooled[:, np.std(pooled, axis=0) > MIN_DEVIATION]
+    if pooled.shape[1] < 2:
+        return trials
+    overfitting = (
+        # Blocks of calendar time: the question is whether the best of one time is good at another.
+        probability_of_overfitting(pooled, PBO_BLOCKS) if len(pooled) >= 2 * PBO_BLOCKS else np.nan
+    )
+    return trials.model_copy(
+        update={
+            "sharpe_variance": float(np.var(pooled.mean(axis=0) / pooled.std(axis=0))),
+            "overfitting": overfitting if np.isfinite(overfitting) else None,
+        }
     )
 
 

@@ -84,7 +84,7 @@ def test_report_page_draws_calibrated_beside_raw_confidence(tmp_path: Path) -> N
     assert legend == ["as the desk said", "calibrated"]
     assert points >= 8, "a point for each tenth of the scale, before and after"
     assert "Of 100 calls made with a calibrated confidence" in text
-    assert "Confidence is calibrated by platt scaling" in text
+    assert "Confidence is calibrated by Platt scaling" in text
 
 
 def calibrated_page() -> str:
@@ -98,7 +98,15 @@ def calibrated_page() -> str:
     rng = np.random.default_rng(4)
     raw, said = rng.uniform(0.3, 0.95, 100), rng.uniform(0.4, 0.6, 100)
     true = (rng.random(100) < said).astype(float)
-    confidence = ConfidenceRecord(raw=raw, calibrated=said, outcome=true, weight=np.ones(100))
+    confidence = ConfidenceRecord(
+        raw=raw,
+        calibrated=said,
+        learned=said,
+        climatology=np.full(100, 0.5),
+        outcome=true,
+        weight=np.ones(100),
+        day=np.arange(100),
+    )
     facts = collect_symbol_facts(result, 1)
     tried = Trials(configurations=24, scorings=48, sharpe_variance=1e-4, overfitting=0.4)
     evidence = grade_evidence([facts], tried, GateRules(), confidence, seed=1)
@@ -112,6 +120,7 @@ def calibrated_page() -> str:
         calls=200,
         effective=130,
         reason="200 outcomes known, worth 130 independent ones",
+        base_rate=0.5,
         slope=0.2,
         intercept=0.1,
     )

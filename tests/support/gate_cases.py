@@ -24,7 +24,8 @@ METRICS = {"total_return": 0.1, "benchmark_total_return": 0.2, "max_drawdown": 0
 def graded(grade: Grade) -> Evidence:
     """Evidence with one check, passed only where the grade is strong."""
     check = EvidenceCheck(
-        name="better_than_cash",
+        name="alpha_above_zero",
+        needed_for="weak",
         passed=grade == "strong",
         number=0.2,
         threshold=0.05,

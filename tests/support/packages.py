@@ -6,6 +6,7 @@ from pathlib import Path
 
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import load_preset
+from finagent_model.config.rules import Grade
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.package import write_package
@@ -44,14 +45,15 @@ def trained_state(policies: PolicyBook) -> TrainedState:
     return TrainedState(policies, calibrate([CALL], policies.start_times), (CALL,))
 
 
-def write(folder: Path, policies: PolicyBook | None = None) -> str:
+def write(folder: Path, policies: PolicyBook | None = None, judged: Grade = "strong") -> str:
     manifest = write_package(
         folder,
         config=load_preset(),
         trained_state=trained_state(policies or book()),
         replies={"b": REPLY, "a": REPLY},
         agent_graph={"provider": "x"},
-        backtest={"metrics": {}},
+        backtest={"metrics": {}, "evidence": {"grade": "weak"}},
         code_hash="c" * 64,
+        judged_grade=judged,
     )
     return manifest.content_hash

@@ -53,7 +53,7 @@ def test_gate_requires_evidence_of_its_rules(grade: Grade, required: Grade) -> N
     report = judged(grade, required)
     enough = GRADES.index(grade) >= GRADES.index(required)
     assert (report.verdict == "passed") == enough
-    assert ("better_than_cash" in report.refusals) == (not enough and grade != "strong")
+    assert ("alpha_above_zero" in report.refusals) == (not enough and grade != "strong")
 
 
 def test_gate_refuses_failed_integrity_with_strong_evidence() -> None:

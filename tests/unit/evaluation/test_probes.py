@@ -190,3 +190,19 @@ def test_delay_probe_detects_next_bar_look_ahead(crossing: OrdersBacktest) -> No
     ahead = np.where(tomorrow > 0, 1, -1).astype(np.int8)
     check = probes.check_survives_delay(traded(crossing, FillRules(), ahead))
     assert not check.passed
+
+
+@pytest.mark.parametrize(
+    ("p_value", "passed", "warned"),
+    [(0.2, True, False), (0.01, True, True), (0.0001, False, True), (float("nan"), True, False)],
+)
+def test_delay_probe_warns_before_it_fails(
+    crossing: OrdersBacktest,
+    monkeypatch: pytest.MonkeyPatch,
+    p_value: float,
+    passed: bool,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(probes, "delay_p_value", lambda *_, seed: p_value)
+    check = probes.check_survives_delay(crossing)
+    assert (check.passed, "warning" in check.found) == (passed, warned)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from finagent_model.config.desk_config import load_preset
+from finagent_model.config.rules import Grade
 from finagent_model.errors import CorruptPackageError, PackageFormatError
 from finagent_model.model.package import hash_package, read_package
 from finagent_model.model.wheel import build_wheel, code_hash
@@ -68,6 +69,18 @@ def test_read_package_refuses_other_format(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(PackageFormatError, match="format 99"):
         read_package(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("judged", "served"), [("none", "none"), ("weak", "weak"), ("strong", "weak")]
+)
+def test_package_gives_lower_grade_of_evidence(
+    tmp_path: Path, judged: Grade, served: Grade
+) -> None:
+    """The gate's grade is in the manifest, which is not hashed: it can't raise the package's."""
+    (tmp_path / "again").mkdir()
+    assert write(tmp_path, judged=judged) == write(tmp_path / "again")
+    assert read_package(tmp_path).evidence == served
 
 
 def test_build_wheel_is_reproducible_with_every_file(tmp_path: Path) -> None:

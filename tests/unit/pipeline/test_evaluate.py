@@ -109,8 +109,8 @@ def test_evaluate_refuses_decider_that_mostly_abstains() -> None:
 
 def test_evaluate_deflates_by_number_of_configurations() -> None:
     one, many = (evaluate(Holder(), "FB", configurations=n, **SMALL) for n in (1, 200))
-    hurdles = [each.evidence.numbers["deflated_sharpe"] for each in (one, many)]
-    assert hurdles[0] > hurdles[1]  # type: ignore[operator]
+    hurdles = [each.evidence.numbers["deflated_hurdle"] for each in (one, many)]
+    assert hurdles[0] < hurdles[1]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

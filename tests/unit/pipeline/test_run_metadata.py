@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ from finagent_model.config.desk_config import load_preset
 from finagent_model.errors import PackageFormatError, TrackingError
 from finagent_model.evaluation.gate import MIN_COMMON_DAYS, GateWindow
 from finagent_model.model.package import Package
+from finagent_model.pipeline.datasets import HASH
 from finagent_model.pipeline.finalize import WINDOW, compare_with_champion
-from finagent_model.pipeline.run_metadata import TrainingState, read_request
+from finagent_model.pipeline.run_metadata import (
+    FITTED,
+    TrainingState,
+    count_earlier_trainings,
+    read_request,
+)
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.policy.trained_state import TrainedState
 from finagent_model.settings import Settings
 from finagent_model.tracking.registry import Version
-from finagent_model.tracking.runs import RunLog, open_run
+from finagent_model.tracking.runs import REQUEST as REQUEST_TAG
+from finagent_model.tracking.runs import STAGE, RunLog, open_run
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 
@@ -121,3 +129,28 @@ def test_symbol_run_of_other_version_is_refused(run: RunLog) -> None:
     child.log_text("ledger.parquet", "no Parquet")
     with pytest.raises(TrackingError, match="another version"):
         finish_training(run.run_id, [child.run_id], Settings.load({}))
+
+
+def fitted(request: str, bars: str = "b", **tags: str) -> str:
+    """Open a training's run whose first stage is complete; return its id."""
+    opened = open_run("train", {STAGE: "train", REQUEST_TAG: request, HASH: bars, **tags})
+    opened.log(params={"register_as": "finagent", "client": "rules"})
+    opened.set_tags({FITTED: "yes"})
+    # Runs of one millisecond have no order.
+    time.sleep(0.002)
+    return opened.run_id
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_count_earlier_trainings_counts_each_other_request_once(run: RunLog) -> None:
+    assert count_earlier_trainings(fitted("one")) == 0
+    fitted("two")
+    again = fitted("two")
+    assert count_earlier_trainings(again) == 1
+    # Whoever threw a training away had seen its result.
+    mlflow.delete_run(fitted("three"))
+    fitted("other bars", bars="c")
+    last = fitted("four")
+    fitted("later")
+    assert count_earlier_trainings(last) == 3

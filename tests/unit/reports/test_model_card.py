@@ -27,8 +27,8 @@ def judged(grade: Grade = "none", required: Grade = "none", **row: Any) -> GateR
 
 def evidence_numbers(report: GateReport) -> GateReport:
     """What the words on confidence are made of."""
-    names = ("calibrated_calls", "brier", "brier_base_rate")
-    numbers = dict.fromkeys(names)
+    names = ("calibrated_calls", "brier", "brier_skill", "earlier_trainings")
+    numbers = {**dict.fromkeys(names), "configurations": 96.0}
     return report.model_copy(
         update={"evidence": report.evidence.model_copy(update={"numbers": numbers})}
     )
@@ -72,7 +72,7 @@ def test_model_card_begins_with_verdict() -> None:
 def test_model_card_of_refused_version_has_reason() -> None:
     text = card(judged(required="strong")).to_markdown()
     assert "The gate **refused** it." in text
-    assert "Refused for: evidence: none, strong is required (missing: better_than_cash)" in text
+    assert "Refused for: evidence: none, strong is required (missing: alpha_above_zero)" in text
     wrong = card(judged(suggested_stop_loss=110.0)).to_markdown()
     assert "5 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
 
@@ -85,7 +85,7 @@ def test_model_card_escapes_model_text() -> None:
 
 
 def test_model_card_lists_evidence_checks() -> None:
-    assert "| better_than_cash | 0.2 | <= 0.05 | NO |" in card().to_markdown()
+    assert "| alpha_above_zero | weak | 0.2 | <= 0.05 | NO |" in card().to_markdown()
 
 
 def test_model_card_says_undefined_not_nan() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_trials_count_each_unpooled_symbol(two: dict[str, BarSeries], own: Fitte
     assert pooled.trials.configurations == REQUEST.candidates
     assert own.trials.configurations == 2 * REQUEST.candidates
     assert own.trials.scorings == REQUEST.candidates * len(own.policies.fits)
+
+
+def test_trials_of_equal_symbols_are_those_of_one(goog: BarSeries) -> None:
+    """The portfolio is judged on one calendar, not symbol after symbol."""
+    one = fit_policies({"GOOG": goog}, REQUEST).trials
+    four = fit_policies({name: replace(goog, symbol=name) for name in "ABCD"}, REQUEST).trials
+    assert one.sharpe_variance is not None
+    assert four.sharpe_variance == pytest.approx(one.sharpe_variance)
+    assert four.overfitting == one.overfitting
 
 
 def trained(place: Place, bars: Path, jobs: int) -> str:

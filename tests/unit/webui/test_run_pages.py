@@ -40,6 +40,7 @@ def facts(symbol: str, returns: tuple[float, ...]) -> str:
         benchmark_returns=tuple(0.0 for _ in returns),
         total_return=0.0,
         random_returns=None,
+        delayed_returns=returns,
         cost_curve=(),
         break_even_commission=None,
         commission=0.0,
