@@ -5,7 +5,8 @@ with exponential backoff. Rate limiter and circuit breaker belong to a provider 
 all decisions of a process (`limits_for`).
 
 The SDKs raise exception classes of their own but agree on `status_code` and, where there was a
-response, on `response.headers`. `classify_failure` reads nothing else.
+response, on `response.headers`. `classify_failure` reads these, and first of all what the wire
+raised in the provider's own words (`_provider_errors`).
 """
 
 from __future__ import annotations
@@ -29,14 +30,18 @@ from tenacity import (
 )
 
 from finagent_model._base import retry_after
+from finagent_model.agents._provider_errors import NO_CREDIT, ProviderError, UnusableReplyError
 from finagent_model.config.rules import DecisionLimits, RateLimits
 
-NO_CREDIT = "insufficient_quota"
+NO_CREDIT_CODE = "insufficient_quota"
 """OpenAI's error code of a 429 that no waiting cures."""
 RETRYABLE_STATUSES = (408, 409, 425, 429)
 """Statuses below 500 that may pass; any other such request would be refused again."""
+REFUSED_FOR_ALL = (401, 402, 403)
+"""Statuses that every request to the provider would get: they count for the circuit breaker."""
 STATUS_TEXTS = {
     401: "the key was refused",
+    402: "the account has no credit",
     403: "access was refused",
     404: "no such model or address",
     429: "the provider's rate limit is reached",
@@ -77,18 +82,12 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
     `timeout_s` is the call's time limit, for the message.
     """
     chain = [error, *_causes(error)]
+    told = next((e for e in chain if isinstance(e, ProviderError | UnusableReplyError)), None)
+    if isinstance(told, UnusableReplyError):
+        return ProviderFailure(f"the answer can't be read: {told}", told.retryable, billed=True)
     status = next((s for e in chain if (s := _error_status(e)) is not None), None)
-    if status is not None:
-        no_credit = any(getattr(e, "code", None) == NO_CREDIT for e in chain)
-        retryable = (status in RETRYABLE_STATUSES or status >= 500) and not no_credit
-        default = "the provider failed" if status >= 500 else "the request was refused"
-        text = STATUS_TEXTS.get(status, default)
-        return ProviderFailure(
-            f"HTTP {status}, {text}: {_one_line(error)}",
-            retryable,
-            retry_after(_response_headers(chain)),
-            provider_at_fault=retryable or no_credit or status in (401, 403),
-        )
+    if told is not None or status is not None:
+        return _classify_answer(told or error, status, chain)
     if any(isinstance(e, ssl.SSLCertVerificationError) for e in chain):
         return ProviderFailure(
             f"the provider's certificate can't be trusted: {_one_line(chain[-1])}", retryable=False
@@ -105,6 +104,32 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
         return ProviderFailure(reason, retryable=True)
     reason = f"the answer can't be read: {type(error).__name__}: {_one_line(error)}"
     return ProviderFailure(reason, retryable=True, billed=True)
+
+
+def _classify_answer(
+    error: BaseException, status: int | None, chain: list[BaseException]
+) -> ProviderFailure:
+    """Return what it means that a provider answered with an error; `error` has its words."""
+    words = _one_line(error)
+    pause_s = retry_after(_response_headers(chain))
+    # A server that says when to come back means a limit that passes, whatever it calls it.
+    no_credit = bool(NO_CREDIT.search(words)) and (status == 402 or pause_s is None)
+    no_credit = no_credit or any(getattr(e, "code", None) == NO_CREDIT_CODE for e in chain)
+    retryable = status is None or status in RETRYABLE_STATUSES or status >= 500
+    retryable = retryable and not no_credit
+    if status is None:
+        reason = f"the provider answered with an error: {words}"
+    else:
+        default = "the provider failed" if status >= 500 else "the request was refused"
+        text = STATUS_TEXTS[402] if no_credit else STATUS_TEXTS.get(status, default)
+        reason = f"HTTP {status}, {text}: {words}"
+    return ProviderFailure(
+        reason,
+        retryable,
+        pause_s,
+        provider_at_fault=retryable or no_credit or status in REFUSED_FOR_ALL,
+        billed=isinstance(error, ProviderError) and error.billed,
+    )
 
 
 def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
@@ -243,9 +268,10 @@ async def call_with_retry(
                 breaker.record_success()  # it answered, if only to refuse this request
             raise CallFailedError(failure) from error
         breaker.record_success()
+        if not isinstance(result, CreateResult):
+            raise _no_reply(f"the client gave a {type(result).__name__}")
         if not result.content and result.finish_reason == "unknown":
-            reason = "the answer can't be read: it holds no reply"
-            raise CallFailedError(ProviderFailure(reason, retryable=True))
+            raise _no_reply("it holds no reply")
         return result
 
     def report_retry(state: RetryCallState) -> None:
@@ -264,6 +290,12 @@ async def call_with_retry(
     )
     result: CreateResult = await retrying(attempt)
     return result
+
+
+def _no_reply(reason: str) -> CallFailedError:
+    # It may have been charged for: something was answered.
+    failure = ProviderFailure(f"the answer can't be read: {reason}", retryable=True, billed=True)
+    return CallFailedError(failure)
 
 
 async def _create(
