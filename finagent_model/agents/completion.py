@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -42,6 +43,9 @@ from finagent_model.errors import ConfigError
 IMAGE_TOKENS = 1000
 """Counted for a chart; providers count 85 to 1,600 for its size."""
 NOTHING = Amount(0, 0.0)
+SENDABLE_ID = re.compile(r"[!-~]{1,200}")
+"""An identity of a tool call that its provider takes back."""
+UNSENDABLE_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
 MAX_NAME_CHARS = 64
 """Of a tool's name, as providers take it back."""
 UNCOUNTED = "the provider did not count tokens: what was reserved counts, and the cost is unknown"
@@ -293,12 +297,13 @@ def usable_calls(calls: Sequence[Any], messages: Sequence[LLMMessage]) -> list[T
             getattr(call, field, None) for field in ("id", "name", "arguments")
         )
         taken = {other.id for other in usable}
-        if not isinstance(identity, str) or not identity or identity in taken:
+        is_text = isinstance(identity, str) and SENDABLE_ID.fullmatch(identity)
+        if not is_text or identity in taken:
             identity = made_up
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments) if isinstance(arguments, dict) else "{}"
-        name = name if isinstance(name, str) and name else "unnamed"
-        usable.append(ToolCall(identity, name[:MAX_NAME_CHARS], arguments or "{}"))
+        name = UNSENDABLE_IN_NAME.sub("_", name) if isinstance(name, str) else ""
+        usable.append(ToolCall(identity, name[:MAX_NAME_CHARS] or "unnamed", arguments or "{}"))
     return usable
 
 
@@ -314,12 +319,18 @@ def _with_readable_calls(message: LLMMessage) -> LLMMessage:
     if not isinstance(message, AssistantMessage) or isinstance(message.content, str):
         return message
     calls = [
-        call
-        if arguments_object(call.arguments) or call.arguments == "{}"
-        else replace(call, arguments="{}")
-        for call in message.content
+        replace(call, arguments=_readable_arguments(call.arguments)) for call in message.content
     ]
     return message.model_copy(update={"content": calls})
+
+
+def _readable_arguments(text: str) -> str:
+    value = arguments_object(text)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which no client can send
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return text if value else "{}"
 
 
 def message_json(message: LLMMessage) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""What a provider answers reaches an agent as a typed reply, or as a failure that says why."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from autogen_core import FunctionCall
+from autogen_core.models import (
+    AssistantMessage,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    SystemMessage,
+    UserMessage,
+)
+
+from finagent_model.agents import _wire
+from finagent_model.agents.completion import UnavailableError
+from finagent_model.cassette.records import RecordedReply, reply_from_row, reply_to_row
+from support.raw_replies import (
+    ARGUMENTS,
+    BODIES,
+    STREAMS,
+    TEXT,
+    RawProvider,
+    as_stream,
+    on_provider,
+    spoilt,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:autogen_ext")
+STREAM_KIND = {"openai": "text/event-stream", "anthropic": "text/event-stream"}
+
+
+async def outcome(provider: RawProvider) -> RecordedReply | str:
+    """Return the recorded reply, or why there is none; anything else is raised."""
+    try:
+        return await provider.ask()
+    except UnavailableError as error:
+        return str(error)
+
+
+def answered(
+    client: str, data: bytes, status: int = 200, kind: str = "application/json", **changes: Any
+) -> RecordedReply | str:
+    """Return what comes of one answer of a provider."""
+
+    async def story(provider: RawProvider) -> RecordedReply | str:
+        provider.answer(data, status=status, kind=kind)
+        return await outcome(provider)
+
+    return on_provider(client, story, **changes)
+
+
+def assert_usable(reply: RecordedReply | str, what: str) -> None:
+    """A reply is of the recorded types and can be sent back; a failure has words."""
+    if isinstance(reply, str):
+        assert len(reply) > 20, what
+        return
+    assert reply_from_row(json.loads(json.dumps(reply_to_row(reply)))) == reply, what
+    ids = [call.id for call in reply.tool_calls]
+    assert all(ids) and len(set(ids)) == len(ids), what
+    assert all(call.name and len(call.name) <= 64 for call in reply.tool_calls), what
+
+
+async def send_back(provider: RawProvider, reply: RecordedReply) -> None:
+    """Ask again with the results of the reply's calls."""
+    calls = [FunctionCall(id=c.id, name=c.name, arguments=c.arguments) for c in reply.tool_calls]
+    results = [
+        FunctionExecutionResult(content="{}", name=c.name, call_id=c.id, is_error=False)
+        for c in calls
+    ]
+    await provider.ask(
+        [
+            SystemMessage(content="Answer in JSON."),
+            UserMessage(content=str(len(provider.requests)), source="desk"),
+            AssistantMessage(content=calls, source="TechnicalAnalyst"),
+            FunctionExecutionResultMessage(content=results),
+        ]
+    )
+
+
+STEP = int(os.environ.get("FINAGENT_EVERY_SPOILT", "61"))
+"""One in so many spoilt replies is tried, which takes every field in turn; 1 tries them all."""
+
+
+def some(cases: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
+    return itertools.islice(cases, 0, None, STEP)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_wire_reply_spoilt_in_any_field_never_raises(kind: str) -> None:
+    client = kind.split()[0]
+
+    async def story(provider: RawProvider) -> None:
+        for what, body in some(spoilt(BODIES[kind])):
+            provider.answer(json.dumps(body).encode())
+            reply = await outcome(provider)
+            assert_usable(reply, what)
+            if isinstance(reply, RecordedReply) and reply.tool_calls:
+                provider.answer(json.dumps(BODIES[f"{client} text"]).encode())
+                await send_back(provider, reply)
+
+    on_provider(client, story, traffic={"break_after": 0})
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_wire_stream_spoilt_in_any_field_never_raises(kind: str) -> None:
+    client = kind.split()[0]
+
+    async def story(provider: RawProvider) -> None:
+        for i, frame in enumerate(STREAMS[kind]):
+            for what, spoilt_frame in some(spoilt(frame)):
+                frames = [*STREAMS[kind][:i], spoilt_frame, *STREAMS[kind][i + 1 :]]
+                stream = as_stream(client, frames)
+                provider.answer(stream, kind=STREAM_KIND.get(client, "application/x-ndjson"))
+                assert_usable(await outcome(provider), what)
+
+    on_provider(client, story, stream=True, traffic={"break_after": 0})
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_wire_good_reply_keeps_content(kind: str) -> None:
+    reply = answered(kind.split()[0], json.dumps(BODIES[kind]).encode())
+    assert isinstance(reply, RecordedReply)
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.usage_known) == (1000, 100, True)
+    assert reply.content == (TEXT if "text" in kind else "")
+    assert [json.loads(call.arguments) for call in reply.tool_calls] == [ARGUMENTS] * (
+        "call" in kind
+    )
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_wire_good_stream_keeps_content(kind: str) -> None:
+    client = kind.split()[0]
+    stream = as_stream(client, STREAMS[kind])
+    reply = answered(
+        client, stream, stream=True, kind=STREAM_KIND.get(client, "application/x-ndjson")
+    )
+    assert isinstance(reply, RecordedReply)
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.usage_known) == (1000, 100, True)
+    assert reply.content == (TEXT if "text" in kind else "")
+    assert [json.loads(call.arguments) for call in reply.tool_calls] == [ARGUMENTS] * (
+        "call" in kind
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"{}",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"choices": [',
+        b"<p>Hi</p>",
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+@pytest.mark.parametrize("client", ["openai", "anthropic", "ollama"])
+def test_wire_answer_that_is_no_reply_says_so(client: str, data: bytes) -> None:
+    said = answered(client, data)
+    assert isinstance(said, str) and "Traceback" not in said and "Error:" not in said, said
+
+
+def test_wire_stops_reading_a_huge_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_wire, "MAX_BYTES", 1000)
+    said = answered("openai", b" " * 2000)
+    assert "longer than" in str(said)
+
+
+def test_wire_whole_answer_to_a_stream_names_the_setting() -> None:
+    said = answered("openai", json.dumps(BODIES["openai text"]).encode(), stream=True)
+    assert "set `stream: false`" in str(said)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, {"error": {"message": "No auth credentials found", "code": 401}}, "HTTP 401"),
+        (200, {"error": {"message": "Slow down", "code": "429"}}, "HTTP 429"),
+        (200, {"error": "the model is loading"}, "answered with an error: the model is loading"),
+        (200, {"choices": [{"error": {"message": "Upstream died", "code": 502}}]}, "HTTP 502"),
+        (400, {"error": "text alone"}, "HTTP 400, the request was refused: text alone"),
+        (422, {"detail": [{"loc": ["body"], "msg": "extra field"}]}, "extra field"),
+        (400, [{"error": {"code": 400, "message": "Unknown name seed"}}], "Unknown name seed"),
+        (400, {"message": {"detail": [{"msg": "seed is extra"}]}}, "seed is extra"),
+        (402, {"error": {"message": "Insufficient Balance"}}, "the account has no credit"),
+        (503, None, "HTTP 503, the provider failed: a page, not JSON: 503 Busy"),
+    ],
+)
+def test_wire_error_reaches_user_in_providers_words(status: int, body: Any, said: str) -> None:
+    page = b"<html><title>503 Busy</title><body><script>x</script></body></html>"
+    data = page if body is None else json.dumps(body).encode()
+    assert said in str(answered("openai", data, status))
