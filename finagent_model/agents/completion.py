@@ -296,9 +296,9 @@ def usable_calls(calls: Sequence[Any], messages: Sequence[LLMMessage]) -> list[T
         identity, name, arguments = (
             getattr(call, field, None) for field in ("id", "name", "arguments")
         )
-        taken = {other.id for other in usable}
-        is_text = isinstance(identity, str) and SENDABLE_ID.fullmatch(identity)
-        if not is_text or identity in taken:
+        if not isinstance(identity, str) or not SENDABLE_ID.fullmatch(identity):
+            identity = made_up
+        if identity in {other.id for other in usable}:
             identity = made_up
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments) if isinstance(arguments, dict) else "{}"

@@ -65,8 +65,8 @@ def server_row(server: str | None, address: str | None) -> Mapping[str, Any]:
     servers = _tables()["servers"]
     if server is not None:
         return servers.get(server, {})
-    rows = (row for row in servers.values() if row.get("address") and row["address"] in address)
-    return next(rows, {}) if address else {}
+    known = ((row, row["address"]) for row in servers.values() if "address" in row)
+    return next((row for row, part in known if address and part in address), {})
 
 
 def family_row(family: str | None, model: str) -> Mapping[str, Any]:
@@ -94,6 +94,6 @@ def merge_rules(server: Mapping[str, Any], family: Mapping[str, Any], own: Chang
 
 
 @cache
-def _tables() -> dict[str, Any]:
-    tables: dict[str, Any] = yaml.safe_load((files(__package__) / FILE).read_text())
+def _tables() -> dict[str, dict[str, dict[str, Any]]]:
+    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((files(__package__) / FILE).read_text())
     return tables
