@@ -268,8 +268,8 @@ async def call_with_retry(
                 breaker.record_success()  # it answered, if only to refuse this request
             raise CallFailedError(failure) from error
         breaker.record_success()
-        if not isinstance(result, CreateResult):
-            raise _no_reply(f"the client gave a {type(result).__name__}")
+        if not isinstance(result, CreateResult) or not isinstance(result.content, str | list):
+            raise _no_reply(f"the client gave {result!r:.100}")
         if not result.content and result.finish_reason == "unknown":
             raise _no_reply("it holds no reply")
         return result

@@ -118,6 +118,8 @@ def _reply_of(data: bytes, response: Any) -> dict[str, Any]:
     """Return the body of a whole reply. Raises ProviderError or UnusableReplyError."""
     if response.status_code >= 400:
         raise read_provider_error(data, response.status_code, response)
+    if not data.strip():
+        raise UnusableReplyError("it is empty")
     try:
         body = parse_json(data)
     except ValueError as error:
@@ -181,6 +183,8 @@ def _clean_frames(
         try:
             frame = parse_json(text)
         except ValueError:
+            if text.lstrip().startswith("{"):
+                raise UnusableReplyError("a part of it is not whole JSON") from None
             # A gateway's page in place of a stream, or its words.
             raise read_provider_error(text.encode(), 200) from None
         if not isinstance(frame, dict):

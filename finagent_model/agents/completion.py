@@ -250,7 +250,7 @@ class ChatService:
         if not isinstance(content, str):
             calls = usable_calls(content, request.messages)
             content = ""
-        finish_reason: str = "length" if facts.was_cut else result.finish_reason
+        finish_reason = "length" if facts.was_cut else str(result.finish_reason)
         # A refusal is no reply to repair: asking again would be refused again.
         if facts.refusal is not None or finish_reason == "content_filter":
             finish_reason, calls = "refusal", []

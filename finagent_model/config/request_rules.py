@@ -95,5 +95,6 @@ def merge_rules(server: Mapping[str, Any], family: Mapping[str, Any], own: Chang
 
 @cache
 def _tables() -> dict[str, dict[str, dict[str, Any]]]:
-    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((files(__package__) / FILE).read_text())
+    text = (files(__package__) / FILE).read_text()
+    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(text)
     return tables

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -177,11 +178,16 @@ class ModelConfig(FrozenModel):
 
 def check_address(address: str, name: str) -> None:
     """Raise ValueError for an address that is no URL of HTTP; `name` says where it stands."""
-    scheme, _, rest = address.partition("://")
-    if scheme.lower() not in ("http", "https") or not rest.partition("/")[0]:
+    rest = address.partition("://")[2]
+    try:
+        url = urlsplit(address)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        is_url = False
+    if not is_url or any(char.isspace() for char in address):
         raise ValueError(
-            f"{name} {address!r} must begin with http:// or https:// and a host; "
-            f"try http://{rest or address}"
+            f"{name} {address!r} must begin with http:// or https:// and a host, "
+            f"such as http://{rest or address}"
         )
 
 

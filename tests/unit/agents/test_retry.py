@@ -247,5 +247,5 @@ def test_retry_refuses_a_client_that_gives_no_result() -> None:
         async def create(self, messages: Any, **options: Any) -> Any:
             return "BUY"
 
-    with pytest.raises(CallFailedError, match="the client gave a str"):
+    with pytest.raises(CallFailedError, match="the client gave 'BUY'"):
         run(Odd(), DecisionLimits(retries=0))

@@ -176,6 +176,28 @@ def test_wire_stops_reading_a_huge_answer(monkeypatch: pytest.MonkeyPatch) -> No
     assert "longer than" in str(said)
 
 
+@pytest.mark.parametrize("data", [b'data: {"choices": [', b"data: {}\n\n", b": comment\n\n", b""])
+def test_wire_stream_that_breaks_off_is_no_reply(data: bytes) -> None:
+    said = answered("openai", data, stream=True, kind="text/event-stream")
+    assert "the answer can't be read: " in str(said)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_wire_stream_reads_other_line_ends_and_comments(end: bytes) -> None:
+    frames = [b"data: " + json.dumps(frame).encode() for frame in STREAMS["openai text"]]
+    stream = b": PROCESSING" + end + end.join(frames) + end
+    reply = answered("openai", stream, stream=True, kind="text/event-stream")
+    assert isinstance(reply, RecordedReply)
+    assert (reply.content, reply.finish_reason) == (TEXT, "stop")
+
+
+def test_wire_error_inside_a_stream_keeps_its_status() -> None:
+    error = {"error": {"message": "Slow down", "code": 429}}
+    stream = as_stream("openai", [STREAMS["openai text"][0], error])
+    said = answered("openai", stream, stream=True, kind="text/event-stream")
+    assert "HTTP 429" in str(said) and "Slow down" in str(said)
+
+
 def test_wire_whole_answer_to_a_stream_names_the_setting() -> None:
     said = answered("openai", json.dumps(BODIES["openai text"]).encode(), stream=True)
     assert "set `stream: false`" in str(said)

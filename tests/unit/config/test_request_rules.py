@@ -76,7 +76,9 @@ def test_known_rows_are_valid(kind: Any) -> None:
         ("family: gpt-6", "unknown family 'gpt-6'; there is: gpt-5-chat"),
         ("base_url: localhost:8000/v1", "'localhost:8000/v1' must begin with http://"),
         ("base_url: http://", "must begin with http://"),
-        ("base_url: ftp://host/v1", "try http://host/v1"),
+        ("base_url: ftp://host/v1", "such as http://host/v1"),
+        ("base_url: http://host:port/v1", "must begin with http://"),
+        ("base_url: http://ho st/v1", "must begin with http://"),
     ],
 )
 def test_desk_with_wrong_wording_is_refused_at_load(tmp_path: Any, changes: str, said: str) -> None:
