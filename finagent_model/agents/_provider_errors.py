@@ -15,6 +15,8 @@ from typing import Any
 
 MAX_WORDS = 300
 """Characters of a provider's words that are passed on."""
+MAX_READ = 4000
+"""Characters of them that are looked at."""
 STATUS_OF_CODE = {
     "authentication_error": 401,
     "invalid_api_key": 401,
@@ -40,6 +42,9 @@ NO_CREDIT = re.compile(
     re.IGNORECASE,
 )
 """What a provider says where no waiting helps, only money."""
+ZERO_QUOTA = re.compile(r"\blimit: 0\b(?!\.)")
+"""How Gemini says that an account has none of a quota, though it names a time to retry."""
+_PAUSE = re.compile(r"(?:retry|try again) in (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 # Where an error keeps its words, the most telling first.
 _WORD_KEYS = ("message", "msg", "detail", "error", "errors", "error_description", "title", "reason")
@@ -58,7 +63,9 @@ class ProviderError(Exception):
         code: str = "",
         billed: bool = False,
     ) -> None:
-        super().__init__(words)
+        super().__init__(words[:MAX_WORDS])
+        self.words = words
+        """In full; the exception's own text is cut."""
         self.status_code = status
         """HTTP status, or the one that the answer names itself; None where it names none."""
         self.response = response
@@ -67,6 +74,20 @@ class ProviderError(Exception):
         """The provider's own word for the error; empty without one."""
         self.billed = billed
         """Whether part of a reply came before the error."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the words say to come back; None where they don't."""
+        pause = _PAUSE.search(self.words)
+        return float(pause[1]) if pause else None
+
+    @property
+    def has_no_credit(self) -> bool:
+        """Whether no waiting helps, only money."""
+        if ZERO_QUOTA.search(self.words):
+            return True
+        # Who names a time to come back means a limit that passes, whatever it is called.
+        return bool(NO_CREDIT.search(self.words)) and self.retry_after_s is None
 
 
 class UnusableReplyError(ValueError):
@@ -91,7 +112,7 @@ def read_provider_error(data: bytes, status: int, response: Any = None) -> Provi
         body = parse_json(data)
     except ValueError:
         body = _page_text(data.decode("utf-8", "replace"))
-    words = " ".join(_words(body).split())[:MAX_WORDS]
+    words = " ".join(_words(body).split())[:MAX_READ]
     own = status if status >= 400 else _named_status(body)
     code = next((code for code in _codes(body) if isinstance(code, str)), "")
     return ProviderError(words or "no reason was given", own, response, code=code)

@@ -30,7 +30,7 @@ from tenacity import (
 )
 
 from finagent_model._base import retry_after
-from finagent_model.agents._provider_errors import NO_CREDIT, ProviderError, UnusableReplyError
+from finagent_model.agents._provider_errors import ProviderError, UnusableReplyError
 from finagent_model.config.rules import DecisionLimits, RateLimits
 
 NO_CREDIT_CODE = "insufficient_quota"
@@ -111,9 +111,10 @@ def _classify_answer(
 ) -> ProviderFailure:
     """Return what it means that a provider answered with an error; `error` has its words."""
     words = _one_line(error)
-    pause_s = retry_after(_response_headers(chain))
-    # A server that says when to come back means a limit that passes, whatever it calls it.
-    no_credit = bool(NO_CREDIT.search(words)) and (status == 402 or pause_s is None)
+    told = error if isinstance(error, ProviderError) else ProviderError(str(error), status)
+    header_s = retry_after(_response_headers(chain))
+    pause_s = told.retry_after_s if header_s is None else header_s
+    no_credit = told.has_no_credit and (status == 402 or header_s is None)
     no_credit = no_credit or any(getattr(e, "code", None) == NO_CREDIT_CODE for e in chain)
     retryable = status is None or status in RETRYABLE_STATUSES or status >= 500
     retryable = retryable and not no_credit
@@ -128,7 +129,7 @@ def _classify_answer(
         retryable,
         pause_s,
         provider_at_fault=retryable or no_credit or status in REFUSED_FOR_ALL,
-        billed=isinstance(error, ProviderError) and error.billed,
+        billed=told.billed,
     )
 
 

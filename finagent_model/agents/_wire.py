@@ -146,7 +146,7 @@ def _raise_error_in(body: dict[str, Any], response: Any, *, billed: bool) -> Non
         status = (
             found.status_code or read_provider_error(json.dumps(body).encode(), 200).status_code
         )
-        raise ProviderError(str(found), status, response, code=found.code, billed=billed)
+        raise ProviderError(found.words, status, response, code=found.code, billed=billed)
 
 
 async def _clean_stream(

@@ -14,7 +14,14 @@ from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
-from finagent_model.testing import ANALYSIS, DECISION, FakeLLM, FinishReason, ScriptedReply
+from finagent_model.testing import (
+    ANALYSIS,
+    DECISION,
+    ChatRequest,
+    FakeLLM,
+    FinishReason,
+    ScriptedReply,
+)
 from support.chat_model import KEY, config
 
 CUT = ScriptedReply('{"trend": "bullish", "key_fac', finish_reason=FinishReason.LENGTH)
@@ -76,3 +83,33 @@ def test_agent_is_asked_about_confidence_as_a_fraction(view: MarketView) -> None
         signal = decided(llm, view).signal
     assert (signal.status, signal.confidence_score) == ("ok", 70)
     assert "percentage from 0 to 100" in llm.requests_of("Executor")[1].messages[-1]["content"]
+
+
+def longest(schema: dict[str, Any]) -> Any:
+    """Return the longest value that a grammar of `schema` lets a model write."""
+    endless = 100_000
+    if "enum" in schema:
+        return max(schema["enum"], key=len)
+    if "anyOf" in schema:
+        return longest(schema["anyOf"][0])
+    if schema["type"] == "object":
+        return {name: longest(part) for name, part in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [longest(schema["items"])] * schema.get("maxItems", 100)
+    return "x" * schema.get("maxLength", endless) if schema["type"] == "string" else 0.123456789
+
+
+@pytest.mark.parametrize("bounds", [True, False])
+def test_agent_small_model_under_a_grammar_ends_its_reply(view: MarketView, bounds: bool) -> None:
+    def babble(request: ChatRequest) -> ScriptedReply:
+        # It stops where the grammar makes it stop; two characters a token is a poor tokenizer.
+        schema = request.body["response_format"]["json_schema"]["schema"]
+        text, room = json.dumps(longest(schema)), 2 * request.body["max_tokens"]
+        reason = FinishReason.LENGTH if len(text) > room else FinishReason.STOP
+        return ScriptedReply(text[:room], finish_reason=reason)
+
+    with FakeLLM({"TechnicalAnalyst": babble, "RiskManager": babble}) as llm:
+        changes: dict[str, Any] = {"request": {"schema_bounds": bounds}}
+        signal = decided(llm, view, structured=True, **changes).signal
+    assert signal.status == ("ok" if bounds else "parse_failed")
+    assert len(llm.requests_of("TechnicalAnalyst")) == (1 if bounds else 3)

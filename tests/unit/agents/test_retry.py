@@ -229,6 +229,22 @@ def test_classify_failure_quota_that_passes_is_retried() -> None:
     assert (failure.retryable, failure.retry_after_s) == (True, 12)
 
 
+GEMINI = "You exceeded your current quota, please check your plan and billing details. " + "x" * 400
+
+
+@pytest.mark.parametrize(
+    ("words", "retryable", "pause_s"),
+    [
+        (f"{GEMINI} Quota exceeded, limit: 20 Please retry in 34.5s.", True, 34.5),
+        (f"{GEMINI} Quota exceeded, limit: 0 Please retry in 34.5s.", False, 34.5),
+        ("Rate limit reached. Please try again in 7.66s.", True, 7.66),
+    ],
+)
+def test_classify_failure_reads_pause_in_words(words: str, retryable: bool, pause_s: float) -> None:
+    failure = classify_failure(ProviderError(words, 429), 1.0)
+    assert (failure.retryable, failure.retry_after_s) == (retryable, pause_s)
+
+
 def test_circuit_breaker_opens_after_refused_payments() -> None:
     async def story() -> None:
         shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=30))

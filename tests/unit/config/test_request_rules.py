@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from finagent_model.config.desk_config import load_config, load_preset, read_desk_config
+from finagent_model.config.desk_config import (
+    DeskConfig,
+    desk_variants,
+    load_config,
+    load_preset,
+    read_desk_config,
+)
 from finagent_model.config.request_rules import RequestRules, family_row, known_rows, server_row
 from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
@@ -107,3 +113,17 @@ def test_desk_wording_survives_a_package() -> None:
     given = {"client": "openai", "model": "m", "request": {"seed": None}, "family": "gpt-5"}
     desk = ModelConfig.model_validate(given)
     assert ModelConfig.model_validate(desk.model_dump(mode="json")) == desk
+
+
+def test_desk_variant_of_rules_has_no_wording() -> None:
+    text = "client: openai\nmodel: m\nrequest: {seed: false}\nserver: groq"
+    desk = read_desk_config(text, load_preset("lean").model_dump(), "desk")
+    rules_only = desk_variants(desk, ())["rules only"]
+    assert DeskConfig.model_validate(rules_only.model_dump()).uses_only_rules
+
+
+def test_family_of_a_desk_is_not_its_agents_other_model() -> None:
+    desk = load_preset("lean").model_dump() | {"client": "azure", "model": "d", "family": "gpt-5"}
+    desk["agents"] = [{**row, "model": "other"} for row in desk["agents"]]
+    model = DeskConfig.model_validate(desk).distinct_models[0]
+    assert (model.model, model.family) == ("other", None)
