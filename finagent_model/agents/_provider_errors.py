@@ -113,7 +113,7 @@ def read_provider_error(data: bytes, status: int, response: Any = None) -> Provi
     except ValueError:
         body = _page_text(data.decode("utf-8", "replace"))
     words = " ".join(_words(body).split())[:MAX_READ]
-    own = status if status >= 400 else _named_status(body)
+    own = status if status >= 300 else _named_status(body)
     code = next((code for code in _codes(body) if isinstance(code, str)), "")
     return ProviderError(words or "no reason was given", own, response, code=code)
 

@@ -38,12 +38,14 @@ BOUND_KEYWORDS = (
 """Sent only where they are known to be taken; `parse_reply` checks them, whoever answered."""
 PROSE = ("key_factors", "summary", "reasoning")
 """Keys that are asked for last: where a reply is cut, the decisive ones are whole."""
-_THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL)
+_THOUGHTS = re.compile(r"(<(think|thinking|thought|reasoning)>.*?</\2>\s*)+", re.DOTALL)
 _UNOPENED_THOUGHTS = re.compile(r"[^{]*?</(think|thinking)>|.*</think>(?=\s*(```|\{))", re.DOTALL)
-_FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(.*)```", re.DOTALL)
-_SPECIAL_TOKENS = re.compile(
-    r"(\s*(</s>|<eos>|<pad>|<end_of_turn>|<[|\uff5c][\w\u2581 -]{1,40}[|\uff5c]>))+\s*$"
+_SPECIAL_TOKEN = re.compile(
+    r"(</s>|<eos>|<pad>|<end_of_turn>|<[|\uff5c][\w\u2581 -]{1,40}[|\uff5c]>)$"
 )
+LONGEST_TOKEN = 44
+"""Characters of a special token."""
+FENCE = "```"
 Factor = Annotated[str, Field(max_length=4000)]
 
 
@@ -162,6 +164,8 @@ def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
     Taken off are a byte order mark, a leading block of thoughts, special tokens at the end, and one
     code fence around the whole. Without any of them the text comes back as it is.
     """
+    if len(text) > MAX_CHARS:
+        return text, ()  # it is refused anyway
     names = []
     answer = text
     if answer.lstrip().startswith("\ufeff"):
@@ -172,13 +176,35 @@ def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
             answer = answer.lstrip()[thoughts.end() :]
             names.append("thoughts")
             break
-    if tokens := _SPECIAL_TOKENS.search(answer):
-        answer = answer[: tokens.start()]
-        names.append("special tokens")
-    if fence := _FENCE.fullmatch(answer.strip()):
-        answer = fence[1]
-        names.append("code fence")
+    # A special token may stand behind the fence or in it.
+    for name, take_off in (*_OUTER, *_OUTER[:1]):
+        inner = take_off(answer.strip())
+        if inner is not None:
+            answer = inner
+            names.append(name)
     return (answer.strip(), tuple(names)) if names else (text, ())
+
+
+# Cut by hand: regular expressions take the square of a long run of spaces.
+
+
+def _without_special_tokens(text: str) -> str | None:
+    """Return the text without special tokens at its end; None where it has none."""
+    rest = text
+    while token := _SPECIAL_TOKEN.search(rest[-LONGEST_TOKEN:]):
+        rest = rest[: len(rest) - len(token[0])].rstrip()
+    return None if rest == text else rest
+
+
+def _without_fence(text: str) -> str | None:
+    """Return what stands in a code fence around the whole text; None where there is none."""
+    if len(text) < 2 * len(FENCE) or not (text.startswith(FENCE) and text.endswith(FENCE)):
+        return None
+    language = re.compile(r"[\w-]*").match(text, len(FENCE))
+    return text[language.end() if language else len(FENCE) : -len(FENCE)]
+
+
+_OUTER = (("special tokens", _without_special_tokens), ("code fence", _without_fence))
 
 
 @cache

@@ -331,9 +331,9 @@ def _limiter(per_minute: int) -> AsyncLimiter | None:
 
 
 def _error_status(error: BaseException) -> int | None:
-    # A stream that breaks off carries the status of its good beginning: below 400 it says nothing.
+    # A stream that breaks off carries the status of its good beginning: below 300 it says nothing.
     status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and status >= 400 else None
+    return status if isinstance(status, int) and status >= 300 else None
 
 
 def _response_headers(chain: list[BaseException]) -> Mapping[str, str]:

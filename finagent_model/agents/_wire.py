@@ -71,7 +71,7 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
             captured.append(facts)
         model = str(body.get("model", ""))
         content_type = response.headers.get("content-type", "")
-        if stream and response.status_code < 400 and not _is_whole(content_type, wire_format):
+        if stream and response.status_code < 300 and not _is_whole(content_type, wire_format):
             raw = response.aiter_bytes
             response.aiter_bytes = lambda *_: _clean_stream(raw(), wire_format, facts, model)
             return response
@@ -116,7 +116,7 @@ def _too_long() -> UnusableReplyError:
 
 def _reply_of(data: bytes, response: Any) -> dict[str, Any]:
     """Return the body of a whole reply. Raises ProviderError or UnusableReplyError."""
-    if response.status_code >= 400:
+    if response.status_code >= 300:
         raise read_provider_error(data, response.status_code, response)
     if not data.strip():
         raise UnusableReplyError("it is empty")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any, get_args
 
 import pytest
@@ -87,6 +88,9 @@ ANSWER = json.dumps(ANALYST)
         (f"It rises, so\n</think>{ANSWER}", ("thoughts",)),
         (f"```json\n{ANSWER}\n```", ("code fence",)),
         (f"```\r\n{ANSWER}```\n", ("code fence",)),
+        (f"```json {ANSWER} ```", ("code fence",)),
+        (f"```json\n{ANSWER}<|im_end|>\n```", ("code fence", "special tokens")),
+        (f"<think>a</think>\n<think>b</think>{ANSWER}", ("thoughts",)),
         (f"{ANSWER}<|im_end|>", ("special tokens",)),
         (f"{ANSWER}</s> <|endoftext|>\n", ("special tokens",)),
         (f"{ANSWER}<\uff5cend\u2581of\u2581sentence\uff5c>", ("special tokens",)),
@@ -150,3 +154,22 @@ def test_reply_schema_lengths_fit_grammars_of_llama_cpp(role: Role) -> None:
 def test_reply_size_fits_the_tokens_of_a_reply() -> None:
     size = ReplySize.within(800)
     assert size.prose_chars + size.factors * size.factor_chars <= 800 * 1.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * MAX_CHARS,
+        "x" + " " * (MAX_CHARS - 2) + "x",
+        "```" + "a" * (MAX_CHARS - 3),
+        "<think>" * (MAX_CHARS // 7),
+        "</think> " * (MAX_CHARS // 9),
+        "<|a|>" * (MAX_CHARS // 5),
+        "`" * MAX_CHARS,
+    ],
+    ids=lambda text: text[:9],
+)
+def test_unwrap_takes_little_time_of_a_long_text(text: str) -> None:
+    started = time.process_time()
+    unwrap(text)
+    assert time.process_time() - started < 1

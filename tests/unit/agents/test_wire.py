@@ -215,6 +215,7 @@ def test_wire_whole_answer_to_a_stream_names_the_setting() -> None:
         (400, [{"error": {"code": 400, "message": "Unknown name seed"}}], "Unknown name seed"),
         (400, {"message": {"detail": [{"msg": "seed is extra"}]}}, "seed is extra"),
         (402, {"error": {"message": "Insufficient Balance"}}, "the account has no credit"),
+        (302, "Moved", "HTTP 302, the request was refused: Moved"),
         (503, None, "HTTP 503, the provider failed: a page, not JSON: 503 Busy"),
     ],
 )
