@@ -31,6 +31,7 @@ MAX_BYTES = 4_000_000
 """Of an answer; a longer one is not read on."""
 DONE = "[DONE]"
 """The last event of OpenAI's streams."""
+EVENT_STARTS = (b"data:", b"event:", b":")
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 """Returns the body of a request as a server takes it."""
 _FACTS: ContextVar[list[ReplyFacts] | None] = ContextVar("facts", default=None)
@@ -50,8 +51,12 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
     """Put one of AutoGen's own clients on a guarded wire: every answer to it is rebuilt."""
     # AutoGen's client holds the SDK's, and that one the HTTP library's. `send` is the one method
     # through which all three SDKs pass, and it keeps proxies and certificates as they are set.
-    http: Any = client._client._client  # type: ignore[attr-defined]
+    http: Any = getattr(getattr(client, "_client", None), "_client", None)
+    if http is None:
+        return  # a component's class of another build; its replies are checked when recorded
     original = http.send
+    # OpenAI's client warns of a reply by any other name than the one that it makes of the model's.
+    resolved_name = getattr(client, "_resolved_model", None)
 
     async def send(request: Any, *, stream: bool = False, **options: Any) -> Any:
         body = parse_json(request.content) if request.content else {}
@@ -69,28 +74,35 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
         facts = ReplyFacts()
         if (captured := _FACTS.get()) is not None:
             captured.append(facts)
-        model = str(body.get("model", ""))
+        model = resolved_name or str(body.get("model", ""))
         content_type = response.headers.get("content-type", "")
         if stream and response.status_code < 300 and not _is_whole(content_type, wire_format):
             raw = response.aiter_bytes
-            response.aiter_bytes = lambda *_: _clean_stream(raw(), wire_format, facts, model)
+            # Bedrock's streams are binary, and its own SDK's to read.
+            if "vnd.amazon" not in content_type:
+                response.aiter_bytes = lambda *_: _clean_stream(raw(), wire_format, facts, model)
             return response
         try:
             data = await _read(response)
         finally:
             await response.aclose()
-        body = _reply_of(data, response)
+
+        def rebuilt(content_type: str, content: bytes) -> Any:
+            headers = {"content-type": content_type}
+            return type(response)(
+                response.status_code, headers=headers, content=content, request=request
+            )
+
+        if stream and data.lstrip().startswith(EVENT_STARTS):  # a stream by another name
+            parts = _clean_stream(_one(data), wire_format, facts, model)
+            return rebuilt("text/event-stream", b"".join([part async for part in parts]))
+        reply = _reply_of(data, response)
         if stream:
             raise UnusableReplyError(
                 "it came whole where a stream was asked for; set `stream: false`", retryable=False
             )
-        reply = wire_format.clean_body(body, facts, model)
-        return type(response)(
-            response.status_code,
-            headers={"content-type": "application/json"},
-            content=json.dumps(reply).encode(),
-            request=request,
-        )
+        cleaned = wire_format.clean_body(reply, facts, model)
+        return rebuilt("application/json", json.dumps(cleaned).encode())
 
     http.send = send
 
@@ -99,6 +111,10 @@ def _is_whole(content_type: str, wire_format: WireFormat) -> bool:
     """Tell whether an answer is no stream, by its type: a whole reply, an error or a page."""
     whole = "text/html" in content_type
     return whole or (wire_format.is_sse and content_type.startswith("application/json"))
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def _read(response: Any) -> bytes:

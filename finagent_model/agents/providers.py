@@ -30,7 +30,14 @@ from finagent_model.agents._wire import guard
 from finagent_model.agents.policy_client import VERSION, RulesClient
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.config.roster import ADDRESSED, AgentRow, ModelConfig, check_address
+from finagent_model.config.request_rules import RequestRules
+from finagent_model.config.roster import (
+    ADDRESSED,
+    REWORDED,
+    AgentRow,
+    ModelConfig,
+    check_address,
+)
 from finagent_model.errors import ConfigError
 from finagent_model.settings import Settings
 
@@ -115,6 +122,8 @@ def make_client(model: ModelConfig, settings: Settings, timeout_s: float) -> Cha
         if model.sampling.temperature is None:
             # AutoGen's Anthropic client sends one of its own otherwise.
             rules = rules.model_copy(update={"temperature": False})
+        if model.client not in REWORDED:
+            rules = RequestRules()  # a component's own JSON words its requests
         guard(client, protocol.wire_format, partial(edit_request, rules=rules))
     return client
 

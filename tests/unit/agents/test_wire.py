@@ -191,6 +191,13 @@ def test_wire_stream_reads_other_line_ends_and_comments(end: bytes) -> None:
     assert (reply.content, reply.finish_reason) == (TEXT, "stop")
 
 
+def test_wire_stream_that_calls_itself_json_is_read() -> None:
+    stream = as_stream("openai", STREAMS["openai text"])
+    reply = answered("openai", stream, stream=True, kind="application/json")
+    assert isinstance(reply, RecordedReply)
+    assert (reply.content, reply.usage_known) == (TEXT, True)
+
+
 def test_wire_error_inside_a_stream_keeps_its_status() -> None:
     error = {"error": {"message": "Slow down", "code": 429}}
     stream = as_stream("openai", [STREAMS["openai text"][0], error])
@@ -223,3 +230,35 @@ def test_wire_error_reaches_user_in_providers_words(status: int, body: Any, said
     page = b"<html><title>503 Busy</title><body><script>x</script></body></html>"
     data = page if body is None else json.dumps(body).encode()
     assert said in str(answered("openai", data, status))
+
+
+def sent(client: str, **changes: Any) -> dict[str, Any]:
+    """Return the body of one request."""
+
+    async def story(provider: RawProvider) -> dict[str, Any]:
+        provider.answer(json.dumps(BODIES[f"{client} text"]).encode())
+        await provider.ask()
+        return provider.requests[0]
+
+    body: dict[str, Any] = on_provider(client, story, **changes)
+    return body
+
+
+def test_wire_request_to_a_reasoning_model() -> None:
+    body = sent("openai", model="gpt-5-mini", sampling={"reasoning_effort": "low"})
+    assert (body["max_completion_tokens"], body["reasoning_effort"]) == (800, "low")
+    assert not {"max_tokens", "temperature"} & set(body)
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic", "ollama"])
+def test_wire_request_leaves_out_a_temperature_of_null(client: str) -> None:
+    body = sent(client, sampling={"temperature": None})
+    assert "temperature" not in {**body, **body.get("options", {})}
+
+
+def test_wire_request_of_an_unknown_model_is_as_before() -> None:
+    body = sent("openai")
+    assert set(body) == {
+        *("model", "messages", "temperature", "max_tokens", "seed", "response_format"),
+        *("tools", "tool_choice", "stream"),
+    }
