@@ -29,7 +29,7 @@ from autogen_core import CancellationToken
 from finagent_model._base import Mode
 from finagent_model.agents._agent import DESK, ChatAgent, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
-from finagent_model.agents.completion import ChatService, silence_autogen_logs
+from finagent_model.agents.completion import UNCOUNTED, ChatService, silence_autogen_logs
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, Session
 from finagent_model.cassette.cassette import Cassette
@@ -93,6 +93,8 @@ class ConversationRunner:
             await _run_inline(rows, self._context(query, session))
             return session
         session.tokens, session.cost_usd = replay_note.tokens, replay_note.cost_usd
+        if replay_note.uncounted:
+            session.warn(UNCOUNTED)
         session.fail(rows[-1].name, Status.MODEL_ERROR, replay_note.abort_reason)
         return session
 
@@ -113,13 +115,13 @@ class ConversationRunner:
         abort_reason = await _run_team(rows, self._context(query, session))
         if abort_reason:
             session.fail(rows[-1].name, Status.MODEL_ERROR, abort_reason)
-        cut = bool(skipped or abort_reason)
-        self._save_note(
-            query,
-            ReplayNote(skipped, abort_reason, session.tokens, session.cost_usd)
-            if cut
-            else ReplayNote(),
-        )
+        note = ReplayNote()
+        if skipped or abort_reason:
+            uncounted = UNCOUNTED in session.warnings
+            note = ReplayNote(
+                skipped, abort_reason, session.tokens, session.cost_usd, uncounted=uncounted
+            )
+        self._save_note(query, note)
         return session
 
     def _note_key(self, query: DeskQuery, limits: Mapping[str, Any] | None) -> str:
@@ -292,6 +294,8 @@ class ReplayNote:
     tokens: int = 0
     cost_usd: float | None = 0.0
     """What the replies until the abort had taken."""
+    uncounted: bool = False
+    """Whether one of them came without a count of its tokens."""
 
 
 def limits_of_a_cut(config: DeskConfig) -> dict[str, Any]:
@@ -320,7 +324,8 @@ def read_replay_note(cassette: Cassette, key: str) -> ReplayNote | None:
         return None
     note = json.loads(recorded.content)
     groups = tuple(group for group in get_args(AgentGroup) if group in note["left_out"])
-    return ReplayNote(groups, note["cut_off"], note["tokens"], note["cost_usd"])
+    uncounted = bool(note.get("uncounted"))
+    return ReplayNote(groups, note["cut_off"], note["tokens"], note["cost_usd"], uncounted)
 
 
 def write_replay_note(cassette: Cassette, key: str, replay_note: ReplayNote) -> None:
@@ -330,6 +335,7 @@ def write_replay_note(cassette: Cassette, key: str, replay_note: ReplayNote) -> 
         "cut_off": replay_note.abort_reason,
         "tokens": replay_note.tokens,
         "cost_usd": replay_note.cost_usd,
+        **({"uncounted": True} if replay_note.uncounted else {}),
     }
     cassette.put(key, RecordedReply(json.dumps(content, sort_keys=True), "remark", 0, 0))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finagent_model.agents.budget import Amount
+from finagent_model.agents.completion import UNCOUNTED
 from finagent_model.agents.team import (
     ReplayNote,
     limits_of_a_cut,
@@ -26,6 +27,9 @@ from finagent_model.testing import FakeLLM
 from support.chat_model import KEY, config
 
 NARROW, WIDE = {"max_tokens": 8000}, {"max_tokens": 40_000}
+CHAT = DeskConfig.model_validate(
+    {**load_preset().model_dump(), "client": "openai", "model": "stub-1"}
+)
 STAMP = {"generated_at"}
 
 
@@ -99,3 +103,16 @@ def test_replay_note_from_before_limits_counted_is_read(view: MarketView) -> Non
     digest = desk._chat_service.pool.roster_digest
     write_replay_note(cassette, replay_note_key(digest, question, None), ReplayNote(("news",)))
     assert left_out(decide(chosen, view, cassette, "replay"))
+
+
+def test_replay_note_of_an_abort_repeats_its_warning(view: MarketView) -> None:
+    cassette = Cassette()
+    desk = Desk(CHAT, None, Settings.load({}), cassette, mode="replay")
+    question = next(e.body["text"] for e in desk.decide(view).events if e.kind == "question")
+    digest = desk._chat_service.pool.roster_digest
+    note = ReplayNote((), "no decision within 1 s", 10, None, uncounted=True)
+    key = replay_note_key(digest, question, limits_of_a_cut(CHAT))
+    write_replay_note(cassette, key, note)
+    signal = desk.decide(view).signal
+    assert "no decision within 1 s" in signal.reasoning
+    assert UNCOUNTED in signal.warnings
