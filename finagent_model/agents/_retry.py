@@ -82,12 +82,14 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
     `timeout_s` is the call's time limit, for the message.
     """
     chain = [error, *_causes(error)]
-    told = next((e for e in chain if isinstance(e, ProviderError | UnusableReplyError)), None)
-    if isinstance(told, UnusableReplyError):
-        return ProviderFailure(f"the answer can't be read: {told}", told.retryable, billed=True)
+    errors = (e for e in chain if isinstance(e, ProviderError | UnusableReplyError))
+    from_wire = next(errors, None)
+    if isinstance(from_wire, UnusableReplyError):
+        reason = f"the answer can't be read: {from_wire}"
+        return ProviderFailure(reason, from_wire.retryable, billed=True)
     status = next((s for e in chain if (s := _error_status(e)) is not None), None)
-    if told is not None or status is not None:
-        return _classify_answer(told or error, status, chain)
+    if from_wire is not None or status is not None:
+        return _classify_answer(from_wire or error, status, chain)
     if any(isinstance(e, ssl.SSLCertVerificationError) for e in chain):
         return ProviderFailure(
             f"the provider's certificate can't be trusted: {_one_line(chain[-1])}", retryable=False
@@ -111,10 +113,10 @@ def _classify_answer(
 ) -> ProviderFailure:
     """Return what it means that a provider answered with an error; `error` has its words."""
     words = _one_line(error)
-    told = error if isinstance(error, ProviderError) else ProviderError(str(error), status)
+    answer = error if isinstance(error, ProviderError) else ProviderError(str(error), status)
     header_s = retry_after(_response_headers(chain))
-    pause_s = told.retry_after_s if header_s is None else header_s
-    no_credit = told.has_no_credit and (status == 402 or header_s is None)
+    pause_s = answer.retry_after_s if header_s is None else header_s
+    no_credit = answer.has_no_credit and (status == 402 or header_s is None)
     no_credit = no_credit or any(getattr(e, "code", None) == NO_CREDIT_CODE for e in chain)
     retryable = status is None or status in RETRYABLE_STATUSES or status >= 500
     retryable = retryable and not no_credit
@@ -129,7 +131,7 @@ def _classify_answer(
         retryable,
         pause_s,
         provider_at_fault=retryable or no_credit or status in REFUSED_FOR_ALL,
-        billed=told.billed,
+        billed=answer.billed,
     )
 
 

@@ -31,6 +31,8 @@ MAX_BYTES = 4_000_000
 """Of an answer; a longer one is not read on."""
 DONE = "[DONE]"
 """The last event of OpenAI's streams."""
+BEDROCK = "vnd.amazon.eventstream"
+"""Type of the streams of Amazon's service."""
 EVENT_STARTS = (b"data:", b"event:", b":")
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 """Returns the body of a request as a server takes it."""
@@ -60,51 +62,65 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
 
     async def send(request: Any, *, stream: bool = False, **options: Any) -> Any:
         body = parse_json(request.content) if request.content else {}
-        edited = edit(body)
-        if edited != body:
-            headers = {k: v for k, v in request.headers.items() if k.lower() != "content-length"}
-            request = type(request)(
-                request.method,
-                request.url,
-                headers=headers,
-                content=json.dumps(edited).encode(),
-                extensions=request.extensions,
-            )
-        response = await original(request, stream=True, **options)
+        response = await original(_reworded(request, body, edit), stream=True, **options)
+        content_type = response.headers.get("content-type", "")
+        if stream and BEDROCK in content_type:
+            return response  # binary, and its own SDK's to read
         facts = ReplyFacts()
         if (captured := _FACTS.get()) is not None:
             captured.append(facts)
         model = resolved_name or str(body.get("model", ""))
-        content_type = response.headers.get("content-type", "")
-        if stream and response.status_code < 300 and not _is_whole(content_type, wire_format):
-            raw = response.aiter_bytes
-            # Bedrock's streams are binary, and its own SDK's to read.
-            if "vnd.amazon" not in content_type:
-                response.aiter_bytes = lambda *_: _clean_stream(raw(), wire_format, facts, model)
-            return response
-        try:
-            data = await _read(response)
-        finally:
-            await response.aclose()
+        if not stream or response.status_code >= 300 or _is_whole(content_type, wire_format):
+            return await _rebuilt_whole(response, wire_format, facts, model, stream=stream)
+        raw = response.aiter_bytes
+        response.aiter_bytes = lambda *_: _clean_stream(raw(), wire_format, facts, model)
+        return response
 
-        def rebuilt(content_type: str, content: bytes) -> Any:
-            headers = {"content-type": content_type}
-            return type(response)(
-                response.status_code, headers=headers, content=content, request=request
-            )
+    http.send = send
 
-        if stream and data.lstrip().startswith(EVENT_STARTS):  # a stream by another name
-            parts = _clean_stream(_one(data), wire_format, facts, model)
-            return rebuilt("text/event-stream", b"".join([part async for part in parts]))
+
+def _reworded(request: Any, body: dict[str, Any], edit: Edit) -> Any:
+    """Return the request with its edited body; itself where nothing is edited."""
+    edited = edit(body)
+    if edited == body:
+        return request
+    return type(request)(
+        request.method,
+        request.url,
+        headers={k: v for k, v in request.headers.items() if k.lower() != "content-length"},
+        content=json.dumps(edited).encode(),
+        extensions=request.extensions,
+    )
+
+
+async def _rebuilt_whole(
+    response: Any, wire_format: WireFormat, facts: ReplyFacts, model: str, *, stream: bool
+) -> Any:
+    """Return a response with a reply that came whole, rebuilt; `stream` is what was asked for.
+
+    Raises ProviderError or UnusableReplyError.
+    """
+    try:
+        data = await _read(response)
+    finally:
+        await response.aclose()
+    if stream and data.lstrip().startswith(EVENT_STARTS):  # a stream by another name
+        parts = _clean_stream(_one(data), wire_format, facts, model)
+        content_type, content = "text/event-stream", b"".join([part async for part in parts])
+    else:
         reply = _reply_of(data, response)
         if stream:
             raise UnusableReplyError(
                 "it came whole where a stream was asked for; set `stream: false`", retryable=False
             )
         cleaned = wire_format.clean_body(reply, facts, model)
-        return rebuilt("application/json", json.dumps(cleaned).encode())
-
-    http.send = send
+        content_type, content = "application/json", json.dumps(cleaned).encode()
+    return type(response)(
+        response.status_code,
+        headers={"content-type": content_type},
+        content=content,
+        request=response.request,
+    )
 
 
 def _is_whole(content_type: str, wire_format: WireFormat) -> bool:
@@ -155,14 +171,13 @@ def _raise_error_in(body: dict[str, Any], response: Any, *, billed: bool) -> Non
     """Raise ProviderError for a body of status 200 that names an error."""
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    error = error_of(body) or (isinstance(choice, dict) and choice.get("error"))
-    if error:
-        found = read_provider_error(json.dumps(error).encode(), 200, response)
+    named = error_of(body) or (isinstance(choice, dict) and choice.get("error"))
+    if named:
+        error = read_provider_error(json.dumps(named).encode(), 200, response)
         # The status may stand beside the error as well as in it.
-        status = (
-            found.status_code or read_provider_error(json.dumps(body).encode(), 200).status_code
-        )
-        raise ProviderError(found.words, status, response, code=found.code, billed=billed)
+        whole = read_provider_error(json.dumps(body).encode(), 200)
+        status = error.status_code or whole.status_code
+        raise ProviderError(error.words, status, response, code=error.code, billed=billed)
 
 
 async def _clean_stream(
@@ -178,8 +193,8 @@ async def _clean_stream(
         length += len(chunk)
         if length > MAX_BYTES:
             raise _too_long()
-        whole, found, rest = (rest + chunk).replace(b"\r\n", b"\n").rpartition(end)
-        for part in _clean_frames(whole + found, wire_format, facts, model):
+        frames, separator, rest = (rest + chunk).replace(b"\r\n", b"\n").rpartition(end)
+        for part in _clean_frames(frames + separator, wire_format, facts, model):
             yield part
     for part in _clean_frames(rest, wire_format, facts, model):
         yield part

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from finagent_model.agents._replies import ReplySize, reply_schema
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import preset_text, read_desk_config
 from finagent_model.config.request_rules import known_rows, server_row
@@ -88,11 +89,39 @@ def test_known_family_decides(family: str, view: MarketView) -> None:
     assert signal.status == "ok", signal.reasoning
 
 
+PLAIN: dict[str, Any] = {
+    "model": "m",
+    "temperature": 0.0,
+    "max_tokens": 800,
+    "seed": 7,
+    "tools": [{}],
+    "tool_choice": "auto",
+    "response_format": {"type": "json_object"},
+    "messages": [
+        {"role": "system", "content": "Answer in JSON."},
+        {"role": "user", "name": "desk", "content": "What now?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1"}]},
+    ],
+}
+"""A request as AutoGen's client words it."""
+WITH_SCHEMA = PLAIN | {
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"schema": reply_schema("analyst", ReplySize.within(800))},
+    }
+}
 REFUSING = [name for name in REFUSES if name not in ("vllm", "openrouter", "llama.cpp")]
 
 
 @pytest.mark.parametrize("name", REFUSING)
-def test_double_of_a_server_refuses_the_plain_request(name: str, view: MarketView) -> None:
-    structured = name in ("azure", "fine-tuned", "deepseek")
-    signal = decided(view, {"model": "m", "structured": structured}, name).signal
-    assert signal.status == "model_error", name
+def test_double_of_a_server_refuses_the_plain_request(name: str) -> None:
+    body = WITH_SCHEMA if name in ("azure", "fine-tuned") else PLAIN
+    error = REFUSES[name](body)
+    assert error is not None and error[0] in (400, 422)
+
+
+def test_double_of_llama_cpp_refuses_the_bounds_of_the_parser() -> None:
+    schema = {"type": "string", "maxLength": 2000}
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    assert REFUSES["llama.cpp"](PLAIN | {"response_format": form}) is not None
+    assert REFUSES["llama.cpp"](WITH_SCHEMA) is None
