@@ -28,7 +28,14 @@ from autogen_core.models import (
     UserMessage,
 )
 
-from finagent_model.agents._replies import ReplyError, parse_reply
+from finagent_model.agents._replies import (
+    Reply,
+    ReplyError,
+    ReplySize,
+    check_percent,
+    parse_reply,
+    unwrap,
+)
 from finagent_model.agents.completion import Chart, ChatService, CompletionRequest, UnavailableError
 from finagent_model.agents.session import DeskQuery, Session, Tools, report_source
 from finagent_model.cassette.records import RecordedReply
@@ -113,22 +120,33 @@ class DeskAgent:
         # Risk terms or a decision without any report would be the model's imagination.
         if self._row.role in ("risk", "executor") and not self._session.analysts:
             raise UnavailableError(Status.MODEL_ERROR, "no analyst gave a report")
-        problem = ""
+        problem, cuts = "", 0
         for _ in range(self._session.config.limits.repairs + 1):
-            messages, reply = await self._resolve_tool_calls(messages)
+            messages, reply = await self._resolve_tool_calls(messages, cuts)
             try:
-                parsed = parse_reply(self._reply_text(reply), self._row.role)
+                answer, wrappings = unwrap(self._reply_text(reply, cuts))
+                parsed = self._parse(answer)
             except ReplyError as error:
                 problem = str(error)
                 messages = [*messages, *self._repair_messages(reply, problem)]
+                cuts += reply.finish_reason == "length"
             else:
+                if wrappings:
+                    self._session.note("unwrapped", self.name, taken_off=list(wrappings))
                 self._session.replies[self.name] = parsed
                 if self._row.role == "analyst":
                     self._session.analysts.add(self.name)
-                return reply.content
+                return answer
         raise UnavailableError(Status.PARSE_FAILED, f"{self.name} gave no usable reply: {problem}")
 
-    def _reply_text(self, reply: RecordedReply) -> str:
+    def _parse(self, answer: str) -> Reply:
+        parsed = parse_reply(answer, self._row.role)
+        # The rules' own confidence may be less than a percent.
+        if self._context.chat_service.pool.model_of(self._row).client != "rules":
+            check_percent(parsed)
+        return parsed
+
+    def _reply_text(self, reply: RecordedReply, cuts: int) -> str:
         """Return the reply's text. Raises ReplyError where asking again may help.
 
         Raises UnavailableError where it won't.
@@ -143,7 +161,11 @@ class DeskAgent:
             names = ", ".join(call.name for call in reply.tool_calls)
             raise ReplyError(f"you called {names} instead of answering")
         if reply.finish_reason == "length":
-            raise ReplyError(f"the reply was cut off at {max_tokens} tokens; answer more briefly")
+            size = ReplySize.within(max_tokens, cuts + 1)
+            raise ReplyError(
+                f"the reply was cut off at {max_tokens} tokens; answer more briefly: "
+                f"{size.in_words(self._row.role)}"
+            )
         return reply.content
 
     def _repair_messages(self, reply: RecordedReply, problem: str) -> list[LLMMessage]:
@@ -151,25 +173,29 @@ class DeskAgent:
         request = f"That was not usable: {problem}. Answer again with the JSON object alone."
         self._session.record(self.name, "request", request)
         self._session.note("repair", self.name, problem=problem)
-        quote = reply.content[:QUOTE_CHARS] or "(no text)"
+        quote = reply.content[:QUOTE_CHARS]
+        # Shown its own half a reply, a model writes it again. Anthropic takes no blank message.
+        if reply.finish_reason == "length":
+            quote = "(cut off)"
         return [
-            AssistantMessage(content=quote, source=self.name),
+            AssistantMessage(content=quote if quote.strip() else "(no text)", source=self.name),
             UserMessage(content=request, source=DESK),
         ]
 
     async def _resolve_tool_calls(
-        self, messages: list[LLMMessage]
+        self, messages: list[LLMMessage], cuts: int
     ) -> tuple[list[LLMMessage], RecordedReply]:
         """Ask the model, run the tools that it calls, and ask again until it answers.
 
-        Returns the messages that led to the last reply, and that reply. After `tool_rounds` rounds
-        the model may call no more tools. Raises UnavailableError.
+        `cuts` is how often the reply was cut off before. Returns the messages that led to the last
+        reply, and that reply. After `tool_rounds` rounds the model may call no more tools. Raises
+        UnavailableError.
         """
         tools = self._context.query.tools(self._row.tools) if self._row.tools else None
         schemas = tools.schemas if tools else ()
         for rounds_left in range(self._session.config.limits.tool_rounds, -1, -1):
             request = CompletionRequest(
-                self._row, messages, schemas, "auto" if rounds_left else "none"
+                self._row, messages, schemas, "auto" if rounds_left else "none", cuts
             )
             reply = await self._context.chat_service.complete(request, self._session)
             if tools is None or not rounds_left or not reply.tool_calls:
@@ -203,7 +229,7 @@ class DeskAgent:
             FunctionCall(id=c.id, name=c.name, arguments=c.arguments) for c in reply.tool_calls
         ]
         return [
-            AssistantMessage(content=calls, source=self.name),
+            AssistantMessage(content=calls, thought=reply.reasoning or None, source=self.name),
             FunctionExecutionResultMessage(content=results),
         ]
 

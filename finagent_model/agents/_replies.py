@@ -1,15 +1,18 @@
 """What each role must answer: one JSON object of the role's shape, parsed once and strictly.
 
 Numbers written as words, NaN, repeated keys, missing keys and prose are refused, with a sentence
-that a model can act on; nothing is filled in. `reply_schema` is the part of a shape that a provider
-is sent where it enforces JSON schemas itself.
+that a model can act on; nothing is filled in. What a server or a model wraps around an answer is
+taken off by `unwrap` before. `reply_schema` is what a provider is sent where it enforces JSON
+schemas itself.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,8 +22,6 @@ from finagent_model.decision.signal import Action, Trend
 
 MAX_CHARS = 100_000
 """Length of a reply that is parsed; a longer one is refused."""
-# Bounds such as `maximum` are left out, since providers differ in which of them they understand;
-# `parse_reply` checks them, whoever answered.
 SCHEMA_KEYWORDS = (
     "type",
     "anyOf",
@@ -30,11 +31,57 @@ SCHEMA_KEYWORDS = (
     "required",
     "additionalProperties",
 )
+BOUND_KEYWORDS = (
+    *("minLength", "maxLength", "minItems", "maxItems"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+)
+"""Sent only where they are known to be taken; `parse_reply` checks them, whoever answered."""
+PROSE = ("key_factors", "summary", "reasoning")
+"""Keys that are asked for last: where a reply is cut, the decisive ones are whole."""
+_THOUGHTS = re.compile(r"(<(think|thinking|thought|reasoning)>.*?</\2>\s*)+", re.DOTALL)
+_UNOPENED_THOUGHTS = re.compile(r"[^{]*?</(think|thinking)>|.*</think>(?=\s*(```|\{))", re.DOTALL)
+_SPECIAL_TOKEN = re.compile(
+    r"(</s>|<eos>|<pad>|<end_of_turn>|<[|\uff5c][\w\u2581 -]{1,40}[|\uff5c]>)$"
+)
+LONGEST_TOKEN = 44
+"""Characters of a special token."""
+FENCE = "```"
 Factor = Annotated[str, Field(max_length=4000)]
 
 
 class ReplyError(ValueError):
     """A reply that can't be used; the message tells the model what to repair."""
+
+
+@dataclass(frozen=True)
+class ReplySize:
+    """How long the prose of a reply may be, as its author is told."""
+
+    prose_chars: int
+    """Of a summary or a reasoning."""
+    factors: int
+    factor_chars: int
+    """Of each factor."""
+
+    @classmethod
+    def within(cls, max_tokens: int, cuts: int = 0) -> Self:
+        """Return what fits into `max_tokens` at two tokens for three characters.
+
+        It is halved for each of the `cuts` that a reply has had.
+        """
+        # Below 2,000, beyond which llama.cpp's grammars take no repetition.
+        chars = max(40, min(1000, max_tokens * 3 // 4) >> cuts)
+        return cls(chars, max(1, 5 >> cuts), max(40, chars // 5))
+
+    def in_words(self, role: Role) -> str:
+        """Return the size as a request to the author."""
+        fields = REPLIES[role].model_fields
+        prose = "reasoning" if "reasoning" in fields else "summary"
+        words = f"`{prose}` in at most {self.prose_chars} characters"
+        if "key_factors" not in fields:
+            return words
+        factors = f"at most {self.factors} `key_factors` of at most {self.factor_chars} characters"
+        return f"{words}, {factors}"
 
 
 class _Reply(BaseModel):
@@ -102,15 +149,91 @@ def parse_reply(text: str, role: Role) -> Reply:
         raise ReplyError(first_error_message(error)) from None
 
 
+def check_percent(reply: Reply) -> None:
+    """Raise ReplyError for a confidence that looks like a fraction of 1, not of 100."""
+    if isinstance(reply, ExecutorReply) and 0 < reply.confidence_score <= 1:
+        raise ReplyError(
+            f"confidence_score {reply.confidence_score:g} looks like a fraction; it is a "
+            "percentage from 0 to 100, such as 70"
+        )
+
+
+def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the answer without what is wrapped around it, and the names of the wrappings.
+
+    Taken off are a byte order mark, a leading block of thoughts, special tokens at the end, and one
+    code fence around the whole. Without any of them the text comes back as it is.
+    """
+    if len(text) > MAX_CHARS:
+        return text, ()  # it is refused anyway
+    names = []
+    answer = text
+    if answer.lstrip().startswith("\ufeff"):
+        answer = answer.lstrip().removeprefix("\ufeff")
+        names.append("byte order mark")
+    for pattern in (_THOUGHTS, _UNOPENED_THOUGHTS):
+        if thoughts := pattern.match(answer.lstrip()):
+            answer = answer.lstrip()[thoughts.end() :]
+            names.append("thoughts")
+            break
+    # A special token may stand behind the fence or in it.
+    for name, take_off in (*_OUTER, *_OUTER[:1]):
+        inner = take_off(answer.strip())
+        if inner is not None:
+            answer = inner
+            names.append(name)
+    return (answer.strip(), tuple(names)) if names else (text, ())
+
+
+# Cut by hand: regular expressions take the square of a long run of spaces.
+
+
+def _without_special_tokens(text: str) -> str | None:
+    """Return the text without special tokens at its end; None where it has none."""
+    rest = text
+    while token := _SPECIAL_TOKEN.search(rest[-LONGEST_TOKEN:]):
+        rest = rest[: len(rest) - len(token[0])].rstrip()
+    return None if rest == text else rest
+
+
+def _without_fence(text: str) -> str | None:
+    """Return what stands in a code fence around the whole text; None where there is none."""
+    if len(text) < 2 * len(FENCE) or not (text.startswith(FENCE) and text.endswith(FENCE)):
+        return None
+    language = re.compile(r"[\w-]*").match(text, len(FENCE))
+    return text[language.end() if language else len(FENCE) : -len(FENCE)]
+
+
+_OUTER = (("special tokens", _without_special_tokens), ("code fence", _without_fence))
+
+
 @cache
-def reply_schema(role: Role) -> dict[str, Any]:
-    """Return the JSON schema of a role's reply: all keys required, no others allowed, no bounds."""
-    schema: dict[str, Any] = _without_bounds(REPLIES[role].model_json_schema())
-    return schema | {"additionalProperties": False, "required": list(schema["properties"])}
+def reply_schema(role: Role, size: ReplySize | None = None) -> dict[str, Any]:
+    """Return the JSON schema of a role's reply: all keys required, no others allowed, prose last.
+
+    With a `size` it has bounds; without one, none.
+    """
+    keywords = SCHEMA_KEYWORDS + (BOUND_KEYWORDS if size else ())
+    schema: dict[str, Any] = _with_keywords(REPLIES[role].model_json_schema(), keywords)
+    fields = schema["properties"]
+    order = [name for name in fields if name not in PROSE] + [n for n in PROSE if n in fields]
+    if size:
+        for name in ("summary", "reasoning"):
+            if name in fields:
+                fields[name]["maxLength"] = size.prose_chars
+        if "key_factors" in fields:
+            factors = fields["key_factors"]
+            factors["maxItems"] = size.factors
+            factors["items"] |= {"minLength": 1, "maxLength": size.factor_chars}
+    return schema | {
+        "properties": {name: fields[name] for name in order},
+        "additionalProperties": False,
+        "required": order,
+    }
 
 
-def schema_model(role: Role) -> type[BaseModel]:
-    """Return a pydantic model whose JSON schema is `reply_schema(role)`.
+def schema_model(role: Role, size: ReplySize | None = None) -> type[BaseModel]:
+    """Return a pydantic model whose JSON schema is `reply_schema(role, size)`.
 
     AutoGen's clients take a schema as a model; nothing is ever parsed by this one.
     """
@@ -118,21 +241,22 @@ def schema_model(role: Role) -> type[BaseModel]:
     class SchemaModel(BaseModel):
         @classmethod
         def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
-            return reply_schema(role)
+            return reply_schema(role, size)
 
     return SchemaModel
 
 
-def _without_bounds(schema: Any) -> Any:
+def _with_keywords(schema: Any, keywords: tuple[str, ...]) -> Any:
+    """Return a schema with the given keywords alone."""
     if isinstance(schema, list):
-        return [_without_bounds(item) for item in schema]
+        return [_with_keywords(item, keywords) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    bare = {key: _without_bounds(item) for key, item in schema.items() if key in SCHEMA_KEYWORDS}
+    bare = {key: _with_keywords(item, keywords) for key, item in schema.items() if key in keywords}
     if "properties" in schema:
         # The keys in here are names of fields, not keywords.
         bare["properties"] = {
-            name: _without_bounds(field) for name, field in schema["properties"].items()
+            name: _with_keywords(field, keywords) for name, field in schema["properties"].items()
         }
     return bare
 

@@ -5,7 +5,8 @@ with exponential backoff. Rate limiter and circuit breaker belong to a provider 
 all decisions of a process (`limits_for`).
 
 The SDKs raise exception classes of their own but agree on `status_code` and, where there was a
-response, on `response.headers`. `classify_failure` reads nothing else.
+response, on `response.headers`. `classify_failure` reads these, and first of all what the wire
+raised in the provider's own words (`_provider_errors`).
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ from tenacity import (
 
 from finagent_model._base import retry_after
 from finagent_model._secrets import redact_message
+from finagent_model.agents._provider_errors import ProviderError, UnusableReplyError
 from finagent_model.config.rules import DecisionLimits, RateLimits
 
-NO_CREDIT = "insufficient_quota"
+NO_CREDIT_CODE = "insufficient_quota"
 """OpenAI's error code of a 429 that no waiting cures."""
 RETRYABLE_STATUSES = (408, 409, 425, 429)
 """Statuses below 500 that may pass; any other such request would be refused again."""
+REFUSED_FOR_ALL = (401, 402, 403)
+"""Statuses that every request to the provider would get: they count for the circuit breaker."""
 STATUS_TEXTS = {
     401: "the key was refused",
+    402: "the account has no credit",
     403: "access was refused",
     404: "no such model or address",
     429: "the provider's rate limit is reached",
@@ -78,18 +83,14 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
     `timeout_s` is the call's time limit, for the message.
     """
     chain = [error, *_causes(error)]
+    errors = (e for e in chain if isinstance(e, ProviderError | UnusableReplyError))
+    from_wire = next(errors, None)
+    if isinstance(from_wire, UnusableReplyError):
+        reason = f"the answer can't be read: {from_wire}"
+        return ProviderFailure(reason, from_wire.retryable, billed=True)
     status = next((s for e in chain if (s := _error_status(e)) is not None), None)
-    if status is not None:
-        no_credit = any(getattr(e, "code", None) == NO_CREDIT for e in chain)
-        retryable = (status in RETRYABLE_STATUSES or status >= 500) and not no_credit
-        default = "the provider failed" if status >= 500 else "the request was refused"
-        text = STATUS_TEXTS.get(status, default)
-        return ProviderFailure(
-            f"HTTP {status}, {text}: {_one_line(error)}",
-            retryable,
-            retry_after(_response_headers(chain)),
-            provider_at_fault=retryable or no_credit or status in (401, 403),
-        )
+    if from_wire is not None or status is not None:
+        return _classify_answer(from_wire or error, status, chain)
     if any(isinstance(e, ssl.SSLCertVerificationError) for e in chain):
         return ProviderFailure(
             f"the provider's certificate can't be trusted: {_one_line(chain[-1])}", retryable=False
@@ -106,6 +107,33 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
         return ProviderFailure(reason, retryable=True)
     reason = f"the answer can't be read: {type(error).__name__}: {_one_line(error)}"
     return ProviderFailure(reason, retryable=True, billed=True)
+
+
+def _classify_answer(
+    error: BaseException, status: int | None, chain: list[BaseException]
+) -> ProviderFailure:
+    """Return what it means that a provider answered with an error; `error` has its words."""
+    words = _one_line(error)
+    answer = error if isinstance(error, ProviderError) else ProviderError(str(error), status)
+    header_s = retry_after(_response_headers(chain))
+    pause_s = answer.retry_after_s if header_s is None else header_s
+    no_credit = answer.has_no_credit and (status == 402 or header_s is None)
+    no_credit = no_credit or any(getattr(e, "code", None) == NO_CREDIT_CODE for e in chain)
+    retryable = status is None or status in RETRYABLE_STATUSES or status >= 500
+    retryable = retryable and not no_credit
+    if status is None:
+        reason = f"the provider answered with an error: {words}"
+    else:
+        default = "the provider failed" if status >= 500 else "the request was refused"
+        text = STATUS_TEXTS[402] if no_credit else STATUS_TEXTS.get(status, default)
+        reason = f"HTTP {status}, {text}: {words}"
+    return ProviderFailure(
+        reason,
+        retryable,
+        pause_s,
+        provider_at_fault=retryable or no_credit or status in REFUSED_FOR_ALL,
+        billed=answer.billed,
+    )
 
 
 def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
@@ -244,9 +272,10 @@ async def call_with_retry(
                 breaker.record_success()  # it answered, if only to refuse this request
             raise CallFailedError(failure) from error
         breaker.record_success()
+        if not isinstance(result, CreateResult) or not isinstance(result.content, str | list):
+            raise _no_reply(f"the client gave {result!r:.100}")
         if not result.content and result.finish_reason == "unknown":
-            reason = "the answer can't be read: it holds no reply"
-            raise CallFailedError(ProviderFailure(reason, retryable=True))
+            raise _no_reply("it holds no reply")
         return result
 
     def report_retry(state: RetryCallState) -> None:
@@ -265,6 +294,12 @@ async def call_with_retry(
     )
     result: CreateResult = await retrying(attempt)
     return result
+
+
+def _no_reply(reason: str) -> CallFailedError:
+    # It may have been charged for: something was answered.
+    failure = ProviderFailure(f"the answer can't be read: {reason}", retryable=True, billed=True)
+    return CallFailedError(failure)
 
 
 async def _create(
@@ -299,9 +334,9 @@ def _limiter(per_minute: int) -> AsyncLimiter | None:
 
 
 def _error_status(error: BaseException) -> int | None:
-    # A stream that breaks off carries the status of its good beginning: below 400 it says nothing.
+    # A stream that breaks off carries the status of its good beginning: below 300 it says nothing.
     status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and status >= 400 else None
+    return status if isinstance(status, int) and status >= 300 else None
 
 
 def _response_headers(chain: list[BaseException]) -> Mapping[str, str]:

@@ -3,24 +3,24 @@
 A request that finally fails is recorded too, so that a replay of the decision fails alike. Replies
 are found by the fingerprint of the whole request (`cassette.fingerprint`).
 
-AutoGen's result loses a refusal that OpenAI and Anthropic send in so many words, and sometimes that
-a reply was cut off. Its log of calls has the provider's whole response, so that is captured.
+Every field of a reply is foreign: what a client returns is recorded only after each field has its
+type. AutoGen's result loses a refusal that OpenAI and Anthropic send in so many words, sometimes
+that a reply was cut off, and whether tokens were counted at all. The wire notes these (`_wire`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 from autogen_core import EVENT_LOGGER_NAME, Image
-from autogen_core.logging import LLMCallEvent
-from autogen_core.models import CreateResult, LLMMessage, UserMessage
+from autogen_core.models import AssistantMessage, CreateResult, LLMMessage, UserMessage
 
 from finagent_model.agents._retry import (
     CallFailedError,
@@ -28,6 +28,8 @@ from finagent_model.agents._retry import (
     call_with_retry,
     limits_for,
 )
+from finagent_model.agents._wire import capture_facts
+from finagent_model.agents._wire_formats import ReplyFacts, arguments_object
 from finagent_model.agents.budget import Amount, OverBudgetError
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import Session
@@ -41,6 +43,12 @@ from finagent_model.errors import ConfigError
 IMAGE_TOKENS = 1000
 """Counted for a chart; providers count 85 to 1,600 for its size."""
 NOTHING = Amount(0, 0.0)
+SENDABLE_ID = re.compile(r"[!-~]{1,200}")
+"""An identity of a tool call that its provider takes back."""
+UNSENDABLE_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
+MAX_NAME_CHARS = 64
+"""Of a tool's name, as providers take it back."""
+UNCOUNTED = "the provider did not count tokens: what was reserved counts, and the cost is unknown"
 ToolChoice = Literal["auto", "none"]
 
 
@@ -70,6 +78,8 @@ class CompletionRequest(NamedTuple):
     messages: Sequence[LLMMessage]
     tools: Sequence[dict[str, Any]]
     tool_choice: ToolChoice
+    cuts: int = 0
+    """How often the reply was cut off before; the schema's bounds are narrowed for each."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,9 @@ class ChatService:
         if reply.error is not None:
             raise UnavailableError(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
-        session.charge(model, *tokens, called=recorded is None)
+        session.charge(model, *tokens, called=recorded is None, counted=reply.usage_known)
+        if not reply.usage_known:
+            session.warn(UNCOUNTED)
         text = reply.content or "; ".join(f"{c.name}({c.arguments})" for c in reply.tool_calls)
         session.record(
             row.name,
@@ -123,6 +135,7 @@ class ChatService:
             tokens=tokens,
             model=model.author,
             cached=recorded is not None,
+            **({} if reply.usage_known else {"usage": "unknown"}),
         )
         return reply
 
@@ -165,20 +178,23 @@ class ChatService:
         """
         client = self.pool.client(request.row)
         if model.client == "rules":
-            return self._as_recorded(await client.create(request.messages), {})
+            result = await client.create(request.messages)
+            usage = (result.usage.prompt_tokens, result.usage.completion_tokens)
+            return self._as_recorded(request, result, ReplyFacts(), usage)
         name, limits = request.row.name, session.config.limits
         # The budget is reserved for the longest reply there may be, and settled by the real one.
         prompt_tokens = estimated_tokens(request.messages, request.tools)
         reserved = self._price(session, model, prompt_tokens, model.sampling.max_tokens)
         session.reserve(name, reserved)
         spent = reserved  # a call that is cut off may have been charged for
-        responses = capture_responses()
+        silence_autogen_logs()
+        captured = capture_facts()
 
         def note_retry(attempt: int, failure: ProviderFailure, pause_s: float) -> None:
             why = self.pool.redact(failure.reason)
             session.note("retry", name, attempt=attempt, why=why, pause_s=round(pause_s, 3))
 
-        options = self.pool.reply_options(request.row)
+        options = self.pool.reply_options(request.row, request.cuts)
         if request.tools:
             options |= {"tools": request.tools, "tool_choice": request.tool_choice}
         # Two models at one address share a rate limiter and a circuit breaker.
@@ -186,7 +202,7 @@ class ChatService:
         try:
             result = await call_with_retry(
                 client,
-                request.messages,
+                sendable(request.messages),
                 options,
                 limits,
                 limits_for(provider, session.config.traffic),
@@ -194,15 +210,19 @@ class ChatService:
                 stream=model.stream,
                 on_retry=note_retry,
             )
-            usage = result.usage
-            spent = self._price(session, model, usage.prompt_tokens, usage.completion_tokens)
+            facts = captured[-1] if captured else facts_of(result)
+            if facts.usage is not None:
+                spent = self._price(session, model, *facts.usage)
         except CallFailedError as error:
             if not error.failure.billed:
                 spent = NOTHING
             raise
         finally:
             session.settle(name, reserved, spent)
-        return self._as_recorded(result, responses[-1] if responses else {})
+        # Unknown is not 0: a reply without a count is taken for the longest that there may be.
+        tokens = facts.usage or (prompt_tokens, model.sampling.max_tokens)
+        recorded = self._as_recorded(request, result, facts, tokens)
+        return replace(recorded, usage_known=facts.usage is not None)
 
     def _price(self, session: Session, model: ModelConfig, prompt: int, completion: int) -> Amount:
         """Return what so many tokens take.
@@ -218,27 +238,99 @@ class ChatService:
             )
         return Amount(prompt + completion, usd)
 
-    def _as_recorded(self, result: CreateResult, response: dict[str, Any]) -> RecordedReply:
-        """Return a reply as it is recorded, with any key of ours that it holds struck out.
-
-        `response` is the provider's own response; empty where it was not captured.
-        """
+    def _as_recorded(
+        self,
+        request: CompletionRequest,
+        result: CreateResult,
+        facts: ReplyFacts,
+        tokens: tuple[int, int],
+    ) -> RecordedReply:
+        """Return a reply as it is recorded, with any key of ours that it holds struck out."""
         content, calls = result.content, list[ToolCall]()
         if not isinstance(content, str):
-            calls = [ToolCall(c.id, c.name, self.pool.redact(c.arguments)) for c in content]
+            calls = usable_calls(content, request.messages)
             content = ""
-        finish_reason: str = "length" if hit_length_limit(response) else result.finish_reason
+        finish_reason = "length" if facts.was_cut else str(result.finish_reason)
         # A refusal is no reply to repair: asking again would be refused again.
-        refusal = refusal_text(response)
-        if refusal is not None or finish_reason == "content_filter":
-            finish_reason, content = "refusal", refusal or content or "stopped by a content filter"
+        if facts.refusal is not None or finish_reason == "content_filter":
+            finish_reason, calls = "refusal", []
+            content = facts.refusal or content or "stopped by a content filter"
+        keeps_reasoning = bool(calls) and self.pool.returns_reasoning(request.row)
+        redact = self.pool.redact
         return RecordedReply(
-            content=self.pool.redact(content),
+            content=redact(content),
             finish_reason=finish_reason,
-            prompt_tokens=result.usage.prompt_tokens,
-            completion_tokens=result.usage.completion_tokens,
-            tool_calls=tuple(calls),
+            prompt_tokens=tokens[0],
+            completion_tokens=tokens[1],
+            tool_calls=tuple(c._replace(arguments=redact(c.arguments)) for c in calls),
+            reasoning=redact(facts.reasoning) if keeps_reasoning else "",
         )
+
+
+def facts_of(result: CreateResult) -> ReplyFacts:
+    """Return what a client's result tells of its reply, where no wire noted more."""
+    facts = ReplyFacts(finish_reason=result.finish_reason)
+    facts.count(
+        getattr(result.usage, "prompt_tokens", None),
+        getattr(result.usage, "completion_tokens", None),
+    )
+    return facts
+
+
+def usable_calls(calls: Sequence[Any], messages: Sequence[LLMMessage]) -> list[ToolCall]:
+    """Return the tool calls of a reply, each with a name, JSON arguments and an id of its own.
+
+    `messages` are those that it replies to; their calls have ids already.
+    """
+    earlier = [
+        call.id
+        for message in messages
+        if isinstance(message, AssistantMessage) and not isinstance(message.content, str)
+        for call in message.content
+    ]
+    usable: list[ToolCall] = []
+    for call in calls:
+        number = len(earlier) + len(usable)
+        # Nine letters and digits, which is all that Mistral takes.
+        made_up = f"call{number:05d}"
+        identity, name, arguments = (
+            getattr(call, field, None) for field in ("id", "name", "arguments")
+        )
+        if not isinstance(identity, str) or not SENDABLE_ID.fullmatch(identity):
+            identity = made_up
+        if identity in {other.id for other in usable}:
+            identity = made_up
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments) if isinstance(arguments, dict) else "{}"
+        name = UNSENDABLE_IN_NAME.sub("_", name) if isinstance(name, str) else ""
+        usable.append(ToolCall(identity, name[:MAX_NAME_CHARS] or "unnamed", arguments or "{}"))
+    return usable
+
+
+def sendable(messages: Sequence[LLMMessage]) -> list[LLMMessage]:
+    """Return the messages with arguments that every server can read.
+
+    A model's own arguments may be no JSON object, which servers and clients refuse to be sent back.
+    """
+    return [_with_readable_calls(message) for message in messages]
+
+
+def _with_readable_calls(message: LLMMessage) -> LLMMessage:
+    if not isinstance(message, AssistantMessage) or isinstance(message.content, str):
+        return message
+    calls = [
+        replace(call, arguments=_readable_arguments(call.arguments)) for call in message.content
+    ]
+    return message.model_copy(update={"content": calls})
+
+
+def _readable_arguments(text: str) -> str:
+    value = arguments_object(text)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which no client can send
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return text if value else "{}"
 
 
 def message_json(message: LLMMessage) -> dict[str, Any]:
@@ -268,58 +360,7 @@ def estimated_tokens(messages: Sequence[LLMMessage], tools: Sequence[dict[str, A
     return chars // 4 + images * IMAGE_TOKENS
 
 
-_RESPONSES: ContextVar[list[dict[str, Any]] | None] = ContextVar("responses", default=None)
-
-
-class _RawResponseHandler(logging.Handler):
-    """Collects the responses of calls that were asked for by `capture_responses`; writes no log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        responses = _RESPONSES.get()
-        if responses is not None and isinstance(record.msg, LLMCallEvent):
-            responses.append(record.msg.kwargs.get("response") or {})
-
-
-_RAW_RESPONSE_HANDLER = _RawResponseHandler()
-
-
 def silence_autogen_logs() -> None:
-    """Send AutoGen's events to our handler alone, and drop them until `capture_responses`."""
-    # AutoGen logs whole prompts, and a traceback for every cancelled agent.
-    events = logging.getLogger(EVENT_LOGGER_NAME)
-    if _RAW_RESPONSE_HANDLER not in events.handlers:
-        events.handlers = [_RAW_RESPONSE_HANDLER]
-        events.propagate = False
-        for name in ("autogen_core", EVENT_LOGGER_NAME):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-def capture_responses() -> list[dict[str, Any]]:
-    """Return a list that gets the raw responses of calls by this task and the tasks it starts."""
-    silence_autogen_logs()
-    logging.getLogger(EVENT_LOGGER_NAME).setLevel(logging.INFO)
-    responses: list[dict[str, Any]] = []
-    _RESPONSES.set(responses)
-    return responses
-
-
-def hit_length_limit(response: dict[str, Any]) -> bool:
-    """Return whether a raw response ended at its length limit, in any provider's words."""
-    choices: list[dict[str, Any]] = response.get("choices") or [{}]
-    reasons = (
-        choices[0].get("finish_reason"),
-        response.get("stop_reason"),
-        response.get("done_reason"),
-    )
-    return "length" in reasons or "max_tokens" in reasons
-
-
-def refusal_text(response: dict[str, Any]) -> str | None:
-    """Return the words by which a raw response refuses to answer; None where it doesn't."""
-    for choice in response.get("choices") or ():
-        refusal = (choice.get("message") or {}).get("refusal")
-        if refusal:
-            return str(refusal)
-        if choice.get("finish_reason") == "content_filter":
-            return "the provider's content filter stopped it"
-    return "the model declined to answer" if response.get("stop_reason") == "refusal" else None
+    """Drop AutoGen's logs: whole prompts, and a traceback for every cancelled agent."""
+    for name in ("autogen_core", EVENT_LOGGER_NAME):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

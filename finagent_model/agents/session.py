@@ -117,7 +117,7 @@ class Session:
     tokens: int = 0
     """Tokens of the whole conversation as recorded, whether or not they were paid for this time."""
     cost_usd: float | None = 0.0
-    """Price of `tokens` by the price list; None once a price is unknown."""
+    """Price of `tokens` by the price list; None once a price or a count is unknown."""
     calls: int = 0
     """Calls to a model; a recorded reply is none."""
     cache_miss: bool = False
@@ -165,10 +165,20 @@ class Session:
         settle(self.budgets, reserved, spent)
         self.note("budget", agent, settled={"tokens": spent.tokens, "usd": spent.usd})
 
-    def charge(self, model: ModelConfig, prompt: int, completion: int, called: bool) -> None:
-        """Count a reply's tokens and price; `called` tells a real call from a recorded reply."""
+    def warn(self, warning: str) -> None:
+        """Put a sentence on the signal, once."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def charge(
+        self, model: ModelConfig, prompt: int, completion: int, *, called: bool, counted: bool
+    ) -> None:
+        """Count a reply's tokens and price; `called` tells a real call from a recorded reply.
+
+        `counted` tells tokens that the provider counted from an upper bound, whose price is none.
+        """
         # Tokens and price count for recorded replies too, so that a replay gives an equal signal.
-        cost = self.price(model, prompt, completion)
+        cost = self.price(model, prompt, completion) if counted else None
         self.tokens += prompt + completion
         self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost
         self.calls += called

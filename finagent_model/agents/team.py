@@ -29,7 +29,7 @@ from autogen_core import CancellationToken
 from finagent_model._base import Mode
 from finagent_model.agents._agent import DESK, ChatAgent, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
-from finagent_model.agents.completion import ChatService, silence_autogen_logs
+from finagent_model.agents.completion import UNCOUNTED, ChatService, silence_autogen_logs
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, Session
 from finagent_model.cassette.cassette import Cassette
@@ -63,25 +63,25 @@ class ConversationRunner:
 
         Raises LocalStateError; any other failure is in the session.
         """
-        key = replay_note_key(self.chat_service.pool.roster_digest, query.text)
         if self.mode == "replay":
-            return await self._replay(query, key)
+            return await self._replay(query)
         if self.mode == "cached":
             inline = self.inline_rules and self.config.uses_only_rules
             session = self.new_session("cached" if inline else "replay")
             await _run_inline(self._rows(query, session), self._context(query, session))
             if not session.cache_miss:
+                self._save_note(query, ReplayNote())
                 return session
-        return await self._run(query, key)
+        return await self._run(query)
 
     def new_session(self, mode: Mode | None = None) -> Session:
         """Return an empty session, in the runner's mode unless `mode` is given."""
         replay_errors = self.mode == "replay"
         return Session(self.config, mode or self.mode, self.clock, replay_errors=replay_errors)
 
-    async def _replay(self, query: DeskQuery, key: str) -> Session:
+    async def _replay(self, query: DeskQuery) -> Session:
         """Return the session as it was recorded, with its failures."""
-        replay_note = read_replay_note(self.chat_service.cassette, key) or ReplayNote()
+        replay_note = self._recorded_note(query) or ReplayNote()
         session = self.new_session()
         rows = self._rows(query, session)
         if replay_note.skipped:
@@ -93,10 +93,12 @@ class ConversationRunner:
             await _run_inline(rows, self._context(query, session))
             return session
         session.tokens, session.cost_usd = replay_note.tokens, replay_note.cost_usd
+        if replay_note.uncounted:
+            session.warn(UNCOUNTED)
         session.fail(rows[-1].name, Status.MODEL_ERROR, replay_note.abort_reason)
         return session
 
-    async def _run(self, query: DeskQuery, key: str) -> Session:
+    async def _run(self, query: DeskQuery) -> Session:
         """Run a fresh AutoGen team, calling models where no reply is recorded.
 
         Saves a `ReplayNote` if agents were skipped for want of budget, or the run was aborted.
@@ -113,10 +115,33 @@ class ConversationRunner:
         abort_reason = await _run_team(rows, self._context(query, session))
         if abort_reason:
             session.fail(rows[-1].name, Status.MODEL_ERROR, abort_reason)
+        note = ReplayNote()
         if skipped or abort_reason:
-            replay_note = ReplayNote(skipped, abort_reason, session.tokens, session.cost_usd)
-            write_replay_note(self.chat_service.cassette, key, replay_note)
+            uncounted = UNCOUNTED in session.warnings
+            note = ReplayNote(
+                skipped, abort_reason, session.tokens, session.cost_usd, uncounted=uncounted
+            )
+        self._save_note(query, note)
         return session
+
+    def _note_key(self, query: DeskQuery, limits: Mapping[str, Any] | None) -> str:
+        return replay_note_key(self.chat_service.pool.roster_digest, query.text, limits)
+
+    def _recorded_note(self, query: DeskQuery) -> ReplayNote | None:
+        """Return the note on a decision under these limits; None where there is none."""
+        cassette, limits = self.chat_service.cassette, limits_of_a_cut(self.config)
+        note = read_replay_note(cassette, self._note_key(query, limits))
+        # Notes from before the limits were part of the key stand for any.
+        return note or read_replay_note(cassette, self._note_key(query, None))
+
+    def _save_note(self, query: DeskQuery, note: ReplayNote) -> None:
+        """Record how the decision was cut; a whole one takes back what is on record of it."""
+        # Rules take no budget and no time, so nothing cuts them.
+        if self.config.uses_only_rules and note == ReplayNote():
+            return
+        if note != (self._recorded_note(query) or ReplayNote()):
+            key = self._note_key(query, limits_of_a_cut(self.config))
+            write_replay_note(self.chat_service.cassette, key, note)
 
     def _context(self, query: DeskQuery, session: Session) -> RunContext:
         return RunContext(query, session, self.chat_service, Prompts(self.config.prompts))
@@ -269,11 +294,27 @@ class ReplayNote:
     tokens: int = 0
     cost_usd: float | None = 0.0
     """What the replies until the abort had taken."""
+    uncounted: bool = False
+    """Whether one of them came without a count of its tokens."""
 
 
-def replay_note_key(roster_digest: str, question: str) -> str:
-    """Return the cassette's key of the note on a roster's decision on `question`."""
-    return fingerprint({"remark on": question, "roster": roster_digest})
+def limits_of_a_cut(config: DeskConfig) -> dict[str, Any]:
+    """Return the limits that decide whether a conversation is cut, and where."""
+    # Under wider ones the same recorded replies may make a whole decision.
+    names = {"max_rounds", "max_tokens", "wall_clock_s", "budget_usd"}
+    return {
+        **config.limits.model_dump(mode="json", include=names),
+        **config.spending.model_dump(mode="json"),
+    }
+
+
+def replay_note_key(roster_digest: str, question: str, limits: Mapping[str, Any] | None) -> str:
+    """Return the cassette's key of the note on a roster's decision on `question`.
+
+    `limits` are those of `limits_of_a_cut`; None gives the key of notes from before they counted.
+    """
+    under = {} if limits is None else {"limits": limits}
+    return fingerprint({"remark on": question, "roster": roster_digest, **under})
 
 
 def read_replay_note(cassette: Cassette, key: str) -> ReplayNote | None:
@@ -283,7 +324,8 @@ def read_replay_note(cassette: Cassette, key: str) -> ReplayNote | None:
         return None
     note = json.loads(recorded.content)
     groups = tuple(group for group in get_args(AgentGroup) if group in note["left_out"])
-    return ReplayNote(groups, note["cut_off"], note["tokens"], note["cost_usd"])
+    uncounted = bool(note.get("uncounted"))
+    return ReplayNote(groups, note["cut_off"], note["tokens"], note["cost_usd"], uncounted)
 
 
 def write_replay_note(cassette: Cassette, key: str, replay_note: ReplayNote) -> None:
@@ -293,6 +335,7 @@ def write_replay_note(cassette: Cassette, key: str, replay_note: ReplayNote) -> 
         "cut_off": replay_note.abort_reason,
         "tokens": replay_note.tokens,
         "cost_usd": replay_note.cost_usd,
+        **({"uncounted": True} if replay_note.uncounted else {}),
     }
     cassette.put(key, RecordedReply(json.dumps(content, sort_keys=True), "remark", 0, 0))
 

@@ -126,6 +126,7 @@ class Cassette:
         return replace(
             reply,
             content=self._redact(reply.content),
+            reasoning=self._redact(reply.reasoning),
             tool_calls=tuple(
                 call._replace(arguments=self._redact(call.arguments)) for call in reply.tool_calls
             ),

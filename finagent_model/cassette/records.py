@@ -43,6 +43,10 @@ class RecordedReply:
     prompt_tokens: int
     completion_tokens: int
     tool_calls: tuple[ToolCall, ...] = ()
+    usage_known: bool = True
+    """Whether the tokens were counted; else they are what was reserved, an upper bound."""
+    reasoning: str = ""
+    """What the model thought; kept where the server wants it back with the results of tools."""
     error: RecordedError | None = None
     """Set where there was no answer; `content` is empty then."""
     # Not compared: it describes the request, not the answer.
@@ -111,6 +115,10 @@ def reply_to_row(reply: RecordedReply) -> dict[str, Any]:
     # Empty fields are left out, so that recordings from before a field existed keep their bytes.
     if reply.tool_calls:
         row["tool_calls"] = [call._asdict() for call in reply.tool_calls]
+    if not reply.usage_known:
+        row["usage_known"] = False
+    if reply.reasoning:
+        row["reasoning"] = reply.reasoning
     if reply.error is not None:
         row["error"] = asdict(reply.error)
     return row
@@ -133,7 +141,8 @@ def reply_from_row(row: Mapping[str, Any], outline: Outline | None = None) -> Re
         Status(reply.error.status)  # raises ValueError for an unknown one
     counts, texts = (reply.prompt_tokens, reply.completion_tokens), _texts(reply)
     # Not isinstance: a bool is an int.
-    if not all(type(count) is int for count in counts) or not all(type(t) is str for t in texts):
+    is_typed = all(type(count) is int for count in counts) and type(reply.usage_known) is bool
+    if not is_typed or not all(type(t) is str for t in texts):
         raise ValueError("no recorded reply: a field is of another type")
     return reply
 
@@ -141,4 +150,4 @@ def reply_from_row(row: Mapping[str, Any], outline: Outline | None = None) -> Re
 def _texts(reply: RecordedReply) -> tuple[str, ...]:
     reasons = () if reply.error is None else (reply.error.reason,)
     tool_texts = (text for call in reply.tool_calls for text in call)
-    return reply.content, reply.finish_reason, *reasons, *tool_texts
+    return reply.content, reply.finish_reason, reply.reasoning, *reasons, *tool_texts

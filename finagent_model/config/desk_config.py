@@ -180,7 +180,9 @@ class DeskConfig(ModelConfig):
             model = self.models[row.model]
         else:
             desk_model = {name: getattr(self, name) for name in ModelConfig.model_fields}
-            model = ModelConfig(**desk_model | ({"model": row.model} if row.model else {}))
+            # The desk's family is of its own model.
+            other = {"model": row.model, "family": None} if row.model else {}
+            model = ModelConfig(**desk_model | other)
         if not row.sampling:
             return model
         sampling = Sampling.model_validate({**model.sampling.model_dump(), **row.sampling})
@@ -317,7 +319,7 @@ def _iter_variants(
             absent = {other.name for other in analysts if other is not row} | debater_names
             yield f"{row.name} alone", _with_agents(desk, remove_agents(rows, absent))
     if not desk.uses_only_rules:
-        rules_model = ModelConfig().model_dump()
+        rules_model = {name: getattr(ModelConfig(), name) for name in ModelConfig.model_fields}
         agents = tuple(row.model_copy(update={"model": None, "sampling": {}}) for row in rows)
         yield "rules only", desk.model_copy(update={**rules_model, "models": {}, "agents": agents})
 

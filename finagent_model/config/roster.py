@@ -6,18 +6,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from finagent_model._base import FrozenModel
 from finagent_model._secrets import may_carry_key
 from finagent_model.config.analyst_registry import DEFAULT_EXTERNAL
+from finagent_model.config.request_rules import (
+    RequestRules,
+    check_changes,
+    family_row,
+    known_rows,
+    merge_rules,
+    server_row,
+)
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
+ADDRESSED: tuple[Client, ...] = ("openai", "azure", "anthropic")
+"""Clients whose address is a URL; Ollama takes a bare host and port, too."""
+REWORDED: tuple[Client, ...] = ("openai", "azure", "anthropic")
+"""Clients whose requests can be worded otherwise."""
 SECRET_KEYS = (
     "api_key",
     "api_token",
@@ -33,11 +47,15 @@ class Sampling(FrozenModel):
     """Sampling parameters of a chat model; what a provider does not support is not sent."""
 
     # The defaults are as repeatable as providers allow.
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float | None = Field(0.0, ge=0, le=2)
+    """None: not sent."""
     seed: int | None = 7
     """None: not sent. Anthropic has no seed."""
     max_tokens: int = Field(800, ge=16, le=32_000)
-    """Limit of one reply."""
+    """Limit of one reply; a reasoning model's thoughts count as well."""
+    # Left out of a dump where it is None: fingerprints of recorded replies have no such key.
+    reasoning_effort: Effort | None = Field(None, exclude_if=lambda effort: effort is None)
+    """How long a reasoning model thinks; None: not sent. For `openai` and `azure`."""
 
 
 class Price(FrozenModel):
@@ -71,6 +89,15 @@ class ModelConfig(FrozenModel):
     vision: bool = False
     """Whether the model accepts images (charts)."""
     stream: bool = False
+    # The three are left out of a dump where they are not given: recorded desks have no such keys.
+    server: str | None = Field(None, exclude_if=lambda name: name is None)
+    """Name of a server in `model_families.yaml`; None: found by the address."""
+    family: str | None = Field(None, exclude_if=lambda name: name is None)
+    """Name of a family in `model_families.yaml`; None: found by the model's name."""
+    request: dict[str, bool | str | None] = Field(
+        default_factory=dict, exclude_if=lambda changes: not changes
+    )
+    """Fields of RequestRules that differ from what server and family want."""
     component: dict[str, Any] | None = None
     """AutoGen's component JSON (`provider`, `config`) of any other chat client, without keys."""
 
@@ -88,6 +115,20 @@ class ModelConfig(FrozenModel):
             raise ValueError(
                 "must not carry a user or password, nor a query; keys come from the environment"
             )
+        return value
+
+    @field_validator("server", "family")
+    @classmethod
+    def _check_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = known_rows("servers" if info.field_name == "server" else "families")
+        if value is not None and value not in known:
+            raise ValueError(f"unknown {info.field_name} {value!r}; there is: {', '.join(known)}")
+        return value
+
+    @field_validator("request")
+    @classmethod
+    def _check_request(cls, value: dict[str, bool | str | None]) -> dict[str, bool | str | None]:
+        check_changes(value)
         return value
 
     @field_validator("component")
@@ -113,12 +154,44 @@ class ModelConfig(FrozenModel):
             raise ValueError(f"client {self.client!r} needs a model, such as model: gpt-4o-mini")
         if (self.client == "component") != (self.component is not None):
             raise ValueError("client 'component' and the block 'component' belong together")
+        if self.client in ADDRESSED and self.base_url is not None:
+            check_address(self.base_url, "base_url")
+        if self.request and self.client not in REWORDED:
+            raise ValueError(
+                f"client {self.client!r} takes no 'request'; it is for {', '.join(REWORDED)}"
+            )
         return self
+
+    @property
+    def server_defaults(self) -> Mapping[str, Any]:
+        """What is known of the server; empty where it is unknown."""
+        server = self.server or ("azure" if self.client == "azure" else None)
+        return server_row(server, self.base_url)
+
+    @property
+    def request_rules(self) -> RequestRules:
+        """How requests to this model are worded."""
+        return merge_rules(self.server_defaults, family_row(self.family, self.model), self.request)
 
     @property
     def author(self) -> str:
         """What a signal names as its author: the model, or 'rules' for the client of that name."""
         return self.model or "rules"
+
+
+def check_address(address: str, name: str) -> None:
+    """Raise ValueError for an address that is no URL of HTTP; `name` says where it stands."""
+    rest = address.partition("://")[2]
+    try:
+        url = urlsplit(address)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        is_url = False
+    if not is_url or any(char.isspace() for char in address):
+        raise ValueError(
+            f"{name} {address!r} must begin with http:// or https:// and a host, "
+            f"such as http://{rest or address}"
+        )
 
 
 Role = Literal["analyst", "debater", "risk", "executor"]

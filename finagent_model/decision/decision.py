@@ -36,6 +36,7 @@ EventKind = Literal[
     "request",
     "reply",
     "repair",
+    "unwrapped",
     "upstream",
     "tool_call",
     "tool_result",

@@ -114,6 +114,9 @@ def rejection(request: ProviderRequest) -> Error | None:
         'messages: Unexpected role "system"': any(
             message["role"] not in ("user", "assistant") for message in body.get("messages", ())
         ),
+        "messages: text content blocks must contain non-whitespace text": any(
+            not text.strip() for text in request.texts("user", "assistant")
+        ),
         "temperature: range: 0..1": not 0 <= (body.get("temperature") or 0) <= 1,
         "messages: unexpected `tool_use_id` found in `tool_result` blocks": _unasked_result(
             request

@@ -11,6 +11,7 @@ from support.fake_llm import anthropic, azure, ollama, openai
 from support.fake_llm.dialect import Dialect
 from support.fake_llm.faults import ERRORS, RETRY_AFTER, Fault, spoil
 from support.fake_llm.requests import Protocol, ProviderRequest
+from support.fake_llm.strict_servers import THOUGHT
 
 if TYPE_CHECKING:
     from support.fake_llm.server import FakeProvider
@@ -43,7 +44,7 @@ class ProviderHandler(RequestHandler):
         dialect = DIALECTS[request.protocol]
         if fault is Fault.BROKEN_STREAM and not request.stream:
             fault = Fault.SERVER_ERROR
-        error = dialect.rejection(request)
+        error = dialect.rejection(request) or self.provider.refusal(request)
         if error is None and fault in ERRORS:
             error = dialect.error(request, fault)
         # An error is sent whole, whatever was to happen to a reply.
@@ -57,7 +58,10 @@ class ProviderHandler(RequestHandler):
             return self.send_body(200, PAGE, "text/html")
         reply = spoil(self.provider.reply_to(request), fault)
         if not request.stream:
-            return self.send_json(200, dialect.body(request, reply))
+            body = dialect.body(request, reply)
+            if reply.tool_calls and "deepseek" in self.provider.servers:
+                body["choices"][0]["message"]["reasoning_content"] = THOUGHT
+            return self.send_json(200, body)
         frames = list(dialect.frames(request, reply))
         if fault in HALF_SENT:
             frames = frames[: len(frames) // 2]

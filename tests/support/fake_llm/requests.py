@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from finagent_model.testing import ChatRequest, text_parts
+from finagent_model.testing import AGENT, ChatRequest, text_parts
 
 DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/chat/completions$")
 
@@ -61,6 +61,12 @@ class ProviderRequest(ChatRequest):
         if self.protocol is Protocol.ANTHROPIC:
             return "\n".join(text_parts(self.body.get("system", "")))
         return super().system_prompt
+
+    @property
+    def agent(self) -> str:
+        """Return the agent that asks; where there is no system prompt, by the first message."""
+        match = AGENT.search(self.system_prompt or " ".join(self.texts("user")[:1]))
+        return match[1] if match else ""
 
     @property
     def tool_results(self) -> list[str]:

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from finagent_model.testing import ChatRequest, FakeLLM, Listener, RequestHandler
+from support.fake_llm.dialect import Error
 from support.fake_llm.faults import Fault
 from support.fake_llm.handler import ProviderHandler
 from support.fake_llm.requests import Protocol, ProviderRequest, protocol_of
+from support.fake_llm.strict_servers import REFUSES
 from support.fake_llm.tls import untrusted_context
 
 
@@ -45,6 +47,8 @@ class FakeProvider(FakeLLM):
         """Seconds after each byte of a `DRIP`."""
         self.retry_after = 1
         """Seconds that `Retry-After` asks for; `retry-after-ms` asks for this many milliseconds."""
+        self.servers: tuple[str, ...] = ()
+        """Keys of `REFUSES`: it takes no request that one of these would refuse."""
         self._orders: list[_Order] = []
         self._mute: socket.socket | None = None
 
@@ -92,6 +96,11 @@ class FakeProvider(FakeLLM):
     def answer(self, request: ChatRequest, handler: RequestHandler) -> None:
         call = cast(ProviderRequest, request)
         cast(ProviderHandler, handler).answer(call, self._fault_of(call))
+
+    def refusal(self, request: ProviderRequest) -> Error | None:
+        """Return why one of `servers` would not take the request; None where all would."""
+        errors = (REFUSES[name](request.body) for name in self.servers)
+        return next((error for error in errors if error), None)
 
     def _fault_of(self, request: ProviderRequest) -> Fault | None:
         with self.changed:

@@ -9,13 +9,8 @@ from typing import Any, get_args
 import pytest
 from autogen_core.models import ChatCompletionClient
 
-from finagent_model.agents.providers import (
-    PROVIDERS,
-    ClientPool,
-    Provider,
-    identity_of,
-    make_client,
-)
+from finagent_model.agents._provider_rows import PROVIDERS, Provider
+from finagent_model.agents.providers import ClientPool, identity_of, make_client
 from finagent_model.config.desk_config import DeskConfig, load_preset
 from finagent_model.config.roster import CLIENTS, Client, ModelConfig
 from finagent_model.settings import Settings
@@ -139,7 +134,7 @@ def test_provider_anthropic_is_asked_by_prompt_alone(settings: Settings) -> None
 
 def test_provider_ollama_sends_schema_as_model(settings: Settings) -> None:
     sent = reply_options(config("ollama"), settings)["json_output"].model_json_schema()
-    assert sent["required"] == ["trend", "score", "summary", "key_factors"]
+    assert sent["required"] == ["trend", "score", "key_factors", "summary"]
 
 
 def test_provider_component_is_asked_as_its_class(settings: Settings) -> None:

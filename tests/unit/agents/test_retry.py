@@ -10,6 +10,7 @@ import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
 from finagent_model._base import retry_after
+from finagent_model.agents._provider_errors import ProviderError
 from finagent_model.agents._retry import (
     CallFailedError,
     ProviderFailure,
@@ -202,3 +203,65 @@ def test_classify_failure_quotes_unknown_errors() -> None:
     assert classify_failure(ZeroDivisionError("oh"), 1.0) == ProviderFailure(
         "the answer can't be read: ZeroDivisionError: oh", True, billed=True
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("Insufficient Balance", 402),
+        ("Your credit balance is too low to access the Anthropic API.", 400),
+        ("You exceeded your current quota, please check your plan", 429),
+        ("This request requires more credits, or fewer max_tokens", 402),
+        ("insufficient credits", 403),
+    ],
+)
+def test_classify_failure_without_credit_is_final(words: str, status: int) -> None:
+    failure = classify_failure(ProviderError(words, status), 1.0)
+    assert not failure.retryable
+    assert failure.provider_at_fault
+    assert "the account has no credit" in failure.reason
+
+
+def test_classify_failure_quota_that_passes_is_retried() -> None:
+    response = Refused(429, **{"Retry-After": "12"}).response
+    error = ProviderError("You exceeded your current quota", 429, response)
+    failure = classify_failure(error, 1.0)
+    assert (failure.retryable, failure.retry_after_s) == (True, 12)
+
+
+GEMINI = "You exceeded your current quota, please check your plan and billing details. " + "x" * 400
+
+
+@pytest.mark.parametrize(
+    ("words", "retryable", "pause_s"),
+    [
+        (f"{GEMINI} Quota exceeded, limit: 20 Please retry in 34.5s.", True, 34.5),
+        (f"{GEMINI} Quota exceeded, limit: 0 Please retry in 34.5s.", False, 34.5),
+        ("Rate limit reached. Please try again in 7.66s.", True, 7.66),
+    ],
+)
+def test_classify_failure_reads_pause_in_words(words: str, retryable: bool, pause_s: float) -> None:
+    failure = classify_failure(ProviderError(words, 429), 1.0)
+    assert (failure.retryable, failure.retry_after_s) == (retryable, pause_s)
+
+
+def test_circuit_breaker_opens_after_refused_payments() -> None:
+    async def story() -> None:
+        shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=30))
+        messages = [UserMessage(content="?", source="desk")]
+        broke = Client(*[ProviderError("Payment Required", 402)] * 9)
+        for said in ("no credit", "no credit", "left alone"):
+            with pytest.raises(CallFailedError, match=said):
+                await call_with_retry(broke, messages, {}, LIMITS, shared, 1)
+        assert broke.calls == 2
+
+    virtual_time.run(story())
+
+
+def test_retry_refuses_a_client_that_gives_no_result() -> None:
+    class Odd(Client):
+        async def create(self, messages: Any, **options: Any) -> Any:
+            return "BUY"
+
+    with pytest.raises(CallFailedError, match="the client gave 'BUY'"):
+        run(Odd(), DecisionLimits(retries=0))

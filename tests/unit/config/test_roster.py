@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.providers import sends_schema
+from finagent_model.agents._provider_rows import sends_schema
 from finagent_model.agents.team import stages
 from finagent_model.config.desk_config import (
     DeskConfig,

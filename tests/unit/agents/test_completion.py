@@ -1,0 +1,121 @@
+"""What is recorded of a reply: its tokens, its tool calls, and what may be sent back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from autogen_core import FunctionCall
+from autogen_core.models import AssistantMessage, CreateResult, RequestUsage, UserMessage
+
+from finagent_model.agents.completion import UNCOUNTED, facts_of, sendable, usable_calls
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
+from finagent_model.market.bars import parse_as_of
+from finagent_model.market.view import MarketView
+from finagent_model.settings import Settings
+from finagent_model.testing import DECISION, FakeLLM, ScriptedReply
+from support.chat_model import KEY, config
+from support.raw_replies import BODIES, RawProvider, on_provider
+
+PRICES = {"stub-1": {"prompt": 1.0, "completion": 10.0, "as_of": "2026-01-01"}}
+SENT_BACK = [UserMessage(content="?", source="desk")]
+
+
+@pytest.fixture(scope="module")
+def view() -> MarketView:
+    return Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+
+
+def call(**changes: Any) -> FunctionCall:
+    given: Any = {"id": "a", "name": "bars", "arguments": '{"last": 2}', **changes}
+    return FunctionCall(**given)
+
+
+@pytest.mark.parametrize("identity", [None, "", 7, "\ud800", "x" * 500])
+def test_usable_calls_makes_up_an_unusable_id(identity: Any) -> None:
+    assert [c.id for c in usable_calls([call(id=identity)], SENT_BACK)] == ["call00000"]
+
+
+def test_usable_calls_ids_differ_from_earlier_ones() -> None:
+    earlier = AssistantMessage(content=[call(id="call00000")], source="A")
+    ids = [c.id for c in usable_calls([call(id=None), call(id=None)], [earlier])]
+    assert ids == ["call00001", "call00002"]
+
+
+def test_usable_calls_keeps_one_of_two_equal_ids() -> None:
+    assert [c.id for c in usable_calls([call(), call()], SENT_BACK)] == ["a", "call00001"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usable"),
+    [(None, "{}"), ("", "{}"), ({"last": 2}, '{"last": 2}'), (3, "{}"), ("not JSON", "not JSON")],
+)
+def test_usable_calls_arguments_are_text(arguments: Any, usable: str) -> None:
+    assert usable_calls([call(arguments=arguments)], SENT_BACK)[0].arguments == usable
+
+
+@pytest.mark.parametrize(("name", "usable"), [(None, "unnamed"), ("", "unnamed"), ("a b", "a_b")])
+def test_usable_calls_name_can_be_sent_back(name: Any, usable: str) -> None:
+    assert usable_calls([call(name=name)], SENT_BACK)[0].name == usable
+
+
+@pytest.mark.parametrize("arguments", ["not JSON", "[1]", "null", '{"a": 1}'])
+def test_sendable_arguments_are_an_object(arguments: str) -> None:
+    message = sendable([AssistantMessage(content=[call(arguments=arguments)], source="A")])[0]
+    assert isinstance(message.content, list) and isinstance(message.content[0], FunctionCall)
+    assert isinstance(json.loads(message.content[0].arguments), dict)
+
+
+@pytest.mark.parametrize("usage", [(0, 0), (0, 5), (None, None), (-1, 1), ("7", 1), (10**30, 1)])
+def test_usage_that_counts_nothing_is_unknown(usage: tuple[Any, Any]) -> None:
+    result = CreateResult.model_construct(
+        content="{}", finish_reason="stop", usage=RequestUsage(*usage), cached=False
+    )
+    assert facts_of(result).usage is None
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+def test_uncounted_reply_settles_at_its_reservation(usage: Any) -> None:
+    body = {**BODIES["openai text"], "usage": usage}
+
+    async def story(provider: RawProvider) -> tuple[Any, Any]:
+        provider.answer(json.dumps(body).encode())
+        session = provider.new_session()
+        return await provider.ask(session=session), session
+
+    reply, session = on_provider("openai", story)
+    reserved, settled = (e.body for e in session.events if e.kind == "budget")
+    assert reserved["reserved"] == settled["settled"]
+    assert not reply.usage_known
+    assert reply.prompt_tokens + reply.completion_tokens == reserved["reserved"]["tokens"]
+    assert (session.cost_usd, session.warnings) == (None, [UNCOUNTED])
+
+
+def test_uncounted_replies_use_up_a_budget_in_money(view: MarketView) -> None:
+    with FakeLLM() as llm:
+        uncounted = ScriptedReply("no", prompt_tokens=0, completion_tokens=0)
+        llm.replies["TechnicalAnalyst"] = uncounted
+        # One call is reserved at 8 tenths of a cent and some, so five of them fit.
+        chosen = config(llm, prices=PRICES, spending={"run_usd": 0.05}, limits={"repairs": 2})
+        desk = Desk(chosen, None, Settings.load({"OPENAI_API_KEY": KEY}), Cassette(), mode="live")
+        statuses = [desk.decide(view).signal.status for _ in range(8)]
+        desk.close()
+    assert len(llm.requests) == 5
+    assert statuses[-1] == "budget_exceeded"
+
+
+def test_uncounted_reply_replays_to_an_equal_signal(view: MarketView) -> None:
+    with FakeLLM() as llm:
+        llm.replies["Executor"] = ScriptedReply(
+            json.dumps(DECISION), prompt_tokens=0, completion_tokens=0
+        )
+        chosen, cassette = config(llm, prices=PRICES), Cassette()
+        desk = Desk(chosen, None, Settings.load({"OPENAI_API_KEY": KEY}), cassette)
+        first = desk.decide(view).signal
+        desk.close()
+    again = Desk(chosen, None, Settings.load({}), cassette, mode="replay").decide(view).signal
+    assert first.status == "ok" and first.cost_usd is None and UNCOUNTED in first.warnings
+    assert again == first.model_copy(update={"generated_at": again.generated_at})
