@@ -32,18 +32,24 @@ _NAME, _WEEKDAY = r"(?P<name>[A-Za-z]{3,9})", r"(?:[A-Za-z]{3,9},? )?"
 _FORMS = (
     re.compile(rf"{_YEAR}(?P<mark>[-/.])(?P<month>\d{{1,2}})(?P=mark){_DAY}{_TAIL}"),
     re.compile(rf"{_YEAR}(?P<month>\d\d)(?P<day>\d\d){_TAIL}"),
-    re.compile(rf"(?P<one>\d{{1,2}})(?P<mark>[-/.])(?P<two>\d{{1,2}})(?P=mark){_YEAR}{_TAIL}"),
+    re.compile(
+        rf"(?P<one>\d{{1,2}})(?P<mark>[-/.])(?P<two>\d{{1,2}})(?P=mark)(?P<year>\d{{4}}|\d\d){_TAIL}"
+    ),
     re.compile(rf"{_WEEKDAY}{_NAME}\.? {_DAY},? {_YEAR}{_TAIL}"),
     re.compile(rf"{_WEEKDAY}{_DAY}[- ]{_NAME}\.?[- ](?P<year>\d{{4}}|\d\d){_TAIL}"),
 )
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _COMPACT, _OPEN_ORDER = _FORMS[1], _FORMS[2]
-_SHORT_YEAR = re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2}( .*)?")
 _EPOCH = re.compile(r"(\d{9,10}|\d{12,13}|\d{15,16}|\d{18,19})(\.\d+)?")
 _EPOCH_UNITS = {10: 1, 13: 10**3, 16: 10**6, 19: 10**9}
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec"
-ZONES = ("UTC", "America/New_York")
-"""Zones in which a moment may be the start of a day, where no vendor says so."""
+NEW_YORK = "America/New_York"
+DAY_MARKS = {
+    "UTC": (time.min,),
+    NEW_YORK: (time.min, time(9, 30), time(16)),
+}
+"""Local times that stand for a day, where a moment has its zone: midnight, or an exchange's open
+and close."""
 _MIDNIGHT = re.compile(r"0{1,2}:?00(:?00(\.0+)?)?|0")
 
 
@@ -154,12 +160,13 @@ def _epoch(text: str, row: str) -> datetime:
 def _days_of_moments(
     moments: Sequence[datetime], texts: Sequence[str], zone: str | None, where: Where
 ) -> list[date]:
-    """Return the days that the moments begin, in the first zone where all of them do."""
-    for name in (zone,) if zone else ZONES:
+    """Return the days that the moments stand for, in the first zone where all have one time."""
+    for name in (zone,) if zone else DAY_MARKS:
         local = [m.astimezone(ZoneInfo(name)) for m in moments]
-        if all(m.time() == time.min for m in local):
-            return [m.date() for m in local]
-    late = next(i for i, m in enumerate(local) if m.time() != time.min)
+        for mark in DAY_MARKS[name]:
+            if all(m.time() == mark for m in local):
+                return [m.date() for m in local]
+    late = next((i for i, m in enumerate(local) if m.time() != time.min), 0)
     raise _time_of_day(moments, texts[late], where(late))
 
 
@@ -167,6 +174,12 @@ def _find_order(
     matches: Sequence[re.Match[str]], texts: Sequence[str], order: DateOrder | None, where: Where
 ) -> DateOrder:
     """Return whether the day or the month comes first, as some date above 12 shows."""
+    if order is None and (short := [i for i, m in enumerate(matches) if len(m["year"]) == 2]):
+        # It may as well be the year that stands first.
+        raise InvalidBarsError(
+            f"date {texts[short[0]]!r} {where(short[0])} has a year of two digits; write four, or "
+            "`dates: day-first` or `dates: month-first` into bars.yaml beside the file"
+        )
     day_first = next((i for i, m in enumerate(matches) if int(m["one"]) > 12), None)
     month_first = next((i for i, m in enumerate(matches) if int(m["two"]) > 12), None)
     if day_first is not None and month_first is not None:
@@ -248,8 +261,6 @@ def _zoned(moment: datetime, zone: str) -> datetime:
 
 
 def _no_date(text: str, row: str) -> InvalidBarsError:
-    if _SHORT_YEAR.fullmatch(text):
-        return InvalidBarsError(f"date {text!r} {row} has a year of two digits; write four")
     return InvalidBarsError(f"date {text!r} {row} is not a date; write it as 2012-06-29")
 
 

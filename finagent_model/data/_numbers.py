@@ -27,11 +27,11 @@ _AROUND = re.compile(r"^[\s$€£¥₹₽]+|[\s$€£¥₹₽]+$|^(?:USD|EUR|GBP
 _BLANKS = r"' \u00a0\u202f\u2019"
 """Marks of thousands in any country."""
 _GROUPS = {
-    ".": re.compile(rf"[+-]?(\d{{1,3}}(?:[,{_BLANKS}]\d{{3}})+|\d*)(\.\d*)?(?:[eE][+-]?\d+)?"),
-    ",": re.compile(rf"[+-]?(\d{{1,3}}(?:[.{_BLANKS}]\d{{3}})+|\d*)(,\d*)?"),
+    ".": re.compile(rf"[+-]?([1-9]\d{{0,2}}(?:[,{_BLANKS}]\d{{3}})+|\d*)(\.\d*)?(?:[eE][+-]?\d+)?"),
+    ",": re.compile(rf"[+-]?([1-9]\d{{0,2}}(?:[.{_BLANKS}]\d{{3}})+|\d*)(,\d*)?"),
 }
 _MARKS = re.compile(f"[{_BLANKS}]")
-_ONE_GROUP = re.compile(r"[+-]?\d{1,3}[.,]\d{3}")
+_ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 
 
 def find_decimal(cells: Iterable[str]) -> Decimal | None:

@@ -14,9 +14,11 @@ from finagent_model.data._numbers import Decimal
 from finagent_model.data.vendors import ADJUSTED, DATE, KNOWN_NAMES, SYMBOL_COLUMNS, Vendor
 from finagent_model.errors import InvalidBarsError
 
+DATABASE = "a table of a database"
+"""The form of a table that is no file."""
 LEVELS = "\t"
 """Between the field and the ticker of a column whose header has two levels."""
-_TICKER = re.compile(r"[A-Z0-9][A-Z0-9.^=/:-]{0,11}")
+_TICKER = re.compile(r"[A-Z][A-Z0-9.^=/:-]{0,11}")
 
 
 @dataclass

@@ -34,6 +34,7 @@ SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
 SAMPLE_LINES = 60
 SAMPLE_ROWS = 500
 """Rows by which the decimal mark is told."""
+MAX_FOOTER_LINES = 20
 MAX_HEADER_LINE = 20
 """Lines that may stand above the header."""
 COMPRESSED = (".gz", ".zip")
@@ -197,6 +198,11 @@ def _read_body(
     body = [line for line in lines[first : first + SAMPLE_ROWS] if line.strip()]
     sample = list(csv.reader(body, delimiter=separator, skipinitialspace=True))
     width = len(columns)
+    if sample and len(sample[0]) == 1 < width:
+        raise DataSourceError(
+            f"line {first + 1} has one field where the header has {width} ({form}); separate all "
+            "lines alike"
+        )
     if sample and len(sample[0]) > width:
         extra = sample[0][width:]
         if any(cell.strip() for cell in extra):
@@ -214,6 +220,9 @@ def _read_body(
     if vendor or not texts:
         texts.add(0)
     numbers = [i for i in range(width) if i not in texts]
+    end = _end_of_rows(lines, first, separator, min(texts))
+    if end < len(lines) and (below := [line for line in lines[end:] if line.strip()]):
+        notes += (f"passed over below the last row: {below[0][:60]!r}",)
     priced = [i for i in numbers if i < len(names) and _is_known(names[i])]
     decimal = decimal or find_decimal(row[i] for row in sample for i in priced if i < len(row))
     # pandas would take the thousands of 1.234 for a fraction.
@@ -223,7 +232,7 @@ def _read_body(
     missing: dict[Any, list[str]] = {i: list(NA_WORDS) for i in numbers if i not in texts}
     try:
         frame = pd.read_csv(
-            io.StringIO("\n".join(lines[first:]) + "\n"),
+            io.StringIO("\n".join(lines[first:end]) + "\n"),
             sep=separator,
             header=None,
             names=list(range(width)),
@@ -247,6 +256,29 @@ def _read_body(
         ) from None
     frame = frame[list(range(len(columns)))]
     return RawTable(columns, frame, form, first + 1, vendor, notes, decimal)
+
+
+def _end_of_rows(lines: Sequence[str], first: int, separator: str, date_column: int) -> int:
+    """Return the number of the first line below the last row of a table.
+
+    A line is no row if it has no date and at most one number.
+    """
+    end = len(lines)
+    while end > first:
+        cells = split_line(lines[end - 1], separator)
+        date_cell = cells[date_column] if date_column < len(cells) else ""
+        numbers = sum(any(c.isdigit() for c in cell) for cell in cells)
+        if is_date(date_cell.strip()) or numbers > 1 or end < len(lines) - MAX_FOOTER_LINES:
+            break
+        end -= 1
+    return end
+
+
+def has_levels(text: str) -> bool:
+    """Tell whether a text begins with a header of two levels."""
+    lines = _lines(text)[:MAX_HEADER_LINE]
+    header = _find_header(lines)
+    return header is not None and LEVELS in "".join(_columns(lines, header)[0])
 
 
 def _is_known(name: str) -> bool:

@@ -15,7 +15,7 @@ import pandas as pd
 from finagent_model._base import InputModel
 from finagent_model.data._bar_dates import read_days
 from finagent_model.data._numbers import Decimal
-from finagent_model.data._raw_table import RawTable, normalize_column
+from finagent_model.data._raw_table import DATABASE, RawTable, normalize_column
 from finagent_model.data.vendors import (
     ADJUSTED,
     ADJUSTED_COPIES,
@@ -94,10 +94,12 @@ def find_columns(raw: RawTable, hints: Hints) -> Columns:
         if vendor.ignores(names[i]) or (explained and names[i] in ADJUSTED_COPIES):
             continue
         if looks_like_price(raw.columns[i]):
+            way_out = "leave it out by a view"
+            if raw.form != DATABASE:
+                way_out = "list it under `ignore:` in bars.yaml beside the file"
             raise InvalidBarsError(
                 f"column {raw.columns[i]!r} is not read, and looks like a price, split or "
-                "dividend; call it split, dividend or adj_close if it is one, or list it under "
-                "`ignore:` in bars.yaml beside the file"
+                f"dividend; call it split, dividend or adj_close if it is one, or {way_out}"
             )
     _refuse_half_of_actions(raw, position)
     return Columns(vendor, position, raw)

@@ -24,11 +24,12 @@ import pandas as pd
 import yaml
 from pydantic import Field
 
-from finagent_model.data._raw_table import LEVELS, RawTable, raw_frame, split_symbols
+from finagent_model.data._raw_table import RawTable, raw_frame, split_symbols
 from finagent_model.data._text_table import (
     COMPRESSED,
     TEXT_SUFFIXES,
     decode,
+    has_levels,
     looks_like_table,
     read_bytes,
     read_text_table,
@@ -45,7 +46,7 @@ from finagent_model.errors import (
     InvalidBarsError,
     UnknownSymbolError,
 )
-from finagent_model.market.bars import CLOSE_TIME, BarSeries, symbol_file_name
+from finagent_model.market.bars import CLOSE_TIME, BarSeries, parse_symbol, symbol_file_name
 
 HINTS_FILE = "bars.yaml"
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -53,8 +54,11 @@ FEATHER_SUFFIXES = (".feather", ".arrow")
 PEEKED_BYTES = 4096
 """Read of a file to see whether it may hold several symbols."""
 _MENTIONS_SYMBOL = re.compile(
-    rf"(?i)(?<![a-z_])({'|'.join(SYMBOL_COLUMNS)}|{LEVELS}|\('\w+', '\w*'\))(?![a-z_])"
+    rf"(?i)(?<![a-z_])({'|'.join(SYMBOL_COLUMNS)})(?![a-z_])|\('[^']*', '[^']*'\)"
 )
+"""A column of symbols, or a column of two levels as Parquet names it."""
+_INDEX_NAME = re.compile(r"(?m)^[A-Za-z ]+[,;\t]{3,}\r?$")
+"""The line `Date,,,,` below a header of two levels."""
 
 
 class _FolderHints(Hints):
@@ -64,7 +68,7 @@ class _FolderHints(Hints):
 
 
 class FolderBars:
-    """A BarSource over one folder of files with bars, such as `GOOG.csv`.
+    """A BarSource over one folder of files with bars, such as `GOOG.csv`, or over one such file.
 
     A file is read anew when it was changed. A bad file is refused by itself; others stay usable.
     """
@@ -90,17 +94,24 @@ class FolderBars:
         Raises UnknownSymbolError, DataSourceError and InvalidBarsError.
         """
         files, _ = self._files()
+        folder = self.path.parent if self.path.is_file() else self.path
         # Looked up, never joined to a path: '../x' finds nothing.
         if symbol not in files:
             raise UnknownSymbolError(symbol, tuple(sorted(files)), f"folder {self.path}")
         key, *duplicates = sorted(files[symbol])
-        file = self.path / key[0]
+        file = folder / key[0]
         if duplicates:
             raise DataSourceError(
-                f"{file} and {self.path / duplicates[0][0]} both hold {symbol}; keep one of them"
+                f"{file} and {folder / duplicates[0][0]} both hold {symbol}; keep one of them"
             )
         hints = read_hints(file)
         with _naming(file):
+            try:
+                parse_symbol(symbol)
+            except BadInputError as error:
+                raise InvalidBarsError(
+                    f"{error}; name the file after its symbol, such as GOOG.csv"
+                ) from None
             # A long file would be read again for each of its symbols.
             if self._tables is None or self._tables[0] != key:
                 self._tables = key, split_symbols(read_table(file, hints), _stem(key[0]))
@@ -118,16 +129,18 @@ class FolderBars:
         files: dict[str, list[tuple[str, int, int]]] = {}
         passed_over = []
         try:
-            with os.scandir(self.path) as entries:
+            single = self.path.name if self.path.is_file() else None
+            folder = self.path.parent if single else self.path
+            with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == HINTS_FILE:
                         continue
-                    if not entry.is_file():
+                    if not entry.is_file() or single not in (None, entry.name):
                         continue
                     stat = entry.stat()
                     key = (entry.name, stat.st_mtime_ns, stat.st_size)
                     if key not in self._symbols_of:
-                        self._symbols_of[key] = _symbols_of(self.path / entry.name)
+                        self._symbols_of[key] = _symbols_of(folder / entry.name)
                     if not self._symbols_of[key]:
                         passed_over.append(entry.name)
                     for symbol in self._symbols_of[key]:
@@ -264,9 +277,10 @@ def _symbols_of(file: Path) -> tuple[str, ...]:
             beginning = _beginning(file)
             if suffix == ".txt" and not looks_like_table(beginning):
                 return ()
-            several = _MENTIONS_SYMBOL.search(beginning) is not None
+            several = bool(_MENTIONS_SYMBOL.search(beginning))
+            several = several or bool(_INDEX_NAME.search(beginning) and has_levels(beginning))
         else:
-            several = _MENTIONS_SYMBOL.search(_column_names(file)) is not None
+            several = bool(_MENTIONS_SYMBOL.search(_column_names(file)))
         if not several:
             return (stem,)
         return tuple(split_symbols(read_table(file, read_hints(file)), stem))

@@ -15,14 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.data._bar_dates import (
-    is_date,
     is_midnight,
     read_days,
     read_moments,
     several_a_day,
 )
 from finagent_model.data._numbers import NA_WORDS, Decimal, read_numbers, read_ratios
-from finagent_model.data._raw_table import RawTable, raw_frame
+from finagent_model.data._raw_table import DATABASE, RawTable, raw_frame
 from finagent_model.data._yfinance import undo_splits
 from finagent_model.data.bar_columns import NO_HINTS, Columns, Hints, find_columns
 from finagent_model.data.bundled import NOISE, infer_actions, rounding_noise
@@ -35,8 +34,10 @@ from finagent_model.data.vendors import (
     TIME,
 )
 from finagent_model.errors import DataSourceError, InvalidBarsError
-from finagent_model.market.bars import ACTIONS, PRICES, BarSeries
+from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats
 
+MAX_DISAGREEMENT = 0.01
+"""Difference of an adjusted close's step from what actions say, as a fraction, that is noted."""
 MAX_SHOWN_DAYS = 3
 DAILY_PERIODS = ("d", "1d", "day", "daily", "1440")
 
@@ -46,7 +47,7 @@ def parse_bars(symbol: str, table: pd.DataFrame, hints: Hints = NO_HINTS) -> Bar
 
     Raises InvalidBarsError naming the column or the first offending bar.
     """
-    return read_series(symbol, raw_frame(table, "a table"), hints)
+    return read_series(symbol, raw_frame(table, DATABASE), hints)
 
 
 def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSeries:
@@ -93,16 +94,17 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
                 f"adjusted closes are rounded: a dividend below {noise:.2%} of the price can't be "
                 "told from rounding",
             )
-    series = BarSeries.from_frame(symbol, bars.drop(columns=ADJUSTED, errors="ignore"), notes)
+    series = BarSeries.from_frame(symbol, bars.drop(columns=ADJUSTED, errors="ignore"))
     _refuse_intraday(series)
-    return series
+    if ADJUSTED in bars:
+        notes += _disagreement(series, bars[ADJUSTED].to_numpy(), columns.name(ADJUSTED))
+    return replace(series, notes=notes)
 
 
 def _keep_bars(raw: RawTable, columns: Columns) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the rows that are bars, and a note for each kind of row that is none.
 
-    Those are blank lines, headers between the rows, lines below the last row and days without
-    prices. Raises InvalidBarsError for any other row without a date.
+    Those are blank lines, headers between the rows and days without prices.
     """
     frame = raw.frame
     notes: tuple[str, ...] = ()
@@ -115,14 +117,6 @@ def _keep_bars(raw: RawTable, columns: Columns) -> tuple[pd.DataFrame, tuple[str
         if again.any():
             notes += (f"the header is there again {raw.where(int(again.idxmax()))}; passed over",)
         frame = frame[~(blank | again)]
-        rows, last = frame.index, len(frame)
-        # A wrong date in the last row of prices is no footer.
-        while last and not priced[rows[last - 1]] and not is_date(dates[rows[last - 1]]):
-            last -= 1
-        if last < len(frame):
-            number = int(rows[last])
-            notes += (f"passed over {raw.where(number)}: {dates[number][:60]!r}",)
-            frame = frame.iloc[:last]
     missing = ~_any_price(frame, columns)
     if missing.any() and not missing.all():
         days = [str(cell) for cell in frame[date_column][missing]]
@@ -200,6 +194,22 @@ def _comparable(text: Any) -> np.datetime64:
         return np.datetime64(moment.replace(tzinfo=None) - (moment.utcoffset() or moment - moment))
     except (TypeError, ValueError):
         return np.datetime64("NaT")  # left to the series to refuse, in its own words
+
+
+def _disagreement(series: BarSeries, adjusted: Floats, name: str) -> tuple[str, ...]:
+    """Return a note where the adjusted close moves otherwise than splits and dividends say."""
+    ratio, factor = adjusted / series.close, series.growth_factor
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = ratio[1:] / ratio[:-1] / (factor[1:] / factor[:-1])
+    wrong = np.abs(steps - 1.0) > MAX_DISAGREEMENT + rounding_noise(series.close, adjusted)
+    if not wrong.any():
+        return ()
+    i = int(np.argmax(wrong)) + 1
+    return (
+        f"on {series.close_time(i):%Y-%m-%d} {name!r} steps by {ratio[i] / ratio[i - 1]:.4g}, and by "
+        f"the split {series.split[i]:g} and the dividend {series.dividend[i]:g} it would be "
+        f"{factor[i] / factor[i - 1]:.4g}; one of them is wrong",
+    )
 
 
 def _refuse_disorder(

@@ -20,8 +20,8 @@ CLOSE_STAMP = "close_stamp"
 SYMBOL = "symbol"
 ADJUSTED = "adj_close"
 PRICE_COLUMNS = {name: name for name in ("open", "high", "low", "close")}
-SYMBOL_COLUMNS = ("symbol", "ticker", "tic", "sym", "act_symbol", "instrument", "name")
-DATE_NAMES = (CLOSED_AT, "date", "datetime", "timestamp", "time", "unnamed:_0", "")
+SYMBOL_COLUMNS = ("symbol", "ticker", "tic", "sym", "act_symbol", "ts_code", "instrument", "name")
+DATE_NAMES = (CLOSED_AT, "date", "trade_date", "datetime", "timestamp", "time", "unnamed:_0", "")
 """Columns of dates where no vendor's row says so, in this order. The last two are what pandas
 writes for an index without a name."""
 
@@ -95,7 +95,8 @@ class Vendor:
 
     def ignores(self, name: str) -> bool:
         """Tell whether a column that has no role is known to say nothing about prices."""
-        if name in self.ignored or name in UNREAD or name in DATE_NAMES or name in SYMBOL_COLUMNS:
+        known = (self.ignored, UNREAD, DATE_NAMES, SYMBOL_COLUMNS)
+        if any(name in names or name.replace(".", "") in names for names in known):
             return True
         return any(k.endswith("*") and name.startswith(k[:-1]) for k in self.optional)
 
@@ -175,6 +176,11 @@ VENDORS = (
         _VOLUME,
         first_line=re.compile(rf"(\d{{13}}|\d{{16}})(,{_NUMBER}){{11}}"),
         order=_BINANCE,
+    ),
+    Vendor(
+        "CoinMarketCap",
+        {"timeopen": DATE, "timeclose": CLOSE_STAMP, **PRICE_COLUMNS, "marketcap": "market_cap"},
+        _VOLUME,
     ),
     Vendor(
         "Polygon",
@@ -313,9 +319,11 @@ def vendor_names() -> list[str]:
 
 def looks_like_price(name: str) -> bool:
     """Tell whether a column's name, as the file has it, speaks of prices, splits or dividends."""
-    words = {word.lower() for word in _WORD.findall(name)}
+    parts = {word.lower() for word in _WORD.findall(name)}
+    if parts & {"time", "date"}:
+        return False
     joined = name.lower().replace(" ", "").replace("_", "")
-    return bool(words & _PRICE_WORDS) or any(part in joined for part in _PRICE_PARTS)
+    return bool(parts & _PRICE_WORDS) or any(part in joined for part in _PRICE_PARTS)
 
 
 def duplicates(names: Sequence[str]) -> Iterator[tuple[int, int]]:

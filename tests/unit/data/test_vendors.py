@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ DAYS = ["2024-06-26", "2024-06-27", "2024-06-28"]
 CLOSES = [10.5, 11.0, 2.75]
 VOLUMES = [1500.0, 1600.0, 6400.0]
 
-TIINGO = """date,close,high,low,open,volume,adjClose,adjHigh,adjLow,adjOpen,adjVolume,divCash,splitFactor
+TIINGO = """date,close,high,low,open,volume,\
+adjClose,adjHigh,adjLow,adjOpen,adjVolume,divCash,splitFactor
 2024-06-26T00:00:00.000Z,10.5,11,10,10.2,1500,2.6,2.7,2.5,2.5,6000,0.0,1.0
 2024-06-27T00:00:00.000Z,11,11.5,10.4,10.5,1600,2.75,2.8,2.6,2.6,6400,0.1,1.0
 2024-06-28T00:00:00.000Z,2.75,2.9,2.7,2.8,6400,2.75,2.9,2.7,2.8,6400,0.0,4.0
 """
-ALPHA_VANTAGE = """timestamp,open,high,low,close,adjusted_close,volume,dividend_amount,split_coefficient
+ALPHA_VANTAGE = """timestamp,open,high,low,close,\
+adjusted_close,volume,dividend_amount,split_coefficient
 2024-06-28,2.8,2.9,2.7,2.75,2.75,6400,0.0000,4.0
 2024-06-27,10.5,11.5,10.4,11,2.75,1600,0.1000,1.0
 2024-06-26,10.2,11,10,10.5,2.6,1500,0.0000,1.0
@@ -28,19 +31,19 @@ ALPHA_VANTAGE_KEYS = (
     "date,1. open,2. high,3. low,4. close,5. adjusted close,6. volume,7. dividend amount,"
     "8. split coefficient\n" + ALPHA_VANTAGE.partition("\n")[2]
 )
-WIKI = """Date,Open,High,Low,Close,Volume,Ex-Dividend,Split Ratio,Adj. Open,Adj. High,Adj. Low,Adj. Close,Adj. Volume
+WIKI = """Date,Open,High,Low,Close,Volume,Ex-Dividend,\
+Split Ratio,Adj. Open,Adj. High,Adj. Low,Adj. Close,Adj. Volume
 2024-06-26,10.2,11,10,10.5,1500,0.0,1.0,2.5,2.7,2.5,2.6,6000
 2024-06-27,10.5,11.5,10.4,11,1600,0.1,1.0,2.6,2.8,2.6,2.75,6400
 2024-06-28,2.8,2.9,2.7,2.75,6400,0.0,4.0,2.8,2.9,2.7,2.75,6400
 """
-BINANCE = """open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore
+BINANCE = """open_time,open,high,low,close,volume,\
+close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore
 1719360000000,10.2,11,10,10.5,1500,1719446399999,1.0,10,1.0,1.0,0
 1719446400000,10.5,11.5,10.4,11,1600,1719532799999,1.0,10,1.0,1.0,0
 1719532800000,2.8,2.9,2.7,2.75,6400,1719619199999,1.0,10,1.0,1.0,0
 """
-BINANCE_MICROSECONDS = (
-    BINANCE.partition("\n")[2].replace("99999,", "99999999,").replace("00000,1", "00000000,1", 1)
-)
+BINANCE_MICROSECONDS = re.sub(r"(\d{13})", r"\g<1>000", BINANCE).partition("\n")[2]
 POLYGON = """ticker,volume,open,close,high,low,window_start,transactions
 X,1500,10.2,10.5,11,10,1719374400000000000,10
 X,1600,10.5,11,11.5,10.4,1719460800000000000,10
@@ -131,6 +134,12 @@ Date,,,,,,
 2024-06-27,2.75,11,11.5,10.4,10.5,1600
 2024-06-28,2.75,2.75,2.9,2.7,2.8,6400
 """
+COIN_MARKET_CAP = """timeOpen;timeClose;timeHigh;timeLow;name;open;high;low;close;volume;\
+marketCap;timestamp
+"2024-06-28T00:00:00.000Z";"2024-06-28T23:59:59.999Z";"";"";"2781";2.8;2.9;2.7;2.75;6400;1;""
+"2024-06-27T00:00:00.000Z";"2024-06-27T23:59:59.999Z";"";"";"2781";10.5;11.5;10.4;11;1600;1;""
+"2024-06-26T00:00:00.000Z";"2024-06-26T23:59:59.999Z";"";"";"2781";10.2;11;10;10.5;1500;1;""
+"""
 WITH_ACTIONS = {
     "Tiingo": ("X.csv", TIINGO),
     "Alpha Vantage": ("X.csv", ALPHA_VANTAGE),
@@ -140,6 +149,8 @@ WITH_ACTIONS = {
 }
 WITHOUT_ACTIONS = {
     "Binance": ("X.csv", BINANCE),
+    "Binance, without a header": ("X.csv", BINANCE_MICROSECONDS),
+    "CoinMarketCap": ("X.csv", COIN_MARKET_CAP),
     "Polygon": ("day_aggs.csv", POLYGON),
     "Polygon, REST": ("X.csv", POLYGON_REST),
     "Alpaca": ("X.csv", ALPACA),
@@ -211,9 +222,7 @@ def test_vendor_yfinance_as_traded_prices_are_refused(tmp_path: Path) -> None:
 def test_vendor_hint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "X.csv").write_text(NASDAQ)
     (tmp_path / "bars.yaml").write_text("vendor: Kraken\n")
-    with pytest.raises(
-        InvalidBarsError, match="columns are not those of Kraken; correct `vendor:`"
-    ):
+    with pytest.raises(InvalidBarsError, match="not those of Kraken; correct `vendor:`"):
         FolderBars(tmp_path).bars("X")
 
 
