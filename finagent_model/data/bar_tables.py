@@ -145,15 +145,15 @@ def _refuse_intraday_marks(columns: Columns, frame: pd.DataFrame) -> None:
         for i, cell in enumerate(frame[columns.position[PERIOD]]):
             if str(cell).strip().lower() not in DAILY_PERIODS:
                 raise InvalidBarsError(
-                    f"{columns.name(PERIOD)} {cell!r} {where(i)}: only daily bars are read; give "
-                    "the file of days (D)"
+                    f"{columns.name(PERIOD)} {str(cell)!r} {where(i)}: only daily bars are read; "
+                    "give the file of days (D)"
                 )
     if TIME in columns.position:
         for i, cell in enumerate(frame[columns.position[TIME]]):
             if not is_midnight(cell):
                 raise InvalidBarsError(
-                    f"{columns.name(TIME)} {cell!r} {where(i)}: bars of less than a day are not "
-                    "read yet; give the file of days"
+                    f"{columns.name(TIME)} {str(cell)!r} {where(i)}: bars of less than a day are "
+                    "not read yet; give the file of days"
                 )
 
 
@@ -206,8 +206,8 @@ def _disagreement(series: BarSeries, adjusted: Floats, name: str) -> tuple[str, 
         return ()
     i = int(np.argmax(wrong)) + 1
     return (
-        f"on {series.close_time(i):%Y-%m-%d} {name!r} steps by {ratio[i] / ratio[i - 1]:.4g}, and by "
-        f"the split {series.split[i]:g} and the dividend {series.dividend[i]:g} it would be "
+        f"on {series.close_time(i):%Y-%m-%d} {name!r} steps by {ratio[i] / ratio[i - 1]:.4g}, but "
+        f"the split {series.split[i]:g} and the dividend {series.dividend[i]:g} make "
         f"{factor[i] / factor[i - 1]:.4g}; one of them is wrong",
     )
 

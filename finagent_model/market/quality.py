@@ -21,6 +21,8 @@ SPIKE_DEVIATIONS = 6.0
 """The same, in typical changes of the series."""
 MIN_REPEATED = 5
 """Bars in a row with one close, or without volume."""
+MIN_SPACED = 10
+"""Bars from which on their usual distance is told."""
 RECENT_BARS = 253
 """Bars whose findings go on a signal: what its indicators see, and one before."""
 Mask = npt.NDArray[np.bool_]
@@ -47,7 +49,7 @@ def _spacing(bars: BarSeries) -> list[str]:
     same = np.diff(days) == np.timedelta64(0, "D")
     if same.any():
         findings.append(f"several bars a day: {_first(bars, same, 1)}; bars are taken for days")
-    if len(days) >= 3 and (step := int(np.median(np.diff(days) / _DAY))) >= 5:
+    if len(days) >= MIN_SPACED and (step := int(np.median(np.diff(days) / _DAY))) >= 5:
         findings.append(f"bars lie about {step} days apart; they are taken for daily ones")
         return findings
     if len(days) >= 2:

@@ -12,7 +12,12 @@ from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
-from finagent_model.reports.report import fold_rows, fold_spans, verdict_sentence
+from finagent_model.reports.report import (
+    fold_rows,
+    fold_spans,
+    verdict_sentence,
+    warning_sentences,
+)
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
 
@@ -59,3 +64,8 @@ def test_fold_rows_compound_to_whole_result() -> None:
     held = result.benchmark.equity
     assert math.prod(1 + row.benchmark_return for row in rows) == pytest.approx(held[-1] / held[0])
     assert sum(row.trades for row in rows) == len(result.result.trades) > 3
+
+
+def test_warning_sentences_name_their_symbol() -> None:
+    warnings = {"FB": ("a gap", "a spike"), "GOOG": ()}
+    assert warning_sentences(warnings) == ["FB: a gap.", "FB: a spike."]
