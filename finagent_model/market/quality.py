@@ -46,13 +46,14 @@ def _spacing(bars: BarSeries) -> list[str]:
     """Return what is odd about the days of the bars."""
     findings = []
     days = bars.closed_at.astype("datetime64[D]")
-    same = np.diff(days) == np.timedelta64(0, "D")
+    steps = np.diff(days).astype(np.int64)
+    same = steps == 0
     if same.any():
         findings.append(f"several bars a day: {_first(bars, same, 1)}; bars are taken for days")
-    if len(days) >= MIN_SPACED and (step := int(np.median(np.diff(days) / _DAY))) >= 5:
+    if len(days) >= MIN_SPACED and (step := int(np.sort(steps)[len(steps) // 2])) >= 5:
         findings.append(f"bars lie about {step} days apart; they are taken for daily ones")
         return findings
-    if len(days) >= 2:
+    if steps.max() > MAX_GAP_SESSIONS:
         sessions = np.busday_count(days[:-1] + _DAY, days[1:])
         if (gap := sessions > MAX_GAP_SESSIONS).any():
             i = int(np.argmax(gap))
@@ -96,10 +97,10 @@ def _spikes(bars: BarSeries, change: Floats) -> list[str]:
     """Return the closes that the next bar takes back, and highs or lows far from their bar."""
     findings = []
     if len(change) >= 2:
-        typical = float(np.median(np.abs(change)))
-        limit = max(np.log1p(SPIKE), SPIKE_DEVIATIONS * typical)
         first, second = change[:-1], change[1:]
-        spike = (np.abs(first) > limit) & (np.abs(first + second) < 0.25 * np.abs(first))
+        spike = (np.abs(first) > np.log1p(SPIKE)) & (np.abs(first + second) < 0.25 * np.abs(first))
+        if spike.any():
+            spike &= np.abs(first) > SPIKE_DEVIATIONS * np.median(np.abs(change))
         if spike.any():
             i = int(np.argmax(spike))
             findings.append(
@@ -117,7 +118,7 @@ def _spikes(bars: BarSeries, change: Floats) -> list[str]:
 def _runs(bars: BarSeries) -> list[str]:
     """Return stretches of equal closes and of days without volume."""
     findings = []
-    starts, lengths = _stretches(np.diff(bars.close) == 0)
+    starts, lengths = _stretches(bars.close[1:] == bars.close[:-1])
     if (long := lengths + 1 >= MIN_REPEATED).any():
         i = int(np.argmax(long))
         findings.append(
@@ -139,7 +140,9 @@ def _runs(bars: BarSeries) -> list[str]:
 
 
 def _stretches(mask: Mask) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return where each stretch of true values starts, and how long it is."""
+    """Return where each stretch of true values starts, and how long it is; none if all are short."""
+    if np.count_nonzero(mask) < MIN_REPEATED - 1:
+        return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
     edges = np.diff(np.r_[0, mask.astype(np.int8), 0])
     starts = np.flatnonzero(edges == 1)
     return starts, np.flatnonzero(edges == -1) - starts
