@@ -135,6 +135,8 @@ def _refuse_wide(raw: RawTable, unread: Sequence[int], position: dict[str, int])
     """Refuse a table with a date and a column of closes for each symbol."""
     if DATE not in position or len(unread) < 2:
         return
+    if any(looks_like_price(raw.columns[i]) for i in unread):
+        return
     if all(pd.api.types.is_numeric_dtype(raw.frame[i]) for i in unread):
         names = _listed([raw.columns[i] for i in unread])
         raise InvalidBarsError(

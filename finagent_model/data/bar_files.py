@@ -135,9 +135,15 @@ class FolderBars:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == HINTS_FILE:
                         continue
-                    if not entry.is_file() or single not in (None, entry.name):
+                    if single not in (None, entry.name):
                         continue
-                    stat = entry.stat()
+                    try:
+                        stat, is_file = entry.stat(), entry.is_file()
+                    except OSError:  # a link that leads nowhere
+                        passed_over.append(entry.name)
+                        continue
+                    if not is_file:
+                        continue
                     key = (entry.name, stat.st_mtime_ns, stat.st_size)
                     if key not in self._symbols_of:
                         self._symbols_of[key] = _symbols_of(folder / entry.name)

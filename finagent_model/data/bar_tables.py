@@ -55,28 +55,10 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
     columns = find_columns(raw, hints)
     frame, notes = _keep_bars(raw, columns)
     notes = (*raw.notes, *notes)
-    where = raw.rows(frame)
     if len(frame) == 0:
         raise InvalidBarsError(f"bars of {symbol}: empty; send at least one bar or leave them out")
     _refuse_intraday_marks(columns, frame)
-    # What the volume alone leaves open is a thousand: nobody trades fractions of a share.
-    decimal = hints.decimal or raw.decimal or _ask_decimal(columns, frame)
-    bars = pd.DataFrame(index=range(len(frame)))
-    for role in (*PRICES, "volume", "tick_volume", "dividend", ADJUSTED):
-        if role in columns.position:
-            bars[role] = read_numbers(
-                frame[columns.position[role]], columns.name(role), decimal, where
-            )
-    if "split" in columns.position:
-        name = columns.name("split")
-        bars["split"] = read_ratios(frame[columns.position["split"]], name, decimal, where)
-    if "tick_volume" in bars:
-        if "volume" not in bars or not (bars["volume"] > 0).any():
-            bars["volume"] = bars["tick_volume"]
-        bars = bars.drop(columns="tick_volume")
-    scale = columns.vendor.integer_scale
-    if scale != 1.0 and bool((bars[list(PRICES)] % 1 == 0).all(axis=None)):
-        bars[list(PRICES)] *= scale
+    bars = _read_values(columns, frame, hints)
     bars[CLOSED_AT], moments = _closing_times(columns, frame, hints)
     if len(moments) > 1 and (np.diff(moments) < np.timedelta64(0)).all():
         bars, moments = bars.iloc[::-1].reset_index(drop=True), moments[::-1]
@@ -101,6 +83,28 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
     return replace(series, notes=notes)
 
 
+def _read_values(columns: Columns, frame: pd.DataFrame, hints: Hints) -> pd.DataFrame:
+    """Return prices, volume and actions as numbers. Raises InvalidBarsError naming a cell."""
+    where = columns.table.rows(frame)
+    # What the volume alone leaves open is a thousand: nobody trades fractions of a share.
+    decimal = hints.decimal or columns.table.decimal or _ask_decimal(columns, frame)
+    bars = pd.DataFrame(index=range(len(frame)))
+    for role in (*PRICES, "volume", "tick_volume", *ACTIONS, ADJUSTED):
+        if role in columns.position:
+            read = read_ratios if role == "split" else read_numbers
+            cells = frame[columns.position[role]]
+            bars[role] = read(cells, columns.name(role), decimal, where)
+    if "tick_volume" in bars:
+        # Currencies have no volume of their own: the number of quotes stands for it.
+        if "volume" not in bars or not (bars["volume"] > 0).any():
+            bars["volume"] = bars["tick_volume"]
+        bars = bars.drop(columns="tick_volume")
+    scale = columns.vendor.integer_scale
+    if scale != 1.0 and bool((bars[list(PRICES)] % 1 == 0).all(axis=None)):
+        bars[list(PRICES)] *= scale
+    return bars
+
+
 def _keep_bars(raw: RawTable, columns: Columns) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the rows that are bars, and a note for each kind of row that is none.
 
@@ -115,7 +119,8 @@ def _keep_bars(raw: RawTable, columns: Columns) -> tuple[pd.DataFrame, tuple[str
         blank = (dates == "") & ~priced
         again = (dates == raw.columns[date_column].strip()) & (dates != "")
         if again.any():
-            notes += (f"the header is there again {raw.where(int(again.idxmax()))}; passed over",)
+            number = int(frame.index[int(np.argmax(again))])
+            notes += (f"the header is there again {raw.where(number)}; passed over",)
         frame = frame[~(blank | again)]
     missing = ~_any_price(frame, columns)
     if missing.any() and not missing.all():
@@ -153,7 +158,7 @@ def _refuse_intraday_marks(columns: Columns, frame: pd.DataFrame) -> None:
             if not is_midnight(cell):
                 raise InvalidBarsError(
                     f"{columns.name(TIME)} {str(cell)!r} {where(i)}: bars of less than a day are "
-                    "not read yet; give the file of days"
+                    "not read yet; leave the column out if there is one bar a day"
                 )
 
 

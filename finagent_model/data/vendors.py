@@ -48,6 +48,8 @@ _PRICE_WORDS = words(
     "open high low close price settle last adj adjusted unadjusted factor div dividend dividends "
     "split splits bonus"
 )
+_OTHER_WORDS = words("time date change chg pct percent return returns")
+"""Words of columns that are worked out from prices, or say when."""
 _PRICE_PARTS = ("split", "dividend", "divcash", "adjclose", "adjfactor")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
@@ -320,7 +322,7 @@ def vendor_names() -> list[str]:
 def looks_like_price(name: str) -> bool:
     """Tell whether a column's name, as the file has it, speaks of prices, splits or dividends."""
     parts = {word.lower() for word in _WORD.findall(name)}
-    if parts & {"time", "date"}:
+    if parts & _OTHER_WORDS:
         return False
     joined = name.lower().replace(" ", "").replace("_", "")
     return bool(parts & _PRICE_WORDS) or any(part in joined for part in _PRICE_PARTS)

@@ -140,7 +140,7 @@ def _runs(bars: BarSeries) -> list[str]:
 
 
 def _stretches(mask: Mask) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return where each stretch of true values starts, and how long it is; none if all are short."""
+    """Return where each stretch of true values starts, and its length; none if all are short."""
     if np.count_nonzero(mask) < MIN_REPEATED - 1:
         return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
     edges = np.diff(np.r_[0, mask.astype(np.int8), 0])

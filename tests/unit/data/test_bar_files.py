@@ -275,6 +275,12 @@ def test_folder_bars_single_file_is_a_source(tmp_path: Path) -> None:
     assert len(source.bars("NA")) == 2
 
 
+def test_folder_bars_broken_link_hides_no_other(tmp_path: Path) -> None:
+    source = folder(tmp_path, GOOG=GOOD)
+    (tmp_path / "LOOP.csv").symlink_to(tmp_path / "LOOP.csv")
+    assert (source.symbols(), source.passed_over()) == (("GOOG",), ("LOOP.csv",))
+
+
 def test_folder_bars_name_files_passed_over(tmp_path: Path) -> None:
     source = folder(tmp_path, GOOG=GOOD)
     for name in ("notes.txt", "prices.xlsx", "bars.yaml", ".hidden"):

@@ -241,7 +241,10 @@ def test_vendor_rows_differ_in_their_columns() -> None:
     [
         *[(name, True) for name in ("splitFactor", "Stock Splits", "DIVIDENDS", "adjFactor")],
         *[(name, True) for name in ("close_usd", "Settle", "Last Price", "factor")],
-        *[(name, False) for name in ("note", "cash_flow", "vwap", "individual", "rsi_14")],
+        *[
+            (name, False)
+            for name in ("note", "cash_flow", "price_change", "vwap", "individual", "rsi_14")
+        ],
     ],
 )
 def test_looks_like_price_by_words(name: str, expected: bool) -> None:
