@@ -46,6 +46,7 @@ class Hints(InputModel):
 
 
 NO_HINTS = Hints()
+_NAMELESS = ("", "unnamed:_0")
 
 
 class Columns(NamedTuple):
@@ -73,8 +74,9 @@ def find_columns(raw: RawTable, hints: Hints) -> Columns:
         if "time" in dates[1:]:
             roles[names.index("time")] = TIME
     position: dict[str, int] = {}
-    for i, role in roles.items():
-        position.setdefault(role, i)
+    # Of two columns of dates the one with a name: the other is an index that pandas wrote.
+    for i in sorted(roles, key=lambda i: names[i] in _NAMELESS):
+        position.setdefault(roles[i], i)
     for first, second in duplicates(names):
         if first in roles or looks_like_price(raw.columns[first]):
             _refuse_different(raw, first, second)

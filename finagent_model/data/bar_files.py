@@ -113,9 +113,10 @@ class FolderBars:
                     f"{error}; name the file after its symbol, such as GOOG.csv"
                 ) from None
             # A long file would be read again for each of its symbols.
-            if self._tables is None or self._tables[0] != key:
-                self._tables = key, split_symbols(read_table(file, hints), _stem(key[0]))
-            tables = self._tables[1]
+            kept = self._tables  # another thread may replace it
+            if kept is None or kept[0] != key:
+                kept = self._tables = key, split_symbols(read_table(file, hints), _stem(key[0]))
+            tables = kept[1]
             if symbol not in tables:
                 raise InvalidBarsError(f"it holds {', '.join(tables)}, not {symbol}")
             return read_series(symbol, tables[symbol], hints)

@@ -187,10 +187,19 @@ def _closing_times(
     order = hints.dates or columns.vendor.date_order
     days = read_days(list(frame[columns.position[DATE]]), order, columns.vendor.zone, where)
     if CLOSE_STAMP in columns.position:
-        closed_at = read_moments(list(frame[columns.position[CLOSE_STAMP]]), where)
+        stamps = read_moments(list(frame[columns.position[CLOSE_STAMP]]), where)
+        # The vendors that have such a column write UTC, with a zone or without.
+        closed_at = [f"{stamp}+00:00" if _is_naive(stamp) else stamp for stamp in stamps]
     else:
         closed_at = [day.isoformat() for day in days]
     return closed_at, np.array(days, dtype="datetime64[us]")
+
+
+def _is_naive(text: Any) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is None
+    except (TypeError, ValueError):
+        return False
 
 
 def _comparable(text: Any) -> np.datetime64:

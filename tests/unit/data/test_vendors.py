@@ -219,6 +219,22 @@ def test_vendor_yfinance_as_traded_prices_are_refused(tmp_path: Path) -> None:
         FolderBars(tmp_path).bars("X")
 
 
+def test_vendor_index_that_pandas_wrote_is_no_date(tmp_path: Path) -> None:
+    rows = YFINANCE.splitlines()
+    text = "\n".join([f",{rows[0]}", *(f"{i},{row}" for i, row in enumerate(rows[1:]))])
+    (tmp_path / "X.csv").write_text(text)
+    assert FolderBars(tmp_path).bars("X").split.tolist() == [1.0, 1.0, 4.0]
+
+
+def test_vendor_close_stamp_without_zone_is_utc(tmp_path: Path) -> None:
+    text = BINANCE.replace("1719360000000", "2024-06-26 00:00:00").replace(
+        "1719446399999", "2024-06-26 23:59:59.999"
+    )
+    (tmp_path / "X.csv").write_text("\n".join(text.splitlines()[:2]))
+    closed_at = FolderBars(tmp_path).bars("X").close_time(0)
+    assert closed_at.isoformat() == "2024-06-26T23:59:59.999000+00:00"
+
+
 def test_vendor_hint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "X.csv").write_text(NASDAQ)
     (tmp_path / "bars.yaml").write_text("vendor: Kraken\n")
