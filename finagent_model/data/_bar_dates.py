@@ -135,7 +135,7 @@ def is_midnight(cell: object) -> bool:
 def _plain(cell: object) -> str:
     """Return a cell as text; midnight of a zone keeps it, whole floats lose their `.0`."""
     if isinstance(cell, str):
-        cell = " ".join(cell.split())
+        cell = " ".join(cell.replace("\ufeff", "").split())
         return cell[:-2] if cell.endswith(".0") and cell[:-2].isdigit() else cell
     if isinstance(cell, np.datetime64):
         cell = pd.Timestamp(cell)

@@ -57,6 +57,13 @@ def read_bytes(file: Path) -> bytes:
     return data
 
 
+def decode_beginning(data: bytes) -> str:
+    """Return the text of a file's first bytes, of which the last letter may be cut."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[1:2] == b"\x00":
+        return decode(data[: len(data) // 4 * 4])[0]
+    return decode(data[: data.rfind(b"\n") + 1] or data)[0]
+
+
 def decode(data: bytes) -> tuple[str, tuple[str, ...]]:
     """Return text and, where it is not UTF-8, a note. Raises ValueError for what is no text."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -96,10 +103,6 @@ def read_text_table(data: bytes, decimal: Decimal | None = None) -> RawTable:
         return _read_body(lines, first, columns, separator, notes, decimal, vendor)
     if header is None:
         header = _guess_header(lines, start)
-    if header.line and (above := [x for x in lines[: header.line] if x.strip()]):
-        levels_above = _level_above(lines, header)
-        if not levels_above:
-            notes += (f"passed over above the header: {above[0][:60]!r}",)
     columns, first = _columns(lines, header)
     return _read_body(lines, first, columns, header.separator, notes, decimal, None)
 
@@ -208,7 +211,7 @@ def _read_body(
         if any(cell.strip() for cell in extra):
             raise DataSourceError(
                 f"line {first + 1} has {len(sample[0])} fields where the header has {width} "
-                f"({form}); a decimal comma wants quotes, or another separator"
+                f"({form}); name every column, or put decimal commas into quotes"
             )
         width = len(sample[0])
     names = [normalize_column(c) for c in columns]
@@ -251,8 +254,8 @@ def _read_body(
             raise
         fields, line, saw = (int(number) for number in found.groups())
         raise DataSourceError(
-            f"line {first + line} has {saw} fields where the header has {fields} ({form}); a "
-            "decimal comma wants quotes, or another separator"
+            f"line {first + line} has {saw} fields where the header has {fields} ({form}); "
+            "name every column, or put decimal commas into quotes"
         ) from None
     frame = frame[list(range(len(columns)))]
     return RawTable(columns, frame, form, first + 1, vendor, notes, decimal)

@@ -28,7 +28,7 @@ from finagent_model.data._raw_table import RawTable, raw_frame, split_symbols
 from finagent_model.data._text_table import (
     COMPRESSED,
     TEXT_SUFFIXES,
-    decode,
+    decode_beginning,
     has_levels,
     looks_like_table,
     read_bytes,
@@ -302,8 +302,7 @@ def _beginning(file: Path) -> str:
     else:
         with file.open("rb") as stream:
             data = stream.read(PEEKED_BYTES)
-    # The last line, and the last letter, may be cut.
-    return decode(data[: data.rfind(b"\n") + 1] or data)[0]
+    return decode_beginning(data)
 
 
 def _column_names(file: Path) -> str:

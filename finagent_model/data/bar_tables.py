@@ -212,9 +212,10 @@ def _comparable(text: Any) -> np.datetime64:
 
 def _disagreement(series: BarSeries, adjusted: Floats, name: str) -> tuple[str, ...]:
     """Return a note where the adjusted close moves otherwise than splits and dividends say."""
+    if not (adjusted > 0).all():
+        return ()
     ratio, factor = adjusted / series.close, series.growth_factor
-    with np.errstate(divide="ignore", invalid="ignore"):
-        steps = ratio[1:] / ratio[:-1] / (factor[1:] / factor[:-1])
+    steps = ratio[1:] / ratio[:-1] / (factor[1:] / factor[:-1])
     wrong = np.abs(steps - 1.0) > MAX_DISAGREEMENT + rounding_noise(series.close, adjusted)
     if not wrong.any():
         return ()

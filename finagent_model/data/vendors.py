@@ -41,7 +41,8 @@ UNREAD = words(
 """Columns of any vendor that say nothing about a bar's prices, volume or actions."""
 ADJUSTED_COPIES = words(
     "adj_open adj_high adj_low adj_volume adjopen adjhigh adjlow adjvolume adjusted_open "
-    "adjusted_high adjusted_low adjusted_volume adj._open adj._high adj._low adj._volume"
+    "adjusted_high adjusted_low adjusted_volume adj._open adj._high adj._low adj._volume "
+    "unadjustedvolume"
 )
 """Left unread where actions, or an adjusted close that shows them, are read."""
 _PRICE_WORDS = words(
@@ -50,7 +51,7 @@ _PRICE_WORDS = words(
 )
 _OTHER_WORDS = words("time date change chg pct percent return returns")
 """Words of columns that are worked out from prices, or say when."""
-_PRICE_PARTS = ("split", "dividend", "divcash", "adjclose", "adjfactor")
+_PRICE_PARTS = ("split", "dividend", "divcash", "adj", "close")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
@@ -252,6 +253,23 @@ VENDORS = (
         frozenset({"%_var."}),
         date_order="day-first",
     ),
+    Vendor(
+        "Barchart",
+        _rows(date="time", open="open", high="high", low="low", close="last"),
+        _VOLUME,
+        date_order="month-first",
+    ),
+    Vendor(
+        "Euronext",
+        {"date": DATE, **PRICE_COLUMNS, "last": "last", "number_of_shares": "volume"},
+        date_order="day-first",
+    ),
+    Vendor(
+        "Sharadar",
+        {"date": DATE, **PRICE_COLUMNS, "closeadj": ADJUSTED, "closeunadj": "unadjusted"},
+        _VOLUME,
+    ),
+    Vendor("OANDA", {"time": DATE, **_NUMBERS}, _VOLUME),
     Vendor(
         "Interactive Brokers",
         {"date": DATE, **PRICE_COLUMNS, "average": "average", "barcount": "count"},

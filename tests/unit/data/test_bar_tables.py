@@ -91,7 +91,6 @@ def test_read_series_day_without_prices_is_noted() -> None:
 def test_read_series_lines_that_are_no_rows_are_noted() -> None:
     text = "Prices of X\n" + PLAIN.replace("2024-06-28", PLAIN.split("\n")[0] + "\n2024-06-28")
     assert read(text + "Source: Somebody\n").notes == (
-        "passed over above the header: 'Prices of X'",
         "passed over below the last row: 'Source: Somebody'",
         "the header is there again in line 5; passed over",
     )

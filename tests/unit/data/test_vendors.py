@@ -140,6 +140,28 @@ marketCap;timestamp
 "2024-06-27T00:00:00.000Z";"2024-06-27T23:59:59.999Z";"";"";"2781";10.5;11.5;10.4;11;1600;1;""
 "2024-06-26T00:00:00.000Z";"2024-06-26T23:59:59.999Z";"";"";"2781";10.2;11;10;10.5;1500;1;""
 """
+BARCHART = """Time,Open,High,Low,Last,Change,%Chg,Volume
+06/28/2024,2.8,2.9,2.7,2.75,-8.25,-75.00%,6400
+06/27/2024,10.5,11.5,10.4,11,0.5,+4.76%,1600
+06/26/2024,10.2,11,10,10.5,0,0.00%,1500
+"Downloaded from Barchart.com as of 06-28-2024 10:11am CDT"
+"""
+EURONEXT = """"Historical data"
+Date;Open;High;Low;Last;Close;"Number of Shares";"Number of Trades";Turnover
+28/06/2024;2.8;2.9;2.7;2.75;2.75;6400;5;7
+27/06/2024;10.5;11.5;10.4;11;11;1600;5;7
+26/06/2024;10.2;11;10;10.5;10.5;1500;5;7
+"""
+OANDA = """time,volume,o,h,l,c,complete
+2024-06-26T00:00:00.000000000Z,1500,10.2,11,10,10.5,True
+2024-06-27T00:00:00.000000000Z,1600,10.5,11.5,10.4,11,True
+2024-06-28T00:00:00.000000000Z,6400,2.8,2.9,2.7,2.75,True
+"""
+SHARADAR = """ticker,date,open,high,low,close,volume,closeadj,closeunadj,lastupdated
+X,2024-06-26,2.55,2.75,2.5,2.625,6000,2.6,10.5,2024-07-01
+X,2024-06-27,2.625,2.875,2.6,2.75,6400,2.75,11,2024-07-01
+X,2024-06-28,2.8,2.9,2.7,2.75,6400,2.75,2.75,2024-07-01
+"""
 WITH_ACTIONS = {
     "Tiingo": ("X.csv", TIINGO),
     "Alpha Vantage": ("X.csv", ALPHA_VANTAGE),
@@ -167,6 +189,9 @@ WITHOUT_ACTIONS = {
     "CryptoDataDownload": ("Gemini_XUSD_d.csv", CRYPTO_DATA_DOWNLOAD),
     "Kraken": ("X.csv", KRAKEN),
     "QuantConnect": ("X.csv", QUANT_CONNECT),
+    "Barchart": ("X.csv", BARCHART),
+    "Euronext": ("X.csv", EURONEXT),
+    "OANDA": ("X.csv", OANDA),
 }
 
 
@@ -245,6 +270,18 @@ def test_vendor_hint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_vendor_integers_alone_are_scaled(tmp_path: Path) -> None:
     (tmp_path / "X.csv").write_text(QUANT_CONNECT.replace("105000,1500", "105000.5,1500"))
     assert FolderBars(tmp_path).bars("X").close[0] == 105000.5
+
+
+def test_vendor_sharadar_prices_have_their_splits(tmp_path: Path) -> None:
+    (tmp_path / "X.csv").write_text(SHARADAR)
+    series = FolderBars(tmp_path).bars("X")
+    assert series.close.tolist() == [2.625, 2.75, 2.75]
+    assert series.dividend == pytest.approx([0.0, 2.625 * (1 - 2.6 / 2.625), 0.0])
+
+
+def test_vendor_of_every_row_has_a_file_here() -> None:
+    here = {name.split(",")[0].rstrip(" 45") for name in (*WITH_ACTIONS, *WITHOUT_ACTIONS)}
+    assert {vendor.name for vendor in VENDORS} == here | {"Sharadar"}
 
 
 def test_vendor_rows_differ_in_their_columns() -> None:
