@@ -1,16 +1,18 @@
-"""`finagent bars`: list, check and fetch the daily bars of the source FINAGENT_BARS.
+"""`finagent bars`: list, check, fetch and import daily bars, those of FINAGENT_BARS or of a file.
 
 Each stored reading of a vendor is a snapshot with a hash, so that a run can be repeated on it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from finagent_model.cli.options import EXIT_REFUSED, Json, TypedErrors, print_json
-from finagent_model.errors import BadInputError
+from finagent_model.errors import MAX_LISTED, BadInputError
 
 if TYPE_CHECKING:
     from finagent_model.data.snapshots import BarsSnapshot
@@ -61,7 +63,13 @@ def check(
     # Neither or both: a forgotten symbol must not turn into a run over all of a vendor's.
     if bool(symbols) == every:
         raise BadInputError("name the symbols to check, or --all")
-    _print_checks(datasets.check_bars(Settings.load(), symbols or ()), as_json)
+    settings = Settings.load()
+    _print_checks(
+        datasets.check_bars(settings, symbols or ()),
+        as_json,
+        # Named symbols were looked for, not files.
+        datasets.list_passed_over(settings) if every else (),
+    )
 
 
 @bars.command(name="fetch")
@@ -82,12 +90,41 @@ def fetch_bars_command(
     _print_checks(datasets.fetch_bars(Settings.load(), symbols, until), as_json)
 
 
-def _print_checks(checks: list[BarsCheck], as_json: bool) -> None:
+@bars.command(name="import")
+def import_bars_command(
+    file: Annotated[Path, typer.Argument(help="A file of bars, as a vendor gives it.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    vendor: Annotated[str | None, typer.Option(help="Whose file it is.")] = None,
+    dates: Annotated[
+        str | None, typer.Option(help="day-first or month-first, for 01/02/2020.")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option(help="The decimal mark: . or ,")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the bars of a vendor's file in the plain form, a file a symbol. Replaces nothing."""
+    from finagent_model.data.bar_columns import Hints
+    from finagent_model.data.bar_files import read_hints
+    from finagent_model.pipeline import datasets
+
+    given = {"vendor": vendor, "dates": dates, "decimal": decimal}
+    given = {name: value for name, value in given.items() if value is not None}
+    hints = Hints.parse(**(read_hints(file).model_dump(include=set(Hints.model_fields)) | given))
+    written = datasets.import_bars(file, out, hints)
+    if as_json:
+        print_json([{"file": str(path)} | row.model_dump(mode="json") for path, row in written])
+        return
+    for path, snapshot in written:
+        typer.echo(f"{path}  {_describe_snapshot(snapshot)}")
+        _print_warnings(snapshot)
+
+
+def _print_checks(checks: list[BarsCheck], as_json: bool, passed_over: Sequence[str] = ()) -> None:
     """Print each symbol's bars or why they are refused; exit with 5 where some are."""
     refused = [check for check in checks if check.snapshot is None]
     if as_json:
         rows: list[dict[str, Any]] = [check.row() for check in checks]
-        print_json({"good": len(checks) - len(refused), "refused": len(refused), "symbols": rows})
+        counts = {"good": len(checks) - len(refused), "refused": len(refused)}
+        print_json({**counts, "passed_over": list(passed_over), "symbols": rows})
     else:
         for check in checks:
             if check.snapshot is None:
@@ -102,10 +139,20 @@ def _print_checks(checks: list[BarsCheck], as_json: bool) -> None:
             # A snapshot lists its first changes only.
             if (more := check.snapshot.revised - len(check.snapshot.changes)) > 0:
                 typer.echo(f"  and {more} more fields")
+            _print_warnings(check.snapshot)
+        if passed_over:
+            count = f"{len(passed_over)} file{'s' if len(passed_over) > 1 else ''}"
+            more_files = ", ..." if len(passed_over) > MAX_LISTED else ""
+            typer.echo(f"{count} passed over: {', '.join(passed_over[:MAX_LISTED])}{more_files}")
         typer.echo(f"{len(checks) - len(refused)} good, {len(refused)} refused")
     # After the output: the good ones are of use, whatever the exit code.
     if refused:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _print_warnings(snapshot: BarsSnapshot) -> None:
+    for text in snapshot.warnings:
+        typer.echo(f"  warning  {text}")
 
 
 def _describe_snapshot(snapshot: BarsSnapshot) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from finagent_model._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from finagent_model.data.bar_files import FolderBars
     from finagent_model.data.bundled import BundledBars
-    from finagent_model.data.files import FileFundamentals, FileNews, FolderBars
+    from finagent_model.data.files import FileFundamentals, FileNews
     from finagent_model.data.market import Market
     from finagent_model.data.protocols import BarSource, FundamentalsSource, NewsSource
     from finagent_model.data.snapshots import BarsSnapshot, Dataset
@@ -20,8 +21,9 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
+            "bar_files": ["FolderBars"],
             "bundled": ["BundledBars"],
-            "files": ["FileFundamentals", "FileNews", "FolderBars"],
+            "files": ["FileFundamentals", "FileNews"],
             "market": ["Market"],
             "protocols": ["BarSource", "FundamentalsSource", "NewsSource"],
             "snapshots": ["BarsSnapshot", "Dataset"],

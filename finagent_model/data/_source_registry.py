@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
+from finagent_model.data.bar_files import FolderBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import FileFundamentals, FileNews, FolderBars, load_bundled_news
+from finagent_model.data.files import FileFundamentals, FileNews, load_bundled_news
 from finagent_model.data.protocols import BarSource, FundamentalsSource, NewsSource, describe_error
 from finagent_model.errors import ConfigError
 from finagent_model.settings import Settings

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pandas as pd
 
-from finagent_model.data.files import COLUMNS, DATE_COLUMNS, normalize_column, parse_bars
+from finagent_model.data._raw_table import normalize_column
+from finagent_model.data.bar_tables import parse_bars
+from finagent_model.data.vendors import DATE_NAMES
 from finagent_model.errors import (
     MAX_LISTED,
     BadInputError,
@@ -56,7 +58,8 @@ class SqlBars:
 
         Raises UnknownSymbolError, DataSourceError and InvalidBarsError.
         """
-        rows = self._table.read(symbol, COLUMNS, PRICES, DATE_COLUMNS)
+        # All columns: one of splits that is not read would be lost unsaid.
+        rows = self._table.read(symbol, None, PRICES, DATE_NAMES)
         if not rows:
             # A second query, only to list the symbols that exist.
             raise UnknownSymbolError(symbol, self.symbols(), self.name)
@@ -154,13 +157,14 @@ class _SymbolTable:
     def read(
         self,
         symbol: str,
-        columns: Collection[str],
+        columns: Collection[str] | None,
         required: Collection[str],
         order: Collection[str],
     ) -> list[dict[str, Any]]:
         """Return the rows of `symbol` under our column names.
 
-        They have those of `columns` that exist, and are sorted by the first of `order` that does.
+        They have those of `columns` that exist, or all but the symbol, and are sorted by the first
+        of `order` that exists.
         Raises DataSourceError, also where one of `required` is missing.
         """
         from sqlalchemy import select
@@ -168,7 +172,8 @@ class _SymbolTable:
         with self._connect() as connection:
             table = self._reflect(connection, required)
             by_name = _columns_by_name(table)
-            selected = {name: table.c[by_name[name]] for name in columns if name in by_name}
+            wanted = [n for n in by_name if n != SYMBOL] if columns is None else columns
+            selected = {name: table.c[by_name[name]] for name in wanted if name in by_name}
             # The symbol is a bound value, never SQL.
             query = select(*selected.values()).where(table.c[by_name[SYMBOL]] == symbol)
             key = next((selected[name] for name in order if name in selected), None)

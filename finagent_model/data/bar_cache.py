@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -207,6 +208,7 @@ class CachedBars:
             if as_of is not None and snapshots and snapshots[-1].covers(as_of):
                 snapshot = snapshots[-1]
                 series = self._store.load(symbol, snapshot.content_hash)
+                series = replace(series, notes=snapshot.notes)
             else:
                 now = self._clock()
                 series, snapshot = self._fetch(symbol, snapshots, now)
@@ -294,6 +296,7 @@ class StoredBars:
         """Return the newest cached bars. Raises UnknownSymbolError and DataSourceError."""
         snapshot = self._newest(symbol)
         series = self._store.load(symbol, snapshot.content_hash)
+        series = replace(series, notes=snapshot.notes)
         self._snapshots[symbol] = snapshot
         return series
 

@@ -30,6 +30,9 @@ NOISE = 1e-4
 SPLIT_TOLERANCE = 0.005
 """How far, as a fraction, a step may lie from the split ratio that it is taken for."""
 MAX_SPLIT_TERM = 20
+"""Up to it a ratio may have two terms, such as 3:2; beyond it one is 1, such as 50:1 and 1:30."""
+ROUNDED_TO = (0.01, 0.001)
+"""Steps in which adjusted closes may be written; finer ones are not taken for rounded."""
 # Between this and its inverse lie dividends.
 MIN_SPLIT = 1.25
 """A split multiplies the shares by this at least; a reverse split divides by it."""
@@ -108,10 +111,11 @@ def infer_actions(symbol: str, close: Floats, adjusted: Floats) -> tuple[Floats,
     # The ratio is constant between actions and steps on the first bar that trades without one.
     ratio = adjusted / close
     steps = ratio[1:] / ratio[:-1]
-    for i in (np.flatnonzero(np.abs(steps - 1.0) > NOISE) + 1).tolist():
+    noise = np.maximum(NOISE, rounding_noise(close, adjusted))
+    for i in (np.flatnonzero(np.abs(steps - 1.0) > noise) + 1).tolist():
         step = float(steps[i - 1])
         # A step near a simple ratio is a split; any other above 1 is a dividend.
-        if (shares := _split_ratio(step)) is not None:
+        if (shares := _split_ratio(step, max(SPLIT_TOLERANCE, float(noise[i - 1])))) is not None:
             split[i] = shares
         elif step > 1.0:
             # The adjustment of a dividend d is step = before / (before - d), solved for d.
@@ -125,6 +129,26 @@ def infer_actions(symbol: str, close: Floats, adjusted: Floats) -> tuple[Floats,
     return split, dividend
 
 
-def _split_ratio(step: float) -> float | None:
-    """Return the simplest split ratio near `step`, or None."""
-    return next((r for r in SPLIT_RATIOS if abs(step / r - 1.0) <= SPLIT_TOLERANCE), None)
+def rounding_noise(close: Floats, adjusted: Floats) -> Floats:
+    """Return how far the rounding of adjusted closes may move each step, as a fraction.
+
+    One value for each bar but the first; 0 where the closes are not written in cents or mills.
+    """
+    for grain in ROUNDED_TO:
+        scaled = adjusted / grain
+        if (np.abs(scaled - np.round(scaled)) < 1e-6).all():
+            # A close that is not adjusted is not rounded either.
+            error = np.where(adjusted == close, 0.0, 0.5 * grain / adjusted)
+            return np.asarray(error[1:] + error[:-1], dtype=np.float64)
+    return np.zeros(max(0, len(adjusted) - 1))
+
+
+def _split_ratio(step: float, tolerance: float) -> float | None:
+    """Return the simplest split ratio within `tolerance` of `step`, or None."""
+    shares = step if step > 1.0 else 1.0 / step
+    if shares > MAX_SPLIT_TERM:
+        # Nothing else moves so far; such splits are by whole numbers.
+        whole = float(round(shares))
+        if abs(shares / whole - 1.0) <= tolerance:
+            return whole if step > 1.0 else 1.0 / whole
+    return next((r for r in SPLIT_RATIOS if abs(step / r - 1.0) <= tolerance), None)

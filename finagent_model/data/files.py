@@ -1,10 +1,4 @@
-"""Sources over the user's own files: bars in CSV or Parquet, news and fundamentals in JSON Lines.
-
-Columns of bars, in any case and order: `date` or `closed_at`, `open`, `high`, `low`, `close`;
-optionally `volume`, and either `split` and `dividend` or `adj_close` (also `adj close`), from which
-those two are inferred. Other columns are ignored, but not other names of actions. Prices are as
-traded, not adjusted. A `date` is a day alone or its midnight in any zone; a `closed_at` may be the
-moment, with its zone, when the bar closed.
+"""Sources over the user's own files of news and fundamentals, in JSON Lines.
 
 Dated records are one JSON object per line: a file for many symbols, with `symbol` beside the
 fields, or a folder with a file per symbol. Lines without `published_at` are counted and left out;
@@ -14,200 +8,22 @@ any other bad line stops the reading and is named.
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Mapping
-from datetime import datetime, time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-import pandas as pd
-
-from finagent_model.data.bundled import infer_actions
 from finagent_model.errors import (
     BadInputError,
     DataSourceError,
-    InvalidBarsError,
     InvalidFundamentalsError,
     InvalidNewsError,
-    UnknownSymbolError,
 )
-from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats, parse_symbol
+from finagent_model.market.bars import parse_symbol
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
 
-CLOSED_AT = "closed_at"
-# The last is what pandas reads where it wrote a table with its index.
-DATE_COLUMNS = (CLOSED_AT, "date", "unnamed:_0")
-ADJUSTED = "adj_close"
-VENDOR_ACTIONS = ("stock_splits", "splits", "dividends")
-"""Names for actions in tables of `yfinance` and others, whose prices have the splits applied."""
-COLUMNS = (*DATE_COLUMNS, *PRICES, "volume", *ACTIONS, ADJUSTED, *VENDOR_ACTIONS)
-BAR_SUFFIXES = (".csv", ".parquet")
 RECORD_SUFFIX = ".jsonl"
 EVENTS = Path(__file__).with_name("events.jsonl")
-_COMPACT_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)")
-"""20120629, the other notation of ISO 8601."""
 P = TypeVar("P", bound=PublishedRecord)
-
-
-class FolderBars:
-    """A BarSource over one folder with a file per symbol, such as `GOOG.csv`.
-
-    A file is read anew at each call. A bad file is refused by itself; the others stay usable.
-    """
-
-    name = "folder"
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def symbols(self) -> tuple[str, ...]:
-        """Return the upper-case names of the files, sorted. Raises DataSourceError."""
-        return tuple(sorted(self._files()))
-
-    def bars(self, symbol: str) -> BarSeries:
-        """Return all bars of the symbol's file.
-
-        Raises UnknownSymbolError, DataSourceError and InvalidBarsError.
-        """
-        files = self._files()
-        # Looked up, never joined to a path: '../x' finds nothing.
-        if symbol not in files:
-            raise UnknownSymbolError(symbol, tuple(sorted(files)), f"folder {self.path}")
-        file, *duplicates = (self.path / name for name in sorted(files[symbol]))
-        if duplicates:
-            raise DataSourceError(
-                f"{file} and {duplicates[0]} both hold {symbol}; keep one of them"
-            )
-        return read_bars(file, symbol)
-
-    def _files(self) -> dict[str, list[str]]:
-        """Return the file names of each symbol, of which there should be one."""
-        # Called for every symbol, so `scandir`: 500 Path objects take longer than reading a file.
-        files: dict[str, list[str]] = {}
-        try:
-            with os.scandir(self.path) as entries:
-                for entry in entries:
-                    stem, suffix = os.path.splitext(entry.name)
-                    if suffix.lower() in BAR_SUFFIXES and entry.is_file():
-                        files.setdefault(stem.upper(), []).append(entry.name)
-        except OSError as error:
-            raise DataSourceError(
-                f"{self.path} can't be listed ({error.strerror}); "
-                "give a folder that holds files such as GOOG.csv"
-            ) from error
-        return files
-
-
-def read_bars(file: Path, symbol: str) -> BarSeries:
-    """Read the bars of one file. Raises DataSourceError, or InvalidBarsError naming the file."""
-    try:
-        return parse_bars(symbol, _read_table(file))
-    except InvalidBarsError as error:
-        raise InvalidBarsError(f"{file}: {error}") from error
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    try:
-        if file.suffix.lower() == ".parquet":
-            table = pd.read_parquet(file)
-            # pandas writes a frame of prices with its dates as the index.
-            if not isinstance(table.index, pd.DatetimeIndex):
-                return table
-            closed_at = normalize_column(table.index.name) == CLOSED_AT
-            return table.reset_index(names=CLOSED_AT if closed_at else "date")
-        return pd.read_csv(file)
-    except (OSError, ValueError) as error:  # pandas' and Arrow's parser errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataSourceError(
-            f"{file} can't be read: {reason}; it should be a table with a header such as "
-            "date,open,high,low,close,volume"
-        ) from error
-
-
-def parse_bars(symbol: str, table: pd.DataFrame) -> BarSeries:
-    """Turn a user's table of one symbol's bars into a series.
-
-    Raises InvalidBarsError naming the column or the first offending bar.
-    """
-    frame = table.rename(columns=normalize_column)
-    if duplicates := sorted(set(frame.columns[frame.columns.duplicated()])):
-        raise InvalidBarsError(f"column {duplicates[0]!r} is there twice; keep one")
-    date_column = next((c for c in DATE_COLUMNS if c in frame.columns), None)
-    if date_column is None:
-        raise InvalidBarsError(
-            "column 'date' is missing; name the column of dates 'date' or 'closed_at'"
-        )
-    _refuse_lost_actions({normalize_column(name): str(name) for name in table.columns})
-    values = [c for c in (*PRICES, "volume", *ACTIONS) if c in frame.columns]
-    bars = frame[[date_column, *values]].rename(columns={date_column: CLOSED_AT})
-    moments = [_iso_text(value) for value in bars[CLOSED_AT]]
-    if date_column != CLOSED_AT:
-        moments = [_day_of_midnight(symbol, bar, text) for bar, text in enumerate(moments)]
-    bars[CLOSED_AT] = moments
-    # Only if there is no column of actions: one that is given wins.
-    if {ADJUSTED, "close"} <= set(frame.columns) and not set(ACTIONS) & set(frame.columns):
-        bars["split"], bars["dividend"] = infer_actions(
-            symbol, _floats(frame, "close"), _floats(frame, ADJUSTED)
-        )
-    return BarSeries.from_frame(symbol, bars)
-
-
-def normalize_column(name: object) -> str:
-    """Return a user's column name in our spelling: `Adj Close` becomes `adj_close`."""
-    return str(name).strip().lower().replace(" ", "_")
-
-
-def _refuse_lost_actions(columns: Mapping[str, str]) -> None:
-    """Refuse a table whose splits or dividends would be ignored; `columns` is ours to theirs."""
-    if vendor_actions := [columns[name] for name in VENDOR_ACTIONS if name in columns]:
-        raise InvalidBarsError(
-            f"column {vendor_actions[0]!r} is not read: a table of yfinance's has its splits in "
-            "the prices already, so set FINAGENT_BARS=yfinance, which undoes them; where yours are "
-            "as traded, call the columns 'split' and 'dividend'"
-        )
-    actions = [name for name in ACTIONS if name in columns]
-    if ADJUSTED in columns and len(actions) == 1:
-        missing = next(name for name in ACTIONS if name not in columns)
-        raise InvalidBarsError(
-            f"column {missing!r} is missing beside {actions[0]!r}; add it, or leave out "
-            f"{actions[0]!r} so that both are worked out from {ADJUSTED!r}, or leave out "
-            f"{ADJUSTED!r} if there are none"
-        )
-
-
-def _iso_text(value: Any) -> Any:
-    """Return a time, or 20120629, in ISO notation with dashes; anything else as it is."""
-    text = value.isoformat() if hasattr(value, "isoformat") else value
-    compact = _COMPACT_DATE.fullmatch(str(text))
-    return "-".join(compact.groups()) if compact else text
-
-
-def _day_of_midnight(symbol: str, bar: int, text: Any) -> Any:
-    """Return the day whose midnight `text` is. Raises InvalidBarsError for another time of day."""
-    # The zone is dropped on purpose: midnight in Tokyo is the evening before in UTC, midnight in
-    # New York lies hours before that day's open. What is no time is left to the series to refuse.
-    if not isinstance(text, str) or text[4:5] != "-":
-        return text
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    if moment.time() != time.min:
-        raise InvalidBarsError(
-            f"bars of {symbol}: date {text!r} at bar {bar} has a time of day; write the day alone, "
-            f"or call the column {CLOSED_AT!r} if it says, with a zone, when a bar closed"
-        )
-    return moment.date().isoformat()
-
-
-def _floats(frame: pd.DataFrame, column: str) -> Floats:
-    try:
-        return np.array(frame[column], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InvalidBarsError(f"{column} holds something that is no number") from None
 
 
 class RecordFiles(Generic[P]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from finagent_model.data._source_registry import (
@@ -101,7 +102,7 @@ class Market:
     def _pinned_bars(self, symbol: str, pin: BarsSnapshot) -> BarSeries:
         """Return the bars of `pin`, from the cache or cut from today's. Raises DataSourceError."""
         if (series := self.bars_by_hash(symbol, pin.content_hash)) is not None:
-            return series
+            return replace(series, notes=pin.notes)
         if isinstance(self.source, CachedBars):
             series = self.source.bars_as_of(symbol, pin.last)
         else:
@@ -114,7 +115,8 @@ class Market:
                 f"({pin.content_hash[:12]} of {pin.source}, to {pin.last:%Y-%m-%d}): they were "
                 "changed since; train again, or name what was kept: FINAGENT_BARS=kept:HASH"
             )
-        return series
+        # Signals carry the notes: those of then, so that a decision repeats to the letter.
+        return replace(series, notes=pin.notes)
 
     def news(self, symbol: str) -> DatedNews:
         """Return news oldest first, and how many were undated. Raises DataSourceError."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from finagent_model._base import FrozenModel
 from finagent_model.market.bars import ACTIONS, CLOSE_TIME, PRICES, BarSeries, from_datetime64
 from finagent_model.market.news import PublishedRecord
+from finagent_model.market.quality import inspect_bars
 
 Kind = Literal["bars", "news", "fundamentals"]
 DIGEST_LENGTH = 32
@@ -110,6 +111,15 @@ class BarsSnapshot(FrozenModel):
     """Number of fields that differ from the source's earlier snapshot."""
     changes: tuple[BarChange, ...] = ()
     """The first of them."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know about how the source was read."""
+    findings: tuple[str, ...] = ()
+    """What is odd about the bars themselves, from `inspect_bars`."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Notes and findings, one sentence each."""
+        return (*self.notes, *self.findings)
 
     @classmethod
     def from_bars(
@@ -130,6 +140,8 @@ class BarsSnapshot(FrozenModel):
             last=series.close_time(-1),
             revised=len(changes),
             changes=changes[:max_changes],
+            notes=series.notes,
+            findings=inspect_bars(series),
         )
 
     def covers(self, as_of: datetime) -> bool:

@@ -37,6 +37,7 @@ from finagent_model.desk._chart import draw
 from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
 from finagent_model.errors import DataError
 from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.quality import inspect_recent_bars
 from finagent_model.market.view import MAX_STALE_SESSIONS, MarketView
 from finagent_model.policy.context import Context, build_context
 from finagent_model.policy.policy import PolicyFit
@@ -507,6 +508,8 @@ def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -
             f"decided on the bar of {view.bars.close_time(-1):%Y-%m-%d}; "
             f"weekdays without one since: {missing} (holidays, or not there yet)"
         )
+    warnings += [f"bars: {text}" for text in view.bars.notes]
+    warnings += [f"bars: {text}" for text in inspect_recent_bars(view.bars)]
     if view.undated_news:
         warnings.append(f"{view.undated_news} news items dropped: no publication time")
     if view.undated_facts:

@@ -64,16 +64,19 @@ class BarSeries:
     """New shares for one old share; 1.0 where there was no split."""
     dividend: Floats
     """Cash per share; 0.0 where there was none."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know about how the source was read; no part of the digest."""
 
     def __len__(self) -> int:
         return len(self.close)
 
     def __getitem__(self, part: slice) -> BarSeries:
         # Numpy slices share memory: cutting a history at every bar copies nothing.
-        return BarSeries(self.symbol, **{c: getattr(self, c)[part] for c in _COLUMNS})
+        columns = {c: getattr(self, c)[part] for c in _COLUMNS}
+        return BarSeries(self.symbol, **columns, notes=self.notes)
 
     @classmethod
-    def from_frame(cls, symbol: str, frame: pd.DataFrame) -> BarSeries:
+    def from_frame(cls, symbol: str, frame: pd.DataFrame, notes: tuple[str, ...] = ()) -> BarSeries:
         """Validate a frame with `closed_at`, OHLC and optionally `volume`, `split`, `dividend`.
 
         Raises InvalidBarsError naming the first offending bar. Naive times are refused, except
@@ -96,6 +99,7 @@ class BarSeries:
                 column: _read_optional_column(name, frame, column, default)
                 for column, default in ACTIONS.items()
             },
+            notes=notes,
         )
         series._validate()
         # Many readers share the arrays; a write by one would change what all the others see.
@@ -128,7 +132,7 @@ class BarSeries:
         columns = {name: getattr(part, name).copy() for name in _COLUMNS}
         for column in columns.values():
             column.flags.writeable = False
-        return BarSeries(self.symbol, **columns)
+        return BarSeries(self.symbol, **columns, notes=self.notes)
 
     def close_time(self, index: int) -> datetime:
         """Return when bar `index` closed, tz-aware in UTC."""

@@ -13,9 +13,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from finagent_model.data.bar_cache import BarStore, CachedBars
+from finagent_model.data.bar_columns import Hints
+from finagent_model.data.bar_files import FolderBars, read_all_bars, read_bars, write_bars
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import BarsSnapshot, Dataset
 from finagent_model.errors import BadInputError, DataError, DataSourceError, FinagentError
@@ -34,6 +37,8 @@ FETCHED_AT = "finagent.bars_fetched_at"
 """Tag; of several symbols the earliest. Absent where the bars lay on this machine."""
 REVISED = "finagent.bars_revised"
 """Tag of a run whose vendor revised bars: symbols, and how many fields of each changed."""
+WARNED = "finagent.bars_warnings"
+"""Tag of a run whose bars were read with notes, or look odd: symbols, and what was found."""
 TAG_LENGTH = 500
 """Characters; the artifact holds the whole."""
 DatasetState = Literal["same", "changed", "not at hand"]
@@ -63,6 +68,8 @@ def snapshot_tags(snapshots: Mapping[str, BarsSnapshot]) -> dict[str, str]:
         tags[FETCHED_AT] = min(stamps).isoformat()
     if revised := {symbol: row.revised for symbol, row in snapshots.items() if row.revised}:
         tags[REVISED] = ", ".join(f"{s}: {n} fields" for s, n in revised.items())[:TAG_LENGTH]
+    if warned := {symbol: row.warnings for symbol, row in snapshots.items() if row.warnings}:
+        tags[WARNED] = ". ".join(f"{s}: {'; '.join(w)}" for s, w in warned.items())[:TAG_LENGTH]
     return tags
 
 
@@ -236,6 +243,32 @@ def list_symbols(settings: Settings) -> tuple[str, tuple[str, ...] | None, str |
         return source.name, source.symbols(), None
     except DataSourceError as error:
         return source.name, None, str(error)
+
+
+def list_passed_over(settings: Settings) -> tuple[str, ...]:
+    """Return the names of files in the folder FINAGENT_BARS that hold no bars; none elsewhere."""
+    source = Market.from_settings(settings).source
+    return source.passed_over() if isinstance(source, FolderBars) else ()
+
+
+def import_bars(file: Path, folder: Path, hints: Hints) -> list[tuple[Path, BarsSnapshot]]:
+    """Write each symbol of a vendor's file into `folder` in the plain form; return what was
+    written.
+
+    Nothing is replaced. Raises DataSourceError, InvalidBarsError and BadInputError.
+    """
+    series = read_all_bars(file, hints)
+    written = write_bars(series, folder)
+    # Read back, so that the hash is that of what a training will see.
+    return [
+        (
+            path,
+            BarsSnapshot.from_bars(read_bars(path, bars.symbol), file.name).model_copy(
+                update={"notes": bars.notes}
+            ),
+        )
+        for path, bars in zip(written, series, strict=True)
+    ]
 
 
 def _check_symbol(market: Market, symbol: str, as_of: datetime | None) -> BarsCheck:

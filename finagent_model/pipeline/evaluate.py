@@ -32,7 +32,7 @@ from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, s
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.desk_config import load_preset
 from finagent_model.config.rules import GateRules
-from finagent_model.data.files import read_bars
+from finagent_model.data.bar_files import read_bars
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import (
     Decider,
@@ -56,6 +56,7 @@ from finagent_model.evaluation.out_of_sample import (
     judge_out_of_sample,
 )
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
+from finagent_model.market.quality import inspect_bars
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import open_cassette
 from finagent_model.policy.trained_state import CalibrationBook
@@ -99,7 +100,16 @@ class Evaluation:
     @property
     def report(self) -> str:
         """The report in Markdown, as a training writes it; its first line is the grade."""
-        return render_report(self.metrics, self.author, self.evidence, self.calibrations.fits[-1])
+        last = self.calibrations.fits[-1]
+        return render_report(self.metrics, self.author, self.evidence, last, self.bar_warnings)
+
+    @property
+    def bar_warnings(self) -> dict[str, tuple[str, ...]]:
+        """What is odd about the bars that were decided on, by symbol."""
+        return {
+            symbol: (*each.bars.notes, *inspect_bars(each.bars))
+            for symbol, each in self.out_of_sample.items()
+        }
 
     def write_report(self, path: str | Path) -> None:
         """Write the report as one HTML page that needs no network, as a training does."""
@@ -116,7 +126,9 @@ class Evaluation:
         ]
         title = f"{self.author} on {', '.join(self.out_of_sample)}"
         last = self.calibrations.fits[-1]
-        page = render_report_page(title, pages, self.gate, self.author, self.confidence, last)
+        page = render_report_page(
+            title, pages, self.gate, self.author, self.confidence, last, self.bar_warnings
+        )
         Path(path).write_text(page, encoding="utf-8")
 
 
@@ -331,7 +343,7 @@ def run_rule_backtest(
     if request.bars is None:
         bars = Market.from_settings(settings).bars(request.symbol or "GOOG")
     else:
-        bars = read_bars(request.bars, request.symbol or request.bars.stem.upper())
+        bars = read_bars(request.bars, request.symbol)
     rule.require_history(bars)
     # The view is cut before the rule sees it, so that not even a bad rule can look ahead.
     views = (

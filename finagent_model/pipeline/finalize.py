@@ -180,7 +180,13 @@ class TrainingRecord:
     def report(self) -> str:
         """The report in Markdown; its first line grades the evidence."""
         last = self.calibrations.fits[-1]
-        return render_report(self.metrics, self.state.config.model_used, self.judged_evidence, last)
+        author, warnings = self.state.config.model_used, self.bar_warnings
+        return render_report(self.metrics, author, self.judged_evidence, last, warnings)
+
+    @property
+    def bar_warnings(self) -> dict[str, tuple[str, ...]]:
+        """What is odd about the bars of each symbol."""
+        return {symbol: snapshot.warnings for symbol, snapshot in self.state.bars.items()}
 
 
 @dataclass(frozen=True)
@@ -457,6 +463,7 @@ def _render_page(title: str, record: TrainingRecord, gate: GateReport, market: M
         record.state.config.model_used,
         record.confidence,
         record.calibrations.fits[-1],
+        record.bar_warnings,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from finagent_model.statistics.reliability import reliability_bins
 from finagent_model.statistics.resampling import COST_CURVE_BP
 from finagent_model.training.walk_forward import policy_periods
 
+NO_WARNINGS: Mapping[str, Sequence[str]] = MappingProxyType({})
 WON_COLOUR, LOST_COLOUR = "#1a7f37", "#cf222e"
 REPORT_METRICS = (
     "total_return",
@@ -111,10 +113,12 @@ def render_report(
     model_used: str,
     evidence: Evidence,
     calibration: Calibration,
+    bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
 ) -> str:
     """Return the Markdown report: grade, a sentence a symbol, checks, a table of metrics a symbol.
 
-    `metrics` are by symbol; `calibration` is the one in force from now on.
+    `metrics` are by symbol, and so is what `bar_warnings` says of the bars; `calibration` is the
+    one in force from now on.
     """
     lines = [
         grade_sentence(evidence),
@@ -129,6 +133,9 @@ def render_report(
         for c in evidence.checks
     ]
     lines += ["", *confidence_sentences(evidence, calibration)]
+    if sentences := warning_sentences(bar_warnings):
+        lines += ["", "Look at the bars before you trust this:", ""]
+        lines += [f"- {sentence}" for sentence in sentences]
     for symbol, m in metrics.items():
         lines += [
             "",
@@ -156,8 +163,12 @@ def render_report_page(
     model_used: str,
     confidence: ConfidenceRecord,
     calibration: Calibration,
+    bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
 ) -> str:
-    """Return the whole HTML page; `calibration` is the one in force from now on."""
+    """Return the whole HTML page; `calibration` is the one in force from now on.
+
+    `bar_warnings` says by symbol what is odd about the bars.
+    """
     from plotly.offline import get_plotlyjs
 
     colour = {"none": LOST_COLOUR, "weak": "#9a6700", "strong": WON_COLOUR}[gate.evidence.grade]
@@ -173,6 +184,9 @@ def render_report_page(
         f"The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
     ]
+    if sentences := warning_sentences(bar_warnings):
+        rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+        parts.append(f"<p class=no>Look at the bars before you trust this:</p><ul>{rows}</ul>")
     for page in symbols:
         parts += _symbol_sections(page)
     parts += [
@@ -192,6 +206,16 @@ def render_report_page(
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
     )
+
+
+def warning_sentences(bar_warnings: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence for each warning about bars, with its symbol."""
+    # A file's own words may be in a warning.
+    return [
+        f"{escape_markdown(symbol)}: {escape_markdown(text)}."
+        for symbol, texts in bar_warnings.items()
+        for text in texts
+    ]
 
 
 def grade_sentence(evidence: Evidence) -> str:

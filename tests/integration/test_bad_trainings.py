@@ -84,7 +84,9 @@ def test_gate_judges_a_desk_that_always_holds(bars: BarSeries) -> None:
     assert (whys["sharpe"], whys["hit_rate"]) == ("the returns don't vary", "no closed trade")
     shares = {"hold_share": 1.0, "failed_share": 0.0}
     metrics = mine | {f"benchmark_{name}": v for name, v in benchmark.items()} | shares
-    text = render_report({bars.symbol: metrics}, "rules", evidence, book.fits[-1])
+    warnings = {bars.symbol: ("a gap of 11 weekdays",)}
+    text = render_report({bars.symbol: metrics}, "rules", evidence, book.fits[-1], warnings)
+    assert f"- {bars.symbol}: a gap of 11 weekdays." in text
     assert "made nothing" in text
     assert "nan" not in text
 

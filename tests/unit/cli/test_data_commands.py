@@ -67,9 +67,42 @@ def test_bars_check_lists_good_beside_refused_with_reason(tmp_path: Path) -> Non
     assert "REFUSED  NOPE  unknown symbol" in shown.stdout
 
 
+def test_bars_check_warns_of_what_looks_odd(tmp_path: Path) -> None:
+    (tmp_path / "AAA.csv").write_text(CSV + "2012-08-29,2,3,1,2\n")
+    (tmp_path / "notes.xlsx").write_text("no bars")
+    shown = shell("check", "--all", FINAGENT_BARS=str(tmp_path))
+    assert "  warning  a gap of 42 weekdays between 2012-06-29 and 2012-08-29" in shown.stdout
+    assert "1 file passed over: notes.xlsx" in shown.stdout
+    rows = read_json(shell("check", "--all", "--json", FINAGENT_BARS=str(tmp_path)))
+    assert rows["passed_over"] == ["notes.xlsx"]
+    assert rows["symbols"][0]["findings"][0].startswith("a gap of 42 weekdays")
+
+
+def test_bars_import_writes_the_plain_form(tmp_path: Path) -> None:
+    file = tmp_path / "ACME.csv"
+    file.write_text("Datum;Zuletzt;Eröffn.;Hoch;Tief\n01.02.2012;1,5;1,4;1,6;1,3\n", "latin-1")
+    out = str(tmp_path / "out")
+    done = shell("import", str(file), "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert "ACME.csv  1 bars 2012-02-01 to 2012-02-01, hash" in done.stdout
+    assert "  warning  not UTF-8: read as Windows-1252" in done.stdout
+    written = (tmp_path / "out" / "ACME.csv").read_text()
+    assert written.splitlines()[1] == "2012-02-01,1.4,1.6,1.3,1.5,,1.0,0.0"
+    assert "is there already" in shell("import", str(file), "--out", out).stderr
+    file.write_text("date,open,high,low,close\n01/02/2012,2,3,1,2\n")
+    [row] = read_json(
+        shell("import", str(file), "--out", out + "2", "--dates", "day-first", "--json")
+    )
+    assert row["first"].startswith("2012-02-01")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["import", "x.csv", "--out", "x", "--dates", "june"],
+            "dates: Input should be 'day-first'",
+        ),
         (["check"], "name the symbols to check, or --all"),
         (["check", "GOOG", "--all"], "name the symbols to check, or --all"),
         (["fetch", "GOOG"], "FINAGENT_BARS is bundled, of which nothing is fetched"),

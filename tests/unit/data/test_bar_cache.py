@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,6 +61,17 @@ def with_close(series: BarSeries, at: int, close: float) -> BarSeries:
     frame = series.to_frame()
     frame.loc[at, ["close", "high"]] = close, max(close, float(series.high[at]))
     return BarSeries.from_frame(series.symbol, frame)
+
+
+def test_cached_bars_keep_notes_of_their_source(tmp_path: Path) -> None:
+    noted = replace(WHOLE, notes=("sorted",))
+    first, day = process(Vendor(noted), tmp_path), parse_as_of("2013-03-01")
+    assert first.bars_as_of("FB", day).notes == ("sorted",)
+    second = process(Vendor(DataSourceError("down")), tmp_path)
+    assert second.bars_as_of("FB", day).notes == ("sorted",)
+    assert StoredBars(BarStore(tmp_path)).bars("FB").notes == ("sorted",)
+    pinned = Market(second, None, pinned={"FB": first.snapshot("FB")})
+    assert pinned.bars("FB").notes == ("sorted",)
 
 
 def test_cached_bars_ask_once_per_process(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from finagent_model.data._source_registry import (
 )
 from finagent_model.data._yfinance import YFinanceBars
 from finagent_model.data.bar_cache import CachedBars, StoredBars
+from finagent_model.data.bar_files import FolderBars
 from finagent_model.data.bundled import BundledBars
-from finagent_model.data.files import FileFundamentals, FileNews, FolderBars
+from finagent_model.data.files import FileFundamentals, FileNews
 from finagent_model.data.market import Market
 from finagent_model.data.protocols import BarSource
 from finagent_model.errors import (

@@ -96,6 +96,27 @@ def test_sql_bars_ignore_case_of_columns(
     assert series.split.tolist() == [1.0, 2.0]
 
 
+def test_sql_bars_read_actions_of_a_vendor(url: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "symbol": ["X", "X"],
+            "date": ["2012-06-28", "2012-06-29"],
+            **{name: [10.0, 2.5] for name in ("open", "high", "low", "close")},
+            "divCash": [0.0, 0.1],
+            "splitFactor": [1.0, 4.0],
+        }
+    )
+    written(url, bars=frame)
+    series = SqlBars(url).bars("X")
+    assert (series.split.tolist(), series.dividend.tolist()) == ([1.0, 4.0], [0.0, 0.1])
+
+
+def test_sql_bars_refuse_action_that_is_not_understood(url: str) -> None:
+    written(url, bars=told("GOOG").drop(columns=["split", "dividend"]).assign(split_factor=1.0))
+    with pytest.raises(InvalidBarsError, match=r"column 'split_factor' is not read, .* by a view"):
+        SqlBars(url).bars("GOOG")
+
+
 @pytest.mark.parametrize("declared", ["date", "timestamp", "text"])
 def test_sql_bars_accept_any_date_type(url: str, declared: str) -> None:
     engine = create_engine(url, poolclass=NullPool)

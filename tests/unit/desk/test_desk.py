@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,6 +55,20 @@ def test_desk_of_rules_names_rules_as_its_model(market: Market) -> None:
     signal = desk().decide(view(market, "2012-06-29")).signal
     assert (signal.status, signal.model_used, signal.tokens) == ("ok", "rules", 0)
     assert signal.warnings == ("untrained: the policy's defaults were used",)
+
+
+def test_desk_signal_carries_what_is_odd_about_its_bars(market: Market) -> None:
+    crash = desk().decide(view(market, "2000-10-31", "AAPL")).signal
+    [warning] = [text for text in crash.warnings if text.startswith("bars: ")]
+    assert warning.startswith("bars: the close moves by -52% on 2000-09-29 without a split")
+    noted = replace(market.bars("GOOG"), notes=("the newest bar stood first; sorted",))
+    signal = desk().decide(MarketView.at(parse_as_of("2012-06-29"), noted)).signal
+    assert signal.warnings[-1] == "bars: the newest bar stood first; sorted"
+
+
+def test_desk_signal_knows_no_later_oddity(market: Market) -> None:
+    before = desk().decide(view(market, "2000-09-28", "AAPL")).signal
+    assert not any(text.startswith("bars: ") for text in before.warnings)
 
 
 def test_desk_skips_news_analyst_without_recent_news(

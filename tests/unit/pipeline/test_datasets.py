@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,10 +10,16 @@ import pytest
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import load_bundled_news
 from finagent_model.data.market import Market
+from finagent_model.data.snapshots import BarsSnapshot
 from finagent_model.errors import UnknownSymbolError
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.market.news import NewsItem
-from finagent_model.pipeline.datasets import compare_datasets, decision_datasets, training_datasets
+from finagent_model.pipeline.datasets import (
+    compare_datasets,
+    decision_datasets,
+    snapshot_tags,
+    training_datasets,
+)
 
 FB = BundledBars().bars("FB")
 AS_OF = parse_as_of("2013-01-31")
@@ -131,3 +138,13 @@ def test_compare_datasets_reports_missing_source_with_reason() -> None:
     [bars, _] = compare_datasets(training_datasets(market(FB, "one"), "FB"), market(None, "one"))
     assert bars.now == "not at hand"
     assert "unknown symbol 'FB' in vendor" in bars.why
+
+
+def test_snapshot_tags_carry_warnings_of_bars() -> None:
+    noted = replace(BundledBars().bars("AAPL"), notes=("sorted",))
+    snapshot = BarsSnapshot.from_bars(noted, "folder")
+    assert snapshot.notes == ("sorted",)
+    assert snapshot.findings[0].startswith("the close moves by -52% on 2000-09-29")
+    tags = snapshot_tags({"AAPL": snapshot})
+    assert tags["finagent.bars_warnings"].startswith("AAPL: sorted; the close moves by -52%")
+    assert "finagent.bars_warnings" not in snapshot_tags({"FB": BarsSnapshot.from_bars(FB, "b")})

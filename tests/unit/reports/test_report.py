@@ -21,6 +21,7 @@ from finagent_model.reports.report import (
     fold_spans,
     render_report,
     verdict_sentence,
+    warning_sentences,
 )
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
@@ -92,11 +93,17 @@ def test_report_escapes_author_and_symbol() -> None:
     calibration = Calibration(
         method="none", valid_from=datetime(2013, 1, 1, tzinfo=UTC), calls=0, effective=0, reason="x"
     )
-    numbers = dict.fromkeys(("calibrated_calls", "brier", "brier_base_rate")) | {
-        "configurations": 1
+    numbers = defaultdict(lambda: None) | {
+        "configurations": 1,
+        "earlier_trainings": 0,
     }
     evidence = graded("none").model_copy(update={"numbers": numbers})
     metrics = defaultdict(lambda: math.nan, METRICS)
     text = render_report({"<b>": metrics}, author, evidence, calibration)
     assert escape_markdown(author) in text
     assert not any(raw in text for raw in ("<script", "<b>", "[x]("))
+
+
+def test_warning_sentences_name_their_symbol() -> None:
+    warnings = {"FB": ("a gap", "a spike"), "GOOG": ()}
+    assert warning_sentences(warnings) == ["FB: a gap.", "FB: a spike."]
