@@ -49,13 +49,16 @@ _USER_PASSWORD = re.compile(r"(?<![\w.%+-])/{0,2}[\w.%+-]*:([^\s@/:][^\s@]*)@")
 _TOKEN = re.compile(rf"(?=[\w.~%+=-]*\d)(?=[\w.~%+=-]*[A-Za-z])[\w.~%+=-]{{{MIN_TOKEN_CHARS},}}")
 
 # What messages are searched for beside the secrets that are known. An address that hides its
-# password itself, as SQLAlchemy's do, is left as it is.
-_USER_PART = re.compile(r"(?<=//)(?![^\s/@]*:\*\*\*@)[^\s\"'<>/?#]*@")
-_PARAMETER = re.compile(rf"([?&;][\w.%-]*(?:{_SECRET_WORD})[\w.%-]*=)[^\s&;#\"'<>]+", re.IGNORECASE)
+# password itself, as SQLAlchemy's do, is left as it is, and so is a hint on how to write one. What
+# is struck out already is not struck out again.
+_USER_PART = re.compile(r"(?<=//)(?!user:password@|[^\s/@]*:\*\*\*@)[^\s\"'<>/?#]*@")
+_PARAMETER = re.compile(
+    rf"([?&;][\w.%-]*(?:{_SECRET_WORD})[\w.%-]*=)(?!\[struck)[^\s&;#\"'<>]+", re.IGNORECASE
+)
 _HEADER = re.compile(
     r"((?:authorization|api-?key|(?:auth|access)-?token|cookie)"
     r"(?:[\"']?\s*[:=]\s*b?[\"']?|[\"'],\s*b?[\"'])"
-    r"(?:(?:basic|bearer|token|digest|negotiate)\s+)?)[^\s\"',;}\])]{8,}",
+    r"(?:(?:basic|bearer|token|digest|negotiate)\s+)?)(?!\[struck)[^\s\"',;}\])]{8,}",
     re.IGNORECASE,
 )
 _BASIC = re.compile(r"(?<=\bBasic )(?=[A-Za-z+/]*[\d=])[A-Za-z0-9+/]{8,}={0,2}")
@@ -124,12 +127,12 @@ def may_carry_key(address: str) -> bool:
 def redact_message(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without `secrets`, those of the environment, and what is shaped like one."""
     text = _USER_PART.sub("", text)
-    text = redact_known(text, secrets)
     if "-----BEGIN" in text:
         text = _PRIVATE_KEY.sub(KEY_MARK, text)
+    # The shapes first: they take a header's value as a whole, of which a secret may be a part.
     text = _PARAMETER.sub(rf"\g<1>{KEY_MARK}", text)
     text = _HEADER.sub(rf"\g<1>{KEY_MARK}", text)
-    return redact_key_shapes(_BASIC.sub(KEY_MARK, text))
+    return redact_known(redact_key_shapes(_BASIC.sub(KEY_MARK, text)), secrets)
 
 
 def redact_known(text: str, secrets: Iterable[str] = ()) -> str:

@@ -126,6 +126,21 @@ def test_error_message_is_redacted_as_it_is_made(monkeypatch: pytest.MonkeyPatch
     assert "canary" not in repr(BadInputError(quoted))
 
 
+def test_redact_message_again_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary-pw-0123@host")
+    header = b64encode(b"me:canary-pw-0123").decode()
+    text = (
+        f"('Authorization', 'Basic {header}') Authorization: Bearer canary-pw-0123, "
+        f"https://a:b@host/?token=canary-pw-0123&key=x, {PEM} canary-pw"
+    )
+    once = redact_message(text)
+    assert "canary" not in once
+    assert header not in once
+    assert redact_message(once) == once
+    hint = "write postgresql+psycopg2://user:password@host/name"
+    assert redact_message(hint) == hint
+
+
 def test_redact_message_finds_secret_that_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINAGENT_PLATFORM_TOKEN", "canary-token")
     assert redact_message("it said canary-to") == f"it said {KEY_MARK}"
