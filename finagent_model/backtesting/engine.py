@@ -62,7 +62,8 @@ class BacktestResult:
     @property
     def ruined_at(self) -> int | None:
         """The bar on which a short lost all equity, which ends all trading; None for none."""
-        return int(np.argmin(self.equity > 0)) if self.equity[-1] <= 0 else None
+        is_gone = self.equity <= 0
+        return int(np.argmax(is_gone)) if is_gone.any() else None
 
     def notes(self) -> list[str]:
         """Return, in words, why less was traded than was decided; empty where nothing was in the

@@ -199,12 +199,15 @@ def collect_symbol_facts(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
     break_even = break_even_commission(bars, orders, rules)
     delayed = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
     lagged = sharpe(simple_returns(delayed.equity))
+    returns = simple_returns(backtest.result.equity)
+    # An account that a short has ruined has no returns any more: it is left out from then on.
+    known = int(np.isfinite(returns).sum())
     return SymbolFacts(
         symbol=bars.symbol,
         # datetime64[us] to milliseconds; the first bar has no return.
-        closed_at=tuple((bars.closed_at[1:].astype(np.int64) // 1000).tolist()),
-        returns=tuple(simple_returns(backtest.result.equity).tolist()),
-        benchmark_returns=tuple(simple_returns(backtest.benchmark.equity).tolist()),
+        closed_at=tuple((bars.closed_at[1 : known + 1].astype(np.int64) // 1000).tolist()),
+        returns=tuple(returns[:known].tolist()),
+        benchmark_returns=tuple(simple_returns(backtest.benchmark.equity)[:known].tolist()),
         total_return=float(backtest.result.equity[-1] / backtest.result.equity[0] - 1.0),
         random_returns=tuple(drawn.tolist()) if np.isfinite(drawn).all() else None,
         cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COST_CURVE_BP])),

@@ -232,7 +232,8 @@ def fold_rows(
 ) -> list[FoldRow]:
     """Return one row a fit, oldest first.
 
-    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part.
+    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part. Fits after a ruin have
+    no row: their returns are undefined.
     """
     entry_bar = trades["entry_bar"].to_numpy(dtype=np.int64)
     return [
@@ -245,6 +246,7 @@ def fold_rows(
             trades=int(((entry_bar >= part.start) & (entry_bar < part.stop)).sum()),
         )
         for fit_until, _, part in folds
+        if part.start <= len(facts.returns)
     ]
 
 
