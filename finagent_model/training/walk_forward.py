@@ -242,8 +242,11 @@ def _count_trials(
         [Moments.from_returns(column).sharpe for column in np.vstack(returns).T] if returns else []
     )
     defined = [ratio for ratio in ratios if np.isfinite(ratio)]
-    # Symbols are stacked: the question is whether the best of one time is good at another.
-    overfitting = probability_of_overfitting(np.vstack(returns), PBO_BLOCKS) if returns else np.nan
+    # Symbols are stacked: the question is whether the best of one time is good at another. A policy
+    # that lost an account has no returns after it, and could not be the best.
+    matrix = np.vstack(returns) if returns else np.empty((0, 0))
+    matrix = matrix[:, np.isfinite(matrix).all(axis=0)]
+    overfitting = probability_of_overfitting(matrix, PBO_BLOCKS) if matrix.shape[1] > 1 else np.nan
     return Trials(
         configurations=len(policies) * (1 if request.pooled else len(scorers)),
         scorings=sum(fit.configurations for fit in book.fits),
