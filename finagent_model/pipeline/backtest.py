@@ -169,7 +169,7 @@ def decide_and_reflect(
         start = periods[number].start
         decided = [i - first for i in positions if i < start]
         lessons: tuple[TradeOutcome, ...] = ()
-        if number:  # the first fold has no past decisions
+        if decided:  # the first fold of a symbol has no past decisions
             # No look-ahead: an outcome that closes after the fold's first bar is not known yet.
             lessons = select_lessons(
                 label_decision_outcomes(bars[first:start], decided, past, request.rules)
