@@ -70,10 +70,11 @@ class BacktestResult:
         way.
         """
         notes = []
-        if self.unaffordable:
+        if count := self.unaffordable:
             notes.append(
-                f"{self.unaffordable} entries bought nothing: a share costs more than the cash put "
-                "in; trade fractions of a share, or start with more cash"
+                f"{count} {'entry' if count == 1 else 'entries'} bought nothing: a share costs "
+                "more than the cash; trade fractions of a share (--fractional), or start with more "
+                "cash (--cash)"
             )
         if (bar := self.ruined_at) is not None:
             day = np.datetime_as_string(self.closed_at[bar], unit="D")

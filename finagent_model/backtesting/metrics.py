@@ -165,7 +165,8 @@ def value_at_risk(returns: Floats, share: float = 0.05) -> float:
 
     A historical quantile. Equals minus `empyrical.value_at_risk`.
     """
-    return -float(np.percentile(returns, 100 * share)) if len(returns) else UNDEFINED
+    # Not the minus sign, which would make -0.0 of 0.0.
+    return 0.0 - float(np.percentile(returns, 100 * share)) if len(returns) else UNDEFINED
 
 
 def expected_shortfall(returns: Floats, share: float = 0.05) -> float:
@@ -177,7 +178,7 @@ def expected_shortfall(returns: Floats, share: float = 0.05) -> float:
         return UNDEFINED
     # The same cut as empyrical's: the bar at the quantile is included.
     worst = int((len(returns) - 1) * share)
-    return -float(np.mean(np.partition(returns, worst)[: worst + 1]))
+    return 0.0 - float(np.mean(np.partition(returns, worst)[: worst + 1]))
 
 
 def expectancy(pnl: Floats) -> float:
@@ -244,19 +245,20 @@ def summarise(result: BacktestResult) -> dict[str, float]:
     }
 
 
-_TOO_SHORT = "fewer than two bars"
-_RUINED = "all is lost"
+_TOO_SHORT, _LOST = "fewer than two bars", "all was lost"
+_RATIOS = ("cagr", "volatility", "sharpe", "sortino", "calmar")
+_UNDEFINED_AFTER_RUIN = (*_RATIOS, "value_at_risk_95", "expected_shortfall_95")
 _REASONS = {
     "total_return": _TOO_SHORT,
-    "cagr": f"less than a year of bars, or {_RUINED}",
-    "volatility": f"fewer than two returns, or {_RUINED}",
-    "sharpe": f"the returns don't vary, or {_RUINED}",
-    "sortino": f"no return is a loss, or {_RUINED}",
+    "cagr": "less than a year of bars",
+    "volatility": "fewer than two returns",
+    "sharpe": "the returns don't vary",
+    "sortino": "no return is a loss",
     "max_drawdown": _TOO_SHORT,
     "max_drawdown_bars": _TOO_SHORT,
-    "calmar": f"less than a year of bars, the equity never fell, or {_RUINED}",
-    "value_at_risk_95": f"{_TOO_SHORT}, or {_RUINED}",
-    "expected_shortfall_95": f"{_TOO_SHORT}, or {_RUINED}",
+    "calmar": "less than a year of bars, or the equity never fell",
+    "value_at_risk_95": _TOO_SHORT,
+    "expected_shortfall_95": _TOO_SHORT,
     "turnover": "less than a year of bars",
     "hit_rate": "no closed trade",
     "profit_factor": "no closed trade lost",
@@ -269,12 +271,15 @@ _REASONS = {
 
 
 def explain_undefined(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Return the reason of each metric that is not finite, by name; `benchmark_` is ignored."""
-    return {
-        name: _REASONS[name.removeprefix("benchmark_")]
-        for name, value in metrics.items()
-        if not math.isfinite(value)
-    }
+    """Return the reason of each metric that is not finite, by name, `benchmark_` included."""
+    reasons = {}
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            plain = name.removeprefix("benchmark_")
+            prefix = name.removesuffix(plain)
+            is_lost = metrics.get(f"{prefix}total_return") == -1.0
+            reasons[name] = _LOST if is_lost and plain in _UNDEFINED_AFTER_RUIN else _REASONS[plain]
+    return reasons
 
 
 def nan_to_none(metrics: Mapping[str, float]) -> dict[str, float | None]:

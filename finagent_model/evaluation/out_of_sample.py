@@ -62,6 +62,19 @@ class OutOfSampleBacktest(OrdersBacktest):
     positions: tuple[int, ...]
     """Index within `bars` of each decision's bar."""
 
+    def notes(self) -> list[str]:
+        """Return, in words, what kept the decider from deciding, or from trading as it decided."""
+        failed = [d.signal for d in self.decisions if d.signal.status.is_failure]
+        notes = self.result.notes()
+        if failed:
+            first = failed[0]
+            notes.insert(
+                0,
+                f"{len(failed)} of {len(self.decisions)} decisions failed, first as of "
+                f"{first.as_of:%Y-%m-%d} ({first.status}): {first.reasoning}",
+            )
+        return notes
+
     def trade_outcomes(self) -> tuple[TradeOutcome, ...]:
         """Return the outcomes of the calls to act that are known by the last bar."""
         return label_decision_outcomes(self.bars, self.positions, self.decisions, self.rules)

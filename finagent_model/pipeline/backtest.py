@@ -305,6 +305,13 @@ class BacktestRerun:
     report: str
     same_as_registered: bool | None
     """Whether all signals equal the registered ones; None for a symbol it was not trained on."""
+    notes: tuple[str, ...] = ()
+    """What kept the desk from deciding, or from trading as it decided, in words."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether every decision failed, so that there is no result."""
+        return self.metrics["failed_share"] == 1
 
     def row(self) -> dict[str, Any]:
         """Return the rerun as a JSON-ready dict; an undefined metric is None, with its reason."""
@@ -353,7 +360,8 @@ def backtest(
             same = None if registered is None else hash_ledger(rows) == registered
             run.set_tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
-        reruns.append(
-            BacktestRerun(run.run_id, symbol, metrics, verdict_sentence(symbol, metrics), same)
-        )
+        report, notes = verdict_sentence(symbol, metrics), tuple(outcome.notes())
+        if same is None and mode == "replay" and notes:
+            notes += ("a symbol without a training has no recorded replies: --mode cached asks",)
+        reruns.append(BacktestRerun(run.run_id, symbol, metrics, report, same, notes))
     return reruns

@@ -50,6 +50,8 @@ class ModelCard:
     """The one in force from now on."""
     example: Mapping[str, str]
     """A request that the version answers from its record: symbol and `as_of`."""
+    decided: Mapping[str, tuple[str, str]]
+    """First and last out-of-sample `as_of` by symbol."""
     first_day: str
     """The first day about which it answers."""
     datasets: Sequence[Dataset]
@@ -139,7 +141,9 @@ class ModelCard:
             "",
             "- Advice, or a promise: what a backtest earned is simulated and past.",
             f"- Tested on anything but {_join_names(request.symbols)}. Who chose these symbols "
-            "knew how they had fared; the evidence does not count that choice.",
+            "knew how they had fared, and that they had survived; the evidence does not count that "
+            "choice.",
+            *self._spans(),
             "- For a clock shorter than a day: it sees daily bars and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
@@ -153,6 +157,24 @@ class ModelCard:
                 "these years from its own training. No check here can rule that out."
             )
         return lines
+
+    def _spans(self) -> list[str]:
+        """Return the limit that not all symbols were there all the time; empty where they were."""
+        spans = {symbol: (first[:10], last[:10]) for symbol, (first, last) in self.decided.items()}
+        first = min(first for first, _ in spans.values())
+        last = max(last for _, last in spans.values())
+        partial = [
+            f"{symbol} from {start} to {end}"
+            for symbol, (start, end) in spans.items()
+            if (start, end) != (first, last)
+        ]
+        if not partial:
+            return []
+        return [
+            f"- Tested on all symbols all the time: of {first} to {last} it decided on "
+            f"{_join_names(partial, MAX_SYMBOLS)}. A fold is fitted on the symbols that had bars "
+            "then, and a day's result is the mean of those that were there."
+        ]
 
     def _load(self) -> list[str]:
         example = dict(self.example)

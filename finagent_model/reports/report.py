@@ -191,6 +191,9 @@ def grade_sentence(evidence: Evidence) -> str:
 
 def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
     """Return one sentence: lost or made money out of sample, after costs, and against holding."""
+    # Nobody decided to hold cash: what such a curve shows is no result of the desk.
+    if metrics.get("failed_share") == 1:
+        return f"{symbol}: every decision FAILED, so nothing was traded; there is no verdict."
     desk, benchmark = metrics["total_return"], metrics["benchmark_total_return"]
     if not (math.isfinite(desk) and math.isfinite(benchmark)):
         return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
