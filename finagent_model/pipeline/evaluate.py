@@ -222,8 +222,8 @@ def evaluate_decider(
     A decider with a method `fit` is fitted anew in each fold, on bars that end with the fold's
     training window. The days decided on are the out-of-sample days of a training with the same
     windows; a symbol that begins later is first asked about when it has the decider's `warm_up`
-    bars, or `DEFAULT_WARM_UP`. `configurations` counts the variants that were tried before this one was chosen: the
-    best of many is partly luck, and the deflated Sharpe ratio takes that off.
+    bars, or `DEFAULT_WARM_UP`. `configurations` counts the variants that were tried before this one
+    was chosen: the best of many is partly luck, and the deflated Sharpe ratio takes that off.
 
     Raises DataError where a symbol has no bars, ShortHistoryError where no out-of-sample day is
     left, and BadInputError for a schedule that only a desk can follow.

@@ -294,7 +294,10 @@ def _build_card(
         metrics=record.metrics,
         calibration=record.calibrations.fits[-1],
         example=record.example,
-        decided={s: (rows[0]["as_of"], rows[-1]["as_of"]) for s, rows in record.ledgers.items()},
+        decided={
+            each.symbol: (each.signals[0].as_of.date(), each.signals[-1].as_of.date())
+            for each in record.backtests
+        },
         first_day=f"{record.state.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],

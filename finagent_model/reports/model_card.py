@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from html import escape
 
 from finagent_model.config.desk_config import DeskConfig
@@ -22,6 +23,8 @@ from finagent_model.training.request import TrainRequest
 CARD_FILE = "MODEL_CARD.md"
 MAX_DESCRIPTION_CHARS = 5000
 """Characters that MLflow's registry keeps of a description."""
+MIN_ABSENCE = timedelta(days=31)
+"""How much later a symbol begins, or earlier it ends, for the card to say so."""
 MAX_SYMBOLS = 5
 """Symbols whose verdict the card spells out."""
 MODEL_DESCRIPTION = (
@@ -50,8 +53,8 @@ class ModelCard:
     """The one in force from now on."""
     example: Mapping[str, str]
     """A request that the version answers from its record: symbol and `as_of`."""
-    decided: Mapping[str, tuple[str, str]]
-    """First and last out-of-sample `as_of` by symbol."""
+    decided: Mapping[str, tuple[date, date]]
+    """First and last day that was decided on, by symbol."""
     first_day: str
     """The first day about which it answers."""
     datasets: Sequence[Dataset]
@@ -160,20 +163,20 @@ class ModelCard:
 
     def _spans(self) -> list[str]:
         """Return the limit that not all symbols were there all the time; empty where they were."""
-        spans = {symbol: (first[:10], last[:10]) for symbol, (first, last) in self.decided.items()}
-        first = min(first for first, _ in spans.values())
-        last = max(last for _, last in spans.values())
+        first = min(start for start, _ in self.decided.values())
+        last = max(end for _, end in self.decided.values())
         partial = [
             f"{symbol} from {start} to {end}"
-            for symbol, (start, end) in spans.items()
-            if (start, end) != (first, last)
+            for symbol, (start, end) in self.decided.items()
+            # A schedule and holidays move the ends by days.
+            if start - first > MIN_ABSENCE or last - end > MIN_ABSENCE
         ]
         if not partial:
             return []
         return [
-            f"- Tested on all symbols all the time: of {first} to {last} it decided on "
-            f"{_join_names(partial, MAX_SYMBOLS)}. A fold is fitted on the symbols that had bars "
-            "then, and a day's result is the mean of those that were there."
+            f"- Tested on all symbols all the time. It decided from {first} to {last}, but on "
+            f"{_join_names(partial, MAX_SYMBOLS)} only. A fold is fitted on the symbols that had "
+            "bars then, and a day's result is the mean of those that were there."
         ]
 
     def _load(self) -> list[str]:

@@ -235,8 +235,8 @@ def fold_rows(
 ) -> list[FoldRow]:
     """Return one row a fit, oldest first.
 
-    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part. Fits after a ruin have
-    no row: their returns are undefined.
+    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part. Fits after a ruin
+    have no row: their returns are undefined.
     """
     entry_bar = trades["entry_bar"].to_numpy(dtype=np.int64)
     return [

@@ -3,9 +3,9 @@
 A candidate's score is the *median* Sharpe ratio over thirds of the stretch and over symbols: a
 policy that shone once loses to one that did decently throughout. It is averaged with the scores of
 the candidates most like it: a peak among failures loses to a plateau. Candidates that share their
-neighbours tie often, so scores are rounded before they are compared, and ties go to the better score
-of its own, then to the policy nearest to the untrained one: the last bit of a price decides nothing.
-Every candidate ever scored is counted, since the best of many is partly luck.
+neighbours tie often, so scores are rounded before they are compared, and ties go to the better
+score of its own, then to the policy nearest to the untrained one: the last bit of a price decides
+nothing. Every candidate ever scored is counted, since the best of many is partly luck.
 """
 
 from __future__ import annotations

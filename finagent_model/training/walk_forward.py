@@ -4,8 +4,8 @@ Only the stitched test windows count as a result (Pardo, The Evaluation and Opti
 Strategies, 2008). Folds are cut on the union of the symbols' sessions; a symbol that begins later
 is part of those that it has bars for, and is decided on from where the policy in force has the bars
 that it needs. A schedule says on which out-of-sample bars the desk is asked: every k bars, or where
-the fitted policy's technical vote changes. Between two decisions the position is kept, with its stop
-and target, so a schedule saves calls of a chat model.
+the fitted policy's technical vote changes. Between two decisions the position is kept, with its
+stop and target, so a schedule saves calls of a chat model.
 """
 
 from __future__ import annotations
@@ -127,9 +127,7 @@ def bars_to_decide(bars: BarSeries, policies: PolicyBook, request: TrainRequest)
     return positions
 
 
-def _decidable_periods(
-    bars: BarSeries, policies: PolicyBook
-) -> Iterator[tuple[PolicyFit, slice]]:
+def _decidable_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[PolicyFit, slice]]:
     """Yield each fit with those of its bars by which it has the history that its policy needs."""
     # A symbol that began a moment ago has no past to decide by: such a day is no decision that
     # failed, but none at all.

@@ -294,7 +294,9 @@ def markets(draw: st.DrawFn) -> tuple[Floats, Any, Run, Any]:
     return np.array([opens, high, low, close]), action, run, (rng.random(n), stop, target, lot)
 
 
-def compiled(columns: Floats, action: Any, run: Run, levels: Any) -> tuple[Floats, Any, tuple[int, int]]:
+def compiled(
+    columns: Floats, action: Any, run: Run, levels: Any
+) -> tuple[Floats, Any, tuple[int, int]]:
     size, stop, target, lot = levels
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
