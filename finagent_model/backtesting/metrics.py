@@ -27,6 +27,8 @@ MIN_YEARS = 360 / 365.25
 """Shortest span that has a growth a year: one year, whose first and last days may be holidays. The
 Global Investment Performance Standards (GIPS) forbid to annualise less.
 """
+MIN_DEVIATION_YEARS = 28 / 365.25
+"""Shortest span that has a deviation a year, and ratios over it: some twenty daily returns."""
 BARS_PER_YEAR = (TRADING_DAYS_PER_YEAR, 365.0, 52.0, 12.0, 4.0, 1.0)
 """Usual numbers of bars a year: trading days, all days, weeks, months, quarters, years."""
 MAX_GAP_DAYS = 14.0
@@ -44,12 +46,15 @@ def years_spanned(closed_at: npt.NDArray[np.datetime64]) -> float:
 
 
 def bars_per_year(closed_at: npt.NDArray[np.datetime64]) -> float:
-    """Return how many bars of this calendar a year has, gaps aside; 252 below two bars.
+    """Return how many bars of this calendar a year has, gaps aside; 252 for a single day.
 
     A usual number where the measured one is within a tenth of it: years with more or fewer holidays
     are annualised alike.
     """
-    if len(closed_at) < 2:
+    dates = np.unique(closed_at.astype("datetime64[D]"))
+    if len(dates) < len(closed_at):  # several bars a day
+        return len(closed_at) / len(dates) * bars_per_year(dates)
+    if len(dates) < 2:
         return float(TRADING_DAYS_PER_YEAR)
     days = np.diff(closed_at) / _DAY
     # Months without a bar are missing data and no property of the calendar.
@@ -57,7 +62,7 @@ def bars_per_year(closed_at: npt.NDArray[np.datetime64]) -> float:
     measured = 365.25 / float(np.mean(days))
     # Over a few days weekdays are as dense as all days: then the missing weekend tells.
     is_daily = TRADING_DAYS_PER_YEAR <= measured < 366
-    if is_daily and np.is_busday(closed_at.astype("datetime64[D]")).all():
+    if is_daily and np.is_busday(dates).all():
         return float(TRADING_DAYS_PER_YEAR)
     near = [float(usual) for usual in BARS_PER_YEAR if abs(measured / usual - 1) < 0.1]
     return near[0] if near else measured
@@ -201,12 +206,14 @@ def measure_curve(equity: Floats, closed_at: npt.NDArray[np.datetime64]) -> dict
     """Return the metrics that follow from an equity curve alone, by name; both are (n,)."""
     returns, years = simple_returns(equity), years_spanned(closed_at)
     periods = bars_per_year(closed_at)
+    # A handful of returns would be blown up to hundreds of percent a year.
+    varied = returns if years >= MIN_DEVIATION_YEARS else returns[:0]
     return {
         "total_return": total_return(equity),
         "cagr": cagr(equity, years),
-        "volatility": volatility(returns, periods),
-        "sharpe": sharpe(returns, periods),
-        "sortino": sortino(returns, periods),
+        "volatility": volatility(varied, periods),
+        "sharpe": sharpe(varied, periods),
+        "sortino": sortino(varied, periods),
         "max_drawdown": max_drawdown(equity),
         "max_drawdown_bars": max_drawdown_bars(equity),
         "calmar": calmar(equity, years),
@@ -251,9 +258,9 @@ _UNDEFINED_AFTER_RUIN = (*_RATIOS, "value_at_risk_95", "expected_shortfall_95")
 _REASONS = {
     "total_return": _TOO_SHORT,
     "cagr": "less than a year of bars",
-    "volatility": "fewer than two returns",
-    "sharpe": "the returns don't vary",
-    "sortino": "no return is a loss",
+    "volatility": "less than a month of bars",
+    "sharpe": "less than a month of bars, or the returns don't vary",
+    "sortino": "less than a month of bars, or no return is a loss",
     "max_drawdown": _TOO_SHORT,
     "max_drawdown_bars": _TOO_SHORT,
     "calmar": "less than a year of bars, or the equity never fell",

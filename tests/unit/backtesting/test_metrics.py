@@ -153,13 +153,16 @@ def test_measure_curve_ratios_are_undefined_once_all_is_lost() -> None:
         (days("2020-01-01", 1), 252),
         (np.r_[days("2020-01-01", 100), days("2021-01-01", 100)], 252),
         (np.r_[days("2020-01-01", 100, "D"), days("2023-01-01", 100, "D")], 365),
-        (days("2020-01-01", 24 * 365, "h"), 24 * 365.25),
+        (days("2020-01-01", 24 * 365, "h"), 24 * 365),
+        (days("2020-01-06", 24 * 5, "h"), 24 * 252),
+        (days("2020-01-06 14:35", 78, "5min"), 78 * 252),
+        (days("2020-01-01", 500, "D")[np.arange(500) % 7 != 3], 365.25 * 6 / 7),
     ],
 )
 def test_bars_per_year_is_measured_from_dates(
     closed_at: npt.NDArray[np.datetime64], expected: float
 ) -> None:
-    assert metrics.bars_per_year(closed_at) == pytest.approx(expected)
+    assert metrics.bars_per_year(closed_at) == pytest.approx(expected, rel=0.001)
 
 
 def test_bars_per_year_of_bundled_stocks_is_252() -> None:
@@ -188,6 +191,13 @@ def test_cagr_counts_gap_in_bars_as_time() -> None:
 def test_annual_rates_are_undefined_below_a_year(count: int) -> None:
     summary = metrics.summarise(result([100.0] * (count - 1) + [120.0], [1.0] * count, {}))
     assert all(math.isnan(summary[name]) for name in ("cagr", "calmar", "turnover"))
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_deviations_a_year_are_undefined_below_a_month(count: int) -> None:
+    equity = 100 + np.arange(count) % 2
+    summary = metrics.measure_curve(equity.astype(float), days("2020-01-01", count))
+    assert all(math.isnan(summary[name]) for name in ("volatility", "sharpe", "sortino"))
 
 
 def test_volatility_is_scaled_by_bars_of_a_year() -> None:
@@ -309,7 +319,7 @@ def test_summarise_without_trades_is_undefined_never_zero() -> None:
     undefined = {name for name, value in summary.items() if math.isnan(value)}
     assert undefined == {
         *("sharpe", "sortino", "calmar", "hit_rate", "profit_factor", "expectancy"),
-        *("cagr", "turnover"),  # ten bars are no year
+        *("cagr", "turnover", "volatility"),  # ten bars are neither a year nor a month
     }
 
 
