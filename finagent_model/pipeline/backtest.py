@@ -361,7 +361,7 @@ def backtest(
             run.set_tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
         report, notes = verdict_sentence(symbol, metrics), tuple(outcome.notes())
-        if same is None and mode == "replay" and notes:
+        if same is None and mode == "replay" and metrics["failed_share"] > 0:
             notes += ("a symbol without a training has no recorded replies: --mode cached asks",)
         reruns.append(BacktestRerun(run.run_id, symbol, metrics, report, same, notes))
     return reruns
