@@ -199,8 +199,8 @@ def search_policy(
     if np.isnan(scores).all():
         prices_move = any(np.ptp(h.growth.close[part]) > 0 for h, part in histories)
         raise ShortHistoryError(
-            f"none of {len(policies)} policies traded in the fitted stretch, or those that did lost "
-            "everything; give more bars or candidates"
+            f"none of {len(policies)} policies traded in the fitted stretch, or all that did "
+            "lost everything; give more bars or candidates"
             if prices_move
             else "prices that don't move give no policy a trade; look at the bars of "
             + ", ".join(h.bars.symbol for h, _ in histories)

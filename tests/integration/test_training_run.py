@@ -104,7 +104,7 @@ def test_training_takes_symbols_that_begin_at_different_times(tmp_path: Path) ->
     windows = ["--train-bars", "252", "--test-bars", "1000", "--candidates", "8"]
     done = place.finagent("train", "--symbols", "IBM,FB", *windows, "--schedule", "60")
     assert done.returncode == 0, done.stderr
-    [description] = stored(place, "select description from model_versions")
+    [description] = stored(place, "select description from model_versions where name = 'finagent'")
     # FB begins in May 2012 and has its hundredth bar in October.
     assert "but on FB from 2012-10-10 to " in description[0]
 
