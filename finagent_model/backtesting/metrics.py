@@ -254,17 +254,18 @@ def summarise(result: BacktestResult) -> dict[str, float]:
 
 
 _TOO_SHORT, _LOST = "fewer than two bars", "all was lost"
-_RATIOS = ("cagr", "volatility", "sharpe", "sortino", "calmar")
-_UNDEFINED_AFTER_RUIN = (*_RATIOS, "value_at_risk_95", "expected_shortfall_95")
+_RATIO_OF = {"sharpe": "volatility", "sortino": "volatility", "calmar": "cagr"}
+_TAILS = ("value_at_risk_95", "expected_shortfall_95")
+_UNDEFINED_AFTER_RUIN = ("cagr", "volatility", *_RATIO_OF, *_TAILS)
 _REASONS = {
     "total_return": _TOO_SHORT,
     "cagr": "less than a year of bars",
     "volatility": "less than a month of bars",
-    "sharpe": "less than a month of bars, or the returns don't vary",
-    "sortino": "less than a month of bars, or no return is a loss",
+    "sharpe": "the returns don't vary",
+    "sortino": "no return is a loss",
     "max_drawdown": _TOO_SHORT,
     "max_drawdown_bars": _TOO_SHORT,
-    "calmar": "less than a year of bars, or the equity never fell",
+    "calmar": "the equity never fell",
     "value_at_risk_95": _TOO_SHORT,
     "expected_shortfall_95": _TOO_SHORT,
     "turnover": "less than a year of bars",
@@ -285,8 +286,12 @@ def explain_undefined(metrics: Mapping[str, float]) -> dict[str, str]:
         if not math.isfinite(value):
             plain = name.removeprefix("benchmark_")
             prefix = name.removesuffix(plain)
-            is_lost = metrics.get(f"{prefix}total_return") == -1.0
-            reasons[name] = _LOST if is_lost and plain in _UNDEFINED_AFTER_RUIN else _REASONS[plain]
+            part = metrics.get(f"{prefix}{_RATIO_OF.get(plain)}", 0.0)
+            if plain in _UNDEFINED_AFTER_RUIN and metrics.get(f"{prefix}total_return") == -1.0:
+                reasons[name] = _LOST
+            else:
+                # A ratio of something that is undefined itself has the same reason.
+                reasons[name] = _REASONS[plain if math.isfinite(part) else _RATIO_OF[plain]]
     return reasons
 
 

@@ -372,3 +372,24 @@ def test_tail_metrics_are_undefined_without_data() -> None:
     assert math.isnan(metrics.value_at_risk(none))
     assert math.isnan(metrics.expected_shortfall(none))
     assert math.isnan(metrics.expectancy(none))
+
+
+def reasons(equity: Floats) -> dict[str, str]:
+    return metrics.explain_undefined(metrics.measure_curve(equity, days("2020-01-01", len(equity))))
+
+
+def test_explain_undefined_names_the_shortest_span() -> None:
+    short = reasons(np.array([100.0, 90.0, 95.0]))
+    assert short["sharpe"] == short["volatility"] == "less than a month of bars"
+    assert short["calmar"] == short["cagr"] == "less than a year of bars"
+
+
+def test_explain_undefined_names_what_a_ratio_is_missing() -> None:
+    flat = reasons(np.full(400, 100.0))
+    assert flat["sharpe"] == "the returns don't vary"
+    assert flat["calmar"] == "the equity never fell"
+
+
+def test_explain_undefined_names_the_loss_of_everything() -> None:
+    lost = reasons(np.r_[np.linspace(100, 120, 300), np.zeros(100)])
+    assert set(lost.values()) == {"all was lost"}
