@@ -56,6 +56,11 @@ class Crossover:
         """The rule as it is written on a command line."""
         return f"sma:{self.fast},{self.slow}"
 
+    @property
+    def warm_up(self) -> int:
+        """Bars that a decision needs: both averages on this bar and on the one before."""
+        return self.slow + 1
+
     def decide(self, view: MarketView) -> Decision:
         """Return BUY or SELL on a bar that made the averages cross, else HOLD."""
         close = view.bars.adjust_to_first_bar().close

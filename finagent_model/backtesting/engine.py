@@ -43,9 +43,9 @@ class BacktestResult:
     """
 
     equity: Floats
-    """Money, starting with the cash before anything was traded."""
+    """Money, starting with the cash before anything was traded; 0 from the bar of a ruin on."""
     invested: Floats
-    """Signed value of the position over equity."""
+    """Signed value of the position over equity; 0 without a position."""
     trades: pd.DataFrame
     """One row a trade: bars, `side`, `shares` and prices as traded, `fees` and `pnl` in money,
     `reason` it ended; `exit_bar` -1 for a position still open, marked at the last close.
@@ -54,6 +54,35 @@ class BacktestResult:
     """Money that changed hands, both ways."""
     cancelled: int
     """Entries whose open lay beyond their own stop or target."""
+    closed_at: npt.NDArray[np.datetime64]
+    """UTC; when each bar closed."""
+    unaffordable: int = 0
+    """Entries whose share of the cash did not buy one whole share."""
+
+    @property
+    def ruined_at(self) -> int | None:
+        """The bar on which a short lost all equity, which ends all trading; None for none."""
+        is_gone = self.equity <= 0
+        return int(np.argmax(is_gone)) if is_gone.any() else None
+
+    def notes(self) -> list[str]:
+        """Return, in words, why less was traded than was decided; empty where nothing was in the
+        way.
+        """
+        notes = []
+        if count := self.unaffordable:
+            notes.append(
+                f"{count} {'entry' if count == 1 else 'entries'} bought nothing: a share costs "
+                "more than the cash; trade fractions of a share (--fractional), or start with more "
+                "cash (--cash)"
+            )
+        if (bar := self.ruined_at) is not None:
+            day = np.datetime_as_string(self.closed_at[bar], unit="D")
+            notes.append(
+                f"a short lost all equity on {day}: nothing was traded after it, and returns after "
+                "it are undefined"
+            )
+        return notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +179,7 @@ def run_orders(
     # A share of bar i is 1 / factor[i] growth units: that is what can't be divided.
     lot = 1.0 / factor if whole_shares else np.zeros(len(bars))
     growth = bars.adjust_to_first_bar()
-    equity, position, rows, cancelled = _simulate(growth, orders, rules, cash, lot)
+    equity, position, rows, cancelled, unaffordable = _simulate(growth, orders, rules, cash, lot)
     entry_bar, exit_bar = rows["entry_bar"], rows["exit_bar"]
     exit_price = rows["exit_price"]
     trades = pd.DataFrame(
@@ -170,12 +199,16 @@ def run_orders(
     )
     is_closed = exit_bar >= 0
     notional = rows["units"] * (rows["entry_price"] + np.where(is_closed, exit_price, 0.0))
+    value = position * growth.close
     return BacktestResult(
         equity=equity,
-        invested=position * growth.close / equity,
+        # After a ruin there is neither position nor equity.
+        invested=np.divide(value, equity, out=np.zeros_like(equity), where=position != 0),
         trades=trades,
         notional=float(notional.sum()),
         cancelled=int(cancelled),
+        closed_at=bars.closed_at,
+        unaffordable=int(unaffordable),
     )
 
 
@@ -191,12 +224,14 @@ def simulate_equity(
 
 def _simulate(
     growth: BarSeries, orders: Orders, rules: FillRules, cash: float, lot: Floats
-) -> tuple[Floats, Floats, npt.NDArray[np.void], int]:
-    """Run the kernel; return equity, signed units, trades (`TRADE_DTYPE`) and cancelled entries."""
+) -> tuple[Floats, Floats, npt.NDArray[np.void], int, int]:
+    """Run the kernel; return equity, signed units, trades (`TRADE_DTYPE`), and how many entries
+    were cancelled and how many bought no lot.
+    """
     n = len(growth)
     equity, position = np.empty(n), np.empty(n)
     trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
-    count, cancelled = kernel.simulate(
+    count, cancelled, unaffordable = kernel.simulate(
         growth.open,
         growth.high,
         growth.low,
@@ -212,4 +247,4 @@ def _simulate(
         position,
         trades,
     )
-    return equity, position, trades[:count], cancelled
+    return equity, position, trades[:count], cancelled, unaffordable

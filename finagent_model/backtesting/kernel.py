@@ -11,8 +11,9 @@ The rules, in the order in which they apply within a bar (docs/backtest.md names
 4. Both are live from the entry bar on. A gap beyond either fills at the open; if one bar touches
    both, the stop is taken.
 5. Commission on every fill; slippage on market and stop fills, none on targets.
-6. Fractional units unless `lot` says otherwise. A long never makes cash negative. A short can lose
-   more than there is: then it is closed at that bar's close and nothing is traded any more.
+6. Fractional units unless `lot` says otherwise. A long never makes cash negative. A short is bought
+   back at the price at which nothing would be left after costs, even where a gap goes beyond it:
+   equity ends at 0, never below, and nothing is traded any more.
 
 backtesting.py has the same rules. The switches of `FillRules` that depart from them exist so that
 tests can hold the kernel against other engines.
@@ -66,9 +67,26 @@ class FillRules(NamedTuple):
 
 
 @njit(inline="always")
-def cash_after_exit(cash, units, price, commission):  # type: ignore[no-untyped-def]
-    """Return the cash after selling (or buying back) all units."""
-    return cash + units * price - abs(units) * price * commission
+def _close_position(cash, units, price, reason, commission):  # type: ignore[no-untyped-def]
+    """Return cash, price and reason of selling (or buying back) all units at `price`."""
+    # Only a short can cost more than there is. Nobody is left to pay for what lies beyond: it is
+    # the lender's loss, and the trade is booked at the price that took the last of the cash.
+    ruin_price = _ruin_price(cash, units, commission)
+    if price >= ruin_price:
+        return 0.0, ruin_price, RUIN
+    return cash + units * price - abs(units) * price * commission, price, reason
+
+
+@njit(inline="always")
+def _ruin_price(cash, units, commission):  # type: ignore[no-untyped-def]
+    """Return the price at which buying back a short takes all the cash; nan for a long."""
+    return cash / (-units * (1.0 + commission)) if units < 0 else np.nan
+
+
+@njit(inline="always")
+def _first_of(high_exit, ruin_price):  # type: ignore[no-untyped-def]
+    """Return the level that a rising price meets first; nan is no level."""
+    return ruin_price if ruin_price < high_exit or np.isnan(high_exit) else high_exit
 
 
 @njit(inline="always")
@@ -136,14 +154,15 @@ def simulate(  # type: ignore[no-untyped-def]  # numba compiles by the arguments
     position,
     trades,
 ):
-    """Fill `equity`, `position` (n,) and `trades` (n + 1,); return (trades, cancelled entries).
+    """Fill `equity`, `position` (n,) and `trades` (n + 1,); return the numbers of trades, of
+    cancelled entries, and of entries whose cash buys no lot.
 
     `action` (n,) is 1, 0 or -1 as decided at each close; `size` the fraction of equity to put in;
     `stop` and `target` prices, nan for none; `lot` (n,) the smallest number of units, 0 for any.
     `position` is signed units held at each close, `equity` cash plus their value there.
     """
     n = len(closes)
-    count, cancelled = 0, 0
+    count, cancelled, unaffordable = 0, 0, 0
     units, entry_price, entry_fee, entry_bar = 0.0, 0.0, 0.0, -1
     low_exit, high_exit = np.nan, np.nan
     ruined = False
@@ -156,53 +175,63 @@ def simulate(  # type: ignore[no-untyped-def]  # numba compiles by the arguments
 
         if units != 0 and not rules.open_exit_first:
             price, reason = find_level_exit(
-                opens[t], highs[t], lows[t], units, low_exit, high_exit, rules.slippage
+                opens[t],
+                highs[t],
+                lows[t],
+                units,
+                low_exit,
+                _first_of(high_exit, _ruin_price(cash, units, rules.commission)),
+                rules.slippage,
             )
             if reason != OPEN:
                 order = 0
-                cash = cash_after_exit(cash, units, price, rules.commission)
+                cash, price, reason = _close_position(cash, units, price, reason, rules.commission)
                 _record_trade(
                     trades, count, entry_bar, t, units, entry_price, price, entry_fee, reason, rules
                 )
-                count, units = count + 1, 0.0
+                count, units, ruined = count + 1, 0.0, cash <= 0
 
         # An order against the position closes it first; the same bar may then open the other side.
         if order * units < 0:
             price = market_price * (1.0 - np.sign(units) * rules.slippage)
-            cash = cash_after_exit(cash, units, price, rules.commission)
+            cash, price, reason = _close_position(cash, units, price, SIGNAL, rules.commission)
             _record_trade(
-                trades, count, entry_bar, bar, units, entry_price, price, entry_fee, SIGNAL, rules
+                trades, count, entry_bar, bar, units, entry_price, price, entry_fee, reason, rules
             )
-            count, units = count + 1, 0.0
+            count, units, ruined = count + 1, 0.0, cash <= 0
 
-        if order != 0 and units == 0 and (order > 0 or rules.allow_short):
+        if order != 0 and units == 0 and not ruined and (order > 0 or rules.allow_short):
             price, quantity, low_exit, high_exit, is_cancelled = fill_entry(
                 market_price, order, size[t - 1], stop[t - 1], target[t - 1], lot[t], cash, rules
             )
             cancelled += is_cancelled
+            unaffordable += not is_cancelled and quantity == 0 and size[t - 1] > 0
             if quantity > 0:
                 units, entry_price = order * quantity, price
                 entry_bar, is_entry_bar = bar, True
                 entry_fee = quantity * price * rules.commission
                 cash -= units * price + entry_fee
 
-        levels_live = rules.entry_bar_stops if is_entry_bar else rules.open_exit_first
         if units != 0:
-            price, reason = 0.0, OPEN
-            if levels_live:
-                price, reason = find_level_exit(
-                    opens[t], highs[t], lows[t], units, low_exit, high_exit, rules.slippage
-                )
-            # A short that has lost all equity is closed at this close (rule 6).
-            if reason == OPEN and cash + units * closes[t] <= 0:
-                price, reason, ruined = closes[t], RUIN, True
+            low_level, high_level = np.nan, np.nan
+            if rules.entry_bar_stops if is_entry_bar else rules.open_exit_first:
+                low_level, high_level = low_exit, high_exit
+            # Ruin needs no order: it is watched on every bar, whatever is said about levels.
+            price, reason = find_level_exit(
+                opens[t],
+                highs[t],
+                lows[t],
+                units,
+                low_level,
+                _first_of(high_level, _ruin_price(cash, units, rules.commission)),
+                rules.slippage,
+            )
             if reason != OPEN:
-                cash = cash_after_exit(cash, units, price, rules.commission)
+                cash, price, reason = _close_position(cash, units, price, reason, rules.commission)
                 _record_trade(
                     trades, count, entry_bar, t, units, entry_price, price, entry_fee, reason, rules
                 )
-                count, units = count + 1, 0.0
-                ruined = ruined or cash <= 0
+                count, units, ruined = count + 1, 0.0, cash <= 0
 
         equity[t] = cash + units * closes[t]
         position[t] = units
@@ -212,7 +241,7 @@ def simulate(  # type: ignore[no-untyped-def]  # numba compiles by the arguments
             trades, count, entry_bar, -1, units, entry_price, closes[n - 1], entry_fee, OPEN, rules
         )
         count += 1
-    return count, cancelled
+    return count, cancelled, unaffordable
 
 
 @njit(inline="always")

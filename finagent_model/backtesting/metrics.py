@@ -1,7 +1,9 @@
 """Performance metrics of an equity curve. Undefined is nan, never 0.
 
-Returns are simple, per bar; a year is 252 bars; no risk-free rate is taken off. Tests hold each
-against empyrical-reloaded where it has one.
+Returns are simple, per bar; no risk-free rate is taken off. A rate a year goes by the bars' own
+dates: growth by the days between the first and the last bar, deviations by how many such bars a
+year has. What only rounding left is no risk: a ratio over it is undefined. So are returns after all
+is lost. Tests hold each metric against empyrical-reloaded where it has one.
 """
 
 from __future__ import annotations
@@ -10,18 +12,70 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from finagent_model.backtesting.engine import BacktestResult
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
 
 UNDEFINED = float("nan")
-MIN_DEVIATION = 1e-12
-"""Standard deviation that rounding leaves in returns that are all the same."""
+MIN_DEVIATION = 1e-10
+"""Deviation or loss, as a fraction, that is rounding and no risk; 12,000 bars of prices that pay
+their fall as dividends leave 3e-13.
+"""
+MIN_YEARS = 360 / 365.25
+"""Shortest span that has a growth a year: one year, whose first and last days may be holidays. The
+Global Investment Performance Standards (GIPS) forbid to annualise less.
+"""
+MIN_DEVIATION_YEARS = 28 / 365.25
+"""Shortest span that has a deviation a year, and ratios over it: some twenty daily returns."""
+BARS_PER_YEAR = (TRADING_DAYS_PER_YEAR, 365.0, 52.0, 12.0, 4.0, 1.0)
+"""Usual numbers of bars a year: trading days, all days, weeks, months, quarters, years."""
+MAX_GAP_DAYS = 14.0
+"""Longest pause between two bars that belongs to their calendar; a longer one is a gap in the data,
+unless the bars are themselves far apart.
+"""
+_DAY = np.timedelta64(1, "D")
+
+
+def years_spanned(closed_at: npt.NDArray[np.datetime64]) -> float:
+    """Return the calendar years from the first to the last of `closed_at`; nan below two."""
+    if len(closed_at) < 2:
+        return UNDEFINED
+    return float((closed_at[-1] - closed_at[0]) / _DAY) / 365.25
+
+
+def bars_per_year(closed_at: npt.NDArray[np.datetime64]) -> float:
+    """Return how many bars of this calendar a year has, gaps aside; 252 for a single day.
+
+    A usual number where the measured one is within a tenth of it: years with more or fewer holidays
+    are annualised alike.
+    """
+    dates = np.unique(closed_at.astype("datetime64[D]"))
+    # Clocks that are put back bring two daily closes to one date of UTC: not yet several a day.
+    if len(closed_at) > 1.5 * len(dates):
+        return len(closed_at) / len(dates) * bars_per_year(dates)
+    if len(dates) < 2:
+        return float(TRADING_DAYS_PER_YEAR)
+    days = np.diff(closed_at) / _DAY
+    # Months without a bar are missing data and no property of the calendar.
+    days = days[days <= max(MAX_GAP_DAYS, 3 * float(np.median(days)))]
+    measured = 365.25 / float(np.mean(days))
+    # Over a few days weekdays are as dense as all days: then the missing weekend tells.
+    is_daily = TRADING_DAYS_PER_YEAR <= measured < 366
+    if is_daily and np.is_busday(dates).all():
+        return float(TRADING_DAYS_PER_YEAR)
+    near = [float(usual) for usual in BARS_PER_YEAR if abs(measured / usual - 1) < 0.1]
+    return near[0] if near else measured
 
 
 def simple_returns(equity: Floats) -> Floats:
-    """Return each change over the value before: one entry fewer than `equity`."""
-    return np.diff(equity) / equity[:-1]
+    """Return each change over the value before: one entry fewer than `equity`; nan after all was
+    lost.
+    """
+    # nan, not 0: there is nothing that could have earned something.
+    before = np.where(equity[:-1] > 0, equity[:-1], np.nan)
+    return np.diff(equity) / before
 
 
 def total_return(equity: Floats) -> float:
@@ -29,91 +83,108 @@ def total_return(equity: Floats) -> float:
     return float(equity[-1] / equity[0] - 1.0) if len(equity) > 1 else UNDEFINED
 
 
-def cagr(equity: Floats) -> float:
-    """Constant annual growth that gives the same end; nan below two points or once all is lost."""
-    if len(equity) < 2 or equity[-1] <= 0:
+def cagr(equity: Floats, years: float) -> float:
+    """Constant annual growth that gives the same end after `years`; nan below two points, below
+    `MIN_YEARS`, or once all is lost.
+    """
+    if len(equity) < 2 or equity[-1] <= 0 or not years >= MIN_YEARS:
         return UNDEFINED
-    exponent = TRADING_DAYS_PER_YEAR / (len(equity) - 1)
-    return float((equity[-1] / equity[0]) ** exponent - 1.0)
+    return float((equity[-1] / equity[0]) ** (1.0 / years) - 1.0)
 
 
-def volatility(returns: Floats) -> float:
-    """Annual standard deviation (ddof 1); nan below two returns."""
+def volatility(returns: Floats, periods: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Annual standard deviation (ddof 1) of returns of which a year has `periods`; nan below two
+    returns, and where one is undefined.
+    """
     if len(returns) < 2:
         return UNDEFINED
-    return float(np.std(returns, ddof=1) * np.sqrt(TRADING_DAYS_PER_YEAR))
+    return float(np.std(returns, ddof=1) * np.sqrt(periods))
 
 
-def sharpe(returns: Floats) -> float:
-    """Annual mean over annual standard deviation (ddof 1); nan where nothing varied.
+def sharpe(returns: Floats, periods: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Annual mean over annual standard deviation (ddof 1) of returns of which a year has `periods`;
+    nan where nothing varied, and where one is undefined.
 
     Sharpe, The Sharpe Ratio (1994); equals `empyrical.sharpe_ratio`.
     """
     # Equal returns have a deviation of rounding only; a ratio over it would be astronomical.
-    spread = volatility(returns)
+    spread = volatility(returns, periods)
     if not spread > MIN_DEVIATION:
         return UNDEFINED
-    return float(np.mean(returns) * TRADING_DAYS_PER_YEAR / spread)
+    return float(np.mean(returns) * periods / spread)
 
 
-def sortino(returns: Floats) -> float:
-    """Annual mean over annual downside deviation (root mean square of min(r, 0)); nan without a
-    loss. Equals `empyrical.sortino_ratio`.
+def sortino(returns: Floats, periods: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Annual mean over annual downside deviation (root mean square of min(r, 0)) of returns of
+    which a year has `periods`; nan without a loss, and where one is undefined.
+
+    Equals `empyrical.sortino_ratio`.
     """
     if len(returns) < 2:
         return UNDEFINED
-    downside = float(np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2) * TRADING_DAYS_PER_YEAR))
-    if not downside > 0:
+    downside = float(np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2) * periods))
+    if not downside > MIN_DEVIATION:
         return UNDEFINED
-    return float(np.mean(returns) * TRADING_DAYS_PER_YEAR / downside)
+    return float(np.mean(returns) * periods / downside)
 
 
 def max_drawdown(equity: Floats) -> float:
     """Deepest peak-to-trough loss as a fraction of the peak, >= 0; nan below two points.
 
-    Equals minus `empyrical.max_drawdown` of the curve's simple returns.
+    Equals minus `empyrical.max_drawdown` of the curve's simple returns; 0 where only rounding fell.
     """
-    if len(equity) < 2:
-        return UNDEFINED
-    return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
+    return float(_drawdowns(equity).max()) if len(equity) > 1 else UNDEFINED
 
 
-def calmar(equity: Floats) -> float:
-    """CAGR over max drawdown; nan without a drawdown. Equals `empyrical.calmar_ratio`."""
+def calmar(equity: Floats, years: float) -> float:
+    """CAGR over max drawdown; nan without either. Equals `empyrical.calmar_ratio`."""
     drawdown = max_drawdown(equity)
-    return cagr(equity) / drawdown if drawdown > 0 else UNDEFINED
+    return cagr(equity, years) / drawdown if drawdown > 0 else UNDEFINED
 
 
 def max_drawdown_bars(equity: Floats) -> float:
-    """Longest time below a former peak, in bars; nan below two points.
+    """Longest time from a peak until it is reached again, in bars; 0 where the equity never fell,
+    nan below two points.
 
     The last drawdown counts up to the last bar, even if it has not ended.
     """
     if len(equity) < 2:
         return UNDEFINED
+    drawdowns = _drawdowns(equity)
     # A bar that only equals the peak ends the drawdown, too.
-    at_peak = np.flatnonzero(equity >= np.maximum.accumulate(equity))
-    return float(np.diff(np.append(at_peak, len(equity) - 1)).max(initial=0))
+    at_peak = np.flatnonzero(drawdowns == 0)
+    lengths = np.diff(at_peak)
+    # Between peaks on two bars in a row nothing fell.
+    longest_ended = lengths[lengths > 1].max(initial=0)
+    return float(max(longest_ended, len(equity) - 1 - at_peak[-1]))
+
+
+def _drawdowns(equity: Floats) -> Floats:
+    """Return the loss from the running peak (n,), a fraction >= 0; exactly 0 for rounding."""
+    drawdowns = 1.0 - equity / np.maximum.accumulate(equity)
+    return np.where(drawdowns > MIN_DEVIATION, drawdowns, 0.0)
 
 
 def value_at_risk(returns: Floats, share: float = 0.05) -> float:
     """Loss per bar at which the worst `share` of returns begins, positive for a loss; nan without
-    returns.
+    returns, and where one is undefined.
 
     A historical quantile. Equals minus `empyrical.value_at_risk`.
     """
-    return -float(np.percentile(returns, 100 * share)) if len(returns) else UNDEFINED
+    # Not the minus sign, which would make -0.0 of 0.0.
+    return 0.0 - float(np.percentile(returns, 100 * share)) if len(returns) else UNDEFINED
 
 
 def expected_shortfall(returns: Floats, share: float = 0.05) -> float:
     """Mean loss over the worst `share` of returns (CVaR, historical), positive for a loss; nan
-    without returns. Equals minus `empyrical.conditional_value_at_risk`.
+    without returns, and where one is undefined. Equals minus
+    `empyrical.conditional_value_at_risk`.
     """
-    if not len(returns):
+    if not len(returns) or np.isnan(returns).any():
         return UNDEFINED
     # The same cut as empyrical's: the bar at the quantile is included.
     worst = int((len(returns) - 1) * share)
-    return -float(np.mean(np.partition(returns, worst)[: worst + 1]))
+    return 0.0 - float(np.mean(np.partition(returns, worst)[: worst + 1]))
 
 
 def expectancy(pnl: Floats) -> float:
@@ -132,46 +203,72 @@ def profit_factor(pnl: Floats) -> float:
     return float(pnl[pnl > 0].sum()) / losses if losses > 0 else UNDEFINED
 
 
-def summarise(result: BacktestResult) -> dict[str, float]:
-    """Return every metric of a backtest by name; fractions, annual where the name implies it."""
-    equity, returns = result.equity, simple_returns(result.equity)
-    # An open trade has no exit yet: it counts in equity, not among the trades.
-    closed_pnl = result.trades[result.trades["exit_bar"] >= 0]["pnl"].to_numpy(dtype=np.float64)
-    years = len(returns) / TRADING_DAYS_PER_YEAR
+def measure_curve(equity: Floats, closed_at: npt.NDArray[np.datetime64]) -> dict[str, float]:
+    """Return the metrics that follow from an equity curve alone, by name; both are (n,)."""
+    returns, years = simple_returns(equity), years_spanned(closed_at)
+    periods = bars_per_year(closed_at)
+    # A handful of returns would be blown up to hundreds of percent a year.
+    varied = returns if years >= MIN_DEVIATION_YEARS else returns[:0]
     return {
         "total_return": total_return(equity),
-        "cagr": cagr(equity),
-        "volatility": volatility(returns),
-        "sharpe": sharpe(returns),
-        "sortino": sortino(returns),
+        "cagr": cagr(equity, years),
+        "volatility": volatility(varied, periods),
+        "sharpe": sharpe(varied, periods),
+        "sortino": sortino(varied, periods),
         "max_drawdown": max_drawdown(equity),
         "max_drawdown_bars": max_drawdown_bars(equity),
-        "calmar": calmar(equity),
+        "calmar": calmar(equity, years),
         "value_at_risk_95": value_at_risk(returns),
         "expected_shortfall_95": expected_shortfall(returns),
+    }
+
+
+def measure_trades(pnl: Floats) -> dict[str, float]:
+    """Return the metrics of closed trades, by name, from what each earned in money."""
+    return {
+        "hit_rate": hit_rate(pnl),
+        "profit_factor": profit_factor(pnl),
+        "expectancy": expectancy(pnl),
+        "closed_trades": float(len(pnl)),
+    }
+
+
+def closed_pnl(trades: pd.DataFrame, cash: float) -> Floats:
+    """Return what each closed trade earned, in money; what rounding left of `cash` is 0."""
+    # An open trade has no exit yet: it counts in equity, not among the trades.
+    pnl = trades[trades["exit_bar"] >= 0]["pnl"].to_numpy(dtype=np.float64)
+    return np.where(np.abs(pnl) > MIN_DEVIATION * cash, pnl, 0.0)
+
+
+def summarise(result: BacktestResult) -> dict[str, float]:
+    """Return every metric of a backtest by name; fractions, annual where the name implies it."""
+    equity, years = result.equity, years_spanned(result.closed_at)
+    traded = result.notional / float(np.mean(equity))
+    return {
+        **measure_curve(equity, result.closed_at),
         "exposure": float(np.mean(result.invested != 0)),
-        "turnover": result.notional / float(np.mean(equity)) / years if years else UNDEFINED,
-        "hit_rate": hit_rate(closed_pnl),
-        "profit_factor": profit_factor(closed_pnl),
-        "expectancy": expectancy(closed_pnl),
-        "closed_trades": float(len(closed_pnl)),
+        "turnover": traded / years if years >= MIN_YEARS else UNDEFINED,
+        **measure_trades(closed_pnl(result.trades, float(equity[0]))),
         "cancelled_entries": float(result.cancelled),
     }
 
 
-_TOO_SHORT = "fewer than two bars"
+_TOO_SHORT, _LOST = "fewer than two bars", "all was lost"
+_RATIO_OF = {"sharpe": "volatility", "sortino": "volatility", "calmar": "cagr"}
+_TAILS = ("value_at_risk_95", "expected_shortfall_95")
+_UNDEFINED_AFTER_RUIN = ("cagr", "volatility", *_RATIO_OF, *_TAILS)
 _REASONS = {
     "total_return": _TOO_SHORT,
-    "cagr": f"{_TOO_SHORT}, or all is lost",
-    "volatility": "fewer than two returns",
+    "cagr": "less than a year of bars",
+    "volatility": "less than a month of bars",
     "sharpe": "the returns don't vary",
     "sortino": "no return is a loss",
     "max_drawdown": _TOO_SHORT,
     "max_drawdown_bars": _TOO_SHORT,
-    "calmar": "the equity never fell, or all is lost",
+    "calmar": "the equity never fell",
     "value_at_risk_95": _TOO_SHORT,
     "expected_shortfall_95": _TOO_SHORT,
-    "turnover": _TOO_SHORT,
+    "turnover": "less than a year of bars",
     "hit_rate": "no closed trade",
     "profit_factor": "no closed trade lost",
     "expectancy": "no closed trade",
@@ -183,12 +280,19 @@ _REASONS = {
 
 
 def explain_undefined(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Return the reason of each metric that is not finite, by name; `benchmark_` is ignored."""
-    return {
-        name: _REASONS[name.removeprefix("benchmark_")]
-        for name, value in metrics.items()
-        if not math.isfinite(value)
-    }
+    """Return the reason of each metric that is not finite, by name, `benchmark_` included."""
+    reasons = {}
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            plain = name.removeprefix("benchmark_")
+            prefix = name.removesuffix(plain)
+            part = metrics.get(f"{prefix}{_RATIO_OF.get(plain)}", 0.0)
+            if plain in _UNDEFINED_AFTER_RUIN and metrics.get(f"{prefix}total_return") == -1.0:
+                reasons[name] = _LOST
+            else:
+                # A ratio of something that is undefined itself has the same reason.
+                reasons[name] = _REASONS[plain if math.isfinite(part) else _RATIO_OF[plain]]
+    return reasons
 
 
 def nan_to_none(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -112,7 +112,8 @@ def _follow_calls(  # type: ignore[no-untyped-def]  # numba compiles by the argu
             if why != OPEN:
                 exit_bar[t], reason[t] = k, why
                 ratio = price / entry_price
-                earned[t] = side * (ratio - 1.0) - rules.commission * (1.0 + ratio)
+                # A short can't lose more than was put in: its account would be closed (kernel).
+                earned[t] = max(side * (ratio - 1.0) - rules.commission * (1.0 + ratio), -1.0)
                 break
 
 

@@ -12,6 +12,7 @@ import typer
 
 from finagent_model.cli.options import (
     CHAMPION,
+    EXIT_NOT_OK,
     EXIT_REFUSED,
     Json,
     Model,
@@ -22,6 +23,7 @@ from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
+    from finagent_model.pipeline.backtest import BacktestRerun
     from finagent_model.training.request import TrainRequest
 
 RULE_HELP = f"Instead of a model: sma:FAST,SLOW or {', '.join(EXTERNAL_ANALYSTS)}."
@@ -110,7 +112,7 @@ def backtest(
     as_json: Json = False,
 ) -> None:
     """Run a packaged desk over its unseen bars again and compare with what was registered; or, with
-    `--rule`, run a plain rule through the same engine.
+    `--rule`, run a plain rule through the same engine. Exit code 4 where every decision failed.
     """
     names = ("bars", "cash", "commission", "slippage", "stop", "target", "side", "fill")
     params = {k: v for k, v in locals().items() if k in names and v is not None}
@@ -133,11 +135,20 @@ def backtest(
         reruns = run_backtest(model, chosen, Settings.load(), parsed_mode, progress)
     if as_json:
         print_json([rerun.row() for rerun in reruns])
-        return
-    for rerun in reruns:
-        typer.echo(rerun.report)
-        words = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
-        typer.echo(f"  its signals are {words[rerun.same_as_registered]}; run {rerun.run_id}")
+    else:
+        for rerun in reruns:
+            _print_rerun(rerun)
+    # Last, so that what failed is explained above.
+    if any(rerun.has_failed for rerun in reruns):
+        raise typer.Exit(EXIT_NOT_OK)
+
+
+def _print_rerun(rerun: BacktestRerun) -> None:
+    typer.echo(rerun.report)
+    words = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
+    typer.echo(f"  its signals are {words[rerun.same_as_registered]}; run {rerun.run_id}")
+    for note in rerun.notes:
+        typer.echo(f"  note: {note}")
 
 
 def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
@@ -157,11 +168,15 @@ def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
         return
     row = done.row()
     is_open, drawdown = row["open_position"], row["metrics"]["max_drawdown"]
+    is_held = row["buy_and_hold"]["total_return"] is not None
+    held = f"{done.benchmark.equity[-1]:.2f}" if is_held else "undefined"
     typer.echo(
         f"{row['symbol']}, {request.rule}: {request.cash:g} became {row['final_equity']:.2f} "
-        f"(buy and hold {done.benchmark.equity[-1]:.2f}), {row['trades']} closed trades, "
+        f"(buy and hold {held}), {row['trades']} closed trades, "
         f"{'one' if is_open else 'none'} open, deepest drawdown {drawdown:.1%}"
     )
+    for note in row["notes"]:
+        typer.echo(f"  note: {note}")
 
 
 def ablate(

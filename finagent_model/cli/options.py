@@ -23,7 +23,7 @@ EXIT_BUG = 1
 EXIT_NO_DATA = 3
 """Some records could not be written to the database, or sent."""
 EXIT_NOT_OK = 4
-"""With `--strict`: the signal's status is a failure of the desk."""
+"""The desk failed: with `--strict` in a decision, or in every decision of a backtest."""
 EXIT_REFUSED = 5
 """A check failed."""
 Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]

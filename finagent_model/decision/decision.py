@@ -117,7 +117,8 @@ class Decision:
 class Decider(Protocol):
     """Turns a market view into a decision: a desk, a rule, or a class of your own.
 
-    Walk-forward, backtest, statistics and gate know this and nothing of agents.
+    Walk-forward, backtest, statistics and gate know this and nothing of agents. One that has an
+    attribute `warm_up` is not asked about a symbol before it has so many bars.
     """
 
     def decide(self, view: MarketView) -> Decision:

@@ -109,6 +109,12 @@ class Desk:
         self._clock = clock
         self._inline_rules = False
 
+    @property
+    def warm_up(self) -> int:
+        """Bars of a symbol that are enough for every policy of this desk."""
+        fits = self._trained_state.policies.fits if self._trained_state else ()
+        return max((fit.policy.warm_up for fit in fits), default=self.config.initial_policy.warm_up)
+
     def with_options(
         self,
         *,

@@ -92,8 +92,8 @@ class SymbolFacts(BaseModel):
     total_return: float
     random_returns: tuple[float, ...] | None
     """None: there was no trade."""
-    delayed_returns: tuple[float, ...]
-    """Of the same orders, each acted on a bar later."""
+    delayed_returns: tuple[float, ...] | None
+    """Of the same orders, each acted on a bar later; None: that ruins the account earlier."""
     cost_curve: tuple[float, ...]
     """Total return at each commission of `statistics.resampling.COST_CURVE_BP`."""
     break_even_commission: float | None
@@ -123,7 +123,14 @@ def grade_evidence(
         facts,
         [alpha_contributions(np.array(f.returns), np.array(f.benchmark_returns)) for f in facts],
     )
-    _, delayed = _pool(facts, [np.array(f.delayed_returns) for f in facts])
+    unknown = [np.full(len(f.returns), math.nan) for f in facts]
+    _, delayed = _pool(
+        facts,
+        [
+            nothing if f.delayed_returns is None else np.array(f.delayed_returns)
+            for f, nothing in zip(facts, unknown, strict=True)
+        ],
+    )
     moments, benchmark_moments = Moments.from_returns(returns), Moments.from_returns(benchmark)
     skill_moments = Moments.from_returns(skill)
     interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence)

@@ -62,6 +62,19 @@ class OutOfSampleBacktest(OrdersBacktest):
     positions: tuple[int, ...]
     """Index within `bars` of each decision's bar."""
 
+    def notes(self) -> list[str]:
+        """Return, in words, what kept the decider from deciding, or from trading as it decided."""
+        failed = [d.signal for d in self.decisions if d.signal.status.is_failure]
+        notes = self.result.notes()
+        if failed:
+            first = failed[0]
+            notes.insert(
+                0,
+                f"{len(failed)} of {len(self.decisions)} decisions failed, first as of "
+                f"{first.as_of:%Y-%m-%d} ({first.status}): {first.reasoning}",
+            )
+        return notes
+
     def trade_outcomes(self) -> tuple[TradeOutcome, ...]:
         """Return the outcomes of the calls to act that are known by the last bar."""
         return label_decision_outcomes(self.bars, self.positions, self.decisions, self.rules)
@@ -200,15 +213,19 @@ def collect_symbol_facts(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
     delayed = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
     delayed_returns = simple_returns(delayed.equity)
     lagged = sharpe(delayed_returns)
+    returns = simple_returns(backtest.result.equity)
+    # An account that a short has ruined has no returns any more: it is left out from then on.
+    known = int(np.isfinite(returns).sum())
+    late = delayed_returns[:known]
     return SymbolFacts(
         symbol=bars.symbol,
         # datetime64[us] to milliseconds; the first bar has no return.
-        closed_at=tuple((bars.closed_at[1:].astype(np.int64) // 1000).tolist()),
-        returns=tuple(simple_returns(backtest.result.equity).tolist()),
-        benchmark_returns=tuple(simple_returns(backtest.benchmark.equity).tolist()),
+        closed_at=tuple((bars.closed_at[1 : known + 1].astype(np.int64) // 1000).tolist()),
+        returns=tuple(returns[:known].tolist()),
+        benchmark_returns=tuple(simple_returns(backtest.benchmark.equity)[:known].tolist()),
         total_return=float(backtest.result.equity[-1] / backtest.result.equity[0] - 1.0),
         random_returns=tuple(drawn.tolist()) if np.isfinite(drawn).all() else None,
-        delayed_returns=tuple(delayed_returns.tolist()),
+        delayed_returns=tuple(late.tolist()) if np.isfinite(late).all() else None,
         cost_curve=tuple(cost_curve(bars, orders, rules, [bp / 1e4 for bp in COST_CURVE_BP])),
         break_even_commission=break_even if np.isfinite(break_even) else None,
         commission=rules.commission,

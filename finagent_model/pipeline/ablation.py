@@ -18,6 +18,7 @@ import numpy as np
 
 from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.backtesting.metrics import sharpe, simple_returns
+from finagent_model.backtesting.portfolio import Times, pool_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
 from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
@@ -163,7 +164,11 @@ def _run_variant(
 
 def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> AblationVariant:
     """Return a variant's result beside the whole desk's, on the same days."""
-    ours, theirs = _portfolio_returns(variant), _portfolio_returns(whole)
+    own_days, ours = _portfolio_returns(variant)
+    whole_days, theirs = _portfolio_returns(whole)
+    # A desk that a short has ruined has no returns from then on: on the days that both have.
+    _, own_at, whole_at = np.intersect1d(own_days, whole_days, return_indices=True)
+    ours, theirs = ours[own_at], theirs[whole_at]
     decisions = [decision for each in variant.outcomes for decision in each.decisions]
     whole_decisions = [decision for each in whole.outcomes for decision in each.decisions]
     signals = [decision.signal for decision in decisions]
@@ -192,18 +197,13 @@ def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> 
     )
 
 
-def _portfolio_returns(variant: _VariantRun) -> Floats:
-    """Return daily returns of an equal-weighted portfolio of the symbols with a bar that day."""
-    # The first bar of each symbol has no return.
-    days = [each.bars.closed_at[1:] for each in variant.outcomes]
-    calendar = np.unique(np.concatenate(days))
-    total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
-    for each, own_days in zip(variant.outcomes, days, strict=True):
-        at = np.searchsorted(calendar, own_days)
-        total[at] += simple_returns(each.result.equity)
-        count[at] += 1
-    returns: Floats = total / count
-    return returns
+def _portfolio_returns(variant: _VariantRun) -> tuple[Times, Floats]:
+    """Return the calendar of all symbols, and the returns of an equal-weighted pool on it."""
+    return pool_returns(
+        # The first bar of each symbol has no return.
+        [each.bars.closed_at[1:] for each in variant.outcomes],
+        [simple_returns(each.result.equity) for each in variant.outcomes],
+    )
 
 
 def _none_if_undefined(value: float) -> float | None:

@@ -8,6 +8,7 @@ runs, so that memory does not grow with their length.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +26,8 @@ from finagent_model._base import Mode, Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
-from finagent_model.backtesting.metrics import explain_undefined, nan_to_none
+from finagent_model.backtesting.metrics import closed_pnl, explain_undefined, nan_to_none
+from finagent_model.backtesting.portfolio import PooledAccount, pool_metrics
 from finagent_model.cassette.jsonl import load_replies
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.data.market import Market
@@ -40,7 +43,7 @@ from finagent_model.decision.decision import (
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import select_lessons
-from finagent_model.evaluation.evidence import SymbolFacts
+from finagent_model.evaluation.evidence import SymbolFacts, pool_returns
 from finagent_model.evaluation.out_of_sample import (
     OutOfSampleBacktest,
     collect_symbol_facts,
@@ -166,7 +169,7 @@ def decide_and_reflect(
         start = periods[number].start
         decided = [i - first for i in positions if i < start]
         lessons: tuple[TradeOutcome, ...] = ()
-        if number:  # the first fold has no past decisions
+        if decided:  # the first fold of a symbol has no past decisions
             # No look-ahead: an outcome that closes after the fold's first bar is not known yet.
             lessons = select_lessons(
                 label_decision_outcomes(bars[first:start], decided, past, request.rules)
@@ -225,7 +228,8 @@ def log_outcome(
     run.log_text(CALLS, dump_outcomes(outcome.trade_outcomes()))
     run.log_text("facts.json", collect_symbol_facts(outcome, seed).model_dump_json())
     facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
-    run.log_json("outcome.json", {"symbol": bars.symbol, **facts})
+    outcome_json = {"symbol": bars.symbol, "first_closed_at": stamps[0], **facts}
+    run.log_json("outcome.json", outcome_json)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_equity_charts(outcome, folder)
@@ -249,6 +253,8 @@ class BacktestRecord:
     facts: SymbolFacts
     calls: tuple[TradeOutcome, ...]
     trades: pd.DataFrame
+    first_closed_at: int
+    """Close of the first bar, in milliseconds since 1970."""
 
     @classmethod
     def read(cls, run: RunLog) -> Self:
@@ -265,7 +271,28 @@ class BacktestRecord:
                 facts=SymbolFacts.model_validate_json(run.read_artifact("facts.json")),
                 calls=load_outcomes(run.read_artifact(CALLS).decode()),
                 trades=trades.to_pandas(),
+                first_closed_at=outcome["first_closed_at"],
             )
+
+
+def pool_backtests(records: Sequence[BacktestRecord], cash: float) -> dict[str, float]:
+    """Return the metrics of an equal-weighted pool of the symbols; each started with `cash`.
+
+    The curve is that of the evidence and of the pages, so that they show the same numbers.
+    """
+    calendar, desk, benchmark = pool_returns([each.facts for each in records])
+    first = min(each.first_closed_at for each in records)
+    accounts = [
+        PooledAccount(
+            {name: math.nan if v is None else v for name, v in each.metrics.items()},
+            closed_pnl(each.trades, cash),
+            cash,
+            len(each.signals),
+        )
+        for each in records
+    ]
+    closed_at = np.append(first, calendar).astype("datetime64[ms]")
+    return pool_metrics(accounts, closed_at, desk, benchmark)
 
 
 @dataclass(frozen=True)
@@ -278,6 +305,13 @@ class BacktestRerun:
     report: str
     same_as_registered: bool | None
     """Whether all signals equal the registered ones; None for a symbol it was not trained on."""
+    notes: tuple[str, ...] = ()
+    """What kept the desk from deciding, or from trading as it decided, in words."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether every decision failed, so that there is no result."""
+        return self.metrics["failed_share"] == 1
 
     def row(self) -> dict[str, Any]:
         """Return the rerun as a JSON-ready dict; an undefined metric is None, with its reason."""
@@ -326,7 +360,8 @@ def backtest(
             same = None if registered is None else hash_ledger(rows) == registered
             run.set_tags({"finagent.same_as_registered": str(same)})
             run.end("FINISHED")
-        reruns.append(
-            BacktestRerun(run.run_id, symbol, metrics, verdict_sentence(symbol, metrics), same)
-        )
+        report, notes = verdict_sentence(symbol, metrics), tuple(outcome.notes())
+        if same is None and mode == "replay" and metrics["failed_share"] > 0:
+            notes += ("a symbol without a training has no recorded replies: --mode cached asks",)
+        reruns.append(BacktestRerun(run.run_id, symbol, metrics, report, same, notes))
     return reruns

@@ -23,6 +23,7 @@ from finagent_model.policy.context import build_context
 from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
+from finagent_model.training.search import ScoreSources, draw_candidates
 from finagent_model.training.walk_forward import bars_to_decide, fit_policies, walk_forward_folds
 
 SAMPLES = 20
@@ -65,7 +66,9 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     )
     # The desk has no lessons in the first fold: none of its calls has closed before that begins.
     memory_from = calendar[folds[1].test_start] if len(folds) > 1 else None
-    positions_of = _positions_to_decide(histories, request, calendar[folds[0].test_start])
+    score_sources = ScoreSources(config.initial_policy, config.policy)
+    first = calendar[folds[0].test_start]
+    positions_of = _positions_to_decide(histories, request, score_sources, first)
     decisions, calls = 0, 0.0
     # Prompt and completion tokens by model.
     tokens = {row.author: np.zeros(2) for row in config.distinct_models}
@@ -94,21 +97,26 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
 
 
 def _positions_to_decide(
-    histories: Mapping[str, BarSeries], request: TrainRequest, first: np.datetime64
+    histories: Mapping[str, BarSeries],
+    request: TrainRequest,
+    score_sources: ScoreSources,
+    first: np.datetime64,
 ) -> dict[str, list[int]]:
     """Return by symbol the positions of the bars that the desk will be asked about.
 
     `first` is the close of the first out-of-sample session.
     """
     if request.schedule != "change" and request.pooled:
-        return {
-            symbol: list(
-                range(int(np.searchsorted(bars.closed_at, first)), len(bars), request.schedule)
-            )
-            for symbol, bars in histories.items()
-        }
+        starts = {s: int(np.searchsorted(b.closed_at, first)) for s, b in histories.items()}
+        candidates = draw_candidates(request.candidates, request.seed, score_sources)
+        # With the history that any policy needs, all bars from there on are decided on.
+        if min(starts.values()) + 1 >= max(policy.warm_up for policy in candidates):
+            return {
+                symbol: list(range(starts[symbol], len(bars), request.schedule))
+                for symbol, bars in histories.items()
+            }
     # Here the bars depend on the fitted policies. To fit them takes seconds, and no call.
-    policies = fit_policies(histories, request).policies
+    policies = fit_policies(histories, request, score_sources=score_sources).policies
     return {symbol: bars_to_decide(bars, policies, request) for symbol, bars in histories.items()}
 
 

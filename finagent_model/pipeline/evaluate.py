@@ -9,17 +9,17 @@ order, and wants equal answers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from finagent_model._base import InputModel, Progress, no_progress
-from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import (
     BacktestResult,
     Costs,
@@ -29,8 +29,6 @@ from finagent_model.backtesting.engine import (
 )
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
-from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
-from finagent_model.config.desk_config import load_preset
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bar_files import read_bars
 from finagent_model.data.market import Market
@@ -39,12 +37,9 @@ from finagent_model.decision.decision import (
     Decision,
     LedgerRow,
     TrainableDecider,
-    make_decision,
     to_ledger_row,
 )
-from finagent_model.decision.signal import Action
-from finagent_model.desk.desk import Desk
-from finagent_model.errors import BadInputError, ExternalAnalystError, ShortHistoryError
+from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.evaluation.gate import GateReport, judge_decider
@@ -58,7 +53,8 @@ from finagent_model.evaluation.out_of_sample import (
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
 from finagent_model.market.quality import inspect_bars
 from finagent_model.market.view import MarketView
-from finagent_model.model.predictor import open_cassette
+from finagent_model.pipeline.named_rules import read_rule
+from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import CalibrationBook
 from finagent_model.reports.report import FoldSpan, SymbolPage, render_report, render_report_page
 from finagent_model.settings import Settings
@@ -66,6 +62,8 @@ from finagent_model.training.request import EvaluationRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import Fold, walk_forward_folds
 
+DEFAULT_WARM_UP = Policy().warm_up
+"""Bars of a symbol before a decider is asked about it that does not say how many it needs."""
 REPEATED_DAYS = 5
 """Days of each symbol that are decided again."""
 
@@ -175,6 +173,13 @@ class RuleRun:
     result: BacktestResult
     benchmark: BacktestResult
 
+    def notes(self) -> list[str]:
+        """Return, in words, what kept the rule or the benchmark from trading as decided."""
+        return [
+            *self.result.notes(),
+            *(f"buy and hold: {note}" for note in self.benchmark.notes()),
+        ]
+
     def row(self) -> dict[str, Any]:
         """Return the run as a JSON-ready dict at full precision; undefined metrics are None.
 
@@ -185,6 +190,9 @@ class RuleRun:
         still_open = [trade for trade in trades if trade["exit_bar"] < 0]
         closed = [trade for trade in trades if trade["exit_bar"] >= 0]
         metrics, benchmark = summarise(self.result), summarise(self.benchmark)
+        # Nothing was held, so what holding would have earned is not known: it is not 0.
+        unbought = dict.fromkeys(benchmark, math.nan) if self.benchmark.unaffordable else {}
+        benchmark |= unbought
         return {
             "symbol": self.bars.symbol,
             "bars": len(self.bars),
@@ -196,9 +204,13 @@ class RuleRun:
             "buy_and_hold": nan_to_none(benchmark),
             "undefined": {
                 **explain_undefined(metrics),
-                **explain_undefined({f"benchmark_{name}": v for name, v in benchmark.items()}),
+                **(
+                    {f"benchmark_{name}": "a share costs more than the cash" for name in unbought}
+                    or explain_undefined({f"benchmark_{n}": v for n, v in benchmark.items()})
+                ),
             },
             "closed_trades": closed,
+            "notes": self.notes(),
         }
 
     def _open_position(self, trade: dict[str, Any]) -> dict[str, Any]:
@@ -206,53 +218,6 @@ class RuleRun:
         names = ("entry_bar", "side", "shares", "entry_price", "fees")
         marked = {"last_price": trade["exit_price"], "unrealised_pnl": trade["pnl"]}
         return {**{name: trade[name] for name in names}, **marked}
-
-
-class Rule(Decider, Protocol):
-    """A decider that needs a history of some length."""
-
-    def require_history(self, bars: BarSeries) -> None:
-        """Raise ShortHistoryError for bars on which it could never decide."""
-
-
-class ExternalRating:
-    """A rule that follows an external analyst's ratings; a `hold` keeps the position."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._name = str(desk.config.external_analyst)
-        self._scores: dict[np.datetime64, float] = {}
-
-    def require_history(self, bars: BarSeries) -> None:
-        """Ask the analyst about every bar, and keep the scores for `decide`.
-
-        Raises ExternalAnalystError where it fails on any bar, and ShortHistoryError where it has no
-        opinion on any.
-        """
-        # All bars at once: each asks the same worker process, which is ended before the walk.
-        result = self._desk.external_scores(bars)
-        self._desk.close()
-        # Stricter than a training: a failed bar would be a HOLD that nobody chose.
-        if result.failed:
-            day, reason = next(iter(result.failed.items()))
-            raise ExternalAnalystError(
-                self._name, "backtest", f"{len(result.failed)} bars failed; {day}: {reason}"
-            )
-        if np.isnan(result.scores).all():
-            raise ShortHistoryError(
-                f"{bars.symbol}: no bar has the history that {self._name} needs"
-            )
-        self._scores = dict(zip(bars.closed_at, result.scores.tolist(), strict=True))
-
-    def decide(self, view: MarketView) -> Decision:
-        """Return BUY or SELL where the analyst's score reaches the desk's threshold, else HOLD."""
-        # nan, in the warm-up, fails both comparisons: HOLD.
-        score = self._scores[view.bars.closed_at[-1]]
-        threshold = self._desk.config.initial_policy.threshold
-        action: Action = "BUY" if score >= threshold else "SELL" if score <= -threshold else "HOLD"
-        return make_decision(
-            view, action, reasoning=f"{self._name}'s score is {score:.2f}", author=self._name
-        )
 
 
 def evaluate_decider(
@@ -268,8 +233,9 @@ def evaluate_decider(
 
     A decider with a method `fit` is fitted anew in each fold, on bars that end with the fold's
     training window. The days decided on are the out-of-sample days of a training with the same
-    windows. `configurations` counts the variants that were tried before this one was chosen: the
-    best of many is partly luck, and the deflated Sharpe ratio takes that off.
+    windows; a symbol that begins later is first asked about when it has the decider's `warm_up`
+    bars, or `DEFAULT_WARM_UP`. `configurations` counts the variants that were tried before this one
+    was chosen: the best of many is partly luck, and the deflated Sharpe ratio takes that off.
 
     Raises DataError where a symbol has no bars, ShortHistoryError where no out-of-sample day is
     left, and BadInputError for a schedule that only a desk can follow.
@@ -283,8 +249,9 @@ def evaluate_decider(
     folds = walk_forward_folds(
         len(calendar), request.train_bars, request.test_bars, request.purge_bars
     )
-    periods = {s: _periods(bars, calendar, folds) for s, bars in histories.items()}
     deciders = _fit_folds(decider, histories, calendar, folds)
+    warm_up = max(_read_warm_up(each) for each in deciders)
+    periods = {s: _periods(bars, calendar, folds, warm_up) for s, bars in histories.items()}
     outcomes = {
         s: _decide(deciders, market, s, periods[s], request, progress) for s in request.symbols
     }
@@ -339,7 +306,7 @@ def run_rule_backtest(
 
     Raises BadInputError, InvalidBarsError, DataError and ExternalAnalystError.
     """
-    rule = _read_rule(request.rule, settings)
+    rule = read_rule(request.rule, settings)
     if request.bars is None:
         bars = Market.from_settings(settings).bars(request.symbol or "GOOG")
     else:
@@ -392,15 +359,31 @@ def _fit_folds(
     return deciders
 
 
+def _read_warm_up(decider: Decider) -> int:
+    """Return how many bars of a symbol the decider needs. Raises TypeError for no such number."""
+    warm_up = getattr(decider, "warm_up", DEFAULT_WARM_UP)
+    if not isinstance(warm_up, int) or warm_up < 1:
+        raise TypeError(
+            f"{type(decider).__name__}.warm_up is {warm_up!r:.80}; give the number of bars that a "
+            "decision needs"
+        )
+    return warm_up
+
+
 def _periods(
-    bars: BarSeries, calendar: npt.NDArray[np.datetime64], folds: Sequence[Fold]
+    bars: BarSeries, calendar: npt.NDArray[np.datetime64], folds: Sequence[Fold], warm_up: int
 ) -> list[slice]:
     """Return the bars that each fold decides on; an empty slice where the symbol has none."""
-    starts = [int(np.searchsorted(bars.closed_at, calendar[f.test_start])) for f in folds]
+    # A symbol that began a moment ago has no past to decide by: no decision, and none that failed.
+    starts = [
+        max(int(np.searchsorted(bars.closed_at, calendar[f.test_start])), warm_up - 1)
+        for f in folds
+    ]
     if len(bars) - starts[0] < 2:
         raise ShortHistoryError(
             f"{bars.symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
-            "a training window and two bars after it; choose other symbols or shorter windows"
+            f"a training window, {warm_up} bars to decide by, and two bars after them; choose "
+            "other symbols or shorter windows"
         )
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(bars)], strict=True)]
 
@@ -447,13 +430,3 @@ def _decide_again(
             [decision] = decide_views(deciders[number], views, lambda: None)
             repeated[symbol].append(to_ledger_row(decision.signal))
     return repeated
-
-
-def _read_rule(text: str, settings: Settings) -> Rule:
-    """Return the rule named by `text`: an external analyst, or a crossover as in `sma:10,30`."""
-    if text not in EXTERNAL_ANALYSTS:
-        return Crossover.read(text)
-    # An external analyst's preset has its name.
-    desk = Desk(load_preset(text), None, settings, open_cassette(settings))
-    desk.require_external()
-    return ExternalRating(desk)

@@ -50,7 +50,7 @@ from finagent_model.model.anchor import Anchor, anchor_tags
 from finagent_model.model.loading import LoggedModel, load_checked, load_predictor, log_package
 from finagent_model.model.package import Manifest, write_package
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.backtest import BacktestRecord
+from finagent_model.pipeline.backtest import BacktestRecord, pool_backtests
 from finagent_model.pipeline.run_metadata import (
     CODE,
     CONFIG,
@@ -321,6 +321,10 @@ def _build_card(
         metrics=record.metrics,
         calibration=record.calibrations.fits[-1],
         example=record.example,
+        decided={
+            each.symbol: (each.signals[0].as_of.date(), each.signals[-1].as_of.date())
+            for each in record.backtests
+        },
         first_day=f"{record.state.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
@@ -371,7 +375,8 @@ def _judge_and_register(
         run.log_text("report.md", record.report)
         run.log_text("report.html", _render_page(f"{name}, run {run.run_id}", record, gate, market))
         run.set_description(record.report)
-        run.log(metrics=_mean_metrics(record.metrics) | _evidence_metrics(record.judged_evidence))
+        pooled = pool_backtests(record.backtests, state.request.cash)
+        run.log(metrics=pooled | _evidence_metrics(record.judged_evidence))
         done()
         version = register_version(run, JudgedPackage(logged, manifest, record, gate), champion)
         done()
@@ -472,9 +477,3 @@ def _evidence_metrics(evidence: Evidence) -> dict[str, float]:
     return {
         f"evidence/{name}": value for name, value in evidence.numbers.items() if value is not None
     }
-
-
-def _mean_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return each metric's mean over symbols; nan where it is undefined for one of them."""
-    first = next(iter(metrics.values()))
-    return {name: math.fsum(m[name] for m in metrics.values()) / len(metrics) for name in first}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.data.snapshots import Dataset
@@ -28,6 +29,8 @@ from finagent_model.training.request import TrainRequest
 CARD_FILE = "MODEL_CARD.md"
 MAX_DESCRIPTION_CHARS = 5000
 """Characters that MLflow's registry keeps of a description."""
+MIN_ABSENCE = timedelta(days=31)
+"""How much later a symbol begins, or earlier it ends, for the card to say so."""
 MAX_SYMBOLS = 5
 """Symbols whose verdict the card spells out."""
 MODEL_DESCRIPTION = (
@@ -56,6 +59,8 @@ class ModelCard:
     """The one in force from now on."""
     example: Mapping[str, str]
     """A request that the version answers from its record: symbol and `as_of`."""
+    decided: Mapping[str, tuple[date, date]]
+    """First and last day that was decided on, by symbol."""
     first_day: str
     """The first day about which it answers."""
     datasets: Sequence[Dataset]
@@ -147,7 +152,9 @@ class ModelCard:
             "",
             "- Advice, or a promise: what a backtest earned is simulated and past.",
             f"- Tested on anything but {_join_names(request.symbols)}. Who chose these symbols "
-            "knew how they had fared; the evidence does not count that choice.",
+            "knew how they had fared, and that they had survived; the evidence does not count that "
+            "choice.",
+            *self._spans(),
             "- For a clock shorter than a day: it sees daily bars and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
@@ -161,6 +168,24 @@ class ModelCard:
                 "these years from its own training. No check here can rule that out."
             )
         return lines
+
+    def _spans(self) -> list[str]:
+        """Return the limit that not all symbols were there all the time; empty where they were."""
+        first = min(start for start, _ in self.decided.values())
+        last = max(end for _, end in self.decided.values())
+        partial = [
+            f"{symbol} from {start} to {end}"
+            for symbol, (start, end) in self.decided.items()
+            # A schedule and holidays move the ends by days.
+            if start - first > MIN_ABSENCE or last - end > MIN_ABSENCE
+        ]
+        if not partial:
+            return []
+        return [
+            f"- Tested on all symbols all the time. It decided from {first} to {last}, but on "
+            f"{_join_names(partial, MAX_SYMBOLS)} only. A fold is fitted on the symbols that had "
+            "bars then, and a day's result is the mean of those that were there."
+        ]
 
     def _load(self) -> list[str]:
         example = dict(self.example)

@@ -251,6 +251,9 @@ def trials_sentence(evidence: Evidence) -> str:
 
 def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
     """Return one sentence: lost or made money out of sample, after costs, and against holding."""
+    # Nobody decided to hold cash: what such a curve shows is no result of the desk.
+    if metrics.get("failed_share") == 1:
+        return f"{symbol}: every decision FAILED, so nothing was traded; there is no verdict."
     desk, benchmark = metrics["total_return"], metrics["benchmark_total_return"]
     if not (math.isfinite(desk) and math.isfinite(benchmark)):
         return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
@@ -301,7 +304,8 @@ def fold_rows(
 ) -> list[FoldRow]:
     """Return one row a fit, oldest first.
 
-    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part.
+    `bars`, `facts` and `trades` are those of one symbol's out-of-sample part. Fits after a ruin
+    have no row: their returns are undefined.
     """
     entry_bar = trades["entry_bar"].to_numpy(dtype=np.int64)
     return [
@@ -314,6 +318,7 @@ def fold_rows(
             trades=int(((entry_bar >= part.start) & (entry_bar < part.stop)).sum()),
         )
         for fit_until, _, part in folds
+        if part.start <= len(facts.returns)
     ]
 
 

@@ -2,8 +2,10 @@
 
 A candidate's score is the *median* Sharpe ratio over thirds of the stretch and over symbols: a
 policy that shone once loses to one that did decently throughout. It is averaged with the scores of
-the candidates most like it: a peak among failures loses to a plateau. Every candidate ever scored
-is counted, since the best of many is partly luck.
+the candidates most like it: a peak among failures loses to a plateau. Candidates that share their
+neighbours tie often, so scores are rounded before they are compared, and ties go to the better
+score of its own, then to the policy nearest to the untrained one: the last bit of a price decides
+nothing. Every candidate ever scored is counted, since the best of many is partly luck.
 """
 
 from __future__ import annotations
@@ -43,6 +45,9 @@ WEIGHTS = ("trend_weight", "momentum_weight", "reversion_weight", "breakout_weig
 EXTERNAL_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
 DRAWS_PER_CANDIDATE = 100
 """Limit of the draws: where most parameters are fixed, fewer distinct candidates may exist."""
+SCORE_STEP = 1e-6
+"""Scores and distances that round to the same multiple of this are equal. Prices in another unit
+move a score by 1e-12."""
 NEIGHBOURS = 4
 """Nearest policies that a score is averaged with."""
 
@@ -189,7 +194,7 @@ def search_policy(
 ) -> ScoredPolicy:
     """Return the policy with the best smoothed robust score over each history's part.
 
-    Raises ShortHistoryError where no policy traded.
+    Raises ShortHistoryError where no policy traded, or each that did lost everything.
     """
     scores = np.array(
         [
@@ -200,23 +205,48 @@ def search_policy(
     if np.isnan(scores).all():
         prices_move = any(np.ptp(h.growth.close[part]) > 0 for h, part in histories)
         raise ShortHistoryError(
-            f"none of {len(policies)} policies traded in the fitted stretch; give more bars or "
-            "candidates"
+            f"none of {len(policies)} policies traded in the fitted stretch, or all that did "
+            "lost everything; give more bars or candidates"
             if prices_move
             else "prices that don't move give no policy a trade; look at the bars of "
             + ", ".join(h.bars.symbol for h, _ in histories)
         )
-    best = int(np.nanargmax(smooth_scores(scores, policies)))
+    best = select_policy(scores, policies)
     return ScoredPolicy(policies[best], float(scores[best]), len(policies))
 
 
-def smooth_scores(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
+def select_policy(scores: Floats, policies: tuple[Policy, ...]) -> int:
+    """Return the position of the policy to use, given each one's robust score (n,).
+
+    The smoothed score decides, then the score itself, then the distance to the first policy, the
+    untrained one, then the order. A score of nan is never chosen; at least one must be defined.
+    """
+    coordinates = grid_coordinates(policies)
+    # Whole numbers: their sums are exact in any order, so that equal neighbourhoods tie exactly.
+    steps = np.rint(scores / SCORE_STEP)
+    smoothed = smooth_scores(steps, coordinates)
+    distance = np.rint(np.linalg.norm(coordinates - coordinates[0], axis=1) / SCORE_STEP)
+    # Sorted by the last key first; stable, so that equals keep their order.
+    ranking = np.lexsort((distance, -steps, -smoothed))
+    return next(int(position) for position in ranking if np.isfinite(scores[position]))
+
+
+def smooth_scores(scores: Floats, coordinates: Floats) -> Floats:
     """Return each score (n,) averaged with those of its nearest policies.
 
-    Distance is Euclidean over grid coordinates and weights, each in [0, 1]. A policy that never
-    traded is nan, and stays nan.
+    Distance is Euclidean over the policies' `coordinates` (n, k). A policy without a score is nan,
+    and stays nan.
     """
-    coordinates = np.array(
+    # One more than the neighbours, since each policy is its own nearest.
+    _, nearest = KDTree(coordinates).query(coordinates, k=min(NEIGHBOURS + 1, len(scores)))
+    # A neighbour without a score counts as nothing gained.
+    averaged: Floats = np.nan_to_num(scores)[nearest].mean(axis=1)
+    return np.where(np.isfinite(scores), averaged, np.nan)
+
+
+def grid_coordinates(policies: tuple[Policy, ...]) -> Floats:
+    """Return the grid coordinates and weights (n, k) of policies, each in [0, 1]."""
+    return np.array(
         [
             [_grid_coordinate(getattr(policy, name), values) for name, values in _AXES]
             + [getattr(policy, name) for name in WEIGHTS]
@@ -224,15 +254,15 @@ def smooth_scores(scores: Floats, policies: tuple[Policy, ...]) -> Floats:
             for policy in policies
         ]
     )
-    # One more than the neighbours, since each policy is its own nearest.
-    _, nearest = KDTree(coordinates).query(coordinates, k=min(NEIGHBOURS + 1, len(policies)))
-    # A neighbour that never traded counts as nothing gained.
-    averaged: Floats = np.nan_to_num(scores)[nearest].mean(axis=1)
-    return np.where(np.isfinite(scores), averaged, np.nan)
 
 
 def robust_score(equities: list[Floats]) -> float:
-    """Return the median annual Sharpe ratio over thirds and symbols; nan where none is defined."""
+    """Return the median annual Sharpe ratio over thirds and symbols; nan where none is defined, or
+    where an account was lost.
+    """
+    # The median would forgive one lost account: what was earned elsewhere doesn't bring it back.
+    if any(equity[-1] <= 0 for equity in equities):
+        return float("nan")
     ratios = [
         sharpe(simple_returns(third))
         for equity in equities

@@ -1,10 +1,11 @@
 """Walk-forward fitting: fit on a training window, skip the purge, decide on the next test window.
 
 Only the stitched test windows count as a result (Pardo, The Evaluation and Optimization of Trading
-Strategies, 2008). Folds are cut on the union of the symbols' sessions. A schedule says on which
-out-of-sample bars the desk is asked: every k bars, or where the fitted policy's technical vote
-changes. Between two decisions the position is kept, with its stop and target, so a schedule saves
-calls of a chat model.
+Strategies, 2008). Folds are cut on the union of the symbols' sessions; a symbol that begins later
+is part of those that it has bars for, and is decided on from where the policy in force has the bars
+that it needs. A schedule says on which out-of-sample bars the desk is asked: every k bars, or where
+the fitted policy's technical vote changes. Between two decisions the position is kept, with its
+stop and target, so a schedule saves calls of a chat model.
 """
 
 from __future__ import annotations
@@ -87,19 +88,17 @@ def walk_forward_folds(sessions: int, train: int, test: int, purge: int) -> tupl
 
 
 def out_of_sample_part(bars: BarSeries, policies: PolicyBook) -> slice:
-    """Return the part of `bars` that begins where the first fit is valid, up to the last bar.
+    """Return the part of `bars`, up to the last one, that begins where the first fit is valid and
+    its policy has the bars that it needs; empty where there is no such bar.
 
-    Raises UnknownSymbolError for a symbol without a fit.
+    `bars` are the whole history. Raises UnknownSymbolError for a symbol without a fit.
     """
-    first = policies.fits_for(bars.symbol)[0].valid_from
-    return slice(
-        int(np.searchsorted(bars.closed_at, np.datetime64(first.replace(tzinfo=None), "us"))),
-        len(bars),
-    )
+    starts = [part.start for _, part in _decidable_periods(bars, policies)]
+    return slice(starts[0] if starts else len(bars), len(bars))
 
 
 def policy_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[PolicyFit, slice]]:
-    """Yield each fit of the bars' symbol with the bars that it decides on, oldest first.
+    """Yield each fit of the bars' symbol with the bars on which it is in force, oldest first.
 
     Fits without any such bar are left out.
     """
@@ -115,18 +114,30 @@ def policy_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[Poli
 def bars_to_decide(bars: BarSeries, policies: PolicyBook, request: TrainRequest) -> list[int]:
     """Return the out-of-sample positions in `bars` on which the desk is asked, in order.
 
-    No look-ahead: whether a position is among them depends on bars up to it only.
+    `bars` are the whole history. No look-ahead: whether a position is among them depends on bars up
+    to it only.
     """
+    periods = list(_decidable_periods(bars, policies))
     if request.schedule != "change":
-        part = out_of_sample_part(bars, policies)
-        return list(range(part.start, part.stop, request.schedule))
+        scheduled = range(out_of_sample_part(bars, policies).start, len(bars), request.schedule)
+        return [i for i in scheduled if any(p.start <= i < p.stop for _, p in periods)]
     scorer, positions = PolicyScorer(bars), []
-    for fit, part in policy_periods(bars, policies):
+    for fit, part in periods:
         action = scorer.orders(fit.policy, part).action
         # A new fit is always asked: its levels and size may differ though its vote does not.
         changed = np.append(True, action[1:] != action[:-1])
         positions += (part.start + np.flatnonzero(changed)).tolist()
     return positions
+
+
+def _decidable_periods(bars: BarSeries, policies: PolicyBook) -> Iterator[tuple[PolicyFit, slice]]:
+    """Yield each fit with those of its bars by which it has the history that its policy needs."""
+    # A symbol that began a moment ago has no past to decide by: such a day is no decision that
+    # failed, but none at all.
+    for fit, part in policy_periods(bars, policies):
+        start = max(part.start, fit.policy.warm_up - 1)
+        if start < part.stop:
+            yield fit, slice(start, part.stop)
 
 
 def fit_policies(
@@ -215,12 +226,13 @@ def _training_parts(
 def _require_out_of_sample(histories: Mapping[str, BarSeries], book: PolicyBook) -> None:
     """Raise ShortHistoryError unless each symbol has a fit and two out-of-sample bars."""
     for symbol, bars in histories.items():
-        fits = [fit for fit in book.fits if book.pooled or symbol in fit.symbols]
+        has_fit = book.pooled or any(symbol in fit.symbols for fit in book.fits)
         # Two bars: a decision at the first close is filled at the second's open.
-        if not fits or len(bars) < 2 or fits[0].valid_from > bars.close_time(-2):
+        if not has_fit or len(bars) - out_of_sample_part(bars, book).start < 2:
             raise ShortHistoryError(
                 f"{symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
-                "a fit and two bars that it has not seen; choose other symbols or shorter windows"
+                "a fit, the bars that its policy needs, and two that it has not seen; choose other "
+                "symbols or shorter windows"
             )
 
 
@@ -258,7 +270,8 @@ def _count_trials(
     if not days:
         return trials
     _, pooled = pool_by_day(days, skill)
-    # A candidate that never traded is no competitor, and has no ratio.
+    # A candidate that never traded is no competitor, and has no ratio; one that lost an account has
+    # no returns after it.
     pooled = pooled[:, np.std(pooled, axis=0) > MIN_DEVIATION]
     if pooled.shape[1] < 2:
         return trials

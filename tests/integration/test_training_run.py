@@ -90,6 +90,25 @@ def test_backtest_rerun_gives_registered_signals(
     assert rerun["same_as_registered"] is True
 
 
+def test_backtest_of_untrained_symbol_says_that_its_decisions_failed(trained: Place) -> None:
+    home = str(trained.folder / "empty")
+    done = trained.finagent("backtest", "--symbols", "GOOG", FINAGENT_HOME=home)
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.startswith("GOOG: every decision FAILED, so nothing was traded")
+    assert "no recorded reply of TechnicalAnalyst" in done.stdout
+    assert "--mode cached" in done.stdout
+
+
+def test_training_takes_symbols_that_begin_at_different_times(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    windows = ["--train-bars", "252", "--test-bars", "1000", "--candidates", "8"]
+    done = place.finagent("train", "--symbols", "IBM,FB", *windows, "--schedule", "60")
+    assert done.returncode == 0, done.stderr
+    [description] = stored(place, "select description from model_versions where name = 'finagent'")
+    # FB begins in May 2012 and has its hundredth bar in October.
+    assert "but on FB from 2012-10-10 to " in description[0]
+
+
 KILLED_AT = {
     "fitting": ("finagent_model.training.walk_forward", "search_policy", 2),
     "deciding": ("finagent_model.cassette.cassette.Cassette", "put", 60),

@@ -226,3 +226,36 @@ def test_buy_and_hold_of_apple_equals_adjusted_growth() -> None:
 def test_costs_out_of_range_are_refused(name: str, bad: float) -> None:
     with pytest.raises(ValueError, match=name):
         Costs.model_validate({name: bad})
+
+
+def ruined() -> BacktestResult:
+    """A short from 100 that a rise to 300 takes everything from, on the third of four days."""
+    bars = series([100.0, 100.0, 300.0, 100.0])
+    sell = signal(bars, 0, "SELL", suggested_stop_loss=1000.0, suggested_take_profit=1.0)
+    return traded(bars, {0: sell}, allow_short=True)
+
+
+def test_result_of_ruin_has_no_position_after_it() -> None:
+    result = ruined()
+    assert (result.ruined_at, result.trades["reason"].tolist()) == (2, ["ruin"])
+    assert result.invested[2:].tolist() == result.equity[2:].tolist() == [0, 0]
+    assert result.trades["pnl"].sum() == pytest.approx(-result.equity[0])
+
+
+def test_result_of_ruin_says_when() -> None:
+    [note] = ruined().notes()
+    assert note.startswith("a short lost all equity on 2024-01-03: nothing was traded after it")
+
+
+def test_result_says_that_a_share_costs_more_than_the_cash() -> None:
+    bars = series([1300.0, 1200.0, 500.0])
+    result = traded(bars, {0: signal(bars, 0, "BUY")}, whole_shares=True)
+    assert (result.unaffordable, len(result.trades)) == (1, 0)
+    [note] = result.notes()
+    assert note.startswith("1 entry bought nothing: a share costs more than the cash")
+    assert "--fractional" in note
+
+
+def test_result_of_whole_trading_has_no_notes() -> None:
+    bars = series([700.0, 600.0, 500.0])
+    assert traded(bars, {0: signal(bars, 0, "BUY")}, whole_shares=True).notes() == []

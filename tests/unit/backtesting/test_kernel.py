@@ -57,7 +57,7 @@ def simulate(
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
     trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
-    count, cancelled = kernel.simulate(
+    count, cancelled, _ = kernel.simulate(
         *columns,
         action,
         size,
@@ -165,13 +165,54 @@ def test_kernel_fills_whole_lots() -> None:
     assert trade["units"] == 3
 
 
+SHORTS = kernel.FillRules(allow_short=True)
+
+
 def test_kernel_ruined_short_ends_all_trading() -> None:
     bars = [flat(100), flat(100), flat(300), flat(100), flat(100)]
-    equity, trades, _ = Run(
-        bars, {0: -1, 2: 1, 3: 1}, rules=kernel.FillRules(allow_short=True)
-    ).go()
+    equity, trades, _ = Run(bars, {0: -1, 2: 1, 3: 1}, rules=SHORTS).go()
     assert [trade["reason"] for trade in trades] == [kernel.RUIN]
-    assert equity[-1] == equity[2] == pytest.approx(-1000)
+    assert equity.tolist() == [1000, 1000, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("bar", "actions", "stop"),
+    [
+        pytest.param((110, 250, 105, 120), {}, NAN, id="high only"),
+        pytest.param((110, 250, 105, 240), {}, NAN, id="high and close"),
+        pytest.param((300, 320, 290, 310), {}, NAN, id="gap"),
+        pytest.param((300, 320, 290, 310), {1: 1}, NAN, id="gap before market exit"),
+        pytest.param((300, 320, 290, 310), {}, 150.0, id="gap beyond stop"),
+        pytest.param((110, 250, 105, 120), {}, 220.0, id="stop beyond ruin"),
+    ],
+)
+def test_kernel_ruined_short_is_closed_where_equity_is_gone(
+    bar: tuple[float, float, float, float], actions: dict[int, int], stop: float
+) -> None:
+    costs = kernel.FillRules(0.01, 0.02, allow_short=True)
+    run = Run([flat(100), flat(100), bar, flat(100)], {0: -1, **actions}, stop=stop, rules=costs)
+    equity, [trade], _ = run.go()
+    # Sold at 98 for 1000 / (98 * 1.01) units: 1000 + 990.099 - 9.901 buys them back at this price.
+    level = (1000 + (1 - 0.01) * 1000 / 1.01) / (1000 / (98 * 1.01) * 1.01)
+    assert (trade["exit_bar"], trade["reason"]) == (2, kernel.RUIN)
+    assert trade["exit_price"] == pytest.approx(level)
+    assert trade["pnl"] == pytest.approx(-1000)
+    assert equity[2:].tolist() == [0, 0]
+
+
+def test_kernel_short_stop_below_ruin_is_taken_first() -> None:
+    bars = [flat(100), flat(100), (110, 250, 105, 240), flat(100)]
+    equity, [trade], _ = Run(bars, {0: -1}, stop=150, rules=SHORTS).go()
+    assert (trade["reason"], trade["exit_price"]) == (kernel.STOP, 150)
+    assert equity[-1] == pytest.approx(500)
+
+
+def test_kernel_counts_entry_whose_cash_buys_no_lot() -> None:
+    columns = np.array([flat(2000)] * 3, dtype=np.float64).T.copy()
+    action, none = np.array([1, 0, 0], dtype=np.int8), np.full(3, NAN)
+    levels = (np.ones(3), none, none, np.ones(3))
+    _, trades, unfilled = compiled(columns, action, Run([]), levels)
+    assert (len(trades), unfilled) == (0, (0, 1))
 
 
 def crossing(cash: float, commission: float) -> tuple[float, Any]:
@@ -253,27 +294,29 @@ def markets(draw: st.DrawFn) -> tuple[Floats, Any, Run, Any]:
     return np.array([opens, high, low, close]), action, run, (rng.random(n), stop, target, lot)
 
 
-def compiled(columns: Floats, action: Any, run: Run, levels: Any) -> tuple[Floats, Any, int]:
+def compiled(
+    columns: Floats, action: Any, run: Run, levels: Any
+) -> tuple[Floats, Any, tuple[int, int]]:
     size, stop, target, lot = levels
     n = len(action)
     equity, position = np.empty(n), np.empty(n)
     trades = np.zeros(n + 1, dtype=kernel.TRADE_DTYPE)
-    count, cancelled = kernel.simulate(
+    count, *unfilled = kernel.simulate(
         *columns, action, size, stop, target, lot, run.cash, run.rules, equity, position, trades
     )
-    return equity, trades[:count], int(cancelled)
+    return equity, trades[:count], (int(unfilled[0]), int(unfilled[1]))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(markets())
 def test_kernel_equals_plain_loop_to_the_bit(market: tuple[Floats, Any, Run, Any]) -> None:
     columns, action, run, levels = market
-    equity, trades, cancelled = compiled(columns, action, run, levels)
+    equity, trades, unfilled = compiled(columns, action, run, levels)
     lists = [column.tolist() for column in levels]
     loop = reference_loop.run(columns.tolist(), action.tolist(), *lists, run.cash, run.rules)
     assert loop.equity == equity.tolist()
     assert loop.trades == trades.tolist()
-    assert loop.cancelled == cancelled
+    assert (loop.cancelled, loop.unaffordable) == unfilled
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -299,6 +342,17 @@ def test_kernel_long_never_makes_cash_negative(market: tuple[Floats, Any, Run, A
         spent = trade["units"] * trade["entry_price"] * (1 + run.rules.commission)
         if not run.rules.fill_at_close:
             assert spent <= before * (1 + 1e-9)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(markets())
+def test_kernel_equity_is_never_negative(market: tuple[Floats, Any, Run, Any]) -> None:
+    columns, action, run, levels = market
+    shorts = replace(run, rules=run.rules._replace(allow_short=True))
+    equity, trades, _ = compiled(columns, action, shorts, levels)
+    ruined = trades["exit_bar"][trades["reason"] == kernel.RUIN]
+    assert (equity >= -1e-9 * run.cash).all()
+    assert all((equity[bar:] == 0).all() for bar in ruined)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

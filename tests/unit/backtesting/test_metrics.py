@@ -6,6 +6,7 @@ import math
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 
@@ -46,6 +47,17 @@ def returns(equity: Floats) -> Floats:
     return metrics.simple_returns(equity)
 
 
+def years_of(equity: Floats) -> float:
+    """Years as empyrical counts them: 252 bars each."""
+    return (len(equity) - 1) / 252
+
+
+def days(first: str, count: int, step: str = "B") -> npt.NDArray[np.datetime64]:
+    """Return `count` closes from `first` on; `step` is a frequency of pandas."""
+    stamps = pd.date_range(first, periods=count, freq=step).to_numpy()
+    return stamps.astype("datetime64[us]")
+
+
 def test_simple_returns_are_changes_over_value_before() -> None:
     np.testing.assert_allclose(metrics.simple_returns(np.array([100.0, 110.0, 99.0])), [0.1, -0.1])
 
@@ -59,7 +71,8 @@ def test_total_return_equals_empyrical(equity: Floats, returns: Floats) -> None:
 
 
 def test_cagr_equals_empyrical(equity: Floats, returns: Floats) -> None:
-    assert metrics.cagr(equity) == pytest.approx(empyrical.cagr(returns))
+    expected = empyrical.cagr(returns) if years_of(equity) >= metrics.MIN_YEARS else math.nan
+    assert metrics.cagr(equity, years_of(equity)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_volatility_equals_empyrical(returns: Floats) -> None:
@@ -91,7 +104,7 @@ def test_metrics_are_undefined_below_two_points(short: Floats) -> None:
     returns = metrics.simple_returns(short)
     values = [
         metrics.total_return(short),
-        metrics.cagr(short),
+        metrics.cagr(short, 2.0),
         metrics.max_drawdown(short),
         metrics.volatility(returns),
         metrics.sharpe(returns),
@@ -107,8 +120,111 @@ def test_volatility_is_undefined_for_one_return() -> None:
 
 
 def test_cagr_is_undefined_once_all_is_lost() -> None:
-    assert math.isnan(metrics.cagr(np.array([100.0, 50.0, -10.0])))
-    assert math.isnan(metrics.cagr(np.array([100.0, 0.0])))
+    assert math.isnan(metrics.cagr(np.array([100.0, 50.0, 0.0]), 2.0))
+
+
+def test_simple_returns_are_undefined_once_all_is_lost() -> None:
+    returns = metrics.simple_returns(np.array([100.0, 50.0, 0.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(returns, [-0.5, -1.0, math.nan, math.nan])
+
+
+def test_measure_curve_ratios_are_undefined_once_all_is_lost() -> None:
+    equity = np.r_[np.linspace(100, 120, 300), np.zeros(100)]
+    summary = metrics.measure_curve(equity, days("2020-01-01", 400))
+    assert (summary["total_return"], summary["max_drawdown"]) == (-1.0, 1.0)
+    undefined = {name for name, value in summary.items() if math.isnan(value)}
+    ratios = {"cagr", "volatility", "sharpe", "sortino", "calmar"}
+    assert undefined == {*ratios, "value_at_risk_95", "expected_shortfall_95"}
+
+
+@pytest.mark.parametrize(
+    ("closed_at", "expected"),
+    [
+        (days("2020-01-01", 500), 252),
+        (days("2020-01-06", 2), 252),
+        (days("2020-01-06", 5), 252),
+        (days("2020-01-06", 8), 252),
+        (days("2020-01-01", 500, "D"), 365),
+        (days("2020-01-04", 3, "D"), 365),
+        (days("2020-01-01", 120, "ME"), 12),
+        (days("2020-01-01", 120, "W-FRI"), 52),
+        (days("2020-01-01", 20, "QE"), 4),
+        (days("2020-01-01", 20, "YE"), 1),
+        (days("2020-01-01", 1), 252),
+        (np.r_[days("2020-01-01", 100), days("2021-01-01", 100)], 252),
+        (np.r_[days("2020-01-01", 100, "D"), days("2023-01-01", 100, "D")], 365),
+        (days("2020-01-01", 24 * 365, "h"), 24 * 365),
+        (days("2020-01-06", 24 * 5, "h"), 24 * 252),
+        (days("2020-01-01", 500, "D") - (np.arange(500) > 90) * np.timedelta64(1, "h"), 365),
+        (days("2020-01-06 14:35", 78, "5min"), 78 * 252),
+        (days("2020-01-01", 500, "D")[np.arange(500) % 7 != 3], 365.25 * 6 / 7),
+    ],
+)
+def test_bars_per_year_is_measured_from_dates(
+    closed_at: npt.NDArray[np.datetime64], expected: float
+) -> None:
+    assert metrics.bars_per_year(closed_at) == pytest.approx(expected, rel=0.001)
+
+
+def test_bars_per_year_of_bundled_stocks_is_252() -> None:
+    assert {metrics.bars_per_year(BundledBars().bars(s).closed_at) for s in ("GOOG", "FB")} == {252}
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "step"),
+    [("2010-01-31", 120, "ME"), ("2020-01-01", 800, "D"), ("2015-01-01", 600, "B")],
+)
+def test_cagr_goes_by_calendar_years(first: str, count: int, step: str) -> None:
+    closed_at = days(first, count, step)
+    years = float((closed_at[-1] - closed_at[0]) / np.timedelta64(1, "D")) / 365.25
+    equity = 100 * 1.1 ** np.linspace(0, years, count)
+    assert metrics.measure_curve(equity, closed_at)["cagr"] == pytest.approx(0.1)
+
+
+def test_cagr_counts_gap_in_bars_as_time() -> None:
+    closed_at = np.r_[days("2020-01-01", 130), days("2021-01-01", 130)]
+    years = float((closed_at[-1] - closed_at[0]) / np.timedelta64(1, "D")) / 365.25
+    summary = metrics.measure_curve(np.linspace(100, 130, 260), closed_at)
+    assert summary["cagr"] == pytest.approx(1.3 ** (1 / years) - 1)
+
+
+@pytest.mark.parametrize("count", [2, 60, 250])
+def test_annual_rates_are_undefined_below_a_year(count: int) -> None:
+    summary = metrics.summarise(result([100.0] * (count - 1) + [120.0], [1.0] * count, {}))
+    assert all(math.isnan(summary[name]) for name in ("cagr", "calmar", "turnover"))
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_deviations_a_year_are_undefined_below_a_month(count: int) -> None:
+    equity = 100 + np.arange(count) % 2
+    summary = metrics.measure_curve(equity.astype(float), days("2020-01-01", count))
+    assert all(math.isnan(summary[name]) for name in ("volatility", "sharpe", "sortino"))
+
+
+def test_volatility_is_scaled_by_bars_of_a_year() -> None:
+    monthly = np.array([0.01, -0.01, 0.02])
+    assert metrics.volatility(monthly, 12) == pytest.approx(np.std(monthly, ddof=1) * 12**0.5)
+
+
+def dust(bars: int) -> Floats:
+    """A curve whose only changes are rounding."""
+    rng = np.random.default_rng(1)
+    return 10_000.0 * (1 + np.cumsum(rng.choice([-2e-16, 0.0, 2e-16], bars)))
+
+
+def test_ratios_of_rounding_are_undefined() -> None:
+    summary = metrics.measure_curve(dust(3000), days("2000-01-03", 3000))
+    assert all(math.isnan(summary[name]) for name in ("sharpe", "sortino", "calmar"))
+
+
+def test_drawdown_of_rounding_is_none() -> None:
+    assert (metrics.max_drawdown(dust(3000)), metrics.max_drawdown_bars(dust(3000))) == (0, 0)
+
+
+def test_trade_ratios_of_rounding_are_undefined() -> None:
+    summary = metrics.summarise(result([1e4] * 300, [1.0] * 300, {1: 2e-12, 2: -3e-12}))
+    assert (summary["hit_rate"], summary["expectancy"]) == (0, 0)
+    assert math.isnan(summary["profit_factor"])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 0.01, 0.1, -0.003])
@@ -168,6 +284,7 @@ def result(equity: list[float], invested: list[float], pnl: dict[int, float]) ->
         trades=pd.DataFrame({"exit_bar": list(pnl), "pnl": list(pnl.values())}),
         notional=300.0,
         cancelled=2,
+        closed_at=days("2020-01-01", len(equity)),
     )
 
 
@@ -194,8 +311,8 @@ def test_exposure_is_share_of_bars_with_position() -> None:
 
 
 def test_turnover_is_notional_over_mean_equity_a_year() -> None:
-    summary = metrics.summarise(result([100.0] * 253, [0.0] * 253, {}))
-    assert summary["turnover"] == pytest.approx(3.0)
+    run = result([100.0] * 523, [0.0] * 523, {})
+    assert metrics.summarise(run)["turnover"] == pytest.approx(1.5, rel=0.01)
 
 
 def test_summarise_without_trades_is_undefined_never_zero() -> None:
@@ -203,6 +320,7 @@ def test_summarise_without_trades_is_undefined_never_zero() -> None:
     undefined = {name for name, value in summary.items() if math.isnan(value)}
     assert undefined == {
         *("sharpe", "sortino", "calmar", "hit_rate", "profit_factor", "expectancy"),
+        *("cagr", "turnover", "volatility"),  # ten bars are neither a year nor a month
     }
 
 
@@ -213,8 +331,9 @@ def test_summarise_of_single_bar_is_undefined_except_counts() -> None:
 
 
 def test_calmar_equals_empyrical(equity: Floats, returns: Floats) -> None:
-    expected = empyrical.calmar_ratio(returns)
-    assert metrics.calmar(equity) == pytest.approx(expected, nan_ok=True)
+    years = years_of(equity)
+    expected = empyrical.calmar_ratio(returns) if years >= metrics.MIN_YEARS else math.nan
+    assert metrics.calmar(equity, years) == pytest.approx(expected, nan_ok=True)
 
 
 def test_value_at_risk_equals_minus_empyrical(returns: Floats) -> None:
@@ -229,14 +348,16 @@ def test_expected_shortfall_equals_minus_empyrical(returns: Floats) -> None:
 @pytest.mark.parametrize(
     ("equity", "bars"),
     [
-        ([1.0, 2.0, 3.0], 1),
+        ([1.0, 2.0, 3.0], 0),
+        ([1.0, 1.0, 1.0], 0),
+        ([2.0, 1.0], 1),
+        ([2.0, 1.0, 2.0], 2),
         ([3.0, 2.0, 1.0], 2),
         ([1.0, 3.0, 2.0, 2.5, 3.0, 4.0], 3),
         ([1.0, 2.0, 1.5, 2.0, 1.0, 1.0, 1.0], 3),
     ],
 )
 def test_max_drawdown_bars_counts_until_peak_is_reached(equity: list[float], bars: int) -> None:
-    """A new peak on the next bar is one bar away."""
     assert metrics.max_drawdown_bars(np.array(equity)) == bars
 
 
@@ -246,8 +367,29 @@ def test_expectancy_is_mean_of_closed_trades() -> None:
 
 def test_tail_metrics_are_undefined_without_data() -> None:
     none, flat = np.array([]), np.array([1.0, 1.0, 1.0])
-    assert math.isnan(metrics.calmar(flat))
+    assert math.isnan(metrics.calmar(flat, 2.0))
     assert math.isnan(metrics.max_drawdown_bars(flat[:1]))
     assert math.isnan(metrics.value_at_risk(none))
     assert math.isnan(metrics.expected_shortfall(none))
     assert math.isnan(metrics.expectancy(none))
+
+
+def reasons(equity: Floats) -> dict[str, str]:
+    return metrics.explain_undefined(metrics.measure_curve(equity, days("2020-01-01", len(equity))))
+
+
+def test_explain_undefined_names_the_shortest_span() -> None:
+    short = reasons(np.array([100.0, 90.0, 95.0]))
+    assert short["sharpe"] == short["volatility"] == "less than a month of bars"
+    assert short["calmar"] == short["cagr"] == "less than a year of bars"
+
+
+def test_explain_undefined_names_what_a_ratio_is_missing() -> None:
+    flat = reasons(np.full(400, 100.0))
+    assert flat["sharpe"] == "the returns don't vary"
+    assert flat["calmar"] == "the equity never fell"
+
+
+def test_explain_undefined_names_the_loss_of_everything() -> None:
+    lost = reasons(np.r_[np.linspace(100, 120, 300), np.zeros(100)])
+    assert set(lost.values()) == {"all was lost"}

@@ -153,3 +153,10 @@ def test_outcome_weight_never_exceeds_one(seed: int) -> None:
     calls = label_outcomes(bars, orders, FillRules(), np.full(2000, 60.0))
     assert all(0 < call.weight <= 1 for call in calls)
     assert any(call.weight == pytest.approx(1) for call in calls)
+
+
+def test_outcome_of_short_loses_no_more_than_was_put_in() -> None:
+    bars = market(*flat(2), (350, 360, 340, 350), *flat(3))
+    orders, confidence = called(6, {0: -1}, 110.0, 90.0)
+    [call] = label_outcomes(bars, orders, FREE, confidence)
+    assert (call.ended, call.earned) == ("stop", -1.0)

@@ -73,10 +73,20 @@ def test_estimate_includes_tokens_of_memory(tmp_path: Path) -> None:
 
 
 def test_estimate_sums_symbols(tmp_path: Path) -> None:
-    both = estimated(tmp_path, symbols="GOOG,AAPL")
+    both = estimated(tmp_path, symbols="GOOG,AAPL", candidates=4)
     assert both.decisions > 1639 + 1000
 
 
 def test_estimate_refuses_unknown_symbol(tmp_path: Path) -> None:
     with pytest.raises(UnknownSymbolError):
         estimated(tmp_path, symbols="NOPE")
+
+
+@pytest.mark.parametrize("schedule", [1, 20])
+def test_estimate_leaves_out_warm_up_of_later_symbol(tmp_path: Path, schedule: int) -> None:
+    small = {"symbols": "IBM,GOOG", "train_bars": 504, "test_bars": 504, "candidates": 4}
+    request = TrainRequest.parse(**small, schedule=schedule)
+    histories = {symbol: BundledBars().bars(symbol) for symbol in request.symbols}
+    policies = fit_policies(histories, request).policies
+    decided = [bars_to_decide(bars, policies, request) for bars in histories.values()]
+    assert estimated(tmp_path, **small, schedule=schedule).decisions == sum(map(len, decided))

@@ -210,3 +210,45 @@ def test_evaluate_refuses_bad_configurations_at_once(configurations: Any) -> Non
 def test_evaluate_refuses_an_unknown_rule_of_the_gate() -> None:
     with pytest.raises(BadInputError, match="unknown key 'nonsense'"):
         evaluate(Holder(), "FB", gate={"nonsense": 1}, **SMALL)
+
+
+LATER = {"train_bars": 252, "test_bars": 63}
+"""IBM begins in March 2000 and GOOG in August 2004."""
+
+
+class Recorder:
+    """Holds, and remembers how many bars it was shown of each symbol."""
+
+    def __init__(self) -> None:
+        self.bars: dict[str, list[int]] = {}
+
+    def decide(self, view: MarketView) -> Decision:
+        self.bars.setdefault(view.symbol, []).append(len(view.bars))
+        return make_decision(view, "HOLD", reasoning="looks on, and holds", author="recorder")
+
+
+class Patient(Recorder):
+    warm_up = 400
+
+
+@pytest.mark.parametrize(("decider", "first"), [(Recorder(), 101), (Patient(), 400)])
+def test_evaluate_asks_about_later_symbol_after_warm_up(decider: Recorder, first: int) -> None:
+    evaluation = evaluate(decider, "IBM,GOOG", schedule=63, **LATER)
+    assert decider.bars["GOOG"][0] == first
+    assert decider.bars["IBM"][0] == max(first, 258)
+    part = evaluation.out_of_sample["GOOG"]
+    assert (len(part.bars), part.positions[0]) == (2148 - first + 1, 0)
+
+
+def test_evaluate_counts_no_failure_before_warm_up_of_rule() -> None:
+    evaluation = evaluate(Crossover(20, 150), "IBM,GOOG", schedule=21, **LATER)
+    assert evaluation.metrics["GOOG"]["failed_share"] == 0
+    assert evaluation.gate.verdict == "passed"
+
+
+def test_evaluate_refuses_warm_up_that_is_no_number() -> None:
+    class Vague(Recorder):
+        warm_up = "a while"
+
+    with pytest.raises(TypeError, match=r"Vague\.warm_up is 'a while'"):
+        evaluate(Vague(), "FB", **SMALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from finagent_model.config.desk_config import load_preset
@@ -34,7 +34,11 @@ def evidence_numbers(report: GateReport) -> GateReport:
     )
 
 
-def card(gate: GateReport | None = None, symbols: tuple[str, ...] = ("GOOG",)) -> ModelCard:
+def card(
+    gate: GateReport | None = None,
+    symbols: tuple[str, ...] = ("GOOG",),
+    spans: dict[str, tuple[date, date]] | None = None,
+) -> ModelCard:
     """Of a desk of rules that earned 10 % where holding earned 20 %."""
     return ModelCard(
         name="finagent",
@@ -48,6 +52,7 @@ def card(gate: GateReport | None = None, symbols: tuple[str, ...] = ("GOOG",)) -
             method="none", valid_from=SINCE, calls=3, effective=1, reason="3 outcomes known"
         ),
         example={"symbol": "GOOG", "as_of": "2012-06-29T23:59:59Z"},
+        decided=dict.fromkeys(symbols, (SINCE.date(), UNTIL.date())) | (spans or {}),
         first_day="2006-09-01",
         datasets=[Dataset(s, "bars", "b" * 64, "bundled", 2147, SINCE, UNTIL) for s in symbols],
         prompts=["finagent.executor version 2"],
@@ -135,3 +140,20 @@ def test_model_card_description_is_cut_at_whole_line() -> None:
     assert MAX_DESCRIPTION_CHARS - 100 < len(description) <= MAX_DESCRIPTION_CHARS
     assert description.endswith(f"(The whole card is `MODEL_CARD.md` of run {'a' * 32}.)\n")
     assert card().description() == card().to_markdown()
+
+
+def test_model_card_names_symbols_that_were_there_only_part_of_the_time() -> None:
+    late = {"GOOG": (date(2009, 1, 12), UNTIL.date())}
+    text = card(symbols=("IBM", "GOOG"), spans=late).to_markdown()
+    assert f"but on GOOG from 2009-01-12 to {UNTIL:%Y-%m-%d} only." in text
+    assert "a day's result is the mean of those that were there" in text
+
+
+def test_model_card_of_equal_spans_names_none() -> None:
+    days = {"GOOG": (SINCE.date() + timedelta(days=9), UNTIL.date())}
+    assert "of those that were there" not in card(symbols=("IBM", "GOOG"), spans=days).to_markdown()
+
+
+def test_model_card_says_that_its_symbols_survived() -> None:
+    text = card().to_markdown()
+    assert "knew how they had fared, and that they had survived" in text

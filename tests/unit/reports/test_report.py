@@ -14,6 +14,7 @@ from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
+from finagent_model.market.bars import BarSeries
 from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.report import (
     escape_markdown,
@@ -107,3 +108,29 @@ def test_report_escapes_author_and_symbol() -> None:
 def test_warning_sentences_name_their_symbol() -> None:
     warnings = {"FB": ("a gap", "a spike"), "GOOG": ()}
     assert warning_sentences(warnings) == ["FB: a gap.", "FB: a spike."]
+
+
+def test_verdict_sentence_of_failed_decisions_has_no_verdict() -> None:
+    metrics = {"total_return": 0.0, "benchmark_total_return": 0.1, "failed_share": 1.0}
+    assert verdict_sentence("FB", metrics) == (
+        "FB: every decision FAILED, so nothing was traded; there is no verdict."
+    )
+
+
+def test_fold_rows_end_with_the_ruin() -> None:
+    bars = BundledBars().bars("GOOG")[:600]
+    request = TrainRequest(train_bars=250, test_bars=60, candidates=24, allow_short=True)
+    policies = fit_policies({"GOOG": bars}, request).policies
+    frame = bars.to_frame()
+    frame.loc[420:, ["open", "high", "low", "close"]] *= 5
+    rising = BarSeries.from_frame("GOOG", frame)
+    part = rising[out_of_sample_part(rising, policies)]
+    none = np.full(len(part), math.nan)
+    orders = Orders(-np.ones(len(part), np.int8), np.ones(len(part)), none, none)
+    result = trade(part, orders, request)
+    facts = collect_symbol_facts(result, 1)
+    assert facts.returns[-1] == facts.total_return == -1
+    assert len(facts.returns) == len(facts.closed_at) == len(facts.benchmark_returns) == 165
+    rows = fold_rows(part, fold_spans(part, policies), facts, result.result.trades)
+    assert len(rows) == 3
+    assert rows[-1].desk_return == pytest.approx(-1)

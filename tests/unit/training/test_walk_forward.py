@@ -14,7 +14,7 @@ from finagent_model.errors import BadInputError, BeforeFirstFitError, ShortHisto
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.policy.policy import Policy
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import draw_candidates, smooth_scores
+from finagent_model.training.search import draw_candidates, grid_coordinates, smooth_scores
 from finagent_model.training.walk_forward import (
     fit_policies,
     out_of_sample_part,
@@ -98,7 +98,7 @@ def test_smooth_scores_prefers_plateau_to_peak() -> None:
     lone = Policy.model_validate(corner | {"threshold": 0.4})
     policies = (*near, *far, lone)
     scores = np.array([1.0] * 6 + [0.0] * 4 + [1.8])
-    averaged = smooth_scores(scores, policies)
+    averaged = smooth_scores(scores, grid_coordinates(policies))
     assert int(np.argmax(scores)) == 10
     assert int(np.argmax(averaged)) < 6
     assert averaged[0] == pytest.approx(1.0)
@@ -106,7 +106,7 @@ def test_smooth_scores_prefers_plateau_to_peak() -> None:
 
 def test_smooth_scores_keeps_nan_of_policy_without_trades() -> None:
     policies = tuple(Policy(threshold=t) for t in (0.05, 0.1, 0.2, 0.3, 0.4))
-    averaged = smooth_scores(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), policies)
+    averaged = smooth_scores(np.array([1.0, np.nan, 1.0, 1.0, 1.0]), grid_coordinates(policies))
     assert np.isnan(averaged).tolist() == [False, True, False, False, False]
     assert averaged[0] == pytest.approx(0.8)
 
