@@ -40,8 +40,9 @@ types: $(VENV)/.test  ## mypy
 lock: $(VENV)/.bootstrap  ## compile the lock files and what is made from them; ARGS=--upgrade moves what is free
 	$(BIN)/python requirements/lock.py $(ARGS)
 
-smoke:  ## the platform in containers: up, a DAG run by REST, its signal read back, down; needs .env
+smoke:  ## the platform in containers: up, a DAG run by REST, its signal read back, down; needs .env and secrets
 	@test -f .env || { echo "cp airflow/env.example .env, and fill it in" >&2; exit 1; }
+	@test -d secrets || { echo "sh airflow/make_secrets.sh makes the secrets" >&2; exit 1; }
 	@status=0; \
 	{ $(COMPOSE_SMOKE) up --build --detach --wait --wait-timeout 900 && $(PYTHON) airflow/smoke.py; } \
 	  || { status=$$?; $(COMPOSE_SMOKE) logs --no-color --tail 50; $(COMPOSE_SMOKE) ps --all; }; \

@@ -2,8 +2,9 @@
 web UI. `make smoke` starts the containers before it and takes them down after; Python alone is
 needed.
 
-Who asks is said by AIRFLOW_USER, AIRFLOW_PASSWORD and FINAGENT_API_TOKEN, in the environment or in
-a file of such lines; where, by two arguments that have the addresses of docker-compose.yml.
+Who asks is said by AIRFLOW_USER, AIRFLOW_PASSWORD and FINAGENT_API_TOKEN in the environment, else
+by `.env` and the folder of secrets; where, by two arguments that have the addresses of
+docker-compose.yml.
 """
 
 from __future__ import annotations
@@ -34,17 +35,21 @@ def ask(address: str, token: str | None = None, body: Any = None) -> Any:
         return json.load(answer)
 
 
-def secrets(file: Path) -> dict[str, str]:
-    """The environment's first, then the file's."""
-    lines = file.read_text().splitlines() if file.is_file() else []
+def login(env_file: Path, folder: Path) -> dict[str, str]:
+    """What the environment says first, then the files."""
+    lines = env_file.read_text().splitlines() if env_file.is_file() else []
     pairs = (line.partition("=") for line in lines if not line.startswith("#"))
-    return {name: value for name, _, value in pairs if value} | dict(os.environ)
+    known = {name: value for name, _, value in pairs if value}
+    for name in ("AIRFLOW_PASSWORD", "FINAGENT_API_TOKEN"):
+        if (file := folder / name.lower()).is_file():
+            known[name] = file.read_text().strip()
+    return known | dict(os.environ)
 
 
 def run_dag(airflow: str, user: str, password: str) -> str:
     """The id of a run that ended well. Raises SystemExit with the tasks' states if it did not."""
-    login = {"username": user, "password": password}
-    token = ask(f"{airflow}/auth/token", body=login)["access_token"]
+    body = {"username": user, "password": password}
+    token = ask(f"{airflow}/auth/token", body=body)["access_token"]
     runs = f"{airflow}/api/v2/dags/{DAG}/dagRuns"
     run = str(ask(runs, token, {"conf": CONF, "logical_date": None})["dag_run_id"])
     here = f"{runs}/{urllib.parse.quote(run, safe='')}"
@@ -62,7 +67,9 @@ def run_dag(airflow: str, user: str, password: str) -> str:
 
 def signal_of(ui: str, token: str, run: str) -> dict[str, Any]:
     """The one that the run left. Raises SystemExit where there is none, or more than one."""
-    query = urllib.parse.urlencode({"execution_id": run, "type": "signal"})
+    # What others wrote under this execution is no signal of the run.
+    wanted = {"execution_id": run, "type": "signal", "origin": "finagent"}
+    query = urllib.parse.urlencode(wanted)
     found = ask(f"{ui}/api/artifacts?{query}", token)["artifacts"]
     if len(found) != 1:
         raise SystemExit(f"{ui} has {len(found)} signals of run {run}; one was expected")
@@ -75,8 +82,9 @@ def main() -> None:
     parser.add_argument("--airflow", default="http://127.0.0.1:8080")
     parser.add_argument("--ui", default="http://127.0.0.1:5002")
     parser.add_argument("--env-file", type=Path, default=Path(".env"))
+    parser.add_argument("--secrets", type=Path, default=Path("secrets"))
     given = parser.parse_args()
-    known = secrets(given.env_file)
+    known = login(given.env_file, given.secrets)
     run = run_dag(given.airflow, known["AIRFLOW_USER"], known["AIRFLOW_PASSWORD"])
     signal = signal_of(given.ui, known["FINAGENT_API_TOKEN"], run)
     print(f"{signal['symbol']}: {signal['action']}, artifact {signal['id']} of run {run}")

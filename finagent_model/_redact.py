@@ -96,7 +96,7 @@ def redact_secrets(text: str, secrets: Sequence[str]) -> str:
     """
     # Done before a reply is recorded: a replay must give the same signal without the key.
     for secret in secrets:
-        if len(secret) >= MIN_SECRET_CHARS:
+        if len("".join(secret.split())) >= MIN_SECRET_CHARS:
             text = _spelling_pattern(secret).sub(KEY_MARK, text)
     return text
 
@@ -277,8 +277,9 @@ class _Folds(dict[int, str | None]):
 _FOLDS = _Folds()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1024)
 def _spelling_pattern(secret: str) -> re.Pattern[str]:
     """Return a pattern of `secret` in any case, with escapes, and with blanks between."""
-    chars = (rf"(?:\\?{re.escape(c)}|\\u{ord(c):04x})" for c in secret)
+    # Not its own blanks: a key of several lines may be quoted in one.
+    chars = (rf"(?:\\?{re.escape(c)}|\\u{ord(c):04x})" for c in secret if not c.isspace())
     return re.compile(_SEPARATORS.join(chars), re.IGNORECASE)

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from finagent_model._secrets import redact_message
+
 MAX_LISTED = 20
 """Names that a message lists before it only counts."""
 
 
 class FinagentError(Exception):
-    """Base of all errors of this package; never raised itself."""
+    """Base of all errors of this package; never raised itself.
+
+    A message names values as they were written and quotes what other libraries said, so that every
+    one is redacted as it is made: no secret of the environment is in it.
+    """
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact_message(str(each)) for each in args))
 
 
 # What the caller can correct: requests, configuration, files.
@@ -92,6 +101,13 @@ class UnknownRunError(TrackingError):
         super().__init__(
             f"no run {run_id!r} in the MLflow store; set MLFLOW_TRACKING_URI to the one that has it"
         )
+
+
+class UnverifiedRunError(TrackingError):
+    """The run holds no decision, or not as it was recorded."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id} holds no decision as it was recorded: {reason}")
 
 
 class ExternalSourceError(BadInputError):

@@ -1,23 +1,37 @@
 """Settings from environment variables (keys, addresses, folders), and database URLs.
 
-The environment is read once, in `Settings.load()`, and passed in from there. A database is opened
+The environment is read once, in `Settings.load()`, and passed in from there; only `_secrets` looks
+at it as well, for what to redact. A database is opened
 by its SQLAlchemy URL, and no error message shows the URL's password.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from finagent_model._secrets import FILE_SUFFIX, find_address_secrets, may_carry_key
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
+
+
+MIN_TOKEN_CHARS = 16
+"""Characters of a token that callers must send."""
 
 
 def configure_mlflow_environment() -> None:
@@ -85,8 +99,12 @@ class Settings(BaseModel):
     api_token: SecretStr | None = Field(None, alias="FINAGENT_API_TOKEN")
     """Token to read and write artifacts over HTTP, and to log in to `finagent ui`.
 
-    Without one, both are for callers on the same machine alone.
+    Without any token for artifacts, they and the pages are for callers on the same machine alone.
     """
+    api_write_token: SecretStr | None = Field(None, alias="FINAGENT_API_WRITE_TOKEN")
+    """Token to read and write artifacts over HTTP, which opens no page."""
+    api_read_token: SecretStr | None = Field(None, alias="FINAGENT_API_READ_TOKEN")
+    """Token to read artifacts over HTTP, and nothing else."""
     platform_url: str | None = Field(None, alias="FINAGENT_PLATFORM_URL")
     """Address of a trading platform that receives every decision's artifacts; empty means none."""
     platform_token: SecretStr | None = Field(None, alias="FINAGENT_PLATFORM_TOKEN")
@@ -117,8 +135,10 @@ class Settings(BaseModel):
     )
     @classmethod
     def _reject_credentials(cls, value: str | None) -> str | None:
-        if value and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not carry a user or password; keys have variables of their own")
+        if value and may_carry_key(value):
+            raise ValueError(
+                "must not carry a user or password, nor a query; keys have variables of their own"
+            )
         return value
 
     @field_validator("platform_url", "mlflow_ui_url", "airflow_ui_url")
@@ -128,6 +148,28 @@ class Settings(BaseModel):
             url = urlsplit(value)
             if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
                 raise ValueError("is no address; write it like https://platform.example")
+        return value
+
+    @field_validator("api_read_token")
+    @classmethod
+    def _require_other_token(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        writers = (info.data.get("api_token"), info.data.get("api_write_token"))
+        if value is not None and value in writers:
+            raise ValueError("is a token that may write, too; give readers one of their own")
+        return value
+
+    @field_validator(
+        "approval_token", "api_token", "api_read_token", "api_write_token", "serve_token"
+    )
+    @classmethod
+    def _require_long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and len(value.get_secret_value()) < MIN_TOKEN_CHARS:
+            raise ValueError(
+                f"has {len(value.get_secret_value())} characters, and a token that short can be "
+                f"guessed: it needs {MIN_TOKEN_CHARS}; make one with `openssl rand -hex 32`"
+            )
         return value
 
     @field_validator("components", "trusted_keys", mode="before")
@@ -159,9 +201,7 @@ class Settings(BaseModel):
             if source and "://" not in source.get_secret_value():
                 # A name or a path is no secret, and redacting it would damage messages.
                 texts.remove(source.get_secret_value())
-        passwords = (password for text in texts for password in _passwords_in(text))
-        # A driver may quote the password as it was written or decoded.
-        texts += [spelling for p in passwords for spelling in (p, unquote(p))]
+        texts += [found for text in texts for found in find_address_secrets(text)]
         return tuple(dict.fromkeys(text for text in texts if text))
 
     @classmethod
@@ -173,26 +213,41 @@ class Settings(BaseModel):
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings from `environ`, by default the process's environment.
 
-        An empty variable counts as not set. Raises BadInputError naming the variable.
+        An empty variable counts as not set. What may be secret can be in a file, which the variable
+        with `_FILE` at its end names. Raises BadInputError naming the variable.
         """
         variables = os.environ if environ is None else environ
-        names = cls.variable_names()
+        values = {n: variables[n] for n in cls.variable_names() if variables.get(n)}
+        for name, field in ((str(f.alias), f) for f in cls.model_fields.values()):
+            path = variables.get(f"{name}{FILE_SUFFIX}")
+            if path and field.annotation == SecretStr | None:
+                values[name] = _read_secret_file(name, path, is_given=name in values)
         try:
-            return cls.model_validate({n: variables[n] for n in names if variables.get(n)})
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             raise BadInputError(f"environment variable {first['loc'][0]}: {first['msg']}") from None
 
 
-def _passwords_in(url: str) -> Iterator[str]:
-    """Yield what may be a password of `url`, which may be misspelt; some may be empty."""
-    address = url.partition("://")[2]
-    if "@" in address:
-        # SQLAlchemy ends the user part at the first @, other parsers at the last one.
-        for user in (address.partition("@")[0], address.rpartition("@")[0]):
-            yield user.partition(":")[2]
-    query = parse_qsl(address.partition("?")[2])
-    yield from (value for key, value in query if "pass" in key.lower())
+def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:
+    """Return the secret in the file, without the blanks around it. Raises BadInputError."""
+    variable = f"{name}{FILE_SUFFIX}"
+    if is_given:
+        raise BadInputError(f"environment variables {name} and {variable} are both set; keep one")
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise BadInputError(
+            f"environment variable {variable}: {path!r} can't be read ({reason}); name a file that "
+            "holds the value"
+        ) from None
+    if not text:
+        raise BadInputError(
+            f"environment variable {variable}: {path!r} is empty; write the value into it, or "
+            "leave the variable out"
+        )
+    return text
 
 
 POSTGRES_DRIVER = "postgresql+psycopg2"

@@ -29,6 +29,7 @@ from tenacity import (
 )
 
 from finagent_model._base import retry_after
+from finagent_model._secrets import redact_message
 from finagent_model.config.rules import DecisionLimits, RateLimits
 
 NO_CREDIT = "insufficient_quota"
@@ -319,4 +320,5 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    # Redacted before it is cut: half a key would no longer be recognised.
+    return " ".join(redact_message(str(error)).split())[:300] or type(error).__name__

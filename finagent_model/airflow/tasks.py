@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from finagent_model._base import FrozenModel
-from finagent_model._redact import make_redactor
+from finagent_model._secrets import environment_secrets, redact_message
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
@@ -62,16 +63,23 @@ class SymbolOutcome(FrozenModel):
 
 
 def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
-    """Wrap a task's work so that an error which no retry can cure fails the task at once."""
+    """Wrap a task's work so that an error which no retry can cure fails the task at once.
+
+    Secrets of the environment are masked in the task's log.
+    """
 
     @wraps(work)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         from airflow.sdk.exceptions import AirflowFailException
+        from airflow.sdk.log import mask_secret
 
+        # Airflow knows the secrets of its own configuration alone.
+        for secret in environment_secrets():
+            mask_secret(secret)
         # Before the work imports MLflow, which would report its use to its makers.
         configure_mlflow_environment()
         try:
-            return work(*args, **kwargs)
+            return _with_typed_errors(work, *args, **kwargs)
         except FinagentError as error:
             if is_retryable_error(error):
                 raise
@@ -79,6 +87,23 @@ def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
             raise AirflowFailException(f"{type(error).__name__}: {error}") from None
 
     return wrapped
+
+
+def _with_typed_errors(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `work` returns. Raises TrackingError for an error of MLflow or its stores."""
+    try:
+        return work(*args, **kwargs)
+    except FinagentError:
+        raise
+    except Exception as error:
+        # Nobody has imported it (it takes seconds), so that the error is not MLflow's.
+        if "mlflow" not in sys.modules:
+            raise
+        from finagent_model.tracking.runs import as_tracking_error
+
+        if tracking_error := as_tracking_error(error):
+            raise tracking_error from None
+        raise
 
 
 @as_airflow_errors
@@ -250,7 +275,7 @@ def tag_failure(execution: Execution, error: object, settings: Settings) -> None
     index = execution.map_index if execution.map_index is not None else -1
     task = f"{execution.task_id}/{index}" if index >= 0 else execution.task_id
     # Redact before cutting: half a key would no longer be recognised as one.
-    reason = sanitize_text(make_redactor(settings.secrets)(str(error)), MAX_NOTE_CHARS)
+    reason = sanitize_text(redact_message(str(error), settings.secrets), MAX_NOTE_CHARS)
     run.set_tags({f"{FAILED}/{task}": reason or type(error).__name__})
 
 

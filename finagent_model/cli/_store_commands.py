@@ -84,7 +84,13 @@ def copy(
 
 @db.command()
 def sync(as_json: Json = False) -> None:
-    """Write what is in runs but not in the database yet. Exit code 3 if some of it can't be."""
+    """Make the database say what the runs decided, all of it if it is lost. Exit code 3 if a run
+    can't be read or is not as it was recorded.
+    """
+    import os
+
+    # Before MLflow is imported: each decision's files are read.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from finagent_model.pipeline.record import sync_decisions as run
     from finagent_model.settings import Settings
 
@@ -93,7 +99,7 @@ def sync(as_json: Json = False) -> None:
         print_json(asdict(done))
     else:
         typer.echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
-    # They stay in their runs: a later sync writes them.
+    # They stay in their runs, and the log says why.
     if done.failed:
         raise typer.Exit(EXIT_NO_DATA)
 

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from finagent_model._public import CHAMPION as CHAMPION
+from finagent_model._secrets import redact_output
 from finagent_model.errors import FinagentError
 
+EXIT_BUG = 1
 EXIT_NO_DATA = 3
 """Some records could not be written to the database, or sent."""
 EXIT_NOT_OK = 4
@@ -30,7 +34,8 @@ Name = Annotated[str, typer.Option(help="Name of the registered model.")]
 class TypedErrors(TyperGroup):
     """Print errors of this package and of MLflow's store in one line on stderr, and set exit codes.
 
-    Any other exception is a bug and keeps its stack trace.
+    Any other exception is a bug, whose stack trace is printed. No secret of the environment is,
+    whoever prints: also a library's log, a warning or a stack trace.
     """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
@@ -38,19 +43,31 @@ class TypedErrors(TyperGroup):
 
         # Before MLflow is imported: among other things this turns its telemetry off.
         configure_mlflow_environment()
+        with redact_output():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
         except FinagentError as error:
             _exit_with_error(ctx, error)
-        except Exception as error:
-            # MLflow takes seconds to import; if nobody did, the error is not MLflow's.
-            if "mlflow" not in sys.modules:
-                raise
-            from finagent_model.tracking.runs import as_tracking_error
-
-            if tracking_error := as_tracking_error(error):
-                _exit_with_error(ctx, tracking_error)
+        except (TyperException, typer.Exit, typer.Abort):
             raise
+        except Exception as error:
+            if tracking_error := _as_tracking_error(error):
+                _exit_with_error(ctx, tracking_error)
+            # Not left to the interpreter, which would print what nobody has redacted.
+            traceback.print_exception(error)
+            ctx.exit(EXIT_BUG)
+
+
+def _as_tracking_error(error: Exception) -> FinagentError | None:
+    # MLflow takes seconds to import; if nobody did, the error is not MLflow's.
+    if "mlflow" not in sys.modules:
+        return None
+    from finagent_model.tracking.runs import as_tracking_error
+
+    return as_tracking_error(error)
 
 
 def _exit_with_error(ctx: typer.Context, error: FinagentError) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from finagent_model._base import FrozenModel
+from finagent_model._secrets import may_carry_key
 from finagent_model.config.analyst_registry import DEFAULT_EXTERNAL
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
@@ -83,8 +84,10 @@ class ModelConfig(FrozenModel):
     @field_validator("base_url")
     @classmethod
     def _reject_credentials(cls, value: str | None) -> str | None:
-        if value and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not carry a user or password; keys come from the environment")
+        if value and may_carry_key(value):
+            raise ValueError(
+                "must not carry a user or password, nor a query; keys come from the environment"
+            )
         return value
 
     @field_validator("component")

@@ -77,6 +77,9 @@ class RiskLimits(FrozenModel):
     """Largest distance of an entry price from the last close, in ATR."""
     max_stop_fraction: float = Field(0.5, gt=0, lt=1)
     """Largest distance of a stop from the entry, as a fraction of the entry price."""
+    # The most that training may fit (`Policy.target_atr`): no fitted target is ever moved.
+    max_target_atr: float = Field(30.0, gt=0, le=100)
+    """Largest distance of a target from the entry, in ATR."""
 
 
 class MemoryConfig(FrozenModel):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from finagent_model._redact import redact_addresses
+from finagent_model._secrets import redact_message
 from finagent_model.errors import DataSourceError, FinagentError
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord
@@ -103,4 +104,4 @@ def describe_error(error: Exception) -> str:
     """Return type and message of somebody else's error as one line without secrets."""
     # An address in the message loses user, password and query, any of which may hold a key.
     line = " ".join(f"{type(error).__name__}: {error}".split())
-    return redact_addresses(line)[:MAX_REASON_CHARS]
+    return redact_message(redact_addresses(line))[:MAX_REASON_CHARS]

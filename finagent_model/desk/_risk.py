@@ -7,7 +7,6 @@ action are rejected, not repaired. Prices are as traded, sizes in percent of equ
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,11 +62,10 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
 
     stop, target = proposal.stop, proposal.target
     if stop is None:
-        # A tenth of the entry is a floor: many ATR below a cheap stock would be no price.
-        stop = round_significant(max(entry - side * policy.stop_atr * atr, 0.1 * entry))
+        stop = _price_at(entry, -side * policy.stop_atr * atr)
         clamps.append(f"stop derived: {policy.stop_atr:g} ATR from the entry")
     if target is None:
-        target = round_significant(max(entry + side * policy.target_atr * atr, 0.1 * entry))
+        target = _price_at(entry, side * policy.target_atr * atr)
         clamps.append(f"target derived: {policy.target_atr:g} ATR from the entry")
     if not (stop - entry) * side < 0 < (target - entry) * side:
         order = "stop < entry < target" if side > 0 else "target < entry < stop"
@@ -83,6 +81,19 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
             f"at most {limits.max_stop_fraction:.0%} from the entry"
         )
         stop = moved
+    # Rounded like a derived target, so that one at the bound is not moved.
+    farthest = _price_at(entry, side * limits.max_target_atr * atr)
+    if (target - farthest) * side > 0:
+        clamps.append(
+            f"target {target:g} moved to {farthest:g}: "
+            f"at most {limits.max_target_atr:g} ATR from the entry"
+        )
+        target = farthest
+    if target == entry:
+        raise LevelsRejectedError(
+            f"{proposal.action} at {entry:g}: the price moves so little (ATR {atr:g}) that there "
+            "is no target within limits"
+        )
 
     # After the stop is final: the size is what loses `risk_fraction` of equity there.
     max_size = round_significant(100 * float(policy.position_size(abs(entry - stop) / entry)), 4)
@@ -96,12 +107,12 @@ def settle_levels(proposal: Proposal, context: Context, limits: RiskLimits) -> L
         )
         size = max_size
     r_multiple = round_significant(abs(target - entry) / abs(entry - stop), 4)
-    if not math.isfinite(r_multiple):
-        raise LevelsRejectedError(
-            f"{proposal.action} with stop {stop:g} so near the entry {entry:g} and target "
-            f"{target:g} so far that their ratio is no number"
-        )
     return Levels(entry, stop, target, size, r_multiple, tuple(clamps))
+
+
+def _price_at(entry: float, distance: float) -> float:
+    # A tenth of the entry is a floor: many ATR below a cheap stock would be no price.
+    return round_significant(max(entry + distance, 0.1 * entry))
 
 
 def checked_level(

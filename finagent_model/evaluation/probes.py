@@ -45,6 +45,7 @@ DECISION_ROOMS = frozenset(
         "_base",
         "_event_loop",
         "_redact",
+        "_secrets",
         "market",
         "decision",
         "policy",

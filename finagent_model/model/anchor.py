@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mlflow.exceptions import MlflowException
 
 from finagent_model.errors import CorruptPackageError
 from finagent_model.model.package import (
@@ -29,6 +28,7 @@ from finagent_model.model.package import (
 from finagent_model.model.signing import check_signature, make_statement
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
+from finagent_model.tracking.runs import describe_store_error, store_errors
 
 PACKAGE_FOLDER = "artifacts/package"
 """Where MLflow keeps the package inside a model."""
@@ -113,9 +113,9 @@ def check_model(folder: Path, settings: Settings, anchor: Anchor | None = None) 
     subject = f"version {version} of {name}"
     try:
         tags = registry.read_tags(name, version)
-    except MlflowException as error:
+    except store_errors() as error:
         # Said on each signal, not raised: a container may have no way to the registry.
-        reason = f"the registry can't be asked about {subject}: {' '.join(str(error).split())}"
+        reason = f"the registry can't be asked about {subject}: {describe_store_error(error)}"
         check_signature(settings, None, b"", subject)
         return ModelCheck(manifest, count, False, compared, reason)
     anchor = _read_anchor(subject, tags)

@@ -18,7 +18,6 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from finagent_model.config.desk_config import DeskConfig
@@ -42,6 +41,7 @@ from finagent_model.model.signing import make_statement, sign
 from finagent_model.model.wheel import build_wheel
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
+from finagent_model.tracking.runs import describe_store_error, store_errors
 
 MODEL_CODE = "model_code.py"
 
@@ -107,7 +107,7 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
     token = CHECKED.set(checked)
     try:
         loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
-    except (MlflowException, OSError) as error:
+    except _load_errors() as error:
         raise _load_error(uri, error) from None
     finally:
         CHECKED.reset(token)
@@ -176,7 +176,7 @@ def _download(uri: str, folder: str) -> Path:
             # A copy even of a local store: nobody can change it between the check and the load.
             # Not always into `folder` itself: a plain folder is copied with its name.
             path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-    except (MlflowException, OSError) as error:
+    except _load_errors() as error:
         raise _load_error(uri, error) from None
     return Path(path)
 
@@ -196,8 +196,14 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def _load_error(uri: str, error: Exception) -> ModelLoadError:
-    reason = " ".join(str(error).split())
     return ModelLoadError(
-        f"model {uri} can't be loaded: {reason}; `finagent models` lists what there is, "
-        "`mlflow run . -e train` makes one"
+        f"model {uri} can't be loaded: {describe_store_error(error)}; `finagent models` lists "
+        "what there is, `mlflow run . -e train` makes one"
     )
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """Return what a model that is not there raises, wherever its URI says that it is."""
+    # MLflow imports the library of an object store as it is needed, which refuses a wrong address
+    # with a ValueError.
+    return store_errors(OSError, ImportError, ValueError)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,6 +37,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from mlflow.types.schema import AnyType, Array
 
 from finagent_model._event_loop import Deadline
+from finagent_model._secrets import redact_message
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import signal_columns
 from finagent_model.errors import (
@@ -198,7 +200,8 @@ def _errors_as_mlflow() -> Iterator[None]:
         raise MlflowException(str(error), error_code=code) from None
     except Exception as error:
         # The stack trace stays in the log: it may hold the caller's data or a path of ours.
-        log.exception("a request failed")
+        # MLflow's own server writes this log: nothing else would redact it.
+        log.error("a request failed\n%s", redact_message(traceback.format_exc()))
         raise MlflowException(
             f"the model failed with {type(error).__name__}; the server's log says where",
             error_code=INTERNAL_ERROR,

@@ -1,9 +1,10 @@
 """Record a decision in an MLflow run and in the database, and verify its audit later.
 
 The run comes first and holds everything: signal, conversation, audit, chart, and the data that the
-desk saw. Until its decision is in the database the run carries the tag `finagent.stored: no`, so
-that `sync_decisions` finds it whatever was killed when. Rows for a platform elsewhere wait in the
-database's outbox; each decision tries briefly to send them.
+desk saw. Until its decision is in the database the run carries the tag `finagent.stored: no`,
+whatever was killed when. `sync_decisions` writes what the database lacks from the runs, all of it
+where the database is lost. Rows for a platform elsewhere wait in the database's outbox; each
+decision tries briefly to send them.
 
 The audit's head is a tag of the run. A file alone only proves that its lines agree with each other:
 whoever can write it can write all of it again.
@@ -14,12 +15,11 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from finagent_model._base import dump_json
 from finagent_model.audit.chain import (
@@ -28,14 +28,18 @@ from finagent_model.audit.chain import (
     HEAD,
     AuditChain,
     dump_turns,
-    load_turns,
 )
 from finagent_model.audit.verification import ChainFault, read_head, verify_chain
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import Dataset
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
-from finagent_model.decision.signal import Status, TradingSignal
-from finagent_model.errors import BadInputError, StoreError, TrackingError, ValueTooLargeError
+from finagent_model.errors import (
+    BadInputError,
+    StoreError,
+    TrackingError,
+    UnverifiedRunError,
+    ValueTooLargeError,
+)
 from finagent_model.market.view import MarketView
 from finagent_model.pipeline.datasets import bar_snapshots, decision_datasets, log_bar_snapshots
 from finagent_model.pipeline.run_metadata import (
@@ -47,33 +51,37 @@ from finagent_model.pipeline.run_metadata import (
     read_execution_tags,
     signal_tags,
 )
+from finagent_model.pipeline.settled import (
+    SIGNAL_FILE,
+    STORED,
+    clear_place,
+    open_decision_store,
+    verify_recorded,
+)
 from finagent_model.reports.charts import write_price_chart
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import CHART_FILE, DecisionStore
+from finagent_model.store.decisions import DecisionStore
 from finagent_model.store.outbox import Outbox, OutboxReport
 from finagent_model.store.platform import PlatformClient
-from finagent_model.tracking.queries import read_run
-from finagent_model.tracking.runs import RunLog, find_runs_by_tag
+from finagent_model.tracking.queries import RunRecord, search_runs
+from finagent_model.tracking.runs import RunLog
 
 log = logging.getLogger(__name__)
-STORED = "finagent.stored"
-"""Tag of a run: `yes` or `no`; absent where its decision does not belong in the database."""
-SIGNAL_FILE = "signal.json"
 OUTBOX_TIMEOUT_S = 3.0
 """How long a finished decision waits for the platform to take what is in the outbox."""
 
 
 @dataclass(frozen=True)
 class SyncReport:
-    """How many decisions `sync_decisions` wrote to the database from their runs."""
+    """How many decisions `sync_decisions` found in runs, by what came of them."""
 
     written: int = 0
+    """The database lacked them, or said something else."""
     already: int = 0
-    """In the database after all: the writer was stopped before it could tag the run."""
+    """The database has them as their runs do."""
     failed: int = 0
-    """Still missing."""
+    """The run can't be read, is not as it was recorded, or has no room in the database."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,8 @@ def record_decision(
         log_bar_snapshots(run, bar_snapshots(market, [signal.symbol]))
         # After the files: `sync_decisions` reads them from the run if this write fails.
         if not replayed:
-            store_decision(decision, run, settings, execution, view is not None, replaces)
+            chart = view is not None
+            store_decision(decision, run, settings, execution, chart, replaces, audit.head)
         run.end("FINISHED")
     return run.run_id
 
@@ -169,7 +178,8 @@ def store_decision(
     settings: Settings,
     execution: Execution,
     chart: bool,
-    replaces: str | None = None,
+    replaces: str | None,
+    audit_head: str,
 ) -> None:
     """Write the decision of `run` to the database, in the place of what the run `replaces` left.
 
@@ -179,8 +189,9 @@ def store_decision(
     # Before the write: a process killed in between leaves a run that `sync_decisions` finds.
     run.set_tags({STORED: "no"})
     try:
-        store = _decision_store(settings)
-        store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces)
+        store, experiment_id = open_decision_store(settings), run.experiment_id
+        clear_place(store, decision.signal.signal_id, run.run_id)
+        store.write(decision, run.run_id, execution, experiment_id, chart, replaces, audit_head)
     except StoreError as error:
         log.warning(
             "%s. The decision on %s stays in run %s; `finagent db sync` writes it",
@@ -211,60 +222,56 @@ def send_outbox(settings: Settings, timeout_s: float = float("inf")) -> OutboxRe
 
 
 def sync_decisions(settings: Settings) -> SyncReport:
-    """Write the decisions that the database lacks, from the runs of every experiment.
+    """Make the database say what the runs of every experiment decided: all of it, if it is lost.
 
-    Raises StoreError when none of them can be written, and TrackingError.
+    A decision is written from its run where its audit is as it was recorded, and the database has
+    no other head of it. Raises StoreError when none can be written, and TrackingError.
     """
     # Fails here once, rather than once a run, where the database is down.
     Database.from_settings(settings).prepare()
-    store = _decision_store(settings)
+    store = open_decision_store(settings)
+    heads = store.audit_heads()
+    runs = search_runs(f"tags.`{STORED}` LIKE '%'")
+    # Oldest first, as they were decided: a later one takes the place of an earlier failure.
+    order = {run.run_id: number for number, run in enumerate(runs)}
     counts = {"written": 0, "already": 0, "failed": 0}
-    for run in find_runs_by_tag(STORED, "no"):
+    for run in runs:
         try:
-            tags = read_run(run.run_id).tags
-            is_new = store.write(
-                _read_decision(run),
-                run.run_id,
-                read_execution_tags(tags),
-                run.experiment_id,
-                run.has_artifact(CHART_FILE),
-                tags.get(REPLACES),
-            )
+            is_new = _sync_run(store, run, heads.get(run.run_id), order)
         except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
             # One bad run must not hold up the others.
             log.warning("run %s: %s", run.run_id, error)
             counts["failed"] += 1
         else:
-            run.set_tags({STORED: "yes"})
+            if run.tags[STORED] != "yes":
+                RunLog(run.run_id).set_tags({STORED: "yes"})
             counts["written" if is_new else "already"] += 1
     return SyncReport(**counts)
 
 
-def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] | None:
-    """Return the run and the signal stored under `signal_id`.
-
-    None where there is none, where it is a failure that may be decided again, and, with a warning,
-    where the database can't be read.
-    """
-    try:
-        artifact = ArtifactStore(Database.from_settings(settings)).find(signal_id)
-        if artifact is None or artifact.run_id is None or artifact.signal_data is None:
-            return None
-        signal = parse_signal(artifact.signal_data)
-        # The database is writable over REST: a row may claim an id that its signal does not have.
-        if signal.signal_id != signal_id:
-            return None
-    except (StoreError, ValidationError) as error:
-        log.warning("whether %s was decided before can't be read: %s", signal_id, error)
-        return None
-    # A failure may have passed by now, so it is decided again.
-    return None if Status(signal.status).is_failure else (artifact.run_id, signal)
-
-
-def parse_signal(record: dict[str, Any]) -> TradingSignal:
-    """Return the signal of its JSON record. Raises ValidationError."""
-    # `is_actionable` is derived: it is written for readers and computed again here.
-    return TradingSignal.model_validate({k: v for k, v in record.items() if k != "is_actionable"})
+def _sync_run(
+    store: DecisionStore, run: RunRecord, known_head: str | None, order: Mapping[str, int]
+) -> bool:
+    """Write one run's decision; return False if the database has it as the run does."""
+    record = verify_recorded(run)
+    if known_head not in (None, record.head):
+        raise UnverifiedRunError(run.run_id, f"the database knows its audit as {known_head}")
+    decision, chart = record.read_decision()
+    signal_id = record.signal.signal_id
+    clear_place(store, signal_id, run.run_id)
+    place = store.find(signal_id).artifact
+    return store.write(
+        decision,
+        run.run_id,
+        read_execution_tags(run.tags),
+        run.experiment_id,
+        chart,
+        run.tags.get(REPLACES),
+        record.head,
+        is_superseded=place is not None and order.get(place.run_id or "", -1) > order[run.run_id],
+        # Whatever the database had queued is lost with it.
+        sent_before=run.tags[STORED] == "yes",
+    )
 
 
 def read_audit(run_id: str) -> AuditChain:
@@ -326,13 +333,3 @@ def _flush_outbox(settings: Settings) -> None:
             log.warning(
                 "%s; `finagent outbox send` sends the %s that wait", report.why, report.waiting
             )
-
-
-def _decision_store(settings: Settings) -> DecisionStore:
-    return DecisionStore(Database.from_settings(settings), queue=settings.platform_url is not None)
-
-
-def _read_decision(run: RunLog) -> Decision:
-    """Return the decision that a run recorded. Raises TrackingError or ValueError without one."""
-    turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
-    return Decision(parse_signal(run.read_json(SIGNAL_FILE)), turns)

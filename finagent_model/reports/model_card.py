@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.view import MAX_STALE_SESSIONS
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import confidence_sentences, grade_sentence, verdict_sentence
+from finagent_model.reports.report import (
+    confidence_sentences,
+    escape_markdown,
+    grade_sentence,
+    verdict_sentence,
+)
 from finagent_model.training.request import TrainRequest
 
 CARD_FILE = "MODEL_CARD.md"
@@ -89,7 +93,7 @@ class ModelCard:
         decider = (
             "fixed rules, no language model"
             if self.config.uses_only_rules
-            else self.config.model_used
+            else escape_markdown(self.config.model_used)
         )
         return [
             f"# {self.name}, version {self.version}",
@@ -108,12 +112,12 @@ class ModelCard:
             f"**{gate.evidence.grade}** (required: {gate.required}).",
         ]
         if gate.refusals:
-            lines += ["", f"Refused for: {_line(gate.refusals, 600)}"]
+            lines += ["", f"Refused for: {escape_markdown(gate.refusals, 600)}"]
         lines += ["", grade_sentence(gate.evidence)]
         lines += [
             "",
             *(
-                f"- {verdict_sentence(symbol, m)}"
+                f"- {verdict_sentence(escape_markdown(symbol), m)}"
                 for symbol, m in list(self.metrics.items())[:MAX_SYMBOLS]
             ),
         ]
@@ -121,12 +125,12 @@ class ModelCard:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
         lines += ["", "| check of evidence | found | needed | passed |", "|---|---|---|---|"]
         lines += [
-            f"| {c.name} | {_line(c.number_text)} "
+            f"| {c.name} | {escape_markdown(c.number_text)} "
             f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
             for c in gate.evidence.checks
         ]
         passed = [c.name for c in gate.integrity if c.passed]
-        failed = [f"{c.name} ({_line(c.found)})" for c in gate.integrity if not c.passed]
+        failed = [f"{c.name} ({escape_markdown(c.found)})" for c in gate.integrity if not c.passed]
         lines += ["", f"Integrity: {len(passed)} checks passed, {len(failed)} failed"]
         lines[-1] += f": {'; '.join(failed)}." if failed else "."
         lines += ["", *confidence_sentences(gate.evidence, self.calibration)]
@@ -183,7 +187,8 @@ class ModelCard:
     def _desk(self) -> list[str]:
         lines = ["## Desk", "", "| agent | role | model | prompt |", "|---|---|---|---|"]
         lines += [
-            f"| {row.name} | {row.role} | {self.config.model_for(row).author} | {row.prompt} |"
+            f"| {row.name} | {row.role} | {escape_markdown(self.config.model_for(row).author)} "
+            f"| {escape_markdown(row.prompt)} |"
             for row in self.config.agents
         ]
         if self.prompts:
@@ -194,20 +199,16 @@ class ModelCard:
         lines = ["## Data", "", "| data | rows | from | to | source | digest |"]
         lines.append("|---|---|---|---|---|---|")
         lines += [
-            f"| {d.name} | {d.rows} | {d.first:%Y-%m-%d} | {d.last:%Y-%m-%d} | {d.source} "
+            f"| {escape_markdown(d.name)} | {d.rows} | {d.first:%Y-%m-%d} | {d.last:%Y-%m-%d} "
+            f"| {escape_markdown(d.source)} "
             f"| `{d.digest}` |"
             for d in self.datasets
         ]
         return lines
 
 
-def _line(text: str, limit: int = 160) -> str:
-    """Return `text` in one line of a table, cut to `limit` characters."""
-    # A model's own words may stand in it: they are shown as text and can't end the cell.
-    line = escape(" ".join(text.split()).replace("|", "/"), quote=False)
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
-
-
 def _join_names(names: Sequence[str], limit: int = 10) -> str:
     more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(escape_markdown, names[:limit])) + (
+        f" and {more} more" if more > 0 else ""
+    )

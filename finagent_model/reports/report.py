@@ -8,6 +8,8 @@ network: plotly's script is inside it.
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +23,7 @@ from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.news import sanitize_text
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import HORIZON, Calibration
 from finagent_model.reports.charts import BENCHMARK_COLOUR, DESK_COLOUR, drawdown
@@ -44,6 +47,7 @@ GRADE_SENTENCES = {
     "weak": "WEAK evidence of an edge after costs: not every check against chance passed.",
     "strong": "STRONG evidence of an edge after costs: every check against chance passed.",
 }
+_MARKDOWN = re.compile(r"[\\`*\[\]]|(?<!\w)[_~]|[_~](?!\w)|(?<=:)(?=//)")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1080px; margin: 2rem auto;
        padding: 0 1rem }
@@ -115,19 +119,25 @@ def render_report(
     lines = [
         grade_sentence(evidence),
         "",
-        *(verdict_sentence(symbol, m) for symbol, m in metrics.items()),
+        *(verdict_sentence(escape_markdown(symbol), m) for symbol, m in metrics.items()),
     ]
     tried = evidence.numbers["configurations"]
-    lines += ["", f"Decided by: {model_used}. Policies tried: {tried:.0f}."]
+    lines += ["", f"Decided by: {escape_markdown(model_used)}. Policies tried: {tried:.0f}."]
     lines += ["", "| check | found | needed | passed |", "|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {c.number_text} "
+        f"| {c.name} | {escape_markdown(c.number_text)} "
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]
     lines += ["", *confidence_sentences(evidence, calibration)]
     for symbol, m in metrics.items():
-        lines += ["", f"## {symbol}", "", "| metric | desk | buy and hold |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## {escape_markdown(symbol)}",
+            "",
+            "| metric | desk | buy and hold |",
+            "|---|---|---|",
+        ]
         lines += [
             f"| {name} | {_format(m[name])} | {_format(m[f'benchmark_{name}'])} |"
             for name in REPORT_METRICS
@@ -187,6 +197,17 @@ def render_report_page(
 def grade_sentence(evidence: Evidence) -> str:
     """Return the sentence of the grade of evidence."""
     return GRADE_SENTENCES[evidence.grade]
+
+
+def escape_markdown(text: str, limit: int = 160) -> str:
+    """Return foreign text as one line of Markdown that shows it and obeys nothing in it.
+
+    It is cut to `limit` characters before its escapes are added.
+    """
+    # A model's own words, a model's name or a symbol: no tag, link, code or cell of a table.
+    line = sanitize_text(text, sys.maxsize)
+    line = line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return _MARKDOWN.sub(r"\\\g<0>", escape(line.replace("|", "/"), quote=False))
 
 
 def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:

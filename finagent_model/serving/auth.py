@@ -2,14 +2,20 @@
 
 Where no token is set, only this machine's own requests pass. They must also address this machine by
 a loopback name: otherwise a web page open in a browser here could act for whoever wrote it (DNS
-rebinding). With a token, whoever sends it passes. No page of another site may change anything.
+rebinding). With a token, whoever sends it passes; whoever sends wrong ones is refused for a while,
+and nobody else is. No page of another site may change anything.
 """
 
 from __future__ import annotations
 
 import hmac
+import math
 import re
-from ipaddress import IPv6Address, ip_address
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from ipaddress import IPv6Address, ip_address, ip_network
+from threading import Lock
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -20,6 +26,14 @@ from finagent_model.errors import BadInputError
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?", re.ASCII)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
+MAX_WRONG_TOKENS = 10
+"""Wrong tokens of one caller in a row that are looked at."""
+WRONG_TOKEN_PAUSE_S = 6.0
+"""Seconds after which one more is."""
+MAX_CALLERS = 10_000
+"""Callers with wrong tokens that are remembered; the oldest is forgotten."""
+IPV6_NETWORK_BITS = 64
+"""What one caller has of an IPv6 address: the rest is theirs to choose."""
 
 
 class AuthError(Exception):
@@ -31,10 +45,84 @@ class AuthError(Exception):
 
 
 def require_token(request: Request, token: SecretStr, variable: str) -> None:
-    """Raise AuthError (401) unless the request bears `token`, the value of `variable`."""
+    """Raise AuthError (401) unless the request bears `token`, the value of `variable`; 429 after
+    too many wrong ones.
+    """
+    require_any_token(request, {variable: token})
+
+
+def require_any_token(request: Request, tokens: Mapping[str, SecretStr]) -> None:
+    """Raise AuthError (401) unless the request bears one of `tokens`, by their variables; 429 after
+    too many wrong ones.
+    """
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not is_token(credentials.strip(), token):
-        raise AuthError(401, f"send the token of {variable} as 'Authorization: Bearer TOKEN'")
+    if scheme.lower() != "bearer" or not check_token(
+        request, credentials.strip(), *tokens.values()
+    ):
+        variables = " or ".join(tokens)
+        raise AuthError(401, f"send the token of {variables} as 'Authorization: Bearer TOKEN'")
+
+
+def check_token(
+    request: Request, candidate: str, *tokens: SecretStr, caller: str | None = None
+) -> bool:
+    """Return whether `candidate` is one of the tokens.
+
+    Raises AuthError (429), without a look at it, for a caller who has sent too many wrong ones.
+    `caller` is who asks; None: the address that the request came from.
+    """
+    throttle: TokenThrottle = getattr(request.app.state, "token_throttle", None) or TokenThrottle()
+    # One throttle for all doors of an app.
+    request.app.state.token_throttle = throttle
+    return throttle.check(caller or caller_address(request), candidate, *tokens)
+
+
+def caller_address(request: Request) -> str:
+    """Return the address that a request came from; of IPv6 the network."""
+    host = request.client.host if request.client else ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address) and not address.ipv4_mapped:
+        return str(ip_network((address, IPV6_NETWORK_BITS), strict=False))
+    return host
+
+
+class TokenThrottle:
+    """Limits guesses: by the caller, so that a stranger's wrong tokens keep nobody else out.
+
+    A caller may send `MAX_WRONG_TOKENS` wrong ones, and one more every `WRONG_TOKEN_PAUSE_S`.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer, self._lock = timer, Lock()
+        self._free_at: OrderedDict[str, float] = OrderedDict()
+        """When all wrong tokens of a caller are forgotten."""
+
+    def check(self, caller: str, candidate: str, *tokens: SecretStr) -> bool:
+        """Return whether `candidate` is one of the tokens. Raises AuthError (429)."""
+        # Nothing is no guess.
+        if not candidate:
+            return False
+        with self._lock:
+            now = self._timer()
+            free_at = max(self._free_at.get(caller, now), now)
+            wait_s = free_at + WRONG_TOKEN_PAUSE_S - (now + MAX_WRONG_TOKENS * WRONG_TOKEN_PAUSE_S)
+            if wait_s > 0:
+                raise AuthError(
+                    429,
+                    "too many wrong tokens came from where you are, so this one was not looked "
+                    f"at; try again in {math.ceil(wait_s)} s",
+                )
+            # A right one forgives nothing: its sender may be guessing at another token.
+            if any([is_token(candidate, token) for token in tokens]):
+                return True
+            self._free_at[caller] = free_at + WRONG_TOKEN_PAUSE_S
+            self._free_at.move_to_end(caller)
+            while len(self._free_at) > MAX_CALLERS:
+                self._free_at.popitem(last=False)
+            return False
 
 
 def require_this_machine(request: Request, way_out: str) -> None:

@@ -32,6 +32,7 @@ from finagent_model.errors import ValueTooLargeError
 
 ARTIFACTS, OUTBOX = "artifacts", "finagent_outbox"
 DECISIONS, MESSAGES = "finagent_decisions", "agent_conversations"
+CLAIMS = "finagent_claims"
 METADATA = "artifact_metadata"
 """The platform's name for the column of `Artifact.metadata`."""
 
@@ -52,8 +53,32 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+class LenientJson(TypeDecorator[Any]):
+    """Column type of JSON that gives a text as it is stored where it is no JSON."""
+
+    # SQLite stores any text, and one bad row of another program must not hide the good ones.
+    impl = JSON
+    cache_ok = True
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self.impl_instance.coerce_compared_value(op, value)
+
+    def result_processor(self, dialect: Any, coltype: object) -> Any:
+        parse = super().result_processor(dialect, coltype)
+        if parse is None:
+            return None
+
+        def parse_or_keep(value: Any) -> Any:
+            try:
+                return parse(value)
+            except ValueError:
+                return value
+
+        return parse_or_keep
+
+
 def _json(name: str) -> Column[Any]:
-    return Column(name, JSON(none_as_null=True))
+    return Column(name, LenientJson(none_as_null=True))
 
 
 SCHEMA = MetaData()
@@ -88,8 +113,11 @@ artifacts = Table(
     Column("finagent_key", Text),
     Column("finagent_status", Text),
     Column("finagent_as_of", UtcDateTime),
-    Index("ix_finagent_artifacts_key", "finagent_key", unique=True),
+    Column("finagent_origin", Text),
+    # By origin: a key that somebody else wrote leaves ours free.
+    Index("ix_finagent_artifacts_origin", "finagent_origin", "finagent_key", unique=True),
     # Each filter's index ends in `id`, the order of pages: the newest rows need no sorting.
+    Index("ix_finagent_artifacts_key", "finagent_key", "id"),
     Index("ix_finagent_artifacts_type", "type", "id"),
     Index("ix_finagent_artifacts_symbol", "symbol", "id"),
     Index("ix_finagent_artifacts_execution", "execution_id", "id"),
@@ -108,7 +136,18 @@ decisions = Table(
     Column("symbol", Text, nullable=False),
     Column("as_of", UtcDateTime, nullable=False),
     Column("status", Text, nullable=False),
-    Column("signal", JSON, nullable=False),
+    Column("signal", LenientJson, nullable=False),
+    Column("signal_id", Text, index=True),
+    Column("audit_head", Text),
+)
+claims = Table(
+    CLAIMS,
+    SCHEMA,
+    Column("signal_id", Text, primary_key=True),
+    Column("holder", Text),
+    Column("beats", Integer, nullable=False),
+    Column("last_holder", Text),
+    Column("run_id", Text),
 )
 messages = Table(
     MESSAGES,

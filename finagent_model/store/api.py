@@ -1,7 +1,8 @@
 """REST of the artifacts: `GET`, `POST` and `PATCH /api/artifacts`, in the trading platform's words.
 
-With `FINAGENT_API_TOKEN` a caller who sends it reads and writes. Without a token callers on the
-server's machine do. An error is
+A caller who sends `FINAGENT_API_READ_TOKEN` reads; who sends `FINAGENT_API_WRITE_TOKEN` or
+`FINAGENT_API_TOKEN` reads and writes. Where none is set, callers on the server's machine do. What
+is written here is never a decision of ours: its `origin` is `rest`. An error is
 `{"error": ..., "message": ..., "fields": [...]}`; for bad input `fields` says which field it was,
 what its value was and why it can't be used. No answer has a stack trace.
 """
@@ -9,7 +10,7 @@ what its value was and why it can't be used. No answer has a stack trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -32,9 +33,9 @@ from finagent_model.errors import (
 )
 from finagent_model.serving.auth import (
     AuthError,
+    require_any_token,
     require_same_origin,
     require_this_machine,
-    require_token,
 )
 from finagent_model.serving.http_guards import AccessGuard, BodyLimit
 from finagent_model.settings import Settings
@@ -49,7 +50,9 @@ from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 
 log = logging.getLogger(__name__)
-TOKEN_VARIABLE = "FINAGENT_API_TOKEN"
+WRITE_TOKENS = {"FINAGENT_API_WRITE_TOKEN": "api_write_token", "FINAGENT_API_TOKEN": "api_token"}
+READ_TOKENS = {"FINAGENT_API_READ_TOKEN": "api_read_token"} | WRITE_TOKENS
+"""Fields of the settings by environment variable: the tokens that let a caller write, and read."""
 MAX_BODY_BYTES = 1024 * 1024
 """Larger things belong in the artifacts of a run."""
 MAX_PAGE_ROWS = 1000
@@ -107,9 +110,10 @@ COMMON_ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
     403: {
         "model": ErrorResponse,
-        "description": "No token is set, and you are on another machine.",
+        "description": "No token lets anybody write, and you are on another machine.",
     },
     422: {"model": ErrorResponse, "description": "A field or a parameter can't be used."},
+    429: {"model": ErrorResponse, "description": "Too many wrong tokens came from your address."},
     503: {"model": ErrorResponse, "description": "The database can't be used now."},
 }
 NOT_FOUND_ERROR: dict[int | str, dict[str, Any]] = {
@@ -141,11 +145,11 @@ def api_app(settings: Settings) -> FastAPI:
         respond=_error_response,
     )
     # Added last, so it is asked first.
-    check = _access_check(settings.api_token)
+    check = _access_check(settings)
     app.add_middleware(AccessGuard, check=check, respond=_error_response)
     add_error_responses(app)
     store = ArtifactStore(Database.from_settings(settings))
-    app.include_router(artifact_routes(store, settings.api_token))
+    app.include_router(artifact_routes(store, settings))
     return app
 
 
@@ -154,10 +158,10 @@ def from_environment() -> FastAPI:
     return api_app(Settings.load())
 
 
-def artifact_routes(store: ArtifactStore, token: SecretStr | None) -> APIRouter:
+def artifact_routes(store: ArtifactStore, settings: Settings) -> APIRouter:
     """Return the routes, for an app that has `add_error_responses`."""
     routes = APIRouter(tags=["artifacts"], responses=COMMON_ERRORS, route_class=JsonRoute)
-    readers, writers = [Depends(_read_guard(token))], [Depends(_write_guard(token))]
+    readers, writers = [Depends(_read_guard(settings))], [Depends(_write_guard(settings))]
 
     # `name` is what the OpenAPI document calls the two reads; it must not follow the functions.
     @routes.get(
@@ -317,42 +321,50 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_CHARS_SHOWN else f"{text[:MAX_CHARS_SHOWN]}..."
 
 
-def _access_check(token: SecretStr | None) -> Callable[[Request], None]:
+def _access_check(settings: Settings) -> Callable[[Request], None]:
     """Return the check of who may reach any route, for AccessGuard."""
+    is_open = not _find_tokens(settings, READ_TOKENS)
 
     def check(request: Request) -> None:
         require_same_origin(request)
-        if token is None:
+        if is_open:
             require_this_machine(
                 request,
                 "artifacts are for the server's own machine (http://127.0.0.1); "
-                f"set {TOKEN_VARIABLE} to read and write them from elsewhere",
+                f"set {' or '.join(WRITE_TOKENS)} to read and write them from elsewhere",
             )
 
     return check
 
 
-def _read_guard(token: SecretStr | None) -> Any:
+def _read_guard(settings: Settings) -> Any:
+    tokens = _find_tokens(settings, READ_TOKENS)
+
     def check(request: Request) -> None:
-        if token is not None:
-            require_token(request, token, TOKEN_VARIABLE)
+        if tokens:
+            require_any_token(request, tokens)
 
     return check
 
 
-def _write_guard(token: SecretStr | None) -> Any:
+def _write_guard(settings: Settings) -> Any:
+    tokens, variables = _find_tokens(settings, WRITE_TOKENS), " or ".join(WRITE_TOKENS)
+    readers = _find_tokens(settings, READ_TOKENS)
+
     def check(request: Request) -> None:
-        if token is not None:
-            require_token(request, token, TOKEN_VARIABLE)
-        else:
-            # It checks the host, too, so that no site reaches us by DNS rebinding.
-            require_this_machine(
-                request,
-                "artifacts are written from the server's own machine (http://127.0.0.1); "
-                f"set {TOKEN_VARIABLE} to write them from elsewhere",
-            )
+        if tokens:
+            require_any_token(request, tokens)
+        elif readers:
+            # A proxy on this machine makes everybody local, and readers are not to write.
+            raise AuthError(403, f"only reading is allowed here; set {variables} to write")
 
     return check
+
+
+def _find_tokens(settings: Settings, variables: Mapping[str, str]) -> dict[str, SecretStr]:
+    """Return those of the tokens that are set, by their variables."""
+    tokens = {variable: getattr(settings, field) for variable, field in variables.items()}
+    return {variable: token for variable, token in tokens.items() if token is not None}
 
 
 def _ok(model: type[BaseModel], description: str) -> dict[int | str, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 An artifact is a signal, a reply of a chat model or a chart. Field names are the trading platform's;
 whatever it has no column for is in `metadata`. `metadata.key` names a row of ours, here and on the
-platform, whatever id a database gave it: for a signal it is `TradingSignal.signal_id`.
+platform, whatever id a database gave it: for a signal it is `TradingSignal.signal_id`. Whose row it
+is says `origin`, which the store sets and no caller can: a key alone can be computed by anybody.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from finagent_model.store._schema import artifacts as table
 
 Kind = Literal["signal", "llm", "chart"]
 Order = Literal["newest", "oldest", "step"]
+Origin = Literal["finagent", "rest", "disowned"]
+OURS: Origin = "finagent"
+REST: Origin = "rest"
+DISOWNED: Origin = "disowned"
 MAX_INTEGER = 2**31 - 1
 """The largest value of PostgreSQL's `integer`."""
 FAILED_STATUSES = tuple(status.value for status in Status if status.is_failure)
@@ -114,14 +119,12 @@ class NewArtifact(FrozenModel):
     @property
     def key(self) -> str | None:
         """Name of the row wherever it is stored; None for a row of another system."""
-        key = self.metadata.get("key")
-        return key if isinstance(key, str) else None
+        return _text_of(self.metadata, "key")
 
     @property
     def status(self) -> str | None:
         """Status of a signal's decision; None for other artifacts and other systems' rows."""
-        status = self.metadata.get("status")
-        return status if isinstance(status, str) else None
+        return _text_of(self.metadata, "status")
 
     @property
     def as_of(self) -> datetime | None:
@@ -137,6 +140,17 @@ class Artifact(NewArtifact):
     id: int
     created_at: datetime
     updated_at: datetime | None = None
+    origin: str | None = Field(
+        None,
+        description="Who wrote it: `finagent`, a decision of this code; `rest`, a caller of this "
+        "API; `disowned`, somebody who wrote it in our name; null, another system.",
+    )
+
+
+def _text_of(metadata: object, name: str) -> str | None:
+    # Another system's row may have any JSON there.
+    value = metadata.get(name) if isinstance(metadata, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _has_date_in_every_zone(moment: datetime) -> bool:
@@ -187,6 +201,7 @@ class ArtifactFilter(FrozenModel):
     key: Text | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
     status: Status | None = Field(None, description="Of a signal.")
     action: Action | None = None
+    origin: Origin | None = Field(None, description="`finagent` selects what the desk decided.")
     as_of_from: From | None = None
     as_of_to: To | None = None
     created_from: From | None = None
@@ -202,6 +217,7 @@ class ArtifactFilter(FrozenModel):
             "finagent_key": self.key,
             "finagent_status": self.status and self.status.value,
             "action": self.action,
+            "finagent_origin": self.origin,
         }
         low = {"finagent_as_of": self.as_of_from, "created_at": self.created_from}
         high = {"finagent_as_of": self.as_of_to, "created_at": self.created_to}

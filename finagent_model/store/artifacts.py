@@ -1,8 +1,11 @@
 """The table of artifacts: pages of it, one row, a new row, a changed one, counts by execution.
 
 A signal is settled unless its status is a failure. What a settled signal says and where it came
-from is never changed; a failed one may be replaced by a later result, in its place. A row of ours
-is in the table once, by `metadata.key`.
+from is never changed; a failed one may be replaced by a later result, in its place.
+
+Rows have an origin. Decisions of this code are written by `store/decisions.py` alone, and nothing
+that comes over REST changes what they say. Whatever `ArtifactStore.add` writes is another's row:
+its key is unique among such rows, and takes no place from ours.
 """
 
 from __future__ import annotations
@@ -32,11 +35,15 @@ from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
 from finagent_model.store._schema import METADATA
 from finagent_model.store._schema import artifacts as table
 from finagent_model.store.artifact_models import (
+    DISOWNED,
     FAILED_STATUSES,
+    OURS,
+    REST,
     Artifact,
     ArtifactFilter,
     NewArtifact,
     Order,
+    Origin,
 )
 from finagent_model.store.database import Database
 
@@ -50,9 +57,19 @@ SETTLED_METADATA = (
     *("dag_run_id", "map_index", "tokens", "cost_usd", "evidence", "calibrated", "trained_by"),
 )
 """Keys of `metadata` that say so."""
+DECISION_FIELDS = tuple(n for n in NewArtifact.model_fields if n not in ("name", "metadata"))
+"""Fields of a row of ours that nobody but a decision writes."""
+DECISION_METADATA = (
+    *SETTLED_METADATA,
+    *("agent_name", "prompt_tokens", "completion_tokens", "cached", "said_at", "failed"),
+    *("prompt_artifact", "response_artifact"),
+)
+"""Keys of its `metadata`."""
 FETCH_SIZE = 20
 """Rows of a page that are read at a time."""
-_COLUMNS = [table.c[METADATA if name == "metadata" else name] for name in Artifact.model_fields]
+_COLUMN_NAMES = {"metadata": METADATA, "origin": "finagent_origin"}
+"""Columns with other names than their fields."""
+_COLUMNS = [table.c[_COLUMN_NAMES.get(name, name)] for name in Artifact.model_fields]
 
 
 def utc_now() -> datetime:
@@ -164,24 +181,19 @@ class ArtifactStore:
         with self._database.connection() as connection:
             return read_artifact(connection, artifact_id)
 
-    def find(self, key: str) -> Artifact | None:
-        """Return the artifact with this `metadata.key`; None if there is none."""
-        with self._database.connection() as connection:
-            return _find_by_key(connection, key)
-
     def add(self, new: NewArtifact) -> tuple[Artifact, bool]:
-        """Store an artifact; return it as stored, and whether it is new.
+        """Store an artifact of somebody else; return it as stored, and whether it is new.
 
         The same artifact a second time adds nothing. Raises ArtifactConflictError if its key has
-        another content.
+        another content among such artifacts; one of ours may have the same key.
         """
         new = _with_lengths(new)
         with self._database.transaction() as connection:
-            artifact_id = insert_artifact(connection, new, self._clock())
+            artifact_id = insert_artifact(connection, new, self._clock(), REST)
             if artifact_id is not None:
                 return read_artifact(connection, artifact_id), True
             assert new.key is not None
-            stored = _find_by_key(connection, new.key)
+            stored = find_by_key(connection, new.key, REST)
             assert stored is not None
             new = _round_confidence(connection, new, stored)
         if any(getattr(stored, name) != value for name, value in new):
@@ -194,29 +206,41 @@ class ArtifactStore:
     def update(self, artifact_id: int, changes: Mapping[str, Any]) -> Artifact:
         """Replace the fields in `changes`, `metadata` as a whole; return the artifact after that.
 
-        Raises UnknownArtifactError, ArtifactConflictError if a key or a settled signal would
-        change, and pydantic's ValidationError for a value that no artifact may have.
+        Raises UnknownArtifactError, ArtifactConflictError if a key, a settled signal or what a row
+        of ours says would change, and pydantic's ValidationError for a value that no artifact may
+        have.
         """
         with self._database.transaction() as connection:
             stored = read_artifact(connection, artifact_id, lock=True)
             before = {name: getattr(stored, name) for name in NewArtifact.model_fields}
             new = _with_lengths(NewArtifact.model_validate(before | dict(changes)), before)
             _check_changes(stored, _round_confidence(connection, new, stored))
-            # The unique index would refuse it, too, but as an error of the database.
-            if stored.key is None and new.key and _find_by_key(connection, new.key):
-                raise ArtifactConflictError(f"another artifact has the key {new.key!r} already")
             values = _column_values(new) | {"updated_at": self._clock()}
+            if stored.origin == OURS:
+                # The rest is as it was, and columns by which ours is found follow no metadata.
+                values = {name: values[name] for name in ("name", METADATA, "updated_at")}
+            elif stored.origin == DISOWNED:
+                values["finagent_key"] = None  # it was taken away, and stays so
+            elif stored.key is None and new.key:
+                # The unique index would refuse it, too, but as an error of the database.
+                if find_by_key(connection, new.key, REST):
+                    raise ArtifactConflictError(f"another artifact has the key {new.key!r} already")
+                values["finagent_origin"] = REST
             connection.execute(table.update().where(table.c.id == artifact_id).values(**values))
             return read_artifact(connection, artifact_id)
 
 
-def insert_artifact(connection: Connection, new: NewArtifact, now: datetime) -> int | None:
-    """Insert a row; return its id, or None if its key is in the table already."""
+def insert_artifact(
+    connection: Connection, new: NewArtifact, now: datetime, origin: Origin = OURS
+) -> int | None:
+    """Insert a row; return its id, or None if a row of this origin has its key already."""
     # One statement, so that of two processes with the same key only one inserts. Only
     # the dialects' own inserts have `on conflict`.
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(**_column_values(new), created_at=now)
-    statement = statement.on_conflict_do_nothing(index_elements=["finagent_key"])
+    values = _column_values(new) | {"created_at": now, "finagent_origin": origin}
+    statement = dialect.insert(table).values(**values)
+    unique = ["finagent_origin", "finagent_key"]
+    statement = statement.on_conflict_do_nothing(index_elements=unique)
     result = connection.execute(statement.returning(table.c.id))
     artifact_id: int | None = result.scalar_one_or_none()
     return artifact_id
@@ -233,6 +257,7 @@ def replace_signal(
     statement = (
         table.update()
         .where(
+            table.c.finagent_origin == OURS,
             table.c.finagent_key == new.key,
             table.c.finagent_status.in_(FAILED_STATUSES) | (table.c.run_id == superseded_run),
             # Written a second time, a signal of the same run is no replacement.
@@ -243,6 +268,39 @@ def replace_signal(
     result = connection.execute(statement.returning(table.c.id))
     artifact_id: int | None = result.scalar_one_or_none()
     return artifact_id
+
+
+def restore_artifact(connection: Connection, new: NewArtifact, now: datetime) -> int | None:
+    """Write a row of ours again if somebody changed it; return its id, None if it is as written.
+
+    Its name and further `metadata` are anybody's to change, and are then written again, too.
+    """
+    stored = find_by_key(connection, new.key or "", OURS)
+    if stored is None or is_as_written(connection, stored, new):
+        return None
+    values = _column_values(new) | {"updated_at": now}
+    connection.execute(table.update().where(table.c.id == stored.id).values(**values))
+    return stored.id
+
+
+def disown_artifact(connection: Connection, artifact_id: int) -> None:
+    """Take its key, and the word that it is ours, from a row that no decision of ours wrote."""
+    values = {"finagent_origin": DISOWNED, "finagent_key": None}
+    connection.execute(table.update().where(table.c.id == artifact_id).values(**values))
+
+
+def is_as_written(connection: Connection, stored: Artifact, new: NewArtifact) -> bool:
+    """Return whether the row of ours `stored` says what `new` says."""
+    new = _round_confidence(connection, new, stored)
+    columns = [table.c.finagent_status, table.c.finagent_as_of]
+    query = select(*columns).where(table.c.id == stored.id)
+    return (
+        isinstance(stored.metadata, dict)
+        and all(getattr(stored, name) == getattr(new, name) for name in DECISION_FIELDS)
+        and all(stored.metadata.get(n) == new.metadata.get(n) for n in DECISION_METADATA)
+        # Rows are searched by these.
+        and tuple(connection.execute(query).one()) == (new.status, new.as_of)
+    )
 
 
 def read_artifact(connection: Connection, artifact_id: int, lock: bool = False) -> Artifact:
@@ -257,8 +315,10 @@ def read_artifact(connection: Connection, artifact_id: int, lock: bool = False) 
     return _from_row(row)
 
 
-def _find_by_key(connection: Connection, key: str) -> Artifact | None:
-    query = select(*_COLUMNS).where(table.c.finagent_key == key)
+def find_by_key(connection: Connection, key: str, origin: Origin) -> Artifact | None:
+    """Return the artifact of this origin with this key; None if there is none."""
+    is_its = (table.c.finagent_key == key) & (table.c.finagent_origin == origin)
+    query = select(*_COLUMNS).where(is_its)
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else _from_row(row)
 
@@ -266,6 +326,7 @@ def _find_by_key(connection: Connection, key: str) -> Artifact | None:
 def _from_row(row: RowMapping) -> Artifact:
     values = dict(row)
     values["metadata"] = values.pop(METADATA) or {}
+    values["origin"] = values.pop(_COLUMN_NAMES["origin"])
     try:
         return Artifact.model_validate(values)
     except ValidationError:
@@ -312,14 +373,18 @@ def _round_confidence(connection: Connection, new: NewArtifact, stored: Artifact
 
 
 def _check_changes(stored: Artifact, new: NewArtifact) -> None:
-    """Raise ArtifactConflictError if `new` changes a key, or what a settled signal says."""
-    if stored.key is None:
+    """Raise ArtifactConflictError if `new` changes a key, what a settled signal says, or anything
+    that a row of ours says.
+    """
+    if stored.key is None and stored.origin != OURS:
         return  # another system's row, whose rules are not ours
     is_settled = stored.status is not None and stored.status not in FAILED_STATUSES
-    fixed = SETTLED_METADATA if is_settled else ("key",)
+    fixed_fields: tuple[str, ...] = SETTLED_FIELDS if is_settled else ()
+    fixed: tuple[str, ...] = SETTLED_METADATA if is_settled else ("key",)
+    if stored.origin == OURS:
+        fixed_fields, fixed = DECISION_FIELDS, DECISION_METADATA
     changed = [f"metadata.{n}" for n in fixed if stored.metadata.get(n) != new.metadata.get(n)]
-    if is_settled:
-        changed += [n for n in SETTLED_FIELDS if getattr(stored, n) != getattr(new, n)]
+    changed += [n for n in fixed_fields if getattr(stored, n) != getattr(new, n)]
     if changed:
         raise ArtifactConflictError(
             f"artifact {stored.id} is {stored.key!r}"

@@ -35,7 +35,7 @@ from finagent_model.settings import (
     driver_error_message,
     parse_database_url,
 )
-from finagent_model.store._schema import DECISIONS, SCHEMA, value_too_large_error
+from finagent_model.store._schema import OUTBOX, SCHEMA, SHARED_TABLES, value_too_large_error
 
 DATABASE_FILE = "finagent.db"
 """File in FINAGENT_HOME that is used if no database is named."""
@@ -301,7 +301,7 @@ def _copy_table(name: str, reader: Connection, writer: Connection, target: str) 
     for rows in reader.execute(select(table)).mappings().partitions(COPY_BATCH):
         writer.execute(insert(table), [dict(row) for row in rows])
         count += len(rows)
-    if count and writer.dialect.name == "postgresql" and name != DECISIONS:
+    if count and writer.dialect.name == "postgresql" and name in (*SHARED_TABLES, OUTBOX):
         # The ids were given, so the sequence still stands at its start.
         next_id = f"pg_get_serial_sequence('{name}', 'id'), (select max(id) from {name})"
         writer.execute(text(f"select setval({next_id})"))

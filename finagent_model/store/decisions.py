@@ -1,8 +1,12 @@
 """Write a decision to the database: signal, replies, chart and conversation, whole or not at all.
 
-The same decision a second time adds nothing. Another decision on the same symbol, moment and
-version of the model adds its conversation under its own execution, and no second signal: a settled
-signal stays, a failed one is replaced, and so is one that the later decision says it replaces.
+The same decision a second time adds nothing, and puts right what somebody changed of it. Another
+decision on the same symbol, moment and version of the model adds its conversation under its own
+execution, and no second signal: a settled signal stays, a failed one is replaced, and so is one
+that the later decision says it replaces.
+
+Rows alone prove nothing, since others may write these tables: `pipeline/settled.py` compares them
+with the decision's run before a signal counts.
 
 Large texts stay in the artifacts of the decision's MLflow run, which every row names: a prompt or a
 response above `MAX_TEXT_CHARS` is null here, its length is stored, and `metadata` names the file.
@@ -12,11 +16,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Column, Connection, MetaData, Table
+from sqlalchemy import Column, Connection, MetaData, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.audit.chain import CONVERSATION_FILE
@@ -24,7 +29,7 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution, 
 from finagent_model.errors import ValueTooLargeError
 from finagent_model.store import artifacts, outbox
 from finagent_model.store._schema import MESSAGES, UtcDateTime, decisions
-from finagent_model.store.artifact_models import NewArtifact
+from finagent_model.store.artifact_models import OURS, Artifact, NewArtifact
 from finagent_model.store.artifacts import utc_now
 from finagent_model.store.database import Database
 
@@ -35,6 +40,27 @@ CHART_FILE = "chart.png"
 NUL, NUL_SUBSTITUTE = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
+@dataclass(frozen=True)
+class DecisionRow:
+    """What `finagent_decisions` says of one decision."""
+
+    run_id: str
+    signal: Any
+    """JSON of the signal."""
+    audit_head: str | None
+    """Head of the audit as it was written; None: older code wrote the row."""
+
+
+@dataclass(frozen=True)
+class SignalRows:
+    """What the database says of one signal. None of it is verified."""
+
+    artifact: Artifact | None
+    """The row that has the signal's place; None: there is none."""
+    decisions: tuple[DecisionRow, ...]
+    """That of the artifact's run comes first."""
+
+
 class DecisionStore:
     """Writes decisions; with `queue` it also queues their artifacts for the platform."""
 
@@ -42,6 +68,32 @@ class DecisionStore:
         self, database: Database, queue: bool = False, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._database, self._queue, self._clock = database, queue, clock
+
+    def find(self, signal_id: str) -> SignalRows:
+        """Return the rows of a signal. Raises StoreError."""
+        columns = (decisions.c.run_id, decisions.c.signal, decisions.c.audit_head)
+        query = select(*columns).where(decisions.c.signal_id == signal_id).order_by(decisions.c.id)
+        with self._database.connection() as connection:
+            artifact = artifacts.find_by_key(connection, signal_id, OURS)
+            rows = [DecisionRow(*row) for row in connection.execute(query)]
+        place = artifact.run_id if artifact else None
+        return SignalRows(artifact, tuple(sorted(rows, key=lambda row: row.run_id != place)))
+
+    def audit_heads(self) -> dict[str, str | None]:
+        """Return the audit's head of each decision, by run. Raises StoreError."""
+        query = select(decisions.c.run_id, decisions.c.audit_head)
+        with self._database.connection() as connection:
+            return {run_id: head for run_id, head in connection.execute(query)}
+
+    def is_as_written(self, artifact: Artifact, signal: NewArtifact) -> bool:
+        """Return whether the row says what the decision's signal says. Raises StoreError."""
+        with self._database.connection() as connection:
+            return artifacts.is_as_written(connection, artifact, signal)
+
+    def disown(self, artifact_id: int) -> None:
+        """Keep a row apart that is no decision of ours: it loses its key. Raises StoreError."""
+        with self._database.transaction() as connection:
+            artifacts.disown_artifact(connection, artifact_id)
 
     def write(
         self,
@@ -51,12 +103,18 @@ class DecisionStore:
         experiment_id: str | None = None,
         chart: bool = False,
         replaces: str | None = None,
+        audit_head: str | None = None,
+        *,
+        is_superseded: bool = False,
+        sent_before: bool = False,
     ) -> bool:
         """Write all of a decision in one transaction; return False if it was there already.
 
         A conversation goes by the workflow's execution; without a workflow, by the run.
-        `replaces` is the run of a settled signal that was made with less data. Raises StoreError,
-        and ValueTooLargeError for what no artifact or no column may hold; then nothing is written.
+        `replaces` is the run of a settled signal that was made with less data, `audit_head` what
+        the decision's audit ends with. One that `is_superseded` takes no other run's place;
+        `sent_before` says that the platform may have its artifacts. Raises StoreError, and
+        ValueTooLargeError for what no artifact or no column may hold; then nothing is written.
         """
         try:
             signal, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
@@ -64,20 +122,25 @@ class DecisionStore:
             raise _too_large_error(error) from None
         now = decision.signal.generated_at
         with self._database.transaction() as connection:
-            inserted_id = artifacts.insert_artifact(connection, signal, now)
-            signal_id = inserted_id or artifacts.replace_signal(connection, signal, now, replaces)
-            is_replacement = signal_id is not None and inserted_id is None
+            changed = [artifacts.insert_artifact(connection, signal, now)]
+            if changed == [None] and not is_superseded:
+                changed = [artifacts.replace_signal(connection, signal, now, replaces)]
+            assert signal.key is not None
+            place = artifacts.find_by_key(connection, signal.key, OURS)
+            has_place = place is not None and place.run_id == run_id
             is_new_conversation = self._write_conversation(
-                connection, decision, run_id, execution, is_replacement
+                connection, decision, run_id, execution, audit_head, has_place
             )
-            if signal_id is not None:
-                part_ids = [artifacts.insert_artifact(connection, part, now) for part in parts]
-                if self._queue:
-                    # The signal goes last: a reader who sees it there finds what led to it.
-                    queue = [*(part_id for part_id in part_ids if part_id is not None), signal_id]
-                    group = execution.execution_id or run_id
-                    outbox.enqueue(connection, queue, group, self._clock())
-        return is_new_conversation or signal_id is not None
+            if has_place:
+                # The signal goes last: a reader who sees it there finds what led to it.
+                changed = [_write_own(connection, part, now) for part in parts] + [
+                    changed[0] or artifacts.restore_artifact(connection, signal, now)
+                ]
+            ids = [artifact_id for artifact_id in changed if artifact_id is not None]
+            if ids and self._queue:
+                group = execution.execution_id or run_id
+                outbox.enqueue(connection, ids, group, self._clock(), sent_before)
+        return is_new_conversation or bool(ids)
 
     def _write_conversation(
         self,
@@ -85,11 +148,12 @@ class DecisionStore:
         decision: Decision,
         run_id: str,
         execution: Execution,
-        overwrite: bool,
+        audit_head: str | None,
+        has_place: bool,
     ) -> bool:
         """Write the decision's row and its messages; return False if they were there already.
 
-        `overwrite` writes them again, for a decision that replaces another under the same name.
+        A decision that `has_place` of its signal overwrites another's row of the same name.
         """
         signal, group = decision.signal, execution.execution_id or run_id
         row = {
@@ -101,21 +165,34 @@ class DecisionStore:
             "as_of": signal.as_of,
             "status": signal.status.value,
             "signal": signal.model_dump(mode="json"),
+            "signal_id": signal.signal_id,
+            "audit_head": audit_head,
         }
         # A retried workflow has the same execution, so its decision has the same id.
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(decisions).values(**row)
-        statement = (
-            statement.on_conflict_do_update(index_elements=["id"], set_=row)
-            if overwrite
-            else statement.on_conflict_do_nothing()
-        )
+        statement = dialect.insert(decisions).values(**row).on_conflict_do_nothing()
         if not connection.execute(statement).rowcount:
-            return False
+            is_same = decisions.c.id == row["id"]
+            stored = connection.execute(select(decisions).where(is_same)).mappings().one()
+            if stored["run_id"] == run_id:
+                if all(stored[name] == value for name, value in row.items()):
+                    return False
+                # Somebody changed it, or older code wrote it: its messages are there.
+                connection.execute(decisions.update().where(is_same).values(**row))
+                return True
+            if not has_place:
+                return False
+            connection.execute(decisions.update().where(is_same).values(**row))
         if decision.turns:
             rows: list[dict[str, Any]] = [message_row(turn, group) for turn in decision.turns]
             connection.execute(_messages_table(connection).insert(), rows)
         return True
+
+
+def _write_own(connection: Connection, new: NewArtifact, now: datetime) -> int | None:
+    """Write a row of ours; return its id, None if it was there as it is."""
+    inserted_id = artifacts.insert_artifact(connection, new, now)
+    return inserted_id or artifacts.restore_artifact(connection, new, now)
 
 
 def artifact_rows(

@@ -71,9 +71,16 @@ class OutboxRow:
 
 
 def enqueue(
-    connection: Connection, artifact_ids: Sequence[int], execution: str, now: datetime
+    connection: Connection,
+    artifact_ids: Sequence[int],
+    execution: str,
+    now: datetime,
+    sent_before: bool = False,
 ) -> None:
-    """Queue artifacts in this order; one that was sent before replaces its copy on the platform."""
+    """Queue artifacts in this order; one that was sent before replaces its copy on the platform.
+
+    `sent_before` says that a queue which is lost may have sent them: then they are looked for.
+    """
     is_queued = table.c.artifact_id.in_(artifact_ids)
     columns = ("artifact_id", "remote_id", "attempts", "not_before", "leased_until")
     # Locked, because a sender may be about to write down that it tries one of them.
@@ -88,7 +95,7 @@ def enqueue(
                 "artifact_id": artifact_id,
                 "execution": execution,
                 "state": WAITING,
-                "attempts": before.attempts if before else 0,
+                "attempts": before.attempts if before else int(sent_before),
                 "remote_id": before.remote_id if before else None,
                 "not_before": before.not_before if before else None,
                 # A sender that is storing it there may finish: then the next one finds it there.

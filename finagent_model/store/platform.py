@@ -27,6 +27,7 @@ from tenacity import (
 
 from finagent_model._base import retry_after
 from finagent_model._event_loop import NO_DEADLINE, Deadline, LoopThread
+from finagent_model._secrets import redact_message
 from finagent_model.errors import (
     BadInputError,
     DeadlineError,
@@ -36,7 +37,7 @@ from finagent_model.errors import (
 from finagent_model.store.artifact_models import Artifact
 
 PATH = "/api/artifacts"
-SERVER_FIELDS = {"id", "created_at", "updated_at"}
+SERVER_FIELDS = {"id", "created_at", "updated_at", "origin"}
 """Fields that the platform sets itself."""
 BUSY = (408, 425, 429)
 UNAUTHORIZED, NOT_FOUND = (401, 403), (404, 405)
@@ -65,6 +66,7 @@ class PlatformClient:
     ) -> None:
         """Take an address, without connecting. Raises BadInputError if it can't be read."""
         bearer = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        self._secrets = (token.get_secret_value(),) if token else ()
         self.url, self._sleep = url.rstrip("/"), sleep
         self._deadline = NO_DEADLINE
         try:
@@ -156,7 +158,8 @@ class PlatformClient:
             message = f"{self.url} did not answer within {timeout_s:.1f} s"
             raise PlatformUnavailableError(message) from None
         except httpx.HTTPError as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(redact_message(str(error), self._secrets).split())
+            reason = reason or type(error).__name__
             raise PlatformUnavailableError(f"{self.url} can't be reached: {reason}") from None
         status = response.status_code
         if response.has_redirect_location:
@@ -202,8 +205,11 @@ class PlatformClient:
         return body
 
     def _describe(self, response: httpx.Response) -> str:
-        # PostgreSQL has no NUL in a text, and the message is stored as the row's reason.
-        text = " ".join(response.text.replace("\0", " ").split())[:300]
+        # The message is stored as the row's reason, and an answer may quote the request's header.
+        # Redacted before it is cut: half a token would no longer be recognised.
+        text = redact_message(response.text, self._secrets)
+        # PostgreSQL has no NUL in a text.
+        text = " ".join(text.replace("\0", " ").split())[:300]
         return f"{self.url} answered HTTP {response.status_code}: {text}"
 
 

@@ -14,14 +14,15 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import mlflow
 import requests
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -47,10 +48,11 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
     MLFLOW_RUN_NOTE,
 )
+from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model._base import dump_json
-from finagent_model._redact import redact_addresses
+from finagent_model._secrets import find_address_secrets, redact_message
 from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
 
@@ -151,7 +153,8 @@ class RunLog:
             value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
         except MlflowException as error:
             raise TrackingError(
-                f"run {self.run_id} can't be read from {mlflow.get_tracking_uri()}: {error}; "
+                f"run {self.run_id} can't be read from {_tracking_address()}: "
+                f"{describe_store_error(error)}; "
                 "set MLFLOW_TRACKING_URI to the store that has it"
             ) from None
         return value
@@ -166,9 +169,9 @@ class RunLog:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = self._client.download_artifacts(self.run_id, name, folder)
-            except (MlflowException, OSError) as error:
+            except store_errors(OSError) as error:
                 raise TrackingError(
-                    f"run {self.run_id} has no artifact {name!r}: {error}"
+                    f"run {self.run_id} has no artifact {name!r}: {describe_store_error(error)}"
                 ) from None
             return Path(path).read_bytes()
 
@@ -185,6 +188,24 @@ class RunLog:
                     return None
                 raise
         return self.read_artifact(name) if exists else None
+
+    def find_artifacts(self, names: Collection[str]) -> dict[str, bytes]:
+        """Return the contents, by name, of those artifacts that the run has in no folder.
+
+        Raises TrackingError where the store can't tell.
+        """
+        with raise_tracking_errors(), tempfile.TemporaryDirectory() as folder:
+            # By address: by run id each file would read the run twice.
+            root = str(self._client.get_run(self.run_id).info.artifact_uri)
+            listed = list_artifacts(artifact_uri=root) or []
+            present = {PurePosixPath(file.path).name for file in listed if not file.is_dir}
+            return {
+                name: Path(
+                    download_artifacts(append_to_uri_path(root, name), dst_path=folder)
+                ).read_bytes()
+                for name in names
+                if name in present
+            }
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in the artifact. Raises TrackingError when it is not there."""
@@ -210,9 +231,9 @@ class RunLog:
         except BaseException as error:
             # A store that is gone can't be told, and must not hide the first error. The next
             # process that works alone marks the run (`_kill_orphaned_runs`).
-            with suppress(*_store_errors()):
+            with suppress(*store_errors()):
                 self.end("FAILED")
-            if isinstance(error, _store_errors()):
+            if isinstance(error, store_errors()):
                 raise _tracking_error(error) from None
             raise
 
@@ -324,13 +345,26 @@ def raise_tracking_errors() -> Iterator[None]:
     """Turn whatever MLflow raises in the block into TrackingError."""
     try:
         yield
-    except _store_errors(OSError) as error:
+    except store_errors(OSError) as error:
         raise _tracking_error(error) from None
 
 
 def as_tracking_error(error: Exception) -> TrackingError | None:
     """Return the TrackingError for an error of MLflow's store, None for any other."""
-    return _tracking_error(error) if isinstance(error, _store_errors()) else None
+    return _tracking_error(error) if isinstance(error, store_errors()) else None
+
+
+def store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the exception classes that MLflow's store and its artifact store raise, and `more`."""
+    stores = (MlflowException, SQLAlchemyError, requests.RequestException)
+    return (*stores, *_object_store_errors(), *more)
+
+
+def describe_store_error(error: Exception) -> str:
+    """Return an error of the store in one line, without the credentials of the store's address."""
+    # Python code may have set the address: then no variable of the environment has its password.
+    line = " ".join(str(error).split()) or type(error).__name__
+    return redact_message(line, find_address_secrets(mlflow.get_tracking_uri()))
 
 
 def _kill_orphaned_runs() -> None:
@@ -378,22 +412,28 @@ def _mlflow_dataset(data: DataSnapshot) -> Dataset:
     return Dataset(data.name, data.digest, "code", json.dumps(source), profile=json.dumps(profile))
 
 
-def _store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exception classes that MLflow's store and its artifact store raise."""
-    errors: list[type[Exception]] = [MlflowException, SQLAlchemyError, requests.RequestException]
-    errors += more
+def _object_store_errors() -> tuple[type[Exception], ...]:
     # boto3 takes long to import. If nobody has imported it, it can't have raised anything.
-    if "boto3" in sys.modules:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
+    if "boto3" not in sys.modules:
+        return ()
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
 
-        errors += [Boto3Error, BotoCoreError, ClientError]
-    return tuple(errors)
+    return Boto3Error, BotoCoreError, ClientError
 
 
 def _tracking_error(error: Exception) -> TrackingError:
-    message = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
+    if isinstance(error, _object_store_errors()):
+        return TrackingError(
+            f"the object store can't be used: {describe_store_error(error)}; see its keys "
+            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and its address (MLFLOW_S3_ENDPOINT_URL)"
+        )
     return TrackingError(
-        redact_addresses(message)  # a database URL may carry a password
-        + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
+        f"the MLflow store {_tracking_address()} can't be used: {describe_store_error(error)}; "
+        "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"
     )
+
+
+def _tracking_address() -> str:
+    uri = mlflow.get_tracking_uri()
+    return redact_message(uri, find_address_secrets(uri))

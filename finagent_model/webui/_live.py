@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse
 from finagent_model.approvals import ApprovalStore
 from finagent_model.errors import BadInputError, FinagentError, StoreError, TrackingError
 from finagent_model.serving.approval_routes import VARIABLE, VERDICTS
-from finagent_model.serving.auth import AuthError, is_token, require_this_machine
+from finagent_model.serving.auth import AuthError, check_token, require_this_machine
 from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
 from finagent_model.tracking.queries import RunRecord, list_running_runs
@@ -109,7 +109,7 @@ def _check_approver(request: Request, fields: dict[str, str], settings: Settings
     """Raise AuthError for a caller who may not settle approvals."""
     # The token is another one than that of the pages: who may look need not be who may approve.
     if settings.approval_token is not None:
-        if not is_token(fields.get("token", ""), settings.approval_token):
+        if not check_token(request, fields.get("token", ""), settings.approval_token):
             raise AuthError(401, f"that is not the token of {VARIABLE}")
     else:
         require_this_machine(

@@ -1,17 +1,19 @@
 """Access to the pages: who may open them, what a browser may do with an answer, and the login.
 
 Without FINAGENT_API_TOKEN only callers on this machine may open them, at an address of this
-machine. With it, a browser logs in with the token at `/login` and gets a session for `SESSION_S`;
-the cookie is signed with the token and does not hold it. A change must come from our own pages.
+machine. With it, a browser logs in with the token at `/login` and gets a session, which ends at
+logout, after `SESSION_S`, or with the process. A change must come from our own pages.
 `/api` has rules of its own, which know no cookie, behind the same check of the machine.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
+import secrets
 import time
+from collections.abc import Callable
+from threading import Lock
 from typing import Annotated
 from urllib.parse import parse_qs, quote
 
@@ -24,15 +26,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from finagent_model.serving.auth import (
     SAFE_METHODS,
     AuthError,
-    is_token,
+    check_token,
     require_same_origin,
     require_this_machine,
 )
 from finagent_model.webui._rendering import Renderer
 
-COOKIE = "finagent_session"
-MAX_SESSION_CHARS = 100
-SESSION_S = 12 * 3600
+COOKIE, DEVICE_COOKIE = "finagent_session", "finagent_device"
+SESSION_S, DEVICE_S = 12 * 3600, 180 * 24 * 3600
+MAX_SESSIONS = 1000
+"""Sessions that are open at once; a new one ends the oldest."""
 LOGIN_PATH = "/login"
 PUBLIC_PATHS = (LOGIN_PATH, "/static/", "/ping")
 """Beginnings of the paths that need no session."""
@@ -49,14 +52,7 @@ HEADERS = {
     "x-finagent": "ui",
 }
 """Headers of every answer. The last tells our answers from those of a proxy in front of us."""
-FAILED_LOGIN_DELAY_S = 0.5
-"""Rate limit of guesses: the next token is checked so long after a wrong one."""
-MAX_WAITING = 20
-"""Logins that may wait for their check."""
 WRONG_TOKEN = "That is not the token."
-TOO_MANY_LOGINS = (
-    "Too many tokens are tried at this moment, so yours was not looked at; try again soon."
-)
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -75,8 +71,10 @@ class AuthMiddleware:
     It adds `HEADERS` to every answer; a header that the app has set stays.
     """
 
-    def __init__(self, pages: ASGIApp, api: ASGIApp, token: SecretStr | None) -> None:
-        self._pages, self._api, self._token = pages, api, token
+    def __init__(
+        self, pages: ASGIApp, api: ASGIApp, token: SecretStr | None, sessions: Sessions
+    ) -> None:
+        self._pages, self._api, self._token, self._sessions = pages, api, token, sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,7 +111,8 @@ class AuthMiddleware:
             require_same_origin(request, browser_only=True)
         except AuthError as error:
             return _plain_error(path, error.status, str(error))
-        if self._token is None or path.startswith(PUBLIC_PATHS) or self._has_session(request):
+        is_public = self._token is None or path.startswith(PUBLIC_PATHS)
+        if is_public or self._sessions.is_open(request.cookies.get(COOKIE, "")):
             return None
         is_script = "hx-request" in request.headers or path.endswith(".json")
         if request.method not in SAFE_METHODS or is_script:
@@ -124,22 +123,53 @@ class AuthMiddleware:
         target = path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{LOGIN_PATH}?next={quote(target, safe='')}", 303)
 
-    def _has_session(self, request: Request) -> bool:
-        assert self._token is not None
-        cookie = request.cookies.get(COOKIE, "")
-        until, _, _ = cookie.partition(".")
-        # `compare_digest` takes no other characters, and `int` would read digits of any script.
-        if len(cookie) > MAX_SESSION_CHARS or not cookie.isascii() or not until.isdigit():
-            return False
-        expected = sign_session(self._token, int(until))
-        return int(until) >= time.time() and hmac.compare_digest(expected, cookie)
+
+class Sessions:
+    """The open sessions, in memory: the process's end ends them all."""
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer, self._lock = timer, Lock()
+        self._ends_at: dict[str, float] = {}
+        """By the hash of a session's id, the oldest first."""
+
+    def open(self) -> str:
+        """Begin a session and return its id."""
+        session_id, now = secrets.token_urlsafe(32), self._timer()
+        with self._lock:
+            self._ends_at = {k: end for k, end in self._ends_at.items() if end > now}
+            while len(self._ends_at) >= MAX_SESSIONS:
+                del self._ends_at[next(iter(self._ends_at))]
+            self._ends_at[_hash(session_id)] = now + SESSION_S
+        return session_id
+
+    def is_open(self, session_id: str) -> bool:
+        """Return whether there is such a session and it has not ended."""
+        # Looked up by hash: how long that takes tells nothing about an id.
+        return self._ends_at.get(_hash(session_id), 0.0) > self._timer()
+
+    def close(self, session_id: str) -> None:
+        """End a session, if there is one of that id."""
+        with self._lock:
+            self._ends_at.pop(_hash(session_id), None)
 
 
-def sign_session(token: SecretStr, until: int) -> str:
-    """Return the cookie of a session that ends at `until`, in seconds since 1970."""
+def sign_device(token: SecretStr, device_id: str) -> str:
+    """Return the cookie that tells a browser which has logged in before from a stranger's."""
     key = token.get_secret_value().encode()
-    signature = hmac.new(key, f"finagent ui {until}".encode(), hashlib.sha256).hexdigest()
-    return f"{until}.{signature}"
+    signature = hmac.new(key, f"finagent device {device_id}".encode(), hashlib.sha256).hexdigest()
+    return f"{device_id}.{signature}"
+
+
+def _known_device(request: Request, token: SecretStr) -> str | None:
+    """Return the browser's name if it has logged in before, with this token; else None."""
+    cookie = request.cookies.get(DEVICE_COOKIE, "")
+    device_id = cookie.partition(".")[0]
+    is_ours = hmac.compare_digest(sign_device(token, device_id).encode(), cookie.encode())
+    return f"browser {device_id}" if is_ours else None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 def _plain_error(path: str, status: int, message: str) -> Response:
@@ -148,59 +178,43 @@ def _plain_error(path: str, status: int, message: str) -> Response:
     return PlainTextResponse(f"{message}\n", status)
 
 
-class TokenCheckQueue:
-    """Checks one token after the other, so that wrong ones are slow; a waiting one holds no thread.
-
-    Right tokens queue as well: an answer that came at once would tell which one was right.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._waiting = asyncio.Lock(), 0
-
-    async def check(self, candidate: str, token: SecretStr) -> bool | None:
-        """Return whether it is the token; None: too many wait, and it was not checked."""
-        if self._waiting >= MAX_WAITING:
-            return None
-        self._waiting += 1
-        try:
-            async with self._lock:
-                is_right = is_token(candidate, token)
-                if not is_right:
-                    await asyncio.sleep(FAILED_LOGIN_DELAY_S)
-        finally:
-            self._waiting -= 1
-        return is_right
-
-
-def login_routes(token: SecretStr, renderer: Renderer) -> APIRouter:
+def login_routes(token: SecretStr, sessions: Sessions, renderer: Renderer) -> APIRouter:
     """Return the routes of logging in and out."""
-    routes, checks = APIRouter(), TokenCheckQueue()
+    routes = APIRouter()
 
     @routes.get(LOGIN_PATH)
     def show_form(request: Request, target: Annotated[str, Query(alias="next")] = "/") -> Response:
         return renderer.page(request, "login.html", next=_local_path(target), error="")
 
     @routes.post(LOGIN_PATH)
-    async def log_in(request: Request, fields: FormFields) -> Response:
+    def log_in(request: Request, fields: FormFields) -> Response:
         target = _local_path(fields.get("next", "/"))
-        is_right = await checks.check(fields.get("token", ""), token)
-        if is_right is None:
-            return renderer.page(request, "login.html", 429, next=target, error=TOO_MANY_LOGINS)
+        # Strangers may share an address with a browser that has logged in before, behind a proxy:
+        # their wrong tokens do not count as its own.
+        device = _known_device(request, token)
+        try:
+            is_right = check_token(request, fields.get("token", ""), token, caller=device)
+        except AuthError as error:
+            status, message = error.status, f"{str(error)[:1].upper()}{str(error)[1:]}."
+            return renderer.page(request, "login.html", status, next=target, error=message)
         if not is_right:
             return renderer.page(request, "login.html", 401, next=target, error=WRONG_TOKEN)
         response = RedirectResponse(target, 303)
-        response.set_cookie(
-            COOKIE,
-            sign_session(token, int(time.time()) + SESSION_S),
-            max_age=SESSION_S,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        is_https = request.url.scheme == "https"
+        device_cookie = sign_device(token, secrets.token_urlsafe(16))
+        for name, value, age_s in (
+            (COOKIE, sessions.open(), SESSION_S),
+            (DEVICE_COOKIE, device_cookie, DEVICE_S),
+        ):
+            response.set_cookie(
+                name, value, max_age=age_s, httponly=True, samesite="strict", secure=is_https
+            )
         return response
 
     @routes.post("/logout")
-    def log_out() -> Response:
+    def log_out(request: Request) -> Response:
+        # Here as well as in the browser: a copy of the cookie is worth nothing afterwards.
+        sessions.close(request.cookies.get(COOKIE, ""))
         response = RedirectResponse(LOGIN_PATH, 303)
         response.delete_cookie(COOKIE)
         return response

@@ -23,7 +23,7 @@ from finagent_model.errors import (
     UnknownArtifactError,
     UnknownRunError,
 )
-from finagent_model.serving.auth import AuthError
+from finagent_model.serving.auth import AuthError, TokenThrottle
 from finagent_model.serving.http_guards import BodyLimit
 from finagent_model.settings import Settings
 from finagent_model.store.api import api_app
@@ -31,7 +31,7 @@ from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.outbox import Outbox
 from finagent_model.webui._live import live_routes
-from finagent_model.webui._login import AuthMiddleware, login_routes
+from finagent_model.webui._login import AuthMiddleware, Sessions, login_routes
 from finagent_model.webui._model_pages import model_routes
 from finagent_model.webui._rendering import Renderer, is_part_request
 from finagent_model.webui._run_pages import run_routes
@@ -59,7 +59,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     """
     database = Database.from_settings(settings)
     store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS_FILE)
-    renderer = Renderer(settings)
+    renderer, sessions = Renderer(settings), Sessions()
     # No description of the pages: they are no interface for programs.
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     pages.add_middleware(
@@ -75,15 +75,18 @@ def ui_app(settings: Settings) -> ASGIApp:
     pages.include_router(model_routes(renderer))
     pages.include_router(run_routes(renderer))
     if settings.api_token is not None:
-        pages.include_router(login_routes(settings.api_token, renderer))
+        pages.include_router(login_routes(settings.api_token, sessions, renderer))
     pages.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
 
     @pages.get("/ping")
     def ping() -> Response:
         return PlainTextResponse("up\n")
 
+    api = api_app(settings)
+    # One count of wrong tokens for the pages and the REST.
+    pages.state.token_throttle = api.state.token_throttle = TokenThrottle()
     # Outermost, so that nothing below it answers a caller who may not ask.
-    return AuthMiddleware(pages, api_app(settings), settings.api_token)
+    return AuthMiddleware(pages, api, settings.api_token, sessions)
 
 
 def _add_error_pages(pages: FastAPI, renderer: Renderer) -> None:

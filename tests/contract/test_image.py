@@ -176,7 +176,8 @@ def test_image_commands_of_finagent_take_their_options() -> None:
 
 def test_other_commands_are_files_of_the_image_or_of_every_system() -> None:
     known = {"airflow", "mlflow", "finagent", "curl"}
-    for command in commands().values():
+    entries = [[word] for service in OURS.values() for word in service.entrypoint]
+    for command in [*commands().values(), *entries]:
         name = command[0]
         if name.startswith("/opt/finagent/"):
             assert (ROOT / "airflow" / Path(name).name).stat().st_mode & 0o111

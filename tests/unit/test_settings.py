@@ -61,6 +61,9 @@ def test_settings_placeholder_key_is_not_redacted() -> None:
     [
         ({"FINAGENT_SERVE_THREADS": "0"}, "FINAGENT_SERVE_THREADS"),
         ({"OPENAI_BASE_URL": "http://me:secret@host/v1"}, "must not carry a user or password"),
+        ({"OPENAI_BASE_URL": "http://me:sec/ret-secret@host"}, "must not carry a user or password"),
+        ({"OPENAI_BASE_URL": "http://host/v1?key=secret"}, "nor a query"),
+        ({"OLLAMA_HOST": "me:secret@host:11434"}, "must not carry a user or password"),
         ({"FINAGENT_DATABASE": "secret.db"}, "FINAGENT_DATABASE: .*write one such as sqlite:///"),
         ({"FINAGENT_PLATFORM_URL": "secret.example"}, "URL: .*write it like https://"),
         ({"FINAGENT_PLATFORM_URL": "http://h:99999"}, "URL: .*Port out of range"),
@@ -72,3 +75,26 @@ def test_settings_invalid_value_names_its_variable(environ: dict[str, str], mess
     with pytest.raises(BadInputError, match=message) as error:
         Settings.load(environ)
     assert "secret" not in str(error.value)
+
+
+def test_settings_read_secret_from_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("open-sesame-0123\n")
+    settings = Settings.load({"FINAGENT_API_TOKEN_FILE": str(file)})
+    assert settings.api_token and settings.api_token.get_secret_value() == "open-sesame-0123"
+    assert "open-sesame-0123" in settings.secrets
+
+
+def test_settings_bad_secret_file_names_variable_and_path(tmp_path: Path) -> None:
+    for name, content in (("none", None), ("empty", b" \n"), ("binary", b"\xff\xfe\x00")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadInputError, match=f"FINAGENT_DATABASE_FILE: '.*/{name}'"):
+            Settings.load({"FINAGENT_DATABASE_FILE": str(tmp_path / name)})
+
+
+def test_settings_refuse_value_beside_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("open-sesame-0123")
+    both = {"FINAGENT_API_TOKEN": "x" * 16, "FINAGENT_API_TOKEN_FILE": str(tmp_path / "token")}
+    with pytest.raises(BadInputError, match="both set; keep one"):
+        Settings.load(both)

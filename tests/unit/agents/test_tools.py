@@ -239,7 +239,7 @@ def test_size_tool_equals_size_of_settle_levels(
     held = settle_levels(
         Proposal("BUY" if long else "SELL", price, stop, target, None),
         context,
-        RiskLimits(max_stop_fraction=0.9),
+        RiskLimits(max_stop_fraction=0.9, max_target_atr=100),
     )
     percent = 100 * found["position_size"] * price / equity
     assert percent == pytest.approx(held.size_percent, rel=1e-3)

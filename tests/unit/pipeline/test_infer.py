@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,10 @@ from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import DataSourceError
 from finagent_model.market.bars import BarSeries, parse_as_of
 from finagent_model.settings import Settings
+from finagent_model.store.artifact_models import NewArtifact
+from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.claims import ClaimStore
+from finagent_model.store.database import Database
 from support.places import AS_OF, Place
 
 pytestmark = [
@@ -88,7 +94,7 @@ def test_infer_replaces_decision_made_before_the_days_bar(
             patch.setattr("finagent_model.store.decisions.artifacts.insert_artifact", refused)
             late = infer()
         assert signals(home) == [(early.run_id, early.signal.signal_id)]
-        assert real.is_file() and sync_decisions(Settings.load()).written == 1
+        assert real.is_file() and sync_decisions(Settings.load()).written >= 1
     else:
         late = infer()
     assert not late.decided_before
@@ -116,7 +122,8 @@ def test_infer_decides_again_if_the_run_is_gone(at_work: Path) -> None:
     write(BundledBars().bars("FB").until(DAY), at_work)
     first = infer()
     with closing(sqlite3.connect(at_work.parent / "home" / "finagent.db")) as database:
-        database.execute("update artifacts set run_id = 'gone'")
+        for table in ("artifacts", "finagent_decisions"):
+            database.execute(f"update {table} set run_id = 'gone'")
         database.commit()
     again = infer()
     assert (again.decided_before, again.signal.signal_id) == (False, first.signal.signal_id)
@@ -143,3 +150,78 @@ def test_infer_within_own_limits_settles_nothing(at_work: Path) -> None:
     again = infer(limits=CallLimits(max_rounds=2))
     assert (again.decided_before, again.signal.status) == (False, "abstained")
     assert signals(at_work.parent / "home") == [(whole.run_id, whole.signal.signal_id)]
+
+
+def test_infer_planted_signal_gives_no_answer(at_work: Path) -> None:
+    """The key can be computed before the desk has decided."""
+    write(BundledBars().bars("FB").until(DAY), at_work)
+    probe = infer(mode="replay").signal
+    forged = probe.model_copy(update={"confidence_score": 99.0, "confidence": "HIGH"})
+    data = forged.model_dump(mode="json")
+    key = {"key": probe.signal_id, "status": "ok"}
+    planted = NewArtifact(name="x", type="signal", run_id="f" * 32, signal_data=data, metadata=key)
+    database = Database.from_settings(Settings.load())
+    ArtifactStore(database).add(planted)
+    first = infer()
+    assert (first.decided_before, first.signal.confidence) == (False, probe.confidence)
+    with database.transaction() as connection:
+        connection.exec_driver_sql("update artifacts set signal_data = '{}' where type = 'signal'")
+    again = infer()
+    assert (again.decided_before, again.run_id, again.signal) == (True, first.run_id, first.signal)
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Who decides waits for seven others to wait for it; gives the decisions that were made."""
+    from finagent_model.model.predictor import Predictor
+
+    decided: list[int] = []
+    waiters: set[int] = set()
+    all_wait = threading.Event()
+    read, decide = ClaimStore._read, Predictor.decide_views
+
+    def read_claim(store: ClaimStore, signal_id: str) -> Any:
+        row = read(store, signal_id)
+        if row is not None and row.holder is not None:
+            waiters.add(threading.get_ident())
+            if len(waiters) == 7:
+                all_wait.set()
+        return row
+
+    def decide_views(predictor: Predictor, *arguments: Any, **how: Any) -> Any:
+        decided.append(threading.get_ident())
+        assert all_wait.wait(60)
+        return decide(predictor, *arguments, **how)
+
+    monkeypatch.setattr(ClaimStore, "_read", read_claim)
+    monkeypatch.setattr(Predictor, "decide_views", decide_views)
+    return decided
+
+
+@pytest.mark.parametrize("status", ["ok", "data_missing"])
+def test_infer_asked_by_eight_at_once_decides_once(
+    at_work: Path, together: list[int], status: str
+) -> None:
+    if status == "ok":
+        write(BundledBars().bars("FB").until(DAY), at_work)
+    with ThreadPoolExecutor(8) as pool:
+        results = [each.result() for each in [pool.submit(infer) for _ in range(8)]]
+    assert len(together) == 1
+    assert {(each.run_id, each.signal.status) for each in results} == {(results[0].run_id, status)}
+    assert [each.decided_before for each in results].count(False) == 1
+
+
+def test_infer_live_waits_for_nobody(at_work: Path) -> None:
+    write(BundledBars().bars("FB").until(DAY), at_work)
+    signal_id = infer(mode="replay").signal.signal_id
+    with ClaimStore(Database.from_settings(Settings.load())).enter(signal_id):
+        assert not infer(mode="live").decided_before
+
+
+def test_infer_without_database_decides_unclaimed(
+    at_work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(BundledBars().bars("FB").until(DAY), at_work)
+    monkeypatch.setenv("FINAGENT_DATABASE", "sqlite:////proc/no/finagent.db")
+    assert infer().signal.status == "ok"
+    assert "Others who ask the same now decide it, too" in caplog.text

@@ -13,22 +13,20 @@ import mlflow
 import pytest
 from mlflow.store.entities import PagedList
 
-from finagent_model.audit.chain import audit_decisions
+from finagent_model.audit.chain import HEAD, audit_decisions
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.record import (
-    STORED,
     SyncReport,
-    find_final,
     record_decision,
+    send_outbox,
     sync_decisions,
 )
+from finagent_model.pipeline.settled import STORED, find_final
 from finagent_model.settings import Settings
-from finagent_model.store.artifact_models import NewArtifact
-from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking import runs as tracking
@@ -108,7 +106,7 @@ def test_store_decision_tags_run_as_stored(place: Place) -> None:
     run = recorded_run(url)
     assert run.get_tag(STORED) == "yes"
     assert len(rows(url)) == WHOLE
-    assert sync_decisions(settings(url)) == SyncReport()
+    assert sync_decisions(settings(url)) == SyncReport(already=1)
 
 
 def test_store_decision_defaults_to_file_at_home(
@@ -168,7 +166,7 @@ def test_sync_writes_what_store_decision_would(place: Place) -> None:
     direct = f"sqlite:///{place.folder}/direct.db"
     DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
     assert rows(down(place)) == rows(direct)
-    assert sync_decisions(settings(down(place))) == SyncReport()
+    assert sync_decisions(settings(down(place))) == SyncReport(already=1)
 
 
 def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +192,6 @@ def test_sync_finds_decision_written_before_stop(
         recorded_run(url)
     monkeypatch.undo()
     assert sync_decisions(settings(url)) == SyncReport(already=1)
-    assert sync_decisions(settings(url)) == SyncReport()
     assert len(rows(url)) == WHOLE
 
 
@@ -276,36 +273,76 @@ def test_store_decision_survives_bad_platform_url(
     assert "`finagent outbox send`" in caplog.text
 
 
-def test_find_final_returns_settled_signal(place: Place) -> None:
+def test_sync_makes_lost_database_anew(place: Place) -> None:
+    """Signals that failed, were decided again, or were replaced by a later decision included."""
     url = f"sqlite:///{place.folder}/finagent.db"
-    example = decision(**UNDRAWN).signal
-    assert find_final(example.signal_id, settings(url)) is None
-    run = recorded_run(url)
-    assert find_final(example.signal_id, settings(url)) == (run.run_id, example)
-
-
-def test_find_final_ignores_failure(place: Place) -> None:
-    url = f"sqlite:///{place.folder}/finagent.db"
+    version = {"model_uri": "models:/finagent/1"}
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW", "confidence_score": 0}
-    recorded_run(url, **failed)
-    assert find_final(decision(**UNDRAWN, **failed).signal.signal_id, settings(url)) is None
+    recorded_run(url, **version, **failed, conversation_id="first")
+    second = recorded_run(url, Execution(execution_id="42"), **version, conversation_id="second")
+    recorded_run(url, **version, conversation_id="live")
+    recorded_run(url, symbol="GOOG", conversation_id="other")
+    recorded_run(url, replayed=True, conversation_id="replayed")
+    before = sorted(map(repr, map(without_id, rows(url))))
+    for file in place.folder.glob("finagent.db*"):
+        file.unlink()
+    assert sync_decisions(settings(url)) == SyncReport(written=4)
+    assert sorted(map(repr, map(without_id, rows(url)))) == before
+    final = find_final(decision(**UNDRAWN, **version).signal.signal_id, settings(url))
+    assert final is not None and final[0] == second.run_id
+    assert sync_decisions(settings(url)) == SyncReport(already=4)
+    assert sorted(map(repr, map(without_id, rows(url)))) == before
 
 
-def test_find_final_ignores_foreign_signal(place: Place) -> None:
+def without_id(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return row[1:] if isinstance(row[0], int) else row
+
+
+def test_sync_writes_changed_rows_again(place: Place) -> None:
     url = f"sqlite:///{place.folder}/finagent.db"
-    data = decision().signal.model_dump(mode="json")
-    forged = NewArtifact(
-        name="x", type="signal", run_id="r", signal_data=data, metadata={"key": "5e77"}
-    )
-    ArtifactStore(Database(url)).add(forged)
-    assert find_final("5e77", settings(url)) is None
+    recorded_run(url)
+    before = rows(url)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        database.execute("update finagent_decisions set signal = '{}', status = 'abstained'")
+        database.execute("update artifacts set signal_data = '{}', action = 'SELL'")
+        database.commit()
+    assert sync_decisions(settings(url)) == SyncReport(written=1)
+    assert rows(url) == before
 
 
-def test_find_final_warns_if_database_is_down(
+def test_sync_refuses_run_with_another_audit(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert find_final("5e77", settings(down(place))) is None
-    assert "whether 5e77 was decided before can't be read" in caplog.text
+    url = f"sqlite:///{place.folder}/finagent.db"
+    run = recorded_run(url)
+    before = rows(url)
+    forged = decision(**UNDRAWN, reasoning="It says something else now.")
+    audit = audit_decisions([forged], code_hash())
+    run.log_json("signal.json", forged.signal.model_dump(mode="json"))
+    run.log_text("audit.jsonl", audit.lines)
+    run.set_tags({HEAD: audit.head})
+    assert sync_decisions(settings(url)) == SyncReport(failed=1)
+    assert "the database knows its audit as" in caplog.text
+    assert rows(url) == before
+
+
+def test_sync_looks_for_artifacts_that_may_be_sent(place: Place) -> None:
+    platform = PlatformDouble()
+    options = Settings.load(
+        {
+            "FINAGENT_DATABASE": f"sqlite:///{place.folder}/finagent.db",
+            "FINAGENT_PLATFORM_URL": platform.url,
+        }
+    )
+    example = decision(**UNDRAWN)
+    audit, market = audit_decisions([example], code_hash()), Market.from_settings(options)
+    with platform.up():
+        record_decision(example, audit, None, market, "desk.yaml", options)
+        for file in place.folder.glob("finagent.db*"):
+            file.unlink()
+        sync_decisions(options)
+        assert send_outbox(options).sent == 5
+    assert len(platform.rows) == 5
 
 
 def test_store_decision_hides_password(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +14,17 @@ from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
-from finagent_model.reports.report import fold_rows, fold_spans, verdict_sentence
+from finagent_model.policy.trained_state import Calibration
+from finagent_model.reports.report import (
+    escape_markdown,
+    fold_rows,
+    fold_spans,
+    render_report,
+    verdict_sentence,
+)
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
+from support.gate_cases import METRICS, graded
 
 
 @pytest.mark.parametrize(
@@ -59,3 +69,34 @@ def test_fold_rows_compound_to_whole_result() -> None:
     held = result.benchmark.equity
     assert math.prod(1 + row.benchmark_return for row in rows) == pytest.approx(held[-1] / held[0])
     assert sum(row.trades for row in rows) == len(result.result.trades) > 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("gpt-4o_mini+rules", "gpt-4o_mini+rules"),
+        ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)&gt;"),
+        ("[free money](http://evil.example)", r"\[free money\](http:\//evil.example)"),
+        ("a | b\n\n# Passed", "a / b # Passed"),
+        ("`x` **y** _z_", r"\`x\` \*\*y\*\* \_z\_"),
+        ("a\u202eb\u200bc", "abc"),
+        ("x" * 200, "x" * 159 + "…"),
+    ],
+)
+def test_escape_markdown_shows_text_and_obeys_nothing(text: str, shown: str) -> None:
+    assert escape_markdown(text) == shown
+
+
+def test_report_escapes_author_and_symbol() -> None:
+    author = "<script>alert(1)</script> | [x](http://evil.example)"
+    calibration = Calibration(
+        method="none", valid_from=datetime(2013, 1, 1, tzinfo=UTC), calls=0, effective=0, reason="x"
+    )
+    numbers = dict.fromkeys(("calibrated_calls", "brier", "brier_base_rate")) | {
+        "configurations": 1
+    }
+    evidence = graded("none").model_copy(update={"numbers": numbers})
+    metrics = defaultdict(lambda: math.nan, METRICS)
+    text = render_report({"<b>": metrics}, author, evidence, calibration)
+    assert escape_markdown(author) in text
+    assert not any(raw in text for raw in ("<script", "<b>", "[x]("))

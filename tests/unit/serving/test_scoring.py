@@ -173,13 +173,13 @@ def test_scoring_without_token_answers_this_machine(
 
 
 def test_scoring_with_token_requires_it(model: FinagentModel) -> None:
-    token = {"FINAGENT_SERVE_TOKEN": SecretStr("open-sesame")}
+    token = {"FINAGENT_SERVE_TOKEN": SecretStr("open-sesame-0123")}
     with client(model, ELSEWHERE, "desk.example", **token) as http:
-        for header in ("", "Bearer sesame", "Basic open-sesame"):
+        for header in ("", "Bearer sesame", "Basic open-sesame-0123"):
             answer = http.post("/invocations", json=TWO, headers={"Authorization": header})
             assert (answer.status_code, answer.json()["error_code"]) == (401, "UNAUTHENTICATED")
-            assert "open-sesame" not in answer.text
-        right = {"Authorization": "Bearer open-sesame"}
+            assert "open-sesame-0123" not in answer.text
+        right = {"Authorization": "Bearer open-sesame-0123"}
         assert statuses(http.post("/invocations", json=TWO, headers=right)) == ["ok", "ok"]
         # Approvals have a token of their own.
         assert http.get("/approvals", headers=right).status_code == 403

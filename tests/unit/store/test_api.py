@@ -22,7 +22,7 @@ from support.platform_tables import narrow
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
 NOTE = {"name": "note", "type": "llm", "response": "yes", "metadata": {"key": "k"}}
-TOKEN = "open-sesame"
+TOKEN = "open-sesame-0123"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -244,6 +244,59 @@ def test_api_with_token_refuses_other_callers(tmp_path: Path) -> None:
         assert client.get("/api/artifacts", headers=right).json()["total"] == 1
 
 
+READ, WRITE = "FINAGENT_API_READ_TOKEN", "FINAGENT_API_WRITE_TOKEN"
+READER, WRITER = "reader-0123456789", "writer-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sent", "read", "write"),
+    [
+        ({READ: READER}, READER, 200, 403),
+        ({READ: READER}, "", 401, 403),
+        ({WRITE: WRITER}, WRITER, 200, 201),
+        ({WRITE: WRITER}, "", 401, 401),
+        ({READ: READER, WRITE: WRITER}, READER, 200, 401),
+        ({READ: READER, WRITE: WRITER}, WRITER, 200, 201),
+        ({READ: READER, "FINAGENT_API_TOKEN": TOKEN}, READER, 200, 401),
+        ({READ: READER, "FINAGENT_API_TOKEN": TOKEN}, TOKEN, 200, 201),
+        ({WRITE: WRITER, "FINAGENT_API_TOKEN": TOKEN}, TOKEN, 200, 201),
+    ],
+)
+def test_api_read_token_writes_nothing(
+    tmp_path: Path, tokens: dict[str, str], sent: str, read: int, write: int
+) -> None:
+    headers = {"Authorization": f"Bearer {sent}"}
+    with caller(served(tmp_path, **tokens)) as client:
+        answer = client.post("/api/artifacts", json=NOTE, headers=headers)
+        assert answer.status_code == write
+        assert client.get("/api/artifacts", headers=headers).status_code == read
+
+
+def test_api_sets_the_origin_itself(tmp_path: Path, client: TestClient) -> None:
+    fill(tmp_path)
+    [ours] = client.get("/api/artifacts?type=signal").json()["artifacts"]
+    planted = {"name": "x", "type": "signal", "metadata": {"key": ours["metadata"]["key"]}}
+    answer = client.post("/api/artifacts", json=planted)
+    assert (answer.status_code, answer.json()["origin"]) == (201, "rest")
+    assert client.post("/api/artifacts", json=planted | {"origin": "finagent"}).status_code == 422
+    [found] = client.get("/api/artifacts?type=signal&origin=finagent").json()["artifacts"]
+    assert found == ours
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"response": "BUY"}, {"image_path": "x"}, {"type": "signal"}, {"metadata": {"key": "k"}}],
+)
+def test_api_patch_refuses_what_our_row_says(
+    tmp_path: Path, client: TestClient, change: dict[str, Any]
+) -> None:
+    fill(tmp_path)
+    [*_, reply] = client.get("/api/artifacts?type=llm&order=step").json()["artifacts"]
+    answer = client.patch(f"/api/artifacts/{reply['id']}", json=change)
+    assert (answer.status_code, answer.json()["error"]) == (409, "conflict")
+    assert client.patch(f"/api/artifacts/{reply['id']}", json={"name": "y"}).status_code == 200
+
+
 def test_api_is_503_while_database_is_down(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,7 +328,7 @@ def test_api_openapi_names_every_answer(
         for path, calls in paths.items()
         for method, call in calls.items()
     }
-    always = {"200", "401", "403", "422", "503"}
+    always = {"200", "401", "403", "422", "429", "503"}
     assert answers == {
         "get /api/artifacts": always,
         "get /api/artifacts/{number}": always | {"404"},

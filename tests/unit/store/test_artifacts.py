@@ -27,9 +27,10 @@ from finagent_model.store.artifact_models import (
 )
 from finagent_model.store.artifacts import SETTLED_METADATA, ArtifactStore
 from finagent_model.store.database import Database
-from finagent_model.store.decisions import MAX_TEXT_CHARS, DecisionStore
+from finagent_model.store.decisions import MAX_TEXT_CHARS, DecisionStore, artifact_rows
 from support.decisions import QUESTION, at, decision
 from support.places import ROOT, TESTS
+from support.platform_tables import run
 
 ASKED_BY = Execution(
     execution_id="scheduled__2012-06-29",
@@ -378,3 +379,98 @@ def row(n: int) -> dict[str, Any]:
         "finagent_as_of": datetime(2012, 1 + n % 12, 1, tzinfo=UTC),
         "created_at": at(n),
     }
+
+
+def signal_row(**changes: Any) -> NewArtifact:
+    whole, _ = artifact_rows(decision(**VERSION | changes), "r1", "7", ASKED_BY, True)
+    return whole
+
+
+def test_decision_store_has_place_beside_planted_key(url: str) -> None:
+    planted, _ = ArtifactStore(Database(url)).add(
+        signal_row(confidence_score=90, confidence="HIGH")
+    )
+    assert write(url, decision(**VERSION))
+    [ours] = found(url, origin="finagent", type="signal")
+    assert (ours.key, ours.confidence) == (planted.key, 0.6)
+    assert found(url, origin="rest") == (planted,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "action = 'SELL'",
+        "confidence = 0.99",
+        "signal_data = '{}'",
+        "artifact_metadata = '{}'",
+        "artifact_metadata = '[]'",
+        "finagent_status = 'model_error'",
+        "finagent_as_of = null",
+        "model_name = 'stub-2'",
+    ],
+)
+def test_decision_store_writes_changed_row_again(url: str, change: str) -> None:
+    write(url, decision(**VERSION))
+    before = signal_of(url)
+    run(url, f"update artifacts set {change} where type = 'signal'")
+    assert write(url, decision(**VERSION)) is True
+    after = signal_of(url)
+    assert (after.id, after.signal_data, after.metadata) == (
+        before.id,
+        before.signal_data,
+        before.metadata,
+    )
+    assert write(url, decision(**VERSION)) is False
+
+
+def test_decision_store_writes_missing_reply_again(url: str) -> None:
+    write(url, decision(**VERSION))
+    whole = [row.metadata["key"] for row in found(url)]
+    run(url, "delete from artifacts where step_name = '02_TechnicalAnalyst'")
+    assert write(url, decision(**VERSION)) is True
+    assert [row.metadata["key"] for row in found(url)] == whole
+
+
+def test_decision_store_superseded_takes_no_place(url: str) -> None:
+    write(url, decision(**FAILED))
+    store = DecisionStore(Database(url))
+    assert store.write(decision(**VERSION), "r0", is_superseded=True)
+    assert signal_of(url).run_id == "r1"
+
+
+def test_decision_store_disowned_row_frees_the_key(url: str) -> None:
+    store = DecisionStore(Database(url))
+    write(url, decision(**VERSION), run="r9")
+    store.disown(signal_of(url).id)
+    assert write(url, decision(**VERSION))
+    stranger, ours = (
+        ArtifactStore(Database(url))
+        .list_artifacts(ArtifactFilter(type="signal"), order="oldest")
+        .artifacts
+    )
+    assert (stranger.run_id, stranger.origin) == ("r9", "disowned")
+    assert (ours.run_id, ours.origin) == ("r1", "finagent")
+
+
+def test_artifact_store_update_leaves_disowned_row_without_key(url: str) -> None:
+    write(url, decision(**VERSION))
+    row = signal_of(url)
+    DecisionStore(Database(url)).disown(row.id)
+    assert ArtifactStore(Database(url)).update(row.id, {"name": "y"}).origin == "disowned"
+    assert found(url, key=row.key) == ()
+
+
+@pytest.mark.parametrize("change", [{"status": "ok"}, {"as_of": "2012-06-30T20:00:00+00:00"}])
+def test_artifact_store_update_refuses_to_settle_failure(url: str, change: dict[str, Any]) -> None:
+    write(url, decision(**FAILED))
+    row = signal_of(url)
+    with pytest.raises(ArtifactConflictError, match="can't be changed"):
+        ArtifactStore(Database(url)).update(row.id, {"metadata": row.metadata | change})
+
+
+def test_artifact_store_shows_row_of_broken_json(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/finagent.db"
+    write(url, decision(**VERSION))
+    run(url, "update artifacts set signal_data = '{', artifact_metadata = '[' where type='signal'")
+    row = signal_of(url)
+    assert (row.signal_data, row.metadata, row.key) == ("{", "[", None)

@@ -290,3 +290,34 @@ def test_conversation_file_round_trip() -> None:
     assert load_turns(dump_turns([made])) == made.turns
     with pytest.raises(ValueError, match="a line has no 'message_type'"):
         load_turns('{"agent_name": "A"}\n')
+
+
+def test_decision_store_overwrites_planted_decision(url: str) -> None:
+    """Whoever knows execution and conversation knows the id of the row."""
+    columns = "id, conversation_id, run_id, symbol, as_of, status, signal"
+    planted = "'42/c0ffee', 'c0ffee', 'r9', 'GOOG', '2012-06-29 20:00:00', 'ok', '{}'"
+    Database(url).prepare()
+    with connected(url) as connection:
+        connection.execute(text(f"insert into finagent_decisions ({columns}) values ({planted})"))
+    assert write(url, decision(), "r1", "42")
+    assert [row["run_id"] for row in rows(url, "select run_id from finagent_decisions")] == ["r1"]
+    assert count(url) == (1, 7, 5)
+
+
+def test_decision_store_writes_changed_decision_again(url: str) -> None:
+    write(url, decision(), "r1")
+    with connected(url) as connection:
+        connection.execute(text("update finagent_decisions set signal = '{}', audit_head = 'x'"))
+    assert store(url).write(decision(), "r1", audit_head="head") is True
+    [row] = store(url).find(decision().signal.signal_id).decisions
+    assert (row.signal, row.audit_head) == (decision().signal.model_dump(mode="json"), "head")
+    assert count(url) == (1, 7, 5)
+
+
+def test_decision_store_finds_decision_of_the_place_first(url: str) -> None:
+    made = {"model_uri": "models:/finagent/1"}
+    write(url, decision(**made), "r2")
+    write(url, decision(**made, conversation_id="a"), "r1")
+    found = store(url).find(decision(**made).signal.signal_id)
+    assert [row.run_id for row in found.decisions] == ["r2", "r1"]
+    assert found.artifact is not None and found.artifact.run_id == "r2"

@@ -30,7 +30,7 @@ from finagent_model.store._schema import SCHEMA
 from finagent_model.store.artifact_models import ArtifactFilter, NewArtifact
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database, copy_database
-from finagent_model.store.decisions import DecisionStore
+from finagent_model.store.decisions import DecisionRow, DecisionStore
 from finagent_model.store.outbox import Outbox
 from support.decisions import decision
 from support.places import ROOT, Place
@@ -48,6 +48,21 @@ OLD_ROW = """
 insert into finagent_decisions values
     ('42/c0ffee', 'c0ffee', 'r0', '42', 'GOOG', '2012-06-29 20:00:00', 'ok', '{}')
 """
+
+
+BEFORE_R0004 = (
+    "drop table finagent_claims",
+    "drop index ix_finagent_decisions_signal_id",
+    "alter table finagent_decisions drop column signal_id",
+    "alter table finagent_decisions drop column audit_head",
+)
+"""Takes back what the newest revision did, but for the table `artifacts`."""
+KEYS_BEFORE_R0004 = (
+    "drop index ix_finagent_artifacts_origin",
+    "drop index ix_finagent_artifacts_key",
+    "create unique index ix_finagent_artifacts_key on artifacts (finagent_key)",
+    "alter table artifacts drop column finagent_origin",
+)
 
 
 def platforms(url: str) -> None:
@@ -95,7 +110,8 @@ def test_migrations_adopt_platform_table(url: str) -> None:
     assert [a.id for a in ours] == [2, 3, 4, 5, 6, 7]
     with Database(url).connection() as connection:
         columns = [c["name"] for c in inspect(connection).get_columns("artifacts")]
-        assert columns[-4:] == ["reviewed", "finagent_key", "finagent_status", "finagent_as_of"]
+        added = ["finagent_key", "finagent_status", "finagent_as_of", "finagent_origin"]
+        assert columns[-5:] == ["reviewed", *added]
 
 
 def test_migrations_let_platform_go_on_writing(url: str) -> None:
@@ -176,6 +192,7 @@ def test_database_older_revision_needs_upgrade(url: str) -> None:
     Database(url).prepare()
     run(
         url,
+        *BEFORE_R0004,
         "drop table artifacts",
         "drop table finagent_outbox",
         f"update {migrate.VERSION_TABLE} set version_num = 'r0001'",
@@ -193,11 +210,39 @@ def test_database_upgrade_keeps_outbox(url: str) -> None:
     DecisionStore(Database(url), queue=True).write(decision(), "r1")
     run(
         url,
+        *BEFORE_R0004,
+        *KEYS_BEFORE_R0004,
         *(f"alter table finagent_outbox drop column {n}" for n in ("sender", "not_before")),
         f"update {migrate.VERSION_TABLE} set version_num = 'r0002'",
     )
     Database(url).upgrade()
     assert Outbox(Database(url)).status()["waiting"] == 5
+    with Database(url).connection() as connection:
+        assert differences(connection) == []
+
+
+def test_database_upgrade_tells_our_rows_from_others(url: str) -> None:
+    DecisionStore(Database(url)).write(decision(), "r1", Execution(execution_id="42"), "7", True)
+    made = decision(conversation_id="planted").signal
+    planted = NewArtifact(
+        name="x", type="signal", run_id="r9", metadata={"key": made.signal_id, "status": "ok"}
+    )
+    ArtifactStore(Database(url)).add(planted)
+    run(
+        url,
+        "insert into artifacts (name, type) values ('theirs', 'order')",
+        *BEFORE_R0004,
+        *KEYS_BEFORE_R0004,
+        f"update {migrate.VERSION_TABLE} set version_num = 'r0003'",
+    )
+    Database(url).upgrade()
+    store = ArtifactStore(Database(url))
+    origins = [a.origin for a in store.list_artifacts(ArtifactFilter(), order="oldest").artifacts]
+    assert origins == ["finagent"] * 6 + ["rest", None]
+    assert DecisionStore(Database(url)).find(decision().signal.signal_id).decisions[0] == (
+        DecisionRow("r1", decision().signal.model_dump(mode="json"), None)
+    )
+    assert DecisionStore(Database(url)).write(decision(conversation_id="planted"), "r2")
     with Database(url).connection() as connection:
         assert differences(connection) == []
 
@@ -229,6 +274,7 @@ def test_copy_database_copies_rows_with_ids(url: str, tmp_path: Path) -> None:
         "finagent_decisions": 1,
         "agent_conversations": 7,
         "finagent_outbox": 6,
+        "finagent_claims": 0,
     }
     here, there = (
         ArtifactStore(d).list_artifacts(ArtifactFilter()).artifacts for d in (old, Database(url))

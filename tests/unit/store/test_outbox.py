@@ -39,7 +39,7 @@ STEPS = [
     "04_Executor",
     "99_signal",
 ]
-TOKEN = "open-sesame"
+TOKEN = "open-sesame-0123"
 
 
 @pytest.fixture

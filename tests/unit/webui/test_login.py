@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
+from httpx import Response
+from starlette.testclient import TestClient
 
 from finagent_model.settings import Settings
 from finagent_model.webui import _login as login
-from finagent_model.webui._login import COOKIE
-from support.pages import OURS, client, settings, write
+from finagent_model.webui._login import COOKIE, SESSION_S, Sessions
+from finagent_model.webui.pages_app import ui_app
+from support.pages import HERE, OURS, client, settings, write
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
 TOKEN = "FINAGENT_API_TOKEN"
+SESAME = "open-sesame-0123"
 HTMX = {"hx-request": "true", "hx-target": "thread"}
 
 
@@ -31,7 +33,7 @@ HTMX = {"hx-request": "true", "hx-target": "thread"}
     ],
 )
 def test_auth_refuses_forged_session(tmp_path: Path, cookie: str) -> None:
-    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
+    with client(settings(tmp_path, **{TOKEN: SESAME})) as pages:
         sent = {"cookie": f"{COOKIE}={cookie}".encode()}
         answer = pages.get("/", headers=sent, follow_redirects=False)  # type: ignore[arg-type]
         assert answer.status_code == 303
@@ -43,33 +45,58 @@ def test_auth_refuses_unreadable_origin(known: Settings) -> None:
         assert answer.status_code == 403
 
 
-def test_login_wrong_tokens_are_rate_limited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(login, "FAILED_LOGIN_DELAY_S", 0.06)
-    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
-
-        def guess() -> None:
-            told = pages.post("/login", data={"token": "open"}, headers=OURS)
-            assert told.status_code == 401
-
-        threads = [threading.Thread(target=guess) for _ in range(12)]
-        began = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert time.monotonic() - began >= 12 * 0.06
-        right = pages.post("/login", data={"token": "sesame"}, headers=OURS)
-        assert right.status_code == 200
+def log_in(pages: TestClient, token: str = SESAME) -> Response:
+    return pages.post("/login", data={"token": token}, headers=OURS, follow_redirects=False)
 
 
-def test_login_refuses_when_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "MAX_WAITING", 0)
-    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
-        answer = pages.post("/login", data={"token": "sesame"}, headers=OURS)
-        assert answer.status_code == 429
-        assert "was not looked at" in answer.text
+def test_login_refuses_caller_after_many_wrong_tokens(tmp_path: Path) -> None:
+    with client(settings(tmp_path, **{TOKEN: SESAME})) as pages:
+        assert {log_in(pages, f"open-{n}").status_code for n in range(10)} == {401}
+        refused = log_in(pages)
+        assert refused.status_code == 429
+        assert "not looked at; try again in 6 s" in refused.text
+
+
+def test_login_is_open_to_others_under_wrong_tokens(tmp_path: Path) -> None:
+    known = settings(tmp_path, **{TOKEN: SESAME})
+    app = ui_app(known)
+    stranger = TestClient(app, base_url=HERE, client=("10.0.0.7", 50000))
+    owner = TestClient(app, base_url=HERE, client=("10.0.0.8", 50000))
+    assert [log_in(stranger, "open").status_code for _ in range(40)][-1] == 429
+    assert log_in(owner).status_code == 303
+
+
+def test_login_knows_browser_that_logged_in_before(tmp_path: Path) -> None:
+    app = ui_app(settings(tmp_path, **{TOKEN: SESAME}))
+    stranger, owner = (TestClient(app, base_url=HERE, client=("10.0.0.7", 1)) for _ in range(2))
+    assert log_in(owner).status_code == 303
+    owner.post("/logout", headers=OURS)
+    assert [log_in(stranger, "open").status_code for _ in range(40)][-1] == 429
+    stranger.cookies.set("finagent_device", "mine." + "0" * 64)
+    assert log_in(stranger).status_code == 429
+    assert log_in(owner).status_code == 303
+
+
+def test_logout_ends_session_on_server(tmp_path: Path) -> None:
+    with client(settings(tmp_path, **{TOKEN: SESAME})) as pages:
+        cookie = log_in(pages).cookies[COOKIE]
+        assert SESAME not in cookie
+        assert pages.get("/", follow_redirects=False).status_code == 200
+        pages.post("/logout", headers=OURS)
+        pages.cookies.set(COOKIE, cookie)
+        assert pages.get("/", follow_redirects=False).status_code == 303
+
+
+def test_sessions_end_by_time_and_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    sessions = Sessions(lambda: now[0])
+    first = sessions.open()
+    assert sessions.is_open(first)
+    now[0] = SESSION_S
+    assert not sessions.is_open(first)
+    monkeypatch.setattr(login, "MAX_SESSIONS", 2)
+    second, third, fourth = (sessions.open() for _ in range(3))
+    assert [sessions.is_open(each) for each in (second, third, fourth)] == [False, True, True]
 
 
 def test_pages_answer_scripts_in_json(tmp_path: Path) -> None:
@@ -86,7 +113,7 @@ def test_pages_answer_scripts_in_json(tmp_path: Path) -> None:
             answer = pages.get(path)
             assert answer.status_code == status, path
             assert said in answer.json()["message"], path
-    with client(settings(tmp_path, **{TOKEN: "sesame"})) as pages:
+    with client(settings(tmp_path, **{TOKEN: SESAME})) as pages:
         answer = pages.get("/signals/1/bars.json")
         assert answer.status_code == 401
         assert "log in again" in answer.json()["message"]

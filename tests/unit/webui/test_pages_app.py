@@ -307,7 +307,7 @@ def test_auth_without_token_admits_this_machine(known: Settings) -> None:
 
 
 def test_auth_with_token_asks_once(tmp_path: Path) -> None:
-    known = settings(tmp_path, FINAGENT_API_TOKEN="sesame")
+    known = settings(tmp_path, FINAGENT_API_TOKEN="open-sesame-0123")
     with client(known, "10.0.0.7", "http://desk.example") as pages:
         ours = {"origin": "http://desk.example", "sec-fetch-site": "same-origin"}
         asked = pages.get("/?symbol=A", follow_redirects=False)
@@ -315,7 +315,7 @@ def test_auth_with_token_asks_once(tmp_path: Path) -> None:
         wrong = pages.post("/login", data={"token": "open"}, headers=ours)
         assert wrong.status_code == 401
         assert "That is not the token" in wrong.text
-        data = {"token": "sesame", "next": "//evil.example"}
+        data = {"token": "open-sesame-0123", "next": "//evil.example"}
         right = pages.post("/login", data=data, headers=ours, follow_redirects=False)
         assert right.headers["location"] == "/"
         cookie = right.headers["set-cookie"]
@@ -401,12 +401,12 @@ def quoted(page: str) -> str:
 
 
 def test_approval_needs_its_own_token(tmp_path: Path) -> None:
-    known = settings(tmp_path, FINAGENT_APPROVAL_TOKEN="sesame")
+    known = settings(tmp_path, FINAGENT_APPROVAL_TOKEN="open-sesame-0123")
     key, _ = asked(known)
     with client(known) as pages:
         assert 'name="token" type="password"' in pages.get("/live").text
         data = {"by": "Ann", "verdict": "approve"}
-        for token, status in (("", 401), ("open", 401), ("sesame", 200)):
+        for token, status in (("", 401), ("open", 401), ("open-sesame-0123", 200)):
             answer = pages.post(f"/approvals/{key}", data=data | {"token": token}, headers=OURS)
             assert answer.status_code == status
 
@@ -452,7 +452,7 @@ def test_pages_name_newer_database_revision(known: Settings) -> None:
 def test_pages_show_no_secret(tmp_path: Path) -> None:
     known = settings(
         tmp_path,
-        FINAGENT_APPROVAL_TOKEN="sesame-1",
+        FINAGENT_APPROVAL_TOKEN="open-sesame-0123",
         FINAGENT_PLATFORM_TOKEN="sesame-2",
         OPENAI_API_KEY="sesame-3",
         FINAGENT_DATABASE="postgresql+psycopg2://me:sesame-4@127.0.0.1:9/db",
