@@ -102,10 +102,11 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
     Raises ModelLoadError.
     """
     folder = tempfile.TemporaryDirectory(prefix="finagent-model-")
-    checked = check_model(_download(uri, folder.name), Settings.load(), anchor)
+    path = _download(uri, folder.name)
+    checked = check_model(path, Settings.load(), anchor)
     token = CHECKED.set(checked)
     try:
-        loaded: PyFuncModel = mlflow.pyfunc.load_model(folder.name)
+        loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
     except _load_errors() as error:
         raise _load_error(uri, error) from None
     finally:
@@ -173,10 +174,11 @@ def _download(uri: str, folder: str) -> Path:
     try:
         with _no_progress_bar():
             # A copy even of a local store: nobody can change it between the check and the load.
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            # Not always into `folder` itself: a plain folder is copied with its name.
+            path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
     except _load_errors() as error:
         raise _load_error(uri, error) from None
-    return Path(folder)
+    return Path(path)
 
 
 @contextmanager
