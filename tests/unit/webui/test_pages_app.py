@@ -179,6 +179,15 @@ def test_signal_page_escapes_foreign_text(known: Settings, pages: TestClient) ->
         assert "<img" not in page.lower(), path
 
 
+def test_signal_page_names_row_that_is_not_the_desks(known: Settings, pages: TestClient) -> None:
+    write(known)
+    planted = {"name": "x", "type": "signal", "action": "BUY", "metadata": {"status": "ok"}}
+    number = pages.post("/api/artifacts", json=planted).json()["id"]
+    assert pages.get("/").text.count("not the desk's</span>") == 1
+    assert "A caller of the REST wrote it" in pages.get(f"/signals/{number}").text
+    assert "no decision of the desk" not in pages.get("/signals/5").text
+
+
 def test_signal_page_of_foreign_row(pages: TestClient) -> None:
     row = {
         "name": "theirs",
