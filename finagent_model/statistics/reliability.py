@@ -143,8 +143,8 @@ def skill_interval(
     share their bars. nan below `MIN_PERIODS` days, and where both forecasts are the same.
     """
     days, day_of = np.unique(day, return_inverse=True)
-    gain: Floats = np.bincount(day_of, weight * (reference_losses - losses)).astype(float)
-    total = np.bincount(day_of, weight * reference_losses)
+    gain = _sum_by_day(day_of, weight * (reference_losses - losses))
+    total = _sum_by_day(day_of, weight * reference_losses)
     if len(days) < MIN_PERIODS or not np.abs(reference_losses - losses).max() > 0:
         return Interval(math.nan, math.nan)
     length = max(2.0 * overlap, optimal_block_length(gain))
@@ -203,8 +203,7 @@ def calibration_slope(
         return undefined
     scores = weight * (outcome - stated) * (design @ np.linalg.inv(information)[1])
     # Sums by day: calls of several symbols on one day share its news.
-    by_day: Floats = np.bincount(day_of, scores).astype(float)
-    variance = long_run_variance(by_day) * len(days)
+    variance = long_run_variance(_sum_by_day(day_of, scores)) * len(days)
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance)
     slope = float(fit.x[1])
     return CalibrationSlope(slope, slope - reach, slope + reach)
@@ -220,3 +219,8 @@ def log_losses(probability: Floats, outcome: Floats) -> Floats:
     """Return minus the log of the probability (n,) of what happened; inf for a wrong certainty."""
     losses: Floats = -np.log(np.where(outcome > 0, probability, 1 - probability))
     return losses
+
+
+def _sum_by_day(day_of: npt.NDArray[np.int64], values: Floats) -> Floats:
+    """Return the sum of `values` on each day, by the day's number."""
+    return np.bincount(day_of, values).astype(np.float64)
