@@ -28,6 +28,7 @@ from typing import Self
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
+from finagent_model._local_files import make_private_folder
 from finagent_model._redact import redact_addresses
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError
 
@@ -246,7 +247,7 @@ def install_archive(
     """
     place = cache_folder(home, pin)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(place.parent)
         scratch = tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetching-")
     except OSError as error:
         raise UpstreamSourceError(
