@@ -23,6 +23,13 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     from finagent_model.tracking import registry
 
     rows = registry.list_versions(name)
+    # On stderr, as JSON is a list of versions, and this is none any more.
+    for alias, number in registry.find_dangling_aliases(name).items():
+        typer.echo(
+            f"{alias} points to version {number}, which was deleted; `finagent promote VERSION` "
+            f"moves {registry.CHAMPION}, a training {registry.CANDIDATE}",
+            err=True,
+        )
     if as_json:
         print_json([asdict(row) for row in rows])
         return

@@ -24,6 +24,7 @@ from finagent_model.model.package import read_manifest
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
 from finagent_model.model.wheel import build_wheel
+from finagent_model.tracking.local_store import prepare_local_store
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def load_predictor(uri: str) -> Predictor:
 
 def load_model(uri: str) -> PyFuncModel:
     """Return MLflow's wrapper of a model, as a scoring server has it. Raises ModelLoadError."""
+    prepare_local_store()
     try:
         loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:

@@ -53,6 +53,7 @@ from finagent_model._base import dump_json
 from finagent_model._redact import redact_addresses
 from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
+from finagent_model.tracking.local_store import open_client
 
 EXPERIMENT = "finagent"
 STAGE, REQUEST, PROCESS = "finagent.stage", "finagent.request", "finagent.process"
@@ -71,7 +72,7 @@ class RunLog:
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self._client = MlflowClient()
+        self._client = open_client()
 
     @property
     def experiment_id(self) -> str:
@@ -249,7 +250,7 @@ def open_run(
             return run
         if parent:
             tags = {**tags, MLFLOW_PARENT_RUN_ID: parent}
-        created = MlflowClient().create_run(_experiment(), run_name=name, tags=dict(tags))
+        created = open_client().create_run(_experiment(), run_name=name, tags=dict(tags))
         return RunLog(created.info.run_id)
 
 
@@ -265,7 +266,7 @@ def find_child_runs(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
     filters = {MLFLOW_PARENT_RUN_ID: parent, **tags}
     query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in filters.items())
     with raise_tracking_errors():
-        client, experiments = MlflowClient(), [_experiment()]
+        client, experiments = open_client(), [_experiment()]
         search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
         return [RunLog(run.info.run_id) for run in all_pages(search)]
 
@@ -276,7 +277,7 @@ def search_all_experiments(query: str) -> list[Run]:
     Raises TrackingError.
     """
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         experiments = experiment_ids(client)
         search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
         return all_pages(search) if experiments else []
@@ -307,7 +308,7 @@ def kill_children(run_id: str) -> None:
     """Mark the running descendants of a run as killed. Raises TrackingError."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         for child in all_pages(partial(client.search_runs, [_experiment()], query)):
             kill_children(child.info.run_id)
             client.set_terminated(child.info.run_id, "KILLED")
@@ -337,7 +338,7 @@ def _kill_orphaned_runs() -> None:
     """Mark runs of dead processes of this host as killed, with the runs below them."""
     query = f"tags.`{PROCESS}` LIKE '{socket.gethostname()}:%' and attributes.status = 'RUNNING'"
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         for run in client.search_runs([_experiment()], query):
             if is_process_dead(run.data.tags.get(PROCESS, "")):
                 kill_children(run.info.run_id)
@@ -359,7 +360,7 @@ def _experiment() -> str:
     if given_id := MLFLOW_EXPERIMENT_ID.get():
         return str(given_id)
     name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
-    client = MlflowClient()
+    client = open_client()
     if experiment := client.get_experiment_by_name(name):
         return str(experiment.experiment_id)
     try:
