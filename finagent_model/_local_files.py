@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 LOCK_TIMEOUT_S = 60.0
@@ -138,7 +139,7 @@ def pause() -> None:
 class ScratchFolder:
     """A temporary folder, locked while this process works in it; a context manager that gives it.
 
-    Folders of processes that were killed are removed before.
+    The first one of a process removes the folders of processes that were killed.
     """
 
     def __init__(self) -> None:
@@ -168,6 +169,7 @@ def _make_scratch() -> tuple[Path, int]:
         os.close(handle)  # swept by another process, before it was locked
 
 
+@cache  # once a process
 def _sweep(folder: Path) -> None:
     """Remove the scratch folders in `folder` that no living process has locked."""
     for scratch in folder.glob(f"{SCRATCH_PREFIX}*"):

@@ -6,7 +6,6 @@ MLflow can build its environment anywhere. Loading raises ModelLoadError with th
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,6 +17,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
+from finagent_model._local_files import ScratchFolder
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.errors import ModelLoadError
 from finagent_model.model.package import read_manifest
@@ -90,10 +90,12 @@ def load_model(uri: str) -> PyFuncModel:
 def load_manifest(uri: str) -> dict[str, Any]:
     """Return the checked manifest of a model's package. Raises ModelLoadError."""
     # Without loading the model: a package of another format can be read here too.
-    with tempfile.TemporaryDirectory() as folder:
+    with ScratchFolder() as folder:
         try:
             artifact_uri = f"{uri}/artifacts/{PACKAGE_ARTIFACT}"
-            path = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, dst_path=folder)
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=artifact_uri, dst_path=str(folder)
+            )
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())
             raise ModelLoadError(f"the package of {uri} can't be read: {reason}") from None

@@ -13,7 +13,6 @@ import math
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -50,6 +49,7 @@ from mlflow.utils.mlflow_tags import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model._base import dump_json
+from finagent_model._local_files import ScratchFolder
 from finagent_model._redact import redact_addresses
 from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
@@ -164,9 +164,9 @@ class RunLog:
 
     def read_artifact(self, name: str) -> bytes:
         """Return the artifact's content. Raises TrackingError when it is not there."""
-        with tempfile.TemporaryDirectory() as folder:
+        with ScratchFolder() as folder:
             try:
-                path = self._client.download_artifacts(self.run_id, name, folder)
+                path = self._client.download_artifacts(self.run_id, name, str(folder))
             except (MlflowException, OSError) as error:
                 raise TrackingError(
                     f"run {self.run_id} has no artifact {name!r}: {error}"
