@@ -72,6 +72,7 @@ def create_sqlite_file(path: Path, fill: Callable[[Path], object]) -> None:
     Its folder must be there. Of several processes one makes the file. Raises OSError, and
     TimeoutError where another process has been at it for too long.
     """
+    path = path.resolve()  # a link stays one, and where it leads nowhere no file takes its place
     with lock_folder(path.parent):
         if path.exists():
             return

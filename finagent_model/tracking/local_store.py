@@ -54,9 +54,9 @@ def _prepare_file(path: Path) -> None:
             create_sqlite_file(path, _create_tables)
         if not _is_complete(path):
             raise TrackingError(
-                f"the MLflow store {path} is empty, or was only half made when its process ended; "
-                f"it holds no run: move it away (mv {path} {path}.broken) and run the command "
-                "again, or put a copy back"
+                f"the MLflow store {path} is empty, was only half made when its process ended, or "
+                f"is another program's; it holds no run: move it away (mv {path} {path}.broken) "
+                "and run the command again, put a copy back, or set MLFLOW_TRACKING_URI"
             )
     except OSError as error:
         raise TrackingError(
