@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finagent_model._base import Mode
+from finagent_model._local_files import make_private_file
 from finagent_model.config.rules import ApprovalRequest, ApprovalRules, ApprovalVerdict
 from finagent_model.decision.decision import Decision, Event
 from finagent_model.decision.signal import TradingSignal
@@ -267,7 +268,7 @@ class ApprovalStore:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection for one transaction. Raises LocalStateError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_file(self._path)
             # 30 s: another process may hold the lock for as long as its transaction takes.
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 connection.execute(_TABLE)

@@ -253,7 +253,7 @@ def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:
 POSTGRES_DRIVER = "postgresql+psycopg2"
 DATABASE_TIMEOUT_S = 10
 """Seconds that PostgreSQL may take to connect, unless the URL says otherwise, and to get a lock.
-For SQLite it is `?timeout=` in the URL, 5 where it is left out.
+For SQLite it is `?timeout=` in the URL; where it is left out, a writer waits 30.
 """
 
 

@@ -17,10 +17,8 @@ from math import inf
 from pathlib import Path
 from typing import Protocol
 
+from finagent_model._local_files import WRITE_TIMEOUT_S, begin_immediate, make_private_file
 from finagent_model.errors import LocalStateError
-
-LOCK_TIMEOUT_S = 5.0
-"""How long to wait for a file that another process has locked; a statement takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +130,16 @@ class DailyBudget:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection for one statement. Raises LocalStateError."""
+        """Yield a connection for one short transaction. Raises LocalStateError."""
         # Opened anew each time, so that forks and threads share none; a call to a model takes a
         # thousand times as long.
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+            make_private_file(self._path)
+            connection = sqlite3.connect(self._path, isolation_level=None)
             try:
+                begin_immediate(connection, WRITE_TIMEOUT_S)
                 yield connection
+                connection.execute("commit")
             finally:
                 connection.close()
         except (OSError, sqlite3.Error) as error:

@@ -2,7 +2,8 @@
 
 `content` has each text once, under its hash, compressed where that makes it smaller: replies, and
 the shapes of outlines. `entry` has a row per request, sealed by a hash over itself and what it
-points to. Each process has one connection: a forked child opens its own.
+points to. Each process has one connection: a forked child opens its own. A file is made whole, so
+that one without our tables was emptied or is another program's; neither is written to.
 
 Files of older code have a table `reply` alone. Its rows are migrated whenever the file is opened;
 the table stays, for older code that is still running.
@@ -23,6 +24,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finagent_model._local_files import (
+    WRITE_TIMEOUT_S,
+    FileId,
+    begin_immediate,
+    create_sqlite_file,
+    file_id,
+    is_emptied,
+    make_private_folder,
+)
 from finagent_model.cassette.fingerprint import outline_from_row, outline_to_row
 from finagent_model.cassette.records import CassetteRow, RecordedReply, reply_from_row, reply_to_row
 from finagent_model.errors import BadInputError, DamagedCassetteError
@@ -30,8 +40,8 @@ from finagent_model.errors import BadInputError, DamagedCassetteError
 log = logging.getLogger(__name__)
 FORMAT = 2
 """`user_version` of the file; that of a new file, and of one by older code, is 0."""
-WAIT_S = 5.0
-"""How long a writer waits for another one."""
+READ_TIMEOUT_S = 5.0
+"""How long a reader waits where the whole file is locked."""
 _TABLES = (
     "create table if not exists content "
     "(id integer primary key, hash blob not null unique, body not null)",
@@ -39,6 +49,12 @@ _TABLES = (
     "(key primary key, failed integer not null, reply integer not null, shape integer, marks, "
     "seal blob not null) without rowid",
 )
+_COLUMNS = {
+    "content": {"id", "hash", "body"},
+    "entry": {"key", "failed", "reply", "shape", "marks", "seal"},
+    "reply": {"key", "body"},
+}
+"""Columns by table; `reply` is older code's."""
 _SELECT = (
     "select key, failed, r.hash, r.body, shape, s.hash, s.body, marks, seal from entry "
     "left join content r on r.id = reply left join content s on s.id = shape"
@@ -64,6 +80,7 @@ _LOCATION_ERRORS = {
     sqlite3.SQLITE_FULL,
 }
 """Codes that tell of the folder or disk, not of what is in the file."""
+_EMPTIED = "it is empty, and no new file is; put a copy back, or remove it"
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
@@ -74,7 +91,7 @@ class SqliteFile:
         """Open or create `path`.
 
         Raises BadInputError where it can't be written, DamagedCassetteError where it is no such
-        file.
+        file, or was emptied.
         """
         self.path = path
         self._inherited: list[_Handle] = []
@@ -134,9 +151,7 @@ class SqliteFile:
             names = {name for (name,) in connection.execute("select name from sqlite_schema")}
         tables = sorted(name for name in names if not name.startswith("sqlite_autoindex"))
         return [text for text in results if text != "ok"] + [
-            f"{name!r} is no table of a cassette"
-            for name in tables
-            if name not in ("content", "entry", "reply")
+            f"{name!r} is no table of a cassette" for name in tables if name not in _COLUMNS
         ]
 
     def _migrate(self) -> None:
@@ -162,18 +177,33 @@ class SqliteFile:
                 # Kept open: closing a connection from before the fork would disturb the parent.
                 self._inherited.append(self._handle)
                 self._handle = _open(self.path)
+            self._require_same_file()
             handle = self._handle
             with handle.lock:
                 yield handle.connection
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise OSError(f"{self.path}: {error}") from error
 
+    def _require_same_file(self) -> None:
+        """Raise OSError where the file is no more the one that was opened."""
+        # The connection still has that one: what it writes is lost with it. A new connection would
+        # mix another file with the log of the old one.
+        found = file_id(self.path)
+        if found != self._handle.file_id:
+            what = "removed" if found is None else "replaced"
+            raise _UnusableFileError(
+                f"it was {what} while it was in use; end what uses it, put the file back without "
+                "its -wal and -shm, and start again"
+            )
+        if is_emptied(self.path):
+            raise _UnusableFileError(_EMPTIED)
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all or nothing, one writer at a time. Raises OSError."""
         with self._connected() as connection:
             # Immediate: a deferred transaction that has to wait fails at its first write.
-            connection.execute("begin immediate")
+            begin_immediate(connection, WRITE_TIMEOUT_S)
             try:
                 yield connection
                 connection.execute("commit")
@@ -188,30 +218,79 @@ class _Handle(NamedTuple):
     pid: int
     lock: threading.Lock
     connection: sqlite3.Connection
+    file_id: FileId | None
 
 
 def _open(path: Path) -> _Handle:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Open or create the file. Raises OSError, among them _UnusableFileError, and sqlite3.Error."""
+    make_private_folder(path.parent)
+    if is_emptied(path):
+        raise _UnusableFileError(_EMPTIED)
+    create_sqlite_file(path, _create_tables)
+    opened = file_id(path)
+    connection = _connect(path)
+    try:
+        [version] = connection.execute("pragma user_version").fetchone()
+        if version > FORMAT:
+            raise _UnusableFileError(f"it has format {version}, written by a newer version")
+        _require_our_tables(connection, version)
+        if version < FORMAT:
+            _add_tables(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return _Handle(os.getpid(), threading.Lock(), connection, opened)
+
+
+def _require_our_tables(connection: sqlite3.Connection, version: int) -> None:
+    """Raise _UnusableFileError for a file of another program, and for one that lost a table."""
+    found = {
+        name: {column for _, column, *_ in connection.execute(f'pragma table_info("{name}")')}
+        for (name,) in connection.execute("select name from sqlite_schema where type = 'table'")
+    }
+    ours = {name for name, columns in _COLUMNS.items() if found.get(name) == columns}
+    # A file of older code has a table `reply`; a process of it may have been killed before more.
+    if {"content", "entry"} <= ours or (version < FORMAT and ours):
+        return
+    tables = ", ".join(sorted(found)) or "none"
+    raise _UnusableFileError(
+        f"it has not the tables of a cassette (tables: {tables}), and was left alone; it was "
+        "emptied, or is another program's: put a copy back, or name another file or FINAGENT_HOME"
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        path, check_same_thread=False, isolation_level=None, timeout=WAIT_S
+        path, check_same_thread=False, isolation_level=None, timeout=READ_TIMEOUT_S
     )
     connection.text_factory = _decode
-    # Readers don't wait for a writer.
-    connection.execute("pragma journal_mode = wal")
     # A power cut may lose the last replies, never the file; they are then requested again.
     connection.execute("pragma synchronous = normal")
-    [version] = connection.execute("pragma user_version").fetchone()
-    if version > FORMAT:
-        raise OSError(f"it has format {version}, written by a newer version")
+    return connection
+
+
+def _create_tables(path: Path) -> None:
+    connection = _connect(path)
+    _add_tables(connection)
+    connection.close()
+
+
+def _add_tables(connection: sqlite3.Connection) -> None:
+    # Readers don't wait for a writer. The file keeps this mode.
+    connection.execute("pragma journal_mode = wal")
     for table in _TABLES:
         connection.execute(table)
-    if version < FORMAT:
-        connection.execute(f"pragma user_version = {FORMAT}")
-    return _Handle(os.getpid(), threading.Lock(), connection)
+    connection.execute(f"pragma user_version = {FORMAT}")
+
+
+class _UnusableFileError(OSError):
+    """The file is not what it was made as, or is none of ours; the message has the way out."""
 
 
 def _open_error(path: Path, error: Exception) -> BadInputError:
     cause = error.__cause__ or error
+    if isinstance(cause, _UnusableFileError):
+        return DamagedCassetteError(f"replies can't be recorded in {path}: {cause}")
     # The lower byte of an extended error code is its class.
     code = getattr(cause, "sqlite_errorcode", None)
     if isinstance(cause, OSError) or (code is not None and code & 0xFF in _LOCATION_ERRORS):

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from finagent_model._local_files import make_private_file
 from finagent_model.cassette.fingerprint import outline_from_row, outline_to_row
 from finagent_model.cassette.records import (
     CassetteRow,
@@ -63,8 +64,7 @@ class JsonlFile:
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._reset()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("ab").close()
+            make_private_file(path)
             self._catch_up()
         except OSError as error:
             raise BadInputError(

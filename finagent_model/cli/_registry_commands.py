@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,13 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     from finagent_model.tracking import registry
 
     rows = registry.list_versions(name)
+    # On stderr, as JSON is a list of versions, and this is none any more.
+    for alias, number in registry.find_dangling_aliases(name).items():
+        typer.echo(
+            f"{alias} points to version {number}, which was deleted; `finagent promote VERSION` "
+            f"moves {registry.CHAMPION}, a training {registry.CANDIDATE}",
+            err=True,
+        )
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -44,10 +52,14 @@ def promote(
     why: Annotated[str | None, typer.Option(help="Kept with who and when.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a version champion."""
+    """Make a version champion; sign it where FINAGENT_SIGNING_KEY is set."""
+    from finagent_model.model.loading import sign_version
+    from finagent_model.settings import Settings
     from finagent_model.tracking import registry
 
-    _print_champion(asdict(registry.promote(name, version, force=force, why=why)), as_json)
+    sign = partial(sign_version, name, version, Settings.load())
+    row = registry.promote(name, version, force=force, why=why, sign=sign)
+    _print_champion(asdict(row), as_json)
 
 
 def rollback(

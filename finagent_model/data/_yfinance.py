@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from finagent_model._local_files import make_private_folder
 from finagent_model.data.protocols import describe_error
 from finagent_model.errors import ConfigError, DataSourceError, FinagentError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, BarSeries, Floats
@@ -99,7 +100,7 @@ class YFinanceBars:
 
         yfinance.config.debug.hide_exceptions = False  # else a failure is an empty table
         if self._session is None:
-            self._cache.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._cache)
             yfinance.set_tz_cache_location(str(self._cache))
             self._session = _make_session(self._timeout_s, self._transport)
         with warnings.catch_warnings():

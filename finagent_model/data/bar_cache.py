@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
+from finagent_model._local_files import make_private_file
 from finagent_model.data.protocols import BarSource, wrap_vendor_errors
 from finagent_model.data.snapshots import BarChange, BarsSnapshot, compare_bars, last_close
 from finagent_model.errors import (
@@ -123,6 +124,8 @@ class BarStore:
         older = [s for s in self.snapshots(symbol) if (s.source, s.content_hash) != identity]
         file = self._parquet_file(symbol, snapshot.content_hash)
         try:
+            for unfinished in file.parent.glob(".*.new"):  # of a process that was killed
+                unfinished.unlink(missing_ok=True)
             if not file.exists():
                 with _replacing(file) as temporary:
                     series.to_frame().to_parquet(temporary, index=False)
@@ -145,7 +148,7 @@ class BarStore:
         """
         folder = self._symbol_folder(symbol)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_file(folder / "lock")
             file = (folder / "lock").open("w")
         except OSError as error:
             raise _not_writable(folder, error) from error

@@ -8,7 +8,7 @@ then loaded, which runs its `model_code.py`. Loading raises ModelLoadError with 
 from __future__ import annotations
 
 import os
-import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PyFuncModel
 
+from finagent_model._local_files import ScratchFolder
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.errors import CorruptPackageError, ModelLoadError
 from finagent_model.model.anchor import (
@@ -41,6 +42,7 @@ from finagent_model.model.signing import make_statement, sign
 from finagent_model.model.wheel import build_wheel
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
+from finagent_model.tracking.local_store import prepare_local_store
 from finagent_model.tracking.runs import describe_store_error, store_errors
 
 MODEL_CODE = "model_code.py"
@@ -101,25 +103,35 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
 
     Raises ModelLoadError.
     """
-    folder = tempfile.TemporaryDirectory(prefix="finagent-model-")
-    path = _download(uri, folder.name)
-    checked = check_model(path, Settings.load(), anchor)
-    token = CHECKED.set(checked)
+    prepare_local_store()
+    folder = ScratchFolder()
+    try:
+        loaded = _check_and_load(uri, folder.path, anchor)
+        # The folder lives as long as the model: an external analyst's files are read from it later.
+        weakref.finalize(unwrap(loaded, uri), folder.remove)
+    except BaseException:
+        folder.remove()
+        raise
+    return loaded
+
+
+def _check_and_load(uri: str, folder: Path, anchor: Anchor | None) -> PyFuncModel:
+    path = _download(uri, folder)
+    token = CHECKED.set(check_model(path, Settings.load(), anchor))
     try:
         loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
     except _load_errors() as error:
         raise _load_error(uri, error) from None
     finally:
         CHECKED.reset(token)
-    # The folder lives as long as the model: an external analyst's files are read from it later.
-    unwrap(loaded, uri).folder = folder
     return loaded
 
 
 def load_checked(uri: str) -> ModelCheck:
     """Check a model's files, of any format, and return the result. Raises ModelLoadError."""
+    prepare_local_store()
     # Without loading the model: a package of another format can be read here too.
-    with tempfile.TemporaryDirectory(prefix="finagent-model-") as folder:
+    with ScratchFolder() as folder:
         return check_model(_download(uri, folder), Settings.load())
 
 
@@ -132,7 +144,7 @@ def sign_version(name: str, version: str, settings: Settings) -> bool:
     if settings.signing_key is None:
         return False
     uri = f"models:/{name}/{version}"
-    with tempfile.TemporaryDirectory(prefix="finagent-model-") as folder:
+    with ScratchFolder() as folder:
         path = _download(uri, folder)
         # The signature that a former key made must not stand in the way of a new one.
         unsigned = settings.model_copy(update={"trusted_keys": (), "require_signature": False})
@@ -159,7 +171,7 @@ def _read_back(uri: str, manifest: Manifest, known: Mapping[str, Path]) -> Ancho
     Raises CorruptPackageError where the store holds something else.
     """
     # MLflow writes the other files itself, so their hashes can only be read from the store.
-    with tempfile.TemporaryDirectory(prefix="finagent-model-") as folder:
+    with ScratchFolder() as folder:
         path = _download(uri, folder)
         for name, sent in known.items():
             if (path / name).read_bytes() != sent.read_bytes():
@@ -169,13 +181,13 @@ def _read_back(uri: str, manifest: Manifest, known: Mapping[str, Path]) -> Ancho
     return anchor
 
 
-def _download(uri: str, folder: str) -> Path:
+def _download(uri: str, folder: Path) -> Path:
     """Download a model into `folder` and return the path. Raises ModelLoadError."""
     try:
         with _no_progress_bar():
             # A copy even of a local store: nobody can change it between the check and the load.
             # Not always into `folder` itself: a plain folder is copied with its name.
-            path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
     except _load_errors() as error:
         raise _load_error(uri, error) from None
     return Path(path)

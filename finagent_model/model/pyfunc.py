@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -113,8 +112,6 @@ class FinagentModel(PythonModel):
     """Load a package and answer its questions; safe to call from many threads."""
 
     predictor: Predictor
-    folder: TemporaryDirectory[str] | None = None
-    """The private copy that it was loaded from, which is removed with it; None: MLflow's own."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Check the model's files and load its package. Raises ModelLoadError."""

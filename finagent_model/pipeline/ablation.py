@@ -8,15 +8,14 @@ day. Replies are recorded like any others, so that a second ablation costs nothi
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from finagent_model._base import Mode, Progress, no_progress
+from finagent_model._local_files import ScratchFolder
 from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.backtesting.portfolio import Times, pool_returns
 from finagent_model.config.desk_config import WHOLE_DESK, DeskConfig, desk_variants, load_preset
@@ -127,9 +126,9 @@ def ablate(
         run.log_json("ablation.json", report)
         run.log_text("ablation.md", render_ablation_table(report["rows"]))
         run.set_description(render_ablation_table(report["rows"]))
-        with tempfile.TemporaryDirectory() as folder:
-            write_ablation_chart(report["rows"], Path(folder))
-            run.log_files(Path(folder))
+        with ScratchFolder() as folder:
+            write_ablation_chart(report["rows"], folder)
+            run.log_files(folder)
         run.end("FINISHED")
     return ablation
 

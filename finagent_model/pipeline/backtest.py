@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finagent_model._base import Mode, Progress, no_progress
+from finagent_model._local_files import ScratchFolder
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.chain import HEAD, ChainWriter, collect_versions, dump_turns
@@ -230,8 +231,7 @@ def log_outcome(
     facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
     outcome_json = {"symbol": bars.symbol, "first_closed_at": stamps[0], **facts}
     run.log_json("outcome.json", outcome_json)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with ScratchFolder() as folder:
         write_equity_charts(outcome, folder)
         write_ledger((decision.signal for decision in outcome.decisions), folder / "ledger.parquet")
         outcome.result.trades.to_parquet(folder / "trades.parquet")

@@ -10,7 +10,6 @@ goes on where it stopped.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from finagent_model._base import Check, Progress, no_progress
+from finagent_model._local_files import ScratchFolder
 from finagent_model.agents.external import load_external
 from finagent_model.config.desk_config import Prompts
 from finagent_model.data.market import Market
@@ -345,14 +345,14 @@ def _judge_and_register(
     ours = build_window([each.facts for each in record.backtests])
     name = state.request.register_as
     done()
-    with run.active(), tempfile.TemporaryDirectory() as folder:
+    with run.active(), ScratchFolder() as folder:
         ledgers = record.ledgers
         # MLflow links a logged model to the active run.
-        manifest, logged = _log_package(run, record, ledgers, Path(folder) / "package", settings)
-        (Path(folder) / "ledgers").mkdir()
+        manifest, logged = _log_package(run, record, ledgers, folder / "package", settings)
+        (folder / "ledgers").mkdir()
         for symbol, signals in record.signals.items():
-            write_ledger(signals, Path(folder) / "ledgers" / f"{symbol_file_name(symbol)}.parquet")
-        run.log_files(Path(folder) / "ledgers", "ledgers")
+            write_ledger(signals, folder / "ledgers" / f"{symbol_file_name(symbol)}.parquet")
+        run.log_files(folder / "ledgers", "ledgers")
         done()
         # Read before the judgement: promotion is refused if the champion changes in between.
         champion = registry.find_champion(name)
@@ -432,6 +432,8 @@ def _log_package(
     state = record.state
     analyst = state.config.external_analyst
     external = load_external(analyst).find_source(settings) if analyst else None
+    # What changes no decision stays out of the hash, as does the configuration's path.
+    request = state.request.model_dump(mode="json", exclude={"config", "mode", "register_as"})
     manifest = write_package(
         folder,
         config=state.config,
@@ -439,8 +441,7 @@ def _log_package(
         replies={key: reply for each in record.backtests for key, reply in each.replies.items()},
         agent_graph=run.read_json("agent_graph.json"),
         backtest={
-            # Mode and name change nothing of what the package decides: they stay out of its hash.
-            "request": state.request.model_dump(mode="json", exclude={"mode", "register_as"}),
+            "request": request,
             # Undefined metrics are None here: JSON has no nan.
             "metrics": {each.symbol: each.metrics for each in record.backtests},
             "evidence": record.evidence.model_dump(mode="json"),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from finagent_model._base import dump_json
+from finagent_model._local_files import ScratchFolder
 from finagent_model.audit.chain import (
     AUDIT_FILE,
     CONVERSATION_FILE,
@@ -147,8 +147,7 @@ def record_decision(
         "infer", f"infer {signal.symbol}", tags, execution=execution, single_process=True
     )
     # Few calls, and all files in one: with a store over the network each call is a round trip.
-    with run.failed_on_error(), tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with run.failed_on_error(), ScratchFolder() as folder:
         run.log(
             params={"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk},
             metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},

@@ -1,8 +1,9 @@
 """The one way to open a database, SQLite or PostgreSQL, and to bring its tables up to date.
 
-A database without our tables gets them when it is first used. One that older code made waits for
-`finagent db upgrade`, so that it can be saved before. A connection lives for one call, so that a
-`Database` may be kept over a fork. No error shows a password.
+A database without our tables gets them when it is first used; a SQLite file is made whole, so that
+one without tables was emptied, and is refused. One that older code made waits for `finagent db
+upgrade`, so that it can be saved before. A connection lives for one call, so that a `Database` may
+be kept over a fork. No error shows a password.
 
 `copy_database` copies a SQLite file into another database: to move to PostgreSQL, or to keep a copy
 while others go on writing.
@@ -10,6 +11,7 @@ while others go on writing.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,15 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, event, func, insert, select, text
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 
+from finagent_model._local_files import (
+    WRITE_TIMEOUT_S,
+    FileId,
+    begin_immediate,
+    create_sqlite_file,
+    file_id,
+    is_emptied,
+    make_private_folder,
+)
 from finagent_model.errors import BadInputError, StoreError
 from finagent_model.settings import (
     DATABASE_TIMEOUT_S,
@@ -37,6 +48,7 @@ from finagent_model.settings import (
 )
 from finagent_model.store._schema import OUTBOX, SCHEMA, SHARED_TABLES, value_too_large_error
 
+log = logging.getLogger(__name__)
 DATABASE_FILE = "finagent.db"
 """File in FINAGENT_HOME that is used if no database is named."""
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -48,6 +60,7 @@ IS_WRITER = "finagent_writes"
 """Execution option of a connection that is going to write."""
 COPY_BATCH = 500
 """Rows that are copied at a time."""
+NEWER_CODE = "install the finagent-model that upgraded it, or a later one"
 
 
 class Database:
@@ -59,7 +72,10 @@ class Database:
         """
         self._url = _parse_url(url)
         self._engine = _make_engine(self._url)
+        self._file = _local_file(self._url)
         self._is_ready = False
+        self._file_id: FileId | None = None
+        """The SQLite file that was found ready; another one of that name is checked again."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -71,7 +87,7 @@ class Database:
             return cls(settings.database.get_secret_value())
         path = settings.home.absolute() / DATABASE_FILE
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
         except OSError as error:
             raise StoreError(
                 f"FINAGENT_HOME {path.parent} can't be made: {error.strerror}; "
@@ -105,40 +121,95 @@ class Database:
             yield connection
 
     def prepare(self) -> None:
-        """Create the tables if there are none. Raises StoreError if other code made them."""
+        """Create the tables if there are none.
+
+        Raises StoreError if other code made them, and for a SQLite file that was emptied, or
+        removed while this object used it: nothing takes the place of what it held.
+        """
+        if self._file is not None:
+            self._check_file(self._file)
         if self._is_ready:
             return
         revision, newest = self.read_revision(), newest_revision()
         if revision is None:
+            if self._file is not None and self._file.exists() and not self._has_tables():
+                raise self._emptied_error("it has no tables")
             self.upgrade()
         elif revision != newest:
-            way = (
-                "save it, then run `finagent db upgrade`"
-                if _is_older(revision)
-                else "install the finagent-model that upgraded it, or a later one"
-            )
-            raise StoreError(
-                f"the database {self} has revision {revision}, this code needs {newest}; {way}"
-            )
+            way = "save it, then run `finagent db upgrade`" if _is_older(revision) else NEWER_CODE
+            raise self._revision_error(revision, way)
         self._is_ready = True
+        self._file_id = None if self._file is None else file_id(self._file)
 
     def read_revision(self) -> str | None:
         """Return the revision of the schema; None if no code of ours has prepared the database.
 
         Raises StoreError.
         """
+        if self._file is not None and not self._file.exists():
+            return None  # connecting would make an empty file
         with self._connect() as connection:
             options = {"version_table": VERSION_TABLE}
             return MigrationContext.configure(connection, opts=options).get_current_revision()
 
     def upgrade(self) -> None:
-        """Bring the schema to the newest revision, one process at a time. Raises StoreError."""
+        """Bring the schema to the newest revision, one process at a time. Raises StoreError.
+
+        Unlike `prepare`, it makes tables in a file that was emptied.
+        """
+        if self._file is not None and not self._file.exists():
+            self._create_file(self._file)
+        revision = self.read_revision()
+        if revision is not None and not _is_older(revision):
+            raise self._revision_error(revision, NEWER_CODE)
         if self._engine.dialect.name == "sqlite":
             self._enable_write_ahead_log()
         with self._begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({UPGRADE_LOCK})")
             _run_migrations(connection)
+
+    def _create_file(self, path: Path) -> None:
+        def fill(unfinished: Path) -> None:
+            Database(URL.create("sqlite", database=str(unfinished)).render_as_string()).upgrade()
+
+        try:
+            create_sqlite_file(path, fill)
+        except OSError as error:
+            raise self._store_error(OSError(f"unable to open it: {error.strerror}")) from None
+
+    def _check_file(self, path: Path) -> None:
+        """Raise StoreError for a file that was emptied, or removed since it was found ready."""
+        try:
+            is_empty, now = is_emptied(path), file_id(path)
+        except OSError as error:  # a folder that may not be entered
+            raise self._store_error(OSError(f"unable to open it: {error.strerror}")) from None
+        if is_empty:
+            raise self._emptied_error("it is empty")
+        if not self._is_ready or now == self._file_id:
+            return
+        if now is None:
+            raise self._emptied_error("it was removed while it was in use")
+        log.warning("the database %s was replaced while it was in use; the new file is used", self)
+        self._is_ready = False
+
+    def _has_tables(self) -> bool:
+        with self._connect() as connection:
+            return bool(
+                connection.exec_driver_sql("select count(*) from sqlite_schema").scalar_one()
+            )
+
+    def _emptied_error(self, found: str) -> StoreError:
+        return StoreError(
+            f"the database {self} lost its content: {found}; put a copy back, or run "
+            "`finagent db upgrade` for empty tables and `finagent db sync` for what the runs hold"
+        )
+
+    def _revision_error(self, revision: str, way: str) -> StoreError:
+        return StoreError(
+            f"the database {self} has revision {revision}, this code needs {newest_revision()}; "
+            f"{way}"
+        )
 
     def _enable_write_ahead_log(self) -> None:
         # The file keeps this mode, in which readers do not block the writer.
@@ -219,6 +290,14 @@ def _parse_url(url: str) -> URL:
         ) from None
 
 
+def _local_file(url: URL) -> Path | None:
+    """Return the file of a SQLite URL; None for a server, for memory, and for SQLite's own URIs."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name.startswith((":", "file:")):
+        return None
+    return Path(name).absolute()
+
+
 def _redact_url(url: URL) -> str:
     # A query may hold a password, too.
     return url.set(query={}).render_as_string(hide_password=True)
@@ -247,8 +326,12 @@ def _disable_implicit_begin(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A writer locks at once: of two that read first, the second could not go on to write.
-    is_writer = connection.get_execution_options().get(IS_WRITER)
-    connection.exec_driver_sql("begin immediate" if is_writer else "begin")
+    if connection.get_execution_options().get(IS_WRITER):
+        driver: Any = connection.connection.driver_connection
+        timeout = connection.engine.url.query.get("timeout", WRITE_TIMEOUT_S)
+        begin_immediate(driver, float(str(timeout)))
+    else:
+        connection.exec_driver_sql("begin")
 
 
 def _use_utc(connection: Connection) -> None:

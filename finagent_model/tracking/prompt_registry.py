@@ -20,6 +20,8 @@ from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.tracing.constant import TraceTagKey
 from mlflow.tracking import MlflowClient
 
+from finagent_model.tracking.local_store import open_client
+
 log = logging.getLogger(__name__)
 HASH = "finagent.prompt_sha256"
 LINKED: str = TraceTagKey.LINKED_PROMPTS
@@ -42,7 +44,7 @@ def register_prompts(
     `texts` are by prompt. Returns the versions; a text that can't be registered is logged as a
     warning and left out.
     """
-    client = MlflowClient()
+    client = open_client()
     versions = []
     for prompt, text in texts.items():
         name = prompt_name(model, prompt)
@@ -70,7 +72,7 @@ def linked_prompts(tags: Mapping[str, str]) -> list[PromptVersion]:
 
 def link_prompts_to_trace(trace_id: str, model_id: str) -> None:
     """Link the versions that a logged model links to a trace of it, too."""
-    client = MlflowClient()
+    client = open_client()
     versions = [v for v in _linked_versions(client.tracking_uri, model_id) if v is not None]
     client.link_prompt_versions_to_trace(versions, trace_id)
 
@@ -78,7 +80,7 @@ def link_prompts_to_trace(trace_id: str, model_id: str) -> None:
 def is_unchanged(version: PromptVersion) -> bool | None:
     """Return whether the registry still has the text that was registered; None if it is gone."""
     try:
-        row = MlflowClient().get_prompt_version(version.name, version.version)
+        row = open_client().get_prompt_version(version.name, version.version)
     except MlflowException:
         return None
     return None if row is None else row.tags.get(HASH) == _sha256(str(row.template))

@@ -16,11 +16,11 @@ from types import MappingProxyType
 from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey
-from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
 from finagent_model.data.snapshots import Dataset, Kind
 from finagent_model.errors import UnknownRunError
+from finagent_model.tracking.local_store import open_client
 from finagent_model.tracking.runs import (
     NO_SUCH_RUN,
     SOURCE,
@@ -73,7 +73,7 @@ def read_run(run_id: str) -> RunRecord:
     """Return the run. Raises UnknownRunError, and TrackingError where the store can't be used."""
     with raise_tracking_errors():
         try:
-            return _run_record(MlflowClient().get_run(run_id))
+            return _run_record(open_client().get_run(run_id))
         except MlflowException as error:
             if error.error_code in NO_SUCH_RUN:
                 raise UnknownRunError(run_id) from None
@@ -93,7 +93,7 @@ def list_newest_runs(query: str, limit: int, before: int | None = None) -> RunPa
     if before is not None:
         query += f" and attributes.start_time < {before}"
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         experiments = experiment_ids(client)
         order = ["start_time DESC"]
         search = partial(client.search_runs, experiments, query, order_by=order)
@@ -137,7 +137,7 @@ def find_trace_ids(run: RunRecord) -> tuple[str, ...]:
     """Return the ids of the traces whose source run is `run`."""
     query = f"metadata.`{TraceMetadataKey.SOURCE_RUN}` = '{run.run_id}'"
     with raise_tracking_errors():
-        traces = MlflowClient().search_traces(
+        traces = open_client().search_traces(
             locations=[run.experiment_id], filter_string=query, include_spans=False
         )
     return tuple(str(trace.info.trace_id) for trace in traces)

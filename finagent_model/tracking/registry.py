@@ -2,7 +2,8 @@
 
 `candidate` is the newest version, whatever the gate said. `champion` is the one that is served; it
 moves under a lock, only to a version that passed the gate (or by force, with a reason), and only
-from the champion that the version was compared with. Each move is recorded as a tag of the version.
+from the champion that the version was compared with. The alias is the truth. Each move is recorded
+as a tag of the version; a process that dies between the two leaves what a repeated call completes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import re
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +22,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from finagent_model.errors import BadInputError, GateRefusedError, ModelLoadError
+from finagent_model.tracking._champion_lock import hold_champion_lock
+from finagent_model.tracking.local_store import open_client
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 VERDICT, CONTENT, PREVIOUS = "finagent.verdict", "finagent.content_hash", "finagent.previous"
@@ -32,8 +33,8 @@ ANCHOR, SIGNATURE = "finagent.anchor", "finagent.signature"
 """Tags with the hashes of a version's files, and with an operator's signature of them."""
 EVIDENCE, PROMOTED = "finagent.evidence", "finagent.champion"
 ANY_CHAMPION = "any"
-LOCK_TIMEOUT_S = 60.0
-"""Age at which a lock counts as abandoned: a change of the champion takes less than a second."""
+MOVED = "moved"
+"""Key of a record that was written after the alias had moved; older code wrote it before."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def create_version(
 
     `family` describes the registered model if it is new.
     """
-    client = MlflowClient()
+    client = open_client()
     try:
         client.create_registered_model(name, description=family)
     except MlflowException as error:
@@ -84,23 +85,23 @@ def create_version(
 
 def set_description(name: str, version: str, text: str) -> None:
     """Set the Markdown that MLflow's page of the version shows."""
-    MlflowClient().update_model_version(name, version, text)
+    open_client().update_model_version(name, version, text)
 
 
 def list_versions(name: str) -> list[Version]:
     """Return all versions, newest first; empty when nothing is registered under `name`."""
-    client = MlflowClient()
-    try:
-        aliases: dict[str, list[str]] = {}
-        for alias, number in client.get_registered_model(name).aliases.items():
-            aliases.setdefault(str(number), []).append(alias)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return []
-        raise
-    rows = client.search_model_versions(f"name = '{name}'")
+    aliases: dict[str, list[str]] = {}
+    for alias, number in _read_aliases(name).items():
+        aliases.setdefault(number, []).append(alias)
+    rows = open_client().search_model_versions(f"name = '{name}'")
     versions = [_read_version(row, aliases.get(str(row.version), [])) for row in rows]
     return sorted(versions, key=lambda version: -int(version.version))
+
+
+def find_dangling_aliases(name: str) -> dict[str, str]:
+    """Return the deleted version that each alias points to, by alias; empty where none does."""
+    numbers = {row.version for row in list_versions(name)}
+    return {a: number for a, number in _read_aliases(name).items() if number not in numbers}
 
 
 def find_version(name: str, version: str) -> Version:
@@ -115,12 +116,12 @@ def find_version(name: str, version: str) -> Version:
 
 def read_tags(name: str, version: str) -> dict[str, str]:
     """Return a version's tags. Raises MLflow's exception where the registry doesn't answer."""
-    return dict(MlflowClient().get_model_version(name, version).tags)
+    return dict(open_client().get_model_version(name, version).tags)
 
 
 def set_tag(name: str, version: str, tag: str, value: str) -> None:
     """Set a tag of a version."""
-    MlflowClient().set_model_version_tag(name, version, tag, value)
+    open_client().set_model_version_tag(name, version, tag, value)
 
 
 def find_version_by_run(name: str, run_id: str) -> Version | None:
@@ -143,7 +144,7 @@ def resolve_version(uri: str) -> str:
         return uri
     name, alias = match.groups()
     try:
-        row = MlflowClient().get_model_version_by_alias(name, alias)
+        row = open_client().get_model_version_by_alias(name, alias)
     except MlflowException as error:
         raise ModelLoadError(
             f"model {uri} can't be found: {error.message}; `finagent models` lists what there is, "
@@ -162,14 +163,14 @@ def apply_aliases(name: str, version: str) -> None:
     [row] = [row for row in rows if row.version == version]
     if rows[0] is row and CANDIDATE not in row.aliases:
         mark_candidate(name, version)
-    if row.verdict == "passed" and row.crowned is None:
-        tags = MlflowClient().get_model_version(name, version).tags
+    if row.verdict == "passed" and not _was_promoted(row, rows):
+        tags = open_client().get_model_version(name, version).tags
         promote(name, version, instead_of=tags.get(COMPARED_WITH) or None)
 
 
 def mark_candidate(name: str, version: str) -> None:
     """Move the alias `candidate` to `version`."""
-    MlflowClient().set_registered_model_alias(name, CANDIDATE, version)
+    open_client().set_registered_model_alias(name, CANDIDATE, version)
 
 
 def promote(
@@ -180,9 +181,12 @@ def promote(
     why: str | None = None,
     who: str | None = None,
     instead_of: str | None = ANY_CHAMPION,
+    sign: Callable[[], object] = lambda: None,
 ) -> Version:
     """Make `version` champion, record who did it, when and why, and return it.
 
+    `sign` is called once nothing stands in the way, before the alias moves: a champion that has to
+    be signed is never without its signature.
     `who` is by default the user of this process. `instead_of` is the champion that the version was
     compared with (None: there was none). Raises GateRefusedError unless the gate let it pass or
     `force` comes with a reason, and where the champion is no longer `instead_of`; BadInputError for
@@ -190,25 +194,34 @@ def promote(
     """
     if force and not (why or "").strip():
         raise BadInputError("--force needs a reason; add --why TEXT")
-    with _champion_lock(name):
-        row, champion = find_version(name, version), find_champion(name)
+    with hold_champion_lock(name) as require_lock:
+        row, rows = find_version(name, version), list_versions(name)
         if row.verdict != "passed" and not force:
             raise GateRefusedError(
                 f"version {version} of {name} may not be champion: the gate's verdict is "
                 f"{row.verdict or 'missing'}; see gate.json of run {row.run_id}"
             )
+        current = next((each.version for each in rows if CHAMPION in each.aliases), None)
+        if current == row.version:
+            sign()  # again, by another key
+            # Repeated, or another process died before it could record its move.
+            if not _is_recorded(row, rows):
+                _record(name, row, who, {"was": row.previous, "forced": force, "why": why})
+            return find_version(name, version)
         # Compare and swap: a verdict against a former champion says nothing about the present one.
-        current = champion.version if champion else None
         if instead_of not in (ANY_CHAMPION, current):
             raise GateRefusedError(
                 f"version {current} of {name} became champion while {version} was trained or "
                 f"chosen beside {instead_of or 'none'}; look at both, then `finagent promote "
                 f"{version}` makes it champion instead"
             )
-        if current and current != row.version:
-            MlflowClient().set_model_version_tag(name, row.version, PREVIOUS, current)
-        details = {"was": current, "forced": force, "why": why}
-        _set_champion(name, row.version, who, details)
+        sign()
+        if current:
+            open_client().set_model_version_tag(name, row.version, PREVIOUS, current)
+        require_lock()
+        open_client().set_registered_model_alias(name, CHAMPION, row.version)
+        # The record comes last, so that it never tells of a move that was not made.
+        _record(name, row, who, {"was": current, "forced": force, "why": why})
     return find_version(name, version)
 
 
@@ -224,8 +237,9 @@ def rollback(
     Raises BadInputError if there was none, and GateRefusedError where the champion is no longer
     `instead_of`.
     """
-    with _champion_lock(name):
-        champion = find_champion(name)
+    with hold_champion_lock(name) as require_lock:
+        rows = list_versions(name)
+        champion = next((row for row in rows if CHAMPION in row.aliases), None)
         if champion is None:
             raise BadInputError(
                 f"{name} has no champion to roll back from; promote a version first"
@@ -239,41 +253,62 @@ def rollback(
             raise BadInputError(
                 f"version {champion.version} of {name} is its first champion; there is no way back"
             )
+        previous = next((row for row in rows if row.version == champion.previous), None)
+        if previous is None:
+            raise BadInputError(
+                f"version {champion.previous} of {name}, champion before {champion.version}, was "
+                "deleted; `finagent promote VERSION` makes another one champion"
+            )
+        # The record comes first: were it last, a repeated call would go back by one more.
         details = {"was": champion.version, "rolled_back": True, "why": why}
-        _set_champion(name, champion.previous, who, details)
-    return find_version(name, champion.previous)
+        _record(name, previous, who, details)
+        require_lock()
+        open_client().set_registered_model_alias(name, CHAMPION, previous.version)
+    return find_version(name, previous.version)
 
 
-def _set_champion(name: str, version: str, who: str | None, details: Mapping[str, Any]) -> None:
+def _record(name: str, row: Version, who: str | None, details: Mapping[str, Any]) -> None:
+    """Write who made a version champion, when and why, as a tag of the version."""
     record = {"who": who or getpass.getuser(), "when": datetime.now(UTC).isoformat(), **details}
-    client = MlflowClient()
-    # The record goes first: if the process dies between the two, no champion is without a record.
-    client.set_model_version_tag(name, version, PROMOTED, json.dumps(record, sort_keys=True))
-    client.set_registered_model_alias(name, CHAMPION, version)
+    record[MOVED] = True
+    text = json.dumps(record, sort_keys=True)
+    open_client().set_model_version_tag(name, row.version, PROMOTED, text)
 
 
-@contextmanager
-def _champion_lock(name: str) -> Iterator[None]:
-    """Hold the lock on the champion of `name` during the block; wait for it as long as it takes."""
-    # MLflow has no locks, but on any store a registered model of a name can be created only once.
-    client, lock = MlflowClient(), f"{name}-champion-is-changing"
-    while True:
-        now = time.time()
-        try:
-            client.create_registered_model(lock, tags={"since": str(now)})
-            break
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        with suppress(MlflowException):  # its owner may have finished meanwhile
-            since = float(client.get_registered_model(lock).tags["since"])
-            if now - since > LOCK_TIMEOUT_S:
-                client.delete_registered_model(lock)
-        time.sleep(0.2)
+def _is_recorded(champion: Version, rows: Sequence[Version]) -> bool:
+    """Return whether the champion's record is of the last move: no version has a later one."""
+    moments = {row.version: row.crowned["when"] for row in rows if row.crowned}
+    return champion.version in moments and moments[champion.version] == max(moments.values())
+
+
+def _was_promoted(row: Version, rows: Sequence[Version]) -> bool:
+    """Return whether `row` was made champion, and its record tells so."""
+    if CHAMPION in row.aliases:
+        return _is_recorded(row, rows)
+    if row.crowned is None:
+        return False
+    # Older code wrote the record before it moved the alias, and may have died in between: then the
+    # champion is still the one that the record names, and has no later record.
+    champion = next((each for each in rows if CHAMPION in each.aliases), None)
+    was, when = (champion.version, champion.crowned) if champion else (None, None)
+    is_cut = (
+        MOVED not in row.crowned
+        and not row.crowned.get("rolled_back")
+        and row.crowned.get("was") == was
+        and (when is None or when["when"] < row.crowned["when"])
+    )
+    return not is_cut
+
+
+def _read_aliases(name: str) -> dict[str, str]:
+    """Return the version of each alias, deleted ones included; empty for an unknown model."""
     try:
-        yield
-    finally:
-        client.delete_registered_model(lock)
+        aliases = open_client().get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: str(number) for alias, number in aliases.items()}
 
 
 def _tag_logged_model(client: MlflowClient, model_id: str, name: str, version: str) -> None:

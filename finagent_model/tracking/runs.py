@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -53,9 +53,11 @@ from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from finagent_model._base import dump_json
+from finagent_model._local_files import ScratchFolder
 from finagent_model._secrets import find_address_secrets, redact_message
 from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
+from finagent_model.tracking.local_store import open_client
 
 EXPERIMENT = "finagent"
 STAGE, REQUEST, PROCESS = "finagent.stage", "finagent.request", "finagent.process"
@@ -74,7 +76,7 @@ class RunLog:
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self._client = MlflowClient()
+        self._client = open_client()
 
     @property
     def experiment_id(self) -> str:
@@ -167,9 +169,9 @@ class RunLog:
 
     def read_artifact(self, name: str) -> bytes:
         """Return the artifact's content. Raises TrackingError when it is not there."""
-        with tempfile.TemporaryDirectory() as folder:
+        with ScratchFolder() as folder:
             try:
-                path = self._client.download_artifacts(self.run_id, name, folder)
+                path = self._client.download_artifacts(self.run_id, name, str(folder))
             except store_errors(OSError) as error:
                 raise TrackingError(
                     f"run {self.run_id} has no artifact {name!r}: {describe_store_error(error)}"
@@ -195,14 +197,14 @@ class RunLog:
 
         Raises TrackingError where the store can't tell.
         """
-        with raise_tracking_errors(), tempfile.TemporaryDirectory() as folder:
+        with raise_tracking_errors(), ScratchFolder() as folder:
             # By address: by run id each file would read the run twice.
             root = str(self._client.get_run(self.run_id).info.artifact_uri)
             listed = list_artifacts(artifact_uri=root) or []
             present = {PurePosixPath(file.path).name for file in listed if not file.is_dir}
             return {
                 name: Path(
-                    download_artifacts(append_to_uri_path(root, name), dst_path=folder)
+                    download_artifacts(append_to_uri_path(root, name), dst_path=str(folder))
                 ).read_bytes()
                 for name in names
                 if name in present
@@ -271,7 +273,7 @@ def open_run(
             return run
         if parent:
             tags = {**tags, MLFLOW_PARENT_RUN_ID: parent}
-        created = MlflowClient().create_run(_experiment(), run_name=name, tags=dict(tags))
+        created = open_client().create_run(_experiment(), run_name=name, tags=dict(tags))
         return RunLog(created.info.run_id)
 
 
@@ -287,7 +289,7 @@ def find_child_runs(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
     filters = {MLFLOW_PARENT_RUN_ID: parent, **tags}
     query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in filters.items())
     with raise_tracking_errors():
-        client, experiments = MlflowClient(), [_experiment()]
+        client, experiments = open_client(), [_experiment()]
         search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
         return [RunLog(run.info.run_id) for run in all_pages(search)]
 
@@ -299,7 +301,7 @@ def search_all_experiments(query: str, *, deleted: bool = False) -> list[Run]:
     """
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         experiments = experiment_ids(client)
         search = partial(client.search_runs, experiments, query, view, order_by=_OLDEST_FIRST)
         return all_pages(search) if experiments else []
@@ -330,7 +332,7 @@ def kill_children(run_id: str) -> None:
     """Mark the running descendants of a run as killed. Raises TrackingError."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         for child in all_pages(partial(client.search_runs, [_experiment()], query)):
             kill_children(child.info.run_id)
             client.set_terminated(child.info.run_id, "KILLED")
@@ -365,7 +367,9 @@ def store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
 def describe_store_error(error: Exception) -> str:
     """Return an error of the store in one line, without the credentials of the store's address."""
     # Python code may have set the address: then no variable of the environment has its password.
-    line = " ".join(str(error).split()) or type(error).__name__
+    # Without SQLAlchemy's links to its manual.
+    text = re.sub(r"\(Background on this error at: \S+\)", "", str(error))
+    line = " ".join(text.split()) or type(error).__name__
     return redact_message(line, find_address_secrets(mlflow.get_tracking_uri()))
 
 
@@ -373,7 +377,7 @@ def _kill_orphaned_runs() -> None:
     """Mark runs of dead processes of this host as killed, with the runs below them."""
     query = f"tags.`{PROCESS}` LIKE '{socket.gethostname()}:%' and attributes.status = 'RUNNING'"
     with raise_tracking_errors():
-        client = MlflowClient()
+        client = open_client()
         for run in client.search_runs([_experiment()], query):
             if is_process_dead(run.data.tags.get(PROCESS, "")):
                 kill_children(run.info.run_id)
@@ -395,7 +399,7 @@ def _experiment() -> str:
     if given_id := MLFLOW_EXPERIMENT_ID.get():
         return str(given_id)
     name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
-    client = MlflowClient()
+    client = open_client()
     if experiment := client.get_experiment_by_name(name):
         return str(experiment.experiment_id)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -16,7 +17,9 @@ from fastapi.responses import RedirectResponse
 from finagent_model.approvals import MAX_NAME_CHARS, MAX_WHY_CHARS
 from finagent_model.errors import BadInputError, TrackingError, UnknownRunError
 from finagent_model.market.news import sanitize_text
+from finagent_model.model.loading import sign_version
 from finagent_model.pipeline.run_metadata import MODEL_URI
+from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.queries import RunRecord, list_stage_runs, read_run
 from finagent_model.tracking.runs import RunLog, raise_tracking_errors
@@ -32,7 +35,7 @@ ModelName = Annotated[str, Path(pattern=NAME_PATTERN)]
 VersionNumber = Annotated[str, Path(pattern=r"^[0-9]{1,9}$")]
 
 
-def model_routes(renderer: Renderer) -> APIRouter:
+def model_routes(renderer: Renderer, settings: Settings) -> APIRouter:
     """Return the routes of the versions, and of the two ways to change the champion."""
     routes = APIRouter(prefix="/models")
 
@@ -95,7 +98,15 @@ def model_routes(renderer: Renderer) -> APIRouter:
         who, why, champion = _read_who(fields), _read_why(fields), _read_champion(fields)
         force = fields.get("force") == "yes"
         with raise_tracking_errors():
-            registry.promote(name, number, force=force, why=why, who=who, instead_of=champion)
+            registry.promote(
+                name,
+                number,
+                force=force,
+                why=why,
+                who=who,
+                instead_of=champion,
+                sign=partial(sign_version, name, number, settings),
+            )
         return _redirect_to_versions(name)
 
     return routes

@@ -72,7 +72,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     pages.include_router(list_routes(store, approvals, renderer))
     pages.include_router(signal_routes(store, approvals, settings, renderer))
     pages.include_router(live_routes(approvals, Outbox(database), settings, renderer))
-    pages.include_router(model_routes(renderer))
+    pages.include_router(model_routes(renderer, settings))
     pages.include_router(run_routes(renderer))
     if settings.api_token is not None:
         pages.include_router(login_routes(settings.api_token, sessions, renderer))

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from finagent_model import errors
@@ -154,6 +155,16 @@ def test_the_runbooks_commands_run(trained: Place) -> None:
     for line in commands(RUNBOOK):
         done = trained.finagent(*line.split()[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_runbooks_cures_have_their_arguments() -> None:
+    """Parsed, not run."""
+    for line in re.findall(r"`(?:\w+=\S+ )?finagent ([a-z][^`]* [^`]*)`", RUNBOOK):
+        command, words = get_command(app), shlex.split(line)
+        context = command.context_class(command, info_name="finagent")
+        while hasattr(command, "resolve_command"):
+            _, command, words = command.resolve_command(context, words)
+        command.make_context(line, words, parent=context)
 
 
 def test_the_runbook_has_a_cure_for_every_status() -> None:

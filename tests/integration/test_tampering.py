@@ -134,17 +134,16 @@ def test_predict_of_changed_version_exits_with_4(model: Path, trained: Place) ->
 
 
 @pytest.mark.usefixtures("model")
-def test_sign_version_satisfies_a_required_signature(monkeypatch: pytest.MonkeyPatch) -> None:
-    from finagent_model.model.loading import load_model, load_predictor, sign_version
-    from finagent_model.settings import Settings
+def test_promote_signs_where_a_key_is_set(trained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finagent_model.model.loading import load_model, load_predictor
 
     private, public = new_key_pair()
     monkeypatch.setenv("FINAGENT_TRUSTED_KEYS", public)
     monkeypatch.setenv("FINAGENT_REQUIRE_SIGNATURE", "true")
     with pytest.raises(SignatureError, match="version 1 of finagent is not signed"):
         load_model(URI)
-    monkeypatch.setenv("FINAGENT_SIGNING_KEY", private)
-    assert sign_version("finagent", "1", Settings.load())
+    done = trained.finagent("promote", "1", FINAGENT_SIGNING_KEY=private)
+    assert done.returncode == 0, done.stderr
     checked = load_predictor(URI).checked
     assert checked is not None
     assert checked.anchored

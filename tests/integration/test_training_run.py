@@ -65,7 +65,11 @@ def test_training_logs_all_artifacts(
 
 
 def test_a_second_training_of_the_same_inputs_has_the_same_content_hash(trained: Place) -> None:
-    done = trained.finagent("train", *small_options(), "--json", "--register-as", "again")
+    """By another name of the same configuration, too."""
+    preset = ROOT / "finagent_model" / "config" / "presets" / "default.yaml"
+    (trained.folder / "copy.yaml").write_bytes(preset.read_bytes())
+    options = [*small_options(), "--json", "--register-as", "again", "--config", "copy.yaml"]
+    done = trained.finagent("train", *options)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)["content_hash"]
     [first] = json.loads(trained.finagent("models", "--json").stdout)

@@ -160,7 +160,7 @@ def test_event_loop_passes_on_works_own_timeout() -> None:
 def test_daily_budget_failure_is_local_state_error_anywhere(
     slow: FakeLLM, view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.budget.LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.budget.WRITE_TIMEOUT_S", 0.1)
     slow.delay_s = 0.0
     desk = chat_desk(slow, home=tmp_path, spending={"day_tokens": 10**9})
     assert desk.decide(view).signal.status == "ok"
@@ -181,7 +181,7 @@ def test_daily_budget_failure_is_local_state_error_anywhere(
 def test_cassette_unwritable_reply_is_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("finagent_model.cassette._sqlite.WAIT_S", 0.1)
+    monkeypatch.setattr("finagent_model.cassette._sqlite.WRITE_TIMEOUT_S", 0.1)
     cassette = Cassette(overlay=tmp_path / "replies.sqlite")
     reply = RecordedReply("yes", "stop", 1, 1)
     with sqlite3.connect(tmp_path / "replies.sqlite", isolation_level=None) as other:

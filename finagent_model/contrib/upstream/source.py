@@ -28,6 +28,7 @@ from typing import Self
 from pydantic import Field
 
 from finagent_model._base import FrozenModel
+from finagent_model._local_files import ScratchFolder, make_private_folder
 from finagent_model._redact import redact_addresses
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError
 
@@ -246,7 +247,7 @@ def install_archive(
     """
     place = cache_folder(home, pin)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(place.parent)
         scratch = tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetching-")
     except OSError as error:
         raise UpstreamSourceError(
@@ -304,8 +305,7 @@ def _extract(archive: bytes, folder: Path) -> None:
 def _fetch_archive(pin: SourcePin, origin: str, provenance: str) -> bytes:
     """Fetch the commit, compare its tree's hash, and only then return the pinned files as tar."""
     address = str(Path(origin).resolve()) if Path(origin).exists() else origin
-    with tempfile.TemporaryDirectory(prefix="finagent-upstream-") as scratch:
-        folder = Path(scratch)
+    with ScratchFolder() as folder:
         _git(folder, "init", "--quiet", "--bare", ".")
         # `--`: an address that starts with a dash is no option.
         _git(folder, "fetch", "--quiet", "--depth", "1", "--", address, pin.commit)

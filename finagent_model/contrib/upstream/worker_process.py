@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from finagent_model._local_files import ScratchFolder
 from finagent_model.contrib.upstream.source import UpstreamError
 
 SCRIPT = Path(__file__).parent / "child" / "worker.py"
@@ -137,14 +138,14 @@ class _Child:
 
     def __init__(self, code: Path, timeout_s: float) -> None:
         self.parent_pid = os.getpid()
-        self._folder = tempfile.TemporaryDirectory(prefix="finagent-upstream-")
+        self._folder = ScratchFolder()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, *PYTHON_FLAGS, str(SCRIPT), str(code.resolve()), str(os.getpid())],
-            cwd=self._folder.name,
+            cwd=self._folder.path,
             env={  # nothing of ours: keys are in the environment
                 "PATH": os.defpath,
-                "HOME": self._folder.name,
+                "HOME": str(self._folder.path),
                 "LANG": "C.UTF-8",
                 "TZ": "UTC",
                 "OPENBLAS_NUM_THREADS": "1",
@@ -236,7 +237,7 @@ class _Child:
 
 def _end_process(
     process: subprocess.Popen[bytes],
-    folder: tempfile.TemporaryDirectory[str],
+    folder: ScratchFolder,
     log: IO[bytes],
     parent_pid: int,
 ) -> None:
@@ -247,9 +248,8 @@ def _end_process(
                 file.close()
     if os.getpid() != parent_pid:  # a fork: the process and its folder are the parent's
         process.returncode = 0  # else Popen.__del__ would poll a child that is not ours
-        folder._finalizer.detach()  # type: ignore[attr-defined]
         return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    folder.cleanup()
+    folder.remove()
