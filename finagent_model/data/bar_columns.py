@@ -66,7 +66,8 @@ def find_columns(raw: RawTable, hints: Hints) -> Columns:
     """Return what each column is. Raises InvalidBarsError for one that is missing or a riddle."""
     names = raw.names
     vendor = raw.vendor or _choose_vendor(names, hints.vendor)
-    roles = vendor.roles(names)
+    ignored = {normalize_column(name) for name in hints.ignore}
+    roles = {i: role for i, role in vendor.roles(names).items() if names[i] not in ignored}
     if vendor is GENERIC:
         dates = [name for name in DATE_NAMES if name in names]
         if dates:
@@ -81,7 +82,6 @@ def find_columns(raw: RawTable, hints: Hints) -> Columns:
         if first in roles or looks_like_price(raw.columns[first]):
             _refuse_different(raw, first, second)
     taken = set(position.values()) | {second for _, second in duplicates(names)}
-    ignored = {normalize_column(name) for name in hints.ignore}
     unread = [i for i, n in enumerate(names) if i not in taken and n not in ignored]
     if not set(PRICES) & set(position):
         _refuse_wide(raw, unread, position)
