@@ -78,9 +78,9 @@ def test_package_gives_lower_grade_of_evidence(
     tmp_path: Path, judged: Grade, served: Grade
 ) -> None:
     """The gate's grade is in the manifest, which is not hashed: it can't raise the package's."""
-    (tmp_path / "again").mkdir()
-    assert write(tmp_path, judged=judged) == write(tmp_path / "again")
-    assert read_package(tmp_path).evidence == served
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert write(one, judged=judged) == write(two)
+    assert read_package(one).evidence == served
 
 
 def test_build_wheel_is_reproducible_with_every_file(tmp_path: Path) -> None:
