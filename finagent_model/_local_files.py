@@ -53,19 +53,17 @@ def file_id(path: Path) -> FileId | None:
     """Return what tells the file from another one of its name; None where there is none."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 
 
 def is_emptied(path: Path) -> bool:
     """Return whether a SQLite file lost its content: it has no byte, or only its log is left."""
-    try:
+    if path.exists():
         return path.stat().st_size == 0
-    except FileNotFoundError:
-        with suppress(FileNotFoundError):
-            return path.with_name(f"{path.name}-wal").stat().st_size > 0
-        return False
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def create_sqlite_file(path: Path, fill: Callable[[Path], object]) -> None:
@@ -74,6 +72,9 @@ def create_sqlite_file(path: Path, fill: Callable[[Path], object]) -> None:
     Its folder must be there. Of several processes one makes the file. Raises OSError, and
     TimeoutError where another process has been at it for too long.
     """
+    path = path.resolve()  # a link stays one, and where it leads nowhere no file takes its place
+    if path.exists():  # no lock: its folder may be read-only
+        return
     with lock_folder(path.parent):
         if path.exists():
             return

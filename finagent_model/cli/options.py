@@ -6,6 +6,7 @@ Exit codes of errors are those of the error classes (`errors.FinagentError.exit_
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -38,6 +39,8 @@ class TypedErrors(TyperGroup):
 
         # Before MLflow is imported: among other things this turns its telemetry off.
         configure_mlflow_environment()
+        # It logs a stack trace of what it then raises, which is said below in one line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         try:
             return super().invoke(ctx)
         except FinagentError as error:

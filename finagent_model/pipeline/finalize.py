@@ -398,6 +398,8 @@ def _log_package(
     state = record.state
     analyst = state.config.external_analyst
     external = load_external(analyst).find_source(settings) if analyst else None
+    # What changes no decision stays out of the hash, as does the configuration's path.
+    request = state.request.model_dump(mode="json", exclude={"config", "mode", "register_as"})
     manifest = write_package(
         folder,
         config=state.config,
@@ -405,11 +407,7 @@ def _log_package(
         replies={key: reply for each in record.backtests for key, reply in each.replies.items()},
         agent_graph=run.read_json("agent_graph.json"),
         backtest={
-            # Mode and name change nothing of what the package decides. The configuration is in the
-            # package itself: the path by which it was named is this machine's.
-            "request": state.request.model_dump(
-                mode="json", exclude={"config", "mode", "register_as"}
-            ),
+            "request": request,
             # Undefined metrics are None here: JSON has no nan.
             "metrics": {each.symbol: each.metrics for each in record.backtests},
             "evidence": record.evidence.model_dump(mode="json"),

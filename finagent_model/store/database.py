@@ -180,9 +180,13 @@ class Database:
 
     def _check_file(self, path: Path) -> None:
         """Raise StoreError for a file that was emptied, or removed since it was found ready."""
-        if is_emptied(path):
+        try:
+            is_empty, now = is_emptied(path), file_id(path)
+        except OSError as error:  # a folder that may not be entered
+            raise self._store_error(OSError(f"unable to open it: {error.strerror}")) from None
+        if is_empty:
             raise self._emptied_error("it is empty")
-        if not self._is_ready or (now := file_id(path)) == self._file_id:
+        if not self._is_ready or now == self._file_id:
             return
         if now is None:
             raise self._emptied_error("it was removed while it was in use")

@@ -70,7 +70,8 @@ def _acquire(client: MlflowClient, lock: str, owner: str) -> None:
             client.create_registered_model(lock, tags=tags)
             return
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # The second: it was there, and gone when MLflow looked whose it is.
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
         now, theirs = time.monotonic(), _read_tags(client, lock)
         if theirs is None:

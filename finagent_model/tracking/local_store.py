@@ -54,9 +54,9 @@ def _prepare_file(path: Path) -> None:
             create_sqlite_file(path, _create_tables)
         if not _is_complete(path):
             raise TrackingError(
-                f"the MLflow store {path} is empty, or was only half made when its process ended; "
-                f"it holds no run: move it away (mv {path} {path}.broken) and run the command "
-                "again, or put a copy back"
+                f"the MLflow store {path} is empty, was only half made when its process ended, or "
+                f"is another program's; it holds no run: move it away (mv {path} {path}.broken) "
+                "and run the command again, put a copy back, or set MLFLOW_TRACKING_URI"
             )
     except OSError as error:
         raise TrackingError(
@@ -78,7 +78,8 @@ def _is_complete(path: Path) -> bool:
 def _has_revision(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
-            return connection.execute("select count(*) from alembic_version").fetchone() != (0,)
+            [count] = connection.execute("select count(*) from alembic_version").fetchone()
+            return bool(count)
     except sqlite3.OperationalError as error:
         # No such table, or a file that is locked: only the first says that it is not complete.
         return error.sqlite_errorcode != sqlite3.SQLITE_ERROR

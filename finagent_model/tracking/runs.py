@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -393,7 +394,9 @@ def _store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def _tracking_error(error: Exception) -> TrackingError:
-    message = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {error}; "
+    # In one line, as all errors are, and without SQLAlchemy's links to its manual.
+    reason = " ".join(re.sub(r"\(Background on this error at: \S+\)", "", str(error)).split())
+    message = f"the MLflow store {mlflow.get_tracking_uri()} can't be used: {reason}; "
     return TrackingError(
         redact_addresses(message)  # a database URL may carry a password
         + "set MLFLOW_TRACKING_URI to one that can be written, or run the command again once it can"

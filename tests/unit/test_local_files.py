@@ -129,6 +129,13 @@ def test_create_sqlite_file_replaces_what_a_kill_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.sqlite"]
 
 
+def test_create_sqlite_file_follows_link(tmp_path: Path) -> None:
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "missing" / "x.sqlite")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        local.create_sqlite_file(tmp_path / "link.sqlite", make_table)
+    assert (tmp_path / "link.sqlite").is_symlink()
+
+
 def test_lock_folder_wait_is_bounded(tmp_path: Path) -> None:
     with (
         local.lock_folder(tmp_path),

@@ -11,12 +11,13 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import DatabaseError
 from typer.testing import CliRunner
 
 from finagent_model.cli import app
 from finagent_model.errors import TrackingError
 from finagent_model.tracking.registry import Version
-from finagent_model.tracking.runs import PROCESS, RunLog, open_run
+from finagent_model.tracking.runs import PROCESS, RunLog, as_tracking_error, open_run
 from support.places import Place, free_port
 
 pytestmark = [
@@ -100,3 +101,10 @@ def test_tracking_does_not_mask_bug(place: Place, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("finagent_model.tracking.registry.list_versions", bug)
     done = CliRunner().invoke(app, ["models"])
     assert isinstance(done.exception, KeyError)
+
+
+def test_tracking_error_is_one_line() -> None:
+    cause = DatabaseError("select 1", {}, Exception("no database"), code="4xp6")
+    error = as_tracking_error(cause)
+    assert error is not None and "no database" in str(error)
+    assert "\n" not in str(error) and "Background" not in str(error)
