@@ -9,7 +9,7 @@ WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 # A project of its own: its volumes go with it, nobody else's.
 COMPOSE_SMOKE := docker compose --project-name finagent-smoke
 
-.PHONY: help train test test-browser test-servers test-upstream lint types lock smoke clean
+.PHONY: help train test test-chaos test-browser test-servers test-upstream lint types lock smoke clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -24,6 +24,11 @@ test: $(VENV)/.test  ## the quick tests, then the slow ones, and the sum of both
 
 test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, named by FINAGENT_UPSTREAM_SOURCE
 	$(WITH_VENV) $(BIN)/python -m pytest -m upstream
+
+test-chaos: export FINAGENT_CHAOS_KILLS ?= 20
+test-chaos: export FINAGENT_WRITE_FAULTS ?= 1
+test-chaos: $(VENV)/.test  ## commands killed 20 times each, full disks, lost stores; writes docs/faults.md
+	$(WITH_VENV) $(BIN)/python -m pytest -m "$(or $(CHAOS),chaos)"
 
 test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in it
 	$(WITH_VENV) $(BIN)/python -m pytest -m browser

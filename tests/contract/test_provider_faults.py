@@ -30,8 +30,8 @@ from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 from finagent_model.testing import ANALYSIS, ScriptedReply, ScriptedToolCall
 from support.fake_llm import FakeProvider, Fault, Protocol
+from support.faults_page import local_part, provider_part, write_page
 from support.loop_clock import desk_clock
-from support.places import ROOT
 
 pytestmark = [
     # OpenAI's client warns of a stream without text, besides answering.
@@ -185,10 +185,10 @@ def rows() -> Iterator[dict[Any, Any]]:
     yield found
     if len(found) != len(Fault) * len(Protocol) * 2:
         return  # only some were run
-    written, path = table(found), ROOT / "docs" / "faults.md"
+    written = table(found)
     if os.environ.get("FINAGENT_WRITE_FAULTS"):
-        path.write_text(written)
-    assert path.read_text() == written, "docs/faults.md is not what happens; write it anew"
+        write_page(written, local_part())
+    assert provider_part() == written, "docs/faults.md is not what happens; write it anew"
 
 
 HEAD = """\

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from finagent_model.evaluation.probes import parse_source
+from support.faults_page import local_cases, tried_cases
 from support.places import ROOT, TESTS
 
 PACKAGE = ROOT / "finagent_model"
@@ -33,7 +34,11 @@ def test_unit_tests_are_named_after_a_module_of_the_same_folder() -> None:
 
 def test_every_test_file_lies_in_a_folder_of_the_map() -> None:
     folders = {path.relative_to(TESTS).parts[0] for path in FILES}
-    assert folders == {"unit", "contract", "integration", "servers", "browser"}
+    assert folders == {"unit", "contract", "integration", "servers", "browser", "chaos"}
+
+
+def test_the_table_of_faults_has_the_cases_that_are_tried() -> None:
+    assert local_cases() == tried_cases()
 
 
 def test_no_two_test_files_share_a_name() -> None:
