@@ -73,6 +73,8 @@ def create_sqlite_file(path: Path, fill: Callable[[Path], object]) -> None:
     TimeoutError where another process has been at it for too long.
     """
     path = path.resolve()  # a link stays one, and where it leads nowhere no file takes its place
+    if path.exists():  # no lock: its folder may be read-only
+        return
     with lock_folder(path.parent):
         if path.exists():
             return
