@@ -180,8 +180,8 @@ def render_report_page(
             f"<p class=lead>{escape(verdict_sentence(p.bars.symbol, p.metrics))}</p>"
             for p in symbols
         ),
-        f"<p>Decided by {escape(model_used)}. {trials_sentence(gate.evidence)} "
-        f"The gate {gate.verdict} this version; it asks for "
+        f"<p>{trials_sentence(gate.evidence)}</p>",
+        f"<p>Decided by {escape(model_used)}. The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
     ]
     if sentences := warning_sentences(bar_warnings):

@@ -196,7 +196,7 @@ def failed(evidence: Evidence) -> list[str]:
     return [check.name for check in evidence.checks if not check.passed]
 
 
-def edge(sharpe: float, n: int = 2016, seed: int = 11) -> Floats:
+def edge(sharpe: float, n: int = 1260, seed: int = 11) -> Floats:
     """Returns of which exactly this annual Sharpe ratio was seen."""
     noise = np.random.default_rng(seed).normal(0, 0.01, n)
     noise = (noise - noise.mean()) / noise.std() * 0.01
