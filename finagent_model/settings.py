@@ -172,6 +172,17 @@ class Settings(BaseModel):
             )
         return value
 
+    @field_validator("require_signature")
+    @classmethod
+    def _require_trusted_keys(cls, value: bool, info: ValidationInfo) -> bool:
+        # Without a trusted key nobody could tell a signature from a forged one.
+        if value and not info.data.get("trusted_keys"):
+            raise ValueError(
+                "needs FINAGENT_TRUSTED_KEYS, the public keys whose signatures are accepted; "
+                "`finagent signing-key` makes a pair"
+            )
+        return value
+
     @field_validator("components", "trusted_keys", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import Any
 
 import yaml
 
-from finagent_model.errors import CorruptPackageError
+from finagent_model.errors import CorruptPackageError, ModelLoadError
 from finagent_model.model.package import (
     MANIFEST_FILE,
     WAY_OUT,
     Manifest,
     check_files,
     list_files,
+    show_name,
 )
 from finagent_model.model.signing import check_signature, make_statement
 from finagent_model.settings import Settings
@@ -34,6 +36,9 @@ PACKAGE_FOLDER = "artifacts/package"
 """Where MLflow keeps the package inside a model."""
 REGISTERED_META = "registered_model_meta"
 """File that MLflow adds when it downloads a registered version: the version's name and number."""
+MAX_YAML_BYTES = 256 * 1024
+"""Size of a file of MLflow's; the parser takes seconds for a megabyte."""
+VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 UNREGISTERED = "it is not a registered version, so nothing outside the files vouches for them"
 
 
@@ -70,7 +75,9 @@ class ModelCheck:
     @property
     def summary(self) -> str:
         """What was compared, as one sentence."""
-        text = f"{self.files} files as registered, by {', '.join(self.compared_with)}"
+        sources = ", ".join(self.compared_with)
+        agree = "as registered, by" if self.anchored else "that agree with"
+        text = f"{self.files} files {agree} {sources}"
         text += f"; signed by key {self.signed_by}" if self.signed_by else ""
         return text + (f"; {self.why_not}" if self.why_not else "")
 
@@ -82,48 +89,65 @@ def hash_model(folder: Path) -> dict[str, str]:
     """
     in_package = f"{PACKAGE_FOLDER}/"
     return {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        name: _hash_file(folder / name)
         for name in list_files(folder)
         if name != REGISTERED_META
         and (not name.startswith(in_package) or name == in_package + MANIFEST_FILE)
     }
 
 
-def check_model(folder: Path, settings: Settings, anchor: Anchor | None = None) -> ModelCheck:
+def check_model(
+    folder: Path,
+    settings: Settings,
+    anchor: Anchor | None = None,
+    version: tuple[str, str] | None = None,
+) -> ModelCheck:
     """Check every file of a model against its manifest, `MLmodel`, and the registry or `anchor`.
 
-    `folder` is the model as MLflow lays it out. `anchor` is what the process itself logged; None:
-    the tags of the registered version that MLflow says was downloaded. Raises CorruptPackageError
-    for a file that is not as one of them says, and SignatureError where a signature is required and
-    missing or bad.
+    `folder` is the model as MLflow lays it out. `anchor` is what the process itself logged.
+    `version` is the name and number that the caller asked for; None: those that MLflow wrote into
+    the folder, if any. Raises CorruptPackageError for a file that is not as one of them says,
+    ModelLoadError where the registry can't be asked about `version`, and SignatureError where a
+    signature is required and missing or bad.
     """
     manifest = Manifest.read(folder / PACKAGE_FOLDER)
     check_files(folder / PACKAGE_FOLDER, manifest)
     files = hash_model(folder)
     count = len(files) + len(manifest.files)
-    _check_metadata(folder, manifest)
     compared = ("the manifest", "MLmodel")
     if anchor is not None:
         _check_anchor(anchor, manifest, files)
+        _check_metadata(folder, manifest)
         return ModelCheck(manifest, count, True, (*compared, anchor.source))
-    name, version = read_registered(folder)
-    if name is None or version is None:
+    registered = version or read_registered(folder)
+    if registered is None:
+        _check_metadata(folder, manifest)
         check_signature(settings, None, b"", "a model that is not a registered version")
         return ModelCheck(manifest, count, False, compared, UNREGISTERED)
-    subject = f"version {version} of {name}"
+    name, number = registered
+    subject = f"version {number} of {name}"
     try:
-        tags = registry.read_tags(name, version)
+        tags = registry.read_tags(name, number)
     except store_errors() as error:
+        if version is not None:
+            # It was found there a moment ago: its files are not believed without its tags.
+            raise ModelLoadError(
+                f"the tags of {subject} can't be read: {describe_store_error(error)}; "
+                "ask again once the registry answers"
+            ) from None
+        _check_metadata(folder, manifest)
         # Said on each signal, not raised: a container may have no way to the registry.
         reason = f"the registry can't be asked about {subject}: {describe_store_error(error)}"
         check_signature(settings, None, b"", subject)
         return ModelCheck(manifest, count, False, compared, reason)
     anchor = _read_anchor(subject, tags)
     _check_anchor(anchor, manifest, files)
-    statement = make_statement(name, version, manifest.content_hash, files)
+    # After the anchor: its hash is known to be right before it is parsed.
+    _check_metadata(folder, manifest)
+    statement = make_statement(name, number, manifest.content_hash, files)
     signed_by = check_signature(settings, tags.get(registry.SIGNATURE), statement, subject)
     if anchor.content_hash is None or anchor.files is None:
-        reason = f"{subject} was registered without the hashes of its files; train again"
+        reason = f"the tags of {subject} lack the hashes of its files; train again"
         return ModelCheck(manifest, count, False, compared, reason, signed_by)
     return ModelCheck(manifest, count, True, (*compared, anchor.source), signed_by=signed_by)
 
@@ -136,13 +160,21 @@ def anchor_tags(manifest: Manifest, files: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def read_registered(folder: Path) -> tuple[str | None, str | None]:
-    """Return name and number of the version that MLflow downloaded; None for any other model."""
+def read_registered(folder: Path) -> tuple[str, str] | None:
+    """Return name and number of the version that MLflow downloaded; None for any other model.
+
+    Raises CorruptPackageError for a file that names no version.
+    """
     described = read_yaml(folder / REGISTERED_META)
-    name, version = described.get("model_name"), described.get("model_version")
-    if name is None or version is None:
-        return None, None
-    return str(name), str(version)
+    # MLflow writes the file for a logged model, too, with nothing in it.
+    if all(value is None for value in described.values()):
+        return None
+    name, number = described.get("model_name"), described.get("model_version")
+    # YAML reads a number without quotes as one.
+    number = str(number) if type(number) is int else number
+    if not (isinstance(name, str) and isinstance(number, str) and VERSION_NUMBER.fullmatch(number)):
+        raise CorruptPackageError(f"{REGISTERED_META} names no registered version; {WAY_OUT}")
+    return name, number
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -152,9 +184,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise CorruptPackageError(f"{path.name} has more than {MAX_YAML_BYTES} bytes; {WAY_OUT}")
     try:
         described = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    # PyYAML lets through what its constructors raise, such as for the date 2013-99-99.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         raise CorruptPackageError(f"{path.name} is not YAML; {WAY_OUT}") from None
     if not isinstance(described, dict):
         raise CorruptPackageError(f"{path.name} is no mapping; {WAY_OUT}")
@@ -203,16 +238,26 @@ def _check_anchor(anchor: Anchor, manifest: Manifest, files: Mapping[str, str]) 
     if anchor.content_hash not in (None, manifest.content_hash):
         raise CorruptPackageError(
             f"the package's files hash to {manifest.content_hash[:12]}, but {anchor.source} say "
-            f"{str(anchor.content_hash)[:12]}; {WAY_OUT}"
+            f"{show_name(str(anchor.content_hash)[:12])}; {WAY_OUT}"
         )
     if anchor.files is None:
         return
     for name in sorted(anchor.files.keys() | files.keys()):
         if name not in files:
-            raise CorruptPackageError(f"{name} is missing from the model; {WAY_OUT}")
+            raise CorruptPackageError(f"{show_name(name)} is missing from the model; {WAY_OUT}")
         if name not in anchor.files:
             raise CorruptPackageError(
-                f"{name!r:.200} is in the model, but {anchor.source} don't name it; {WAY_OUT}"
+                f"{show_name(name)} is in the model, but {anchor.source} don't name it; {WAY_OUT}"
             )
         if files[name] != anchor.files[name]:
-            raise CorruptPackageError(f"{name} differs from what {anchor.source} say; {WAY_OUT}")
+            raise CorruptPackageError(
+                f"{show_name(name)} differs from what {anchor.source} say; {WAY_OUT}"
+            )
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise CorruptPackageError(f"{show_name(path.name)} can't be read; {WAY_OUT}") from None

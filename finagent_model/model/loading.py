@@ -22,7 +22,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from finagent_model._local_files import ScratchFolder
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.errors import CorruptPackageError, ModelLoadError
+from finagent_model.errors import CorruptPackageError, LocalStateError, ModelLoadError
 from finagent_model.model.anchor import (
     Anchor,
     ModelCheck,
@@ -104,7 +104,12 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
     Raises ModelLoadError.
     """
     prepare_local_store()
-    folder = ScratchFolder()
+    try:
+        folder = ScratchFolder()
+    except OSError as error:
+        raise LocalStateError(
+            f"no temporary folder can be used: {error.strerror}; set TMPDIR to one that can"
+        ) from None
     try:
         loaded = _check_and_load(uri, folder.path, anchor)
         # The folder lives as long as the model: an external analyst's files are read from it later.
@@ -117,7 +122,8 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
 
 def _check_and_load(uri: str, folder: Path, anchor: Anchor | None) -> PyFuncModel:
     path = _download(uri, folder)
-    token = CHECKED.set(check_model(path, Settings.load(), anchor))
+    version = registry.find_registered(uri)
+    token = CHECKED.set(check_model(path, Settings.load(), anchor, version))
     try:
         loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
     except _load_errors() as error:
@@ -132,7 +138,8 @@ def load_checked(uri: str) -> ModelCheck:
     prepare_local_store()
     # Without loading the model: a package of another format can be read here too.
     with ScratchFolder() as folder:
-        return check_model(_download(uri, folder), Settings.load())
+        path = _download(uri, folder)
+        return check_model(path, Settings.load(), version=registry.find_registered(uri))
 
 
 def sign_version(name: str, version: str, settings: Settings) -> bool:
@@ -148,7 +155,7 @@ def sign_version(name: str, version: str, settings: Settings) -> bool:
         path = _download(uri, folder)
         # The signature that a former key made must not stand in the way of a new one.
         unsigned = settings.model_copy(update={"trusted_keys": (), "require_signature": False})
-        checked = check_model(path, unsigned)
+        checked = check_model(path, unsigned, version=(name, version))
         if not checked.anchored:
             raise CorruptPackageError(f"{uri} can't be signed: {checked.why_not}")
         statement = make_statement(name, version, checked.manifest.content_hash, hash_model(path))

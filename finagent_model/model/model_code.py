@@ -6,8 +6,11 @@ every version, so it stays.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlflow.models import set_model
 
 from finagent_model.model.pyfunc import FinagentModel
 
-set_model(FinagentModel())
+# Its own folder is the model: `MLmodel` could name the files of another one.
+set_model(FinagentModel(Path(__file__).parent))

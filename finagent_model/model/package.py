@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,6 +53,9 @@ REQUIRED_FILES = (
 """Files that every package of this format has; an external analyst's come in a folder of its own.
 """
 MAX_MANIFEST_BYTES = 1_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
+"""A larger file of a package is refused before it is read into memory."""
+_PLAIN_NAME = re.compile(r"[\w.+-][\w./+-]{0,199}", re.ASCII)
 WAY_OUT = "download the model again, or train again"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -73,7 +78,8 @@ class Manifest(BaseModel):
     def _check(self) -> Self:
         for name in self.files:
             if not is_inside(name) or name == MANIFEST_FILE:
-                raise ValueError(f"files: {name!r:.80} is no path of a file inside the package")
+                shown = f"{name[:80]!a:.80}"
+                raise ValueError(f"files: {shown} is no path of a file inside the package")
         if self.content_hash != (actual := hash_package(self.files)):
             raise ValueError(
                 f"it states content hash {self.content_hash[:12]}, and its files hash to "
@@ -254,13 +260,30 @@ def list_files(folder: Path) -> tuple[str, ...]:
     Raises CorruptPackageError for a link: what it points to can change unnoticed.
     """
     names = []
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise CorruptPackageError(f"{name!r:.200} is no plain file of the model; {WAY_OUT}")
-        if path.is_file():
-            names.append(name)
+    for place, folders, files in os.walk(folder, onerror=_refuse_unreadable):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            inside = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise CorruptPackageError(
+                    f"{show_name(inside)} is no plain file of the model; {WAY_OUT}"
+                )
+            if path.is_file():
+                names.append(inside)
     return tuple(sorted(names))
+
+
+def show_name(name: str) -> str:
+    """Return a file's name for a message: as it is where it is plain, else quoted and cut."""
+    # A name is foreign text: it may hold line ends, colours of a terminal, or a megabyte.
+    return name if _PLAIN_NAME.fullmatch(name) else f"{name[:200]!a:.200}"
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    name = Path(str(error.filename)).name
+    raise CorruptPackageError(
+        f"folder {show_name(name)} can't be read: {error.strerror}; {WAY_OUT}"
+    )
 
 
 def is_inside(name: str) -> bool:
@@ -281,10 +304,12 @@ def _read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     for name, expected in manifest.files.items():
         contents[name] = content = _read_bytes(folder, name)
         if hashlib.sha256(content).hexdigest() != expected:
-            raise CorruptPackageError(f"{name} differs from what was registered; {WAY_OUT}")
+            raise CorruptPackageError(
+                f"{show_name(name)} differs from what was registered; {WAY_OUT}"
+            )
     if extra := set(list_files(folder)) - manifest.files.keys() - {MANIFEST_FILE}:
         raise CorruptPackageError(
-            f"{min(extra)!r:.200} is in the package, but not in {MANIFEST_FILE}; {WAY_OUT}"
+            f"{show_name(min(extra))} is in the package, but not in {MANIFEST_FILE}; {WAY_OUT}"
         )
     return contents
 
@@ -294,11 +319,19 @@ def _read_bytes(folder: Path, name: str, at_most: int = -1) -> bytes:
     path = folder / name
     try:
         if path.is_symlink():
-            raise CorruptPackageError(f"{name} is no plain file of the package; {WAY_OUT}")
+            raise CorruptPackageError(
+                f"{show_name(name)} is no plain file of the package; {WAY_OUT}"
+            )
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise CorruptPackageError(
+                    f"{show_name(name)} has more than {MAX_FILE_BYTES} bytes; {WAY_OUT}"
+                )
             return file.read(at_most)
-    except OSError:
-        raise CorruptPackageError(f"{name} is missing from the package; {WAY_OUT}") from None
+    except (OSError, ValueError):
+        raise CorruptPackageError(
+            f"{show_name(name)} is missing from the package; {WAY_OUT}"
+        ) from None
 
 
 def _decode(name: str, content: bytes) -> str:

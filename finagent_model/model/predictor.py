@@ -365,11 +365,11 @@ def read_lineage(model: Path) -> ModelLineage:
     """Return the lineage that MLflow wrote into a model's folder."""
     described = read_yaml(model / "MLmodel")
     # MLflow writes it when it downloads a registered version, and only then.
-    name, version = read_registered(model)
+    registered = read_registered(model)
     return ModelLineage(
         run_id=described.get("run_id"),
-        model_uri=f"models:/{name}/{version}" if name else None,
-        model_version=version,
+        model_uri=f"models:/{registered[0]}/{registered[1]}" if registered else None,
+        model_version=registered[1] if registered else None,
         model_id=described.get("model_id"),
     )
 

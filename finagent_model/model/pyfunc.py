@@ -41,12 +41,14 @@ from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import signal_columns
 from finagent_model.errors import (
     BadInputError,
+    CorruptPackageError,
     DeadlineError,
     FinagentError,
     LocalStateError,
     ShutdownError,
 )
-from finagent_model.model.anchor import ModelCheck, check_model
+from finagent_model.model.anchor import PACKAGE_FOLDER, ModelCheck, check_model
+from finagent_model.model.package import WAY_OUT
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import NESTED_COLUMNS, REQUIRED_COLUMNS, Question, parse_table
 from finagent_model.settings import Settings
@@ -113,12 +115,21 @@ class FinagentModel(PythonModel):
 
     predictor: Predictor
 
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` is the model's own, which holds its `model_code.py`; older ones did not say."""
+        self._folder = folder
+
     def load_context(self, context: PythonModelContext) -> None:
         """Check the model's files and load its package. Raises ModelLoadError."""
         settings, package = Settings.load(), Path(context.artifacts[PACKAGE_ARTIFACT])
+        folder = self._folder or package.parent.parent
+        if not package.is_dir() or not package.samefile(folder / PACKAGE_FOLDER):
+            raise CorruptPackageError(
+                f"MLmodel names a package that is not {PACKAGE_FOLDER} of this model; {WAY_OUT}"
+            )
         # MLflow's own loaders (`mlflow models serve`, Spark) come straight here: the check is the
         # first thing that the model's code does.
-        checked = CHECKED.get() or check_model(package.parent.parent, settings)
+        checked = CHECKED.get() or check_model(folder, settings)
         self.predictor = Predictor.open(package, settings, checked)
         # Clients are imported now, so that the first request doesn't wait for it.
         self.predictor.desk.preload()

@@ -114,6 +114,27 @@ def find_version(name: str, version: str) -> Version:
     raise BadInputError(f"{name} has no version {version!r}; it has: {numbers}")
 
 
+def find_registered(uri: str) -> tuple[str, str] | None:
+    """Return name and number of the registered version that a URI means; None for any other model.
+
+    A logged model, `models:/m-...`, is the version that was registered of it. Raises ModelLoadError
+    for a version that is no number, and MLflow's exception where the registry doesn't answer.
+    """
+    if match := re.fullmatch(r"models:/([^/@]+)[/@]([^/@]+)", uri):
+        name, number = resolve_version(uri).removeprefix("models:/").rsplit("/", 1)
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", number, re.ASCII):
+            raise ModelLoadError(
+                f"model {uri} names no version: write its number, or an alias as in "
+                f"models:/{match[1]}@champion"
+            )
+        return name, number
+    if match := re.fullmatch(r"models:/(m-[0-9a-f]+)", uri):
+        tags = open_client().get_logged_model(match[1]).tags
+        for row in json.loads(tags.get(MLFLOW_MODEL_VERSIONS, "[]")):
+            return str(row["name"]), str(row["version"])
+    return None
+
+
 def read_tags(name: str, version: str) -> dict[str, str]:
     """Return a version's tags. Raises MLflow's exception where the registry doesn't answer."""
     return dict(open_client().get_model_version(name, version).tags)

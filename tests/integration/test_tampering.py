@@ -82,7 +82,7 @@ def add_requirement(model: Path) -> None:
 
 def change_code(model: Path) -> None:
     code = model / "model_code.py"
-    code.write_text(f"open({RUN_MARK!r}, 'w').close()\n{code.read_text()}")
+    code.write_text(f"{code.read_text()}\nopen({RUN_MARK!r}, 'w').close()\n")
 
 
 def add_file(model: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,12 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from finagent_model.errors import CorruptPackageError, SignatureError
+from finagent_model.errors import (
+    BadInputError,
+    CorruptPackageError,
+    ModelLoadError,
+    SignatureError,
+)
 from finagent_model.model.anchor import (
     PACKAGE_FOLDER,
     REGISTERED_META,
@@ -129,14 +135,14 @@ def test_check_model_refuses_policy_changed_with_its_hashes(tmp_path: Path) -> N
 def test_check_model_refuses_extra_file_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
-    with pytest.raises(CorruptPackageError, match=f"'{name}' is in the model, but"):
+    with pytest.raises(CorruptPackageError, match=f"{re.escape(name)} is in the model, but"):
         check(tmp_path)
 
 
 @pytest.mark.usefixtures("tags")
 def test_check_model_refuses_extra_file_of_the_package(tmp_path: Path) -> None:
     (tmp_path / PACKAGE_FOLDER / "more.json").touch()
-    with pytest.raises(CorruptPackageError, match=r"'more.json' is in the package, but not in"):
+    with pytest.raises(CorruptPackageError, match=r"more\.json is in the package, but not in"):
         check(tmp_path)
 
 
@@ -196,7 +202,7 @@ def test_check_model_of_version_without_anchor_says_so(
 ) -> None:
     del tags[registry.ANCHOR]
     result = check(tmp_path)
-    assert (result.anchored, "without the hashes of its files" in result.why_not) == (False, True)
+    assert (result.anchored, "lack the hashes of its files" in result.why_not) == (False, True)
 
 
 @pytest.mark.parametrize("text", ["", "5", "[]", "nonsense"])
@@ -222,6 +228,57 @@ def test_check_model_without_registry_says_so(
     result = check(tmp_path)
     assert not result.anchored
     assert "can't be asked about version 3 of finagent: connection refused" in result.why_not
+
+
+def test_check_model_of_named_version_needs_its_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str, version: str) -> dict[str, str]:
+        raise MlflowException("connection refused")
+
+    write_model(tmp_path)
+    monkeypatch.setattr(registry, "read_tags", unreachable)
+    with pytest.raises(ModelLoadError, match="the tags of version 3 of finagent can't be read"):
+        check_model(tmp_path, Settings(), version=(NAME, VERSION))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x: 2013-99-99", "x: !!int abc", "x: !!float x", "x: !!timestamp foo", "[", "5", "x: \ud800"],
+)
+def test_check_model_refuses_odd_yaml(tmp_path: Path, text: str) -> None:
+    write_model(tmp_path)
+    (tmp_path / REGISTERED_META).unlink()
+    (tmp_path / "MLmodel").write_text(text, errors="surrogatepass")
+    with pytest.raises(CorruptPackageError, match="MLmodel"):
+        check(tmp_path)
+
+
+def test_check_model_refuses_yaml_of_a_megabyte(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    (tmp_path / REGISTERED_META).unlink()
+    with (tmp_path / "MLmodel").open("a") as file:
+        file.write("#" * 1_000_000)
+    with pytest.raises(CorruptPackageError, match="more than 262144 bytes"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "meta", ["model_name: finagent\nmodel_version: 1.9", "model_name: [1]\nmodel_version: '3'"]
+)
+def test_planted_meta_that_names_no_version_is_refused(tmp_path: Path, meta: str) -> None:
+    write_model(tmp_path)
+    (tmp_path / REGISTERED_META).write_text(meta)
+    with pytest.raises(CorruptPackageError, match="names no registered version"):
+        check(tmp_path)
+
+
+def test_names_of_files_are_quoted_in_messages(tmp_path: Path, tags: dict[str, str]) -> None:
+    tags[registry.ANCHOR] = json.dumps({"!\nerror: fine \ud800": "0" * 64} | hash_model(tmp_path))
+    with pytest.raises(CorruptPackageError) as error:
+        check(tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).isascii()
 
 
 def test_check_model_holds_files_to_a_given_anchor(tmp_path: Path) -> None:
@@ -258,8 +315,14 @@ def test_unsigned_version_is_refused_where_required(tmp_path: Path, tags: dict[s
 def test_unregistered_model_is_refused_where_signature_required(tmp_path: Path) -> None:
     write_model(tmp_path)
     (tmp_path / REGISTERED_META).unlink()
+    _, public = new_key_pair()
     with pytest.raises(SignatureError, match="not a registered version is not signed"):
-        check(tmp_path, finagent_require_signature="true")
+        check(tmp_path, finagent_trusted_keys=public, finagent_require_signature="true")
+
+
+def test_required_signature_needs_a_trusted_key() -> None:
+    with pytest.raises(BadInputError, match=r"FINAGENT_REQUIRE_SIGNATURE: .*FINAGENT_TRUSTED_KEYS"):
+        Settings.load({"FINAGENT_REQUIRE_SIGNATURE": "true", "FINAGENT_TRUSTED_KEYS": " , "})
 
 
 def test_signature_of_unknown_key_is_refused(tmp_path: Path, tags: dict[str, str]) -> None:
