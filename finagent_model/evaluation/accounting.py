@@ -1,9 +1,9 @@
 """Keep one account in plain Python: the rules of docs/backtest.md once more, bar by bar.
 
-`finagent verify --deep` derives fills, equity and outcomes again with it, from the bars as they were
-traded and from what the ledger says. It calls neither the compiled kernel nor the engine, whose
-results it is compared with: only the types of the kernel's rules and reasons are shared. Slow on
-purpose: each line can be read beside the rule that it follows.
+`finagent verify --deep` derives fills, equity and outcomes again with it, from the bars as traded
+and from what the ledger says. It calls neither the compiled kernel nor the engine, whose results it
+is compared with: only the types of the kernel's rules and reasons are shared. Slow on purpose: each
+line can be read beside the rule that it follows.
 """
 
 from __future__ import annotations

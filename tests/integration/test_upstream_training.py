@@ -113,7 +113,7 @@ def test_upstream_failures_count_as_no_opinion_with_a_warning(
     from finagent_model.contrib.upstream.worker_process import WorkerProcess
     from finagent_model.data.market import Market
     from finagent_model.model.predictor import open_cassette
-    from finagent_model.pipeline.train import score_external
+    from finagent_model.training.external_scores import score_external
 
     asked = WorkerProcess.ask
 
