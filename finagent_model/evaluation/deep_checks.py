@@ -98,10 +98,13 @@ def check_accounts(plain: PlainBacktest, recorded: Mapping[str, float | None]) -
     ):
         wrong += [f"{name}{what}" for what in _compare_account(plain, result, account)]
         prefix = "benchmark_" if name else ""
-        for metric, value in measure_account(account, backtest.bars).items():
-            known = recorded.get(f"{prefix}{metric}", math.inf)
-            if not _is_same(value, known):
-                wrong.append(f"{prefix}{metric} is {value:.6g}, recorded as {known}")
+        wrong += _compare_numbers(
+            {
+                f"{prefix}{metric}": value
+                for metric, value in measure_account(account, backtest.bars).items()
+            },
+            recorded,
+        )
     fills = len(plain.account.trades) + len(plain.benchmark.trades)
     summary = f"{fills} trades, equity and metrics of {backtest.bars.symbol} derived again"
     return Check(name="accounted_again", passed=not wrong, found=_found(summary, wrong))
@@ -234,11 +237,7 @@ def check_evidence(
         for name, value in again.items()
         if name != "deflated_hurdle_observed"
     } | _plain_numbers(facts)
-    wrong = [
-        f"{name} is {value:.6g}, recorded as {was.get(name)}"
-        for name, value in numbers.items()
-        if not _is_same(value, was.get(name))
-    ]
+    wrong = _compare_numbers(numbers, was)
     if (grade := grade_plainly(numbers, rules)) != recorded["grade"]:
         wrong.append(f"the grade is {grade}, recorded as {recorded['grade']}")
     summary = f"{len(numbers)} numbers and the grade {grade} from {len(plains)} plain accounts"
@@ -415,9 +414,19 @@ def _mean(values: Sequence[float | None]) -> float:
 def _is_same(value: float, known: float | None, scale: float = 0.0) -> bool:
     """Return whether two numbers are equal but for rounding; what is undefined equals itself."""
     if known is None or not math.isfinite(known):
-        # Missing names are looked up as infinite or None: a finite value differs from either.
         return not math.isfinite(value)
     return math.isclose(value, known, rel_tol=TOLERANCE, abs_tol=max(scale, 1e-3) * TOLERANCE)
+
+
+def _compare_numbers(
+    numbers: Mapping[str, float], recorded: Mapping[str, float | None]
+) -> list[str]:
+    """Return, in words, each number that is recorded as another, or not at all."""
+    return [
+        f"{name} is {value:.6g}, recorded as {recorded.get(name, 'nothing')}"
+        for name, value in numbers.items()
+        if name not in recorded or not _is_same(value, recorded[name])
+    ]
 
 
 def _day(plain: PlainBacktest, bar: int) -> str:

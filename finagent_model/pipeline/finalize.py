@@ -366,8 +366,7 @@ def _judge_and_register(
             record.judged_evidence,
             state.config.gate,
             compare_with_champion(champion, ours),
-            # Who requires strong evidence is about to trust it: then its training is proven, too.
-            run_proofs(predictor, progress, deep=state.config.gate.require_evidence == "strong"),
+            run_proofs(predictor, progress, deep=state.config.gate.proves_training),
         )
         # Computed from the report's fields; written out for whoever reads the JSON.
         outcome = {"verdict": gate.verdict, "refusals": gate.refusals}
