@@ -232,9 +232,15 @@ def adjust_plainly(bars: BarSeries) -> PlainBars:
         # A split multiplies the units; a dividend buys more of them at the close before.
         before, paid = close[i - 1], dividend[i] * split[i]
         factor[i] = factor[i - 1] * (split[i] * (before / (before - paid)))
-    prices = (bars.open.tolist(), bars.high.tolist(), bars.low.tolist(), close)
+
+    def adjust(prices: Row) -> Row:
+        return [price * f for price, f in zip(prices, factor, strict=True)]
+
     return PlainBars(
-        *([price * f for price, f in zip(column, factor, strict=True)] for column in prices),
+        adjust(bars.open.tolist()),
+        adjust(bars.high.tolist()),
+        adjust(bars.low.tolist()),
+        adjust(close),
         factor,
     )
 

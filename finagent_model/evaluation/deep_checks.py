@@ -160,7 +160,7 @@ def check_outcomes(plain: PlainBacktest) -> Check:
         call = labelled.pop(decision.signal.as_of, None)
         known = follow_call(plain.bars, position, plain.orders, plain.rules, HORIZON)
         if known is None or call is None:
-            if known is not call:
+            if (known is None) != (call is None):
                 state = "not known yet" if known is None else "known, and left out"
                 wrong.append(f"the call of {decision.signal.as_of:%Y-%m-%d} is {state}")
             continue
