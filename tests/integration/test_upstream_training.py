@@ -71,7 +71,8 @@ def test_upstream_version_is_trained_to_answer_without_it(
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
     assert not list(package.external.code.rglob("__pycache__"))
-    assert [check.name for check in run_proofs(predictor) if not check.passed] == []
+    proofs = run_proofs(predictor, deep=True)
+    assert [check for check in proofs if not check.passed] == []
     predictor.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
