@@ -141,11 +141,14 @@ def backtest(
     )
 
 
-def verify(model: str = CHAMPION, *, progress: Progress = no_progress) -> VerifyReport:
+def verify(
+    model: str = CHAMPION, *, deep: bool = False, progress: Progress = no_progress
+) -> VerifyReport:
     """Prove by experiment that a version is as registered, repeats itself and can't see the future.
 
-    Raises ModelLoadError and DataError where there is nothing to check; a changed file is a failed
-    check.
+    `deep` also proves its training: it is repeated, and its accounts are kept again, which takes
+    minutes. Raises ModelLoadError and DataError where there is nothing to check; a changed file is
+    a failed check.
 
         >>> import finagent_model
         >>> finagent_model.verify("models:/finagent@champion").passed
@@ -153,7 +156,7 @@ def verify(model: str = CHAMPION, *, progress: Progress = no_progress) -> Verify
     """
     from finagent_model.pipeline.verify import verify as run
 
-    return run(model, progress)
+    return run(model, progress, deep=deep)
 
 
 def infer(

@@ -204,6 +204,9 @@ def ablate(
 
 def verify(
     model: Annotated[str, typer.Argument(help="URI of a version.")] = CHAMPION,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also fit and account for everything again: minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prove by experiment that a version is as registered, repeats itself and can't see the
@@ -212,7 +215,7 @@ def verify(
     from finagent_model.pipeline.verify import verify as run
 
     with show_progress() as progress:
-        done = run(model, progress)
+        done = run(model, progress, deep=deep)
     if as_json:
         print_json(done.row())
     else:

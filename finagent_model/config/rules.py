@@ -107,6 +107,14 @@ class GateRules(BaseModel):
     cost_margin: float = Field(2.0, ge=1, le=100)
     """Least ratio of break-even costs to assumed costs."""
 
+    @property
+    def proves_training(self) -> bool:
+        """Whether the gate also trains again, as `finagent verify --deep` does.
+
+        Who requires strong evidence is about to act on it.
+        """
+        return self.require_evidence == "strong"
+
 
 ApprovalVerdict = Literal["approved", "rejected"]
 ApprovalState = Literal["pending", "approved", "rejected", "expired"]

@@ -112,8 +112,9 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
         ) from None
     try:
         loaded = _check_and_load(uri, folder.path, anchor)
-        # The folder lives as long as the model: an external analyst's files are read from it later.
-        weakref.finalize(unwrap(loaded, uri), folder.remove)
+        # The folder lives as long as the predictor, which may outlive MLflow's wrapper of it: an
+        # external analyst's files are read from it later.
+        weakref.finalize(unwrap(loaded, uri).predictor, folder.remove)
     except BaseException:
         folder.remove()
         raise

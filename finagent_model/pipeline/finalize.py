@@ -366,7 +366,7 @@ def _judge_and_register(
             record.judged_evidence,
             state.config.gate,
             compare_with_champion(champion, ours),
-            run_proofs(predictor),
+            run_proofs(predictor, progress, deep=state.config.gate.proves_training),
         )
         # Computed from the report's fields; written out for whoever reads the JSON.
         outcome = {"verdict": gate.verdict, "refusals": gate.refusals}

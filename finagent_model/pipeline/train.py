@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-
-import numpy as np
 
 from finagent_model._base import Progress, no_progress
 from finagent_model.agents.providers import ClientPool, with_addresses
@@ -23,8 +21,7 @@ from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.desk.desk import Desk, config_hash
-from finagent_model.errors import BadInputError, ExternalAnalystError
-from finagent_model.market.bars import BarSeries
+from finagent_model.errors import BadInputError
 from finagent_model.model.predictor import open_cassette
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.backtest import TranscriptWriter, decide_and_reflect, log_outcome
@@ -40,8 +37,8 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.settings import Settings
 from finagent_model.tracking.runs import REQUEST, RunLog, find_child_runs
+from finagent_model.training.external_scores import score_external
 from finagent_model.training.request import TrainRequest
-from finagent_model.training.search import ScoreSources
 from finagent_model.training.walk_forward import fit_policies
 
 log = logging.getLogger(__name__)
@@ -149,35 +146,6 @@ def backtest_symbol(
             run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))
             run.end("FINISHED")
     return run.run_id
-
-
-def score_external(
-    desk: Desk, histories: Mapping[str, BarSeries], progress: Progress
-) -> ScoreSources:
-    """Return the score sources of `desk`, asking its external analyst, if any, about each bar.
-
-    Bars on which the analyst failed are nan, with a warning. Raises ExternalAnalystError where it
-    failed and had no opinion on any bar of a symbol.
-    """
-    config = desk.config
-    technical = any(row.prompt == "technical" for row in config.agents)
-    scores = {}
-    analyst = config.external_analyst
-    for symbol, bars in histories.items() if analyst else ():
-        done = progress(f"asking {analyst} about {symbol}", len(bars))
-        result = desk.external_scores(bars, done)
-        if result.failed:
-            day, reason = next(iter(result.failed.items()))
-            message = f"{analyst} failed on {len(result.failed)} of {len(bars)} bars of {symbol}"
-            if np.isnan(result.scores).all():
-                raise ExternalAnalystError(
-                    str(analyst), "never", f"{message}, first on {day}: {reason}"
-                )
-            log.warning("%s; they count as no opinion. First on %s: %s", message, day, reason)
-        scores[symbol] = result.scores
-    # The analyst's worker process is not needed for the fits.
-    desk.close()
-    return ScoreSources(config.initial_policy, config.policy, technical or not scores, scores)
 
 
 def require_schedule(request: TrainRequest, config: DeskConfig) -> None:

@@ -31,6 +31,7 @@ from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import Question
 from finagent_model.pipeline.backtest import decide_out_of_sample
 from finagent_model.pipeline.datasets import market_of_training
+from finagent_model.pipeline.deep_verification import check_accounting, run_deep_checks
 from finagent_model.pipeline.run_metadata import read_request
 from finagent_model.policy.trained_state import TradeOutcome
 
@@ -63,11 +64,12 @@ class VerifyReport:
         }
 
 
-def verify(model_uri: str, progress: Progress = no_progress) -> VerifyReport:
+def verify(model_uri: str, progress: Progress = no_progress, *, deep: bool = False) -> VerifyReport:
     """Run all checks of a registered or logged version.
 
-    A package whose files were changed is a failed check. Raises ModelLoadError or DataError where
-    there is nothing to check.
+    `deep` also proves its training: policies are fitted and evidence is derived again, which takes
+    minutes. A package whose files were changed is a failed check. Raises ModelLoadError or
+    DataError where there is nothing to check.
     """
     try:
         predictor = load_predictor(model_uri)
@@ -78,14 +80,16 @@ def verify(model_uri: str, progress: Progress = no_progress) -> VerifyReport:
     predictor.market, package = market_of_training(predictor), predictor.package
     assert predictor.checked is not None  # `load_predictor` checks every model
     hash_check = _hash_check(True, predictor.checked.summary)
-    checks = (hash_check, *run_proofs(predictor, progress))
+    checks = (hash_check, *run_proofs(predictor, progress, deep=deep))
     return VerifyReport(model_uri, package.content_hash, checks)
 
 
-def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[Check]:
+def run_proofs(
+    predictor: Predictor, progress: Progress = no_progress, *, deep: bool = False
+) -> list[Check]:
     """Return the checks of a loaded package by experiment, on the symbols it was trained on.
 
-    Everything is replayed; no model is asked. Raises DataError.
+    Everything is replayed; no model is asked. `deep` adds `run_deep_checks`. Raises DataError.
     """
     package, market = predictor.package, predictor.market
     request = read_request(package)
@@ -94,6 +98,7 @@ def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[C
     digest = load_external(analyst).input_digest if analyst else None
     checks, clock_reads = [check_news_dated()], find_clock_reads()
     calls: dict[str, tuple[TradeOutcome, ...]] = {}
+    backtests: dict[str, OutOfSampleBacktest] = {}
     for symbol in request.symbols:
         fits = state.policies.fits_for(symbol)
         # The oldest and the newest policy; what is proven of the features holds for any.
@@ -101,6 +106,8 @@ def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[C
         bars, (news, _), (facts, _) = market.bars(symbol), market.news(symbol), market.facts(symbol)
         outcome = decide_out_of_sample(desk, market, symbol, state.policies, request, progress)
         calls[symbol] = outcome.trade_outcomes()
+        if deep:  # thousands of decisions a symbol, kept only where they are needed
+            backtests[symbol] = outcome
         checks += [
             _replay_equal(outcome, package.backtest["ledgers"][symbol]),
             check_features_causal(bars, policies),
@@ -109,9 +116,11 @@ def run_proofs(predictor: Predictor, progress: Progress = no_progress) -> list[C
             check_survives_delay(outcome),
             check_memory_dated(state, symbol, [d.signal.as_of for d in outcome.decisions]),
             _clock_free(predictor, symbol, clock_reads),
+            *check_accounting(predictor, outcome),
         ]
     # Calibrations pool the calls of all symbols, so this check comes once, at the end.
-    return [*checks, check_trained_state_repeats(state, calls)]
+    checks.append(check_trained_state_repeats(state, calls))
+    return [*checks, *(run_deep_checks(predictor, backtests, progress) if deep else [])]
 
 
 def decide_again(

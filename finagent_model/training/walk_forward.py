@@ -153,12 +153,42 @@ def fit_policies(
     fitted apart. `jobs` threads fit at a time; their number does not change the result. Raises
     ShortHistoryError where a symbol has no fit, or no out-of-sample bars.
     """
-    calendar = np.unique(np.concatenate([bars.closed_at for bars in histories.values()]))
     policies = draw_candidates(request.candidates, request.seed, score_sources)
     scorers = {symbol: PolicyScorer(bars, score_sources) for symbol, bars in histories.items()}
+    fits = _fit_windows(scorers, policies, request, progress, jobs)
+    book = PolicyBook(fits=fits, pooled=request.pooled)
+    _require_out_of_sample(histories, book)
+    return FittedPolicies(book, _count_trials(scorers, book, policies, request))
+
+
+def refit_fold(
+    histories: Mapping[str, BarSeries],
+    request: TrainRequest,
+    number: int,
+    score_sources: ScoreSources = TECHNICAL_ONLY,
+) -> tuple[PolicyFit, ...]:
+    """Return the fits of one fold alone, as `fit_policies` makes them of the same histories.
+
+    `number` counts from 0; the last is that of the newest bars.
+    """
+    policies = draw_candidates(request.candidates, request.seed, score_sources)
+    scorers = {symbol: PolicyScorer(bars, score_sources) for symbol, bars in histories.items()}
+    return _fit_windows(scorers, policies, request, folds=slice(number, number + 1))
+
+
+def _fit_windows(
+    scorers: Mapping[str, PolicyScorer],
+    policies: tuple[Policy, ...],
+    request: TrainRequest,
+    progress: FitProgress = lambda fits: lambda: None,
+    jobs: int = 1,
+    folds: slice = slice(None),
+) -> tuple[PolicyFit, ...]:
+    """Return the fits of all folds, or of those asked for, oldest first."""
+    calendar = np.unique(np.concatenate([s.bars.closed_at for s in scorers.values()]))
     tasks = [
         (window, parts)
-        for window in _fit_windows(calendar, request)
+        for window in _training_windows(calendar, request)[folds]
         for parts in _training_parts(scorers, calendar, window, request)
     ]
     done = progress(len(tasks))
@@ -177,13 +207,12 @@ def fit_policies(
 
     # `map` keeps the order of the tasks, whichever thread ends first.
     with ThreadPoolExecutor(jobs) as pool:
-        fits = tuple(pool.map(lambda task: fit(*task), tasks))
-    book = PolicyBook(fits=fits, pooled=request.pooled)
-    _require_out_of_sample(histories, book)
-    return FittedPolicies(book, _count_trials(scorers, book, policies, request))
+        return tuple(pool.map(lambda task: fit(*task), tasks))
 
 
-def _fit_windows(calendar: npt.NDArray[np.datetime64], request: TrainRequest) -> list[_FitWindow]:
+def _training_windows(
+    calendar: npt.NDArray[np.datetime64], request: TrainRequest
+) -> list[_FitWindow]:
     """Return each fold's training window, and a last one that ends with the newest session."""
     folds = walk_forward_folds(
         len(calendar), request.train_bars, request.test_bars, request.purge_bars

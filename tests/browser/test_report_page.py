@@ -129,8 +129,8 @@ def calibrated_page() -> str:
 
 
 def test_verify_fails_on_changed_package(trained: Place, tmp_path: Path) -> None:
-    done = trained.finagent("verify", "--json")
-    assert done.returncode == 0, done.stderr
+    done = trained.finagent("verify", "--deep", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["passed"]
     names = [check["name"] for check in report["checks"]]
@@ -144,7 +144,16 @@ def test_verify_fails_on_changed_package(trained: Place, tmp_path: Path) -> None
         "survives_delay",
         "memory_dated",
         "clock_free",
+        "accounted_again",
+        "exits_in_range",
+        "equity_adds_up",
+        "outcomes_again",
+        "news_before_fill",
         "learned_again",
+        "data_by_hash",
+        "evidence_again",
+        "fitted_again",
+        "training_causal",
     ]
     copy = tmp_path / "changed"
     model = next(trained.folder.rglob("MLmodel")).parent

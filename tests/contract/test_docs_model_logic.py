@@ -49,7 +49,14 @@ def test_drawing_ends_in_every_status() -> None:
 
 
 def test_drawing_has_every_check_of_the_gate() -> None:
-    rooms = ("evaluation/gate.py", "pipeline/verify.py", "evaluation/probes.py")
+    rooms = (
+        "evaluation/gate.py",
+        "evaluation/probes.py",
+        "evaluation/deep_checks.py",
+        "evaluation/retraining.py",
+        "pipeline/verify.py",
+        "pipeline/deep_verification.py",
+    )
     files = [f for room in rooms for f in _files(ROOT / "finagent_model" / room)]
     code = {
         name for file in files for name in re.findall(r'Check\(\s*name="(\w+)"', file.read_text())

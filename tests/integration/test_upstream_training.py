@@ -71,7 +71,8 @@ def test_upstream_version_is_trained_to_answer_without_it(
     stamp = {"generated_at"}
     assert replayed.model_dump(exclude=stamp) == live.model_dump(exclude=stamp)
     assert not list(package.external.code.rglob("__pycache__"))
-    assert [check.name for check in run_proofs(predictor) if not check.passed] == []
+    proofs = run_proofs(predictor, deep=True)
+    assert [check for check in proofs if not check.passed] == []
     predictor.desk.close()
 
     [again] = backtest("models:/finagent@champion", (), settings, "replay")
@@ -113,7 +114,7 @@ def test_upstream_failures_count_as_no_opinion_with_a_warning(
     from finagent_model.contrib.upstream.worker_process import WorkerProcess
     from finagent_model.data.market import Market
     from finagent_model.model.predictor import open_cassette
-    from finagent_model.pipeline.train import score_external
+    from finagent_model.training.external_scores import score_external
 
     asked = WorkerProcess.ask
 

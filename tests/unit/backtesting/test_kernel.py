@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from finagent_model.backtesting import kernel
 from finagent_model.data.bundled import BundledBars
+from finagent_model.evaluation.accounting import PlainOrders, simulate_account
 from finagent_model.market.bars import Floats
-from support import reference_backtest as reference_loop
 
 NAN = float("nan")
 
@@ -312,11 +312,12 @@ def compiled(
 def test_kernel_equals_plain_loop_to_the_bit(market: tuple[Floats, Any, Run, Any]) -> None:
     columns, action, run, levels = market
     equity, trades, unfilled = compiled(columns, action, run, levels)
-    lists = [column.tolist() for column in levels]
-    loop = reference_loop.run(columns.tolist(), action.tolist(), *lists, run.cash, run.rules)
-    assert loop.equity == equity.tolist()
-    assert loop.trades == trades.tolist()
-    assert (loop.cancelled, loop.unaffordable) == unfilled
+    size, stop, target, lot = (column.tolist() for column in levels)
+    orders = PlainOrders(action.tolist(), size, stop, target)
+    account = simulate_account(columns.tolist(), orders, lot, run.cash, run.rules)
+    assert account.equity == equity.tolist()
+    assert account.trades == trades.tolist()
+    assert (account.cancelled, account.unaffordable) == unfilled
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -122,3 +122,10 @@ def test_gate_refuses_no_decisions() -> None:
     )
     assert report.verdict == "refused"
     assert "0 decisions" in report.refusals
+
+
+@pytest.mark.parametrize(
+    ("required", "proves"), [("none", False), ("weak", False), ("strong", True)]
+)
+def test_gate_proves_training_for_strong_evidence_alone(required: Grade, proves: bool) -> None:
+    assert GateRules(require_evidence=required).proves_training is proves

@@ -9,6 +9,8 @@ import pytest
 from finagent_model.model.loading import load_checked
 from support.serving import load_small_model
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
+
 
 @pytest.mark.parametrize("uri", ["model", "./model/", "{folder}/model", "file://{folder}/model"])
 def test_load_checked_reads_plain_folder(
