@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -112,6 +112,10 @@ class TradingSignal(BaseModel):
     anchored: bool | None = None
     """Whether the registry vouches for every file of the version that decided; null for an
     untrained desk, which is no version.
+    """
+    knowledge_cutoff: date | Literal["unknown"] | None = None
+    """Last day that the models behind the signal have read about, as declared or stated by their
+    makers; null where no chat model is part of the desk. A day up to it may be remembered.
     """
     run_id: str | None = None
     conversation_id: str

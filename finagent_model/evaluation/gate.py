@@ -74,10 +74,8 @@ class GateReport(BaseModel):
                 for check in self.evidence.checks
                 if not check.passed and is_needed(check.needed_for, self.required)
             ]
-            reasons.append(
-                f"evidence: {self.evidence.grade}, {self.required} is required "
-                f"(missing: {', '.join(missing)})"
-            )
+            why = self.evidence.ungraded_reason or f"missing: {', '.join(missing)}"
+            reasons.append(f"evidence: {self.evidence.grade}, {self.required} is required ({why})")
         # Where no evidence is required, returns may be chance, and can't rank versions either.
         if self.required != "none" and self.champion and not self.champion.passed:
             reasons.append(f"{self.champion.name}: {self.champion.found}")

@@ -29,6 +29,7 @@ from finagent_model.backtesting.engine import (
 )
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
+from finagent_model.config.knowledge import Knowledge, read_declared, select_latest
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bar_files import read_bars
 from finagent_model.data.market import Market
@@ -39,6 +40,7 @@ from finagent_model.decision.decision import (
     TrainableDecider,
     to_ledger_row,
 )
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
@@ -260,7 +262,10 @@ def evaluate_decider(
     moments = [from_datetime64(calendar[fold.test_start]) for fold in folds]
     calibrations = calibrate(calls, moments)
     confidence = build_confidence_record(calls, calibrations)
-    facts = {symbol: collect_symbol_facts(each, request.seed) for symbol, each in outcomes.items()}
+    author = next(iter(outcomes.values())).decisions[0].signal.model_used
+    # What a fit returns may use another model than the decider that was handed in.
+    knowledge = select_latest(_read_knowledge(each, author) for each in (decider, *deciders))
+    facts = {s: collect_symbol_facts(each, request.seed, knowledge) for s, each in outcomes.items()}
     trials = Trials(
         configurations=configurations,
         scorings=configurations,
@@ -272,11 +277,18 @@ def evaluate_decider(
         {symbol: each.metrics() for symbol, each in outcomes.items()},
         {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in outcomes.items()},
         _decide_again(deciders, market, outcomes, periods),
-        grade_evidence(list(facts.values()), trials, rules, confidence, seed=request.seed),
+        grade_evidence(
+            list(facts.values()),
+            trials,
+            rules,
+            confidence,
+            seed=request.seed,
+            knowledge=knowledge,
+        ),
         rules,
     )
     return Evaluation(
-        author=next(iter(outcomes.values())).decisions[0].signal.model_used,
+        author=author,
         request=request,
         out_of_sample=outcomes,
         facts=facts,
@@ -368,6 +380,14 @@ def _read_warm_up(decider: Decider) -> int:
             "decision needs"
         )
     return warm_up
+
+
+def _read_knowledge(decider: Decider | TrainableDecider, author: str) -> Knowledge | None:
+    """Return what a decider may remember. Raises TypeError for an attribute that says no day."""
+    if isinstance(decider, Desk):
+        return decider.config.latest_knowledge
+    # A class that says nothing counts as a rule, which has read nothing: see docs/memory.md.
+    return read_declared(decider, author, absent=None)
 
 
 def _periods(

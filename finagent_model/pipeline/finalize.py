@@ -37,7 +37,13 @@ from finagent_model.evaluation.calibrate import (
     calibrate,
     select_lessons,
 )
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, pool_returns
+from finagent_model.evaluation.evidence import (
+    Evidence,
+    SymbolFacts,
+    grade_evidence,
+    pool_returns,
+    select_graded,
+)
 from finagent_model.evaluation.gate import (
     CHAMPION_CHECK,
     GateReport,
@@ -124,7 +130,15 @@ class TrainingRecord:
         confidence = build_confidence_record(calls, calibrations)
         facts = [each.facts for each in backtests]
         rules, seed = state.config.gate, state.request.seed
-        grade = partial(grade_evidence, facts, state.trials, rules, confidence, seed=seed)
+        grade = partial(
+            grade_evidence,
+            facts,
+            state.trials,
+            rules,
+            confidence,
+            seed=seed,
+            knowledge=state.config.latest_knowledge,
+        )
         # How often somebody trained before is no part of what was learned: equal trainings give
         # equal packages.
         evidence = grade()
@@ -342,7 +356,9 @@ def _judge_and_register(
     """Package a training, judge and register it; return the version's number."""
     done = progress("packaging and registering", 4)
     record = TrainingRecord.read(state, children, count_earlier_trainings(run.run_id))
-    ours = build_window([each.facts for each in record.backtests])
+    facts = [each.facts for each in record.backtests]
+    # Days that a chat model may remember can't rank it before another version.
+    ours = build_window(select_graded(facts, state.config.latest_knowledge))
     name = state.request.register_as
     done()
     with run.active(), ScratchFolder() as folder:

@@ -58,12 +58,12 @@ class RecordedDecision:
 
     def is_told_by(self, row: DecisionRow) -> bool:
         """Return whether the row of `finagent_decisions` says the same."""
-        # Older code wrote no head.
-        return (
-            row.run_id == self.run.run_id
-            and row.signal == self.signal.model_dump(mode="json")
-            and row.audit_head in (None, self.head)
-        )
+        # Older code wrote no head, and signals without fields that came later.
+        if row.run_id != self.run.run_id or not isinstance(row.signal, dict):
+            return False
+        ours = self.signal.model_dump(mode="json")
+        later = {name: None for name in ours.keys() - row.signal.keys() if ours[name] is None}
+        return {**row.signal, **later} == ours and row.audit_head in (None, self.head)
 
 
 def parse_signal(record: dict[str, Any]) -> TradingSignal:
