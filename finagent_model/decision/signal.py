@@ -176,6 +176,15 @@ class TradingSignal(BaseModel):
         return compute_signal_id(self.symbol, self.as_of, author or self.conversation_id)
 
 
+def fill_later_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a stored signal, with null for optional fields that it does not have.
+
+    Older code wrote signals without fields that came later.
+    """
+    optional = [name for name, f in TradingSignal.model_fields.items() if f.default is None]
+    return {**dict.fromkeys(optional), **record}
+
+
 def version_key(model_uri: str | None, run_id: str | None) -> str | None:
     """Return a key of the model version that decided; None where both parts are unknown."""
     # A URI alone is not enough: version 1 of a name is another version in another store.

@@ -88,9 +88,11 @@ class MemorySplit(BaseModel):
             ("Sharpe ratio", "sharpe", ".2f"),
             ("return above holding, a year", "excess", "+.1%"),
         ):
-            values = (numbers.get(f"{name}_{side}") for side in ("before", "after"))
-            shown = ["undefined" if v is None else format(v, form) for v in values]
-            rows.append((label, *shown))
+            earlier, later = (
+                "undefined" if value is None else format(value, form)
+                for value in (numbers.get(f"{name}_before"), numbers.get(f"{name}_after"))
+            )
+            rows.append((label, earlier, later))
         return rows
 
     @property

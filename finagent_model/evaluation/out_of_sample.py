@@ -24,7 +24,7 @@ from finagent_model.backtesting.engine import (
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import sharpe, simple_returns, summarise
 from finagent_model.backtesting.outcomes import label_outcomes
-from finagent_model.config.knowledge import Knowledge
+from finagent_model.config.knowledge import Knowledge, read_declared
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision
 from finagent_model.desk.desk import Desk
@@ -164,6 +164,17 @@ def decide_views(
         decisions.append(decision)
         done()
     return decisions
+
+
+def read_knowledge(decider: object, author: str) -> Knowledge | None:
+    """Return what a decider may remember; None for one that uses no chat model, or says nothing.
+
+    Raises TypeError for an attribute that says no day.
+    """
+    if isinstance(decider, Desk):
+        return decider.config.latest_knowledge
+    # A class that says nothing counts as a rule, which has read nothing: see docs/memory.md.
+    return read_declared(decider, author, absent=None)
 
 
 def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> OrdersBacktest:

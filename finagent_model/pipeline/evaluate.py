@@ -29,7 +29,7 @@ from finagent_model.backtesting.engine import (
 )
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
-from finagent_model.config.knowledge import Knowledge, read_declared, select_latest
+from finagent_model.config.knowledge import select_latest
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bar_files import read_bars
 from finagent_model.data.market import Market
@@ -40,7 +40,6 @@ from finagent_model.decision.decision import (
     TrainableDecider,
     to_ledger_row,
 )
-from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError, ShortHistoryError
 from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
@@ -51,6 +50,7 @@ from finagent_model.evaluation.out_of_sample import (
     decide_views,
     decide_walk_forward,
     judge_out_of_sample,
+    read_knowledge,
 )
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
 from finagent_model.market.quality import inspect_bars
@@ -264,7 +264,7 @@ def evaluate_decider(
     confidence = build_confidence_record(calls, calibrations)
     author = next(iter(outcomes.values())).decisions[0].signal.model_used
     # What a fit returns may use another model than the decider that was handed in.
-    knowledge = select_latest(_read_knowledge(each, author) for each in (decider, *deciders))
+    knowledge = select_latest(read_knowledge(each, author) for each in (decider, *deciders))
     facts = {s: collect_symbol_facts(each, request.seed, knowledge) for s, each in outcomes.items()}
     trials = Trials(
         configurations=configurations,
@@ -380,14 +380,6 @@ def _read_warm_up(decider: Decider) -> int:
             "decision needs"
         )
     return warm_up
-
-
-def _read_knowledge(decider: Decider | TrainableDecider, author: str) -> Knowledge | None:
-    """Return what a decider may remember. Raises TypeError for an attribute that says no day."""
-    if isinstance(decider, Desk):
-        return decider.config.latest_knowledge
-    # A class that says nothing counts as a rule, which has read nothing: see docs/memory.md.
-    return read_declared(decider, author, absent=None)
 
 
 def _periods(

@@ -37,13 +37,7 @@ from finagent_model.evaluation.calibrate import (
     calibrate,
     select_lessons,
 )
-from finagent_model.evaluation.evidence import (
-    Evidence,
-    SymbolFacts,
-    grade_evidence,
-    pool_returns,
-    select_graded,
-)
+from finagent_model.evaluation.evidence import Evidence, grade_evidence
 from finagent_model.evaluation.gate import (
     CHAMPION_CHECK,
     GateReport,
@@ -242,13 +236,6 @@ def finish_training(
     return _read_result(run, name, registry.find_version(name, version))
 
 
-def build_window(facts: Sequence[SymbolFacts]) -> GateWindow:
-    """Return the portfolio's out-of-sample returns by moment, in milliseconds since 1970."""
-    calendar, returns, _ = pool_returns(facts)
-    by_moment = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
-    return GateWindow(version=None, returns=by_moment)
-
-
 def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check | None:
     """Compare a new version with the champion on the days that are out of sample for both.
 
@@ -357,8 +344,7 @@ def _judge_and_register(
     done = progress("packaging and registering", 4)
     record = TrainingRecord.read(state, children, count_earlier_trainings(run.run_id))
     facts = [each.facts for each in record.backtests]
-    # Days that a chat model may remember can't rank it before another version.
-    ours = build_window(select_graded(facts, state.config.latest_knowledge))
+    ours = GateWindow.build(facts, state.config.latest_knowledge)
     name = state.request.register_as
     done()
     with run.active(), ScratchFolder() as folder:

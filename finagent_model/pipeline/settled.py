@@ -17,7 +17,7 @@ from typing import Any
 from finagent_model.audit.chain import AUDIT_FILE, CONVERSATION_FILE, HEAD, load_turns
 from finagent_model.audit.verification import verify_chain
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import Status, TradingSignal
+from finagent_model.decision.signal import Status, TradingSignal, fill_later_fields
 from finagent_model.errors import BadInputError, StoreError, UnknownRunError, UnverifiedRunError
 from finagent_model.pipeline.run_metadata import REPLACES, SIGNAL, read_execution_tags
 from finagent_model.settings import Settings
@@ -58,12 +58,13 @@ class RecordedDecision:
 
     def is_told_by(self, row: DecisionRow) -> bool:
         """Return whether the row of `finagent_decisions` says the same."""
-        # Older code wrote no head, and signals without fields that came later.
-        if row.run_id != self.run.run_id or not isinstance(row.signal, dict):
-            return False
-        ours = self.signal.model_dump(mode="json")
-        later = {name: None for name in ours.keys() - row.signal.keys() if ours[name] is None}
-        return {**row.signal, **later} == ours and row.audit_head in (None, self.head)
+        # Older code wrote no head.
+        return (
+            row.run_id == self.run.run_id
+            and isinstance(row.signal, dict)
+            and fill_later_fields(row.signal) == self.signal.model_dump(mode="json")
+            and row.audit_head in (None, self.head)
+        )
 
 
 def parse_signal(record: dict[str, Any]) -> TradingSignal:

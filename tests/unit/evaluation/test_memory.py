@@ -14,7 +14,7 @@ from finagent_model.config.knowledge import EPOCH, MS_PER_DAY, Cutoff, Knowledge
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, select_graded
-from finagent_model.evaluation.gate import GateReport
+from finagent_model.evaluation.gate import GateReport, GateWindow
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, cut_from, trade
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.statistics.resampling import return_decay_interval
@@ -164,6 +164,15 @@ def test_gate_refusal_says_that_days_may_be_remembered() -> None:
     assert "(what gpt-x has read is unknown" in report.refusals
     again = GateReport.model_validate_json(report.model_dump_json())
     assert again == report
+
+
+def test_gate_window_holds_graded_days_alone() -> None:
+    facts = split_facts(edge(1.0, 300), edge(0.0, 100))
+    window = GateWindow.build([facts], reader(last_day(300)))
+    assert facts.unread is not None
+    assert tuple(window.returns) == facts.unread.closed_at
+    assert len(GateWindow.build([facts], None).returns) == 400
+    assert GateWindow.build([facts], reader("unknown")).returns == {}
 
 
 def rising_bars() -> BarSeries:

@@ -234,7 +234,10 @@ def test_find_final_takes_row_without_later_fields(recorded: Recorded) -> None:
     older = {name: value for name, value in row.items() if name != "knowledge_cutoff"}
     data = json.dumps(older).replace("'", "''")
     execute(recorded.url, f"update finagent_decisions set signal = '{data}'")
+    execute(recorded.url, f"update artifacts set signal_data = '{data}' where type = 'signal'")
+    before = recorded.signals()
     assert find_final(OURS.signal_id, recorded.settings) == (recorded.run_id, OURS)
+    assert recorded.signals() == before  # told right already: not written again
 
 
 def test_find_final_prefers_what_replaced_another(recorded: Recorded) -> None:
