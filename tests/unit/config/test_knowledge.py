@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finagent_model.agents.providers import identity_of
 from finagent_model.config import analyst_registry
 from finagent_model.config.desk_config import build_desk_config, load_preset
 from finagent_model.config.knowledge import (
@@ -93,6 +94,12 @@ def test_desk_config_without_cutoff_keeps_its_hash() -> None:
     spoken = desk.model_copy(update={"client": "openai", "model": "gpt-4o"})
     declared = spoken.model_copy(update={"knowledge_cutoff": date(2025, 3, 31)})
     assert config_hash(declared) != config_hash(spoken)
+
+
+def test_declared_cutoff_leaves_recorded_replies_valid() -> None:
+    model = ModelConfig(client="openai", model="gpt-4o")
+    declared = model.model_copy(update={"knowledge_cutoff": date(2025, 3, 31)})
+    assert identity_of(declared) == identity_of(model)
 
 
 def test_desk_config_of_dump_declares_the_same_cutoff() -> None:
