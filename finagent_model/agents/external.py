@@ -21,6 +21,7 @@ from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.analyst_registry import load_plugin
+from finagent_model.config.knowledge import Cutoff
 from finagent_model.decision.decision import EXTERNAL_REPORT
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ExternalAnalystError, ExternalSourceError, ShortHistoryError
@@ -84,6 +85,14 @@ class ExternalAnalyst(Protocol):
 
 class ExternalPlugin(Protocol):
     """What is registered: makes analysts, and answers what needs none."""
+
+    @property
+    def knowledge_cutoff(self) -> Cutoff | None:
+        """Last day that a chat model behind the analyst has read about, or `unknown`.
+
+        None: no model is behind it. A plug-in without this attribute counts as `unknown`; one may
+        also have `cutoff_margin_days`.
+        """
 
     def find_source(self, settings: Settings) -> ExternalSource:
         """Return the files on this machine. Raises ExternalSourceError."""

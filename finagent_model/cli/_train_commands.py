@@ -90,6 +90,8 @@ def _print_estimate(request: TrainRequest, as_json: bool) -> None:
         f"{needs.prompt_tokens} prompt and {needs.completion_tokens} completion tokens, {money}; "
         "replies taken as long as allowed, recorded ones cost nothing, repairs come on top"
     )
+    if needs.no_grade:
+        typer.echo(f"the evidence will be none: {needs.no_grade}")
 
 
 def backtest(

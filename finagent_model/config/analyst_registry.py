@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from finagent_model.config.knowledge import UNKNOWN, Knowledge, read_declared
 from finagent_model.errors import ConfigError
 
 EXTERNAL_ANALYSTS = {"upstream": "finagent_model.contrib.upstream:plugin"}
@@ -24,6 +25,19 @@ def load_plugin(name: str) -> Any:
     require_registered(name)
     module, _, attribute = EXTERNAL_ANALYSTS[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def read_analyst_knowledge(name: str) -> Knowledge | None:
+    """Return what the registered analyst may remember; None for one that uses no chat model.
+
+    The plug-in declares it, see `ExternalPlugin.knowledge_cutoff`. Raises ConfigError.
+    """
+    plugin = load_plugin(name)
+    try:
+        # Foreign code that says nothing may well ask a model.
+        return read_declared(plugin, name, absent=UNKNOWN)
+    except TypeError as error:
+        raise ConfigError(f"external analyst {name!r}: {error}") from None
 
 
 def load_commands(name: str) -> Any:

@@ -16,7 +16,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finagent_model._base import first_error_message
-from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, read_analyst_knowledge
+from finagent_model.config.knowledge import Knowledge, select_latest
 from finagent_model.config.roster import (
     AgentRow,
     ModelConfig,
@@ -153,6 +154,20 @@ class DeskConfig(ModelConfig):
         return all(row.client == "rules" for row in self.distinct_models)
 
     @property
+    def latest_knowledge(self) -> Knowledge | None:
+        """What reaches furthest of all that models and external analyst may remember.
+
+        None: rules alone decide. Imports the analyst's plug-in.
+        """
+        external = self.external_analyst
+        return select_latest(
+            [
+                *(model.knowledge for model in self.distinct_models),
+                read_analyst_knowledge(external) if external else None,
+            ]
+        )
+
+    @property
     def initial_policy(self) -> Policy:
         """The policy before any training."""
         weight = {EXTERNAL_WEIGHT_KEY: INITIAL_EXTERNAL_WEIGHT} if self.external_analyst else {}
@@ -180,8 +195,9 @@ class DeskConfig(ModelConfig):
             model = self.models[row.model]
         else:
             desk_model = {name: getattr(self, name) for name in ModelConfig.model_fields}
-            # The desk's family is of its own model.
-            other = {"model": row.model, "family": None} if row.model else {}
+            # The desk's family and cut-off are of its own model.
+            other = {"model": row.model, "family": None, "knowledge_cutoff": None}
+            other = other if row.model else {}
             model = ModelConfig(**desk_model | other)
         if not row.sampling:
             return model

@@ -16,6 +16,15 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from finagent_model._base import FrozenModel
 from finagent_model._secrets import may_carry_key
 from finagent_model.config.analyst_registry import DEFAULT_EXTERNAL
+from finagent_model.config.knowledge import (
+    DEFAULT_MARGIN_DAYS,
+    MAX_MARGIN_DAYS,
+    UNKNOWN,
+    Cutoff,
+    Knowledge,
+    parse_cutoff,
+    stated_cutoff,
+)
 from finagent_model.config.request_rules import (
     RequestRules,
     check_changes,
@@ -89,7 +98,7 @@ class ModelConfig(FrozenModel):
     vision: bool = False
     """Whether the model accepts images (charts)."""
     stream: bool = False
-    # The three are left out of a dump where they are not given: recorded desks have no such keys.
+    # These are left out of a dump where they are not given: recorded desks have no such keys.
     server: str | None = Field(None, exclude_if=lambda name: name is None)
     """Name of a server in `model_families.yaml`; None: found by the address."""
     family: str | None = Field(None, exclude_if=lambda name: name is None)
@@ -98,6 +107,15 @@ class ModelConfig(FrozenModel):
         default_factory=dict, exclude_if=lambda changes: not changes
     )
     """Fields of RequestRules that differ from what server and family want."""
+    knowledge_cutoff: Cutoff | None = Field(None, exclude_if=lambda cutoff: cutoff is None)
+    """Last day that the model has read about, or `unknown`; None: see `knowledge`."""
+    cutoff_margin_days: int = Field(
+        DEFAULT_MARGIN_DAYS,
+        ge=0,
+        le=MAX_MARGIN_DAYS,
+        exclude_if=lambda days: days == DEFAULT_MARGIN_DAYS,
+    )
+    """Calendar days after the cut-off that count as read, too."""
     component: dict[str, Any] | None = None
     """AutoGen's component JSON (`provider`, `config`) of any other chat client, without keys."""
 
@@ -131,6 +149,11 @@ class ModelConfig(FrozenModel):
         check_changes(value)
         return value
 
+    @field_validator("knowledge_cutoff", mode="before")
+    @classmethod
+    def _parse_cutoff(cls, value: object) -> Cutoff | None:
+        return parse_cutoff(value)
+
     @field_validator("component")
     @classmethod
     def _reject_secrets(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -150,6 +173,8 @@ class ModelConfig(FrozenModel):
     def _check_model(self) -> Self:
         if self.client == "rules" and self.model:
             raise ValueError(f"client 'rules' is no model; remove model {self.model!r}")
+        if self.client == "rules" and self.knowledge_cutoff is not None:
+            raise ValueError("client 'rules' has read nothing; remove knowledge_cutoff")
         if self.client != "rules" and not self.model:
             raise ValueError(f"client {self.client!r} needs a model, such as model: gpt-4o-mini")
         if (self.client == "component") != (self.component is not None):
@@ -172,6 +197,19 @@ class ModelConfig(FrozenModel):
     def request_rules(self) -> RequestRules:
         """How requests to this model are worded."""
         return merge_rules(self.server_defaults, family_row(self.family, self.model), self.request)
+
+    @property
+    def knowledge(self) -> Knowledge | None:
+        """What the model may remember, as declared, else as the table says; None for `rules`."""
+        if self.client == "rules":
+            return None
+        # The name of an Azure deployment says nothing of the model behind it.
+        stated = UNKNOWN if self.client == "azure" else stated_cutoff(self.model)
+        return Knowledge(
+            author=self.model,
+            cutoff=self.knowledge_cutoff or stated,
+            margin_days=self.cutoff_margin_days,
+        )
 
     @property
     def author(self) -> str:

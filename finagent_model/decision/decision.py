@@ -118,7 +118,8 @@ class Decider(Protocol):
     """Turns a market view into a decision: a desk, a rule, or a class of your own.
 
     Walk-forward, backtest, statistics and gate know this and nothing of agents. One that has an
-    attribute `warm_up` is not asked about a symbol before it has so many bars.
+    attribute `warm_up` is not asked about a symbol before it has so many bars. One that asks a chat
+    model says in `knowledge_cutoff` until when that has read: a date, or `unknown`.
     """
 
     def decide(self, view: MarketView) -> Decision:
@@ -201,7 +202,15 @@ def make_decision(
 
 
 RECORD_FIELDS = frozenset(
-    {"anchored", "evidence", "generated_at", "model_uri", "model_version", "run_id"}
+    {
+        "anchored",
+        "evidence",
+        "generated_at",
+        "knowledge_cutoff",
+        "model_uri",
+        "model_version",
+        "run_id",
+    }
 )
 """Fields that describe a signal's record or version, not its decision; a ledger has none."""
 _TYPES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -113,6 +113,10 @@ class TradingSignal(BaseModel):
     """Whether the registry vouches for every file of the version that decided; null for an
     untrained desk, which is no version.
     """
+    knowledge_cutoff: date | Literal["unknown"] | None = None
+    """Last day that the models behind the signal have read about, as declared or stated by their
+    makers; null where no chat model is part of the desk. A day up to it may be remembered.
+    """
     run_id: str | None = None
     conversation_id: str
     """Hash of everything the decision was made from: equal questions have equal ids."""
@@ -170,6 +174,15 @@ class TradingSignal(BaseModel):
         """
         author = version_key(self.model_uri, self.run_id)
         return compute_signal_id(self.symbol, self.as_of, author or self.conversation_id)
+
+
+def fill_later_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a stored signal, with null for optional fields that it does not have.
+
+    Older code wrote signals without fields that came later.
+    """
+    optional = [name for name, f in TradingSignal.model_fields.items() if f.default is None]
+    return {**dict.fromkeys(optional), **record}
 
 
 def version_key(model_uri: str | None, run_id: str | None) -> str | None:

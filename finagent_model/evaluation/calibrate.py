@@ -83,6 +83,11 @@ class ConfidenceRecord:
     day: Ints
     """Ordinal of the day of the call."""
 
+    def from_day(self, first: int | None) -> ConfidenceRecord:
+        """Return the calls of the day with ordinal `first` and later; None: no call at all."""
+        kept = np.full(len(self.day), False) if first is None else self.day >= first
+        return ConfidenceRecord(**{name: values[kept] for name, values in vars(self).items()})
+
     @property
     def brier_skill(self) -> float:
         """Brier skill of `learned` against the climatology; nan without calls."""

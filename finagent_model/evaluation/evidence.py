@@ -4,7 +4,8 @@ The grade is about skill, not about exposure: `weak` where the desk has alpha to
 the same trades at random times; `strong` where it also earns more at equal risk than holding, more
 than the best of as many policies without skill, and still does so a bar later and at twice the
 costs; else `none`. An undefined number fails its check, but for a cost margin without costs, which
-is infinite. docs/evidence.md defines each number.
+is infinite. Days that a chat model may have read about are never graded. docs/evidence.md defines
+each number.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from finagent_model.config.knowledge import Knowledge
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.calibrate import MIN_OUTCOMES, ConfidenceRecord
+from finagent_model.evaluation.memory import MemorySplit, measure_split, split_days
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
 from finagent_model.statistics.resampling import monte_carlo_p_value, sharpe_interval
 from finagent_model.statistics.sharpe import Moments, expected_maximum
@@ -73,6 +76,14 @@ class Evidence(BaseModel):
     checks: tuple[EvidenceCheck, ...]
     numbers: dict[str, float | None]
     """None: undefined, since JSON has no nan."""
+    # Left out of a dump where it is None: packages of rules have no such key.
+    memory: MemorySplit | None = Field(None, exclude_if=lambda memory: memory is None)
+    """Which days a chat model may remember; None where none took part."""
+
+    @property
+    def ungraded_reason(self) -> str | None:
+        """Why nothing could be graded, in words; None where it could be."""
+        return self.memory.reason if self.memory else None
 
     def meets(self, required: Grade) -> bool:
         """Return whether the grade is `required` or better."""
@@ -102,6 +113,49 @@ class SymbolFacts(BaseModel):
     slippage: float
     lagged_sharpe: float | None
     """Sharpe ratio when each decision waits a bar; None: undefined."""
+    # Left out of a dump where it is None: trainings of rules have no such key.
+    unread: SymbolFacts | None = Field(None, exclude_if=lambda unread: unread is None)
+    """The facts of the days that no chat model has read about, traded anew with these days alone.
+
+    None: there is no such day, or no chat model took part.
+    """
+
+    def without_days(self) -> SymbolFacts:
+        """Return the facts of no day at all, at the same costs."""
+        return SymbolFacts(
+            symbol=self.symbol,
+            closed_at=(),
+            returns=(),
+            benchmark_returns=(),
+            total_return=0.0,
+            random_returns=None,
+            delayed_returns=None,
+            cost_curve=(),
+            break_even_commission=None,
+            commission=self.commission,
+            slippage=self.slippage,
+            lagged_sharpe=None,
+        )
+
+
+def select_graded(facts: Sequence[SymbolFacts], knowledge: Knowledge | None) -> list[SymbolFacts]:
+    """Return the facts that a grade may rest on: those of days that nobody has read about.
+
+    One entry without days where there is none; all facts where no chat model took part.
+    """
+    if knowledge is None:
+        return list(facts)
+    first = knowledge.first_unread_ms
+    # Compared again: another version of the table may have cut them elsewhere.
+    unread = [
+        each.unread
+        for each in facts
+        if first is not None
+        and each.unread
+        and each.unread.closed_at
+        and each.unread.closed_at[0] >= first
+    ]
+    return unread or [facts[0].without_days()]
 
 
 def grade_evidence(
@@ -112,11 +166,17 @@ def grade_evidence(
     *,
     seed: int,
     earlier_trainings: int = 0,
+    knowledge: Knowledge | None = None,
 ) -> Evidence:
     """Return the evidence of an equal-weighted portfolio of the symbols' out-of-sample parts.
 
     `earlier_trainings` are those of the same kind of desk on the same data, thrown away or not.
+    With `knowledge` only days that it can't hold are graded: none where they are too few.
     """
+    all_days = pool_returns(facts)
+    facts = select_graded(facts, knowledge)
+    if knowledge:
+        confidence = confidence.from_day(knowledge.first_unread_ordinal)
     _, returns, benchmark = pool_returns(facts)
     # Each symbol has a beta of its own: holding more of one symbol than of another is exposure.
     _, skill = _pool(
@@ -138,7 +198,7 @@ def grade_evidence(
     # by 1 over the number of days. Policies that are alike show less, and ones with skill differ
     # more; neither may move the hurdle for the one that is judged.
     tried = expected_maximum(trials.configurations * (1 + earlier_trainings))
-    hurdle = tried / math.sqrt(len(returns))
+    hurdle = tried / math.sqrt(len(returns)) if len(returns) else math.nan
     spread = math.nan if trials.sharpe_variance is None else math.sqrt(trials.sharpe_variance)
     # The request's costs, and so the same for every symbol.
     assumed_cost = facts[0].commission + facts[0].slippage
@@ -150,7 +210,7 @@ def grade_evidence(
         "sharpe_low": interval.low,
         "sharpe_high": interval.high,
         "benchmark_sharpe": benchmark_moments.sharpe * annual,
-        "alpha": float(np.mean(skill)) * TRADING_DAYS_PER_YEAR,
+        "alpha": float(np.mean(skill)) * TRADING_DAYS_PER_YEAR if len(skill) else math.nan,
         "appraisal_ratio": skill_moments.sharpe * annual,
         "t_alpha": mean_t_ratio(skill),
         "p_alpha": positive_mean_p_value(skill),
@@ -173,6 +233,18 @@ def grade_evidence(
         "p_delay": delay_p_value(returns, delayed, seed=seed),
         **confidence.measure(seed=seed, confidence=rules.confidence),
     }
+    memory = None
+    if knowledge:
+        track_record = numbers["minimum_track_record"]
+        memory = split_days(knowledge, len(all_days[0]), len(returns), track_record)
+        numbers |= measure_split(
+            knowledge,
+            all_days[0],
+            all_days[1:],
+            (returns, benchmark),
+            seed=seed,
+            confidence=rules.confidence,
+        )
     significance = 1 - rules.confidence
     checks = tuple(
         EvidenceCheck(
@@ -183,7 +255,11 @@ def grade_evidence(
             number=_finite_or_none(numbers[number]),
             threshold=bound,
             at_least=at_least,
-            why=None if math.isfinite(numbers[number]) else _undefined_reason(number, numbers),
+            why=None
+            if math.isfinite(numbers[number])
+            else "no day can be graded"
+            if not len(returns)
+            else _undefined_reason(number, numbers),
         )
         for name, needed_for, number, bound, at_least in _thresholds(rules, significance)
     )
@@ -191,8 +267,11 @@ def grade_evidence(
     for candidate in GRADES[1:]:
         if all(c.passed for c in checks if is_needed(c.needed_for, candidate)):
             grade = candidate
+    # Too few days may pass every check by luck.
+    if memory and memory.reason:
+        grade = "none"
     finite = {name: _finite_or_none(value) for name, value in numbers.items()}
-    return Evidence(grade=grade, checks=checks, numbers=finite)
+    return Evidence(grade=grade, checks=checks, numbers=finite, memory=memory)
 
 
 def is_needed(needed_for: Grade, required: Grade) -> bool:

@@ -10,16 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from finagent_model._base import Check
 from finagent_model.backtesting.metrics import sharpe
+from finagent_model.config.knowledge import Knowledge
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.decision.signal import Status
-from finagent_model.evaluation.evidence import Evidence, is_needed
+from finagent_model.evaluation.evidence import (
+    Evidence,
+    SymbolFacts,
+    is_needed,
+    pool_returns,
+    select_graded,
+)
 
 OutOfSampleRow = Mapping[str, Any]
 """One signal of the out-of-sample ledger, JSON-ready (`decision.decision.to_ledger_row`)."""
@@ -43,6 +50,14 @@ class GateWindow(BaseModel):
     version: str | None
     returns: dict[int, float]
     """Return of each bar, by its close in milliseconds since 1970."""
+
+    @classmethod
+    def build(cls, facts: Sequence[SymbolFacts], knowledge: Knowledge | None) -> Self:
+        """Return the portfolio's window on the unseen days that `knowledge` can't hold."""
+        # A day that a chat model may remember can't rank it before another version.
+        calendar, returns, _ = pool_returns(select_graded(facts, knowledge))
+        by_moment = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
+        return cls(version=None, returns=by_moment)
 
 
 class GateReport(BaseModel):
@@ -74,10 +89,8 @@ class GateReport(BaseModel):
                 for check in self.evidence.checks
                 if not check.passed and is_needed(check.needed_for, self.required)
             ]
-            reasons.append(
-                f"evidence: {self.evidence.grade}, {self.required} is required "
-                f"(missing: {', '.join(missing)})"
-            )
+            why = self.evidence.ungraded_reason or f"missing: {', '.join(missing)}"
+            reasons.append(f"evidence: {self.evidence.grade}, {self.required} is required ({why})")
         # Where no evidence is required, returns may be chance, and can't rank versions either.
         if self.required != "none" and self.champion and not self.champion.passed:
             reasons.append(f"{self.champion.name}: {self.champion.found}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from finagent_model.backtesting.engine import (
     BacktestResult,
+    Costs,
     Orders,
     buy_and_hold,
     orders_from_signals,
@@ -23,6 +24,7 @@ from finagent_model.backtesting.engine import (
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import sharpe, simple_returns, summarise
 from finagent_model.backtesting.outcomes import label_outcomes
+from finagent_model.config.knowledge import Knowledge, read_declared
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision
 from finagent_model.desk.desk import Desk
@@ -164,6 +166,17 @@ def decide_views(
     return decisions
 
 
+def read_knowledge(decider: object, author: str) -> Knowledge | None:
+    """Return what a decider may remember; None for one that uses no chat model, or says nothing.
+
+    Raises TypeError for an attribute that says no day.
+    """
+    if isinstance(decider, Desk):
+        return decider.config.latest_knowledge
+    # A class that says nothing counts as a rule, which has read nothing: see docs/memory.md.
+    return read_declared(decider, author, absent=None)
+
+
 def trade(bars: BarSeries, orders: Orders, request: EvaluationRequest) -> OrdersBacktest:
     """Return the backtest of orders, one a bar of `bars`, beside buy and hold at equal costs."""
     return OrdersBacktest(
@@ -205,8 +218,57 @@ def label_decision_outcomes(
     return label_outcomes(bars, orders, rules, confidence, factors)
 
 
-def collect_symbol_facts(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
-    """Return what the grade of evidence needs of one symbol; undefined numbers are None."""
+def cut_from(backtest: OrdersBacktest, first_ms: int) -> OrdersBacktest | None:
+    """Return the backtest of the bars that close at `first_ms` or later, traded anew from cash.
+
+    The bar before them stays, as the base of the first return. `first_ms` is in milliseconds since
+    1970. None: no bar closes so late.
+    """
+    bars = backtest.bars
+    closed_at = bars.closed_at.astype("datetime64[ms]").astype(np.int64)
+    first = int(np.searchsorted(closed_at, first_ms))
+    if first == len(bars):
+        return None
+    # Not a part of the old curve: it would hold what was bought on days that may be remembered.
+    start = max(first - 1, 0)
+    if start == 0:
+        return backtest
+    part, orders, rules = bars[start:], backtest.orders, backtest.rules
+    # Levels are in growth units, which count from the first bar.
+    scale = part.growth_factor / bars.growth_factor[start:]
+    later = Orders(
+        action=orders.action[start:],
+        size=orders.size[start:],
+        stop=orders.stop[start:] * scale,
+        target=orders.target[start:] * scale,
+    )
+    costs = Costs(commission=rules.commission, slippage=rules.slippage)
+    return OrdersBacktest(
+        bars=part,
+        orders=later,
+        rules=rules,
+        result=run_orders(part, later, rules, cash=1.0, whole_shares=False),
+        benchmark=buy_and_hold(part, costs, cash=1.0),
+    )
+
+
+def collect_symbol_facts(
+    backtest: OrdersBacktest, seed: int, knowledge: Knowledge | None = None
+) -> SymbolFacts:
+    """Return what the grade of evidence needs of one symbol; undefined numbers are None.
+
+    With `knowledge` the facts of the days that it can't hold are in `unread`.
+    """
+    facts = _collect(backtest, seed)
+    first = knowledge.first_unread_ms if knowledge else None
+    part = None if first is None else cut_from(backtest, first)
+    if part is None or len(part.bars) < 2:
+        return facts
+    unread = facts if part is backtest else _collect(part, seed)
+    return facts.model_copy(update={"unread": unread})
+
+
+def _collect(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
     bars, orders, rules = backtest.bars, backtest.orders, backtest.rules
     drawn = random_entry_returns(bars, backtest.result, rules, seed=seed)
     break_even = break_even_commission(bars, orders, rules)

@@ -124,7 +124,11 @@ class Package:
     @property
     def evidence(self) -> Grade:
         """The grade of evidence for an edge after costs, as training and gate found it."""
-        grade: Grade = self.backtest["evidence"]["grade"]
+        evidence = self.backtest["evidence"]
+        # Trained before cut-offs counted: its grade is of days that its models may remember.
+        if "memory" not in evidence and self.config.latest_knowledge:
+            return "none"
+        grade: Grade = evidence["grade"]
         # The content hash leaves the manifest out, so it may lower a grade but never raise it.
         return min(grade, self.judged_grade, key=get_args(Grade).index)
 

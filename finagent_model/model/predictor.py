@@ -93,6 +93,7 @@ class Predictor:
         self.shutdown_requested = threading.Event()
         """Set when the process is about to end: waits for an approval then raise ShutdownError."""
         self.approvals = ApprovalStore(settings.home / APPROVALS_FILE)
+        self._knowledge = config.latest_knowledge
         self._package = package
         self.checked = checked
         """The comparison of the model's files with its anchor; None: the files were not a model."""
@@ -328,12 +329,14 @@ class Predictor:
         )
 
     def _with_lineage(self, decision: Decision) -> Decision:
-        """Return the decision with its version's lineage and grade of evidence in its signal."""
+        """Return the decision with cut-off, lineage and grade of evidence in its signal."""
+        signal = decision.signal
+        if self._knowledge:
+            signal = signal.model_copy(update={"knowledge_cutoff": self._knowledge.cutoff})
         # An untrained desk is no version: nothing vouches for its signals.
         if self._package is None:
-            return decision
+            return replace(decision, signal=signal)
         anchored = self.checked is not None and self.checked.anchored
-        signal = decision.signal
         if self.checked and self.lineage.model_uri and not anchored:
             # A version that claims a registry which doesn't vouch for it: the reason is told.
             signal = signal.with_warnings(f"not anchored: {self.checked.why_not}")

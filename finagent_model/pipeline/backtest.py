@@ -31,6 +31,7 @@ from finagent_model.backtesting.metrics import closed_pnl, explain_undefined, na
 from finagent_model.backtesting.portfolio import PooledAccount, pool_metrics
 from finagent_model.cassette.jsonl import load_replies
 from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.knowledge import Knowledge
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import (
     Decider,
@@ -209,12 +210,17 @@ def _decide(
 
 
 def log_outcome(
-    run: RunLog, outcome: OutOfSampleBacktest, seed: int, transcripts: TranscriptWriter
+    run: RunLog,
+    outcome: OutOfSampleBacktest,
+    seed: int,
+    transcripts: TranscriptWriter,
+    knowledge: Knowledge | None = None,
 ) -> dict[str, float]:
     """Log one symbol's out-of-sample outcome in `run`, close `transcripts`, return the metrics.
 
     Logged are metrics, curves, charts, ledger, trades, conversation and audit. `BacktestRecord`
-    reads them again. Raises TrackingError.
+    reads them again. `knowledge` is what the desk's models may remember; what is to be graded
+    depends on it. Raises TrackingError.
     """
     metrics, bars = outcome.metrics(), outcome.bars
     # MLflow dates a metric's steps in milliseconds since 1970.
@@ -227,7 +233,7 @@ def log_outcome(
     for name, curve in curves.items():
         run.log_series(name, curve.tolist(), stamps)
     run.log_text(CALLS, dump_outcomes(outcome.trade_outcomes()))
-    run.log_text("facts.json", collect_symbol_facts(outcome, seed).model_dump_json())
+    run.log_text("facts.json", collect_symbol_facts(outcome, seed, knowledge).model_dump_json())
     facts = {"metrics": nan_to_none(metrics), "undefined": explain_undefined(metrics)}
     outcome_json = {"symbol": bars.symbol, "first_closed_at": stamps[0], **facts}
     run.log_json("outcome.json", outcome_json)

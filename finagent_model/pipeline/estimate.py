@@ -6,16 +6,20 @@ recorded, each reply as long as allowed, the memory full. Repairs of malformed r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
+import numpy.typing as npt
 
 from finagent_model.agents.team import ancestors
 from finagent_model.config.desk_config import DeskConfig, Prompts, load_config
+from finagent_model.config.knowledge import Knowledge
 from finagent_model.data.market import Market
 from finagent_model.errors import DataError
+from finagent_model.evaluation.memory import split_days
 from finagent_model.market.bars import BarSeries
 from finagent_model.market.view import MarketView
 from finagent_model.pipeline.train import require_schedule
@@ -49,6 +53,8 @@ class Estimate:
     completion_tokens: int
     cost_usd: float | None
     """None where a model's price is unknown."""
+    no_grade: str | None = None
+    """Why the evidence will be `none` whatever is earned; None where it may be graded."""
 
 
 def estimate(request: TrainRequest, settings: Settings) -> Estimate:
@@ -93,7 +99,19 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         prompt_tokens=round(sum(float(t[0]) for t in tokens.values())),
         completion_tokens=round(sum(float(t[1]) for t in tokens.values())),
         cost_usd=_cost_usd(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
+        no_grade=_no_grade(config.latest_knowledge, calendar[calendar > first]),
     )
+
+
+def _no_grade(knowledge: Knowledge | None, unseen: npt.NDArray[np.datetime64]) -> str | None:
+    """Return why no day or too few of `unseen` can be graded; None for enough of them."""
+    if knowledge is None:
+        return None
+    first = knowledge.first_unread_ms
+    closed_at = unseen.astype("datetime64[ms]").astype(np.int64)
+    after = 0 if first is None else int((closed_at >= first).sum())
+    # How long a track record must be is not known before it is there.
+    return split_days(knowledge, len(unseen), after, math.nan).reason
 
 
 def _positions_to_decide(

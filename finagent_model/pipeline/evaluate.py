@@ -29,6 +29,7 @@ from finagent_model.backtesting.engine import (
 )
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import explain_undefined, nan_to_none, summarise
+from finagent_model.config.knowledge import select_latest
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bar_files import read_bars
 from finagent_model.data.market import Market
@@ -49,6 +50,7 @@ from finagent_model.evaluation.out_of_sample import (
     decide_views,
     decide_walk_forward,
     judge_out_of_sample,
+    read_knowledge,
 )
 from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
 from finagent_model.market.quality import inspect_bars
@@ -260,7 +262,10 @@ def evaluate_decider(
     moments = [from_datetime64(calendar[fold.test_start]) for fold in folds]
     calibrations = calibrate(calls, moments)
     confidence = build_confidence_record(calls, calibrations)
-    facts = {symbol: collect_symbol_facts(each, request.seed) for symbol, each in outcomes.items()}
+    author = next(iter(outcomes.values())).decisions[0].signal.model_used
+    # What a fit returns may use another model than the decider that was handed in.
+    knowledge = select_latest(read_knowledge(each, author) for each in (decider, *deciders))
+    facts = {s: collect_symbol_facts(each, request.seed, knowledge) for s, each in outcomes.items()}
     trials = Trials(
         configurations=configurations,
         scorings=configurations,
@@ -272,11 +277,18 @@ def evaluate_decider(
         {symbol: each.metrics() for symbol, each in outcomes.items()},
         {s: [to_ledger_row(d.signal) for d in each.decisions] for s, each in outcomes.items()},
         _decide_again(deciders, market, outcomes, periods),
-        grade_evidence(list(facts.values()), trials, rules, confidence, seed=request.seed),
+        grade_evidence(
+            list(facts.values()),
+            trials,
+            rules,
+            confidence,
+            seed=request.seed,
+            knowledge=knowledge,
+        ),
         rules,
     )
     return Evaluation(
-        author=next(iter(outcomes.values())).decisions[0].signal.model_used,
+        author=author,
         request=request,
         out_of_sample=outcomes,
         facts=facts,

@@ -37,7 +37,7 @@ from finagent_model.evaluation.calibrate import (
     calibrate,
     select_lessons,
 )
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, pool_returns
+from finagent_model.evaluation.evidence import Evidence, grade_evidence
 from finagent_model.evaluation.gate import (
     CHAMPION_CHECK,
     GateReport,
@@ -124,7 +124,15 @@ class TrainingRecord:
         confidence = build_confidence_record(calls, calibrations)
         facts = [each.facts for each in backtests]
         rules, seed = state.config.gate, state.request.seed
-        grade = partial(grade_evidence, facts, state.trials, rules, confidence, seed=seed)
+        grade = partial(
+            grade_evidence,
+            facts,
+            state.trials,
+            rules,
+            confidence,
+            seed=seed,
+            knowledge=state.config.latest_knowledge,
+        )
         # How often somebody trained before is no part of what was learned: equal trainings give
         # equal packages.
         evidence = grade()
@@ -226,13 +234,6 @@ def finish_training(
         return _read_result(run, name, registered)
     version = _judge_and_register(run, state, children, settings, progress)
     return _read_result(run, name, registry.find_version(name, version))
-
-
-def build_window(facts: Sequence[SymbolFacts]) -> GateWindow:
-    """Return the portfolio's out-of-sample returns by moment, in milliseconds since 1970."""
-    calendar, returns, _ = pool_returns(facts)
-    by_moment = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
-    return GateWindow(version=None, returns=by_moment)
 
 
 def compare_with_champion(champion: Version | None, ours: GateWindow) -> Check | None:
@@ -342,7 +343,8 @@ def _judge_and_register(
     """Package a training, judge and register it; return the version's number."""
     done = progress("packaging and registering", 4)
     record = TrainingRecord.read(state, children, count_earlier_trainings(run.run_id))
-    ours = build_window([each.facts for each in record.backtests])
+    facts = [each.facts for each in record.backtests]
+    ours = GateWindow.build(facts, state.config.latest_knowledge)
     name = state.request.register_as
     done()
     with run.active(), ScratchFolder() as folder:

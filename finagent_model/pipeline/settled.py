@@ -17,7 +17,7 @@ from typing import Any
 from finagent_model.audit.chain import AUDIT_FILE, CONVERSATION_FILE, HEAD, load_turns
 from finagent_model.audit.verification import verify_chain
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import Status, TradingSignal
+from finagent_model.decision.signal import Status, TradingSignal, fill_later_fields
 from finagent_model.errors import BadInputError, StoreError, UnknownRunError, UnverifiedRunError
 from finagent_model.pipeline.run_metadata import REPLACES, SIGNAL, read_execution_tags
 from finagent_model.settings import Settings
@@ -61,7 +61,8 @@ class RecordedDecision:
         # Older code wrote no head.
         return (
             row.run_id == self.run.run_id
-            and row.signal == self.signal.model_dump(mode="json")
+            and isinstance(row.signal, dict)
+            and fill_later_fields(row.signal) == self.signal.model_dump(mode="json")
             and row.audit_head in (None, self.head)
         )
 

@@ -140,7 +140,8 @@ def backtest_symbol(
         )
         with run.failed_on_error():
             run.log_inputs(training_datasets(market, symbol), "backtest")
-            log_outcome(run, outcome, request.seed, transcripts)
+            knowledge = state.config.latest_knowledge
+            log_outcome(run, outcome, request.seed, transcripts, knowledge)
             log_bar_snapshots(run, bar_snapshots(market, [symbol]))
             # Only replies of these decisions: they become part of the package.
             run.log_text("cassette.jsonl", dump_replies(cassette.used_replies))

@@ -18,11 +18,15 @@ from finagent_model.market.view import MAX_STALE_SESSIONS
 from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.report import (
     confidence_sentences,
-    escape_markdown,
-    grade_sentence,
     purpose,
     trials_sentence,
     verdict_sentence,
+)
+from finagent_model.reports.wording import (
+    MAX_GRADE_CHARS,
+    escape_markdown,
+    grade_sentence,
+    memory_lines,
 )
 from finagent_model.training.request import TrainRequest
 
@@ -120,7 +124,7 @@ class ModelCard:
         ]
         if gate.refusals:
             lines += ["", f"Refused for: {escape_markdown(gate.refusals, 600)}"]
-        lines += ["", grade_sentence(gate.evidence)]
+        lines += ["", escape_markdown(grade_sentence(gate.evidence), MAX_GRADE_CHARS)]
         lines += [
             "",
             *(
@@ -131,6 +135,7 @@ class ModelCard:
         if (more := len(self.metrics) - MAX_SYMBOLS) > 0:
             lines.append(f"- and {more} more symbols: `report.md` of the training run")
         lines += ["", trials_sentence(gate.evidence)]
+        lines += memory_lines(gate.evidence)
         lines += ["", "| check of evidence | for | found | needed | passed |"]
         lines.append("|---|---|---|---|---|")
         lines += [
@@ -164,8 +169,10 @@ class ModelCard:
         # Fixed rules remember nothing; a language model may have read about these years.
         if not self.config.uses_only_rules:
             lines.append(
-                "- Free of hindsight: the prompts name no date, yet a language model may know "
-                "these years from its own training. No check here can rule that out."
+                "- Free of hindsight: the prompts name no date, yet a language model may know days "
+                "up to its knowledge cut-off from its own training. They are not graded. The "
+                "cut-off is its maker's word, or that of the desk's author; no check here can "
+                "prove it."
             )
         return lines
 

@@ -8,8 +8,6 @@ network: plotly's script is inside it.
 from __future__ import annotations
 
 import math
-import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,10 +22,16 @@ from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, EvidenceCheck, SymbolFacts
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import BarSeries, Floats
-from finagent_model.market.news import sanitize_text
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import HORIZON, Calibration
 from finagent_model.reports.charts import BENCHMARK_COLOUR, DESK_COLOUR, drawdown
+from finagent_model.reports.wording import (
+    MAX_GRADE_CHARS,
+    escape_markdown,
+    grade_sentence,
+    memory_lines,
+    memory_section,
+)
 from finagent_model.statistics.reliability import reliability_bins
 from finagent_model.statistics.resampling import COST_CURVE_BP
 from finagent_model.training.walk_forward import policy_periods
@@ -44,12 +48,6 @@ REPORT_METRICS = (
     "exposure",
     "turnover",
 )
-GRADE_SENTENCES = {
-    "none": "NO evidence of an edge after costs: what was earned may well be chance.",
-    "weak": "WEAK evidence of an edge after costs: more than chance, but not every check passed.",
-    "strong": "STRONG evidence of an edge after costs: every check against chance passed.",
-}
-_MARKDOWN = re.compile(r"[\\`*\[\]]|(?<!\w)[_~]|[_~](?!\w)|(?<=:)(?=//)")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1080px; margin: 2rem auto;
        padding: 0 1rem }
@@ -121,11 +119,13 @@ def render_report(
     one in force from now on.
     """
     lines = [
-        grade_sentence(evidence),
+        # The reason may name a model, whose name is anybody's words.
+        escape_markdown(grade_sentence(evidence), MAX_GRADE_CHARS),
         "",
         *(verdict_sentence(escape_markdown(symbol), m) for symbol, m in metrics.items()),
     ]
     lines += ["", f"Decided by: {escape_markdown(model_used)}. {trials_sentence(evidence)}"]
+    lines += memory_lines(evidence)
     lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
     lines += [
         f"| {c.name} | {purpose(c)} | {escape_markdown(c.number_text)} "
@@ -181,6 +181,7 @@ def render_report_page(
             for p in symbols
         ),
         f"<p>{trials_sentence(gate.evidence)}</p>",
+        *memory_section(gate.evidence),
         f"<p>Decided by {escape(model_used)}. The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
     ]
@@ -216,22 +217,6 @@ def warning_sentences(bar_warnings: Mapping[str, Sequence[str]]) -> list[str]:
         for symbol, texts in bar_warnings.items()
         for text in texts
     ]
-
-
-def grade_sentence(evidence: Evidence) -> str:
-    """Return the sentence of the grade of evidence."""
-    return GRADE_SENTENCES[evidence.grade]
-
-
-def escape_markdown(text: str, limit: int = 160) -> str:
-    """Return foreign text as one line of Markdown that shows it and obeys nothing in it.
-
-    It is cut to `limit` characters before its escapes are added.
-    """
-    # A model's own words, a model's name or a symbol: no tag, link, code or cell of a table.
-    line = sanitize_text(text, sys.maxsize)
-    line = line if len(line) <= limit else f"{line[: limit - 1]}…"
-    return _MARKDOWN.sub(r"\\\g<0>", escape(line.replace("|", "/"), quote=False))
 
 
 def purpose(check: EvidenceCheck) -> str:

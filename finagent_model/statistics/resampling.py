@@ -147,6 +147,30 @@ def return_difference_interval(
     return Interval(float(low), float(high))
 
 
+def return_decay_interval(
+    before: Floats, after: Floats, *, seed: int, confidence: float = 0.95, draws: int = 1000
+) -> Interval:
+    """Percentile interval of the mean of `before` less that of `after`, times 252.
+
+    The two are daily gains on different days, each resampled in blocks of its own; nan where one
+    has fewer than `MIN_PERIODS` days.
+    """
+    if min(len(before), len(after)) < MIN_PERIODS:
+        return Interval(math.nan, math.nan)
+    # Seeds of their own: equal draws would tie the two parts together.
+    early, late = (
+        gains[
+            stationary_bootstrap_indices(
+                len(gains), optimal_block_length(gains), draws, seed + offset
+            )
+        ].mean(axis=1)
+        for offset, gains in enumerate((before, after))
+    )
+    decay = (early - late) * TRADING_DAYS_PER_YEAR
+    low, high = np.quantile(decay, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
 def random_entry_returns(
     bars: BarSeries, result: BacktestResult, rules: FillRules, *, seed: int, draws: int = 1000
 ) -> Floats:

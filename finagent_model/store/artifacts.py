@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from finagent_model.decision.signal import fill_later_fields
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
 from finagent_model.store._schema import METADATA
 from finagent_model.store._schema import artifacts as table
@@ -292,6 +293,8 @@ def disown_artifact(connection: Connection, artifact_id: int) -> None:
 def is_as_written(connection: Connection, stored: Artifact, new: NewArtifact) -> bool:
     """Return whether the row of ours `stored` says what `new` says."""
     new = _round_confidence(connection, new, stored)
+    if isinstance(stored.signal_data, dict):
+        stored = stored.model_copy(update={"signal_data": fill_later_fields(stored.signal_data)})
     columns = [table.c.finagent_status, table.c.finagent_as_of]
     query = select(*columns).where(table.c.id == stored.id)
     return (

@@ -27,6 +27,7 @@ LOOKUP_FIELDS = (
     "model_uri",
     "fit_until",
     "evidence",
+    "knowledge_cutoff",
 )
 """Fields of the signal by which a decision is looked up."""
 OUTPUT_FIELDS = (

@@ -86,6 +86,7 @@ OF_THE_DESK = {
     "fit_until",
     "fit_symbols",
     "evidence",
+    "knowledge_cutoff",
     "model_uri",
     "model_version",
     "run_id",

@@ -55,6 +55,8 @@ def test_a_recorded_training_with_failures_is_replayed_to_the_byte(tmp_path: Pat
 
     replayed = place.finagent(*train, "--mode", "replay")
     assert replayed.returncode == 0, replayed.stderr
+    report = json.loads(replayed.stdout)["report"].splitlines()
+    assert report[0].startswith("NO evidence of an edge after costs: what stub has read is unknown")
     first, second = packages(place)
     assert first == second
     assert first["cassette.jsonl"].count(b"model_error") == 9

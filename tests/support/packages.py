@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.desk_config import load_preset
+from finagent_model.config.desk_config import DeskConfig, load_preset
 from finagent_model.config.rules import Grade
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
@@ -45,10 +45,15 @@ def trained_state(policies: PolicyBook) -> TrainedState:
     return TrainedState(policies, calibrate([CALL], policies.start_times), (CALL,))
 
 
-def write(folder: Path, policies: PolicyBook | None = None, judged: Grade = "strong") -> str:
+def write(
+    folder: Path,
+    policies: PolicyBook | None = None,
+    judged: Grade = "strong",
+    config: DeskConfig | None = None,
+) -> str:
     manifest = write_package(
         folder,
-        config=load_preset(),
+        config=config or load_preset(),
         trained_state=trained_state(policies or book()),
         replies={"b": REPLY, "a": REPLY},
         agent_graph={"provider": "x"},

@@ -50,6 +50,8 @@ class ToyAnalyst:
 
 
 class ToyPlugin:
+    knowledge_cutoff = None
+
     def find_source(self, settings: Settings) -> ToySource:
         return ToySource()
 

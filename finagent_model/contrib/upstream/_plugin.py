@@ -87,6 +87,9 @@ class UpstreamAnalyst:
 class UpstreamPlugin:
     """Makes analysts over the pinned source of this machine, or over the source in a package."""
 
+    knowledge_cutoff: ClassVar[None] = None
+    """Nothing is remembered: its votes are sums over the window, without a model."""
+
     def find_source(self, settings: Settings) -> PinnedSource:
         """Return this machine's source, verified. Raises UpstreamSourceError."""
         return find_source(settings.home)

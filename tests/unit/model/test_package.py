@@ -83,6 +83,13 @@ def test_package_gives_lower_grade_of_evidence(
     assert read_package(one).evidence == served
 
 
+def test_package_of_chat_model_without_cutoff_has_no_grade(tmp_path: Path) -> None:
+    """Older code graded days that its model may remember."""
+    chat = load_preset().model_copy(update={"client": "openai", "model": "gpt-4o"})
+    write(tmp_path, config=chat)
+    assert read_package(tmp_path).evidence == "none"
+
+
 def test_build_wheel_is_reproducible_with_every_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -91,6 +98,7 @@ def test_build_wheel_is_reproducible_with_every_file(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(first).namelist())
     assert "finagent_model/model/requirements.txt" in names
     assert "finagent_model/config/prompts/executor.md" in names
+    assert "finagent_model/config/knowledge_cutoffs.yaml" in names
     assert "finagent_model/data/events.jsonl" in names
     assert not [name for name in names if "__pycache__" in name]
     assert len(code_hash()) == 64

@@ -47,6 +47,21 @@ def test_estimate_without_price_has_no_cost(tmp_path: Path) -> None:
     assert estimated(tmp_path, "client: openai\nmodel: another\n").cost_usd is None
 
 
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ("model: gpt-4o", "0 of 1,638 unseen days lie after what gpt-4o has read, and 252 are"),
+        ("model: stub", "what stub has read is unknown"),
+        ("model: stub\nknowledge_cutoff: 2008-12-31", None),
+    ],
+)
+def test_estimate_says_that_nothing_will_be_graded(
+    tmp_path: Path, keys: str, reason: str | None
+) -> None:
+    found = estimated(tmp_path, f"client: openai\n{keys}\n", schedule=200).no_grade
+    assert found is None if reason is None else reason in (found or "")
+
+
 def test_estimate_scales_with_schedule_of_k_bars(tmp_path: Path) -> None:
     assert estimated(tmp_path, schedule=5).decisions == -(-1639 // 5)
     whole, some = estimated(tmp_path, PRICED), estimated(tmp_path, PRICED, schedule=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from finagent_model import Crossover, evaluate, make_decision, market_view
+from finagent_model.config.knowledge import parse_cutoff
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, ShortHistoryError, UnknownSymbolError
@@ -139,6 +141,68 @@ def test_evaluate_refuses_bad_request() -> None:
         evaluate(Holder(), "FB")
     with pytest.raises(BadInputError, match="unknown key 'colour'"):
         evaluate(Holder(), "FB", colour="red")
+
+
+class Memoriser:
+    """Knows every bar of its training data, and buys before the days that rise."""
+
+    def __init__(self, cutoff: object) -> None:
+        self.knowledge_cutoff = cutoff
+        self.bars = market_view("GOOG", "2013-03-01").bars
+
+    def decide(self, view: MarketView) -> Decision:
+        today = len(view.bars) - 1
+        read = parse_cutoff(self.knowledge_cutoff)
+        days = self.bars.closed_at.astype("datetime64[D]")
+        known = days <= np.datetime64(read) if isinstance(read, date) else days == days
+        # What it has not read it can't know: no opinion there.
+        rises = today + 2 < len(days) and known[today + 2]
+        if rises and self.bars.close[today + 2] > self.bars.close[today + 1]:
+            return make_decision(view, "BUY", reasoning="it went up then", author="memoriser")
+        return make_decision(view, "SELL", reasoning="it went down then", author="memoriser")
+
+
+def test_evaluate_grades_memoriser_none_with_reason() -> None:
+    options: dict[str, Any] = {"train_bars": 1000, "test_bars": 500}
+    bragging = evaluate(Memoriser(None), "GOOG", **options)
+    # Nothing declared counts as a rule: all days are graded, and it looks like skill.
+    assert bragging.evidence.grade == "strong"
+    assert bragging.evidence.memory is None
+    evaluation = evaluate(Memoriser("2012-06-29"), "GOOG", **options)
+    assert evaluation.evidence.grade == "none"
+    assert evaluation.report.splitlines()[0] == (
+        "NO evidence of an edge after costs: 104 of 1,142 unseen days lie after what memoriser "
+        "has read, and 252 are needed."
+    )
+
+
+def test_evaluate_grades_unknown_cutoff_none() -> None:
+    decider = Holder()
+    decider.knowledge_cutoff = "unknown"  # type: ignore[attr-defined]
+    evaluation = evaluate(decider, "FB", gate={"require_evidence": "weak"}, **SMALL)
+    assert "what holder has read is unknown" in evaluation.report.splitlines()[0]
+    assert "what holder has read is unknown" in evaluation.gate.refusals
+
+
+def test_evaluate_grades_days_after_cutoff_alone() -> None:
+    options: dict[str, Any] = {"train_bars": 1000, "test_bars": 500}
+    evaluation = evaluate(Memoriser("2010-12-31"), "GOOG", **options)
+    numbers, memory = evaluation.evidence.numbers, evaluation.evidence.memory
+    assert memory is not None
+    assert memory.reason is None
+    assert numbers["observations"] == memory.days_after
+    assert evaluation.evidence.grade == "none"
+    low = numbers["excess_decay_low"]
+    assert low is not None
+    assert low > 0
+
+
+@pytest.mark.parametrize("cutoff", ["soon", 20250331, np.datetime64("2025-03-31")])
+def test_evaluate_refuses_cutoff_that_is_no_day(cutoff: object) -> None:
+    decider = Holder()
+    decider.knowledge_cutoff = cutoff  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"Holder\.knowledge_cutoff is .*such as 2025-03-31"):
+        evaluate(decider, "FB", **SMALL)
 
 
 def test_make_decision_refuses_levels_on_wrong_side() -> None:

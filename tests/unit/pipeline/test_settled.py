@@ -229,6 +229,17 @@ def test_find_final_takes_row_of_older_code(recorded: Recorded) -> None:
     assert find_final(OURS.signal_id, recorded.settings) == (recorded.run_id, OURS)
 
 
+def test_find_final_takes_row_without_later_fields(recorded: Recorded) -> None:
+    row = OURS.model_dump(mode="json")
+    older = {name: value for name, value in row.items() if name != "knowledge_cutoff"}
+    data = json.dumps(older).replace("'", "''")
+    execute(recorded.url, f"update finagent_decisions set signal = '{data}'")
+    execute(recorded.url, f"update artifacts set signal_data = '{data}' where type = 'signal'")
+    before = recorded.signals()
+    assert find_final(OURS.signal_id, recorded.settings) == (recorded.run_id, OURS)
+    assert recorded.signals() == before  # told right already: not written again
+
+
 def test_find_final_prefers_what_replaced_another(recorded: Recorded) -> None:
     later = recorded.record(decision(**UNDRAWN, confidence_score=70), replaces=recorded.run_id)
     execute(recorded.url, "delete from artifacts where type = 'signal'")

@@ -105,7 +105,7 @@ def test_model_card_warns_of_hindsight_for_language_models_only() -> None:
     changes = {"client": "openai", "model": "gpt-4o-mini"}
     spoken = replace(card(), config=load_preset().model_copy(update=changes))
     assert "Decided by: gpt-4o-mini." in spoken.to_markdown()
-    assert "may know these years from its own training" in spoken.to_markdown()
+    assert "up to its knowledge cut-off from its own training" in spoken.to_markdown()
 
 
 def test_model_card_states_limits() -> None:

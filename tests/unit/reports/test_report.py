@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import pairwise
 
 import numpy as np
@@ -13,17 +13,19 @@ import pytest
 from finagent_model.backtesting.crossover import Crossover
 from finagent_model.backtesting.engine import Orders
 from finagent_model.data.bundled import BundledBars
+from finagent_model.evaluation.evidence import Evidence
+from finagent_model.evaluation.memory import MemorySplit
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.report import (
-    escape_markdown,
     fold_rows,
     fold_spans,
     render_report,
     verdict_sentence,
     warning_sentences,
 )
+from finagent_model.reports.wording import escape_markdown, grade_sentence, memory_section
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
 from support.gate_cases import METRICS, graded
@@ -103,6 +105,62 @@ def test_report_escapes_author_and_symbol() -> None:
     text = render_report({"<b>": metrics}, author, evidence, calibration)
     assert escape_markdown(author) in text
     assert not any(raw in text for raw in ("<script", "<b>", "[x]("))
+
+
+def memory(days_after: int, author: str = "gpt-x") -> MemorySplit:
+    return MemorySplit(
+        author=author,
+        cutoff=date(2025, 3, 31),
+        margin_days=90,
+        days=1638,
+        days_after=days_after,
+        days_needed=252,
+    )
+
+
+def remembered(split: MemorySplit) -> Evidence:
+    numbers = defaultdict(lambda: None) | {
+        "configurations": 1,
+        "earlier_trainings": 0,
+        "sharpe_before": 1.5,
+        "sharpe_after": 0.1,
+        "excess_before": 0.2,
+        "excess_after": -0.01,
+        "excess_decay": 0.21,
+        "excess_decay_low": 0.02,
+        "excess_decay_high": 0.4,
+    }
+    return graded("none").model_copy(update={"numbers": numbers, "memory": split})
+
+
+def test_report_first_line_says_why_nothing_is_graded() -> None:
+    calibration = Calibration(
+        method="none", valid_from=datetime(2013, 1, 1, tzinfo=UTC), calls=0, effective=0, reason="x"
+    )
+    evidence, metrics = remembered(memory(212)), defaultdict(lambda: math.nan, METRICS)
+    text = render_report({"GOOG": metrics}, "gpt-x", evidence, calibration)
+    assert text.splitlines()[0] == (
+        "NO evidence of an edge after costs: 212 of 1,638 unseen days lie after what gpt-x has "
+        "read, and 252 are needed."
+    )
+    assert "| Sharpe ratio | 1.50 | 0.10 |" in text
+    assert "| return above holding, a year | +20.0% | -1.0% |" in text
+    assert "+21.0% a year higher on days that may be remembered, between +2.0% and +40.0%" in text
+
+
+def test_report_first_line_escapes_model_name() -> None:
+    calibration = Calibration(
+        method="none", valid_from=datetime(2013, 1, 1, tzinfo=UTC), calls=0, effective=0, reason="x"
+    )
+    evidence = remembered(memory(212, "<b>\n# Passed"))
+    text = render_report({}, "gpt-x", evidence, calibration)
+    assert "&lt;b&gt; # Passed has read" in text.splitlines()[0]
+    assert not any("<b>" in part for part in memory_section(evidence))
+
+
+def test_report_with_enough_unread_days_keeps_grade_sentence() -> None:
+    evidence = remembered(memory(300))
+    assert grade_sentence(evidence) == grade_sentence(graded("none"))
 
 
 def test_warning_sentences_name_their_symbol() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from finagent_model.evaluation.gate import GateReport
+from finagent_model.evaluation.memory import MemorySplit
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import Artifact, NewArtifact
 from finagent_model.store.artifacts import ArtifactStore
@@ -15,12 +18,14 @@ from finagent_model.store.database import Database
 from finagent_model.webui._conversation import Message, SignalRow, messages_from_rows
 from finagent_model.webui._rendering import (
     MAX_JSON_DEPTH,
+    Renderer,
     format_day,
     format_json,
     format_measure,
     format_number,
     format_percent,
 )
+from support.gate_cases import graded
 from support.pages import FAILED, client, settings, write
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
@@ -100,6 +105,42 @@ def test_signal_row_confidence_on_every_page(
     if confidence is not None:
         assert f"</meter> {confidence}<" in pages.get("/").text
         assert f"<dd>{confidence}.0 " in pages.get("/signals/1").text
+
+
+@pytest.mark.parametrize("cutoff", ["2025-03-31", "unknown"])
+def test_signal_page_says_what_its_models_have_read(pages: TestClient, cutoff: str) -> None:
+    said = {"signal_data": {"knowledge_cutoff": cutoff}}
+    assert pages.post("/api/artifacts", json=ROW | said).status_code == 201
+    assert f"<dt>Has read until</dt><dd>{cutoff}</dd>" in pages.get("/signals/1").text
+
+
+def test_signal_page_without_cutoff_claims_nothing(pages: TestClient) -> None:
+    assert pages.post("/api/artifacts", json=ROW).status_code == 201
+    assert "Has read until" not in pages.get("/signals/1").text
+
+
+def test_checks_show_days_that_may_be_remembered() -> None:
+    split = MemorySplit(
+        author="<b>gpt-x",
+        cutoff=date(2025, 3, 31),
+        margin_days=90,
+        days=1638,
+        days_after=212,
+        days_needed=252,
+    )
+    evidence = graded("none").model_copy(
+        update={"memory": split, "numbers": {"sharpe_before": 1.5, "sharpe_after": 0.1}}
+    )
+    macros = Renderer(Settings())._env.get_template("checks.html").module
+    show: Any = macros.checks  # type: ignore[attr-defined]
+    shown = show(GateReport(integrity=(), evidence=evidence, required="weak"))
+    assert "1,426 of 1,638 unseen days may be remembered and are not graded" in shown
+    assert "212 of 1,638 unseen days lie after what &lt;b&gt;gpt-x has read" in shown
+    assert (
+        '<th scope="row">Sharpe ratio</th><td class="n">1.50</td><td class="n">0.10</td>' in shown
+    )
+    rules = show(GateReport(integrity=(), evidence=graded("none"), required="weak"))
+    assert "remembered" not in rules
 
 
 def test_signal_row_confidence_above_one_is_none() -> None:

@@ -1,0 +1,155 @@
+"""Split the unseen days where the memory of a chat model ends, and say what the split shows.
+
+Days that a model may have read about are shown and never graded: what it earned there may be
+recall. What the split can't tell is in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from finagent_model.backtesting.metrics import sharpe
+from finagent_model.config.knowledge import UNKNOWN, Cutoff, Knowledge
+from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
+from finagent_model.statistics.resampling import (
+    annual_return_difference,
+    return_decay_interval,
+)
+
+MIN_UNREAD_DAYS = TRADING_DAYS_PER_YEAR
+"""Unseen days after the cut-off below which nothing is graded."""
+MAX_AUTHOR_CHARS = 80
+Ints = npt.NDArray[np.int64]
+Numbers = Mapping[str, float | None]
+
+
+class MemorySplit(BaseModel):
+    """How many unseen days lie after what the decider has read, and whether they suffice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    author: str
+    """The model, analyst or decider that has read furthest."""
+    cutoff: Cutoff
+    margin_days: int
+    days: int
+    """Unseen days of all symbols' calendar."""
+    days_after: int
+    """Those that may be graded."""
+    days_needed: int
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing can be graded, in words; None where it can be."""
+        if self.cutoff == UNKNOWN:
+            return (
+                f"what {self._author} has read is unknown, so that each of {self.days:,} unseen "
+                "days may be remembered; state its knowledge_cutoff"
+            )
+        if self.days_after < self.days_needed:
+            return (
+                f"{self.days_after:,} of {self.days:,} unseen days lie after what {self._author} "
+                f"has read, and {self.days_needed:,} are needed"
+            )
+        return None
+
+    def sentences(self, numbers: Numbers) -> list[str]:
+        """Return what the days before and after the cut-off show, as `measure_split` has it."""
+        if self.cutoff == UNKNOWN:
+            return [f"Nothing is graded: {self.reason}."]
+        read = f"until {self.cutoff}, and {self.margin_days} days more count as read"
+        sentences = [
+            f"{self._author} has read {read}: {self.days - self.days_after:,} of {self.days:,} "
+            f"unseen days may be remembered and are not graded, {self.days_after:,} are after it."
+        ]
+        decay, low, high = (numbers.get(f"excess_decay{end}") for end in ("", "_low", "_high"))
+        if decay is not None:
+            bounds = (
+                "with too few days for an interval"
+                if low is None or high is None
+                else f"between {low:+.1%} and {high:+.1%}"
+            )
+            sentences.append(
+                f"The return above holding was {decay:+.1%} a year higher on days that may be "
+                f"remembered, {bounds}; 0 is no decay."
+            )
+        return sentences
+
+    def rows(self, numbers: Numbers) -> list[tuple[str, str, str]]:
+        """Return name, value before and value after the cut-off, for a table."""
+        before = self.days - self.days_after
+        rows = [("unseen days", f"{before:,}", f"{self.days_after:,}")]
+        for label, name, form in (
+            ("Sharpe ratio", "sharpe", ".2f"),
+            ("return above holding, a year", "excess", "+.1%"),
+        ):
+            earlier, later = (
+                "undefined" if value is None else format(value, form)
+                for value in (numbers.get(f"{name}_before"), numbers.get(f"{name}_after"))
+            )
+            rows.append((label, earlier, later))
+        return rows
+
+    @property
+    def _author(self) -> str:
+        return self.author[:MAX_AUTHOR_CHARS]
+
+
+def split_days(
+    knowledge: Knowledge, days: int, days_after: int, minimum_track_record: float
+) -> MemorySplit:
+    """Return the split; `minimum_track_record` is that of the days after, nan where undefined."""
+    # A Sharpe ratio of 0 or less has no such length: its checks fail by themselves.
+    length = minimum_track_record if math.isfinite(minimum_track_record) else 0.0
+    return MemorySplit(
+        author=knowledge.author,
+        cutoff=knowledge.cutoff,
+        margin_days=knowledge.margin_days,
+        days=days,
+        days_after=days_after,
+        days_needed=max(MIN_UNREAD_DAYS, math.ceil(length)),
+    )
+
+
+def measure_split(
+    knowledge: Knowledge,
+    closed_at: Ints,
+    whole: Sequence[Floats],
+    after: Sequence[Floats],
+    *,
+    seed: int,
+    confidence: float,
+) -> dict[str, float]:
+    """Return Sharpe ratio and excess return on both sides by name; nan where undefined.
+
+    `whole` and `after` are the returns of the desk and of holding: on all unseen days, which closed
+    at `closed_at`, and on those after the cut-off, traded anew. Excess is a fraction a year above
+    holding; its decay is that before the cut-off less that after it.
+    """
+    first = knowledge.first_unread_ms
+    is_before = np.full(len(closed_at), True) if first is None else closed_at < first
+    before = [returns[is_before] for returns in whole]
+    excess = [annual_return_difference(*side) for side in (before, after)]
+    interval = return_decay_interval(
+        before[0] - before[1], after[0] - after[1], seed=seed, confidence=confidence
+    )
+    return {
+        "days_before": float(len(before[0])),
+        "days_after": float(len(after[0])),
+        "sharpe_before": _sharpe(before[0]),
+        "sharpe_after": _sharpe(after[0]),
+        "excess_before": excess[0],
+        "excess_after": excess[1],
+        "excess_decay": excess[0] - excess[1],
+        "excess_decay_low": interval.low,
+        "excess_decay_high": interval.high,
+    }
+
+
+def _sharpe(returns: Floats) -> float:
+    return sharpe(returns) if len(returns) > 1 else math.nan

@@ -1,0 +1,50 @@
+"""What the predictor stamps on a signal, whether a package decides or an untrained desk."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from finagent_model.decision.decision import RECORD_FIELDS, to_ledger_row
+from finagent_model.decision.signal import TradingSignal
+from finagent_model.model.predictor import Predictor
+from finagent_model.settings import Settings
+
+DAY = "2012-06-29"
+
+
+def predictor(folder: Path, desk: str) -> Predictor:
+    (folder / "desk.yaml").write_text(desk)
+    settings = Settings.load({"FINAGENT_HOME": str(folder / "home")})
+    return Predictor.from_config(folder / "desk.yaml", settings, "replay")
+
+
+@pytest.mark.parametrize(
+    ("keys", "cutoff"),
+    [
+        ("model: gpt-4o", date(2023, 10, 31)),
+        ("model: stub", "unknown"),
+        ("model: stub\nknowledge_cutoff: 2011-12-31", date(2011, 12, 31)),
+    ],
+)
+def test_signal_says_what_its_models_have_read(
+    tmp_path: Path, keys: str, cutoff: date | str
+) -> None:
+    desk = predictor(tmp_path, f"preset: lean\nclient: openai\n{keys}")
+    signal = desk.decide("GOOG", DAY, mode="replay").signal
+    assert signal.knowledge_cutoff == cutoff
+    assert signal.model_dump(mode="json")["knowledge_cutoff"] == str(cutoff)
+    assert TradingSignal.from_dump(signal.model_dump(mode="json")) == signal
+
+
+def test_signal_of_rules_has_no_cutoff(tmp_path: Path) -> None:
+    assert predictor(tmp_path, "preset: lean").decide("GOOG", DAY).signal.knowledge_cutoff is None
+
+
+def test_ledger_row_has_no_cutoff(tmp_path: Path) -> None:
+    desk = predictor(tmp_path, "preset: lean\nclient: openai\nmodel: gpt-4o")
+    row = to_ledger_row(desk.decide("GOOG", DAY, mode="replay").signal)
+    assert "knowledge_cutoff" in RECORD_FIELDS
+    assert "knowledge_cutoff" not in row
