@@ -30,7 +30,7 @@ from finagent_model.store.decisions import (
     artifact_rows,
 )
 from finagent_model.tracking.queries import RunRecord, read_run
-from finagent_model.tracking.runs import RunLog
+from finagent_model.tracking.runs import RunLog, find_runs_by_tag
 
 log = logging.getLogger(__name__)
 STORED = "finagent.stored"
@@ -126,6 +126,14 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
         log.warning("whether %s was decided before can't be read: %s", signal_id, error)
         return None
     return record.run.run_id, record.signal
+
+
+def find_unstored_runs() -> frozenset[str]:
+    """Return the ids of the runs whose decision belongs in the database and is not there yet.
+
+    Raises TrackingError.
+    """
+    return frozenset(run.run_id for run in find_runs_by_tag(STORED, "no"))
 
 
 def open_decision_store(settings: Settings) -> DecisionStore:

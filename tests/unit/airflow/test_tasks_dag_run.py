@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,65 @@ def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
     assert status(training.run_id) == status(backtest.run_id) == "KILLED"
     summary = json.loads(RunLog(run).read_artifact("summary.json"))
     assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
+
+
+def closing_context(run_id: str, **params: object) -> dict[str, Any]:
+    """Airflow's context in the last task of a run that decided on GOOG."""
+    outcome = {"symbol": "GOOG", "status": "ok", "action": "BUY", "run_id": run_id}
+    given = {"mode": "inference", "symbols": ["GOOG"], "max_failed_share": 0.2}
+    return {
+        "params": {**given, "require_stored": True, **params},
+        "dag_run": SimpleNamespace(dag_id="desk", run_id="manual__1"),
+        "ti": SimpleNamespace(
+            task_id="close_run",
+            get_task_states=lambda dag_id, run_ids: {
+                "manual__1": {"inference.decide_0": "success"}
+            },
+            xcom_pull=lambda task_ids: [outcome],
+        ),
+    }
+
+
+def decided_run(stored: str) -> tuple[str, str]:
+    """The DAG run's MLflow run, and a decision's below it."""
+    from finagent_model.airflow.tasks import open_dag_run
+    from finagent_model.tracking.runs import open_run
+
+    parent = open_dag_run(DECIDES, {})
+    decided = open_run("infer", {"finagent.stored": stored}, parent=parent)
+    decided.end("FINISHED")
+    return parent, decided.run_id
+
+
+def test_close_run_fails_if_decision_reached_no_table(place: Place) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("no")
+    with pytest.raises(AirflowFailException, match="require_stored: 1 of 1 decisions reached no"):
+        close_run(closing_context(decided), parent)
+    assert status(parent) == "FAILED"
+
+
+def test_close_run_without_require_stored_notes_it(place: Place) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("no")
+    close_run(closing_context(decided, require_stored=False), parent)
+    assert status(parent) == "FINISHED"
+    said = MlflowClient().get_run(parent).data.tags["mlflow.note.content"]
+    assert f"GOOG in run {decided}" in said and "`finagent db sync`" in said
+
+
+def test_close_run_is_green_if_decision_is_stored(place: Place) -> None:
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("yes")
+    close_run(closing_context(decided), parent)
+    assert status(parent) == "FINISHED"
 
 
 @pytest.mark.slow
