@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 STORED = "finagent.stored"
 """Tag of a run: `yes` or `no`; absent where its decision does not belong in the database."""
 SIGNAL_FILE = "signal.json"
+SNAPSHOT_FILE = "market_data_snapshot.json"
+"""Artifact of a decision's run: the bars of its chart."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,17 @@ class RecordedDecision:
     head: str
     """Head of its audit."""
 
-    def read_decision(self) -> tuple[Decision, bool]:
-        """Return the decision with its conversation, and whether the run has a chart.
+    def read_decision(self) -> tuple[Decision, bool, dict[str, Any] | None]:
+        """Return the decision with its conversation, whether the run has a chart, and its bars.
 
-        Raises TrackingError or ValueError for a conversation that can't be read.
+        Raises TrackingError or ValueError for what can't be read.
         """
         run = RunLog(self.run.run_id)
         turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
-        return Decision(self.signal, turns), run.has_artifact(CHART_FILE)
+        # Older code logged no bars.
+        snapshot = run.find_artifact(SNAPSHOT_FILE)
+        bars = None if snapshot is None else json.loads(snapshot)
+        return Decision(self.signal, turns), run.has_artifact(CHART_FILE), bars
 
     def is_told_by(self, row: DecisionRow) -> bool:
         """Return whether the row of `finagent_decisions` says the same."""
@@ -173,10 +178,17 @@ def restore_place(store: DecisionStore, rows: SignalRows, record: RecordedDecisi
         signal_id,
     )
     clear_place(store, signal_id, run.run_id)
-    decision, chart = record.read_decision()
-    execution = read_execution_tags(run.tags)
-    replaces = rows.artifact.run_id if rows.artifact else None
-    store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces, record.head)
+    decision, chart, snapshot = record.read_decision()
+    store.write(
+        decision,
+        run.run_id,
+        read_execution_tags(run.tags),
+        run.experiment_id,
+        chart,
+        rows.artifact.run_id if rows.artifact else None,
+        record.head,
+        snapshot=snapshot,
+    )
 
 
 def _choose(signal_id: str, rows: SignalRows) -> RecordedDecision | None:

@@ -99,13 +99,18 @@ class NewArtifact(FrozenModel):
     response_length: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Characters.")
     model_name: str | None = None
 
-    image_path: str | None = Field(None, description="Path among the artifacts of the MLflow run.")
+    image_path: str | None = Field(
+        None,
+        description="Of ours, the MLflow run; `metadata.chart_artifact` is the file in it.",
+    )
     chart_type: str | None = None
     chart_data: JsonValue = None
 
     action: Action | None = None
     confidence: float | None = Field(None, ge=0, le=1, description="0 to 1.")
-    signal_data: dict[str, JsonValue] | None = Field(None, description="The whole TradingSignal.")
+    signal_data: dict[str, JsonValue] | None = Field(
+        None, description="The whole TradingSignal, with its levels also by the platform's names."
+    )
 
     metadata: dict[str, JsonValue] = Field(
         {}, description="Also `key`, `status`, `as_of`, `model_uri`, `model_version`, ..."

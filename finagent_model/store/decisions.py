@@ -14,12 +14,12 @@ response above `MAX_TEXT_CHARS` is null here, its length is stored, and `metadat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -42,6 +42,19 @@ MAX_TEXT_CHARS = 8192
 """Characters of a prompt or a response that a row stores."""
 CHART_FILE = "chart.png"
 """Artifact of a decision's run, if there was anything to draw."""
+PLATFORM_NAMES = {
+    "confidence_level": "confidence",
+    "entry_price": "suggested_entry_price",
+    "stop_loss": "suggested_stop_loss",
+    "take_profit": "suggested_take_profit",
+    "risk_reward_ratio": "r_multiple",
+}
+"""Field of the signal by the name under which the platform's pages read it."""
+
+
+TIMEFRAME = "daily"
+Snapshot = Mapping[str, JsonValue]
+"""Bars of a chart in the platform's form, as `market_data_snapshot` of `reports` makes them."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class DecisionStore:
         replaces: str | None = None,
         audit_head: str | None = None,
         *,
+        snapshot: Snapshot | None = None,
         is_superseded: bool = False,
         sent_before: bool = False,
     ) -> bool:
@@ -116,12 +130,15 @@ class DecisionStore:
 
         A conversation goes by the workflow's execution; without a workflow, by the run.
         `replaces` is the run of a settled signal that was made with less data, `audit_head` what
-        the decision's audit ends with. One that `is_superseded` takes no other run's place;
-        `sent_before` says that the platform may have its artifacts. Raises StoreError, and
-        ValueTooLargeError for what no artifact or no column may hold; then nothing is written.
+        the decision's audit ends with, `snapshot` the bars of the chart. One that `is_superseded`
+        takes no other run's place; `sent_before` says that the platform may have its artifacts.
+        Raises StoreError, and ValueTooLargeError for what no artifact or no column may hold; then
+        nothing is written.
         """
         try:
-            signal, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
+            signal, parts = artifact_rows(
+                decision, run_id, experiment_id, execution, chart, snapshot
+            )
         except ValidationError as error:
             raise _too_large_error(error) from None
         now = decision.signal.generated_at
@@ -198,7 +215,12 @@ def _write_own(connection: Connection, new: NewArtifact, now: datetime) -> int |
 
 
 def artifact_rows(
-    decision: Decision, run_id: str, experiment_id: str | None, execution: Execution, chart: bool
+    decision: Decision,
+    run_id: str,
+    experiment_id: str | None,
+    execution: Execution,
+    chart: bool,
+    snapshot: Snapshot | None = None,
 ) -> tuple[NewArtifact, list[NewArtifact]]:
     """Return the signal's artifact, and in the order of their steps the chart's and the replies'.
 
@@ -232,8 +254,8 @@ def artifact_rows(
 
     parts = []
     if chart:
-        image = {"image_path": CHART_FILE, "chart_type": "daily"}
-        parts.append(row("00_chart", {}, name=f"{title} chart", type="chart", **image))
+        metadata, fields = _chart_fields(run_id, snapshot)
+        parts.append(row("00_chart", metadata, name=f"{title} chart", type="chart", **fields))
     for number, (prompt, reply) in enumerate(_prompts_and_replies(decision.turns), 1):
         step = f"{number:02}_{reply.agent_name}"
         metadata, fields = _reply_fields(prompt, reply)
@@ -253,7 +275,7 @@ def artifact_rows(
         type="signal",
         action=signal.action,
         confidence=signal.confidence_score / 100,
-        signal_data=replace_unstorable(signal.model_dump(mode="json")),
+        signal_data=_with_platform_names(replace_unstorable(signal.model_dump(mode="json"))),
         model_name=replace_unstorable(signal.model_used),
     )
     return signal_row, parts
@@ -275,6 +297,22 @@ def _prompts_and_replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn
         elif turn.message_type in ("response", "failed"):
             pairs.append((last_request.get(turn.agent_name, question), turn))
     return pairs
+
+
+def _chart_fields(run_id: str, snapshot: Snapshot | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metadata and the fields of a chart's artifact; the platform draws `snapshot`."""
+    # No name of a file: the platform would look for it among the charts of all its workflows, and
+    # show another one's.
+    fields: dict[str, Any] = {"image_path": f"runs:/{run_id}", "chart_type": TIMEFRAME}
+    metadata: dict[str, Any] = {"chart_artifact": CHART_FILE}
+    if snapshot is not None:
+        fields["chart_data"] = {"timeframe": TIMEFRAME, "bars_count": snapshot["bar_count"]}
+        metadata["market_data_snapshot"] = snapshot
+    return metadata, fields
+
+
+def _with_platform_names(signal: dict[str, Any]) -> dict[str, Any]:
+    return signal | {theirs: signal[ours] for theirs, ours in PLATFORM_NAMES.items()}
 
 
 def _reply_fields(prompt: str | None, reply: Turn) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -165,7 +165,14 @@ def test_sync_writes_what_store_decision_would(place: Place) -> None:
     assert sync_decisions(settings(down(place))) == SyncReport(written=1)
     assert run.get_tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
-    DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
+    DecisionStore(Database(direct)).write(
+        decision(),
+        run.run_id,
+        by,
+        run.experiment_id,
+        True,
+        snapshot=run.read_json("market_data_snapshot.json"),
+    )
     assert rows(down(place)) == rows(direct)
     assert sync_decisions(settings(down(place))) == SyncReport(already=1)
 
@@ -199,8 +206,8 @@ def test_sync_finds_decision_written_before_stop(
     url = f"sqlite:///{place.folder}/finagent.db"
     whole = DecisionStore.write
 
-    def stopped(store: DecisionStore, *arguments: Any) -> bool:
-        whole(store, *arguments)
+    def stopped(store: DecisionStore, *arguments: Any, **options: Any) -> bool:
+        whole(store, *arguments, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(DecisionStore, "write", stopped)

@@ -248,6 +248,24 @@ def test_database_upgrade_tells_our_rows_from_others(url: str) -> None:
         assert differences(connection) == []
 
 
+def test_database_upgrade_names_levels_as_platform_does(url: str) -> None:
+    DecisionStore(Database(url)).write(decision(), "r1")
+    made = json.dumps(decision().signal.model_dump(mode="json")).replace(":", "\\:")
+    run(
+        url,
+        f"update artifacts set signal_data = '{made}' where type = 'signal'",
+        "insert into artifacts (name, type, signal_data) values ('theirs', 'signal', '[1]')",
+        "drop table finagent_messages",
+        f"update {migrate.VERSION_TABLE} set version_num = 'r0004'",
+    )
+    Database(url).upgrade()
+    assert DecisionStore(Database(url)).write(decision(), "r1") is False
+    page = ArtifactStore(Database(url)).list_artifacts(ArtifactFilter(type="signal"))
+    theirs, ours = page.artifacts
+    assert (theirs.name, theirs.signal_data) == ("theirs", [1])
+    assert ours.signal_data is not None and ours.signal_data["entry_price"] == 580.25
+
+
 def test_database_newer_revision_is_refused(url: str) -> None:
     Database(url).prepare()
     run(url, f"update {migrate.VERSION_TABLE} set version_num = 'r9999'")
