@@ -114,7 +114,8 @@ def _has_execution(connection: Connection, number: int | None) -> bool:
         return False
     if not inspect(connection).has_table(EXECUTIONS):
         return True  # the platform keeps its executions elsewhere, and its word is all there is
-    query = select(column("id")).select_from(table(EXECUTIONS)).where(column("id") == number)
+    executions = table(EXECUTIONS, column("id", Integer))
+    query = select(executions.c.id).where(executions.c.id == number)
     return connection.execute(query).first() is not None
 
 
