@@ -26,7 +26,7 @@ from finagent_model._secrets import environment_secrets, redact_message
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
-from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
+from finagent_model.errors import BadInputError, FinagentError, StoreError, is_retryable_error
 from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.market.news import sanitize_text
 from finagent_model.settings import Settings, configure_mlflow_environment
@@ -204,8 +204,9 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
 def close_run(context: Context, parent: str) -> None:
     """End the MLflow run `parent` with a summary.
 
-    Raises AirflowFailException where a task failed, too many decisions are failures, or one reached
-    no table and `require_stored` holds.
+    A decision that reached no table of the database is written once more. Raises
+    AirflowFailException where a task failed, too many decisions are failures, or one reached no
+    table and `require_stored` holds; StoreError for the latter before the last try.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -226,7 +227,9 @@ def close_run(context: Context, parent: str) -> None:
             + ", ".join(f"{row.symbol} {row.status}" for row in failures)
         )
     notes = _describe_unstored(outcomes)
-    if params["require_stored"]:
+    if notes and params["require_stored"]:
+        if context["ti"].try_number <= context["ti"].max_tries:
+            raise StoreError(notes[0])  # the database may be back by the next try
         problems, notes = problems + notes, []
     for note in notes:
         log.warning(note)
@@ -383,10 +386,18 @@ def _summarize(context: Context) -> list[SymbolOutcome]:
 
 
 def _describe_unstored(outcomes: Sequence[SymbolOutcome]) -> list[str]:
-    """Return a sentence on the decisions that reached no table; none where all of them did."""
+    """Return a sentence on the decisions that still reach no table; none where all of them do."""
+    from finagent_model.pipeline.record import sync_decisions
     from finagent_model.pipeline.settled import find_unstored_runs
 
-    unstored = find_unstored_runs() if outcomes else frozenset()
+    run_ids = {row.run_id for row in outcomes if row.run_id}
+    if not run_ids & find_unstored_runs():
+        return []
+    try:
+        sync_decisions(Settings.load(), run_ids)
+    except StoreError as error:
+        log.warning("%s", error)
+    unstored = find_unstored_runs()
     rows = [row for row in outcomes if row.run_id in unstored]
     if not rows:
         return []

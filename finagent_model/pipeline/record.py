@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -234,11 +234,12 @@ def send_outbox(settings: Settings, timeout_s: float = float("inf")) -> OutboxRe
         return Outbox(Database.from_settings(settings)).send(client, timeout_s)
 
 
-def sync_decisions(settings: Settings) -> SyncReport:
+def sync_decisions(settings: Settings, run_ids: Collection[str] | None = None) -> SyncReport:
     """Make the database say what the runs of every experiment decided: all of it, if it is lost.
 
-    A decision is written from its run where its audit is as it was recorded, and the database has
-    no other head of it. Raises StoreError when none can be written, and TrackingError.
+    With `run_ids` only these runs are looked at. A decision is written from its run where its audit
+    is as it was recorded, and the database has no other head of it. Raises StoreError when none can
+    be written, and TrackingError.
     """
     # Fails here once, rather than once a run, where the database is down.
     Database.from_settings(settings).prepare()
@@ -249,6 +250,8 @@ def sync_decisions(settings: Settings) -> SyncReport:
     order = {run.run_id: number for number, run in enumerate(runs)}
     counts = {"written": 0, "already": 0, "failed": 0}
     for run in runs:
+        if run_ids is not None and run.run_id not in run_ids:
+            continue
         try:
             is_new = _sync_run(store, run, heads.get(run.run_id), order)
         except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
