@@ -59,6 +59,8 @@ class RecordedDecision:
         # Older code logged no bars.
         snapshot = run.find_artifact(SNAPSHOT_FILE)
         bars = None if snapshot is None else json.loads(snapshot)
+        if bars is not None and not (isinstance(bars, dict) and "bar_count" in bars):
+            raise ValueError(f"{SNAPSHOT_FILE} of run {self.run.run_id} has no bars")
         return Decision(self.signal, turns), run.has_artifact(CHART_FILE), bars
 
     def is_told_by(self, row: DecisionRow) -> bool:
