@@ -220,7 +220,25 @@ with DAG(
             maximum=1,
             description="Of a run's decisions whose status is a failure; beyond it, the run fails.",
         ),
-        "execution_id": Param(None, type=["null", "string"], maxLength=200),
+        "require_stored": Param(
+            True,
+            type="boolean",
+            description="Whether a decision that reached no table of FINAGENT_DATABASE fails the "
+            "run; else the run's description in MLflow says it.",
+        ),
+        "execution_id": Param(
+            None,
+            type=["null", "string"],
+            maxLength=200,
+            description="What groups the run's artifacts; empty: the DAG run's id.",
+        ),
+        "platform_execution_id": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            description="Number of the platform's row of workflow_executions, to which "
+            "agent_conversations refers.",
+        ),
         "workflow_id": Param(None, type=["null", "string"], maxLength=200),
     },
 ):

@@ -26,7 +26,7 @@ from finagent_model._secrets import environment_secrets, redact_message
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
-from finagent_model.errors import BadInputError, FinagentError, is_retryable_error
+from finagent_model.errors import BadInputError, FinagentError, StoreError, is_retryable_error
 from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.market.news import sanitize_text
 from finagent_model.settings import Settings, configure_mlflow_environment
@@ -204,7 +204,9 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
 def close_run(context: Context, parent: str) -> None:
     """End the MLflow run `parent` with a summary.
 
-    Raises AirflowFailException where a task failed, or too many decisions are failures.
+    A decision that reached no table of the database is written once more. Raises
+    AirflowFailException where a task failed, too many decisions are failures, or one reached no
+    table and `require_stored` holds; StoreError for the latter before the last try.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -224,9 +226,16 @@ def close_run(context: Context, parent: str) -> None:
             f"{params['max_failed_share']:g}: "
             + ", ".join(f"{row.symbol} {row.status}" for row in failures)
         )
+    notes = _describe_unstored(outcomes)
+    if notes and params["require_stored"]:
+        if context["ti"].try_number <= context["ti"].max_tries:
+            raise StoreError(notes[0])  # the database may be back by the next try
+        problems, notes = problems + notes, []
+    for note in notes:
+        log.warning(note)
     for row in outcomes:
         log.info("%-20s %-18s %-4s %s", row.symbol, row.status, row.action, row.run_id)
-    close_dag_run(parent, outcomes, problems)
+    close_dag_run(parent, outcomes, problems, notes)
     if problems:
         raise AirflowFailException("; ".join(problems))
 
@@ -279,10 +288,16 @@ def tag_failure(execution: Execution, error: object, settings: Settings) -> None
     run.set_tags({f"{FAILED}/{task}": reason or type(error).__name__})
 
 
-def close_dag_run(run_id: str, outcomes: Sequence[SymbolOutcome], problems: Sequence[str]) -> None:
+def close_dag_run(
+    run_id: str,
+    outcomes: Sequence[SymbolOutcome],
+    problems: Sequence[str],
+    notes: Sequence[str] = (),
+) -> None:
     """End the run with a summary of `outcomes`: FAILED where there are `problems`, else FINISHED.
 
-    Children that are still running are marked as killed. Raises TrackingError.
+    Its description has the problems, and the `notes`, which are no failure of the run. Children
+    that are still running are marked as killed. Raises TrackingError.
     """
     from finagent_model.tracking.runs import RunLog, kill_children
 
@@ -295,7 +310,7 @@ def close_dag_run(run_id: str, outcomes: Sequence[SymbolOutcome], problems: Sequ
             signals = sum(row.status is not None for row in outcomes)
             run.log(metrics={"signals": signals, "without_signal": len(outcomes) - signals})
         # Also without problems: it overwrites those of an earlier end.
-        run.set_description("\n\n".join(problems))
+        run.set_description("\n\n".join([*problems, *notes]))
     run.end("FAILED" if problems else "FINISHED")
 
 
@@ -307,6 +322,7 @@ def execution_of(context: Context, parent: str | None = None) -> Execution:
     params, run, ti = context["params"], context["dag_run"], context["ti"]
     return Execution(
         execution_id=params["execution_id"] or run.run_id,
+        platform_execution_id=params["platform_execution_id"],
         workflow_id=params["workflow_id"] or run.dag_id,
         dag_id=run.dag_id,
         dag_run_id=run.run_id,
@@ -367,6 +383,29 @@ def _summarize(context: Context) -> list[SymbolOutcome]:
     # A task that failed passed nothing on; its symbol gets an empty outcome.
     rows = {row["symbol"]: SymbolOutcome.model_validate(row) for row in results if row}
     return [rows.get(symbol, SymbolOutcome(symbol=symbol)) for symbol in symbols]
+
+
+def _describe_unstored(outcomes: Sequence[SymbolOutcome]) -> list[str]:
+    """Return a sentence on the decisions that still reach no table; none where all of them do."""
+    from finagent_model.pipeline.record import sync_decisions
+    from finagent_model.pipeline.settled import find_unstored_runs
+
+    run_ids = {row.run_id for row in outcomes if row.run_id}
+    if not run_ids & find_unstored_runs():
+        return []
+    try:
+        sync_decisions(Settings.load(), run_ids)
+    except StoreError as error:
+        log.warning("%s", error)
+    unstored = find_unstored_runs()
+    rows = [row for row in outcomes if row.run_id in unstored]
+    if not rows:
+        return []
+    return [
+        f"require_stored: {len(rows)} of {len(outcomes)} decisions reached no table of the "
+        "database, `finagent db sync` writes them: "
+        + ", ".join(f"{row.symbol} in run {row.run_id}" for row in rows)
+    ]
 
 
 def _run_name(execution: Execution) -> str:

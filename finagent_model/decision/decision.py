@@ -54,7 +54,9 @@ class Execution(FrozenModel):
     """The workflow run that asked for a decision; every field is None where a person asked."""
 
     execution_id: str | None = None
-    """Groups what one run of a workflow made; the platform's `workflow_execution_id`."""
+    """Groups what one run of a workflow made, by name; the DAG run's id unless it has another."""
+    platform_execution_id: int | None = Field(None, ge=1)
+    """Number of the platform's row of `workflow_executions`, to which its messages belong."""
     workflow_id: str | None = None
     dag_id: str | None = None
     dag_run_id: str | None = None

@@ -12,9 +12,10 @@ whoever can write it can write all of it again.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,12 +54,13 @@ from finagent_model.pipeline.run_metadata import (
 )
 from finagent_model.pipeline.settled import (
     SIGNAL_FILE,
+    SNAPSHOT_FILE,
     STORED,
     clear_place,
     open_decision_store,
     verify_recorded,
 )
-from finagent_model.reports.charts import write_price_chart
+from finagent_model.reports.charts import market_data_snapshot, write_price_chart
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore
@@ -157,7 +159,11 @@ def record_decision(
         # The chain hashes these bytes, so no platform may encode them in another way.
         (folder / AUDIT_FILE).write_text(audit.lines, encoding="ascii")
         datasets: tuple[Dataset, ...] = ()
+        snapshot = None
         if view is not None:
+            snapshot = market_data_snapshot(view)
+            # Unsorted: what `sync_decisions` writes from it is equal to the letter.
+            (folder / SNAPSHOT_FILE).write_text(json.dumps(snapshot, allow_nan=False))
             datasets = decision_datasets(market, view)
             write_price_chart(view, signal, folder)
         run.log_inputs(datasets, "inference", desk_tags.get(MODEL_ID))
@@ -165,8 +171,7 @@ def record_decision(
         log_bar_snapshots(run, bar_snapshots(market, [signal.symbol]))
         # After the files: `sync_decisions` reads them from the run if this write fails.
         if not replayed:
-            chart = view is not None
-            store_decision(decision, run, settings, execution, chart, replaces, audit.head)
+            store_decision(decision, run, settings, execution, snapshot, replaces, audit.head)
         run.end("FINISHED")
     return run.run_id
 
@@ -176,21 +181,30 @@ def store_decision(
     run: RunLog,
     settings: Settings,
     execution: Execution,
-    chart: bool,
+    snapshot: dict[str, Any] | None,
     replaces: str | None,
     audit_head: str,
 ) -> None:
     """Write the decision of `run` to the database, in the place of what the run `replaces` left.
 
-    `chart` says whether the run has one. A database that can't be used, or a value too large for
-    it, is logged as a warning: the run has it all.
+    `snapshot` has the bars of its chart; None: there was nothing to draw. A database that can't be
+    used, or a value too large for it, is logged as a warning: the run has it all.
     """
     # Before the write: a process killed in between leaves a run that `sync_decisions` finds.
     run.set_tags({STORED: "no"})
     try:
         store, experiment_id = open_decision_store(settings), run.experiment_id
         clear_place(store, decision.signal.signal_id, run.run_id)
-        store.write(decision, run.run_id, execution, experiment_id, chart, replaces, audit_head)
+        store.write(
+            decision,
+            run.run_id,
+            execution,
+            experiment_id,
+            snapshot is not None,
+            replaces,
+            audit_head,
+            snapshot=snapshot,
+        )
     except StoreError as error:
         log.warning(
             "%s. The decision on %s stays in run %s; `finagent db sync` writes it",
@@ -220,11 +234,12 @@ def send_outbox(settings: Settings, timeout_s: float = float("inf")) -> OutboxRe
         return Outbox(Database.from_settings(settings)).send(client, timeout_s)
 
 
-def sync_decisions(settings: Settings) -> SyncReport:
+def sync_decisions(settings: Settings, run_ids: Collection[str] | None = None) -> SyncReport:
     """Make the database say what the runs of every experiment decided: all of it, if it is lost.
 
-    A decision is written from its run where its audit is as it was recorded, and the database has
-    no other head of it. Raises StoreError when none can be written, and TrackingError.
+    With `run_ids` only these runs are looked at. A decision is written from its run where its audit
+    is as it was recorded, and the database has no other head of it. Raises StoreError when none can
+    be written, and TrackingError.
     """
     # Fails here once, rather than once a run, where the database is down.
     Database.from_settings(settings).prepare()
@@ -235,6 +250,8 @@ def sync_decisions(settings: Settings) -> SyncReport:
     order = {run.run_id: number for number, run in enumerate(runs)}
     counts = {"written": 0, "already": 0, "failed": 0}
     for run in runs:
+        if run_ids is not None and run.run_id not in run_ids:
+            continue
         try:
             is_new = _sync_run(store, run, heads.get(run.run_id), order)
         except (StoreError, TrackingError, ValueTooLargeError, ValueError) as error:
@@ -255,7 +272,7 @@ def _sync_run(
     record = verify_recorded(run)
     if known_head not in (None, record.head):
         raise UnverifiedRunError(run.run_id, f"the database knows its audit as {known_head}")
-    decision, chart = record.read_decision()
+    decision, chart, snapshot = record.read_decision()
     signal_id = record.signal.signal_id
     clear_place(store, signal_id, run.run_id)
     place = store.find(signal_id).artifact
@@ -267,6 +284,7 @@ def _sync_run(
         chart,
         run.tags.get(REPLACES),
         record.head,
+        snapshot=snapshot,
         is_superseded=place is not None and order.get(place.run_id or "", -1) > order[run.run_id],
         # Whatever the database had queued is lost with it.
         sent_before=run.tags[STORED] == "yes",

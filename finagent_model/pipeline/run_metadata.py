@@ -47,6 +47,7 @@ from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 
 EXECUTION, WORKFLOW = "finagent.workflow_execution_id", "finagent.workflow_id"
+PLATFORM_EXECUTION = "finagent.platform_execution_id"
 DAG, DAG_RUN = "finagent.dag_id", "finagent.dag_run_id"
 TASK, MAP_INDEX = "finagent.task_id", "finagent.map_index"
 CODE, DIRTY = "finagent.code", "finagent.git_dirty"
@@ -64,6 +65,7 @@ FITTED = "finagent.fitted"
 """Tag of a training's run whose first stage is complete."""
 REQUESTED_BY = {
     "execution_id": EXECUTION,
+    "platform_execution_id": PLATFORM_EXECUTION,
     "workflow_id": WORKFLOW,
     "dag_id": DAG,
     "dag_run_id": DAG_RUN,
@@ -97,6 +99,8 @@ def open_tagged_run(
 def execution_tags(execution: Execution) -> dict[str, str]:
     """Return the tags of an execution; fields that are None have none."""
     values = {tag: getattr(execution, field) for field, tag in REQUESTED_BY.items()}
+    # By these names the platform looks for the run of an artifact.
+    values |= {name: getattr(execution, name) for name in ("workflow_id", "execution_id")}
     return {tag: str(value) for tag, value in values.items() if value is not None}
 
 

@@ -30,12 +30,14 @@ from finagent_model.store.decisions import (
     artifact_rows,
 )
 from finagent_model.tracking.queries import RunRecord, read_run
-from finagent_model.tracking.runs import RunLog
+from finagent_model.tracking.runs import RunLog, find_runs_by_tag
 
 log = logging.getLogger(__name__)
 STORED = "finagent.stored"
 """Tag of a run: `yes` or `no`; absent where its decision does not belong in the database."""
 SIGNAL_FILE = "signal.json"
+SNAPSHOT_FILE = "market_data_snapshot.json"
+"""Artifact of a decision's run: the bars of its chart."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,19 @@ class RecordedDecision:
     head: str
     """Head of its audit."""
 
-    def read_decision(self) -> tuple[Decision, bool]:
-        """Return the decision with its conversation, and whether the run has a chart.
+    def read_decision(self) -> tuple[Decision, bool, dict[str, Any] | None]:
+        """Return the decision with its conversation, whether the run has a chart, and its bars.
 
-        Raises TrackingError or ValueError for a conversation that can't be read.
+        Raises TrackingError or ValueError for what can't be read.
         """
         run = RunLog(self.run.run_id)
         turns = load_turns(run.read_artifact(CONVERSATION_FILE).decode())
-        return Decision(self.signal, turns), run.has_artifact(CHART_FILE)
+        # Older code logged no bars.
+        snapshot = run.find_artifact(SNAPSHOT_FILE)
+        bars = None if snapshot is None else json.loads(snapshot)
+        if bars is not None and not (isinstance(bars, dict) and "bar_count" in bars):
+            raise ValueError(f"{SNAPSHOT_FILE} of run {self.run.run_id} has no bars")
+        return Decision(self.signal, turns), run.has_artifact(CHART_FILE), bars
 
     def is_told_by(self, row: DecisionRow) -> bool:
         """Return whether the row of `finagent_decisions` says the same."""
@@ -129,6 +136,14 @@ def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] 
     return record.run.run_id, record.signal
 
 
+def find_unstored_runs() -> frozenset[str]:
+    """Return the ids of the runs whose decision belongs in the database and is not there yet.
+
+    Raises TrackingError.
+    """
+    return frozenset(run.run_id for run in find_runs_by_tag(STORED, "no"))
+
+
 def open_decision_store(settings: Settings) -> DecisionStore:
     """Return the store of FINAGENT_DATABASE. Raises StoreError for one that can't be named."""
     return DecisionStore(Database.from_settings(settings), queue=settings.platform_url is not None)
@@ -166,10 +181,17 @@ def restore_place(store: DecisionStore, rows: SignalRows, record: RecordedDecisi
         signal_id,
     )
     clear_place(store, signal_id, run.run_id)
-    decision, chart = record.read_decision()
-    execution = read_execution_tags(run.tags)
-    replaces = rows.artifact.run_id if rows.artifact else None
-    store.write(decision, run.run_id, execution, run.experiment_id, chart, replaces, record.head)
+    decision, chart, snapshot = record.read_decision()
+    store.write(
+        decision,
+        run.run_id,
+        read_execution_tags(run.tags),
+        run.experiment_id,
+        chart,
+        rows.artifact.run_id if rows.artifact else None,
+        record.head,
+        snapshot=snapshot,
+    )
 
 
 def _choose(signal_id: str, rows: SignalRows) -> RecordedDecision | None:

@@ -15,7 +15,7 @@ import numpy as np
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
-from finagent_model.market.bars import BarSeries, Floats, symbol_file_name
+from finagent_model.market.bars import PRICES, BarSeries, Floats, symbol_file_name
 from finagent_model.market.view import MarketView
 
 AblationRow = Mapping[str, Any]
@@ -79,6 +79,29 @@ def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> 
         title = f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: no decision ({signal.status})"
     _price_png(bars, levels, title, folder / "chart.png")
     _price_page(bars, levels, title, folder / "chart.html")
+
+
+def market_data_snapshot(view: MarketView) -> dict[str, Any]:
+    """Return the bars of the price chart, JSON-ready, as the trading platform draws them.
+
+    Prices are those of `write_price_chart`: in units of the last bar's trades.
+    """
+    bars = view.bars.adjust_to_last_bar()[-CHART_BARS:]
+    return {
+        "symbol": view.symbol,
+        "timeframe": "daily",
+        "latest_price": float(view.bars.close[-1]),
+        "bar_count": len(bars),
+        "bars": [
+            {
+                "date": f"{bars.close_time(i):%Y-%m-%d}",
+                # Ten digits: an adjustment leaves noise after them.
+                **{name: float(f"{getattr(bars, name)[i]:.10g}") for name in PRICES},
+                "volume": None if np.isnan(bars.volume[i]) else round(bars.volume[i]),
+            }
+            for i in range(len(bars))
+        ],
+    }
 
 
 def render_mermaid(config: DeskConfig) -> str:

@@ -32,7 +32,9 @@ from finagent_model.errors import ValueTooLargeError
 
 ARTIFACTS, OUTBOX = "artifacts", "finagent_outbox"
 DECISIONS, MESSAGES = "finagent_decisions", "agent_conversations"
-CLAIMS = "finagent_claims"
+CLAIMS, OWN_MESSAGES = "finagent_claims", "finagent_messages"
+EXECUTIONS = "workflow_executions"
+"""The platform's table of executions, if it is in this database."""
 METADATA = "artifact_metadata"
 """The platform's name for the column of `Artifact.metadata`."""
 
@@ -158,6 +160,18 @@ messages = Table(
     Column("message_type", Text, nullable=False),
     Column("message_content", Text, nullable=False),
     Column("timestamp", UtcDateTime, index=True),
+    Column("tokens_used", Integer),
+)
+own_messages = Table(
+    OWN_MESSAGES,
+    SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("workflow_execution_id", Text, nullable=False, index=True),
+    Column("run_id", Text, index=True),
+    Column("agent_name", Text, nullable=False),
+    Column("message_type", Text, nullable=False),
+    Column("message_content", Text, nullable=False),
+    Column("timestamp", UtcDateTime),
     Column("tokens_used", Integer),
 )
 outbox = Table(

@@ -34,6 +34,7 @@ REST: Origin = "rest"
 DISOWNED: Origin = "disowned"
 MAX_INTEGER = 2**31 - 1
 """The largest value of PostgreSQL's `integer`."""
+NUL, NUL_SUBSTITUTE = "\0", "\N{REPLACEMENT CHARACTER}"
 FAILED_STATUSES = tuple(status.value for status in Status if status.is_failure)
 """Statuses without a decision behind them; a signal of any other status is settled."""
 
@@ -47,7 +48,7 @@ def check_storable(value: Any) -> Any:
     match value:
         case str():
             # PostgreSQL has no NUL in a text, and no encoding has half a surrogate pair.
-            if "\0" in value:
+            if NUL in value:
                 raise ValueError("holds a NUL character; leave it out")
             try:
                 value.encode()
@@ -62,6 +63,19 @@ def check_storable(value: Any) -> Any:
         case list():
             for item in value:
                 check_storable(item)
+    return value
+
+
+def replace_unstorable(value: Any) -> Any:
+    """Return `value` with substitutes for characters that some database can't store."""
+    match value:
+        case str():
+            # PostgreSQL has no NUL in a text; encoding replaces half surrogate pairs.
+            return value.replace(NUL, NUL_SUBSTITUTE).encode(errors="replace").decode()
+        case dict():
+            return {replace_unstorable(k): replace_unstorable(v) for k, v in value.items()}
+        case list():
+            return [replace_unstorable(v) for v in value]
     return value
 
 
@@ -85,13 +99,18 @@ class NewArtifact(FrozenModel):
     response_length: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Characters.")
     model_name: str | None = None
 
-    image_path: str | None = Field(None, description="Path among the artifacts of the MLflow run.")
+    image_path: str | None = Field(
+        None,
+        description="Of ours, the MLflow run; `metadata.chart_artifact` is the file in it.",
+    )
     chart_type: str | None = None
     chart_data: JsonValue = None
 
     action: Action | None = None
     confidence: float | None = Field(None, ge=0, le=1, description="0 to 1.")
-    signal_data: dict[str, JsonValue] | None = Field(None, description="The whole TradingSignal.")
+    signal_data: dict[str, JsonValue] | None = Field(
+        None, description="The whole TradingSignal, with its levels also by the platform's names."
+    )
 
     metadata: dict[str, JsonValue] = Field(
         {}, description="Also `key`, `status`, `as_of`, `model_uri`, `model_version`, ..."

@@ -63,9 +63,11 @@ DECISION_FIELDS = tuple(n for n in NewArtifact.model_fields if n not in ("name",
 DECISION_METADATA = (
     *SETTLED_METADATA,
     *("agent_name", "prompt_tokens", "completion_tokens", "cached", "said_at", "failed"),
-    *("prompt_artifact", "response_artifact"),
+    *("prompt_artifact", "response_artifact", "chart_artifact", "market_data_snapshot"),
 )
 """Keys of its `metadata`."""
+DRAWN_FIELDS = ("image_path", "chart_data")
+"""Fields of a chart that the platform changes where it stores the image that it drew."""
 FETCH_SIZE = 20
 """Rows of a page that are read at a time."""
 _COLUMN_NAMES = {"metadata": METADATA, "origin": "finagent_origin"}
@@ -299,7 +301,11 @@ def is_as_written(connection: Connection, stored: Artifact, new: NewArtifact) ->
     query = select(*columns).where(table.c.id == stored.id)
     return (
         isinstance(stored.metadata, dict)
-        and all(getattr(stored, name) == getattr(new, name) for name in DECISION_FIELDS)
+        and all(
+            getattr(stored, name) == getattr(new, name)
+            for name in DECISION_FIELDS
+            if name not in DRAWN_FIELDS
+        )
         and all(stored.metadata.get(n) == new.metadata.get(n) for n in DECISION_METADATA)
         # Rows are searched by these.
         and tuple(connection.execute(query).one()) == (new.status, new.as_of)

@@ -26,7 +26,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, event, func, insert, select, text
+from sqlalchemy import URL, Connection, Engine, Table, event, func, insert, select, text
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 
 from finagent_model._local_files import (
@@ -46,7 +46,15 @@ from finagent_model.settings import (
     driver_error_message,
     parse_database_url,
 )
-from finagent_model.store._schema import OUTBOX, SCHEMA, SHARED_TABLES, value_too_large_error
+from finagent_model.store._schema import (
+    OUTBOX,
+    SCHEMA,
+    SHARED_TABLES,
+    messages,
+    own_messages,
+    value_too_large_error,
+)
+from finagent_model.store.conversations import takes_text
 
 log = logging.getLogger(__name__)
 DATABASE_FILE = "finagent.db"
@@ -277,7 +285,10 @@ def copy_database(source: Path, target: Database) -> dict[str, int]:
     if (revision := file.read_revision()) != newest_revision():
         raise BadInputError(_revision_message(source, revision))
     with file.connection() as reader, target.transaction() as writer:
-        return {table: _copy_table(table, reader, writer, str(target)) for table in SCHEMA.tables}
+        for name, table in SCHEMA.tables.items():
+            if writer.execute(select(func.count()).select_from(table)).scalar_one():
+                raise BadInputError(f"{target} has rows in {name}; copy into an empty database")
+        return {name: _copy_table(table, reader, writer) for name, table in SCHEMA.tables.items()}
 
 
 def _parse_url(url: str) -> URL:
@@ -377,15 +388,20 @@ def _revision_message(source: Path, revision: str | None) -> str:
     return f"{str(source)!r} has revision {revision}, this code needs {newest_revision()}; {way}"
 
 
-def _copy_table(name: str, reader: Connection, writer: Connection, target: str) -> int:
-    table, count = SCHEMA.tables[name], 0
-    if writer.execute(select(func.count()).select_from(table)).scalar_one():
-        raise BadInputError(f"{target} has rows in {name}; copy into an empty database")
+def _copy_table(table: Table, reader: Connection, writer: Connection) -> int:
+    """Copy the rows of a table; return how many it has."""
+    into, count = table, 0
+    if table is messages and not takes_text(writer):
+        into = own_messages  # the platform numbers executions, and these rows name them
     for rows in reader.execute(select(table)).mappings().partitions(COPY_BATCH):
-        writer.execute(insert(table), [dict(row) for row in rows])
+        values = [dict(row) for row in rows]
+        if into is own_messages:
+            # Rows of two tables may come here, and nothing refers to their ids.
+            values = [{k: v for k, v in row.items() if k != "id"} for row in values]
+        writer.execute(insert(into), values)
         count += len(rows)
-    if count and writer.dialect.name == "postgresql" and name in (*SHARED_TABLES, OUTBOX):
+    if count and writer.dialect.name == "postgresql" and into.name in (*SHARED_TABLES, OUTBOX):
         # The ids were given, so the sequence still stands at its start.
-        next_id = f"pg_get_serial_sequence('{name}', 'id'), (select max(id) from {name})"
+        next_id = f"pg_get_serial_sequence('{into}', 'id'), (select max(id) from {into})"
         writer.execute(text(f"select setval({next_id})"))
     return count

@@ -14,30 +14,47 @@ response above `MAX_TEXT_CHARS` is null here, its length is stored, and `metadat
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
-from sqlalchemy import Column, Connection, MetaData, Table, select
+from pydantic import JsonValue, ValidationError
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution, Turn
 from finagent_model.errors import ValueTooLargeError
 from finagent_model.store import artifacts, outbox
-from finagent_model.store._schema import MESSAGES, UtcDateTime, decisions
-from finagent_model.store.artifact_models import OURS, Artifact, NewArtifact
+from finagent_model.store._schema import decisions
+from finagent_model.store.artifact_models import (
+    OURS,
+    Artifact,
+    NewArtifact,
+    replace_unstorable,
+)
 from finagent_model.store.artifacts import utc_now
+from finagent_model.store.conversations import write_messages
 from finagent_model.store.database import Database
 
 MAX_TEXT_CHARS = 8192
 """Characters of a prompt or a response that a row stores."""
 CHART_FILE = "chart.png"
 """Artifact of a decision's run, if there was anything to draw."""
-NUL, NUL_SUBSTITUTE = "\0", "\N{REPLACEMENT CHARACTER}"
+PLATFORM_NAMES = {
+    "confidence_level": "confidence",
+    "entry_price": "suggested_entry_price",
+    "stop_loss": "suggested_stop_loss",
+    "take_profit": "suggested_take_profit",
+    "risk_reward_ratio": "r_multiple",
+}
+"""Field of the signal by the name under which the platform's pages read it."""
+
+
+TIMEFRAME = "daily"
+Snapshot = Mapping[str, JsonValue]
+"""Bars of a chart in the platform's form, as `market_data_snapshot` of `reports` makes them."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,7 @@ class DecisionStore:
         replaces: str | None = None,
         audit_head: str | None = None,
         *,
+        snapshot: Snapshot | None = None,
         is_superseded: bool = False,
         sent_before: bool = False,
     ) -> bool:
@@ -112,12 +130,15 @@ class DecisionStore:
 
         A conversation goes by the workflow's execution; without a workflow, by the run.
         `replaces` is the run of a settled signal that was made with less data, `audit_head` what
-        the decision's audit ends with. One that `is_superseded` takes no other run's place;
-        `sent_before` says that the platform may have its artifacts. Raises StoreError, and
-        ValueTooLargeError for what no artifact or no column may hold; then nothing is written.
+        the decision's audit ends with, `snapshot` the bars of the chart. One that `is_superseded`
+        takes no other run's place; `sent_before` says that the platform may have its artifacts.
+        Raises StoreError, and ValueTooLargeError for what no artifact or no column may hold; then
+        nothing is written.
         """
         try:
-            signal, parts = artifact_rows(decision, run_id, experiment_id, execution, chart)
+            signal, parts = artifact_rows(
+                decision, run_id, experiment_id, execution, chart, snapshot
+            )
         except ValidationError as error:
             raise _too_large_error(error) from None
         now = decision.signal.generated_at
@@ -183,9 +204,7 @@ class DecisionStore:
             if not has_place:
                 return False
             connection.execute(decisions.update().where(is_same).values(**row))
-        if decision.turns:
-            rows: list[dict[str, Any]] = [message_row(turn, group) for turn in decision.turns]
-            connection.execute(_messages_table(connection).insert(), rows)
+        write_messages(connection, decision.turns, run_id, execution)
         return True
 
 
@@ -196,7 +215,12 @@ def _write_own(connection: Connection, new: NewArtifact, now: datetime) -> int |
 
 
 def artifact_rows(
-    decision: Decision, run_id: str, experiment_id: str | None, execution: Execution, chart: bool
+    decision: Decision,
+    run_id: str,
+    experiment_id: str | None,
+    execution: Execution,
+    chart: bool,
+    snapshot: Snapshot | None = None,
 ) -> tuple[NewArtifact, list[NewArtifact]]:
     """Return the signal's artifact, and in the order of their steps the chart's and the replies'.
 
@@ -230,8 +254,8 @@ def artifact_rows(
 
     parts = []
     if chart:
-        image = {"image_path": CHART_FILE, "chart_type": "daily"}
-        parts.append(row("00_chart", {}, name=f"{title} chart", type="chart", **image))
+        metadata, fields = _chart_fields(run_id, snapshot)
+        parts.append(row("00_chart", metadata, name=f"{title} chart", type="chart", **fields))
     for number, (prompt, reply) in enumerate(_prompts_and_replies(decision.turns), 1):
         step = f"{number:02}_{reply.agent_name}"
         metadata, fields = _reply_fields(prompt, reply)
@@ -251,28 +275,10 @@ def artifact_rows(
         type="signal",
         action=signal.action,
         confidence=signal.confidence_score / 100,
-        signal_data=_replace_unstorable(signal.model_dump(mode="json")),
-        model_name=_replace_unstorable(signal.model_used),
+        signal_data=_with_platform_names(replace_unstorable(signal.model_dump(mode="json"))),
+        model_name=replace_unstorable(signal.model_used),
     )
     return signal_row, parts
-
-
-def message_row(turn: Turn, execution: str) -> dict[str, Any]:
-    """Return a turn's values of `agent_conversations`; tokens are null unless a model replied."""
-    kind, content = turn.message_type, turn.message_content
-    if kind not in ("request", "response"):
-        # The platform knows these two types only. Any other turn is a response whose content is
-        # JSON that names its type: {"skipped": "no dated news in the view"}.
-        kind, content = "response", json.dumps({kind: content}, ensure_ascii=False)
-    tokens = turn.prompt_tokens + turn.completion_tokens
-    return {
-        "workflow_execution_id": execution,
-        "agent_name": turn.agent_name,
-        "message_type": kind,
-        "message_content": _replace_unstorable(content),
-        "timestamp": turn.timestamp.astimezone(UTC),
-        "tokens_used": tokens if turn.message_type == "response" else None,
-    }
 
 
 def _prompts_and_replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn]]:
@@ -293,6 +299,22 @@ def _prompts_and_replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn
     return pairs
 
 
+def _chart_fields(run_id: str, snapshot: Snapshot | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metadata and the fields of a chart's artifact; the platform draws `snapshot`."""
+    # No name of a file: the platform would look for it among the charts of all its workflows, and
+    # show another one's.
+    fields: dict[str, Any] = {"image_path": f"runs:/{run_id}", "chart_type": TIMEFRAME}
+    metadata: dict[str, Any] = {"chart_artifact": CHART_FILE}
+    if snapshot is not None:
+        fields["chart_data"] = {"timeframe": TIMEFRAME, "bars_count": snapshot["bar_count"]}
+        metadata["market_data_snapshot"] = snapshot
+    return metadata, fields
+
+
+def _with_platform_names(signal: dict[str, Any]) -> dict[str, Any]:
+    return signal | {theirs: signal[ours] for theirs, ours in PLATFORM_NAMES.items()}
+
+
 def _reply_fields(prompt: str | None, reply: Turn) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the metadata and the fields of a reply's artifact."""
     response = reply.message_content if reply.message_type == "response" else None
@@ -306,30 +328,17 @@ def _reply_fields(prompt: str | None, reply: Turn) -> tuple[dict[str, Any], dict
         "cached": reply.cached,
         "said_at": reply.timestamp.astimezone(UTC).isoformat(),
     }
-    fields: dict[str, Any] = {"model_name": _replace_unstorable(reply.model) or None}
+    fields: dict[str, Any] = {"model_name": replace_unstorable(reply.model) or None}
     if response is None:
-        metadata["failed"] = _replace_unstorable(reply.message_content)
+        metadata["failed"] = replace_unstorable(reply.message_content)
     for name, text in (("prompt", prompt), ("response", response)):
         if text is not None:
             fields[f"{name}_length"] = len(text)
             if len(text) <= MAX_TEXT_CHARS:
-                fields[name] = _replace_unstorable(text)
+                fields[name] = replace_unstorable(text)
             else:
                 metadata[f"{name}_artifact"] = CONVERSATION_FILE
     return metadata, fields
-
-
-def _replace_unstorable(value: Any) -> Any:
-    """Return `value` with substitutes for characters that some database can't store."""
-    match value:
-        case str():
-            # PostgreSQL has no NUL in a text; encoding replaces half surrogate pairs.
-            return value.replace(NUL, NUL_SUBSTITUTE).encode(errors="replace").decode()
-        case dict():
-            return {_replace_unstorable(k): _replace_unstorable(v) for k, v in value.items()}
-        case list():
-            return [_replace_unstorable(v) for v in value]
-    return value
 
 
 def _too_large_error(error: ValidationError) -> ValueTooLargeError:
@@ -338,8 +347,3 @@ def _too_large_error(error: ValidationError) -> ValueTooLargeError:
     return ValueTooLargeError(
         f"{field} {value!r:.200} can't be stored: {first['msg']}", field, value
     )
-
-
-def _messages_table(connection: Connection) -> Table:
-    # Reflected, because the platform's own table may have integers for its execution ids.
-    return Table(MESSAGES, MetaData(), Column("timestamp", UtcDateTime), autoload_with=connection)

@@ -36,7 +36,8 @@ from finagent_model.errors import (
 )
 from finagent_model.store.artifact_models import Artifact
 
-PATH = "/api/artifacts"
+PATH = "/api/artifacts/"
+"""With the slash: without it the platform answers with a redirect, and each row is sent twice."""
 SERVER_FIELDS = {"id", "created_at", "updated_at", "origin"}
 """Fields that the platform sets itself."""
 BUSY = (408, 425, 429)
@@ -123,7 +124,7 @@ class PlatformClient:
 
     def _update(self, artifact: Artifact, remote_id: str) -> str:
         body = artifact.model_dump(mode="json", exclude=SERVER_FIELDS)
-        response = self._request("PATCH", f"{PATH}/{quote(remote_id, safe='')}", json=body)
+        response = self._request("PATCH", f"{PATH}{quote(remote_id, safe='')}", json=body)
         # A row that was deleted there is created again.
         return self._create(artifact) if response.status_code == 404 else self._read_id(response)
 

@@ -59,6 +59,7 @@ def test_doors_give_the_same_signal(trained: Place) -> None:
         "bars.json",
         "chart.html",
         "chart.png",
+        "market_data_snapshot.json",
         "signal.json",
     ]
 

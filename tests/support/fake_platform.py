@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,10 @@ from fastapi.responses import JSONResponse, Response
 from finagent_model.store.artifact_models import NewArtifact
 from support.places import free_port
 
+IMAGES = (".png", ".jpg", ".jpeg")
+OTHERS_CHART = b"another workflow's chart of that name"
+"""What the platform finds for any path that ends like an image's."""
+BAR = {"date", "open", "high", "low", "close", "volume"}
 FIELDS = frozenset(NewArtifact.model_fields)
 Hook = Callable[[str, dict[str, Any]], Response | None]
 
@@ -62,6 +67,18 @@ class PlatformDouble:
         async def create(request: Request) -> Any:
             body = await request.json()
             return self._answered("POST", request, body, lambda: self._stored(body))
+
+        @app.get("/api/artifacts/{number}/image")
+        def image(number: int) -> Response:
+            row = self.rows[number - 1]
+            if PurePosixPath(row["image_path"]).suffix in IMAGES:
+                return Response(OTHERS_CHART, media_type="image/png")
+            snapshot = row["metadata"].get("market_data_snapshot") or {}
+            bars = snapshot.get("bars") or []
+            if not bars or not all(bar.keys() >= BAR for bar in bars):
+                said = "Artifact is missing market_data_snapshot bars required for regeneration."
+                return JSONResponse({"detail": said}, 409)
+            return Response(b"drawn from %d bars" % len(bars), media_type="image/jpeg")
 
         @app.patch("/api/artifacts/{number}")
         async def update(number: int, request: Request) -> Any:

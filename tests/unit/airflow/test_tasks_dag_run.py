@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,13 @@ from finagent_model.errors import (
     GateRefusedError,
     LocalStateError,
     ModelLoadError,
+    StoreError,
     TrackingError,
     UnknownSymbolError,
     is_retryable_error,
 )
 from finagent_model.settings import Settings
+from support.decisions import decision
 from support.places import SMALL, Place
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns when it is imported
@@ -69,6 +73,102 @@ def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
     assert status(training.run_id) == status(backtest.run_id) == "KILLED"
     summary = json.loads(RunLog(run).read_artifact("summary.json"))
     assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
+
+
+def closing_context(run_id: str, try_number: int = 3, **params: object) -> dict[str, Any]:
+    """Airflow's context in the last task, here in its last try, of a run that decided on GOOG."""
+    outcome = {"symbol": "GOOG", "status": "ok", "action": "BUY", "run_id": run_id}
+    given = {"mode": "inference", "symbols": ["GOOG"], "max_failed_share": 0.2}
+    return {
+        "params": {**given, "require_stored": True, **params},
+        "dag_run": SimpleNamespace(dag_id="desk", run_id="manual__1"),
+        "ti": SimpleNamespace(
+            task_id="close_run",
+            try_number=try_number,
+            max_tries=2,
+            get_task_states=lambda dag_id, run_ids: {
+                "manual__1": {"inference.decide_0": "success"}
+            },
+            xcom_pull=lambda task_ids: [outcome],
+        ),
+    }
+
+
+@pytest.fixture
+def database(place: Place, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of a database that is empty."""
+    monkeypatch.setenv("FINAGENT_DATABASE", f"sqlite:///{place.folder}/finagent.db")
+    return Settings.load()
+
+
+def decided_run(stored: str) -> tuple[str, str]:
+    """The DAG run's MLflow run, and a decision's below it."""
+    from finagent_model.airflow.tasks import open_dag_run
+    from finagent_model.tracking.runs import open_run
+
+    parent = open_dag_run(DECIDES, {})
+    decided = open_run("infer", {"finagent.stored": stored}, parent=parent)
+    decided.end("FINISHED")
+    return parent, decided.run_id
+
+
+def test_close_run_fails_if_decision_reached_no_table(place: Place, database: Settings) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("no")
+    with pytest.raises(AirflowFailException, match="require_stored: 1 of 1 decisions reached no"):
+        close_run(closing_context(decided), parent)
+    assert status(parent) == "FAILED"
+
+
+def test_close_run_tries_unstored_decision_again(place: Place, database: Settings) -> None:
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("no")
+    with pytest.raises(StoreError, match="require_stored"):
+        close_run(closing_context(decided, try_number=2), parent)
+    assert status(parent) == "RUNNING"
+
+
+@pytest.mark.slow
+def test_close_run_writes_decision_that_reached_no_table(place: Place, database: Settings) -> None:
+    from finagent_model.airflow.tasks import close_run, open_dag_run
+    from finagent_model.audit.chain import audit_decisions
+    from finagent_model.data.market import Market
+    from finagent_model.model.wheel import code_hash
+    from finagent_model.pipeline.record import record_decision
+    from finagent_model.tracking.runs import RunLog
+
+    made = decision(symbol="NOPE")
+    away = Settings.load({"FINAGENT_DATABASE": "sqlite:////proc/no/finagent.db"})
+    audit, market = audit_decisions([made], code_hash()), Market.from_settings(away)
+    parent = open_dag_run(DECIDES, {})
+    decided = record_decision(made, audit, None, market, "desk.yaml", away, DECIDES)
+    assert RunLog(decided).get_tag("finagent.stored") == "no"
+    close_run(closing_context(decided), parent)
+    assert (RunLog(decided).get_tag("finagent.stored"), status(parent)) == ("yes", "FINISHED")
+
+
+def test_close_run_without_require_stored_notes_it(place: Place, database: Settings) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("no")
+    close_run(closing_context(decided, require_stored=False), parent)
+    assert status(parent) == "FINISHED"
+    said = MlflowClient().get_run(parent).data.tags["mlflow.note.content"]
+    assert f"GOOG in run {decided}" in said and "`finagent db sync`" in said
+
+
+def test_close_run_is_green_if_decision_is_stored(place: Place) -> None:
+    from finagent_model.airflow.tasks import close_run
+
+    parent, decided = decided_run("yes")
+    close_run(closing_context(decided), parent)
+    assert status(parent) == "FINISHED"
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from finagent_model.tracking.runs import RunLog, open_run
 from support.decisions import decision
 from support.fake_platform import PlatformDouble
 from support.places import Place
+from support.platform_tables import conversations
 
 pytestmark = [
     pytest.mark.slow,
@@ -164,9 +165,31 @@ def test_sync_writes_what_store_decision_would(place: Place) -> None:
     assert sync_decisions(settings(down(place))) == SyncReport(written=1)
     assert run.get_tag(STORED) == "yes"
     direct = f"sqlite:///{place.folder}/direct.db"
-    DecisionStore(Database(direct)).write(decision(), run.run_id, by, run.experiment_id, True)
+    DecisionStore(Database(direct)).write(
+        decision(),
+        run.run_id,
+        by,
+        run.experiment_id,
+        True,
+        snapshot=run.read_json("market_data_snapshot.json"),
+    )
     assert rows(down(place)) == rows(direct)
     assert sync_decisions(settings(down(place))) == SyncReport(already=1)
+
+
+def test_sync_writes_decision_to_platform_tables(place: Place) -> None:
+    """By name and number: `execution_id` groups the artifacts, the platform's number messages."""
+    by = Execution(execution_id="manual__1", platform_execution_id=42)
+    run = recorded_run(down(place), by)
+    up(place)
+    conversations(down(place))
+    assert sync_decisions(settings(down(place))) == SyncReport(written=1)
+    assert run.get_tag(STORED) == "yes"
+    with closing(sqlite3.connect(down(place).removeprefix("sqlite:///"))) as database:
+        query = "select distinct workflow_execution_id from agent_conversations"
+        assert database.execute(query).fetchall() == [(42,)]
+        query = "select distinct execution_id from artifacts"
+        assert database.execute(query).fetchall() == [("manual__1",)]
 
 
 def test_sync_reads_every_experiment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +206,8 @@ def test_sync_finds_decision_written_before_stop(
     url = f"sqlite:///{place.folder}/finagent.db"
     whole = DecisionStore.write
 
-    def stopped(store: DecisionStore, *arguments: Any) -> bool:
-        whole(store, *arguments)
+    def stopped(store: DecisionStore, *arguments: Any, **options: Any) -> bool:
+        whole(store, *arguments, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(DecisionStore, "write", stopped)

@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from finagent_model.config.desk_config import load_preset
+from finagent_model.decision.decision import Execution
 from finagent_model.errors import PackageFormatError, TrackingError
 from finagent_model.evaluation.gate import MIN_COMMON_DAYS, GateWindow
 from finagent_model.model.package import Package
@@ -20,6 +21,8 @@ from finagent_model.pipeline.run_metadata import (
     FITTED,
     TrainingState,
     count_earlier_trainings,
+    execution_tags,
+    read_execution_tags,
     read_request,
 )
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
@@ -48,6 +51,17 @@ def package(backtest: dict[str, Any]) -> Package:
     )
     state = TrainedState(PolicyBook(fits=(fit,)))
     return Package(load_preset(), state, {}, backtest, (), "c", "h")
+
+
+def test_execution_tags_read_back() -> None:
+    by = Execution(execution_id="manual__1", platform_execution_id=42, map_index=0)
+    assert read_execution_tags(execution_tags(by)) == by
+
+
+def test_execution_tags_have_names_of_platform() -> None:
+    tags = execution_tags(Execution(execution_id="manual__1", workflow_id="desk"))
+    assert (tags["execution_id"], tags["workflow_id"]) == ("manual__1", "desk")
+    assert tags["finagent.workflow_execution_id"] == "manual__1"
 
 
 def test_read_request_of_package() -> None:

@@ -40,6 +40,13 @@ ASKED_BY = Execution(
     task_id="inference.decide",
     map_index=3,
 )
+PRICES = dict.fromkeys(("open", "high", "low", "close"), 580.0)
+SNAPSHOT = {
+    "symbol": "GOOG",
+    "timeframe": "daily",
+    "bar_count": 1,
+    "bars": [{"date": "2012-06-29", **PRICES, "volume": 9}],
+}
 VERSION = {"model_uri": "models:/finagent/1", "model_version": "1", "run_id": "training"}
 FAILED = VERSION | {
     "status": "model_error",
@@ -99,7 +106,8 @@ def test_artifact_rows_signal_confidence_is_fraction(url: str) -> None:
     write(url, made)
     row = signal_of(url)
     assert (row.action, row.confidence, row.status) == ("BUY", 0.6, "ok")
-    assert row.signal_data == made.signal.model_dump(mode="json")
+    assert row.signal_data is not None
+    assert made.signal.model_dump(mode="json").items() <= row.signal_data.items()
     assert row.key == made.signal.signal_id
     assert (row.created_at, row.updated_at) == (made.signal.generated_at, None)
     assert row.metadata["tokens"] == 660
@@ -123,10 +131,40 @@ def test_artifact_rows_large_text_stays_in_run(url: str) -> None:
     assert (row.run_id, row.metadata["response_artifact"]) == ("r1", CONVERSATION_FILE)
 
 
-def test_artifact_rows_chart_is_path_in_run(url: str) -> None:
+def test_artifact_rows_chart_names_run_not_file(url: str) -> None:
+    """The platform shows any file of its own that has the name in `image_path`."""
     write(url, decision())
     [row] = found(url, type="chart")
-    assert (row.image_path, row.chart_type) == ("chart.png", "daily")
+    assert (row.image_path, row.chart_type) == ("runs:/r1", "daily")
+    assert row.metadata["chart_artifact"] == "chart.png"
+
+
+def test_artifact_rows_chart_has_bars(url: str) -> None:
+    DecisionStore(Database(url)).write(decision(), "r1", ASKED_BY, chart=True, snapshot=SNAPSHOT)
+    [row] = found(url, type="chart")
+    assert row.metadata["market_data_snapshot"] == SNAPSHOT
+    assert row.chart_data == {"timeframe": "daily", "bars_count": 1}
+
+
+def test_decision_store_leaves_image_that_platform_drew(url: str) -> None:
+    def again() -> bool:
+        store = DecisionStore(Database(url))
+        return store.write(decision(), "r1", ASKED_BY, chart=True, snapshot=SNAPSHOT)
+
+    drawn = "http\\://minio/charts/regenerated/GOOG.jpeg"
+    assert again()
+    run(url, f"update artifacts set image_path = '{drawn}' where type = 'chart'")
+    assert not again()
+    [row] = found(url, type="chart")
+    assert row.image_path == "http://minio/charts/regenerated/GOOG.jpeg"
+
+
+def test_artifact_rows_signal_has_names_of_platform(url: str) -> None:
+    write(url, decision())
+    data = signal_of(url).signal_data
+    assert data is not None
+    levels = ("entry_price", "stop_loss", "take_profit", "risk_reward_ratio", "confidence_level")
+    assert [data[name] for name in levels] == [580.25, 550.0, 650.0, 2.3, "MEDIUM"]
 
 
 def test_artifact_rows_failed_call_has_no_tokens(url: str) -> None:

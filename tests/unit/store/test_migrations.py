@@ -34,7 +34,7 @@ from finagent_model.store.decisions import DecisionRow, DecisionStore
 from finagent_model.store.outbox import Outbox
 from support.decisions import decision
 from support.places import ROOT, Place
-from support.platform_tables import made_by_the_platform, narrow, run
+from support.platform_tables import conversations, made_by_the_platform, narrow, run
 
 OLDER = """
 create table finagent_decisions (
@@ -51,12 +51,13 @@ insert into finagent_decisions values
 
 
 BEFORE_R0004 = (
+    "drop table finagent_messages",
     "drop table finagent_claims",
     "drop index ix_finagent_decisions_signal_id",
     "alter table finagent_decisions drop column signal_id",
     "alter table finagent_decisions drop column audit_head",
 )
-"""Takes back what the newest revision did, but for the table `artifacts`."""
+"""Takes back what the newest revisions did, but for the table `artifacts`."""
 KEYS_BEFORE_R0004 = (
     "drop index ix_finagent_artifacts_origin",
     "drop index ix_finagent_artifacts_key",
@@ -247,6 +248,24 @@ def test_database_upgrade_tells_our_rows_from_others(url: str) -> None:
         assert differences(connection) == []
 
 
+def test_database_upgrade_names_levels_as_platform_does(url: str) -> None:
+    DecisionStore(Database(url)).write(decision(), "r1")
+    made = json.dumps(decision().signal.model_dump(mode="json")).replace(":", "\\:")
+    run(
+        url,
+        f"update artifacts set signal_data = '{made}' where type = 'signal'",
+        "insert into artifacts (name, type, signal_data) values ('theirs', 'signal', '[1]')",
+        "drop table finagent_messages",
+        f"update {migrate.VERSION_TABLE} set version_num = 'r0004'",
+    )
+    Database(url).upgrade()
+    assert DecisionStore(Database(url)).write(decision(), "r1") is False
+    page = ArtifactStore(Database(url)).list_artifacts(ArtifactFilter(type="signal"))
+    theirs, ours = page.artifacts
+    assert (theirs.name, theirs.signal_data) == ("theirs", [1])
+    assert ours.signal_data is not None and ours.signal_data["entry_price"] == 580.25
+
+
 def test_database_newer_revision_is_refused(url: str) -> None:
     Database(url).prepare()
     run(url, f"update {migrate.VERSION_TABLE} set version_num = 'r9999'")
@@ -275,6 +294,7 @@ def test_copy_database_copies_rows_with_ids(url: str, tmp_path: Path) -> None:
         "agent_conversations": 7,
         "finagent_outbox": 6,
         "finagent_claims": 0,
+        "finagent_messages": 0,
     }
     here, there = (
         ArtifactStore(d).list_artifacts(ArtifactFilter()).artifacts for d in (old, Database(url))
@@ -283,6 +303,16 @@ def test_copy_database_copies_rows_with_ids(url: str, tmp_path: Path) -> None:
     assert DecisionStore(Database(url), queue=True).write(decision(conversation_id="new"), "r2")
     with pytest.raises(BadInputError, match="has rows in artifacts; copy into an empty database"):
         copy_database(tmp_path / "old.db", Database(url))
+
+
+def test_copy_database_keeps_messages_without_their_place(url: str, tmp_path: Path) -> None:
+    conversations(url)
+    old = Database(f"sqlite:///{tmp_path}/old.db")
+    DecisionStore(old).write(decision(), "r1", Execution(execution_id="42"))
+    assert copy_database(tmp_path / "old.db", Database(url))["agent_conversations"] == 7
+    with Database(url).connection() as connection:
+        query = text("select workflow_execution_id from finagent_messages")
+        assert list(connection.execute(query).scalars()) == ["42"] * 7
 
 
 def test_copy_database_refuses_foreign_file(tmp_path: Path) -> None:
