@@ -28,7 +28,7 @@ test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, nam
 test-chaos: export FINAGENT_CHAOS_KILLS ?= 20
 test-chaos: export FINAGENT_WRITE_FAULTS ?= 1
 test-chaos: $(VENV)/.test  ## commands killed 20 times each, full disks, lost stores; writes docs/faults.md
-	$(WITH_VENV) $(BIN)/python -m pytest -m "$(or $(CHAOS),chaos)"
+	$(WITH_VENV) $(BIN)/python -m pytest $(CHAOS_OPTIONS) -m "$(or $(CHAOS),chaos)"
 
 test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in it
 	$(WITH_VENV) $(BIN)/python -m pytest -m browser
