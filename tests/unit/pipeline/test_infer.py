@@ -99,7 +99,7 @@ def test_infer_replaces_decision_made_before_the_days_bar(
         late = infer()
     assert not late.decided_before
     assert late.signal.signal_id == early.signal.signal_id
-    assert late.signal.suggested_entry_price != early.signal.suggested_entry_price
+    assert late.signal.conversation_id != early.signal.conversation_id
     assert run_of(late).tags[REPLACES] == early.run_id
     assert signals(home) == [(late.run_id, late.signal.signal_id)]
     again = infer()

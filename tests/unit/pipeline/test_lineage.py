@@ -244,7 +244,7 @@ def test_lineage_check_fails_for_another_package_hash(
         client.set_model_version_tag("finagent", "1", CONTENT, content)
     assert not traced.is_intact
     [failed] = [check for check in traced.every_check if not check.passed]
-    assert "the version's tag says 000000000000" in failed.found
+    assert "the tags of version 1 of finagent say 000000000000" in failed.found
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
