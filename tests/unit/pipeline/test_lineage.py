@@ -316,7 +316,9 @@ def test_lineage_command_draws_tree_with_exit_code(
     done = trained.finagent("lineage", decided.signal.signal_id)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == f"signal {decided.signal.signal_id}  FB as of {AS_OF}: BUY, ok"
+    assert lines[0] == (
+        f"signal {decided.signal.signal_id}  FB as of {AS_OF}: {decided.signal.action}, ok"
+    )
     assert FB.digest()[:32] in done.stdout and ": the same today" in done.stdout
     assert "FAILED" not in done.stdout
     client, last = MlflowClient(), traced.run

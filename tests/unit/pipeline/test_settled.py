@@ -230,11 +230,9 @@ def test_find_final_takes_row_of_older_code(recorded: Recorded) -> None:
 
 
 def test_find_final_takes_row_without_later_fields(recorded: Recorded) -> None:
-    row = OURS.model_dump(mode="json")
-    older = {name: value for name, value in row.items() if name != "knowledge_cutoff"}
-    data = json.dumps(older).replace("'", "''")
-    execute(recorded.url, f"update finagent_decisions set signal = '{data}'")
-    execute(recorded.url, f"update artifacts set signal_data = '{data}' where type = 'signal'")
+    for table, column in (("finagent_decisions", "signal"), ("artifacts", "signal_data")):
+        older = f"json_remove({column}, '$.knowledge_cutoff')"
+        execute(recorded.url, f"update {table} set {column} = {older} where {column} is not null")
     before = recorded.signals()
     assert find_final(OURS.signal_id, recorded.settings) == (recorded.run_id, OURS)
     assert recorded.signals() == before  # told right already: not written again

@@ -162,7 +162,7 @@ def test_worker_leaves_no_file_behind(tmp_path: Path) -> None:
     worker = WorkerProcess(lambda: CODE)
     ask(worker, "GOOG")
     assert not list(CODE.rglob("__pycache__"))
-    process = Path(worker._child._folder.name)  # type: ignore[union-attr]
+    process = worker._child._folder.path  # type: ignore[union-attr]
     worker.close()
     assert not process.exists()
 
