@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from finagent_model.errors import CorruptPackageError, ModelLoadError
+from finagent_model.model.model_folder import (
+    PACKAGE_FOLDER,
+    REGISTERED_META,
+    read_registered,
+    read_yaml,
+)
 from finagent_model.model.package import (
     MANIFEST_FILE,
     WAY_OUT,
@@ -32,13 +35,6 @@ from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.runs import describe_store_error, store_errors
 
-PACKAGE_FOLDER = "artifacts/package"
-"""Where MLflow keeps the package inside a model."""
-REGISTERED_META = "registered_model_meta"
-"""File that MLflow adds when it downloads a registered version: the version's name and number."""
-MAX_YAML_BYTES = 256 * 1024
-"""Size of a file of MLflow's; the parser takes seconds for a megabyte."""
-VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 UNREGISTERED = "it is not a registered version, so nothing outside the files vouches for them"
 
 
@@ -158,42 +154,6 @@ def anchor_tags(manifest: Manifest, files: Mapping[str, str]) -> dict[str, str]:
         registry.CONTENT: manifest.content_hash,
         registry.ANCHOR: json.dumps(dict(files), sort_keys=True),
     }
-
-
-def read_registered(folder: Path) -> tuple[str, str] | None:
-    """Return name and number of the version that MLflow downloaded; None for any other model.
-
-    Raises CorruptPackageError for a file that names no version.
-    """
-    described = read_yaml(folder / REGISTERED_META)
-    # MLflow writes the file for a logged model, too, with nothing in it.
-    if all(value is None for value in described.values()):
-        return None
-    name, number = described.get("model_name"), described.get("model_version")
-    # YAML reads a number without quotes as one.
-    number = str(number) if type(number) is int else number
-    if not (isinstance(name, str) and isinstance(number, str) and VERSION_NUMBER.fullmatch(number)):
-        raise CorruptPackageError(f"{REGISTERED_META} names no registered version; {WAY_OUT}")
-    return name, number
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a file of MLflow's; empty without the file.
-
-    Raises CorruptPackageError for what is no mapping.
-    """
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise CorruptPackageError(f"{path.name} has more than {MAX_YAML_BYTES} bytes; {WAY_OUT}")
-    try:
-        described = yaml.safe_load(path.read_text())
-    # PyYAML lets through what its constructors raise, such as for the date 2013-99-99.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        raise CorruptPackageError(f"{path.name} is not YAML; {WAY_OUT}") from None
-    if not isinstance(described, dict):
-        raise CorruptPackageError(f"{path.name} is no mapping; {WAY_OUT}")
-    return described
 
 
 def _check_metadata(folder: Path, manifest: Manifest) -> None:

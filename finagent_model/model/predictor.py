@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -44,11 +44,14 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.market.view import MarketView
-from finagent_model.model.anchor import ModelCheck, read_registered, read_yaml
+from finagent_model.model.model_folder import read_registered, read_yaml
 from finagent_model.model.package import Package, read_package
 from finagent_model.model.questions import Question, parse_options, parse_table
 from finagent_model.model.wheel import code_hash
 from finagent_model.settings import Settings
+
+if TYPE_CHECKING:
+    from finagent_model.model.anchor import ModelCheck
 
 log = logging.getLogger(__name__)
 

@@ -47,7 +47,8 @@ from finagent_model.errors import (
     LocalStateError,
     ShutdownError,
 )
-from finagent_model.model.anchor import PACKAGE_FOLDER, ModelCheck, check_model
+from finagent_model.model.anchor import ModelCheck, check_model
+from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.package import WAY_OUT
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import NESTED_COLUMNS, REQUIRED_COLUMNS, Question, parse_table

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from finagent_model.errors import CorruptPackageError, SignatureError
-from finagent_model.model.anchor import PACKAGE_FOLDER, metadata_of
+from finagent_model.model.anchor import metadata_of
+from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.package import MANIFEST_FILE, Manifest, hash_package
 from finagent_model.model.signing import new_key_pair
 from support.places import AS_OF, Place

@@ -6,13 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from finagent_model.model.anchor import (
-    PACKAGE_FOLDER,
-    REGISTERED_META,
-    anchor_tags,
-    hash_model,
-    metadata_of,
-)
+from finagent_model.model.anchor import anchor_tags, hash_model, metadata_of
+from finagent_model.model.model_folder import PACKAGE_FOLDER, REGISTERED_META
 from finagent_model.model.package import Manifest
 from support.packages import write
 

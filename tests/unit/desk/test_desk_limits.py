@@ -19,7 +19,8 @@ from finagent_model.desk.desk import Desk, narrow_limits
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
-from finagent_model.model.anchor import PACKAGE_FOLDER, metadata_of
+from finagent_model.model.anchor import metadata_of
+from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.package import write_package
 from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
 from finagent_model.model.wheel import code_hash

@@ -20,14 +20,8 @@ from finagent_model.errors import (
     ModelLoadError,
     SignatureError,
 )
-from finagent_model.model.anchor import (
-    PACKAGE_FOLDER,
-    REGISTERED_META,
-    Anchor,
-    ModelCheck,
-    check_model,
-    hash_model,
-)
+from finagent_model.model.anchor import Anchor, ModelCheck, check_model, hash_model
+from finagent_model.model.model_folder import PACKAGE_FOLDER, REGISTERED_META
 from finagent_model.model.package import MANIFEST_FILE, hash_package
 from finagent_model.model.signing import make_statement, new_key_pair, sign
 from finagent_model.settings import Settings
