@@ -17,8 +17,11 @@ from math import inf
 from pathlib import Path
 from typing import Protocol
 
-from finagent_model._local_files import WRITE_TIMEOUT_S, begin_immediate, make_private_file
+from finagent_model._local_files import begin_immediate, make_private_file
 from finagent_model.errors import LocalStateError
+
+LOCK_TIMEOUT_S = 5.0
+"""How long to wait for the file of a day's spending: a request to a server waits with it."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class DailyBudget:
             make_private_file(self._path)
             connection = sqlite3.connect(self._path, isolation_level=None)
             try:
-                begin_immediate(connection, WRITE_TIMEOUT_S)
+                begin_immediate(connection, LOCK_TIMEOUT_S)
                 yield connection
                 connection.execute("commit")
             finally:
