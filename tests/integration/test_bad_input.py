@@ -49,8 +49,8 @@ def left_behind(place: Place) -> tuple[list[str], int]:
     [
         (changed(50, 4, ""), 2, "close is not a positive number at bar"),
         (changed(50, 3, -1.0), 2, "low is not a positive number at bar"),
-        (lambda r: [*r[:51], *r[50:]], 2, "closed_at"),
-        (lambda r: [r[1], r[0], *r[2:]], 2, "closed_at is earlier than the bar before"),
+        (lambda r: [*r[:51], *r[50:]], 2, "is repeated"),
+        (lambda r: [r[1], r[0], *r[2:]], 2, "is earlier than the bar before"),
         (lambda r: [], 2, "bars of FB: empty"),
         (lambda r: r[:100], 3, "100 sessions can't hold train_bars=120"),
     ],

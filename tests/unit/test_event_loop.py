@@ -160,7 +160,7 @@ def test_event_loop_passes_on_works_own_timeout() -> None:
 def test_daily_budget_failure_is_local_state_error_anywhere(
     slow: FakeLLM, view: MarketView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.agents.budget.WRITE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("finagent_model.agents.budget.LOCK_TIMEOUT_S", 0.1)
     slow.delay_s = 0.0
     desk = chat_desk(slow, home=tmp_path, spending={"day_tokens": 10**9})
     assert desk.decide(view).signal.status == "ok"
