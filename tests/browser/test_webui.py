@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from support.places import AS_OF, TESTS, Place, free_port
+from support.places import ACTED_ON, TESTS, Place, free_port
 
 pytestmark = pytest.mark.browser
 
@@ -25,6 +25,7 @@ HURTING = (
     "</pre></details><svg onload=window.hurt=1>",
     "{{ 7 * 7 }} </script><script>window.hurt=1</script>",
 )
+AS_OF = ACTED_ON[0]
 DONE_BEFORE = f"""
 import json
 from finagent_model.cli import app
@@ -181,7 +182,7 @@ def hostile_news() -> Iterator[dict[str, str]]:
     known = [(row.get("headline"), row.get("body")) for row in map(json.loads, lines)]
     texts = [pair for pair in known if all(isinstance(text, str) for text in pair)]
     for headline, body in [*texts, *((text, text) for text in HURTING)]:
-        stamp = {"symbol": "FB", "published_at": "2013-01-30T12:00:00+00:00"}
+        stamp = {"symbol": "FB", "published_at": f"{AS_OF}T12:00:00+00:00"}
         yield {**stamp, "headline": headline, "body": body}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support.places import Place, free_port, post, small_options
+from support.places import ACTED_ON, Place, free_port, post, small_options
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +136,7 @@ def test_approval_applies_over_rest_but_not_in_training(place: Place) -> None:
     port = free_port()
     command = ["python", "-m", "finagent_model.cli", "serve", "--port", str(port)]
     short = {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "10"}
-    rows = [{"symbol": "FB", "as_of": day} for day in ("2012-11-30", "2012-12-05")]
+    rows = [{"symbol": "FB", "as_of": day} for day in ACTED_ON]
     with place.serving(*command, port=port, **short) as address, ThreadPoolExecutor(1) as pool:
         replayed = post(address, {"dataframe_records": rows, "params": {"mode": "replay"}})
         acts = [s["action"] != "HOLD" for s in replayed[1]["predictions"]]
