@@ -118,7 +118,7 @@ def read_provider_error(data: bytes, status: int, response: Any = None) -> Provi
     return ProviderError(words or "no reason was given", own, response, code=code)
 
 
-def error_of(body: Mapping[str, Any]) -> Any:
+def find_error(body: Mapping[str, Any]) -> Any:
     """Return the error that a body of JSON names, whatever its HTTP status; None without one."""
     if body.get("error"):
         return body["error"]

@@ -44,7 +44,7 @@ async def close_client(client: ChatCompletionClient) -> None:
     await client.close()
 
 
-class Wanted(NamedTuple):
+class ReplyRequest(NamedTuple):
     """The reply that one call asks for."""
 
     role: Role
@@ -58,10 +58,12 @@ class Wanted(NamedTuple):
         return ReplySize.within(model.sampling.max_tokens, self.cuts)
 
 
-def _json_mode(wanted: Wanted, model: ModelConfig, client: ChatCompletionClient) -> dict[str, Any]:
+def _json_mode(
+    request: ReplyRequest, model: ModelConfig, client: ChatCompletionClient
+) -> dict[str, Any]:
     """Return AutoGen's own argument for JSON: the reply's schema where it is sent, else a flag."""
     sent = sends_schema(model)
-    return {"json_output": schema_model(wanted.role, wanted.size(model)) if sent else True}
+    return {"json_output": schema_model(request.role, request.size(model)) if sent else True}
 
 
 def _accept_any(model: ModelConfig, settings: Settings) -> None:
@@ -92,7 +94,7 @@ class Provider:
     """Fields of ModelConfig that change its replies, beyond those that every provider has."""
     takes_schema: Literal["always", "at its default address", "never"] = "never"
     """Where it is known to enforce a JSON schema itself; a row's `structured` overrides it."""
-    reply_options: Callable[[Wanted, ModelConfig, ChatCompletionClient], dict[str, Any]] = (
+    reply_options: Callable[[ReplyRequest, ModelConfig, ChatCompletionClient], dict[str, Any]] = (
         _json_mode
     )
     """Returns the arguments of `client.create` that ask for a reply in JSON."""
@@ -132,15 +134,15 @@ def _openai_sampling(model: ModelConfig) -> dict[str, Any]:
 
 
 def _openai_options(
-    wanted: Wanted, model: ModelConfig, client: ChatCompletionClient
+    request: ReplyRequest, model: ModelConfig, client: ChatCompletionClient
 ) -> dict[str, Any]:
     # Without this, OpenAI counts no tokens in a stream.
     usage = {"include_usage": True} if model.stream else {}
     if not sends_schema(model):
         return {"json_output": True, **usage}
     # Not as `json_output`: the SDK would parse the reply itself, and raise for what we repair.
-    body = reply_schema(wanted.role, wanted.size(model))
-    schema = {"name": wanted.role, "schema": body, "strict": True}
+    body = reply_schema(request.role, request.size(model))
+    schema = {"name": request.role, "schema": body, "strict": True}
     response_format = {"type": "json_schema", "json_schema": schema}
     return {"extra_create_args": {"response_format": response_format}, **usage}
 
@@ -190,7 +192,9 @@ def _make_anthropic(model: ModelConfig, key: str, timeout_s: float) -> ChatCompl
     )
 
 
-def _no_options(wanted: Wanted, model: ModelConfig, client: ChatCompletionClient) -> dict[str, Any]:
+def _no_options(
+    request: ReplyRequest, model: ModelConfig, client: ChatCompletionClient
+) -> dict[str, Any]:
     """Return nothing: AutoGen's Anthropic client has no JSON mode, so the prompt alone asks."""
     return {}
 
@@ -237,7 +241,7 @@ def _require_allowed(model: ModelConfig, settings: Settings) -> None:
         )
 
 
-def provider_of_class(client: ChatCompletionClient) -> Provider | None:
+def find_provider(client: ChatCompletionClient) -> Provider | None:
     """Return the row of the provider whose own client this is; None for any other class."""
     module = type(client).__module__
     rows = (row for row in PROVIDERS.values() if row.module and module.startswith(row.module))
@@ -245,14 +249,14 @@ def provider_of_class(client: ChatCompletionClient) -> Provider | None:
 
 
 def _component_options(
-    wanted: Wanted, model: ModelConfig, client: ChatCompletionClient
+    request: ReplyRequest, model: ModelConfig, client: ChatCompletionClient
 ) -> dict[str, Any]:
-    provider = provider_of_class(client)
-    return (provider.reply_options if provider else _json_mode)(wanted, model, client)
+    provider = find_provider(client)
+    return (provider.reply_options if provider else _json_mode)(request, model, client)
 
 
 async def _close_component(client: ChatCompletionClient) -> None:
-    provider = provider_of_class(client)
+    provider = find_provider(client)
     await (provider.close if provider else close_client)(client)
 
 

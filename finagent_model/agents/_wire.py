@@ -21,7 +21,7 @@ from autogen_core.models import ChatCompletionClient
 from finagent_model.agents._provider_errors import (
     ProviderError,
     UnusableReplyError,
-    error_of,
+    find_error,
     parse_json,
     read_provider_error,
 )
@@ -62,7 +62,7 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
 
     async def send(request: Any, *, stream: bool = False, **options: Any) -> Any:
         body = parse_json(request.content) if request.content else {}
-        response = await original(_reworded(request, body, edit), stream=True, **options)
+        response = await original(_edit_wire_request(request, body, edit), stream=True, **options)
         content_type = response.headers.get("content-type", "")
         if stream and BEDROCK in content_type:
             return response  # binary, and its own SDK's to read
@@ -71,7 +71,7 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
             captured.append(facts)
         model = resolved_name or str(body.get("model", ""))
         if not stream or response.status_code >= 300 or _is_whole(content_type, wire_format):
-            return await _rebuilt_whole(response, wire_format, facts, model, stream=stream)
+            return await _rebuild_response(response, wire_format, facts, model, stream=stream)
         raw = response.aiter_bytes
         response.aiter_bytes = lambda *_: _clean_stream(raw(), wire_format, facts, model)
         return response
@@ -79,7 +79,7 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
     http.send = send
 
 
-def _reworded(request: Any, body: dict[str, Any], edit: Edit) -> Any:
+def _edit_wire_request(request: Any, body: dict[str, Any], edit: Edit) -> Any:
     """Return the request with its edited body; itself where nothing is edited."""
     edited = edit(body)
     if edited == body:
@@ -93,7 +93,7 @@ def _reworded(request: Any, body: dict[str, Any], edit: Edit) -> Any:
     )
 
 
-async def _rebuilt_whole(
+async def _rebuild_response(
     response: Any, wire_format: WireFormat, facts: ReplyFacts, model: str, *, stream: bool
 ) -> Any:
     """Return a response with a reply that came whole, rebuilt; `stream` is what was asked for.
@@ -108,7 +108,7 @@ async def _rebuilt_whole(
         parts = _clean_stream(_one(data), wire_format, facts, model)
         content_type, content = "text/event-stream", b"".join([part async for part in parts])
     else:
-        reply = _reply_of(data, response)
+        reply = _read_reply(data, response)
         if stream:
             raise UnusableReplyError(
                 "it came whole where a stream was asked for; set `stream: false`", retryable=False
@@ -146,7 +146,7 @@ def _too_long() -> UnusableReplyError:
     return UnusableReplyError(f"it is longer than {MAX_BYTES // 10**6} MB", retryable=False)
 
 
-def _reply_of(data: bytes, response: Any) -> dict[str, Any]:
+def _read_reply(data: bytes, response: Any) -> dict[str, Any]:
     """Return the body of a whole reply. Raises ProviderError or UnusableReplyError."""
     if response.status_code >= 300:
         raise read_provider_error(data, response.status_code, response)
@@ -159,7 +159,7 @@ def _reply_of(data: bytes, response: Any) -> dict[str, Any]:
             raise UnusableReplyError(f"it is not whole JSON: {error}") from None
         raise read_provider_error(data, 200, response) from None
     # Gemini's door wraps an error in a list.
-    if isinstance(body, list) and body and isinstance(body[0], dict) and error_of(body[0]):
+    if isinstance(body, list) and body and isinstance(body[0], dict) and find_error(body[0]):
         body = body[0]
     if not isinstance(body, dict):
         raise UnusableReplyError(f"it is of type {type(body).__name__}, not an object")
@@ -171,7 +171,7 @@ def _raise_error_in(body: dict[str, Any], response: Any, *, billed: bool) -> Non
     """Raise ProviderError for a body of status 200 that names an error."""
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    named = error_of(body) or (isinstance(choice, dict) and choice.get("error"))
+    named = find_error(body) or (isinstance(choice, dict) and choice.get("error"))
     if named:
         error = read_provider_error(json.dumps(named).encode(), 200, response)
         # The status may stand beside the error as well as in it.

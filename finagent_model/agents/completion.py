@@ -210,7 +210,7 @@ class ChatService:
                 stream=model.stream,
                 on_retry=note_retry,
             )
-            facts = captured[-1] if captured else facts_of(result)
+            facts = captured[-1] if captured else read_facts(result)
             if facts.usage is not None:
                 spent = self._price(session, model, *facts.usage)
         except CallFailedError as error:
@@ -267,7 +267,7 @@ class ChatService:
         )
 
 
-def facts_of(result: CreateResult) -> ReplyFacts:
+def read_facts(result: CreateResult) -> ReplyFacts:
     """Return what a client's result tells of its reply, where no wire noted more."""
     facts = ReplyFacts(finish_reason=result.finish_reason)
     facts.count(

@@ -20,9 +20,9 @@ from finagent_model.agents._provider_rows import (
     NO_KEY,
     PROVIDERS,
     Provider,
-    Wanted,
+    ReplyRequest,
     close_client,
-    provider_of_class,
+    find_provider,
     sends_schema,
 )
 from finagent_model.agents._request_edits import edit_request
@@ -116,7 +116,7 @@ def make_client(model: ModelConfig, settings: Settings, timeout_s: float) -> Cha
     resolved = model.model_copy(update={"base_url": model.base_url or provider.default_address})
     client = provider.make(resolved, key.get_secret_value() if key else NO_KEY, timeout_s)
     # A component of one of AutoGen's own classes answers on the same wire.
-    protocol = provider if provider.wire_format else provider_of_class(client)
+    protocol = provider if provider.wire_format else find_provider(client)
     if protocol is not None and protocol.wire_format is not None:
         rules = model.request_rules
         if model.sampling.temperature is None:
@@ -189,8 +189,8 @@ class ClientPool:
         `cuts` is how often the reply was cut off. Call it on the event loop. Raises ConfigError.
         """
         model = self.model_of(row)
-        wanted = Wanted(row.role, cuts)
-        return PROVIDERS[model.client].reply_options(wanted, model, self.client(row))
+        request = ReplyRequest(row.role, cuts)
+        return PROVIDERS[model.client].reply_options(request, model, self.client(row))
 
     def returns_reasoning(self, row: AgentRow) -> bool:
         """Return whether an agent's server wants its thoughts back with the results of tools."""

@@ -129,7 +129,7 @@ class ConversationRunner:
 
     def _recorded_note(self, query: DeskQuery) -> ReplayNote | None:
         """Return the note on a decision under these limits; None where there is none."""
-        cassette, limits = self.chat_service.cassette, limits_of_a_cut(self.config)
+        cassette, limits = self.chat_service.cassette, limits_that_cut(self.config)
         note = read_replay_note(cassette, self._note_key(query, limits))
         # Notes from before the limits were part of the key stand for any.
         return note or read_replay_note(cassette, self._note_key(query, None))
@@ -140,7 +140,7 @@ class ConversationRunner:
         if self.config.uses_only_rules and note == ReplayNote():
             return
         if note != (self._recorded_note(query) or ReplayNote()):
-            key = self._note_key(query, limits_of_a_cut(self.config))
+            key = self._note_key(query, limits_that_cut(self.config))
             write_replay_note(self.chat_service.cassette, key, note)
 
     def _context(self, query: DeskQuery, session: Session) -> RunContext:
@@ -298,7 +298,7 @@ class ReplayNote:
     """Whether one of them came without a count of its tokens."""
 
 
-def limits_of_a_cut(config: DeskConfig) -> dict[str, Any]:
+def limits_that_cut(config: DeskConfig) -> dict[str, Any]:
     """Return the limits that decide whether a conversation is cut, and where."""
     # Under wider ones the same recorded replies may make a whole decision.
     names = {"max_rounds", "max_tokens", "wall_clock_s", "budget_usd"}
@@ -311,7 +311,7 @@ def limits_of_a_cut(config: DeskConfig) -> dict[str, Any]:
 def replay_note_key(roster_digest: str, question: str, limits: Mapping[str, Any] | None) -> str:
     """Return the cassette's key of the note on a roster's decision on `question`.
 
-    `limits` are those of `limits_of_a_cut`; None gives the key of notes from before they counted.
+    `limits` are those of `limits_that_cut`; None gives the key of notes from before they counted.
     """
     under = {} if limits is None else {"limits": limits}
     return fingerprint({"remark on": question, "roster": roster_digest, **under})

@@ -387,8 +387,8 @@ def _summarize(context: Context) -> list[SymbolOutcome]:
 
 def _describe_unstored(outcomes: Sequence[SymbolOutcome]) -> list[str]:
     """Return a sentence on the decisions that still reach no table; none where all of them do."""
+    from finagent_model.pipeline.final_decisions import find_unstored_runs
     from finagent_model.pipeline.record import sync_decisions
-    from finagent_model.pipeline.settled import find_unstored_runs
 
     run_ids = {row.run_id for row in outcomes if row.run_id}
     if not run_ids & find_unstored_runs():

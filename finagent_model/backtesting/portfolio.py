@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from finagent_model.backtesting.metrics import measure_curve, measure_trades
 from finagent_model.market.bars import Floats
 
 Times = npt.NDArray[np.datetime64]
+Day = TypeVar("Day", np.datetime64, np.int64)
+"""How a calendar counts: moments, or whole numbers such as milliseconds since 1970."""
 _SUMMED = ("closed_trades", "cancelled_entries", "model_cost_usd")
 
 
@@ -43,13 +46,24 @@ def pool_returns(closed_at: Sequence[Times], returns: Sequence[Floats]) -> tuple
     """
     known = [np.isfinite(own) for own in returns]
     days = [times[defined] for times, defined in zip(closed_at, known, strict=True)]
+    return pool_by_day(days, [own[at] for own, at in zip(returns, known, strict=True)])
+
+
+def pool_by_day(
+    days: Sequence[npt.NDArray[Day]], values: Sequence[Floats]
+) -> tuple[npt.NDArray[Day], Floats]:
+    """Return the calendar of all symbols (T,), and the mean of their values (T, ...) on each day.
+
+    `days` (n,) and `values` (n, ...) are by symbol; a mean is over the symbols that have the day.
+    """
     calendar = np.unique(np.concatenate(days))
-    total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
-    for own_days, own, defined in zip(days, returns, known, strict=True):
-        at = np.searchsorted(calendar, own_days)
-        total[at] += own[defined]
-        count[at] += 1
-    return calendar, total / count
+    # A symbol without a bar on a day is left out of that day's mean: 0 would be a return.
+    count, total = np.zeros(len(calendar)), np.zeros((len(calendar), *values[0].shape[1:]))
+    for own_days, own_values in zip(days, values, strict=True):
+        positions = np.searchsorted(calendar, own_days)
+        count[positions] += 1
+        total[positions] += own_values
+    return calendar, total / count.reshape(-1, *[1] * (total.ndim - 1))
 
 
 def pool_metrics(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from finagent_model.backtesting.portfolio import pool_by_day
 from finagent_model.config.knowledge import Knowledge
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.calibrate import MIN_OUTCOMES, ConfidenceRecord
@@ -28,7 +29,6 @@ from finagent_model.statistics.skill import (
     alpha_contributions,
     delay_p_value,
     mean_t_ratio,
-    pool_by_day,
     positive_mean_p_value,
     sharpe_difference_p_value,
 )

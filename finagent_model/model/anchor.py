@@ -148,7 +148,7 @@ def check_model(
     return ModelCheck(manifest, count, True, (*compared, anchor.source), signed_by=signed_by)
 
 
-def anchor_tags(manifest: Manifest, files: Mapping[str, str]) -> dict[str, str]:
+def build_anchor_tags(manifest: Manifest, files: Mapping[str, str]) -> dict[str, str]:
     """Return the tags of a registered version that anchor its files."""
     return {
         registry.CONTENT: manifest.content_hash,
@@ -160,14 +160,14 @@ def _check_metadata(folder: Path, manifest: Manifest) -> None:
     """Raise CorruptPackageError unless `MLmodel` states the manifest's hashes."""
     metadata = read_yaml(folder / "MLmodel").get("metadata")
     stated = metadata if isinstance(metadata, dict) else {}
-    for name, value in metadata_of(manifest).items():
+    for name, value in build_metadata(manifest).items():
         if stated.get(name) != value:
             raise CorruptPackageError(
                 f"MLmodel and {MANIFEST_FILE} differ in {name.removeprefix('finagent_')}; {WAY_OUT}"
             )
 
 
-def metadata_of(manifest: Manifest) -> dict[str, Any]:
+def build_metadata(manifest: Manifest) -> dict[str, Any]:
     """Return what `MLmodel` says of a package."""
     return {
         "finagent_format": manifest.format,

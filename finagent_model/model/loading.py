@@ -26,9 +26,9 @@ from finagent_model.errors import CorruptPackageError, LocalStateError, ModelLoa
 from finagent_model.model.anchor import (
     Anchor,
     ModelCheck,
+    build_metadata,
     check_model,
     hash_model,
-    metadata_of,
 )
 from finagent_model.model.package import Manifest
 from finagent_model.model.predictor import Predictor
@@ -82,7 +82,7 @@ def log_package(
         pip_requirements=[*pins, f"artifacts/{wheel.name}"],
         signature=make_signature(config),
         input_example=question,
-        metadata=metadata_of(manifest),
+        metadata=build_metadata(manifest),
     )
     known = {MODEL_CODE: code, f"artifacts/{wheel.name}": wheel}
     return LoggedModel(

@@ -78,7 +78,7 @@ from finagent_model.policy.trained_state import (
     load_outcomes,
 )
 from finagent_model.reports.charts import drawdown, write_equity_charts
-from finagent_model.reports.report import verdict_sentence
+from finagent_model.reports.wording import verdict_sentence
 from finagent_model.settings import Settings
 from finagent_model.tracking.runs import RunLog
 from finagent_model.training.request import TrainRequest

@@ -9,12 +9,9 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Self
 
 from pydantic import ValidationError
 
@@ -26,18 +23,10 @@ from finagent_model.data.market import Market
 from finagent_model.decision.decision import (
     LedgerRow,
     hash_ledger,
-    to_ledger_row,
     write_ledger,
 )
-from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import GateRefusedError
-from finagent_model.evaluation.calibrate import (
-    ConfidenceRecord,
-    build_confidence_record,
-    calibrate,
-    select_lessons,
-)
-from finagent_model.evaluation.evidence import Evidence, grade_evidence
+from finagent_model.evaluation.evidence import Evidence
 from finagent_model.evaluation.gate import (
     CHAMPION_CHECK,
     GateReport,
@@ -46,11 +35,11 @@ from finagent_model.evaluation.gate import (
     judge_version,
 )
 from finagent_model.market.bars import symbol_file_name
-from finagent_model.model.anchor import Anchor, anchor_tags
+from finagent_model.model.anchor import Anchor, build_anchor_tags
 from finagent_model.model.loading import LoggedModel, load_checked, load_predictor, log_package
 from finagent_model.model.package import Manifest, write_package
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.backtest import BacktestRecord, pool_backtests
+from finagent_model.pipeline.backtest import pool_backtests
 from finagent_model.pipeline.run_metadata import (
     CODE,
     CONFIG,
@@ -63,14 +52,10 @@ from finagent_model.pipeline.run_metadata import (
     count_earlier_trainings,
     schema_errors_as_tracking_error,
 )
+from finagent_model.pipeline.training_record import TrainingRecord
 from finagent_model.pipeline.verify import decide_again, run_proofs
-from finagent_model.policy.trained_state import (
-    CalibrationBook,
-    TrainedState,
-    calibrate_signal,
-)
 from finagent_model.reports.model_card import CARD_FILE, MODEL_DESCRIPTION, ModelCard
-from finagent_model.reports.report import SymbolPage, fold_spans, render_report, render_report_page
+from finagent_model.reports.report import SymbolPage, fold_spans, render_report_page
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.prompt_registry import PromptVersion, register_prompts
@@ -94,107 +79,6 @@ class TrainingResult:
     verdict: str
     report: str
     """Markdown; its first line grades the evidence."""
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """A whole training, ready to be packaged and judged."""
-
-    state: TrainingState
-    backtests: tuple[BacktestRecord, ...]
-    trained_state: TrainedState
-    calibrations: CalibrationBook
-    confidence: ConfidenceRecord
-    evidence: Evidence
-    """As the training alone shows it; goes into the package."""
-    judged_evidence: Evidence
-    """With earlier trainings counted among the trials; goes to the gate and into the report."""
-
-    @classmethod
-    def build(
-        cls,
-        state: TrainingState,
-        backtests: Sequence[BacktestRecord],
-        earlier_trainings: int = 0,
-    ) -> Self:
-        """Calibrate confidence, choose lessons and assess the evidence of all symbols."""
-        calls = [call for each in backtests for call in each.calls]
-        calibrations = calibrate(calls, state.policies.start_times)
-        lessons = [lesson for each in backtests for lesson in select_lessons(each.calls)]
-        confidence = build_confidence_record(calls, calibrations)
-        facts = [each.facts for each in backtests]
-        rules, seed = state.config.gate, state.request.seed
-        grade = partial(
-            grade_evidence,
-            facts,
-            state.trials,
-            rules,
-            confidence,
-            seed=seed,
-            knowledge=state.config.latest_knowledge,
-        )
-        # How often somebody trained before is no part of what was learned: equal trainings give
-        # equal packages.
-        evidence = grade()
-        return cls(
-            state=state,
-            backtests=tuple(backtests),
-            trained_state=TrainedState(state.policies, calibrations, tuple(lessons)),
-            calibrations=calibrations,
-            confidence=confidence,
-            evidence=evidence,
-            judged_evidence=grade(earlier_trainings=earlier_trainings)
-            if earlier_trainings
-            else evidence,
-        )
-
-    @classmethod
-    def read(
-        cls, state: TrainingState, children: Sequence[str], earlier_trainings: int = 0
-    ) -> Self:
-        """Build the record from the symbols' runs, given by id. Raises TrackingError."""
-        backtests = [BacktestRecord.read(RunLog(child)) for child in children]
-        return cls.build(state, backtests, earlier_trainings)
-
-    @property
-    def signals(self) -> dict[str, list[TradingSignal]]:
-        """Calibrated signals by symbol, oldest first, as the package will give them."""
-        # Each signal gets the calibration in force on its day, so no later outcome leaks into it.
-        return {
-            each.symbol: [calibrate_signal(signal, self.calibrations) for signal in each.signals]
-            for each in self.backtests
-        }
-
-    @property
-    def ledgers(self) -> dict[str, list[LedgerRow]]:
-        """Ledger rows by symbol, one a signal."""
-        return {symbol: [to_ledger_row(s) for s in rows] for symbol, rows in self.signals.items()}
-
-    @property
-    def example(self) -> dict[str, str]:
-        """`symbol` and `as_of` of a question that is answered from recorded replies."""
-        last = next(iter(self.ledgers.values()))[-1]
-        return {"symbol": last["symbol"], "as_of": last["as_of"]}
-
-    @property
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Metrics by symbol; nan where undefined."""
-        return {
-            each.symbol: {k: math.nan if v is None else v for k, v in each.metrics.items()}
-            for each in self.backtests
-        }
-
-    @property
-    def report(self) -> str:
-        """The report in Markdown; its first line grades the evidence."""
-        last = self.calibrations.fits[-1]
-        author, warnings = self.state.config.model_used, self.bar_warnings
-        return render_report(self.metrics, author, self.judged_evidence, last, warnings)
-
-    @property
-    def bar_warnings(self) -> dict[str, tuple[str, ...]]:
-        """What is odd about the bars of each symbol."""
-        return {symbol: snapshot.warnings for symbol, snapshot in self.state.bars.items()}
 
 
 @dataclass(frozen=True)
@@ -264,7 +148,7 @@ def register_version(run: RunLog, judged: JudgedPackage, champion: Version | Non
     content = judged.manifest.content_hash
     run.set_tags({MODEL_ID: logged.model_id, PACKAGE: content})
     tags = {
-        **anchor_tags(judged.manifest, logged.anchor.files or {}),
+        **build_anchor_tags(judged.manifest, logged.anchor.files or {}),
         registry.VERDICT: gate.verdict,
         registry.EVIDENCE: gate.evidence.grade,
         registry.COMPARED_WITH: champion.version if champion else "",

@@ -22,9 +22,9 @@ from finagent_model.errors import StoreError, UnknownRunError, UnverifiedRunErro
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import Question
+from finagent_model.pipeline.final_decisions import find_final, read_recorded
 from finagent_model.pipeline.record import read_audit, record_decision
 from finagent_model.pipeline.run_metadata import predictor_tags
-from finagent_model.pipeline.settled import find_final, read_recorded
 from finagent_model.settings import Settings
 from finagent_model.store.claims import Claim, ClaimStore
 from finagent_model.store.database import Database

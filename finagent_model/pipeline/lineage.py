@@ -20,6 +20,7 @@ from finagent_model.data.snapshots import DIGEST_LENGTH, Dataset
 from finagent_model.errors import BadInputError, ModelLoadError, TrackingError
 from finagent_model.model.loading import load_checked
 from finagent_model.pipeline.datasets import DatasetComparison, compare_datasets
+from finagent_model.pipeline.final_decisions import SIGNAL_FILE, parse_signal
 from finagent_model.pipeline.record import verify_audit
 from finagent_model.pipeline.run_metadata import (
     ACTION,
@@ -35,7 +36,6 @@ from finagent_model.pipeline.run_metadata import (
     SYMBOL,
     TRAINING,
 )
-from finagent_model.pipeline.settled import SIGNAL_FILE, parse_signal
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.prompt_registry import PromptVersion, is_unchanged, linked_prompts

@@ -43,6 +43,14 @@ from finagent_model.errors import (
 )
 from finagent_model.market.view import MarketView
 from finagent_model.pipeline.datasets import bar_snapshots, decision_datasets, log_bar_snapshots
+from finagent_model.pipeline.final_decisions import (
+    SIGNAL_FILE,
+    SNAPSHOT_FILE,
+    STORED,
+    clear_place,
+    open_decision_store,
+    verify_recorded,
+)
 from finagent_model.pipeline.run_metadata import (
     MODEL_ID,
     NO_TAGS,
@@ -51,14 +59,6 @@ from finagent_model.pipeline.run_metadata import (
     open_tagged_run,
     read_execution_tags,
     signal_tags,
-)
-from finagent_model.pipeline.settled import (
-    SIGNAL_FILE,
-    SNAPSHOT_FILE,
-    STORED,
-    clear_place,
-    open_decision_store,
-    verify_recorded,
 )
 from finagent_model.reports.charts import market_data_snapshot, write_price_chart
 from finagent_model.settings import Settings

@@ -16,17 +16,15 @@ from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.view import MAX_STALE_SESSIONS
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import (
-    confidence_sentences,
-    purpose,
-    trials_sentence,
-    verdict_sentence,
-)
 from finagent_model.reports.wording import (
     MAX_GRADE_CHARS,
+    confidence_sentences,
+    describe_purpose,
     escape_markdown,
     grade_sentence,
     memory_lines,
+    trials_sentence,
+    verdict_sentence,
 )
 from finagent_model.training.request import TrainRequest
 
@@ -139,7 +137,7 @@ class ModelCard:
         lines += ["", "| check of evidence | for | found | needed | passed |"]
         lines.append("|---|---|---|---|---|")
         lines += [
-            f"| {c.name} | {purpose(c)} | {escape_markdown(c.number_text)} "
+            f"| {c.name} | {describe_purpose(c)} | {escape_markdown(c.number_text)} "
             f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
             for c in gate.evidence.checks
         ]

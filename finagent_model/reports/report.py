@@ -19,18 +19,23 @@ import numpy as np
 import pandas as pd
 
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import Evidence, EvidenceCheck, SymbolFacts
+from finagent_model.evaluation.evidence import Evidence, SymbolFacts
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
-from finagent_model.policy.trained_state import HORIZON, Calibration
+from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.charts import BENCHMARK_COLOUR, DESK_COLOUR, drawdown
 from finagent_model.reports.wording import (
     MAX_GRADE_CHARS,
+    confidence_sentences,
+    describe_purpose,
     escape_markdown,
     grade_sentence,
     memory_lines,
     memory_section,
+    trials_sentence,
+    verdict_sentence,
+    warning_sentences,
 )
 from finagent_model.statistics.reliability import reliability_bins
 from finagent_model.statistics.resampling import COST_CURVE_BP
@@ -128,7 +133,7 @@ def render_report(
     lines += memory_lines(evidence)
     lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {purpose(c)} | {escape_markdown(c.number_text)} "
+        f"| {c.name} | {describe_purpose(c)} | {escape_markdown(c.number_text)} "
         f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
         for c in evidence.checks
     ]
@@ -209,81 +214,6 @@ def render_report_page(
     )
 
 
-def warning_sentences(bar_warnings: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a sentence for each warning about bars, with its symbol."""
-    # A file's own words may be in a warning.
-    return [
-        f"{escape_markdown(symbol)}: {escape_markdown(text)}."
-        for symbol, texts in bar_warnings.items()
-        for text in texts
-    ]
-
-
-def purpose(check: EvidenceCheck) -> str:
-    """Return the grade that needs the check; `confidence` for one that no grade needs."""
-    return "confidence" if check.needed_for == "none" else check.needed_for
-
-
-def trials_sentence(evidence: Evidence) -> str:
-    """Return how many policies were tried, and how often such a desk was trained before."""
-    tried, earlier = (evidence.numbers[n] for n in ("configurations", "earlier_trainings"))
-    sentence = f"Policies tried: {tried:.0f}."
-    if earlier:
-        times = "once" if earlier == 1 else f"{earlier:.0f} times"
-        sentence += f" Trained {times} before on these bars, with other settings or code."
-    return sentence
-
-
-def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
-    """Return one sentence: lost or made money out of sample, after costs, and against holding."""
-    # Nobody decided to hold cash: what such a curve shows is no result of the desk.
-    if metrics.get("failed_share") == 1:
-        return f"{symbol}: every decision FAILED, so nothing was traded; there is no verdict."
-    desk, benchmark = metrics["total_return"], metrics["benchmark_total_return"]
-    if not (math.isfinite(desk) and math.isfinite(benchmark)):
-        return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
-    result = "LOST money" if desk < 0 else "made money" if desk > 0 else "made nothing"
-    rank = "behind" if desk < benchmark else "ahead of" if desk > benchmark else "level with"
-    return (
-        f"{symbol}: the desk {result} out of sample after costs ({desk:+.1%}), "
-        f"{rank} buying and holding ({benchmark:+.1%})."
-    )
-
-
-def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[str]:
-    """Return sentences on how far the confidence of this version's signals can be trusted."""
-    method = {
-        "none": "not calibrated",
-        "base_rate": "the base rate",
-        "platt": "calibrated by Platt scaling",
-        "isotonic": "calibrated by isotonic regression",
-    }[calibration.method]
-    if calibration.method == "base_rate" and calibration.base_rate is not None:
-        method += f", {calibration.base_rate:.0%} for each call"
-    sentences = [f"Confidence is {method}: {calibration.reason}."]
-    numbers = evidence.numbers
-    calls, brier = numbers["calibrated_calls"], numbers["brier"]
-    if calls and brier is not None:
-        sentences.append(
-            f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
-            f"made money within {HORIZON} bars; Brier score {brier:.4f} "
-            f"({numbers['brier_uncalibrated']:.4f} before calibration, "
-            f"{numbers['brier_climatology']:.4f} for always saying the share known by then)."
-        )
-    if (skill := numbers["brier_skill"]) is not None:
-        low, high = numbers["brier_skill_low"], numbers["brier_skill_high"]
-        bounds = (
-            "with too few independent calls for an interval"
-            if low is None or high is None
-            else f"between {low:+.3f} and {high:+.3f}"
-        )
-        sentences.append(
-            f"What the desk's confidence adds to that share, its Brier skill, is {skill:+.3f}, "
-            f"{bounds}; 0 is nothing."
-        )
-    return sentences
-
-
 def fold_rows(
     bars: BarSeries, folds: Sequence[FoldSpan], facts: SymbolFacts, trades: pd.DataFrame
 ) -> list[FoldRow]:
@@ -351,7 +281,7 @@ def _check_table(gate: GateReport) -> str:
     rows = [("integrity", check.name, check.found, check.passed) for check in gate.integrity]
     for check in gate.evidence.checks:
         bound = f"{'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
-        kind = f"evidence, for {purpose(check)}"
+        kind = f"evidence, for {describe_purpose(check)}"
         rows.append((kind, check.name, f"{check.number_text}, needed {bound}", check.passed))
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))

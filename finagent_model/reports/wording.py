@@ -1,13 +1,16 @@
-"""Words that report, page and model card share: grade, a model's memory, and foreign text."""
+"""Sentences that report, page and model card share, and how foreign text is shown in them."""
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from finagent_model.evaluation.evidence import Evidence
+from finagent_model.evaluation.evidence import Evidence, EvidenceCheck
 from finagent_model.market.news import sanitize_text
+from finagent_model.policy.trained_state import HORIZON, Calibration
 
 MAX_GRADE_CHARS = 400
 """Characters of a sentence about the grade, which may name a model."""
@@ -62,3 +65,78 @@ def memory_section(evidence: Evidence) -> list[str]:
         *(f"<p>{escape(sentence)}</p>" for sentence in memory.sentences(evidence.numbers)),
         f"<table class=memory>{head}{cells}</table>",
     ]
+
+
+def warning_sentences(bar_warnings: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence for each warning about bars, with its symbol."""
+    # A file's own words may be in a warning.
+    return [
+        f"{escape_markdown(symbol)}: {escape_markdown(text)}."
+        for symbol, texts in bar_warnings.items()
+        for text in texts
+    ]
+
+
+def describe_purpose(check: EvidenceCheck) -> str:
+    """Return the grade that needs the check; `confidence` for one that no grade needs."""
+    return "confidence" if check.needed_for == "none" else check.needed_for
+
+
+def trials_sentence(evidence: Evidence) -> str:
+    """Return how many policies were tried, and how often such a desk was trained before."""
+    tried, earlier = (evidence.numbers[n] for n in ("configurations", "earlier_trainings"))
+    sentence = f"Policies tried: {tried:.0f}."
+    if earlier:
+        times = "once" if earlier == 1 else f"{earlier:.0f} times"
+        sentence += f" Trained {times} before on these bars, with other settings or code."
+    return sentence
+
+
+def verdict_sentence(symbol: str, metrics: Mapping[str, float]) -> str:
+    """Return one sentence: lost or made money out of sample, after costs, and against holding."""
+    # Nobody decided to hold cash: what such a curve shows is no result of the desk.
+    if metrics.get("failed_share") == 1:
+        return f"{symbol}: every decision FAILED, so nothing was traded; there is no verdict."
+    desk, benchmark = metrics["total_return"], metrics["benchmark_total_return"]
+    if not (math.isfinite(desk) and math.isfinite(benchmark)):
+        return f"{symbol}: what the desk earned out of sample is undefined; there is no verdict."
+    result = "LOST money" if desk < 0 else "made money" if desk > 0 else "made nothing"
+    rank = "behind" if desk < benchmark else "ahead of" if desk > benchmark else "level with"
+    return (
+        f"{symbol}: the desk {result} out of sample after costs ({desk:+.1%}), "
+        f"{rank} buying and holding ({benchmark:+.1%})."
+    )
+
+
+def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[str]:
+    """Return sentences on how far the confidence of this version's signals can be trusted."""
+    method = {
+        "none": "not calibrated",
+        "base_rate": "the base rate",
+        "platt": "calibrated by Platt scaling",
+        "isotonic": "calibrated by isotonic regression",
+    }[calibration.method]
+    if calibration.method == "base_rate" and calibration.base_rate is not None:
+        method += f", {calibration.base_rate:.0%} for each call"
+    sentences = [f"Confidence is {method}: {calibration.reason}."]
+    numbers = evidence.numbers
+    calls, brier = numbers["calibrated_calls"], numbers["brier"]
+    if calls and brier is not None:
+        sentences.append(
+            f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
+            f"made money within {HORIZON} bars; Brier score {brier:.4f} "
+            f"({numbers['brier_uncalibrated']:.4f} before calibration, "
+            f"{numbers['brier_climatology']:.4f} for always saying the share known by then)."
+        )
+    if (skill := numbers["brier_skill"]) is not None:
+        low, high = numbers["brier_skill_low"], numbers["brier_skill_high"]
+        bounds = (
+            "with too few independent calls for an interval"
+            if low is None or high is None
+            else f"between {low:+.3f} and {high:+.3f}"
+        )
+        sentences.append(
+            f"What the desk's confidence adds to that share, its Brier skill, is {skill:+.3f}, "
+            f"{bounds}; 0 is nothing."
+        )
+    return sentences

@@ -15,11 +15,9 @@ Returns are per day (n,), the desk's and the benchmark's on the same days. Undef
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
 from finagent_model.backtesting.metrics import MIN_DEVIATION, sharpe
 from finagent_model.market.bars import Floats
@@ -29,23 +27,6 @@ from finagent_model.statistics.resampling import MIN_PERIODS, optimal_block_leng
 NORMAL = NormalDist()
 MIN_DELAYED_SHARE = 0.5
 """Share of its Sharpe ratio that an honest strategy keeps when it acts a bar later."""
-
-
-def pool_by_day(
-    days: Sequence[npt.NDArray[np.int64]], values: Sequence[Floats]
-) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return the calendar of all symbols (T,), and the mean of their values (T, ...) on each day.
-
-    `days` (n,) and `values` (n, ...) are by symbol; a mean is over the symbols that have the day.
-    """
-    calendar = np.unique(np.concatenate(days))
-    # A symbol without a bar on a day is left out of that day's mean: 0 would be a return.
-    count, total = np.zeros(len(calendar)), np.zeros((len(calendar), *values[0].shape[1:]))
-    for own_days, own_values in zip(days, values, strict=True):
-        positions = np.searchsorted(calendar, own_days)
-        count[positions] += 1
-        total[positions] += own_values
-    return calendar, total / count.reshape(-1, *[1] * (total.ndim - 1))
 
 
 def alpha_contributions(returns: Floats, benchmark: Floats) -> Floats:

@@ -147,7 +147,7 @@ claims = Table(
     SCHEMA,
     Column("signal_id", Text, primary_key=True),
     Column("holder", Text),
-    Column("beats", Integer, nullable=False),
+    Column("heartbeats", Integer, nullable=False),
     Column("last_holder", Text),
     Column("run_id", Text),
 )

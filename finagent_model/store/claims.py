@@ -1,9 +1,9 @@
 """Claim a question, so that of many who ask it at the same moment one decides and the others wait.
 
-A claim is a row of `finagent_claims`, by the id of the signal that answers the question. Who holds
-it counts up `beats` while it works. Who waits takes it over once neither holder nor beats have
-changed for `SILENCE_S`, by the waiting process's monotonic clock: no two clocks are compared, so
-that a clock that jumps, or is wrong, neither ends a claim nor keeps a dead one.
+A claim is a lease: a row of `finagent_claims`, by the id of the signal that answers the question.
+Its holder counts up `heartbeats` while it works. A waiting caller takes it over once neither holder
+nor heartbeats have changed for `LEASE_S`, by its own monotonic clock: no two clocks are compared,
+so that a clock that jumps, or is wrong, neither ends a claim nor keeps a dead one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from finagent_model.store._schema import claims as table
 from finagent_model.store.database import Database
 
 log = logging.getLogger(__name__)
-BEAT_S = 5.0
-"""Seconds between two beats of a holder."""
-SILENCE_S = 30.0
-"""Seconds without a beat after which a holder counts as killed."""
+HEARTBEAT_S = 5.0
+"""Seconds between two heartbeats of a holder."""
+LEASE_S = 30.0
+"""Seconds without a heartbeat after which a holder counts as killed."""
 POLL_S = 0.25
 """Seconds between two looks of one who waits."""
 
@@ -53,14 +53,14 @@ class Claim:
 class _ClaimRow:
     holder: str | None
     """None: nobody holds it."""
-    beats: int
+    heartbeats: int
     last_holder: str | None
     """Who let go of it last, with a decision in the run `run_id`, or without one (None)."""
     run_id: str | None
 
     @property
-    def pulse(self) -> tuple[str | None, int]:
-        return self.holder, self.beats
+    def activity(self) -> tuple[str | None, int]:
+        return self.holder, self.heartbeats
 
 
 class ClaimStore:
@@ -71,11 +71,11 @@ class ClaimStore:
         database: Database,
         sleep: Callable[[float], object] = time.sleep,
         timer: Callable[[], float] = time.monotonic,
-        beat_s: float = BEAT_S,
-        silence_s: float = SILENCE_S,
+        heartbeat_s: float = HEARTBEAT_S,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._database, self._sleep, self._timer = database, sleep, timer
-        self._beat_s, self._silence_s = beat_s, silence_s
+        self._beat_s, self._silence_s = heartbeat_s, lease_s
 
     @contextmanager
     def enter(self, signal_id: str) -> Iterator[Claim]:
@@ -90,7 +90,7 @@ class ClaimStore:
             yield claim
             return
         stop = threading.Event()
-        beating = threading.Thread(target=self._beat_until, args=(claim, stop), daemon=True)
+        beating = threading.Thread(target=self._heartbeat_until, args=(claim, stop), daemon=True)
         beating.start()
         try:
             yield claim
@@ -102,7 +102,7 @@ class ClaimStore:
     def _wait(self, claim: Claim) -> str | None:
         """Return None once the claim is held, else the run of the one that was waited for."""
         waited_for: set[str] = set()
-        pulse, since = None, self._timer()
+        activity, since = None, self._timer()
         while True:
             row = self._read(claim.signal_id)
             if row is not None and row.last_holder in waited_for and row.run_id is not None:
@@ -111,8 +111,8 @@ class ClaimStore:
                 is_free = True
             else:
                 waited_for.add(row.holder)
-                if row.pulse != pulse:
-                    pulse, since = row.pulse, self._timer()
+                if row.activity != activity:
+                    activity, since = row.activity, self._timer()
                 is_free = self._timer() - since >= self._silence_s
             if is_free and self._take(claim, row):
                 return None
@@ -120,7 +120,7 @@ class ClaimStore:
                 self._sleep(POLL_S)
 
     def _read(self, signal_id: str) -> _ClaimRow | None:
-        columns = (table.c.holder, table.c.beats, table.c.last_holder, table.c.run_id)
+        columns = (table.c.holder, table.c.heartbeats, table.c.last_holder, table.c.run_id)
         query = select(*columns).where(table.c.signal_id == signal_id)
         with self._database.connection() as connection:
             row = connection.execute(query).one_or_none()
@@ -131,25 +131,25 @@ class ClaimStore:
         with self._database.transaction() as connection:
             if before is None:
                 dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-                values = {"signal_id": claim.signal_id, "holder": claim.holder, "beats": 0}
+                values = {"signal_id": claim.signal_id, "holder": claim.holder, "heartbeats": 0}
                 insert = dialect.insert(table).values(**values).on_conflict_do_nothing()
                 return connection.execute(insert).rowcount == 1
             statement = table.update().where(
                 table.c.signal_id == claim.signal_id,
                 table.c.holder.is_not_distinct_from(before.holder),
-                table.c.beats == before.beats,
+                table.c.heartbeats == before.heartbeats,
             )
-            values = {"holder": claim.holder, "beats": 0}
+            values = {"holder": claim.holder, "heartbeats": 0}
             return connection.execute(statement.values(**values)).rowcount == 1
 
-    def _beat_until(self, claim: Claim, stop: threading.Event) -> None:
-        """Count up the beats until `stop` is set, or another caller has the claim."""
+    def _heartbeat_until(self, claim: Claim, stop: threading.Event) -> None:
+        """Count up the heartbeats until `stop` is set, or another caller has the claim."""
         mine = (table.c.signal_id == claim.signal_id) & (table.c.holder == claim.holder)
-        beat = table.update().where(mine).values(beats=table.c.beats + 1)
+        heartbeat = table.update().where(mine).values(heartbeats=table.c.heartbeats + 1)
         while not stop.wait(self._beat_s):
             try:
                 with self._database.transaction() as connection:
-                    if not connection.execute(beat).rowcount:
+                    if not connection.execute(heartbeat).rowcount:
                         claim.is_lost = True
                         return
             except StoreError as error:

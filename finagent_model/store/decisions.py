@@ -5,8 +5,8 @@ decision on the same symbol, moment and version of the model adds its conversati
 execution, and no second signal: a settled signal stays, a failed one is replaced, and so is one
 that the later decision says it replaces.
 
-Rows alone prove nothing, since others may write these tables: `pipeline/settled.py` compares them
-with the decision's run before a signal counts.
+Rows alone prove nothing, since others may write these tables: `pipeline/final_decisions.py`
+compares them with the decision's run before a signal counts.
 
 Large texts stay in the artifacts of the decision's MLflow run, which every row names: a prompt or a
 response above `MAX_TEXT_CHARS` is null here, its length is stored, and `metadata` names the file.

@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from finagent_model.backtesting.engine import buy_and_hold
 from finagent_model.backtesting.metrics import MIN_DEVIATION, simple_returns
+from finagent_model.backtesting.portfolio import pool_by_day
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.statistics.resampling import MIN_PERIODS
 from finagent_model.statistics.sharpe import probability_of_overfitting
-from finagent_model.statistics.skill import alpha_contributions, pool_by_day
+from finagent_model.statistics.skill import alpha_contributions
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import (
     TECHNICAL_ONLY,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from finagent_model.errors import CorruptPackageError, SignatureError
-from finagent_model.model.anchor import metadata_of
+from finagent_model.model.anchor import build_metadata
 from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.package import MANIFEST_FILE, Manifest, hash_package
 from finagent_model.model.signing import new_key_pair
@@ -55,7 +55,7 @@ def change_policy_and_hashes(model: Path) -> None:
     }
     changed = manifest | {"files": hashes, "content_hash": hash_package(hashes)}
     (package / MANIFEST_FILE).write_text(json.dumps(changed))
-    described["metadata"] = metadata_of(Manifest.read(package))
+    described["metadata"] = build_metadata(Manifest.read(package))
     (model / "MLmodel").write_text(yaml.safe_dump(described))
 
 

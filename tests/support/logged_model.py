@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from finagent_model.model.anchor import anchor_tags, hash_model, metadata_of
+from finagent_model.model.anchor import build_anchor_tags, build_metadata, hash_model
 from finagent_model.model.model_folder import PACKAGE_FOLDER, REGISTERED_META
 from finagent_model.model.package import Manifest
 from support.packages import write
@@ -31,13 +31,13 @@ def write_model(folder: Path) -> dict[str, str]:
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
     write_metadata(folder)
-    return anchor_tags(Manifest.read(package), hash_model(folder))
+    return build_anchor_tags(Manifest.read(package), hash_model(folder))
 
 
 def write_metadata(folder: Path) -> None:
     """Write what MLflow says of the model, by the manifest that is there now."""
     manifest = Manifest.read(folder / PACKAGE_FOLDER)
-    described = {"metadata": metadata_of(manifest), "run_id": "a" * 32}
+    described = {"metadata": build_metadata(manifest), "run_id": "a" * 32}
     (folder / "MLmodel").write_text(yaml.safe_dump(described))
     meta = {"model_name": NAME, "model_version": VERSION}
     (folder / REGISTERED_META).write_text(yaml.safe_dump(meta))

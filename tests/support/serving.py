@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SAVE = f"""
 import mlflow.pyfunc
-from finagent_model.model.anchor import metadata_of
+from finagent_model.model.anchor import build_metadata
 from finagent_model.model.package import Manifest, read_package
 from finagent_model.model.pyfunc import make_signature
 from pathlib import Path
@@ -28,7 +28,7 @@ mlflow.pyfunc.save_model(
     artifacts={{"package": "package"}},
     signature=make_signature(read_package(Path("package")).config),
     pip_requirements=[],
-    metadata=metadata_of(Manifest.read(Path("package"))),
+    metadata=build_metadata(Manifest.read(Path("package"))),
 )
 """
 
@@ -41,7 +41,7 @@ def serve(port: int) -> list[str]:
 def load_small_model(folder: Path) -> FinagentModel:
     """Return the model of a small package, written into `folder`, loaded as MLflow loads it."""
     from finagent_model.config.desk_config import load_preset
-    from finagent_model.model.anchor import PACKAGE_FOLDER, metadata_of
+    from finagent_model.model.anchor import PACKAGE_FOLDER, build_metadata
     from finagent_model.model.package import write_package
     from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
     from finagent_model.model.wheel import code_hash
@@ -57,7 +57,7 @@ def load_small_model(folder: Path) -> FinagentModel:
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )
-    (folder / "MLmodel").write_text(yaml.safe_dump({"metadata": metadata_of(manifest)}))
+    (folder / "MLmodel").write_text(yaml.safe_dump({"metadata": build_metadata(manifest)}))
     model = FinagentModel()
     context: Any = SimpleNamespace(artifacts={PACKAGE_ARTIFACT: str(package)})
     with pytest.MonkeyPatch.context() as patch:

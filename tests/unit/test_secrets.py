@@ -67,9 +67,9 @@ def test_find_secrets_reads_named_file(tmp_path: Path) -> None:
 def test_find_secrets_leaves_paths_and_names() -> None:
     environ = {
         "PATH": "/usr/bin:/bin",
-        "PWD": "/work/some-folder-2024",
+        "PWD": "/home/ann/some-folder-2024",
         "SSH_AUTH_SOCK": "/etc/passwd",  # a file that is there
-        "MLFLOW_TRACKING_URI": "sqlite:////work/folder-0123456789abc/mlflow.db",
+        "MLFLOW_TRACKING_URI": "sqlite:////data/folder-0123456789abc/mlflow.db",
         "FINAGENT_BARS": "sqlite:///bars.db?table=eod",
         "FINAGENT_DATABASE": "postgresql://finagent@host:5432/finagent",
     }

@@ -39,7 +39,7 @@ def upgrade() -> None:
         "finagent_claims",
         sa.Column("signal_id", sa.Text, primary_key=True),
         sa.Column("holder", sa.Text),
-        sa.Column("beats", sa.Integer, nullable=False),
+        sa.Column("heartbeats", sa.Integer, nullable=False),
         sa.Column("last_holder", sa.Text),
         sa.Column("run_id", sa.Text),
     )

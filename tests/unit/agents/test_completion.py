@@ -9,7 +9,7 @@ import pytest
 from autogen_core import FunctionCall
 from autogen_core.models import AssistantMessage, CreateResult, RequestUsage, UserMessage
 
-from finagent_model.agents.completion import UNCOUNTED, facts_of, sendable, usable_calls
+from finagent_model.agents.completion import UNCOUNTED, read_facts, sendable, usable_calls
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.data.market import Market
 from finagent_model.desk.desk import Desk
@@ -74,7 +74,7 @@ def test_usage_that_counts_nothing_is_unknown(usage: tuple[Any, Any]) -> None:
     result = CreateResult.model_construct(
         content="{}", finish_reason="stop", usage=RequestUsage(*usage), cached=False
     )
-    assert facts_of(result).usage is None
+    assert read_facts(result).usage is None
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])

@@ -10,7 +10,7 @@ from finagent_model.agents.budget import Amount
 from finagent_model.agents.completion import UNCOUNTED
 from finagent_model.agents.team import (
     ReplayNote,
-    limits_of_a_cut,
+    limits_that_cut,
     replay_note_key,
     write_replay_note,
 )
@@ -81,7 +81,7 @@ def test_replay_note_is_taken_back_by_a_whole_decision(view: MarketView) -> None
 def test_replay_note_key_differs_by_limits_of_a_cut() -> None:
     desk = load_preset()
     keys = {
-        replay_note_key("roster", "question", limits_of_a_cut(desk.model_copy(update=changes)))
+        replay_note_key("roster", "question", limits_that_cut(desk.model_copy(update=changes)))
         for changes in (
             {},
             {"limits": desk.limits.model_copy(update={"max_tokens": 1})},
@@ -111,7 +111,7 @@ def test_replay_note_of_an_abort_repeats_its_warning(view: MarketView) -> None:
     question = next(e.body["text"] for e in desk.decide(view).events if e.kind == "question")
     digest = desk._chat_service.pool.roster_digest
     note = ReplayNote((), "no decision within 1 s", 10, None, uncounted=True)
-    key = replay_note_key(digest, question, limits_of_a_cut(CHAT))
+    key = replay_note_key(digest, question, limits_that_cut(CHAT))
     write_replay_note(cassette, key, note)
     signal = desk.decide(view).signal
     assert "no decision within 1 s" in signal.reasoning

@@ -10,13 +10,10 @@ import pytest
 from finagent_model.backtesting.metrics import measure_curve, total_return
 from finagent_model.backtesting.portfolio import (
     PooledAccount,
-    Times,
+    pool_by_day,
     pool_metrics,
     pool_returns,
 )
-from finagent_model.evaluation.evidence import SymbolFacts
-from finagent_model.evaluation.evidence import pool_returns as pool_facts
-from finagent_model.market.bars import Floats
 
 DAYS = np.arange("2020-01-01", "2022-01-01", dtype="datetime64[D]")
 
@@ -47,26 +44,6 @@ def test_pool_returns_leaves_ruined_account_out() -> None:
     lost, kept = np.array([-1.0, math.nan, math.nan]), np.array([0.2, 0.1, 0.1])
     _, returns = pool_returns([DAYS[:3], DAYS[:3]], [lost, kept])
     assert returns == pytest.approx([-0.4, 0.1, 0.1])
-
-
-def test_pool_returns_equals_pool_of_evidence() -> None:
-    rng = np.random.default_rng(2)
-    parts = [slice(0, 30), slice(10, 50), slice(20, 25)]
-    returns = [rng.normal(0, 0.01, part.stop - part.start) for part in parts]
-    facts = [facts_of(DAYS[part], own) for part, own in zip(parts, returns, strict=True)]
-    calendar, desk, _ = pool_facts(facts)
-    days, mean = pool_returns([DAYS[part] for part in parts], returns)
-    assert calendar.tolist() == days.astype("datetime64[ms]").astype(int).tolist()
-    np.testing.assert_allclose(desk, mean, rtol=1e-12)
-
-
-def facts_of(days: Times, returns: Floats) -> SymbolFacts:
-    # Only what the pool reads: the other fields belong to the grade.
-    return SymbolFacts.model_construct(
-        closed_at=tuple(days.astype("datetime64[ms]").astype(np.int64).tolist()),
-        returns=tuple(returns.tolist()),
-        benchmark_returns=tuple(returns.tolist()),
-    )
 
 
 def test_pool_metrics_are_those_of_the_pooled_curve() -> None:
@@ -106,3 +83,12 @@ def test_pool_metrics_of_unknown_cost_is_undefined() -> None:
     metrics = pooled(account([]), account([], model_cost_usd=math.nan))
     assert math.isnan(metrics["model_cost_usd"])
     assert math.isnan(metrics["total_return_after_model_cost"])
+
+
+def test_pool_by_day_leaves_out_missing_days() -> None:
+    days = [np.array([1, 2, 3]), np.array([2, 3, 9])]
+    calendar, mean = pool_by_day(days, [np.array([1.0, 1.0, 1.0]), np.array([3.0, 5.0, 7.0])])
+    assert calendar.tolist() == [1, 2, 3, 9]
+    assert mean.tolist() == [1, 2, 3, 7]
+    _, columns = pool_by_day(days, [np.ones((3, 2)), np.zeros((3, 2))])
+    assert columns.tolist() == [[1, 1], [0.5, 0.5], [0.5, 0.5], [0, 0]]

@@ -33,8 +33,9 @@ def reader(cutoff: Cutoff, margin_days: int = 90, author: str = "gpt-x") -> Know
     [
         ("gpt-4o", date(2023, 10, 31)),
         ("openai/gpt-4o-mini-2024-07-18", date(2023, 10, 31)),
-        ("GPT-4.1", date(2024, 6, 30)),
-        ("claude-sonnet-4-5-20250929", date(2025, 7, 31)),
+        ("GPT-4o", date(2023, 10, 31)),
+        # Its maker's page was not read.
+        ("claude-sonnet-4-5-20250929", "unknown"),
         ("meta-llama/Llama-3.3-70B-Instruct", date(2023, 12, 31)),
         # It searches the web, it moves, it was tuned by its owner, it is nobody's.
         ("gpt-4o-search-preview", "unknown"),

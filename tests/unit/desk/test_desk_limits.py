@@ -19,7 +19,7 @@ from finagent_model.desk.desk import Desk, narrow_limits
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
-from finagent_model.model.anchor import metadata_of
+from finagent_model.model.anchor import build_metadata
 from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.package import write_package
 from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel
@@ -151,7 +151,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
     )
     monkeypatch.setenv("FINAGENT_HOME", str(tmp_path / "home"))
     loaded = FinagentModel()
-    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"metadata": metadata_of(manifest)}))
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"metadata": build_metadata(manifest)}))
     loaded.load_context(PythonModelContext({PACKAGE_ARTIFACT: str(package)}, {}))
     return loaded
 

@@ -11,6 +11,7 @@ import pytest
 from finagent_model.backtesting.engine import Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import summarise
+from finagent_model.backtesting.portfolio import pool_by_day
 from finagent_model.config.rules import GateRules
 from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.accounting import (
@@ -28,7 +29,7 @@ from finagent_model.evaluation.plain_statistics import (
     pool_plainly,
 )
 from finagent_model.market.bars import BarSeries
-from finagent_model.statistics.skill import alpha_contributions, mean_t_ratio, pool_by_day
+from finagent_model.statistics.skill import alpha_contributions, mean_t_ratio
 
 SHORTS = FillRules(0.001, 0.0005, allow_short=True)
 APPLE = BundledBars().bars("AAPL")[:600]

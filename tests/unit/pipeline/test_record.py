@@ -19,13 +19,13 @@ from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.errors import StoreError
 from finagent_model.market.view import MarketView
 from finagent_model.model.wheel import code_hash
+from finagent_model.pipeline.final_decisions import STORED, find_final
 from finagent_model.pipeline.record import (
     SyncReport,
     record_decision,
     send_outbox,
     sync_decisions,
 )
-from finagent_model.pipeline.settled import STORED, find_final
 from finagent_model.settings import Settings
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import DecisionStore

@@ -22,10 +22,14 @@ from finagent_model.reports.report import (
     fold_rows,
     fold_spans,
     render_report,
+)
+from finagent_model.reports.wording import (
+    escape_markdown,
+    grade_sentence,
+    memory_section,
     verdict_sentence,
     warning_sentences,
 )
-from finagent_model.reports.wording import escape_markdown, grade_sentence, memory_section
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
 from support.gate_cases import METRICS, graded

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from finagent_model.config.desk_config import load_preset
-from finagent_model.model.anchor import metadata_of
+from finagent_model.model.anchor import build_metadata
 from finagent_model.model.package import read_package, write_package
 from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, make_signature
 from finagent_model.model.wheel import code_hash
@@ -47,7 +47,7 @@ def test_model_with_old_model_code_answers(tmp_path: Path, monkeypatch: pytest.M
         artifacts={PACKAGE_ARTIFACT: str(package)},
         signature=make_signature(read_package(package).config),
         pip_requirements=[],
-        metadata=metadata_of(manifest),
+        metadata=build_metadata(manifest),
     )
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     [row] = loaded.predict(pd.DataFrame([{"symbol": "GOOG", "as_of": "2012-06-29"}])).to_dict(

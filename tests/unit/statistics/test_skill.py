@@ -14,7 +14,6 @@ from finagent_model.statistics.sharpe import Moments
 from finagent_model.statistics.skill import (
     alpha_contributions,
     delay_p_value,
-    pool_by_day,
     positive_mean_p_value,
     sharpe_difference_p_value,
 )
@@ -133,15 +132,6 @@ def test_delay_p_value_finds_collapse() -> None:
     assert delay_p_value(-returns, delayed, seed=1) == 1
     # A last trade that a bar later never happens.
     assert math.isnan(delay_p_value(returns, np.zeros(1650), seed=1))
-
-
-def test_pool_by_day_leaves_out_missing_days() -> None:
-    days = [np.array([1, 2, 3]), np.array([2, 3, 9])]
-    calendar, mean = pool_by_day(days, [np.array([1.0, 1.0, 1.0]), np.array([3.0, 5.0, 7.0])])
-    assert calendar.tolist() == [1, 2, 3, 9]
-    assert mean.tolist() == [1, 2, 3, 7]
-    _, columns = pool_by_day(days, [np.ones((3, 2)), np.zeros((3, 2))])
-    assert columns.tolist() == [[1, 1], [0.5, 0.5], [0.5, 0.5], [0, 0]]
 
 
 @given(

@@ -82,27 +82,27 @@ def test_claim_let_go_before_gives_no_result(url: str) -> None:
 def test_claim_of_silent_holder_is_taken_over(url: str) -> None:
     clock = Clock()
     with Database(url).transaction() as connection:
-        connection.execute(table.insert().values(signal_id=ID, holder="killed", beats=3))
+        connection.execute(table.insert().values(signal_id=ID, holder="killed", heartbeats=3))
     with waiting(url, clock).enter(ID) as claim:
         assert (claim.result, 30 <= clock.now < 31) == (None, True)
 
 
 def test_claim_of_beating_holder_is_kept(url: str) -> None:
-    """However far the clock of the one that waits jumps between two beats of it."""
+    """However far the clock of the one that waits jumps between two heartbeats of it."""
     database, clock = Database(url), Clock(fast=100)
 
     class Beating(Clock):
         def sleep(self, seconds: float) -> None:
             super().sleep(seconds)
-            self.beats = getattr(self, "beats", 0) + 1
+            self.heartbeats = getattr(self, "heartbeats", 0) + 1
             with database.transaction() as connection:
-                values = {"beats": self.beats}
-                if self.beats == 20:
+                values = {"heartbeats": self.heartbeats}
+                if self.heartbeats == 20:
                     values |= {"holder": None, "last_holder": "first", "run_id": "r1"}
                 connection.execute(table.update().values(**values))
 
     with database.transaction() as connection:
-        connection.execute(table.insert().values(signal_id=ID, holder="first", beats=0))
+        connection.execute(table.insert().values(signal_id=ID, holder="first", heartbeats=0))
     beating = Beating(fast=100)
     with ClaimStore(database, beating.sleep, beating).enter(ID) as claim:
         assert (claim.result, clock.now) == ("r1", 0)
@@ -110,10 +110,10 @@ def test_claim_of_beating_holder_is_kept(url: str) -> None:
 
 def test_claim_holder_beats_while_it_works(url: str) -> None:
     database = Database(url)
-    with ClaimStore(database, beat_s=0.01).enter(ID) as claim:
+    with ClaimStore(database, heartbeat_s=0.01).enter(ID) as claim:
         for _ in range(1000):
             with database.connection() as connection:
-                if connection.execute(select(table.c.beats)).scalar_one() > 1:
+                if connection.execute(select(table.c.heartbeats)).scalar_one() > 1:
                     break
         assert not claim.is_lost
     with database.connection() as connection:

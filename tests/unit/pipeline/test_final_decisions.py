@@ -17,8 +17,8 @@ from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.errors import UnverifiedRunError
 from finagent_model.model.wheel import code_hash
+from finagent_model.pipeline.final_decisions import STORED, find_final, read_recorded
 from finagent_model.pipeline.record import record_decision
-from finagent_model.pipeline.settled import STORED, find_final, read_recorded
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import Artifact, ArtifactFilter, NewArtifact
 from finagent_model.store.artifacts import ArtifactStore
