@@ -237,7 +237,8 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            raise BadInputError(f"environment variable {first['loc'][0]}: {first['msg']}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise BadInputError(f"environment variable {first['loc'][0]}: {message}") from None
 
 
 def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:

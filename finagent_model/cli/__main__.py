@@ -15,6 +15,7 @@ from finagent_model.cli._registry_commands import (
     models,
     promote,
     rollback,
+    sign,
     signing_key,
 )
 from finagent_model.cli._store_commands import approvals, approve, db, outbox, reject
@@ -40,6 +41,7 @@ app.command()(graph)
 app.command()(models)
 app.command()(promote)
 app.command()(rollback)
+app.command()(sign)
 app.command(name="signing-key")(signing_key)
 app.command()(lineage)
 app.command()(approvals)

@@ -63,6 +63,12 @@ def check(
     # Neither or both: a forgotten symbol must not turn into a run over all of a vendor's.
     if bool(symbols) == every:
         raise BadInputError("name the symbols to check, or --all")
+    if files := [symbol for symbol in symbols or () if "/" in symbol and Path(symbol).exists()]:
+        # `BTC/USD` is a symbol, a path is where a source of bars is named.
+        raise BadInputError(
+            f"{files[0]!r} is a file or a folder, and symbols are checked; name it as the source: "
+            f"FINAGENT_BARS={files[0]} finagent bars check --all"
+        )
     settings = Settings.load()
     _print_checks(
         datasets.check_bars(settings, symbols or ()),

@@ -62,6 +62,23 @@ def promote(
     _print_champion(asdict(row), as_json)
 
 
+def sign(
+    version: Annotated[str, typer.Argument(help="A version, registered.")],
+    name: Name = "finagent",
+) -> None:
+    """Sign a version with FINAGENT_SIGNING_KEY, after comparing its files; no alias moves."""
+    from finagent_model.model.loading import sign_version
+    from finagent_model.settings import Settings
+    from finagent_model.tracking import registry
+
+    registry.find_version(name, version)
+    if not sign_version(name, version, Settings.load()):
+        raise BadInputError(
+            "FINAGENT_SIGNING_KEY is not set; `finagent signing-key` makes a pair of keys"
+        )
+    typer.echo(f"version {version} of {name} is signed")
+
+
 def rollback(
     name: Name = "finagent",
     why: Annotated[str | None, typer.Option(help="Kept with who and when.")] = None,

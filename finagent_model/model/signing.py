@@ -91,14 +91,14 @@ def check_signature(
     if public is None:
         raise SignatureError(
             f"{subject} is signed by key {key!r:.40}, which is not among FINAGENT_TRUSTED_KEYS "
-            f"({', '.join(trusted)}); add its public key, or sign again by `finagent promote`"
+            f"({', '.join(trusted)}); add its public key, or sign again by `finagent sign`"
         )
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, statement)
     except InvalidSignature:
         raise SignatureError(
             f"the signature of {subject} is not of these files; compare `finagent verify`, "
-            "and sign again by `finagent promote` if they are right"
+            "and sign again by `finagent sign` if they are right"
         ) from None
     return key
 

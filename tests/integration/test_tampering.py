@@ -149,3 +149,12 @@ def test_promote_signs_where_a_key_is_set(trained: Place, monkeypatch: pytest.Mo
     assert checked is not None
     assert checked.anchored
     assert checked.signed_by is not None
+    # Another key: signed anew, and no alias moves.
+    private, public = new_key_pair()
+    signed = trained.finagent("sign", "1", FINAGENT_SIGNING_KEY=private)
+    assert (signed.returncode, signed.stdout) == (0, "version 1 of finagent is signed\n")
+    monkeypatch.setenv("FINAGENT_TRUSTED_KEYS", public)
+    again = load_predictor(URI).checked
+    assert again is not None
+    assert again.signed_by not in (None, checked.signed_by)
+    assert trained.finagent("sign", "1").returncode == 2

@@ -237,3 +237,12 @@ def test_examples_of_data_page_run(tmp_path: Path) -> None:
     )
     assert checked.returncode == 0, checked.stderr
     assert "good  ACME  1 bars" in checked.stdout
+
+
+def test_bars_check_of_a_file_says_where_to_name_it(tmp_path: Path) -> None:
+    file = tmp_path / "FB.csv"
+    file.write_text(CSV)
+    done = shell("check", str(file))
+    assert done.exit_code == 2
+    assert f"FINAGENT_BARS={file} finagent bars check --all" in done.output
+    assert shell("check", "--all", FINAGENT_BARS=str(file)).exit_code == 0
