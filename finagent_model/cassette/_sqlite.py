@@ -284,7 +284,7 @@ def _add_tables(connection: sqlite3.Connection) -> None:
 
 
 class _UnusableFileError(OSError):
-    """The file is not what it was made as, or is none of ours; the message has the way out."""
+    """The file was changed, or is another program's; the message has the way out."""
 
 
 def _open_error(path: Path, error: Exception) -> BadInputError:

@@ -5,9 +5,11 @@ Exit codes of errors are those of the error classes (`errors.FinagentError.exit_
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -18,7 +20,7 @@ from typer.exceptions import TyperException
 
 from finagent_model._public import CHAMPION as CHAMPION
 from finagent_model._secrets import redact_output
-from finagent_model.errors import FinagentError
+from finagent_model.errors import BadInputError, FinagentError
 
 EXIT_BUG = 1
 EXIT_NO_DATA = 3
@@ -27,6 +29,7 @@ EXIT_NOT_OK = 4
 """The desk failed: with `--strict` in a decision, or in every decision of a backtest."""
 EXIT_REFUSED = 5
 """A check failed."""
+_DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
 Model = Annotated[str, typer.Option(help="URI of a logged or registered model.")]
 Name = Annotated[str, typer.Option(help="Name of the registered model.")]
@@ -57,11 +60,22 @@ class TypedErrors(TyperGroup):
         except (TyperException, typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            if tracking_error := _as_tracking_error(error):
-                _exit_with_error(ctx, tracking_error)
+            if known := _as_disk_error(error) or _as_tracking_error(error):
+                _exit_with_error(ctx, known)
             # Not left to the interpreter, which would print what nobody has redacted.
             traceback.print_exception(error)
             ctx.exit(EXIT_BUG)
+
+
+def _as_disk_error(error: Exception) -> FinagentError | None:
+    # Files are written in many places, and a disk may fill in each.
+    if not isinstance(error, OSError) or error.errno not in _DISK_FULL:
+        return None
+    where = error.filename or tempfile.gettempdir()
+    return BadInputError(
+        f"no room to write {where}: {error.strerror}; free some space there, or move TMPDIR and "
+        "FINAGENT_HOME, and repeat the command"
+    )
 
 
 def _as_tracking_error(error: Exception) -> FinagentError | None:

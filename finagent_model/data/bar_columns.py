@@ -63,7 +63,10 @@ class Columns(NamedTuple):
 
 
 def find_columns(raw: RawTable, hints: Hints) -> Columns:
-    """Return what each column is. Raises InvalidBarsError for one that is missing or a riddle."""
+    """Return what each column is.
+
+    Raises InvalidBarsError for one that is missing, or whose meaning is unclear.
+    """
     names = raw.names
     vendor = raw.vendor or _choose_vendor(names, hints.vendor)
     ignored = {normalize_column(name) for name in hints.ignore}

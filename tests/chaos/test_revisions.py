@@ -15,7 +15,8 @@ from support.places import Place
 
 OLDER = [script.revision for script in migrate._migration_scripts().walk_revisions()][1:]
 ROW = (
-    "insert into finagent_decisions values "
+    "insert into finagent_decisions (id, conversation_id, run_id, workflow_execution_id, symbol, "
+    "as_of, status, signal) values "
     "('42/c0ffee', 'c0ffee', 'r0', '42', 'GOOG', '2012-06-29 20:00:00', 'ok', '{}')"
 )
 

@@ -187,7 +187,7 @@ def test_a_killed_training_pays_for_no_reply_twice_but_those_in_flight(
 
     trained = json.loads(done.stdout)
     assert "made nothing" in trained["report"]
-    assert "undefined: no trade" in trained["report"]
+    assert "hit rate undefined" in trained["report"]
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def _name_levels(connection: sa.Connection) -> None:
 
 
 def _read_signal(content: str | None) -> dict[str, Any] | None:
-    """Return the signal; None for what is none of ours."""
+    """Return the signal; None for a row of another system."""
     try:
         signal = json.loads(content or "")
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -100,7 +101,19 @@ def test_tracking_does_not_mask_bug(place: Place, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("finagent_model.tracking.registry.list_versions", bug)
     done = CliRunner().invoke(app, ["models"])
-    assert isinstance(done.exception, KeyError)
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr and "KeyError: 'finagent'" in done.stderr
+
+
+def test_full_disk_is_said_in_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(name: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/chart.html")
+
+    monkeypatch.setattr("finagent_model.tracking.registry.list_versions", write)
+    done = CliRunner().invoke(app, ["models"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: no room to write /full/chart.html: No space left")
+    assert done.stderr.count("\n") == 1
 
 
 def test_tracking_error_is_one_line() -> None:
