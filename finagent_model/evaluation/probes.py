@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -68,6 +69,10 @@ They stamp a record, of a decision or of what a vendor answered, through a seam 
 WALL_CLOCK_NAMES = frozenset({"now", "utcnow", "today"})
 MONOTONIC_NAMES = frozenset({"monotonic", "monotonic_ns", "sleep"})
 """Names of the module `time` that say how long something took, and not when."""
+_CLOCK_WORDS = re.compile(
+    r"\b(?:now|utcnow|today)\b|\b(?:import|from)\b.*\btime\b|\\$", re.MULTILINE
+)
+"""What a file has that reads a clock, or a line that goes on in the next, which may hide it."""
 
 
 # Bars, news and fundamentals
@@ -279,6 +284,8 @@ def find_clock_reads(root: Path = Path(finagent_model.__file__).parent) -> list[
         name = path.relative_to(root)
         if name.parts[0].removesuffix(".py") not in DECISION_ROOMS:
             continue
+        if not _CLOCK_WORDS.search(path.read_text()):
+            continue  # parsing is most of the seconds of this check
         tree = parse_source(path)
         allowed = {function for file, function in TIMESTAMP_FUNCTIONS if file == name.as_posix()}
         time_names = _time_module_names(tree)

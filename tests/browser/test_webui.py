@@ -164,7 +164,7 @@ def desk(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     shutil.copy(trained.folder / "mlflow.db", place.folder)
     news = place.folder / "news.jsonl"
     news.write_text("".join(json.dumps(item) + "\n" for item in hostile_news()))
-    done = place.run(sys.executable, "-c", DONE_BEFORE, FINAGENT_NEWS=str(news))
+    done = place.python(DONE_BEFORE, FINAGENT_NEWS=str(news))
     assert done.returncode == 0, done.stderr
     ids = json.loads(done.stdout.splitlines()[-1])
     port = free_port()

@@ -41,7 +41,7 @@ def comparable(signal: dict[str, Any]) -> dict[str, Any]:
 def test_doors_give_the_same_signal(trained: Place) -> None:
     # An empty home: what is replayed comes out of the package alone.
     empty = {"FINAGENT_HOME": str(trained.folder / "fresh-home")}
-    library = trained.run(sys.executable, "-c", LIBRARY, **empty)
+    library = trained.python(LIBRARY, **empty)
     assert library.returncode == 0, library.stderr
     calls, expected = json.loads(library.stdout.splitlines()[-1])
     assert (calls, expected["status"]) == (0, "ok")
@@ -89,7 +89,7 @@ print(json.dumps([[d.run_id, d.decided_before, d.signal.signal_id] for d in infe
 
 def test_infer_is_idempotent_except_live(trained: Place) -> None:
     home = trained.folder / "another-home"
-    done = trained.run(sys.executable, "-c", TWICE, FINAGENT_HOME=str(home))
+    done = trained.python(TWICE, FINAGENT_HOME=str(home))
     assert done.returncode == 0, done.stderr
     first, again, live, last = json.loads(done.stdout.splitlines()[-1])
     assert first[1] is False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +91,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, llm: FakeProvider) -> Place:
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )
-    saved = place.run(sys.executable, "-c", SAVE)
+    saved = place.python(SAVE)
     assert saved.returncode == 0, saved.stderr
     return place
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         code_hash=code_hash(),
         external=PinnedSource(stub.folder, stub.pin),
     )
-    saved = place.run(sys.executable, "-c", SAVE)
+    saved = place.python(SAVE)
     assert saved.returncode == 0, saved.stderr
     (place.folder / "bars").mkdir()
     for symbol in ("FINE", "RAISE", "EXIT"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -172,7 +171,7 @@ def test_a_killed_training_pays_for_no_reply_twice_but_those_in_flight(
 ) -> None:
     place, (options, given) = Place(tmp_path), server.options(tmp_path)
     put = ("finagent_model.cassette.cassette.Cassette", "put", "60")
-    victim = place.run(sys.executable, "-c", TRAP, *put, *options, **given)
+    victim = place.python(TRAP, *put, *options, **given)
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     before = len(server.asked)
     assert before >= 60

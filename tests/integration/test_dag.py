@@ -78,7 +78,7 @@ def run_mode(place: Place, **conf: object) -> None:
 
 def logged(place: Place, run_id: object) -> dict[str, object]:
     """The signal in a run's record."""
-    done = place.run(sys.executable, "-c", DOWNLOAD, str(run_id))
+    done = place.python(DOWNLOAD, str(run_id))
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return result

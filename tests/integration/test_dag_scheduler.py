@@ -86,7 +86,7 @@ def scheduled(
         "FINAGENT_DAG_SCHEDULE": f"0 {LATER} * * *",
         "FINAGENT_DAG_RETRIES": "1",
         "FINAGENT_DAG_RETRY_DELAY_S": "1",
-        "FINAGENT_DAG_DECIDE_WITHIN_S": str(max(20, 2 * slowness[0])),
+        "FINAGENT_DAG_DECIDE_WITHIN_S": str(max(60, 6 * slowness[0])),
     }
     # A platform that refuses whatever comes, and quotes the token that came with it.
     with echo_server(401) as platform:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import signal
 import socket
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, chat: FakeLLM) -> Place:
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )
-    saved = place.run(sys.executable, "-c", SAVE)
+    saved = place.python(SAVE)
     assert saved.returncode == 0, saved.stderr
     return place
 

@@ -33,7 +33,7 @@ print(json.dumps(rows))
 
 
 def runs(place: Place) -> list[dict[str, object]]:
-    done = place.run(sys.executable, "-c", LOOK)
+    done = place.python(LOOK)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, object]] = json.loads(done.stdout)
     return found
@@ -129,7 +129,7 @@ def test_training_killed_is_repeated_to_equal_package(
 ) -> None:
     where = Place(tmp_path)
     owner, name, call = KILLED_AT[place]
-    victim = where.run(sys.executable, "-c", TRAP, owner, name, str(call), *small_options())
+    victim = where.python(TRAP, owner, name, str(call), *small_options())
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     assert stored(where, "select alias from registered_model_aliases") == []
     assert ("RUNNING",) in stored(where, "select status from runs where name = 'train FB'")
@@ -234,12 +234,12 @@ def test_training_killed_registering_completes_version(
 ) -> None:
     where = Place(tmp_path)
     owner, name, call = KILLED_AT["registering"]
-    victim = where.run(sys.executable, "-c", TRAP, owner, name, str(call), *small_options())
+    victim = where.python(TRAP, owner, name, str(call), *small_options())
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     made = stored(where, "select run_uuid from runs order by start_time")
     [training, *children] = [run for (run,) in made]
     for _ in range(2):
-        done = where.run(sys.executable, "-c", FINISH, training, *children)
+        done = where.python(FINISH, training, *children)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])[0] == "1"
         assert stored(where, "select version from model_versions where name = 'finagent'") == [(1,)]

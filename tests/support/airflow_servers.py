@@ -27,6 +27,19 @@ from support.places import ROOT, Place, free_port
 
 DAG = "finagent_autogen_pipeline"
 PASSWORD = "open-sesame-of-ann"
+PRELOAD = """
+import sys
+
+# The executor's processes are forks of this one: each task would import for seconds.
+if {"scheduler", "worker"} & set(sys.orig_argv):
+    import mlflow.pyfunc
+    import mlflow.store.model_registry.sqlalchemy_workspace_store
+    import mlflow.store.tracking.sqlalchemy_workspace_store
+
+    import finagent_model.pipeline.infer
+    import finagent_model.pipeline.train
+"""
+"""What each Python process of Airflow runs first (`sitecustomize`)."""
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 UP_S, DONE_S, STOP_S = 180.0, 400.0, 5.0
 
@@ -196,6 +209,7 @@ def airflow(place: Place, home: Path, *, celery: bool = False, **extra: str) -> 
     dags.mkdir(parents=True)
     for path in [*(ROOT / "dags").glob("*.py"), *(ROOT / "docs" / "examples").glob("*.py")]:
         shutil.copy(path, dags)
+    (home / "sitecustomize.py").write_text(PRELOAD)
     (home / "passwords.json").write_text(json.dumps({"ann": PASSWORD}))
     port = free_port()
     address = f"http://127.0.0.1:{port}"
@@ -234,7 +248,7 @@ def airflow(place: Place, home: Path, *, celery: bool = False, **extra: str) -> 
             parts["worker"] = ["celery", "worker"]
         env = {
             **place.env,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(home), str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "AIRFLOW_HOME": str(home),
             **{f"AIRFLOW__{name}": value for name, value in options.items()},
             **extra,

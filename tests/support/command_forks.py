@@ -1,22 +1,26 @@
-"""Commands of `finagent` as forks of one process that has imported everything, to kill or to stop.
+"""Commands of `finagent` as forks of one process that has imported everything.
 
-A fork begins in milliseconds where a new process needs seconds, so that twenty kills of each
-command are affordable, at moments that mean something.
+A fork begins in milliseconds where a new process needs seconds, so that hundreds of commands and
+twenty kills of each are affordable, at moments that mean something.
 
 As a script it is that process: it reads requests as lines of JSON and answers each with one.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,9 +28,20 @@ from support.places import ROOT, TESTS, Place
 
 POLL_S = 0.02
 PRELOADED = (
+    "IPython.core.display",
+    "PIL.PngImagePlugin",
+    "alembic.command",
+    "git",
+    "matplotlib.backends.backend_agg",
     "matplotlib.pyplot",
-    "mlflow.pyfunc",
+    "mlflow.models.display_utils",
+    "mlflow.pyfunc.scoring_server",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.tracing.otel.translation",
+    "numba",
     "plotly.graph_objects",
+    "plotly.io",
     "uvicorn",
     "finagent_model.cli.__main__",
     "finagent_model.pipeline.infer",
@@ -95,6 +110,8 @@ class CommandForks:
 
     folder: Path
     count: int = 0
+    store: Path | None = None
+    """An MLflow store that holds nothing, which takes seconds to make."""
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def __enter__(self) -> Self:
@@ -124,8 +141,19 @@ class CommandForks:
         answer: dict[str, Any] = json.loads(process.stdout.readline())
         return answer
 
-    def start(self, place: Place, *argv: str, **options: Any) -> Fork:
-        """Start `finagent ARGV` in `place`.
+    def give_store(self, place: Place) -> None:
+        """Copy MLflow's empty tables to where `place` has none yet."""
+        if self.store is None:
+            first = Place(self.folder / "first")
+            first.folder.mkdir()
+            made = self.start(first, "models").wait()
+            assert made.code == 0, made.err
+            self.store = first.folder / "mlflow.db"
+        if not (place.folder / "mlflow.db").exists():
+            shutil.copy(self.store, place.folder)
+
+    def start(self, place: Place, *argv: str, script: str = "", **options: Any) -> Fork:
+        """Start `finagent ARGV` in `place`, or the Python `script` with these arguments.
 
         `stop_at` names a function (`module:name`) whose first call stops the command, before
         anything of it is done. `max_bytes` is the size that no file may exceed, as on a full disk.
@@ -137,6 +165,7 @@ class CommandForks:
         request = {
             "op": "start",
             "argv": argv,
+            "script": script,
             "cwd": str(place.folder),
             "env": {**place.env, **options},
             "out": str(out),
@@ -145,9 +174,19 @@ class CommandForks:
         }
         return Fork(self, self.ask(request)["pid"], out, err)
 
-    def run(self, place: Place, *argv: str, **options: Any) -> Outcome:
+    def run(self, place: Place, *argv: str, timeout_s: float = 240, **options: Any) -> Outcome:
         """Run `finagent ARGV` to its end."""
-        return self.start(place, *argv, **options).wait()
+        return self.start(place, *argv, **options).wait(timeout_s)
+
+
+@cache
+def shared_forks() -> CommandForks:
+    """Return the forks of this test process, which end with it."""
+    folder = tempfile.TemporaryDirectory(prefix="forks")
+    forks = CommandForks(Path(folder.name)).__enter__()
+    atexit.register(folder.cleanup)
+    atexit.register(forks.__exit__)
+    return forks
 
 
 def main() -> None:
@@ -170,6 +209,8 @@ def preload() -> None:
     """Import what the commands import."""
     for name in PRELOADED:
         importlib.import_module(name)
+    # What is installed, which MLflow looks up once a process for its warnings.
+    importlib.import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
 
 
 def look(pid: int, ended: dict[int, int], stopped: set[int]) -> dict[str, Any]:
@@ -195,6 +236,8 @@ def fork(request: dict[str, Any]) -> int:
     code = 1
     try:
         os.setsid()
+        # The requests come by standard input: they are not the command's.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
         os.chdir(request["cwd"])
@@ -206,20 +249,23 @@ def fork(request: dict[str, Any]) -> int:
             shift_clock(request["clock_s"])
         if request["max_bytes"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["max_bytes"],) * 2)
-        code = command(request["argv"])
+        code = command(request["argv"], request["script"])
     finally:
         os._exit(code)
 
 
-def command(argv: list[str]) -> int:
-    """Run the command; return its exit code."""
+def command(argv: list[str], script: str) -> int:
+    """Run the command or the script; return its exit code."""
     import traceback
 
     from finagent_model.cli.__main__ import app
 
-    sys.argv = ["finagent", *argv]
+    sys.argv = ["-c" if script else "finagent", *argv]
     try:
-        app(argv)
+        if script:
+            exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+        else:
+            app(argv)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
