@@ -371,15 +371,16 @@ class Prompts:
     """System messages by name; a desk's own take precedence over those that ship."""
 
     def __init__(self, own: Mapping[str, str]) -> None:
-        self._own = own
+        self.own = {name: text.strip() for name, text in own.items()}
+        """The desk's own system messages, by name."""
 
     def text(self, name: str) -> str:
         """Return the prompt called `name`. Raises ConfigError that lists the names there are."""
-        if name in self._own:
-            return self._own[name].strip()
+        if name in self.own:
+            return self.own[name]
         shipped = _shipped_prompts()
         if name not in shipped:
-            names = ", ".join([*self._own, *shipped])
+            names = ", ".join([*self.own, *shipped])
             raise ConfigError(f"unknown prompt {name!r}; there is: {names}")
         return shipped[name]
 

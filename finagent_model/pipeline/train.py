@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from finagent_model._base import Progress, no_progress
-from finagent_model.agents.providers import ClientPool, with_addresses
-from finagent_model.agents.team import export_component
+from finagent_model.agents.components import AgentGraph
+from finagent_model.agents.providers import with_addresses
 from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
@@ -109,7 +109,7 @@ def start_training(
         )
         snapshots = bar_snapshots(market, request.symbols)
         TrainingState(request, config, fitted.policies, fitted.trials, snapshots).write(run)
-        run.log_json("agent_graph.json", export_component(config, ClientPool(config, settings)))
+        run.log_json("agent_graph.json", AgentGraph.from_config(config).to_component())
         run.set_tags({FITTED: "yes"})
     return run.run_id
 
