@@ -51,6 +51,9 @@ TASK_SOURCES = (DESK, "user")
 SKIPPED = "skipped"
 """Key of the message by which an agent without a desk says that it takes no part."""
 
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stamp of what an agent without a desk notes: nobody reads it."""
+
 
 class ChatAgent(BaseChatAgent, Component[AgentConfig]):
     """An agent of a desk: it answers the question, and what it hears, by a reply in JSON."""
@@ -118,7 +121,7 @@ class ChatAgent(BaseChatAgent, Component[AgentConfig]):
             client = config.model_client
             rules = None if client is None else RulesClient.load_component(client)
             self._pool = ClientPool(desk, Settings.load(), rules)
-        session = Session(desk, "live", lambda: datetime.now(UTC))
+        session = Session(desk, "live", lambda: NO_TIME)
         session.analysts = set(_find_analysts(config.hears, messages))
         query = _question_alone(config.row, messages)
         return DeskAgent(config, RunContext(query, session, ChatService(self._pool, Cassette())))
