@@ -39,7 +39,6 @@ A desk that comes to no conclusion on most days holds cash by accident: its curv
 its agents.
 """
 CHAMPION_CHECK = "as_good_as_champion"
-SERVED_CHECK = "served_as_backtested"
 REQUIRED_METRICS = ("total_return", "benchmark_total_return", "max_drawdown")
 
 
@@ -83,7 +82,7 @@ class GateReport(BaseModel):
     @property
     def team_sentence(self) -> str | None:
         """What the AutoGen team of the loaded package decided; None: no package was judged."""
-        found = (check.found for check in self.integrity if check.name == SERVED_CHECK)
+        found = (each.found for each in self.integrity if each.name == "served_as_backtested")
         return next((f"{text}." for text in found), None)
 
     @property
@@ -263,7 +262,7 @@ def _served_as_backtested(
     if different:
         summary += f"{_describe_first(different)} differs"
     # No row at all proves nothing.
-    return Check(name=SERVED_CHECK, passed=bool(rows) and not different, found=summary)
+    return Check(name="served_as_backtested", passed=bool(rows) and not different, found=summary)
 
 
 def _answers_repeat(

@@ -2,8 +2,9 @@
 
 Nothing is pickled, and no file knows the clock: equal trainings give equal packages, to the byte.
 The content hash is taken of the files' hashes and identifies the package everywhere. Every read
-compares the files with the manifest; a package of another format is refused, never migrated. Who
-changes a file can change the manifest too: `model.anchor` compares with what lies outside.
+compares the files with the manifest, and the agent graph with the roster; a package of an unknown
+format is refused. Who changes a file can change the manifest too: `model.anchor` compares with what
+lies outside.
 """
 
 from __future__ import annotations
