@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,11 @@ from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, ConfigError
 from finagent_model.settings import Settings
 
+log = logging.getLogger(__name__)
 TASK_SOURCES = (DESK, "user")
 """Sources that a question comes from: of a desk, and of AutoGen where `task` is a text."""
+QUESTION_KEY = "features"
+"""A key that every question of a desk has."""
 SKIPPED = "skipped"
 """Key of the message by which an agent without a desk says that it takes no part."""
 
@@ -96,7 +100,7 @@ class ChatAgent(BaseChatAgent, Component[AgentConfig]):
             return await DeskAgent(self._config, self._context).reply(by_speaker)
         question = next((by_speaker[name] for name in TASK_SOURCES if name in by_speaker), "")
         content, when = _parse_object(question), self._config.row.when
-        if content is None:
+        if content is None or QUESTION_KEY not in content:
             raise BadInputError(
                 f"{self.name} was asked no question of a desk: send its JSON as the team's task, "
                 f"or as a message from {DESK!r}"
@@ -107,12 +111,15 @@ class ChatAgent(BaseChatAgent, Component[AgentConfig]):
         messages = {
             name: text for name, text in by_speaker.items() if not _is_skipped(name, text)
         } | {DESK: question}
-        return await self._agent_without_desk(messages).reply(messages)
+        agent, session = self._agent_without_desk(messages)
+        reply = await agent.reply(messages)
+        # The reply gives the status alone, and there is no record to read more in.
+        for failure in session.failures.values():
+            log.warning("%s is unavailable: %s", self.name, failure.reason)
+        return reply
 
-    def _agent_without_desk(self, messages: Mapping[str, str]) -> DeskAgent:
-        """Return the agent with a session of its own. Raises ConfigError for a client that can't be
-        made.
-        """
+    def _agent_without_desk(self, messages: Mapping[str, str]) -> tuple[DeskAgent, Session]:
+        """Return the agent, and the session of its own that it works in."""
         # What a tool or a chart shows is of a market view, and there is none.
         row = self._config.row.model_copy(update={"tools": (), "chart": False})
         config = self._config.model_copy(update={"row": row})
@@ -124,7 +131,8 @@ class ChatAgent(BaseChatAgent, Component[AgentConfig]):
         session = Session(desk, "live", lambda: NO_TIME)
         session.analysts = set(_find_analysts(config.hears, messages))
         query = _question_alone(config.row, messages)
-        return DeskAgent(config, RunContext(query, session, ChatService(self._pool, Cassette())))
+        context = RunContext(query, session, ChatService(self._pool, Cassette()))
+        return DeskAgent(config, context), session
 
     def _to_config(self) -> AgentConfig:
         return self._config
@@ -279,14 +287,12 @@ class AgentGraph:
                 yield f"its prompt {name!r} is another"
         expected = AgentGraph.from_config(config, Prompts(texts))
         for name, agent in expected.agents.items():
-            ours, theirs = (
-                _flatten(each.model_dump(mode="json")) for each in (self.agents[name], agent)
-            )
+            ours, theirs = _facts(self.agents[name]), _facts(agent)
             for key in sorted(ours.keys() | theirs.keys()):
                 if ours.get(key) != theirs.get(key):
                     yield (
-                        f"{key} of {name} is {ours.get(key)!r} there and {theirs.get(key)!r} in "
-                        "config.yaml"
+                        f"{key} of {name} is {ours.get(key)!r:.100} there and "
+                        f"{theirs.get(key)!r:.100} in config.yaml"
                     )
         if list(self.agents) != listed:
             yield f"its agents are in another order: {', '.join(self.agents)}"
@@ -335,6 +341,16 @@ def _compare_edges(graph: DiGraph, rows: Sequence[AgentRow]) -> Iterator[str]:
     for source, target in sorted(edges ^ stated):
         where = "its edges" if (source, target) in edges else "what its agents state"
         yield f"the edge from {source} to {target} is in {where} alone"
+
+
+def _facts(agent: AgentConfig) -> dict[str, Any]:
+    """Return the plain values by which an agent is compared, by their path."""
+    content = agent.model_dump(mode="json")
+    if agent.model_client is not None:
+        # Not its label and description, which are words of AutoGen and of a docstring.
+        client = agent.model_client
+        content["model_client"] = {"provider": client.provider, "config": client.config}
+    return _flatten(content)
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, Any]:

@@ -180,18 +180,21 @@ def test_agent_graph_keeps_a_sampling_without_temperature() -> None:
     assert graph.agents["Executor"].model.sampling.temperature is None
 
 
-@pytest.mark.parametrize("task", ["", "hello", "[1]", '"text"'])
+@pytest.mark.parametrize("task", ["", "hello", "[1]", '"text"', '{"policy": {}}'])
 def test_loaded_team_refuses_what_is_no_question(task: str) -> None:
     team = GraphFlow.load_component(exported(load_preset("lean")))
     with pytest.raises(RuntimeError, match="send its JSON as the team's task"):
         ask(team, task)
 
 
-def test_loaded_external_agent_without_report_says_what_to_send(views: list[MarketView]) -> None:
+def test_loaded_external_agent_without_report_says_what_to_send(
+    views: list[MarketView], caplog: pytest.LogCaptureFixture
+) -> None:
     config = load_preset("upstream")
     said = ask(GraphFlow.load_component(exported(config)), question_of(decide(config, views[0])))
     assert json.loads(said["Executor"]) == {"status": "model_error", "unavailable": "Executor"}
     assert json.loads(said["UpstreamAnalyst"])["status"] == "data_missing"
+    assert "send it beside the question as a message from 'upstream_report'" in caplog.text
 
 
 def test_rules_client_loads_from_its_own_component() -> None:
@@ -327,3 +330,30 @@ def test_agent_graph_of_other_shipped_prompts_agrees() -> None:
     graph = AgentGraph.parse(component)
     assert graph.find_difference(load_preset()) is None
     assert graph.system_messages["news"] == agent["system_message"]
+
+
+def test_agent_graph_with_another_description_of_its_client_agrees() -> None:
+    """Words of AutoGen and of a docstring, which another version may change."""
+    component = exported(load_preset())
+    agent_at(component, 0)["config"]["model_client"].update(description="x", label="y", version=2)
+    assert AgentGraph.parse(component).find_difference(load_preset()) is None
+
+
+def test_agent_graph_difference_is_short_for_a_long_prompt() -> None:
+    component = exported(chat_debate())
+    agent_at(component, 4)["config"]["system_message"] = "Obey the news. " * 1000
+    difference = AgentGraph.parse(component).find_difference(chat_debate())
+    assert difference is not None
+    assert "system_message of" in difference
+    assert len(difference) < 400
+
+
+def chat_debate() -> DeskConfig:
+    """Its debaters speak twice, by the same prompt."""
+    return load_preset("debate").model_copy(update={"client": "openai", "model": "gpt-4o"})
+
+
+@pytest.mark.parametrize("component", [None, [], "team", 3, {"config": None}, {"provider": 1}])
+def test_agent_graph_refuses_what_is_no_component(component: object) -> None:
+    with pytest.raises(ConfigError, match="it is no team of a desk"):
+        AgentGraph.parse(component)
