@@ -5,20 +5,17 @@ colleagues read that it is unavailable: raised through an AutoGen team, an error
 prose. An agent hears those it waits for, directly or through others, in the roster's order, so that
 it does not matter who happened to speak first.
 
-`DeskAgent` is the agent; `ChatAgent` puts it into an AutoGen team.
+`DeskAgent` is the agent; `components.ChatAgent` puts it into an AutoGen team.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from autogen_agentchat.agents import BaseChatAgent
-from autogen_agentchat.base import Response
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
-from autogen_core import CancellationToken, FunctionCall
+from autogen_core import ComponentModel, FunctionCall
 from autogen_core.models import (
     AssistantMessage,
     FunctionExecutionResult,
@@ -27,6 +24,7 @@ from autogen_core.models import (
     SystemMessage,
     UserMessage,
 )
+from pydantic import BaseModel, ConfigDict, field_serializer
 
 from finagent_model.agents._replies import (
     Reply,
@@ -37,10 +35,11 @@ from finagent_model.agents._replies import (
     unwrap,
 )
 from finagent_model.agents.completion import Chart, ChatService, CompletionRequest, UnavailableError
+from finagent_model.agents.policy_client import Colleague
 from finagent_model.agents.session import DeskQuery, Session, Tools, report_source
 from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.desk_config import Prompts
-from finagent_model.config.roster import AgentRow
+from finagent_model.config.roster import AgentRow, ModelConfig
+from finagent_model.config.rules import DecisionLimits
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
 
@@ -50,6 +49,33 @@ QUOTE_CHARS = 2000
 """Characters of an unusable reply that its author is shown again."""
 
 
+class AgentConfig(BaseModel):
+    """All that makes an agent: its row, its prompt, its model and whom it hears.
+
+    It is the configuration of the AutoGen component `components.ChatAgent`, and holds no key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    row: AgentRow
+    hears: tuple[Colleague, ...]
+    """The agents that it waits for, directly or through others, in roster order."""
+    system_message: str
+    model: ModelConfig
+    """Its model, with the row's own sampling. A chat model's client is made from it with the key of
+    the environment.
+    """
+    limits: DecisionLimits
+    model_client: ComponentModel | None = None
+    """The client `rules` as an AutoGen component; None for a chat model."""
+
+    @field_serializer("row", "model", "limits")
+    def _keep_nulls(self, value: BaseModel) -> dict[str, Any]:
+        # AutoGen dumps a component without its nulls, and null is a value here: a sampling without
+        # a temperature would come back with the default one.
+        return value.model_dump(mode="json")
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What all agents of one decision share."""
@@ -57,18 +83,16 @@ class RunContext:
     query: DeskQuery
     session: Session
     chat_service: ChatService
-    prompts: Prompts
 
 
 class DeskAgent:
-    """A row of the roster, taking part in one decision; used once."""
+    """An agent that takes part in one decision; used once."""
 
-    def __init__(self, row: AgentRow, ancestors: Sequence[str], context: RunContext) -> None:
-        """`ancestors` are the names of the agents that it hears, in roster order."""
-        self.name = row.name
-        self.role = row.role
-        self._row = row
-        self._ancestors = ancestors
+    def __init__(self, config: AgentConfig, context: RunContext) -> None:
+        self.name = config.row.name
+        self._row = config.row
+        self._ancestors = [each.name for each in config.hears]
+        self._system_message = config.system_message
         self._context = context
         self._session = context.session
 
@@ -94,7 +118,7 @@ class DeskAgent:
         # In roster order, not in the order of arrival: the request's fingerprint depends on it.
         texts = [(name, messages[name]) for name in (DESK, *self._ancestors) if name in messages]
         prompt: list[LLMMessage] = [
-            SystemMessage(content=self._context.prompts.text(self._row.prompt)),
+            SystemMessage(content=self._system_message),
             *(UserMessage(content=text, source=name) for name, text in texts),
         ]
         if self._row.chart and self._can_see():
@@ -232,26 +256,3 @@ class DeskAgent:
             AssistantMessage(content=calls, thought=reply.reasoning or None, source=self.name),
             FunctionExecutionResultMessage(content=results),
         ]
-
-
-class ChatAgent(BaseChatAgent):
-    """A `DeskAgent` as AutoGen's teams know an agent; cancelled with its team."""
-
-    def __init__(self, agent: DeskAgent) -> None:
-        super().__init__(agent.name, description=agent.role)
-        self._agent = agent
-
-    @property
-    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
-        return (TextMessage,)
-
-    async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        """Do nothing: an agent is used once and keeps no state."""
-
-    async def on_messages(
-        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
-    ) -> Response:
-        by_speaker = {message.source: message.to_model_text() for message in messages}
-        task = asyncio.ensure_future(self._agent.reply(by_speaker))
-        cancellation_token.link_future(task)
-        return Response(chat_message=TextMessage(content=await task, source=self.name))

@@ -7,12 +7,13 @@ AutoGen chat client around them: it reads the messages that a model would read a
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from autogen_core import CancellationToken
+from autogen_core import CancellationToken, Component
 from autogen_core.models import (
     ChatCompletionClient,
     CreateResult,
@@ -23,7 +24,7 @@ from autogen_core.models import (
     UserMessage,
 )
 from autogen_core.tools import Tool, ToolSchema
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from finagent_model.agents._replies import (
     AnalystReply,
@@ -35,7 +36,7 @@ from finagent_model.agents._replies import (
 )
 from finagent_model.agents.session import report_source
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, load_plugin
-from finagent_model.config.desk_config import DeskConfig, Prompts
+from finagent_model.config.roster import AgentRow, Role
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
 from finagent_model.policy.context import round_significant
@@ -256,40 +257,67 @@ def apply_rule(
     return RULES[prompt](json.loads(question_text), colleagues).model_dump_json()
 
 
+class Colleague(BaseModel):
+    """An agent whose replies another one hears."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    role: Role
+    prompt: str
+    """Name of its own prompt, and so of its rule."""
+
+    @classmethod
+    def from_row(cls, row: AgentRow) -> Self:
+        """Return what others know of the agent."""
+        return cls(name=row.name, role=row.role, prompt=row.prompt)
+
+
 class RulesConfig(BaseModel):
-    """The rule that each agent answers by, for AutoGen's component export."""
+    """Which rules the client `rules` answers by, and whose replies it may be shown."""
 
-    seats: dict[str, str]
-    """Names of prompts, by agent."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # A client sees no agent's name, only its system message: that tells which rule to apply.
+    rules: dict[str, str]
+    """Name of a rule by the SHA-256 of the system message that asks for it."""
+    colleagues: tuple[Colleague, ...]
+    report_source: str | None = None
+    """Source of the external analyst's report; None: there is none."""
+
+    @classmethod
+    def build(
+        cls, texts: Mapping[str, str], colleagues: Iterable[Colleague], analyst: str | None
+    ) -> Self:
+        """Return the configuration for the system messages `texts`, by the name of their rule.
+
+        `analyst` is the external analyst of the desk. Raises ConfigError for a name that there is
+        no rule for.
+        """
+        if missing := sorted(texts.keys() - set(rule_names())):
+            raise ConfigError(
+                f"client 'rules' has no rule for prompt {missing[0]!r}; it has: "
+                f"{', '.join(rule_names())}; use a chat model for other agents"
+            )
+        return cls(
+            rules={_digest(texts[name]): name for name in sorted(texts)},
+            colleagues=tuple(colleagues),
+            report_source=report_source(analyst) if analyst else None,
+        )
 
 
-class RulesClient(ChatCompletionClient):
+class RulesClient(ChatCompletionClient, Component[RulesConfig]):
     """Answers from the messages alone. Uses no tokens, since no model is asked."""
 
-    # Docstring and path are part of exported components, and so of a package's content hash: both
-    # stay as they were, though the module has another name now. Exports are never loaded back.
+    # Docstring and path are part of a dumped component, and so of a package's content hash.
 
     component_type = "model"
     component_config_schema = RulesConfig
     component_provider_override = "finagent_model.agents.policy_client.RulesClient"
 
-    def __init__(self, config: DeskConfig) -> None:
-        """Raises ConfigError for an agent that there is no rule for."""
-        roster = config.roster
-        self._roles = {row.name: row.role for row in roster}
-        self._prompt_names = {row.name: row.prompt for row in roster}
-        analyst = config.external_analyst
-        self._report_source = report_source(analyst) if analyst else None
-        prompts = {row.prompt for row in roster if config.model_for(row).client == "rules"}
-        missing = sorted(prompts - set(rule_names()))
-        if missing:
-            raise ConfigError(
-                f"client 'rules' has no rule for prompt {missing[0]!r}; it has: "
-                f"{', '.join(rule_names())}; use a chat model for other agents"
-            )
-        texts = Prompts(config.prompts)
-        # A client sees no agent's name, only its system message: that tells which rule to apply.
-        self._prompt_by_text = {texts.text(name): name for name in sorted(prompts)}
+    def __init__(self, config: RulesConfig) -> None:
+        self._config = config
+        self._colleagues = {each.name: each for each in config.colleagues}
 
     async def create(
         self,
@@ -304,13 +332,14 @@ class RulesClient(ChatCompletionClient):
         system = next(m.content for m in messages if isinstance(m, SystemMessage))
         question, *others = [m for m in messages if isinstance(m, UserMessage)]
         colleagues = [
-            ColleagueReply(m.source, self._prompt_names[m.source], reply)
+            ColleagueReply(m.source, self._colleagues[m.source].prompt, reply)
             for m in others
-            if m.source != self._report_source and (reply := self._parse(m))
+            if m.source != self._config.report_source and (reply := self._parse(m))
         ]
-        report = next((str(m.content) for m in others if m.source == self._report_source), None)
-        prompt = self._prompt_by_text[system]
-        content = apply_rule(prompt, str(question.content), colleagues, report)
+        source = self._config.report_source
+        report = next((str(m.content) for m in others if m.source == source), None)
+        rule = self._config.rules[_digest(system)]
+        content = apply_rule(rule, str(question.content), colleagues, report)
         return CreateResult(content=content, finish_reason="stop", usage=NO_USAGE, cached=False)
 
     def create_stream(
@@ -351,12 +380,20 @@ class RulesClient(ChatCompletionClient):
     def _parse(self, message: UserMessage) -> Reply | None:
         """Return a colleague's reply; None from one that was unavailable."""
         try:
-            return parse_reply(str(message.content), self._roles[message.source])
+            return parse_reply(str(message.content), self._colleagues[message.source].role)
         except ReplyError:
             return None
 
     def _to_config(self) -> RulesConfig:
-        return RulesConfig(seats=self._prompt_names)
+        return self._config
+
+    @classmethod
+    def _from_config(cls, config: RulesConfig) -> Self:
+        return cls(config)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _combined_score(policy: Policy, colleagues: Sequence[ColleagueReply]) -> float:

@@ -27,9 +27,9 @@ from finagent_model.agents._provider_rows import (
 )
 from finagent_model.agents._request_edits import edit_request
 from finagent_model.agents._wire import guard
-from finagent_model.agents.policy_client import VERSION, RulesClient
+from finagent_model.agents.policy_client import VERSION, Colleague, RulesClient, RulesConfig
 from finagent_model.cassette.fingerprint import fingerprint
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.request_rules import RequestRules
 from finagent_model.config.roster import (
     ADDRESSED,
@@ -141,8 +141,13 @@ def preload(model: ModelConfig, settings: Settings) -> None:
 class ClientPool:
     """A desk's chat clients, one for each model and event loop."""
 
-    def __init__(self, config: DeskConfig, settings: Settings) -> None:
-        """Raises ConfigError for a roster that the client `rules` has no rule for."""
+    def __init__(
+        self, config: DeskConfig, settings: Settings, rules: RulesClient | None = None
+    ) -> None:
+        """`rules` is the client of that name; None makes it from the roster and its prompts.
+
+        Raises ConfigError for a roster that it has no rule for.
+        """
         self._config = config
         self._settings = settings
         self.secrets = settings.secrets
@@ -160,8 +165,13 @@ class ClientPool:
         self._keys = {
             name: fingerprint(model.model_dump(mode="json")) for name, model in self._models.items()
         }
-        if any(model.client == "rules" for model in self._models.values()):
-            RulesClient(config)  # fails now, not at a decision
+        self._rules = rules
+        by_rules = [row for row in self.roster if self._models[row.name].client == "rules"]
+        if by_rules and rules is None:  # fails now, not at a decision
+            prompts = Prompts(config.prompts)
+            texts = {row.prompt: prompts.text(row.prompt) for row in by_rules}
+            colleagues = map(Colleague.from_row, self.roster)
+            self._rules = RulesClient(RulesConfig.build(texts, colleagues, config.external_analyst))
 
     def model_of(self, row: AgentRow) -> ModelConfig:
         """Return the model that an agent of the roster speaks by."""
@@ -175,10 +185,11 @@ class ClientPool:
         """Return the client that an agent asks. Call it on the event loop. Raises ConfigError."""
         key, model = (id(asyncio.get_running_loop()), self._keys[row.name]), self.model_of(row)
         if key not in self._clients:
+            timeout_s = self._config.limits.call_timeout_s
             client = (
-                RulesClient(self._config)
-                if model.client == "rules"
-                else make_client(model, self._settings, self._config.limits.call_timeout_s)
+                self._rules
+                if model.client == "rules" and self._rules
+                else make_client(model, self._settings, timeout_s)
             )
             self._clients[key] = PROVIDERS.get(model.client), client
         return self._clients[key][1]
@@ -212,19 +223,6 @@ class ClientPool:
         """Import what calls will need, for models that can be called."""
         for model in self._config.distinct_models:
             preload(model, self._settings)
-
-    def export_client(self, row: AgentRow) -> ChatCompletionClient:
-        """Return a client for AutoGen's component export: it holds no key and is never called."""
-        model = self.model_of(row)
-        if model.client == "rules":
-            return RulesClient(self._config)
-        # A client is not made without a required key, so the export gets a text in its place.
-        required = {p.key_setting for p in PROVIDERS.values() if p.key_setting and p.key_required}
-        keyless = Settings.model_validate(
-            {_variable(name): "set in the environment" for name in required}
-            | {"FINAGENT_COMPONENTS": ",".join(self._settings.components)}
-        )
-        return make_client(model, keyless, self._config.limits.call_timeout_s)
 
 
 def _variable(setting: str) -> str:

@@ -20,22 +20,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, get_args
 
-from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
-from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import TextMessage
-from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
 from autogen_core import CancellationToken
 
 from finagent_model._base import Mode
-from finagent_model.agents._agent import DESK, ChatAgent, DeskAgent, RunContext
+from finagent_model.agents._agent import DESK, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
 from finagent_model.agents.completion import UNCOUNTED, ChatService, silence_autogen_logs
+from finagent_model.agents.components import AgentGraph
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, Session
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.cassette.records import RecordedReply
-from finagent_model.config.desk_config import DeskConfig, Prompts
+from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.roster import AgentGroup, AgentRow, OptionalInput, remove_agents
 from finagent_model.decision.signal import Status
 
@@ -45,6 +43,8 @@ class ConversationRunner:
     """Runs the conversations of one desk."""
 
     config: DeskConfig
+    graph: AgentGraph
+    """What teams are built from; its agents are those of the configuration's roster."""
     mode: Mode
     chat_service: ChatService
     shared_budgets: Callable[[], Sequence[SpendingLimit]]
@@ -54,6 +54,8 @@ class ConversationRunner:
     """Whether a desk of `rules` alone runs inline though nothing is recorded, as a backtest wants
     that asks thousands of questions.
     """
+    always_team: bool = False
+    """Whether a team runs though every reply is recorded, as a proof wants it."""
     _rows_by_inputs: dict[frozenset[OptionalInput], tuple[AgentRow, ...]] = field(
         default_factory=dict
     )
@@ -68,7 +70,7 @@ class ConversationRunner:
         if self.mode == "cached":
             inline = self.inline_rules and self.config.uses_only_rules
             session = self.new_session("cached" if inline else "replay")
-            await _run_inline(self._rows(query, session), self._context(query, session))
+            await self._run_inline(self._rows(query, session), self._context(query, session))
             if not session.cache_miss:
                 self._save_note(query, ReplayNote())
                 return session
@@ -90,7 +92,8 @@ class ConversationRunner:
                 rows, {row.name for row in rows if row.group in replay_note.skipped}
             )
         if replay_note.abort_reason is None:
-            await _run_inline(rows, self._context(query, session))
+            run = self._run_team if self.always_team else self._run_inline
+            await run(rows, self._context(query, session))
             return session
         session.tokens, session.cost_usd = replay_note.tokens, replay_note.cost_usd
         if replay_note.uncounted:
@@ -109,10 +112,10 @@ class ConversationRunner:
         shared_budgets = () if self.config.uses_only_rules else self.shared_budgets()
         session.budgets = (decision_budget, *shared_budgets)
         rows, skipped = select_affordable_agents(
-            self._rows(query, session), query.text, session, self.chat_service.pool
+            self._rows(query, session), query.text, session, self.chat_service.pool, self.graph
         )
         _record_skipped(self._seated_rows(query), skipped, session)
-        abort_reason = await _run_team(rows, self._context(query, session))
+        abort_reason = await self._run_team(rows, self._context(query, session))
         if abort_reason:
             session.fail(rows[-1].name, Status.MODEL_ERROR, abort_reason)
         note = ReplayNote()
@@ -123,6 +126,47 @@ class ConversationRunner:
             )
         self._save_note(query, note)
         return session
+
+    async def _run_team(self, rows: Sequence[AgentRow], context: RunContext) -> str | None:
+        """Run an AutoGen team; return why it was aborted, or None where it came to its end.
+
+        Raises LocalStateError.
+        """
+        silence_autogen_logs()
+        speaking = stages_within_limit(context.session.config.limits.max_rounds, rows)
+        team = self.graph.build_team(speaking, context)
+        token = CancellationToken()
+        limit_s = context.session.config.limits.wall_clock_s
+        timer = asyncio.get_running_loop().call_later(limit_s, token.cancel)
+        task = TextMessage(content=context.query.text, source=DESK)
+        run = asyncio.ensure_future(team.run(task=task, cancellation_token=token))
+        try:
+            # Shielded, because AutoGen stops a team by its token alone: a cancelled `run` would
+            # wait until every agent has finished. So whoever cancels us cancels the token.
+            await asyncio.shield(run)
+        except asyncio.CancelledError:
+            token.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            if (current := asyncio.current_task()) and current.cancelling():
+                raise
+            return f"no decision within {limit_s:g} s"
+        except RuntimeError:  # AutoGen's, with the agent's own error as prose
+            if context.session.fatal_error is not None:
+                raise context.session.fatal_error from None
+            raise
+        finally:
+            timer.cancel()
+        return None
+
+    async def _run_inline(self, rows: Sequence[AgentRow], context: RunContext) -> None:
+        """Run the agents stage by stage, without AutoGen's runtime. Raises LocalStateError."""
+        speaking = stages_within_limit(context.session.config.limits.max_rounds, rows)
+        agents = {row.name: DeskAgent(self.graph.agents[row.name], context) for row in speaking}
+        messages = {DESK: context.query.text}
+        for stage in stages(speaking):
+            messages |= {row.name: await agents[row.name].reply(messages) for row in stage}
+            if context.session.cache_miss and not context.session.replay_errors:
+                return  # this was only an attempt; a team will run
 
     def _note_key(self, query: DeskQuery, limits: Mapping[str, Any] | None) -> str:
         return replay_note_key(self.chat_service.pool.roster_digest, query.text, limits)
@@ -144,7 +188,7 @@ class ConversationRunner:
             write_replay_note(self.chat_service.cassette, key, note)
 
     def _context(self, query: DeskQuery, session: Session) -> RunContext:
-        return RunContext(query, session, self.chat_service, Prompts(self.config.prompts))
+        return RunContext(query, session, self.chat_service)
 
     def _seated_rows(self, query: DeskQuery) -> tuple[AgentRow, ...]:
         inputs = query.available_inputs
@@ -179,6 +223,7 @@ def select_affordable_agents(
     question: str,
     session: Session,
     pool: ClientPool,
+    graph: AgentGraph,
 ) -> tuple[tuple[AgentRow, ...], tuple[AgentGroup, ...]]:
     """Return the rows that the session's budgets have room for, and the groups that are skipped.
 
@@ -188,7 +233,7 @@ def select_affordable_agents(
     affordable, skipped = tuple(rows), list[AgentGroup]()
     tokens_left, usd_left = remaining(session.budgets)
     for group in session.config.spending.drop_first:
-        tokens, usd = _worst_case_cost(affordable, question, session, pool)
+        tokens, usd = _worst_case_cost(affordable, question, session, pool, graph)
         if tokens <= tokens_left and usd <= usd_left:
             break
         members = {row.name for row in affordable if row.group == group}
@@ -199,17 +244,22 @@ def select_affordable_agents(
 
 
 def _worst_case_cost(
-    rows: Sequence[AgentRow], question: str, session: Session, pool: ClientPool
+    rows: Sequence[AgentRow],
+    question: str,
+    session: Session,
+    pool: ClientPool,
+    graph: AgentGraph,
 ) -> tuple[int, float]:
     """Return tokens and dollars if every reply is as long as it may be."""
-    tokens, usd, prompts = 0, 0.0, Prompts(session.config.prompts)
+    tokens, usd = 0, 0.0
     reply_tokens = {row.name: pool.model_of(row).sampling.max_tokens for row in rows}
     for row in rows:
         model = pool.model_of(row)
         if model.client == "rules":
             continue
-        prompt_tokens = (len(prompts.text(row.prompt)) + len(question)) // 4
-        prompt_tokens += sum(reply_tokens[name] for name in ancestors(row, rows))
+        agent = graph.agents[row.name]
+        prompt_tokens = (len(agent.system_message) + len(question)) // 4
+        prompt_tokens += sum(reply_tokens.get(other.name, 0) for other in agent.hears)
         tokens += prompt_tokens + reply_tokens[row.name]
         usd += session.price(model, prompt_tokens, reply_tokens[row.name]) or 0.0
     return tokens, usd
@@ -235,52 +285,6 @@ def stages_within_limit(max_rounds: int, rows: Sequence[AgentRow]) -> tuple[Agen
         if len(speaking) < max_rounds:
             speaking += stage
     return tuple(speaking)
-
-
-def ancestors(row: AgentRow, rows: Sequence[AgentRow]) -> list[str]:
-    """Return the names that `row` waits for, directly or through others, in roster order."""
-    after = {other.name: other.after for other in rows}
-    names, unvisited = set(row.after), list(row.after)
-    while unvisited:
-        new_names = set(after[unvisited.pop()]) - names
-        names |= new_names
-        unvisited.extend(new_names)
-    return [other.name for other in rows if other.name in names]
-
-
-def build_team(
-    rows: Sequence[AgentRow], agents: Mapping[str, BaseChatAgent], max_rounds: int
-) -> GraphFlow:
-    """Return a team of one agent a row, with an unconditional edge for each name it waits for."""
-    graph = DiGraphBuilder()
-    for row in rows:
-        graph.add_node(agents[row.name])
-        for name in row.after:
-            graph.add_edge(agents[name], agents[row.name])
-    return GraphFlow(
-        participants=graph.get_participants(),
-        graph=graph.build(),
-        termination_condition=MaxMessageTermination(max_rounds + 1),  # the question counts as one
-    )
-
-
-def export_component(config: DeskConfig, pool: ClientPool) -> dict[str, Any]:
-    """Return the full team as AutoGen component JSON, of AutoGen's stock agents, without keys.
-
-    It is for people and tools to read and is never loaded back.
-    """
-    prompts = Prompts(config.prompts)
-    agents = {
-        row.name: AssistantAgent(
-            row.name,
-            model_client=pool.export_client(row),
-            system_message=prompts.text(row.prompt),
-            description=row.role,
-        )
-        for row in config.roster
-    }
-    team = build_team(config.roster, agents, config.limits.max_rounds)
-    return team.dump_component().model_dump(mode="json")
 
 
 @dataclass(frozen=True)
@@ -348,56 +352,3 @@ def _record_skipped(
             session.skip(row.name, "left out: the budget has no room for it")
     if groups:
         session.warnings.append(f"left out for want of budget: {', '.join(groups)}")
-
-
-def _build_agents(
-    rows: Sequence[AgentRow], context: RunContext
-) -> tuple[tuple[AgentRow, ...], dict[str, DeskAgent]]:
-    """Return the rows within the limit of rounds, and an agent for each by name."""
-    speaking = stages_within_limit(context.session.config.limits.max_rounds, rows)
-    return speaking, {
-        row.name: DeskAgent(row, ancestors(row, speaking), context) for row in speaking
-    }
-
-
-async def _run_team(rows: Sequence[AgentRow], context: RunContext) -> str | None:
-    """Run an AutoGen team; return why it was aborted, or None where it came to its end.
-
-    Raises LocalStateError.
-    """
-    silence_autogen_logs()
-    speaking, desk_agents = _build_agents(rows, context)
-    agents = {name: ChatAgent(agent) for name, agent in desk_agents.items()}
-    team = build_team(speaking, agents, len(speaking))
-    token = CancellationToken()
-    limit_s = context.session.config.limits.wall_clock_s
-    timer = asyncio.get_running_loop().call_later(limit_s, token.cancel)
-    task = TextMessage(content=context.query.text, source=DESK)
-    run = asyncio.ensure_future(team.run(task=task, cancellation_token=token))
-    try:
-        # Shielded, because AutoGen stops a team by its token alone: a cancelled `run` would wait
-        # until every agent has finished. So whoever cancels us cancels the token.
-        await asyncio.shield(run)
-    except asyncio.CancelledError:
-        token.cancel()
-        await asyncio.gather(run, return_exceptions=True)
-        if (current := asyncio.current_task()) and current.cancelling():
-            raise
-        return f"no decision within {limit_s:g} s"
-    except RuntimeError:  # AutoGen's, with the agent's own error as prose
-        if context.session.fatal_error is not None:
-            raise context.session.fatal_error from None
-        raise
-    finally:
-        timer.cancel()
-    return None
-
-
-async def _run_inline(rows: Sequence[AgentRow], context: RunContext) -> None:
-    """Run the agents stage by stage, without AutoGen's runtime. Raises LocalStateError."""
-    speaking, agents = _build_agents(rows, context)
-    messages = {DESK: context.query.text}
-    for stage in stages(speaking):
-        messages |= {row.name: await agents[row.name].reply(messages) for row in stage}
-        if context.session.cache_miss and not context.session.replay_errors:
-            return  # this was only an attempt; a team will run

@@ -32,6 +32,7 @@ from finagent_model.market.news import sanitize_text
 from finagent_model.settings import Settings, configure_mlflow_environment
 
 if TYPE_CHECKING:
+    from finagent_model.config.desk_config import DeskConfig
     from finagent_model.tracking.runs import RunLog
 
 log = logging.getLogger(__name__)
@@ -118,18 +119,21 @@ def open_run(context: Context) -> str:
         raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {allowed}")
     # Parsed only for its errors: nothing is decided or trained if the request is wrong.
     TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
-    return open_dag_run(execution_of(context), params)
+    return open_dag_run(execution_of(context), params, _day_of(context))
 
 
 @as_airflow_errors
 def fit(context: Context, parent: str) -> str:
     """Fit the policies and return the id of the training's run, a child of the run `parent`."""
+    from finagent_model.config.desk_config import load_config
     from finagent_model.pipeline.train import start_training
     from finagent_model.training.request import TrainRequest
 
     params = context["params"]
     request = TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
-    return start_training(request, Settings.load(), execution=execution_of(context, parent))
+    run_id = start_training(request, Settings.load(), execution=execution_of(context, parent))
+    _log_desk(parent, load_config(request.config))
+    return run_id
 
 
 @as_airflow_errors
@@ -161,12 +165,10 @@ def resolve_inputs(context: Context, registered: Mapping[str, str] | None) -> di
     """
     from finagent_model.tracking.registry import resolve_version
 
-    run, params = context["dag_run"], context["params"]
-    # The run's date, not today's: a retry or a backfill asks the same question.
-    day = params["as_of"] or (run.logical_date or run.run_after).date().isoformat()
     fresh = f"models:/{registered['name']}/{registered['version']}" if registered else None
     # By number: an alias that moves during the run changes nothing in it.
-    return {"as_of": day, "model_uri": fresh or resolve_version(params["model"])}
+    uri = fresh or resolve_version(context["params"]["model"])
+    return {"as_of": _day_of(context), "model_uri": uri}
 
 
 @as_airflow_errors
@@ -180,8 +182,10 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
     from finagent_model.model.questions import Question
     from finagent_model.pipeline.infer import infer
 
+    predictor = load_predictor(inputs["model_uri"])
+    _log_desk(parent, predictor.config, inputs["model_uri"])
     result = infer(
-        load_predictor(inputs["model_uri"]),
+        predictor,
         Question(parse_symbol(symbol_of(context)), parse_as_of(inputs["as_of"])),
         inputs["model_uri"],
         execution=execution_of(context, parent),
@@ -247,10 +251,10 @@ def note_failure(context: Context) -> None:
     tag_failure(execution_of(context), context.get("exception") or "failed", Settings.load())
 
 
-def open_dag_run(execution: Execution, params: Mapping[str, Any]) -> str:
+def open_dag_run(execution: Execution, params: Mapping[str, Any], day: str | None = None) -> str:
     """Return the id of the DAG run's MLflow run, opened with `params` or resumed.
 
-    Raises TrackingError.
+    `day` is the day that is asked about. Raises TrackingError.
     """
     from finagent_model.pipeline.run_metadata import open_tagged_run
 
@@ -262,7 +266,20 @@ def open_dag_run(execution: Execution, params: Mapping[str, Any]) -> str:
     run = open_tagged_run("workflow", f"workflow {name}", {DAG_RUN: name}, execution=execution)
     with run.failed_on_error():
         run.log_json("asked.json", dict(params))
+        symbols = ",".join(params.get("symbols", ()))
+        asked = {"mode": params.get("mode"), "symbols": symbols, "as_of": day}
+        run.log(params={name: value for name, value in asked.items() if value})
     return run.run_id
+
+
+def _log_desk(run_id: str, config: DeskConfig, model_uri: str | None = None) -> None:
+    """Log who decides as params of the DAG run's MLflow run, once it is known."""
+    from finagent_model.pipeline.run_metadata import desk_params
+    from finagent_model.tracking.runs import RunLog
+
+    # Every symbol's task says the same, and so does a retry.
+    uri = {"model_uri": model_uri} if model_uri else {}
+    RunLog(run_id).log_missing_params({**desk_params(config), **uri})
 
 
 def find_dag_run(execution: Execution) -> RunLog | None:
@@ -330,6 +347,13 @@ def execution_of(context: Context, parent: str | None = None) -> Execution:
         map_index=ti.map_index,
         parent_run_id=parent,
     )
+
+
+def _day_of(context: Context) -> str:
+    """Return the day that is asked about, as an ISO date."""
+    run, asked = context["dag_run"], context["params"]["as_of"]
+    # The run's date, not today's: a retry or a backfill asks the same question.
+    return str(asked or (run.logical_date or run.run_after).date().isoformat())
 
 
 def symbol_of(context: Context) -> str:

@@ -212,13 +212,17 @@ class DeskConfig(ModelConfig):
 
 def preset_text(name: str) -> str:
     """Return the YAML of a shipped preset. Raises ConfigError naming the presets."""
+    if name not in (names := preset_names()):
+        raise ConfigError(f"unknown preset {name!r}; there is: {', '.join(names)}")
+    return (files(__package__) / "presets" / f"{name}.yaml").read_text()
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that ship, sorted."""
     folder = files(__package__) / "presets"
-    names = sorted(
+    return sorted(
         f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
     )
-    if name not in names:
-        raise ConfigError(f"unknown preset {name!r}; there is: {', '.join(names)}")
-    return (folder / f"{name}.yaml").read_text()
 
 
 def load_preset(name: str = DEFAULT_PRESET) -> DeskConfig:
@@ -228,6 +232,21 @@ def load_preset(name: str = DEFAULT_PRESET) -> DeskConfig:
     """
     defaults: dict[str, Any] = yaml.safe_load(preset_text(DEFAULT_PRESET))
     return read_desk_config(preset_text(name), defaults, f"preset {name}")
+
+
+def find_preset(config: DeskConfig) -> str | None:
+    """Return the preset that the desk is, or whose agents it has; None where they are its own."""
+    presets = _load_presets()
+    agents = (config.agents, config.debate_rounds)
+    alike = [n for n, p in presets.items() if (p.agents, p.debate_rounds) == agents]
+    # Presets that share their agents differ in the gate.
+    same_gate = [name for name in alike if presets[name].gate == config.gate]
+    return next(iter(same_gate or alike), None)
+
+
+@cache
+def _load_presets() -> dict[str, DeskConfig]:
+    return {name: load_preset(name) for name in preset_names()}
 
 
 def load_config(path_or_preset: str) -> DeskConfig:
@@ -371,15 +390,16 @@ class Prompts:
     """System messages by name; a desk's own take precedence over those that ship."""
 
     def __init__(self, own: Mapping[str, str]) -> None:
-        self._own = own
+        self.own = {name: text.strip() for name, text in own.items()}
+        """The desk's own system messages, by name."""
 
     def text(self, name: str) -> str:
         """Return the prompt called `name`. Raises ConfigError that lists the names there are."""
-        if name in self._own:
-            return self._own[name].strip()
+        if name in self.own:
+            return self.own[name]
         shipped = _shipped_prompts()
         if name not in shipped:
-            names = ", ".join([*self._own, *shipped])
+            names = ", ".join([*self.own, *shipped])
             raise ConfigError(f"unknown prompt {name!r}; there is: {names}")
         return shipped[name]
 

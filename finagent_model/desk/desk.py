@@ -21,6 +21,7 @@ from finagent_model._event_loop import EVENT_LOOP
 from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
+from finagent_model.agents.components import AgentGraph
 from finagent_model.agents.external import ExternalSource, RecordedAnalyst, load_external
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Session
@@ -28,7 +29,7 @@ from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import fingerprint
-from finagent_model.config.desk_config import DeskConfig, Prompts
+from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
 from finagent_model.config.rules import DecisionLimits
 from finagent_model.decision.decision import Decision
@@ -81,24 +82,27 @@ class Desk:
         *,
         mode: Mode = "cached",
         external: ExternalSource | None = None,
+        graph: AgentGraph | None = None,
         warnings: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Build a desk; `trained_state` is None for one that was never trained.
 
         `external` holds the external analyst's files that a package carries; None takes those on
-        this machine. `warnings` go on every signal. Raises ConfigError for an unknown prompt or
-        tool, or a roster that the client `rules` has no rule for.
+        this machine. `graph` is the agent graph that a package carries and that agrees with
+        `config`; None makes it from the roster. `warnings` go on every signal. Raises ConfigError
+        for an unknown prompt or tool, or a roster that the client `rules` has no rule for.
         """
-        texts = Prompts(config.prompts)
         for row in config.agents:
             schemas(row.tools)  # fails now, not at a decision
-        self._prompts = [texts.text(row.prompt) for row in config.agents]
+        self._graph = graph or AgentGraph.from_config(config)
+        self._prompts = list(self._graph.system_messages.values())
         self.config = config
         self._author = config.model_used
         self.mode = mode
         self._trained_state = trained_state
-        self._chat_service = ChatService(ClientPool(config, settings), cassette)
+        pool = ClientPool(config, settings, self._graph.rules_client)
+        self._chat_service = ChatService(pool, cassette)
         self._external = None
         if config.external_analyst:
             analyst = load_external(config.external_analyst).connect(settings, external)
@@ -107,7 +111,7 @@ class Desk:
         self._home = settings.home
         self._warnings = warnings
         self._clock = clock
-        self._inline_rules = False
+        self._inline_rules = self._always_team = False
 
     @property
     def warm_up(self) -> int:
@@ -123,10 +127,12 @@ class Desk:
         clock: Callable[[], datetime] | None = None,
         trained_state: TrainedState | None = None,
         inline_rules: bool | None = None,
+        always_team: bool | None = None,
     ) -> Desk:
         """Return this desk in another mode, within narrower limits, or with another clock or state.
 
-        `inline_rules` runs a desk of `rules` alone without AutoGen's runtime, for the same record.
+        `inline_rules` runs a desk of `rules` alone without AutoGen's runtime, for the same record;
+        `always_team` runs AutoGen's team though every reply is recorded.
 
         Limits can only be narrowed: a wider one is not honoured, and every signal of the returned
         desk warns of it. Clients, recorded replies and the run's budget are shared.
@@ -140,6 +146,7 @@ class Desk:
         copy.config = self.config.model_copy(update={"limits": own_limits})
         copy._warnings = (*self._warnings, *refusals)
         copy._inline_rules = self._inline_rules if inline_rules is None else inline_rules
+        copy._always_team = self._always_team if always_team is None else always_team
         return copy
 
     def preload(self) -> None:
@@ -253,11 +260,13 @@ class Desk:
     def _runner(self) -> ConversationRunner:
         return ConversationRunner(
             self.config,
+            self._graph,
             self.mode,
             self._chat_service,
             self._shared_budgets,
             self._clock,
             self._inline_rules,
+            self._always_team,
         )
 
     def _shared_budgets(self) -> list[SpendingLimit]:

@@ -80,6 +80,12 @@ class GateReport(BaseModel):
         return "refused" if self.refusals else "passed"
 
     @property
+    def team_sentence(self) -> str | None:
+        """What the AutoGen team of the loaded package decided; None: no package was judged."""
+        found = (each.found for each in self.integrity if each.name == "served_as_backtested")
+        return next((f"{text}." for text in found), None)
+
+    @property
     def refusals(self) -> str:
         """The findings that refuse the version, in words; empty for one that passed."""
         reasons = [f"{c.name}: {c.found}" for c in self.integrity if not c.passed]
@@ -109,7 +115,8 @@ def judge_version(
     """Return the gate's report on a packaged version.
 
     `metrics` and `ledgers` are by symbol, as the training recorded them. `served` are rows that the
-    package gave again when it was loaded as it will be served. `proofs` are checks by experiment.
+    AutoGen team of the package decided again, when it was loaded as it will be served. `proofs` are
+    checks by experiment.
     """
     return GateReport(
         integrity=(
@@ -245,8 +252,15 @@ def _served_as_backtested(
     ledgers: Mapping[str, Sequence[OutOfSampleRow]], served: Mapping[str, Sequence[OutOfSampleRow]]
 ) -> Check:
     rows, different = _all_rows(served), _different_rows(ledgers, served)
-    summary = f"{len(different)} of {len(rows)} signals differ when the package is loaded and asked"
-    summary += _describe_first(different)
+    # A failure may have been recorded before any team was built, so it is told apart.
+    failed = [row for row in rows if Status(row["status"]).is_failure]
+    decided = [row for row in rows if row not in failed]
+    equal = sum(row not in different for row in decided)
+    summary = f"{equal} of {len(decided)} decisions by the AutoGen team equal the recorded ones"
+    if failed:
+        summary += f", {sum(row not in different for row in failed)} of {len(failed)} failures do"
+    if different:
+        summary += f"{_describe_first(different)} differs"
     # No row at all proves nothing.
     return Check(name="served_as_backtested", passed=bool(rows) and not different, found=summary)
 

@@ -2,8 +2,9 @@
 
 Nothing is pickled, and no file knows the clock: equal trainings give equal packages, to the byte.
 The content hash is taken of the files' hashes and identifies the package everywhere. Every read
-compares the files with the manifest; a package of another format is refused, never migrated. Who
-changes a file can change the manifest too: `model.anchor` compares with what lies outside.
+compares the files with the manifest, and the agent graph with the roster; a package of an unknown
+format is refused. Who changes a file can change the manifest too: `model.anchor` compares with what
+lies outside.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from finagent_model._base import dump_json, first_error_message
+from finagent_model.agents.components import AgentGraph
 from finagent_model.agents.external import ExternalSource, load_external
 from finagent_model.cassette.jsonl import dump_replies, load_replies
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import Grade
-from finagent_model.errors import CorruptPackageError, ExternalSourceError, PackageFormatError
+from finagent_model.errors import (
+    ConfigError,
+    CorruptPackageError,
+    ExternalSourceError,
+    PackageFormatError,
+)
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import (
     CalibrationBook,
@@ -36,8 +43,13 @@ from finagent_model.policy.trained_state import (
     load_outcomes,
 )
 
-PACKAGE_FORMAT = 3
+PACKAGE_FORMAT = 4
 """Layout of the files; another number is another layout."""
+STOCK_AGENTS_FORMAT = 3
+"""Format whose agent_graph.json describes AutoGen's stock agents and is no part of a decision.
+
+It is read as well: there the roster of config.yaml is what runs.
+"""
 MANIFEST_FILE = "manifest.json"
 
 
@@ -116,6 +128,8 @@ class Package:
     """SHA-256 of the code that trained it; see `model.wheel.code_hash`."""
     content_hash: str
     """SHA-256 that identifies the package."""
+    agent_graph: AgentGraph | None = None
+    """What its teams are built from; None for an older format, which has the roster alone."""
     external: ExternalSource | None = None
     """The external analyst's files, verified; None where the desk has none."""
     judged_grade: Grade = "strong"
@@ -139,7 +153,6 @@ def write_package(
     config: DeskConfig,
     trained_state: TrainedState,
     replies: Mapping[str, RecordedReply],
-    agent_graph: Mapping[str, Any],
     backtest: Mapping[str, Any],
     code_hash: str,
     external: ExternalSource | None = None,
@@ -165,7 +178,7 @@ def write_package(
         "policy.json": dump_json(trained_state.policies.model_dump(mode="json")),
         "calibration.json": dump_json(trained_state.calibrations.model_dump(mode="json")),
         "memory.jsonl": dump_outcomes(trained_state.lessons),
-        "agent_graph.json": dump_json(agent_graph),
+        "agent_graph.json": dump_json(AgentGraph.from_config(config).to_component()),
         "backtest.json": dump_json(backtest),
         "cassette.jsonl": dump_replies(replies),
     }
@@ -204,7 +217,7 @@ def read_package(folder: Path, manifest: Manifest | None = None) -> Package:
     """
     manifest = manifest or Manifest.read(folder)
     # Before the hashes: another layout may have other files, which is no corruption.
-    if manifest.format != PACKAGE_FORMAT:
+    if manifest.format not in (PACKAGE_FORMAT, STOCK_AGENTS_FORMAT):
         raise PackageFormatError(
             f"the package has format {manifest.format!r}, this code reads format {PACKAGE_FORMAT}; "
             "load it in its own environment (--env-manager uv) or train again"
@@ -230,6 +243,9 @@ def read_package(folder: Path, manifest: Manifest | None = None) -> Package:
             "load it in its own environment (--env-manager uv) or train again"
         ) from None
     replies = load_replies(io.StringIO(texts["cassette.jsonl"]))
+    graph = None
+    if manifest.format != STOCK_AGENTS_FORMAT:
+        graph = _read_graph(texts["agent_graph.json"], config)
     source = None
     if analyst := config.external_analyst:
         plugin = load_external(analyst)
@@ -245,6 +261,7 @@ def read_package(folder: Path, manifest: Manifest | None = None) -> Package:
         files=tuple(sorted(manifest.files)),
         code_hash=manifest.code_hash,
         content_hash=manifest.content_hash,
+        agent_graph=graph,
         external=source,
         judged_grade=manifest.evidence,
     )
@@ -336,6 +353,24 @@ def _read_bytes(folder: Path, name: str, at_most: int = -1) -> bytes:
         raise CorruptPackageError(
             f"{show_name(name)} is missing from the package; {WAY_OUT}"
         ) from None
+
+
+def _read_graph(text: str, config: DeskConfig) -> AgentGraph:
+    """Return the agent graph of a package, which must agree with its roster.
+
+    Raises CorruptPackageError naming the difference.
+    """
+    component = _parse_object("agent_graph.json", text)
+    try:
+        graph = AgentGraph.parse(component)
+        difference = graph.find_difference(config)
+    except ConfigError as error:
+        difference = str(error)
+    if difference:
+        raise CorruptPackageError(
+            f"agent_graph.json and config.yaml describe different desks: {difference}; {WAY_OUT}"
+        )
+    return graph
 
 
 def _decode(name: str, content: bytes) -> str:

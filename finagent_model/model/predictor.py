@@ -106,6 +106,7 @@ class Predictor:
             settings,
             open_cassette(settings, package),
             external=package.external if package else None,
+            graph=package.agent_graph if package else None,
             warnings=_code_differences(package) if package else (),
         )
 

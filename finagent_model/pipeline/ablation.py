@@ -29,6 +29,8 @@ from finagent_model.pipeline.backtest import decide_out_of_sample
 from finagent_model.pipeline.datasets import market_of_training, training_datasets
 from finagent_model.pipeline.run_metadata import (
     MODEL_ID,
+    bars_params,
+    desk_params,
     open_tagged_run,
     predictor_tags,
     read_request,
@@ -109,7 +111,15 @@ def ablate(
     datasets = [each for symbol in chosen for each in training_datasets(predictor.market, symbol)]
     run = open_tagged_run("ablate", f"ablate {' '.join(chosen)}", tags, single_process=True)
     with run.failed_on_error():
-        run.log(params={"model": model_uri, "symbols": ",".join(chosen), "mode": mode})
+        run.log(
+            params={
+                "model_uri": model_uri,
+                "symbols": ",".join(chosen),
+                "mode": mode,
+                **desk_params(predictor.config),
+                **bars_params(predictor.market, None),
+            }
+        )
         run.log_inputs(datasets, "backtest", tags.get(MODEL_ID))
         runs = {
             name: _run_variant(predictor, desk, chosen, request, settings, mode, progress)

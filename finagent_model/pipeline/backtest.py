@@ -31,6 +31,7 @@ from finagent_model.backtesting.metrics import closed_pnl, explain_undefined, na
 from finagent_model.backtesting.portfolio import PooledAccount, pool_metrics
 from finagent_model.cassette.jsonl import load_replies
 from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.knowledge import Knowledge
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import (
@@ -65,6 +66,8 @@ from finagent_model.pipeline.datasets import (
 from finagent_model.pipeline.run_metadata import (
     MODEL_ID,
     SYMBOL,
+    bars_params,
+    desk_params,
     open_tagged_run,
     predictor_tags,
     read_request,
@@ -209,6 +212,12 @@ def _decide(
     return judge_out_of_sample(bars[part], [i - part.start for i in positions], decisions, request)
 
 
+def backtest_params(config: DeskConfig, market: Market, symbol: str, mode: Mode) -> dict[str, str]:
+    """Return the params of a backtest's run: what is decided, by whom and on which bars."""
+    bars = bars_params(market, market.bars(symbol))
+    return {"symbol": symbol, "mode": mode, **desk_params(config), **bars}
+
+
 def log_outcome(
     run: RunLog,
     outcome: OutOfSampleBacktest,
@@ -348,6 +357,7 @@ def backtest(
             "backtest", f"backtest {symbol}", {**tags, SYMBOL: symbol}, single_process=True
         )
         with run.failed_on_error(), TranscriptWriter(package.content_hash) as transcripts:
+            run.log(params=backtest_params(predictor.config, market, symbol, mode))
             run.log_inputs(training_datasets(market, symbol), "backtest", tags.get(MODEL_ID))
             outcome = decide_out_of_sample(
                 predictor.desk.with_options(mode=mode),

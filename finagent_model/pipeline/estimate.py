@@ -14,7 +14,7 @@ from datetime import timedelta
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.agents.team import ancestors
+from finagent_model.agents.components import ancestors
 from finagent_model.config.desk_config import DeskConfig, Prompts, load_config
 from finagent_model.config.knowledge import Knowledge
 from finagent_model.data.market import Market

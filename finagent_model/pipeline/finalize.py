@@ -258,9 +258,10 @@ def _judge_and_register(
         outcome = {"verdict": gate.verdict, "refusals": gate.refusals}
         run.log_json("gate.json", {**outcome, **gate.model_dump(mode="json")})
         run.log_text(WINDOW, ours.model_dump_json())
-        run.log_text("report.md", record.report)
+        report = record.render_report(gate.team_sentence)
+        run.log_text("report.md", report)
         run.log_text("report.html", _render_page(f"{name}, run {run.run_id}", record, gate, market))
-        run.set_description(record.report)
+        run.set_description(report)
         pooled = pool_backtests(record.backtests, state.request.cash)
         run.log(metrics=pooled | _evidence_metrics(record.judged_evidence))
         done()
@@ -325,7 +326,6 @@ def _log_package(
         config=state.config,
         trained_state=record.trained_state,
         replies={key: reply for each in record.backtests for key, reply in each.replies.items()},
-        agent_graph=run.read_json("agent_graph.json"),
         backtest={
             "request": request,
             # Undefined metrics are None here: JSON has no nan.

@@ -18,13 +18,14 @@ from finagent_model.audit.chain import AuditChain
 from finagent_model.config.parsing import CallLimits
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.decision.signal import TradingSignal, compute_signal_id
+from finagent_model.desk.desk import narrow_limits
 from finagent_model.errors import StoreError, UnknownRunError, UnverifiedRunError
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import Question
 from finagent_model.pipeline.final_decisions import find_final, read_recorded
 from finagent_model.pipeline.record import read_audit, record_decision
-from finagent_model.pipeline.run_metadata import predictor_tags
+from finagent_model.pipeline.run_metadata import desk_params, predictor_tags
 from finagent_model.settings import Settings
 from finagent_model.store.claims import Claim, ClaimStore
 from finagent_model.store.database import Database
@@ -79,6 +80,7 @@ def infer(
     settings, version = predictor.settings, predictor.version
     # What was decided within a caller's own limits answers that caller alone.
     is_limited = limits is not None and limits != CallLimits()
+    own_limits, _ = narrow_limits(predictor.config.limits, limits or CallLimits())
 
     def read_view(final: Final) -> MarketView | Decision:
         # A final signal outlives its vendor: it is returned even if the source fails now.
@@ -100,6 +102,7 @@ def infer(
             settings,
             execution,
             predictor_tags(predictor, name),
+            params={"mode": mode, **desk_params(predictor.config, own_limits)},
             replaces=final[0] if final else None,
             replayed=mode == "replay" or is_limited,
         )

@@ -56,6 +56,7 @@ from finagent_model.pipeline.run_metadata import (
     NO_TAGS,
     REPLACES,
     Tags,
+    bars_params,
     open_tagged_run,
     read_execution_tags,
     signal_tags,
@@ -130,15 +131,16 @@ def record_decision(
     execution: Execution = NO_EXECUTION,
     desk_tags: Tags = NO_TAGS,
     *,
+    params: Mapping[str, str] = NO_TAGS,
     replaces: str | None = None,
     replayed: bool = False,
 ) -> str:
     """Log `decision` and its audit to a new run, store it in the database, and return the run's id.
 
     `view` of `market` is what was decided on; None: there was no data. `desk` names who decided, a
-    model's URI or a configuration's file, and `desk_tags` say more of it. The decision takes the
-    place of what the run `replaces` left in the database. A `replayed` one is not stored: nobody
-    was asked to approve it. Raises TrackingError.
+    model's URI or a configuration's file; `desk_tags` and `params` say more of it. The decision
+    takes the place of what the run `replaces` left in the database. A `replayed` one is not stored:
+    nobody was asked to approve it. Raises TrackingError.
     """
     signal = decision.signal
     tags = {**signal_tags(signal), **desk_tags, HEAD: audit.head}
@@ -151,7 +153,13 @@ def record_decision(
     # Few calls, and all files in one: with a store over the network each call is a round trip.
     with run.failed_on_error(), ScratchFolder() as folder:
         run.log(
-            params={"symbol": signal.symbol, "as_of": signal.as_of.isoformat(), "desk": desk},
+            params={
+                "symbol": signal.symbol,
+                "as_of": signal.as_of.isoformat(),
+                "desk": desk,
+                **bars_params(market, view.bars if view else None),
+                **params,
+            },
             metrics={"confidence_score": signal.confidence_score, "tokens": signal.tokens},
         )
         (folder / SIGNAL_FILE).write_text(dump_json(signal.model_dump(mode="json")))

@@ -18,7 +18,9 @@ import yaml
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from finagent_model.config.desk_config import DeskConfig
+from finagent_model.config.desk_config import DeskConfig, find_preset
+from finagent_model.config.rules import DecisionLimits
+from finagent_model.data.market import Market
 from finagent_model.data.snapshots import BarsSnapshot
 from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.decision.signal import TradingSignal
@@ -29,6 +31,7 @@ from finagent_model.errors import (
     PackageFormatError,
     TrackingError,
 )
+from finagent_model.market.bars import BarSeries
 from finagent_model.model.package import Package
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.wheel import code_hash, find_checkout
@@ -61,6 +64,8 @@ SIGNAL, SYMBOL, STATUS = "finagent.signal_id", "finagent.symbol", "finagent.stat
 AS_OF, ACTION = "finagent.as_of", "finagent.action"
 REPLACES = "finagent.replaces"
 """Run of an earlier decision on the same question, made from less data."""
+OWN_AGENTS = "own"
+"""Value of the param `preset` for a desk whose agents are none of a preset's."""
 FITTED = "finagent.fitted"
 """Tag of a training's run whose first stage is complete."""
 REQUESTED_BY = {
@@ -123,6 +128,35 @@ def code_tags() -> dict[str, str]:
 def desk_tags(config: DeskConfig) -> dict[str, str]:
     """Return the tag that names a desk's configuration by its hash."""
     return {CONFIG: config_hash(config)}
+
+
+def desk_params(config: DeskConfig, limits: DecisionLimits | None = None) -> dict[str, str]:
+    """Return the params by which runs are filtered and compared: who decides, within which limits.
+
+    `limits` are those of a call that narrows the desk's own. A desk of rules has no `prices_as_of`.
+    """
+    limits = limits or config.limits
+    names = [model.model for model in config.distinct_models]
+    dates = [config.prices[name].as_of for name in names if name in config.prices]
+    return {
+        "client": config.client,
+        "model": config.model_used,
+        "preset": find_preset(config) or OWN_AGENTS,
+        "team": ",".join(row.name for row in config.roster),
+        "max_rounds": str(limits.max_rounds),
+        "debate_rounds": str(config.debate_rounds),
+        "max_tokens": str(limits.max_tokens),
+        "budget_usd": f"{limits.budget_usd:g}",
+        "wall_clock_s": f"{limits.wall_clock_s:g}",
+        # The oldest of the price list's dates: no cost is newer than that.
+        **({"prices_as_of": min(dates).isoformat()} if dates else {}),
+    }
+
+
+def bars_params(market: Market, bars: BarSeries | None) -> dict[str, str]:
+    """Return the params that say where bars came from, and the day of the last one, if any."""
+    params = {"bars": market.source.name}
+    return params if bars is None else params | {"bars_until": f"{bars.close_time(-1):%Y-%m-%d}"}
 
 
 def predictor_tags(predictor: Predictor, name: str) -> dict[str, str]:

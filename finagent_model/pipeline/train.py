@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from finagent_model._base import Progress, no_progress
-from finagent_model.agents.providers import ClientPool, with_addresses
-from finagent_model.agents.team import export_component
+from finagent_model.agents.components import AgentGraph
+from finagent_model.agents.providers import with_addresses
 from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
@@ -24,7 +24,12 @@ from finagent_model.desk.desk import Desk, config_hash
 from finagent_model.errors import BadInputError
 from finagent_model.model.predictor import open_cassette
 from finagent_model.model.wheel import code_hash
-from finagent_model.pipeline.backtest import TranscriptWriter, decide_and_reflect, log_outcome
+from finagent_model.pipeline.backtest import (
+    TranscriptWriter,
+    backtest_params,
+    decide_and_reflect,
+    log_outcome,
+)
 from finagent_model.pipeline.datasets import bar_snapshots, log_bar_snapshots, training_datasets
 from finagent_model.pipeline.finalize import TrainingResult, finish_training
 from finagent_model.pipeline.run_metadata import (
@@ -32,6 +37,8 @@ from finagent_model.pipeline.run_metadata import (
     SYMBOL,
     TRAINING,
     TrainingState,
+    bars_params,
+    desk_params,
     desk_tags,
     open_tagged_run,
 )
@@ -99,8 +106,8 @@ def start_training(
             params=request.model_dump()
             | {
                 "symbols": ",".join(request.symbols),
-                "client": config.client,
-                "bars": market.source.name,
+                **desk_params(config),
+                **bars_params(market, None),
             }
         )
         score_sources = score_external(desk, histories, progress)
@@ -109,7 +116,7 @@ def start_training(
         )
         snapshots = bar_snapshots(market, request.symbols)
         TrainingState(request, config, fitted.policies, fitted.trials, snapshots).write(run)
-        run.log_json("agent_graph.json", export_component(config, ClientPool(config, settings)))
+        run.log_json("agent_graph.json", AgentGraph.from_config(config).to_component())
         run.set_tags({FITTED: "yes"})
     return run.run_id
 
@@ -139,6 +146,7 @@ def backtest_symbol(
             "backtest", name, tags, execution=execution, parent=run_id, single_process=True
         )
         with run.failed_on_error():
+            run.log(params=backtest_params(state.config, market, symbol, request.mode))
             run.log_inputs(training_datasets(market, symbol), "backtest")
             knowledge = state.config.latest_knowledge
             log_outcome(run, outcome, request.seed, transcripts, knowledge)

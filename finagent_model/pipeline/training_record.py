@@ -124,12 +124,19 @@ class TrainingRecord:
             for each in self.backtests
         }
 
-    @property
-    def report(self) -> str:
-        """The report in Markdown; its first line grades the evidence."""
-        last = self.calibrations.fits[-1]
-        author, warnings = self.state.config.model_used, self.bar_warnings
-        return render_report(self.metrics, author, self.judged_evidence, last, warnings)
+    def render_report(self, team_sentence: str | None) -> str:
+        """Return the report in Markdown; its first line grades the evidence.
+
+        `team_sentence` says what the package's AutoGen team repeated.
+        """
+        return render_report(
+            self.metrics,
+            self.state.config.model_used,
+            self.judged_evidence,
+            self.calibrations.fits[-1],
+            self.bar_warnings,
+            team_sentence,
+        )
 
     @property
     def bar_warnings(self) -> dict[str, tuple[str, ...]]:

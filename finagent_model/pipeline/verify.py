@@ -7,6 +7,7 @@ it will be served, before a version is registered.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -128,8 +129,11 @@ def decide_again(
 ) -> dict[str, list[LedgerRow]]:
     """Return first, middle and last ledger row of each symbol, decided again by the package.
 
-    The package replays; a desk of rules decides live, which costs nothing.
+    AutoGen's team decides, built from the package's graph: live where rules do, which costs
+    nothing, else from the recorded replies.
     """
+    served = copy(predictor)
+    served.desk = predictor.desk.with_options(always_team=True)
     mode: Mode = "live" if predictor.package.config.uses_only_rules else "replay"
     repeated = {}
     for symbol, rows in ledgers.items():
@@ -137,7 +141,7 @@ def decide_again(
         # A set, since fewer than three rows give the same position twice.
         chosen = sorted({i * (len(rows) - 1) // steps for i in range(REPEATED_SIGNALS)})
         questions = [Question(symbol, datetime.fromisoformat(rows[i]["as_of"])) for i in chosen]
-        decisions = predictor.decide_all(questions, mode, approvals=False)
+        decisions = served.decide_all(questions, mode, approvals=False)
         repeated[symbol] = [to_ledger_row(decision.signal) for decision in decisions]
     return repeated
 

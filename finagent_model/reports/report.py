@@ -117,11 +117,12 @@ def render_report(
     evidence: Evidence,
     calibration: Calibration,
     bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
+    team_sentence: str | None = None,
 ) -> str:
     """Return the Markdown report: grade, a sentence a symbol, checks, a table of metrics a symbol.
 
     `metrics` are by symbol, and so is what `bar_warnings` says of the bars; `calibration` is the
-    one in force from now on.
+    one in force from now on; `team_sentence` says what the package's AutoGen team repeated.
     """
     lines = [
         # The reason may name a model, whose name is anybody's words.
@@ -130,6 +131,7 @@ def render_report(
         *(verdict_sentence(escape_markdown(symbol), m) for symbol, m in metrics.items()),
     ]
     lines += ["", f"Decided by: {escape_markdown(model_used)}. {trials_sentence(evidence)}"]
+    lines += ["", team_sentence] if team_sentence else []
     lines += memory_lines(evidence)
     lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
     lines += [
@@ -189,6 +191,7 @@ def render_report_page(
         *memory_section(gate.evidence),
         f"<p>Decided by {escape(model_used)}. The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
+        *([f"<p>{escape(gate.team_sentence)}</p>"] if gate.team_sentence else []),
     ]
     if sentences := warning_sentences(bar_warnings):
         rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)

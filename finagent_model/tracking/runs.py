@@ -91,18 +91,25 @@ class RunLog:
     ) -> None:
         """Log params, metrics and tags in one `log_batch` (one round trip).
 
-        Metrics that are not finite are left out: MLflow has no value for undefined.
+        Metrics that are not finite are left out: MLflow has no value for undefined. Secrets are
+        struck out of params.
         """
         # `mlflow run` has logged its parameters already, as text that it was called with; MLflow
         # refuses a second value that differs.
-        is_given_run = MLFLOW_RUN_ID.get() == self.run_id and bool(params)
+        given = params or {}
+        is_given_run = MLFLOW_RUN_ID.get() == self.run_id and bool(given)
         logged = self._client.get_run(self.run_id).data.params if is_given_run else {}
         self._client.log_batch(
             self.run_id,
             [Metric(k, v, 0, 0) for k, v in (metrics or {}).items() if math.isfinite(v)],
-            [Param(k, str(v)) for k, v in (params or {}).items() if k not in logged],
+            [Param(k, redact_message(str(v))) for k, v in given.items() if k not in logged],
             [RunTag(k, v) for k, v in (tags or {}).items()],
         )
+
+    def log_missing_params(self, params: Mapping[str, Any]) -> None:
+        """Log those of `params` that the run has no value of yet: MLflow refuses another one."""
+        logged = self._client.get_run(self.run_id).data.params
+        self.log(params={name: value for name, value in params.items() if name not in logged})
 
     def log_series(self, name: str, values: Sequence[float], stamps: Sequence[int]) -> None:
         """Log one metric over steps; `stamps` are milliseconds since 1970 of the market's clock."""

@@ -87,7 +87,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, llm: FakeProvider) -> Place:
         config=read_desk_config(yaml.safe_dump(given), defaults, "test"),
         trained_state=trained_state(book()),
         replies={},
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )

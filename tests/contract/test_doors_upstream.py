@@ -35,7 +35,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         config=load_preset("upstream"),
         trained_state=trained_state(book()),
         replies={},
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
         external=PinnedSource(stub.folder, stub.pin),

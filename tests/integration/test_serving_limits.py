@@ -51,7 +51,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, chat: FakeLLM) -> Place:
         config=chosen,
         trained_state=trained_state(book()),
         replies={},
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )

@@ -56,7 +56,6 @@ def write(
         config=config or load_preset(),
         trained_state=trained_state(policies or book()),
         replies={"b": REPLY, "a": REPLY},
-        agent_graph={"provider": "x"},
         backtest={"metrics": {}, "evidence": {"grade": "weak"}},
         code_hash="c" * 64,
         judged_grade=judged,

@@ -53,7 +53,6 @@ def load_small_model(folder: Path) -> FinagentModel:
         config=load_preset(),
         trained_state=trained_state(book()),
         replies={},
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )

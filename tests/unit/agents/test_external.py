@@ -94,7 +94,6 @@ def write(folder: Path, cassette: Cassette, source: ToySource | None) -> None:
         config=config(),
         trained_state=trained_state(book()),
         replies=cassette.used_replies,
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash="c" * 64,
         external=source,

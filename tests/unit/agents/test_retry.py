@@ -19,8 +19,7 @@ from finagent_model.agents._retry import (
     call_with_retry,
     classify_failure,
 )
-from finagent_model.agents.policy_client import RulesClient
-from finagent_model.config.desk_config import load_preset
+from finagent_model.agents.policy_client import RulesClient, RulesConfig
 from finagent_model.config.rules import DecisionLimits, RateLimits
 from support import virtual_time
 
@@ -43,7 +42,7 @@ class Client(RulesClient):
     """Does what the script says, one step a call."""
 
     def __init__(self, *script: Any) -> None:
-        super().__init__(load_preset())
+        super().__init__(RulesConfig(rules={}, colleagues=()))
         self.script = list(script)
         self.calls = 0
 

@@ -91,3 +91,25 @@ def test_conversation_with_half_a_recording_asks_only_for_the_rest(
     assert mended.signal == whole.signal
     assert said(mended.turns) == said(whole.turns)
     assert mended.calls == 2
+
+
+@pytest.mark.parametrize("rounds", [2, 10])
+def test_replay_by_a_team_is_the_replay(
+    views: list[MarketView], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, cassette, runs = CallLimits(max_rounds=rounds), Cassette(), list[str]()
+    original = GraphFlow.run
+
+    async def counted(self: GraphFlow, **task: object) -> object:
+        runs.append(self.name)
+        return await original(self, **task)  # type: ignore[arg-type]
+
+    desk(cassette).with_options(limits=limits, inline_rules=True).decide_all(views)
+    monkeypatch.setattr(GraphFlow, "run", counted)
+    recorded = desk(cassette, "replay").with_options(limits=limits)
+    inline = recorded.decide_all(views)
+    assert not runs
+    team = recorded.with_options(always_team=True).decide_all(views)
+    assert len(runs) == len(views)
+    for one, other in zip(inline, team, strict=True):
+        assert_same(one, other)

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from finagent_model.agents.providers import ClientPool
-from finagent_model.agents.team import export_component
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset, preset_text, read_desk_config
 from finagent_model.config.parsing import CallLimits
@@ -180,12 +178,3 @@ def test_rules_client_refuses_roster_without_rule() -> None:
     ]
     with pytest.raises(ConfigError, match="astrology"):
         desk(config=config(agents=agents))
-
-
-def test_exported_component_holds_agents_without_key() -> None:
-    chosen = config(client="openai", model="gpt-4o-mini")
-    settings = Settings.load({"OPENAI_API_KEY": "sk-very-secret"})
-    exported = str(export_component(chosen, ClientPool(chosen, settings)))
-    assert "sk-very-secret" not in exported
-    for row in chosen.agents:
-        assert row.name in exported

@@ -145,7 +145,6 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinagentModel:
         config=config(max_rounds=1),
         trained_state=TrainedState(policies, calibrate([], policies.start_times)),
         replies={},
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )

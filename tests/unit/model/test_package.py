@@ -5,15 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finagent_model.config.desk_config import load_preset
+from finagent_model.agents.components import AgentGraph
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.config.desk_config import Prompts, load_preset
 from finagent_model.config.rules import Grade
+from finagent_model.data.market import Market
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import CorruptPackageError, PackageFormatError
-from finagent_model.model.package import hash_package, read_package
+from finagent_model.market.bars import parse_as_of
+from finagent_model.model.package import (
+    PACKAGE_FORMAT,
+    STOCK_AGENTS_FORMAT,
+    hash_package,
+    read_package,
+)
 from finagent_model.model.wheel import build_wheel, code_hash
+from finagent_model.settings import Settings
 from support.packages import REPLY, book, trained_state, write
 
 
@@ -69,6 +82,59 @@ def test_read_package_refuses_other_format(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(PackageFormatError, match="format 99"):
         read_package(tmp_path)
+
+
+def rewrite_graph(folder: Path, change: Callable[[dict[str, Any]], object], number: int) -> None:
+    """Change the agent graph of a package, and make its manifest of format `number` fit."""
+    graph, manifest = folder / "agent_graph.json", folder / "manifest.json"
+    component, content = json.loads(graph.read_text()), json.loads(manifest.read_text())
+    change(component)
+    graph.write_text(json.dumps(component))
+    content["files"]["agent_graph.json"] = hashlib.sha256(graph.read_bytes()).hexdigest()
+    content |= {"format": number, "content_hash": hash_package(content["files"])}
+    manifest.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["config"]["participants"].pop(1), "its nodes are .* NewsAnalyst"),
+        (lambda c: c.update(provider="os.system"), "of class 'os.system'"),
+        (
+            lambda c: c["config"]["participants"][0]["config"]["row"].update(tools=["bars"]),
+            r"row.tools.* of TechnicalAnalyst is .* there and .* in config.yaml",
+        ),
+    ],
+)
+def test_read_package_refuses_graph_of_another_desk(tmp_path: Path, change: Any, said: str) -> None:
+    write(tmp_path)
+    rewrite_graph(tmp_path, change, PACKAGE_FORMAT)
+    with pytest.raises(CorruptPackageError, match=f"agent_graph.json and .*: .*{said}.* again"):
+        read_package(tmp_path)
+
+
+def test_read_package_of_format_3_takes_the_roster(tmp_path: Path) -> None:
+    """Its agent graph describes AutoGen's own agents, and was never loaded."""
+    write(tmp_path)
+    rewrite_graph(tmp_path, lambda component: component.clear(), STOCK_AGENTS_FORMAT)
+    package = read_package(tmp_path)
+    assert (package.agent_graph, package.config) == (None, load_preset())
+
+
+def test_desk_of_a_package_asks_by_the_prompts_of_its_graph(tmp_path: Path) -> None:
+    """A package is the same desk to code that ships other prompts."""
+    config = load_preset("lean")
+    own = "Decide, as an older version of the code said."
+    graph = AgentGraph.from_config(config, Prompts({"executor": own}))
+    market = Market.from_settings(Settings.load({}))
+    view = market.view("GOOG", parse_as_of("2012-06-29"))
+    settings = Settings.load({})
+    desk = Desk(config, None, settings, Cassette(), graph=graph, mode="live")
+    decision = desk.decide(view)
+    assert decision.signal.status == "ok"
+    asked = [event.body for event in decision.events if event.kind == "request"]
+    systems = [request["messages"][0]["content"] for request in asked]
+    assert systems.count(own) == 1
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,6 @@ def test_model_with_old_model_code_answers(tmp_path: Path, monkeypatch: pytest.M
         config=load_preset(),
         trained_state=trained_state(book()),
         replies={},
-        agent_graph={},
         backtest={"evidence": {"grade": "none"}},
         code_hash=code_hash(),
     )
