@@ -69,6 +69,21 @@ class ExternalScores:
     """Day and reason."""
 
 
+@dataclass(frozen=True)
+class ModelReply:
+    """What one model said to a prompt outside any conversation."""
+
+    is_reply: bool
+    """False: the model could not be asked, or gave no reply."""
+    score: float
+    """-1 certain fall, 1 certain rise; 0 also for a reply that can't be read."""
+    key_factors: tuple[str, ...]
+    shown: ShownView
+    calls: int
+    """1 where the model was called, 0 for a recorded reply."""
+    cost_usd: float | None
+
+
 class Desk:
     """A team of agents by its config, with the policies it was trained to use.
 
@@ -230,6 +245,47 @@ class Desk:
             return [task.result() for task in tasks]
 
         return EVENT_LOOP.run(decide_views(), timeout_s)
+
+    def ask_model(
+        self,
+        agent: str,
+        prompt: str,
+        views: Sequence[MarketView],
+        on_reply: Callable[[], object] = lambda: None,
+    ) -> list[ModelReply]:
+        """Return what an agent's model reports on `prompt` and the question of each view.
+
+        No tool may be called. Raises BeforeFirstFitError, and LocalStateError where spending can't
+        be counted.
+        """
+        [row] = [row for row in self.config.agents if row.name == agent]
+        runner = self._runner()
+
+        async def ask_one(view: MarketView) -> ModelReply:
+            state = self._state_at(view.symbol, view.as_of)
+            shown = self._present(view, state.lessons if state else ())
+            session = runner.new_session()
+            session.budgets = self._shared_budgets()
+            try:
+                question = self._build_context(shown, state.fit if state else None).text
+                report = await self._chat_service.ask(row, prompt, question, session)
+            except (DataError, UnavailableError):
+                return ModelReply(False, 0.0, (), shown, session.calls, session.cost_usd)
+            finally:
+                on_reply()
+            score, factors = (report.score, tuple(report.key_factors)) if report else (0.0, ())
+            return ModelReply(True, score, factors, shown, session.calls, session.cost_usd)
+
+        async def ask_all() -> list[ModelReply]:
+            slots = asyncio.Semaphore(MAX_CONCURRENCY)
+
+            async def ask(view: MarketView) -> ModelReply:
+                async with slots:
+                    return await ask_one(view)
+
+            return await asyncio.gather(*map(ask, views))
+
+        return EVENT_LOOP.run(ask_all())
 
     def external_scores(
         self, bars: BarSeries, done: Callable[[], object] = lambda: None

@@ -229,8 +229,8 @@ class ModelCard:
             hidden = "the symbol" if self.config.mask == "names" else "symbol and price level"
             lines += [
                 "",
-                f"Mask: `{self.config.mask}`. The models are not shown {hidden}, neither in training "
-                "nor when it is served.",
+                f"Mask: `{self.config.mask}`. The models are not shown {hidden}, neither in "
+                "training nor when it is served.",
             ]
         if self.prompts:
             lines += ["", f"Prompts in MLflow's registry: {', '.join(self.prompts)}."]
