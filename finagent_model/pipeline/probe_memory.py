@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -217,16 +218,17 @@ def probe_memory(plan: ProbePlan, progress: Progress = no_progress) -> ProbeRun:
     if plan.budget_usd is not None:
         _require_affordable(plan.estimate(), plan.budget_usd)
     plan.desk.require_key()
-    asked = ask_days(
-        plan.desk,
-        plan.cassette,
-        plan.market,
-        plan.chosen,
-        plan.others,
-        plan.retest,
-        plan.config.latest_knowledge,
-        progress,
-    )
+    with closing(plan.desk):
+        asked = ask_days(
+            plan.desk,
+            plan.cassette,
+            plan.market,
+            plan.chosen,
+            plan.others,
+            plan.retest,
+            plan.config.latest_knowledge,
+            progress,
+        )
     report = judge_days(
         "+".join(_chat_models(plan.config)),
         plan.config.mask,
@@ -240,7 +242,6 @@ def probe_memory(plan: ProbePlan, progress: Progress = no_progress) -> ProbeRun:
     for name, section in (("report.md", probe_lines), ("report.html", probe_section)):
         if (content := run.find_artifact(name)) is not None:
             run.log_text(name, replace_probes(content.decode(), section(report)))
-    plan.desk.close()
     return ProbeRun(plan.run_id, asked.calls, report)
 
 
@@ -259,7 +260,7 @@ def choose_days(
             if position >= last + HORIZON and position + HORIZON < lengths[symbol]:
                 apart.append((symbol, position))
                 last = position
-    # Not by symbol: a few days should still be of all symbols and years.
+    # Not symbol by symbol: a few days should still be of all of them.
     apart.sort(key=lambda day: (day[1], day[0]))
     if len(apart) <= count:
         return apart
@@ -278,8 +279,8 @@ def find_other_views(
         for name in (*symbols[at + 1 :], *symbols[: max(at, 0)]):
             try:
                 other = market.view(name, view.as_of)
-            except DataError:
-                continue
+            except (DataError, BadInputError):
+                continue  # a symbol with broken bars lends its name to nobody
             if len(other.bars) >= warm_up and not other.is_stale:
                 others[symbol, position] = _without_texts(other)
                 break

@@ -28,12 +28,19 @@ from autogen_core.models import (
 from pydantic import BaseModel
 
 from finagent_model.agents import team
+from finagent_model.agents.tools import Toolbox
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
 from finagent_model.data.market import Market
-from finagent_model.desk.desk import Desk
+from finagent_model.decision.decision import Decision, make_decision
+from finagent_model.decision.signal import Action
+from finagent_model.desk.desk import Desk, ModelReply
+from finagent_model.desk.masking import Presenter, make_presenter
 from finagent_model.evaluation.memory_probes import MemoryReport, judge_days
+from finagent_model.market.view import MarketView
 from finagent_model.pipeline.probe_memory import ask_days, choose_days, find_other_views
+from finagent_model.policy.context import build_context
+from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
 
 Kind = Literal["honest", "noisy", "by_name", "by_shape", "by_tool"]
@@ -45,6 +52,9 @@ RIGHT = 0.85
 """Share of what it remembers that a memoriser remembers rightly."""
 NOISE = 0.2
 WINDOW = 10
+TOOL_ARGUMENTS = '{"last": 2}'
+ACTIONS: dict[int, Action] = {1: "BUY", -1: "SELL", 0: "HOLD"}
+POLICY = Policy()
 FIRST_BAR = 260
 
 
@@ -102,6 +112,10 @@ class StubModel(ChatCompletionClient, Component[StubConfig]):
     def _to_config(self) -> StubConfig:
         return self._config
 
+    @property
+    def kind(self) -> Kind:
+        return self._config.kind
+
     async def create(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Any] = (), **_: Any
     ) -> CreateResult:
@@ -110,19 +124,19 @@ class StubModel(ChatCompletionClient, Component[StubConfig]):
         question = json.loads(text)
         closes = question["recent_closes"]
         if system.startswith("RECALL"):
-            return reply(self._recall(question, closes))
+            return reply(self.recall(question, closes))
         if self._config.kind == "by_tool":
             results = [m for m in messages if isinstance(m, FunctionExecutionResultMessage)]
             if not results:
-                call = FunctionCall(id="call00000", name="bars", arguments='{"last": 2}')
+                call = FunctionCall(id="call00000", name="bars", arguments=TOOL_ARGUMENTS)
                 return CreateResult(
                     content=[call], finish_reason="function_calls", usage=USAGE, cached=False
                 )
             rows = json.loads(results[-1].content[-1].content)["rows"]
             closes = [row[4] for row in rows]
-        return reply(decision(question, self._side(question, closes)))
+        return reply(decision(question, self.side(question, closes)))
 
-    def _side(self, question: dict[str, Any], closes: Sequence[float]) -> int:
+    def side(self, question: dict[str, Any], closes: Sequence[float]) -> int:
         trend = 1 if question["features"]["trend_atr"] > 0 else -1
         match self._config.kind:
             case "honest":
@@ -136,7 +150,7 @@ class StubModel(ChatCompletionClient, Component[StubConfig]):
             case _:
                 return self._remembered(find_day(question["symbol"], closes)) or trend
 
-    def _recall(self, question: dict[str, Any], closes: Sequence[float]) -> dict[str, Any]:
+    def recall(self, question: dict[str, Any], closes: Sequence[float]) -> dict[str, Any]:
         day, side, named = None, 0, ["unknown", "unknown"]
         match self._config.kind:
             case "by_shape":
@@ -228,7 +242,7 @@ def decision(question: Mapping[str, Any], side: int) -> dict[str, Any]:
     acts = side != 0
     close, atr = question["last_close"], question["atr"]
     return {
-        "action": {1: "BUY", -1: "SELL", 0: "HOLD"}[side],
+        "action": ACTIONS[side],
         "confidence_score": 60,
         "reasoning": "So it seems to me.",
         "key_factors": [],
@@ -270,16 +284,77 @@ def stub_settings(**more: str) -> Settings:
     return Settings.load({"FINAGENT_COMPONENTS": PROVIDER, **more})
 
 
+class BareDesk:
+    """Asks a stub the desk's own questions without agents, risk rules and records, which cost most.
+
+    It is for many seeds; what it answers is what the Executor of `stub_config` would.
+    """
+
+    def __init__(self, config: DeskConfig) -> None:
+        self.config = config
+        component = config.models["stub"].component
+        assert component is not None
+        self.model = StubModel(StubConfig(**component["config"]))
+        self.present = make_presenter(config)
+
+    def with_options(self, presenter: Presenter | None = None, **_: Any) -> BareDesk:
+        other = BareDesk.__new__(BareDesk)
+        other.config, other.model = self.config, self.model
+        other.present = presenter or self.present
+        return other
+
+    def decide_all(self, views: Sequence[MarketView], _: Any) -> list[Decision]:
+        decisions = []
+        for view in views:
+            shown = self.present(view, ()).view
+            question = self._question(shown)
+            closes = question["recent_closes"]
+            if self.model.kind == "by_tool":
+                context = build_context(shown, POLICY)
+                answer = Toolbox(shown, context, ["bars"]).call("bars", TOOL_ARGUMENTS)
+                closes = [row[4] for row in json.loads(answer.content)["rows"]]
+            action = ACTIONS[self.model.side(question, closes)]
+            reason, name = "So it seems to me.", "stub"
+            decisions.append(
+                make_decision(view, action, reasoning=reason, author=name, confidence=60)
+            )
+        return decisions
+
+    def ask_model(self, *arguments: Any) -> list[ModelReply]:
+        _, _, views, _ = arguments
+        replies = []
+        for view in views:
+            shown = self.present(view, ())
+            question = self._question(shown.view)
+            told = self.model.recall(question, question["recent_closes"])
+            factors = tuple(told["key_factors"])
+            replies.append(ModelReply(True, told["score"], factors, shown, 1, None))
+        return replies
+
+    def _question(self, shown: MarketView) -> dict[str, Any]:
+        question: dict[str, Any] = json.loads(build_context(shown, POLICY).text)
+        return question
+
+
 def probe_stub(
-    kind: Kind, seed: int = 0, days: int = 60, retest: int = 30, **changes: Any
+    kind: Kind,
+    seed: int = 0,
+    days: int = 60,
+    retest: int = 30,
+    *,
+    bare: bool = False,
+    **changes: Any,
 ) -> MemoryReport:
     """What `finagent memory` finds of such a desk, untrained and on bundled bars."""
     config, cassette = stub_config(kind, seed, **changes), Cassette()
-    desk = Desk(config, None, stub_settings(), cassette)
+    desk: Any = Desk(config, None, stub_settings(), cassette, mode="live")
+    warm_up = desk.warm_up
+    if bare:
+        desk = BareDesk(config)
     bars = {symbol: market().bars(symbol) for symbol in SYMBOLS}
     positions = {symbol: range(FIRST_BAR + seed, len(each)) for symbol, each in bars.items()}
     chosen = choose_days(positions, {symbol: len(each) for symbol, each in bars.items()}, days)
-    others = find_other_views(market(), SYMBOLS, chosen, desk.warm_up)
+    others = find_other_views(market(), SYMBOLS, chosen, warm_up)
     # AutoGen's runtime takes four fifths of such a decision; the record is the same without it.
     with mock.patch.object(team, "_run_team", team._run_inline):
         asked = ask_days(desk, cassette, market(), chosen, others, retest, config.latest_knowledge)

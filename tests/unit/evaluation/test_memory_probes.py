@@ -26,6 +26,7 @@ from finagent_model.reports.wording import (
     replace_probes,
 )
 from support.memory_models import KINDS, Kind, probe_stub
+from support.places import ROOT
 
 BUY, SELL, HOLD = (
     ProbeAnswer(action=action, confidence=60.0) for action in ("BUY", "SELL", "HOLD")
@@ -235,6 +236,9 @@ def test_probes_mark_memorisers_alone(kind: Kind) -> None:
     if kind in ("honest", "by_name"):
         consistency = numbers["mirror"]["prediction_consistency"]
         assert consistency == 0 if kind == "honest" else consistency >= 0.8
+    if kind == "by_name":  # the page's worked example
+        shown = probe_lines(report).split("\n", 1)[1].rsplit("\n", 1)[0]
+        assert shown in (ROOT / "docs" / "memory.md").read_text()
     if kind == "by_shape":
         assert numbers["recall"]["stub-by-shape masked direction"] > 0.8
 
