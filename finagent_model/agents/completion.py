@@ -20,8 +20,15 @@ from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 from autogen_core import EVENT_LOGGER_NAME, Image
-from autogen_core.models import AssistantMessage, CreateResult, LLMMessage, UserMessage
+from autogen_core.models import (
+    AssistantMessage,
+    CreateResult,
+    LLMMessage,
+    SystemMessage,
+    UserMessage,
+)
 
+from finagent_model.agents._replies import AnalystReply, ReplyError, parse_reply, unwrap
 from finagent_model.agents._retry import (
     CallFailedError,
     ProviderFailure,
@@ -34,7 +41,7 @@ from finagent_model.agents.budget import Amount, OverBudgetError
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import Session
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.cassette.fingerprint import fingerprint, make_outline
+from finagent_model.cassette.fingerprint import DESK, fingerprint, make_outline
 from finagent_model.cassette.records import RecordedReply, ToolCall
 from finagent_model.config.roster import AgentRow, ModelConfig
 from finagent_model.decision.signal import Status
@@ -138,6 +145,26 @@ class ChatService:
             **({} if reply.usage_known else {"usage": "unknown"}),
         )
         return reply
+
+    async def ask(
+        self, row: AgentRow, prompt: str, question: str, session: Session
+    ) -> AnalystReply | None:
+        """Return the report of an agent's model on a prompt and a question, without tools.
+
+        None: the reply can't be read. Raises UnavailableError.
+        """
+        messages: list[LLMMessage] = [
+            SystemMessage(content=prompt),
+            UserMessage(content=question, source=DESK),
+        ]
+        asked = row.model_copy(update={"role": "analyst"})
+        reply = await self.complete(CompletionRequest(asked, messages, (), "none"), session)
+        try:
+            report = parse_reply(unwrap(reply.content)[0], "analyst")
+        except ReplyError:
+            return None
+        assert isinstance(report, AnalystReply)
+        return report
 
     def _request_content(self, request: CompletionRequest) -> dict[str, Any]:
         """Return all of a request that its reply depends on; recordings are found by its hash."""

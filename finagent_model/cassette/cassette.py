@@ -7,6 +7,7 @@ tries the request again. Keys are redacted from everything that is recorded.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +15,12 @@ from pathlib import Path
 
 from finagent_model._redact import redact_key_shapes
 from finagent_model.cassette._sqlite import SqliteFile
-from finagent_model.cassette.fingerprint import Outline, describe_nearest, redact_outline
+from finagent_model.cassette.fingerprint import (
+    Outline,
+    describe_nearest,
+    fingerprint,
+    redact_outline,
+)
 from finagent_model.cassette.jsonl import JsonlFile
 from finagent_model.cassette.records import CassetteFile, RecordedReply, supersedes
 from finagent_model.errors import BadInputError, LocalStateError
@@ -60,8 +66,23 @@ class Cassette:
         self._file = None if overlay is None else open_cassette_file(overlay)
         self._redact_secrets = redact
         self._outlines: list[tuple[str, Outline]] | None = None
+        self._repetition = ""
         self.used_replies: dict[str, RecordedReply] = {}
         """Every reply that this object returned or recorded, by fingerprint."""
+
+    def for_repetition(self, name: str) -> Cassette:
+        """Return this cassette for requests that are made once more, as the repetition `name`.
+
+        Their replies are recorded beside the first ones, and are found by the same name.
+        """
+        repetition = copy.copy(self)  # the same file and the same replies
+        repetition._repetition = name
+        return repetition
+
+    def _key(self, key: str) -> str:
+        if not self._repetition:
+            return key
+        return fingerprint({"request": key, "repetition": self._repetition})
 
     def get(self, key: str, *, errors: bool = False) -> RecordedReply | None:
         """Return the recorded reply of a fingerprint, or None.
@@ -69,6 +90,7 @@ class Cassette:
         A recorded failure counts only with `errors`, as in a replay; elsewhere the request is tried
         again. Raises LocalStateError where the file can't be read: no reply is paid for twice.
         """
+        key = self._key(key)
         # The packaged reply wins: it is the same on every machine.
         for find in (self._packaged.get, self._recorded.get, self._get_from_file):
             reply = find(key)
@@ -83,7 +105,7 @@ class Cassette:
         It supersedes an earlier record, but a failure supersedes no reply. Where the file can't be
         written there is a warning, and the reply stays in memory.
         """
-        reply = self._redact_reply(reply, outline)
+        key, reply = self._key(key), self._redact_reply(reply, outline)
         self.used_replies[key] = reply
         if supersedes(reply, self._recorded.get(key)):
             self._recorded[key] = reply

@@ -19,7 +19,14 @@ from finagent_model.cli._registry_commands import (
     signing_key,
 )
 from finagent_model.cli._store_commands import approvals, approve, db, outbox, reject
-from finagent_model.cli._train_commands import ablate, backtest, calibrate_gate, train, verify
+from finagent_model.cli._train_commands import (
+    ablate,
+    backtest,
+    calibrate_gate,
+    memory,
+    train,
+    verify,
+)
 from finagent_model.cli.options import TypedErrors
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, load_commands
 
@@ -48,6 +55,7 @@ app.command()(approvals)
 app.command()(approve)
 app.command()(reject)
 app.command()(verify)
+app.command()(memory)
 app.command(name="calibrate-gate")(calibrate_gate)
 app.add_typer(bars, name="bars")
 app.add_typer(cassette, name="cassette")

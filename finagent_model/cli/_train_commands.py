@@ -1,4 +1,4 @@
-"""Train and try versions: `train`, `backtest`, `ablate`, `verify` and `calibrate-gate`.
+"""Train and try versions: `train`, `backtest`, `ablate`, `verify`, `memory`, `calibrate-gate`.
 
 Options of `train` are passed on as text: `TrainRequest` parses them for shell, REST and DAG alike.
 """
@@ -24,6 +24,7 @@ from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.backtest import BacktestRerun
+    from finagent_model.pipeline.estimate import Estimate
     from finagent_model.training.request import TrainRequest
 
 RULE_HELP = f"Instead of a model: sma:FAST,SLOW or {', '.join(EXTERNAL_ANALYSTS)}."
@@ -84,14 +85,19 @@ def _print_estimate(request: TrainRequest, as_json: bool) -> None:
     if as_json:
         print_json(vars(needs))
         return
+    _print_needs(needs)
+    if needs.no_grade:
+        typer.echo(f"the evidence will be none: {needs.no_grade}")
+
+
+def _print_needs(needs: Estimate, *, to_stderr: bool = False) -> None:
     money = "an unknown price" if needs.cost_usd is None else f"{needs.cost_usd:.2f} USD"
     typer.echo(
         f"{needs.decisions} decisions by {needs.client}: about {needs.calls} calls, "
         f"{needs.prompt_tokens} prompt and {needs.completion_tokens} completion tokens, {money}; "
-        "replies taken as long as allowed, recorded ones cost nothing, repairs come on top"
+        "replies taken as long as allowed, recorded ones cost nothing, repairs come on top",
+        err=to_stderr,
     )
-    if needs.no_grade:
-        typer.echo(f"the evidence will be none: {needs.no_grade}")
 
 
 def backtest(
@@ -225,6 +231,59 @@ def verify(
             typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
     # After the output: a failed check is explained above.
     if not done.passed:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def memory(
+    model: Annotated[str, typer.Argument(help="URI of a version.")] = CHAMPION,
+    days: Annotated[int, typer.Option(min=1, max=10_000, help="Days of its ledger.")] = 120,
+    retest: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Days that are asked about twice.")
+    ] = 40,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="Most that may be spent; none: no limit in money.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say what it would take; ask nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Probe whether a version's chat models remember the days of its backtest. Exit code 5 where
+    there is a sign of it, or too few days to say.
+    """
+    from finagent_model.pipeline.probe_memory import prepare_probes, probe_memory
+    from finagent_model.settings import Settings
+
+    plan = prepare_probes(model, Settings.load(), days, retest, budget_usd)
+    needs = plan.estimate()
+    if estimate and as_json:
+        row = asdict(needs)
+        del row["no_grade"]  # a training's
+        print_json(row)
+        return
+    # On stderr before anything is asked: a run may be stopped here.
+    _print_needs(needs, to_stderr=not estimate)
+    if estimate:
+        return
+    with show_progress() as progress:
+        done = probe_memory(plan, progress)
+    report = done.report
+    if as_json:
+        print_json(done.row())
+    else:
+        typer.echo(report.verdict)
+        for probe in report.probes:
+            value = probe.adjusted_p_value
+            p_text = "" if value is None else f" (adjusted p {value:.2g})"
+            typer.echo(
+                f"{'SIGN' if probe.is_sign else 'none'}  {probe.name}: {probe.found}{p_text}"
+            )
+        typer.echo(report.power_sentence)
+        typer.echo(
+            f"{len(report.days)} days that don't overlap, {report.questions} questions, "
+            f"{done.calls} calls; memory.json of run {done.run_id}"
+        )
+    if not report.passed:
         raise typer.Exit(EXIT_REFUSED)
 
 

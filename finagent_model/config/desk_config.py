@@ -31,18 +31,23 @@ from finagent_model.config.rules import (
     ApprovalRules,
     DecisionLimits,
     GateRules,
+    MaskKind,
     MemoryConfig,
     RateLimits,
     RiskLimits,
     SpendingLimits,
 )
-from finagent_model.errors import ConfigError
+from finagent_model.errors import BadInputError, ConfigError
+from finagent_model.market.bars import parse_symbol
+from finagent_model.market.news import sanitize_text
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 DEFAULT_PRESET = "default"
 WHOLE_DESK = "whole desk"
 INITIAL_EXTERNAL_WEIGHT = 0.5
 """Weight of an external analyst's score beside the technical score's 1, before any training."""
+
+MIN_MASK_WORD_CHARS, MAX_MASK_WORD_CHARS, MAX_MASK_WORDS = 2, 60, 50
 
 
 class DeskConfig(ModelConfig):
@@ -65,6 +70,15 @@ class DeskConfig(ModelConfig):
     spending: SpendingLimits = SpendingLimits()
     traffic: RateLimits = RateLimits()
     risk: RiskLimits = RiskLimits()
+    # These two are left out of a dump where they are not given: recorded desks have no such keys.
+    mask: MaskKind = Field("none", exclude_if=lambda kind: kind == "none")
+    """What is hidden from the models, in training and in serving: `names` hides the symbol,
+    `levels` also how high prices and volumes are.
+    """
+    mask_words: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, exclude_if=lambda words: not words
+    )
+    """By symbol, further words that name the company and are struck out of its news."""
     policy: dict[str, float] = Field(default_factory=dict)
     """Parameters of the policy that training does not fit, such as `threshold`."""
     memory: MemoryConfig = MemoryConfig()
@@ -81,6 +95,40 @@ class DeskConfig(ModelConfig):
             # Overrides are merged when a model is called; a wrong one should fail at load.
             Sampling.model_validate(row.sampling)
         return rows
+
+    @field_validator("mask_words")
+    @classmethod
+    def _check_mask_words(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        checked = {}
+        for symbol, words in value.items():
+            try:
+                parse_symbol(symbol)
+            except BadInputError as error:
+                raise ValueError(str(error)) from None
+            # News is compared in its sanitized form, and so are the words.
+            plain = tuple(sanitize_text(word, MAX_MASK_WORD_CHARS + 1) for word in words)
+            for word, given in zip(plain, words, strict=True):
+                if not MIN_MASK_WORD_CHARS <= len(word) <= MAX_MASK_WORD_CHARS:
+                    raise ValueError(
+                        f"{symbol}: {given!r:.80} is no word of {MIN_MASK_WORD_CHARS} to "
+                        f"{MAX_MASK_WORD_CHARS} characters"
+                    )
+            if not 1 <= len(plain) <= MAX_MASK_WORDS:
+                raise ValueError(f"{symbol}: give 1 to {MAX_MASK_WORDS} words, not {len(plain)}")
+            checked[symbol] = plain
+        return checked
+
+    @model_validator(mode="after")
+    def _check_mask(self) -> Self:
+        if self.mask_words and self.mask == "none":
+            raise ValueError("mask_words without a mask hide nothing; add mask: names, or levels")
+        if self.mask != "none" and self.external_analyst:
+            [reader, *_] = [row.name for row in self.agents if row.external_analyst]
+            raise ValueError(
+                f"mask {self.mask!r} can't hide the symbol from {self.external_analyst}, which is "
+                f"asked with the real bars; remove the mask or {reader}"
+            )
+        return self
 
     @field_validator("policy")
     @classmethod

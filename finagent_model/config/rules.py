@@ -19,6 +19,8 @@ from finagent_model.decision.signal import Status, TradingSignal
 
 Grade = Literal["none", "weak", "strong"]
 """How much evidence there is of an edge after costs."""
+MaskKind = Literal["none", "names", "levels"]
+"""What a desk hides from its models."""
 
 
 class DecisionLimits(FrozenModel):

@@ -36,6 +36,7 @@ from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal, confidence_label
 from finagent_model.desk._chart import draw
 from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
+from finagent_model.desk.masking import Presenter, ShownView, make_presenter
 from finagent_model.errors import DataError
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.market.quality import inspect_recent_bars
@@ -45,6 +46,8 @@ from finagent_model.policy.policy import PolicyFit
 from finagent_model.policy.trained_state import StateAt, TrainedState, calibrate_signal
 from finagent_model.settings import Settings
 
+MIN_REASONING_CHARS = 10
+"""What a signal needs."""
 MAX_CONCURRENCY = 64
 """Decisions in flight together; each waits for its model most of the time."""
 SPENDING_FILE = "spending.sqlite"
@@ -65,6 +68,21 @@ class ExternalScores:
     scores: Floats
     failed: dict[str, str]
     """Day and reason."""
+
+
+@dataclass(frozen=True)
+class ModelReply:
+    """What one model said to a prompt outside any conversation."""
+
+    is_reply: bool
+    """False: the model could not be asked, or gave no reply."""
+    score: float
+    """-1 certain fall, 1 certain rise; 0 also for a reply that can't be read."""
+    key_factors: tuple[str, ...]
+    shown: ShownView
+    calls: int
+    """1 where the model was called, 0 for a recorded reply."""
+    cost_usd: float | None
 
 
 class Desk:
@@ -112,6 +130,7 @@ class Desk:
         self._warnings = warnings
         self._clock = clock
         self._inline_rules = self._always_team = False
+        self._present = make_presenter(config)
 
     @property
     def warm_up(self) -> int:
@@ -128,11 +147,15 @@ class Desk:
         trained_state: TrainedState | None = None,
         inline_rules: bool | None = None,
         always_team: bool | None = None,
+        presenter: Presenter | None = None,
+        cassette: Cassette | None = None,
     ) -> Desk:
         """Return this desk in another mode, within narrower limits, or with another clock or state.
 
         `inline_rules` runs a desk of `rules` alone without AutoGen's runtime, for the same record;
-        `always_team` runs AutoGen's team though every reply is recorded.
+        `always_team` runs AutoGen's team though every reply is recorded. `presenter` shows the
+        agents other views than the mask does, for an experiment; `cassette` is where replies are
+        found and recorded instead.
 
         Limits can only be narrowed: a wider one is not honoured, and every signal of the returned
         desk warns of it. Clients, recorded replies and the run's budget are shared.
@@ -147,6 +170,9 @@ class Desk:
         copy._warnings = (*self._warnings, *refusals)
         copy._inline_rules = self._inline_rules if inline_rules is None else inline_rules
         copy._always_team = self._always_team if always_team is None else always_team
+        copy._present = presenter or self._present
+        if cassette is not None:
+            copy._chat_service = replace(self._chat_service, cassette=cassette)
         return copy
 
     def preload(self) -> None:
@@ -227,6 +253,47 @@ class Desk:
 
         return EVENT_LOOP.run(decide_views(), timeout_s)
 
+    def ask_model(
+        self,
+        agent: str,
+        prompt: str,
+        views: Sequence[MarketView],
+        on_reply: Callable[[], object] = lambda: None,
+    ) -> list[ModelReply]:
+        """Return what an agent's model reports on `prompt` and the question of each view.
+
+        No tool may be called. Raises BeforeFirstFitError, and LocalStateError where spending can't
+        be counted.
+        """
+        [row] = [row for row in self.config.agents if row.name == agent]
+        runner = self._runner()
+
+        async def ask_one(view: MarketView) -> ModelReply:
+            state = self._state_at(view.symbol, view.as_of)
+            shown = self._present(view, state.lessons if state else ())
+            session = runner.new_session()
+            session.budgets = self._shared_budgets()
+            try:
+                question = self._build_context(shown, state.fit if state else None).text
+                report = await self._chat_service.ask(row, prompt, question, session)
+            except (DataError, UnavailableError):
+                return ModelReply(False, 0.0, (), shown, session.calls, session.cost_usd)
+            finally:
+                on_reply()
+            score, factors = (report.score, tuple(report.key_factors)) if report else (0.0, ())
+            return ModelReply(True, score, factors, shown, session.calls, session.cost_usd)
+
+        async def ask_all() -> list[ModelReply]:
+            slots = asyncio.Semaphore(MAX_CONCURRENCY)
+
+            async def ask(view: MarketView) -> ModelReply:
+                async with slots:
+                    return await ask_one(view)
+
+            return await asyncio.gather(*map(ask, views))
+
+        return EVENT_LOOP.run(ask_all())
+
     def external_scores(
         self, bars: BarSeries, done: Callable[[], object] = lambda: None
     ) -> ExternalScores:
@@ -280,32 +347,33 @@ class Desk:
     async def _decide(self, view: MarketView, runner: ConversationRunner) -> Decision:
         state = self._state_at(view.symbol, view.as_of)
         fit = state.fit if state else None
+        shown = self._present(view, state.lessons if state else ())
         try:
-            context = self._build_context(view, state)
+            context = self._build_context(shown, fit)
         except DataError as error:
-            failure = Failure(Status.DATA_MISSING, str(error))
-            return self._finish(view, fit, runner.new_session(), None, failure)
-        session = await runner.converse(self._build_query(view, state, context))
-        return self._finish(view, fit, session, context, _failure_of(session))
+            failure = Failure(Status.DATA_MISSING, shown.text(str(error)))
+            return self._finish(shown, fit, runner.new_session(), None, failure)
+        session = await runner.converse(self._build_query(shown, context))
+        return self._finish(shown, fit, session, context, _failure_of(session))
 
     def _state_at(self, symbol: str, as_of: datetime) -> StateAt | None:
         """Return what training knew at `as_of`; None for an untrained desk."""
         return None if self._trained_state is None else self._trained_state.at(symbol, as_of)
 
-    def _build_context(self, view: MarketView, state: StateAt | None) -> Context:
+    def _build_context(self, shown: ShownView, fit: PolicyFit | None) -> Context:
         """Return what the agents are told. Raises DataError for bars that are stale or too few."""
+        view = shown.view
         if view.is_stale:
             raise DataError(
                 f"last bar of {view.symbol} closed {view.bars.close_time(-1):%Y-%m-%d}, "
                 f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
                 f"(at most {MAX_STALE_SESSIONS}); send newer bars"
             )
-        if state is None:
-            return build_context(view, self.config.initial_policy)
-        return build_context(view, state.fit.policy, state.lessons, self.config.memory.lessons)
+        policy = fit.policy if fit else self.config.initial_policy
+        return build_context(view, policy, shown.lessons, self.config.memory.lessons)
 
-    def _build_query(self, view: MarketView, state: StateAt | None, context: Context) -> DeskQuery:
-        has_lessons = bool(state and state.lessons and self.config.memory.lessons)
+    def _build_query(self, shown: ShownView, context: Context) -> DeskQuery:
+        view, has_lessons = shown.view, bool(shown.lessons and self.config.memory.lessons)
         return DeskQuery(
             context.text,
             available_inputs(
@@ -323,19 +391,20 @@ class Desk:
 
     def _finish(
         self,
-        view: MarketView,
+        shown: ShownView,
         fit: PolicyFit | None,
         session: Session,
         context: Context | None,
         failure: Failure | None,
     ) -> Decision:
         """Return the decision: the executor's reply or the failure as a signal, and the record."""
-        warnings = (*self._warnings, *_build_warnings(view, fit, session))
+        view = shown.original
+        warnings = (*self._warnings, *_build_warnings(view, fit, session), *shown.warnings)
         signal = self._empty_signal(
             view.symbol, view.as_of, fit, context, session, failure, warnings
         )
         if failure is None and context is not None:
-            signal = self._build_signal(signal, session, context)
+            signal = self._build_signal(signal, session, context, shown)
             if self._trained_state and self._trained_state.calibrations:
                 signal = calibrate_signal(signal, self._trained_state.calibrations)
         # After the reply was written in: it may quote a prompt or a key.
@@ -376,21 +445,22 @@ class Desk:
         )
 
     def _build_signal(
-        self, empty: TradingSignal, session: Session, context: Context
+        self, empty: TradingSignal, session: Session, context: Context, shown: ShownView
     ) -> TradingSignal:
         """Return the executor's reply as a signal, its numbers held within limits by code."""
         reply = session.executor_reply
         assert reply is not None
         clamps: list[str] = []
-        changes = {
+        reasoning = shown.text(reply.reasoning)
+        changes: dict[str, object] = {
             "trend": reply.trend,
-            "reasoning": reply.reasoning,
-            "key_factors": tuple(reply.key_factors),
-            "support_level": checked_level("support", reply.support_level, context, clamps),
-            "resistance_level": checked_level(
-                "resistance", reply.resistance_level, context, clamps
-            ),
+            # A symbol is shorter than its alias; a reasoning that is nothing else stays as it is.
+            "reasoning": reasoning if len(reasoning) >= MIN_REASONING_CHARS else reply.reasoning,
+            "key_factors": tuple(map(shown.text, reply.key_factors)),
         }
+        for name in ("support", "resistance"):
+            level = getattr(reply, f"{name}_level")
+            changes[f"{name}_level"] = checked_level(name, level, context, clamps, shown.price)
         if reply.action != "HOLD":
             proposal = Proposal(
                 reply.action,
@@ -400,7 +470,7 @@ class Desk:
                 reply.position_size_percent,
             )
             try:
-                levels = settle_levels(proposal, context, self.config.risk)
+                levels = settle_levels(proposal, context, self.config.risk, shown.price)
             except LevelsRejectedError as error:
                 return _validated_copy(empty, status=Status.LEVELS_REJECTED, reasoning=str(error))
             clamps.extend(levels.clamps)

@@ -22,6 +22,7 @@ from finagent_model.config.knowledge import Knowledge
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.calibrate import MIN_OUTCOMES, ConfidenceRecord
 from finagent_model.evaluation.memory import MemorySplit, measure_split, split_days
+from finagent_model.evaluation.memory_probes import CHECK_NAME, SIGNIFICANCE, MemoryReport
 from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
 from finagent_model.statistics.resampling import monte_carlo_p_value, sharpe_interval
 from finagent_model.statistics.sharpe import Moments, expected_maximum
@@ -167,11 +168,14 @@ def grade_evidence(
     seed: int,
     earlier_trainings: int = 0,
     knowledge: Knowledge | None = None,
+    probes: MemoryReport | None = None,
+    needs_probes: bool = True,
 ) -> Evidence:
     """Return the evidence of an equal-weighted portfolio of the symbols' out-of-sample parts.
 
     `earlier_trainings` are those of the same kind of desk on the same data, thrown away or not.
-    With `knowledge` only days that it can't hold are graded: none where they are too few.
+    With `knowledge` only days that it can't hold are graded: none where they are too few. Then
+    `strong` also needs `probes` without a sign of memory, unless `needs_probes` is False.
     """
     all_days = pool_returns(facts)
     facts = select_graded(facts, knowledge)
@@ -263,6 +267,8 @@ def grade_evidence(
         )
         for name, needed_for, number, bound, at_least in _thresholds(rules, significance)
     )
+    if knowledge and needs_probes:
+        checks += (_memory_check(probes),)
     grade: Grade = "none"
     for candidate in GRADES[1:]:
         if all(c.passed for c in checks if is_needed(c.needed_for, candidate)):
@@ -272,6 +278,22 @@ def grade_evidence(
         grade = "none"
     finite = {name: _finite_or_none(value) for name, value in numbers.items()}
     return Evidence(grade=grade, checks=checks, numbers=finite, memory=memory)
+
+
+def _memory_check(probes: MemoryReport | None) -> EvidenceCheck:
+    """Return the check that probes were made, and found no sign of memory."""
+    number = probes.smallest_p_value if probes else None
+    why = None
+    if number is None:
+        why = (probes and probes.too_few) or "`finagent memory` was not run on such a desk"
+    return EvidenceCheck(
+        name=CHECK_NAME,
+        passed=bool(probes and probes.passed),
+        number=number,
+        threshold=SIGNIFICANCE,
+        at_least=True,
+        why=why,
+    )
 
 
 def is_needed(needed_for: Grade, required: Grade) -> bool:

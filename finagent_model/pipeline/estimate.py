@@ -89,7 +89,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         share = len(positions) / len(sample)
         for at, view in zip(sample, market.daily_views(symbol, sample), strict=True):
             has_memory = memory_from is not None and bool(bars.closed_at[at] >= memory_from)
-            for model, characters, max_tokens in _measure_calls(config, view, has_memory):
+            for model, characters, max_tokens in measure_calls(config, view, has_memory):
                 calls += share
                 tokens[model] += share * np.array([characters / CHARACTERS_PER_TOKEN, max_tokens])
     return Estimate(
@@ -98,7 +98,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         calls=round(calls),
         prompt_tokens=round(sum(float(t[0]) for t in tokens.values())),
         completion_tokens=round(sum(float(t[1]) for t in tokens.values())),
-        cost_usd=_cost_usd(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
+        cost_usd=price_tokens(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
         no_grade=_no_grade(config.latest_knowledge, calendar[calendar > first]),
     )
 
@@ -138,7 +138,7 @@ def _positions_to_decide(
     return {symbol: bars_to_decide(bars, policies, request) for symbol, bars in histories.items()}
 
 
-def _measure_calls(
+def measure_calls(
     config: DeskConfig, view: MarketView, has_memory: bool
 ) -> list[tuple[str, int, int]]:
     """Return model, prompt characters and longest reply (tokens) of each call for one decision.
@@ -180,7 +180,7 @@ def _longest_lesson(view: MarketView) -> TradeOutcome:
     )
 
 
-def _cost_usd(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
+def price_tokens(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> float | None:
     """Return the cost of prompt and completion tokens by model; None where a price is unknown."""
     if config.uses_only_rules:
         return 0.0

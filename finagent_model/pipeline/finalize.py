@@ -50,6 +50,7 @@ from finagent_model.pipeline.run_metadata import (
     PACKAGE,
     TrainingState,
     count_earlier_trainings,
+    find_memory_report,
     schema_errors_as_tracking_error,
 )
 from finagent_model.pipeline.training_record import TrainingRecord
@@ -226,7 +227,9 @@ def _judge_and_register(
 ) -> str:
     """Package a training, judge and register it; return the version's number."""
     done = progress("packaging and registering", 4)
-    record = TrainingRecord.read(state, children, count_earlier_trainings(run.run_id))
+    probes = find_memory_report(run.run_id) if state.config.latest_knowledge else None
+    earlier = count_earlier_trainings(run.run_id)
+    record = TrainingRecord.read(state, children, earlier, probes)
     facts = [each.facts for each in record.backtests]
     ours = GateWindow.build(facts, state.config.latest_knowledge)
     name = state.request.register_as
@@ -356,6 +359,7 @@ def _render_page(title: str, record: TrainingRecord, gate: GateReport, market: M
         record.confidence,
         record.calibrations.fits[-1],
         record.bar_warnings,
+        record.probes,
     )
 
 

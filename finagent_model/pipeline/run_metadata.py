@@ -31,6 +31,7 @@ from finagent_model.errors import (
     PackageFormatError,
     TrackingError,
 )
+from finagent_model.evaluation.memory_probes import REPORT_FILE, MemoryReport
 from finagent_model.market.bars import BarSeries
 from finagent_model.model.package import Package
 from finagent_model.model.predictor import Predictor
@@ -229,6 +230,24 @@ def count_earlier_trainings(run_id: str) -> int:
     earlier = search_all_experiments(f"{query} and attributes.start_time < {started}", deleted=True)
     requests = {each.data.tags.get(REQUEST) for each in earlier}
     return len(requests - {run.tags.get(REQUEST), None})
+
+
+def find_memory_report(run_id: str) -> MemoryReport | None:
+    """Return what `finagent memory` found last of an equal training, or of this one.
+
+    Equal are desk, code, request and bars. None: it was not run on any. Raises TrackingError.
+    """
+    tags = read_run(run_id).tags
+    wanted = {STAGE: "train", FITTED: "yes", HASH: tags.get(HASH), REQUEST: tags.get(REQUEST)}
+    if None in wanted.values():
+        return None
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+    for each in reversed(search_all_experiments(query)):
+        run = RunLog(each.info.run_id)
+        if (content := run.find_artifact(REPORT_FILE)) is not None:
+            with schema_errors_as_tracking_error(run.run_id):
+                return MemoryReport.model_validate_json(content)
+    return None
 
 
 def read_request(package: Package) -> TrainRequest:

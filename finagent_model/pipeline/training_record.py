@@ -23,6 +23,7 @@ from finagent_model.evaluation.calibrate import (
     select_lessons,
 )
 from finagent_model.evaluation.evidence import Evidence, grade_evidence
+from finagent_model.evaluation.memory_probes import MemoryReport
 from finagent_model.pipeline.backtest import BacktestRecord
 from finagent_model.pipeline.run_metadata import (
     TrainingState,
@@ -48,7 +49,11 @@ class TrainingRecord:
     evidence: Evidence
     """As the training alone shows it; goes into the package."""
     judged_evidence: Evidence
-    """With earlier trainings counted among the trials; goes to the gate and into the report."""
+    """With earlier trainings counted among the trials, and with what was found of a chat model's
+    memory; goes to the gate and into the report.
+    """
+    probes: MemoryReport | None
+    """What `finagent memory` found of such a desk; None: it was not run."""
 
     @classmethod
     def build(
@@ -56,6 +61,7 @@ class TrainingRecord:
         state: TrainingState,
         backtests: Sequence[BacktestRecord],
         earlier_trainings: int = 0,
+        probes: MemoryReport | None = None,
     ) -> Self:
         """Calibrate confidence, choose lessons and assess the evidence of all symbols."""
         calls = [call for each in backtests for call in each.calls]
@@ -73,9 +79,10 @@ class TrainingRecord:
             seed=seed,
             knowledge=state.config.latest_knowledge,
         )
-        # How often somebody trained before is no part of what was learned: equal trainings give
-        # equal packages.
-        evidence = grade()
+        # How often somebody trained before, and what was asked of the version afterwards, is no
+        # part of what was learned: equal trainings give equal packages.
+        evidence = grade(needs_probes=False)
+        is_same = not earlier_trainings and state.config.latest_knowledge is None
         return cls(
             state=state,
             backtests=tuple(backtests),
@@ -83,18 +90,23 @@ class TrainingRecord:
             calibrations=calibrations,
             confidence=confidence,
             evidence=evidence,
-            judged_evidence=grade(earlier_trainings=earlier_trainings)
-            if earlier_trainings
-            else evidence,
+            judged_evidence=evidence
+            if is_same
+            else grade(earlier_trainings=earlier_trainings, probes=probes),
+            probes=probes,
         )
 
     @classmethod
     def read(
-        cls, state: TrainingState, children: Sequence[str], earlier_trainings: int = 0
+        cls,
+        state: TrainingState,
+        children: Sequence[str],
+        earlier_trainings: int = 0,
+        probes: MemoryReport | None = None,
     ) -> Self:
         """Build the record from the symbols' runs, given by id. Raises TrackingError."""
         backtests = [BacktestRecord.read(RunLog(child)) for child in children]
-        return cls.build(state, backtests, earlier_trainings)
+        return cls.build(state, backtests, earlier_trainings, probes)
 
     @property
     def signals(self) -> dict[str, list[TradingSignal]]:
@@ -136,6 +148,7 @@ class TrainingRecord:
             self.calibrations.fits[-1],
             self.bar_warnings,
             team_sentence,
+            self.probes,
         )
 
     @property

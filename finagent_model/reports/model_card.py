@@ -225,6 +225,13 @@ class ModelCard:
             f"| {escape_markdown(row.prompt)} |"
             for row in self.config.agents
         ]
+        if self.config.mask != "none":
+            hidden = "the symbol" if self.config.mask == "names" else "symbol and price level"
+            lines += [
+                "",
+                f"Mask: `{self.config.mask}`. The models are not shown {hidden}, neither in "
+                "training nor when it is served.",
+            ]
         if self.prompts:
             lines += ["", f"Prompts in MLflow's registry: {', '.join(self.prompts)}."]
         return lines

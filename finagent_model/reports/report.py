@@ -21,6 +21,7 @@ import pandas as pd
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts
 from finagent_model.evaluation.gate import GateReport
+from finagent_model.evaluation.memory_probes import MemoryReport
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import Calibration
@@ -33,6 +34,8 @@ from finagent_model.reports.wording import (
     grade_sentence,
     memory_lines,
     memory_section,
+    probe_lines,
+    probe_section,
     trials_sentence,
     verdict_sentence,
     warning_sentences,
@@ -118,11 +121,13 @@ def render_report(
     calibration: Calibration,
     bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
     team_sentence: str | None = None,
+    probes: MemoryReport | None = None,
 ) -> str:
     """Return the Markdown report: grade, a sentence a symbol, checks, a table of metrics a symbol.
 
     `metrics` are by symbol, and so is what `bar_warnings` says of the bars; `calibration` is the
-    one in force from now on; `team_sentence` says what the package's AutoGen team repeated.
+    one in force from now on; `team_sentence` says what the package's AutoGen team repeated,
+    `probes` what was found of a chat model's memory.
     """
     lines = [
         # The reason may name a model, whose name is anybody's words.
@@ -133,6 +138,8 @@ def render_report(
     lines += ["", f"Decided by: {escape_markdown(model_used)}. {trials_sentence(evidence)}"]
     lines += ["", team_sentence] if team_sentence else []
     lines += memory_lines(evidence)
+    if evidence.memory:
+        lines += ["", probe_lines(probes)]
     lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
     lines += [
         f"| {c.name} | {describe_purpose(c)} | {escape_markdown(c.number_text)} "
@@ -171,10 +178,12 @@ def render_report_page(
     confidence: ConfidenceRecord,
     calibration: Calibration,
     bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
+    probes: MemoryReport | None = None,
 ) -> str:
     """Return the whole HTML page; `calibration` is the one in force from now on.
 
-    `bar_warnings` says by symbol what is odd about the bars.
+    `bar_warnings` says by symbol what is odd about the bars, `probes` what was found of a chat
+    model's memory.
     """
     from plotly.offline import get_plotlyjs
 
@@ -189,6 +198,7 @@ def render_report_page(
         ),
         f"<p>{trials_sentence(gate.evidence)}</p>",
         *memory_section(gate.evidence),
+        *([probe_section(probes)] if gate.evidence.memory else []),
         f"<p>Decided by {escape(model_used)}. The gate {gate.verdict} this version; it asks for "
         f"integrity and for evidence: {gate.required}. {escape(gate.refusals)}</p>",
         *([f"<p>{escape(gate.team_sentence)}</p>"] if gate.team_sentence else []),

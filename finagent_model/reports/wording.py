@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from finagent_model.evaluation.evidence import Evidence, EvidenceCheck
+from finagent_model.evaluation.memory_probes import SIGNS, MemoryReport, ProbeResult
 from finagent_model.market.news import sanitize_text
 from finagent_model.policy.trained_state import HORIZON, Calibration
 
+MAX_FOUND_CHARS = 1000
+"""Characters of what a probe found."""
 MAX_GRADE_CHARS = 400
 """Characters of a sentence about the grade, which may name a model."""
 GRADE_SENTENCES = {
@@ -65,6 +68,68 @@ def memory_section(evidence: Evidence) -> list[str]:
         *(f"<p>{escape(sentence)}</p>" for sentence in memory.sentences(evidence.numbers)),
         f"<table class=memory>{head}{cells}</table>",
     ]
+
+
+PROBES_BEGIN, PROBES_END = "<!-- memory probes -->", "<!-- end of memory probes -->"
+"""Marks of the section on memory probes, which are made after a report was written."""
+NOT_PROBED = "What the model remembers was not probed: `finagent memory` does."
+
+
+def probe_lines(report: MemoryReport | None) -> str:
+    """Return the Markdown section on the memory probes, between its marks."""
+    if report is None:
+        return f"{PROBES_BEGIN}\n{NOT_PROBED}\n{PROBES_END}"
+    lines = [
+        PROBES_BEGIN,
+        escape_markdown(report.verdict, MAX_GRADE_CHARS),
+        "",
+        "| probe | days | adjusted p | sign | found |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {p.name} | {p.days} | {_p_value(p)} | {_describe_sign(p)} "
+        f"| {escape_markdown(p.found, MAX_FOUND_CHARS)} |"
+        for p in report.probes
+    ]
+    return "\n".join([*lines, "", report.power_sentence, PROBES_END])
+
+
+def probe_section(report: MemoryReport | None) -> str:
+    """Return the HTML section on the memory probes, between its marks."""
+    if report is None:
+        return f"{PROBES_BEGIN}<p>{escape(NOT_PROBED)}</p>{PROBES_END}"
+    cells = "".join(
+        f"<tr><td>{p.name}</td><td>{p.days}</td><td>{_p_value(p)}</td>"
+        f"<td>{_describe_sign(p)}</td><td>{escape(p.found[:MAX_FOUND_CHARS])}</td></tr>"
+        for p in report.probes
+    )
+    head = "<tr><th>probe</th><th>days</th><th>adjusted p</th><th>sign</th><th>found</th></tr>"
+    return (
+        f"{PROBES_BEGIN}<h2>Memory probes</h2><p>{escape(report.verdict)}</p>"
+        f"<table class=probes>{head}{cells}</table>"
+        f"<p class=small>{escape(report.power_sentence)}</p>{PROBES_END}"
+    )
+
+
+def replace_probes(text: str, section: str) -> str:
+    """Return a report with `section` in place of the one that it has; added where it has none."""
+    before, found, rest = text.partition(PROBES_BEGIN)
+    _, ended, after = rest.partition(PROBES_END)
+    if found and ended:
+        return before + section + after
+    body, end, tail = text.rpartition("</body>")
+    return f"{body}{section}{end}{tail}" if end else f"{text}\n{section}\n"
+
+
+def _p_value(probe: ProbeResult) -> str:
+    value = probe.adjusted_p_value
+    return "undefined" if value is None else f"{value:.2g}"
+
+
+def _describe_sign(probe: ProbeResult) -> str:
+    if not probe.is_sign:
+        return "no"
+    return "of memory" if probe.name in SIGNS else "news is not read"
 
 
 def warning_sentences(bar_warnings: Mapping[str, Sequence[str]]) -> list[str]:

@@ -232,6 +232,7 @@ def test_help_of_every_command_works() -> None:
         "promote",
         "rollback",
         "verify",
+        "memory",
         "db",
         "outbox",
         "ablate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,22 @@ from finagent_model.backtesting.engine import Orders
 from finagent_model.config.knowledge import EPOCH, MS_PER_DAY, Cutoff, Knowledge
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence, select_graded
+from finagent_model.evaluation.evidence import (
+    Evidence,
+    EvidenceCheck,
+    SymbolFacts,
+    grade_evidence,
+    select_graded,
+)
 from finagent_model.evaluation.gate import GateReport, GateWindow
+from finagent_model.evaluation.memory_probes import (
+    CHECK_NAME,
+    MemoryReport,
+    ProbeAnswer,
+    ProbedDay,
+    RecallAnswer,
+    judge_days,
+)
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, cut_from, trade
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.statistics.resampling import return_decay_interval
@@ -62,9 +77,22 @@ def reader(cutoff: Cutoff, margin_days: int = 0) -> Knowledge:
     return Knowledge(author="gpt-x", cutoff=cutoff, margin_days=margin_days)
 
 
-def graded(facts: SymbolFacts, knowledge: Knowledge | None) -> Evidence:
+def graded(facts: SymbolFacts, knowledge: Knowledge | None, **options: Any) -> Evidence:
+    """Evidence without the check of probes, unless `options` ask for it."""
     no_calls = ConfidenceRecord(*(NOTHING,) * 6, day=np.array([], dtype=np.int64))
-    return grade_evidence([facts], TRIALS, GateRules(), no_calls, seed=7, knowledge=knowledge)
+    options = {"knowledge": knowledge, "needs_probes": False, **options}
+    return grade_evidence([facts], TRIALS, GateRules(), no_calls, seed=7, **options)
+
+
+def probed(days: int, **answers: Any) -> MemoryReport:
+    """What probes find of a desk that always buys, but for the answers given."""
+    buy = ProbeAnswer(action="BUY", confidence=60)
+    sell = ProbeAnswer(action="SELL", confidence=60)
+    recall = RecallAnswer(model="m", is_masked=False, symbol_right=False, year=None, direction=0)
+    same = {"plain": buy, "again": buy, "masked": buy, "mirrored": sell, "recall": (recall,)}
+    asked = ProbedDay(symbol="X", as_of="2020-01-01", may_be_remembered=True, next_return=0.01)
+    each = asked.model_copy(update={**same, **answers})
+    return judge_days("m", "none", [each] * days, days_asked_for=days, questions=1, cost_usd=None)
 
 
 def last_day(days: int) -> date:
@@ -145,6 +173,42 @@ def test_evidence_shows_decay_of_a_memoriser() -> None:
     assert 0 < low < decay < high
     # The market before the cut-off is a part of a longer noise, whose mean is not quite 0.
     assert decay == pytest.approx(4.0 * 0.01 * math.sqrt(252), abs=0.03)
+
+
+def memory_check(evidence: Evidence) -> EvidenceCheck:
+    return next(check for check in evidence.checks if check.name == CHECK_NAME)
+
+
+def test_evidence_of_a_chat_model_is_strong_only_without_sign_of_memory() -> None:
+    facts = split_facts(edge(0.0, 400, seed=3), edge(3.0, 600))
+    sign = probed(60, masked=ProbeAnswer(action="HOLD", confidence=60))
+    for probes, grade, number in (
+        (None, "weak", None),
+        (probed(20), "weak", None),
+        (sign, "weak", sign.smallest_p_value),
+        (probed(60), "strong", 1.0),
+    ):
+        evidence = graded(facts, reader(last_day(400)), needs_probes=True, probes=probes)
+        check = memory_check(evidence)
+        assert (evidence.grade, check.passed) == (grade, grade == "strong")
+        assert check.number == number
+        assert (check.why is None) == (number is not None)
+    assert sign.smallest_p_value is not None
+    assert sign.smallest_p_value < 0.05
+
+
+def test_evidence_says_that_probes_were_never_made() -> None:
+    facts = split_facts(edge(0.0, 400, seed=3), edge(3.0, 600))
+    never = memory_check(graded(facts, reader(last_day(400)), needs_probes=True))
+    assert never.number_text == "undefined: `finagent memory` was not run on such a desk"
+    few = graded(facts, reader(last_day(400)), needs_probes=True, probes=probed(20))
+    assert "30 are needed" in memory_check(few).number_text
+
+
+def test_evidence_of_rules_needs_no_probes() -> None:
+    evidence = graded(symbol_facts(edge(3.0, 1000)), None, needs_probes=True)
+    assert evidence.grade == "strong"
+    assert CHECK_NAME not in [check.name for check in evidence.checks]
 
 
 def test_select_graded_drops_facts_cut_at_another_day() -> None:

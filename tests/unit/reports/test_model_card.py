@@ -157,3 +157,9 @@ def test_model_card_of_equal_spans_names_none() -> None:
 def test_model_card_says_that_its_symbols_survived() -> None:
     text = card().to_markdown()
     assert "knew how they had fared, and that they had survived" in text
+
+
+def test_model_card_names_the_mask() -> None:
+    assert "Mask:" not in card().to_markdown()
+    masked = replace(card(), config=load_preset().model_copy(update={"mask": "levels"}))
+    assert "Mask: `levels`. The models are not shown symbol and price level" in masked.to_markdown()

@@ -1,0 +1,175 @@
+"""Which days are asked about, in which forms, for how much, and what is refused before anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.records import RecordedReply
+from finagent_model.config.desk_config import DeskConfig, load_preset
+from finagent_model.desk.desk import Desk
+from finagent_model.errors import BadInputError
+from finagent_model.market.news import NewsItem
+from finagent_model.market.view import MarketView
+from finagent_model.pipeline import probe_memory as probing
+from finagent_model.pipeline.probe_memory import (
+    ProbePlan,
+    choose_days,
+    find_other_views,
+    prepare_probes,
+    probe_memory,
+)
+from support.memory_models import SYMBOLS, market, stub_config, stub_settings
+
+PRICES = {"stub-honest": {"prompt": 10.0, "completion": 10.0, "as_of": "2026-01-01"}}
+
+
+def plan(days: int = 3, retest: int = 2, **changes: Any) -> ProbePlan:
+    config, cassette = stub_config("honest", **changes), Cassette()
+    desk = Desk(config, None, stub_settings(), cassette)
+    chosen = [("GOOG", 400 + 20 * i) for i in range(days)]
+    others = find_other_views(market(), SYMBOLS, chosen, desk.warm_up)
+    return ProbePlan("run", market(), desk, cassette, chosen, others, days, retest, None)
+
+
+def test_choose_days_leaves_a_month_between_days_of_a_symbol() -> None:
+    chosen = choose_days({"A": range(100), "B": [3, 22, 23]}, {"A": 100, "B": 60}, 120)
+    assert [i for symbol, i in chosen if symbol == "A"] == [0, 20, 40, 60]
+    assert [i for symbol, i in chosen if symbol == "B"] == [3, 23]
+
+
+def test_choose_days_spreads_a_few_days_over_all() -> None:
+    chosen = choose_days({"A": range(2000), "B": range(2000)}, {"A": 2000, "B": 2000}, 10)
+    assert len(set(chosen)) == 10
+    assert {symbol for symbol, _ in chosen} == {"A", "B"}
+    positions = [i for _, i in chosen]
+    assert positions == sorted(positions)
+    assert positions[-1] > 1900
+
+
+def test_choose_days_leaves_out_days_whose_outcome_is_not_known() -> None:
+    assert choose_days({"A": [79, 80, 99]}, {"A": 100}, 5) == [("A", 79)]
+    assert choose_days({"A": []}, {"A": 100}, 5) == []
+
+
+def test_find_other_views_lends_the_next_symbols_name() -> None:
+    chosen = [("GOOG", 400), ("MSFT", 1500)]
+    others = find_other_views(market(), SYMBOLS, chosen, 60)
+    assert [others[day].symbol for day in chosen] == ["IBM", "AAPL"]
+    for day in chosen:
+        [view] = market().daily_views(day[0], [day[1]])
+        assert others[day].as_of == view.as_of
+        assert others[day].news == ()
+    assert find_other_views(market(), ["GOOG"], chosen[:1], 60) == {}
+    assert find_other_views(market(), ["GOOG", "NOSUCH"], chosen[:1], 60) == {}
+
+
+def test_estimate_counts_every_form_of_each_day() -> None:
+    needs = plan(days=3, retest=2, prices=PRICES).estimate()
+    # Plain, masked, mirrored and the swap's two; two days twice; no news by then.
+    assert needs.decisions == 3 * 5 + 2
+    assert needs.calls == needs.decisions + 2 * 3
+    assert needs.cost_usd is not None
+    assert needs.cost_usd > 0
+    assert plan().estimate().cost_usd is None
+
+
+@pytest.mark.parametrize(
+    ("prices", "message"),
+    [({}, "a price is unknown"), (PRICES, "more than the budget of 0.01; ask about fewer --days")],
+)
+def test_probe_memory_asks_nothing_beyond_its_budget(prices: Any, message: str) -> None:
+    tight = replace(plan(prices=prices), budget_usd=0.01)
+    with pytest.raises(BadInputError, match=message):
+        probe_memory(tight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"days": 0}, "days 0 must be from 1 to 10000"),
+        ({"retest": 10_001}, "retest 10001 must"),
+        ({"budget_usd": 0.0}, "budget_usd 0 must be above 0"),
+        ({"budget_usd": float("nan")}, "budget_usd nan must be above 0"),
+    ],
+)
+def test_prepare_probes_refuses_impossible_numbers(options: Any, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        prepare_probes("models:/x/1", stub_settings(), **options)
+
+
+def chat(preset: str) -> DeskConfig:
+    model = {"client": "openai", "model": "gpt-x"}
+    return load_preset(preset).model_copy(update=model)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (load_preset("lean"), "rules remember nothing"),
+        (chat("upstream"), "hears upstream, which is asked with real names and prices"),
+        (chat("lean"), "names no training run"),
+    ],
+)
+def test_prepare_probes_refuses_desks_that_cannot_be_probed(
+    config: DeskConfig, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = SimpleNamespace(config=config)
+    predictor = SimpleNamespace(package=package, lineage=SimpleNamespace(run_id=None))
+    monkeypatch.setattr(probing, "load_predictor", lambda uri: predictor)
+    with pytest.raises(BadInputError, match=message):
+        prepare_probes("models:/x/1", stub_settings())
+
+
+def test_placebo_has_the_news_of_another_day_at_equal_ages() -> None:
+    views: dict[int, MarketView] = {}
+    for i, view in enumerate(market().daily_views("GOOG", [400, 440, 480])):
+        published = view.as_of - timedelta(days=i + 1)
+        item = NewsItem(published_at=published, headline=f"news {i}")
+        views[i] = replace(view, news=(item,))
+    exchanged = probing._exchange_news(views)
+    assert [exchanged[i].news[0].headline for i in views] == ["news 1", "news 2", "news 0"]
+    ages = [exchanged[i].news[0].days_before(views[i].as_of) for i in views]
+    assert ages == [2, 3, 1]
+    assert probing._exchange_news({0: views[0]}) == {}
+
+
+def test_swap_shows_the_path_under_the_others_name_and_level() -> None:
+    asked = plan(days=1)
+    forms = probing._arms(
+        asked.desk,
+        asked.cassette,
+        asked.desk,
+        asked.desk._present,
+        market().daily_views("GOOG", [400]),
+        dict(enumerate(market().daily_views("GOOG", [400]))),
+        asked.chosen,
+        asked.others,
+        1,
+    )
+    by_name = {arm.name: arm for arm in forms}
+    [view] = by_name["swapped"].views.values()
+    shown = by_name["swapped"].desk._present(view, ()).view
+    other = by_name["other"].desk._present(view, ()).view
+    assert shown.symbol == other.symbol == "IBM"
+    assert shown.last_close == pytest.approx(other.last_close)
+    assert np.allclose(
+        np.diff(np.log(shown.bars.close)), np.diff(np.log(view.bars.close)), atol=1e-12
+    )
+
+
+def test_repetition_of_a_cassette_keeps_replies_apart() -> None:
+    cassette = Cassette()
+    again = cassette.for_repetition("again")
+    cassette.put("key", RecordedReply("first", "stop", 1, 1))
+    assert again.get("key") is None
+    again.put("key", RecordedReply("second", "stop", 1, 1))
+    found = [c.get("key") for c in (cassette, again, cassette.for_repetition("again"))]
+    assert [each.content for each in found if each] == ["first", "second", "second"]
+    assert cassette.for_repetition("other").get("key") is None
