@@ -419,7 +419,9 @@ def close_run(parent: str) -> None:
     """End the MLflow run; raises where the DAG run must not look green."""
     context = get_current_context()
     results = context["ti"].xcom_pull(task_ids=[DECIDE])
-    run_task("close_run", parent, find_task_states(context), [row for row in results or () if row])
+    # Airflow 2 has a lazy sequence, which has no truth value where it is empty.
+    rows = [] if results is None else [row for row in results if row]
+    run_task("close_run", parent, find_task_states(context), rows)
 
 
 def find_task_states(context: Any) -> dict[str, str | None]:
