@@ -130,6 +130,8 @@ TICKER = {
     "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,18}[^\s\x00-\x1f\x7f])?$",
     "description": "A symbol as its source lists it, such as GOOG; at most 20 characters.",
 }
+# A schedule of Airflow 2 needs one. In Airflow 3 it would start a run once the DAG is unpaused.
+START = datetime(1970, 1, 1, tzinfo=timezone.utc) if IS_AIRFLOW_2 else None  # noqa: UP017
 MAX_SYMBOLS = 600
 """The most symbols whose list of map indices fits the 2 KiB that may pass between tasks."""
 MODELS = AssetAlias("finagent-models")
@@ -440,8 +442,7 @@ def find_task_states(context: Any) -> dict[str, str | None]:
 with DAG(
     "finagent_autogen_pipeline",
     schedule=SCHEDULE,
-    # Airflow 2 wants one; a backfill can't begin before it.
-    start_date=datetime(1970, 1, 1, tzinfo=timezone.utc),  # noqa: UP017, Python 3.9
+    start_date=START,
     catchup=False,
     tags=["finagent"],
     doc_md=__doc__,

@@ -114,12 +114,15 @@ def reply_of(work: Callable[[], Any]) -> dict[str, Any]:
 
     They are `{"result": ...}`; or `{"waits_for": [ids of approvals], "message": ...}`; or, for an
     error of this package or of MLflow, `{"error": "CLASS: message", "retry": whether the same may
-    succeed later}`. Other exceptions pass through.
+    succeed later}`, without the class where the DAG run itself failed. Other exceptions pass
+    through.
     """
     try:
         return {"result": _with_typed_errors(work)}
     except ApprovalPendingError as error:
         return {"waits_for": list(error.approval_ids), "message": str(error)}
+    except DagRunFailedError as error:
+        return {"error": str(error), "retry": False}
     except FinagentError as error:
         message = f"{type(error).__name__}: {error}"
         return {"error": message, "retry": is_retryable_error(error)}

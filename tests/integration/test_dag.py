@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,8 @@ def test_dag_scheduled_run_is_dated_by_its_moment(
     read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     run = read.next_dagrun_info(last_automated_run_info=None)
     assert run and run.data_interval.start == run.run_after
+    # Nothing is decided as soon as the DAG is unpaused.
+    assert run.run_after > datetime.now(UTC)
 
 
 def test_dag_wiring_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,13 +75,17 @@ def test_answer_refuses_context_of_another_version() -> None:
     ("error", "retry"),
     [
         (BadInputError("no such thing"), False),
-        (DagRunFailedError("no signal on GOOG"), False),
         (StoreError("the database is down"), True),
     ],
 )
 def test_reply_says_whether_to_retry(error: FinagentError, retry: bool) -> None:
     message = f"{type(error).__name__}: {error}"
     assert reply_of(failing(error)) == {"error": message, "retry": retry}
+
+
+def test_reply_about_the_dag_run_is_a_sentence() -> None:
+    error = DagRunFailedError("no signal on GOOG")
+    assert reply_of(failing(error)) == {"error": "no signal on GOOG", "retry": False}
 
 
 def test_reply_names_the_approvals_that_are_waited_for() -> None:
