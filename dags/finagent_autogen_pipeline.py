@@ -282,7 +282,8 @@ def ask_other_python(request: dict[str, Any], timeout: timedelta | None) -> dict
     except ValueError:
         raise AirflowException(
             f"the process of FINAGENT_DAG_PYTHON={shlex.join(PYTHON)} ended with code "
-            f"{process.returncode} and no result; it said last: {last_line[0] or 'nothing'}"
+            f"{process.returncode} and no result; it said last: {last_line[0] or 'nothing'}. It "
+            "must be a Python 3.11 or later that has finagent_model"
         ) from None
 
 

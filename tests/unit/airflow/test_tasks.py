@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finagent_model.airflow.tasks import TASKS, answer, reply_of
+from finagent_model.airflow.tasks import TASKS, answer, read_train_request, reply_of
 from finagent_model.errors import (
     ApprovalPendingError,
     BadInputError,
@@ -81,6 +82,24 @@ def test_answer_refuses_context_of_another_version() -> None:
 def test_reply_says_whether_to_retry(error: FinagentError, retry: bool) -> None:
     message = f"{type(error).__name__}: {error}"
     assert reply_of(failing(error)) == {"error": message, "retry": retry}
+
+
+def test_answer_about_an_unknown_approval_is_no_retry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FINAGENT_HOME", str(tmp_path))
+    reply = asked("has_pending_approval", ["a1"])
+    assert reply["retry"] is False and "a1" in reply["error"]
+
+
+def test_train_request_is_registered_by_the_environments_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINAGENT_MODEL_NAME", "desk")
+    params = {"symbols": ["GOOG"], "train": {}}
+    assert read_train_request(params).register_as == "desk"
+    named = {**params, "train": {"register_as": "other"}}
+    assert read_train_request(named).register_as == "other"
 
 
 def test_reply_about_the_dag_run_is_a_sentence() -> None:
