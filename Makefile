@@ -9,14 +9,21 @@ WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 # A project of its own: its volumes go with it, nobody else's.
 COMPOSE_SMOKE := docker compose --project-name finagent-smoke
 
-.PHONY: help train test test-chaos test-browser test-servers test-upstream lint types lock smoke clean
+.PHONY: help train upstream-wheel test test-chaos test-browser test-servers test-upstream lint types lock smoke clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
+# UPSTREAM=1 installs the upstream project at its pin, as a wheel that `pip list` shows. The switch is
+# empty or 1: any other value would silently be one of both.
+ifneq ($(filter-out 1,$(UPSTREAM)),)
+$(error UPSTREAM=$(UPSTREAM): write UPSTREAM=1, or leave it out)
+endif
+UPSTREAM_STAMP := $(if $(UPSTREAM),$(VENV)/.upstream)
+
 train: export MLFLOW_DISABLE_TELEMETRY ?= true
-train: $(VENV)/.runtime  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point
+train: $(VENV)/.runtime $(UPSTREAM_STAMP)  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point, UPSTREAM=1 brings upstream
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 
 test: $(VENV)/.test  ## the quick tests, then the slow ones, and the sum of both; ARGS reach pytest
@@ -68,6 +75,15 @@ $(VENV)/.bootstrap: requirements/bootstrap.lock
 $(VENV)/.runtime: requirements/runtime.lock pyproject.toml $(VENV)/.bootstrap
 	$(UV_INSTALL) --require-hashes -r $<
 	$(UV_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+upstream-wheel: $(VENV)/.runtime  ## the upstream project at its pin as a wheel in dist/, for requirements-upstream.txt
+	$(BIN)/finagent upstream fetch
+	$(BIN)/finagent upstream wheel --to dist
+
+$(VENV)/.upstream: finagent_model/contrib/upstream/upstream.lock $(VENV)/.runtime
+	$(MAKE) --no-print-directory upstream-wheel UPSTREAM=
+	$(UV_INSTALL) --no-deps -r airflow/requirements-upstream.txt
 	@touch $@
 
 $(VENV)/.test: requirements/test.lock $(VENV)/.runtime

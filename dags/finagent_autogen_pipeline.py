@@ -5,32 +5,66 @@ version that it has just registered. A symbol is a mapped task, so that Airflow'
 the work. Ids and small numbers pass between tasks; everything else is in MLflow, below one run for
 the whole DAG run. `as_of` comes from the run, never from the clock: a retry asks the same question.
 
-This file is wiring; what tasks do is in `finagent_model/airflow`. Its environment variables say how
-it is wired into this Airflow and are read when it is parsed.
+Runs on Airflow 2.10, 2.11 and 3, and needs Airflow and the standard library alone. What tasks do is
+in the package `finagent_model`: in Airflow's own Python, or in the one that FINAGENT_DAG_PYTHON
+names, so that nothing is installed into Airflow's environment. The environment variables that say
+how the DAG is wired into this Airflow are read when the file is parsed.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import shlex
+import subprocess
+import threading
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 # Only Airflow here: the scheduler parses this file every few seconds, and the package takes longer
 # to import than that. Each task imports what it needs.
-from airflow.sdk import (
-    DAG,
-    Asset,
-    AssetAlias,
-    BaseOperator,
-    Param,
-    TaskGroup,
-    get_current_context,
-    task,
-)
-from airflow.sdk.exceptions import AirflowSkipException
+try:
+    from airflow.sdk import (
+        DAG,
+        Asset,
+        AssetAlias,
+        BaseOperator,
+        Param,
+        TaskGroup,
+        get_current_context,
+        task,
+    )
+
+    IS_AIRFLOW_2 = False
+except ImportError:
+    from airflow.datasets import Dataset as Asset
+    from airflow.datasets import DatasetAlias as AssetAlias
+    from airflow.decorators import task
+    from airflow.models import BaseOperator, Param
+    from airflow.operators.python import get_current_context
+    from airflow.utils.task_group import TaskGroup
+
+    IS_AIRFLOW_2 = True
+
+    from airflow import DAG
+try:
+    from airflow.sdk import CronTriggerTimetable
+except ImportError:  # before 3.2
+    from airflow.timetables.trigger import CronTriggerTimetable
+try:
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowSkipException,
+    )
+except ImportError:  # before 3.2
+    from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def read_variable(name: str, parse: Callable[[str], T], default: T) -> T:
@@ -38,8 +72,9 @@ def read_variable(name: str, parse: Callable[[str], T], default: T) -> T:
     text = os.environ.get(name, "")
     try:
         return parse(text) if text else default
-    except ValueError:
-        raise ValueError(f"{name}={text!r} can't be used; the default is {default!r}") from None
+    except ValueError as error:
+        shown = f"the default is {default!r}"
+        raise ValueError(f"{name}={text!r} can't be used: {error}; {shown}") from None
 
 
 def parse_seconds(text: str) -> timedelta:
@@ -47,7 +82,37 @@ def parse_seconds(text: str) -> timedelta:
     return timedelta(seconds=float(text))
 
 
-SCHEDULE = read_variable("FINAGENT_DAG_SCHEDULE", str, None)
+def parse_cron(text: str) -> CronTriggerTimetable:
+    """Return the timetable of a cron expression in UTC. Raises ValueError."""
+    # Given as text, `create_cron_data_intervals`, which Airflow 2 sets, would date each run by the
+    # start of its interval: it would decide a session late.
+    try:
+        timetable = CronTriggerTimetable(text, timezone="UTC")
+        getattr(timetable, "validate", bool)()  # before 3.2; later Airflow does it itself
+    except Exception as error:  # of Airflow or of its parser of cron, by version
+        raise ValueError(f"{error}; write it as cron, such as 0 22 * * 1-5") from None
+    return timetable
+
+
+def parse_mode(text: str) -> str:
+    """Return a mode of the DAG. Raises ValueError."""
+    if text.strip().lower() not in MODES:
+        raise ValueError(f"it is none of {', '.join(MODES)}")
+    return text.strip().lower()
+
+
+def parse_symbols(text: str) -> list[str]:
+    """Return symbols separated by commas. Raises ValueError."""
+    symbols = [name.strip() for name in text.split(",") if name.strip()]
+    if not symbols or len(set(symbols)) < len(symbols):
+        raise ValueError("write different symbols with commas between them, such as GOOG,IBM")
+    return symbols
+
+
+MODES = ("inference", "train_backtest", "both")
+# A Python that has the package, or a command that starts one, such as a container's.
+PYTHON = read_variable("FINAGENT_DAG_PYTHON", shlex.split, [])
+SCHEDULE = read_variable("FINAGENT_DAG_SCHEDULE", parse_cron, None)
 POOL = read_variable("FINAGENT_DAG_POOL", str, "default_pool")
 MAX_CONCURRENCY = read_variable("FINAGENT_DAG_AT_ONCE", int, None)
 MAX_CONCURRENCY_PER_RUN = read_variable("FINAGENT_DAG_AT_ONCE_A_RUN", int, None)
@@ -55,17 +120,22 @@ RETRIES = read_variable("FINAGENT_DAG_RETRIES", int, 2)
 RETRY_DELAY = read_variable("FINAGENT_DAG_RETRY_DELAY_S", parse_seconds, timedelta(seconds=30))
 TRAIN_TIMEOUT = read_variable("FINAGENT_DAG_TRAIN_WITHIN_S", parse_seconds, timedelta(hours=6))
 DECIDE_TIMEOUT = read_variable("FINAGENT_DAG_DECIDE_WITHIN_S", parse_seconds, timedelta(minutes=15))
+DEFAULT_MODEL = read_variable("FINAGENT_MODEL", str, "models:/finagent@champion")
+# Names of the platform that this DAG was made for.
+DEFAULT_MODE = read_variable("FINAGENT_AUTOGEN_DEFAULT_MODE", parse_mode, MODES[0])
+DEFAULT_SYMBOLS = read_variable("STOCK_SYMBOLS", parse_symbols, ["GOOG"])
 
-MODES = ("inference", "train_backtest", "both")
 TICKER = {
     "type": "string",
     "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,18}[^\s\x00-\x1f\x7f])?$",
     "description": "A symbol as its source lists it, such as GOOG; at most 20 characters.",
 }
+# A schedule of Airflow 2 needs one. In Airflow 3 it would start a run once the DAG is unpaused.
+START = datetime(1970, 1, 1, tzinfo=timezone.utc) if IS_AIRFLOW_2 else None  # noqa: UP017
 MAX_SYMBOLS = 600
 """The most symbols whose list of map indices fits the 2 KiB that may pass between tasks."""
 MODELS = AssetAlias("finagent-models")
-REGISTER = "train_backtest.register"
+REGISTER, DECIDE = "train_backtest.register", "inference.decide"
 TRAINING = {"pool": POOL, "execution_timeout": TRAIN_TIMEOUT}
 MAPPED = {
     "max_active_tis_per_dag": MAX_CONCURRENCY,
@@ -75,19 +145,172 @@ SYMBOL = "{{ params.symbols[ti.map_index] }}"
 """Name of a mapped task's instance in Airflow's UI."""
 
 
+ASK_AGAIN = timedelta(minutes=1)
+"""Between two looks at an approval where Airflow's triggerer doesn't have the package."""
+STOP_S = 30
+"""Seconds that the process of a task has to end, before it is stopped, and then killed."""
+MAX_REPLY_CHARS = 1_000_000
+MAX_LINE_CHARS = 10_000
+
+
+def run_task(name: str, *arguments: Any) -> Any:
+    """Do a task's work and return its result. Raises AirflowException, or AirflowFailException."""
+    return get_result(ask_package(get_current_context(), name, *arguments))
+
+
+def get_result(reply: dict[str, Any]) -> Any:
+    """Return the result of a reply; raise its error, which is tried again if that may help."""
+    if error := reply.get("error"):
+        raise (AirflowException if reply["retry"] else AirflowFailException)(error)
+    return reply["result"]
+
+
+def ask_package(
+    context: Any, name: str, *arguments: Any, timeout: timedelta | None = None
+) -> dict[str, Any]:
+    """Have the package do a task's work, and return its reply.
+
+    `timeout` holds for another Python alone; Airflow's own time-outs stop both.
+    """
+    request = {"task": name, "context": describe_task(context), "arguments": arguments}
+    return ask_other_python(request, timeout) if PYTHON else ask_own_python(request)
+
+
+def describe_task(context: Any) -> dict[str, Any]:
+    """Return what the package must know of a task, as plain values."""
+    run, ti = context["dag_run"], context["ti"]
+    # Airflow 3 gives no logical date to a run that was triggered by hand.
+    moment = run.logical_date or run.run_after
+    return {
+        "dag_id": run.dag_id,
+        "dag_run_id": run.run_id,
+        "run_date": moment.date().isoformat(),
+        "task_id": ti.task_id,
+        "map_index": ti.map_index,
+        "try_number": ti.try_number,
+        "max_tries": ti.max_tries,
+        "params": dict(context["params"]),
+    }
+
+
+def ask_own_python(request: dict[str, Any]) -> dict[str, Any]:
+    """Have the package do a task's work in this process."""
+    try:
+        from finagent_model.airflow import tasks
+    except ModuleNotFoundError as error:
+        if error.name != "finagent_model":
+            raise
+        raise AirflowFailException(
+            "finagent_model is not installed beside Airflow; set FINAGENT_DAG_PYTHON to a Python "
+            "that has it"
+        ) from None
+    if IS_AIRFLOW_2:
+        from airflow.utils.log.secrets_masker import mask_secret
+    else:
+        from airflow.sdk.log import mask_secret
+
+    # Airflow knows the secrets of its own configuration alone.
+    for secret in tasks.environment_secrets():
+        mask_secret(secret)
+    return tasks.answer(request)
+
+
+def ask_other_python(request: dict[str, Any], timeout: timedelta | None) -> dict[str, Any]:
+    """Have the package do a task's work in a process of FINAGENT_DAG_PYTHON, and return the reply.
+
+    What the process logs goes to the task's log. Airflow's own operator for another Python hands
+    over pickles, and tells neither errors that need no retry nor approvals from other failures.
+    """
+    # Packages of Airflow's Python don't fit another one.
+    hidden = ("PYTHONPATH", "PYTHONHOME")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    try:
+        process = subprocess.Popen(
+            [*PYTHON, "-P", "-m", "finagent_model.airflow.task_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+        )
+    except OSError as error:
+        raise AirflowFailException(
+            f"FINAGENT_DAG_PYTHON={shlex.join(PYTHON)} can't be started: {error.strerror}; name a "
+            "Python that has finagent_model"
+        ) from None
+    timed_out = threading.Event()
+    last_line = [""]
+
+    def stop() -> None:
+        timed_out.set()
+        process.kill()
+
+    def read_log() -> None:
+        with process.stderr as stream:
+            while line := stream.readline(MAX_LINE_CHARS):
+                if line.strip():
+                    last_line[0] = line.strip()
+                    log.info("%s", last_line[0])
+
+    timer = threading.Timer(timeout.total_seconds(), stop) if timeout else None
+    reader = threading.Thread(target=read_log, daemon=True)
+    try:
+        reader.start()
+        if timer:
+            timer.start()
+        # A process that has ended already says why in its log.
+        with suppress(BrokenPipeError):
+            # Left open: the process ends when this one does, however that happens.
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        reply = process.stdout.read(MAX_REPLY_CHARS)
+        # With the reply at hand, a slow end is no failure.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    finally:
+        # Also where Airflow stops the task: then the block above was left by an exception.
+        if timer:
+            timer.cancel()
+        end_process(process)
+        reader.join(STOP_S)  # a child of the process may still hold its log open
+    if timed_out.is_set():
+        raise AirflowException(f"{request['task']} took longer than {timeout.total_seconds():g} s")
+    try:
+        return json.loads(reply)
+    except ValueError:
+        raise AirflowException(
+            f"the process of FINAGENT_DAG_PYTHON={shlex.join(PYTHON)} ended with code "
+            f"{process.returncode} and no result; it said last: {last_line[0] or 'nothing'}. It "
+            "must be a Python 3.11 or later that has finagent_model"
+        ) from None
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """End a process that may have ended by itself."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    process.stdout.close()
+
+
 def note_failure(context: Any) -> None:
     """Tag the MLflow run with why a task failed; Airflow calls this after the last retry."""
-    from finagent_model.airflow import tasks
-
-    tasks.note_failure(context)
+    reason = context.get("exception") or "failed"
+    get_result(ask_package(context, "note_failure", str(reason) or type(reason).__name__))
 
 
 @task
 def open_run() -> str:
     """Check the run's parameters, open its MLflow run, and return that run's id."""
-    from finagent_model.airflow import tasks
-
-    return tasks.open_run(get_current_context())
+    context = get_current_context()
+    return run_task("open_run", list(context["dag_run"].conf or {}), list(context["dag"].params))
 
 
 @task
@@ -107,42 +330,50 @@ def choose_branch() -> str:
 @task(**TRAINING)
 def fit(parent: str) -> str:
     """Fit the policies and return the id of the training's MLflow run."""
-    from finagent_model.airflow import tasks
-
-    return tasks.fit(get_current_context(), parent)
+    return run_task("fit", parent)
 
 
 # `symbol_index` is not read: it is what Airflow maps over.
 @task(**TRAINING, **MAPPED, map_index_template=SYMBOL)
 def backtest(training: str, symbol_index: int) -> str:
     """Backtest the desk on one symbol and return the id of the backtest's MLflow run."""
-    from finagent_model.airflow import tasks
-
-    return tasks.backtest(get_current_context(), training)
+    return run_task("backtest", training)
 
 
 @task(**TRAINING, outlets=[MODELS], multiple_outputs=False)
 def register(training: str, children: Any) -> dict[str, str]:
     """Register a version, update the asset of its model, and return name, version and run."""
-    from finagent_model.airflow import tasks
-
-    version = tasks.register(training, children)
-    # The model's name is known only now, so the asset is added through its alias.
-    asset = Asset(f"finagent-model://{version['name']}")
-    get_current_context()["outlet_events"][MODELS].add(asset, extra=dict(version))
+    version = run_task("register", training, list(children))
+    if has_alias():
+        # The model's name is known only now, so the asset is added through its alias.
+        asset = Asset(f"finagent-model://{version['name']}")
+        get_current_context()["outlet_events"][MODELS].add(asset, extra=dict(version))
     return version
+
+
+def has_alias() -> bool:
+    """Return whether Airflow knows the alias of the models' assets."""
+    if not IS_AIRFLOW_2:
+        return True
+    from airflow.models.dataset import DatasetAliasModel
+    from airflow.utils.session import create_session
+
+    # `airflow dags test` of Airflow 2 alone doesn't make it known, and would fail at the event.
+    with create_session() as session:
+        is_known = session.query(DatasetAliasModel).filter_by(name=MODELS.name).count() > 0
+    if not is_known:
+        log.warning("no asset is updated: no scheduler has read this DAG yet")
+    return is_known
 
 
 # The training's branch may be skipped, but a failed registration must not lead to inference.
 @task(trigger_rule="none_failed_min_one_success", multiple_outputs=False)
 def resolve_inputs() -> dict[str, str]:
     """Return `as_of` and the version's URI, which all symbols of the run share."""
-    from finagent_model.airflow import tasks
-
     context = get_current_context()
     if context["params"]["mode"] == "train_backtest":
         raise AirflowSkipException("nothing is to be inferred")
-    return tasks.resolve_inputs(context, context["ti"].xcom_pull(task_ids=REGISTER))
+    return run_task("resolve_inputs", context["ti"].xcom_pull(task_ids=REGISTER))
 
 
 class Decide(BaseOperator):
@@ -156,32 +387,63 @@ class Decide(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return the decision's outcome, or defer until its approvals are settled."""
-        from finagent_model.airflow import tasks
-        from finagent_model.errors import ApprovalPendingError
+        reply = ask_package(context, "decide", self.inputs, self.parent, timeout=DECIDE_TIMEOUT)
+        if keys := reply.get("waits_for"):
+            self.log.info("%s", reply["message"])
+            self.wait_for(keys)
+        return get_result(reply)
 
-        try:
-            return tasks.decide(context, self.inputs, self.parent)
-        except ApprovalPendingError as error:
-            self.log.info("%s", error)
-            self.defer(trigger=tasks.approval_trigger(error.approval_ids), method_name="resume")
-
-    def resume(self, context: Any, event: Any) -> dict[str, Any]:
+    def resume(self, context: Any, event: Any, keys: list[str]) -> dict[str, Any]:
         """Return the outcome after a human has answered, or the deadline has passed."""
+        if PYTHON and get_result(ask_package(context, "has_pending_approval", keys)):
+            self.wait_for(keys)
         # The replies are recorded, so this decides nothing anew.
         return self.execute(context)
+
+    def wait_for(self, keys: list[str]) -> None:
+        """Defer the task until the approvals are settled, or are to be looked at again."""
+        if PYTHON:
+            # The triggerer doesn't have the package: one of Airflow's own triggers.
+            if IS_AIRFLOW_2:
+                from airflow.triggers.temporal import TimeDeltaTrigger
+            else:
+                from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+            trigger = TimeDeltaTrigger(ASK_AGAIN)
+        else:
+            from finagent_model.airflow.approval_trigger import approval_trigger
+
+            trigger = approval_trigger(keys)
+        self.defer(trigger=trigger, method_name="resume", kwargs={"keys": keys})
 
 
 @task
 def close_run(parent: str) -> None:
     """End the MLflow run; raises where the DAG run must not look green."""
-    from finagent_model.airflow import tasks
+    context = get_current_context()
+    results = context["ti"].xcom_pull(task_ids=[DECIDE])
+    # Airflow 2 has a lazy sequence, which has no truth value where it is empty.
+    rows = [] if results is None else [row for row in results if row]
+    run_task("close_run", parent, find_task_states(context), rows)
 
-    tasks.close_run(get_current_context(), parent)
+
+def find_task_states(context: Any) -> dict[str, str | None]:
+    """Return the states of the run's other tasks; a mapped one is under `NAME_INDEX`."""
+    run, ti = context["dag_run"], context["ti"]
+    if IS_AIRFLOW_2:
+        states = {
+            each.task_id if each.map_index < 0 else f"{each.task_id}_{each.map_index}": each.state
+            for each in run.get_task_instances()
+        }
+    else:
+        states = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
+    return {name: state and str(state) for name, state in states.items() if name != ti.task_id}
 
 
 with DAG(
     "finagent_autogen_pipeline",
     schedule=SCHEDULE,
+    start_date=START,
     catchup=False,
     tags=["finagent"],
     doc_md=__doc__,
@@ -194,9 +456,9 @@ with DAG(
         "on_failure_callback": note_failure,
     },
     params={
-        "mode": Param("inference", enum=list(MODES)),
+        "mode": Param(DEFAULT_MODE, enum=list(MODES)),
         "symbols": Param(
-            ["GOOG"],
+            DEFAULT_SYMBOLS,
             type="array",
             items=TICKER,
             minItems=1,
@@ -211,7 +473,7 @@ with DAG(
             examples=["2012-06-29"],  # unlike a description, an error shows it
             description="A day, after its close; empty: the run's own date.",
         ),
-        "model": Param("models:/finagent@champion", type="string"),
+        "model": Param(DEFAULT_MODEL, type="string"),
         "train": Param({}, type="object", description="Parameters of the training, by name."),
         "max_failed_share": Param(
             0.2,
@@ -254,7 +516,8 @@ with DAG(
             inputs=inputs,
             parent=parent,
             pool=POOL,
-            execution_timeout=DECIDE_TIMEOUT,
+            # Airflow 2 counts the time that a human takes; another Python has its own time-out.
+            execution_timeout=None if PYTHON else DECIDE_TIMEOUT,
             map_index_template=SYMBOL,
             **MAPPED,
         ).expand(symbol_index=indices)

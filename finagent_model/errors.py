@@ -276,9 +276,13 @@ class GateRefusedError(FinagentError):
     exit_code = 5
 
 
+class DagRunFailedError(FinagentError):
+    """A DAG run lacks something that was asked of it, so that it must not look green."""
+
+
 def is_retryable_error(error: FinagentError) -> bool:
     """Whether the same request may succeed on a later retry."""
     # These are kinds of bad input or missing data, yet a store, a file or a vendor can come back.
     if isinstance(error, TrackingError | LocalStateError | DataSourceError):
         return True
-    return not isinstance(error, BadInputError | DataError | GateRefusedError)
+    return not isinstance(error, BadInputError | DataError | GateRefusedError | DagRunFailedError)

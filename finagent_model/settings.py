@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 
+OTHER_NAMES = {"OPENAI_BASE_URL": "OPENAI_API_BASE"}
+"""Names that other programs have for a variable, read where ours is not set."""
 MIN_TOKEN_CHARS = 16
 """Characters of a token that callers must send."""
 
@@ -68,6 +70,10 @@ class Settings(BaseModel):
     """The `api_key` of a client of kind `component`."""
     components: tuple[str, ...] = Field((), alias="FINAGENT_COMPONENTS")
     """Classes, separated by commas, that component JSON may name beside AutoGen's own clients."""
+    autogen_max_rounds: int | None = Field(None, ge=1, le=100, alias="FINAGENT_AUTOGEN_MAX_ROUNDS")
+    """Most messages of a conversation, for desks that are read from a configuration: one that
+    allows more is narrowed. A trained version keeps the number that it was backtested with.
+    """
     bars: SecretStr | None = Field(None, alias="FINAGENT_BARS")
     """Name of a source of bars (see `data/source_registry.py`), which may be a URL with a password;
     empty means the embedded data.
@@ -117,6 +123,10 @@ class Settings(BaseModel):
     """Public keys, separated by commas, whose signatures of a version are accepted."""
     require_signature: bool = Field(False, alias="FINAGENT_REQUIRE_SIGNATURE")
     """Whether only versions that a trusted key has signed can be loaded."""
+    model_name: str = Field(
+        "finagent", pattern=r"^[A-Za-z0-9_\-]{1,100}$", alias="FINAGENT_MODEL_NAME"
+    )
+    """Registered model of trainings and commands that name none."""
     tracing: bool = Field(False, alias="FINAGENT_TRACING")
     """Whether each decision leaves a trace in MLflow."""
     mlflow_ui_url: str | None = Field(None, alias="FINAGENT_MLFLOW_UI_URL")
@@ -229,6 +239,13 @@ class Settings(BaseModel):
         """
         variables = os.environ if environ is None else environ
         values = {n: variables[n] for n in cls.variable_names() if variables.get(n)}
+        for name, other in OTHER_NAMES.items():
+            if not variables.get(other):
+                continue
+            if values.setdefault(name, variables[other]) != variables[other]:
+                raise BadInputError(
+                    f"environment variables {name} and {other} are set and differ; keep one"
+                )
         for name, field in ((str(f.alias), f) for f in cls.model_fields.values()):
             path = variables.get(f"{name}{FILE_SUFFIX}")
             if path and field.annotation == SecretStr | None:

@@ -14,6 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.9"
 EXTRAS = ("airflow", "postgres", "s3", "yfinance", "test")
+UPSTREAM = "airflow/requirements-upstream.txt"
+AIRFLOW2 = "apache-airflow==2.10.5"
+AIRFLOW2_BEFORE = "2025-02-10"
+"""Airflow 2 runs the DAG file in a test. Its published constraints can't be read where only package
+registries are reached; what was there four days after its release is what they had.
+"""
 IMAGE = ("airflow", "postgres", "s3", "yfinance")
 """What the container image has beside the runtime set."""
 CONDA_HEAD = """\
@@ -63,8 +69,19 @@ def upstream_pin() -> list[str]:
     return [
         f"# finagent (git pin): {'/'.join(pin['repository'].split('/')[-2:])}@{pin['commit']}",
         "# It has no build file, so pip can't install it: `finagent upstream fetch` brings it, and",
-        "# `finagent upstream wheel` makes a wheel that may be listed here.",
+        "# `make upstream-wheel` makes the wheel that airflow/requirements-upstream.txt lists.",
     ]
+
+
+def write_upstream_requirement() -> None:
+    """The wheel of the pin, for whoever wants it beside a list."""
+    pin = tomllib.loads((ROOT / "finagent_model/contrib/upstream/upstream.lock").read_text())
+    lines = [
+        *upstream_pin()[:1],
+        "# `make upstream-wheel` makes it from the verified source, the same bytes each time.",
+        f"./dist/finagent_upstream-0+g{pin['commit'][:12]}-py3-none-any.whl",
+    ]
+    (ROOT / UPSTREAM).write_text("".join(f"{line}\n" for line in lines))
 
 
 def with_extras(names: tuple[str, ...]) -> list[str]:
@@ -91,7 +108,10 @@ def main(arguments: list[str]) -> None:
     constraint = ["--constraint", "requirements/test.lock"]
     compile_lock("requirements/runtime.lock", "pyproject.toml", *constraint, *arguments)
     compile_image(*constraint, *arguments)
+    dated = ["--exclude-newer", AIRFLOW2_BEFORE]
+    compile_lock("requirements/airflow2.lock", "-", *dated, text=f"{AIRFLOW2}\n")
 
+    write_upstream_requirement()
     runtime = (ROOT / "requirements/runtime.lock").read_text()
     direct, brought = split_pins((ROOT / "pyproject.toml").read_text(), runtime)
     lines = ["# direct", *(f"- {pin}" for pin in direct)]

@@ -1,32 +1,36 @@
-"""Do the work of the DAG's tasks from Airflow's context, and wait for approvals in its triggerer.
+"""Do the work of the DAG's tasks, from requests of plain values.
+
+`answer` takes a request that the DAG file made of Airflow's context, and returns a reply of plain
+values: a result, what the task waits for, or why it failed. Nothing here imports Airflow, so that a
+Python without it can do the work (`task_process`).
 
 A task returns ids and small numbers; what it makes is in MLflow, below one run that stands for the
 whole DAG run. The first task opens that run, however often it is retried, and the last one closes
 it with a summary. Bad input and a refusal by the gate fail a task at once, and whatever may pass is
 left to Airflow's retries.
-
-The package's heavy modules are imported inside the functions: the triggerer imports this module for
-`ApprovalTrigger` alone, and MLflow must not be imported before `configure_mlflow_environment`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from finagent_model._base import FrozenModel
-from finagent_model._secrets import environment_secrets, redact_message
+from finagent_model._base import FrozenModel, InputModel, show_value
+from finagent_model._secrets import environment_secrets as environment_secrets
+from finagent_model._secrets import redact_message
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.decision.decision import Execution
 from finagent_model.decision.signal import Status
-from finagent_model.errors import BadInputError, FinagentError, StoreError, is_retryable_error
+from finagent_model.errors import (
+    ApprovalPendingError,
+    BadInputError,
+    DagRunFailedError,
+    FinagentError,
+    StoreError,
+    is_retryable_error,
+)
 from finagent_model.market.bars import parse_as_of, parse_symbol
 from finagent_model.market.news import sanitize_text
 from finagent_model.settings import Settings, configure_mlflow_environment
@@ -34,22 +38,44 @@ from finagent_model.settings import Settings, configure_mlflow_environment
 if TYPE_CHECKING:
     from finagent_model.config.desk_config import DeskConfig
     from finagent_model.tracking.runs import RunLog
+    from finagent_model.training.request import TrainRequest
 
 log = logging.getLogger(__name__)
-Context = Mapping[str, Any]
-"""Airflow's context of a task instance, or of a callback."""
-P = ParamSpec("P")
-T = TypeVar("T")
-REGISTER, DECIDE = "train_backtest.register", "inference.decide"
-"""Ids of the tasks whose state or results `close_run` reads."""
+REGISTER = "train_backtest.register"
+"""Id of the task whose state `close_run` reads."""
 DAG_RUN = "finagent.dag_run"
 """Tag that only a DAG run's MLflow run has; its value is `DAG_ID/RUN_ID`."""
 FAILED = "finagent.failed"
 """Prefix of the tags `finagent.failed/TASK` that hold why a task failed last."""
 # A task that is cleared and then succeeds keeps its tag: the tag is history, not a state.
 MAX_NOTE_CHARS = 500
-POLL_S = 2.0
-"""Seconds between two reads of the file of approvals."""
+
+
+class TaskContext(InputModel):
+    """A task of a DAG run, as the DAG file describes it."""
+
+    dag_id: str
+    dag_run_id: str
+    run_date: str
+    """ISO date of the run's logical date, or else of the moment after which it runs."""
+    task_id: str
+    map_index: int | None = None
+    """Number of a mapped task's instance from 0; -1 or None for every other task."""
+    try_number: int
+    """Counts from 1."""
+    max_tries: int
+    """Retries: the last try is `max_tries + 1`."""
+    params: dict[str, Any]
+
+    @property
+    def is_last_try(self) -> bool:
+        """Whether Airflow will not try the task again."""
+        return self.try_number > self.max_tries
+
+    @property
+    def symbol(self) -> str:
+        """The symbol of a mapped task: its map index counts the run's symbols."""
+        return str(self.params["symbols"][self.map_index])
 
 
 class SymbolOutcome(FrozenModel):
@@ -63,37 +89,50 @@ class SymbolOutcome(FrozenModel):
     model_version: str | None = None
 
 
-def as_airflow_errors(work: Callable[P, T]) -> Callable[P, T]:
-    """Wrap a task's work so that an error which no retry can cure fails the task at once.
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the work of one task, and return its reply.
 
-    Secrets of the environment are masked in the task's log.
+    `request` has the name of the `task`, its `context` and further `arguments`. Of the reply see
+    `reply_of`; an exception that is none of this package passes through.
     """
+    # Before the work imports MLflow, which would report its use to its makers.
+    configure_mlflow_environment()
 
-    @wraps(work)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        from airflow.sdk.exceptions import AirflowFailException
-        from airflow.sdk.log import mask_secret
+    def work() -> Any:
+        task = TASKS.get(request["task"])
+        if task is None:
+            raise BadInputError(
+                f"task {show_value(request['task'])} is unknown; there is: {', '.join(TASKS)}. "
+                "The DAG file and this package must be of one version"
+            )
+        return task(TaskContext.parse(**request["context"]), *request["arguments"])
 
-        # Airflow knows the secrets of its own configuration alone.
-        for secret in environment_secrets():
-            mask_secret(secret)
-        # Before the work imports MLflow, which would report its use to its makers.
-        configure_mlflow_environment()
-        try:
-            return _with_typed_errors(work, *args, **kwargs)
-        except FinagentError as error:
-            if is_retryable_error(error):
-                raise
-            # `from None`: Airflow logs the cause too, with whatever a vendor or driver put in it.
-            raise AirflowFailException(f"{type(error).__name__}: {error}") from None
-
-    return wrapped
+    return reply_of(work)
 
 
-def _with_typed_errors(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def reply_of(work: Callable[[], Any]) -> dict[str, Any]:
+    """Return what became of `work` as plain values.
+
+    They are `{"result": ...}`; or `{"waits_for": [ids of approvals], "message": ...}`; or, for an
+    error of this package or of MLflow, `{"error": "CLASS: message", "retry": whether the same may
+    succeed later}`, without the class where the DAG run itself failed. Other exceptions pass
+    through.
+    """
+    try:
+        return {"result": _with_typed_errors(work)}
+    except ApprovalPendingError as error:
+        return {"waits_for": list(error.approval_ids), "message": str(error)}
+    except DagRunFailedError as error:
+        return {"error": str(error), "retry": False}
+    except FinagentError as error:
+        message = f"{type(error).__name__}: {error}"
+        return {"error": message, "retry": is_retryable_error(error)}
+
+
+def _with_typed_errors(work: Callable[[], Any]) -> Any:
     """Return what `work` returns. Raises TrackingError for an error of MLflow or its stores."""
     try:
-        return work(*args, **kwargs)
+        return work()
     except FinagentError:
         raise
     except Exception as error:
@@ -107,46 +146,40 @@ def _with_typed_errors(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         raise
 
 
-@as_airflow_errors
-def open_run(context: Context) -> str:
-    """Check the parameters beyond their schema, open the MLflow run, and return its id."""
-    from finagent_model.training.request import TrainRequest
+def open_run(context: TaskContext, conf_keys: Sequence[str], known: Sequence[str]) -> str:
+    """Check the parameters beyond their schema, open the MLflow run, and return its id.
 
-    params = dict(context["params"])
+    `conf_keys` are the names that the run was triggered with, `known` those of the DAG.
+    """
+    params = dict(context.params)
     # Airflow accepts any key in `conf`: a misspelt one would silently mean the default.
-    if unknown := sorted(set(context["dag_run"].conf or {}) - set(context["dag"].params)):
-        allowed = ", ".join(context["dag"].params)
-        raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {allowed}")
+    if unknown := sorted(set(conf_keys) - set(known)):
+        raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {', '.join(known)}")
     # Parsed only for its errors: nothing is decided or trained if the request is wrong.
-    TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
+    read_train_request(params)
     return open_dag_run(execution_of(context), params, _day_of(context))
 
 
-@as_airflow_errors
-def fit(context: Context, parent: str) -> str:
+def fit(context: TaskContext, parent: str) -> str:
     """Fit the policies and return the id of the training's run, a child of the run `parent`."""
     from finagent_model.config.desk_config import load_config
     from finagent_model.pipeline.train import start_training
-    from finagent_model.training.request import TrainRequest
 
-    params = context["params"]
-    request = TrainRequest.parse(**{**params["train"], "symbols": params["symbols"]})
+    request = read_train_request(context.params)
     run_id = start_training(request, Settings.load(), execution=execution_of(context, parent))
     _log_desk(parent, load_config(request.config))
     return run_id
 
 
-@as_airflow_errors
-def backtest(context: Context, training: str) -> str:
+def backtest(context: TaskContext, training: str) -> str:
     """Backtest the task's symbol out of sample and return the id of the backtest's run."""
     from finagent_model.pipeline.train import backtest_symbol
 
     execution = execution_of(context)
-    return backtest_symbol(training, symbol_of(context), Settings.load(), execution=execution)
+    return backtest_symbol(training, context.symbol, Settings.load(), execution=execution)
 
 
-@as_airflow_errors
-def register(training: str, children: Sequence[str]) -> dict[str, str]:
+def register(context: TaskContext, training: str, children: Sequence[str]) -> dict[str, str]:
     """Package the training, ask the gate, and return name, version and run of what it registered.
 
     `children` are the ids of the backtests' runs.
@@ -157,22 +190,21 @@ def register(training: str, children: Sequence[str]) -> dict[str, str]:
     return {"name": version.name, "version": version.version, "run_id": version.run_id}
 
 
-@as_airflow_errors
-def resolve_inputs(context: Context, registered: Mapping[str, str] | None) -> dict[str, str]:
+def resolve_inputs(context: TaskContext, registered: Mapping[str, str] | None) -> dict[str, str]:
     """Return `as_of` as an ISO date and `model_uri` by version number, for all symbols of the run.
 
     `registered` is what `register` returned in the same DAG run; None where it did not run.
     """
     from finagent_model.tracking.registry import resolve_version
 
+    params = context.params
     fresh = f"models:/{registered['name']}/{registered['version']}" if registered else None
     # By number: an alias that moves during the run changes nothing in it.
-    uri = fresh or resolve_version(context["params"]["model"])
+    uri = fresh or resolve_version(params["model"])
     return {"as_of": _day_of(context), "model_uri": uri}
 
 
-@as_airflow_errors
-def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str, Any]:
+def decide(context: TaskContext, inputs: Mapping[str, str], parent: str) -> dict[str, Any]:
     """Decide on the task's symbol, record the decision, and return a `SymbolOutcome` as JSON.
 
     Raises ApprovalPendingError where a human has yet to approve, and DataSourceError for a source
@@ -186,13 +218,12 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
     _log_desk(parent, predictor.config, inputs["model_uri"])
     result = infer(
         predictor,
-        Question(parse_symbol(symbol_of(context)), parse_as_of(inputs["as_of"])),
+        Question(parse_symbol(context.symbol), parse_as_of(inputs["as_of"])),
         inputs["model_uri"],
         execution=execution_of(context, parent),
         # The triggerer waits for the human instead of a worker.
         wait=False,
-        # Airflow counts tries from 1, and the last one is `max_tries + 1`.
-        vendor_raises=context["ti"].try_number <= context["ti"].max_tries,
+        vendor_raises=not context.is_last_try,
     )
     signal = result.signal
     return SymbolOutcome(
@@ -204,18 +235,21 @@ def decide(context: Context, inputs: Mapping[str, str], parent: str) -> dict[str
     ).model_dump()
 
 
-@as_airflow_errors
-def close_run(context: Context, parent: str) -> None:
+def close_run(
+    context: TaskContext,
+    parent: str,
+    states: Mapping[str, str | None],
+    results: Sequence[Mapping[str, Any] | None],
+) -> None:
     """End the MLflow run `parent` with a summary.
 
-    A decision that reached no table of the database is written once more. Raises
-    AirflowFailException where a task failed, too many decisions are failures, or one reached no
-    table and `require_stored` holds; StoreError for the latter before the last try.
+    `states` are those of the run's other tasks, a mapped one as `NAME_INDEX`; `results` is what
+    `decide` returned. A decision that reached no table of the database is written once more. Raises
+    DagRunFailedError where a task failed, too many decisions are failures, or one reached no table
+    and `require_stored` holds; StoreError for the latter before the last try.
     """
-    from airflow.sdk.exceptions import AirflowFailException
-
-    params, states = context["params"], _task_states(context)
-    outcomes = _summarize(context) if params["mode"] != "train_backtest" else []
+    params = context.params
+    outcomes = _summarize(context, results) if params["mode"] != "train_backtest" else []
     # A teardown that succeeds would make the DAG run green whatever failed before it.
     failed = sorted(task for task, state in states.items() if state == "failed")
     problems = [f"failed: {', '.join(failed)}"] if failed else []
@@ -232,7 +266,7 @@ def close_run(context: Context, parent: str) -> None:
         )
     notes = _describe_unstored(outcomes)
     if notes and params["require_stored"]:
-        if context["ti"].try_number <= context["ti"].max_tries:
+        if not context.is_last_try:
             raise StoreError(notes[0])  # the database may be back by the next try
         problems, notes = problems + notes, []
     for note in notes:
@@ -241,14 +275,26 @@ def close_run(context: Context, parent: str) -> None:
         log.info("%-20s %-18s %-4s %s", row.symbol, row.status, row.action, row.run_id)
     close_dag_run(parent, outcomes, problems, notes)
     if problems:
-        raise AirflowFailException("; ".join(problems))
+        raise DagRunFailedError("; ".join(problems))
 
 
-def note_failure(context: Context) -> None:
-    """Tag the MLflow run with the task that failed and why: Airflow's `on_failure_callback`."""
-    # Before MLflow is imported: a callback does not pass through `as_airflow_errors`.
-    configure_mlflow_environment()
-    tag_failure(execution_of(context), context.get("exception") or "failed", Settings.load())
+def read_train_request(params: Mapping[str, Any]) -> TrainRequest:
+    """Return the training that a run's parameters ask for. Raises BadInputError."""
+    from finagent_model.training.request import TrainRequest
+
+    defaults = {"register_as": Settings.load().model_name}
+    return TrainRequest.parse(**{**defaults, **params["train"], "symbols": params["symbols"]})
+
+
+def note_failure(context: TaskContext, reason: str) -> None:
+    """Tag the MLflow run with the task that failed and why: for `on_failure_callback`."""
+    tag_failure(execution_of(context), reason, Settings.load())
+
+
+def has_pending_approval(context: TaskContext, keys: Sequence[str]) -> bool:
+    """Return whether one of the approvals `keys` has neither an answer nor a past deadline."""
+    approvals = ApprovalStore(Settings.load().home.absolute() / APPROVALS_FILE)
+    return bool(approvals.pending_ids(list(keys)))
 
 
 def open_dag_run(execution: Execution, params: Mapping[str, Any], day: str | None = None) -> str:
@@ -331,81 +377,37 @@ def close_dag_run(
     run.end("FAILED" if problems else "FINISHED")
 
 
-def execution_of(context: Context, parent: str | None = None) -> Execution:
+def execution_of(context: TaskContext, parent: str | None = None) -> Execution:
     """Return the execution of a task, below the MLflow run `parent`.
 
     The platform's names come with the run's parameters; without them Airflow's own stand in.
     """
-    params, run, ti = context["params"], context["dag_run"], context["ti"]
+    params = context.params
     return Execution(
-        execution_id=params["execution_id"] or run.run_id,
+        execution_id=params["execution_id"] or context.dag_run_id,
         platform_execution_id=params["platform_execution_id"],
-        workflow_id=params["workflow_id"] or run.dag_id,
-        dag_id=run.dag_id,
-        dag_run_id=run.run_id,
-        task_id=ti.task_id,
-        map_index=ti.map_index,
+        workflow_id=params["workflow_id"] or context.dag_id,
+        dag_id=context.dag_id,
+        dag_run_id=context.dag_run_id,
+        task_id=context.task_id,
+        map_index=context.map_index,
         parent_run_id=parent,
     )
 
 
-def _day_of(context: Context) -> str:
+def _day_of(context: TaskContext) -> str:
     """Return the day that is asked about, as an ISO date."""
-    run, asked = context["dag_run"], context["params"]["as_of"]
     # The run's date, not today's: a retry or a backfill asks the same question.
-    return str(asked or (run.logical_date or run.run_after).date().isoformat())
+    return str(context.params["as_of"] or context.run_date)
 
 
-def symbol_of(context: Context) -> str:
-    """Return the symbol of a mapped task: its map index counts the run's symbols from 0."""
-    symbol: str = context["params"]["symbols"][context["ti"].map_index]
-    return symbol
-
-
-class ApprovalTrigger(BaseTrigger):
-    """Fires once none of the approvals `keys` in the file `path` is pending.
-
-    Each was approved or rejected, or is past its deadline. The triggerer must see the same file as
-    the workers.
-    """
-
-    def __init__(self, path: str, keys: list[str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.path, self.keys = path, keys
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that Airflow stores while a task is deferred."""
-        # A stored path outlives a deployment: to move this class breaks tasks that are waiting.
-        kind = type(self)
-        return f"{kind.__module__}.{kind.__qualname__}", {"path": self.path, "keys": self.keys}
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event, with `keys`, once nothing is pending."""
-        approvals = ApprovalStore(Path(self.path))
-        # Another process settles them: there is no event to wait for.
-        while await asyncio.to_thread(approvals.pending_ids, self.keys):  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)
-        yield TriggerEvent(self.keys)
-
-
-def approval_trigger(keys: Sequence[str]) -> ApprovalTrigger:
-    """Return the trigger that fires once none of the approvals `keys` is pending."""
-    return ApprovalTrigger(str(Settings.load().home.absolute() / APPROVALS_FILE), list(keys))
-
-
-def _task_states(context: Context) -> dict[str, str | None]:
-    """Return the states of the run's other tasks; a mapped one is under `NAME_INDEX`."""
-    run, ti = context["dag_run"], context["ti"]
-    states = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
-    return {name: state for name, state in states.items() if name != ti.task_id}
-
-
-def _summarize(context: Context) -> list[SymbolOutcome]:
+def _summarize(
+    context: TaskContext, results: Sequence[Mapping[str, Any] | None]
+) -> list[SymbolOutcome]:
     """Return one outcome a symbol, in the order of the run's parameters."""
-    symbols = context["params"]["symbols"]
-    results = context["ti"].xcom_pull(task_ids=[DECIDE])
     # A task that failed passed nothing on; its symbol gets an empty outcome.
     rows = {row["symbol"]: SymbolOutcome.model_validate(row) for row in results if row}
+    symbols = context.params["symbols"]
     return [rows.get(symbol, SymbolOutcome(symbol=symbol)) for symbol in symbols]
 
 
@@ -434,3 +436,26 @@ def _describe_unstored(outcomes: Sequence[SymbolOutcome]) -> list[str]:
 
 def _run_name(execution: Execution) -> str:
     return f"{execution.dag_id}/{execution.dag_run_id}"
+
+
+TASKS: Mapping[str, Callable[..., Any]] = {
+    "open_run": open_run,
+    "fit": fit,
+    "backtest": backtest,
+    "register": register,
+    "resolve_inputs": resolve_inputs,
+    "decide": decide,
+    "has_pending_approval": has_pending_approval,
+    "close_run": close_run,
+    "note_failure": note_failure,
+}
+"""What a request may name. Each takes a TaskContext, and the request's arguments."""
+
+
+def __getattr__(name: str) -> Any:
+    # Airflow has stored this path for tasks that were deferred before the class moved.
+    if name == "ApprovalTrigger":
+        from finagent_model.airflow.approval_trigger import ApprovalTrigger
+
+        return ApprovalTrigger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,7 +45,9 @@ def train(
     commission: Annotated[str | None, typer.Option(help="Fraction of every fill.")] = None,
     slippage: Annotated[str | None, typer.Option(help="Fraction of market fills.")] = None,
     allow_short: Annotated[str | None, typer.Option(help="true or false.")] = None,
-    register_as: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    register_as: Annotated[
+        str | None, typer.Option(envvar="FINAGENT_MODEL_NAME", help="Name of the model.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Fits and symbols at a time.")] = 1,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say what it would take; train nothing.")
@@ -211,7 +213,9 @@ def ablate(
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="URI of a version.")] = CHAMPION,
+    model: Annotated[
+        str, typer.Argument(envvar="FINAGENT_MODEL", help="URI of a version.")
+    ] = CHAMPION,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also fit and account for everything again: minutes.")
     ] = False,

@@ -31,8 +31,12 @@ EXIT_REFUSED = 5
 """A check failed."""
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
-Model = Annotated[str, typer.Option(help="URI of a logged or registered model.")]
-Name = Annotated[str, typer.Option(help="Name of the registered model.")]
+Model = Annotated[
+    str, typer.Option(envvar="FINAGENT_MODEL", help="URI of a logged or registered model.")
+]
+Name = Annotated[
+    str, typer.Option(envvar="FINAGENT_MODEL_NAME", help="Name of the registered model.")
+]
 
 
 class TypedErrors(TyperGroup):

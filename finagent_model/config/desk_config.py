@@ -236,6 +236,13 @@ class DeskConfig(ModelConfig):
         external = [self.external_analyst] if self.external_analyst else []
         return "+".join([*dict.fromkeys(row.author for row in self.distinct_models), *external])
 
+    def with_max_rounds(self, max_rounds: int | None) -> Self:
+        """Return the desk with at most `max_rounds` messages of a conversation; None: as it is."""
+        if max_rounds is None or max_rounds >= self.limits.max_rounds:
+            return self
+        limits = self.limits.model_copy(update={"max_rounds": max_rounds})
+        return self.model_copy(update={"limits": limits})
+
     def model_for(self, row: AgentRow) -> ModelConfig:
         """Return the model that an agent uses, with the agent's own sampling."""
         # Any other name is a model of the client that the desk itself uses.

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Table
 
 
-SYMBOL = "symbol"
+SYMBOL, TIMEFRAME = "symbol", "timeframe"
+SYMBOL_NAMES = (SYMBOL, "code", "ticker")
+"""Names of the column of symbols; the first that is there is read."""
+DAILY = ("1d", "d", "1day", "day", "daily", "1440")
+"""What a column `timeframe` may call bars of a day, in lower case and without blanks."""
 P = TypeVar("P", bound=PublishedRecord)
 
 
@@ -63,10 +67,25 @@ class SqlBars:
         if not rows:
             # A second query, only to list the symbols that exist.
             raise UnknownSymbolError(symbol, self.symbols(), self.name)
+        rows = self._select_daily(symbol, rows)
         try:
             return parse_bars(symbol, pd.DataFrame(rows))
         except InvalidBarsError as error:
             raise InvalidBarsError(f"{self.name}: {error}") from error
+
+    def _select_daily(self, symbol: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the daily rows of a table with bars of several lengths, without that column."""
+        if TIMEFRAME not in rows[0]:
+            return rows
+        # An hour's bar among days would be taken for a day.
+        daily = [row for row in rows if _is_daily(row[TIMEFRAME])]
+        if not daily:
+            there = {str(row[TIMEFRAME]) for row in rows}
+            raise InvalidBarsError(
+                f"{self.name}: {symbol} has no daily bars; its column {TIMEFRAME!r} has: "
+                f"{_list_names(there)}; daily ones are {', '.join(DAILY)}"
+            )
+        return [{k: v for k, v in row.items() if k != TIMEFRAME} for row in daily]
 
 
 class SqlNews:
@@ -150,7 +169,7 @@ class _SymbolTable:
 
         with self._connect() as connection:
             table = self._reflect(connection, ())
-            symbol = table.c[_columns_by_name(table)[SYMBOL]]
+            symbol = table.c[_symbol_column(table)]
             symbols = connection.execute(select(symbol).distinct()).scalars().all()
         return tuple(sorted(str(name) for name in symbols if name is not None))
 
@@ -172,10 +191,11 @@ class _SymbolTable:
         with self._connect() as connection:
             table = self._reflect(connection, required)
             by_name = _columns_by_name(table)
-            wanted = [n for n in by_name if n != SYMBOL] if columns is None else columns
+            symbols = _symbol_column(table)
+            wanted = [n for n in by_name if by_name[n] != symbols] if columns is None else columns
             selected = {name: table.c[by_name[name]] for name in wanted if name in by_name}
             # The symbol is a bound value, never SQL.
-            query = select(*selected.values()).where(table.c[by_name[SYMBOL]] == symbol)
+            query = select(*selected.values()).where(table.c[symbols] == symbol)
             key = next((selected[name] for name in order if name in selected), None)
             rows = connection.execute(query if key is None else query.order_by(key)).all()
         return [dict(zip(selected, row, strict=True)) for row in rows]
@@ -201,7 +221,8 @@ class _SymbolTable:
             ) from None
         by_name = _columns_by_name(table)
         for column in (SYMBOL, *required):
-            if column not in by_name:
+            is_there = _symbol_column(table) if column == SYMBOL else column in by_name
+            if not is_there:
                 raise DataSourceError(
                     f"{self.name}: column {column!r} is missing; there is: "
                     f"{_list_names(table.columns.keys())}. A view may give it that name"
@@ -231,6 +252,16 @@ class _SymbolTable:
 def _columns_by_name(table: Table) -> dict[str, str]:
     """Return the database's name of each column by ours."""
     return {normalize_column(column.name): column.name for column in table.columns}
+
+
+def _symbol_column(table: Table) -> str:
+    """Return the database's name of the column of symbols; empty if there is none."""
+    by_name = _columns_by_name(table)
+    return next((by_name[name] for name in SYMBOL_NAMES if name in by_name), "")
+
+
+def _is_daily(timeframe: object) -> bool:
+    return "".join(str(timeframe).lower().split()) in DAILY
 
 
 def _parse_url(url: str, variable: str) -> URL:

@@ -129,7 +129,8 @@ class Predictor:
 
         Raises ConfigError for a desk that can't be read, or whose model can't be called in `mode`.
         """
-        predictor = cls(with_addresses(load_config(str(config)), settings), settings)
+        desk = load_config(str(config)).with_max_rounds(settings.autogen_max_rounds)
+        predictor = cls(with_addresses(desk, settings), settings)
         # A replay calls no model, so a missing key is no error there.
         if mode != "replay":
             predictor.desk.require_key()

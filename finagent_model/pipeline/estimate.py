@@ -62,7 +62,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
 
     Raises BadInputError and DataError, as the training would.
     """
-    config = load_config(request.config)
+    config = load_config(request.config).with_max_rounds(settings.autogen_max_rounds)
     require_schedule(request, config)
     market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}

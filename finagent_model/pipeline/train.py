@@ -82,7 +82,8 @@ def start_training(
     """
     market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
-    config = with_addresses(load_config(request.config), settings)
+    config = load_config(request.config).with_max_rounds(settings.autogen_max_rounds)
+    config = with_addresses(config, settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
     # Whatever would fail later fails here, before a run is opened.
     if request.mode != "replay":

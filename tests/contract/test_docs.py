@@ -37,7 +37,32 @@ def section(title: str) -> str:
 def test_env_example_names_exactly_what_is_read() -> None:
     lines = (ROOT / "env.example").read_text().splitlines()
     names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
-    assert names == [*Settings.variable_names(), *variables_of_the_dag()]
+    assert sorted(names) == sorted([*Settings.variable_names(), *variables_of_the_dag()])
+
+
+def test_env_example_has_a_section_for_each_part() -> None:
+    text = (ROOT / "env.example").read_text()
+    assert re.findall(r"^## (\w+)", text, flags=re.M) == [
+        "FinAgent",
+        "AutoGen",
+        "MLflow",
+        "Airflow",
+    ]
+
+
+def test_every_variable_of_the_platform_has_a_row() -> None:
+    page = (ROOT / "docs" / "your-airflow.md").read_text()
+    table = page.split("## If you come from the platform")[1]
+    for name in (
+        "FINAGENT_AUTOGEN_DEFAULT_MODE",
+        "FINAGENT_AUTOGEN_MAX_ROUNDS",
+        "OPENAI_API_BASE",
+        "LLM_MODEL",
+        "STOCK_SYMBOLS",
+        "BACKEND_API_URL",
+        "DATABASE_URL",
+    ):
+        assert re.search(rf"^\| [^|]*`{name}`", table, flags=re.M), name
 
 
 def variables_of_the_dag() -> list[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 
 import pytest
 import yaml
 
 from support.lock_files import IMAGE, locked, pinned, read, requirements
+from support.places import ROOT
 
-LOCKS = [f"requirements/{name}.lock" for name in ("bootstrap", "runtime", "test")] + [IMAGE]
+LOCKS = [f"requirements/{name}.lock" for name in ("bootstrap", "runtime", "test", "airflow2")]
+LOCKS += [IMAGE]
 LISTS = ["conda.yaml", "finagent_model/model/requirements.txt"]
 
 
@@ -66,6 +69,33 @@ def test_locks_name_the_pin_of_upstream() -> None:
     pin = tomllib.loads(read("finagent_model/contrib/upstream/upstream.lock"))["commit"]
     assert pin in read(IMAGE)
     assert pin in read("conda.yaml")
+
+
+def test_the_wheel_of_upstream_is_listed_by_its_pin() -> None:
+    from finagent_model.contrib.upstream.source import WHEEL, SourcePin
+
+    [wheel] = requirements("airflow/requirements-upstream.txt")
+    assert wheel == f"./dist/{WHEEL}-0+g{SourcePin.load().commit[:12]}-py3-none-any.whl"
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `make` would run."""
+    command = ["make", "--dry-run", "--always-make", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_one_switch_brings_upstream_to_make() -> None:
+    steps = make("train", "UPSTREAM=1").stdout
+    order = ["finagent upstream fetch", "upstream wheel --to dist", "requirements-upstream.txt"]
+    places = [steps.index(step) for step in [*order, "mlflow run"]]
+    assert places == sorted(places)
+    assert "upstream" not in make("train").stdout
+
+
+def test_the_switch_of_upstream_takes_1_alone() -> None:
+    done = make("train", "UPSTREAM=yes")
+    assert done.returncode != 0
+    assert "UPSTREAM=yes: write UPSTREAM=1, or leave it out" in done.stderr
 
 
 def test_no_backtesting_package_is_installed_with_the_model() -> None:

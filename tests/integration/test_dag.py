@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from support.dag_file import load_dag_file
 from support.places import AS_OF, ROOT, SMALL, Place
 
 pytestmark = pytest.mark.slow
@@ -148,54 +149,72 @@ def test_dag_file_imports_nothing_but_airflow() -> None:
     assert done.stdout.splitlines()[-1] == before.stdout.splitlines()[-1]
 
 
-WIRED = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import finagent_autogen_pipeline as file
-dag = file.closing.operator.dag
-print(json.dumps({
-    task.task_id: [task.pool, task.max_active_tis_per_dag, task.max_active_tis_per_dagrun,
-                   task.retries, task.execution_timeout.total_seconds()]
-    for task in dag.tasks
-} | {"schedule": str(dag.schedule)}))
-"""
+@pytest.mark.parametrize("intervals", ["True", "False"])
+def test_dag_scheduled_run_is_dated_by_its_moment(
+    monkeypatch: pytest.MonkeyPatch, intervals: str
+) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    # Dated by the start of an interval, it would decide a session late.
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS", intervals)
+    file = load_dag_file(monkeypatch, FINAGENT_DAG_SCHEDULE="0 22 * * 1-5")
+    dag = file.closing.operator.dag
+    assert dag.schedule.expression == "0 22 * * 1-5"
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    run = read.next_dagrun_info(last_automated_run_info=None)
+    assert run and run.data_interval.start == run.run_after
+    # Nothing is decided as soon as the DAG is unpaused.
+    assert run.run_after > datetime.now(UTC)
 
 
-def wired(**variables: str) -> subprocess.CompletedProcess[str]:
-    """The DAG's file, imported where these variables are set."""
-    return subprocess.run(
-        [sys.executable, "-c", WIRED, str(ROOT / "dags")],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_dag_limits_come_from_the_environment(tmp_path: Path) -> None:
+def test_dag_wiring_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
-        "FINAGENT_DAG_SCHEDULE": "0 22 * * 1-5",
         "FINAGENT_DAG_POOL": "models",
         "FINAGENT_DAG_AT_ONCE": "8",
         "FINAGENT_DAG_AT_ONCE_A_RUN": "4",
         "FINAGENT_DAG_RETRIES": "5",
         "FINAGENT_DAG_TRAIN_WITHIN_S": "60",
         "FINAGENT_DAG_DECIDE_WITHIN_S": "30",
-        "AIRFLOW_HOME": str(tmp_path),
+        "FINAGENT_AUTOGEN_DEFAULT_MODE": "both",
+        "FINAGENT_MODEL": "models:/desk@champion",
+        "STOCK_SYMBOLS": "TSLA, NVDA",
     }
-    wiring = json.loads(wired(**variables).stdout.splitlines()[-1])
+    dag = load_dag_file(monkeypatch, **variables).closing.operator.dag
+    wiring = {
+        task.task_id: [
+            task.pool,
+            task.max_active_tis_per_dag,
+            task.max_active_tis_per_dagrun,
+            task.retries,
+            task.execution_timeout.total_seconds(),
+        ]
+        for task in dag.tasks
+    }
     assert wiring["train_backtest.fit"] == ["models", None, None, 5, 60]
     assert wiring["train_backtest.backtest"] == ["models", 8, 4, 5, 60]
     assert wiring["inference.decide"] == ["models", 8, 4, 5, 30]
-    assert wiring["schedule"] == "0 22 * * 1-5"
+    assert dag.params["mode"] == "both"
+    assert dag.params["model"] == "models:/desk@champion"
+    assert dag.params["symbols"] == ["TSLA", "NVDA"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FINAGENT_DAG_AT_ONCE", "many", "invalid literal"),
+        ("FINAGENT_DAG_PYTHON", "'/opt/python", "No closing quotation"),
+        ("FINAGENT_DAG_SCHEDULE", "@once", "write it as cron"),
+        ("FINAGENT_DAG_SCHEDULE", "99 22 * * *", "write it as cron"),
+        ("FINAGENT_AUTOGEN_DEFAULT_MODE", "train", "it is none of inference, train_backtest, both"),
+        ("STOCK_SYMBOLS", "GOOG,GOOG", "write different symbols"),
+    ],
+)
 def test_dag_names_bad_variable_in_import_error(
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    done = wired(FINAGENT_DAG_AT_ONCE="many", AIRFLOW_HOME=str(tmp_path))
-    assert done.returncode != 0
-    assert "FINAGENT_DAG_AT_ONCE='many' can't be used" in done.stderr
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        load_dag_file(monkeypatch, **{name: value})
+    assert f"{name}={value!r} can't be used" in str(raised.value)
 
 
 def test_dag_symbol_indices_fit_xcom_limit() -> None:

@@ -98,3 +98,29 @@ def test_settings_refuse_value_beside_file(tmp_path: Path) -> None:
     both = {"FINAGENT_API_TOKEN": "x" * 16, "FINAGENT_API_TOKEN_FILE": str(tmp_path / "token")}
     with pytest.raises(BadInputError, match="both set; keep one"):
         Settings.load(both)
+
+
+def test_settings_read_openai_address_by_its_old_name() -> None:
+    address = "http://127.0.0.1:8000/v1"
+    assert Settings.load({"OPENAI_API_BASE": address}).openai_base_url == address
+    both = {"OPENAI_API_BASE": address, "OPENAI_BASE_URL": address}
+    assert Settings.load(both).openai_base_url == address
+
+
+def test_settings_refuse_two_openai_addresses_that_differ() -> None:
+    both = {"OPENAI_API_BASE": "http://a/v1", "OPENAI_BASE_URL": "http://b/v1"}
+    with pytest.raises(BadInputError, match="OPENAI_BASE_URL and OPENAI_API_BASE are set and diff"):
+        Settings.load(both)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FINAGENT_AUTOGEN_MAX_ROUNDS", "0"),
+        ("FINAGENT_AUTOGEN_MAX_ROUNDS", "eight"),
+        ("FINAGENT_MODEL_NAME", "my model"),
+    ],
+)
+def test_settings_name_the_bad_variable(name: str, value: str) -> None:
+    with pytest.raises(BadInputError, match=f"environment variable {name}: "):
+        Settings.load({name: value})

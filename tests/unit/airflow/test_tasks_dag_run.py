@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from finagent_model.airflow.tasks import TaskContext
 from finagent_model.decision.decision import Execution
 from finagent_model.errors import (
     BadInputError,
+    DagRunFailedError,
     DataSourceError,
     FinagentError,
     GateRefusedError,
@@ -75,23 +76,29 @@ def test_close_dag_run_kills_children_with_a_summary(place: Place) -> None:
     assert [(row["symbol"], row["status"]) for row in summary] == [("FB", "ok"), ("GOOG", None)]
 
 
-def closing_context(run_id: str, try_number: int = 3, **params: object) -> dict[str, Any]:
-    """Airflow's context in the last task, here in its last try, of a run that decided on GOOG."""
-    outcome = {"symbol": "GOOG", "status": "ok", "action": "BUY", "run_id": run_id}
+def closing(
+    run_id: str, try_number: int = 3, **params: object
+) -> tuple[TaskContext, dict[str, str | None], list[dict[str, object]]]:
+    """What the last task, here in its last try, knows of a run that decided on GOOG."""
     given = {"mode": "inference", "symbols": ["GOOG"], "max_failed_share": 0.2}
-    return {
-        "params": {**given, "require_stored": True, **params},
-        "dag_run": SimpleNamespace(dag_id="desk", run_id="manual__1"),
-        "ti": SimpleNamespace(
-            task_id="close_run",
-            try_number=try_number,
-            max_tries=2,
-            get_task_states=lambda dag_id, run_ids: {
-                "manual__1": {"inference.decide_0": "success"}
-            },
-            xcom_pull=lambda task_ids: [outcome],
-        ),
-    }
+    context = TaskContext(
+        dag_id="desk",
+        dag_run_id="manual__1",
+        run_date="2013-01-31",
+        task_id="close_run",
+        try_number=try_number,
+        max_tries=2,
+        params={**given, "require_stored": True, **params},
+    )
+    outcome: dict[str, object] = {"symbol": "GOOG", "status": "ok", "action": "BUY"}
+    return context, {"inference.decide_0": "success"}, [{**outcome, "run_id": run_id}]
+
+
+def close(parent: str, decided: str, **changes: Any) -> None:
+    from finagent_model.airflow.tasks import close_run
+
+    context, states, results = closing(decided, **changes)
+    close_run(context, parent, states, results)
 
 
 @pytest.fixture
@@ -113,28 +120,22 @@ def decided_run(stored: str) -> tuple[str, str]:
 
 
 def test_close_run_fails_if_decision_reached_no_table(place: Place, database: Settings) -> None:
-    from airflow.sdk.exceptions import AirflowFailException
-
-    from finagent_model.airflow.tasks import close_run
-
     parent, decided = decided_run("no")
-    with pytest.raises(AirflowFailException, match="require_stored: 1 of 1 decisions reached no"):
-        close_run(closing_context(decided), parent)
+    with pytest.raises(DagRunFailedError, match="require_stored: 1 of 1 decisions reached no"):
+        close(parent, decided)
     assert status(parent) == "FAILED"
 
 
 def test_close_run_tries_unstored_decision_again(place: Place, database: Settings) -> None:
-    from finagent_model.airflow.tasks import close_run
-
     parent, decided = decided_run("no")
     with pytest.raises(StoreError, match="require_stored"):
-        close_run(closing_context(decided, try_number=2), parent)
+        close(parent, decided, try_number=2)
     assert status(parent) == "RUNNING"
 
 
 @pytest.mark.slow
 def test_close_run_writes_decision_that_reached_no_table(place: Place, database: Settings) -> None:
-    from finagent_model.airflow.tasks import close_run, open_dag_run
+    from finagent_model.airflow.tasks import open_dag_run
     from finagent_model.audit.chain import audit_decisions
     from finagent_model.data.market import Market
     from finagent_model.model.wheel import code_hash
@@ -147,27 +148,23 @@ def test_close_run_writes_decision_that_reached_no_table(place: Place, database:
     parent = open_dag_run(DECIDES, {})
     decided = record_decision(made, audit, None, market, "desk.yaml", away, DECIDES)
     assert RunLog(decided).get_tag("finagent.stored") == "no"
-    close_run(closing_context(decided), parent)
+    close(parent, decided)
     assert (RunLog(decided).get_tag("finagent.stored"), status(parent)) == ("yes", "FINISHED")
 
 
 def test_close_run_without_require_stored_notes_it(place: Place, database: Settings) -> None:
     from mlflow.tracking import MlflowClient
 
-    from finagent_model.airflow.tasks import close_run
-
     parent, decided = decided_run("no")
-    close_run(closing_context(decided, require_stored=False), parent)
+    close(parent, decided, require_stored=False)
     assert status(parent) == "FINISHED"
     said = MlflowClient().get_run(parent).data.tags["mlflow.note.content"]
     assert f"GOOG in run {decided}" in said and "`finagent db sync`" in said
 
 
 def test_close_run_is_green_if_decision_is_stored(place: Place) -> None:
-    from finagent_model.airflow.tasks import close_run
-
     parent, decided = decided_run("yes")
-    close_run(closing_context(decided), parent)
+    close(parent, decided)
     assert status(parent) == "FINISHED"
 
 
@@ -233,6 +230,7 @@ def test_finish_training_completes_interrupted_registration(
         (BadInputError("no such thing"), False),
         (UnknownSymbolError("NOPE", (), "bars"), False),
         (GateRefusedError("no"), False),
+        (DagRunFailedError("no signal"), False),
     ],
 )
 def test_is_retryable_error_by_class(error: FinagentError, again: bool) -> None:

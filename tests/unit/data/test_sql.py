@@ -117,6 +117,63 @@ def test_sql_bars_refuse_action_that_is_not_understood(url: str) -> None:
         SqlBars(url).bars("GOOG")
 
 
+MARKET_DATA = """
+create table market_data (
+    id integer primary key, code varchar(50) not null, timeframe varchar(10) not null,
+    date timestamp not null, open decimal(10, 2), high decimal(10, 2), low decimal(10, 2),
+    close decimal(10, 2), volume bigint, created_at timestamp default current_timestamp,
+    unique (code, timeframe, date)
+)
+"""
+"""Columns of the platform's table."""
+
+
+def market_data(url: str, *rows: tuple[str, str, str, float | None]) -> SqlBars:
+    """The platform's table with a row a code, timeframe, date and close."""
+    insert = (
+        "insert into market_data (code, timeframe, date, open, high, low, close, volume) "
+        "values (:code, :timeframe, :day, :close, :close, :close, :close, 9)"
+    )
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(text(MARKET_DATA))
+        for code, timeframe, day, close in rows:
+            values = {"code": code, "timeframe": timeframe, "day": day, "close": close}
+            connection.execute(text(insert), values)
+    return SqlBars(f"{url}?table=market_data")
+
+
+def test_sql_bars_read_daily_rows_of_the_platforms_table(url: str) -> None:
+    source = market_data(
+        url,
+        ("TSLA", "1D", "2026-01-06 00:00:00", 431.5),
+        ("TSLA", "1D", "2026-01-05 00:00:00", 451.67),
+        ("TSLA", "1W", "2026-01-05 00:00:00", 444.0),
+        ("TSLA", "1h", "2026-01-06 15:00:00", 430.0),
+        ("NVDA", "1 day", "2026-01-05 00:00:00", 188.12),
+    )
+    assert source.symbols() == ("NVDA", "TSLA")
+    assert source.bars("TSLA").close.tolist() == [451.67, 431.5]
+    assert source.bars("NVDA").close.tolist() == [188.12]
+    with pytest.raises(UnknownSymbolError, match="it has: NVDA, TSLA"):
+        source.bars("AAPL")
+
+
+def test_sql_bars_refuse_table_without_daily_rows(url: str) -> None:
+    source = market_data(
+        url,
+        ("TSLA", "1h", "2026-01-06 15:00:00", 430.0),
+        ("TSLA", "1W", "2026-01-05 00:00:00", 444.0),
+    )
+    with pytest.raises(InvalidBarsError, match=r"TSLA has no daily bars; .* has: 1W, 1h; daily"):
+        source.bars("TSLA")
+
+
+def test_sql_bars_refuse_null_price_of_the_platforms_table(url: str) -> None:
+    source = market_data(url, ("TSLA", "1D", "2026-01-05 00:00:00", None))
+    with pytest.raises(InvalidBarsError, match="open"):
+        source.bars("TSLA")
+
+
 @pytest.mark.parametrize("declared", ["date", "timestamp", "text"])
 def test_sql_bars_accept_any_date_type(url: str, declared: str) -> None:
     engine = create_engine(url, poolclass=NullPool)

@@ -48,3 +48,11 @@ def test_ledger_row_has_no_cutoff(tmp_path: Path) -> None:
     row = to_ledger_row(desk.decide("GOOG", DAY, mode="replay").signal)
     assert "knowledge_cutoff" in RECORD_FIELDS
     assert "knowledge_cutoff" not in row
+
+
+@pytest.mark.parametrize(("max_rounds", "allowed"), [("3", 3), ("100", 10), ("", 10)])
+def test_predictor_of_a_config_is_narrowed_by_the_environment(
+    max_rounds: str, allowed: int
+) -> None:
+    settings = Settings.load({"FINAGENT_AUTOGEN_MAX_ROUNDS": max_rounds})
+    assert Predictor.from_config("default", settings).config.limits.max_rounds == allowed

@@ -1,0 +1,111 @@
+"""The DAG on Airflow 2.10, which has nothing of this package: another Python does the tasks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.places import AS_OF, ROOT, Place
+
+pytestmark = pytest.mark.slow
+DAG = "finagent_autogen_pipeline"
+PARSED = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+found = {}
+for mode in ("inference", "train_backtest", "both"):
+    os.environ["FINAGENT_AUTOGEN_DEFAULT_MODE"] = mode
+    sys.modules.pop("finagent_autogen_pipeline", None)
+    import finagent_autogen_pipeline as file
+    dag = file.closing.operator.dag
+    dag.validate()
+    run = dag.next_dagrun_info(None)
+    found[dag.params["mode"]] = [run.data_interval.start == run.run_after, len(dag.tasks)]
+import airflow
+heavy = sorted({"mlflow", "autogen_core", "finagent_model"} & set(sys.modules))
+print(json.dumps([airflow.__version__, heavy, found]))
+"""
+
+
+@dataclass(frozen=True)
+class Airflow2:
+    """An Airflow 2 whose tasks are done by the Python of the tests."""
+
+    folder: Path
+    place: Place
+
+    def run(self, program: str, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """What a program of its environment gives."""
+        variables = {
+            "AIRFLOW_HOME": str(self.folder / "home"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "FINAGENT_DAG_PYTHON": sys.executable,
+            # What an environment of Airflow's sets for itself must not reach the other Python.
+            "PYTHONPATH": str(self.folder / "nothing"),
+        }
+        return self.place.run(
+            str(self.folder / "environment" / "bin" / program), *words, **variables, **extra
+        )
+
+
+@pytest.fixture(scope="module")
+def airflow2(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow2]:
+    folder = tmp_path_factory.mktemp("airflow2")
+    uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "environment/bin/python")
+    lock = str(ROOT / "requirements" / "airflow2.lock")
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, str(folder / "environment")],
+        [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+        assert done.returncode == 0, done.stderr
+    yield Airflow2(folder, trained)
+
+
+@pytest.mark.parametrize("intervals", ["True", "False"])
+def test_dag_on_airflow_2_is_parsed_in_each_mode(airflow2: Airflow2, intervals: str) -> None:
+    done = airflow2.run(
+        "python",
+        "-c",
+        PARSED,
+        str(ROOT / "dags"),
+        FINAGENT_DAG_SCHEDULE="0 22 * * 1-5",
+        AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS=intervals,
+    )
+    assert done.returncode == 0, done.stderr
+    version, heavy, found = json.loads(done.stdout.splitlines()[-1])
+    assert version == "2.10.5"
+    assert heavy == []
+    # A run is dated by the moment of its schedule, so that it decides on that day's close.
+    assert found == {mode: [True, 9] for mode in ("inference", "train_backtest", "both")}
+
+
+def test_dag_on_airflow_2_decides_as_the_shell_does(airflow2: Airflow2) -> None:
+    done = airflow2.run("airflow", "db", "migrate")
+    assert done.returncode == 0, done.stderr
+    conf = json.dumps({"symbols": ["FB"], "as_of": AS_OF})
+    done = airflow2.run("airflow", "dags", "test", DAG, "--conf", conf)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    with closing(sqlite3.connect(airflow2.folder / "home" / "airflow.db")) as db:
+        states = dict(db.execute("select task_id, state from task_instance"))
+        [row] = db.execute(
+            "select value from xcom where task_id = 'inference.decide' and key = 'return_value'"
+        )
+    assert states["close_run"] == states["inference.decide"] == "success"
+    assert states["train_backtest.fit"] == "skipped"
+    outcome = json.loads(row[0])
+    shell = airflow2.place.signal("FB", "--as-of", AS_OF, "--mode", "replay")
+    assert [outcome[key] for key in ("status", "action", "model_version")] == [
+        shell[key] for key in ("status", "action", "model_version")
+    ]
