@@ -1,8 +1,9 @@
 """Sources over database tables: bars, news and fundamentals, a row each.
 
 Columns are the same as in files, with `symbol` beside them. `sqlite:///bars.db?table=bars`: the
-parameter `table` is ours, and may name a schema too (`eod.bars`); the rest of the URL is
-SQLAlchemy's. Nothing is ever written. A URL may hold a password: no message shows it.
+parameter `table` is ours, and may name a schema too (`eod.bars`); so are `timeframe`, `calendar`,
+`zone` and `stamps` of bars, as in `bars.yaml`. The rest of the URL is SQLAlchemy's. Nothing is ever
+written. A URL may hold a password: no message shows it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pandas as pd
 
 from finagent_model.data._raw_table import normalize_column
+from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_tables import parse_bars
 from finagent_model.data.vendors import DATE_NAMES
 from finagent_model.errors import (
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 
 SYMBOL = "symbol"
+CLOCK_PARAMETERS = ("timeframe", "calendar", "zone", "stamps")
+"""Of the URL: what the rows can't tell of when bars closed."""
 P = TypeVar("P", bound=PublishedRecord)
 
 
@@ -46,8 +50,12 @@ class SqlBars:
 
     def __init__(self, url: str) -> None:
         """Raises ConfigError for a URL that can't be used. Connects nowhere."""
-        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars")
+        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars", CLOCK_PARAMETERS)
         self.name = self._table.name
+        try:
+            self._hints = Hints.parse(**self._table.parameters)
+        except BadInputError as error:
+            raise ConfigError(f"FINAGENT_BARS: {error}") from None
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols of the table, sorted. Raises DataSourceError."""
@@ -64,7 +72,7 @@ class SqlBars:
             # A second query, only to list the symbols that exist.
             raise UnknownSymbolError(symbol, self.symbols(), self.name)
         try:
-            return parse_bars(symbol, pd.DataFrame(rows))
+            return parse_bars(symbol, pd.DataFrame(rows), self._hints)
         except InvalidBarsError as error:
             raise InvalidBarsError(f"{self.name}: {error}") from error
 
@@ -119,12 +127,17 @@ class _SqlRecords(Generic[P]):
 class _SymbolTable:
     """One table with a column `symbol`. A connection lives for one call."""
 
-    def __init__(self, url: str, variable: str, table: str) -> None:
+    def __init__(
+        self, url: str, variable: str, table: str, parameters: Collection[str] = ()
+    ) -> None:
         """Use the table that `url` names, else `table`; `variable` is where the URL came from.
 
-        Connects nowhere. Raises ConfigError for a URL that can't be used.
+        `parameters` are taken out of the URL. Connects nowhere. Raises ConfigError for a URL that
+        can't be used.
         """
         parsed = _parse_url(url, variable)
+        self.parameters = {name: parsed.query[name] for name in parameters if name in parsed.query}
+        parsed = parsed.difference_update_query(list(parameters))
         parameter = parsed.query.get("table", table)
         self.table = parameter if isinstance(parameter, str) else parameter[-1]
         self._url = parsed.difference_update_query(["table"])
