@@ -8,6 +8,7 @@ nan.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import NormalDist
@@ -42,11 +43,14 @@ def count_bars_per_year(closed_at: Sequence[int]) -> float:
 
     One of the usual counts where the days of the bars are within a tenth of it.
     """
-    days = sorted({moment // DAY_MS for moment in closed_at})
-    per_day = len(closed_at) / len(days) if days else 1.0
+    counts = Counter(moment // DAY_MS for moment in closed_at)
+    days, moments, per_day = sorted(counts), list(closed_at), 1.0
     # A second bar on some days is a clock that was put back; on half of them there are several.
-    moments = [day * DAY_MS for day in days] if per_day > 1.5 else list(closed_at)
-    per_day = per_day if per_day > 1.5 else 1.0
+    if len(closed_at) > 1.5 * len(days):
+        # Days at the ends may have begun, or ended, outside.
+        whole = days[1:-1] or days
+        per_day = sum(counts[day] for day in whole) / len(whole)
+        moments = [day * DAY_MS for day in days]
     if len(days) < 2:
         return per_day * USUAL_COUNTS[0]
     steps = sorted((b - a) / DAY_MS for a, b in pairwise(moments))

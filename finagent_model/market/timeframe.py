@@ -125,10 +125,12 @@ def bars_per_year(closed_at: Times) -> float:
     A usual number where the measured one is within a tenth of it: years with more or fewer holidays
     are annualised alike. Bars within a day count by how many of them a day of bars has.
     """
-    dates = np.unique(closed_at.astype("datetime64[D]"))
+    dates, counts = np.unique(closed_at.astype("datetime64[D]"), return_counts=True)
     # Clocks that are put back bring two daily closes to one date of UTC: not yet several a day.
     if len(closed_at) > 1.5 * len(dates):
-        return len(closed_at) / len(dates) * bars_per_year(dates)
+        # The first and the last day may be there in part only.
+        whole = counts[1:-1] if len(counts) > 2 else counts
+        return float(whole.mean()) * bars_per_year(dates)
     if len(dates) < 2:
         return float(TRADING_DAYS_PER_YEAR)
     days = np.diff(closed_at) / _DAY

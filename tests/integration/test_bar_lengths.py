@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -44,24 +46,12 @@ def test_example_of_hours_decides_at_a_moment(hours: Place) -> None:
 
 
 def test_hours_are_annualised_by_the_hour(hours: Place) -> None:
-    import mlflow
-
-    client = mlflow.MlflowClient(hours.env["MLFLOW_TRACKING_URI"])
-    version = client.get_model_version("hours", "1")
-    [backtest] = client.search_runs(
-        [client.get_run(version.run_id).info.experiment_id],
-        f"tags.mlflow.parentRunId = '{version.run_id}'",
-    )
-    facts = SymbolFacts.model_validate_json(
-        Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{backtest.info.artifact_uri}/facts.json"
-            )
-        ).read_text()
-    )
-    held = np.array(facts.benchmark_returns)
-    expected = held.std(ddof=1) * math.sqrt(24 * 365)
-    assert backtest.data.metrics["benchmark_volatility"] == pytest.approx(expected)
+    [file] = hours.folder.glob("mlruns/*/*/artifacts/facts.json")
+    held = np.array(SymbolFacts.model_validate_json(file.read_text()).benchmark_returns)
+    with closing(sqlite3.connect(hours.folder / "mlflow.db")) as store:
+        query = "select value from metrics where key = 'benchmark_volatility' and run_uuid = ?"
+        [(volatility,)] = store.execute(query, (file.parent.parent.name,)).fetchall()
+    assert volatility == pytest.approx(held.std(ddof=1) * math.sqrt(24 * 365))
 
 
 def test_hours_are_served_and_other_bars_refused(hours: Place) -> None:

@@ -156,6 +156,7 @@ def test_measure_curve_ratios_are_undefined_once_all_is_lost() -> None:
         (np.r_[days("2020-01-01", 100, "D"), days("2023-01-01", 100, "D")], 365),
         (days("2020-01-01", 24 * 365, "h"), 24 * 365),
         (days("2020-01-06", 24 * 5, "h"), 24 * 252),
+        (days("2020-01-01 17:00", 24 * 40, "h"), 24 * 365),  # the days at the ends are parts
         (days("2020-01-01", 500, "D") - (np.arange(500) > 90) * np.timedelta64(1, "h"), 365),
         (days("2020-01-06 14:35", 78, "5min"), 78 * 252),
         (days("2020-01-01", 500, "D")[np.arange(500) % 7 != 3], 365.25 * 6 / 7),
