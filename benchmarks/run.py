@@ -98,7 +98,7 @@ def measure_decisions() -> None:
             await bare(3)
 
     settings = Settings.load({})
-    views = Market.from_settings(settings).daily_views("GOOG", range(1000, 1050))
+    views = Market.from_settings(settings).bar_views("GOOG", range(1000, 1050))
     # In memory: a cassette on disk has a benchmark of its own.
     desk = Desk(load_preset(), None, settings, Cassette())
     desk.decide_all(views)
@@ -107,7 +107,7 @@ def measure_decisions() -> None:
     peer = seconds(lambda: asyncio.run(bare_many())) / 50
     print_comparison("decision / bare AutoGen team", live, peer)
     print_comparison("decision replayed / made anew", replayed, live)
-    all_views = Market.from_settings(settings).daily_views("GOOG", range(2148))
+    all_views = Market.from_settings(settings).bar_views("GOOG", range(2148))
     desk.decide_all(all_views)
     replay = desk.with_options(mode="replay")
     print_comparison(

@@ -170,6 +170,10 @@ class ShortHistoryError(DataError):
     """There are too few bars for the computation."""
 
 
+class MixedBarsError(DataError):
+    """Bars of different lengths were given where they must agree."""
+
+
 class UndefinedFeatureError(DataError):
     """There are enough bars, but a feature is undefined for them."""
 

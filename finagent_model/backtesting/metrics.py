@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model.backtesting.engine import BacktestResult
-from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
+from finagent_model.market.bars import Floats
+from finagent_model.market.timeframe import TRADING_DAYS_PER_YEAR, bars_per_year
 
 UNDEFINED = float("nan")
 MIN_DEVIATION = 1e-10
@@ -29,12 +30,6 @@ Global Investment Performance Standards (GIPS) forbid to annualise less.
 """
 MIN_DEVIATION_YEARS = 28 / 365.25
 """Shortest span that has a deviation a year, and ratios over it: some twenty daily returns."""
-BARS_PER_YEAR = (TRADING_DAYS_PER_YEAR, 365.0, 52.0, 12.0, 4.0, 1.0)
-"""Usual numbers of bars a year: trading days, all days, weeks, months, quarters, years."""
-MAX_GAP_DAYS = 14.0
-"""Longest pause between two bars that belongs to their calendar; a longer one is a gap in the data,
-unless the bars are themselves far apart.
-"""
 _DAY = np.timedelta64(1, "D")
 
 
@@ -43,30 +38,6 @@ def years_spanned(closed_at: npt.NDArray[np.datetime64]) -> float:
     if len(closed_at) < 2:
         return UNDEFINED
     return float((closed_at[-1] - closed_at[0]) / _DAY) / 365.25
-
-
-def bars_per_year(closed_at: npt.NDArray[np.datetime64]) -> float:
-    """Return how many bars of this calendar a year has, gaps aside; 252 for a single day.
-
-    A usual number where the measured one is within a tenth of it: years with more or fewer holidays
-    are annualised alike.
-    """
-    dates = np.unique(closed_at.astype("datetime64[D]"))
-    # Clocks that are put back bring two daily closes to one date of UTC: not yet several a day.
-    if len(closed_at) > 1.5 * len(dates):
-        return len(closed_at) / len(dates) * bars_per_year(dates)
-    if len(dates) < 2:
-        return float(TRADING_DAYS_PER_YEAR)
-    days = np.diff(closed_at) / _DAY
-    # Months without a bar are missing data and no property of the calendar.
-    days = days[days <= max(MAX_GAP_DAYS, 3 * float(np.median(days)))]
-    measured = 365.25 / float(np.mean(days))
-    # Over a few days weekdays are as dense as all days: then the missing weekend tells.
-    is_daily = TRADING_DAYS_PER_YEAR <= measured < 366
-    if is_daily and np.is_busday(dates).all():
-        return float(TRADING_DAYS_PER_YEAR)
-    near = [float(usual) for usual in BARS_PER_YEAR if abs(measured / usual - 1) < 0.1]
-    return near[0] if near else measured
 
 
 def simple_returns(equity: Floats) -> Floats:

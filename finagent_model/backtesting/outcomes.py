@@ -24,7 +24,7 @@ from finagent_model.backtesting.kernel import (
     fill_entry,
     find_level_exit,
 )
-from finagent_model.market.bars import BarSeries, Floats, parse_as_of
+from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.policy.trained_state import HORIZON, TradeOutcome
 
 Ints = npt.NDArray[np.int64]
@@ -69,7 +69,7 @@ def label_outcomes(
     return tuple(
         TradeOutcome(
             symbol=bars.symbol,
-            as_of=parse_as_of(bars.close_time(t).date()),
+            as_of=bars.decision_time(t),
             closed_at=bars.close_time(int(exit_bar[t])),
             action="BUY" if orders.action[t] > 0 else "SELL",
             confidence=float(confidence[t]),

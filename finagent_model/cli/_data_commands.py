@@ -1,4 +1,4 @@
-"""`finagent bars`: list, check, fetch and import daily bars, those of FINAGENT_BARS or of a file.
+"""`finagent bars`: list, check, fetch and import bars, those of FINAGENT_BARS or of a file.
 
 Each stored reading of a vendor is a snapshot with a hash, so that a run can be repeated on it.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 bars = typer.Typer(
     cls=TypedErrors,
     no_args_is_help=True,
-    help="Look after daily bars: those of FINAGENT_BARS, and those that were kept.",
+    help="Look after bars: those of FINAGENT_BARS, and those that were kept.",
 )
 
 
@@ -105,6 +105,12 @@ def import_bars_command(
         str | None, typer.Option(help="day-first or month-first, for 01/02/2020.")
     ] = None,
     decimal: Annotated[str | None, typer.Option(help="The decimal mark: . or ,")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="How long a bar is, such as 1h.")] = None,
+    calendar: Annotated[str | None, typer.Option(help="weekdays, 24/7, or XNYS.")] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Of times without one, such as America/New_York.")
+    ] = None,
+    stamps: Annotated[str | None, typer.Option(help="What dates a bar: open or close.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the bars of a vendor's file in the plain form, a file a symbol. Replaces nothing."""
@@ -112,7 +118,15 @@ def import_bars_command(
     from finagent_model.data.bar_files import read_hints
     from finagent_model.pipeline import datasets
 
-    given = {"vendor": vendor, "dates": dates, "decimal": decimal}
+    given = {
+        "vendor": vendor,
+        "dates": dates,
+        "decimal": decimal,
+        "timeframe": timeframe,
+        "calendar": calendar,
+        "zone": zone,
+        "stamps": stamps,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     hints = Hints.parse(**(read_hints(file).model_dump(include=set(Hints.model_fields)) | given))
     written = datasets.import_bars(file, out, hints)
@@ -162,10 +176,18 @@ def _print_warnings(snapshot: BarsSnapshot) -> None:
 
 
 def _describe_snapshot(snapshot: BarsSnapshot) -> str:
+    from finagent_model.market.calendar import WEEKDAYS
+    from finagent_model.market.timeframe import DAILY, parse_timeframe
+
     at = snapshot.fetched_at
     fetched = f", fetched {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    timeframe = parse_timeframe(snapshot.timeframe)
+    # Days without weekends are the rule, and not said.
+    length = "" if timeframe == DAILY else f" of {timeframe.label}"
+    hours = "" if snapshot.calendar == WEEKDAYS.name else f", {snapshot.calendar}"
+    form = "%Y-%m-%d %H:%M" if timeframe.is_intraday else "%Y-%m-%d"
     return (
-        f"{snapshot.bars} bars {snapshot.first:%Y-%m-%d} to {snapshot.last:%Y-%m-%d}, "
+        f"{snapshot.bars} bars{length} {snapshot.first:{form}} to {snapshot.last:{form}}{hours}, "
         f"hash {snapshot.content_hash[:12]}{fetched}"
     )
 

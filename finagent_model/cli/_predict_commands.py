@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json
+from finagent_model.market.bars import show_as_of
 
 if TYPE_CHECKING:
     from finagent_model.decision.signal import TradingSignal
@@ -82,7 +83,7 @@ def predict(
 
 
 def _print_signal(signal: TradingSignal) -> None:
-    typer.echo(f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action}", nl=False)
+    typer.echo(f"{signal.symbol} as of {show_as_of(signal.as_of)}: {signal.action}", nl=False)
     if signal.status != "ok":
         typer.echo(f" ({signal.status}: no decision)")
     else:

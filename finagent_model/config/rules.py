@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from finagent_model._base import FrozenModel
 from finagent_model.config.roster import AgentGroup
 from finagent_model.decision.signal import Status, TradingSignal
+from finagent_model.market.bars import show_as_of
 
 Grade = Literal["none", "weak", "strong"]
 """How much evidence there is of an edge after costs."""
@@ -191,7 +192,7 @@ class ApprovalRequest:
         size = signal.position_size_percent
         percent = "unknown" if size is None else f"{size:g} %"
         return (
-            f"{signal.action} {signal.symbol} as of {signal.as_of:%Y-%m-%d}, size {percent}, "
+            f"{signal.action} {signal.symbol} as of {show_as_of(signal.as_of)}, size {percent}, "
             f"confidence {signal.confidence_score:g}"
         )
 

@@ -1,4 +1,4 @@
-"""Dates of bars in the forms that vendors write, read as days or as moments.
+"""Dates of bars in the forms that vendors write, read as days, or as moments of bars within a day.
 
 A day is the calendar day that the file names; a zone beside a midnight is dropped on purpose:
 midnight in Tokyo is the evening before in UTC, midnight in New York lies hours before that day's
@@ -9,6 +9,7 @@ asked.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
@@ -69,6 +70,25 @@ def read_days(
     `order` is for dates such as 01/02/2020, `zone` for moments that begin a day. Raises
     InvalidBarsError naming the first cell that is no day, and where day and month are left open.
     """
+    days = read_stamps(cells, order, zone, where)
+    for i, day in enumerate(days):
+        if isinstance(day, datetime):
+            raise _time_of_day(_plain(cells[i]), where(i))
+    return days
+
+
+def read_stamps(
+    cells: Sequence[Any],
+    order: DateOrder | None,
+    zone: str | None,
+    where: Where,
+    local: str | None = None,
+) -> list[date]:
+    """Return the day of each cell, or the moment of each, in UTC, where a day has several.
+
+    As `read_days`; `local` is the zone of times that have none. Raises InvalidBarsError where
+    there is none.
+    """
     texts = [_plain(cell) for cell in cells]
     if all(_ISO_DAY.fullmatch(text) for text in texts):
         with suppress(ValueError):  # a 31st of June is named below
@@ -79,7 +99,7 @@ def read_days(
     first = next((form for form in _FORMS if texts and form.fullmatch(texts[0])), None)
     if first is None and texts:
         raise _no_date(texts[0], where(0))
-    matches = []
+    matches: list[re.Match[str]] = []
     for i, text in enumerate(texts):
         match = first.fullmatch(text) if first else None
         if match is None:
@@ -98,11 +118,18 @@ def read_days(
     clocks = [m.time() for m in moments]
     if all(clock == time.min for clock in clocks):
         return [m.date() for m in moments]
+    # Midnights have lost their offset, since they may name days. If a day has several times, they
+    # are moments like the others.
+    exact = [
+        _moment(match, order, texts[i], where(i), is_day=False) for i, match in enumerate(matches)
+    ]
+    if _share_days(exact):
+        return [_to_utc(m, local, texts[i], where(i)) for i, m in enumerate(exact)]
     # Not midnight as written: perhaps midnight where the exchange is.
     if all(m.tzinfo is not None for m in moments):
         return _days_of_moments(moments, texts, zone, where)
     late = next(i for i, clock in enumerate(clocks) if clock != time.min)
-    raise _time_of_day(moments, texts[late], where(late))
+    raise _time_of_day(texts[late], where(late))
 
 
 def read_moments(cells: Sequence[Any], where: Where) -> list[Any]:
@@ -164,10 +191,30 @@ def _days_of_moments(
     for name in (zone,) if zone else DAY_MARKS:
         local = [m.astimezone(ZoneInfo(name)) for m in moments]
         for mark in DAY_MARKS[name]:
-            if all(m.time() == mark for m in local):
+            if all(m.time() == mark for m in local) and not _share_days(local):
                 return [m.date() for m in local]
+    if _share_days(moments):
+        return list(moments)
     late = next((i for i, m in enumerate(local) if m.time() != time.min), 0)
-    raise _time_of_day(moments, texts[late], where(late))
+    raise _time_of_day(texts[late], where(late))
+
+
+def _share_days(moments: Sequence[datetime]) -> bool:
+    """Tell whether most moments share their day with another: bars within a day."""
+    counts = Counter(m.date() for m in set(moments))
+    return 2 * sum(count for count in counts.values() if count > 1) > len(moments)
+
+
+def _to_utc(moment: datetime, local: str | None, text: str, row: str) -> datetime:
+    """Return a moment in UTC; one without a zone is one of `local`."""
+    if moment.tzinfo is None:
+        if local is None:
+            raise InvalidBarsError(
+                f"date {text!r} {row} has a time without a zone; write `zone: UTC`, "
+                "`zone: America/New_York` or another into bars.yaml beside the file"
+            )
+        moment = moment.replace(tzinfo=ZoneInfo(local))
+    return moment.astimezone(UTC)
 
 
 def _find_order(
@@ -206,8 +253,10 @@ def _find_order(
     return found
 
 
-def _moment(match: re.Match[str], order: DateOrder | None, text: str, row: str) -> datetime:
-    """Return the local moment of a match, with its zone if it has one."""
+def _moment(
+    match: re.Match[str], order: DateOrder | None, text: str, row: str, is_day: bool = True
+) -> datetime:
+    """Return the local moment of a match, with its zone if it has one; see `_zoned`."""
     parts = match.groupdict()
     if "one" in parts:
         month, day = parts["one"], parts["two"]
@@ -225,7 +274,7 @@ def _moment(match: re.Match[str], order: DateOrder | None, text: str, row: str) 
             moment = datetime.combine(moment, _clock(parts["clock"], parts["half"]))
     except ValueError:
         raise _no_date(text, row) from None
-    return _zoned(moment, parts["zone"] or "")
+    return _zoned(moment, parts["zone"] or "", is_day)
 
 
 def _month(name: str) -> int:
@@ -245,16 +294,16 @@ def _clock(text: str, half: str | None) -> time:
     return clock
 
 
-def _zoned(moment: datetime, zone: str) -> datetime:
+def _zoned(moment: datetime, zone: str, is_day: bool) -> datetime:
     """Return `moment` with its zone: Z, an offset, UTC; a name such as America/New_York is dropped.
 
-    A midnight keeps its own day, whatever its offset.
+    With `is_day` a midnight keeps its own day, whatever its offset.
     """
     found = re.fullmatch(r"([A-Za-z_/]*)\s?(?:([+-])(\d\d):?(\d\d))?", zone)
     name, sign, hours, minutes = found.groups() if found else ("", None, "0", "0")
     if sign is None:
         return moment.replace(tzinfo=UTC) if name.upper() in ("Z", "UTC", "GMT") else moment
-    if moment.time() == time.min:
+    if is_day and moment.time() == time.min:
         return moment.replace(tzinfo=UTC)
     offset = timedelta(hours=int(hours), minutes=int(minutes))
     return (moment + (offset if sign == "-" else -offset)).replace(tzinfo=UTC)
@@ -264,22 +313,8 @@ def _no_date(text: str, row: str) -> InvalidBarsError:
     return InvalidBarsError(f"date {text!r} {row} is not a date; write it as 2012-06-29")
 
 
-def _time_of_day(moments: Sequence[datetime], text: str, row: str) -> InvalidBarsError:
-    per_day: dict[date, int] = {}
-    for moment in moments:
-        per_day[moment.date()] = per_day.get(moment.date(), 0) + 1
-    day, most = max(per_day.items(), key=lambda item: item[1])
-    if most > 1:
-        return several_a_day(most, day)
+def _time_of_day(text: str, row: str) -> InvalidBarsError:
     return InvalidBarsError(
         f"date {text!r} {row} has a time of day; write the day alone, or call the column "
         "'closed_at' if it says, with a zone, when a bar closed"
-    )
-
-
-def several_a_day(count: int, day: date) -> InvalidBarsError:
-    """Return the refusal of bars that are shorter than a day."""
-    return InvalidBarsError(
-        f"there are {count} bars on {day}, and bars of less than a day are not read yet; make one "
-        "bar a day of them"
     )

@@ -1,8 +1,9 @@
 """Sources over database tables: bars, news and fundamentals, a row each.
 
 Columns are the same as in files, with `symbol` beside them. `sqlite:///bars.db?table=bars`: the
-parameter `table` is ours, and may name a schema too (`eod.bars`); the rest of the URL is
-SQLAlchemy's. Nothing is ever written. A URL may hold a password: no message shows it.
+parameter `table` is ours, and may name a schema too (`eod.bars`); so are `timeframe`, `calendar`,
+`zone` and `stamps` of bars, as in `bars.yaml`. The rest of the URL is SQLAlchemy's. Nothing is ever
+written. A URL may hold a password: no message shows it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pandas as pd
 
 from finagent_model.data._raw_table import normalize_column
+from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_tables import parse_bars
 from finagent_model.data.vendors import DATE_NAMES
 from finagent_model.errors import (
@@ -31,6 +33,7 @@ from finagent_model.errors import (
 )
 from finagent_model.market.bars import PRICES, BarSeries
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
+from finagent_model.market.timeframe import DAILY, parse_timeframe
 from finagent_model.settings import create_database_engine, driver_error_message, parse_database_url
 
 if TYPE_CHECKING:
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
 SYMBOL, TIMEFRAME = "symbol", "timeframe"
 SYMBOL_NAMES = (SYMBOL, "code", "ticker")
 """Names of the column of symbols; the first that is there is read."""
-DAILY = ("1d", "d", "1day", "day", "daily", "1440")
+DAILY_NAMES = ("1d", "d", "1day", "day", "daily", "1440")
 """What a column `timeframe` may call bars of a day, in lower case and without blanks."""
+CLOCK_PARAMETERS = ("timeframe", "calendar", "zone", "stamps")
+"""Of the URL: what the rows can't tell of when bars closed."""
 P = TypeVar("P", bound=PublishedRecord)
 
 
@@ -50,8 +55,12 @@ class SqlBars:
 
     def __init__(self, url: str) -> None:
         """Raises ConfigError for a URL that can't be used. Connects nowhere."""
-        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars")
+        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars", CLOCK_PARAMETERS)
         self.name = self._table.name
+        try:
+            self._hints = Hints.parse(**self._table.parameters)
+        except BadInputError as error:
+            raise ConfigError(f"FINAGENT_BARS: {error}") from None
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols of the table, sorted. Raises DataSourceError."""
@@ -67,25 +76,30 @@ class SqlBars:
         if not rows:
             # A second query, only to list the symbols that exist.
             raise UnknownSymbolError(symbol, self.symbols(), self.name)
-        rows = self._select_daily(symbol, rows)
+        rows = self._select_length(symbol, rows)
         try:
-            return parse_bars(symbol, pd.DataFrame(rows))
+            return parse_bars(symbol, pd.DataFrame(rows), self._hints)
         except InvalidBarsError as error:
             raise InvalidBarsError(f"{self.name}: {error}") from error
 
-    def _select_daily(self, symbol: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the daily rows of a table with bars of several lengths, without that column."""
+    def _select_length(self, symbol: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows of one length of bars, of a table with several, without that column.
+
+        It is the URL's `timeframe`, or else a day.
+        """
         if TIMEFRAME not in rows[0]:
             return rows
+        wanted = self._hints.timeframe or DAILY.name
         # An hour's bar among days would be taken for a day.
-        daily = [row for row in rows if _is_daily(row[TIMEFRAME])]
-        if not daily:
+        chosen = [row for row in rows if _has_length(row[TIMEFRAME], wanted)]
+        if not chosen:
             there = {str(row[TIMEFRAME]) for row in rows}
             raise InvalidBarsError(
-                f"{self.name}: {symbol} has no daily bars; its column {TIMEFRAME!r} has: "
-                f"{_list_names(there)}; daily ones are {', '.join(DAILY)}"
+                f"{self.name}: {symbol} has no bars of {wanted}; its column {TIMEFRAME!r} has: "
+                f"{_list_names(there)}; add ?timeframe=1h or another to the URL; without it these "
+                f"are read: {', '.join(DAILY_NAMES)}"
             )
-        return [{k: v for k, v in row.items() if k != TIMEFRAME} for row in daily]
+        return [{k: v for k, v in row.items() if k != TIMEFRAME} for row in chosen]
 
 
 class SqlNews:
@@ -138,12 +152,17 @@ class _SqlRecords(Generic[P]):
 class _SymbolTable:
     """One table with a column `symbol`. A connection lives for one call."""
 
-    def __init__(self, url: str, variable: str, table: str) -> None:
+    def __init__(
+        self, url: str, variable: str, table: str, parameters: Collection[str] = ()
+    ) -> None:
         """Use the table that `url` names, else `table`; `variable` is where the URL came from.
 
-        Connects nowhere. Raises ConfigError for a URL that can't be used.
+        `parameters` are taken out of the URL. Connects nowhere. Raises ConfigError for a URL that
+        can't be used.
         """
         parsed = _parse_url(url, variable)
+        self.parameters = {name: parsed.query[name] for name in parameters if name in parsed.query}
+        parsed = parsed.difference_update_query(list(parameters))
         parameter = parsed.query.get("table", table)
         self.table = parameter if isinstance(parameter, str) else parameter[-1]
         self._url = parsed.difference_update_query(["table"])
@@ -260,8 +279,15 @@ def _symbol_column(table: Table) -> str:
     return next((by_name[name] for name in SYMBOL_NAMES if name in by_name), "")
 
 
-def _is_daily(timeframe: object) -> bool:
-    return "".join(str(timeframe).lower().split()) in DAILY
+def _has_length(value: object, wanted: str) -> bool:
+    """Return whether a cell of the column `timeframe` names bars of the length `wanted`."""
+    text = "".join(str(value).split())
+    if wanted == DAILY.name and text.lower() in DAILY_NAMES:
+        return True
+    try:
+        return parse_timeframe(text).name == wanted
+    except BadInputError:
+        return False
 
 
 def _parse_url(url: str, variable: str) -> URL:

@@ -18,7 +18,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -211,7 +210,7 @@ class CachedBars:
             if as_of is not None and snapshots and snapshots[-1].covers(as_of):
                 snapshot = snapshots[-1]
                 series = self._store.load(symbol, snapshot.content_hash)
-                series = replace(series, notes=snapshot.notes)
+                series = snapshot.describe(series)
             else:
                 now = self._clock()
                 series, snapshot = self._fetch(symbol, snapshots, now)
@@ -267,7 +266,8 @@ class CachedBars:
                 log.warning("%s: %s", symbol, describe_revisions(self.name, changes))
             elif newest.content_hash == series.digest():
                 # Unchanged: keep what the snapshot says of earlier revisions.
-                return series, newest.model_copy(update={"fetched_at": now})
+                told = {"timeframe": series.timeframe.name, "calendar": series.calendar.name}
+                return series, newest.model_copy(update={"fetched_at": now, **told})
         return series, BarsSnapshot.from_bars(series, self.name, now, changes)
 
 
@@ -299,7 +299,7 @@ class StoredBars:
         """Return the newest cached bars. Raises UnknownSymbolError and DataSourceError."""
         snapshot = self._newest(symbol)
         series = self._store.load(symbol, snapshot.content_hash)
-        series = replace(series, notes=snapshot.notes)
+        series = snapshot.describe(series)
         self._snapshots[symbol] = snapshot
         return series
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
+from pydantic import ValidationInfo, field_validator
 
 from finagent_model._base import InputModel
+from finagent_model.data._bar_clock import Stamps
 from finagent_model.data._bar_dates import read_days
 from finagent_model.data._numbers import Decimal
 from finagent_model.data._raw_table import DATABASE, RawTable, normalize_column
@@ -33,6 +36,8 @@ from finagent_model.data.vendors import (
 )
 from finagent_model.errors import MAX_LISTED, BadInputError, InvalidBarsError
 from finagent_model.market.bars import ACTIONS, PRICES
+from finagent_model.market.calendar import Calendar, get_calendar
+from finagent_model.market.timeframe import Timeframe, parse_timeframe
 
 
 class Hints(InputModel):
@@ -43,6 +48,40 @@ class Hints(InputModel):
     decimal: Decimal | None = None
     ignore: tuple[str, ...] = ()
     """Columns that are no prices, splits or dividends, whatever they are called."""
+    timeframe: str | None = None
+    """How long a bar is, such as `1h`; None: told by the dates."""
+    calendar: str | None = None
+    """When the market is open: `weekdays`, `24/7` or an exchange such as `XNYS`."""
+    zone: str | None = None
+    """Of times that have none, such as `America/New_York`."""
+    stamps: Stamps | None = None
+    """Whether a bar is dated by its open or its close; None: told by the dates, or the open."""
+
+    @field_validator("timeframe", "calendar", "zone")
+    @classmethod
+    def _check_name(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        try:
+            if info.field_name == "timeframe":
+                return parse_timeframe(value).name
+            if info.field_name == "calendar":
+                return get_calendar(value).name
+            return ZoneInfo(value).key
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is no time zone; write one such as America/New_York") from None
+
+    @property
+    def bar_length(self) -> Timeframe | None:
+        """The declared length of a bar."""
+        return parse_timeframe(self.timeframe) if self.timeframe else None
+
+    @property
+    def market_calendar(self) -> Calendar | None:
+        """The declared calendar."""
+        return get_calendar(self.calendar) if self.calendar else None
 
 
 NO_HINTS = Hints()

@@ -8,6 +8,10 @@ tell stands in `bars.yaml` in the folder:
     dates: day-first
     decimal: ","
     ignore: [price_target]
+    timeframe: 1h
+    calendar: XNYS
+    zone: America/New_York
+    stamps: open
     files: {ACME.csv: {dates: month-first}}
 """
 
@@ -47,6 +51,7 @@ from finagent_model.errors import (
     UnknownSymbolError,
 )
 from finagent_model.market.bars import CLOSE_TIME, BarSeries, parse_symbol, symbol_file_name
+from finagent_model.market.timeframe import DAILY
 
 HINTS_FILE = "bars.yaml"
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -200,7 +205,9 @@ def write_bars(series: Sequence[BarSeries], folder: Path) -> list[Path]:
         for file, each in zip(files, series, strict=True):
             frame = each.to_frame()
             closed_at = frame.pop("closed_at")
-            if (closed_at.dt.strftime("%H:%M:%S.%f") == f"{CLOSE_TIME}:00.000000").all():
+            by_day = (closed_at.dt.strftime("%H:%M:%S.%f") == f"{CLOSE_TIME}:00.000000").all()
+            # The date of a week or month may be its first day, so the close is said.
+            if by_day and each.timeframe == DAILY:
                 frame.insert(0, "date", closed_at.dt.strftime("%Y-%m-%d"))
             else:
                 frame.insert(0, "closed_at", closed_at.map(datetime.isoformat))

@@ -14,12 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from finagent_model.data._bar_dates import (
-    is_midnight,
-    read_days,
-    read_moments,
-    several_a_day,
-)
+from finagent_model.data._bar_clock import Clock, close_days, close_intraday
+from finagent_model.data._bar_dates import is_midnight, read_moments, read_stamps
 from finagent_model.data._numbers import NA_WORDS, Decimal, read_numbers, read_ratios
 from finagent_model.data._raw_table import DATABASE, RawTable, raw_frame
 from finagent_model.data._yfinance import undo_splits
@@ -33,13 +29,15 @@ from finagent_model.data.vendors import (
     PERIOD,
     TIME,
 )
-from finagent_model.errors import DataSourceError, InvalidBarsError
+from finagent_model.errors import BadInputError, DataSourceError, InvalidBarsError
 from finagent_model.market.bars import ACTIONS, PRICES, BarSeries, Floats
+from finagent_model.market.timeframe import Timeframe, parse_timeframe
 
 MAX_DISAGREEMENT = 0.01
 """Difference of an adjusted close's step from what actions say, as a fraction, that is noted."""
 MAX_SHOWN_DAYS = 3
-DAILY_PERIODS = ("d", "1d", "day", "daily", "1440")
+PERIODS = {"d": "1d", "1440": "1d", "w": "1w", "m": "1mo", "": "1d"}
+"""What vendors write for the length of a bar, beside minutes as a number."""
 
 
 def parse_bars(symbol: str, table: pd.DataFrame, hints: Hints = NO_HINTS) -> BarSeries:
@@ -57,16 +55,22 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
     notes = (*raw.notes, *notes)
     if len(frame) == 0:
         raise InvalidBarsError(f"bars of {symbol}: empty; send at least one bar or leave them out")
-    _refuse_intraday_marks(columns, frame)
     bars = _read_values(columns, frame, hints)
-    bars[CLOSED_AT], moments = _closing_times(columns, frame, hints)
+    clock, moments = _closing_times(columns, frame, hints)
+    bars[CLOSED_AT] = clock.closed_at
+    notes += clock.notes
     if len(moments) > 1 and (np.diff(moments) < np.timedelta64(0)).all():
         bars, moments = bars.iloc[::-1].reset_index(drop=True), moments[::-1]
         notes += ("the newest bar stood first; sorted",)
     else:
         _refuse_disorder(moments, columns, frame)
     if columns.vendor.applied_splits:
-        return _undo_adjustment(symbol, bars, moments, notes)
+        traded = _undo_adjustment(symbol, bars, moments, notes)
+        return replace(
+            traded,
+            timeframe=clock.timeframe or traded.timeframe,
+            calendar=hints.market_calendar or traded.calendar,
+        )
     # Only if there is no column of actions: one that is given wins.
     if ADJUSTED in bars and not set(ACTIONS) & set(bars.columns):
         close, adjusted = bars["close"].to_numpy(), bars[ADJUSTED].to_numpy()
@@ -76,8 +80,12 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
                 f"adjusted closes are rounded: a dividend below {noise:.2%} of the price can't be "
                 "told from rounding",
             )
-    series = BarSeries.from_frame(symbol, bars.drop(columns=ADJUSTED, errors="ignore"))
-    _refuse_intraday(series)
+    series = BarSeries.from_frame(
+        symbol,
+        bars.drop(columns=ADJUSTED, errors="ignore"),
+        timeframe=clock.timeframe,
+        calendar=hints.market_calendar,
+    )
     if ADJUSTED in bars:
         notes += _disagreement(series, bars[ADJUSTED].to_numpy(), columns.name(ADJUSTED))
     return replace(series, notes=notes)
@@ -143,23 +151,40 @@ def _any_price(frame: pd.DataFrame, columns: Columns) -> pd.Series[bool]:
     return found
 
 
-def _refuse_intraday_marks(columns: Columns, frame: pd.DataFrame) -> None:
-    """Refuse a period other than a day, and times beside the dates."""
+def _read_period(columns: Columns, frame: pd.DataFrame) -> Timeframe | None:
+    """Return the length of a bar that a column of the file names, which is one for all rows."""
+    if PERIOD not in columns.position:
+        return None
+    cells = [str(cell).strip() for cell in frame[columns.position[PERIOD]]]
     where = columns.table.rows(frame)
-    if PERIOD in columns.position:
-        for i, cell in enumerate(frame[columns.position[PERIOD]]):
-            if str(cell).strip().lower() not in DAILY_PERIODS:
-                raise InvalidBarsError(
-                    f"{columns.name(PERIOD)} {str(cell)!r} {where(i)}: only daily bars are read; "
-                    "give the file of days (D)"
-                )
-    if TIME in columns.position:
-        for i, cell in enumerate(frame[columns.position[TIME]]):
-            if not is_midnight(cell):
-                raise InvalidBarsError(
-                    f"{columns.name(TIME)} {str(cell)!r} {where(i)}: bars of less than a day are "
-                    "not read yet; leave the column out if there is one bar a day"
-                )
+    for i, cell in enumerate(cells):
+        if cell != cells[0]:
+            raise InvalidBarsError(
+                f"{columns.name(PERIOD)} {cell!r} {where(i)} is not the {cells[0]!r} of "
+                f"{where(0)}; give a file for each length of bars"
+            )
+    text = cells[0].removesuffix(".0")
+    text = PERIODS.get(text.lower(), f"{text}m" if text.isdigit() else text)
+    try:
+        return parse_timeframe(text)
+    except BadInputError as error:
+        raise InvalidBarsError(f"{columns.name(PERIOD)} {cells[0]!r}: {error}") from None
+
+
+def _join_times(columns: Columns, frame: pd.DataFrame) -> list[Any]:
+    """Return the dates, each with the time that stands in a column of its own."""
+    days = list(frame[columns.position[DATE]])
+    if TIME not in columns.position:
+        return days
+    times = list(frame[columns.position[TIME]])
+    if all(is_midnight(cell) for cell in times):
+        return days
+    joined = []
+    for day, cell in zip(days, times, strict=True):
+        text = str(cell).strip().removesuffix(".0")
+        # As a number a time has lost its leading zeros: 93000.
+        joined.append(f"{str(day).removesuffix('.0')} {text.zfill(6) if text.isdigit() else text}")
+    return joined
 
 
 def _ask_decimal(columns: Columns, frame: pd.DataFrame) -> Decimal:
@@ -178,21 +203,37 @@ def _ask_decimal(columns: Columns, frame: pd.DataFrame) -> Decimal:
 
 def _closing_times(
     columns: Columns, frame: pd.DataFrame, hints: Hints
-) -> tuple[list[Any], npt.NDArray[np.datetime64]]:
-    """Return when each bar closed as the series reads it, and the same to be compared."""
+) -> tuple[Clock, npt.NDArray[np.datetime64]]:
+    """Return when each bar closed as the series reads it, and the dates to be compared."""
     where = columns.table.rows(frame)
     if CLOSED_AT in columns.position and DATE not in columns.position:
         closed_at = read_moments(list(frame[columns.position[CLOSED_AT]]), where)
-        return closed_at, np.array([_comparable(each) for each in closed_at], "datetime64[us]")
-    order = hints.dates or columns.vendor.date_order
-    days = read_days(list(frame[columns.position[DATE]]), order, columns.vendor.zone, where)
-    if CLOSE_STAMP in columns.position:
-        stamps = read_moments(list(frame[columns.position[CLOSE_STAMP]]), where)
+        compared = np.array([_comparable(each) for each in closed_at], "datetime64[us]")
+        return Clock(closed_at, hints.bar_length, ()), compared
+    stamps = read_stamps(
+        _join_times(columns, frame),
+        hints.dates or columns.vendor.date_order,
+        columns.vendor.zone,
+        where,
+        hints.zone or columns.vendor.clock,
+    )
+    length = _read_period(columns, frame) or hints.bar_length
+    calendar = hints.market_calendar
+    moments = [each for each in stamps if isinstance(each, datetime)]
+    if moments:
+        compared = np.array([m.replace(tzinfo=None) for m in moments], "datetime64[us]")
+        ordered = sorted(moments)
+        clock = close_intraday(ordered, length, calendar, hints.stamps)
+        # In the order of the file: what is out of order is refused by its own text.
+        by_moment = dict(zip(ordered, clock.closed_at, strict=True))
+        return clock._replace(closed_at=[by_moment[m] for m in moments]), compared
+    compared = np.array(stamps, dtype="datetime64[us]")
+    if CLOSE_STAMP in columns.position and hints.stamps is None:
+        closes = read_moments(list(frame[columns.position[CLOSE_STAMP]]), where)
         # The vendors that have such a column write UTC, with a zone or without.
-        closed_at = [f"{stamp}+00:00" if _is_naive(stamp) else stamp for stamp in stamps]
-    else:
-        closed_at = [day.isoformat() for day in days]
-    return closed_at, np.array(days, dtype="datetime64[us]")
+        closed_at = [f"{stamp}+00:00" if _is_naive(stamp) else stamp for stamp in closes]
+        return Clock(closed_at, length, ()), compared
+    return close_days(stamps, length, calendar, hints.stamps), compared
 
 
 def _is_naive(text: Any) -> bool:
@@ -221,7 +262,7 @@ def _disagreement(series: BarSeries, adjusted: Floats, name: str) -> tuple[str, 
         return ()
     i = int(np.argmax(wrong)) + 1
     return (
-        f"on {series.close_time(i):%Y-%m-%d} {name!r} steps by {ratio[i] / ratio[i - 1]:.4g}, but "
+        f"on {series.show_time(i)} {name!r} steps by {ratio[i] / ratio[i - 1]:.4g}, but "
         f"the split {series.split[i]:g} and the dividend {series.dividend[i]:g} make "
         f"{factor[i] / factor[i - 1]:.4g}; one of them is wrong",
     )
@@ -247,14 +288,6 @@ def _refuse_disorder(
         f"{columns.name(role)} {str(cells.iloc[i])!r} {where(i)} is earlier than the bar before; "
         "sort the file by date"
     )
-
-
-def _refuse_intraday(series: BarSeries) -> None:
-    """Refuse bars of which most share their day with another."""
-    days, counts = np.unique(series.closed_at.astype("datetime64[D]"), return_counts=True)
-    if 2 * counts[counts > 1].sum() > len(series):
-        i = int(np.argmax(counts))
-        raise several_a_day(int(counts[i]), days[i].item())
 
 
 def _undo_adjustment(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from finagent_model.data._source_registry import (
@@ -25,7 +24,7 @@ from finagent_model.data.protocols import (
 )
 from finagent_model.data.snapshots import BarsSnapshot, Kind
 from finagent_model.errors import DataSourceError
-from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.bars import BarSeries
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
@@ -102,7 +101,7 @@ class Market:
     def _pinned_bars(self, symbol: str, pin: BarsSnapshot) -> BarSeries:
         """Return the bars of `pin`, from the cache or cut from today's. Raises DataSourceError."""
         if (series := self.bars_by_hash(symbol, pin.content_hash)) is not None:
-            return replace(series, notes=pin.notes)
+            return pin.describe(series)
         if isinstance(self.source, CachedBars):
             series = self.source.bars_as_of(symbol, pin.last)
         else:
@@ -115,8 +114,7 @@ class Market:
                 f"({pin.content_hash[:12]} of {pin.source}, to {pin.last:%Y-%m-%d}): they were "
                 "changed since; train again, or name what was kept: FINAGENT_BARS=kept:HASH"
             )
-        # Signals carry the notes: those of then, so that a decision repeats to the letter.
-        return replace(series, notes=pin.notes)
+        return pin.describe(series)
 
     def news(self, symbol: str) -> DatedNews:
         """Return news oldest first, and how many were undated. Raises DataSourceError."""
@@ -151,12 +149,12 @@ class Market:
             *self.facts(symbol),
         )
 
-    def daily_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
-        """Return a view for each bar position, as of the end of that bar's day."""
-        # Read once for all days; `MarketView.at` cuts off the future of each.
+    def bar_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
+        """Return a view for each bar position, as of a decision at that bar's close."""
+        # Read once for all bars; `MarketView.at` cuts off the future of each.
         bars, news, facts = self.bars(symbol), self.news(symbol), self.facts(symbol)
-        days = (parse_as_of(bars.close_time(i).date()) for i in positions)
-        return [MarketView.at(day, bars, *news, *facts) for day in days]
+        moments = (bars.decision_time(i) for i in positions)
+        return [MarketView.at(moment, bars, *news, *facts) for moment in moments]
 
     def digest(self, symbol: str) -> str:
         """Return the SHA-256 of all data of a symbol: what a training depends on."""

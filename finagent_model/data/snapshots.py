@@ -12,17 +12,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from finagent_model._base import FrozenModel
 from finagent_model.market.bars import ACTIONS, CLOSE_TIME, PRICES, BarSeries, from_datetime64
+from finagent_model.market.calendar import WEEKDAYS, get_calendar
 from finagent_model.market.news import PublishedRecord
 from finagent_model.market.quality import inspect_bars
+from finagent_model.market.timeframe import DAILY, parse_timeframe
 
 Kind = Literal["bars", "news", "fundamentals"]
 DIGEST_LENGTH = 32
@@ -115,6 +118,11 @@ class BarsSnapshot(FrozenModel):
     """What a reader should know about how the source was read."""
     findings: tuple[str, ...] = ()
     """What is odd about the bars themselves, from `inspect_bars`."""
+    # Left out of a dump for daily bars on weekdays, which are the most.
+    timeframe: str = Field(DAILY.name, exclude_if=lambda name: name == DAILY.name)
+    """How long a bar is."""
+    calendar: str = Field(WEEKDAYS.name, exclude_if=lambda name: name == WEEKDAYS.name)
+    """When the market is open."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -142,6 +150,18 @@ class BarsSnapshot(FrozenModel):
             changes=changes[:max_changes],
             notes=series.notes,
             findings=inspect_bars(series),
+            timeframe=series.timeframe.name,
+            calendar=series.calendar.name,
+        )
+
+    def describe(self, series: BarSeries) -> BarSeries:
+        """Return stored bars with what this snapshot knows beside them."""
+        return replace(
+            series,
+            # Signals carry the notes: those of then, so that a decision repeats to the letter.
+            notes=self.notes,
+            timeframe=parse_timeframe(self.timeframe),
+            calendar=get_calendar(self.calendar),
         )
 
     def covers(self, as_of: datetime) -> bool:
@@ -150,17 +170,31 @@ class BarsSnapshot(FrozenModel):
         They are if they include that day's bar, or if the vendor was asked after `as_of` and they
         include the bar of the last weekday that had closed.
         """
-        if self.fetched_at is None or self.last.date() >= as_of.date():
+        if self.fetched_at is None:
             return True
-        # There is no exchange calendar here: a holiday looks like a bar that is late.
+        timeframe, calendar = parse_timeframe(self.timeframe), get_calendar(self.calendar)
+        if timeframe != DAILY:
+            # A bar that is late is asked for again.
+            return calendar.count_bars(timeframe, self.last, as_of) == 0
+        if self.last.date() >= as_of.date():
+            return True
+        if calendar != WEEKDAYS:
+            after, stop = (day + timedelta(days=1) for day in (self.last.date(), last_day(as_of)))
+            return self.fetched_at >= as_of and calendar.count_sessions(after, stop) == 0
+        # Weekdays know no holiday: it looks like a bar that is late.
         return self.fetched_at >= as_of and self.last.date() >= last_close(as_of)
+
+
+def last_day(as_of: datetime) -> date:
+    """Return the last day whose bar is closed at `as_of`, for bars that have a date alone."""
+    # Before the hour of the close, the last bar is the day before's.
+    return (as_of.astimezone(UTC) - _CLOSE_HOUR).date()
 
 
 def last_close(as_of: datetime) -> date:
     """Return the last weekday whose bar is closed at `as_of`, for bars that have a date alone."""
-    # Before the hour of the close, the last bar is the day before's.
-    day = as_of.astimezone(UTC) - _CLOSE_HOUR
-    return day.date() - timedelta(days=max(0, day.weekday() - 4))
+    day = last_day(as_of)
+    return day - timedelta(days=max(0, day.weekday() - 4))
 
 
 def compare_bars(before: BarSeries, after: BarSeries) -> tuple[BarChange, ...]:

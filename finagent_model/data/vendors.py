@@ -69,6 +69,8 @@ class Vendor:
     """None: told by the dates themselves, or asked."""
     zone: str | None = None
     """Where its days begin, for dates that are instants."""
+    clock: str | None = None
+    """The zone of its times of day, which are written without one."""
     first_line: re.Pattern[str] | None = None
     """What the first line of a file without a header looks like."""
     order: tuple[str, ...] = ()
@@ -276,18 +278,31 @@ VENDORS = (
         {**_VOLUME, "unnamed:_0": "index", "": "index"},
     ),
     *(
-        Vendor("Dukascopy", {name: DATE, **PRICE_COLUMNS}, _VOLUME, date_order="day-first")
-        for name in ("gmt_time", "local_time", "time_(utc)", "time_(eet)")
+        Vendor(
+            "Dukascopy",
+            {name: DATE, **PRICE_COLUMNS},
+            _VOLUME,
+            date_order="day-first",
+            clock=clock,
+        )
+        for name, clock in (
+            ("gmt_time", "UTC"),
+            ("local_time", None),
+            ("time_(utc)", "UTC"),
+            ("time_(eet)", "EET"),
+        )
     ),
     Vendor(
         "CryptoDataDownload",
         {"unix": "stamp", "date": DATE, "symbol": SYMBOL, **PRICE_COLUMNS},
         {"volume*": "volume"},
+        clock="UTC",
     ),
     Vendor(
         "CryptoDataDownload",
         {"unix_timestamp": "stamp", "date": DATE, "symbol": SYMBOL, **PRICE_COLUMNS},
         {"volume*": "volume"},
+        clock="UTC",
     ),
     Vendor(
         "Kraken",

@@ -193,6 +193,7 @@ def make_decision(
             position_size_percent=(100.0 if size_percent is None else size_percent)
             if acts
             else None,
+            timeframe_analyzed=view.bars.timeframe.label,
             model_used=author,
             generated_at=view.as_of,  # no clock: two evaluations are equal
             as_of=view.as_of,

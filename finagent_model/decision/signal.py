@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_fiel
 
 from finagent_model.errors import BadInputError
 from finagent_model.market.bars import parse_symbol
+from finagent_model.market.timeframe import DAILY
 
 Action = Literal["BUY", "SELL", "HOLD"]
 Trend = Literal["bullish", "bearish", "neutral"]
@@ -96,7 +97,8 @@ class TradingSignal(BaseModel):
     """|target - entry| / |entry - stop|."""
     position_size_percent: float | None = Field(None, ge=0, le=100)
     """Percent of equity."""
-    timeframe_analyzed: str = "1 day"
+    timeframe_analyzed: str = DAILY.label
+    """How long a bar is, in words."""
     model_used: str
     """The author: 'rules' for the built-in policy, else the chat models' names."""
     generated_at: datetime

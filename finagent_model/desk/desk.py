@@ -38,9 +38,10 @@ from finagent_model.desk._chart import draw
 from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
 from finagent_model.desk.masking import Presenter, ShownView, make_presenter
 from finagent_model.errors import DataError
-from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.bars import BarSeries, Floats, show_as_of
 from finagent_model.market.quality import inspect_recent_bars
-from finagent_model.market.view import MAX_STALE_SESSIONS, MarketView
+from finagent_model.market.timeframe import MIN_INFERRED, parse_timeframe
+from finagent_model.market.view import MarketView
 from finagent_model.policy.context import Context, build_context
 from finagent_model.policy.policy import PolicyFit
 from finagent_model.policy.trained_state import StateAt, TrainedState, calibrate_signal
@@ -312,7 +313,7 @@ class Desk:
                     scores[i] = (await self._external_report(bars[: i + 1], session, "")).score
                 except UnavailableError as why:
                     if why.status is not Status.DATA_MISSING:
-                        failed[f"{bars.close_time(i):%Y-%m-%d}"] = str(why)
+                        failed[f"{bars.show_time(i)}"] = str(why)
                 done()
             return ExternalScores(scores, failed)
 
@@ -365,12 +366,25 @@ class Desk:
         view = shown.view
         if view.is_stale:
             raise DataError(
-                f"last bar of {view.symbol} closed {view.bars.close_time(-1):%Y-%m-%d}, "
-                f"{view.stale_sessions} sessions before as_of {view.as_of:%Y-%m-%d} "
-                f"(at most {MAX_STALE_SESSIONS}); send newer bars"
+                f"last bar of {view.symbol} closed {view.bars.show_time(-1)}, "
+                f"{view.stale_sessions} {'bars' if view.counts_bars else 'sessions'} before as_of "
+                f"{show_as_of(view.as_of)} (at most {view.max_stale}); send newer bars"
             )
+        if fit is not None:
+            self._check_timeframe(shown.original)
         policy = fit.policy if fit else self.config.initial_policy
         return build_context(view, policy, shown.lessons, self.config.memory.lessons)
+
+    def _check_timeframe(self, view: MarketView) -> None:
+        """Raise DataError for bars of another length than those of the training."""
+        assert self._trained_state is not None
+        trained = parse_timeframe(self._trained_state.policies.timeframe)
+        if view.bars.timeframe != trained:
+            raise DataError(
+                f"bars of {view.symbol} last {view.bars.timeframe.label}, and the model was "
+                f"trained on bars of {trained.label}; send {MIN_INFERRED} or more of those, or "
+                "train another model on these"
+            )
 
     def _build_query(self, shown: ShownView, context: Context) -> DeskQuery:
         view, has_lessons = shown.view, bool(shown.lessons and self.config.memory.lessons)
@@ -403,6 +417,7 @@ class Desk:
         signal = self._empty_signal(
             view.symbol, view.as_of, fit, context, session, failure, warnings
         )
+        signal = _validated_copy(signal, timeframe_analyzed=view.bars.timeframe.label)
         if failure is None and context is not None:
             signal = self._build_signal(signal, session, context, shown)
             if self._trained_state and self._trained_state.calibrations:
@@ -590,8 +605,7 @@ def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -
         warnings.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
     if missing := view.sessions_without_bar:
         warnings.append(
-            f"decided on the bar of {view.bars.close_time(-1):%Y-%m-%d}; "
-            f"weekdays without one since: {missing} (holidays, or not there yet)"
+            f"decided on the bar of {view.bars.show_time(-1)}; {_describe_missing(view, missing)}"
         )
     warnings += [f"bars: {text}" for text in view.bars.notes]
     warnings += [f"bars: {text}" for text in inspect_recent_bars(view.bars)]
@@ -600,6 +614,13 @@ def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -
     if view.undated_facts:
         warnings.append(f"{view.undated_facts} facts dropped: no publication time")
     return warnings
+
+
+def _describe_missing(view: MarketView, missing: int) -> str:
+    """Return what is missing since the last bar, and why it may be."""
+    word = "bars" if view.counts_bars else view.bars.calendar.session_word
+    why = "not there yet" if word in ("bars", "days", "sessions") else "holidays, or not there yet"
+    return f"{word} without one since: {missing} ({why})"
 
 
 def _validated_copy(signal: TradingSignal, **changes: object) -> TradingSignal:

@@ -37,13 +37,15 @@ from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.evaluation.plain_statistics import (
     alpha_by_day,
     annual_sharpe,
+    close_times_ms,
+    count_bars_per_year,
     grade_plainly,
     measure_account,
     measure_evidence,
     pool_plainly,
     returns_of,
 )
-from finagent_model.market.bars import from_datetime64
+from finagent_model.market.bars import from_datetime64, show_as_of
 from finagent_model.policy.trained_state import HORIZON
 from finagent_model.statistics.resampling import MAX_COMMISSION, random_entry_returns
 from finagent_model.training.request import EvaluationRequest
@@ -162,14 +164,14 @@ def check_outcomes(plain: PlainBacktest) -> Check:
         if known is None or call is None:
             if (known is None) != (call is None):
                 state = "not known yet" if known is None else "known, and left out"
-                wrong.append(f"the call of {decision.signal.as_of:%Y-%m-%d} is {state}")
+                wrong.append(f"the call of {show_as_of(decision.signal.as_of)} is {state}")
             continue
         closed_at = from_datetime64(backtest.bars.closed_at[known.exit_bar])
         ended = "time" if known.reason == OPEN else REASONS[known.reason]
         is_same = (call.closed_at, call.ended) == (closed_at, ended)
         if not is_same or not _is_same(known.earned, call.earned):
             wrong.append(
-                f"the call of {call.as_of:%Y-%m-%d} closed on {closed_at:%Y-%m-%d} by {ended} "
+                f"the call of {show_as_of(call.as_of)} closed on {closed_at:%Y-%m-%d} by {ended} "
                 f"with {known.earned:.4%}, labelled {call.closed_at:%Y-%m-%d}, {call.ended} and "
                 f"{call.earned:.4%}"
             )
@@ -184,7 +186,8 @@ def check_news_before_fill(market: Market, backtest: OutOfSampleBacktest) -> Che
 
     `as_of = D` holds the whole of D in UTC. An exchange that opens before midnight UTC has filled
     the decision by then. Bars have no time of opening; it is taken as `SHORTEST_SESSION` before
-    their close, so that what is found is later than the open for sure.
+    their close, or as the length of a shorter bar, and never before the decision's own bar closed,
+    so that what is found is later than the open for sure.
     """
     symbol, bars = backtest.bars.symbol, backtest.bars
     records = (*market.news(symbol)[0], *market.facts(symbol)[0])
@@ -193,18 +196,19 @@ def check_news_before_fill(market: Market, backtest: OutOfSampleBacktest) -> Che
     for position, decision in zip(backtest.positions, backtest.decisions, strict=True):
         if position + 1 == len(bars):
             continue  # the last decision is not filled
-        opened = bars.close_time(position + 1) - SHORTEST_SESSION
+        latest = bars.close_time(position + 1) - min(SHORTEST_SESSION, bars.timeframe.length)
+        opened = max(latest, bars.close_time(position))
         asked += 1
         # Views are costly: only where something was published between the open and `as_of`.
         if bisect_right(moments, opened) >= bisect_right(moments, decision.signal.as_of):
             continue
         # What the view really holds decides, whatever the sources have.
-        [view] = market.daily_views(symbol, [first + position])
+        [view] = market.bar_views(symbol, [first + position])
         late = [r for r in (*view.news, *view.fundamentals) if r.published_at > opened]
         if late:
             wrong.append(
-                f"the decision as of {decision.signal.as_of:%Y-%m-%d} knew what was published at "
-                f"{late[-1].published_at:%Y-%m-%d %H:%M} UTC, filled by {opened:%Y-%m-%d %H:%M}"
+                f"the decision as of {show_as_of(decision.signal.as_of)} knew what was published "
+                f"at {late[-1].published_at:%Y-%m-%d %H:%M} UTC, filled by {opened:%Y-%m-%d %H:%M}"
             )
     summary = f"news of {asked} decisions about {symbol}"
     return Check(name="news_before_fill", passed=not wrong, found=_found(summary, wrong))
@@ -349,7 +353,8 @@ def _facts(plain: PlainBacktest, seed: int) -> SymbolFacts:
     returns, held = returns_of(plain.account.equity), returns_of(plain.benchmark.equity)
     delayed = returns_of(_trade(plain.bars, plain.orders.delayed(), plain.rules, 1.0).equity)
     drawn = random_entry_returns(backtest.bars, backtest.result, plain.rules, seed=seed)
-    lagged, break_even = annual_sharpe(delayed), _break_even(plain)
+    periods = count_bars_per_year(close_times_ms(backtest.bars))
+    lagged, break_even = annual_sharpe(delayed, periods), _break_even(plain)
     # A ruined account has no returns after its end.
     known = int(np.isfinite(returns).sum())
     late = delayed[:known]
@@ -400,7 +405,8 @@ def _plain_numbers(facts: Sequence[SymbolFacts]) -> dict[str, float]:
     )
     costs = facts[0].commission + facts[0].slippage
     break_even = _mean([f.break_even_commission for f in facts])
-    return measure_evidence(returns, held, skill) | {
+    periods = count_bars_per_year(sorted({moment for f in facts for moment in f.closed_at}))
+    return measure_evidence(returns, held, skill, periods) | {
         "break_even_commission": break_even,
         "cost_margin": (break_even + facts[0].slippage) / costs if costs > 0 else math.inf,
         "lagged_sharpe": _mean([f.lagged_sharpe for f in facts]),
@@ -430,7 +436,7 @@ def _compare_numbers(
 
 
 def _day(plain: PlainBacktest, bar: int) -> str:
-    return f"{plain.backtest.bars.close_time(bar):%Y-%m-%d}"
+    return f"{plain.backtest.bars.show_time(bar)}"
 
 
 def _found(summary: str, wrong: Sequence[str]) -> str:

@@ -23,7 +23,8 @@ from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.calibrate import MIN_OUTCOMES, ConfidenceRecord
 from finagent_model.evaluation.memory import MemorySplit, measure_split, split_days
 from finagent_model.evaluation.memory_probes import CHECK_NAME, SIGNIFICANCE, MemoryReport
-from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
+from finagent_model.market.bars import Floats
+from finagent_model.market.timeframe import bars_per_year
 from finagent_model.statistics.resampling import monte_carlo_p_value, sharpe_interval
 from finagent_model.statistics.sharpe import Moments, expected_maximum
 from finagent_model.statistics.skill import (
@@ -181,7 +182,8 @@ def grade_evidence(
     facts = select_graded(facts, knowledge)
     if knowledge:
         confidence = confidence.from_day(knowledge.first_unread_ordinal)
-    _, returns, benchmark = pool_returns(facts)
+    calendar, returns, benchmark = pool_returns(facts)
+    periods = bars_per_year(calendar.astype("datetime64[ms]"))
     # Each symbol has a beta of its own: holding more of one symbol than of another is exposure.
     _, skill = _pool(
         facts,
@@ -197,7 +199,7 @@ def grade_evidence(
     )
     moments, benchmark_moments = Moments.from_returns(returns), Moments.from_returns(benchmark)
     skill_moments = Moments.from_returns(skill)
-    interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence)
+    interval = sharpe_interval(returns, seed=seed, confidence=rules.confidence, periods=periods)
     # What the best of as many independent policies without skill shows by chance: their ratios vary
     # by 1 over the number of days. Policies that are alike show less, and ones with skill differ
     # more; neither may move the hurdle for the one that is judged.
@@ -207,14 +209,14 @@ def grade_evidence(
     # The request's costs, and so the same for every symbol.
     assumed_cost = facts[0].commission + facts[0].slippage
     break_even = _mean_if_defined([f.break_even_commission for f in facts])
-    annual = math.sqrt(TRADING_DAYS_PER_YEAR)
+    annual = math.sqrt(periods)
     numbers = {
         "observations": float(len(returns)),
         "sharpe": moments.sharpe * annual,
         "sharpe_low": interval.low,
         "sharpe_high": interval.high,
         "benchmark_sharpe": benchmark_moments.sharpe * annual,
-        "alpha": float(np.mean(skill)) * TRADING_DAYS_PER_YEAR if len(skill) else math.nan,
+        "alpha": float(np.mean(skill)) * periods if len(skill) else math.nan,
         "appraisal_ratio": skill_moments.sharpe * annual,
         "t_alpha": mean_t_ratio(skill),
         "p_alpha": positive_mean_p_value(skill),
@@ -240,7 +242,7 @@ def grade_evidence(
     memory = None
     if knowledge:
         track_record = numbers["minimum_track_record"]
-        memory = split_days(knowledge, len(all_days[0]), len(returns), track_record)
+        memory = split_days(knowledge, all_days[0], len(returns), track_record)
         numbers |= measure_split(
             knowledge,
             all_days[0],

@@ -27,6 +27,7 @@ from finagent_model.evaluation.evidence import (
     pool_returns,
     select_graded,
 )
+from finagent_model.market.timeframe import bars_per_year
 
 OutOfSampleRow = Mapping[str, Any]
 """One signal of the out-of-sample ledger, JSON-ready (`decision.decision.to_ledger_row`)."""
@@ -168,8 +169,10 @@ def check_against_champion(ours: GateWindow, theirs: GateWindow) -> Check | None
     days = sorted(ours.returns.keys() & theirs.returns.keys())
     if len(days) < MIN_COMMON_DAYS:
         return None
+    periods = bars_per_year(np.array(days).astype("datetime64[ms]"))
     our_sharpe, their_sharpe = (
-        sharpe(np.array([window.returns[day] for day in days])) for window in (ours, theirs)
+        sharpe(np.array([window.returns[day] for day in days]), periods)
+        for window in (ours, theirs)
     )
     return Check(
         name=CHAMPION_CHECK,

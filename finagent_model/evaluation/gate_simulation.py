@@ -35,7 +35,8 @@ from finagent_model.data.bundled import BundledBars
 from finagent_model.evaluation.calibrate import build_confidence_record, calibrate
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
-from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
+from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.timeframe import TRADING_DAYS_PER_YEAR
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.training.request import TrainRequest

@@ -15,14 +15,13 @@ from pydantic import BaseModel, ConfigDict
 
 from finagent_model.backtesting.metrics import sharpe
 from finagent_model.config.knowledge import UNKNOWN, Cutoff, Knowledge
-from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, Floats
+from finagent_model.market.bars import Floats
+from finagent_model.market.timeframe import bars_per_year
 from finagent_model.statistics.resampling import (
     annual_return_difference,
     return_decay_interval,
 )
 
-MIN_UNREAD_DAYS = TRADING_DAYS_PER_YEAR
-"""Unseen days after the cut-off below which nothing is graded."""
 MAX_AUTHOR_CHARS = 80
 Ints = npt.NDArray[np.int64]
 Numbers = Mapping[str, float | None]
@@ -101,18 +100,23 @@ class MemorySplit(BaseModel):
 
 
 def split_days(
-    knowledge: Knowledge, days: int, days_after: int, minimum_track_record: float
+    knowledge: Knowledge, closed_at: Ints, days_after: int, minimum_track_record: float
 ) -> MemorySplit:
-    """Return the split; `minimum_track_record` is that of the days after, nan where undefined."""
+    """Return the split of the unseen bars, which closed at `closed_at` (milliseconds since 1970).
+
+    A year of bars is needed after the cut-off, or `minimum_track_record`, which is that of the bars
+    after it and nan where undefined.
+    """
+    year = math.ceil(bars_per_year(closed_at.astype("datetime64[ms]")))
     # A Sharpe ratio of 0 or less has no such length: its checks fail by themselves.
     length = minimum_track_record if math.isfinite(minimum_track_record) else 0.0
     return MemorySplit(
         author=knowledge.author,
         cutoff=knowledge.cutoff,
         margin_days=knowledge.margin_days,
-        days=days,
+        days=len(closed_at),
         days_after=days_after,
-        days_needed=max(MIN_UNREAD_DAYS, math.ceil(length)),
+        days_needed=max(year, math.ceil(length)),
     )
 
 
@@ -134,15 +138,20 @@ def measure_split(
     first = knowledge.first_unread_ms
     is_before = np.full(len(closed_at), True) if first is None else closed_at < first
     before = [returns[is_before] for returns in whole]
-    excess = [annual_return_difference(*side) for side in (before, after)]
+    periods = bars_per_year(closed_at.astype("datetime64[ms]"))
+    excess = [annual_return_difference(ours, held, periods) for ours, held in (before, after)]
     interval = return_decay_interval(
-        before[0] - before[1], after[0] - after[1], seed=seed, confidence=confidence
+        before[0] - before[1],
+        after[0] - after[1],
+        seed=seed,
+        confidence=confidence,
+        periods=periods,
     )
     return {
         "days_before": float(len(before[0])),
         "days_after": float(len(after[0])),
-        "sharpe_before": _sharpe(before[0]),
-        "sharpe_after": _sharpe(after[0]),
+        "sharpe_before": _sharpe(before[0], periods),
+        "sharpe_after": _sharpe(after[0], periods),
         "excess_before": excess[0],
         "excess_after": excess[1],
         "excess_decay": excess[0] - excess[1],
@@ -151,5 +160,5 @@ def measure_split(
     }
 
 
-def _sharpe(returns: Floats) -> float:
-    return sharpe(returns) if len(returns) > 1 else math.nan
+def _sharpe(returns: Floats, periods: float) -> float:
+    return sharpe(returns, periods) if len(returns) > 1 else math.nan

@@ -29,7 +29,8 @@ from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decider, Decision
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.evidence import SymbolFacts
-from finagent_model.market.bars import BarSeries
+from finagent_model.market.bars import BarSeries, show_as_of
+from finagent_model.market.timeframe import bars_per_year
 from finagent_model.market.view import MarketView
 from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.statistics.resampling import (
@@ -73,7 +74,7 @@ class OutOfSampleBacktest(OrdersBacktest):
             notes.insert(
                 0,
                 f"{len(failed)} of {len(self.decisions)} decisions failed, first as of "
-                f"{first.as_of:%Y-%m-%d} ({first.status}): {first.reasoning}",
+                f"{show_as_of(first.as_of)} ({first.status}): {first.reasoning}",
             )
         return notes
 
@@ -124,7 +125,7 @@ def decide_walk_forward(
         decider = decider_of(number, tuple(decisions))
         # In parts: each view holds a copy of the history by then.
         for first in range(0, len(in_period), MAX_VIEWS):
-            views = market.daily_views(symbol, in_period[first : first + MAX_VIEWS])
+            views = market.bar_views(symbol, in_period[first : first + MAX_VIEWS])
             new = decide_views(decider, views, done)
             if transcribe:
                 new = transcribe(new)
@@ -154,7 +155,7 @@ def decide_views(
         if not isinstance(decision, Decision):
             raise TypeError(
                 f"{type(decider).__name__}.decide returned a {type(decision).__name__} as of "
-                f"{view.as_of:%Y-%m-%d}; return a Decision, such as make_decision gives"
+                f"{show_as_of(view.as_of)}; return a Decision, such as make_decision gives"
             )
         if (decision.signal.symbol, decision.signal.as_of) != (view.symbol, view.as_of):
             raise ValueError(
@@ -274,7 +275,7 @@ def _collect(backtest: OrdersBacktest, seed: int) -> SymbolFacts:
     break_even = break_even_commission(bars, orders, rules)
     delayed = run_orders(bars, orders.delay_one_bar(), rules, cash=1.0, whole_shares=False)
     delayed_returns = simple_returns(delayed.equity)
-    lagged = sharpe(delayed_returns)
+    lagged = sharpe(delayed_returns, bars_per_year(bars.closed_at))
     returns = simple_returns(backtest.result.equity)
     # An account that a short has ruined has no returns any more: it is left out from then on.
     known = int(np.isfinite(returns).sum())

@@ -1,13 +1,14 @@
 """Derive metrics and evidence of an account again, by the textbook's formulas and nothing else.
 
 `finagent verify --deep` compares them with the recorded ones. Returns are taken from the plain
-account (`evaluation/accounting.py`); of the functions that measured the training only the calendar
-is shared (`bars_per_year`), which holds no money. Undefined is nan.
+account (`evaluation/accounting.py`), and how many bars a year has is counted again. Undefined is
+nan.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import NormalDist
@@ -18,15 +19,15 @@ from finagent_model.backtesting.metrics import (
     MIN_DEVIATION,
     MIN_DEVIATION_YEARS,
     MIN_YEARS,
-    bars_per_year,
 )
 from finagent_model.config.rules import GateRules, Grade
 from finagent_model.evaluation.accounting import Account
 from finagent_model.evaluation.evidence import MIN_T_RATIO
 from finagent_model.market.bars import BarSeries, Floats
 
-DAYS = 252
-"""Trading days a year, of the evidence's annual numbers."""
+USUAL_COUNTS = (252, 365, 52, 12, 4, 1)
+"""Bars a year of trading days, all days, weeks, months, quarters and years."""
+DAY_MS = 86_400_000
 MIN_RETURNS = 20
 """Returns below which evidence is undefined."""
 NAN = math.nan
@@ -35,6 +36,32 @@ NAN = math.nan
 def returns_of(equity: Sequence[float]) -> Floats:
     """Return each change over the value before; nan after all was lost."""
     return np.array([(b - a) / a if a > 0 else NAN for a, b in pairwise(equity)])
+
+
+def count_bars_per_year(closed_at: Sequence[int]) -> float:
+    """Return how many bars of a calendar a year has; its closes are milliseconds since 1970.
+
+    One of the usual counts where the days of the bars are within a tenth of it.
+    """
+    counts = Counter(moment // DAY_MS for moment in closed_at)
+    days, moments, per_day = sorted(counts), list(closed_at), 1.0
+    # A second bar on some days is a clock that was put back; on half of them there are several.
+    if len(closed_at) > 1.5 * len(days):
+        # Days at the ends may have begun, or ended, outside.
+        whole = days[1:-1] or days
+        per_day = sum(counts[day] for day in whole) / len(whole)
+        moments = [day * DAY_MS for day in days]
+    if len(days) < 2:
+        return per_day * USUAL_COUNTS[0]
+    steps = sorted((b - a) / DAY_MS for a, b in pairwise(moments))
+    middle = (steps[(len(steps) - 1) // 2] + steps[len(steps) // 2]) / 2
+    # Longer pauses are missing bars.
+    kept = [step for step in steps if step <= max(14.0, 3 * middle)]
+    yearly = 365.25 * len(kept) / sum(kept)
+    # The first day of 1970 was a Thursday.
+    if 252 <= yearly < 366 and all((day + 3) % 7 < 5 for day in days):
+        return per_day * 252
+    return per_day * next((n for n in USUAL_COUNTS if abs(yearly / n - 1) < 0.1), yearly)
 
 
 def measure_account(account: Account, bars: BarSeries) -> dict[str, float]:
@@ -49,7 +76,7 @@ def measure_account(account: Account, bars: BarSeries) -> dict[str, float]:
         for trade in account.trades
     )
     return {
-        **_measure_curve(equity, years, bars_per_year(bars.closed_at)),
+        **_measure_curve(equity, years, count_bars_per_year(close_times_ms(bars))),
         "exposure": sum(units != 0 for units in account.units) / len(account.units),
         "turnover": traded / (sum(equity) / len(equity)) / years if years >= MIN_YEARS else NAN,
         "hit_rate": sum(x > 0 for x in pnl) / len(pnl) if pnl else NAN,
@@ -60,7 +87,7 @@ def measure_account(account: Account, bars: BarSeries) -> dict[str, float]:
     }
 
 
-def annual_sharpe(returns: Floats, periods: float = DAYS) -> float:
+def annual_sharpe(returns: Floats, periods: float) -> float:
     """Return mean over standard deviation (ddof 1), a year; nan where nothing varied."""
     if len(returns) < 2:
         return NAN
@@ -110,19 +137,21 @@ def pool_plainly(by_symbol: Sequence[tuple[Sequence[int], Floats]]) -> Floats:
     return np.array([sum(by_day[day]) / len(by_day[day]) for day in sorted(by_day)])
 
 
-def measure_evidence(returns: Floats, held: Floats, skill: Floats) -> dict[str, float]:
-    """Return the numbers of the evidence that follow from pooled daily returns alone, by name.
+def measure_evidence(
+    returns: Floats, held: Floats, skill: Floats, periods: float
+) -> dict[str, float]:
+    """Return the numbers of the evidence that follow from pooled returns alone, by name.
 
-    `held` are those of holding, `skill` the contributions to alpha.
+    `held` are those of holding, `skill` the contributions to alpha; a year has `periods` of each.
     """
     t_ratio = hac_t_ratio(skill)
     spread = float(np.std(skill))
     return {
         "observations": float(len(returns)),
-        "sharpe": _daily_sharpe(returns),
-        "benchmark_sharpe": _daily_sharpe(held),
-        "alpha": float(np.mean(skill)) * DAYS,
-        "appraisal_ratio": _daily_sharpe(skill) if spread > MIN_DEVIATION else NAN,
+        "sharpe": _pooled_sharpe(returns, periods),
+        "benchmark_sharpe": _pooled_sharpe(held, periods),
+        "alpha": float(np.mean(skill)) * periods,
+        "appraisal_ratio": _pooled_sharpe(skill, periods) if spread > MIN_DEVIATION else NAN,
         "t_alpha": t_ratio,
         "p_alpha": 1 - NormalDist().cdf(t_ratio),
     }
@@ -146,10 +175,11 @@ def grade_plainly(numbers: Mapping[str, float], rules: GateRules) -> Grade:
     return "none" if not is_weak else "strong" if is_strong else "weak"
 
 
-def _daily_sharpe(returns: Floats) -> float:
-    """Return the annual ratio of daily returns with the deviation of the whole (ddof 0)."""
+def _pooled_sharpe(returns: Floats, periods: float) -> float:
+    """Return the annual ratio of pooled returns with the deviation of the whole (ddof 0)."""
     spread = float(np.std(returns)) if len(returns) > 1 else NAN
-    return float(np.mean(returns)) / spread * math.sqrt(DAYS) if spread > MIN_DEVIATION else NAN
+    ratio = float(np.mean(returns)) / spread if spread > MIN_DEVIATION else NAN
+    return ratio * math.sqrt(periods)
 
 
 def _measure_curve(equity: Sequence[float], years: float, periods: float) -> dict[str, float]:
@@ -205,6 +235,12 @@ def _drawdown(equity: Sequence[float]) -> tuple[float, float]:
             longest = max(longest, t - since) if t - since > 1 else longest
             since = t
     return deepest, float(longest)
+
+
+def close_times_ms(bars: BarSeries) -> list[int]:
+    """Return when each bar closed, in milliseconds since 1970."""
+    milliseconds: list[int] = (bars.closed_at.astype(np.int64) // 1000).tolist()
+    return milliseconds
 
 
 def _years(bars: BarSeries) -> float:

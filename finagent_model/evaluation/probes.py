@@ -27,8 +27,9 @@ from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
 from finagent_model.evaluation.calibrate import calibrate, select_lessons
 from finagent_model.evaluation.out_of_sample import OrdersBacktest
-from finagent_model.market.bars import PRICES, BarSeries, Floats, parse_as_of
+from finagent_model.market.bars import PRICES, BarSeries, Floats, show_as_of
 from finagent_model.market.news import Fact, NewsItem, read_news
+from finagent_model.market.timeframe import bars_per_year
 from finagent_model.market.view import MarketView
 from finagent_model.policy.context import FeatureBook, build_context
 from finagent_model.policy.policy import Policy
@@ -116,7 +117,7 @@ def check_questions_causal(
     changed: list[str] = []
     cuts = choose_cuts(len(bars), policy.warm_up)
     for cut in cuts:
-        as_of = parse_as_of(bars.close_time(cut - 1).date())
+        as_of = bars.decision_time(cut - 1)
         # The smallest step into the future that a record can be dated with.
         later = as_of + timedelta(microseconds=1)
         future_news = NewsItem(published_at=later, headline="All is known now")
@@ -135,7 +136,7 @@ def check_questions_causal(
             ),
         )
         if len({_question_text(view, policy, external) for view in views}) > 1:
-            changed.append(f"{as_of:%Y-%m-%d}")
+            changed.append(show_as_of(as_of))
     summary = f"{len(cuts)} questions about {bars.symbol}"
     if changed:
         summary += f"; {len(changed)} change with their future, first as of {changed[0]}"
@@ -199,12 +200,12 @@ def check_fills_possible(backtest: OrdersBacktest) -> Check:
         price = bars.open[entry_bar] * (1 + side * rules.slippage)
         has_order = entry_bar > 0 and orders.action[entry_bar - 1] == side
         if not has_order or not np.isclose(trade["entry_price"], price, rtol=1e-9):
-            impossible.append(f"entry of {bars.close_time(entry_bar):%Y-%m-%d}")
+            impossible.append(f"entry of {bars.show_time(entry_bar)}")
         # Stops and targets fill within a bar, by the kernel's own rules.
         if trade["reason"] == "signal":
             price = bars.open[exit_bar] * (1 - side * rules.slippage)
             if not np.isclose(trade["exit_price"], price, rtol=1e-9):
-                impossible.append(f"exit of {bars.close_time(exit_bar):%Y-%m-%d}")
+                impossible.append(f"exit of {bars.show_time(exit_bar)}")
     summary = f"{len(backtest.result.trades)} trades of {bars.symbol}"
     if impossible:
         summary += f"; {len(impossible)} fills could not have been had, first the {impossible[0]}"
@@ -225,9 +226,10 @@ def check_survives_delay(backtest: OrdersBacktest) -> Check:
     delayed_returns = simple_returns(delayed.equity)
     # Undefined without a trade: then no fill can have come too early.
     p_value = delay_p_value(returns, delayed_returns, seed=1)
+    periods = bars_per_year(backtest.bars.closed_at)
     summary = (
-        f"Sharpe {sharpe(returns):.3f} of {backtest.bars.symbol}, {sharpe(delayed_returns):.3f} "
-        f"when each decision waits a bar"
+        f"Sharpe {sharpe(returns, periods):.3f} of {backtest.bars.symbol}, "
+        f"{sharpe(delayed_returns, periods):.3f} when each decision waits a bar"
     )
     if p_value < WARNED_DELAY_P_VALUE:
         summary += f" (warning: chance explains such a loss with p = {p_value:.2g} only)"

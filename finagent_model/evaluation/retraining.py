@@ -124,7 +124,10 @@ def _plan_folds(histories: Histories, request: TrainRequest) -> list[_PlannedFol
         _PlannedFold(sessions[test - purge - train], sessions[test - purge - 1], sessions[test])
         for test in range(train + purge, len(sessions), request.test_bars)
     ]
-    newest = _PlannedFold(sessions[-train], sessions[-1], sessions[-1] + timedelta(days=1))
+    # Bars of less than a day: from the next one on.
+    bar = min(bars.timeframe.length for bars in histories.values())
+    after = sessions[-1] + min(timedelta(days=1), bar)
+    newest = _PlannedFold(sessions[-train], sessions[-1], after)
     return [*folds, newest]
 
 

@@ -1,4 +1,4 @@
-"""Daily bars of one symbol in traded prices, with its corporate actions, and the clock they use.
+"""Bars of one symbol in traded prices, with its corporate actions, and the clock they use.
 
 A series is validated once, in `BarSeries.from_frame`, and is read-only afterwards. Actions stand on
 the bar whose *open* already reflects them: `split[i] = 2.0` means that one share became two before
@@ -6,7 +6,8 @@ bar i opened; `dividend[i]` is cash per share, in the currency of that day, that
 received.
 
 `as_of = D` (a date alone) means after D's close: the whole of D, in UTC. A time of day must carry
-its zone. Nothing here reads the clock.
+its zone. Nothing here reads the clock. Bars last from one minute to one month (`timeframe`), a day
+where nothing says otherwise.
 
 Whatever symbol a source lists is legal everywhere: in a training, a request, a signal and the DAG.
 The one rule, `parse_symbol`, refuses only what no source can mean.
@@ -17,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -28,7 +29,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from finagent_model._base import show_value
-from finagent_model.errors import BadInputError, InvalidBarsError
+from finagent_model.errors import BadInputError, InvalidBarsError, MixedBarsError
+from finagent_model.market.calendar import ALWAYS, WEEKDAYS, Calendar, guess_calendar
+from finagent_model.market.timeframe import DAILY, Timeframe, infer_timeframe
 
 MAX_SYMBOL_CHARS = 20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._^=-]|^\.")
@@ -40,8 +43,6 @@ ACTIONS = {"split": 1.0, "dividend": 0.0}
 """Columns of corporate actions, each with the value of a bar on which nothing happened."""
 _COLUMNS = ("closed_at", *PRICES, "volume", *ACTIONS)
 _NUMBERS = (int, float, np.number, Decimal)
-TRADING_DAYS_PER_YEAR = 252
-"""Bars of a year, for annual metrics and the range of the last year."""
 CLOSE_TIME = "21:00"
 """UTC; the close of a bar that comes with a date alone. Only the date matters to `as_of = D`."""
 
@@ -66,21 +67,32 @@ class BarSeries:
     """Cash per share; 0.0 where there was none."""
     notes: tuple[str, ...] = ()
     """What a reader should know about how the source was read; no part of the digest."""
+    timeframe: Timeframe = DAILY
+    """How long a bar is."""
+    calendar: Calendar = WEEKDAYS
+    """When the market is open."""
 
     def __len__(self) -> int:
         return len(self.close)
 
     def __getitem__(self, part: slice) -> BarSeries:
         # Numpy slices share memory: cutting a history at every bar copies nothing.
-        columns = {c: getattr(self, c)[part] for c in _COLUMNS}
-        return BarSeries(self.symbol, **columns, notes=self.notes)
+        return replace(self, **{c: getattr(self, c)[part] for c in _COLUMNS})
 
     @classmethod
-    def from_frame(cls, symbol: str, frame: pd.DataFrame, notes: tuple[str, ...] = ()) -> BarSeries:
+    def from_frame(
+        cls,
+        symbol: str,
+        frame: pd.DataFrame,
+        notes: tuple[str, ...] = (),
+        *,
+        timeframe: Timeframe | None = None,
+        calendar: Calendar | None = None,
+    ) -> BarSeries:
         """Validate a frame with `closed_at`, OHLC and optionally `volume`, `split`, `dividend`.
 
-        Raises InvalidBarsError naming the first offending bar. Naive times are refused, except
-        dates alone.
+        What `timeframe` and `calendar` don't say is told from the closes. Raises InvalidBarsError
+        naming the first offending bar. Naive times are refused, except dates alone.
         """
         name = _validate_symbol(symbol)
         if len(frame) == 0:
@@ -90,16 +102,22 @@ class BarSeries:
         missing = [c for c in ("closed_at", *PRICES) if c not in frame.columns]
         if missing:
             raise InvalidBarsError(f"bars of {name}: column {missing[0]!r} is missing")
+        closed_at = _parse_close_times(name, frame["closed_at"])
+        length = timeframe or infer_timeframe(closed_at)
+        is_dense = length.length <= DAILY.length
+        columns: dict[str, Any] = {
+            column: _read_column(name, frame[column], column) for column in PRICES
+        }
+        columns["volume"] = _read_optional_column(name, frame, "volume", np.nan)
+        for column, default in ACTIONS.items():
+            columns[column] = _read_optional_column(name, frame, column, default)
         series = cls(
             symbol=name,
-            closed_at=_parse_close_times(name, frame["closed_at"]),
-            volume=_read_optional_column(name, frame, "volume", np.nan),
-            **{column: _read_column(name, frame[column], column) for column in PRICES},
-            **{
-                column: _read_optional_column(name, frame, column, default)
-                for column, default in ACTIONS.items()
-            },
+            closed_at=closed_at,
+            **columns,
             notes=notes,
+            timeframe=length,
+            calendar=calendar or (guess_calendar(closed_at) if is_dense else WEEKDAYS),
         )
         series._validate()
         # Many readers share the arrays; a write by one would change what all the others see.
@@ -132,11 +150,44 @@ class BarSeries:
         columns = {name: getattr(part, name).copy() for name in _COLUMNS}
         for column in columns.values():
             column.flags.writeable = False
-        return BarSeries(self.symbol, **columns, notes=self.notes)
+        return replace(self, **columns)
 
     def close_time(self, index: int) -> datetime:
         """Return when bar `index` closed, tz-aware in UTC."""
         return from_datetime64(self.closed_at[index])
+
+    def day(self, index: int) -> date:
+        """Return the day, in UTC, that bar `index` belongs to.
+
+        Midnight ends the day before, where it is a close and not merely how a day is written.
+        """
+        early = timedelta(microseconds=1) if self.midnight_ends_day else timedelta()
+        return (self.close_time(index) - early).date()
+
+    @property
+    def midnight_ends_day(self) -> bool:
+        """Whether a bar that closes at midnight is the last of a day: it is where bars last less
+        than a day, and where the market never closes.
+        """
+        return self.timeframe.is_intraday or self.calendar == ALWAYS
+
+    def decision_time(self, index: int) -> datetime:
+        """Return the `as_of` of a decision at the close of bar `index`.
+
+        For bars of a day or more it is that day, as `parse_as_of` reads a date; for shorter ones,
+        and where a day closes at midnight, it is the close itself.
+        """
+        close = self.close_time(index)
+        if self.timeframe.is_intraday or self.day(index) != close.date():
+            return close
+        return parse_as_of(close.date())
+
+    def show_time(self, index: int) -> str:
+        """Return the close of bar `index` for readers: a date, with the time of bars within a
+        day.
+        """
+        form = "%Y-%m-%d %H:%M" if self.timeframe.is_intraday else "%Y-%m-%d"
+        return format(self.close_time(index), form)
 
     @cached_property
     def growth_factor(self) -> Floats:
@@ -180,13 +231,13 @@ class BarSeries:
         return sha.hexdigest()
 
     def _adjusted(self, factor: Floats, volume: Floats) -> BarSeries:
-        return BarSeries(
-            self.symbol,
-            self.closed_at,
+        return replace(
+            self,
             **{column: getattr(self, column) * factor for column in PRICES},
             volume=volume,
             split=np.ones(len(self)),
             dividend=np.zeros(len(self)),
+            notes=(),
         )
 
     def _validate(self) -> None:
@@ -237,6 +288,29 @@ def parse_as_of(value: str | date | datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise BadInputError(f"as_of {show_value(value)} is outside the calendar in UTC") from None
+
+
+def common_timeframe(histories: Sequence[BarSeries]) -> Timeframe:
+    """Return the length that all bars have. Raises MixedBarsError where they differ."""
+    first = histories[0]
+    for bars in histories:
+        if bars.timeframe != first.timeframe:
+            raise MixedBarsError(
+                f"bars of {first.symbol} last {first.timeframe.label}, those of {bars.symbol} "
+                f"{bars.timeframe.label}; take symbols with bars of one length"
+            )
+    return first.timeframe
+
+
+def names_day(as_of: datetime) -> bool:
+    """Tell whether `as_of` is what `parse_as_of` makes of a date: the last moment of a day."""
+    return as_of.astimezone(UTC).time() == time.max
+
+
+def show_as_of(as_of: datetime) -> str:
+    """Return `as_of` for readers: the date that it names, or date and time in UTC."""
+    moment = as_of.astimezone(UTC)
+    return f"{moment:%Y-%m-%d}" if names_day(moment) else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def parse_symbol(value: object) -> str:

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.calendar import ALWAYS
+from finagent_model.market.timeframe import DAILY
 
 MAX_MOVE = 0.40
 """A change of the close, as a fraction, beyond which an action may be missing."""
 MAX_GAP_SESSIONS = 10
-"""Weekdays that may lie between two bars."""
+"""Sessions that may lie between two bars, or bars where the market never closes."""
 SPIKE = 0.20
 """A change, as a fraction, that may be a wrong price if the next bar takes it back."""
 SPIKE_DEVIATIONS = 6.0
@@ -43,28 +45,85 @@ def inspect_bars(bars: BarSeries) -> tuple[str, ...]:
 
 
 def _spacing(bars: BarSeries) -> list[str]:
-    """Return what is odd about the days of the bars."""
-    findings = []
+    """Return what is odd about when the bars closed."""
+    if bars.timeframe.is_intraday:
+        return [*_missing_bars(bars), *_odd_days(bars)]
+    if bars.timeframe != DAILY:
+        return _missing_bars(bars)
     days = bars.closed_at.astype("datetime64[D]")
     steps = np.diff(days).astype(np.int64)
+    findings = []
     same = steps == 0
     if same.any():
         findings.append(f"several bars a day: {_first(bars, same, 1)}; bars are taken for days")
     if len(days) >= MIN_SPACED and (step := int(np.sort(steps)[len(steps) // 2])) >= 5:
-        findings.append(f"bars lie about {step} days apart; they are taken for daily ones")
+        findings.append(
+            f"bars lie about {step} days apart, which is no day, week or month; each counts as a "
+            "day's"
+        )
         return findings
     if steps.max() > MAX_GAP_SESSIONS:
-        sessions = np.busday_count(days[:-1] + _DAY, days[1:])
+        sessions = _sessions_between(bars)
         if (gap := sessions > MAX_GAP_SESSIONS).any():
             i = int(np.argmax(gap))
             findings.append(
-                f"a gap of {sessions[i]} weekdays between {days[i]} and {days[i + 1]}{_more(gap)}"
+                f"a gap of {sessions[i]} {bars.calendar.session_word} between {days[i]} and "
+                f"{days[i + 1]}{_more(gap)}"
             )
+    return [*findings, *_odd_days(bars)]
+
+
+def _sessions_between(bars: BarSeries) -> npt.NDArray[np.int64]:
+    """Return how many sessions have no bar between each bar and the next, where they lie far apart;
+    else 0.
+    """
+    days = bars.closed_at.astype("datetime64[D]")
+    counts = np.zeros(len(days) - 1, dtype=np.int64)
+    for i in np.flatnonzero(np.diff(days) > MAX_GAP_SESSIONS * _DAY):
+        counts[i] = bars.calendar.count_sessions((days[i] + _DAY).item(), days[i + 1].item())
+    return counts
+
+
+def _missing_bars(bars: BarSeries) -> list[str]:
+    """Return where more bars are missing than pauses of the market explain."""
+    if bars.timeframe.is_intraday and bars.calendar != ALWAYS:
+        # Nights and holidays are pauses: days are counted.
+        missing, what = _sessions_between(bars), bars.calendar.session_word
+        limit = MAX_GAP_SESSIONS
+    else:
+        length = np.timedelta64(bars.timeframe.length, "us")
+        missing, what = (np.diff(bars.closed_at) / length + 0.1).astype(np.int64) - 1, "bars"
+        limit = MAX_GAP_SESSIONS if bars.timeframe.is_intraday else 1
+    if not (gap := missing > limit).any():
+        return []
+    i = int(np.argmax(gap))
+    ends = f"{bars.show_time(i)} and {bars.show_time(i + 1)}"
+    return [f"a gap of {missing[i]} {what} between {ends}{_more(gap)}"]
+
+
+def _odd_days(bars: BarSeries) -> list[str]:
+    """Return the bars on days on which the market is closed, and sessions without a bar."""
+    early = np.timedelta64(1 if bars.midnight_ends_day else 0, "us")
+    days = (bars.closed_at - early).astype("datetime64[D]")
+    if bars.calendar.is_exchange:
+        sessions = bars.calendar.sessions(days[0].item(), days[-1].item())
+        findings = []
+        if (closed := ~np.isin(days, sessions)).any():
+            findings.append(
+                f"bars on days without a session of {bars.calendar}: {_first(bars, closed)}"
+            )
+        if len(missing := sessions[~np.isin(sessions, days)]):
+            findings.append(
+                f"{len(missing)} sessions of {bars.calendar} have no bar, the first {missing[0]}"
+            )
+        return findings
     # The first day of numpy's calendar was a Thursday.
     weekend = (days.astype(np.int64) + 3) % 7 >= 5
-    if weekend.any():
-        findings.append(f"bars on Saturdays or Sundays: {_first(bars, weekend)}")
-    return findings
+    # Currencies open on Sunday evenings.
+    is_expected = bars.calendar == ALWAYS or bars.timeframe.is_intraday
+    if weekend.any() and not is_expected:
+        return [f"bars on Saturdays or Sundays: {_first(bars, weekend)}"]
+    return []
 
 
 def _prices(bars: BarSeries) -> list[str]:
@@ -149,7 +208,7 @@ def _stretches(mask: Mask) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 
 
 def _day(bars: BarSeries, i: int) -> str:
-    return f"{bars.close_time(i):%Y-%m-%d}"
+    return f"{bars.show_time(i)}"
 
 
 def _first(bars: BarSeries, mask: Mask, offset: int = 0) -> str:

@@ -23,6 +23,7 @@ from finagent_model.decision.signal import Status
 from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.market.bars import Floats
+from finagent_model.market.timeframe import bars_per_year
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor, open_cassette
 from finagent_model.pipeline.backtest import decide_out_of_sample
@@ -50,7 +51,7 @@ class AblationVariant:
 
     variant: str
     annual_return_difference: float | None
-    """Difference of mean daily returns after trading costs, times 252, as a fraction."""
+    """Difference of mean returns a bar after trading costs, a year, as a fraction."""
     low: float | None
     high: float | None
     """Ends of its 95 % interval, by a bootstrap of the paired days."""
@@ -174,6 +175,7 @@ def _run_variant(
 def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> AblationVariant:
     """Return a variant's result beside the whole desk's, on the same days."""
     own_days, ours = _portfolio_returns(variant)
+    periods = bars_per_year(own_days)
     whole_days, theirs = _portfolio_returns(whole)
     # A desk that a short has ruined has no returns from then on: on the days that both have.
     _, own_at, whole_at = np.intersect1d(own_days, whole_days, return_indices=True)
@@ -183,7 +185,7 @@ def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> 
     signals = [decision.signal for decision in decisions]
     costs = [signal.cost_usd for signal in signals]
     # Paired: both desks hold the same days, so what the market did cancels out.
-    interval = return_difference_interval(ours, theirs, seed=seed)
+    interval = return_difference_interval(ours, theirs, seed=seed, periods=periods)
     same = [
         one.signal.action == other.signal.action
         for one, other in zip(decisions, whole_decisions, strict=True)
@@ -191,10 +193,12 @@ def _compare(name: str, variant: _VariantRun, whole: _VariantRun, seed: int) -> 
     shares = {s.value: sum(x.status is s for x in signals) / len(signals) for s in Status}
     return AblationVariant(
         variant=name,
-        annual_return_difference=_none_if_undefined(annual_return_difference(ours, theirs)),
+        annual_return_difference=_none_if_undefined(
+            annual_return_difference(ours, theirs, periods)
+        ),
         low=_none_if_undefined(interval.low),
         high=_none_if_undefined(interval.high),
-        sharpe=_none_if_undefined(sharpe(ours)),
+        sharpe=_none_if_undefined(sharpe(ours, periods)),
         same_action=float(np.mean(same)),
         hold_share=float(np.mean([s.action == "HOLD" for s in signals])),
         statuses={status: share for status, share in shares.items() if share},

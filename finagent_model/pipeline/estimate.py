@@ -87,7 +87,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         sample = [positions[i] for i in chosen]
         # Each sampled day stands for as many days as are left out.
         share = len(positions) / len(sample)
-        for at, view in zip(sample, market.daily_views(symbol, sample), strict=True):
+        for at, view in zip(sample, market.bar_views(symbol, sample), strict=True):
             has_memory = memory_from is not None and bool(bars.closed_at[at] >= memory_from)
             for model, characters, max_tokens in measure_calls(config, view, has_memory):
                 calls += share
@@ -111,7 +111,7 @@ def _no_grade(knowledge: Knowledge | None, unseen: npt.NDArray[np.datetime64]) -
     closed_at = unseen.astype("datetime64[ms]").astype(np.int64)
     after = 0 if first is None else int((closed_at >= first).sum())
     # How long a track record must be is not known before it is there.
-    return split_days(knowledge, len(unseen), after, math.nan).reason
+    return split_days(knowledge, closed_at, after, math.nan).reason
 
 
 def _positions_to_decide(

@@ -52,7 +52,7 @@ from finagent_model.evaluation.out_of_sample import (
     judge_out_of_sample,
     read_knowledge,
 )
-from finagent_model.market.bars import BarSeries, from_datetime64, parse_as_of
+from finagent_model.market.bars import BarSeries, from_datetime64
 from finagent_model.market.quality import inspect_bars
 from finagent_model.market.view import MarketView
 from finagent_model.pipeline.named_rules import read_rule
@@ -325,10 +325,7 @@ def run_rule_backtest(
         bars = read_bars(request.bars, request.symbol)
     rule.require_history(bars)
     # The view is cut before the rule sees it, so that not even a bad rule can look ahead.
-    views = (
-        MarketView.at(parse_as_of(bars.close_time(i).date()), bars[: i + 1])
-        for i in range(len(bars))
-    )
+    views = (MarketView.at(bars.decision_time(i), bars[: i + 1]) for i in range(len(bars)))
     decisions = decide_views(rule, views, progress(f"deciding on {bars.symbol}", len(bars)))
     orders = orders_from_signals(bars, [decision.signal for decision in decisions])
     # The rule's own stop and target are distances from the fill, so they are in `request.rules`.
@@ -393,7 +390,7 @@ def _periods(
     ]
     if len(bars) - starts[0] < 2:
         raise ShortHistoryError(
-            f"{bars.symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
+            f"{bars.symbol} has {len(bars)} bars until {bars.show_time(-1)}: too few for "
             f"a training window, {warm_up} bars to decide by, and two bars after them; choose "
             "other symbols or shorter windows"
         )
@@ -438,7 +435,7 @@ def _decide_again(
         for index in chosen[::-1]:
             position = first + outcome.positions[index]
             number = next(n for n, p in enumerate(periods[symbol]) if p.start <= position < p.stop)
-            views = market.daily_views(symbol, [position])
+            views = market.bar_views(symbol, [position])
             [decision] = decide_views(deciders[number], views, lambda: None)
             repeated[symbol].append(to_ledger_row(decision.signal))
     return repeated

@@ -35,6 +35,7 @@ from finagent_model.evaluation.gate import (
     judge_version,
 )
 from finagent_model.market.bars import symbol_file_name
+from finagent_model.market.timeframe import parse_timeframe
 from finagent_model.model.anchor import Anchor, build_anchor_tags
 from finagent_model.model.loading import LoggedModel, load_checked, load_predictor, log_package
 from finagent_model.model.package import Manifest, write_package
@@ -214,6 +215,7 @@ def _build_card(
         first_day=f"{record.state.policies.start_times[0]:%Y-%m-%d}",
         datasets=run.datasets,
         prompts=[f"{each.name} version {each.version}" for each in prompts],
+        bar_length=parse_timeframe(record.state.policies.timeframe).label,
         hashes={"package": judged.manifest.content_hash, **hashes},
     )
 

@@ -42,6 +42,7 @@ from finagent_model.evaluation.memory_probes import (
     RecallAnswer,
     judge_days,
 )
+from finagent_model.market.bars import show_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import open_cassette
@@ -140,7 +141,7 @@ class ProbePlan:
             if row.name == name
         }
         for number, day in enumerate(self.chosen):
-            [view] = self.market.daily_views(day[0], [day[1]])
+            [view] = self.market.bar_views(day[0], [day[1]])
             # Plain, masked and mirrored; the swap's two; those with news; and asked twice.
             forms = 3 + 2 * (day in self.others) + 2 * bool(view.news) + (number < again)
             needs = measure_calls(config, view, False)
@@ -273,7 +274,7 @@ def find_other_views(
     """Return another symbol's view for each day on which one of `symbols` has enough bars."""
     others = {}
     for symbol, position in chosen:
-        [view] = market.daily_views(symbol, [position])
+        [view] = market.bar_views(symbol, [position])
         # The next one in the list, so that all names are used.
         at = symbols.index(symbol) if symbol in symbols else -1
         for name in (*symbols[at + 1 :], *symbols[: max(at, 0)]):
@@ -329,7 +330,7 @@ def ask_days(
 
     `retest` of the days are asked about twice.
     """
-    full = [market.daily_views(symbol, [position])[0] for symbol, position in chosen]
+    full = [market.bar_views(symbol, [position])[0] for symbol, position in chosen]
     views = dict(enumerate(map(_without_texts, full)))
     asked = AskedDays([])
     answers: dict[int, dict[str, Any]] = {i: {} for i in views}
@@ -350,7 +351,7 @@ def ask_days(
         asked.days.append(
             ProbedDay(
                 symbol=symbol,
-                as_of=f"{view.as_of:%Y-%m-%d}",
+                as_of=show_as_of(view.as_of),
                 may_be_remembered=_may_be_remembered(view, knowledge),
                 next_return=float(closes[position + HORIZON] / closes[position] - 1),
                 other_symbol=other.symbol if other else None,

@@ -27,6 +27,7 @@ from finagent_model.evaluation.probes import (
     check_trained_state_repeats,
     find_clock_reads,
 )
+from finagent_model.market.bars import show_as_of
 from finagent_model.model.loading import load_predictor
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import Question
@@ -164,7 +165,7 @@ def _clock_free(predictor: Predictor, symbol: str, clock_reads: Sequence[str]) -
     """
     market = predictor.market
     last = len(market.bars(symbol)) - 1
-    [view] = market.daily_views(symbol, [last])
+    [view] = market.bar_views(symbol, [last])
     signals = [
         to_ledger_row(
             predictor.desk.with_options(mode="replay", clock=_stopped_clock(at)).decide(view).signal
@@ -172,7 +173,7 @@ def _clock_free(predictor: Predictor, symbol: str, clock_reads: Sequence[str]) -
         for at in CLOCKS
     ]
     same = all(signal == signals[0] for signal in signals)
-    message = f"{symbol} as of {view.as_of:%Y-%m-%d} decided by clocks of 1970 and 2100"
+    message = f"{symbol} as of {show_as_of(view.as_of)} decided by clocks of 1970 and 2100"
     message += "" if same else ": they differ"
     message += (
         f"; a clock is read at {', '.join(clock_reads)}" if clock_reads else "; no clock is read"

@@ -16,7 +16,9 @@ import numpy as np
 
 from finagent_model.errors import ShortHistoryError, UndefinedFeatureError
 from finagent_model.market import indicators
-from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
+from finagent_model.market.bars import BarSeries, Floats, show_as_of, to_datetime64
+from finagent_model.market.news import NewsItem
+from finagent_model.market.timeframe import DAILY, bars_per_year
 from finagent_model.market.view import MarketView
 from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import TradeOutcome
@@ -145,7 +147,7 @@ def build_context(
     bars = view.bars
     if len(bars) < policy.warm_up:
         raise ShortHistoryError(
-            f"{view.symbol} has {len(bars)} bars by {view.as_of:%Y-%m-%d}; "
+            f"{view.symbol} has {len(bars)} bars by {show_as_of(view.as_of)}; "
             f"the policy needs {policy.warm_up}; send more history"
         )
     # Only the last bar is asked about, so the averages before it are not computed.
@@ -153,16 +155,16 @@ def build_context(
     undefined = sorted(name for name, value in features.items() if not math.isfinite(value))
     if undefined:
         raise UndefinedFeatureError(
-            f"{view.symbol} at {view.as_of:%Y-%m-%d}: {', '.join(undefined)} undefined "
+            f"{view.symbol} at {show_as_of(view.as_of)}: {', '.join(undefined)} undefined "
             "(prices that don't move have no range)"
         )
     prices = bars.adjust_to_last_bar()
-    year = slice(-TRADING_DAYS_PER_YEAR, None)
+    year = slice(-round(bars_per_year(bars.closed_at)), None)
     numbers = {name: round_significant(value) for name, value in features.items()}
     # The order of the keys is part of the prompt, and so of every recorded reply's fingerprint.
     question: dict[str, Any] = {
         "symbol": view.symbol,
-        "timeframe": "1 day",
+        "timeframe": bars.timeframe.label,
         "last_close": round_significant(view.last_close),
         "atr": numbers.pop("atr"),
         "support": numbers.pop("support"),
@@ -172,7 +174,7 @@ def build_context(
         "year_low": round_significant(prices.low[year].min()),
         "year_high": round_significant(prices.high[year].max()),
         "policy": policy.model_dump(exclude_none=True),
-        "news": [item.envelope(view.as_of) for item in view.news],
+        "news": [_describe_news(view, item) for item in view.news],
         **_describe_fundamentals(view),
         "memory": _describe_lessons(view, lessons, max_lessons),
     }
@@ -196,6 +198,23 @@ def round_significant(value: float, digits: int = 6) -> float:
 def round_or_none(value: float) -> float | None:
     """Round to six significant digits; None where `value` is not finite."""
     return round_significant(float(value)) if math.isfinite(value) else None
+
+
+def _describe_news(view: MarketView, item: NewsItem) -> dict[str, Any]:
+    """Return an item as an agent reads it; beside bars within a day it has its age in hours."""
+    described = item.envelope(view.as_of)
+    if view.bars.timeframe.is_intraday:
+        hours = (view.as_of - item.published_at).total_seconds() / 3600
+        described = {"hours_ago": round_significant(hours, 3), **described}
+    return described
+
+
+def _age(view: MarketView, lesson: TradeOutcome) -> dict[str, int]:
+    """Return how long ago a trade was proposed: in days, or in bars of another length."""
+    if view.bars.timeframe == DAILY:
+        return {"days_ago": (view.as_of.date() - lesson.as_of.date()).days}
+    made_at = to_datetime64(lesson.as_of)
+    return {"bars_ago": int((view.bars.closed_at > made_at).sum())}
 
 
 def _describe_fundamentals(view: MarketView) -> dict[str, Any]:
@@ -228,7 +247,7 @@ def _describe_lessons(
         "came_true": round_significant(profitable_share, 3),
         "latest": [
             {
-                "days_ago": (view.as_of.date() - lesson.as_of.date()).days,
+                **_age(view, lesson),
                 "action": lesson.action,
                 "confidence": lesson.confidence,
                 "earned_percent": round_significant(100 * lesson.earned, 3),

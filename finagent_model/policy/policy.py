@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finagent_model.errors import BeforeFirstFitError, UnknownSymbolError
+from finagent_model.market.timeframe import DAILY
 
 Number = npt.NDArray[np.float64] | float
 EXTERNAL_WEIGHT_KEY: Final = "upstream_weight"
@@ -148,6 +149,9 @@ class PolicyBook(BaseModel):
     fits: tuple[PolicyFit, ...] = Field(min_length=1)
     pooled: bool = True
     """True: every fit is for all symbols; False: each is for its own symbols alone."""
+    # Left out of a dump where it is a day: packages of daily bars stay as they were.
+    timeframe: str = Field(DAILY.name, exclude_if=lambda name: name == DAILY.name)
+    """Length of the bars that the policies were fitted on."""
 
     @model_validator(mode="after")
     def _check_dates(self) -> Self:

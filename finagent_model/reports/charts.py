@@ -15,13 +15,14 @@ import numpy as np
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
-from finagent_model.market.bars import PRICES, BarSeries, Floats, symbol_file_name
+from finagent_model.market.bars import PRICES, BarSeries, Floats, show_as_of, symbol_file_name
+from finagent_model.market.timeframe import DAILY
 from finagent_model.market.view import MarketView
 
 AblationRow = Mapping[str, Any]
 DESK_COLOUR, BENCHMARK_COLOUR = "#1f6feb", "#8b949e"
 CHART_BARS = 126
-"""Bars of a price chart: half a year."""
+"""Bars of a price chart: half a year of days."""
 LEVELS = {
     "suggested_entry_price": ("entry", "#1f6feb"),
     "suggested_stop_loss": ("stop", "#cf222e"),
@@ -74,9 +75,9 @@ def write_price_chart(view: MarketView, signal: TradingSignal, folder: Path) -> 
         if (price := getattr(signal, field)) is not None
     }
     score = f"{signal.confidence} {signal.confidence_score:.0f}"
-    title = f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: {signal.action} ({score})"
+    title = f"{signal.symbol} as of {show_as_of(signal.as_of)}: {signal.action} ({score})"
     if signal.status != "ok":
-        title = f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}: no decision ({signal.status})"
+        title = f"{signal.symbol} as of {show_as_of(signal.as_of)}: no decision ({signal.status})"
     _price_png(bars, levels, title, folder / "chart.png")
     _price_page(bars, levels, title, folder / "chart.html")
 
@@ -89,12 +90,12 @@ def market_data_snapshot(view: MarketView) -> dict[str, Any]:
     bars = view.bars.adjust_to_last_bar()[-CHART_BARS:]
     return {
         "symbol": view.symbol,
-        "timeframe": "daily",
+        "timeframe": "daily" if bars.timeframe == DAILY else bars.timeframe.name,
         "latest_price": float(view.bars.close[-1]),
         "bar_count": len(bars),
         "bars": [
             {
-                "date": f"{bars.close_time(i):%Y-%m-%d}",
+                "date": bars.show_time(i),
                 # Ten digits: an adjustment leaves noise after them.
                 **{name: float(f"{getattr(bars, name)[i]:.10g}") for name in PRICES},
                 "volume": None if np.isnan(bars.volume[i]) else round(bars.volume[i]),

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport
+from finagent_model.market.timeframe import DAILY
 from finagent_model.market.view import MAX_STALE_SESSIONS
 from finagent_model.policy.trained_state import Calibration
 from finagent_model.reports.wording import (
@@ -68,6 +69,8 @@ class ModelCard:
     datasets: Sequence[Dataset]
     prompts: Sequence[str]
     """Versions in MLflow's prompt registry, as text."""
+    bar_length: str
+    """How long a bar is, in words."""
     hashes: Mapping[str, str]
     """Hashes of package, code and configuration by name, and the commit where there is one."""
 
@@ -148,6 +151,11 @@ class ModelCard:
         lines += ["", *confidence_sentences(gate.evidence, self.calibration)]
         return lines
 
+    def _other_clocks(self) -> str:
+        if self.bar_length == DAILY.label:
+            return "a clock shorter than a day: it sees daily bars"
+        return f"another clock than its own: it sees bars of {self.bar_length}"
+
     def _limits(self) -> list[str]:
         request = self.request
         lines = [
@@ -158,7 +166,7 @@ class ModelCard:
             "knew how they had fared, and that they had survived; the evidence does not count that "
             "choice.",
             *self._spans(),
-            "- For a clock shorter than a day: it sees daily bars and fills at the next open, at "
+            f"- For {self._other_clocks()} and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
             f"- Able to answer about days before {self.first_day}, nor from bars that end more "

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from finagent_model.backtesting.engine import BacktestResult, Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
 from finagent_model.backtesting.metrics import MIN_DEVIATION
-from finagent_model.market.bars import TRADING_DAYS_PER_YEAR, BarSeries, Floats
+from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.timeframe import TRADING_DAYS_PER_YEAR
 from finagent_model.statistics.autocorrelation import autocovariances
 
 MIN_PERIODS = 20
@@ -79,10 +80,15 @@ def stationary_bootstrap_indices(
 
 
 def sharpe_interval(
-    returns: Floats, *, seed: int, confidence: float = 0.95, draws: int = 1000
+    returns: Floats,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    periods: float = TRADING_DAYS_PER_YEAR,
 ) -> Interval:
-    """Percentile interval of the annual Sharpe ratio; nan where returns don't vary or are fewer
-    than `MIN_PERIODS`.
+    """Percentile interval of the annual Sharpe ratio of returns of which a year has `periods`; nan
+    where they don't vary or are fewer than `MIN_PERIODS`.
     """
     if len(returns) < MIN_PERIODS or not np.std(returns) > MIN_DEVIATION:
         return Interval(math.nan, math.nan)
@@ -91,7 +97,7 @@ def sharpe_interval(
     deviation = histories.std(axis=1, ddof=1)
     # A history of one repeated return has no ratio; the quantiles leave it out.
     deviation = np.where(deviation > MIN_DEVIATION, deviation, np.nan)
-    ratios = histories.mean(axis=1) / deviation * math.sqrt(TRADING_DAYS_PER_YEAR)
+    ratios = histories.mean(axis=1) / deviation * math.sqrt(periods)
     low, high = np.nanquantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
@@ -122,38 +128,52 @@ def superior_predictive_ability(gains: Floats, *, seed: int, draws: int = 1000) 
     return float(np.mean(best > scores.max()))
 
 
-def annual_return_difference(ours: Floats, theirs: Floats) -> float:
-    """Mean daily return of `ours` less that of `theirs`, times 252; nan without days."""
-    return float(np.mean(ours - theirs)) * TRADING_DAYS_PER_YEAR if len(ours) else math.nan
+def annual_return_difference(
+    ours: Floats, theirs: Floats, periods: float = TRADING_DAYS_PER_YEAR
+) -> float:
+    """Mean return of `ours` less that of `theirs`, times `periods` a year; nan without any."""
+    return float(np.mean(ours - theirs)) * periods if len(ours) else math.nan
 
 
 def return_difference_interval(
-    ours: Floats, theirs: Floats, *, seed: int, confidence: float = 0.95, draws: int = 1000
+    ours: Floats,
+    theirs: Floats,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    periods: float = TRADING_DAYS_PER_YEAR,
 ) -> Interval:
-    """Percentile interval of `annual_return_difference`, resampling both on the same days.
+    """Percentile interval of `annual_return_difference`, resampling both on the same bars.
 
-    Of width 0 where the daily difference never varies; nan below `MIN_PERIODS` days.
+    Of width 0 where the difference never varies; nan below `MIN_PERIODS` returns.
     """
     gains = ours - theirs
     if len(gains) < MIN_PERIODS:
         return Interval(math.nan, math.nan)
     if not np.std(gains) > MIN_DEVIATION:
-        mean = annual_return_difference(ours, theirs)
+        mean = annual_return_difference(ours, theirs, periods)
         return Interval(mean, mean)
     length = optimal_block_length(gains)
     positions = stationary_bootstrap_indices(len(gains), length, draws, seed)
-    means = gains[positions].mean(axis=1) * TRADING_DAYS_PER_YEAR
+    means = gains[positions].mean(axis=1) * periods
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
 def return_decay_interval(
-    before: Floats, after: Floats, *, seed: int, confidence: float = 0.95, draws: int = 1000
+    before: Floats,
+    after: Floats,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    periods: float = TRADING_DAYS_PER_YEAR,
 ) -> Interval:
-    """Percentile interval of the mean of `before` less that of `after`, times 252.
+    """Percentile interval of the mean of `before` less that of `after`, times `periods` a year.
 
-    The two are daily gains on different days, each resampled in blocks of its own; nan where one
-    has fewer than `MIN_PERIODS` days.
+    The two are gains on different bars, each resampled in blocks of its own; nan where one has
+    fewer than `MIN_PERIODS`.
     """
     if min(len(before), len(after)) < MIN_PERIODS:
         return Interval(math.nan, math.nan)
@@ -166,7 +186,7 @@ def return_decay_interval(
         ].mean(axis=1)
         for offset, gains in enumerate((before, after))
     )
-    decay = (early - late) * TRADING_DAYS_PER_YEAR
+    decay = (early - late) * periods
     low, high = np.quantile(decay, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 

@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution, Turn
 from finagent_model.errors import ValueTooLargeError
+from finagent_model.market.bars import show_as_of
 from finagent_model.store import artifacts, outbox
 from finagent_model.store._schema import decisions
 from finagent_model.store.artifact_models import (
@@ -227,7 +228,7 @@ def artifact_rows(
     Raises pydantic's ValidationError for a value that no artifact may have.
     """
     signal = decision.signal
-    title = f"{signal.symbol} {signal.as_of:%Y-%m-%d}"
+    title = f"{signal.symbol} {show_as_of(signal.as_of)}"
     lineage: dict[str, Any] = {
         "symbol": signal.symbol,
         "run_id": run_id,
@@ -306,7 +307,8 @@ def _chart_fields(run_id: str, snapshot: Snapshot | None) -> tuple[dict[str, Any
     fields: dict[str, Any] = {"image_path": f"runs:/{run_id}", "chart_type": TIMEFRAME}
     metadata: dict[str, Any] = {"chart_artifact": CHART_FILE}
     if snapshot is not None:
-        fields["chart_data"] = {"timeframe": TIMEFRAME, "bars_count": snapshot["bar_count"]}
+        timeframe = fields["chart_type"] = snapshot["timeframe"]
+        fields["chart_data"] = {"timeframe": timeframe, "bars_count": snapshot["bar_count"]}
         metadata["market_data_snapshot"] = snapshot
     return metadata, fields
 

@@ -38,6 +38,7 @@ from finagent_model._redact import make_redactor
 from finagent_model.config.roster import Price
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import TradingSignal
+from finagent_model.market.bars import show_as_of
 from finagent_model.settings import Settings
 from finagent_model.tracking._spans import Span, decision_span
 from finagent_model.tracking.prompt_registry import link_prompts_to_trace
@@ -163,7 +164,7 @@ def _trace_info(
         request_time=_to_ns(root.start) // 10**6,
         execution_duration=(_to_ns(root.end) - _to_ns(root.start)) // 10**6,
         state=TraceState.OK if root.failure is None else TraceState.ERROR,
-        request_preview=f"{signal.symbol} as of {signal.as_of:%Y-%m-%d}",
+        request_preview=f"{signal.symbol} as of {show_as_of(signal.as_of)}",
         response_preview=f"{signal.action}, confidence {signal.confidence_score:g}",
         trace_metadata=metadata,
         tags={

@@ -23,7 +23,8 @@ from finagent_model.backtesting.engine import buy_and_hold
 from finagent_model.backtesting.metrics import MIN_DEVIATION, simple_returns
 from finagent_model.backtesting.portfolio import pool_by_day
 from finagent_model.errors import ShortHistoryError
-from finagent_model.market.bars import BarSeries, from_datetime64
+from finagent_model.market.bars import BarSeries, common_timeframe, from_datetime64
+from finagent_model.market.timeframe import Timeframe
 from finagent_model.policy.policy import Policy, PolicyBook, PolicyFit
 from finagent_model.statistics.resampling import MIN_PERIODS
 from finagent_model.statistics.sharpe import probability_of_overfitting
@@ -152,12 +153,14 @@ def fit_policies(
 
     `histories` are the bars by symbol; the request says whether symbols are pooled in one fit or
     fitted apart. `jobs` threads fit at a time; their number does not change the result. Raises
-    ShortHistoryError where a symbol has no fit, or no out-of-sample bars.
+    ShortHistoryError where a symbol has no fit, or no out-of-sample bars, and MixedBarsError where
+    their bars differ in length.
     """
     policies = draw_candidates(request.candidates, request.seed, score_sources)
     scorers = {symbol: PolicyScorer(bars, score_sources) for symbol, bars in histories.items()}
     fits = _fit_windows(scorers, policies, request, progress, jobs)
-    book = PolicyBook(fits=fits, pooled=request.pooled)
+    timeframe = common_timeframe(list(histories.values()))
+    book = PolicyBook(fits=fits, pooled=request.pooled, timeframe=timeframe.name)
     _require_out_of_sample(histories, book)
     return FittedPolicies(book, _count_trials(scorers, book, policies, request))
 
@@ -186,10 +189,11 @@ def _fit_windows(
     folds: slice = slice(None),
 ) -> tuple[PolicyFit, ...]:
     """Return the fits of all folds, or of those asked for, oldest first."""
+    timeframe = common_timeframe([scorer.bars for scorer in scorers.values()])
     calendar = np.unique(np.concatenate([s.bars.closed_at for s in scorers.values()]))
     tasks = [
         (window, parts)
-        for window in _training_windows(calendar, request)[folds]
+        for window in _training_windows(calendar, request, timeframe)[folds]
         for parts in _training_parts(scorers, calendar, window, request)
     ]
     done = progress(len(tasks))
@@ -212,7 +216,7 @@ def _fit_windows(
 
 
 def _training_windows(
-    calendar: npt.NDArray[np.datetime64], request: TrainRequest
+    calendar: npt.NDArray[np.datetime64], request: TrainRequest, timeframe: Timeframe
 ) -> list[_FitWindow]:
     """Return each fold's training window, and a last one that ends with the newest session."""
     folds = walk_forward_folds(
@@ -222,9 +226,9 @@ def _training_windows(
         _FitWindow(fold.train_start, fold.train_stop, from_datetime64(calendar[fold.test_start]))
         for fold in folds
     ]
-    # A day's decision may be asked for as of any time after its close, so the last fit, which has
-    # seen the newest day, is valid from the day after it.
-    after = from_datetime64(calendar[-1]) + timedelta(days=1)
+    # A bar's decision may be asked for as of any time after its close, so the last fit, which has
+    # seen the newest bar, is valid from the day after it, or from the next of shorter bars.
+    after = from_datetime64(calendar[-1]) + min(timedelta(days=1), timeframe.length)
     return [*windows, _FitWindow(len(calendar) - request.train_bars, len(calendar), after)]
 
 
@@ -260,7 +264,7 @@ def _require_out_of_sample(histories: Mapping[str, BarSeries], book: PolicyBook)
         # Two bars: a decision at the first close is filled at the second's open.
         if not has_fit or len(bars) - out_of_sample_part(bars, book).start < 2:
             raise ShortHistoryError(
-                f"{symbol} has {len(bars)} bars until {bars.close_time(-1):%Y-%m-%d}: too few for "
+                f"{symbol} has {len(bars)} bars until {bars.show_time(-1)}: too few for "
                 "a fit, the bars that its policy needs, and two that it has not seen; choose other "
                 "symbols or shorter windows"
             )

@@ -22,6 +22,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import finagent_model
+from finagent_model.market.bars import show_as_of
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import FAILED_STATUSES
 
@@ -173,6 +174,7 @@ class Renderer:
         )
         self._env.filters |= {
             "day": format_day,
+            "as_of": format_as_of,
             "moment": format_moment,
             "number": format_number,
             "measure": format_measure,
@@ -243,6 +245,12 @@ def format_day(value: object) -> str:
     """Return the day of a moment in UTC."""
     stamp = _parse_moment(value)
     return stamp.strftime("%Y-%m-%d") if stamp else UNDEFINED
+
+
+def format_as_of(value: object) -> str:
+    """Return the day that a decision was asked about, or the moment, in UTC."""
+    stamp = _parse_moment(value)
+    return show_as_of(stamp) if stamp else UNDEFINED
 
 
 def format_moment(value: object) -> str:

@@ -311,7 +311,11 @@ class EquityCurves:
         if not facts:
             return cls([], [], None)
         calendar, desk, held = pool_returns(facts)
+        days: list[str] | list[int]
         days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
+        if len(set(days)) < len(days):
+            # Several bars a day: seconds since 1970, of which the chart makes times.
+            days = [int(at) // 1000 for at in calendar]
         return cls(_equity_points(days, desk), _equity_points(days, held), backtests.incomplete)
 
 
@@ -320,7 +324,7 @@ def _read_facts(run_id: str) -> SymbolFacts:
         return SymbolFacts.model_validate_json(RunLog(run_id).read_artifact("facts.json"))
 
 
-def _equity_points(days: list[str], returns: Floats) -> Points:
+def _equity_points(days: list[str] | list[int], returns: Floats) -> Points:
     points = zip(days, np.cumprod(1.0 + returns), strict=True)
     return [{"time": day, "value": round(float(value), 5)} for day, value in points]
 

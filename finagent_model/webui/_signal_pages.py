@@ -270,7 +270,10 @@ def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
 def _bar_point(bars: BarSeries, factor: float, i: int) -> dict[str, Any]:
     prices = ("open", "high", "low", "close")
     return {
-        "time": f"{bars.close_time(i):%Y-%m-%d}",
+        # Within a day: seconds since 1970, of which the chart makes times.
+        "time": int(bars.close_time(i).timestamp())
+        if bars.timeframe.is_intraday
+        else f"{bars.close_time(i):%Y-%m-%d}",
         **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in prices},
     }
 

@@ -25,10 +25,26 @@ CASH = 10_000.0
 
 def prices(symbol: str) -> tuple[BarSeries, pd.DataFrame]:
     """Growth bars, so that no engine sees a split, and the same as a frame."""
-    growth = BundledBars().bars(symbol).adjust_to_first_bar()
+    bars = hourly_bars() if symbol == "EURUSD" else BundledBars().bars(symbol)
+    growth = bars.adjust_to_first_bar()
     columns = {name.title(): getattr(growth, name) for name in ("open", "high", "low", "close")}
     index = pd.DatetimeIndex(growth.closed_at)
     return growth, pd.DataFrame(columns | {"Volume": growth.volume}, index=index)
+
+
+def hourly_bars() -> BarSeries:
+    """Hours of EUR/USD that come with backtesting.py, 2017 to 2018; in cents, of which whole units
+    are bought.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from backtesting.test import EURUSD
+    frame = EURUSD.rename(columns=str.lower)[["open", "high", "low", "close", "volume"]]
+    frame[["open", "high", "low", "close"]] *= 100
+    closed_at = frame.index.tz_localize("UTC") + pd.Timedelta(hours=1)
+    bars = BarSeries.from_frame("EURUSD", frame.reset_index(drop=True).assign(closed_at=closed_at))
+    assert (bars.timeframe.name, bars.calendar.name) == ("1h", "weekdays")
+    return bars
 
 
 def ours(bars: BarSeries, rule: Crossover, rules: FillRules) -> BacktestResult:
@@ -59,7 +75,20 @@ CONFIGURATIONS = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGURATIONS, ids=str)
+HOURLY = [
+    config
+    | {
+        "symbol": "EURUSD",
+        # Hours move by a tenth of a day's size.
+        "stop": config["stop"] / 10,
+        "target": config["target"] / 10,
+        "commission": config["commission"] / 10,
+    }
+    for config in CONFIGURATIONS[:12]
+]
+
+
+@pytest.mark.parametrize("config", [*CONFIGURATIONS, *HOURLY], ids=str)
 def test_run_rule_makes_same_trades_as_backtesting_py(config: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

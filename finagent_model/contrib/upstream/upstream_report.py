@@ -22,6 +22,7 @@ from finagent_model.contrib.upstream.source import UpstreamError
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ShortHistoryError
 from finagent_model.market.bars import PRICES, BarSeries
+from finagent_model.market.timeframe import DAILY
 
 LOOK_BACK = timedelta(days=365)
 MIN_BARS = 60
@@ -48,8 +49,13 @@ class UpstreamWindow:
 def build_window(bars: BarSeries) -> UpstreamWindow:
     """Return the year of bars up to the last one of a validated series.
 
-    Raises ShortHistoryError below `MIN_BARS`.
+    Raises ShortHistoryError below `MIN_BARS`, and for bars that are no days: upstream knows none.
     """
+    if bars.timeframe != DAILY:
+        raise ShortHistoryError(
+            f"bars of {bars.symbol} last {bars.timeframe.label}, and upstream reads daily bars; "
+            "leave its analyst out"
+        )
     clock_day = bars.close_time(-1).date() + timedelta(days=1)
     first = int(np.searchsorted(bars.closed_at, np.datetime64(clock_day - LOOK_BACK, "us")))
     year = bars[first:]

@@ -82,6 +82,8 @@
         });
       }
       const last = data.seen.at(-1);
+      // Bars within a day come with seconds, longer ones with a date.
+      chart.applyOptions({ timeScale: { timeVisible: typeof last.time === "number" } });
       createSeriesMarkers(candles, [{
         time: last.time, position: "aboveBar", shape: "arrowDown",
         color: colour("ink"), text: "decided",
@@ -146,6 +148,8 @@
         const style = { color: colour(tone), lineWidth, priceLineVisible: false, title: curve.name };
         chart.addSeries(LineSeries, style).setData(curve.points);
       };
+      const times = data.held.points.concat(...data.curves.map((curve) => curve.points));
+      chart.applyOptions({ timeScale: { timeVisible: typeof times[0]?.time === "number" } });
       add(data.held, "soft", 1);
       data.curves.forEach((curve, i) => add(curve, TONES[i], 2));
       chart.timeScale().fitContent();

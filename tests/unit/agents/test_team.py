@@ -25,10 +25,10 @@ NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 def views() -> list[MarketView]:
     """Days with fresh news and days without."""
     market = Market.from_settings(Settings.load({}))
-    days = [i for i, v in enumerate(market.daily_views("GOOG", range(500, 2148))) if v.news]
+    days = [i for i, v in enumerate(market.bar_views("GOOG", range(500, 2148))) if v.news]
     assert days
     chosen = [500 + i for i in (days[0], days[-1], 0, 1, 700)]
-    return market.daily_views("GOOG", chosen)
+    return market.bar_views("GOOG", chosen)
 
 
 def desk(cassette: Cassette | None = None, mode: Mode = "cached") -> Desk:

@@ -14,6 +14,7 @@ from finagent_model.backtesting import metrics
 from finagent_model.backtesting.engine import BacktestResult, Costs, buy_and_hold
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import Floats
+from finagent_model.market.timeframe import bars_per_year
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports, not ours
@@ -155,6 +156,7 @@ def test_measure_curve_ratios_are_undefined_once_all_is_lost() -> None:
         (np.r_[days("2020-01-01", 100, "D"), days("2023-01-01", 100, "D")], 365),
         (days("2020-01-01", 24 * 365, "h"), 24 * 365),
         (days("2020-01-06", 24 * 5, "h"), 24 * 252),
+        (days("2020-01-01 17:00", 24 * 40, "h"), 24 * 365),  # the days at the ends are parts
         (days("2020-01-01", 500, "D") - (np.arange(500) > 90) * np.timedelta64(1, "h"), 365),
         (days("2020-01-06 14:35", 78, "5min"), 78 * 252),
         (days("2020-01-01", 500, "D")[np.arange(500) % 7 != 3], 365.25 * 6 / 7),
@@ -163,11 +165,11 @@ def test_measure_curve_ratios_are_undefined_once_all_is_lost() -> None:
 def test_bars_per_year_is_measured_from_dates(
     closed_at: npt.NDArray[np.datetime64], expected: float
 ) -> None:
-    assert metrics.bars_per_year(closed_at) == pytest.approx(expected, rel=0.001)
+    assert bars_per_year(closed_at) == pytest.approx(expected, rel=0.001)
 
 
 def test_bars_per_year_of_bundled_stocks_is_252() -> None:
-    assert {metrics.bars_per_year(BundledBars().bars(s).closed_at) for s in ("GOOG", "FB")} == {252}
+    assert {bars_per_year(BundledBars().bars(s).closed_at) for s in ("GOOG", "FB")} == {252}
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def test_read_days_form_gives_day(text: str) -> None:
         (["2024-06-28", "Total"], "'Total' in line 3 is not a date; write it as 2012-06-29"),
         (["45471"], "'45471' in line 2 is not a date"),
         (["2024-06-28 22:00:00"], "has a time of day; .* 'closed_at'"),
-        (["2024-06-28 15:00", "2024-06-28 16:00"], "there are 2 bars on 2024-06-28"),
+        (["2024-06-28 15:00", "2024-06-28 16:00"], "has a time without a zone; write `zone: UTC`"),
+        (["2024-06-28 15:00Z", "2024-06-28 16:00Z"], "'2024-06-28 15:00Z' in line 2 has a time of"),
     ],
 )
 def test_read_days_refusal_names_cell(cells: list[str], message: str) -> None:

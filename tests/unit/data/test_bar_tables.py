@@ -129,18 +129,22 @@ def test_read_text_table_refusal_names_line(text: str, message: str) -> None:
         read(text)
 
 
-def test_read_series_intraday_marks_are_refused() -> None:
+def test_read_series_column_of_periods_is_the_length_of_a_bar() -> None:
     stooq = "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n"
-    with pytest.raises(InvalidBarsError, match="<PER> '5' in line 2: only daily bars are read"):
-        read(stooq + "X,5,20240626,090500,1,2,1,2,3\n")
-    with pytest.raises(InvalidBarsError, match="<TIME> '090500' in line 2: bars of less than a"):
-        read(stooq + "X,D,20240626,090500,1,2,1,2,3\n")
+    assert read(stooq + "X,D,20240626,000000,1,2,1,2,3\n").timeframe.name == "1d"
+    assert read(stooq + "X,W,20240624,000000,1,2,1,2,3\n").timeframe.name == "1w"
+    with pytest.raises(InvalidBarsError, match="bars of 5 minutes are dated by days alone; give"):
+        read(stooq + "X,5,20240626,000000,1,2,1,2,3\n")
+    with pytest.raises(InvalidBarsError, match="<PER> 'D' in line 3 is not the 'W' of in line 2"):
+        read(stooq + "X,W,20240624,000000,1,2,1,2,3\nX,D,20240626,000000,1,2,1,2,3\n")
+    with pytest.raises(InvalidBarsError, match="<PER> 'Q': timeframe 'Q' is no length of a bar"):
+        read(stooq + "X,Q,20240626,000000,1,2,1,2,3\n")
 
 
-def test_read_series_hourly_bars_are_refused() -> None:
-    rows = [f"2024-06-26T{hour}:00:00Z,1,2,1,2" for hour in range(14, 21)]
-    with pytest.raises(InvalidBarsError, match="there are 7 bars on 2024-06-26, and bars of less"):
-        read("\n".join(["closed_at,open,high,low,close", *rows]))
+def test_read_series_closes_within_a_day_are_read_as_they_are() -> None:
+    rows = [f"2024-06-26T{hour:02}:00:00Z,1,2,1,2" for hour in range(8, 21)]
+    bars = read("\n".join(["closed_at,open,high,low,close", *rows]))
+    assert (bars.timeframe.name, bars.close_time(0).hour) == ("1h", 8)
 
 
 def test_read_series_rounded_adjusted_close_is_used() -> None:

@@ -146,7 +146,7 @@ def test_file_fundamentals_reach_view_with_digest(tmp_path: Path) -> None:
     lines = (written(), written(published_at=None), written(symbol="X"), written(value=1.5))
     path = file(tmp_path, *lines)
     market = Market.from_settings(Settings.load({"FINAGENT_FUNDAMENTALS": str(path)}))
-    (day,) = market.daily_views("GOOG", [-1])
+    (day,) = market.bar_views("GOOG", [-1])
     for view in (market.view("GOOG", AS_OF), day):
         assert [f.value for f in view.fundamentals] == [1.5]
         assert view.undated_facts == 1

@@ -164,7 +164,7 @@ def test_sql_bars_refuse_table_without_daily_rows(url: str) -> None:
         ("TSLA", "1h", "2026-01-06 15:00:00", 430.0),
         ("TSLA", "1W", "2026-01-05 00:00:00", 444.0),
     )
-    with pytest.raises(InvalidBarsError, match=r"TSLA has no daily bars; .* has: 1W, 1h; daily"):
+    with pytest.raises(InvalidBarsError, match=r"TSLA has no bars of 1d; .* has: 1W, 1h; add"):
         source.bars("TSLA")
 
 

@@ -125,7 +125,7 @@ def test_desk_replay_repeats_signal_without_calls(market: Market) -> None:
 
 
 def test_desk_concurrent_decisions_equal_single_ones(market: Market) -> None:
-    views = market.daily_views("GOOG", range(900, 940))
+    views = market.bar_views("GOOG", range(900, 940))
     done: list[int] = []
     together = desk().decide_all(views, lambda: done.append(1))
     assert [d.signal for d in together] == [desk().decide(v).signal for v in views]
@@ -134,7 +134,7 @@ def test_desk_concurrent_decisions_equal_single_ones(market: Market) -> None:
 
 def test_desk_is_safe_across_threads(market: Market) -> None:
     shared = desk()
-    views = market.daily_views("GOOG", range(1000, 1012))
+    views = market.bar_views("GOOG", range(1000, 1012))
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(shared.decide, views))
     assert [d.signal for d in found] == [desk().decide(v).signal for v in views]
@@ -142,7 +142,7 @@ def test_desk_is_safe_across_threads(market: Market) -> None:
 
 def test_desk_trades_carry_levels_with_size(market: Market) -> None:
     signals: Sequence[TradingSignal] = [
-        d.signal for d in desk().decide_all(market.daily_views("GOOG", range(950, 1100)))
+        d.signal for d in desk().decide_all(market.bar_views("GOOG", range(950, 1100)))
     ]
     acted = [s for s in signals if s.action != "HOLD"]
     assert {s.action for s in acted} == {"BUY", "SELL"}

@@ -158,7 +158,7 @@ def assert_same_decision(plain: dict[str, Any], masked: dict[str, Any]) -> None:
 def test_rules_decide_the_same_under_any_name_and_scale(
     market: Market, bar: int, power: float, name: str
 ) -> None:
-    [view] = market.daily_views("GOOG", [bar])
+    [view] = market.bar_views("GOOG", [bar])
     view = replace(view, news=())
     scale = 10**power
 
@@ -247,7 +247,7 @@ def test_settle_levels_rejects_prices_that_are_one_after_unmasking(market: Marke
 
 
 def test_desk_words_errors_of_masked_views_with_the_symbol(market: Market) -> None:
-    [view] = market.daily_views("GOOG", [5])
+    [view] = market.bar_views("GOOG", [5])
     signal = decide(view, config(mask="names")).signal
     assert signal.status == "data_missing"
     assert "GOOG has 6 bars" in signal.reasoning

@@ -16,6 +16,7 @@ from finagent_model.backtesting.kernel import FillRules
 from finagent_model.config.rules import GateRules
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.evaluation.evidence import Evidence, SymbolFacts, grade_evidence
+from finagent_model.evaluation.plain_statistics import count_bars_per_year
 from finagent_model.market.bars import BarSeries, Floats
 from finagent_model.statistics.resampling import (
     MAX_COMMISSION,
@@ -350,3 +351,20 @@ def test_evidence_pools_symbols_by_day() -> None:
         seed=1,
     )
     assert evidence.numbers["observations"] == 400
+
+
+@pytest.mark.parametrize(
+    ("freq", "periods"), [("B", 252), ("D", 365), ("h", 24 * 365), ("W-FRI", 52), ("ME", 12)]
+)
+def test_evidence_is_annualised_by_the_calendar_of_the_bars(freq: str, periods: float) -> None:
+    returns = edge(3.0, 900)
+    closed_at = pd.date_range("2000-01-03", periods=900, freq=freq).as_unit("ms").asi8
+    own = facts(returns).model_copy(update={"closed_at": tuple(closed_at.tolist())})
+    numbers = graded(own).numbers
+    ratio = float(returns.mean() / returns.std())
+    assert numbers["sharpe"] == pytest.approx(ratio * math.sqrt(periods))
+    assert count_bars_per_year(closed_at.tolist()) == pytest.approx(periods)
+    low, high = numbers["sharpe_low"], numbers["sharpe_high"]
+    assert low is not None
+    assert high is not None
+    assert low < ratio * math.sqrt(periods) < high

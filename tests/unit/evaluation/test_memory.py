@@ -44,11 +44,11 @@ NOTHING = np.array([])
 def edge(sharpe: float, n: int, seed: int = 11) -> Floats:
     """Returns of which exactly this annual Sharpe ratio was seen."""
     noise = np.random.default_rng(seed).normal(0, 0.01, n)
-    return (noise - noise.mean()) / noise.std() * 0.01 + sharpe / math.sqrt(252) * 0.01
+    return (noise - noise.mean()) / noise.std() * 0.01 + sharpe / math.sqrt(365) * 0.01
 
 
 def symbol_facts(returns: Floats, first: date = FIRST, **changes: object) -> SymbolFacts:
-    """Facts of one day after the other from `first` on, beside a market of noise."""
+    """Facts of one day after the other, weekends too, from `first` on, beside a market of noise."""
     n = len(returns)
     start = (first.toordinal() - EPOCH) * MS_PER_DAY
     total = float(np.prod(1 + returns) - 1)
@@ -128,7 +128,7 @@ def test_evidence_of_all_days_before_cutoff_is_none() -> None:
     evidence = graded(symbol_facts(edge(5.0, 1638)), reader(date(2030, 1, 1)))
     assert evidence.grade == "none"
     assert evidence.ungraded_reason == (
-        "0 of 1,638 unseen days lie after what gpt-x has read, and 252 are needed"
+        "0 of 1,638 unseen days lie after what gpt-x has read, and 365 are needed"
     )
     assert not any(check.passed for check in evidence.checks)
     assert {check.why for check in evidence.checks} >= {"no day can be graded"}
@@ -144,8 +144,8 @@ def test_evidence_of_unknown_cutoff_is_none() -> None:
 
 
 def test_evidence_of_too_few_days_after_cutoff_is_none() -> None:
-    """All checks pass on 251 days; a year is needed all the same."""
-    for days, grade in ((251, "none"), (252, "strong")):
+    """All checks pass on 364 days; a year is needed all the same."""
+    for days, grade in ((364, "none"), (365, "strong")):
         facts = split_facts(edge(0.0, 1000), edge(9.0, days))
         evidence = graded(facts, reader(last_day(1000)))
         assert all(check.passed for check in evidence.checks if check.needed_for != "none")
@@ -172,7 +172,7 @@ def test_evidence_shows_decay_of_a_memoriser() -> None:
     assert high is not None
     assert 0 < low < decay < high
     # The market before the cut-off is a part of a longer noise, whose mean is not quite 0.
-    assert decay == pytest.approx(4.0 * 0.01 * math.sqrt(252), abs=0.03)
+    assert decay == pytest.approx(4.0 * 0.01 * math.sqrt(365), abs=0.03)
 
 
 def memory_check(evidence: Evidence) -> EvidenceCheck:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from finagent_model.backtesting.engine import Orders, run_orders
@@ -23,12 +24,14 @@ from finagent_model.evaluation.accounting import (
 from finagent_model.evaluation.evidence import GRADES
 from finagent_model.evaluation.plain_statistics import (
     alpha_by_day,
+    count_bars_per_year,
     grade_plainly,
     hac_t_ratio,
     measure_account,
     pool_plainly,
 )
 from finagent_model.market.bars import BarSeries
+from finagent_model.market.timeframe import bars_per_year
 from finagent_model.statistics.skill import alpha_contributions, mean_t_ratio
 
 SHORTS = FillRules(0.001, 0.0005, allow_short=True)
@@ -98,3 +101,15 @@ def test_grade_plainly_is_strong_with_every_number() -> None:
 def test_grade_plainly_falls_with_any_undefined_number(name: str) -> None:
     grade = "none" if name in ("p_alpha", "p_random_entry") else "weak"
     assert grade_plainly(STRONG | {name: math.nan}, GateRules()) == grade
+
+
+@pytest.mark.parametrize("freq", ["B", "D", "h", "5min", "W-FRI", "MS", "QE", "C"])
+@pytest.mark.parametrize("count", [1, 2, 7, 30, 700])
+def test_count_bars_per_year_equals_that_of_the_metrics(freq: str, count: int) -> None:
+    index = pd.date_range("2001-01-01 14:30", periods=2 * count, freq=freq)
+    # With days that are missing, and a gap of a year.
+    kept = index[np.random.default_rng(count).random(2 * count) < 0.9][:count]
+    kept = kept[: count // 2].append(kept[count // 2 :] + pd.Timedelta(days=365))
+    counted = count_bars_per_year(kept.as_unit("ms").asi8.tolist())
+    closed_at = kept.to_numpy().astype("datetime64[us]")
+    assert counted == pytest.approx(bars_per_year(closed_at), rel=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.market.bars import BarSeries
+from finagent_model.market.calendar import get_calendar
 from finagent_model.market.quality import RECENT_BARS, inspect_bars, inspect_recent_bars
 
 DAYS = pd.bdate_range("2024-01-01", periods=30)
@@ -86,8 +88,11 @@ def test_inspect_bars_names_days_without_volume() -> None:
 
 
 def test_inspect_bars_names_weekends() -> None:
-    [found] = inspect_bars(bars(pd.date_range("2024-01-01", periods=30)))
-    assert found == "bars on Saturdays or Sundays: 8 of 30, the first 2024-01-06"
+    days = DAYS.insert(5, pd.Timestamp("2024-01-06"))
+    [found] = inspect_bars(bars(days))
+    assert found == "bars on Saturdays or Sundays: 1 of 31, the first 2024-01-06"
+    # Where every weekend has its bars the market never closes.
+    assert inspect_bars(bars(pd.date_range("2024-01-01", periods=30))) == ()
 
 
 def test_inspect_bars_names_two_bars_of_a_day() -> None:
@@ -96,10 +101,39 @@ def test_inspect_bars_names_two_bars_of_a_day() -> None:
     assert found == "several bars a day: 1 of 31, the first 2024-01-04; bars are taken for days"
 
 
-@pytest.mark.parametrize(("rule", "days"), [("W-FRI", 7), ("ME", 31)])
-def test_inspect_bars_names_longer_bars(rule: str, days: int) -> None:
-    [found] = inspect_bars(bars(pd.date_range("2020-01-01", periods=24, freq=rule)))
-    assert found == f"bars lie about {days} days apart; they are taken for daily ones"
+@pytest.mark.parametrize("rule", ["W-FRI", "ME", "h", "5min"])
+def test_inspect_bars_of_any_length_finds_nothing(rule: str) -> None:
+    assert inspect_bars(bars(pd.date_range("2020-01-01", periods=240, freq=rule))) == ()
+
+
+def test_inspect_bars_names_bars_of_no_known_length() -> None:
+    [found] = inspect_bars(bars(pd.date_range("2020-01-01", periods=24, freq="QE")))
+    assert found.startswith("bars lie about 92 days apart, which is no day, week or month; each")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("h", "a gap of 20 bars between 2020-01-04 05:00 and 2020-01-05 02:00"),
+        ("W-FRI", "a gap of 20 bars between 2021-12-31 and 2022-05-27"),
+    ],
+)
+def test_inspect_bars_counts_missing_bars(rule: str, message: str) -> None:
+    days = pd.date_range("2020-01-01 00:00", periods=300, freq=rule)
+    assert inspect_bars(bars(days[:78].append(days[98:]))) == (message,) if rule == "h" else True
+    if rule != "h":
+        assert inspect_bars(bars(days[:105].append(days[125:]))) == (message,)
+
+
+def test_inspect_bars_of_exchange_names_days_and_holidays() -> None:
+    series = replace(bars(DAYS), calendar=get_calendar("XNYS"))
+    assert inspect_bars(series) == (
+        # New Year's Day and Martin Luther King's.
+        "bars on days without a session of XNYS: 2 of 30, the first 2024-01-01",
+    )
+    kept = [i for i, day in enumerate(DAYS) if f"{day:%m-%d}" not in ("01-01", "01-15", "01-17")]
+    series = replace(bars(DAYS[kept]), calendar=get_calendar("XNYS"))
+    assert inspect_bars(series) == ("1 sessions of XNYS have no bar, the first 2024-01-17",)
 
 
 def test_inspect_bars_of_apple_names_its_crash() -> None:

@@ -63,7 +63,7 @@ def test_find_other_views_lends_the_next_symbols_name() -> None:
     others = find_other_views(market(), SYMBOLS, chosen, 60)
     assert [others[day].symbol for day in chosen] == ["IBM", "AAPL"]
     for day in chosen:
-        [view] = market().daily_views(day[0], [day[1]])
+        [view] = market().bar_views(day[0], [day[1]])
         assert others[day].as_of == view.as_of
         assert others[day].news == ()
     assert find_other_views(market(), ["GOOG"], chosen[:1], 60) == {}
@@ -129,7 +129,7 @@ def test_prepare_probes_refuses_desks_that_cannot_be_probed(
 
 def test_placebo_has_the_news_of_another_day_at_equal_ages() -> None:
     views: dict[int, MarketView] = {}
-    for i, view in enumerate(market().daily_views("GOOG", [400, 440, 480])):
+    for i, view in enumerate(market().bar_views("GOOG", [400, 440, 480])):
         published = view.as_of - timedelta(days=i + 1)
         item = NewsItem(published_at=published, headline=f"news {i}")
         views[i] = replace(view, news=(item,))
@@ -147,8 +147,8 @@ def test_swap_shows_the_path_under_the_others_name_and_level() -> None:
         asked.cassette,
         asked.desk,
         asked.desk._present,
-        market().daily_views("GOOG", [400]),
-        dict(enumerate(market().daily_views("GOOG", [400]))),
+        market().bar_views("GOOG", [400]),
+        dict(enumerate(market().bar_views("GOOG", [400]))),
         asked.chosen,
         asked.others,
         1,

@@ -159,7 +159,7 @@ def test_lessons_stay_with_their_symbol(record: OutOfSampleBacktest, policies: P
 
 def test_lesson_has_age_with_outcome(record: OutOfSampleBacktest) -> None:
     lessons = select_lessons(record.trade_outcomes())
-    view = market().daily_views("GOOG", [699])[0]
+    view = market().bar_views("GOOG", [699])[0]
     text = json.loads(build_context(view, Policy(), lessons, 2).text)
     assert text["memory"]["calls"] == len(lessons)
     latest = text["memory"]["latest"]
@@ -171,7 +171,7 @@ def test_lesson_has_age_with_outcome(record: OutOfSampleBacktest) -> None:
 
 def test_memory_of_zero_lessons_is_empty(record: OutOfSampleBacktest, policies: PolicyBook) -> None:
     config = load_preset().model_copy(update={"memory": MemoryConfig(lessons=0)})
-    view = market().daily_views("GOOG", [699])[0]
+    view = market().bar_views("GOOG", [699])[0]
     decision = desk(learned_from(record, policies), config).decide(view)
     assert json.loads(decision.turns[0].message_content)["memory"] is None
 

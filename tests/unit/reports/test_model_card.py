@@ -56,6 +56,7 @@ def card(
         first_day="2006-09-01",
         datasets=[Dataset(s, "bars", "b" * 64, "bundled", 2147, SINCE, UNTIL) for s in symbols],
         prompts=["finagent.executor version 2"],
+        bar_length="1 day",
         hashes={"package": "c" * 64, "code": "d" * 64, "git commit": "e" * 40},
     )
 

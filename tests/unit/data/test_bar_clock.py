@@ -1,0 +1,178 @@
+"""Bars of any length from files: when each closed, and what has to be asked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from finagent_model.data.bar_columns import Hints
+from finagent_model.data.bar_files import FolderBars, read_all_bars, write_bars
+from finagent_model.errors import BadInputError, ConfigError, InvalidBarsError
+from finagent_model.market.bars import BarSeries
+
+HEADER = "date,open,high,low,close,volume\n"
+
+
+def rows(stamps: list[str]) -> str:
+    return HEADER + "".join(
+        f"{stamp},{10 + i % 3},{13 + i % 3},9,{11 + i % 3},100\n" for i, stamp in enumerate(stamps)
+    )
+
+
+def read(folder: Path, text: str, hints: str = "", name: str = "X.csv") -> BarSeries:
+    (folder / name).write_text(text)
+    if hints:
+        (folder / "bars.yaml").write_text(hints)
+    source = FolderBars(folder)
+    return source.bars(source.symbols()[0])
+
+
+def stamps(freq: str, count: int, form: str, start: str = "2024-06-24") -> list[str]:
+    return [f"{moment:{form}}" for moment in pd.date_range(start, periods=count, freq=freq)]
+
+
+def first(bars: BarSeries) -> str:
+    return f"{bars.close_time(0):%Y-%m-%d %H:%M}"
+
+
+HOURLY = [
+    stamps("h", 48, "%Y-%m-%d %H:%M:%S+00:00"),
+    stamps("h", 48, "%Y-%m-%dT%H:%M:%SZ"),
+    # An offset that makes midnight the evening before, in UTC.
+    stamps("h", 48, "%Y-%m-%dT%H:%M:%S+02:00", "2024-06-24 02:00"),
+    [str(int(m.timestamp())) for m in pd.date_range("2024-06-24", periods=48, freq="h", tz="UTC")],
+    [
+        str(int(m.timestamp() * 1000))
+        for m in pd.date_range("2024-06-24", periods=48, freq="h", tz="UTC")
+    ],
+]
+
+
+@pytest.mark.parametrize("dates", HOURLY)
+def test_hours_dated_by_their_open_close_an_hour_later(tmp_path: Path, dates: list[str]) -> None:
+    bars = read(tmp_path, rows(dates))
+    assert (bars.timeframe.name, bars.calendar.name, len(bars)) == ("1h", "weekdays", 48)
+    assert first(bars) == "2024-06-24 01:00"
+    assert bars.notes == ("times are taken for the open of each bar of 1 hour",)
+
+
+def test_hours_of_a_week_with_its_weekend_never_close(tmp_path: Path) -> None:
+    bars = read(tmp_path, rows(stamps("h", 24 * 9, "%Y-%m-%dT%H:%M:%SZ")))
+    assert bars.calendar.name == "24/7"
+
+
+def test_hours_without_zone_are_asked(tmp_path: Path) -> None:
+    text = rows(stamps("h", 48, "%Y-%m-%d %H:%M"))
+    with pytest.raises(InvalidBarsError, match=r"'2024-06-24 00:00' in line 2 has a time without"):
+        read(tmp_path, text)
+    assert first(read(tmp_path, text, "zone: America/New_York")) == "2024-06-24 05:00"
+    assert first(read(tmp_path, text, "{zone: UTC, stamps: close}")) == "2024-06-24 00:00"
+
+
+def test_last_bar_of_session_ends_with_it(tmp_path: Path) -> None:
+    days = pd.bdate_range("2024-06-24", periods=4)
+    dates = [f"{day:%Y-%m-%d} {hour}:30" for day in days for hour in range(10, 16)]
+    opens = [f"{day:%Y-%m-%d} 09:30" for day in days]
+    hints = "{zone: America/New_York, calendar: XNYS}"
+    bars = read(tmp_path, rows(sorted(dates + opens)), hints)
+    assert (bars.timeframe.name, bars.calendar.name) == ("1h", "XNYS")
+    assert f"{bars.close_time(6):%H:%M}" == "20:00"  # half an hour, to 16:00 in New York
+
+
+def test_stooq_minutes_are_read_from_three_columns(tmp_path: Path) -> None:
+    head = "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n"
+    lines = [
+        f"X,5,20240626,{m:%H%M%S},1,2,1,2,3" for m in pd.date_range("09:05", "10:00", freq="5min")
+    ]
+    bars = read(tmp_path, head + "\n".join(lines), "zone: Europe/Warsaw", "X.txt")
+    assert (bars.timeframe.name, first(bars)) == ("5m", "2024-06-26 07:10")
+
+
+def test_few_hours_are_asked_for_their_length(tmp_path: Path) -> None:
+    text = rows(stamps("h", 7, "%Y-%m-%dT%H:%M:%SZ"))
+    with pytest.raises(InvalidBarsError, match="7 bars have several a day, and no one length; "):
+        read(tmp_path, text)
+    assert read(tmp_path, text, "timeframe: 1h").timeframe.name == "1h"
+    with pytest.raises(InvalidBarsError, match="bars of 1 day have several a day"):
+        read(tmp_path, text, "timeframe: 1d")
+
+
+@pytest.mark.parametrize(
+    ("freq", "name", "closed_at", "word"),
+    [
+        ("W-MON", "1w", "2024-06-30", "first"),
+        ("W-FRI", "1w", "2024-06-28", "last"),
+        ("MS", "1mo", "2024-07-31", "first"),
+        ("ME", "1mo", "2024-06-30", "last"),
+        ("BME", "1mo", "2024-06-28", "last"),
+    ],
+)
+def test_long_bars_are_known_after_their_last_day(
+    tmp_path: Path, freq: str, name: str, closed_at: str, word: str
+) -> None:
+    bars = read(tmp_path, rows(stamps(freq, 24, "%Y-%m-%d")))
+    assert (bars.timeframe.name, f"{bars.close_time(0):%Y-%m-%d}") == (name, closed_at)
+    assert bars.notes == (f"bars of {bars.timeframe.label}, taken to be dated by their {word} day",)
+
+
+def test_weeks_of_exchange_end_with_their_last_session(tmp_path: Path) -> None:
+    # The 29th of March 2024 was Good Friday.
+    text = rows(stamps("W-MON", 12, "%Y-%m-%d", "2024-03-25"))
+    bars = read(tmp_path, text, "calendar: XNYS")
+    assert first(bars) == "2024-03-28 20:00"
+
+
+def test_weeks_dated_by_their_middle_are_asked(tmp_path: Path) -> None:
+    text = rows(stamps("W-WED", 12, "%Y-%m-%d"))
+    with pytest.raises(InvalidBarsError, match=r"bars of 1 week are dated 2024-06-26 .* `stamps:"):
+        read(tmp_path, text)
+    assert first(read(tmp_path, text, "stamps: close")) == "2024-06-26 21:00"
+    assert first(read(tmp_path, text, "stamps: open")) == "2024-07-02 21:00"
+
+
+def test_days_of_exchange_close_with_their_session(tmp_path: Path) -> None:
+    bars = read(tmp_path, rows(["2012-11-21", "2012-11-23"]), "calendar: XNYS")
+    assert [bars.close_time(i).hour for i in (0, 1)] == [21, 18]
+
+
+@pytest.mark.parametrize("freq", ["h", "W-MON", "MS"])
+def test_bars_of_any_length_are_written_and_read_back(tmp_path: Path, freq: str) -> None:
+    form = "%Y-%m-%dT%H:%M:%SZ" if freq == "h" else "%Y-%m-%d"
+    bars = read(tmp_path, rows(stamps(freq, 240, form, "2023-01-01")))
+    [file] = write_bars([bars], tmp_path / "out")
+    [again] = read_all_bars(file)
+    assert (again.digest(), again.timeframe) == (bars.digest(), bars.timeframe)
+    assert (again.calendar, again.notes) == (bars.calendar, ())
+
+
+@pytest.mark.parametrize(
+    ("hints", "message"),
+    [
+        ("timeframe: 2d", "timeframe '2d' is no length of a bar"),
+        ("calendar: MARS", "calendar 'MARS' is unknown; write weekdays, 24/7"),
+        ("zone: Mars/Base", "is no time zone; write one such as America/New_York"),
+        ("zone: ../../etc/passwd", "is no time zone"),
+        ("stamps: middle", "stamps: "),
+    ],
+)
+def test_bars_yaml_refuses_unknown_names(tmp_path: Path, hints: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, rows(["2024-06-24"]), hints)
+
+
+def test_hints_keep_calendar_and_length() -> None:
+    hints = Hints.parse(timeframe="hourly", calendar="xnys", zone="UTC")
+    assert hints.bar_length and hints.bar_length.name == "1h"
+    assert hints.market_calendar and hints.market_calendar.name == "XNYS"
+    with pytest.raises(BadInputError, match="no length of a bar"):
+        Hints.parse(timeframe="1 fortnight")
+
+
+def test_closes_are_moments_of_utc(tmp_path: Path) -> None:
+    text = rows(stamps("h", 48, "%Y-%m-%dT%H:%M:%SZ")).replace("date,", "closed_at,")
+    bars = read(tmp_path, text)
+    assert bars.close_time(0) == datetime(2024, 6, 24, tzinfo=UTC)
+    assert (bars.timeframe.name, bars.notes) == ("1h", ())

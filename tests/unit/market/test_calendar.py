@@ -1,0 +1,109 @@
+"""Sessions of exchanges: holidays, half days, and when the next one opens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from finagent_model.errors import BadInputError
+from finagent_model.market.calendar import ALWAYS, WEEKDAYS, get_calendar, guess_calendar
+from finagent_model.market.timeframe import parse_timeframe
+
+NEW_YORK, SYDNEY = get_calendar("XNYS"), get_calendar("XASX")
+HOUR = parse_timeframe("1h")
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def test_count_sessions_leaves_out_holidays() -> None:
+    # The week of Thanksgiving 2012.
+    week = date(2012, 11, 19), date(2012, 11, 26)
+    assert NEW_YORK.count_sessions(*week) == 4
+    assert WEEKDAYS.count_sessions(*week) == 5
+    assert ALWAYS.count_sessions(*week) == 7
+    assert NEW_YORK.count_sessions(*reversed(week)) == 0
+
+
+def test_count_sessions_beyond_what_is_known_counts_weekdays() -> None:
+    assert NEW_YORK.count_sessions(date(2100, 1, 4), date(2100, 1, 11)) == 5
+
+
+def test_close_of_half_day_is_early() -> None:
+    assert NEW_YORK.close_of(date(2012, 11, 23)) == at("2012-11-23T18:00")
+    assert NEW_YORK.close_of(date(2012, 11, 22)) is None
+    assert WEEKDAYS.close_of(date(2012, 11, 23)) is None
+
+
+def test_end_of_day_is_next_open_where_that_is_before_midnight() -> None:
+    day = date(2012, 1, 5)
+    midnight = datetime(2012, 1, 5, 23, 59, 59, 999999, tzinfo=UTC)
+    assert SYDNEY.end_of(day) == at("2012-01-05T23:00")
+    assert [c.end_of(day) for c in (NEW_YORK, WEEKDAYS, ALWAYS)] == [midnight] * 3
+    # A Sunday ends with Monday's open.
+    assert SYDNEY.end_of(date(2012, 1, 8)) == at("2012-01-08T23:00")
+
+
+def test_close_after_is_that_of_the_open_session() -> None:
+    assert NEW_YORK.close_after(at("2024-06-26T19:30")) == at("2024-06-26T20:00")
+    assert NEW_YORK.close_after(at("2024-06-26T12:00")) is None
+    assert NEW_YORK.close_after(at("2024-06-26T20:00")) is None
+
+
+@pytest.mark.parametrize(
+    ("last", "as_of", "count"),
+    [
+        ("2024-06-26T20:00", "2024-06-27T13:30", 0),  # the night
+        ("2024-06-26T20:00", "2024-06-27T14:29", 0),
+        ("2024-06-26T20:00", "2024-06-27T14:30", 1),
+        ("2024-06-26T20:00", "2024-06-28T13:00", 7),  # the last one is half as long
+        ("2024-06-28T20:00", "2024-07-01T13:30", 0),  # the weekend
+        ("2024-06-26T20:00", "2024-06-26T15:00", 0),
+    ],
+)
+def test_count_bars_counts_hours_of_sessions(last: str, as_of: str, count: int) -> None:
+    assert NEW_YORK.count_bars(HOUR, at(last), at(as_of)) == count
+
+
+def test_count_bars_of_market_that_never_closes_is_by_length() -> None:
+    assert ALWAYS.count_bars(HOUR, at("2024-06-28T20:00"), at("2024-07-01T13:30")) == 65
+
+
+@pytest.mark.parametrize(
+    ("freq", "name"),
+    [("D", "24/7"), ("B", "weekdays"), ("h", "24/7"), ("W-MON", "weekdays")],
+)
+def test_guess_calendar_goes_by_saturdays(freq: str, name: str) -> None:
+    closed_at = pd.date_range("2024-01-01", periods=400, freq=freq).to_numpy()
+    assert guess_calendar(closed_at.astype("datetime64[us]")).name == name
+
+
+def test_guess_calendar_of_one_odd_saturday_is_weekdays() -> None:
+    days = pd.bdate_range("2024-01-01", periods=60).union(pd.DatetimeIndex(["2024-01-06"]))
+    assert guess_calendar(days.to_numpy().astype("datetime64[us]")) == WEEKDAYS
+    assert guess_calendar(np.array([], "datetime64[us]")) == WEEKDAYS
+
+
+@pytest.mark.parametrize("name", ["", "NASDAQ-100", "nyse?", None, 24, "25/7"])
+def test_get_calendar_refuses_unknown_name(name: Any) -> None:
+    with pytest.raises(BadInputError, match="is unknown; write weekdays, 24/7 or the code of an"):
+        get_calendar(name)
+
+
+def test_get_calendar_reads_any_case() -> None:
+    assert get_calendar(" xnys ") == NEW_YORK
+    assert get_calendar("Weekdays") == WEEKDAYS
+
+
+@pytest.mark.slow
+def test_bars_import_no_library_of_exchanges() -> None:
+    code = "import sys, finagent_model.data.market; print('exchange_calendars' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
