@@ -8,6 +8,7 @@ then loaded, which runs its `model_code.py`. Loading raises ModelLoadError with 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,10 @@ from finagent_model.tracking.local_store import prepare_local_store
 from finagent_model.tracking.runs import describe_store_error, store_errors
 
 MODEL_CODE = "model_code.py"
+_LOADING = threading.Lock()
+"""While MLflow loads a model it puts a stand-in into `sys.modules`, and one thread takes away that
+of another: MLflow 3.x, `mlflow.models.utils._mock_dbutils`.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ def _check_and_load(uri: str, folder: Path, anchor: Anchor | None) -> PyFuncMode
     version = registry.find_registered(uri)
     token = CHECKED.set(check_model(path, Settings.load(), anchor, version))
     try:
-        loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
+        with _LOADING:
+            loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
     except _load_errors() as error:
         raise _load_error(uri, error) from None
     finally:

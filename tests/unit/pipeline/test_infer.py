@@ -190,7 +190,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def decide_views(predictor: Predictor, *arguments: Any, **how: Any) -> Any:
         decided.append(threading.get_ident())
-        assert all_wait.wait(60)
+        assert all_wait.wait(300)
         return decide(predictor, *arguments, **how)
 
     monkeypatch.setattr(ClaimStore, "_read", read_claim)
