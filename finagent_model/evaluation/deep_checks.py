@@ -8,9 +8,9 @@ recorded. The first four checks take milliseconds a symbol and are asked by ever
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from finagent_model._base import Check
 from finagent_model.backtesting.engine import REASONS, BacktestResult
 from finagent_model.backtesting.kernel import OPEN, FillRules
+from finagent_model.config.knowledge import Knowledge
 from finagent_model.config.rules import GateRules
 from finagent_model.data.market import Market
 from finagent_model.evaluation.accounting import (
@@ -32,8 +33,11 @@ from finagent_model.evaluation.accounting import (
     simulate_account,
 )
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import SymbolFacts, grade_evidence
-from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
+from finagent_model.evaluation.evidence import SymbolFacts, grade_evidence, select_graded
+from finagent_model.evaluation.out_of_sample import (
+    OutOfSampleBacktest,
+    cut_from,
+)
 from finagent_model.evaluation.plain_statistics import (
     alpha_by_day,
     annual_sharpe,
@@ -85,6 +89,39 @@ class PlainBacktest:
             rules,
             _trade(bars, orders, rules, request.cash),
             _trade(bars, held, rules._replace(allow_short=False), request.cash),
+        )
+
+    def cut_from(self, first_ms: int) -> PlainBacktest | None:
+        """Return the part of the bars that close at or after `first_ms`, traded anew from there.
+
+        Milliseconds since 1970. None: no bar closes so late.
+        """
+        part = cut_from(self.backtest, first_ms)
+        if part is None or part is self.backtest:
+            return None if part is None else self
+        start = len(self.backtest.bars) - len(part.bars)
+        # In order of their bars: the later ones are the last ones.
+        skipped = bisect_left(self.backtest.positions, start)
+        backtest = replace(
+            self.backtest,
+            bars=part.bars,
+            orders=part.orders,
+            result=part.result,
+            benchmark=part.benchmark,
+            decisions=self.backtest.decisions[skipped:],
+            positions=tuple(at - start for at in self.backtest.positions[skipped:]),
+        )
+        bars = adjust_plainly(part.bars)
+        signals = [decision.signal for decision in backtest.decisions]
+        orders = read_orders(signals, backtest.positions, bars.factor)
+        held = hold_from_first_open(len(bars.close))
+        return PlainBacktest(
+            backtest,
+            bars,
+            orders,
+            self.rules,
+            _trade(bars, orders, self.rules, 1.0),
+            _trade(bars, held, self.rules._replace(allow_short=False), 1.0),
         )
 
 
@@ -220,10 +257,12 @@ def check_evidence(
     rules: GateRules,
     confidence: ConfidenceRecord,
     seed: int,
+    knowledge: Knowledge | None = None,
 ) -> Check:
     """Check that the numbers of the evidence, and its grade, follow from the plain accounts.
 
-    `recorded` is the package's evidence as JSON. What follows from returns alone is computed
+    `recorded` is the package's evidence as JSON; with `knowledge` only days that the desk's models
+    can't have read about are graded, as in a training. What follows from returns alone is computed
     plainly; p-values by resampling are asked of the same functions again, on the plain returns.
     """
     was = recorded["numbers"]
@@ -235,14 +274,30 @@ def check_evidence(
         overfitting=was["overfitting"],
     )
     facts = [_facts(plain, seed) for plain in plains]
-    again = grade_evidence(facts, trials, rules, confidence, seed=seed).numbers
+    first = knowledge.first_unread_ms if knowledge else None
+    if first is not None:
+        parts = [plain.cut_from(first) for plain in plains]
+        facts = [
+            whole
+            if part is None or len(part.bars.close) < 2
+            else whole.model_copy(update={"unread": _facts(part, seed)})
+            for whole, part in zip(facts, parts, strict=True)
+        ]
+    again = grade_evidence(
+        facts, trials, rules, confidence, seed=seed, knowledge=knowledge, needs_probes=False
+    )
+    graded = select_graded(facts, knowledge)
     numbers = {
         name: math.nan if value is None else value
-        for name, value in again.items()
+        for name, value in again.numbers.items()
         if name != "deflated_hurdle_observed"
-    } | _plain_numbers(facts)
+    }
+    if any(each.returns for each in graded):
+        numbers |= _plain_numbers(graded)
     wrong = _compare_numbers(numbers, was)
-    if (grade := grade_plainly(numbers, rules)) != recorded["grade"]:
+    too_few = again.memory is not None and again.memory.reason is not None
+    grade = "none" if too_few else grade_plainly(numbers, rules)
+    if grade != recorded["grade"]:
         wrong.append(f"the grade is {grade}, recorded as {recorded['grade']}")
     summary = f"{len(numbers)} numbers and the grade {grade} from {len(plains)} plain accounts"
     return Check(name="evidence_again", passed=not wrong, found=_found(summary, wrong))

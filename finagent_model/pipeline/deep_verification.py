@@ -68,6 +68,7 @@ def run_deep_checks(
                 package.config.gate,
                 build_confidence_record(calls, calibrations),
                 request.seed,
+                package.config.latest_knowledge,
             )
         )
     try:

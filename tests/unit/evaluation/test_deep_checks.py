@@ -15,6 +15,7 @@ from finagent_model._base import Check
 from finagent_model.backtesting import metrics as metrics_module
 from finagent_model.backtesting.engine import Orders, run_orders
 from finagent_model.backtesting.kernel import FillRules
+from finagent_model.config.knowledge import Knowledge
 from finagent_model.config.rules import GateRules
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision, make_decision
@@ -281,3 +282,26 @@ def test_news_after_next_open_is_caught(
     check = check_news(close_hour, published)
     assert check.passed is passed
     assert passed or "22:00 UTC" in check.found
+
+
+@pytest.mark.parametrize("cutoff", ["unknown", BARS.close_time(60).date()])
+def test_evidence_of_days_that_nobody_has_read_about_is_derived_again(cutoff: Any) -> None:
+    record, knowledge = record_backtest(), Knowledge(author="gpt-x", cutoff=cutoff, margin_days=0)
+    facts = [collect_symbol_facts(record.backtest, 7, knowledge)]
+    evidence = grade_evidence(
+        *(facts, TRIALS, GateRules(), confidence(record)),
+        seed=7,
+        knowledge=knowledge,
+        needs_probes=False,
+    ).model_dump(mode="json")
+    plain = PlainBacktest.derive(record.backtest, REQUEST)
+
+    def check(recorded: dict[str, Any]) -> Check:
+        found = (recorded, GateRules(), confidence(record), 7, knowledge)
+        return deep_checks.check_evidence([plain], *found)
+
+    assert check(evidence).passed, check(evidence).found
+    assert not check(evidence | {"grade": "weak"}).passed
+    if cutoff != "unknown":
+        changed = evidence["numbers"] | {"alpha": 1.0}
+        assert not check(evidence | {"numbers": changed}).passed
