@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +37,8 @@ RETRY_S = 60.0
 """After a failed read, seconds until MLflow is asked again about the same training."""
 BARS_FOR_S = 300.0
 """Seconds for which read bars are kept."""
+LAST_BAR_WITHIN = timedelta(days=5)
+"""Longest time from the last bar to a decision; a market is closed no longer than that."""
 MAX_KEPT = 500
 """Symbols, or trainings, that are kept."""
 CAME_TRUE = "evidence/came_true"
@@ -82,7 +84,9 @@ def find_outcome(
     orders, rules = PlainOrders([side], [1.0], *levels), FillRules()
     later = len(plain.close) - 1
     if later == 0:
-        return Outcome("open", None, 0)
+        # Bars that end long before the day say nothing of what came after it.
+        is_recent = as_of - bars.close_time(at) <= LAST_BAR_WITHIN
+        return Outcome("open", None, 0) if is_recent else None
     fill = plain.open[1]
     if any((fill - level) * side <= 0 for level in levels[0]) or any(
         (level - fill) * side <= 0 for level in levels[1]

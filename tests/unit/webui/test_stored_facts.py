@@ -67,6 +67,10 @@ def test_find_outcome_unknown_before_bars_or_without_call() -> None:
     assert find_outcome(GOOG[:0], DAY, "BUY", None, None) is None
 
 
+def test_find_outcome_unknown_where_bars_end_long_before() -> None:
+    assert find_outcome(GOOG[: AT + 1], DAY + timedelta(days=9), "BUY", None, None) is None
+
+
 def test_find_outcome_crosses_a_split_in_prices_of_the_decision() -> None:
     bars, day = BundledBars().bars("AAPL"), parse_as_of("2005-02-25")  # split 2:1 on the 28th
     close = float(bars.until(day).close[-1])
