@@ -1,16 +1,18 @@
-"""Page of what is going on now: runs that have not ended, decisions that wait for an approval, and
-the outbox of a platform elsewhere. Ages are by this machine's clock.
+"""Pages of what is going on now: runs that have not ended, decisions that wait for an approval, and
+the outbox of a platform elsewhere; and one approval with all that a human needs to settle it.
+
+Ages are by this machine's clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from finagent_model.approvals import ApprovalStore
 from finagent_model.errors import BadInputError, FinagentError, StoreError, TrackingError
@@ -20,9 +22,12 @@ from finagent_model.settings import Settings
 from finagent_model.store.outbox import Outbox
 from finagent_model.tracking.queries import RunRecord, list_running_runs
 from finagent_model.tracking.runs import PROCESS, is_process_dead
+from finagent_model.webui._conversation import ApprovalCard, approval_card
 from finagent_model.webui._login import FormFields
 from finagent_model.webui._rendering import Renderer
 from finagent_model.webui._run_pages import DecidedSymbols, count_symbols
+from finagent_model.webui._signal_pages import send_chart_bars
+from finagent_model.webui._stored_facts import VersionFactsReader
 
 MAX_RUNS = 50
 
@@ -48,9 +53,13 @@ class LiveRuns:
 
 
 def live_routes(
-    approvals: ApprovalStore, outbox: Outbox, settings: Settings, renderer: Renderer
+    approvals: ApprovalStore,
+    outbox: Outbox,
+    settings: Settings,
+    facts: VersionFactsReader,
+    renderer: Renderer,
 ) -> APIRouter:
-    """Return the routes of the live page, and of settling an approval from it."""
+    """Return the routes of the live page and of approvals."""
     routes, decided_symbols = APIRouter(), DecidedSymbols()
 
     def read_progress(run: RunRecord) -> tuple[int, int] | None:
@@ -66,18 +75,20 @@ def live_routes(
         ]
         return LiveRuns(runs, page.older is not None)
 
+    def read_cards() -> list[ApprovalCard]:
+        listed, now = approvals.list_approvals()
+        return [approval_card(approval, now, facts) for approval in listed]
+
     def read_context() -> dict[str, Any]:
         # Each part is read by itself: one that fails shows its error, and the others are shown.
         work, work_error = _read_or_error(read_runs, TrackingError)
-        approval_list, approvals_error = _read_or_error(
-            lambda: approvals.list_approvals()[0], BadInputError
-        )
+        cards, approvals_error = _read_or_error(read_cards, BadInputError)
         queue, queue_error = _read_or_error(outbox.status, StoreError)
         return {
             "now": datetime.now(UTC),
             "work": work,
             "work_error": work_error,
-            "approvals": approval_list,
+            "cards": cards,
             "approvals_error": approvals_error,
             "queue": queue,
             "queue_error": queue_error,
@@ -93,6 +104,27 @@ def live_routes(
     def show_changing_part(request: Request) -> Response:
         return renderer.page(request, "live_now.html", **read_context())
 
+    @routes.get("/approvals/{key}")
+    def show_approval(request: Request, key: str) -> Response:
+        card = approval_card(*approvals.find(key), facts)
+        return renderer.page(
+            request,
+            "approval.html",
+            card=card,
+            levels_data=[asdict(level) for level in card.levels],
+            needs_token=settings.approval_token is not None,
+        )
+
+    @routes.get("/approvals/{key}/bars.json")
+    def send_bars(key: str) -> Response:
+        # Never later ones: who is to approve must not be shown what came of it.
+        signal = approvals.find(key)[0].signal
+        return send_chart_bars(settings, signal.symbol, signal.as_of, later=False)
+
+    @routes.get("/waiting.json")
+    def count_waiting() -> Response:
+        return JSONResponse({"waiting": approvals.count_pending()})
+
     @routes.post("/approvals/{key}")
     def settle_approval(request: Request, key: str, fields: FormFields) -> Response:
         _check_approver(request, fields, settings)
@@ -100,7 +132,7 @@ def live_routes(
         if verdict is None:
             raise BadInputError(f"an approval is settled by one of: {', '.join(VERDICTS)}")
         approvals.settle(key, verdict, fields.get("by", ""), fields.get("why") or None)
-        return RedirectResponse("/live", 303)
+        return RedirectResponse(f"/approvals/{key}", 303)
 
     return routes
 

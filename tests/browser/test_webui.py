@@ -99,6 +99,7 @@ class Desk:
             "/",
             "/?group=execution",
             "/?symbol=NOBODY",
+            "/?show=waiting",
             "/signals/1",
             "/live",
             "/models",
@@ -229,6 +230,10 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         assert height and after and height["height"] == after["height"], "the page jumped"
         expect(page.locator(".lazy")).to_contain_text("Calibration in force")
 
+        strip = page.locator(".strip")
+        expect(strip).to_contain_text("Too old to act on")
+        expect(strip).to_contain_text("no evidence of an edge")
+        expect(strip).to_contain_text(f"last bar {AS_OF}")
         thread = page.locator("#thread")
         expect(thread.locator(".badge", has_text="question")).to_have_count(0)
         page.get_by_role("link", name="Whole record from the run").click()
@@ -293,10 +298,10 @@ def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Look and settle")).to_be_focused()
-        page.get_by_label("Symbol").focus()
+        page.get_by_label("Symbol", exact=True).focus()
         page.keyboard.type("nobody")
         page.keyboard.press("Enter")
-        expect(page.locator("#found")).to_contain_text("No signal is like that")
+        expect(page.locator("#found")).to_contain_text("No signal matches")
         assert "symbol=nobody" in page.url
         page.go_back()
         link = page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).first
@@ -318,11 +323,62 @@ def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
         expect(page.locator("details[open] input").first).to_be_focused()
 
 
+def test_browser_approval_is_decided_on_phone(desk: Desk) -> None:
+    with desk.page(viewport={"width": 390, "height": 844}, has_touch=True) as watched:
+        page = watched.open("/?show=waiting")
+        card = page.locator(".card.waiting")
+        expect(card.locator(".strip")).to_contain_text("Waits for approval")
+        card.get_by_role("link", name=re.compile(AS_OF)).click()
+        expect(page.locator("[data-chart=prices]")).to_have_attribute("data-state", "drawn")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        expect(page.locator(".strip")).to_contain_text("of equity lost at the stop")
+        for name in ("Approve", "Reject"):
+            box = page.get_by_role("button", name=name).bounding_box()
+            assert box and box["height"] >= 48 and box["width"] >= 120, name
+        counted = page.locator("[data-deadline]")
+        before = counted.inner_text()
+        expect(counted).not_to_have_text(before, timeout=5000)
+        assert re.fullmatch(r"\d+ min \d+ s left", counted.inner_text())
+        expect(page.get_by_role("button", name="What happened next")).to_have_count(0)
+        page.get_by_role("button", name="Approve").click()
+        # Without a name the browser asks for one, and nothing is sent.
+        assert page.url.endswith(page.locator("form.settle").get_attribute("action") or "?")
+        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
+        assert watched.troubles == []
+
+
+def test_browser_failed_decision_is_found_with_its_neighbours(desk: Desk) -> None:
+    with desk.page(viewport={"width": 1280, "height": 900}) as watched:
+        page = watched.open("/")
+        page.get_by_role("link", name="Failed", exact=True).click()
+        expect(page.locator("#found")).to_contain_text("No signal matches")
+        page.get_by_role("link", name="All", exact=True).click()
+        expect(page.locator("tbody tr")).to_have_count(2)
+        page.get_by_role("link", name="As of").click()
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("As of")
+        page.locator("tbody th a").first.click()
+        page.get_by_role("link", name="Next", exact=True).click()
+        expect(page.get_by_role("link", name="Previous", exact=True)).to_be_visible()
+        assert "sort=as_of" in page.url
+        page.get_by_role("link", name="All signals").click()
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("As of")
+        page.get_by_label("Search").fill("Combined score")
+        page.keyboard.press("Enter")
+        expect(page.locator("#told")).to_have_text("1 signal found")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV").click()
+        assert download.value.suggested_filename == "signals.csv"
+        # Enter sends the form as its field changes: htmx says that the first of both is dropped.
+        assert [t for t in watched.troubles if not t.startswith("htmx:")] == []
+
+
 def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/live")
         expect(page.locator("#now")).to_contain_text("train AAPL IBM")
         expect(page.locator("#now")).to_contain_text("1 of 2 symbols decided")
+        assert page.title().startswith("(1) ")
         page.get_by_text("Approve or reject").click()
         page.get_by_label("Your name", exact=True).fill("Ann")
         before = page.locator("#now > p").first.inner_text()
@@ -331,8 +387,12 @@ def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
         page.wait_for_timeout(200)
         assert page.get_by_label("Your name", exact=True).input_value() == "Ann"
         page.get_by_role("button", name="Reject").click()
+        expect(page.get_by_role("status").filter(has_text="Rejected by Ann")).to_be_visible()
+        expect(page.locator("form.settle")).to_have_count(0)
+        page.get_by_role("link", name="All approvals").click()
         expect(page.locator("#now")).to_contain_text("rejected")
         expect(page.locator("#now")).not_to_contain_text(before)
+        assert not page.title().startswith("(")
         assert watched.troubles == []
 
 
@@ -380,6 +440,7 @@ def test_browser_filter_result_is_announced(desk: Desk) -> None:
         told = page.locator("#told")
         expect(told).to_have_text("2 signals found")
         told.evaluate("told => { told.dataset.same = 'yes' }")
+        page.get_by_text("More filters").click()
         page.get_by_label("Execution", exact=True).fill("e1")
         page.keyboard.press("Enter")
         expect(told).to_have_text("1 signal found")
@@ -400,7 +461,7 @@ def test_browser_pages_work_without_scripts(desk: Desk) -> None:
     with desk.page(java_script_enabled=False) as watched:
         page = watched.page
         page.goto(f"{desk.address}/")
-        page.get_by_label("Symbol").fill("FB")
+        page.get_by_label("Symbol", exact=True).fill("FB")
         page.get_by_role("button", name="Show").click()
         page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).last.click()
         expect(page.locator("main")).to_contain_text("Target")

@@ -103,7 +103,7 @@ def test_signal_row_confidence_on_every_page(
     assert SignalRow.from_artifact(row(**changes)).confidence == confidence
     assert pages.post("/api/artifacts", json=ROW | changes).status_code == 201
     if confidence is not None:
-        assert f"</meter> {confidence}<" in pages.get("/").text
+        assert f'odds">{confidence}<' in pages.get("/").text
         assert f"<dd>{confidence}.0 " in pages.get("/signals/1").text
 
 
