@@ -6,11 +6,12 @@ Bars after the decision are sent only when they are asked for.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from finagent_model.approvals import ApprovalStore
 from finagent_model.audit.chain import CONVERSATION_FILE, load_turns
+from finagent_model.backtesting.outcomes import describe_call
 from finagent_model.config.roster import Price
 from finagent_model.config.rules import ApprovalRequest
 from finagent_model.data.market import Market
@@ -32,7 +34,7 @@ from finagent_model.errors import (
     TrackingError,
     UnknownArtifactError,
 )
-from finagent_model.market.bars import BarSeries, to_datetime64
+from finagent_model.market.bars import PRICES, BarSeries, to_datetime64
 from finagent_model.pipeline.run_metadata import TrainingState
 from finagent_model.reports.charts import CHART_BARS
 from finagent_model.settings import Settings
@@ -45,7 +47,7 @@ from finagent_model.webui._conversation import (
     messages_from_rows,
     messages_from_turns,
 )
-from finagent_model.webui._rendering import Renderer
+from finagent_model.webui._rendering import Renderer, is_failed
 from finagent_model.webui._run_pages import RUN_ID_PATTERN
 
 PAGE_SIZE = 50
@@ -191,14 +193,18 @@ def signal_routes(
 
     @routes.get("/bars.json")
     def send_bars(number: Number, later: bool = False) -> Response:
-        row = _read_signal(store, number).row
+        signal = _read_signal(store, number)
+        row = signal.row
         if row.symbol is None or row.as_of is None:
             return _no_bars("this signal names no symbol and day, so there is nothing to draw")
         if not re.fullmatch(SYMBOL_PATTERN, row.symbol):
             return _no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
         try:
             market, now = Market.from_settings(settings), datetime.now(UTC)
-            return JSONResponse(read_chart_bars(market, row.symbol, row.as_of, later, now))
+            call = _read_call(signal)
+            chart = read_chart_bars(market, row.symbol, row.as_of, later, now, call)
+            action = None if is_failed(row.status) else row.action
+            return JSONResponse(chart | {"action": action})
         except (DataError, InvalidBarsError) as error:
             return _no_bars(f"{error}. FINAGENT_BARS names the folder that the desk decided on.")
 
@@ -232,8 +238,31 @@ def signal_routes(
     return routes
 
 
+@dataclass(frozen=True)
+class Call:
+    """A decision to act, with its levels in prices of its own day."""
+
+    action: Literal["BUY", "SELL"]
+    stop: float | None
+    target: float | None
+
+
+def _read_call(signal: SignalRow) -> Call | None:
+    """Return the call of a signal; None where nothing was to be done."""
+    action = signal.row.action
+    if is_failed(signal.row.status) or (action != "BUY" and action != "SELL"):
+        return None
+    levels = [signal.number(f"suggested_{name}") for name in ("stop_loss", "take_profit")]
+    return Call(action, *(None if level is None else float(level) for level in levels))
+
+
 def read_chart_bars(
-    market: Market, symbol: str, as_of: datetime, later: bool, now: datetime
+    market: Market,
+    symbol: str,
+    as_of: datetime,
+    later: bool,
+    now: datetime,
+    call: Call | None = None,
 ) -> dict[str, Any]:
     """Return `chart_bars` from the market's bars, and a `note` if later ones can't be had.
 
@@ -241,16 +270,20 @@ def read_chart_bars(
     """
     # Up to the decision the bar cache is enough; a vendor is asked for later bars alone.
     if not later or as_of >= now:
-        return chart_bars(market.bars(symbol, as_of), as_of, later) | {"note": None}
+        return chart_bars(market.bars(symbol, as_of), as_of, later, call) | {"note": None}
     try:
         series, note = market.bars(symbol, as_of + min(LATER_RANGE, now - as_of)), None
     except DataSourceError as error:
         series, note = market.bars(symbol, as_of), f"Later bars can't be had: {error}."
-    return chart_bars(series, as_of, later) | {"note": note}
+    return chart_bars(series, as_of, later, call) | {"note": note}
 
 
-def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
+def chart_bars(
+    bars: BarSeries, as_of: datetime, later: bool, call: Call | None = None
+) -> dict[str, Any]:
     """Return the bars up to a decision (`seen`) and, if asked for, after it; JSON-ready.
+
+    `outcome` says what became of the call; None where nothing was to be done, or nobody asked.
 
     Raises NoBarsError if there is no bar up to the decision.
     """
@@ -260,18 +293,26 @@ def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
     # In units of the last bar that the decision saw, so that its levels lie where they belong.
     factor = bars.growth_factor / bars.growth_factor[seen - 1]
     first, last = max(0, seen - CHART_BARS), seen + MAX_LATER_BARS if later else seen
+    last, outcome = min(last, len(bars)), None
+    if later and call is not None:
+        frame = bars[seen:last].to_frame()[["closed_at", *PRICES]]
+        frame[list(PRICES)] = frame[list(PRICES)].mul(factor[seen:last], axis=0)
+        after = BarSeries.from_frame(bars.symbol, frame) if len(frame) else None
+        outcome = describe_call(after, call.action, call.stop, call.target)
     return {
         "symbol": bars.symbol,
         "seen": [_bar_point(bars, factor[i], i) for i in range(first, seen)],
-        "later": [_bar_point(bars, factor[i], i) for i in range(seen, min(last, len(bars)))],
+        "later": [_bar_point(bars, factor[i], i) for i in range(seen, last)],
+        "outcome": outcome,
     }
 
 
 def _bar_point(bars: BarSeries, factor: float, i: int) -> dict[str, Any]:
-    prices = ("open", "high", "low", "close")
+    volume = float(bars.volume[i])
     return {
         "time": f"{bars.close_time(i):%Y-%m-%d}",
-        **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in prices},
+        **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in PRICES},
+        "volume": round(volume) if math.isfinite(volume) else None,
     }
 
 

@@ -20,7 +20,8 @@ from finagent_model.evaluation.evidence import grade_evidence
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import SymbolPage, fold_spans, render_report_page
+from finagent_model.reports.report import render_report_page
+from finagent_model.reports.tearsheet import SymbolPage, fold_spans
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part

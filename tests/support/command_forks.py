@@ -26,7 +26,6 @@ POLL_S = 0.02
 PRELOADED = (
     "matplotlib.pyplot",
     "mlflow.pyfunc",
-    "plotly.graph_objects",
     "uvicorn",
     "finagent_model.cli.__main__",
     "finagent_model.pipeline.infer",

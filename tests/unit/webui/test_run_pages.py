@@ -167,25 +167,81 @@ def test_read_ablation_of_other_shape_is_none(pages: TestClient, said: str) -> N
     assert "There is no result." in answer.text
 
 
+def desk_curve(found: EquityCurves) -> list[float]:
+    assert found.pool
+    values: list[float] = found.pool.curve(found.pool.desk).tolist()
+    return values
+
+
+def test_equity_curves_begin_with_one_where_first_bar_is_known(pages: TestClient) -> None:
+    run = training("AAPL")
+    child = below(run, "AAPL", (0.1, -0.5))
+    first = int((START - timedelta(days=1)).timestamp() * 1000)
+    child.log_json("outcome.json", {"first_closed_at": first})
+    drawn = pages.get(f"/runs/equity.json?run={run.run_id}").json()
+    assert drawn["days"] == ["2012-01-02", "2012-01-03", "2012-01-04"]
+    held, desk = drawn["panes"][0]["series"]
+    assert (held["name"], held["values"]) == ("buy and hold", [1.0, 1.0, 1.0])
+    assert (desk["name"], desk["values"]) == ("desk", [1.0, 1.1, 0.55])
+    assert drawn["panes"][1]["series"][1]["values"] == [0.0, 0.0, -0.5]
+
+
+@pytest.mark.parametrize(
+    "outcome", ["[]", "{", '{"first_closed_at": "x"}', '{"first_closed_at": 1e99}']
+)
+def test_equity_curves_of_odd_outcome_begin_a_bar_later(outcome: str) -> None:
+    run = training("AAPL")
+    below(run, "AAPL", (0.1,)).log_text("outcome.json", outcome)
+    assert desk_curve(EquityCurves.from_run(read_run(run.run_id))) == [pytest.approx(1.1)]
+
+
+def test_equity_of_two_runs_is_on_one_calendar(pages: TestClient) -> None:
+    one, other = training("AAPL"), training("IBM")
+    below(one, "AAPL", (0.1, 0.1, 0.1))
+    below(other, "IBM", (0.5,))
+    drawn = pages.get(f"/runs/equity.json?run={one.run_id}&run={other.run_id}").json()
+    names = [series["name"] for series in drawn["panes"][0]["series"]]
+    assert names == ["buy and hold", "run 1", "run 2"]
+    assert drawn["panes"][0]["series"][2]["values"] == [1.5, None, None]
+    assert len(drawn["days"]) == 3
+
+
+def test_equity_without_backtest_says_so(pages: TestClient) -> None:
+    drawn = pages.get(f"/runs/equity.json?run={training().run_id}").json()
+    assert drawn["days"] == []
+    assert "nothing was decided" in drawn["empty"]
+
+
+def test_returns_csv_of_a_run(pages: TestClient) -> None:
+    run = training("AAPL")
+    answer = pages.get(f"/runs/{run.run_id}/returns.csv")
+    assert answer.status_code == 404
+    assert "no finished backtest" in answer.text
+    below(run, "AAPL", (0.1,))
+    answer = pages.get(f"/runs/{run.run_id}/returns.csv")
+    assert answer.text == "date,desk,buy_and_hold\n2012-01-03,0.1,0\n"
+    assert answer.headers["content-type"].startswith("text/csv")
+
+
 def test_equity_curves_use_newest_finished_backtest() -> None:
     run = training()
     below(run, "AAPL", (0.5,))
     below(run, "AAPL", (0.2,))
     below(run, "AAPL", (0.9,), status="FAILED", facts=False)
     found = EquityCurves.from_run(read_run(run.run_id))
-    assert [point["value"] for point in found.desk] == [1.2]
+    assert desk_curve(found) == [1.2]
     assert found.incomplete == "1 of 2 symbols: the others have no finished backtest"
     below(run, "IBM", (0.4,))
     found = EquityCurves.from_run(read_run(run.run_id))
-    assert [point["value"] for point in found.desk] == [1.3]
+    assert desk_curve(found) == pytest.approx([1.3])
     assert found.incomplete is None
 
 
 def test_equity_curves_name_missing_symbols(pages: TestClient) -> None:
     run = training()
     below(run, "AAPL")
-    [curve] = pages.get(f"/runs/equity.json?run={run.run_id}").json()["curves"]
-    assert curve["short"].startswith("1 of 2 symbols")
+    drawn = pages.get(f"/runs/equity.json?run={run.run_id}").json()
+    assert drawn["incomplete"].startswith("desk: 1 of 2 symbols")
 
 
 def test_equity_curves_error_names_unreadable_backtest(pages: TestClient) -> None:
