@@ -76,6 +76,12 @@ MAIN_METRICS = (
 CLOCK_SKEW = timedelta(minutes=1)
 """By how much the clocks of machines that end runs may differ."""
 BACKTEST_STAGE = "backtest"
+EVIDENCE_GROUPS = {
+    "weak": "Evidence: needed for the grade weak",
+    "strong": "Evidence: needed for the grade strong",
+    "none": "Confidence: no grade needs it",
+}
+"""Name of a group of checks by the lowest grade that needs them."""
 CURVE_TONES = ("accent", "warn", "good", "bad", "ink")
 """Tones of the runs of a comparison, as many as may be compared."""
 MAX_MS = 10**13
@@ -140,7 +146,8 @@ def run_routes(renderer: Renderer) -> APIRouter:
             request,
             "run.html",
             run=run,
-            gate=read_gate(run),
+            gate=(gate := read_gate(run)),
+            check_groups=group_checks(gate),
             ablation=read_ablation(run),
             params=_table_rows([run.params]),
             metrics=_table_rows([run.metrics]),
@@ -223,6 +230,42 @@ def read_gate(run: RunRecord) -> GateReport | None:
         return GateReport.model_validate(checks)
     except ValidationError:
         return None
+
+
+@dataclass(frozen=True)
+class CheckGroup:
+    """Checks of the gate that answer one question, those that failed first."""
+
+    name: str
+    rows: tuple[tuple[str, bool, str], ...]
+    """Name, whether it passed, and what was found."""
+
+    @property
+    def failed(self) -> int:
+        """How many did not pass."""
+        return sum(not passed for _, passed, _ in self.rows)
+
+
+def group_checks(gate: GateReport | None) -> list[CheckGroup]:
+    """Return all checks of a gate's report by what they are for; groups with failures first."""
+    if gate is None:
+        return []
+    groups: dict[str, list[tuple[str, bool, str]]] = {
+        "Integrity: needed for any champion": [(c.name, c.passed, c.found) for c in gate.integrity]
+    }
+    for check in gate.evidence.checks:
+        name = EVIDENCE_GROUPS[check.needed_for]
+        bound = f"needed {'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
+        row = (check.name, check.passed, f"{check.number_text}, {bound}")
+        groups.setdefault(name, []).append(row)
+    if gate.champion:
+        champion = (gate.champion.name, gate.champion.passed, gate.champion.found)
+        groups["Beside the champion"] = [champion]
+    made = [
+        CheckGroup(name, tuple(sorted(rows, key=lambda row: row[1])))
+        for name, rows in groups.items()
+    ]
+    return sorted(made, key=lambda group: group.failed == 0)
 
 
 def read_ablation(run: RunRecord) -> AblationResult | None:

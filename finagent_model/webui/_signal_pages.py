@@ -128,7 +128,7 @@ class PendingCount:
 
 
 def list_routes(store: ArtifactStore, approvals: ApprovalStore, renderer: Renderer) -> APIRouter:
-    """Return the route of the first page: the list of signals, or of their executions."""
+    """Return the route of the list of signals, or of their executions."""
     routes = APIRouter()
 
     def read_rows(query: SignalQuery) -> tuple[Any, int]:
@@ -139,7 +139,7 @@ def list_routes(store: ArtifactStore, approvals: ApprovalStore, renderer: Render
         page = store.list_artifacts(query.criteria, PAGE_SIZE, query.offset)
         return [SignalRow.from_artifact(row) for row in page.artifacts], page.total
 
-    @routes.get("/")
+    @routes.get("/signals")
     def list_signals(request: Request) -> Response:
         query = SignalQuery.read(request.query_params)
         rows, total = read_rows(query)
