@@ -21,8 +21,10 @@ pytestmark = pytest.mark.usefixtures("no_mlflow")
 
 def test_overview_counts_decisions_of_today(known: Settings, pages: TestClient) -> None:
     assert "No decision since midnight UTC" in pages.get("/").text
-    write(known, 1)
-    write(known, 2, **FAILED)
+    now = datetime.now(UTC)
+    write(known, 1, generated_at=now)
+    write(known, 2, generated_at=now, **FAILED)
+    write(known, 3, generated_at=now - timedelta(days=2))
     page = pages.get("/").text
     assert "2 decisions" in page
     assert "1 failed" in page
@@ -81,7 +83,7 @@ def test_find_last_signals_is_what_was_written_last(known: Settings) -> None:
 
 
 def test_count_signals_counts_ours_since(known: Settings, pages: TestClient) -> None:
-    write(known, 1)
+    write(known, 1, generated_at=datetime.now(UTC))
     theirs = {"name": "theirs", "type": "signal", "symbol": "GOOG", "metadata": {}}
     assert pages.post("/api/artifacts", json=theirs).status_code == 201
     store, now = ArtifactStore(Database.from_settings(known)), datetime.now(UTC)
