@@ -60,11 +60,14 @@ def test_report_page_is_complete_offline(trained: Place, tmp_path: Path) -> None
         for width in (1440, 390):
             page.set_viewport_size({"width": width, "height": 900})
             widths.append(page.evaluate("document.documentElement.scrollWidth"))
+        page.wait_for_timeout(300)
+        shown = [chart.get_attribute("data-shown") for chart in page.locator("[data-chart]").all()]
         page.screenshot(path=tmp_path / "report.png", full_page=True)
         browser.close()
     assert heading.startswith("NO evidence of an edge")
     assert first.startswith("FB: the desk ")
     assert drawn == ["71", "71"], "equity and prices, with every unseen day"
+    assert all(int(count or 0) >= 70 for count in shown), "a narrow window cuts days off"
     assert folds == 1 + 3, "a heading, and a row a fold"
     assert trades >= 1
     assert months == 2, "2012 and 2013"

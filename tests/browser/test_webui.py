@@ -271,6 +271,7 @@ def test_browser_curves_have_every_unseen_day(desk: Desk, width: int) -> None:
         page = watched.open("/models/finagent/1")
         chart = page.locator("[data-chart=curves]")
         assert chart.get_attribute("data-drawn") == "71"
+        assert int(chart.get_attribute("data-shown") or 0) >= 70
         line = chart.locator(".readout")
         expect(line).to_contain_text("desk")
         last = line.inner_text()

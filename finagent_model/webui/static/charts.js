@@ -25,7 +25,8 @@
     grid: { vertLines: { visible: false }, horzLines: { color: colour("line") } },
     rightPriceScale: { borderVisible: false },
     // The library's least spacing, half a pixel, would cut years of history off on a phone.
-    timeScale: { borderVisible: false, minBarSpacing: 0.001 },
+    // A window that turns narrow keeps the same days: they are drawn closer.
+    timeScale: { borderVisible: false, minBarSpacing: 0.001, lockVisibleTimeRangeOnResize: true },
     crosshair: { mode: 0 },
     localization: { locale: "en-GB", dateFormat: "yyyy-MM-dd" },
     handleScroll: { mouseWheel: false, vertTouchDrag: false },
@@ -277,6 +278,9 @@
       };
       show(data.days.length - 1);
       chart.subscribeCrosshairMove(({ time }) => show(at.get(time) ?? data.days.length - 1));
+      chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
+        if (range) box.dataset.shown = String(Math.ceil(range.to - range.from));
+      });
       chart.timeScale().fitContent();
       box.dataset.drawn = String(data.days.length);
       box.dataset.state = "drawn";
