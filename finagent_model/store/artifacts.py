@@ -10,7 +10,7 @@ its key is unique among such rows, and takes no place from ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -112,6 +112,14 @@ class ExecutionSummary:
     last_as_of: datetime | None
     created_at: datetime
     """When its newest signal was written."""
+
+
+@dataclass(frozen=True)
+class SignalCounts:
+    """How many signals the desk wrote in some time."""
+
+    total: int
+    failed: int
 
 
 class ArtifactStore:
@@ -224,6 +232,41 @@ class ArtifactStore:
             count = select(func.count()).select_from(query.order_by(None).subquery())
             total: int = connection.execute(count).scalar_one()
         return [ExecutionSummary(**row) for row in rows], total
+
+    def count_signals(self, since: datetime) -> SignalCounts:
+        """Count the desk's signals that were written at `since` or later."""
+        is_failure = table.c.finagent_status.in_(FAILED_STATUSES)
+        query = select(
+            func.count().label("all"),
+            func.coalesce(func.sum(case((is_failure, 1), else_=0)), 0).label("failed"),
+        ).where(
+            table.c.created_at >= since, table.c.type == "signal", table.c.finagent_origin == OURS
+        )
+        with self._database.connection() as connection:
+            total, failed = connection.execute(query).one()
+        return SignalCounts(total, int(failed))
+
+    def find_last_signals(self, symbols: Sequence[str]) -> dict[str, Artifact]:
+        """Return the signal of the desk that was written last, by symbol; those without are left
+        out.
+        """
+        found = {}
+        with self._database.connection() as connection:
+            # One by one: each stops at the first row of its index, a grouped query reads them all.
+            for symbol in symbols:
+                query = (
+                    select(*_COLUMNS)
+                    .where(
+                        table.c.symbol == symbol,
+                        table.c.type == "signal",
+                        table.c.finagent_origin == OURS,
+                    )
+                    .order_by(table.c.id.desc())
+                    .limit(1)
+                )
+                for row in connection.execute(query).mappings():
+                    found[symbol] = _from_row(row)
+        return found
 
     def get(self, artifact_id: int) -> Artifact:
         """Return the artifact with this id. Raises UnknownArtifactError."""

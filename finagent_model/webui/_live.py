@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -42,6 +42,26 @@ class LiveRun:
     progress: tuple[int, int] | None
     """For a training: on how many of its symbols the desk has decided; None: unknown."""
 
+    @property
+    def phase(self) -> str | None:
+        """What a training is at, in words; None for other runs, or where it is unknown."""
+        if self.progress is None:
+            return None
+        decided, total = self.progress
+        if decided >= total:
+            return f"all {total} symbols decided; packaging, checks of the gate, registering"
+        if decided == 0:
+            return f"fitting policies, then deciding: 0 of {total} symbols decided"
+        return f"deciding: {decided} of {total} symbols decided"
+
+    def remaining_s(self, now: datetime) -> float | None:
+        """Return the seconds until all symbols are decided, at the pace so far; None: unknown."""
+        if self.progress is None or self.is_dead or not 0 < self.progress[0] < self.progress[1]:
+            return None
+        decided, total = self.progress
+        elapsed = (now - self.run.started_at).total_seconds()
+        return elapsed / decided * (total - decided) if elapsed > 0 else None
+
 
 @dataclass(frozen=True)
 class LiveRuns:
@@ -50,6 +70,18 @@ class LiveRuns:
     runs: list[LiveRun]
     has_more: bool
     """Whether there are others, which began before."""
+
+    @classmethod
+    def read(cls, decided_symbols: DecidedSymbols) -> Self:
+        """Read the runs that have not ended. Raises TrackingError."""
+        page = list_running_runs(MAX_RUNS)
+        decided_symbols.retain({run.run_id for run in page.runs})
+        runs = []
+        for run in page.runs:
+            total = count_symbols(run) if run.stage == "train" else None
+            progress = None if total is None else (decided_symbols.count(run), total)
+            runs.append(LiveRun(run, is_process_dead(run.tags.get(PROCESS, "")), progress))
+        return cls(runs, page.older is not None)
 
 
 def live_routes(
@@ -62,28 +94,15 @@ def live_routes(
     """Return the routes of the live page and of approvals."""
     routes, decided_symbols = APIRouter(), DecidedSymbols()
 
-    def read_progress(run: RunRecord) -> tuple[int, int] | None:
-        total = count_symbols(run) if run.stage == "train" else None
-        return None if total is None else (decided_symbols.count(run), total)
-
-    def read_runs() -> LiveRuns:
-        page = list_running_runs(MAX_RUNS)
-        decided_symbols.retain({run.run_id for run in page.runs})
-        runs = [
-            LiveRun(run, is_process_dead(run.tags.get(PROCESS, "")), read_progress(run))
-            for run in page.runs
-        ]
-        return LiveRuns(runs, page.older is not None)
-
     def read_cards() -> list[ApprovalCard]:
         listed, now = approvals.list_approvals()
         return [approval_card(approval, now, facts) for approval in listed]
 
     def read_context() -> dict[str, Any]:
         # Each part is read by itself: one that fails shows its error, and the others are shown.
-        work, work_error = _read_or_error(read_runs, TrackingError)
-        cards, approvals_error = _read_or_error(read_cards, BadInputError)
-        queue, queue_error = _read_or_error(outbox.status, StoreError)
+        work, work_error = read_or_error(lambda: LiveRuns.read(decided_symbols), TrackingError)
+        cards, approvals_error = read_or_error(read_cards, BadInputError)
+        queue, queue_error = read_or_error(outbox.status, StoreError)
         return {
             "now": datetime.now(UTC),
             "work": work,
@@ -119,7 +138,7 @@ def live_routes(
     def send_bars(key: str) -> Response:
         # Never later ones: who is to approve must not be shown what came of it.
         signal = approvals.find(key)[0].signal
-        return send_chart_bars(settings, signal.symbol, signal.as_of, later=False)
+        return send_chart_bars(settings, signal.symbol, signal.as_of, signal.action)
 
     @routes.get("/waiting.json")
     def count_waiting() -> Response:
@@ -151,7 +170,7 @@ def _check_approver(request: Request, fields: dict[str, str], settings: Settings
         )
 
 
-def _read_or_error(
+def read_or_error(
     read: Callable[[], Any], error_type: type[FinagentError]
 ) -> tuple[Any, str | None]:
     """Return what `read` returns and None, or None and the message of its error."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from finagent_model.approvals import ApprovalStore
 from finagent_model.audit.chain import CONVERSATION_FILE, load_turns
+from finagent_model.backtesting.outcomes import describe_call
 from finagent_model.config.roster import Price
 from finagent_model.config.rules import ApprovalRequest
 from finagent_model.data.market import Market
@@ -34,7 +36,7 @@ from finagent_model.errors import (
     TrackingError,
     UnknownArtifactError,
 )
-from finagent_model.market.bars import BarSeries, to_datetime64
+from finagent_model.market.bars import PRICES, BarSeries, to_datetime64
 from finagent_model.reports.charts import CHART_BARS
 from finagent_model.reports.signal_summary import OVER_AFTER, Circumstances, SignalSummary
 from finagent_model.settings import Settings
@@ -59,7 +61,7 @@ from finagent_model.webui._conversation import (
     messages_from_turns,
     with_seconds,
 )
-from finagent_model.webui._rendering import Renderer
+from finagent_model.webui._rendering import Renderer, is_failed
 from finagent_model.webui._run_pages import RUN_ID_PATTERN
 from finagent_model.webui._stored_facts import (
     Outcome,
@@ -280,7 +282,7 @@ def list_routes(
             return store.list_executions(query.criteria, PAGE_SIZE, query.offset)
         return read_signals(query, PAGE_SIZE, query.offset, now)
 
-    @routes.get("/")
+    @routes.get("/signals")
     def list_signals(request: Request) -> Response:
         now = datetime.now(UTC)
         query = SignalQuery.read(request.query_params, now)
@@ -418,12 +420,14 @@ def signal_routes(
 
     @routes.get("/{number}/bars.json")
     def send_bars(number: Number, later: bool = False) -> Response:
-        row = _read_signal(store, number).row
+        signal = _read_signal(store, number)
+        row = signal.row
         if row.symbol is None or row.as_of is None:
             return _no_bars("this signal names no symbol and day, so there is nothing to draw")
         if not re.fullmatch(SYMBOL_PATTERN, row.symbol):
             return _no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
-        return send_chart_bars(settings, row.symbol, row.as_of, later)
+        action = None if is_failed(row.status) else row.action
+        return send_chart_bars(settings, row.symbol, row.as_of, action, later, _read_call(signal))
 
     @routes.get("/{number}/conversation")
     def show_conversation(request: Request, number: Number) -> Response:
@@ -457,17 +461,52 @@ def signal_routes(
     return routes
 
 
-def send_chart_bars(settings: Settings, symbol: str, as_of: datetime, later: bool) -> Response:
-    """Return the bars of a price chart as JSON, or 404 with a message where there are none."""
+@dataclass(frozen=True)
+class Call:
+    """A decision to act, with its levels in prices of its own day."""
+
+    action: Literal["BUY", "SELL"]
+    stop: float | None
+    target: float | None
+
+
+def _read_call(signal: SignalRow) -> Call | None:
+    """Return the call of a signal; None where nothing was to be done."""
+    action = decided_action(signal.row)
+    if action != "BUY" and action != "SELL":
+        return None
+    levels = [signal.number(f"suggested_{name}") for name in ("stop_loss", "take_profit")]
+    return Call(action, *(None if level is None else float(level) for level in levels))
+
+
+def send_chart_bars(
+    settings: Settings,
+    symbol: str,
+    as_of: datetime,
+    action: str | None,
+    later: bool = False,
+    call: Call | None = None,
+) -> Response:
+    """Return the bars of a price chart as JSON, or 404 with a message where there are none.
+
+    `action` is what was decided on; None: nothing was. With `later`, what became of `call` is
+    told.
+    """
     try:
         market, now = Market.from_settings(settings), datetime.now(UTC)
-        return JSONResponse(read_chart_bars(market, symbol, as_of, later, now))
+        chart = read_chart_bars(market, symbol, as_of, later, now, call)
+        return JSONResponse(chart | {"action": action})
     except (DataError, InvalidBarsError) as error:
         return _no_bars(f"{error}. FINAGENT_BARS names the folder that the desk decided on.")
 
 
 def read_chart_bars(
-    market: Market, symbol: str, as_of: datetime, later: bool, now: datetime
+    market: Market,
+    symbol: str,
+    as_of: datetime,
+    later: bool,
+    now: datetime,
+    call: Call | None = None,
 ) -> dict[str, Any]:
     """Return `chart_bars` from the market's bars, and a `note` if later ones can't be had.
 
@@ -475,16 +514,20 @@ def read_chart_bars(
     """
     # Up to the decision the bar cache is enough; a vendor is asked for later bars alone.
     if not later or as_of >= now:
-        return chart_bars(market.bars(symbol, as_of), as_of, later) | {"note": None}
+        return chart_bars(market.bars(symbol, as_of), as_of, later, call) | {"note": None}
     try:
         series, note = market.bars(symbol, as_of + min(LATER_RANGE, now - as_of)), None
     except DataSourceError as error:
         series, note = market.bars(symbol, as_of), f"Later bars can't be had: {error}."
-    return chart_bars(series, as_of, later) | {"note": note}
+    return chart_bars(series, as_of, later, call) | {"note": note}
 
 
-def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
+def chart_bars(
+    bars: BarSeries, as_of: datetime, later: bool, call: Call | None = None
+) -> dict[str, Any]:
     """Return the bars up to a decision (`seen`) and, if asked for, after it; JSON-ready.
+
+    `outcome` says what became of the call; None where nothing was to be done, or nobody asked.
 
     Raises NoBarsError if there is no bar up to the decision.
     """
@@ -494,18 +537,26 @@ def chart_bars(bars: BarSeries, as_of: datetime, later: bool) -> dict[str, Any]:
     # In units of the last bar that the decision saw, so that its levels lie where they belong.
     factor = bars.growth_factor / bars.growth_factor[seen - 1]
     first, last = max(0, seen - CHART_BARS), seen + MAX_LATER_BARS if later else seen
+    last, outcome = min(last, len(bars)), None
+    if later and call is not None:
+        frame = bars[seen:last].to_frame()[["closed_at", *PRICES]]
+        frame[list(PRICES)] = frame[list(PRICES)].mul(factor[seen:last], axis=0)
+        after = BarSeries.from_frame(bars.symbol, frame) if len(frame) else None
+        outcome = describe_call(after, call.action, call.stop, call.target)
     return {
         "symbol": bars.symbol,
         "seen": [_bar_point(bars, factor[i], i) for i in range(first, seen)],
-        "later": [_bar_point(bars, factor[i], i) for i in range(seen, min(last, len(bars)))],
+        "later": [_bar_point(bars, factor[i], i) for i in range(seen, last)],
+        "outcome": outcome,
     }
 
 
 def _bar_point(bars: BarSeries, factor: float, i: int) -> dict[str, Any]:
-    prices = ("open", "high", "low", "close")
+    volume = float(bars.volume[i])
     return {
         "time": f"{bars.close_time(i):%Y-%m-%d}",
-        **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in prices},
+        **{name: round(float(getattr(bars, name)[i] * factor), 4) for name in PRICES},
+        "volume": round(volume) if math.isfinite(volume) else None,
     }
 
 
@@ -543,7 +594,7 @@ def _last_bar_of(chart: Artifact) -> date | None:
         return None
 
 
-def decided_action(row: Artifact) -> str | None:
+def decided_action(row: Artifact) -> Action | None:
     """Return the action that a desk decided on; None where it decided nothing."""
     return row.action if row.status in (None, "ok") else None
 

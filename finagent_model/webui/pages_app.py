@@ -33,6 +33,7 @@ from finagent_model.store.outbox import Outbox
 from finagent_model.webui._live import live_routes
 from finagent_model.webui._login import AuthMiddleware, Sessions, login_routes
 from finagent_model.webui._model_pages import model_routes
+from finagent_model.webui._overview import overview_routes
 from finagent_model.webui._rendering import Renderer, is_part_request
 from finagent_model.webui._run_pages import run_routes
 from finagent_model.webui._signal_pages import count_pending, list_routes, signal_routes
@@ -71,6 +72,7 @@ def ui_app(settings: Settings) -> ASGIApp:
         respond=lambda status, message: PlainTextResponse(f"{message}\n", status),
     )
     _add_error_pages(pages, renderer)
+    pages.include_router(overview_routes(store, approvals, settings, renderer))
     pages.include_router(list_routes(store, approvals, settings, facts, renderer))
     pages.include_router(signal_routes(store, approvals, settings, facts, renderer))
     pages.include_router(live_routes(approvals, Outbox(database), settings, facts, renderer))

@@ -97,9 +97,10 @@ class Desk:
     def paths(self) -> tuple[str, ...]:
         return (
             "/",
-            "/?group=execution",
-            "/?symbol=NOBODY",
-            "/?show=waiting",
+            "/signals",
+            "/signals?group=execution",
+            "/signals?symbol=NOBODY",
+            "/signals?show=waiting",
             "/signals/1",
             "/live",
             "/models",
@@ -215,7 +216,7 @@ COLOURS = """chart => Math.max(...[...chart.querySelectorAll("canvas")].map(canv
 
 def test_browser_walk_from_list_to_version(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
-        page = watched.open("/?execution_id=e1")
+        page = watched.open("/signals?execution_id=e1")
         page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).click()
         chart = page.locator("[data-chart=prices]")
         expect(chart).to_have_attribute("data-state", "drawn")
@@ -246,7 +247,7 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         report = page.frame_locator("iframe.report")
         page.locator("iframe.report").scroll_into_view_if_needed()
         expect(report.locator("h1")).to_contain_text("NO evidence of an edge")
-        expect(report.locator(".main-svg").first).to_be_visible()
+        expect(report.locator("[data-state=drawn]").first).to_be_visible()
 
         page.get_by_role("link", name="All versions, promote, roll back").click()
         page.get_by_text("Promote version 2").click()
@@ -269,12 +270,59 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         assert watched.troubles == []
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_browser_curves_have_every_unseen_day(desk: Desk, width: int) -> None:
+    with desk.page(viewport={"width": width, "height": 900}) as watched:
+        page = watched.open("/models/finagent/1")
+        chart = page.locator("[data-chart=curves]")
+        assert chart.get_attribute("data-drawn") == "71"
+        assert int(chart.get_attribute("data-shown") or 0) >= 70
+        line = chart.locator(".readout")
+        expect(line).to_contain_text("desk")
+        last = line.inner_text()
+        box = chart.bounding_box()
+        assert box
+        page.mouse.move(box["x"] + 30, box["y"] + 120)
+        expect(line).not_to_have_text(last)
+        page.get_by_role("button", name="Log scale").click()
+        expect(chart).to_have_attribute("data-drawn", "71")
+        after = chart.bounding_box()
+        assert after
+        assert after["height"] == box["height"], "the page jumped"
+        with page.expect_download() as got:
+            page.get_by_role("link", name="Returns as CSV").click()
+        assert len(got.value.path().read_text().splitlines()) == 1 + 70
+        assert watched.troubles == []
+
+
+def test_browser_overview_leads_to_what_it_names(desk: Desk) -> None:
+    with desk.page(viewport={"width": 390, "height": 800}) as watched:
+        page = watched.open("/")
+        expect(page.locator("main")).to_contain_text("1 of 2 symbols decided")
+        expect(page.get_by_role("link", name="Look and settle")).to_be_visible()
+        page.locator("table.watch").get_by_role("link", name="FB").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("FB")
+        page = watched.open("/")
+        page.get_by_role("link", name=re.compile("finagent version")).click()
+        expect(page.locator("ul.tiles li")).to_have_count(6)
+        expect(page.locator("p.lead")).to_contain_text("The gate let it pass")
+        assert watched.troubles == []
+
+
+def test_browser_version_is_compared_with_champion(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/models/finagent/2")
+        page.get_by_role("link", name="Compare with the champion").click()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        assert watched.troubles == []
+
+
 def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         listed = [a.get_attribute("href") for a in page.locator("th a[href^='/signals']").all()]
         assert len(listed) == 2
-        for path in ["/", "/?group=execution", *listed, "/live"]:
+        for path in ["/", "/signals", "/signals?group=execution", *listed, "/live"]:
             page = watched.open(str(path))
             if (whole := page.get_by_role("link", name="Whole record from the run")).count():
                 with page.expect_response("**/conversation"):
@@ -292,7 +340,7 @@ def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:
 
 def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         page.keyboard.press("Enter")
@@ -325,7 +373,7 @@ def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
 
 def test_browser_approval_is_decided_on_phone(desk: Desk) -> None:
     with desk.page(viewport={"width": 390, "height": 844}, has_touch=True) as watched:
-        page = watched.open("/?show=waiting")
+        page = watched.open("/signals?show=waiting")
         card = page.locator(".card.waiting")
         expect(card.locator(".strip")).to_contain_text("Waits for approval")
         card.get_by_role("link", name=re.compile(AS_OF)).click()
@@ -417,7 +465,7 @@ def test_browser_live_refresh_keeps_focus(desk: Desk) -> None:
 
 def test_browser_failed_later_bars_keep_chart(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page = watched.open(str(page.locator("th a[href^='/signals']").last.get_attribute("href")))
         told = {"status": 400, "json": {"message": "FINAGENT_BARS is unknown"}}
         page.route("**/bars.json?later=1", lambda route: route.fulfill(**told))
@@ -436,7 +484,7 @@ def test_browser_failed_later_bars_keep_chart(desk: Desk) -> None:
 
 def test_browser_filter_result_is_announced(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         told = page.locator("#told")
         expect(told).to_have_text("2 signals found")
         told.evaluate("told => { told.dataset.same = 'yes' }")
@@ -449,7 +497,7 @@ def test_browser_filter_result_is_announced(desk: Desk) -> None:
 
 def test_browser_lost_record_keeps_conversation(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page = watched.open(str(page.locator("th a[href^='/signals']").first.get_attribute("href")))
         page.get_by_role("link", name="Whole record from the run").click()
         thread = page.locator("#thread")
@@ -460,7 +508,7 @@ def test_browser_lost_record_keeps_conversation(desk: Desk) -> None:
 def test_browser_pages_work_without_scripts(desk: Desk) -> None:
     with desk.page(java_script_enabled=False) as watched:
         page = watched.page
-        page.goto(f"{desk.address}/")
+        page.goto(f"{desk.address}/signals")
         page.get_by_label("Symbol", exact=True).fill("FB")
         page.get_by_role("button", name="Show").click()
         page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).last.click()

@@ -40,7 +40,7 @@ def listed(page: str) -> list[tuple[int, str]]:
 
 
 def symbols(pages: TestClient, query: str) -> list[str]:
-    answer = pages.get(f"/?{query}")
+    answer = pages.get(f"/signals?{query}")
     assert answer.status_code == 200, query
     return [symbol for _, symbol in listed(answer.text)]
 
@@ -62,7 +62,7 @@ def words(page: str) -> str:
 
 def test_signal_page_strip_says_do_not_act_and_why(known: Settings, pages: TestClient) -> None:
     write(known, 1, evidence="none", **WEAK)
-    for path in ("/", "/signals/1"):
+    for path in ("/signals", "/signals/1"):
         text = words(pages.get(path).text)
         assert "Do not act" in text, path
         assert "confidence 40 is below 50" in text, path
@@ -82,10 +82,10 @@ def test_signal_list_sorts_by_day_of_decision(known: Settings, pages: TestClient
     assert symbols(pages, "sort=symbol") == ["NEW", "OLD"]
     write(known, 5, symbol="SURE", confidence_score=90, confidence="HIGH")
     assert symbols(pages, "sort=-confidence") == ["SURE", "OLD", "NEW"]
-    page = pages.get("/?sort=symbol").text
-    assert 'aria-sort="ascending"><a href="/?sort=-symbol"' in page
+    page = pages.get("/signals?sort=symbol").text
+    assert 'aria-sort="ascending"><a href="/signals?sort=-symbol"' in page
     for query in ("sort=nothing", "sort=--as_of", "show=everything"):
-        assert pages.get(f"/?{query}").status_code == 422
+        assert pages.get(f"/signals?{query}").status_code == 422
 
 
 def test_signal_list_chips_select(known: Settings, pages: TestClient) -> None:
@@ -99,7 +99,7 @@ def test_signal_list_chips_select(known: Settings, pages: TestClient) -> None:
     assert symbols(pages, "show=failed") == ["BROKEN"]
     assert symbols(pages, "show=today") == ["SURE"], "the others were decided in March"
     assert len(symbols(pages, "")) == 5
-    assert "Too old to act on" in words(pages.get("/?symbol=PAST").text)
+    assert "Too old to act on" in words(pages.get("/signals?symbol=PAST").text)
 
 
 def test_signal_list_hold_is_a_choice(known: Settings, pages: TestClient) -> None:
@@ -119,7 +119,7 @@ def test_signal_list_filters_by_version_and_evidence(known: Settings, pages: Tes
     assert symbols(pages, f"trained_by={run}") == ["A"]
     assert symbols(pages, "evidence=weak") == ["B"]
     assert symbols(pages, "evidence=unknown") == ["C", "A"]
-    assert pages.get("/?evidence=proof").status_code == 422
+    assert pages.get("/signals?evidence=proof").status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_signal_list_searches_words_as_they_stand(
 ) -> None:
     write(known, 1, symbol="A", reasoning="Both reports point the same way.")
     write(known, 2, symbol="B", reasoning='Zürich says "50 %" \\ more than before.')
-    rows = [symbol for _, symbol in listed(pages.get("/", params={"text": text}).text)]
+    rows = [symbol for _, symbol in listed(pages.get("/signals", params={"text": text}).text)]
     assert rows == found
 
 
 def test_signal_list_pages_are_jumped_to(known: Settings, pages: TestClient) -> None:
     fill(known, 120)
-    page = pages.get("/?symbol=GOOG&page=2").text
+    page = pages.get("/signals?symbol=GOOG&page=2").text
     assert 'name="page" type="number" min="1" max="3" value="2"' in page
     assert '<input type="hidden" name="symbol" value="GOOG">' in page
 
@@ -152,14 +152,14 @@ def test_signal_list_pages_are_jumped_to(known: Settings, pages: TestClient) -> 
 def test_signal_page_neighbours_keep_filter(known: Settings, pages: TestClient) -> None:
     for number in (1, 2, 3, 4):
         write(known, number, symbol="GOOG" if number % 2 else "IBM")
-    [(newest, _), (oldest, _)] = listed(pages.get("/?symbol=GOOG").text)
+    [(newest, _), (oldest, _)] = listed(pages.get("/signals?symbol=GOOG").text)
     first = pages.get(f"/signals/{newest}?symbol=GOOG").text
     assert links(first, "next") == [f"/signals/{oldest}?symbol=GOOG"]
     assert links(first, "prev") == []
     last = pages.get(f"/signals/{oldest}?symbol=GOOG").text
     assert links(last, "prev") == [f"/signals/{newest}?symbol=GOOG"]
     assert links(last, "next") == []
-    assert 'href="/?symbol=GOOG">Back to the list' in last
+    assert 'href="/signals?symbol=GOOG">Back to the list' in last
     assert pages.get(f"/signals/{oldest}?symbol=GOOG&sort=nothing").status_code == 200
 
 
@@ -236,7 +236,7 @@ def test_signal_permanent_link_leads_to_row(known: Settings, pages: TestClient) 
 def test_signal_list_shows_outcome_from_local_bars(known: Settings, pages: TestClient) -> None:
     write(known, 120, symbol="GOOG", suggested_stop_loss=1.0, suggested_take_profit=5000.0)
     write(known, 2, symbol="NOBODY")
-    assert "after 20 bars" in words(pages.get("/?symbol=GOOG").text)
+    assert "after 20 bars" in words(pages.get("/signals?symbol=GOOG").text)
     row = pages.get("/signals.json?symbol=NOBODY").json()["signals"][0]
     assert (row["outcome"], row["earned"]) == (None, None)
 
@@ -266,7 +266,7 @@ def test_group_by_agent_folds_rounds_with_retries() -> None:
 def test_signal_page_groups_messages_by_agent(known: Settings, pages: TestClient) -> None:
     made = Decision(signal(conversation_id="debate"), DEBATE)
     DecisionStore(Database.from_settings(known)).write(made, "r1")
-    number = listed(pages.get("/").text)[0][0]
+    number = listed(pages.get("/signals").text)[0][0]
     text = words(pages.get(f"/signals/{number}").text)
     assert "Bear 2 rounds, 2 tries" in text
     assert text.count("disagrees") == 1
@@ -318,14 +318,17 @@ def test_approval_page_after_verdict_has_no_form(known: Settings, pages: TestCli
 
 
 def test_pages_say_how_many_decisions_wait(known: Settings, pages: TestClient) -> None:
-    assert "<title>Signals" in pages.get("/").text
+    assert "<title>Signals" in pages.get("/signals").text
     assert pages.get("/waiting.json").json() == {"waiting": 0}
-    propose(known)
+    key = propose(known)
     propose(known, conversation_id="other", symbol="IBM")
-    for path in ("/", "/live", "/nowhere"):
+    overview = pages.get("/").text
+    assert f'href="/approvals/{key}"' in overview
+    assert "2 decisions</strong>" in overview
+    for path in ("/", "/signals", "/live", "/nowhere"):
         assert "<title>(2) " in pages.get(path).text, path
     assert pages.get("/waiting.json").json() == {"waiting": 2}
-    waiting = pages.get("/?show=waiting").text
+    waiting = pages.get("/signals?show=waiting").text
     assert waiting.count('class="card waiting"') == 2
     assert pages.get("/signals.csv?show=waiting").status_code == 400
 
@@ -348,4 +351,4 @@ def test_signal_page_links_keep_foreign_query_inside(known: Settings, pages: Tes
     odd = '"><script>window.hurt=1</script>'
     page = pages.get("/signals/1", params={"text": odd, "sort": odd, "show": odd}).text
     assert "<script>window" not in page
-    assert pages.get("/", params={"show": odd}).status_code == 422
+    assert pages.get("/signals", params={"show": odd}).status_code == 422
