@@ -83,13 +83,14 @@ def main() -> None:
         )
         for path in (
             "/",
-            f"/?page={count // 50}",
-            "/?group=execution",
-            "/?symbol=SYM7",
-            "/?execution_id=day-3",
-            "/?status=model_error",
-            "/?action=BUY&as_of_from=2010-01-10&as_of_to=2010-01-12",
-            "/?symbol=NOBODY",
+            f"/signals?page={count // 50}",
+            "/signals?group=execution",
+            "/signals",
+            "/signals?symbol=SYM7",
+            "/signals?execution_id=day-3",
+            "/signals?status=model_error",
+            "/signals?action=BUY&as_of_from=2010-01-10&as_of_to=2010-01-12",
+            "/signals?symbol=NOBODY",
             "/signals/1",
             "/api/artifacts?type=signal",
         ):

@@ -163,7 +163,10 @@ def _make_scratch() -> tuple[Path, int]:
     """Return a new folder and the handle that keeps it locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
-        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # swept by another process, before it was opened
         fcntl.flock(handle, fcntl.LOCK_EX)
         if folder.exists():
             return folder, handle

@@ -25,6 +25,7 @@ from finagent_model._base import Mode
 from finagent_model._local_files import make_private_file
 from finagent_model.config.rules import ApprovalRequest, ApprovalRules, ApprovalVerdict
 from finagent_model.decision.decision import Decision, Event
+from finagent_model.decision.opinions import dump_opinions, load_opinions, read_opinions
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import (
     ApprovalPendingError,
@@ -43,9 +44,13 @@ MAX_SETTLED = 50
 """Settled approvals that a list includes."""
 MAX_NAME_CHARS = 100
 MAX_WHY_CHARS = 500
+_COLUMNS = (
+    *("id", "signal", "reason", "asked_at", "deadline", "state", "who", "at", "why"),
+    "opinions",
+)
 _TABLE = (
     "create table if not exists approval (id text primary key, signal text, reason text, "
-    "asked_at text, deadline text, state text, who text, at text, why text)"
+    "asked_at text, deadline text, state text, who text, at text, why text, opinions text)"
 )
 
 
@@ -105,9 +110,7 @@ class ApprovalStore:
                 warning = f"replayed, so nobody was asked to approve it: {reason}"
                 results[i] = replace(results[i], signal=results[i].signal.with_warnings(warning))
             return results
-        self._insert_requests(
-            [(key, results[i].signal, why) for i, (key, why) in required.items()], rules
-        )
+        self._insert_requests([(key, results[i], why) for i, (key, why) in required.items()], rules)
         settled = self._wait_until_settled([key for key, _ in required.values()], sleep, wait)
         for i, (key, _) in required.items():
             request = settled[key]
@@ -164,6 +167,30 @@ class ApprovalStore:
         """
         return _pending_ids(self._load(approval_ids))
 
+    def count_pending(self) -> int:
+        """Return how many approvals are neither settled nor past their deadline.
+
+        Raises LocalStateError.
+        """
+        # Asked for every page, so it must not create the file.
+        if not self._path.is_file():
+            return 0
+        query = "select count(*) from approval where state = 'pending' and deadline > ?"
+        with self._transaction() as connection:
+            [[count]] = connection.execute(query, (_to_text(self._clock()),)).fetchall()
+        return int(count)
+
+    def find(self, approval_id: str) -> tuple[ApprovalRequest, datetime]:
+        """Return an approval and the moment of reading. Raises UnknownApprovalError."""
+        now, requests = self._clock(), []
+        if self._path.is_file():
+            with self._transaction() as connection:
+                _expire_overdue(connection, now)
+                requests = self._select(connection, "where id = ?", approval_id)
+        if not requests:
+            raise UnknownApprovalError(approval_id)
+        return requests[0], now
+
     def list_approvals(self) -> tuple[list[ApprovalRequest], datetime]:
         """Return the approvals and the moment of reading.
 
@@ -185,19 +212,28 @@ class ApprovalStore:
             return pending + settled, now
 
     def _insert_requests(
-        self, proposals: Sequence[tuple[str, TradingSignal, str]], rules: ApprovalRules
+        self, proposals: Sequence[tuple[str, Decision, str]], rules: ApprovalRules
     ) -> None:
-        """Insert the new ones of (id, signal, reason)."""
+        """Insert the new ones of (id, decision, reason)."""
         now = self._clock()
         deadline = now + timedelta(seconds=rules.timeout_s)
         with self._transaction() as connection:
             # `or ignore`: an approval that exists keeps its first deadline, whoever asks again.
             connection.executemany(
-                "insert or ignore into approval (id, signal, reason, asked_at, deadline, state) "
-                "values (?, ?, ?, ?, ?, 'pending')",
+                "insert or ignore into approval "
+                "(id, signal, reason, asked_at, deadline, state, opinions) "
+                "values (?, ?, ?, ?, ?, 'pending', ?)",
                 [
-                    (key, signal.model_dump_json(), reason, _to_text(now), _to_text(deadline))
-                    for key, signal, reason in proposals
+                    (
+                        key,
+                        decision.signal.model_dump_json(),
+                        reason,
+                        _to_text(now),
+                        _to_text(deadline),
+                        # A decision has no row yet that a human could read who disagreed from.
+                        dump_opinions(read_opinions(decision.turns)),
+                    )
+                    for key, decision, reason in proposals
                 ],
             )
 
@@ -241,11 +277,11 @@ class ApprovalStore:
     def _select(
         self, connection: sqlite3.Connection, clauses: str, *values: object
     ) -> list[ApprovalRequest]:
-        rows = connection.execute(f"select * from approval {clauses}", values)
+        rows = connection.execute(f"select {', '.join(_COLUMNS)} from approval {clauses}", values)
         return [self._parse_row(*row) for row in rows]
 
     def _parse_row(self, key: str, signal: str, reason: str, *columns: str) -> ApprovalRequest:
-        asked_at, deadline, state, who, at, why = columns
+        asked_at, deadline, state, who, at, why, opinions = columns
         try:
             proposal = TradingSignal.from_dump(json.loads(signal))
         except ValidationError:
@@ -262,6 +298,7 @@ class ApprovalStore:
             by=who,
             at=datetime.fromisoformat(at) if at else None,
             why=why,
+            opinions=load_opinions(opinions),
         )
 
     @contextmanager
@@ -272,6 +309,9 @@ class ApprovalStore:
             # 30 s: another process may hold the lock for as long as its transaction takes.
             with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
                 connection.execute(_TABLE)
+                columns = [row[1] for row in connection.execute("pragma table_info(approval)")]
+                if "opinions" not in columns:  # older code made the file
+                    connection.execute("alter table approval add column opinions text")
                 yield connection
         except (OSError, sqlite3.Error) as error:
             raise LocalStateError(

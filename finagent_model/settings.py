@@ -37,13 +37,16 @@ MIN_TOKEN_CHARS = 16
 
 
 def configure_mlflow_environment() -> None:
-    """Turn off MLflow's telemetry and its printing of run addresses, unless variables set them.
+    """Turn off MLflow's telemetry, printed run addresses and progress bars, unless variables set
+    them.
 
     Call it before `mlflow` is imported.
     """
     # MLflow reads the variables at import. Printed addresses would end up among the CLI's results.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Bars of each downloaded file would break our own, and end up in logs.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 class Settings(BaseModel):

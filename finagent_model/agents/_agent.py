@@ -40,6 +40,7 @@ from finagent_model.agents.session import DeskQuery, Session, Tools, report_sour
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.roster import AgentRow, ModelConfig
 from finagent_model.config.rules import DecisionLimits
+from finagent_model.decision.opinions import REPAIR_PREFIX
 from finagent_model.decision.signal import Status
 from finagent_model.errors import LocalStateError
 
@@ -194,7 +195,7 @@ class DeskAgent:
 
     def _repair_messages(self, reply: RecordedReply, problem: str) -> list[LLMMessage]:
         """Return the unusable reply and the request to repair it, and record them."""
-        request = f"That was not usable: {problem}. Answer again with the JSON object alone."
+        request = f"{REPAIR_PREFIX}: {problem}. Answer again with the JSON object alone."
         self._session.record(self.name, "request", request)
         self._session.note("repair", self.name, problem=problem)
         quote = reply.content[:QUOTE_CHARS]

@@ -16,6 +16,7 @@ from datetime import date
 from math import inf
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from finagent_model._local_files import begin_immediate, make_private_file
 from finagent_model.errors import LocalStateError
@@ -151,6 +152,35 @@ class DailyBudget:
                 f"the day's spending can't be counted in {self._path}: {error}; "
                 "set FINAGENT_HOME to a folder that can be written"
             ) from None
+
+
+@dataclass(frozen=True)
+class DaySpending:
+    """What was spent on one day of UTC on this machine, under a budget of a day."""
+
+    day: str
+    tokens: int
+    usd: float
+
+
+def read_daily_spending(path: Path, days: int) -> list[DaySpending]:
+    """Return the last `days` days that were counted, oldest first; empty where none was.
+
+    Days are counted where a desk has a budget of a day. Raises LocalStateError.
+    """
+    if not path.exists():
+        return []
+    try:
+        # Read only: who looks creates no file and waits for nobody.
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        try:
+            query = "select day, tokens, usd from spent order by day desc limit ?"
+            rows = connection.execute(query, (days,)).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise LocalStateError(f"the days' spending can't be read from {path}: {error}") from None
+    return [DaySpending(str(day), int(tokens), float(usd)) for day, tokens, usd in reversed(rows)]
 
 
 def reserve(budgets: Sequence[SpendingLimit], amount: Amount) -> None:

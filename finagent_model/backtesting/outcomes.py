@@ -8,8 +8,9 @@ of that one call earns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,55 @@ def label_outcomes(
         )
         # An exit bar of n is a call that is still open: its outcome is not known yet.
         for t in np.flatnonzero((exit_bar > 0) & (exit_bar < n)).tolist()
+    )
+
+
+def describe_call(
+    later: BarSeries | None,
+    action: Literal["BUY", "SELL"],
+    stop: float | None,
+    target: float | None,
+) -> str:
+    """Return in a sentence what became of a call, from the bars after it, before costs.
+
+    `later` None: there is no bar after it yet. Levels are in units of the bars. Fills are the
+    kernel's: at the first open, the stop before the target where one bar touches both. As for
+    `label_outcomes` a call ends after `HORIZON` bars at the latest.
+    """
+    if later is None:
+        return "Nothing is known of what became of it: there is no later bar."
+    side = 1 if action == "BUY" else -1
+    levels = [math.nan if level is None else level for level in (stop, target)]
+    # The kernel's own functions, not compiled: a single call is no reason to wait for numba.
+    enter, leave = cast("Any", fill_entry).py_func, cast("Any", find_level_exit).py_func
+    entry, _, low_exit, high_exit, is_cancelled = enter(
+        float(later.open[0]), side, 1.0, *levels, 0.0, 1.0, FillRules()
+    )
+    if is_cancelled:
+        return (
+            f"Not filled: the next open, {entry:,.2f}, lay beyond the stop or the target already."
+        )
+    start = f"Filled at the next open, {entry:,.2f}"
+    held = later[:HORIZON]
+    for i in range(len(held)):
+        price, reason = leave(
+            held.open[i], held.high[i], held.low[i], side, low_exit, high_exit, 0.0
+        )
+        if reason != OPEN:
+            earned = side * (price / entry - 1.0)
+            return (
+                f"{start}: {EXIT_NAMES[reason]} hit on {held.close_time(i):%Y-%m-%d} at "
+                f"{price:,.2f}, {earned:+.1%} before costs."
+            )
+    last, earned = f"{held.close_time(-1):%Y-%m-%d}", side * (float(held.close[-1]) / entry - 1.0)
+    if len(held) == HORIZON:
+        return (
+            f"{start}: neither stop nor target was hit, so it ended after {HORIZON} bars, at the "
+            f"close of {last}, {earned:+.1%} before costs."
+        )
+    return (
+        f"{start}: neither stop nor target was hit in {len(held)} bars; at the close of "
+        f"{last} it stood at {earned:+.1%} before costs."
     )
 
 

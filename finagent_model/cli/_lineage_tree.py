@@ -12,6 +12,7 @@ from rich.tree import Tree
 
 from finagent_model._base import Check
 from finagent_model.audit.chain import HEAD
+from finagent_model.cli.options import shorten_hash
 from finagent_model.data.snapshots import Dataset
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.datasets import DatasetComparison
@@ -118,7 +119,9 @@ def _add_run_facts(branch: Tree, run: RunRecord) -> None:
     installed = ", as installed here" if hashes.get("code") == code_hash() else ""
     suffixes = {"commit": dirty, "code": installed}
     for name, value in hashes.items():
-        _add_line(branch, f"{name} {value}{suffixes.get(name, '')}")
+        # A head is what somebody kept elsewhere, to compare with: all of it.
+        shown = value if name == "audit head" else shorten_hash(value)
+        _add_line(branch, f"{name} {shown}{suffixes.get(name, '')}")
 
 
 def _add_datasets(branch: Tree, title: str, data: Iterable[DatasetComparison]) -> None:

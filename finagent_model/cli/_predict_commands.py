@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json
+from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json, print_summary
 from finagent_model.market.bars import show_as_of
 
 if TYPE_CHECKING:
     from finagent_model.decision.signal import TradingSignal
+    from finagent_model.model.predictor import Predictor
+    from finagent_model.model.questions import Question
+    from finagent_model.reports.signal_summary import Circumstances
 
 
 def predict(
@@ -51,21 +54,18 @@ def predict(
         predictor = Predictor.from_config(config, Settings.load(), chosen)
     run_id = None
     if log:
-        import os
-
         from finagent_model.pipeline.infer import infer
 
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         name = model if config is None else str(config)
         inferred = infer(predictor, question, name, chosen, limits, missing_raises=True)
-        signal, run_id = inferred.signal, inferred.run_id
+        signal, run_id, seconds = inferred.signal, inferred.run_id, inferred.seconds
         # What was decided before is in its run alone, so the audit is read from there.
         chain = inferred.audit if audit is not None else None
     else:
         # Unlike `decide_all`, this raises where there is nothing to decide on: exit code 3.
         [decision] = predictor.decide_views([predictor.view(question)], chosen, limits)
         predictor.trace(decision)
-        signal = decision.signal
+        signal, seconds = decision.signal, decision.seconds
         chain = predictor.audit(decision) if audit is not None else None
     if audit is not None and chain is not None:
         chain.write(audit)
@@ -76,34 +76,55 @@ def predict(
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:
-        _print_signal(signal)
+        _print_signal(signal, _circumstances(predictor, question, seconds))
     # Last, so that `--strict` changes the exit code and nothing else.
     if strict and signal.status.is_failure:
         raise typer.Exit(EXIT_NOT_OK)
 
 
-def _print_signal(signal: TradingSignal) -> None:
-    typer.echo(f"{signal.symbol} as of {show_as_of(signal.as_of)}: {signal.action}", nl=False)
-    if signal.status != "ok":
-        typer.echo(f" ({signal.status}: no decision)")
-    else:
-        typer.echo(f", confidence {signal.confidence} ({signal.confidence_score:g})")
+def _circumstances(
+    predictor: Predictor, question: Question, seconds: float | None
+) -> Circumstances:
+    from contextlib import suppress
+
+    from finagent_model.errors import FinagentError
+    from finagent_model.reports.signal_summary import Circumstances
+
+    base_share, last_bar = None, None
+    if predictor.is_packaged:
+        base_share = predictor.package.backtest["evidence"].get("numbers", {}).get("came_true")
+    # A decision from before is printed also where its data are away now.
+    with suppress(FinagentError):
+        last_bar = predictor.view(question).bars.close_time(-1).date()
+    return Circumstances(base_share=base_share, seconds=seconds, last_bar=last_bar)
+
+
+def _print_signal(signal: TradingSignal, circumstances: Circumstances) -> None:
+    from finagent_model.reports.signal_summary import SignalSummary
+
+    summary = SignalSummary.from_signal(signal, circumstances)
+    print_summary(f"{signal.symbol} as of {show_as_of(signal.as_of)}", summary)
     typer.echo(f"  {signal.reasoning}")
     if signal.action != "HOLD":
         typer.echo(
-            f"  entry {signal.suggested_entry_price:g}, stop {signal.suggested_stop_loss:g}, "
-            f"target {signal.suggested_take_profit:g}, size {signal.position_size_percent:g} %"
+            f"  entry {signal.suggested_entry_price:g}, "
+            f"stop {_price(signal.suggested_stop_loss)}, "
+            f"target {_price(signal.suggested_take_profit)}"
         )
     for note in (*signal.clamps, *signal.warnings):
         typer.echo(f"  note: {note}")
-    cost = "unknown cost" if signal.cost_usd is None else f"{signal.cost_usd:g} USD"
-    typer.echo(f"  by {signal.model_used}, {signal.tokens} tokens, {cost}")
+    typer.echo(f"  decided by {signal.model_used}")
+
+
+def _price(price: float | None) -> str:
+    # A rule may name no level.
+    return "none" if price is None else f"{price:g}"
 
 
 def serve(
     model: Model = CHAMPION,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 5001,
 ) -> None:
     """Serve a model over HTTP, wide enough to wait on chat models.
 
@@ -140,7 +161,7 @@ def graph(
 
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5002,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 5002,
 ) -> None:
     """Show signals, conversations, versions and runs; the REST of artifacts is at /api/artifacts.
 
@@ -160,7 +181,6 @@ def ui(
     # Fewer retries: a page shall say that MLflow is down, not wait minutes for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from finagent_model.webui.pages_app import ui_app
 
     typer.echo(f"look at http://{host}:{port}", err=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,8 +128,6 @@ def lineage(
     """
     if sum(option is not None for option in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
-    # A progress bar of each small download would stand between the tree's lines.
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     traced = _read_lineage(signal_id, version, data, name)
     if as_json:
         print_json(traced.row())

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import EXIT_NO_DATA, Json, print_json
+from finagent_model.cli.options import EXIT_NO_DATA, Json, print_json, print_summary
 
 if TYPE_CHECKING:
     from finagent_model.approvals import ApprovalStore
-    from finagent_model.config.rules import ApprovalVerdict
+    from finagent_model.config.rules import ApprovalRequest, ApprovalVerdict
 
 
 db = typer.Typer(
@@ -87,10 +87,7 @@ def sync(as_json: Json = False) -> None:
     """Make the database say what the runs decided, all of it if it is lost. Exit code 3 if a run
     can't be read or is not as it was recorded.
     """
-    import os
 
-    # Before MLflow is imported: each decision's files are read.
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from finagent_model.pipeline.record import sync_decisions as run
     from finagent_model.settings import Settings
 
@@ -186,6 +183,23 @@ def approvals(as_json: Json = False) -> None:
         end = f"by {request.by}" if request.by else f"at {request.deadline:%Y-%m-%d %H:%M:%S} UTC"
         time = end if remaining is None else f"{remaining:.0f} s left"
         typer.echo(f"{request.id}  {request.state}  {time}  {request.summary} ({request.reason})")
+        if remaining is not None:
+            _print_proposal(request)
+
+
+def _print_proposal(request: ApprovalRequest) -> None:
+    """Print what a human needs to settle a request: the summary, and who disagreed."""
+    from datetime import UTC, datetime
+
+    from finagent_model.reports.signal_summary import Circumstances, SignalSummary
+
+    circumstances = Circumstances(waits_until=request.deadline, now=datetime.now(UTC))
+    signal = request.signal
+    summary = SignalSummary.from_signal(signal, circumstances)
+    print_summary(f"  {signal.symbol} as of {signal.as_of:%Y-%m-%d}", summary)
+    for opinion in request.opinions or ():
+        if opinion.dissents(signal.action):
+            typer.echo(f"  {opinion.agent} disagrees: {opinion.line or 'gave no reason'}")
 
 
 def approve(key: Id, why: Why = None, as_json: Json = False) -> None:

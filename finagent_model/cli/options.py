@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -21,6 +21,9 @@ from typer.exceptions import TyperException
 from finagent_model._public import CHAMPION as CHAMPION
 from finagent_model._secrets import redact_output
 from finagent_model.errors import BadInputError, FinagentError
+
+if TYPE_CHECKING:
+    from finagent_model.reports.signal_summary import SignalSummary
 
 EXIT_BUG = 1
 EXIT_NO_DATA = 3
@@ -101,10 +104,53 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
+STYLES: dict[str, str] = {
+    "act": "bold green",
+    "care": "bold yellow",
+    "wait": "bold yellow",
+    "hold": "bold",
+    "past": "bold",
+    "no": "bold red",
+}
+"""Styles of rich by verdict of a summary."""
+
+
+def print_summary(title: str, summary: SignalSummary) -> None:
+    """Print on stdout whether a signal may be acted on, and why.
+
+    On a terminal it is a coloured table as wide as that; elsewhere one line a row, so that it can
+    be searched.
+    """
+    says = f"{title}: {summary.action}."
+    if not sys.stdout.isatty():
+        typer.echo(f"{says} {summary.headline}")
+        for name, text in summary.rows:
+            typer.echo(f"  {name.lower():8} {text}")
+        return
+    # Rich takes a while to import, and only a terminal has use for it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text.assemble((says, "bold"), " ", (summary.headline, STYLES[summary.verdict])))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in summary.rows:
+        # As text, never as markup: a foreign name may hold brackets.
+        table.add_row(f"  {name}", Text(text))
+    console.print(table)
+
+
+def shorten_hash(text: str) -> str:
+    """Return the first twelve characters of a hash, by which people tell it; JSON has all of it."""
+    return text[:12]
+
+
 def show_progress() -> Any:
     """Return a context manager that shows bars on stderr and yields the pipeline's `progress`."""
     # Rich is imported here: it takes half a second, which `--help` and `--json` need not pay.
-    import os
     from contextlib import contextmanager
 
     from rich.console import Console
@@ -116,9 +162,6 @@ def show_progress() -> Any:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-
-    # MLflow's own bars would break ours.
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     @contextmanager
     def bars_on_stderr() -> Any:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finagent_model._base import FrozenModel
 from finagent_model.config.roster import AgentGroup
+from finagent_model.decision.opinions import Opinion
 from finagent_model.decision.signal import Status, TradingSignal
 from finagent_model.market.bars import show_as_of
 
@@ -184,6 +185,8 @@ class ApprovalRequest:
     """When it was settled; for an expired one, its deadline."""
     why: str | None = None
     """The reason that the human gave."""
+    opinions: tuple[Opinion, ...] | None = None
+    """What each agent of the desk thought; None: older code asked, and did not keep it."""
 
     @property
     def summary(self) -> str:

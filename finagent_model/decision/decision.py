@@ -114,6 +114,15 @@ class Decision:
     events: tuple[Event, ...] = field(default=(), compare=False)
     """Every step in order, for the audit."""
 
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from the question to the signal; None where no turn was recorded."""
+        if not self.turns:
+            return None
+        elapsed = (self.signal.generated_at - self.turns[0].timestamp).total_seconds()
+        # A record made by hand may have any stamps.
+        return elapsed if elapsed >= 0 else None
+
 
 # A protocol, so that a user's own class needs no base class of this package.
 class Decider(Protocol):

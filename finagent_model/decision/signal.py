@@ -58,9 +58,13 @@ class Status(StrEnum):
         )
 
 
+LEAST_TO_ACT = 50.0
+"""Confidence score from which a BUY or SELL is actionable; below it confidence is LOW."""
+
+
 def confidence_label(score: float) -> Confidence:
     """Return HIGH from a score of 80, MEDIUM from 50, else LOW; `score` in 0..100."""
-    return "HIGH" if score >= 80 else "MEDIUM" if score >= 50 else "LOW"
+    return "HIGH" if score >= 80 else "MEDIUM" if score >= LEAST_TO_ACT else "LOW"
 
 
 def _symbol(value: str) -> str:

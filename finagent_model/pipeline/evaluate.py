@@ -58,7 +58,9 @@ from finagent_model.market.view import MarketView
 from finagent_model.pipeline.named_rules import read_rule
 from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import CalibrationBook
-from finagent_model.reports.report import FoldSpan, SymbolPage, render_report, render_report_page
+from finagent_model.reports.report import render_report_page
+from finagent_model.reports.tearsheet import FoldSpan, SymbolPage
+from finagent_model.reports.wording import render_report
 from finagent_model.settings import Settings
 from finagent_model.training.request import EvaluationRequest
 from finagent_model.training.search import Trials

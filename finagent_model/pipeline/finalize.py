@@ -57,7 +57,8 @@ from finagent_model.pipeline.run_metadata import (
 from finagent_model.pipeline.training_record import TrainingRecord
 from finagent_model.pipeline.verify import decide_again, run_proofs
 from finagent_model.reports.model_card import CARD_FILE, MODEL_DESCRIPTION, ModelCard
-from finagent_model.reports.report import SymbolPage, fold_spans, render_report_page
+from finagent_model.reports.report import render_report_page
+from finagent_model.reports.tearsheet import RETURNS_FILE, DailyReturns, SymbolPage, fold_spans
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.prompt_registry import PromptVersion, register_prompts
@@ -265,6 +266,8 @@ def _judge_and_register(
         run.log_text(WINDOW, ours.model_dump_json())
         report = record.render_report(gate.team_sentence)
         run.log_text("report.md", report)
+        pool = DailyReturns.pool(facts)
+        run.log_text(RETURNS_FILE, pool.to_csv())
         run.log_text("report.html", _render_page(f"{name}, run {run.run_id}", record, gate, market))
         run.set_description(report)
         pooled = pool_backtests(record.backtests, state.request.cash)

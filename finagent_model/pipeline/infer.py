@@ -44,6 +44,8 @@ class InferenceResult:
     signal: TradingSignal
     decided_before: bool = False
     """Whether an earlier run decided it, and no agent was called again."""
+    seconds: float | None = None
+    """How long the decision took; None: unknown, as where an earlier run decided."""
 
     @property
     def audit(self) -> AuditChain:
@@ -107,7 +109,7 @@ def infer(
             replayed=mode == "replay" or is_limited,
         )
         predictor.trace(decision, run_id)
-        return InferenceResult(run_id, decision.signal)
+        return InferenceResult(run_id, decision.signal, seconds=decision.seconds)
 
     # A desk without a version has no stable signal id, so nothing of it can be reused.
     if mode != "cached" or not version or is_limited:

@@ -33,7 +33,7 @@ from finagent_model.policy.trained_state import (
     TrainedState,
     calibrate_signal,
 )
-from finagent_model.reports.report import render_report
+from finagent_model.reports.wording import render_report
 from finagent_model.tracking.runs import RunLog
 
 

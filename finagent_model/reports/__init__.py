@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         write_price_chart,
     )
     from finagent_model.reports.model_card import ModelCard
-    from finagent_model.reports.report import SymbolPage, render_report, render_report_page
+    from finagent_model.reports.report import render_report_page
+    from finagent_model.reports.tearsheet import SymbolPage
+    from finagent_model.reports.wording import render_report
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -26,7 +28,9 @@ else:
                 "write_price_chart",
             ],
             "model_card": ["ModelCard"],
-            "report": ["SymbolPage", "render_report", "render_report_page"],
+            "report": ["render_report_page"],
+            "tearsheet": ["SymbolPage"],
+            "wording": ["render_report"],
         },
     )
 

@@ -1,12 +1,13 @@
 """Draw a backtest, a signal's levels, an agent graph and an ablation, as files or text.
 
 Charts of a backtest and of a signal come twice: a PNG to glance at and an HTML page to look into.
-matplotlib and plotly are imported where they draw, since most commands need neither.
+matplotlib is imported where it draws, since most commands don't need it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest
 from finagent_model.market.bars import PRICES, BarSeries, Floats, show_as_of, symbol_file_name
 from finagent_model.market.timeframe import DAILY
 from finagent_model.market.view import MarketView
+from finagent_model.reports.figures import (
+    CREDIT,
+    ChartNumbers,
+    describe_outside,
+    equity_figure,
+    price_svg,
+    render_page,
+    split_levels,
+)
 
 AblationRow = Mapping[str, Any]
 DESK_COLOUR, BENCHMARK_COLOUR = "#1f6feb", "#8b949e"
@@ -200,24 +210,18 @@ def _equity_png(out_of_sample: OutOfSampleBacktest, path: Path) -> None:
 
 
 def _equity_page(out_of_sample: OutOfSampleBacktest, path: Path) -> None:
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25])
-    days = out_of_sample.bars.closed_at
-    for label, equity, colour in _curves(out_of_sample):
-        line = {"color": colour}
-        figure.add_trace(go.Scatter(x=days, y=equity, name=label, line=line), row=1, col=1)
-        drawdown_line = go.Scatter(
-            x=days, y=drawdown(equity), name=label, line=line, showlegend=False
-        )
-        figure.add_trace(drawdown_line, row=2, col=1)
-    figure.update_layout(
-        title=_title(out_of_sample), template="plotly_white", hovermode="x unified"
+    days = [str(day) for day in out_of_sample.bars.closed_at.astype("datetime64[D]")]
+    tones = {DESK_COLOUR: "accent", BENCHMARK_COLOUR: "soft"}
+    curves = [
+        (label, tones[colour], equity / equity[0])
+        for label, equity, colour in _curves(out_of_sample)
+    ]
+    title = _title(out_of_sample)
+    chart = ChartNumbers().render(equity_figure(days, curves), title, "Both start with 1.")
+    path.write_text(
+        render_page(title, f"<h1>{escape(title)}</h1>{chart}<p class=small>{CREDIT}</p>"),
+        encoding="utf-8",
     )
-    figure.update_yaxes(title="equity", row=1)
-    figure.update_yaxes(title="drawdown", tickformat=".0%", row=2)
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
 
 
 def _curves(out_of_sample: OutOfSampleBacktest) -> tuple[tuple[str, Floats, str], ...]:
@@ -236,10 +240,12 @@ def _price_png(
     axis = figure.subplots()
     axis.vlines(bars.closed_at, bars.low, bars.high, color="#8b949e", linewidth=0.8)
     axis.plot(bars.closed_at, bars.close, color="#24292f", linewidth=1.3)
-    for label, (price, colour) in levels.items():
+    near, far = split_levels(bars, levels)
+    for label, (price, colour) in near.items():
         axis.axhline(price, color=colour, linewidth=1.0, linestyle="--")
         axis.annotate(f" {label} {price:g}", (1.0, price), xycoords=("axes fraction", "data"))
-    axis.set(title=title, ylabel="price, in units of the last bar")
+    outside = ", ".join(describe_outside(bars, label, price) for label, (price, _) in far.items())
+    axis.set(title=title, xlabel=outside, ylabel="price, in units of the last bar")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     _save_png(figure, path)
@@ -248,17 +254,11 @@ def _price_png(
 def _price_page(
     bars: BarSeries, levels: dict[str, tuple[float, str]], title: str, path: Path
 ) -> None:
-    import plotly.graph_objects as go
-
-    candles = go.Candlestick(
-        x=bars.closed_at, open=bars.open, high=bars.high, low=bars.low, close=bars.close
-    )
-    figure = go.Figure(candles)
-    for label, (price, colour) in levels.items():
-        text = f"{label} {price:g}"
-        figure.add_hline(y=price, line={"color": colour, "dash": "dash"}, annotation_text=text)
-    figure.update_layout(title=title, template="plotly_white", xaxis_rangeslider_visible=False)
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
+    # SVG without a script: one is kept for every decision, so that it has to be small.
+    body = f"<h1>{escape(title)}</h1>{price_svg(bars, levels, title)}"
+    note = "In units of the last bar, on which the desk decided. Point at a bar for its numbers."
+    page = render_page(title, f"{body}<p class=small>{note}</p>", with_charts=False)
+    path.write_text(page, encoding="utf-8")
 
 
 def _save_png(figure: Any, path: Path) -> None:

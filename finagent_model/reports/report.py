@@ -1,100 +1,67 @@
-"""Render the report of a training: Markdown in plain words, and one HTML page with figures.
+"""Render the report of a training as one HTML page, a tearsheet.
 
-The grade of the evidence comes first, whatever it is; then what was earned, where, how it stands
-beside chance, and every check. Undefined numbers are said to be undefined. The page needs no
-network: plotly's script is inside it.
+The grade of the evidence comes first, whatever it is; then what was earned, when, with which
+trades, how it stands beside chance, and every check. Undefined numbers are said to be undefined.
+The page needs no network: its scripts are inside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from types import MappingProxyType
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from finagent_model.evaluation.calibrate import ConfidenceRecord
-from finagent_model.evaluation.evidence import Evidence, SymbolFacts
+from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.evaluation.memory_probes import MemoryReport
 from finagent_model.market.bars import BarSeries, Floats
-from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.charts import BENCHMARK_COLOUR, DESK_COLOUR, drawdown
+from finagent_model.reports.figures import (
+    CREDIT,
+    ChartNumbers,
+    Figure,
+    chance_plot,
+    cost_plot,
+    equity_figure,
+    figure,
+    line,
+    reliability_plot,
+    render_page,
+    render_table,
+)
+from finagent_model.reports.tearsheet import (
+    MAX_CHARTED,
+    DailyReturns,
+    FoldSpan,
+    SymbolPage,
+    contribution_section,
+    contributions,
+    portfolio_sections,
+    trade_rows,
+)
 from finagent_model.reports.wording import (
-    MAX_GRADE_CHARS,
+    NO_WARNINGS,
     confidence_sentences,
     describe_purpose,
-    escape_markdown,
     grade_sentence,
-    memory_lines,
     memory_section,
-    probe_lines,
     probe_section,
     trials_sentence,
     verdict_sentence,
     warning_sentences,
 )
-from finagent_model.statistics.reliability import reliability_bins
+from finagent_model.statistics.reliability import BINS, reliability_bins
 from finagent_model.statistics.resampling import COST_CURVE_BP
-from finagent_model.training.walk_forward import policy_periods
 
-NO_WARNINGS: Mapping[str, Sequence[str]] = MappingProxyType({})
-WON_COLOUR, LOST_COLOUR = "#1a7f37", "#cf222e"
-REPORT_METRICS = (
-    "total_return",
-    "cagr",
-    "volatility",
-    "sharpe",
-    "sortino",
-    "max_drawdown",
-    "exposure",
-    "turnover",
-)
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1080px; margin: 2rem auto;
-       padding: 0 1rem }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .2rem }
-p.lead { font-size: 1.1rem } p.small { color: #57606a; font-size: .9rem; margin: .2rem 0 }
-table { border-collapse: collapse; width: 100%; font-size: .92rem }
-td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d0d7de }
-.yes { color: #1a7f37 } .no { color: #cf222e; font-weight: 600 }
-.banner { border-left: 6px solid; padding: .6rem 1rem; background: #f6f8fa; margin-bottom: 1rem }
-"""
-
-
-class FoldSpan(NamedTuple):
-    """The days that one fit decided on."""
-
-    fit_until: datetime
-    """Close of the last bar that the fit saw."""
-    valid_from: datetime
-    part: slice
-    """Positions of its bars within the out-of-sample part."""
-
-
-def fold_spans(bars: BarSeries, policies: PolicyBook) -> list[FoldSpan]:
-    """Return the spans of a trained desk's fits within `bars`, oldest first."""
-    return [
-        FoldSpan(fit.fit_until, fit.valid_from, part)
-        for fit, part in policy_periods(bars, policies)
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class SymbolPage:
-    """Out-of-sample result of one symbol that the page shows."""
-
-    bars: BarSeries
-    folds: Sequence[FoldSpan]
-    facts: SymbolFacts
-    trades: pd.DataFrame
-    metrics: Mapping[str, float]
+GRADE_TONES = {"none": "bad", "weak": "warn", "strong": "good"}
+TRADES_OPEN = 30
+"""Trades of a symbol that are listed at once; more are folded."""
 
 
 @dataclass(frozen=True)
@@ -114,62 +81,6 @@ class FoldRow:
     """Entered within these days."""
 
 
-def render_report(
-    metrics: Mapping[str, Mapping[str, float]],
-    model_used: str,
-    evidence: Evidence,
-    calibration: Calibration,
-    bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
-    team_sentence: str | None = None,
-    probes: MemoryReport | None = None,
-) -> str:
-    """Return the Markdown report: grade, a sentence a symbol, checks, a table of metrics a symbol.
-
-    `metrics` are by symbol, and so is what `bar_warnings` says of the bars; `calibration` is the
-    one in force from now on; `team_sentence` says what the package's AutoGen team repeated,
-    `probes` what was found of a chat model's memory.
-    """
-    lines = [
-        # The reason may name a model, whose name is anybody's words.
-        escape_markdown(grade_sentence(evidence), MAX_GRADE_CHARS),
-        "",
-        *(verdict_sentence(escape_markdown(symbol), m) for symbol, m in metrics.items()),
-    ]
-    lines += ["", f"Decided by: {escape_markdown(model_used)}. {trials_sentence(evidence)}"]
-    lines += ["", team_sentence] if team_sentence else []
-    lines += memory_lines(evidence)
-    if evidence.memory:
-        lines += ["", probe_lines(probes)]
-    lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {c.name} | {describe_purpose(c)} | {escape_markdown(c.number_text)} "
-        f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
-        for c in evidence.checks
-    ]
-    lines += ["", *confidence_sentences(evidence, calibration)]
-    if sentences := warning_sentences(bar_warnings):
-        lines += ["", "Look at the bars before you trust this:", ""]
-        lines += [f"- {sentence}" for sentence in sentences]
-    for symbol, m in metrics.items():
-        lines += [
-            "",
-            f"## {escape_markdown(symbol)}",
-            "",
-            "| metric | desk | buy and hold |",
-            "|---|---|---|",
-        ]
-        lines += [
-            f"| {name} | {_format(m[name])} | {_format(m[f'benchmark_{name}'])} |"
-            for name in REPORT_METRICS
-        ]
-        lines += [
-            "",
-            f"HOLD share {_format(m['hold_share'])}, failed share {_format(m['failed_share'])}, "
-            f"hit rate {_format(m['hit_rate'])}, profit factor {_format(m['profit_factor'])}.",
-        ]
-    return "\n".join(lines) + "\n"
-
-
 def render_report_page(
     title: str,
     symbols: Sequence[SymbolPage],
@@ -185,17 +96,46 @@ def render_report_page(
     `bar_warnings` says by symbol what is odd about the bars, `probes` what was found of a chat
     model's memory.
     """
-    from plotly.offline import get_plotlyjs
+    added = contributions([page.facts for page in symbols])
+    shown = [
+        page for _, page in sorted(zip(added, symbols, strict=True), key=lambda pair: -abs(pair[0]))
+    ][:MAX_CHARTED]
+    charts = ChartNumbers()
+    parts = [
+        *_opening(title, symbols, gate, model_used, bar_warnings, probes),
+        *portfolio_sections(symbols, charts),
+        *contribution_section(symbols, added),
+        *(part for page in shown for part in _symbol_sections(page, charts, len(symbols) > 1)),
+        *_confidence_section(gate, confidence, calibration),
+        "<h2>All checks</h2>",
+        _check_table(gate),
+        "<details><summary>All numbers of the evidence</summary>",
+        f"{_number_table(gate.evidence.numbers)}</details>",
+        f"<p class=small>{CREDIT}</p>",
+    ]
+    return render_page(title, "\n".join(parts))
 
-    colour = {"none": LOST_COLOUR, "weak": "#9a6700", "strong": WON_COLOUR}[gate.evidence.grade]
+
+def _opening(
+    title: str,
+    symbols: Sequence[SymbolPage],
+    gate: GateReport,
+    model_used: str,
+    bar_warnings: Mapping[str, Sequence[str]],
+    probes: MemoryReport | None,
+) -> list[str]:
+    """Return the grade, the verdicts, what a model remembers, and what is odd about the bars."""
+    tone = GRADE_TONES[gate.evidence.grade]
     grade = grade_sentence(gate.evidence)
+    lead = [verdict_sentence(page.bars.symbol, page.metrics) for page in symbols]
     parts = [
         f"<p class=small>{escape(title)}</p>",
-        f'<div class=banner style="border-color:{colour}"><h1>{escape(grade)}</h1></div>',
-        *(
-            f"<p class=lead>{escape(verdict_sentence(p.bars.symbol, p.metrics))}</p>"
-            for p in symbols
-        ),
+        f'<div class=banner style="border-color:var(--{tone})"><h1>{escape(grade)}</h1></div>',
+        *(f"<p class=lead>{escape(sentence)}</p>" for sentence in lead[:MAX_CHARTED]),
+    ]
+    if len(lead) > MAX_CHARTED:
+        parts.append(f"<p>The other {len(lead) - MAX_CHARTED} symbols are in the table below.</p>")
+    parts += [
         f"<p>{trials_sentence(gate.evidence)}</p>",
         *memory_section(gate.evidence),
         *([probe_section(probes)] if gate.evidence.memory else []),
@@ -206,25 +146,43 @@ def render_report_page(
     if sentences := warning_sentences(bar_warnings):
         rows = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
         parts.append(f"<p class=no>Look at the bars before you trust this:</p><ul>{rows}</ul>")
-    for page in symbols:
-        parts += _symbol_sections(page)
+    return parts
+
+
+def _confidence_section(
+    gate: GateReport, confidence: ConfidenceRecord, calibration: Calibration
+) -> list[str]:
+    parts = ["<h2>Confidence</h2>"]
     parts += [
-        "<h2>Confidence</h2>",
-        *(
-            f"<p>{escape(sentence)}</p>"
-            for sentence in confidence_sentences(gate.evidence, calibration)
-        ),
-        *([_reliability_figure(confidence)] if len(confidence.calibrated) else []),
-        "<h2>All checks</h2>",
-        _check_table(gate),
-        "<h2>Numbers</h2>",
-        _number_table(gate.evidence.numbers),
+        f"<p>{escape(sentence)}</p>"
+        for sentence in confidence_sentences(gate.evidence, calibration)
     ]
-    body = "\n".join(parts)
-    return (
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
-        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
+    if not len(confidence.calibrated):
+        return parts
+    groups = {
+        tone: reliability_bins(values, confidence.outcome, confidence.weight)
+        for tone, values in (("soft", confidence.raw), ("accent", confidence.calibrated))
+    }
+    rows = "".join(
+        f"<tr><td class=n>{b.probability:.0%}</td><td class=n>{b.outcome:.0%}</td>"
+        f"<td class=n>{_count_calls(confidence, b.probability):,}</td>"
+        f"<td class=n>{b.weight:.1f}</td></tr>"
+        for b in groups["accent"]
     )
+    table = render_table("reliability", ("#said", "#came true", "#calls", "#independent"), rows)
+    return [
+        *parts,
+        "<p class=small>On the diagonal a confidence means what it says. <span class=tone-soft>Grey"
+        "</span>: as the desk said; <span class=tone-accent>blue</span>: calibrated. A larger dot "
+        "is worth more independent calls.</p>",
+        f"<div class=halves>{reliability_plot(groups)}{table}</div>",
+    ]
+
+
+def _count_calls(confidence: ConfidenceRecord, probability: float) -> int:
+    """Return how many calibrated calls lie in the tenth of the scale that holds `probability`."""
+    tenths = np.minimum((confidence.calibrated * BINS).astype(int), BINS - 1)
+    return int(np.sum(tenths == min(int(probability * BINS), BINS - 1)))
 
 
 def fold_rows(
@@ -257,36 +215,102 @@ def _compound(returns: Sequence[float], part: slice) -> float:
     return float(np.prod(1.0 + part_returns) - 1.0)
 
 
-def _symbol_sections(page: SymbolPage) -> Iterable[str]:
-    name = escape(page.bars.symbol)
-    return [
-        f"<h2>{name}: equity and drawdown</h2>",
-        "<p class=small>Both start with 1, after costs, on days that no fit had seen. At a dotted "
-        "line a newer fit takes over.</p>",
-        _equity_figure(page),
-        _fold_table(page),
+def _symbol_sections(page: SymbolPage, charts: ChartNumbers, with_equity: bool) -> list[str]:
+    name, facts = escape(page.bars.symbol), page.facts
+    parts = []
+    if with_equity:
+        pool = DailyReturns.pool([facts], page.bars.closed_at[0])
+        curves = [
+            ("desk", "accent", pool.curve(pool.desk)),
+            ("buy and hold", "soft", pool.curve(pool.held)),
+        ]
+        parts += [
+            f"<h2>{name}: equity and drawdown</h2>",
+            charts.render(equity_figure(pool.days, curves), f"Equity of {page.bars.symbol}"),
+        ]
+    parts += [
         f"<h2>{name}: trades</h2>",
-        "<p class=small>Prices as traded. A triangle is an entry, a dot its exit: green won, red "
-        "lost.</p>",
-        _trades_figure(page),
+        charts.render(
+            _trades_figure(page),
+            f"Price of {page.bars.symbol} with entries and exits",
+            "Closes as traded. An arrow is an entry (up: long, down: short), a dot its exit: green "
+            "won, red lost, grey is still open.",
+            low=True,
+        ),
+        _trade_table(page),
+        f"<h2>{name}: fits</h2>",
+        _fold_table(page),
         f"<h2>{name}: beside chance</h2>",
-        "<p class=small>Left: what the same trades earned at a thousand other times; the line is "
-        "the desk. Right: what the same decisions earn at other commissions.</p>",
-        _chance_figure(page),
+        "<p class=small>Left: what the same trades earned at other, random times; the line is the "
+        "desk. Right: what the same decisions earn at other commissions.</p>",
+        f"<div class=halves><div>{_chance_part(facts)}</div>"
+        f"<div>{cost_plot(COST_CURVE_BP, facts.cost_curve)}</div></div>",
     ]
+    return parts
+
+
+def _chance_part(facts: SymbolFacts) -> str:
+    if facts.random_returns is None:
+        return "<p>There was no trade to place at random times.</p>"
+    return chance_plot(facts.random_returns, facts.total_return)
+
+
+def _trades_figure(page: SymbolPage) -> Figure:
+    """Return the price as traded, with a mark at each entry and exit."""
+    days = [str(day) for day in page.bars.closed_at.astype("datetime64[D]")]
+    marks = []
+    for trade in trade_rows(page.bars, page.trades):
+        tone = "soft" if trade.exited is None else "good" if trade.pnl > 0 else "bad"
+        shape = "arrowUp" if trade.side == "long" else "arrowDown"
+        entry = f"{trade.side} {trade.shares:,.6g} at {trade.entry_price:,.2f}"
+        marks.append((trade.entered, trade.entry_price, shape, tone, entry))
+        if trade.exited is not None:
+            words = f"{trade.cause} at {trade.exit_price:,.2f}: {trade.pnl:+,.2f}"
+            marks.append((trade.exited, trade.exit_price, "circle", tone, words))
+    rows = [
+        {
+            "time": day,
+            "price": round(price, 4),
+            "shape": shape,
+            "tone": tone,
+            "words": words,
+            "position": "atPriceMiddle",
+        }
+        for day, price, shape, tone, words in sorted(marks, key=lambda mark: mark[0])
+    ]
+    closes = line("close", "soft", page.bars.close, digits=4, plain=True)
+    return figure(days, [{"format": "price", "log": True, "series": [closes]}], marks=rows)
+
+
+def _trade_table(page: SymbolPage) -> str:
+    rows = list(trade_rows(page.bars, page.trades))
+    if not rows:
+        return "<p>Nothing was traded.</p>"
+    cells = "".join(
+        f"<tr><td>{row.entered}</td><td>{row.exited or 'open'}</td><td>{row.side}</td>"
+        f"<td class=n>{row.shares:,.6g}</td><td class=n>{row.entry_price:,.2f}</td>"
+        f"<td class=n>{row.exit_price:,.2f}</td>"
+        f"<td class='n {'yes' if row.pnl > 0 else 'tone-bad'}'>{row.pnl:+,.2f}</td>"
+        f"<td class=n>{'undefined' if row.earned is None else f'{row.earned:+.1%}'}</td>"
+        f"<td class=n>{row.bars}</td><td>{escape(row.cause)}</td></tr>"
+        for row in rows
+    )
+    heads = ("entered", "left", "side", "#shares", "#entry", "#exit", "#profit", "#of the entry")
+    table = render_table("trades", (*heads, "#bars", "ended by"), cells)
+    if len(rows) > TRADES_OPEN:
+        return f"<details><summary>All {len(rows):,} trades</summary>{table}</details>"
+    return table
 
 
 def _fold_table(page: SymbolPage) -> str:
     cells = "".join(
         f"<tr><td>{row.decided_from:%Y-%m-%d} to {row.decided_until:%Y-%m-%d}</td>"
-        f"<td>{row.fit_until:%Y-%m-%d}</td><td>{row.desk_return:+.1%}</td>"
-        f"<td>{row.benchmark_return:+.1%}</td><td>{row.trades}</td></tr>"
+        f"<td>{row.fit_until:%Y-%m-%d}</td><td class=n>{row.desk_return:+.1%}</td>"
+        f"<td class=n>{row.benchmark_return:+.1%}</td><td class=n>{row.trades}</td></tr>"
         for row in fold_rows(page.bars, page.folds, page.facts, page.trades)
     )
-    return (
-        "<table class=folds><tr><th>decided</th><th>fitted until</th><th>return</th>"
-        f"<th>buy and hold</th><th>trades entered</th></tr>{cells}</table>"
-    )
+    heads = ("decided", "fitted until", "#return", "#buy and hold", "#trades entered")
+    return render_table("folds", heads, cells)
 
 
 def _check_table(gate: GateReport) -> str:
@@ -303,125 +327,15 @@ def _check_table(gate: GateReport) -> str:
         f"<td class={'yes' if passed else 'no'}>{'yes' if passed else 'NO'}</td></tr>"
         for kind, name, found, passed in rows
     )
-    head = "<tr><th>kind</th><th>check</th><th>found</th><th>passed</th></tr>"
-    return f"<table class=checks>{head}{cells}</table>"
+    return render_table("checks", ("kind", "check", "found", "passed"), cells)
 
 
 def _number_table(numbers: Mapping[str, float | None]) -> str:
-    cells = "".join(
-        f"<tr><td>{escape(name)}</td>"
-        f"<td>{'undefined' if value is None or math.isnan(value) else f'{value:.6g}'}</td></tr>"
+    texts = {
+        name: "undefined" if value is None or math.isnan(value) else f"{value:.6g}"
         for name, value in numbers.items()
+    }
+    cells = "".join(
+        f"<tr><td>{escape(name)}</td><td class=n>{text}</td></tr>" for name, text in texts.items()
     )
-    return f"<table>{cells}</table>"
-
-
-def _equity_figure(page: SymbolPage) -> str:
-    """Return desk and buy-and-hold from 1, and their drawdowns; a dotted line at each fit."""
-    from plotly import graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28])
-    days = page.bars.closed_at
-    for label, returns, colour in (
-        ("desk", page.facts.returns, DESK_COLOUR),
-        ("buy and hold", page.facts.benchmark_returns, BENCHMARK_COLOUR),
-    ):
-        curve = np.cumprod(np.append(1.0, 1.0 + np.array(returns)))
-        line = {"color": colour}
-        figure.add_trace(go.Scatter(x=days, y=curve, name=label, line=line), row=1, col=1)
-        drawdown_line = go.Scatter(
-            x=days, y=drawdown(curve), line=line, showlegend=False, name=label
-        )
-        figure.add_trace(drawdown_line, row=2, col=1)
-    # Only fits that took over within the drawn days: the first was in force before them.
-    for fold in page.folds:
-        moment = fold.valid_from
-        if page.bars.close_time(0) <= moment <= page.bars.close_time(-1):
-            figure.add_vline(x=moment, line={"color": "#d0d7de", "dash": "dot", "width": 1})
-    figure.update_yaxes(tickformat=".0%", row=2)
-    return _figure_html(figure, 460)
-
-
-def _trades_figure(page: SymbolPage) -> str:
-    """Return entries and exits on the price as traded."""
-    from plotly import graph_objects as go
-
-    days = page.bars.closed_at
-    figure = go.Figure(go.Scatter(x=days, y=page.bars.close, line={"color": "#57606a", "width": 1}))
-    for is_winner, colour in ((True, WON_COLOUR), (False, LOST_COLOUR)):
-        trades = page.trades[(page.trades["pnl"] > 0) == is_winner]
-        closed = trades[trades["exit_bar"] >= 0]
-        shapes = np.where(trades["side"] == "long", "triangle-up", "triangle-down")
-        entries = {"color": colour, "size": 9, "symbol": shapes}
-        exits = {"color": colour, "size": 6, "symbol": "circle"}
-        figure.add_scatter(
-            x=days[trades["entry_bar"]], y=trades["entry_price"], mode="markers", marker=entries
-        )
-        figure.add_scatter(
-            x=days[closed["exit_bar"]], y=closed["exit_price"], mode="markers", marker=exits
-        )
-    figure.update_layout(showlegend=False)
-    return _figure_html(figure, 360)
-
-
-def _chance_figure(page: SymbolPage) -> str:
-    """Return what the trades earned at other times, and the decisions at other costs."""
-    from plotly import graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=1, cols=2)
-    facts = page.facts
-    if facts.random_returns is not None:
-        histogram = go.Histogram(
-            x=facts.random_returns, marker={"color": BENCHMARK_COLOUR}, nbinsx=40
-        )
-        figure.add_trace(histogram, row=1, col=1)
-        figure.add_vline(
-            x=facts.total_return, line={"color": DESK_COLOUR, "width": 3}, row=1, col=1
-        )
-    curve = go.Scatter(x=COST_CURVE_BP, y=facts.cost_curve, line={"color": DESK_COLOUR})
-    figure.add_trace(curve, row=1, col=2)
-    figure.add_hline(y=0, line={"color": "#d0d7de"}, row=1, col=2)
-    figure.update_xaxes(title="total return", tickformat=".0%", row=1, col=1)
-    figure.update_xaxes(title="commission, basis points of every fill", row=1, col=2)
-    figure.update_yaxes(title="total return", tickformat=".0%", row=1, col=2)
-    figure.update_layout(showlegend=False)
-    return _figure_html(figure, 320)
-
-
-def _reliability_figure(confidence: ConfidenceRecord) -> str:
-    """Return how often calls came true by confidence, before and after calibration."""
-    from plotly import graph_objects as go
-
-    line = {"color": "#d0d7de", "dash": "dot"}
-    figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, showlegend=False))
-    for label, probability, colour in (
-        ("as the desk said", confidence.raw, BENCHMARK_COLOUR),
-        ("calibrated", confidence.calibrated, DESK_COLOUR),
-    ):
-        bins = reliability_bins(probability, confidence.outcome, confidence.weight)
-        figure.add_scatter(
-            x=[b.probability for b in bins],
-            y=[b.outcome for b in bins],
-            text=[f"worth {b.weight:.0f} independent calls" for b in bins],
-            name=label,
-            mode="lines+markers",
-            line={"color": colour},
-            marker={"size": [6 + 2 * math.sqrt(b.weight) for b in bins]},
-        )
-    figure.update_xaxes(title="confidence", tickformat=".0%", range=[0, 1])
-    figure.update_yaxes(title="came true", tickformat=".0%", range=[0, 1])
-    return _figure_html(figure, 380)
-
-
-def _figure_html(figure: Any, height: int) -> str:
-    figure.update_layout(
-        template="plotly_white", height=height, margin={"t": 20, "b": 40, "l": 50, "r": 20}
-    )
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False)
-    return text
-
-
-def _format(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "undefined"
+    return render_table("numbers", ("name", "#value"), cells)

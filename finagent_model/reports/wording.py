@@ -1,4 +1,7 @@
-"""Sentences that report, page and model card share, and how foreign text is shown in them."""
+"""Sentences that report, page and model card share, and the report of a training in Markdown.
+
+Foreign text is shown in them and obeyed in nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 
 from finagent_model.evaluation.evidence import Evidence, EvidenceCheck
 from finagent_model.evaluation.memory_probes import SIGNS, MemoryReport, ProbeResult
@@ -22,6 +26,17 @@ GRADE_SENTENCES = {
     "weak": "WEAK evidence of an edge after costs: more than chance, but not every check passed.",
     "strong": "STRONG evidence of an edge after costs: every check against chance passed.",
 }
+REPORT_METRICS = (
+    "total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "sortino",
+    "max_drawdown",
+    "exposure",
+    "turnover",
+)
+NO_WARNINGS: Mapping[str, Sequence[str]] = MappingProxyType({})
 _MARKDOWN = re.compile(r"[\\`*\[\]]|(?<!\w)[_~]|[_~](?!\w)|(?<=:)(?=//)")
 
 
@@ -66,7 +81,7 @@ def memory_section(evidence: Evidence) -> list[str]:
     return [
         "<h2>What the model may remember</h2>",
         *(f"<p>{escape(sentence)}</p>" for sentence in memory.sentences(evidence.numbers)),
-        f"<table class=memory>{head}{cells}</table>",
+        f"<div class=scroll><table class=memory>{head}{cells}</table></div>",
     ]
 
 
@@ -106,7 +121,7 @@ def probe_section(report: MemoryReport | None) -> str:
     head = "<tr><th>probe</th><th>days</th><th>adjusted p</th><th>sign</th><th>found</th></tr>"
     return (
         f"{PROBES_BEGIN}<h2>Memory probes</h2><p>{escape(report.verdict)}</p>"
-        f"<table class=probes>{head}{cells}</table>"
+        f"<div class=scroll><table class=probes>{head}{cells}</table></div>"
         f"<p class=small>{escape(report.power_sentence)}</p>{PROBES_END}"
     )
 
@@ -205,3 +220,63 @@ def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[s
             f"{bounds}; 0 is nothing."
         )
     return sentences
+
+
+def render_report(
+    metrics: Mapping[str, Mapping[str, float]],
+    model_used: str,
+    evidence: Evidence,
+    calibration: Calibration,
+    bar_warnings: Mapping[str, Sequence[str]] = NO_WARNINGS,
+    team_sentence: str | None = None,
+    probes: MemoryReport | None = None,
+) -> str:
+    """Return the Markdown report: grade, a sentence a symbol, checks, a table of metrics a symbol.
+
+    `metrics` are by symbol, and so is what `bar_warnings` says of the bars; `calibration` is the
+    one in force from now on; `team_sentence` says what the package's AutoGen team repeated,
+    `probes` what was found of a chat model's memory.
+    """
+    lines = [
+        # The reason may name a model, whose name is anybody's words.
+        escape_markdown(grade_sentence(evidence), MAX_GRADE_CHARS),
+        "",
+        *(verdict_sentence(escape_markdown(symbol), m) for symbol, m in metrics.items()),
+    ]
+    lines += ["", f"Decided by: {escape_markdown(model_used)}. {trials_sentence(evidence)}"]
+    lines += ["", team_sentence] if team_sentence else []
+    lines += memory_lines(evidence)
+    if evidence.memory:
+        lines += ["", probe_lines(probes)]
+    lines += ["", "| check | for | found | needed | passed |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {c.name} | {describe_purpose(c)} | {escape_markdown(c.number_text)} "
+        f"| {'>=' if c.at_least else '<='} {c.threshold:.4g} | {'yes' if c.passed else 'NO'} |"
+        for c in evidence.checks
+    ]
+    lines += ["", *confidence_sentences(evidence, calibration)]
+    if sentences := warning_sentences(bar_warnings):
+        lines += ["", "Look at the bars before you trust this:", ""]
+        lines += [f"- {sentence}" for sentence in sentences]
+    for symbol, m in metrics.items():
+        lines += [
+            "",
+            f"## {escape_markdown(symbol)}",
+            "",
+            "| metric | desk | buy and hold |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {name} | {_format(m[name])} | {_format(m[f'benchmark_{name}'])} |"
+            for name in REPORT_METRICS
+        ]
+        lines += [
+            "",
+            f"HOLD share {_format(m['hold_share'])}, failed share {_format(m['failed_share'])}, "
+            f"hit rate {_format(m['hit_rate'])}, profit factor {_format(m['profit_factor'])}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _format(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"

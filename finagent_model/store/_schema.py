@@ -127,6 +127,12 @@ artifacts = Table(
     Index("ix_finagent_artifacts_status", "finagent_status", "id"),
     Index("ix_finagent_artifacts_as_of", "finagent_as_of", "id"),
     Index("ix_finagent_artifacts_created", "created_at", "id"),
+    # Covers lists of signals: all that they filter and sort by, so that no long row is read.
+    Index(
+        "ix_finagent_artifacts_signals",
+        *("type", "finagent_as_of", "id", "finagent_origin", "finagent_status"),
+        *("action", "confidence", "symbol", "created_at"),
+    ),
 )
 decisions = Table(
     DECISIONS,

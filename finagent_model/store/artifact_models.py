@@ -8,9 +8,10 @@ is says `origin`, which the store sets and no caller can: a key alone can be com
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -20,15 +21,19 @@ from pydantic import (
     JsonValue,
     field_validator,
 )
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import Column, ColumnElement, Select, cast, func, or_, select
+from sqlalchemy import Text as TextColumn
 
 from finagent_model._base import FrozenModel
-from finagent_model.decision.signal import Action, Status
+from finagent_model.config.rules import Grade
+from finagent_model.decision.signal import LEAST_TO_ACT, Action, Status
+from finagent_model.store._schema import METADATA
 from finagent_model.store._schema import artifacts as table
 
 Kind = Literal["signal", "llm", "chart"]
 Order = Literal["newest", "oldest", "step"]
 Origin = Literal["finagent", "rest", "disowned"]
+SortColumn = Literal["as_of", "recorded", "symbol", "confidence"]
 OURS: Origin = "finagent"
 REST: Origin = "rest"
 DISOWNED: Origin = "disowned"
@@ -247,8 +252,66 @@ class ArtifactFilter(FrozenModel):
         ]
 
 
+class SignalSort(NamedTuple):
+    """An order of signals; rows without a value come last, and the newest row first of equals."""
+
+    column: SortColumn = "as_of"
+    ascending: bool = False
+
+    @property
+    def key(self) -> Column[Any]:
+        """The column of the table `artifacts`."""
+        names = {"as_of": "finagent_as_of", "recorded": "created_at"}
+        return table.c[names.get(self.column, self.column)]
+
+    @property
+    def order_by(self) -> list[ColumnElement[Any]]:
+        """The columns to order by."""
+        key = self.key.asc() if self.ascending else self.key.desc()
+        # SQLite puts NULL last by itself when it counts down, and then the index is enough.
+        return [key.nulls_last(), table.c.id.desc()]
+
+    def value_of(self, row: Artifact) -> datetime | str | float | None:
+        """Return what `row` has in the column; None: nothing."""
+        return {
+            "as_of": row.as_of,
+            "recorded": row.created_at,
+            "symbol": row.symbol,
+            "confidence": row.confidence,
+        }[self.column]
+
+    def rows_beyond(self, row: Artifact, later: bool) -> ColumnElement[bool]:
+        """Return the condition for rows after `row` in this order, or before it.
+
+        Rows without a value have none after or before them.
+        """
+        value = self.value_of(row)
+        is_beyond = self.key > value if self.ascending == later else self.key < value
+        same = (self.key == value) & (table.c.id < row.id if later else table.c.id > row.id)
+        return is_beyond | same
+
+
+NEWEST_DECISION = SignalSort()
+SignalKind = Literal["act", "failed"]
+MAX_SEARCH_CHARS = 100
+
+
 class SignalFilter(ArtifactFilter):
-    """Which trading signals to select; a symbol selects its upper and lower case as well."""
+    """Which trading signals to select; a symbol selects its upper and lower case as well.
+
+    The action HOLD selects choices to hold, and no failure that has HOLD as its action.
+    """
+
+    kind: SignalKind | None = None
+    """`act`: decisions of the desk that may be acted on; `failed`: those that could not be made."""
+    version: Text | None = Field(None, max_length=250)
+    """The version's number, or its URI such as `models:/finagent/3`."""
+    trained_by: Text | None = Field(None, max_length=100)
+    """Run of the training whose version decided."""
+    evidence: Grade | Literal["unknown"] | None = None
+    """`unknown`: evidence was not assessed."""
+    text: Text | None = Field(None, max_length=MAX_SEARCH_CHARS)
+    """Words in the signal, as they stand there; case does not matter."""
 
     def where_clauses(self) -> list[ColumnElement[bool]]:
         """Return the conditions of the table `artifacts`, all of which must hold."""
@@ -256,7 +319,53 @@ class SignalFilter(ArtifactFilter):
         if self.symbol is not None:
             spellings = (self.symbol, self.symbol.upper(), self.symbol.lower())
             clauses.append(table.c.symbol.in_(spellings))
-        # A platform stores orders, trades and portfolios under the type `signal`, too, and says in
-        # `signal_data.artifact_type` which of them a row is.
-        artifact_type = table.c.signal_data["artifact_type"].as_string()
-        return [*clauses, or_(artifact_type.is_(None), artifact_type == "signal")]
+        status = table.c.finagent_status
+        if self.action == "HOLD":
+            clauses.append(or_(status.is_(None), status == Status.OK.value))
+        if self.kind == "failed":
+            clauses.append(status.in_(FAILED_STATUSES))
+        if self.kind == "act":
+            is_call = table.c.action.in_(("BUY", "SELL")) & (status == Status.OK.value)
+            is_sure = table.c.confidence >= LEAST_TO_ACT / 100
+            clauses.append(is_call & is_sure & _IS_OURS)
+        metadata = table.c[METADATA]
+        if self.version is not None:
+            column = "model_uri" if ":" in self.version else "model_version"
+            clauses.append(metadata[column].as_string() == self.version)
+        if self.trained_by is not None:
+            clauses.append(metadata["trained_by"].as_string() == self.trained_by)
+        if self.evidence is not None:
+            grade = metadata["evidence"].as_string()
+            clauses.append(
+                grade.is_(None) if self.evidence == "unknown" else grade == self.evidence
+            )
+        clauses.append(or_(_IS_OURS, table.c.id.in_(_foreign_signals())))
+        if self.text is not None:
+            clauses.append(_contains(table.c.signal_data, self.text))
+        return clauses
+
+
+# Not a plain comparison: by the index of origins SQLite would read every row to look at the rest.
+_IS_OURS = func.coalesce(table.c.finagent_origin, "") == OURS
+
+
+def _foreign_signals() -> Select[Any]:
+    """Return the query for the ids of other systems' signals."""
+    # In a query of its own, since for ours no JSON need be read: an index has all that is asked.
+    row = table.alias("foreign_row")
+    origin = row.c.finagent_origin
+    # A platform stores orders, trades and portfolios under the type `signal`, too, and says in
+    # `signal_data.artifact_type` which of them a row is.
+    artifact_type = row.c.signal_data["artifact_type"].as_string()
+    return select(row.c.id).where(
+        row.c.type == "signal",
+        or_(origin.is_(None), origin.in_((REST, DISOWNED))),
+        or_(artifact_type.is_(None), artifact_type == "signal"),
+    )
+
+
+def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return whether the JSON of `column` has `text` in one of its texts."""
+    # JSON is stored with ASCII alone, so that other letters stand there as escapes.
+    stored = json.dumps(text)[1:-1]
+    return cast(column, TextColumn).icontains(stored, autoescape=True)

@@ -10,7 +10,7 @@ its key is unique among such rows, and takes no place from ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +45,8 @@ from finagent_model.store.artifact_models import (
     NewArtifact,
     Order,
     Origin,
+    SignalFilter,
+    SignalSort,
 )
 from finagent_model.store.database import Database
 
@@ -56,6 +58,7 @@ SETTLED_FIELDS = (
 SETTLED_METADATA = (
     *("key", "status", "signal_id", "as_of", "model_uri", "model_version", "conversation_id"),
     *("dag_run_id", "map_index", "tokens", "cost_usd", "evidence", "calibrated", "trained_by"),
+    "seconds",
 )
 """Keys of `metadata` that say so."""
 DECISION_FIELDS = tuple(n for n in NewArtifact.model_fields if n not in ("name", "metadata"))
@@ -66,6 +69,8 @@ DECISION_METADATA = (
     *("prompt_artifact", "response_artifact", "chart_artifact", "market_data_snapshot"),
 )
 """Keys of its `metadata`."""
+UNCOMPARED_METADATA = ("seconds",)
+"""Keys that older code did not write, and that a record without its events does not tell."""
 DRAWN_FIELDS = ("image_path", "chart_data")
 """Fields of a chart that the platform changes where it stores the image that it drew."""
 FETCH_SIZE = 20
@@ -109,6 +114,14 @@ class ExecutionSummary:
     """When its newest signal was written."""
 
 
+@dataclass(frozen=True)
+class SignalCounts:
+    """How many signals the desk wrote in some time."""
+
+    total: int
+    failed: int
+
+
 class ArtifactStore:
     """Reads and writes artifacts. Every method raises StoreError if the database can't be used."""
 
@@ -142,6 +155,47 @@ class ArtifactStore:
                 artifacts = tuple(_limit_bytes(map(_from_row, result.mappings()), max_bytes))
             total = connection.execute(select(func.count()).select_from(table).where(*clauses))
             return ArtifactPage(artifacts, total.scalar_one())
+
+    def list_signals(
+        self, criteria: SignalFilter, sort: SignalSort, limit: int = 50, offset: int = 0
+    ) -> ArtifactPage:
+        """Return at most `limit` of the selected signals, from the one at `offset` on."""
+        clauses = criteria.where_clauses()
+        # Ids first: an index has all that this needs, and whole rows are too long to be sorted.
+        ids = select(table.c.id).where(*clauses).order_by(*sort.order_by)
+        with self._database.connection() as connection:
+            wanted = connection.execute(ids.limit(limit).offset(offset)).scalars().all()
+            total = connection.execute(select(func.count()).select_from(table).where(*clauses))
+            found = connection.execute(select(*_COLUMNS).where(table.c.id.in_(wanted)))
+            by_id = {row["id"]: _from_row(row) for row in found.mappings()}
+            artifacts = tuple(by_id[i] for i in wanted if i in by_id)
+            return ArtifactPage(artifacts, total.scalar_one())
+
+    def find_neighbours(
+        self, criteria: SignalFilter, sort: SignalSort, row: Artifact
+    ) -> tuple[int | None, int | None]:
+        """Return the ids of the selected signals right before and right after `row`.
+
+        None: there is none, or `row` has no value in the column that is sorted by.
+        """
+
+        def find(later: bool) -> int | None:
+            # Backwards everything turns round, also the order of rows with equal values.
+            ascending = sort.ascending if later else not sort.ascending
+            query = (
+                select(table.c.id)
+                .where(*criteria.where_clauses(), sort.rows_beyond(row, later))
+                .order_by(
+                    sort.key.asc() if ascending else sort.key.desc(),
+                    table.c.id.desc() if later else table.c.id.asc(),
+                )
+            )
+            return connection.execute(query.limit(1)).scalar_one_or_none()
+
+        if sort.value_of(row) is None:
+            return None, None
+        with self._database.connection() as connection:
+            return find(later=False), find(later=True)
 
     def list_executions(
         self, criteria: ArtifactFilter, limit: int = 50, offset: int = 0
@@ -178,6 +232,41 @@ class ArtifactStore:
             count = select(func.count()).select_from(query.order_by(None).subquery())
             total: int = connection.execute(count).scalar_one()
         return [ExecutionSummary(**row) for row in rows], total
+
+    def count_signals(self, since: datetime) -> SignalCounts:
+        """Count the desk's signals that were written at `since` or later."""
+        is_failure = table.c.finagent_status.in_(FAILED_STATUSES)
+        query = select(
+            func.count().label("all"),
+            func.coalesce(func.sum(case((is_failure, 1), else_=0)), 0).label("failed"),
+        ).where(
+            table.c.created_at >= since, table.c.type == "signal", table.c.finagent_origin == OURS
+        )
+        with self._database.connection() as connection:
+            total, failed = connection.execute(query).one()
+        return SignalCounts(total, int(failed))
+
+    def find_last_signals(self, symbols: Sequence[str]) -> dict[str, Artifact]:
+        """Return the signal of the desk that was written last, by symbol; those without are left
+        out.
+        """
+        found = {}
+        with self._database.connection() as connection:
+            # One by one: each stops at the first row of its index, a grouped query reads them all.
+            for symbol in symbols:
+                query = (
+                    select(*_COLUMNS)
+                    .where(
+                        table.c.symbol == symbol,
+                        table.c.type == "signal",
+                        table.c.finagent_origin == OURS,
+                    )
+                    .order_by(table.c.id.desc())
+                    .limit(1)
+                )
+                for row in connection.execute(query).mappings():
+                    found[symbol] = _from_row(row)
+        return found
 
     def get(self, artifact_id: int) -> Artifact:
         """Return the artifact with this id. Raises UnknownArtifactError."""
@@ -306,7 +395,11 @@ def is_as_written(connection: Connection, stored: Artifact, new: NewArtifact) ->
             for name in DECISION_FIELDS
             if name not in DRAWN_FIELDS
         )
-        and all(stored.metadata.get(n) == new.metadata.get(n) for n in DECISION_METADATA)
+        and all(
+            stored.metadata.get(name) == new.metadata.get(name)
+            for name in DECISION_METADATA
+            if name not in UNCOMPARED_METADATA
+        )
         # Rows are searched by these.
         and tuple(connection.execute(query).one()) == (new.status, new.as_of)
     )

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution, Turn
+from finagent_model.decision.opinions import measure_seconds
 from finagent_model.errors import ValueTooLargeError
 from finagent_model.market.bars import show_as_of
 from finagent_model.store import artifacts, outbox
@@ -257,9 +258,9 @@ def artifact_rows(
     if chart:
         metadata, fields = _chart_fields(run_id, snapshot)
         parts.append(row("00_chart", metadata, name=f"{title} chart", type="chart", **fields))
-    for number, (prompt, reply) in enumerate(_prompts_and_replies(decision.turns), 1):
+    for number, (prompt, reply, seconds) in enumerate(_prompts_and_replies(decision), 1):
         step = f"{number:02}_{reply.agent_name}"
-        metadata, fields = _reply_fields(prompt, reply)
+        metadata, fields = _reply_fields(prompt, reply, seconds)
         parts.append(row(step, metadata, name=f"{title} {reply.agent_name}", type="llm", **fields))
     signal_row = row(
         "99_signal",
@@ -268,6 +269,7 @@ def artifact_rows(
             "status": signal.status.value,
             "tokens": signal.tokens,
             "cost_usd": signal.cost_usd,
+            "seconds": decision.seconds,
             "evidence": signal.evidence,
             "calibrated": signal.calibrated,
             "trained_by": signal.run_id,
@@ -282,22 +284,24 @@ def artifact_rows(
     return signal_row, parts
 
 
-def _prompts_and_replies(turns: tuple[Turn, ...]) -> list[tuple[str | None, Turn]]:
-    """Return each reply, or failure to reply, with the last request to its agent before it.
+def _prompts_and_replies(decision: Decision) -> list[tuple[str | None, Turn, float | None]]:
+    """Return each reply, or failure to reply, with the last request to its agent before it, and the
+    seconds that it took.
 
     A request is the question, the answer of a tool, or what was wrong with the reply before. An
     agent without requests of its own got the first one of the conversation.
     """
+    turns = decision.turns
     requests = (turn.message_content for turn in turns if turn.message_type == "request")
     question = next(requests, None)
     last_request: dict[str, str] = {}
-    pairs = []
-    for turn in turns:
+    replies = []
+    for turn, seconds in zip(turns, measure_seconds(turns, decision.events), strict=True):
         if turn.message_type == "request":
             last_request[turn.agent_name] = turn.message_content
         elif turn.message_type in ("response", "failed"):
-            pairs.append((last_request.get(turn.agent_name, question), turn))
-    return pairs
+            replies.append((last_request.get(turn.agent_name, question), turn, seconds))
+    return replies
 
 
 def _chart_fields(run_id: str, snapshot: Snapshot | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -317,7 +321,9 @@ def _with_platform_names(signal: dict[str, Any]) -> dict[str, Any]:
     return signal | {theirs: signal[ours] for theirs, ours in PLATFORM_NAMES.items()}
 
 
-def _reply_fields(prompt: str | None, reply: Turn) -> tuple[dict[str, Any], dict[str, Any]]:
+def _reply_fields(
+    prompt: str | None, reply: Turn, seconds: float | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the metadata and the fields of a reply's artifact."""
     response = reply.message_content if reply.message_type == "response" else None
     is_reply = response is not None
@@ -329,6 +335,7 @@ def _reply_fields(prompt: str | None, reply: Turn) -> tuple[dict[str, Any], dict
         "completion_tokens": reply.completion_tokens if is_reply else None,
         "cached": reply.cached,
         "said_at": reply.timestamp.astimezone(UTC).isoformat(),
+        "seconds": seconds,
     }
     fields: dict[str, Any] = {"model_name": replace_unstorable(reply.model) or None}
     if response is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import finagent_model
 from finagent_model.market.bars import show_as_of
+from finagent_model.reports.signal_summary import HEADLINES, STATUS_MEANINGS
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import FAILED_STATUSES
 
@@ -41,22 +42,39 @@ class Badge:
 
 
 UNKNOWN = Badge("unknown", "?", "calm", "nobody said")
+_STATUS_WORDS: Mapping[str, tuple[str, str, Tone]] = {
+    "ok": ("decided", "✓", "calm"),
+    "abstained": ("abstained", "○", "calm"),
+    "approval_rejected": ("rejected", "◇", "warn"),
+    "approval_expired": ("expired", "◇", "warn"),
+    "parse_failed": ("failed: reply unreadable", "✕", "bad"),
+    "data_missing": ("failed: data missing", "✕", "bad"),
+    "model_error": ("failed: model error", "✕", "bad"),
+    "budget_exceeded": ("failed: over budget", "✕", "bad"),
+    "levels_rejected": ("failed: levels rejected", "✕", "bad"),
+    "upstream_error": ("failed: upstream error", "✕", "bad"),
+}
 STATUSES: Mapping[str, Badge] = {
-    "ok": Badge("decided", "✓", "good", "the desk decided"),
-    "abstained": Badge("abstained", "○", "calm", "the desk worked and came to no conclusion"),
-    "approval_rejected": Badge("rejected", "◇", "warn", "the desk decided; a human said no"),
-    "approval_expired": Badge("expired", "◇", "warn", "the desk decided; nobody answered in time"),
-    "parse_failed": Badge("failed: reply unreadable", "✕", "bad", "no reply could be read"),
-    "data_missing": Badge("failed: data missing", "✕", "bad", "there was nothing to decide on"),
-    "model_error": Badge("failed: model error", "✕", "bad", "a chat model could not be asked"),
-    "budget_exceeded": Badge("failed: over budget", "✕", "bad", "the budget was used up"),
-    "levels_rejected": Badge("failed: levels rejected", "✕", "bad", "stop or target made no sense"),
-    "upstream_error": Badge("failed: upstream error", "✕", "bad", "another system failed"),
+    status: Badge(word, sign, tone, STATUS_MEANINGS[status])
+    for status, (word, sign, tone) in _STATUS_WORDS.items()
 }
 ACTIONS: Mapping[str, Badge] = {
     "BUY": Badge("BUY", "▲", "good"),
     "SELL": Badge("SELL", "▼", "bad"),
     "HOLD": Badge("HOLD", "■", "calm"),
+}
+SUMMARIES: Mapping[str, Badge] = {
+    "act": Badge(HEADLINES["act"], "✓", "good"),
+    "care": Badge(HEADLINES["care"], "!", "warn"),
+    "wait": Badge(HEADLINES["wait"], "◆", "warn"),
+    "hold": Badge(HEADLINES["hold"], "○", "calm"),
+    "past": Badge(HEADLINES["past"], "○", "calm"),
+    "no": Badge(HEADLINES["no"], "✕", "bad"),
+}
+STANCES: Mapping[str, Badge] = {
+    "up": Badge("up", "▲", "good"),
+    "down": Badge("down", "▼", "bad"),
+    "flat": Badge("flat", "■", "calm"),
 }
 VERDICTS: Mapping[str, Badge] = {
     "passed": Badge("gate passed", "✓", "good"),
@@ -111,7 +129,9 @@ LABELS = SimpleNamespace(
     APPROVALS=APPROVALS,
     GRADES=GRADES,
     RUNS=RUNS,
+    STANCES=STANCES,
     STATUSES=STATUSES,
+    SUMMARIES=SUMMARIES,
     VERDICTS=VERDICTS,
     badge=badge,
     is_failed=is_failed,
@@ -163,7 +183,10 @@ class Links:
 class Renderer:
     """Renders the templates of `templates/`, with the values that all pages share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, count_pending: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """`count_pending` returns how many decisions wait for a human; None: unknown."""
         folder = Path(__file__).with_name("templates")
         self._env = Environment(
             loader=FileSystemLoader(folder),
@@ -180,6 +203,7 @@ class Renderer:
             "measure": format_measure,
             "percent": format_percent,
             "age": format_age,
+            "brief": shorten_id,
             "pretty": format_json,
         }
         self._env.globals |= {
@@ -188,6 +212,7 @@ class Renderer:
             "release": finagent_model.__version__,
             "has_login": settings.api_token is not None,
             "with_query": with_query,
+            "count_pending": count_pending,
         }
 
     def page(
@@ -283,6 +308,11 @@ def format_percent(value: object, digits: int = 1) -> str:
     """Return a fraction as percent, with its sign."""
     number = finite_number(value)
     return UNDEFINED if number is None else f"{number:+.{digits}%}"
+
+
+def shorten_id(value: str) -> str:
+    """Return the beginning of a long hexadecimal id; any other text as it is."""
+    return f"{value[:12]}…" if re.fullmatch(r"[0-9a-f]{24,}", value) else value
 
 
 def format_age(seconds: float) -> str:

@@ -19,16 +19,19 @@ from pydantic import BaseModel, ValidationError
 
 from finagent_model.errors import BadInputError, TrackingError
 from finagent_model.evaluation.calibrate import ConfidenceRecord, build_confidence_record, calibrate
-from finagent_model.evaluation.evidence import SymbolFacts, pool_returns
+from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.evaluation.gate import GateReport
-from finagent_model.market.bars import Floats, from_datetime64
+from finagent_model.market.bars import Floats
 from finagent_model.pipeline.backtest import CALLS
 from finagent_model.pipeline.run_metadata import (
     SYMBOL,
     TrainingState,
     schema_errors_as_tracking_error,
 )
+from finagent_model.policy.policy import PolicyBook
 from finagent_model.policy.trained_state import load_outcomes
+from finagent_model.reports.figures import Figure, equity_figure
+from finagent_model.reports.tearsheet import DailyReturns
 from finagent_model.statistics.reliability import reliability_bins
 from finagent_model.tracking.queries import (
     RunRecord,
@@ -73,10 +76,20 @@ MAIN_METRICS = (
 CLOCK_SKEW = timedelta(minutes=1)
 """By how much the clocks of machines that end runs may differ."""
 BACKTEST_STAGE = "backtest"
+EVIDENCE_GROUPS = {
+    "weak": "Evidence: needed for the grade weak",
+    "strong": "Evidence: needed for the grade strong",
+    "none": "Confidence: no grade needs it",
+}
+"""Name of a group of checks by the lowest grade that needs them."""
+CURVE_TONES = ("accent", "warn", "good", "bad", "ink")
+"""Tones of the runs of a comparison, as many as may be compared."""
+MAX_MS = 10**13
+"""Milliseconds since 1970, of the year 2286; a greater number is no moment of ours."""
 PLOT_LEFT, PLOT_TOP, PLOT_SIDE = 44.0, 10.0, 240.0
 """Square of the reliability diagram, in units of its SVG."""
 RunId = Annotated[str, Path(pattern=RUN_ID_PATTERN)]
-BeforeMs = Annotated[int | None, Query(ge=0, le=10**13)]
+BeforeMs = Annotated[int | None, Query(ge=0, le=MAX_MS)]
 """Milliseconds since 1970; selects the runs that began before."""
 
 
@@ -114,15 +127,17 @@ def run_routes(renderer: Renderer) -> APIRouter:
     @routes.get("/equity.json")
     def send_equity(request: Request) -> Response:
         curves = [EquityCurves.from_run(read_run(run_id)) for run_id in _read_run_ids(request)]
-        many = len(curves) > 1
-        # One run is compared with buying and holding alone, so its curve is simply the desk's.
-        names = [f"run {i}" for i in range(1, len(curves) + 1)] if many else ["desk"]
-        desks = [
-            {"name": name, "points": each.desk, "short": each.incomplete}
-            for name, each in zip(names, curves, strict=True)
-        ]
-        held = {"name": "buy and hold", "points": curves[0].buy_and_hold}
-        return JSONResponse({"curves": desks, "held": held})
+        return JSONResponse(draw_equity(curves))
+
+    @routes.get("/{run_id}/returns.csv")
+    def send_returns(request: Request, run_id: RunId) -> Response:
+        curves = EquityCurves.from_run(read_run(run_id))
+        if curves.pool is None:
+            title, message = "There are no returns", f"run {run_id} has no finished backtest"
+            return renderer.page(request, "error.html", 404, title=title, message=message)
+        name = f'attachment; filename="returns-{run_id[:8]}.csv"'
+        headers = {"content-disposition": name}
+        return Response(curves.pool.to_csv(), media_type="text/csv", headers=headers)
 
     @routes.get("/{run_id}")
     def show_run(request: Request, run_id: RunId) -> Response:
@@ -131,7 +146,8 @@ def run_routes(renderer: Renderer) -> APIRouter:
             request,
             "run.html",
             run=run,
-            gate=read_gate(run),
+            gate=(gate := read_gate(run)),
+            check_groups=group_checks(gate),
             ablation=read_ablation(run),
             params=_table_rows([run.params]),
             metrics=_table_rows([run.metrics]),
@@ -216,6 +232,42 @@ def read_gate(run: RunRecord) -> GateReport | None:
         return None
 
 
+@dataclass(frozen=True)
+class CheckGroup:
+    """Checks of the gate that answer one question, those that failed first."""
+
+    name: str
+    rows: tuple[tuple[str, bool, str], ...]
+    """Name, whether it passed, and what was found."""
+
+    @property
+    def failed(self) -> int:
+        """How many did not pass."""
+        return sum(not passed for _, passed, _ in self.rows)
+
+
+def group_checks(gate: GateReport | None) -> list[CheckGroup]:
+    """Return all checks of a gate's report by what they are for; groups with failures first."""
+    if gate is None:
+        return []
+    groups: dict[str, list[tuple[str, bool, str]]] = {
+        "Integrity: needed for any champion": [(c.name, c.passed, c.found) for c in gate.integrity]
+    }
+    for check in gate.evidence.checks:
+        name = EVIDENCE_GROUPS[check.needed_for]
+        bound = f"needed {'at least' if check.at_least else 'at most'} {check.threshold:.4g}"
+        row = (check.name, check.passed, f"{check.number_text}, {bound}")
+        groups.setdefault(name, []).append(row)
+    if gate.champion:
+        champion = (gate.champion.name, gate.champion.passed, gate.champion.found)
+        groups["Beside the champion"] = [champion]
+    made = [
+        CheckGroup(name, tuple(sorted(rows, key=lambda row: row[1])))
+        for name, rows in groups.items()
+    ]
+    return sorted(made, key=lambda group: group.failed == 0)
+
+
 def read_ablation(run: RunRecord) -> AblationResult | None:
     """Return an ablation's `ablation.json`; None if it has none, or one of another shape."""
     try:
@@ -289,17 +341,14 @@ class DecidedSymbols:
             self._ended_at.pop(run_id, None)
 
 
-Points = list[dict[str, Any]]
-"""JSON-ready points of a curve, one a day."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EquityCurves:
-    """Equity of a training on days that no fit had seen, from 1; empty if there is none yet."""
+    """Equity of a training on days that no fit had seen."""
 
-    desk: Points
-    buy_and_hold: Points
-    """Of the same symbols."""
+    pool: DailyReturns | None
+    """Of its symbols together; None: nothing was decided on unseen days yet."""
+    folds: tuple[str, ...]
+    """Days from which a newer fit was in force; empty where that is not recorded."""
     incomplete: str | None
     """Which symbols are missing, in words; None: none."""
 
@@ -309,14 +358,43 @@ class EquityCurves:
         backtests = FinishedBacktests.from_run(run)
         facts = [_read_facts(backtest.run_id) for backtest in backtests.runs]
         if not facts:
-            return cls([], [], None)
-        calendar, desk, held = pool_returns(facts)
-        days: list[str] | list[int]
-        days = [f"{from_datetime64(np.datetime64(int(at), 'ms')):%Y-%m-%d}" for at in calendar]
-        if len(set(days)) < len(days):
-            # Several bars a day: seconds since 1970, of which the chart makes times.
-            days = [int(at) // 1000 for at in calendar]
-        return cls(_equity_points(days, desk), _equity_points(days, held), backtests.incomplete)
+            return cls(None, (), None)
+        firsts = [_read_first_close(backtest.run_id) for backtest in backtests.runs]
+        known = [first for first in firsts if first is not None]
+        # Without the first bar of every symbol the curve begins a bar later, at what was earned.
+        first = np.datetime64(min(known), "ms") if len(known) == len(firsts) else None
+        return cls(DailyReturns.pool(facts, first), _read_folds(run), backtests.incomplete)
+
+
+def draw_equity(curves: Sequence[EquityCurves]) -> Figure:
+    """Return equity and drawdown of some trainings, and of holding what the first one traded."""
+    pools = [each.pool for each in curves if each.pool is not None]
+    days = sorted({day for pool in pools for day in pool.days})
+    # One run is compared with buying and holding alone, so its curve is simply the desk's.
+    names = [f"run {i}" for i in range(1, len(curves) + 1)] if len(curves) > 1 else ["desk"]
+    lines = []
+    if curves[0].pool is not None:
+        held = curves[0].pool.curve(curves[0].pool.held)
+        lines.append(("buy and hold", "soft", _on_calendar(days, curves[0].pool.days, held)))
+    for name, tone, each in zip(names, CURVE_TONES, curves, strict=False):
+        if each.pool is not None:
+            values = each.pool.curve(each.pool.desk)
+            lines.append((name, tone, _on_calendar(days, each.pool.days, values)))
+    missing = [
+        f"{name}: {each.incomplete}."
+        for name, each in zip(names, curves, strict=True)
+        if each.incomplete
+    ]
+    empty = "No equity curve: nothing was decided on unseen days, or not yet."
+    # Fits of several trainings can't be told apart as lines of one kind.
+    folds = curves[0].folds if len(curves) == 1 else ()
+    return equity_figure(days, lines, folds, incomplete=" ".join(missing), empty=empty)
+
+
+def _on_calendar(days: Sequence[str], own_days: Sequence[str], values: Floats) -> Floats:
+    """Return the value on each of `days`; nan where the curve has none."""
+    by_day = dict(zip(own_days, values.tolist(), strict=True))
+    return np.array([by_day.get(day, math.nan) for day in days])
 
 
 def _read_facts(run_id: str) -> SymbolFacts:
@@ -324,9 +402,22 @@ def _read_facts(run_id: str) -> SymbolFacts:
         return SymbolFacts.model_validate_json(RunLog(run_id).read_artifact("facts.json"))
 
 
-def _equity_points(days: list[str] | list[int], returns: Floats) -> Points:
-    points = zip(days, np.cumprod(1.0 + returns), strict=True)
-    return [{"time": day, "value": round(float(value), 5)} for day, value in points]
+def _read_first_close(run_id: str) -> int | None:
+    """Return a backtest's first close in milliseconds since 1970; None: not recorded."""
+    try:
+        first = RunLog(run_id).read_json("outcome.json")["first_closed_at"]
+    except (TrackingError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return first if isinstance(first, int) and abs(first) < MAX_MS else None
+
+
+def _read_folds(run: RunRecord) -> tuple[str, ...]:
+    # Not the whole state of the training: each of its files is a call of the store.
+    try:
+        policies = PolicyBook.model_validate(RunLog(run.run_id).read_json("policy.json"))
+    except (TrackingError, ValueError, RecursionError):
+        return ()
+    return tuple(f"{start:%Y-%m-%d}" for start in policies.start_times)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,11 @@ from finagent_model.store.outbox import Outbox
 from finagent_model.webui._live import live_routes
 from finagent_model.webui._login import AuthMiddleware, Sessions, login_routes
 from finagent_model.webui._model_pages import model_routes
+from finagent_model.webui._overview import overview_routes
 from finagent_model.webui._rendering import Renderer, is_part_request
 from finagent_model.webui._run_pages import run_routes
-from finagent_model.webui._signal_pages import list_routes, signal_routes
+from finagent_model.webui._signal_pages import count_pending, list_routes, signal_routes
+from finagent_model.webui._stored_facts import VersionFactsReader
 
 log = logging.getLogger(__name__)
 MAX_FORM_BYTES = 16 * 1024
@@ -59,7 +61,8 @@ def ui_app(settings: Settings) -> ASGIApp:
     """
     database = Database.from_settings(settings)
     store, approvals = ArtifactStore(database), ApprovalStore(settings.home / APPROVALS_FILE)
-    renderer, sessions = Renderer(settings), Sessions()
+    renderer = Renderer(settings, lambda: count_pending(approvals))
+    facts, sessions = VersionFactsReader(), Sessions()
     # No description of the pages: they are no interface for programs.
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     pages.add_middleware(
@@ -69,9 +72,10 @@ def ui_app(settings: Settings) -> ASGIApp:
         respond=lambda status, message: PlainTextResponse(f"{message}\n", status),
     )
     _add_error_pages(pages, renderer)
-    pages.include_router(list_routes(store, approvals, renderer))
-    pages.include_router(signal_routes(store, approvals, settings, renderer))
-    pages.include_router(live_routes(approvals, Outbox(database), settings, renderer))
+    pages.include_router(overview_routes(store, approvals, settings, renderer))
+    pages.include_router(list_routes(store, approvals, settings, facts, renderer))
+    pages.include_router(signal_routes(store, approvals, settings, facts, renderer))
+    pages.include_router(live_routes(approvals, Outbox(database), settings, facts, renderer))
     pages.include_router(model_routes(renderer, settings))
     pages.include_router(run_routes(renderer))
     if settings.api_token is not None:

@@ -20,7 +20,8 @@ from finagent_model.evaluation.evidence import grade_evidence
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import SymbolPage, fold_spans, render_report_page
+from finagent_model.reports.report import render_report_page
+from finagent_model.reports.tearsheet import SymbolPage, fold_spans
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies, out_of_sample_part
@@ -44,29 +45,45 @@ def test_report_page_is_complete_offline(trained: Place, tmp_path: Path) -> None
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         page.goto(page_file.as_uri())
-        page.wait_for_selector(".main-svg")
+        page.wait_for_selector("[data-state=drawn]")
         heading = page.inner_text("h1")
-        charts = page.locator(".plotly-graph-div").count()
+        drawn = [chart.get_attribute("data-drawn") for chart in page.locator("[data-chart]").all()]
         checks = page.locator("table.checks").inner_text()
         folds = page.locator("table.folds tr").count()
+        trades = page.locator("table.trades tbody tr").count()
+        months = page.locator("table.months tbody tr").count()
         first = page.locator("p.lead").first.inner_text()
-        bars = page.locator(".barlayer .point").count()
-        width = page.evaluate("document.documentElement.scrollWidth")
+        bars = page.locator("svg .column").count()
+        loaded = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        title, language = page.title(), page.evaluate("document.documentElement.lang")
+        widths = []
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            widths.append(page.evaluate("document.documentElement.scrollWidth"))
+        page.wait_for_timeout(300)
+        shown = [chart.get_attribute("data-shown") for chart in page.locator("[data-chart]").all()]
         page.screenshot(path=tmp_path / "report.png", full_page=True)
         browser.close()
     assert heading.startswith("NO evidence of an edge")
     assert first.startswith("FB: the desk ")
-    assert charts == 3  # no confidence: FB has too few outcomes to calibrate it
+    assert drawn == ["71", "71"], "equity and prices, with every unseen day"
+    assert all(int(count or 0) >= 70 for count in shown), "a narrow window cuts days off"
     assert folds == 1 + 3, "a heading, and a row a fold"
-    assert bars > 5, "the distribution under chance is empty"
+    assert trades >= 1
+    assert months == 2, "2012 and 2013"
+    assert bars == 40, "the distribution under chance is empty"
     for name in ("replay_equal", "features_causal", "better_than_buy_and_hold"):
         assert name in checks
-    assert width <= 1150, "the page is wider than the window"
+    assert widths == [1440, 390], "the page is wider than the window"
+    assert title.startswith("finagent, run ")
+    assert language == "en"
+    assert page_file.stat().st_size < 500_000
+    assert loaded < 5000, "milliseconds, also on a machine under load"
     assert requests == [page_file.as_uri()]
     assert troubles == []
 
 
-@pytest.mark.filterwarnings("ignore")  # plotly's and playwright's own
+@pytest.mark.filterwarnings("ignore")  # playwright's own
 def test_report_page_draws_calibrated_beside_raw_confidence(tmp_path: Path) -> None:
     page_file = tmp_path / "report.html"
     page_file.write_text(calibrated_page())
@@ -75,14 +92,16 @@ def test_report_page_draws_calibrated_beside_raw_confidence(tmp_path: Path) -> N
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(offline=True)
         page.goto(page_file.as_uri())
-        page.wait_for_selector(".main-svg")
-        chart = page.locator(".plotly-graph-div").nth(3)
-        legend = chart.locator(".legendtext").all_text_contents()
-        points = chart.locator(".scatterlayer .trace .point").count()
+        page.wait_for_selector("[data-state=drawn]")
+        drawn = {chart.get_attribute("data-drawn") for chart in page.locator("[data-chart]").all()}
+        plot = page.locator("svg[aria-label^=Reliability]")
+        points = plot.locator("circle").count()
+        counts = page.locator("table.reliability tbody td:nth-child(3)").all_text_contents()
         text = page.inner_text("body")
         browser.close()
-    assert legend == ["as the desk said", "calibrated"]
     assert points >= 8, "a point for each tenth of the scale, before and after"
+    assert sum(int(count) for count in counts) == 100, "each call is in one row"
+    assert len(drawn) == 2, "equity and prices have every day, rolling ratios those after a window"
     assert "Of 100 calls made with a calibrated confidence" in text
     assert "Confidence is calibrated by Platt scaling" in text
 

@@ -97,8 +97,10 @@ class Desk:
     def paths(self) -> tuple[str, ...]:
         return (
             "/",
-            "/?group=execution",
-            "/?symbol=NOBODY",
+            "/signals",
+            "/signals?group=execution",
+            "/signals?symbol=NOBODY",
+            "/signals?show=waiting",
             "/signals/1",
             "/live",
             "/models",
@@ -214,7 +216,7 @@ COLOURS = """chart => Math.max(...[...chart.querySelectorAll("canvas")].map(canv
 
 def test_browser_walk_from_list_to_version(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
-        page = watched.open("/?execution_id=e1")
+        page = watched.open("/signals?execution_id=e1")
         page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).click()
         chart = page.locator("[data-chart=prices]")
         expect(chart).to_have_attribute("data-state", "drawn")
@@ -229,6 +231,10 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         assert height and after and height["height"] == after["height"], "the page jumped"
         expect(page.locator(".lazy")).to_contain_text("Calibration in force")
 
+        strip = page.locator(".strip")
+        expect(strip).to_contain_text("Too old to act on")
+        expect(strip).to_contain_text("no evidence of an edge")
+        expect(strip).to_contain_text(f"last bar {AS_OF}")
         thread = page.locator("#thread")
         expect(thread.locator(".badge", has_text="question")).to_have_count(0)
         page.get_by_role("link", name="Whole record from the run").click()
@@ -241,7 +247,7 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         report = page.frame_locator("iframe.report")
         page.locator("iframe.report").scroll_into_view_if_needed()
         expect(report.locator("h1")).to_contain_text("NO evidence of an edge")
-        expect(report.locator(".main-svg").first).to_be_visible()
+        expect(report.locator("[data-state=drawn]").first).to_be_visible()
 
         page.get_by_role("link", name="All versions, promote, roll back").click()
         page.get_by_text("Promote version 2").click()
@@ -264,12 +270,59 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         assert watched.troubles == []
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_browser_curves_have_every_unseen_day(desk: Desk, width: int) -> None:
+    with desk.page(viewport={"width": width, "height": 900}) as watched:
+        page = watched.open("/models/finagent/1")
+        chart = page.locator("[data-chart=curves]")
+        assert chart.get_attribute("data-drawn") == "71"
+        assert int(chart.get_attribute("data-shown") or 0) >= 70
+        line = chart.locator(".readout")
+        expect(line).to_contain_text("desk")
+        last = line.inner_text()
+        box = chart.bounding_box()
+        assert box
+        page.mouse.move(box["x"] + 30, box["y"] + 120)
+        expect(line).not_to_have_text(last)
+        page.get_by_role("button", name="Log scale").click()
+        expect(chart).to_have_attribute("data-drawn", "71")
+        after = chart.bounding_box()
+        assert after
+        assert after["height"] == box["height"], "the page jumped"
+        with page.expect_download() as got:
+            page.get_by_role("link", name="Returns as CSV").click()
+        assert len(got.value.path().read_text().splitlines()) == 1 + 70
+        assert watched.troubles == []
+
+
+def test_browser_overview_leads_to_what_it_names(desk: Desk) -> None:
+    with desk.page(viewport={"width": 390, "height": 800}) as watched:
+        page = watched.open("/")
+        expect(page.locator("main")).to_contain_text("1 of 2 symbols decided")
+        expect(page.get_by_role("link", name="Look and settle")).to_be_visible()
+        page.locator("table.watch").get_by_role("link", name="FB").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("FB")
+        page = watched.open("/")
+        page.get_by_role("link", name=re.compile("finagent version")).click()
+        expect(page.locator("ul.tiles li")).to_have_count(6)
+        expect(page.locator("p.lead")).to_contain_text("The gate let it pass")
+        assert watched.troubles == []
+
+
+def test_browser_version_is_compared_with_champion(desk: Desk) -> None:
+    with desk.page() as watched:
+        page = watched.open("/models/finagent/2")
+        page.get_by_role("link", name="Compare with the champion").click()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        assert watched.troubles == []
+
+
 def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         listed = [a.get_attribute("href") for a in page.locator("th a[href^='/signals']").all()]
         assert len(listed) == 2
-        for path in ["/", "/?group=execution", *listed, "/live"]:
+        for path in ["/", "/signals", "/signals?group=execution", *listed, "/live"]:
             page = watched.open(str(path))
             if (whole := page.get_by_role("link", name="Whole record from the run")).count():
                 with page.expect_response("**/conversation"):
@@ -287,16 +340,16 @@ def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:
 
 def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Look and settle")).to_be_focused()
-        page.get_by_label("Symbol").focus()
+        page.get_by_label("Symbol", exact=True).focus()
         page.keyboard.type("nobody")
         page.keyboard.press("Enter")
-        expect(page.locator("#found")).to_contain_text("No signal is like that")
+        expect(page.locator("#found")).to_contain_text("No signal matches")
         assert "symbol=nobody" in page.url
         page.go_back()
         link = page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).first
@@ -318,11 +371,62 @@ def test_browser_pages_work_by_keyboard(desk: Desk) -> None:
         expect(page.locator("details[open] input").first).to_be_focused()
 
 
+def test_browser_approval_is_decided_on_phone(desk: Desk) -> None:
+    with desk.page(viewport={"width": 390, "height": 844}, has_touch=True) as watched:
+        page = watched.open("/signals?show=waiting")
+        card = page.locator(".card.waiting")
+        expect(card.locator(".strip")).to_contain_text("Waits for approval")
+        card.get_by_role("link", name=re.compile(AS_OF)).click()
+        expect(page.locator("[data-chart=prices]")).to_have_attribute("data-state", "drawn")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        expect(page.locator(".strip")).to_contain_text("of equity lost at the stop")
+        for name in ("Approve", "Reject"):
+            box = page.get_by_role("button", name=name).bounding_box()
+            assert box and box["height"] >= 48 and box["width"] >= 120, name
+        counted = page.locator("[data-deadline]")
+        before = counted.inner_text()
+        expect(counted).not_to_have_text(before, timeout=5000)
+        assert re.fullmatch(r"\d+ min \d+ s left", counted.inner_text())
+        expect(page.get_by_role("button", name="What happened next")).to_have_count(0)
+        page.get_by_role("button", name="Approve").click()
+        # Without a name the browser asks for one, and nothing is sent.
+        assert page.url.endswith(page.locator("form.settle").get_attribute("action") or "?")
+        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
+        assert watched.troubles == []
+
+
+def test_browser_failed_decision_is_found_with_its_neighbours(desk: Desk) -> None:
+    with desk.page(viewport={"width": 1280, "height": 900}) as watched:
+        page = watched.open("/")
+        page.get_by_role("link", name="Failed", exact=True).click()
+        expect(page.locator("#found")).to_contain_text("No signal matches")
+        page.get_by_role("link", name="All", exact=True).click()
+        expect(page.locator("tbody tr")).to_have_count(2)
+        page.get_by_role("link", name="As of").click()
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("As of")
+        page.locator("tbody th a").first.click()
+        page.get_by_role("link", name="Next", exact=True).click()
+        expect(page.get_by_role("link", name="Previous", exact=True)).to_be_visible()
+        assert "sort=as_of" in page.url
+        page.get_by_role("link", name="All signals").click()
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("As of")
+        page.get_by_label("Search").fill("Combined score")
+        page.keyboard.press("Enter")
+        expect(page.locator("#told")).to_have_text("1 signal found")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV").click()
+        assert download.value.suggested_filename == "signals.csv"
+        # Enter sends the form as its field changes: htmx says that the first of both is dropped.
+        assert [t for t in watched.troubles if not t.startswith("htmx:")] == []
+
+
 def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/live")
         expect(page.locator("#now")).to_contain_text("train AAPL IBM")
         expect(page.locator("#now")).to_contain_text("1 of 2 symbols decided")
+        assert page.title().startswith("(1) ")
         page.get_by_text("Approve or reject").click()
         page.get_by_label("Your name", exact=True).fill("Ann")
         before = page.locator("#now > p").first.inner_text()
@@ -331,8 +435,12 @@ def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
         page.wait_for_timeout(200)
         assert page.get_by_label("Your name", exact=True).input_value() == "Ann"
         page.get_by_role("button", name="Reject").click()
+        expect(page.get_by_role("status").filter(has_text="Rejected by Ann")).to_be_visible()
+        expect(page.locator("form.settle")).to_have_count(0)
+        page.get_by_role("link", name="All approvals").click()
         expect(page.locator("#now")).to_contain_text("rejected")
         expect(page.locator("#now")).not_to_contain_text(before)
+        assert not page.title().startswith("(")
         assert watched.troubles == []
 
 
@@ -357,7 +465,7 @@ def test_browser_live_refresh_keeps_focus(desk: Desk) -> None:
 
 def test_browser_failed_later_bars_keep_chart(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page = watched.open(str(page.locator("th a[href^='/signals']").last.get_attribute("href")))
         told = {"status": 400, "json": {"message": "FINAGENT_BARS is unknown"}}
         page.route("**/bars.json?later=1", lambda route: route.fulfill(**told))
@@ -376,10 +484,11 @@ def test_browser_failed_later_bars_keep_chart(desk: Desk) -> None:
 
 def test_browser_filter_result_is_announced(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         told = page.locator("#told")
         expect(told).to_have_text("2 signals found")
         told.evaluate("told => { told.dataset.same = 'yes' }")
+        page.get_by_text("More filters").click()
         page.get_by_label("Execution", exact=True).fill("e1")
         page.keyboard.press("Enter")
         expect(told).to_have_text("1 signal found")
@@ -388,7 +497,7 @@ def test_browser_filter_result_is_announced(desk: Desk) -> None:
 
 def test_browser_lost_record_keeps_conversation(desk: Desk) -> None:
     with desk.page() as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page = watched.open(str(page.locator("th a[href^='/signals']").first.get_attribute("href")))
         page.get_by_role("link", name="Whole record from the run").click()
         thread = page.locator("#thread")
@@ -399,8 +508,8 @@ def test_browser_lost_record_keeps_conversation(desk: Desk) -> None:
 def test_browser_pages_work_without_scripts(desk: Desk) -> None:
     with desk.page(java_script_enabled=False) as watched:
         page = watched.page
-        page.goto(f"{desk.address}/")
-        page.get_by_label("Symbol").fill("FB")
+        page.goto(f"{desk.address}/signals")
+        page.get_by_label("Symbol", exact=True).fill("FB")
         page.get_by_role("button", name="Show").click()
         page.get_by_role("link", name=re.compile(f"FB {AS_OF}")).last.click()
         expect(page.locator("main")).to_contain_text("Target")

@@ -26,7 +26,7 @@ from finagent_model.evaluation.calibrate import build_confidence_record, calibra
 from finagent_model.evaluation.evidence import grade_evidence
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.market.bars import BarSeries
-from finagent_model.reports.report import render_report
+from finagent_model.reports.wording import render_report
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.search import Trials
 from finagent_model.training.walk_forward import fit_policies

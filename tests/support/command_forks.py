@@ -40,8 +40,6 @@ PRELOADED = (
     "mlflow.store.tracking.sqlalchemy_workspace_store",
     "mlflow.tracing.otel.translation",
     "numba",
-    "plotly.graph_objects",
-    "plotly.io",
     "uvicorn",
     "finagent_model.cli.__main__",
     "finagent_model.pipeline.infer",

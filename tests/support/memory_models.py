@@ -27,7 +27,7 @@ from autogen_core.models import (
 )
 from pydantic import BaseModel
 
-from finagent_model.agents import team
+from finagent_model.agents.team import ConversationRunner
 from finagent_model.agents.tools import Toolbox
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
@@ -356,7 +356,7 @@ def probe_stub(
     chosen = choose_days(positions, {symbol: len(each) for symbol, each in bars.items()}, days)
     others = find_other_views(market(), SYMBOLS, chosen, warm_up)
     # AutoGen's runtime takes four fifths of such a decision; the record is the same without it.
-    with mock.patch.object(team, "_run_team", team._run_inline):
+    with mock.patch.object(ConversationRunner, "_run_team", ConversationRunner._run_inline):
         asked = ask_days(desk, cassette, market(), chosen, others, retest, config.latest_knowledge)
     return judge_days(
         config.models["stub"].model,

@@ -87,7 +87,7 @@ def decision(**changes: Any) -> Decision:
         "position_size_percent": 20,
         "model_used": "rules",
         "generated_at": NOON,
-        "as_of": datetime(2012, 6, 29, tzinfo=UTC),
+        "as_of": parse_as_of("2012-06-29"),
         "conversation_id": "c0ffee",
         "warnings": ("untrained",),
         "tokens": 7,

@@ -1,4 +1,4 @@
-// The theme's button, and manners of what htmx swaps in.
+// The theme's button, what htmx may swap in, countdowns, and how many decisions wait.
 (() => {
   const root = document.documentElement;
   const dark = () =>
@@ -30,4 +30,60 @@
     lost.hidden = good;
   });
   document.body.addEventListener("htmx:sendError", () => { lost.hidden = false; });
+
+  // Deadlines count down; without a script the server's own words stay.
+  const left = (seconds) => {
+    if (seconds <= 0) return "expired";
+    const days = Math.floor(seconds / 86400), hours = Math.floor((seconds % 86400) / 3600);
+    const minutes = Math.floor((seconds % 3600) / 60), rest = Math.floor(seconds % 60);
+    if (days) return `${days} d ${hours} h left`;
+    return hours ? `${hours} h ${minutes} min left` : minutes ? `${minutes} min ${rest} s left` : `${rest} s left`;
+  };
+  const count = () => {
+    for (const each of document.querySelectorAll("[data-deadline]")) {
+      const until = new Date(each.dataset.deadline);
+      each.textContent = left((until - Date.now()) / 1000);
+      each.title = `until ${until.toLocaleString()} of your clock`;
+    }
+  };
+  count();
+  setInterval(count, 1000);
+  const ahead = -new Date().getTimezoneOffset() / 60;
+  if (ahead) document.getElementById("offset").textContent = `; your clock is ${Math.abs(ahead)} h ${ahead > 0 ? "ahead" : "behind"}`;
+
+  // The tab, the menu and, if it was asked for, a notification say how many decisions wait.
+  const body = document.body, badge = document.getElementById("waiting"), plain = document.title.replace(/^\(\d+\) /, "");
+  const wanted = () => {
+    try { return localStorage.getItem("notify") === "yes"; } catch { return false; }
+  };
+  const tell = (waiting) => {
+    const before = Number(body.dataset.waiting || 0);
+    body.dataset.waiting = waiting;
+    document.title = waiting ? `(${waiting}) ${plain}` : plain;
+    badge.hidden = !waiting;
+    badge.firstElementChild.textContent = waiting || "";
+    if (waiting > before && wanted() && "Notification" in window && Notification.permission === "granted") {
+      new Notification("finagent", { body: waiting === 1 ? "A decision waits for you" : `${waiting} decisions wait for you`, tag: "waiting" });
+    }
+  };
+  if ("waiting" in body.dataset) {
+    setInterval(async () => {
+      if (document.hidden && !wanted()) return;
+      try {
+        const answer = await fetch("/waiting.json");
+        if (answer.ok && answer.headers.get("x-finagent") !== null) tell((await answer.json()).waiting);
+      } catch { /* the next one may be answered */ }
+    }, 15000);
+  }
+  const notify = document.getElementById("notify");
+  if (notify && "Notification" in window) {
+    const show = () => notify.setAttribute("aria-pressed", String(wanted() && Notification.permission === "granted"));
+    notify.hidden = false;
+    show();
+    notify.addEventListener("click", async () => {
+      const on = !wanted() && (await Notification.requestPermission()) === "granted";
+      try { localStorage.setItem("notify", on ? "yes" : "no"); } catch { /* not without storage */ }
+      show();
+    });
+  }
 })();

@@ -18,15 +18,13 @@ from finagent_model.evaluation.memory import MemorySplit
 from finagent_model.evaluation.out_of_sample import collect_symbol_facts, trade
 from finagent_model.market.bars import BarSeries
 from finagent_model.policy.trained_state import Calibration
-from finagent_model.reports.report import (
-    fold_rows,
-    fold_spans,
-    render_report,
-)
+from finagent_model.reports.report import fold_rows
+from finagent_model.reports.tearsheet import fold_spans
 from finagent_model.reports.wording import (
     escape_markdown,
     grade_sentence,
     memory_section,
+    render_report,
     verdict_sentence,
     warning_sentences,
 )

@@ -50,7 +50,9 @@ insert into finagent_decisions values
 """
 
 
+BEFORE_R0006 = "drop index ix_finagent_artifacts_signals"
 BEFORE_R0004 = (
+    BEFORE_R0006,
     "drop table finagent_messages",
     "drop table finagent_claims",
     "drop index ix_finagent_decisions_signal_id",
@@ -255,6 +257,7 @@ def test_database_upgrade_names_levels_as_platform_does(url: str) -> None:
         url,
         f"update artifacts set signal_data = '{made}' where type = 'signal'",
         "insert into artifacts (name, type, signal_data) values ('theirs', 'signal', '[1]')",
+        BEFORE_R0006,
         "drop table finagent_messages",
         f"update {migrate.VERSION_TABLE} set version_num = 'r0004'",
     )

@@ -104,7 +104,9 @@ def test_platform_client_posts_without_redirect() -> None:
 
 @pytest.mark.parametrize(("bars", "status"), [(None, 409), ([], 409), ([BAR], 200)])
 def test_platform_draws_chart_from_snapshot(bars: list[Any] | None, status: int) -> None:
-    snapshot = None if bars is None else {"bar_count": len(bars), "bars": bars}
+    snapshot = (
+        None if bars is None else {"timeframe": "daily", "bar_count": len(bars), "bars": bars}
+    )
     _, [chart, *_] = artifact_rows(decision(), "r1", None, NO_EXECUTION, True, snapshot)
     row = Artifact(id=1, created_at=at(0), **dict(chart))
     with PlatformDouble().up() as platform, closing(PlatformClient(platform.url)) as client:

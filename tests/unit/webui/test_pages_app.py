@@ -44,11 +44,11 @@ MARKUP = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
 
 def symbols(page: str) -> list[str]:
     """Of the listed signals, in their order."""
-    return re.findall(r'<a href="/signals/\d+">(\S+) ', page)
+    return re.findall(r'<a href="/signals/\d+[^"]*">(\S+) ', page)
 
 
 def test_signal_list_empty_says_what_to_do(pages: TestClient) -> None:
-    answer = pages.get("/")
+    answer = pages.get("/signals")
     assert answer.status_code == 200
     assert "No signal yet" in answer.text
     assert "finagent predict" in answer.text
@@ -58,7 +58,7 @@ def test_signal_list_newest_first_by_filter(known: Settings, pages: TestClient) 
     write(known, 1, symbol="AAPL")
     write(known, 2, "e1", symbol="GOOG")
     write(known, 3, "e1", symbol="MSFT", **FAILED)
-    assert symbols(pages.get("/").text) == ["MSFT", "GOOG", "AAPL"]
+    assert symbols(pages.get("/signals").text) == ["MSFT", "GOOG", "AAPL"]
     for query, expected in (
         ("symbol=goog", ["GOOG"]),
         ("execution_id=e1", ["MSFT", "GOOG"]),
@@ -69,13 +69,13 @@ def test_signal_list_newest_first_by_filter(known: Settings, pages: TestClient) 
         ("symbol=&action=&status=", ["MSFT", "GOOG", "AAPL"]),
         ("symbol=ZZZ", []),
     ):
-        assert symbols(pages.get(f"/?{query}").text) == expected, query
-    assert "No signal is like that" in pages.get("/?symbol=ZZZ").text
+        assert symbols(pages.get(f"/signals?{query}").text) == expected, query
+    assert "No signal matches" in pages.get("/signals?symbol=ZZZ").text
 
 
 def test_signal_list_failure_is_no_hold(known: Settings, pages: TestClient) -> None:
     write(known, 1, **FAILED)
-    page = pages.get("/").text
+    page = pages.get("/signals").text
     assert "failed: model error" in page
     assert "no decision" in page
     assert "HOLD</span>" not in page
@@ -96,17 +96,17 @@ def test_signal_list_groups_by_execution(known: Settings, pages: TestClient) -> 
     write(known, 3, "e1", symbol="MSFT", **FAILED)
     write(known, 4, "e1", symbol="IBM", **{**FAILED, "status": Status.ABSTAINED})
     write(known, 5, symbol="CAT")
-    page = pages.get("/?group=execution").text
+    page = pages.get("/signals?group=execution").text
     assert page.index("by hand<") < page.index("?execution_id=e1") < page.index("?execution_id=e2")
-    assert "2012-01-03 to 2012-01-06" in page
-    only = pages.get("/?group=execution&symbol=GOOG").text
+    assert "2012-01-03 00:00 UTC to 2012-01-06 00:00 UTC" in page
+    only = pages.get("/signals?group=execution&symbol=GOOG").text
     assert "?symbol=GOOG&amp;execution_id=e2" in only
     assert "e1" not in re.findall(r"execution_id=(\w+)", only)
 
 
 def test_signal_list_pages_keep_filter(known: Settings, pages: TestClient) -> None:
     fill(known, 52)
-    first = pages.get("/?symbol=GOOG").text
+    first = pages.get("/signals?symbol=GOOG").text
     assert len(symbols(first)) == 50
     assert "1–50 of 52" in first  # noqa: RUF001
     [older] = re.findall(r'rel="next" href="([^"]+)"', first)
@@ -114,12 +114,12 @@ def test_signal_list_pages_keep_filter(known: Settings, pages: TestClient) -> No
     assert len(symbols(second)) == 2
     assert 'rel="prev"' in second
     assert 'rel="next"' not in second
-    assert "There are only 52" in pages.get("/?page=9").text
+    assert "There are only 52" in pages.get("/signals?page=9").text
 
 
 def test_signal_list_marks_invalid_field(pages: TestClient) -> None:
     for query in ("as_of_from=yesterday", "status=fine", "action=BUY%20IT", "as_of_to=2012-13-01"):
-        answer = pages.get(f"/?{query}")
+        answer = pages.get(f"/signals?{query}")
         assert answer.status_code == 422
         assert "aria-invalid" in answer.text
         assert "This can't be searched for" in answer.text
@@ -127,7 +127,7 @@ def test_signal_list_marks_invalid_field(pages: TestClient) -> None:
 
 def test_signal_list_invalid_page_is_nearest(pages: TestClient) -> None:
     for page in ("0", "-1", "x", "9" * 40, "²"):
-        assert pages.get("/", params={"page": page}).status_code == 200
+        assert pages.get("/signals", params={"page": page}).status_code == 200
 
 
 def test_signal_page_shows_all_fields(known: Settings, pages: TestClient) -> None:
@@ -162,7 +162,7 @@ def test_signal_page_links_to_mlflow_with_airflow(tmp_path: Path) -> None:
     asked_by = Execution(dag_id="d", dag_run_id="manual__1+2", task_id="decide", map_index=4)
     DecisionStore(Database.from_settings(known)).write(made, "r1", asked_by, "7")
     with client(known) as pages:
-        number = re.findall(r'"/signals/(\d+)"', pages.get("/").text)[0]
+        number = re.findall(r'"/signals/(\d+)"', pages.get("/signals").text)[0]
         page = pages.get(f"/signals/{number}").text
     assert 'href="https://mlflow.example/#/experiments/7/runs/r1"' in page
     assert 'href="https://mlflow.example/#/models/finagent/versions/3"' in page
@@ -172,7 +172,7 @@ def test_signal_page_links_to_mlflow_with_airflow(tmp_path: Path) -> None:
 
 def test_signal_page_escapes_foreign_text(known: Settings, pages: TestClient) -> None:
     write(known, 1, MARKUP, reasoning=MARKUP, key_factors=(MARKUP,), clamps=(MARKUP,))
-    for path in ("/", "/?group=execution", "/signals/1", f"/?symbol={MARKUP}"):
+    for path in ("/signals", "/signals?group=execution", "/signals/1", f"/signals?symbol={MARKUP}"):
         page = pages.get(path).text
         assert "&lt;script&gt;" in page.lower(), path
         assert "window.hurt=1</script>" not in page.lower(), path
@@ -183,7 +183,7 @@ def test_signal_page_names_row_that_is_not_the_desks(known: Settings, pages: Tes
     write(known)
     planted = {"name": "x", "type": "signal", "action": "BUY", "metadata": {"status": "ok"}}
     number = pages.post("/api/artifacts", json=planted).json()["id"]
-    assert pages.get("/").text.count("not the desk's</span>") == 1
+    assert pages.get("/signals").text.count("not the desk's</span>") == 1
     assert "A caller of the REST wrote it" in pages.get(f"/signals/{number}").text
     assert "no decision of the desk" not in pages.get("/signals/5").text
 
@@ -196,7 +196,7 @@ def test_signal_page_of_foreign_row(pages: TestClient) -> None:
         "signal_data": {"suggested_entry_price": "high", "key_factors": "one", "fit_until": 3},
     }
     assert pages.post("/api/artifacts", json=row).status_code == 201
-    assert "no symbol" in pages.get("/").text
+    assert "no symbol" in pages.get("/signals").text
     page = pages.get("/signals/1")
     assert page.status_code == 200, page.text
     assert pages.get("/signals/1/bars.json").status_code == 404
@@ -298,7 +298,7 @@ def test_pages_have_content_security_policy(pages: TestClient) -> None:
 
 def test_pages_have_no_inline_script_or_style(known: Settings, pages: TestClient) -> None:
     write(known, 1)
-    for path in ("/", "/signals/1", "/live", "/?as_of_to=x"):
+    for path in ("/", "/signals/1", "/signals", "/live", "/signals?as_of_to=x"):
         page = pages.get(path).text
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page), path
         for tag in re.findall(r"<script[^>]*>", page):
@@ -319,8 +319,8 @@ def test_auth_with_token_asks_once(tmp_path: Path) -> None:
     known = settings(tmp_path, FINAGENT_API_TOKEN="open-sesame-0123")
     with client(known, "10.0.0.7", "http://desk.example") as pages:
         ours = {"origin": "http://desk.example", "sec-fetch-site": "same-origin"}
-        asked = pages.get("/?symbol=A", follow_redirects=False)
-        assert asked.headers["location"] == "/login?next=%2F%3Fsymbol%3DA"
+        asked = pages.get("/signals?symbol=A", follow_redirects=False)
+        assert asked.headers["location"] == "/login?next=%2Fsignals%3Fsymbol%3DA"
         wrong = pages.post("/login", data={"token": "open"}, headers=ours)
         assert wrong.status_code == 401
         assert "That is not the token" in wrong.text
@@ -331,7 +331,7 @@ def test_auth_with_token_asks_once(tmp_path: Path) -> None:
         assert "sesame" not in cookie
         assert "HttpOnly" in cookie
         assert "samesite=strict" in cookie.lower()
-        assert pages.get("/").status_code == 200
+        assert pages.get("/signals").status_code == 200
         assert pages.get("/api/artifacts").status_code == 401, "a cookie is no key to the API"
         pages.post("/logout", headers=ours)
         assert pages.get("/", follow_redirects=False).status_code == 303
@@ -372,7 +372,7 @@ def asked(known: Settings) -> tuple[str, TradingSignal]:
 
 def test_approval_is_settled_from_signal_page(known: Settings, pages: TestClient) -> None:
     key, _ = asked(known)
-    assert "1 decision waits for a human" in pages.get("/").text
+    assert "1 decision waits for a human" in pages.get("/signals").text
     assert "size 10 % is above 5 %" in pages.get("/live").text
     data = {"by": "Ann", "why": "too soon", "verdict": "reject"}
     answer = pages.post(f"/approvals/{key}", data=data, headers=OURS)
@@ -391,7 +391,7 @@ def test_approval_of_other_version_is_not_shown(known: Settings, pages: TestClie
         DecisionStore(Database.from_settings(known)).write(decision(model_uri=uri), f"r{uri}")
     shown = {
         number: "Approval waits for you" in pages.get(f"/signals/{number}").text
-        for number in re.findall(r'"/signals/(\d+)"', pages.get("/").text)
+        for number in re.findall(r'"/signals/(\d+)"', pages.get("/signals").text)
     }
     assert sorted(shown.values()) == [False, True]
     assert shown["1"] is False
@@ -400,7 +400,9 @@ def test_approval_of_other_version_is_not_shown(known: Settings, pages: TestClie
 def test_approval_file_unreadable_is_shown(known: Settings, pages: TestClient) -> None:
     write(known, 1)
     (known.home / APPROVALS_FILE).write_text("no database")
-    assert "Whether a decision waits for a human can&#39;t be read" in quoted(pages.get("/").text)
+    assert "Whether a decision waits for a human can&#39;t be read" in quoted(
+        pages.get("/signals").text
+    )
     page = quoted(pages.get("/signals/1").text)
     assert "Whether it waited for an approval can&#39;t be read" in page
 
@@ -452,7 +454,7 @@ def test_pages_name_newer_database_revision(known: Settings) -> None:
     with Database.from_settings(known).transaction() as connection:
         connection.exec_driver_sql("update finagent_version set version_num = 'r9999'")
     with client(known) as pages:
-        answer = pages.get("/")
+        answer = pages.get("/signals")
         assert answer.status_code == 503
         assert "r9999" in answer.text
         assert pages.get("/live").status_code == 200

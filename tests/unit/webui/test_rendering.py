@@ -62,7 +62,7 @@ def test_pages_survive_foreign_signal_data(
     # Not over REST, which refuses a number that no float holds: another system wrote the row.
     new = NewArtifact.model_validate(ROW | {"signal_data": said})
     ArtifactStore(Database.from_settings(known)).add(new)
-    for path in ("/", "/?group=execution", "/signals/1"):
+    for path in ("/", "/signals", "/signals?group=execution", "/signals/1"):
         answer = pages.get(path)
         assert answer.status_code == 200, path
         assert len(answer.text) < 20_000, path
@@ -75,7 +75,7 @@ def test_pages_survive_column_without_object(
 ) -> None:
     write(known, 1)
     sql(known, f"update artifacts set {column} = '{value}'")
-    for path in ("/", "/?group=execution", "/signals/1"):
+    for path in ("/", "/signals", "/signals?group=execution", "/signals/1"):
         assert pages.get(path).status_code == 200, path
 
 
@@ -103,7 +103,7 @@ def test_signal_row_confidence_on_every_page(
     assert SignalRow.from_artifact(row(**changes)).confidence == confidence
     assert pages.post("/api/artifacts", json=ROW | changes).status_code == 201
     if confidence is not None:
-        assert f"</meter> {confidence}<" in pages.get("/").text
+        assert f'odds">{confidence}<' in pages.get("/signals").text
         assert f"<dd>{confidence}.0 " in pages.get("/signals/1").text
 
 
@@ -155,10 +155,10 @@ def test_signal_filter_excludes_other_types(known: Settings, pages: TestClient) 
     named = ROW | {"symbol": "IBM", "signal_data": {"artifact_type": "signal"}}
     assert pages.post("/api/artifacts", json=named).status_code == 201
     assert pages.post("/api/artifacts", json=ROW | {"symbol": "FB"}).status_code == 201
-    page = pages.get("/").text
+    page = pages.get("/signals").text
     assert "TSLA" not in page
     assert "1–3 of 3" in page  # noqa: RUF001
-    assert "TSLA" not in pages.get("/?group=execution").text
+    assert "TSLA" not in pages.get("/signals?group=execution").text
     assert "3 signals found" in page
 
 
@@ -166,7 +166,7 @@ def test_signal_filter_symbol_ignores_case(pages: TestClient) -> None:
     for symbol in ("goog", "GOOG"):
         assert pages.post("/api/artifacts", json=ROW | {"symbol": symbol}).status_code == 201
     for asked in ("goog", "GOOG", "Goog"):
-        assert "2 signals found" in pages.get(f"/?symbol={asked}").text
+        assert "2 signals found" in pages.get(f"/signals?symbol={asked}").text
 
 
 @pytest.mark.parametrize(
@@ -248,6 +248,6 @@ def test_signal_filter_on_platform_rows(tmp_path: Path, url: str) -> None:
         row = f"'n', 'signal', 'S{n}', '{said}'"
         sql(known, f"insert into artifacts (name, type, symbol, signal_data) values ({row})")
     with client(known) as pages:
-        page = pages.get("/").text
+        page = pages.get("/signals").text
         assert [f"S{n}" in page for n in (1, 2, 3, 4)] == [True, False, True, True]
         assert [pages.get(f"/signals/{n}").status_code for n in (1, 3, 4)] == [200] * 3

@@ -167,25 +167,81 @@ def test_read_ablation_of_other_shape_is_none(pages: TestClient, said: str) -> N
     assert "There is no result." in answer.text
 
 
+def desk_curve(found: EquityCurves) -> list[float]:
+    assert found.pool
+    values: list[float] = found.pool.curve(found.pool.desk).tolist()
+    return values
+
+
+def test_equity_curves_begin_with_one_where_first_bar_is_known(pages: TestClient) -> None:
+    run = training("AAPL")
+    child = below(run, "AAPL", (0.1, -0.5))
+    first = int((START - timedelta(days=1)).timestamp() * 1000)
+    child.log_json("outcome.json", {"first_closed_at": first})
+    drawn = pages.get(f"/runs/equity.json?run={run.run_id}").json()
+    assert drawn["days"] == ["2012-01-02", "2012-01-03", "2012-01-04"]
+    held, desk = drawn["panes"][0]["series"]
+    assert (held["name"], held["values"]) == ("buy and hold", [1.0, 1.0, 1.0])
+    assert (desk["name"], desk["values"]) == ("desk", [1.0, 1.1, 0.55])
+    assert drawn["panes"][1]["series"][1]["values"] == [0.0, 0.0, -0.5]
+
+
+@pytest.mark.parametrize(
+    "outcome", ["[]", "{", '{"first_closed_at": "x"}', '{"first_closed_at": 1e99}']
+)
+def test_equity_curves_of_odd_outcome_begin_a_bar_later(outcome: str) -> None:
+    run = training("AAPL")
+    below(run, "AAPL", (0.1,)).log_text("outcome.json", outcome)
+    assert desk_curve(EquityCurves.from_run(read_run(run.run_id))) == [pytest.approx(1.1)]
+
+
+def test_equity_of_two_runs_is_on_one_calendar(pages: TestClient) -> None:
+    one, other = training("AAPL"), training("IBM")
+    below(one, "AAPL", (0.1, 0.1, 0.1))
+    below(other, "IBM", (0.5,))
+    drawn = pages.get(f"/runs/equity.json?run={one.run_id}&run={other.run_id}").json()
+    names = [series["name"] for series in drawn["panes"][0]["series"]]
+    assert names == ["buy and hold", "run 1", "run 2"]
+    assert drawn["panes"][0]["series"][2]["values"] == [1.5, None, None]
+    assert len(drawn["days"]) == 3
+
+
+def test_equity_without_backtest_says_so(pages: TestClient) -> None:
+    drawn = pages.get(f"/runs/equity.json?run={training().run_id}").json()
+    assert drawn["days"] == []
+    assert "nothing was decided" in drawn["empty"]
+
+
+def test_returns_csv_of_a_run(pages: TestClient) -> None:
+    run = training("AAPL")
+    answer = pages.get(f"/runs/{run.run_id}/returns.csv")
+    assert answer.status_code == 404
+    assert "no finished backtest" in answer.text
+    below(run, "AAPL", (0.1,))
+    answer = pages.get(f"/runs/{run.run_id}/returns.csv")
+    assert answer.text == "date,desk,buy_and_hold\n2012-01-03,0.1,0\n"
+    assert answer.headers["content-type"].startswith("text/csv")
+
+
 def test_equity_curves_use_newest_finished_backtest() -> None:
     run = training()
     below(run, "AAPL", (0.5,))
     below(run, "AAPL", (0.2,))
     below(run, "AAPL", (0.9,), status="FAILED", facts=False)
     found = EquityCurves.from_run(read_run(run.run_id))
-    assert [point["value"] for point in found.desk] == [1.2]
+    assert desk_curve(found) == [1.2]
     assert found.incomplete == "1 of 2 symbols: the others have no finished backtest"
     below(run, "IBM", (0.4,))
     found = EquityCurves.from_run(read_run(run.run_id))
-    assert [point["value"] for point in found.desk] == [1.3]
+    assert desk_curve(found) == pytest.approx([1.3])
     assert found.incomplete is None
 
 
 def test_equity_curves_name_missing_symbols(pages: TestClient) -> None:
     run = training()
     below(run, "AAPL")
-    [curve] = pages.get(f"/runs/equity.json?run={run.run_id}").json()["curves"]
-    assert curve["short"].startswith("1 of 2 symbols")
+    drawn = pages.get(f"/runs/equity.json?run={run.run_id}").json()
+    assert drawn["incomplete"].startswith("desk: 1 of 2 symbols")
 
 
 def test_equity_curves_error_names_unreadable_backtest(pages: TestClient) -> None:
@@ -284,3 +340,120 @@ def test_conversation_page_survives_deep_reply(place: Place, pages: TestClient) 
     row = {"name": "s", "type": "signal", "symbol": "GOOG", "run_id": run.run_id}
     assert pages.post("/api/artifacts", json=row).status_code == 201
     assert pages.get("/signals/1/conversation").status_code == 200
+
+
+def finished_training(**metrics: float) -> RunLog:
+    run = training("GOOG")
+    run.log(metrics=metrics)
+    run.end("FINISHED")
+    return run
+
+
+def gate_json(passed: bool = False) -> dict[str, Any]:
+    check = {"passed": passed, "number": 0.4, "threshold": 0.05, "at_least": False}
+    return {
+        "integrity": [
+            {"name": "replay_equal", "passed": True, "found": "fine"},
+            {"name": "clock_free", "passed": passed, "found": "a clock <was> read"},
+        ],
+        "evidence": {
+            "grade": "none",
+            "checks": [{"name": "alpha_above_zero", "needed_for": "weak", **check}],
+            "numbers": {},
+        },
+        "required": "none",
+        "champion": None,
+    }
+
+
+def test_version_page_answers_before_the_details(pages: TestClient) -> None:
+    run = finished_training(
+        total_return=0.181, benchmark_total_return=1.143, sharpe=0.32, max_drawdown=0.28
+    )
+    run.log_json("gate.json", gate_json())
+    version("finagent", run.run_id, "refused")
+    page = pages.get("/models/finagent/1").text
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "The gate refused it; there is no evidence of an edge; on unseen days it earned" in text
+    assert "+18.1% after costs, less than buying and holding (+114.3%)." in text
+    assert "Why the gate refused it: clock_free: a clock &lt;was&gt; read" in text
+    assert "-28.0%" in text
+    assert "its interval is undefined" in text
+    assert "Cost of its models unknown" in text
+    assert page.index("1 of 2 failed") < page.index("replay equal"), "failures come first"
+    assert page.index("clock free") < page.index("replay equal")
+
+
+def test_version_page_of_unknown_metrics_invents_no_number(pages: TestClient) -> None:
+    version("finagent", finished_training().run_id)
+    text = re.sub(r"<[^>]+>", " ", pages.get("/models/finagent/1").text)
+    assert "what it earned on unseen days is unknown" in text
+    assert text.count("undefined") >= 4
+    assert "0.0%" not in text
+
+
+def test_models_page_lists_what_trainings_recorded(pages: TestClient) -> None:
+    run = finished_training(total_return=0.5, benchmark_total_return=0.25, sharpe=1.5)
+    run.log_json("gate.json", gate_json())
+    version("finagent", run.run_id, "refused")
+    version("finagent")
+    page = pages.get("/models").text
+    for words in ("+50.0%", "+25.0%", "1.50", "GOOG", "clock_free: a clock &lt;was&gt; read"):
+        assert words in page
+
+
+def test_models_page_pages_through_versions(
+    pages: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "MAX_VERSIONS", 2)
+    for _ in range(5):
+        version("finagent")
+    registry.promote("finagent", "1")
+    first = pages.get("/models").text
+    assert re.findall(r'href="/models/finagent/(\d)"', first) == ["5", "4", "1"]
+    assert "before=4" in first
+    last = pages.get("/models?before=2").text
+    assert re.findall(r'href="/models/finagent/(\d)"', last) == ["1"]
+    assert "Older versions" not in last
+    assert pages.get("/models?before=0").status_code == 422
+
+
+def test_version_page_links_to_comparison_with_champion(pages: TestClient) -> None:
+    one, two = finished_training(), finished_training()
+    version("finagent", one.run_id)
+    version("finagent", two.run_id)
+    registry.promote("finagent", "1")
+    link = f"/runs/compare?run={one.run_id}&amp;run={two.run_id}"
+    assert link in pages.get("/models/finagent/2").text
+    assert "Compare with the champion" not in pages.get("/models/finagent/1").text
+
+
+@pytest.mark.parametrize(
+    ("progress", "phase", "remaining"),
+    [
+        (None, None, None),
+        ((0, 3), "fitting policies", None),
+        ((1, 3), "deciding: 1 of 3", 200),
+        ((3, 3), "all 3 symbols decided; packaging", None),
+    ],
+)
+def test_live_run_tells_phase_and_time_left(
+    progress: tuple[int, int] | None, phase: str | None, remaining: float | None
+) -> None:
+    run = read_run(training().run_id)
+    live_run = live.LiveRun(run, False, progress)
+    assert (live_run.phase or "").startswith(phase or "")
+    assert (live_run.phase is None) == (phase is None)
+    assert live_run.remaining_s(run.started_at + timedelta(seconds=100)) == remaining
+    assert live.LiveRun(run, True, progress).remaining_s(run.started_at) is None
+
+
+def test_overview_shows_champion_with_its_numbers(pages: TestClient) -> None:
+    run = finished_training(total_return=0.5, benchmark_total_return=0.25)
+    version("finagent", run.run_id)
+    registry.promote("finagent", "1")
+    page = pages.get("/").text
+    assert "finagent version 1" in page
+    assert "+50.0% after costs, more than buying and holding (+25.0%)" in page
+    assert "no decision is stored" in page, "GOOG is on the watchlist"
+    assert "Unknown: no champion names its data." in page

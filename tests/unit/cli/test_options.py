@@ -1,0 +1,46 @@
+"""What the commands print for people: plain lines in a pipe, a coloured table on a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from finagent_model.cli.options import STYLES, print_summary, shorten_hash
+from finagent_model.reports.signal_summary import HEADLINES, SignalSummary
+from support.decisions import signal
+
+SUMMARY = SignalSummary.from_signal(
+    signal(evidence="none", confidence_score=40, confidence="LOW", model_uri="models:/a[red]b/1")
+)
+
+
+def test_print_summary_in_pipe_is_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary("GOOG as of 2012-06-29", SUMMARY)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "GOOG as of 2012-06-29: BUY. Do not act"
+    assert lines[1] == "  why      confidence 40 is below 50; no evidence of an edge"
+    assert len(lines) == 1 + len(SUMMARY.rows)
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_print_summary_on_terminal_is_as_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_summary("GOOG as of 2012-06-29", SUMMARY)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width + 20, "codes of styles aside"
+    assert any("models:/a[red]b/1" in line for line in lines), "a name is no markup"
+
+
+def test_print_summary_has_a_style_for_every_verdict() -> None:
+    assert STYLES.keys() == HEADLINES.keys()
+
+
+def test_shorten_hash_keeps_what_tells_it() -> None:
+    assert shorten_hash("0123456789abcdef" * 4) == "0123456789ab"

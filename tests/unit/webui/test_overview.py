@@ -1,0 +1,91 @@
+"""The first page tells what it knows, and says of the rest that it can't be read."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.testclient import TestClient
+
+from finagent_model.agents.budget import read_daily_spending
+from finagent_model.desk.desk import SPENDING_FILE
+from finagent_model.errors import LocalStateError
+from finagent_model.settings import Settings
+from finagent_model.store.artifacts import ArtifactStore
+from finagent_model.store.database import Database
+from support.pages import FAILED, write
+
+pytestmark = pytest.mark.usefixtures("no_mlflow")
+
+
+def test_overview_counts_decisions_of_today(known: Settings, pages: TestClient) -> None:
+    assert "No decision since midnight UTC" in pages.get("/").text
+    now = datetime.now(UTC)
+    write(known, 1, generated_at=now)
+    write(known, 2, generated_at=now, **FAILED)
+    write(known, 3, generated_at=now - timedelta(days=2))
+    page = pages.get("/").text
+    assert "2 decisions" in page
+    assert "1 failed" in page
+
+
+def test_overview_without_mlflow_says_so_and_shows_the_rest(pages: TestClient) -> None:
+    answer = pages.get("/")
+    assert answer.status_code == 200
+    assert (
+        answer.text.count("MLflow can&#39;t be read") + answer.text.count("MLflow can't be read")
+        == 2
+    )
+    assert "No decision waits for a human" in answer.text
+
+
+def test_overview_leads_old_links_to_the_list(pages: TestClient) -> None:
+    answer = pages.get("/?symbol=GOOG&page=2", follow_redirects=False)
+    assert answer.status_code == 307
+    assert answer.headers["location"] == "/signals?symbol=GOOG&page=2"
+
+
+def test_overview_shows_spending_by_day(known: Settings, pages: TestClient) -> None:
+    assert "Not counted by day" in pages.get("/").text
+    file = known.home / SPENDING_FILE
+    with sqlite3.connect(file) as connection:
+        connection.execute("create table spent (day text primary key, tokens int, usd real)")
+        connection.executemany(
+            "insert into spent values (?, ?, ?)",
+            [("2026-01-02", 1200, 0.25), ("2026-01-01", 5, 0.0)],
+        )
+    connection.close()
+    assert [day.day for day in read_daily_spending(file, 9)] == ["2026-01-01", "2026-01-02"]
+    assert len(read_daily_spending(file, 1)) == 1
+    page = pages.get("/").text
+    assert "1,200" in page
+    assert "0.2500" in page
+
+
+def test_overview_names_damaged_spending_file(known: Settings, pages: TestClient) -> None:
+    file = known.home / SPENDING_FILE
+    file.write_bytes(b"no database")
+    with pytest.raises(LocalStateError, match="spending can't be read"):
+        read_daily_spending(file, 9)
+    assert str(file) in pages.get("/").text
+
+
+def test_find_last_signals_is_what_was_written_last(known: Settings) -> None:
+    write(known, 9)
+    write(known, 3)
+    write(known, 5, symbol="AAPL")
+    store = ArtifactStore(Database.from_settings(known))
+    last = store.find_last_signals(["GOOG", "AAPL", "NOBODY"])
+    assert sorted(last) == ["AAPL", "GOOG"]
+    assert last["GOOG"].as_of is not None
+    assert last["GOOG"].as_of.date().isoformat() == "2012-01-05"
+
+
+def test_count_signals_counts_ours_since(known: Settings, pages: TestClient) -> None:
+    write(known, 1, generated_at=datetime.now(UTC))
+    theirs = {"name": "theirs", "type": "signal", "symbol": "GOOG", "metadata": {}}
+    assert pages.post("/api/artifacts", json=theirs).status_code == 201
+    store, now = ArtifactStore(Database.from_settings(known)), datetime.now(UTC)
+    assert store.count_signals(now - timedelta(minutes=5)).total == 1
+    assert store.count_signals(now + timedelta(minutes=5)).total == 0
