@@ -98,7 +98,7 @@ def test_signal_list_groups_by_execution(known: Settings, pages: TestClient) -> 
     write(known, 5, symbol="CAT")
     page = pages.get("/signals?group=execution").text
     assert page.index("by hand<") < page.index("?execution_id=e1") < page.index("?execution_id=e2")
-    assert "2012-01-03 00:00 UTC to 2012-01-06 00:00 UTC" in page
+    assert "2012-01-03 21:00 UTC to 2012-01-06 21:00 UTC" in page
     only = pages.get("/signals?group=execution&symbol=GOOG").text
     assert "?symbol=GOOG&amp;execution_id=e2" in only
     assert "e1" not in re.findall(r"execution_id=(\w+)", only)
