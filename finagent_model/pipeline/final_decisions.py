@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, get_args
 
 from finagent_model.audit.chain import AUDIT_FILE, CONVERSATION_FILE, HEAD, load_turns
 from finagent_model.audit.verification import verify_chain
-from finagent_model.decision.decision import Decision
+from finagent_model.decision.decision import Decision, Event, EventKind
 from finagent_model.decision.signal import Status, TradingSignal, fill_later_fields
 from finagent_model.errors import BadInputError, StoreError, UnknownRunError, UnverifiedRunError
 from finagent_model.pipeline.run_metadata import REPLACES, SIGNAL, read_execution_tags
@@ -48,6 +49,8 @@ class RecordedDecision:
     signal: TradingSignal
     head: str
     """Head of its audit."""
+    events: tuple[Event, ...]
+    """Steps of the audit, for who took how long; without their bodies."""
 
     def read_decision(self) -> tuple[Decision, bool, dict[str, Any] | None]:
         """Return the decision with its conversation, whether the run has a chart, and its bars.
@@ -61,7 +64,8 @@ class RecordedDecision:
         bars = None if snapshot is None else json.loads(snapshot)
         if bars is not None and not (isinstance(bars, dict) and "bar_count" in bars):
             raise ValueError(f"{SNAPSHOT_FILE} of run {self.run.run_id} has no bars")
-        return Decision(self.signal, turns), run.has_artifact(CHART_FILE), bars
+        decision = Decision(self.signal, turns, events=self.events)
+        return decision, run.has_artifact(CHART_FILE), bars
 
     def is_told_by(self, row: DecisionRow) -> bool:
         """Return whether the row of `finagent_decisions` says the same."""
@@ -112,7 +116,15 @@ def verify_recorded(run: RunRecord) -> RecordedDecision:
     lines = [json.loads(line) for line in audit.splitlines()]
     if [line["body"]["signal"] for line in lines if line["kind"] == "signal"] != [record]:
         raise UnverifiedRunError(run.run_id, f"{SIGNAL_FILE} is not the signal of its audit")
-    return RecordedDecision(run, signal, head)
+    try:
+        events = tuple(
+            Event(line["kind"], datetime.fromisoformat(line["at"]), line["agent"], {})
+            for line in lines
+            if line["kind"] in get_args(EventKind)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnverifiedRunError(run.run_id, f"its audit can't be read: {error}") from None
+    return RecordedDecision(run, signal, head, events)
 
 
 def find_final(signal_id: str, settings: Settings) -> tuple[str, TradingSignal] | None:
