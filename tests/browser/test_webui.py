@@ -82,6 +82,7 @@ decided = {{STAGE: "backtest", "finagent.symbol": "AAPL"}}
 open_run("backtest AAPL", decided, parent=at_work.run_id).end("FINISHED")
 print(json.dumps({{"trained": first.run_id, "ablated": ablated.run_id}}))
 """
+SIGNAL_LINKS = "tbody th a[href^='/signals']"
 
 
 @dataclass
@@ -232,7 +233,7 @@ def test_browser_walk_from_list_to_version(desk: Desk) -> None:
         expect(page.locator(".lazy")).to_contain_text("Calibration in force")
 
         strip = page.locator(".strip")
-        expect(strip).to_contain_text("Too old to act on")
+        expect(strip).to_contain_text("Waits for approval")
         expect(strip).to_contain_text("no evidence of an edge")
         expect(strip).to_contain_text(f"last bar {AS_OF}")
         thread = page.locator("#thread")
@@ -320,7 +321,7 @@ def test_browser_version_is_compared_with_champion(desk: Desk) -> None:
 def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/signals")
-        listed = [a.get_attribute("href") for a in page.locator("th a[href^='/signals']").all()]
+        listed = [a.get_attribute("href") for a in page.locator(SIGNAL_LINKS).all()]
         assert len(listed) == 2
         for path in ["/", "/signals", "/signals?group=execution", *listed, "/live"]:
             page = watched.open(str(path))
@@ -398,7 +399,7 @@ def test_browser_approval_is_decided_on_phone(desk: Desk) -> None:
 
 def test_browser_failed_decision_is_found_with_its_neighbours(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
-        page = watched.open("/")
+        page = watched.open("/signals")
         page.get_by_role("link", name="Failed", exact=True).click()
         expect(page.locator("#found")).to_contain_text("No signal matches")
         page.get_by_role("link", name="All", exact=True).click()
@@ -498,7 +499,7 @@ def test_browser_filter_result_is_announced(desk: Desk) -> None:
 def test_browser_lost_record_keeps_conversation(desk: Desk) -> None:
     with desk.page() as watched:
         page = watched.open("/signals")
-        page = watched.open(str(page.locator("th a[href^='/signals']").first.get_attribute("href")))
+        page = watched.open(str(page.locator(SIGNAL_LINKS).first.get_attribute("href")))
         page.get_by_role("link", name="Whole record from the run").click()
         thread = page.locator("#thread")
         expect(thread).to_contain_text("The whole record can't be read")
