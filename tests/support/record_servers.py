@@ -68,6 +68,11 @@ class Postgres:
             return cursor.fetchall()
 
     def start(self) -> None:
+        # It waits ten seconds at most, which a recovery on a loaded machine takes.
+        for _ in range(5):
+            with suppress(subprocess.TimeoutExpired):
+                self._server.start()
+                return
         self._server.start()
 
     def kill(self) -> None:
