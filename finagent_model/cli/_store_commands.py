@@ -191,12 +191,13 @@ def _print_proposal(request: ApprovalRequest) -> None:
     """Print what a human needs to settle a request: the summary, and who disagreed."""
     from datetime import UTC, datetime
 
+    from finagent_model.market.bars import show_as_of
     from finagent_model.reports.signal_summary import Circumstances, SignalSummary
 
     circumstances = Circumstances(waits_until=request.deadline, now=datetime.now(UTC))
     signal = request.signal
     summary = SignalSummary.from_signal(signal, circumstances)
-    print_summary(f"  {signal.symbol} as of {signal.as_of:%Y-%m-%d}", summary)
+    print_summary(f"  {signal.symbol} as of {show_as_of(signal.as_of)}", summary)
     for opinion in request.opinions or ():
         if opinion.dissents(signal.action):
             typer.echo(f"  {opinion.agent} disagrees: {opinion.line or 'gave no reason'}")

@@ -61,7 +61,8 @@ class Opinion:
         line = next((" ".join(t.split()) for t in lines if isinstance(t, str) and t.strip()), None)
         if line and len(line) > MAX_LINE_CHARS:
             line = f"{line[: MAX_LINE_CHARS - 1]}…"
-        score, confidence = _number(reply.get("score")), _number(reply.get("confidence_score"))
+        score = read_number(reply.get("score"))
+        confidence = read_number(reply.get("confidence_score"))
         return cls(
             agent,
             stance,
@@ -143,7 +144,8 @@ def _read_object(text: str | None) -> Mapping[str, Any]:
     return reply if isinstance(reply, dict) else {}
 
 
-def _number(value: object) -> float | None:
+def read_number(value: object) -> float | None:
+    """Return a finite number of foreign JSON as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -7,12 +7,12 @@ not of the expected type counts as missing. The clock only says how old a signal
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, Self
 
+from finagent_model.decision.opinions import read_number
 from finagent_model.decision.signal import LEAST_TO_ACT, Status, TradingSignal
 from finagent_model.policy.trained_state import HORIZON, NO_INFORMATION
 
@@ -149,13 +149,7 @@ class _Facts:
         return tuple(t for t in value if isinstance(t, str)) if isinstance(value, list) else ()
 
     def number(self, name: str) -> float | None:
-        value = self.fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        try:
-            return float(value) if math.isfinite(value) else None
-        except OverflowError:
-            return None
+        return read_number(self.fields.get(name))
 
     def day(self, name: str) -> str | None:
         moment = self.moment(name)

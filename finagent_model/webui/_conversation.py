@@ -183,7 +183,7 @@ class Message:
 
     @property
     def is_repair(self) -> bool:
-        """Whether it asks for a better reply, or is one."""
+        """Whether this message asks an agent for a better reply, or is that reply."""
         request = self.text if self.kind == "request" else self.prompt
         return (request or "").startswith(REPAIR_PREFIX)
 

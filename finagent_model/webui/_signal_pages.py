@@ -165,7 +165,7 @@ class SignalQuery:
 
     @property
     def has_filter(self) -> bool:
-        """Whether it selects less than all signals."""
+        """Whether this query selects fewer than all signals."""
         return bool(self.show or any(self.fields.values()))
 
     @property
