@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import EXIT_REFUSED, Json, TypedErrors, print_json
+from finagent_model.cli.options import (
+    EXIT_REFUSED,
+    Json,
+    TypedErrors,
+    format_examples,
+    print_json,
+)
 from finagent_model.errors import MAX_LISTED, BadInputError
 
 if TYPE_CHECKING:
@@ -22,13 +28,16 @@ if TYPE_CHECKING:
 bars = typer.Typer(
     cls=TypedErrors,
     no_args_is_help=True,
-    help="Look after bars: those of FINAGENT_BARS, and those that were kept.",
+    help="List, check, fetch and import price bars.",
 )
 
 
-@bars.command(name="list")
+@bars.command(name="list", epilog=format_examples("finagent bars list"))
 def list_(as_json: Json = False) -> None:
-    """The symbols of the source, and every reading that was kept. Asks no vendor for bars."""
+    """List the source's symbols and the stored snapshots.
+
+    No vendor is asked for bars.
+    """
     from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
 
@@ -48,14 +57,17 @@ def list_(as_json: Json = False) -> None:
             typer.echo(f"kept {symbol}  {_describe_snapshot(snapshot)}, from {snapshot.source}")
 
 
-@bars.command()
+@bars.command(epilog=format_examples("finagent bars check GOOG", "finagent bars check --all"))
 def check(
-    symbols: Annotated[list[str] | None, typer.Argument(help="Tickers.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that the source has.")] = False,
+    symbols: Annotated[
+        list[str] | None, typer.Argument(help="Tickers, separated by spaces.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check every symbol of the source.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read bars and say which are good, which are refused and why, and what a vendor has changed
-    since it was asked before. Exit code 5 where one is refused.
+    """Validate bars, and report what a vendor has revised.
+
+    Exit code 5 where a symbol's bars are refused.
     """
     from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
@@ -78,15 +90,21 @@ def check(
     )
 
 
-@bars.command(name="fetch")
+@bars.command(name="fetch", epilog=format_examples("finagent bars fetch GOOG IBM"))
 def fetch_bars_command(
-    symbols: Annotated[list[str], typer.Argument(help="Tickers.")],
+    symbols: Annotated[list[str], typer.Argument(help="Tickers, separated by spaces.")],
     as_of: Annotated[
-        str | None, typer.Option(help="A date: where what was kept reaches it, nobody is asked.")
+        str | None,
+        typer.Option(
+            help="Fetch only where the stored bars end before this date. Default: fetch always."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the vendor for bars and keep them. Exit code 5 where some can't be had."""
+    """Fetch bars from the vendor and store a snapshot.
+
+    Exit code 5 where some can't be had.
+    """
     from finagent_model.market.bars import parse_as_of
     from finagent_model.pipeline import datasets
     from finagent_model.settings import Settings
@@ -96,24 +114,37 @@ def fetch_bars_command(
     _print_checks(datasets.fetch_bars(Settings.load(), symbols, until), as_json)
 
 
-@bars.command(name="import")
+@bars.command(
+    name="import",
+    epilog=format_examples("finagent bars import export.csv --out bars --vendor tiingo"),
+)
 def import_bars_command(
-    file: Annotated[Path, typer.Argument(help="A file of bars, as a vendor gives it.")],
-    out: Annotated[Path, typer.Option(help="The folder to write to.")],
-    vendor: Annotated[str | None, typer.Option(help="Whose file it is.")] = None,
+    file: Annotated[Path, typer.Argument(help="File of bars in the vendor's format.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    vendor: Annotated[str | None, typer.Option(help="Vendor whose format the file has.")] = None,
     dates: Annotated[
-        str | None, typer.Option(help="day-first or month-first, for 01/02/2020.")
+        str | None,
+        typer.Option(help="Order in dates such as 01/02/2020: day-first or month-first."),
     ] = None,
-    decimal: Annotated[str | None, typer.Option(help="The decimal mark: . or ,")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="How long a bar is, such as 1h.")] = None,
-    calendar: Annotated[str | None, typer.Option(help="weekdays, 24/7, or XNYS.")] = None,
+    decimal: Annotated[str | None, typer.Option(help="Decimal mark, . or a comma.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Length of a bar, such as 1h.")] = None,
+    calendar: Annotated[
+        str | None,
+        typer.Option(help="Trading calendar: weekdays, 24/7 or an exchange such as XNYS."),
+    ] = None,
     zone: Annotated[
-        str | None, typer.Option(help="Of times without one, such as America/New_York.")
+        str | None,
+        typer.Option(help="Time zone of times that state none, such as America/New_York."),
     ] = None,
-    stamps: Annotated[str | None, typer.Option(help="What dates a bar: open or close.")] = None,
+    stamps: Annotated[
+        str | None, typer.Option(help="What a bar's time means: open or close.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the bars of a vendor's file in the plain form, a file a symbol. Replaces nothing."""
+    """Convert a vendor's file into one CSV file per symbol.
+
+    No file is overwritten.
+    """
     from finagent_model.data.bar_columns import Hints
     from finagent_model.data.bar_files import read_hints
     from finagent_model.pipeline import datasets

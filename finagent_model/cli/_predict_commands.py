@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import CHAMPION, EXIT_NOT_OK, Json, Model, print_json, print_summary
+from finagent_model.cli.options import (
+    CHAMPION,
+    EXIT_NOT_OK,
+    MODE_HELP,
+    Json,
+    Model,
+    print_json,
+    print_summary,
+)
 from finagent_model.market.bars import show_as_of
 
 if TYPE_CHECKING:
@@ -22,20 +30,32 @@ if TYPE_CHECKING:
 
 def predict(
     symbol: Annotated[str, typer.Argument(help="Ticker, such as GOOG.")],
-    as_of: Annotated[str, typer.Option(help="Date (its whole day) or time with zone.")],
+    as_of: Annotated[
+        str,
+        typer.Option(help="Last day of data (YYYY-MM-DD, up to its close), or a time with zone."),
+    ],
     model: Model = CHAMPION,
     config: Annotated[
-        Path | None, typer.Option(help="Decide with this unpackaged, untrained desk instead.")
+        Path | None, typer.Option(help="Use this untrained desk instead of a model: a YAML file.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="cached, live or replay.")] = "cached",
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="0: no limit.")] = None,
-    max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
-    audit: Annotated[Path | None, typer.Option(help="Write the audit here.")] = None,
-    log: Annotated[bool, typer.Option("--log", help="Keep the record in an MLflow run.")] = False,
-    strict: Annotated[bool, typer.Option(help="Exit 4 where the desk failed.")] = False,
+    mode: Annotated[str, typer.Option(help=MODE_HELP)] = "cached",
+    budget_usd: Annotated[
+        float | None,
+        typer.Option(min=0, help="Spending limit of this decision in US dollars; 0: no limit."),
+    ] = None,
+    max_rounds: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Limit on the messages of the conversation.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="Write the audit log to this file (JSON lines).")
+    ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Store the decision in an MLflow run.")
+    ] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 4 where the decision failed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Decide about one symbol as of a date, from the shell."""
+    """Decide about one symbol as of a date."""
     from finagent_model.config.parsing import parse_limits, parse_mode
     from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.predictor import Predictor
@@ -124,11 +144,13 @@ def _price(price: float | None) -> str:
 def serve(
     model: Model = CHAMPION,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 5001,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on.")
+    ] = 5001,
 ) -> None:
-    """Serve a model over HTTP, wide enough to wait on chat models.
+    """Serve a model version over REST.
 
-    Any other host than this machine's needs FINAGENT_SERVE_TOKEN, which callers then send.
+    A host other than 127.0.0.1 needs FINAGENT_SERVE_TOKEN, which every caller must then send.
     """
     from finagent_model.serving.auth import require_token_for_host
     from finagent_model.settings import Settings
@@ -144,11 +166,11 @@ def serve(
 
 def graph(
     config: Annotated[
-        str, typer.Option("--config", "--preset", help="A preset or a YAML file.")
+        str, typer.Option("--config", "--preset", help="Desk to draw: a preset or a YAML file.")
     ] = "default",
     as_json: Json = False,
 ) -> None:
-    """Print the agent graph as Mermaid."""
+    """Print a desk's agent graph as a Mermaid diagram."""
     from finagent_model.config.desk_config import load_config
     from finagent_model.reports.charts import render_mermaid
 
@@ -161,11 +183,14 @@ def graph(
 
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 5002,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on.")
+    ] = 5002,
 ) -> None:
-    """Show signals, conversations, versions and runs; the REST of artifacts is at /api/artifacts.
+    """Show signals, conversations, versions and runs in the browser.
 
-    Any other host than this machine's needs FINAGENT_API_TOKEN, which the pages then ask for.
+    The same server answers the REST API at /api/artifacts. A host other than 127.0.0.1 needs
+    FINAGENT_API_TOKEN, which the pages then ask for.
     """
     import os
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from finagent_model.cli.options import EXIT_REFUSED, Json, TypedErrors, print_json
+from finagent_model.cli.options import (
+    EXIT_REFUSED,
+    HelpGroup,
+    Json,
+    TypedErrors,
+    format_examples,
+    print_json,
+)
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -20,16 +27,17 @@ if TYPE_CHECKING:
 
 
 File = Annotated[
-    Path | None, typer.Argument(help="Recordings; default: replies.sqlite in FINAGENT_HOME.")
+    Path | None,
+    typer.Argument(help="File of recorded replies. Default: replies.sqlite in FINAGENT_HOME."),
 ]
 cassette = typer.Typer(
     cls=TypedErrors,
     no_args_is_help=True,
-    help="Look after recorded replies: files ending in .sqlite or .jsonl.",
+    help="Inspect, merge and prune files of recorded model replies.",
 )
 
 
-@cassette.command()
+@cassette.command(epilog=format_examples("finagent cassette stats"))
 def stats(file: File = None, as_json: Json = False) -> None:
     """Count replies, errors and tokens by model."""
     from finagent_model.pipeline import recordings
@@ -50,16 +58,19 @@ def stats(file: File = None, as_json: Json = False) -> None:
         )
 
 
-@cassette.command()
+@cassette.command(epilog=format_examples("finagent cassette merge all.sqlite replies.sqlite"))
 def merge(
-    into: Annotated[Path, typer.Argument(help="Made where it is missing.")],
-    sources: Annotated[list[Path], typer.Argument(metavar="FROM...")],
+    into: Annotated[Path, typer.Argument(help="File to add to; created if it is missing.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Files to read.")],
     keep: Annotated[
-        str | None, typer.Option(help="ours or theirs, where replies to a request differ.")
+        str | None, typer.Option(help="Which reply to keep where two files differ: ours or theirs.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add what other files have recorded; all of it or, where replies conflict, nothing."""
+    """Add the replies of other files.
+
+    Where replies to the same request differ, nothing is added unless --keep says which to keep.
+    """
     from finagent_model.pipeline import recordings
 
     choice = next((choice for choice in get_args(recordings.ConflictSide) if choice == keep), None)
@@ -76,19 +87,20 @@ def merge(
         )
 
 
-@cassette.command()
+@cassette.command(epilog=format_examples("finagent cassette prune --errors"))
 def prune(
     file: File = None,
-    errors: Annotated[bool, typer.Option("--errors", help="Drop recorded failures.")] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="Delete recorded failures.")] = False,
     damaged: Annotated[
-        bool, typer.Option("--damaged", help="Drop rows that verify finds wrong.")
+        bool, typer.Option("--damaged", help="Delete rows that `verify` reports.")
     ] = False,
     packaged: Annotated[
-        str | None, typer.Option(help="Drop what this model carries: its URI or package folder.")
+        str | None,
+        typer.Option(help="Delete replies that this model contains: its URI or package folder."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Drop recordings and give back their room."""
+    """Delete recordings and free their disk space."""
     from finagent_model.pipeline import recordings
 
     replies = None if packaged is None else recordings.packaged_replies(packaged)
@@ -106,13 +118,13 @@ def prune(
         )
 
 
-@cassette.command()
+@cassette.command(epilog=format_examples("finagent cassette export --to replies.jsonl"))
 def export(
-    to: Annotated[Path, typer.Option(help="A new file, .jsonl or .sqlite.")],
+    to: Annotated[Path, typer.Option(help="New file to write, .jsonl or .sqlite.")],
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """Write all recordings into a new file, sorted."""
+    """Write all recordings into a new file, sorted by cache key."""
     from finagent_model.pipeline import recordings
 
     done = recordings.export_recordings(file or _default_file(), to)
@@ -122,10 +134,11 @@ def export(
         typer.echo(f"{done.recordings} recordings of {done.file} written to {done.to}")
 
 
-@cassette.command(name="verify")
+@cassette.command(name="verify", epilog=format_examples("finagent cassette verify"))
 def verify_recordings_command(file: File = None, as_json: Json = False) -> None:
-    """Check that every row is as it was recorded and that none holds a key. Exit code 5 where it
-    fails.
+    """Check that each row is unchanged and holds no API key.
+
+    Exit code 5 where one isn't.
     """
     from finagent_model.pipeline import recordings
 
@@ -158,8 +171,9 @@ def _make_redactor() -> Redact:
 MAX_FAULTS = 20
 """Faults that are printed; the JSON has all."""
 audit = typer.Typer(
+    cls=HelpGroup,
     no_args_is_help=True,
-    help="The audit of decisions: every line chained to the one before it.",
+    help="Check audit logs, whose lines form a hash chain.",
 )
 
 
@@ -169,13 +183,16 @@ def _group() -> None:
     """Keeps `verify` a command of its own while it is the only one."""
 
 
-@audit.command(name="verify")
+@audit.command(name="verify", epilog=format_examples("finagent audit verify audit.jsonl"))
 def verify_audit_command(
-    what: Annotated[str, typer.Argument(help="A file, or the id of a run in MLflow.")],
-    head: Annotated[str | None, typer.Option(help="Hash of its last line, kept elsewhere.")] = None,
+    what: Annotated[str, typer.Argument(help="Audit file, or id of an MLflow run.")],
+    head: Annotated[
+        str | None, typer.Option(help="Expected hash of the last line, from a copy kept elsewhere.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Name every line that was changed, removed, swapped or added since the audit was written.
+    """List the lines of an audit log that were changed, removed, swapped or added.
+
     Exit code 5 where there is one.
     """
     from finagent_model.pipeline.record import verify_audit

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def models(name: Name = "finagent", as_json: Json = False) -> None:
-    """List the versions: aliases, run, and what the gate said."""
+    """List the registered versions with their grade and the gate's verdict."""
     from finagent_model.tracking import registry
 
     rows = registry.list_versions(name)
@@ -35,23 +35,36 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
         return
     # On stderr: stdout stays empty for scripts.
     if not rows:
-        typer.echo(f"no version of {name} yet; `mlflow run . -e train` makes one", err=True)
+        typer.echo(f"no version of {name} yet; `finagent train` makes one", err=True)
+        return
+    cells = [("VERSION", "ALIASES", "GATE", "EVIDENCE", "RUN")]
     for row in rows:
-        aliases = ", ".join(row.aliases) or "-"
-        typer.echo(
-            f"{row.version}  {aliases}  {row.verdict or 'no verdict'}, "
-            f"evidence {row.evidence or 'not assessed'}  run {row.run_id}"
+        aliases = ",".join(row.aliases) or "-"
+        graded = row.evidence or "not assessed"
+        cells.append(
+            (row.version, aliases, row.verdict or "no verdict", graded, row.run_id or "unknown")
         )
+    widths = [max(len(row[column]) for row in cells) for column in range(4)]
+    for *left, run in cells:
+        padded = (text.ljust(width) for text, width in zip(left, widths, strict=True))
+        typer.echo("  ".join([*padded, run]))
 
 
 def promote(
-    version: Annotated[str, typer.Argument(help="A version that the gate let pass.")],
+    version: Annotated[str, typer.Argument(help="Number of a version that the gate passed.")],
     name: Name = "finagent",
-    force: Annotated[bool, typer.Option("--force", help="Whatever the gate said.")] = False,
-    why: Annotated[str | None, typer.Option(help="Kept with who and when.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote although the gate refused the version.")
+    ] = False,
+    why: Annotated[
+        str | None, typer.Option(help="Reason, stored with the user and the time.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a version champion; sign it where FINAGENT_SIGNING_KEY is set."""
+    """Make a version champion.
+
+    The version is signed where FINAGENT_SIGNING_KEY is set.
+    """
     from finagent_model.model.loading import sign_version
     from finagent_model.settings import Settings
     from finagent_model.tracking import registry
@@ -62,10 +75,13 @@ def promote(
 
 
 def sign(
-    version: Annotated[str, typer.Argument(help="A version, registered.")],
+    version: Annotated[str, typer.Argument(help="Number of a registered version.")],
     name: Name = "finagent",
 ) -> None:
-    """Sign a version with FINAGENT_SIGNING_KEY, after comparing its files; no alias moves."""
+    """Sign a version with FINAGENT_SIGNING_KEY.
+
+    Its files are compared with their registered hashes first. No alias moves.
+    """
     from finagent_model.model.loading import sign_version
     from finagent_model.settings import Settings
     from finagent_model.tracking import registry
@@ -80,20 +96,22 @@ def sign(
 
 def rollback(
     name: Name = "finagent",
-    why: Annotated[str | None, typer.Option(help="Kept with who and when.")] = None,
+    why: Annotated[
+        str | None, typer.Option(help="Reason, stored with the user and the time.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make the champion's predecessor champion again."""
+    """Make the previous champion champion again."""
     from finagent_model.tracking import registry
 
     _print_champion(asdict(registry.rollback(name, why)), as_json)
 
 
 def signing_key(as_json: Json = False) -> None:
-    """Make a key pair for signing versions, and print both keys; nothing is stored.
+    """Print a new key pair for signing versions.
 
-    The private one goes into FINAGENT_SIGNING_KEY of whoever promotes, the public one into
-    FINAGENT_TRUSTED_KEYS of whoever loads.
+    Nothing is stored. Set FINAGENT_SIGNING_KEY to the private key where versions are promoted, and
+    FINAGENT_TRUSTED_KEYS to the public one where they are loaded.
     """
     from finagent_model.model.signing import new_key_pair
 
@@ -117,14 +135,20 @@ CONSOLE_WIDTH = 1000
 
 
 def lineage(
-    signal_id: Annotated[str | None, typer.Argument(help="Id of a signal that was logged.")] = None,
-    version: Annotated[str | None, typer.Option(help="A version: what came of it.")] = None,
-    data: Annotated[str | None, typer.Option(help="SHA-256 of data: what came of them.")] = None,
+    signal_id: Annotated[str | None, typer.Argument(help="Id of a stored signal.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Number of a version, to list its signals.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="SHA-256 of data, to list what used them.")
+    ] = None,
     name: Name = "finagent",
     as_json: Json = False,
 ) -> None:
-    """From a signal to its run, version, training and data, each held against what is kept today;
-    with --version or --data the way back. Exit code 5 where something is not as it was written.
+    """Trace a signal to its run, version, training and data.
+
+    Each is compared with what is stored now. With --version or --data it lists what came of them.
+    Exit code 5 where something has changed.
     """
     if sum(option is not None for option in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finagent_model.cli.options import EXIT_NO_DATA, Json, print_json, print_summary
+from finagent_model.cli.options import (
+    EXIT_NO_DATA,
+    HelpGroup,
+    Json,
+    format_examples,
+    print_json,
+    print_summary,
+)
 
 if TYPE_CHECKING:
     from finagent_model.approvals import ApprovalStore
@@ -21,15 +28,16 @@ if TYPE_CHECKING:
 
 
 db = typer.Typer(
+    cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="The database of artifacts and conversations: FINAGENT_DATABASE, or a file of our own.",
+    help="Inspect, upgrade and repair the database of signals and conversations.",
 )
 
 
-@db.command()
+@db.command(epilog=format_examples("finagent db current"))
 def current(as_json: Json = False) -> None:
-    """Say which revision the tables have, and which this code needs."""
+    """Print the tables' schema revision and the one that this code needs."""
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database, newest_revision
 
@@ -47,9 +55,12 @@ def current(as_json: Json = False) -> None:
         )
 
 
-@db.command()
+@db.command(epilog=format_examples("finagent db upgrade"))
 def upgrade(as_json: Json = False) -> None:
-    """Bring the tables to the newest revision; save the database before."""
+    """Migrate the tables to the newest revision.
+
+    Back up the database first.
+    """
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database
 
@@ -64,12 +75,12 @@ def upgrade(as_json: Json = False) -> None:
         typer.echo(f"{before or 'no tables'} -> {after} in {database}")
 
 
-@db.command()
+@db.command(epilog=format_examples("finagent db copy finagent.db"))
 def copy(
-    source: Annotated[Path, typer.Argument(help="A finagent.db, in use or not.")],
+    source: Annotated[Path, typer.Argument(help="SQLite file to copy from, such as finagent.db.")],
     as_json: Json = False,
 ) -> None:
-    """Copy a SQLite file's rows into the database of FINAGENT_DATABASE, which must be empty."""
+    """Copy a SQLite file's rows into FINAGENT_DATABASE, which must be empty."""
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database
     from finagent_model.store.database import copy_database as run
@@ -82,10 +93,11 @@ def copy(
         typer.echo(f"{sum(rows.values())} rows of {source} are in {target}")
 
 
-@db.command()
+@db.command(epilog=format_examples("finagent db sync"))
 def sync(as_json: Json = False) -> None:
-    """Make the database say what the runs decided, all of it if it is lost. Exit code 3 if a run
-    can't be read or is not as it was recorded.
+    """Restore decisions that are missing in the database from the MLflow runs.
+
+    Exit code 3 where a run can't be read or has changed.
     """
 
     from finagent_model.pipeline.record import sync_decisions as run
@@ -102,15 +114,16 @@ def sync(as_json: Json = False) -> None:
 
 
 outbox = typer.Typer(
+    cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Artifacts that a trading platform elsewhere is still to have.",
+    help="Inspect and retry deliveries to the external trading platform.",
 )
 
 
-@outbox.command()
+@outbox.command(epilog=format_examples("finagent outbox status"))
 def status(as_json: Json = False) -> None:
-    """Count what waits, was sent and is parked, with the reasons."""
+    """Count the waiting, sent and parked deliveries, with the reasons."""
     from finagent_model.settings import Settings
     from finagent_model.store.database import Database
     from finagent_model.store.outbox import Outbox
@@ -134,14 +147,17 @@ def status(as_json: Json = False) -> None:
         typer.echo(f"  and {more} more")
 
 
-@outbox.command()
+@outbox.command(epilog=format_examples("finagent outbox send --parked"))
 def send(
     parked: Annotated[
-        bool, typer.Option("--parked", help="Also what was refused before, or asked to wait.")
+        bool, typer.Option("--parked", help="Also retry parked deliveries (dead letters).")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send what waits. Exit code 3 if some of it still waits, or was refused."""
+    """Send the waiting deliveries.
+
+    Exit code 3 where some still wait or were refused.
+    """
     from finagent_model.errors import BadInputError
     from finagent_model.pipeline.record import send_outbox as run
     from finagent_model.settings import Settings
@@ -165,12 +181,15 @@ def send(
         raise typer.Exit(EXIT_NO_DATA)
 
 
-Id = Annotated[str, typer.Argument(help="As `finagent approvals` lists it.")]
-Why = Annotated[str | None, typer.Option(help="Kept with who and when, and told by the signal.")]
+Id = Annotated[str, typer.Argument(help="Id of the request, as `finagent approvals` prints it.")]
+Why = Annotated[
+    str | None,
+    typer.Option(help="Reason, stored with the user and the time and shown on the signal."),
+]
 
 
 def approvals(as_json: Json = False) -> None:
-    """List what waits for an approval, then what was settled last."""
+    """List the decisions that wait for approval, then the latest settled ones."""
     requests, now = _approval_store().list_approvals()
     if as_json:
         print_json([request.to_json(now) for request in requests])
@@ -204,12 +223,12 @@ def _print_proposal(request: ApprovalRequest) -> None:
 
 
 def approve(key: Id, why: Why = None, as_json: Json = False) -> None:
-    """Let a decision that waits go out as it was proposed."""
+    """Approve a waiting decision."""
     _settle(key, "approved", why, as_json)
 
 
 def reject(key: Id, why: Why = None, as_json: Json = False) -> None:
-    """Turn a decision that waits into HOLD."""
+    """Reject a waiting decision, which turns it into HOLD."""
     _settle(key, "rejected", why, as_json)
 
 

@@ -14,6 +14,8 @@ from finagent_model.cli.options import (
     CHAMPION,
     EXIT_NOT_OK,
     EXIT_REFUSED,
+    MODE_HELP,
+    SYMBOLS_HELP,
     Json,
     Model,
     print_json,
@@ -27,34 +29,77 @@ if TYPE_CHECKING:
     from finagent_model.pipeline.estimate import Estimate
     from finagent_model.training.request import TrainRequest
 
-RULE_HELP = f"Instead of a model: sma:FAST,SLOW or {', '.join(EXTERNAL_ANALYSTS)}."
+RULE_HELP = f"Run this rule instead of a model: sma:FAST,SLOW or {', '.join(EXTERNAL_ANALYSTS)}."
 
 
 def train(
-    symbols: Annotated[str | None, typer.Option(help="Tickers, by comma. Default: GOOG.")] = None,
-    config: Annotated[str | None, typer.Option(help="A preset or a YAML file.")] = None,
-    mode: Annotated[str | None, typer.Option(help="cached, live or replay.")] = None,
-    train_bars: Annotated[str | None, typer.Option(help="Bars a fit looks at.")] = None,
-    test_bars: Annotated[str | None, typer.Option(help="Unseen bars it decides on.")] = None,
-    purge_bars: Annotated[str | None, typer.Option(help="Bars left out between.")] = None,
-    pooled: Annotated[str | None, typer.Option(help="One policy for all symbols.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Bars, or 'change'.")] = None,
-    candidates: Annotated[str | None, typer.Option(help="Policies scored a fold.")] = None,
-    seed: Annotated[str | None, typer.Option(help="Of the search.")] = None,
-    cash: Annotated[str | None, typer.Option(help="Money to start with.")] = None,
-    commission: Annotated[str | None, typer.Option(help="Fraction of every fill.")] = None,
-    slippage: Annotated[str | None, typer.Option(help="Fraction of market fills.")] = None,
-    allow_short: Annotated[str | None, typer.Option(help="true or false.")] = None,
-    register_as: Annotated[
-        str | None, typer.Option(envvar="FINAGENT_MODEL_NAME", help="Name of the model.")
+    symbols: Annotated[
+        str | None, typer.Option(help="Tickers, separated by commas. Default: GOOG.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=256, help="Fits and symbols at a time.")] = 1,
+    config: Annotated[
+        str | None, typer.Option(help="Desk to train: a preset or a YAML file. Default: default.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help=f"{MODE_HELP} Default: cached.")] = None,
+    train_bars: Annotated[
+        str | None, typer.Option(help="Number of bars in each training window. Default: 504.")
+    ] = None,
+    test_bars: Annotated[
+        str | None, typer.Option(help="Number of bars in each test window. Default: 126.")
+    ] = None,
+    purge_bars: Annotated[
+        str | None,
+        typer.Option(help="Number of bars left out between the two windows. Default: 5."),
+    ] = None,
+    pooled: Annotated[
+        str | None,
+        typer.Option(help="true: fit one policy for all symbols; false: one each. Default: true."),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Bars between decisions, or 'change': when the policy's vote does. Default: 1."
+        ),
+    ] = None,
+    candidates: Annotated[
+        str | None, typer.Option(help="Number of policies that each fold scores. Default: 96.")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(help="Random seed of the policy search. Default: 7.")
+    ] = None,
+    cash: Annotated[str | None, typer.Option(help="Starting capital. Default: 10000.")] = None,
+    commission: Annotated[
+        str | None,
+        typer.Option(help="Commission as a fraction of each fill's value. Default: 0.001."),
+    ] = None,
+    slippage: Annotated[
+        str | None,
+        typer.Option(help="Slippage as a fraction of the price of market orders. Default: 0.0005."),
+    ] = None,
+    allow_short: Annotated[
+        str | None,
+        typer.Option(
+            help="true: SELL may open a short position; false: it only closes. Default: false."
+        ),
+    ] = None,
+    register_as: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FINAGENT_MODEL_NAME", help="Register under this name. Default: finagent."
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, help="Number of folds and symbols to work on at once.")
+    ] = 1,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Only say what it would take; train nothing.")
+        bool,
+        typer.Option("--estimate", help="Print the expected calls, tokens and cost, and stop."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fit, backtest, package, register; move `champion` if the gate lets the version pass."""
+    """Train, backtest and register a desk; promote it if the gate passes.
+
+    Exit code 5 where the gate refuses the version.
+    """
     # First of all: from here on `locals` would hold more than the options.
     options = {k: v for k, v in locals().items() if k not in ("as_json", "estimate", "jobs")}
     from finagent_model.training.request import TrainRequest
@@ -104,25 +149,53 @@ def _print_needs(needs: Estimate, *, to_stderr: bool = False) -> None:
 
 def backtest(
     model: Model = CHAMPION,
-    symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
-    mode: Annotated[str, typer.Option(help="replay (free), cached or live.")] = "replay",
+    symbols: Annotated[str, typer.Option(help=SYMBOLS_HELP)] = "",
+    mode: Annotated[str, typer.Option(help=MODE_HELP)] = "replay",
     rule: Annotated[str, typer.Option(help=RULE_HELP)] = "",
-    bars: Annotated[str | None, typer.Option(help="Rule: a CSV or Parquet file.")] = None,
-    cash: Annotated[str | None, typer.Option(help="Rule: money to start with, 10000.")] = None,
-    commission: Annotated[str | None, typer.Option(help="Rule: of every fill, 0.001.")] = None,
-    slippage: Annotated[str | None, typer.Option(help="Rule: of market fills, 0.")] = None,
-    stop: Annotated[str | None, typer.Option(help="Rule: distance from the fill.")] = None,
-    target: Annotated[str | None, typer.Option(help="Rule: distance from the fill.")] = None,
-    side: Annotated[str | None, typer.Option(help="Rule: long or long-short.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Rule: next-open or close.")] = None,
-    entry_bar_stops: Annotated[
-        bool | None, typer.Option("--entry-bar-stops/--no-entry-bar-stops", show_default=False)
+    bars: Annotated[str | None, typer.Option(help="Rule: CSV or Parquet file of bars.")] = None,
+    cash: Annotated[
+        str | None, typer.Option(help="Rule: starting capital. Default: 10000.")
     ] = None,
-    fractional: Annotated[bool | None, typer.Option("--fractional/--whole-shares")] = None,
+    commission: Annotated[
+        str | None, typer.Option(help="Rule: fraction of each fill's value. Default: 0.001.")
+    ] = None,
+    slippage: Annotated[
+        str | None, typer.Option(help="Rule: fraction of a market order's price. Default: 0.")
+    ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option(help="Rule: stop distance from the fill price, as a fraction. Default: none."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Rule: target distance from the fill price, as a fraction. Default: none."
+        ),
+    ] = None,
+    side: Annotated[
+        str | None, typer.Option(help="Rule: long or long-short. Default: long.")
+    ] = None,
+    fill: Annotated[
+        str | None, typer.Option(help="Rule: fill at next-open or close. Default: next-open.")
+    ] = None,
+    entry_bar_stops: Annotated[
+        bool | None,
+        typer.Option(
+            "--entry-bar-stops/--no-entry-bar-stops",
+            show_default=False,
+            help="Rule: let a stop or target fill within the bar of the entry.",
+        ),
+    ] = None,
+    fractional: Annotated[
+        bool | None,
+        typer.Option("--fractional/--whole-shares", help="Rule: trade fractions of a share."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a packaged desk over its unseen bars again and compare with what was registered; or, with
-    `--rule`, run a plain rule through the same engine. Exit code 4 where every decision failed.
+    """Repeat a version's backtest and compare it with the registered one.
+
+    With `--rule` it runs a plain trading rule through the same engine instead. Exit code 4 where
+    every decision failed.
     """
     names = ("bars", "cash", "commission", "slippage", "stop", "target", "side", "fill")
     params = {k: v for k, v in locals().items() if k in names and v is not None}
@@ -191,11 +264,11 @@ def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
 
 def ablate(
     model: Model = CHAMPION,
-    symbols: Annotated[str, typer.Option(help="Tickers; none: those it was trained on.")] = "",
-    mode: Annotated[str, typer.Option(help="cached, live or replay.")] = "cached",
+    symbols: Annotated[str, typer.Option(help=SYMBOLS_HELP)] = "",
+    mode: Annotated[str, typer.Option(help=MODE_HELP)] = "cached",
     as_json: Json = False,
 ) -> None:
-    """Run a packaged desk's backtest with agents left out, alone, and with or without a debate."""
+    """Measure what each agent adds: repeat the backtest with agents left out."""
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.ablation import ablate as run
@@ -214,15 +287,17 @@ def ablate(
 
 def verify(
     model: Annotated[
-        str, typer.Argument(envvar="FINAGENT_MODEL", help="URI of a version.")
+        str, typer.Argument(envvar="FINAGENT_MODEL", help="URI of a model version.")
     ] = CHAMPION,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also fit and account for everything again: minutes.")
+        bool,
+        typer.Option("--deep", help="Also repeat the fitting and the accounting. Takes minutes."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove by experiment that a version is as registered, repeats itself and can't see the
-    future. Exit code 5 where it fails.
+    """Check that a version is unchanged, repeatable and free of look-ahead.
+
+    Exit code 5 where a check fails.
     """
     from finagent_model.pipeline.verify import verify as run
 
@@ -239,21 +314,25 @@ def verify(
 
 
 def memory(
-    model: Annotated[str, typer.Argument(help="URI of a version.")] = CHAMPION,
-    days: Annotated[int, typer.Option(min=1, max=10_000, help="Days of its ledger.")] = 120,
+    model: Annotated[str, typer.Argument(help="URI of a model version.")] = CHAMPION,
+    days: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Number of backtest days to ask about.")
+    ] = 120,
     retest: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Days that are asked about twice.")
+        int, typer.Option(min=1, max=10_000, help="Number of days to ask about twice.")
     ] = 40,
     budget_usd: Annotated[
-        float | None, typer.Option(help="Most that may be spent; none: no limit in money.")
+        float | None, typer.Option(help="Spending limit in US dollars. Default: no limit.")
     ] = None,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Only say what it would take; ask nothing.")
+        bool,
+        typer.Option("--estimate", help="Print the expected calls, tokens and cost, and stop."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Probe whether a version's chat models remember the days of its backtest. Exit code 5 where
-    there is a sign of it, or too few days to say.
+    """Test whether a version's chat models remember the days of its backtest.
+
+    Exit code 5 where there is a sign of it, or too few days to tell.
     """
     from finagent_model.pipeline.probe_memory import prepare_probes, probe_memory
     from finagent_model.settings import Settings
@@ -292,16 +371,21 @@ def memory(
 
 
 def calibrate_gate(
-    markets: Annotated[int, typer.Option(min=1, help="Of each truth.")] = 100,
+    markets: Annotated[
+        int, typer.Option(min=1, help="Number of simulated markets of each kind.")
+    ] = 100,
     ratios: Annotated[
-        str, typer.Option(help="Planted information ratios, annual, by comma.")
+        str,
+        typer.Option(help="Annual information ratios of the planted skill, separated by commas."),
     ] = "0.5,1,1.5,2",
-    config: Annotated[str, typer.Option(help="Whose gate: a preset or a file.")] = "production",
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    config: Annotated[
+        str, typer.Option(help="Desk whose gate is tried: a preset or a YAML file.")
+    ] = "production",
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the simulation.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Try the gate on simulated markets whose truth is known: how often does it err?"""
+    """Measure how often the gate errs, on simulated markets with known skill."""
     from finagent_model.config.desk_config import load_config
     from finagent_model.evaluation.gate_simulation import calibrate_gate as run
 

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from finagent_model._public import CHAMPION as CHAMPION
 from finagent_model._secrets import redact_output
+from finagent_model.cli._help import HelpGroup as HelpGroup
+from finagent_model.cli._help import format_examples as format_examples
 from finagent_model.errors import BadInputError, FinagentError
 
 if TYPE_CHECKING:
@@ -32,17 +33,24 @@ EXIT_NOT_OK = 4
 """The desk failed: with `--strict` in a decision, or in every decision of a backtest."""
 EXIT_REFUSED = 5
 """A check failed."""
+MODE_HELP = (
+    "Where model replies come from: cached (recorded ones, else a call), live (always a call) or "
+    "replay (recorded ones only, free)."
+)
+SYMBOLS_HELP = "Tickers, separated by commas. Default: those of the training."
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")
+]
 Model = Annotated[
-    str, typer.Option(envvar="FINAGENT_MODEL", help="URI of a logged or registered model.")
+    str, typer.Option(envvar="FINAGENT_MODEL", help="URI of a logged or registered model version.")
 ]
 Name = Annotated[
     str, typer.Option(envvar="FINAGENT_MODEL_NAME", help="Name of the registered model.")
 ]
 
 
-class TypedErrors(TyperGroup):
+class TypedErrors(HelpGroup):
     """Print errors of this package and of MLflow's store in one line on stderr, and set exit codes.
 
     Any other exception is a bug, whose stack trace is printed. No secret of the environment is,

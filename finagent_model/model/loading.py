@@ -224,7 +224,7 @@ def _no_progress_bar() -> Iterator[None]:
 def _load_error(uri: str, error: Exception) -> ModelLoadError:
     return ModelLoadError(
         f"model {uri} can't be loaded: {describe_store_error(error)}; `finagent models` lists "
-        "what there is, `mlflow run . -e train` makes one"
+        "what there is, `finagent train` makes one"
     )
 
 

@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import EXIT_NO_DATA, Json, print_json
+from finagent_model.cli.options import (
+    EXIT_NO_DATA,
+    HelpGroup,
+    Json,
+    format_examples,
+    print_json,
+)
 from finagent_model.contrib.upstream.source import (
     ARCHIVE,
     LICENCE,
@@ -93,18 +99,20 @@ def build_wheel(source: PinnedSource, folder: Path) -> Path:
 
 
 commands = typer.Typer(
-    no_args_is_help=True, help="The upstream project: fetch it, look at it, make a wheel of it."
+    cls=HelpGroup,
+    no_args_is_help=True,
+    help="Fetch and check akshata29/finagent, an optional analyst.",
 )
 
 
-@commands.command()
+@commands.command(epilog=format_examples("finagent upstream fetch"))
 def fetch(
     origin: Annotated[
-        str | None, typer.Option("--from", help="A clone or an address that has the commit.")
+        str | None, typer.Option("--from", help="Clone or Git URL that has the commit.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the pinned commit with git, and keep it once its hash was compared."""
+    """Fetch the pinned commit with Git and check its hash."""
     from finagent_model.settings import Settings
 
     source = fetch_upstream(Settings.load(), origin)
@@ -115,9 +123,12 @@ def fetch(
     typer.echo(f"{source.pin.repository} at {source.pin.commit[:12]}: {how}; {source.folder}")
 
 
-@commands.command()
+@commands.command(epilog=format_examples("finagent upstream status"))
 def status(as_json: Json = False) -> None:
-    """Where the source is, and whether it is what the pin says; exit code 3 if not."""
+    """Print where the source is and whether it matches the pin.
+
+    Exit code 3 where it does not.
+    """
     from finagent_model.settings import Settings
 
     source = inspect_upstream(Settings.load())
@@ -130,12 +141,12 @@ def status(as_json: Json = False) -> None:
         raise typer.Exit(EXIT_NO_DATA)
 
 
-@commands.command()
+@commands.command(epilog=format_examples("finagent upstream wheel --to dist"))
 def wheel(
     to: Annotated[Path, typer.Option(help="Folder to write it into.")] = Path("dist"),
     as_json: Json = False,
 ) -> None:
-    """Make an installable wheel of the source that is here."""
+    """Build an installable wheel of the fetched source."""
     from finagent_model.settings import Settings
 
     path = build_upstream_wheel(Settings.load(), to)
