@@ -2,12 +2,13 @@
 
 A driver, a vendor or a server may quote in its error whatever it was given: an address with its
 password, a header, a whole request. So a message is redacted where it is made (`FinagentError`)
-and where it leaves the process (`redact_output`): by what the environment holds, in every spelling
-that is usual, and by shape.
+and where it leaves the process (`redact_output`, `redact_process`): by what the environment holds,
+in every spelling that is usual, and by shape.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -162,6 +163,25 @@ def redact_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def redact_process() -> None:
+    """Redact what this process prints from now on, as `redact_output` does, for good.
+
+    For a process that another program began, such as a web server. The streams of log handlers that
+    are there already are redacted, too.
+    """
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = {h for each in loggers if isinstance(each, logging.Logger) for h in each.handlers}
+    for name, redact in (("stdout", redact_known), ("stderr", redact_message)):
+        stream = getattr(sys, name)
+        if isinstance(stream, _RedactedStream):
+            continue
+        redacted = cast(Any, _RedactedStream(stream, redact))
+        setattr(sys, name, redacted)
+        for handler in handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+                handler.setStream(redacted)
 
 
 class _RedactedStream:

@@ -252,6 +252,7 @@ class DeskConfig(ModelConfig):
             desk_model = {name: getattr(self, name) for name in ModelConfig.model_fields}
             # The desk's family and cut-off are of its own model.
             other = {"model": row.model, "family": None, "knowledge_cutoff": None}
+            other |= {"knowledge_cutoff_reason": None}
             other = other if row.model else {}
             model = ModelConfig(**desk_model | other)
         if not row.sampling:
@@ -362,9 +363,17 @@ def build_desk_config(keys: dict[str, Any], defaults: dict[str, Any], label: str
         if isinstance(value, dict) and isinstance(defaults.get(key), dict)
     }
     try:
-        return DeskConfig.model_validate({**defaults, **keys, **blocks})
+        config = DeskConfig.model_validate({**defaults, **keys, **blocks})
     except ValidationError as error:
         raise ConfigError(f"{label}: {first_error_message(error)}") from None
+    # Not a rule of the class: a package must load though the table has gained a row since.
+    models = {"knowledge_cutoff": config} | {
+        f"models.{name}.knowledge_cutoff": model for name, model in config.models.items()
+    }
+    for key, model in models.items():
+        if model.earlier_cutoff and model.knowledge_cutoff_reason is None:
+            raise ConfigError(f"{label}: {key}: {model.earlier_cutoff}")
+    return config
 
 
 def _read_text(path: Path, label: str) -> str:

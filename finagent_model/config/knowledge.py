@@ -28,6 +28,8 @@ DEFAULT_MARGIN_DAYS = 90
 and tuning carry later facts.
 """
 MAX_MARGIN_DAYS = 3650
+MAX_MODEL_CHARS = 80
+MAX_REASON_CHARS = 200
 MS_PER_DAY = 86_400_000
 EPOCH = date(1970, 1, 1).toordinal()
 
@@ -40,6 +42,8 @@ class Knowledge(FrozenModel):
     cutoff: Cutoff
     margin_days: int = Field(DEFAULT_MARGIN_DAYS, ge=0, le=MAX_MARGIN_DAYS)
     """Calendar days after the cut-off that count as read, too."""
+    override: str | None = None
+    """Why the cut-off is earlier than the maker's, as the desk's author says; None: it is not."""
 
     @property
     def first_unread_ordinal(self) -> int | None:
@@ -90,6 +94,22 @@ def stated_cutoff(model: str) -> Cutoff:
     return next(
         (row["cutoff"] for row in _rows() if any(fnmatchcase(name, n) for n in row["names"])),
         UNKNOWN,
+    )
+
+
+def find_earlier_declaration(model: str, declared: Cutoff | None) -> str | None:
+    """Return what is wrong with a cut-off that is earlier than the table's for the model's name.
+
+    None: it is not, or the table has no row. Days in between would be graded though they may be
+    remembered.
+    """
+    stated = stated_cutoff(model)
+    if not (isinstance(declared, date) and isinstance(stated, date) and declared < stated):
+        return None
+    return (
+        f"{declared} is earlier than {stated}, which the maker of {model:.{MAX_MODEL_CHARS}} "
+        "states: days in between would be graded though they may be remembered; declare that day "
+        "or a later one, or say in knowledge_cutoff_reason why yours is right"
     )
 
 

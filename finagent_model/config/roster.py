@@ -19,9 +19,11 @@ from finagent_model.config.analyst_registry import DEFAULT_EXTERNAL
 from finagent_model.config.knowledge import (
     DEFAULT_MARGIN_DAYS,
     MAX_MARGIN_DAYS,
+    MAX_REASON_CHARS,
     UNKNOWN,
     Cutoff,
     Knowledge,
+    find_earlier_declaration,
     parse_cutoff,
     stated_cutoff,
 )
@@ -109,6 +111,10 @@ class ModelConfig(FrozenModel):
     """Fields of RequestRules that differ from what server and family want."""
     knowledge_cutoff: Cutoff | None = Field(None, exclude_if=lambda cutoff: cutoff is None)
     """Last day that the model has read about, or `unknown`; None: see `knowledge`."""
+    knowledge_cutoff_reason: str | None = Field(
+        None, min_length=1, max_length=MAX_REASON_CHARS, exclude_if=lambda reason: reason is None
+    )
+    """Why the declared cut-off is earlier than the maker's; the report shows it."""
     cutoff_margin_days: int = Field(
         DEFAULT_MARGIN_DAYS,
         ge=0,
@@ -175,6 +181,8 @@ class ModelConfig(FrozenModel):
             raise ValueError(f"client 'rules' is no model; remove model {self.model!r}")
         if self.client == "rules" and self.knowledge_cutoff is not None:
             raise ValueError("client 'rules' has read nothing; remove knowledge_cutoff")
+        if self.knowledge_cutoff_reason is not None and self.knowledge_cutoff is None:
+            raise ValueError("knowledge_cutoff_reason without a knowledge_cutoff explains nothing")
         if self.client != "rules" and not self.model:
             raise ValueError(f"client {self.client!r} needs a model, such as model: gpt-4o-mini")
         if (self.client == "component") != (self.component is not None):
@@ -209,7 +217,18 @@ class ModelConfig(FrozenModel):
             author=self.model,
             cutoff=self.knowledge_cutoff or stated,
             margin_days=self.cutoff_margin_days,
+            override=self.knowledge_cutoff_reason if self.earlier_cutoff else None,
         )
+
+    @property
+    def earlier_cutoff(self) -> str | None:
+        """What is wrong with a declared cut-off that is earlier than the maker's; None: it isn't.
+
+        A reason makes it no better, but allowed.
+        """
+        if self.client in ("rules", "azure"):
+            return None
+        return find_earlier_declaration(self.model, self.knowledge_cutoff)
 
     @property
     def author(self) -> str:

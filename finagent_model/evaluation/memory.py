@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from finagent_model.backtesting.metrics import sharpe
 from finagent_model.config.knowledge import UNKNOWN, Cutoff, Knowledge
@@ -41,6 +41,9 @@ class MemorySplit(BaseModel):
     days_after: int
     """Those that may be graded."""
     days_needed: int
+    # Left out of a dump where it is None: trainings from before have no such key.
+    override: str | None = Field(None, exclude_if=lambda reason: reason is None)
+    """Why the cut-off is earlier than the maker's, as the desk's author says; None: it is not."""
 
     @property
     def reason(self) -> str | None:
@@ -66,6 +69,11 @@ class MemorySplit(BaseModel):
             f"{self._author} has read {read}: {self.days - self.days_after:,} of {self.days:,} "
             f"unseen days may be remembered and are not graded, {self.days_after:,} are after it."
         ]
+        if self.override:
+            sentences.append(
+                f"The maker of {self._author} states a later cut-off. The desk's author declares "
+                f"{self.cutoff} all the same, because: {self.override}."
+            )
         decay, low, high = (numbers.get(f"excess_decay{end}") for end in ("", "_low", "_high"))
         if decay is not None:
             bounds = (
@@ -117,6 +125,7 @@ def split_days(
         days=len(closed_at),
         days_after=days_after,
         days_needed=max(year, math.ceil(length)),
+        override=knowledge.override,
     )
 
 

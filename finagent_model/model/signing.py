@@ -22,6 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from finagent_model.errors import BadInputError, SignatureError
 from finagent_model.settings import Settings
 
+PRIME = 2**255 - 19
+"""Of the field of Curve25519 (RFC 8032, 5.1)."""
+CURVE_D = -121665 * pow(121666, -1, PRIME) % PRIME
+
 
 def new_key_pair() -> tuple[str, str]:
     """Return a new private key and its public key, each in base64."""
@@ -110,13 +114,44 @@ def _read_trusted(keys: Sequence[str]) -> dict[str, bytes]:
         try:
             public = _decode(text)
             Ed25519PublicKey.from_public_bytes(public)
+            if not _is_point(public):
+                raise ValueError("no point of the curve")
         except (ValueError, binascii.Error):
             raise BadInputError(
                 f"environment variable FINAGENT_TRUSTED_KEYS: {text!r:.60} is no public Ed25519 "
                 "key: 32 bytes in base64"
             ) from None
+        if _has_small_order(public):
+            raise BadInputError(
+                f"environment variable FINAGENT_TRUSTED_KEYS: {text!r:.60} is a key of small "
+                "order: anybody can sign with it; `finagent signing-key` makes a pair"
+            )
         trusted[key_id(public)] = public
     return trusted
+
+
+def _is_point(public: bytes) -> bool:
+    """Return whether the key is a point of the curve, which OpenSSL only asks when it verifies."""
+    y_squared = _read_y(public) ** 2 % PRIME
+    x_squared = (y_squared - 1) * pow(CURVE_D * y_squared + 1, -1, PRIME) % PRIME
+    # Euler's criterion: 0 and squares have a root.
+    return pow(x_squared, (PRIME - 1) // 2, PRIME) in (0, 1)
+
+
+def _has_small_order(public: bytes) -> bool:
+    """Return whether eight times the key's point is the neutral element.
+
+    A signature by such a key can be made without a private key: OpenSSL checks S*B = R + h*A, and
+    h*A is one of eight points.
+    """
+    # y is 1 for order 1, -1 for order 2, 0 for order 4; twice a point of order 8 has y = 0, which
+    # by the doubling formula is d*y^4 + 2*y^2 = 1. Signs and encodings of y + p don't matter.
+    y_squared = _read_y(public) ** 2 % PRIME
+    return y_squared in (0, 1) or (CURVE_D * y_squared**2 + 2 * y_squared - 1) % PRIME == 0
+
+
+def _read_y(public: bytes) -> int:
+    return int.from_bytes(public, "little") % 2**255 % PRIME
 
 
 def _read_tag(tag: str) -> tuple[str, bytes]:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.desk_config import DeskConfig, find_preset
 from finagent_model.config.rules import DecisionLimits
 from finagent_model.data.market import Market
@@ -213,23 +214,37 @@ def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
 def count_earlier_trainings(run_id: str) -> int:
     """Return how many other trainings of such a desk on the same bars began before this one.
 
-    Such a desk: the same registered name and the same client of chat models. Deleted runs count
-    too, since whoever threw them away had seen the result. Trainings whose desk, code and request
-    were equal are one, and a repetition of this one is none. Raises TrackingError.
+    Such a desk: the same registered name and the same `desk_family`. Deleted runs count too, since
+    whoever threw them away had seen the result. Trainings whose desk, code and request were equal
+    are one, and a repetition of this one is none. Raises TrackingError.
     """
     run = read_run(run_id)
+    family = desk_family(run.params)
     wanted = {
         f"tags.`{STAGE}`": "train",
         f"tags.`{FITTED}`": "yes",
         f"tags.`{HASH}`": run.tags.get(HASH),
         "params.register_as": run.params.get("register_as"),
-        "params.client": run.params.get("client"),
     }
     query = " and ".join(f"{key} = '{value}'" for key, value in wanted.items())
     started = int(run.started_at.timestamp() * 1000)
     earlier = search_all_experiments(f"{query} and attributes.start_time < {started}", deleted=True)
-    requests = {each.data.tags.get(REQUEST) for each in earlier}
+    alike = [each for each in earlier if desk_family(each.data.params) == family]
+    requests = {each.data.tags.get(REQUEST) for each in alike}
     return len(requests - {run.tags.get(REQUEST), None})
+
+
+def desk_family(params: Mapping[str, str]) -> tuple[str, ...]:
+    """Return who decides in a training: rules or chat models, and which external analyst.
+
+    `params` are those of its run. No finer: another model, client or agent is another try at the
+    same question, and whoever tries them all searches among them.
+    """
+    # The desk's own client is not asked: agents may name models of their own.
+    names = set(params.get("model", params.get("client", "")).split("+"))
+    external = names & EXTERNAL_ANALYSTS.keys()
+    kind = "rules" if names - external <= {"rules"} else "chat models"
+    return (kind, *sorted(external))
 
 
 def find_memory_report(run_id: str) -> MemoryReport | None:

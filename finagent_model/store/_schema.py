@@ -13,7 +13,9 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Float,
@@ -23,10 +25,13 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    case,
     func,
     inspect,
 )
 from sqlalchemy.exc import DataError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from finagent_model.errors import ValueTooLargeError
 
@@ -77,6 +82,30 @@ class LenientJson(TypeDecorator[Any]):
                 return value
 
         return parse_or_keep
+
+
+class is_json(FunctionElement[bool]):
+    """Condition that a column of JSON holds JSON; null is none."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(is_json)
+def _is_json(element: is_json, compiler: Any, **options: Any) -> str:
+    # A column of type JSON takes nothing else.
+    return f"({compiler.process(element.clauses, **options)}) IS NOT NULL"
+
+
+@compiles(is_json, "sqlite")
+def _is_json_sqlite(element: is_json, compiler: Any, **options: Any) -> str:
+    return f"json_valid({compiler.process(element.clauses, **options)})"
+
+
+def json_text(column: ColumnElement[Any], key: str) -> ColumnElement[Any]:
+    """Return the text under a key of a column's JSON; null where it has none, or is no JSON."""
+    # SQLite refuses the whole query where one row of another program holds no JSON.
+    return case((is_json(column), column[key].as_string()))
 
 
 def _json(name: str) -> Column[Any]:

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 import finagent_model
 from finagent_model._json import read_json
+from finagent_model._secrets import redact_process
 from finagent_model.errors import (
     ArtifactConflictError,
     BadInputError,
@@ -154,7 +155,11 @@ def api_app(settings: Settings) -> FastAPI:
 
 
 def from_environment() -> FastAPI:
-    """Return the REST alone: `uvicorn --factory finagent_model.store.api:from_environment`."""
+    """Return the REST alone: `uvicorn --factory finagent_model.store.api:from_environment`.
+
+    What the server's process prints is redacted from then on.
+    """
+    redact_process()
     return api_app(Settings.load())
 
 

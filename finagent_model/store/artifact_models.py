@@ -27,7 +27,7 @@ from sqlalchemy import Text as TextColumn
 from finagent_model._base import FrozenModel
 from finagent_model.config.rules import Grade
 from finagent_model.decision.signal import LEAST_TO_ACT, Action, Status
-from finagent_model.store._schema import METADATA
+from finagent_model.store._schema import METADATA, is_json, json_text
 from finagent_model.store._schema import artifacts as table
 
 Kind = Literal["signal", "llm", "chart"]
@@ -331,11 +331,11 @@ class SignalFilter(ArtifactFilter):
         metadata = table.c[METADATA]
         if self.version is not None:
             column = "model_uri" if ":" in self.version else "model_version"
-            clauses.append(metadata[column].as_string() == self.version)
+            clauses.append(json_text(metadata, column) == self.version)
         if self.trained_by is not None:
-            clauses.append(metadata["trained_by"].as_string() == self.trained_by)
+            clauses.append(json_text(metadata, "trained_by") == self.trained_by)
         if self.evidence is not None:
-            grade = metadata["evidence"].as_string()
+            grade = json_text(metadata, "evidence")
             clauses.append(
                 grade.is_(None) if self.evidence == "unknown" else grade == self.evidence
             )
@@ -356,12 +356,23 @@ def _foreign_signals() -> Select[Any]:
     origin = row.c.finagent_origin
     # A platform stores orders, trades and portfolios under the type `signal`, too, and says in
     # `signal_data.artifact_type` which of them a row is.
-    artifact_type = row.c.signal_data["artifact_type"].as_string()
+    artifact_type = json_text(row.c.signal_data, "artifact_type")
     return select(row.c.id).where(
         row.c.type == "signal",
         or_(origin.is_(None), origin.in_((REST, DISOWNED))),
+        or_(row.c.signal_data.is_(None), is_json(row.c.signal_data)),
         or_(artifact_type.is_(None), artifact_type == "signal"),
     )
+
+
+def unreadable_signals() -> list[ColumnElement[bool]]:
+    """Return the conditions for other systems' signals that are no JSON, and so in no list."""
+    return [
+        table.c.type == "signal",
+        ~_IS_OURS,
+        table.c.signal_data.is_not(None),
+        ~is_json(table.c.signal_data),
+    ]
 
 
 def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

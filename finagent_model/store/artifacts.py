@@ -47,6 +47,7 @@ from finagent_model.store.artifact_models import (
     Origin,
     SignalFilter,
     SignalSort,
+    unreadable_signals,
 )
 from finagent_model.store.database import Database
 
@@ -170,6 +171,13 @@ class ArtifactStore:
             by_id = {row["id"]: _from_row(row) for row in found.mappings()}
             artifacts = tuple(by_id[i] for i in wanted if i in by_id)
             return ArtifactPage(artifacts, total.scalar_one())
+
+    def count_unreadable_signals(self) -> int:
+        """Count other systems' signals whose data are no JSON; `list_signals` leaves them out."""
+        query = select(func.count()).select_from(table).where(*unreadable_signals())
+        with self._database.connection() as connection:
+            count: int = connection.execute(query).scalar_one()
+        return count
 
     def find_neighbours(
         self, criteria: SignalFilter, sort: SignalSort, row: Artifact

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import mlflow
 from mlflow.tracking import MlflowClient
 
 from finagent_model._local_files import create_sqlite_file, make_private_folder, pause
-from finagent_model.errors import TrackingError
+from finagent_model.errors import LocalStateError, TrackingError
 from finagent_model.settings import parse_database_url
 
 FOREIGN_CREATION_S = 20.0
@@ -39,12 +40,27 @@ def prepare_local_store() -> None:
     """Make the SQLite files of the tracking and registry URIs where there are none.
 
     Other stores are left to MLflow. Raises TrackingError for a file that can't be made, and for one
-    that is empty or half made.
+    that is empty or half made; LocalStateError for a temporary folder that MLflow can't load from.
     """
+    _check_temp_folder()
     for uri in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()} - _prepared:
         if (path := _sqlite_file(uri)) is not None:
             _prepare_file(path)
         _prepared.add(uri)
+
+
+def _check_temp_folder() -> None:
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:
+        return  # whoever needs one says that there is none
+    # MLflow 3.17 decodes the path of a model that it loads: `a%20b` becomes `a b`. Said here, and
+    # not where a training has run for hours.
+    if (decoded := unquote(folder)) != folder:
+        raise LocalStateError(
+            f"the temporary folder {folder!r} can't be used, since MLflow would look in "
+            f"{decoded!r}; set TMPDIR to one without such a %"
+        )
 
 
 def _prepare_file(path: Path) -> None:

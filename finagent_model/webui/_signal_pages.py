@@ -295,6 +295,7 @@ def list_routes(
             query=query,
             rows=rows,
             total=total,
+            unreadable=store.count_unreadable_signals(),
             pages=max(1, -(-total // PAGE_SIZE)),
             chips=CHIPS,
             statuses=[status.value for status in Status],

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from finagent_model._redact import KEY_MARK
-from finagent_model._secrets import environment_secrets, find_secrets, redact_message, redact_output
+from finagent_model._secrets import (
+    environment_secrets,
+    find_secrets,
+    redact_message,
+    redact_output,
+    redact_process,
+)
 from finagent_model.errors import BadInputError, TrackingError
 
 PEM = (
@@ -172,3 +178,40 @@ def test_redact_output_covers_logs_and_tracebacks(
     assert "http://you:other@host" in printed  # a result stays as it is
     assert "other" not in told
     assert all(word in told for word in ("error", "logged", "KeyError"))
+
+
+def test_redact_process_covers_handlers_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary-pw@host")
+    for name in ("stdout", "stderr"):  # put back after the test
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    server, access = logging.getLogger("server"), logging.getLogger("server.access")
+    for logger, stream in ((server, sys.stderr), (access, sys.stdout)):
+        monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(stream)])
+    redact_process()
+    redact_process()  # a second app in the process
+    try:
+        raise KeyError("canary-pw")
+    except KeyError:
+        server.exception("failed on canary-pw")
+    access.warning("GET /?token=canary-pw")
+    print("printed canary-pw")
+    printed, told = capsys.readouterr()
+    assert "canary" not in printed + told
+    assert "KeyError" in told
+    assert "GET /" in printed
+
+
+def test_rest_alone_redacts_what_its_server_prints(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finagent_model.store.api import from_environment
+
+    monkeypatch.setenv("FINAGENT_HOME", str(tmp_path))
+    monkeypatch.setenv("FINAGENT_API_TOKEN", "canary-token-0123")
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    from_environment()
+    sys.stderr.write("a trace with canary-token-0123")
+    assert "canary" not in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from finagent_model.agents.providers import identity_of
 from finagent_model.config import analyst_registry
-from finagent_model.config.desk_config import build_desk_config, load_preset
+from finagent_model.config.desk_config import DeskConfig, build_desk_config, load_preset
 from finagent_model.config.knowledge import (
     Cutoff,
     Knowledge,
@@ -22,6 +22,9 @@ from finagent_model.config.roster import ModelConfig
 from finagent_model.desk.desk import config_hash
 from finagent_model.errors import ConfigError
 from support.toy_analyst import ToyPlugin
+
+EARLY = {"client": "openai", "model": "openai/gpt-4o-mini", "knowledge_cutoff": "2020-01-01"}
+"""A model that is said to have read less than its maker states."""
 
 
 def reader(cutoff: Cutoff, margin_days: int = 90, author: str = "gpt-x") -> Knowledge:
@@ -81,12 +84,44 @@ def test_parse_cutoff_refuses_what_is_no_day(value: object) -> None:
         ({"knowledge_cutoff": "soon"}, "knowledge_cutoff: must be a day .*given: 'soon'"),
         ({"cutoff_margin_days": -1}, "cutoff_margin_days"),
         ({"client": "rules", "model": "", "knowledge_cutoff": "2025-03-31"}, "has read nothing"),
+        ({"knowledge_cutoff_reason": "so"}, "without a knowledge_cutoff explains nothing"),
+        (
+            {"knowledge_cutoff": "2023-10-30"},
+            "knowledge_cutoff. 2023-10-30 is earlier than 2023-10-31.*maker of gpt-4o",
+        ),
+        ({"models": {"deep": EARLY}}, r"models\.deep\.knowledge_cutoff. 2020-01-01 is earlier"),
     ],
 )
 def test_desk_config_refuses_bad_cutoff(keys: dict[str, Any], message: str) -> None:
     desk = {"client": "openai", "model": "gpt-4o"} | keys
     with pytest.raises(ConfigError, match=message):
         build_desk_config(desk, load_preset().model_dump(), "test")
+
+
+def test_earlier_cutoff_with_a_reason_is_allowed_and_kept() -> None:
+    desk = EARLY | {"knowledge_cutoff_reason": "an older snapshot"}
+    config = build_desk_config(desk, load_preset().model_dump(), "test")
+    assert config.latest_knowledge is not None
+    assert config.latest_knowledge.cutoff == date(2020, 1, 1)
+    assert config.latest_knowledge.override == "an older snapshot"
+
+
+def test_packaged_desk_with_earlier_cutoff_loads() -> None:
+    desk = load_preset().model_dump() | EARLY
+    assert DeskConfig.model_validate(desk).knowledge_cutoff == date(2020, 1, 1)
+
+
+@pytest.mark.parametrize("cutoff", ["2023-10-31", "2024-05-01", "unknown"])
+def test_reason_of_a_cutoff_that_is_not_earlier_overrides_nothing(cutoff: str) -> None:
+    desk = EARLY | {"knowledge_cutoff": cutoff, "knowledge_cutoff_reason": "as stated"}
+    config = build_desk_config(desk, load_preset().model_dump(), "test")
+    assert config.latest_knowledge is not None
+    assert config.latest_knowledge.override is None
+
+
+def test_azure_deployment_name_states_no_cutoff() -> None:
+    desk = EARLY | {"client": "azure", "model": "gpt-4o"}
+    assert build_desk_config(desk, load_preset().model_dump(), "test").earlier_cutoff is None
 
 
 def test_desk_config_without_cutoff_keeps_its_hash() -> None:

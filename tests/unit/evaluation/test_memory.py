@@ -115,6 +115,20 @@ def test_evidence_after_cutoff_equals_that_of_these_days_alone() -> None:
     assert alone.numbers.items() <= evidence.numbers.items()
 
 
+def test_memory_split_says_why_a_cutoff_is_earlier_than_the_makers() -> None:
+    knowledge = reader(last_day(400)).model_copy(update={"override": "an older snapshot"})
+    memory = graded(split_facts(edge(0.0, 400), edge(3.0, 600)), knowledge).memory
+    assert memory is not None
+    [sentence] = [s for s in memory.sentences({}) if "an older snapshot" in s]
+    assert (
+        f"maker of gpt-x states a later cut-off. The desk's author declares {memory.cutoff}"
+        in sentence
+    )
+    other = graded(split_facts(edge(0.0, 400), edge(3.0, 600)), reader(last_day(400))).memory
+    assert other is not None
+    assert "override" not in other.model_dump()
+
+
 def test_evidence_of_all_days_after_cutoff_is_graded() -> None:
     facts = symbol_facts(edge(3.0, 1000))
     evidence = graded(facts.model_copy(update={"unread": facts}), reader(FIRST - timedelta(91), 90))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mlflow.exceptions import MlflowException
 
 from finagent_model.errors import (
@@ -333,6 +335,48 @@ def test_signature_of_other_files_is_refused(tmp_path: Path, tags: dict[str, str
     tags[registry.ANCHOR] = json.dumps(hash_model(tmp_path))
     with pytest.raises(SignatureError, match="is not of these files"):
         check(tmp_path, finagent_trusted_keys=public)
+
+
+def test_sign_by_new_key_is_trusted(tmp_path: Path, tags: dict[str, str]) -> None:
+    for _ in range(5):
+        assert check(tmp_path, finagent_trusted_keys=signed(tmp_path, tags)).signed_by
+
+
+PRIME = 2**255 - 19
+SMALL_ORDER = (
+    *(0, 1, PRIME - 1, PRIME, PRIME + 1),
+    int.from_bytes(
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+    ),
+    int.from_bytes(
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"
+    ),
+)
+"""y of the points of small order, with their encodings above the prime, as libsodium lists them."""
+
+
+@pytest.mark.parametrize("y", SMALL_ORDER)
+@pytest.mark.parametrize("sign_bit", [0, 1])
+def test_trusted_key_of_small_order_is_refused(
+    tmp_path: Path, tags: dict[str, str], y: int, sign_bit: int
+) -> None:
+    key = base64.b64encode((y + (sign_bit << 255)).to_bytes(32, "little")).decode()
+    with pytest.raises(BadInputError, match="a key of small order: anybody can sign with it"):
+        check(tmp_path, finagent_trusted_keys=key)
+
+
+def test_signature_by_key_of_small_order_needs_no_private_key() -> None:
+    """Why such keys are refused: the library takes a signature that anybody can write."""
+    neutral = (1).to_bytes(32, "little")
+    key = Ed25519PublicKey.from_public_bytes(neutral)
+    for statement in (b"one version", b"another"):
+        key.verify(neutral + bytes(32), statement)
+
+
+def test_trusted_key_that_is_no_point_is_refused(tmp_path: Path, tags: dict[str, str]) -> None:
+    key = base64.b64encode((2).to_bytes(32, "little")).decode()
+    with pytest.raises(BadInputError, match="is no public Ed25519 key"):
+        check(tmp_path, finagent_trusted_keys=key)
 
 
 @pytest.mark.parametrize("tag", ["", "nonsense", "{}", "[]", '{"key": 1, "signature": "!"}'])

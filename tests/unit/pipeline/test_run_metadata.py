@@ -21,6 +21,7 @@ from finagent_model.pipeline.run_metadata import (
     FITTED,
     TrainingState,
     count_earlier_trainings,
+    desk_family,
     execution_tags,
     read_execution_tags,
     read_request,
@@ -145,10 +146,27 @@ def test_symbol_run_of_other_version_is_refused(run: RunLog) -> None:
         finish_training(run.run_id, [child.run_id], Settings.load({}))
 
 
-def fitted(request: str, bars: str = "b", **tags: str) -> str:
+@pytest.mark.parametrize(
+    ("params", "family"),
+    [
+        ({"client": "rules", "model": "rules"}, ("rules",)),
+        ({"client": "rules", "model": "rules+upstream"}, ("rules", "upstream")),
+        ({"client": "rules", "model": "rules+gpt-4o"}, ("chat models",)),
+        ({"client": "azure", "model": "gpt-4o"}, ("chat models",)),
+        ({"client": "openai", "model": "gpt-x+upstream"}, ("chat models", "upstream")),
+        # Trainings from before the param `model`.
+        ({"client": "rules"}, ("rules",)),
+        ({"client": "openai"}, ("chat models",)),
+    ],
+)
+def test_desk_family_is_who_decides(params: dict[str, str], family: tuple[str, ...]) -> None:
+    assert desk_family(params) == family
+
+
+def fitted(request: str, bars: str = "b", model: str = "rules", **tags: str) -> str:
     """Open a training's run whose first stage is complete; return its id."""
     opened = open_run("train", {STAGE: "train", REQUEST_TAG: request, HASH: bars, **tags})
-    opened.log(params={"register_as": "finagent", "client": "rules"})
+    opened.log(params={"register_as": "finagent", "client": "rules", "model": model})
     opened.set_tags({FITTED: "yes"})
     # Runs of one millisecond have no order.
     time.sleep(0.002)
@@ -168,3 +186,11 @@ def test_count_earlier_trainings_counts_each_other_request_once(run: RunLog) -> 
     last = fitted("four")
     fitted("later")
     assert count_earlier_trainings(last) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_count_earlier_trainings_counts_models_of_agents(run: RunLog) -> None:
+    fitted("one")
+    fitted("two", model="rules+gpt-4o")
+    assert count_earlier_trainings(fitted("three", model="rules+gpt-x")) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from finagent_model.errors import TrackingError
+from finagent_model.errors import LocalStateError, TrackingError
 from finagent_model.tracking import local_store
 from support.places import Place
 
@@ -24,6 +24,26 @@ def path(tmp_path: Path) -> Iterator[Path]:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/store/mlflow.db")
     yield tmp_path / "store" / "mlflow.db"
     mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize("name", ["a%20b", "x%41"])
+def test_prepare_local_store_refuses_temporary_folder_with_an_escape(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    with pytest.raises(LocalStateError, match=rf"{name}' can't be used.*set TMPDIR to one"):
+        local_store.prepare_local_store()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "a%2", "x#y"])
+def test_prepare_local_store_takes_other_odd_temporary_folders(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(local_store, "_prepared", {mlflow.get_tracking_uri()})
+    local_store.prepare_local_store()
 
 
 @pytest.mark.parametrize("statements", ["", "create table runs (run_uuid text)"])

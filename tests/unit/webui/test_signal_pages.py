@@ -181,6 +181,45 @@ def test_signal_neighbours_follow_order_of_list(
         assert store.find_neighbours(every, sort, row) == (ids[number], ids[number + 2])
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "found", "told"),
+    [
+        ("signal_data", "'{\"trend\": '", ["GOOD"], "1 signal of another system can't be read"),
+        ("signal_data", "null", ["BAD", "GOOD"], None),
+        ("artifact_metadata", "'no JSON'", ["BAD", "GOOD"], None),
+    ],
+)
+@pytest.mark.parametrize("query", ["", "evidence=unknown", "kind=act", "group=execution"])
+def test_signal_list_leaves_out_foreign_row_that_is_no_json(
+    known: Settings,
+    pages: TestClient,
+    column: str,
+    cells: str,
+    found: list[str],
+    told: str | None,
+    query: str,
+) -> None:
+    put(known, "GOOD")
+    with Database.from_settings(known).transaction() as connection:
+        connection.exec_driver_sql(
+            f"insert into artifacts (name, type, symbol, {column}, finagent_as_of) "
+            f"values ('n', 'signal', 'BAD', {cells}, '2012-01-03 00:00:00.000000')"
+        )
+    answer = pages.get(f"/signals?{query}")
+    assert answer.status_code == 200
+    if not query:
+        assert sorted(symbol for _, symbol in listed(answer.text)) == found
+    assert (told is None) == ("another system can't be read" not in answer.text)
+    assert told is None or told in answer.text
+
+
+def test_version_filter_skips_metadata_that_is_no_json(known: Settings, pages: TestClient) -> None:
+    put(known, "GOOD")
+    with Database.from_settings(known).transaction() as connection:
+        connection.exec_driver_sql("update artifacts set artifact_metadata = '{'")
+    assert symbols(pages, "version=3") == []
+
+
 def test_signal_list_is_read_from_an_index(known: Settings) -> None:
     """A row is long: without the index a page takes seconds where there are many."""
     from sqlalchemy import select
