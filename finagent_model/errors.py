@@ -74,6 +74,13 @@ class UnknownArtifactError(BadInputError):
         super().__init__(f"no artifact {number}; GET /api/artifacts lists what there is")
 
 
+class UnknownKeyError(BadInputError):
+    """No signal has that key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"no signal has the key {key[:80]!r}; it may be in another database")
+
+
 class ArtifactConflictError(BadInputError):
     """An artifact conflicts with a stored one: its key is taken, or the signal is final."""
 

@@ -6,6 +6,7 @@ In a file of its own, since it imports MLflow, and `finagent --help` must not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from rich.text import Text
 from rich.tree import Tree
@@ -14,6 +15,7 @@ from finagent_model._base import Check
 from finagent_model.audit.chain import HEAD
 from finagent_model.cli.options import shorten_hash
 from finagent_model.data.snapshots import Dataset
+from finagent_model.market.bars import show_as_of
 from finagent_model.model.wheel import code_hash
 from finagent_model.pipeline.datasets import DatasetComparison
 from finagent_model.pipeline.lineage import (
@@ -156,7 +158,8 @@ def _describe_run(run: RunRecord) -> str:
 
 
 def _describe_signal(row: Mapping[str, str]) -> str:
-    summary = f"{row['symbol']} as of {row['as_of'][:10]}: {row['action']}, {row['status']}"
+    as_of = show_as_of(datetime.fromisoformat(row["as_of"]))
+    summary = f"{row['symbol']} as of {as_of}: {row['action']}, {row['status']}"
     return f"{row['signal_id']}  {summary}"
 
 

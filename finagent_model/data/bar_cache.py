@@ -36,7 +36,7 @@ from finagent_model.errors import (
     LocalStateError,
     UnknownSymbolError,
 )
-from finagent_model.market.bars import BarSeries
+from finagent_model.market.bars import BarSeries, show_as_of
 
 FOLDER = "bars"
 INDEX = "index.json"
@@ -321,7 +321,7 @@ class StoredBars:
 def describe_revisions(source: str, changes: tuple[BarChange, ...]) -> str:
     """Return a log line that names the first few fields that the vendor revised."""
     fields = [
-        f"{c.closed_at:%Y-%m-%d} {c.field} {_number(c.before)} -> {_number(c.after)}"
+        f"{show_as_of(c.closed_at)} {c.field} {_number(c.before)} -> {_number(c.after)}"
         for c in changes[:MAX_REVISIONS]
     ]
     more = f" and {len(changes) - MAX_REVISIONS} more" if len(changes) > MAX_REVISIONS else ""

@@ -208,11 +208,11 @@ def check_outcomes(plain: PlainBacktest) -> Check:
         is_same = (call.closed_at, call.ended) == (closed_at, ended)
         if not is_same or not _is_same(known.earned, call.earned):
             wrong.append(
-                f"the call of {show_as_of(call.as_of)} closed on {closed_at:%Y-%m-%d} by {ended} "
-                f"with {known.earned:.4%}, labelled {call.closed_at:%Y-%m-%d}, {call.ended} and "
-                f"{call.earned:.4%}"
+                f"the call of {show_as_of(call.as_of)} closed on {show_as_of(closed_at)} by "
+                f"{ended} with {known.earned:.4%}, labelled {show_as_of(call.closed_at)}, "
+                f"{call.ended} and {call.earned:.4%}"
             )
-    wrong += [f"nobody made a call as of {moment:%Y-%m-%d}" for moment in labelled]
+    wrong += [f"nobody made a call as of {show_as_of(moment)}" for moment in labelled]
     calls = sum(action != 0 for action in plain.orders.action)
     summary = f"{calls} calls of {backtest.bars.symbol} followed"
     return Check(name="outcomes_again", passed=not wrong, found=_found(summary, wrong))

@@ -27,6 +27,7 @@ from finagent_model.evaluation.evidence import (
     pool_returns,
     select_graded,
 )
+from finagent_model.market.bars import show_as_of
 from finagent_model.market.timeframe import bars_per_year
 
 OutOfSampleRow = Mapping[str, Any]
@@ -203,7 +204,7 @@ def _failed_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]], max_share: fl
     summary = f"{len(failed)} of {len(rows)} decisions failed, at most {max_share:.2%} may"
     if failed:
         first = failed[0]
-        summary += f", first {first['symbol']} as of {first['as_of'][:10]}: {first['reasoning']}"
+        summary += f", first {_show_row(first)}: {first['reasoning']}"
     return Check(name="failed_share", passed=len(failed) <= max_share * len(rows), found=summary)
 
 
@@ -290,7 +291,11 @@ def _different_rows(
 
 
 def _describe_first(rows: Sequence[OutOfSampleRow]) -> str:
-    return f", first {rows[0]['symbol']} as of {rows[0]['as_of'][:10]}" if rows else ""
+    return f", first {_show_row(rows[0])}" if rows else ""
+
+
+def _show_row(row: OutOfSampleRow) -> str:
+    return f"{row['symbol']} as of {show_as_of(datetime.fromisoformat(row['as_of']))}"
 
 
 def _all_rows(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> list[OutOfSampleRow]:

@@ -251,7 +251,8 @@ def check_memory_dated(
             early.append(moment)
     summary = f"up to {max_lessons} lessons read on {len(moments)} days of {symbol}"
     if early:
-        summary += f"; on {len(early)} of them one had not closed, first as of {early[0]:%Y-%m-%d}"
+        first = show_as_of(early[0])
+        summary += f"; on {len(early)} of them one had not closed, first as of {first}"
     return Check(name="memory_dated", passed=not early, found=summary)
 
 

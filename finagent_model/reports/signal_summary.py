@@ -248,8 +248,8 @@ def _risk(facts: _Facts) -> str:
     size = facts.number("position_size_percent")
     to_stop, to_target = _distance(entry, stop), _distance(entry, target)
     parts = [
-        f"stop {_percent(to_stop)}",
-        f"target {_percent(to_target)}",
+        f"stop {_from_entry(to_stop)}",
+        f"target {_from_entry(to_target)}",
         f"size {UNKNOWN if size is None else f'{size:.3g}% of equity'}",
     ]
     if size is not None and to_stop is not None:
@@ -266,8 +266,12 @@ def _distance(entry: float | None, price: float | None) -> float | None:
     return price / entry - 1
 
 
-def _percent(fraction: float | None) -> str:
-    return UNKNOWN if fraction is None else f"{100 * fraction:+.1f}%"
+def _from_entry(fraction: float | None) -> str:
+    """Return on which side of the entry a price lies, and how far."""
+    # A sign would read as a gain or a loss, which for a SELL is the other way round.
+    if fraction is None:
+        return UNKNOWN
+    return f"{100 * abs(fraction):.1f}% {'above' if fraction >= 0 else 'below'} the entry"
 
 
 def _cost(facts: _Facts, circumstances: Circumstances) -> str:

@@ -52,7 +52,7 @@ def add_approval_routes(app: FastAPI, approvals: ApprovalStore, token: SecretStr
 
     @app.exception_handler(AuthError)
     def refused(request: Request, error: AuthError) -> JSONResponse:
-        return JSONResponse({"message": str(error)}, error.status)
+        return JSONResponse({"message": str(error)}, error.status, error.headers)
 
     @app.exception_handler(BadInputError)
     def failed(request: Request, error: BadInputError) -> JSONResponse:

@@ -37,11 +37,19 @@ IPV6_NETWORK_BITS = 64
 
 
 class AuthError(Exception):
-    """A request that is not authorised; `status` is the HTTP status of the response."""
+    """A request that is not authorised; `status` is the HTTP status of the response.
 
-    def __init__(self, status: int, message: str) -> None:
+    `retry_after_s` is when the same request may be looked at, in whole seconds; None: never.
+    """
+
+    def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.retry_after_s = status, retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the response."""
+        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
 
 
 def require_token(request: Request, token: SecretStr, variable: str) -> None:
@@ -110,10 +118,12 @@ class TokenThrottle:
             free_at = max(self._free_at.get(caller, now), now)
             wait_s = free_at + WRONG_TOKEN_PAUSE_S - (now + MAX_WRONG_TOKENS * WRONG_TOKEN_PAUSE_S)
             if wait_s > 0:
+                seconds = math.ceil(wait_s)
                 raise AuthError(
                     429,
                     "too many wrong tokens came from where you are, so this one was not looked "
-                    f"at; try again in {math.ceil(wait_s)} s",
+                    f"at; try again in {seconds} s",
+                    seconds,
                 )
             # A right one forgives nothing: its sender may be guessing at another token.
             if any([is_token(candidate, token) for token in tokens]):

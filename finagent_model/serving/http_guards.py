@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,8 +31,22 @@ class AccessGuard:
             try:
                 self._check(Request(scope))
             except AuthError as error:
-                app = self._respond(error.status, str(error))
+                app = _with_headers(self._respond(error.status, str(error)), error.headers)
         await app(scope, receive, send)
+
+
+def _with_headers(app: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
+    """Return `app` with `headers` added to its response."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_more(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        await app(scope, receive, send_more)
+
+    return respond
 
 
 class BodyLimit:

@@ -15,14 +15,16 @@ Returns are per day (n,), the desk's and the benchmark's on the same days. Undef
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 from finagent_model.backtesting.metrics import MIN_DEVIATION, sharpe
 from finagent_model.market.bars import Floats
+from finagent_model.market.timeframe import TRADING_DAYS_PER_YEAR
 from finagent_model.statistics.autocorrelation import long_run_variance
-from finagent_model.statistics.resampling import MIN_PERIODS, optimal_block_length
+from finagent_model.statistics.resampling import MIN_PERIODS, Interval, optimal_block_length
 
 NORMAL = NormalDist()
 MIN_DELAYED_SHARE = 0.5
@@ -78,9 +80,61 @@ def sharpe_difference_p_value(
 
     nan below `MIN_PERIODS` days, where either does not vary, and where they are the same.
     """
+    found = _bootstrap_sharpe_difference(ours, theirs, seed=seed, draws=draws)
+    if found is None:
+        return math.nan
+    # A history without variance has no ratio, and counts against us.
+    observed = found.difference / found.deviation
+    return float((1 + np.sum(~(found.centred < observed))) / (1 + draws))
+
+
+def sharpe_difference_interval(
+    ours: Floats,
+    theirs: Floats,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    periods: float = TRADING_DAYS_PER_YEAR,
+) -> Interval:
+    """Return the interval of the annual Sharpe ratio of `ours` less that of `theirs`, of returns of
+    which a year has `periods`.
+
+    Symmetric and studentised, as the paper's two-sided test. Of width 0 where both are the same;
+    nan where `sharpe_difference_p_value` is otherwise.
+    """
+    n = len(ours)
+    found = _bootstrap_sharpe_difference(ours, theirs, seed=seed, draws=draws)
+    if found is None:
+        is_same = n >= MIN_PERIODS and np.std(ours) > MIN_DEVIATION and np.array_equal(ours, theirs)
+        return Interval(0.0, 0.0) if is_same else Interval(math.nan, math.nan)
+    # A history without variance counts as far away.
+    distances = np.nan_to_num(np.abs(found.centred), nan=math.inf)
+    reach = float(np.quantile(distances, confidence, method="higher")) * found.deviation
+    # Annual, and with the deviations of `sharpe`, which divide by one less.
+    scale = math.sqrt(periods * (n - 1) / n)
+    return Interval((found.difference - reach) * scale, (found.difference + reach) * scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _SharpeBootstrap:
+    """Difference of two Sharpe ratios per period, its standard error, and resampled histories."""
+
+    difference: float
+    deviation: float
+    centred: Floats
+    """Each history's difference less the observed one, in its own standard errors."""
+
+
+def _bootstrap_sharpe_difference(
+    ours: Floats, theirs: Floats, *, seed: int, draws: int
+) -> _SharpeBootstrap | None:
+    """Return Ledoit and Wolf's bootstrap; None below `MIN_PERIODS` days, where either does not
+    vary, and where they are the same.
+    """
     n = len(ours)
     if n < MIN_PERIODS or not min(np.std(ours), np.std(theirs)) > MIN_DEVIATION:
-        return math.nan
+        return None
     # Columns: both returns and their squares, whose means make the ratios and all derivatives.
     columns = np.column_stack([ours, theirs, ours**2, theirs**2])
     difference, gradient = _sharpe_difference(columns.mean(axis=0))
@@ -88,8 +142,7 @@ def sharpe_difference_p_value(
     variance = long_run_variance(influence)
     # In units of standard deviations: two curves that differ by rounding are the same.
     if not variance > 1e-12:
-        return math.nan
-    observed = float(difference) / math.sqrt(variance / n)
+        return None
     length = min(max(round(optimal_block_length(influence)), 1), n // 10)
     blocks = n // length
     # Sums over the block that begins on each day; the end is joined to the beginning.
@@ -106,8 +159,7 @@ def sharpe_difference_p_value(
     deviations = np.sqrt((scores**2).mean(axis=1) / length / (blocks * length))
     with np.errstate(divide="ignore", invalid="ignore"):
         centred = (differences - difference) / deviations
-    # A history without variance has no ratio, and counts against us.
-    return float((1 + np.sum(~(centred < observed))) / (1 + draws))
+    return _SharpeBootstrap(float(difference), math.sqrt(variance / n), centred)
 
 
 def delay_p_value(returns: Floats, delayed: Floats, *, seed: int) -> float:

@@ -260,7 +260,9 @@ def add_error_responses(app: FastAPI) -> None:
 
     @app.exception_handler(AuthError)
     def not_admitted(request: Request, error: AuthError) -> JSONResponse:
-        return _error_response(error.status, str(error))
+        response = _error_response(error.status, str(error))
+        response.headers.update(error.headers)
+        return response
 
     @app.exception_handler(StoreError)
     def unavailable(request: Request, error: StoreError) -> JSONResponse:

@@ -17,6 +17,7 @@ from finagent_model.config.roster import Price
 from finagent_model.config.rules import ApprovalRequest
 from finagent_model.decision.decision import Turn
 from finagent_model.decision.opinions import REPAIR_PREFIX, Opinion, debater_name
+from finagent_model.decision.signal import Action
 from finagent_model.reports.charts import LEVELS
 from finagent_model.reports.signal_summary import Circumstances, SignalSummary
 from finagent_model.store.artifact_models import OURS, Artifact
@@ -111,6 +112,11 @@ class SignalRow:
         return read_levels(self.data)
 
 
+def decided_action(row: Artifact) -> Action | None:
+    """Return the action that a desk decided on; None where it decided nothing."""
+    return row.action if row.status in (None, "ok") else None
+
+
 def read_levels(data: Mapping[str, Any]) -> list[Level]:
     """Return the levels of a signal's fields, from the highest to the lowest price."""
     levels = [
@@ -145,6 +151,27 @@ class ApprovalCard:
     def levels(self) -> list[Level]:
         """Levels of the proposal, from the highest to the lowest price."""
         return read_levels(self.approval.signal.model_dump())
+
+
+SignalIds = tuple[object, object]
+"""Ids of a signal and of its conversation."""
+
+
+def approvals_by_signal(approvals: Iterable[ApprovalRequest]) -> dict[SignalIds, ApprovalRequest]:
+    """Return approvals by the signal that they are about; `signal_ids` tells that of a row."""
+    found: dict[SignalIds, ApprovalRequest] = {}
+    for each in approvals:
+        # Pending ones come first, and one that waits counts more than one that was settled.
+        found.setdefault((each.signal.signal_id, each.signal.conversation_id), each)
+    return found
+
+
+def signal_ids(row: Artifact) -> SignalIds:
+    """Return by which ids an approval is about the signal of a row."""
+    # By both: another version asked the same question in the same conversation.
+    metadata: object = row.metadata
+    conversation = metadata.get("conversation_id") if isinstance(metadata, dict) else None
+    return row.key, conversation
 
 
 def approval_card(

@@ -24,9 +24,9 @@ from finagent_model.tracking.queries import RunRecord, list_running_runs
 from finagent_model.tracking.runs import PROCESS, is_process_dead
 from finagent_model.webui._conversation import ApprovalCard, approval_card
 from finagent_model.webui._login import FormFields
+from finagent_model.webui._price_bars import send_chart_bars
 from finagent_model.webui._rendering import Renderer
-from finagent_model.webui._run_pages import DecidedSymbols, count_symbols
-from finagent_model.webui._signal_pages import send_chart_bars
+from finagent_model.webui._run_records import DecidedSymbols, count_symbols
 from finagent_model.webui._stored_facts import VersionFactsReader
 
 MAX_RUNS = 50

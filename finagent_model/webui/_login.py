@@ -196,7 +196,9 @@ def login_routes(token: SecretStr, sessions: Sessions, renderer: Renderer) -> AP
             is_right = check_token(request, fields.get("token", ""), token, caller=device)
         except AuthError as error:
             status, message = error.status, f"{str(error)[:1].upper()}{str(error)[1:]}."
-            return renderer.page(request, "login.html", status, next=target, error=message)
+            response = renderer.page(request, "login.html", status, next=target, error=message)
+            response.headers.update(error.headers)
+            return response
         if not is_right:
             return renderer.page(request, "login.html", 401, next=target, error=WRONG_TOKEN)
         response = RedirectResponse(target, 303)

@@ -28,13 +28,8 @@ from finagent_model.tracking.queries import RunRecord, list_stage_runs, read_run
 from finagent_model.tracking.runs import RunLog, raise_tracking_errors
 from finagent_model.webui._login import FormFields
 from finagent_model.webui._rendering import Renderer
-from finagent_model.webui._run_pages import (
-    MAX_RUNS,
-    REPORT,
-    RUN_ID_PATTERN,
-    group_checks,
-    read_gate,
-)
+from finagent_model.webui._run_pages import MAX_RUNS, REPORT
+from finagent_model.webui._run_records import RUN_ID_PATTERN, group_checks, read_gate
 
 DEFAULT_NAME = "finagent"
 MAX_VERSIONS = 25

@@ -6,6 +6,7 @@ Each part is read by itself: one that can't be read says so, and the others are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -20,13 +21,13 @@ from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.rules import ApprovalRequest, SpendingLimits
 from finagent_model.desk.desk import SPENDING_FILE
 from finagent_model.errors import BadInputError, LocalStateError, StoreError, TrackingError
-from finagent_model.reports.signal_summary import Circumstances
+from finagent_model.reports.signal_summary import Circumstances, SignalSummary
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.tracking import registry
 from finagent_model.tracking.queries import RunRecord
 from finagent_model.tracking.runs import RunLog, raise_tracking_errors
-from finagent_model.webui._conversation import SignalRow
+from finagent_model.webui._conversation import SignalRow, approvals_by_signal, signal_ids
 from finagent_model.webui._live import LiveRuns, read_or_error
 from finagent_model.webui._model_pages import (
     DEFAULT_NAME,
@@ -36,7 +37,7 @@ from finagent_model.webui._model_pages import (
     version_tiles,
 )
 from finagent_model.webui._rendering import Renderer
-from finagent_model.webui._run_pages import DecidedSymbols, read_gate
+from finagent_model.webui._run_records import DecidedSymbols, read_gate
 
 MAX_SYMBOLS = 30
 """Symbols of the watchlist."""
@@ -118,7 +119,9 @@ def overview_routes(
         today, today_error = read_or_error(lambda: store.count_signals(midnight), StoreError)
         champion, champion_error = read_or_error(lambda: Champion.read(DEFAULT_NAME), TrackingError)
         symbols = champion.symbols if champion else []
-        last, last_error = read_or_error(lambda: _read_watchlist(store, symbols), StoreError)
+        last, last_error = read_or_error(
+            lambda: _read_watchlist(store, symbols, pending or (), now), StoreError
+        )
         path = settings.home / SPENDING_FILE
         spent, spent_error = read_or_error(
             lambda: read_daily_spending(path, SPENDING_DAYS), LocalStateError
@@ -141,7 +144,6 @@ def overview_routes(
             freshness=_measure_freshness(champion.run) if champion and champion.run else [],
             stale_days=STALE_DAYS,
             watchlist=last,
-            circumstances=Circumstances(now=now),
             watchlist_error=last_error,
             spent=spent,
             spent_error=spent_error,
@@ -152,10 +154,31 @@ def overview_routes(
     return routes
 
 
-def _read_watchlist(store: ArtifactStore, symbols: list[str]) -> list[tuple[str, SignalRow | None]]:
-    """Return the last decision by symbol; None: none is stored. Raises StoreError."""
+@dataclass(frozen=True)
+class WatchedSymbol:
+    """A symbol with what the desk recorded last about it."""
+
+    name: str
+    signal: SignalRow | None = None
+    """None: no decision is stored."""
+    summary: SignalSummary | None = None
+
+
+def _read_watchlist(
+    store: ArtifactStore, symbols: list[str], pending: Sequence[ApprovalRequest], now: datetime
+) -> list[WatchedSymbol]:
+    """Return the last decision on each symbol. Raises StoreError."""
     rows = store.find_last_signals(symbols) if symbols else {}
-    return [(s, SignalRow.from_artifact(rows[s]) if s in rows else None) for s in symbols]
+    waiting, watched = approvals_by_signal(pending), []
+    for symbol in symbols:
+        if symbol not in rows:
+            watched.append(WatchedSymbol(symbol))
+            continue
+        signal = SignalRow.from_artifact(rows[symbol])
+        approval = waiting.get(signal_ids(signal.row))
+        circumstances = Circumstances(now=now, waits_until=approval.deadline if approval else None)
+        watched.append(WatchedSymbol(symbol, signal, signal.summary(circumstances)))
+    return watched
 
 
 def _measure_freshness(run: RunRecord) -> list[Freshness]:

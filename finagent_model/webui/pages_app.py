@@ -21,6 +21,7 @@ from finagent_model.errors import (
     TrackingError,
     UnknownApprovalError,
     UnknownArtifactError,
+    UnknownKeyError,
     UnknownRunError,
 )
 from finagent_model.serving.auth import AuthError, TokenThrottle
@@ -30,19 +31,22 @@ from finagent_model.store.api import api_app
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.outbox import Outbox
+from finagent_model.webui._comparison_pages import comparison_routes
 from finagent_model.webui._live import live_routes
 from finagent_model.webui._login import AuthMiddleware, Sessions, login_routes
 from finagent_model.webui._model_pages import model_routes
 from finagent_model.webui._overview import overview_routes
 from finagent_model.webui._rendering import Renderer, is_part_request
 from finagent_model.webui._run_pages import run_routes
-from finagent_model.webui._signal_pages import count_pending, list_routes, signal_routes
+from finagent_model.webui._signal_list import count_pending, list_routes
+from finagent_model.webui._signal_pages import signal_routes
 from finagent_model.webui._stored_facts import VersionFactsReader
 
 log = logging.getLogger(__name__)
 MAX_FORM_BYTES = 16 * 1024
 ERROR_PAGES: dict[type[Exception], tuple[int, str]] = {
     UnknownArtifactError: (404, "There is no such signal"),
+    UnknownKeyError: (404, "There is no such signal"),
     UnknownRunError: (404, "There is no such run"),
     UnknownApprovalError: (404, "There is no such approval"),
     ApprovalSettledError: (409, "It is settled already"),
@@ -77,6 +81,8 @@ def ui_app(settings: Settings) -> ASGIApp:
     pages.include_router(signal_routes(store, approvals, settings, facts, renderer))
     pages.include_router(live_routes(approvals, Outbox(database), settings, facts, renderer))
     pages.include_router(model_routes(renderer, settings))
+    # Before the runs' own: `compare` is no id of a run.
+    pages.include_router(comparison_routes(renderer))
     pages.include_router(run_routes(renderer))
     if settings.api_token is not None:
         pages.include_router(login_routes(settings.api_token, sessions, renderer))
@@ -114,7 +120,9 @@ def _add_error_pages(pages: FastAPI, renderer: Renderer) -> None:
 
     @pages.exception_handler(AuthError)
     def not_admitted(request: Request, error: AuthError) -> Response:
-        return respond(request, error.status, "You may not do that", str(error))
+        response = respond(request, error.status, "You may not do that", str(error))
+        response.headers.update(error.headers)
+        return response
 
     @pages.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:

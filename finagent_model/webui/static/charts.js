@@ -114,6 +114,7 @@
     }
     return { near, far, low, high };
   };
+  const MARK_ROOM = 52; // pixels that half of a marker's words take
   const MARKS = {
     BUY: { position: "belowBar", shape: "arrowUp", tone: "good" },
     SELL: { position: "aboveBar", shape: "arrowDown", tone: "bad" },
@@ -180,7 +181,10 @@
       };
       show(last);
       chart.subscribeCrosshairMove(({ time }) => show(byTime.get(time) ?? last));
-      chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: bars.length + Math.round(bars.length / 9) });
+      // The marker's words are centred on the last bar that was seen: they need room beside it.
+      const width = chart.timeScale().width();
+      const beside = Math.ceil((bars.length * MARK_ROOM) / Math.max(width - MARK_ROOM, MARK_ROOM)) - data.later.length;
+      chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: bars.length + Math.max(Math.round(bars.length / 9), beside) });
       box.dataset.drawn = String(bars.length);
       box.dataset.state = "drawn";
       return () => chart.remove();

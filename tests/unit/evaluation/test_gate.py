@@ -116,6 +116,14 @@ def test_gate_failed_share_is_limited_by_rules(most: float, passes: bool) -> Non
     assert "the model was away" in check.found
 
 
+def test_gate_names_the_moment_of_an_hourly_decision() -> None:
+    failed = GOOD | {"status": "model_error", "action": "HOLD", "as_of": "2012-06-29T15:30:00Z"}
+    rows = {"GOOG": [failed]}
+    report = judge_version({"GOOG": METRICS}, rows, {"GOOG": []}, graded("none"), GateRules())
+    [check] = [check for check in report.integrity if check.name == "failed_share"]
+    assert "first GOOG as of 2012-06-29 15:30 UTC: " in check.found
+
+
 def test_gate_refuses_no_decisions() -> None:
     report = judge_version(
         {"GOOG": METRICS}, {"GOOG": []}, {"GOOG": []}, graded("strong"), GateRules()

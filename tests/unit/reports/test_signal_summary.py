@@ -127,10 +127,11 @@ def test_summary_risk_in_percent_of_equity() -> None:
     levels = {"entry_price": 100, "stop_loss": 94.5, "take_profit": 133}
     known = {f"suggested_{name}": price for name, price in levels.items()}
     assert summary(**known, position_size_percent=18).risk == (
-        "stop -5.5%, target +33.0%, size 18% of equity, 0.99% of equity lost at the stop"
+        "stop 5.5% below the entry, target 33.0% above the entry, size 18% of equity, "
+        "0.99% of equity lost at the stop"
     )
     unknown = summary(suggested_stop_loss=None, position_size_percent=None).risk
-    assert unknown.startswith("stop unknown, target +12.0%, size unknown")
+    assert unknown.startswith("stop unknown, target 12.0% above the entry, size unknown")
     assert unknown.endswith("equity at risk unknown")
 
 

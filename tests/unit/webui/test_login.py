@@ -55,6 +55,7 @@ def test_login_refuses_caller_after_many_wrong_tokens(tmp_path: Path) -> None:
         refused = log_in(pages)
         assert refused.status_code == 429
         assert "not looked at; try again in 6 s" in refused.text
+        assert refused.headers["retry-after"] == "6"
 
 
 def test_login_is_open_to_others_under_wrong_tokens(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ from finagent_model.store.decisions import DecisionStore
 from finagent_model.tracking.runs import is_process_dead
 from finagent_model.webui._conversation import Message, messages_from_turns
 from finagent_model.webui._login import HEADERS
+from finagent_model.webui._price_bars import chart_bars, read_chart_bars
 from finagent_model.webui._rendering import STATUSES, format_json, is_failed
-from finagent_model.webui._signal_pages import chart_bars, read_chart_bars
 from support.decisions import at, decision, signal, turns
 from support.pages import FAILED, HERE, OURS, client, fill, settings, write
 

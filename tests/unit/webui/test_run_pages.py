@@ -20,7 +20,8 @@ from finagent_model.tracking.runs import STAGE, RunLog, open_run
 from finagent_model.webui import _live as live
 from finagent_model.webui import _model_pages as models
 from finagent_model.webui import _run_pages as runs
-from finagent_model.webui._run_pages import DecidedSymbols, EquityCurves, FinishedBacktests
+from finagent_model.webui._equity_curves import EquityCurves
+from finagent_model.webui._run_records import DecidedSymbols, FinishedBacktests
 from support.pages import OURS
 from support.places import Place
 

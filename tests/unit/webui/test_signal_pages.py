@@ -69,7 +69,9 @@ def test_signal_page_strip_says_do_not_act_and_why(known: Settings, pages: TestC
         assert "no evidence of an edge" in text, path
     page = words(pages.get("/signals/1").text)
     assert "about 40 of 100 such calls made money" in page
-    assert "stop -5.2%, target +12.0%, size 10% of equity, 0.52% of equity lost" in page
+    assert (
+        "stop 5.2% below the entry, target 12.0% above the entry, size 10% of equity, 0.52%" in page
+    )
     assert "7 s" in page, "how long it took was stored"
 
 
@@ -254,7 +256,7 @@ def test_signal_export_has_what_the_list_shows(known: Settings, pages: TestClien
 def test_signal_export_too_large_names_way_out(
     known: Settings, pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finagent_model.webui._signal_pages.MAX_EXPORT_ROWS", 2)
+    monkeypatch.setattr("finagent_model.webui._signal_list.MAX_EXPORT_ROWS", 2)
     fill(known, 3)
     answer = pages.get("/signals.json")
     assert answer.status_code == 400
@@ -269,7 +271,9 @@ def test_signal_permanent_link_leads_to_row(known: Settings, pages: TestClient) 
     [link] = set(re.findall(r'href="(/signals/key/[0-9a-f]{16})"', page))
     answer = pages.get(link, follow_redirects=False)
     assert answer.headers["location"] == "/signals/1"
-    assert pages.get("/signals/key/nobody").status_code == 400
+    nobody = pages.get("/signals/key/nobody")
+    assert nobody.status_code == 404
+    assert "no signal has the key" in nobody.text
 
 
 def test_signal_list_shows_outcome_from_local_bars(known: Settings, pages: TestClient) -> None:
@@ -323,6 +327,16 @@ def propose(known: Settings, said: tuple[Turn, ...] = (), **changes: Any) -> str
     with pytest.raises(KeyboardInterrupt):
         store.require_approvals([made], ApprovalRules(above_size_percent=5), "v", sleep=leave)
     return compute_approval_id(made.signal, "v")
+
+
+def test_signal_list_says_that_a_signal_waits(known: Settings, pages: TestClient) -> None:
+    propose(known, DEBATE)
+    DecisionStore(Database.from_settings(known)).write(Decision(signal(), DEBATE), "r1")
+    page = words(pages.get("/signals").text)
+    assert "Waits for approval a human must approve it by" in page
+    assert "Too old to act on" not in page
+    [row] = pages.get("/signals.json").json()["signals"]
+    assert row["verdict"] == "wait"
 
 
 def test_approval_page_has_all_that_a_human_needs(known: Settings, pages: TestClient) -> None:
