@@ -14,6 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from finagent_model.data._edgar import PREFIX as EDGAR
+from finagent_model.data._edgar import EdgarFolder
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
 from finagent_model.data.bar_files import FolderBars
 from finagent_model.data.bundled import BundledBars
@@ -45,15 +47,16 @@ BARS = _SourceKind(
     "bundled, yfinance, kept, kept:HASH, ",
     "a folder of CSV or Parquet files",
 )
+_RECORD_FILES = "a JSONL, CSV, Parquet, JSON, RSS or Atom file or a folder of them"
 NEWS = _SourceKind(
-    "FINAGENT_NEWS", "finagent.news", ("news",), "bundled, ", "a JSONL file or a folder of them"
+    "FINAGENT_NEWS", "finagent.news", ("news",), "bundled, edgar:FOLDER, ", _RECORD_FILES
 )
 FACTS = _SourceKind(
     "FINAGENT_FUNDAMENTALS",
     "finagent.fundamentals",
     ("facts",),
-    "",
-    "a JSONL file or a folder of them",
+    "edgar:FOLDER, ",
+    _RECORD_FILES,
 )
 
 
@@ -96,6 +99,8 @@ def make_news_source(settings: Settings) -> NewsSource | None:
         return load_bundled_news() if bundled_bars else None
     if name == BUNDLED:
         return load_bundled_news()
+    if name.startswith(EDGAR):
+        return EdgarFolder(name.removeprefix(EDGAR))
     if "://" in name:
         from finagent_model.data._sql import SqlNews
 
@@ -112,6 +117,8 @@ def make_fundamentals_source(settings: Settings) -> FundamentalsSource | None:
     if settings.fundamentals is None:
         return None
     name = settings.fundamentals.get_secret_value()
+    if name.startswith(EDGAR):
+        return EdgarFolder(name.removeprefix(EDGAR))
     if "://" in name:
         from finagent_model.data._sql import SqlFundamentals
 
