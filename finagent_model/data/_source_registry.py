@@ -13,15 +13,19 @@ from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
+from finagent_model._base import show_value
 from finagent_model.data._edgar import PREFIX as EDGAR
 from finagent_model.data._edgar import EdgarFolder
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
+from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_files import FolderBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import FileFundamentals, FileNews, load_bundled_news
 from finagent_model.data.protocols import BarSource, FundamentalsSource, NewsSource, describe_error
-from finagent_model.errors import ConfigError
+from finagent_model.errors import BadInputError, ConfigError
+from finagent_model.market.timeframe import DAILY
 from finagent_model.settings import Settings
 
 BUNDLED, KEPT, YFINANCE = "bundled", "kept", "yfinance"
@@ -73,10 +77,17 @@ def make_bar_source(settings: Settings, clock: Callable[[], datetime]) -> BarSou
     if word == KEPT and not hashes.startswith("//"):  # `kept://` would be a URL
         return StoredBars(store, hashes.replace(",", " ").split())
     # Clients of vendors and databases are optional or slow to import.
-    if name == YFINANCE:
+    if name.partition("?")[0] == YFINANCE:
         from finagent_model.data._yfinance import YFinanceBars
 
-        return CachedBars(YFinanceBars(settings.home / YFINANCE, clock), store, clock)
+        hints = _parse_options(name)
+        yahoo = YFinanceBars(
+            settings.home / YFINANCE,
+            clock,
+            timeframe=hints.bar_length or DAILY,
+            calendar=hints.market_calendar,
+        )
+        return CachedBars(yahoo, store, clock)
     if "://" in name:
         from finagent_model.data._sql import SqlBars
 
@@ -149,6 +160,24 @@ def load_plugin(entry: EntryPoint, settings: Settings, attributes: Sequence[str]
     if missing is not None:
         raise ConfigError(f"{label} gave a {type(source).__name__}, which has no {missing!r}")
     return source
+
+
+def _parse_options(name: str) -> Hints:
+    """Return the hints of a name such as `yfinance?timeframe=1h&calendar=XNYS`.
+
+    Raises ConfigError.
+    """
+    options = dict(parse_qsl(name.partition("?")[2], keep_blank_values=True))
+    for option in options:
+        if option not in ("timeframe", "calendar"):
+            raise ConfigError(
+                f"{BARS.variable}: option {show_value(option)} is unknown; there is: timeframe, "
+                f"calendar, as in {YFINANCE}?timeframe=1h&calendar=XNYS"
+            )
+    try:
+        return Hints.parse(**options)
+    except BadInputError as error:
+        raise ConfigError(f"{BARS.variable}: {error}") from None
 
 
 def _find_plugin_or_path(name: str, kind: _SourceKind) -> EntryPoint | Path:

@@ -122,6 +122,26 @@ def test_source_url_password_is_secret(tmp_path: Path) -> None:
     assert said.endswith("/data/news bundled-facts")
 
 
+def test_source_yfinance_takes_length_with_calendar(tmp_path: Path) -> None:
+    source = bars(tmp_path, "yfinance?timeframe=1h&calendar=xnys")
+    assert source.name == "yfinance?timeframe=1h&calendar=XNYS"
+    assert bars(tmp_path, "yfinance?timeframe=1d").name == "yfinance"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("timeframe=1w", "Yahoo has no bars of 1 week; write timeframe=1m, 2m"),
+        ("timeframe=soon", "'soon' is no length of a bar"),
+        ("calendar=XXXX", "calendar 'XXXX' is unknown"),
+        ("zone=UTC", "option 'zone' is unknown; there is: timeframe, calendar"),
+    ],
+)
+def test_source_yfinance_bad_option_is_named(tmp_path: Path, options: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"FINAGENT_BARS.*{message}"):
+        bars(tmp_path, f"yfinance?{options}")
+
+
 def test_source_yfinance_missing_says_how_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
