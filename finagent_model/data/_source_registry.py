@@ -21,14 +21,14 @@ from finagent_model.data._edgar import EdgarFolder
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
 from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_files import FolderBars
-from finagent_model.data.bundled import BundledBars
+from finagent_model.data.bundled import BUNDLED, BundledBars
 from finagent_model.data.files import FileFundamentals, FileNews, load_bundled_news
 from finagent_model.data.protocols import BarSource, FundamentalsSource, NewsSource, describe_error
 from finagent_model.errors import BadInputError, ConfigError
 from finagent_model.market.timeframe import DAILY
 from finagent_model.settings import Settings
 
-BUNDLED, KEPT, YFINANCE = "bundled", "kept", "yfinance"
+KEPT, YFINANCE, IB = "kept", "yfinance", "ib"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ BARS = _SourceKind(
     "FINAGENT_BARS",
     "finagent.bars",
     ("name", "symbols", "bars"),
-    "bundled, yfinance, kept, kept:HASH, ",
+    "bundled, yfinance, ib, kept, kept:HASH, ",
     "a folder of CSV or Parquet files",
 )
 _RECORD_FILES = "a JSONL, CSV, Parquet, JSON, RSS or Atom file or a folder of them"
@@ -88,6 +88,10 @@ def make_bar_source(settings: Settings, clock: Callable[[], datetime]) -> BarSou
             calendar=hints.market_calendar,
         )
         return CachedBars(yahoo, store, clock)
+    if name.partition("?")[0] == IB or name.startswith(f"{IB}://"):
+        from finagent_model.data._interactive_brokers import InteractiveBrokersBars
+
+        return CachedBars(InteractiveBrokersBars(name, clock), store, clock)
     if "://" in name:
         from finagent_model.data._sql import SqlBars
 
