@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from finagent_model.errors import InvalidBarsError
-from finagent_model.market.calendar import Calendar
+from finagent_model.market.calendar import WEEKDAYS, Calendar
 from finagent_model.market.timeframe import (
     DAILY,
     MONTHLY,
@@ -57,13 +57,7 @@ def close_intraday(
         )
     if stamps == "close":
         return Clock([m.isoformat() for m in moments], length, ())
-    closes = [m + length.length for m in moments]
-    if calendar and calendar.is_exchange:
-        # The last bar of a session may be shorter than the others.
-        closes = [
-            end if (session := calendar.close_after(begun)) is None else min(end, session)
-            for begun, end in zip(moments, closes, strict=True)
-        ]
+    closes = [(calendar or WEEKDAYS).bar_close(moment, length.length) for moment in moments]
     note = f"times are taken for the open of each bar of {length.label}"
     return Clock([c.isoformat() for c in closes], length, () if stamps else (note,))
 

@@ -13,16 +13,22 @@ from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
+from finagent_model._base import show_value
+from finagent_model.data._edgar import PREFIX as EDGAR
+from finagent_model.data._edgar import EdgarFolder
 from finagent_model.data.bar_cache import BarStore, CachedBars, StoredBars
+from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_files import FolderBars
-from finagent_model.data.bundled import BundledBars
+from finagent_model.data.bundled import BUNDLED, BundledBars
 from finagent_model.data.files import FileFundamentals, FileNews, load_bundled_news
 from finagent_model.data.protocols import BarSource, FundamentalsSource, NewsSource, describe_error
-from finagent_model.errors import ConfigError
+from finagent_model.errors import BadInputError, ConfigError
+from finagent_model.market.timeframe import DAILY
 from finagent_model.settings import Settings
 
-BUNDLED, KEPT, YFINANCE = "bundled", "kept", "yfinance"
+KEPT, YFINANCE, IB = "kept", "yfinance", "ib"
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,19 @@ BARS = _SourceKind(
     "FINAGENT_BARS",
     "finagent.bars",
     ("name", "symbols", "bars"),
-    "bundled, yfinance, kept, kept:HASH, ",
+    "bundled, yfinance, ib, kept, kept:HASH, ",
     "a folder of CSV or Parquet files",
 )
+_RECORD_FILES = "a JSONL, CSV, Parquet, JSON, RSS or Atom file or a folder of them"
 NEWS = _SourceKind(
-    "FINAGENT_NEWS", "finagent.news", ("news",), "bundled, ", "a JSONL file or a folder of them"
+    "FINAGENT_NEWS", "finagent.news", ("news",), "bundled, edgar:FOLDER, ", _RECORD_FILES
 )
 FACTS = _SourceKind(
     "FINAGENT_FUNDAMENTALS",
     "finagent.fundamentals",
     ("facts",),
-    "",
-    "a JSONL file or a folder of them",
+    "edgar:FOLDER, ",
+    _RECORD_FILES,
 )
 
 
@@ -70,10 +77,21 @@ def make_bar_source(settings: Settings, clock: Callable[[], datetime]) -> BarSou
     if word == KEPT and not hashes.startswith("//"):  # `kept://` would be a URL
         return StoredBars(store, hashes.replace(",", " ").split())
     # Clients of vendors and databases are optional or slow to import.
-    if name == YFINANCE:
+    if name.partition("?")[0] == YFINANCE:
         from finagent_model.data._yfinance import YFinanceBars
 
-        return CachedBars(YFinanceBars(settings.home / YFINANCE, clock), store, clock)
+        hints = _parse_options(name)
+        yahoo = YFinanceBars(
+            settings.home / YFINANCE,
+            clock,
+            timeframe=hints.bar_length or DAILY,
+            calendar=hints.market_calendar,
+        )
+        return CachedBars(yahoo, store, clock)
+    if name.partition("?")[0] == IB or name.startswith(f"{IB}://"):
+        from finagent_model.data._interactive_brokers import InteractiveBrokersBars
+
+        return CachedBars(InteractiveBrokersBars(name, clock), store, clock)
     if "://" in name:
         from finagent_model.data._sql import SqlBars
 
@@ -96,6 +114,8 @@ def make_news_source(settings: Settings) -> NewsSource | None:
         return load_bundled_news() if bundled_bars else None
     if name == BUNDLED:
         return load_bundled_news()
+    if name.startswith(EDGAR):
+        return EdgarFolder(name.removeprefix(EDGAR))
     if "://" in name:
         from finagent_model.data._sql import SqlNews
 
@@ -112,6 +132,8 @@ def make_fundamentals_source(settings: Settings) -> FundamentalsSource | None:
     if settings.fundamentals is None:
         return None
     name = settings.fundamentals.get_secret_value()
+    if name.startswith(EDGAR):
+        return EdgarFolder(name.removeprefix(EDGAR))
     if "://" in name:
         from finagent_model.data._sql import SqlFundamentals
 
@@ -142,6 +164,24 @@ def load_plugin(entry: EntryPoint, settings: Settings, attributes: Sequence[str]
     if missing is not None:
         raise ConfigError(f"{label} gave a {type(source).__name__}, which has no {missing!r}")
     return source
+
+
+def _parse_options(name: str) -> Hints:
+    """Return the hints of a name such as `yfinance?timeframe=1h&calendar=XNYS`.
+
+    Raises ConfigError.
+    """
+    options = dict(parse_qsl(name.partition("?")[2], keep_blank_values=True))
+    for option in options:
+        if option not in ("timeframe", "calendar"):
+            raise ConfigError(
+                f"{BARS.variable}: option {show_value(option)} is unknown; there is: timeframe, "
+                f"calendar, as in {YFINANCE}?timeframe=1h&calendar=XNYS"
+            )
+    try:
+        return Hints.parse(**options)
+    except BadInputError as error:
+        raise ConfigError(f"{BARS.variable}: {error}") from None
 
 
 def _find_plugin_or_path(name: str, kind: _SourceKind) -> EntryPoint | Path:

@@ -20,6 +20,7 @@ import pandas as pd
 from finagent_model.data._raw_table import normalize_column
 from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_tables import parse_bars
+from finagent_model.data.files import SkippedRows
 from finagent_model.data.vendors import DATE_NAMES
 from finagent_model.errors import (
     MAX_LISTED,
@@ -142,11 +143,19 @@ class _SqlRecords(Generic[P]):
         fields = self._kind.model_fields
         required = [name for name, field in fields.items() if field.is_required()]
         rows = self._table.read(symbol, tuple(fields), required, ("published_at",))
-        try:
-            records = [_plain_record(row) for row in rows]
-            return read_published(records, self._kind, "row", self._error)
-        except BadInputError as error:
-            raise self._error(f"{self._table.name}, {symbol}: {error}") from None
+        skipped = SkippedRows(f"{self._table.name}, {symbol}", self._error)
+        records: list[P] = []
+        undated = 0
+        for number, row in enumerate(rows):
+            try:
+                new, count = read_published([_plain_record(row)], self._kind, "row", self._error)
+            except BadInputError as error:
+                skipped.add(f"row {number}", str(error).removeprefix("row 0: "))
+                continue
+            records.extend(new)
+            undated += count
+        skipped.report(len(rows))
+        return tuple(sorted(records, key=lambda record: record.published_at)), undated
 
 
 class _SymbolTable:

@@ -5,15 +5,17 @@ That is undone here, so that a price is what was traded on its day, whatever spl
 HTTP status codes are checked before `yfinance` sees them: it would turn one refusal into several
 requests.
 
-For exchanges that close by 21:00 UTC. A session that is not over has no bar yet.
+Days are those of exchanges that close by 21:00 UTC, unless a calendar is declared; shorter bars are
+dated by their open, as Yahoo dates them. A session, or a bar, that is not over is left out.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +24,12 @@ import numpy as np
 import pandas as pd
 
 from finagent_model._local_files import make_private_folder
+from finagent_model.data._bar_clock import Clock, close_days, close_intraday
 from finagent_model.data.protocols import describe_error
 from finagent_model.errors import ConfigError, DataSourceError, FinagentError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, BarSeries, Floats
+from finagent_model.market.calendar import Calendar
+from finagent_model.market.timeframe import DAILY, Timeframe
 
 if TYPE_CHECKING:
     from curl_cffi.requests import Response, Session
@@ -43,25 +48,39 @@ SIGNIFICANT_DIGITS, TICKS_PER_DIGIT = 6, 4
 """A price is rounded to a quarter of its sixth significant digit, and to cents at least."""
 QUOTE_DELAY = timedelta(minutes=30)
 """More than Yahoo's quotes lag: that long after its end, a session's bar is final."""
+INTERVALS = ("1m", "2m", "5m", "15m", "30m", "1h", "90m", "1d")
+"""Lengths of bars that Yahoo has: days of any age, hours of two years, minutes of 60 days, single
+ones of a week.
+"""
 
 
 class YFinanceBars:
     """A BarSource over Yahoo; it has no list of its tickers."""
-
-    name = "yfinance"
 
     def __init__(
         self,
         cache: Path,
         clock: Callable[[], datetime],
         timeout_s: float = TIMEOUT_S,
+        timeframe: Timeframe = DAILY,
+        calendar: Calendar | None = None,
         **transport: Any,
     ) -> None:
         """Keep the client's time zones and cookie in `cache`; connects nowhere.
 
-        `clock` tells whether a session is over. `transport` goes to curl_cffi's session, such as a
-        proxy. Raises ConfigError where the client is not installed.
+        `clock` tells whether a session is over, `calendar` when it closes. `transport` goes to
+        curl_cffi's session, such as a proxy. Raises ConfigError where the client is not installed,
+        and for a length of bars that Yahoo hasn't got.
         """
+        if timeframe.name not in INTERVALS:
+            raise ConfigError(
+                f"FINAGENT_BARS: Yahoo has no bars of {timeframe.label}; write timeframe="
+                f"{', '.join(INTERVALS)}"
+            )
+        self._timeframe, self._calendar = timeframe, calendar
+        options = [f"timeframe={timeframe}"] if timeframe != DAILY else []
+        options += [f"calendar={calendar}"] if calendar else []
+        self.name = "yfinance" + (f"?{'&'.join(options)}" if options else "")
         if find_spec("yfinance") is None:
             raise ConfigError(
                 "FINAGENT_BARS is yfinance, which is not installed; "
@@ -92,7 +111,20 @@ class YFinanceBars:
                 f"yfinance gave no bars of {symbol} ({describe_error(error)}); try again later, or "
                 "repeat from what was kept with FINAGENT_BARS=kept"
             ) from None
-        return undo_splits(symbol, frame, find_open_session(metadata, requested_at))
+        if self._timeframe == DAILY:
+            open_day = find_open_session(metadata, requested_at)
+            if self._calendar is None:
+                return undo_splits(symbol, frame, open_day)
+            clock = close_days([m.date() for m in frame.index], DAILY, self._calendar, None)
+            is_open = [open_day is not None and m.date() >= open_day for m in frame.index]
+        else:
+            moments = [moment.to_pydatetime().astimezone(UTC) for moment in frame.index]
+            clock = close_intraday(moments, self._timeframe, self._calendar, "open")
+            is_open = find_open_bars(moments, clock, metadata, requested_at)
+        series = undo_splits(symbol, frame, closed_at=clock.closed_at, is_open=is_open)
+        return replace(
+            series, timeframe=self._timeframe, calendar=self._calendar or series.calendar
+        )
 
     def _fetch(self, symbol: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
         """Return the unadjusted history and the chart's metadata."""
@@ -108,23 +140,40 @@ class YFinanceBars:
             warnings.simplefilter("ignore", DeprecationWarning)
             ticker = yfinance.Ticker(symbol, session=self._session)
             frame = ticker.history(
-                period="max", auto_adjust=False, actions=True, timeout=self._timeout_s
+                period="max",
+                interval=self._timeframe.name,
+                auto_adjust=False,
+                actions=True,
+                timeout=self._timeout_s,
             )
             return frame, ticker.history_metadata
 
 
-def undo_splits(symbol: str, frame: pd.DataFrame, open_day: date | None = None) -> BarSeries:
+def undo_splits(
+    symbol: str,
+    frame: pd.DataFrame,
+    open_day: date | None = None,
+    *,
+    closed_at: Sequence[str] | None = None,
+    is_open: Sequence[bool] | None = None,
+) -> BarSeries:
     """Return the as-traded series of an unadjusted `yfinance` table, without bars from `open_day`.
 
-    An action on a day without a bar goes to the next bar. Raises DataSourceError where there is no
-    bar, and for a split that can't be seen in the prices before it; also InvalidBarsError.
+    `closed_at` says of each row when it closed, by default on the day of its date, and `is_open`
+    which rows aren't over. An action on a day without a bar goes to the next bar. Raises
+    DataSourceError where there is no bar, and for a split that can't be seen in the prices before
+    it; also InvalidBarsError.
     """
     has_price = frame[["Open", "High", "Low", "Close"]].notna().any(axis=1).to_numpy()
     bars, count = frame[has_price], int(has_price.sum())
     # Bars of the open session are left out only at the end: they still show whether a split is in
     # the prices.
-    closed = [open_day is None or moment.date() < open_day for moment in bars.index]
-    if not any(closed):
+    if is_open is None:
+        is_open = [open_day is not None and moment.date() >= open_day for moment in frame.index]
+    if closed_at is None:
+        closed_at = [moment.strftime("%Y-%m-%d") for moment in frame.index]
+    closed = ~np.array(is_open, dtype=bool)[has_price]
+    if not closed.any():
         raise DataSourceError(f"yfinance answered without a bar of {symbol}; try again later")
     bar_of_row = np.r_[0, np.cumsum(has_price)[:-1]]  # `count` for rows after the last bar
     split, dividend = np.ones(count + 1), np.zeros(count + 1)
@@ -135,7 +184,7 @@ def undo_splits(symbol: str, frame: pd.DataFrame, open_day: date | None = None) 
     prices = {name: _round_to_tick(bars[name.title()].to_numpy(float) * factor) for name in PRICES}
     table = pd.DataFrame(
         {
-            "closed_at": [moment.strftime("%Y-%m-%d") for moment in bars.index],
+            "closed_at": np.array(closed_at, dtype=object)[has_price],
             **prices,
             "volume": np.round(bars["Volume"].to_numpy(float) / factor),
             "split": split[:-1],
@@ -185,6 +234,29 @@ def find_open_session(metadata: Mapping[str, Any], requested_at: datetime) -> da
     return None if isinstance(last_trade, pd.Timestamp) and last_trade >= end else end.date()
 
 
+def find_open_bars(
+    moments: Sequence[datetime],
+    clock: Clock,
+    metadata: Mapping[str, Any],
+    requested_at: datetime,
+) -> list[bool]:
+    """Return which bars within a day, by their opens, were not over at `requested_at`.
+
+    A bar is over with a trade after its end, or half an hour later. A row that begins as the
+    session ends is no bar: Yahoo says the last price again.
+    """
+    last_trade = metadata.get("regularMarketTime")
+    end = metadata.get("currentTradingPeriod", {}).get("regular", {}).get("end")
+    known_until = requested_at - QUOTE_DELAY
+    if isinstance(last_trade, pd.Timestamp):
+        known_until = max(known_until, min(requested_at, last_trade.to_pydatetime()))
+    over = end.to_pydatetime() if isinstance(end, pd.Timestamp) else None
+    return [
+        datetime.fromisoformat(closed) > known_until or begun == over
+        for begun, closed in zip(moments, clock.closed_at, strict=True)
+    ]
+
+
 def _round_to_tick(values: Floats) -> Floats:
     """Return the prices that were quoted, for prices with the noise of single precision."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -215,7 +287,7 @@ def _make_session(timeout_s: float, transport: Mapping[str, Any]) -> Session[Res
 
 def _http_error(symbol: str, response: Response) -> FinagentError:
     if response.status_code == 404 and '"Not Found"' in response.text:
-        return UnknownSymbolError(symbol, None, YFinanceBars.name)
+        return UnknownSymbolError(symbol, None, "yfinance")
     # Yahoo's rate limiter answers with 429.
     reason = "it takes no more requests for now" if response.status_code == 429 else "it failed"
     return DataSourceError(

@@ -307,7 +307,7 @@ def _undo_adjustment(
     for name, default in (("Volume", np.nan), ("Stock Splits", 0.0), ("Dividends", 0.0)):
         frame[name] = frame[name].fillna(default) if name in frame else default
     try:
-        traded = undo_splits(symbol, frame)
+        traded = undo_splits(symbol, frame, closed_at=list(bars[CLOSED_AT]))
     except DataSourceError as error:
         raise InvalidBarsError(
             f"{str(error).removeprefix('yfinance: ').partition(';')[0]}; where prices are as "

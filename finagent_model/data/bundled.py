@@ -16,6 +16,12 @@ import pandas as pd
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import BarSeries, Floats
 
+BUNDLED = "bundled"
+"""The source's name."""
+SURVIVORS = (
+    "the five symbols are survivors, chosen by people who knew how they had fared, and their bars "
+    "end on 2013-03-01; they say nothing of today's market"
+)
 FILE = "stocks.csv.gz"
 _COLUMNS = {
     "Date": "closed_at",
@@ -50,7 +56,7 @@ SPLIT_RATIOS: tuple[float, ...] = tuple(
 class BundledBars:
     """A BarSource over the bundled file, which is read once, on first use."""
 
-    name = "bundled"
+    name = BUNDLED
 
     def symbols(self) -> tuple[str, ...]:
         """Return the five tickers. Raises DataSourceError where the file is missing."""

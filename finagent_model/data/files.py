@@ -1,43 +1,93 @@
-"""Sources over the user's own files of news and fundamentals, in JSON Lines.
+"""Sources over the user's own files of news and fundamentals, in the forms of `_record_formats`.
 
-Dated records are one JSON object per line: a file for many symbols, with `symbol` beside the
-fields, or a folder with a file per symbol. Lines without `published_at` are counted and left out;
-any other bad line stops the reading and is named.
+A file holds many symbols, with the symbol beside the fields, or a folder has a file per symbol.
+Rows without a time of publication are counted and left out. A row that can't be read costs that
+row: the file's are counted, and the first is named with its line and value in one warning of the
+log. A file most of whose rows can't be read is refused.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import yaml
+
+from finagent_model._base import show_value
+from finagent_model.data._numbers import NA_WORDS
+from finagent_model.data._record_fields import NO_RECORD_HINTS, FieldReader, RecordHints
+from finagent_model.data._record_formats import (
+    FEED_SUFFIXES,
+    LINES_SUFFIXES,
+    RECORD_SUFFIXES,
+    RecordRow,
+    RecordRows,
+    holds_bars,
+    read_rows,
+    record_suffix,
+)
+from finagent_model.data.protocols import describe_error
 from finagent_model.errors import (
     BadInputError,
+    ConfigError,
     DataSourceError,
     InvalidFundamentalsError,
     InvalidNewsError,
 )
-from finagent_model.market.bars import parse_symbol
 from finagent_model.market.news import Fact, NewsItem, PublishedRecord, read_published
 
-RECORD_SUFFIX = ".jsonl"
+HINTS_FILE = "records.yaml"
 EVENTS = Path(__file__).with_name("events.jsonl")
+log = logging.getLogger(__name__)
 P = TypeVar("P", bound=PublishedRecord)
+BySymbol = dict[str, tuple[list[P], int]]
+"""Records of each symbol, and how many were undated."""
+
+
+class SkippedRows:
+    """Counts rows that can't be read, and keeps the first problem."""
+
+    def __init__(self, source: object, error: type[BadInputError]) -> None:
+        """`source` is named in messages; `error` is raised where most rows are bad."""
+        self.source, self.count, self.first = source, 0, ""
+        self._error = error
+
+    def add(self, where: str, problem: object) -> None:
+        """Count a row."""
+        self.first = self.first or f"{where}: {problem}"
+        self.count += 1
+
+    def report(self, total: int) -> None:
+        """Log what was passed over, of `total` rows. Raises the error where it is most of them."""
+        if not self.count:
+            return
+        if 2 * self.count > total:
+            # One bad row is a slip; most of them are a form that isn't understood.
+            rest = f" ({self.count} of {total} rows can't be read)" if total > 1 else ""
+            raise self._error(f"{self.source}, {self.first}{rest}")
+        log.warning(
+            "%s: %d of %d rows passed over, they can't be read; the first is %s",
+            self.source,
+            self.count,
+            total,
+            self.first,
+        )
 
 
 class RecordFiles(Generic[P]):
-    """Dated records of one kind in a JSON Lines file, or in a folder of them.
+    """Dated records of one kind in a file, or in a folder of files.
 
     Each file is read once, on first use.
     """
 
     def __init__(self, path: str | Path, kind: type[P], error: type[BadInputError]) -> None:
-        """Read `path`; a bad line raises `error`, a bad file DataSourceError."""
+        """Read `path`; mostly bad rows raise `error`, a bad file DataSourceError."""
         self.path = Path(path)
         self._kind = kind
         self._error = error
-        self._cache: dict[Path, dict[str, tuple[list[P], int]]] = {}
+        self._cache: dict[Path, BySymbol[P]] = {}
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols that have records, sorted."""
@@ -69,68 +119,118 @@ class RecordFiles(Generic[P]):
         files: dict[str, list[Path]] = {}
         try:
             for file in sorted(self.path.iterdir()):
-                if file.suffix.lower() == RECORD_SUFFIX and file.is_file():
-                    files.setdefault(file.stem.upper(), []).append(file)
+                is_record = record_suffix(file.name) in RECORD_SUFFIXES and file.is_file()
+                if is_record and not holds_bars(file):
+                    stem = Path(file.name[:-3] if file.name.lower().endswith(".gz") else file.name)
+                    files.setdefault(stem.stem.upper(), []).append(file)
         except OSError as error:
             raise DataSourceError(f"{self.path} can't be listed ({error.strerror})") from error
         if not files:
             raise DataSourceError(
-                f"{self.path} holds no {RECORD_SUFFIX} file; give a folder that holds files such "
-                f"as GOOG{RECORD_SUFFIX}, or none"
+                f"{self.path} holds no {', '.join(RECORD_SUFFIXES)} file; give a folder that holds "
+                "files such as GOOG.jsonl or GOOG.csv, or none"
             )
+        for symbol, found in files.items():
+            # Beside GOOG.jsonl another file of that name was never read.
+            files[symbol] = [f for f in found if record_suffix(f.name) in LINES_SUFFIXES] or found
         return files
 
-    def _read(self, file: Path, symbol: str | None = None) -> dict[str, tuple[list[P], int]]:
+    def _read(self, file: Path, symbol: str | None = None) -> BySymbol[P]:
         if file not in self._cache:
             self._cache[file] = self._parse_file(file, symbol)
         return self._cache[file]
 
-    def _parse_file(self, file: Path, owner: str | None) -> dict[str, tuple[list[P], int]]:
+    def _parse_file(self, file: Path, owner: str | None) -> BySymbol[P]:
         """Return records and undated count by symbol; `owner` is whose file it is, if anybody's."""
-        try:
-            # Not splitlines: a headline may hold U+2028, which JSON allows unescaped.
-            lines = file.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataSourceError(
-                f"{file} can't be read ({error}); give a UTF-8 file with one JSON object a line"
-            ) from error
-        by_symbol: dict[str, tuple[list[P], int]] = {}
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{file}, line {number}"
-            row = self._parse_line(where, line, owner)
+        table = read_rows(file)
+        reader = FieldReader(self._kind, _read_record_hints(file))
+        self._check_columns(file, table, reader, owner)
+        by_symbol: BySymbol[P] = {}
+        skipped, total = SkippedRows(file, self._error), 0
+        for row in table.rows:
+            total += 1
             try:
-                new_records, new_undated = read_published([row], self._kind, "record", self._error)
+                symbols, records, undated = self._parse_row(row, table, reader, owner)
             except BadInputError as error:
-                raise self._error(f"{where}: {str(error).removeprefix('record 0: ')}") from error
-            records, undated = by_symbol.get(row["symbol"], ([], 0))
-            records += new_records
-            by_symbol[row["symbol"]] = (records, undated + new_undated)
+                skipped.add(row.where, error)
+                continue
+            for symbol in symbols:
+                known, before = by_symbol.setdefault(symbol, ([], 0))
+                known.extend(records)
+                by_symbol[symbol] = (known, before + undated)
+        skipped.report(total)
         return by_symbol
 
-    def _parse_line(self, where: str, line: str, owner: str | None) -> dict[str, Any]:
+    def _parse_row(
+        self, row: RecordRow, table: RecordRows, reader: FieldReader, owner: str | None
+    ) -> tuple[tuple[str, ...], tuple[P, ...], int]:
+        """Return a row's symbols, its record if it is dated, and 1 if it isn't."""
+        if row.problem:
+            raise BadInputError(row.problem)
+        symbols = reader.symbols(row.fields, owner)
+        fields = reader.read(row.fields)
+        if table.numbers_are_text and "value" in fields:
+            fields["value"] = _to_number(fields["value"])
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)
-            raise self._error(f"{where}: not JSON ({reason})") from error
-        if not isinstance(row, dict):
-            raise self._error(
-                f'{where}: not an object; write {{"symbol": ..., "published_at": ...}}'
-            )
-        symbol = row.setdefault("symbol", owner)
-        if owner is not None and symbol != owner:
-            raise self._error(f"{where}: symbol {symbol!r} in the file of {owner}")
-        try:
-            parse_symbol(symbol)
+            records, undated = read_published([fields], self._kind, "record", BadInputError)
         except BadInputError as error:
-            raise self._error(f"{where}: {error}") from None
-        return row
+            raise BadInputError(str(error).removeprefix("record 0: ")) from None
+        return symbols, records, undated
+
+    def _check_columns(
+        self, file: Path, table: RecordRows, reader: FieldReader, owner: str | None
+    ) -> None:
+        """Raise the error for a table that lacks a column, and for a feed without its symbol."""
+        columns = table.columns
+        if owner is None and record_suffix(file.name) in FEED_SUFFIXES:
+            raise self._error(
+                f"{file}: a feed names no symbol; give the folder of feeds that are called after "
+                f"theirs, such as {file.name}"
+            )
+        if columns is None:
+            return
+        shown = show_value(", ".join(columns))
+        if (missing := reader.missing(columns)) is not None:
+            raise self._error(
+                f"{file}: no column is {missing!r}; there is: {shown}; read are: "
+                f"{reader.expected(missing)}. Write `columns: {{{missing}: NAME}}` into "
+                f"{HINTS_FILE} beside the file"
+            )
+        if owner is None and not reader.names_symbol(columns):
+            raise self._error(
+                f"{file}: no column is 'symbol'; there is: {shown}; name the file after its "
+                "symbol, such as GOOG.csv, and give its folder"
+            )
+
+
+def _to_number(cell: Any) -> Any:
+    """Return the number of a text cell; the cell where it is none, for the record to refuse."""
+    text = str(cell).strip().replace(",", "")
+    try:
+        return None if text in NA_WORDS else float(text)
+    except ValueError:
+        return cell
+
+
+def _read_record_hints(file: Path) -> RecordHints:
+    """Return the hints in `records.yaml` beside a file. Raises ConfigError for bad ones."""
+    path = file.parent / HINTS_FILE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return NO_RECORD_HINTS
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} can't be read: {describe_error(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: write keys such as `zone: America/New_York`")
+    try:
+        return RecordHints.parse(**{str(k): v for k, v in content.items()})
+    except BadInputError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 class FileNews:
-    """A NewsSource over JSON Lines, each with the fields of a NewsItem."""
+    """A NewsSource over files, each row with the fields of a NewsItem."""
 
     def __init__(self, path: str | Path) -> None:
         self._files = RecordFiles(path, NewsItem, InvalidNewsError)
@@ -145,7 +245,7 @@ class FileNews:
 
 
 class FileFundamentals:
-    """A FundamentalsSource over JSON Lines, each with the fields of a Fact."""
+    """A FundamentalsSource over files, each row with the fields of a Fact."""
 
     def __init__(self, path: str | Path) -> None:
         self._files = RecordFiles(path, Fact, InvalidFundamentalsError)

@@ -30,7 +30,7 @@ import pandas as pd
 
 from finagent_model._base import show_value
 from finagent_model.errors import BadInputError, InvalidBarsError, MixedBarsError
-from finagent_model.market.calendar import ALWAYS, WEEKDAYS, Calendar, guess_calendar
+from finagent_model.market.calendar import WEEKDAYS, Calendar, guess_calendar
 from finagent_model.market.timeframe import DAILY, Timeframe, infer_timeframe
 
 MAX_SYMBOL_CHARS = 20
@@ -167,9 +167,9 @@ class BarSeries:
     @property
     def midnight_ends_day(self) -> bool:
         """Whether a bar that closes at midnight is the last of a day: it is where bars last less
-        than a day, and where the market never closes.
+        than a day, and where each session ends then.
         """
-        return self.timeframe.is_intraday or self.calendar == ALWAYS
+        return self.timeframe.is_intraday or self.calendar.ends_at_midnight
 
     def decision_time(self, index: int) -> datetime:
         """Return the `as_of` of a decision at the close of bar `index`.

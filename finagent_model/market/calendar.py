@@ -1,4 +1,5 @@
-"""When a market is open: `weekdays`, `24/7`, or an exchange of `exchange_calendars` such as `XNYS`.
+"""When a market is open: `weekdays`, `24/7`, `fx`, or an exchange of `exchange_calendars` such as
+`XNYS`.
 
 `weekdays` knows neither holidays nor hours, and is the default; an exchange is declared, since bars
 alone don't tell which one it is. The library of exchanges is imported when one is asked about.
@@ -7,7 +8,7 @@ alone don't tell which one it is. The library of exchanges is imported when one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,10 @@ class _SessionTable:
     days: npt.NDArray[np.datetime64]
     opens: npt.NDArray[np.datetime64]
     closes: npt.NDArray[np.datetime64]
+    break_starts: npt.NDArray[np.datetime64]
+    """Of the lunch break; the close where there is none."""
+    break_ends: npt.NDArray[np.datetime64]
+    """The close where there is no break."""
 
     def covers(self, start: date, stop: date) -> bool:
         return bool(self.days[0] <= np.datetime64(start) and np.datetime64(stop) <= self.days[-1])
@@ -53,6 +58,11 @@ class Calendar:
     def is_exchange(self) -> bool:
         """Whether holidays and hours are known."""
         return self.name not in (WEEKDAYS.name, ALWAYS.name)
+
+    @property
+    def ends_at_midnight(self) -> bool:
+        """Whether each session ends at midnight UTC, so that a close then is of the day before."""
+        return self.name in (ALWAYS.name, FIVE_DAYS)
 
     @property
     def session_word(self) -> str:
@@ -84,17 +94,35 @@ class Calendar:
             return None
         return _to_datetime(sessions.closes[i])
 
-    def close_after(self, moment: datetime) -> datetime | None:
-        """Return when the session that is open at `moment` closes, in UTC; None where none is, or
-        where hours are not known.
+    def bar_close(self, begun: datetime, length: timedelta) -> datetime:
+        """Return when the bar closes, in UTC, that begins at `begun` and lasts `length`.
+
+        The last bar of a session may be shorter than the others, and so may the last before a lunch
+        break. A bar that goes on after the break is not over before.
         """
+        end = begun.astimezone(UTC) + length
         if not self.is_exchange:
-            return None
+            return end
         sessions = _load_sessions(self.name)
-        i = int(np.searchsorted(sessions.closes, _to_datetime64(moment), side="right"))
-        if i == len(sessions.closes) or sessions.opens[i] > _to_datetime64(moment):
-            return None
-        return _to_datetime(sessions.closes[i])
+        start = _to_datetime64(begun)
+        i = int(np.searchsorted(sessions.closes, start, side="right"))
+        if i == len(sessions.closes) or sessions.opens[i] > start:
+            return end
+        if start < sessions.break_starts[i] and _to_datetime64(end) <= sessions.break_ends[i]:
+            return min(end, _to_datetime(sessions.break_starts[i]))
+        return min(end, _to_datetime(sessions.closes[i]))
+
+    def session_days(self, closed_at: Times) -> Times:
+        """Return the day of the session, of an exchange, in which each bar closed; NaT for none.
+
+        A session may open on the day before in UTC.
+        """
+        sessions = _load_sessions(self.name)
+        i = np.searchsorted(sessions.closes, closed_at, side="left")
+        known = i < len(sessions.days)
+        i = np.where(known, i, 0)
+        inside = known & (sessions.opens[i] < closed_at)
+        return np.where(inside, sessions.days[i], np.datetime64("NaT", "D"))
 
     def last_session(self, day: date) -> date | None:
         """Return the last day with a session up to `day`; None where sessions are not known."""
@@ -141,27 +169,36 @@ class Calendar:
         for i in range(first, len(sessions.days)):
             if sessions.opens[i] >= stop:
                 break
-            began = max(start, sessions.opens[i])
-            open_for = min(stop, sessions.closes[i]) - began
-            whole, rest = divmod(open_for, np.timedelta64(timeframe.length, "us"))
-            # The last bar of a session may be shorter than the others.
-            ended = stop >= sessions.closes[i] and rest > np.timedelta64(0)
-            count += int(whole) + int(ended)
+            for opened, closed in (
+                (sessions.opens[i], sessions.break_starts[i]),
+                (sessions.break_ends[i], sessions.closes[i]),
+            ):
+                began, until = max(start, opened), min(stop, closed)
+                if began >= until:
+                    continue
+                whole, rest = divmod(until - began, np.timedelta64(timeframe.length, "us"))
+                # The last bar may be shorter than the others.
+                ended = stop >= closed and rest > np.timedelta64(0)
+                count += int(whole) + int(ended)
         return count
 
 
 WEEKDAYS = Calendar("weekdays")
 ALWAYS = Calendar("24/7")
+FX = Calendar("fx")
+"""Currencies: each weekday ends at 17:00 New York, and begins at 17:00 of the day before."""
+FIVE_DAYS = "24/5"
+"""The library's name for weekdays from midnight to midnight, UTC."""
 
 
 def get_calendar(name: object) -> Calendar:
-    """Return the calendar of a name: `weekdays`, `24/7`, or an exchange's code such as `XNYS`.
+    """Return the calendar of a name: `weekdays`, `24/7`, `fx`, or an exchange's such as `XNYS`.
 
     Raises BadInputError for a name that means none.
     """
     if isinstance(name, str):
         text = name.strip()
-        for calendar in (WEEKDAYS, ALWAYS):
+        for calendar in (WEEKDAYS, ALWAYS, FX):
             if text.lower() == calendar.name:
                 return calendar
         from exchange_calendars import get_calendar_names
@@ -171,8 +208,8 @@ def get_calendar(name: object) -> Calendar:
         if text in names:
             return Calendar(text)
     raise BadInputError(
-        f"calendar {show_value(name)} is unknown; write weekdays, 24/7 or the code of an exchange "
-        "such as XNYS, XLON, XTKS or XASX (https://www.iso20022.org/market-identifier-codes)"
+        f"calendar {show_value(name)} is unknown; write weekdays, 24/7, 24/5, fx or the code of "
+        "an exchange such as XNYS, XLON, XTKS or XASX (https://www.iso20022.org/market-identifier-codes)"
     )
 
 
@@ -193,6 +230,8 @@ def guess_calendar(closed_at: Times) -> Calendar:
 
 @cache
 def _load_sessions(name: str) -> _SessionTable:
+    if name == FX.name:
+        return _currency_sessions()
     import exchange_calendars
 
     # Without a span the library takes one that hangs on today's date.
@@ -208,9 +247,25 @@ def _load_sessions(name: str) -> _SessionTable:
         moments = schedule[column].dt.tz_convert(None).to_numpy()
         return np.asarray(moments, dtype="datetime64[us]")
 
-    return _SessionTable(
-        schedule.index.to_numpy().astype("datetime64[D]"), utc("open"), utc("close")
-    )
+    closes = utc("close")
+    breaks = (utc("break_start"), utc("break_end"))
+    pauses = [np.where(np.isnat(moments), closes, moments) for moments in breaks]
+    days = schedule.index.to_numpy().astype("datetime64[D]")
+    return _SessionTable(days, utc("open"), closes, *pauses)
+
+
+def _currency_sessions() -> _SessionTable:
+    import pandas as pd
+
+    days = pd.bdate_range(FIRST_DAY, LAST_DAY)
+
+    def at_five(dates: pd.DatetimeIndex) -> npt.NDArray[np.datetime64]:
+        local = (dates + pd.Timedelta(hours=17)).tz_localize("America/New_York")
+        return np.asarray(local.tz_convert(None).to_numpy(), dtype="datetime64[us]")
+
+    closes = at_five(days)
+    opens = at_five(days - pd.Timedelta(days=1))
+    return _SessionTable(days.to_numpy().astype("datetime64[D]"), opens, closes, closes, closes)
 
 
 def _to_datetime64(moment: datetime) -> np.datetime64:

@@ -213,6 +213,9 @@ def read_published(
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
+            # Our own messages quote the value already; a missing field has none.
+            if first["type"] not in ("missing", "value_error"):
+                message += f", not {show_value(first['input'])}"
             raise error_type(f"{label} {i}: {field}: {message}") from None
     return tuple(sorted(parsed, key=lambda item: item.published_at)), undated
 

@@ -108,6 +108,9 @@ def _odd_days(bars: BarSeries) -> list[str]:
     if bars.calendar.is_exchange:
         sessions = bars.calendar.sessions(days[0].item(), days[-1].item())
         findings = []
+        if bars.timeframe.is_intraday:
+            # Monday's session in Sydney, and that of currencies, begins on Sunday.
+            days = bars.calendar.session_days(bars.closed_at)
         if (closed := ~np.isin(days, sessions)).any():
             findings.append(
                 f"bars on days without a session of {bars.calendar}: {_first(bars, closed)}"

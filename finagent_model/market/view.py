@@ -64,7 +64,7 @@ class MarketView:
         """
         known_until = bars.calendar.end_of(_day(as_of)) if names_day(as_of) else as_of
         # Midnight ends the day: a bar that closes then is the day's last, but news is tomorrow's.
-        is_whole_day = bars.timeframe.is_intraday and known_until == as_of and names_day(as_of)
+        is_whole_day = bars.midnight_ends_day and known_until == as_of and names_day(as_of)
         step = timedelta(microseconds=1 if is_whole_day and _day(as_of) < date.max else 0)
         closed_bars = bars.until(known_until + step)
         if len(closed_bars) == 0:

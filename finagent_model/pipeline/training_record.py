@@ -33,7 +33,7 @@ from finagent_model.policy.trained_state import (
     TrainedState,
     calibrate_signal,
 )
-from finagent_model.reports.wording import render_report
+from finagent_model.reports.wording import render_report, survivor_warnings
 from finagent_model.tracking.runs import RunLog
 
 
@@ -153,5 +153,6 @@ class TrainingRecord:
 
     @property
     def bar_warnings(self) -> dict[str, tuple[str, ...]]:
-        """What is odd about the bars of each symbol."""
-        return {symbol: snapshot.warnings for symbol, snapshot in self.state.bars.items()}
+        """What is odd about the bars of each symbol, and what a source's are as a whole."""
+        warnings = {symbol: snapshot.warnings for symbol, snapshot in self.state.bars.items()}
+        return warnings | survivor_warnings(s.source for s in self.state.bars.values())

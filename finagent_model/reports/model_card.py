@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from finagent_model.config.desk_config import DeskConfig
+from finagent_model.data.bundled import BUNDLED, SURVIVORS
 from finagent_model.data.snapshots import Dataset
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.market.timeframe import DAILY
@@ -166,6 +167,7 @@ class ModelCard:
             "knew how they had fared, and that they had survived; the evidence does not count that "
             "choice.",
             *self._spans(),
+            *self._survivors(),
             f"- For {self._other_clocks()} and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
@@ -199,6 +201,12 @@ class ModelCard:
             f"{_join_names(partial, MAX_SYMBOLS)} only. A fold is fitted on the symbols that had "
             "bars then, and a day's result is the mean of those that were there."
         ]
+
+    def _survivors(self) -> list[str]:
+        """Return the limit of the bundled bars; empty where there are none of them."""
+        if not any(each.source == BUNDLED for each in self.datasets):
+            return []
+        return [f"- A finding about markets: of the bundled bars, {SURVIVORS}."]
 
     def _load(self) -> list[str]:
         example = dict(self.example)

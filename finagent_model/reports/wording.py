@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 
+from finagent_model.data.bundled import BUNDLED, SURVIVORS
 from finagent_model.evaluation.evidence import Evidence, EvidenceCheck
 from finagent_model.evaluation.memory_probes import SIGNS, MemoryReport, ProbeResult
 from finagent_model.market.news import sanitize_text
@@ -145,6 +146,11 @@ def _describe_sign(probe: ProbeResult) -> str:
     if not probe.is_sign:
         return "no"
     return "of memory" if probe.name in SIGNS else "news is not read"
+
+
+def survivor_warnings(sources: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return what a reader must know of bars from these sources: that the bundled are survivors."""
+    return {BUNDLED: (SURVIVORS,)} if BUNDLED in sources else {}
 
 
 def warning_sentences(bar_warnings: Mapping[str, Sequence[str]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,11 @@ import pytest
 from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_files import FolderBars, read_all_bars, write_bars
 from finagent_model.errors import BadInputError, ConfigError, InvalidBarsError
-from finagent_model.market.bars import BarSeries
+from finagent_model.market.bars import BarSeries, parse_as_of
+from finagent_model.market.calendar import get_calendar
+from finagent_model.market.quality import inspect_bars
+from finagent_model.market.timeframe import bars_per_year
+from finagent_model.market.view import MarketView
 
 HEADER = "date,open,high,low,close,volume\n"
 
@@ -176,3 +180,87 @@ def test_closes_are_moments_of_utc(tmp_path: Path) -> None:
     bars = read(tmp_path, text)
     assert bars.close_time(0) == datetime(2024, 6, 24, tzinfo=UTC)
     assert (bars.timeframe.name, bars.notes) == ("1h", ())
+
+
+LUNCH = [
+    ("XTKS", "Asia/Tokyo", ["09:00", "10:00", "11:00", "12:30", "13:30", "14:30"], 6),
+    ("XHKG", "Asia/Hong_Kong", ["09:30", "10:30", "11:30", "13:00", "14:00", "15:00"], 6),
+    ("XSHG", "Asia/Shanghai", ["09:30", "10:30", "13:00", "14:00"], 4),
+]
+
+
+@pytest.mark.parametrize(("calendar", "zone", "times", "a_day"), LUNCH)
+def test_hours_around_lunch_are_of_one_length_without_gap(
+    tmp_path: Path, calendar: str, zone: str, times: list[str], a_day: int
+) -> None:
+    sessions = get_calendar(calendar).sessions(date(2023, 1, 2), date(2023, 12, 29))
+    dates = [f"{day} {time}" for day in sessions for time in times]
+    bars = read(tmp_path, rows(dates), f"zone: {zone}\ncalendar: {calendar}\n")
+    assert (bars.timeframe.name, bars.calendar.name) == ("1h", calendar)
+    assert len(bars) == a_day * len(sessions)
+    findings = " ".join(inspect_bars(bars))
+    assert "gap" not in findings and "session" not in findings
+    assert bars_per_year(bars.closed_at) == a_day * 252
+    # The bar before lunch ends with the morning, and nothing is missing while it lasts.
+    noon = bars.close_time(times.index(next(t for t in times if t >= "12:30")) - 1)
+    view = MarketView.at(noon + timedelta(minutes=59), bars)
+    assert (len(view.bars), view.stale_sessions) == (len(times) // 2, 0)
+
+
+def test_days_of_currencies_close_at_five_in_new_york(tmp_path: Path) -> None:
+    days = [f"{day:%Y-%m-%d}T00:00:00Z" for day in pd.bdate_range("2024-01-01", periods=200)]
+    bars = read(tmp_path, rows(days), "calendar: fx\n", "EURUSD.csv")
+    assert (bars.timeframe.name, first(bars)) == ("1d", "2024-01-01 22:00")
+    assert f"{bars.close_time(150):%H:%M}" == "21:00"
+    before, after = datetime(2024, 1, 5, 21, 59, tzinfo=UTC), datetime(2024, 1, 5, 22, tzinfo=UTC)
+    assert [len(MarketView.at(m, bars).bars) for m in (before, after)] == [4, 5]
+    assert len(MarketView.at(parse_as_of("2024-01-05"), bars).bars) == 5
+    assert MarketView.at(parse_as_of("2024-01-07"), bars).stale_sessions == 1
+    assert not any("session" in text for text in inspect_bars(bars))
+
+
+def test_days_that_end_at_midnight_utc_are_known_then(tmp_path: Path) -> None:
+    days = [f"{day:%Y-%m-%d}" for day in pd.bdate_range("2024-01-01", periods=200)]
+    bars = read(tmp_path, rows(days), "calendar: 24/5\n", "EURUSD.csv")
+    assert (bars.timeframe.name, first(bars)) == ("1d", "2024-01-02 00:00")
+    assert (bars.day(0), bars.day(4)) == (date(2024, 1, 1), date(2024, 1, 5))
+    before, after = datetime(2024, 1, 5, 23, 59, tzinfo=UTC), datetime(2024, 1, 6, tzinfo=UTC)
+    assert [len(MarketView.at(m, bars).bars) for m in (before, after)] == [4, 5]
+    # A date is the whole of that day, with the bar that ends with it.
+    view = MarketView.at(parse_as_of("2024-01-05"), bars)
+    assert (len(view.bars), view.stale_sessions, view.sessions_without_bar) == (5, 0, 0)
+    assert bars_per_year(bars.closed_at) == 252
+    assert not any("session" in text or "Saturday" in text for text in inspect_bars(bars))
+
+
+def test_hours_of_currencies_begin_on_sunday(tmp_path: Path) -> None:
+    hours = pd.date_range("2024-01-07 17:00", "2024-01-12 16:00", freq="h")
+    weeks = [moment + pd.Timedelta(days=7 * i) for i in range(40) for moment in hours]
+    hints = "calendar: fx\nzone: America/New_York\n"
+    bars = read(tmp_path, rows([f"{m:%Y-%m-%d %H:%M}" for m in weeks]), hints, "EURUSD.csv")
+    assert (bars.timeframe.name, len(bars)) == ("1h", 4800)
+    assert not any("session" in text or "gap" in text for text in inspect_bars(bars))
+    assert bars_per_year(bars.closed_at) == pytest.approx(24 * 5 * 365.25 / 7, rel=0.02)
+
+
+YAHOO = "Datetime,Open,High,Low,Close,Volume,Dividends,Stock Splits\n"
+
+
+def test_hours_that_yfinance_saved_undo_splits(tmp_path: Path) -> None:
+    hours = pd.date_range("2024-06-10 09:30", periods=6, freq="h", tz="America/New_York")
+    table = ""
+    for i in range(5):
+        for moment in hours + pd.Timedelta(days=i):
+            split = 4.0 if i == 3 and moment == hours[0] + pd.Timedelta(days=3) else 0.0
+            table += f"{moment},25,26,24,25,100,0.0,{split}\n"
+    bars = read(tmp_path, YAHOO + table, "calendar: XNYS\n")
+    assert (bars.timeframe.name, bars.calendar.name, len(bars)) == ("1h", "XNYS", 30)
+    assert first(bars) == "2024-06-10 14:30"
+    assert (bars.close[0], bars.close[17], bars.split[18], bars.close[18]) == (100, 100, 4, 25)
+
+
+def test_days_that_yfinance_saved_close_with_declared_session(tmp_path: Path) -> None:
+    days = [f"{day}" for day in pd.bdate_range("2024-06-10", periods=20, tz="America/New_York")]
+    table = "".join(f"{day},25,26,24,25,100,0.0,0.0\n" for day in days)
+    bars = read(tmp_path, YAHOO.replace("Datetime", "Date") + table, "calendar: XNYS\n")
+    assert first(bars) == "2024-06-10 20:00"

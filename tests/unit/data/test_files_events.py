@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,18 @@ def test_file_news_headline_may_hold_line_separator(tmp_path: Path) -> None:
         (line(published_at="soon"), "published_at: "),
     ],
 )
-def test_file_news_names_bad_line(tmp_path: Path, bad: str, message: str) -> None:
-    with pytest.raises(InvalidNewsError, match=rf"news\.jsonl, line 3: {message}"):
-        write(tmp_path, line(), "", bad).news("X")
+def test_file_news_bad_line_costs_itself(
+    tmp_path: Path, bad: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    news = write(tmp_path, line(), "", bad)
+    assert [item.headline for item in news.news("X")[0]] == ["Something"]
+    (warning,) = caplog.messages
+    assert re.search(rf"news\.jsonl: 1 of 2 rows passed over.* line 3: {message}", warning)
+
+
+def test_file_news_of_bad_lines_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidNewsError, match=r"news\.jsonl, line 1: published_at: 'soon' is no"):
+        write(tmp_path, line(published_at="soon")).news("X")
 
 
 def test_file_news_names_missing_file(tmp_path: Path) -> None:

@@ -177,13 +177,13 @@ def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
         ("[" * 100_000, "not JSON"),
         (written(value="9" * 5000).replace('"9', "9").replace('9"', "9"), "not JSON"),
         ("[1]", "not an object"),
-        (written(symbol=""), "symbol '' is not a ticker"),
+        (written(symbol=""), "symbol None is not a ticker"),
         (written(published_at="2012-04-12T20:00:00"), "published_at: .* has no time zone"),
         (written(published_at="soon"), "published_at: "),
         (written(value="10645"), "value: "),
         (written(value=None), "value: "),
         (written(value=True), "value: "),
-        (written(value=float("nan")), "value: .* finite"),
+        (written(value=float("nan")), "value: Field required"),
         (written(value=10**400), "value: "),
         (written(name=""), "name: "),
         (written(name="\u200b"), "name: holds nothing that can be read"),
@@ -194,9 +194,19 @@ def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
         (written(period="2012-06-30"), "period: '2012-06-30' is not a period"),
     ],
 )
-def test_file_fundamentals_name_bad_line(tmp_path: Path, bad: str, message: str) -> None:
+def test_file_fundamentals_bad_line_costs_itself(
+    tmp_path: Path, bad: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     source = FileFundamentals(file(tmp_path, written(), bad))
-    with pytest.raises(InvalidFundamentalsError, match=rf"facts\.jsonl, line 2: {message}"):
+    assert [f.value for f in source.facts("GOOG")[0]] == [10645.0]
+    source.facts("GOOG")
+    (warning,) = caplog.messages
+    assert re.search(rf"facts\.jsonl: 1 of 2 rows passed over.* line 2: {message}", warning)
+
+
+def test_file_fundamentals_mostly_bad_lines_are_refused(tmp_path: Path) -> None:
+    source = FileFundamentals(file(tmp_path, written(), written(value="x"), "{"))
+    with pytest.raises(InvalidFundamentalsError, match=r"line 2: value: .* \(2 of 3 rows can't"):
         source.facts("GOOG")
 
 

@@ -122,6 +122,26 @@ def test_source_url_password_is_secret(tmp_path: Path) -> None:
     assert said.endswith("/data/news bundled-facts")
 
 
+def test_source_yfinance_takes_length_with_calendar(tmp_path: Path) -> None:
+    source = bars(tmp_path, "yfinance?timeframe=1h&calendar=xnys")
+    assert source.name == "yfinance?timeframe=1h&calendar=XNYS"
+    assert bars(tmp_path, "yfinance?timeframe=1d").name == "yfinance"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("timeframe=1w", "Yahoo has no bars of 1 week; write timeframe=1m, 2m"),
+        ("timeframe=soon", "'soon' is no length of a bar"),
+        ("calendar=XXXX", "calendar 'XXXX' is unknown"),
+        ("zone=UTC", "option 'zone' is unknown; there is: timeframe, calendar"),
+    ],
+)
+def test_source_yfinance_bad_option_is_named(tmp_path: Path, options: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"FINAGENT_BARS.*{message}"):
+        bars(tmp_path, f"yfinance?{options}")
+
+
 def test_source_yfinance_missing_says_how_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,14 +345,24 @@ def test_file_news_refuses_folder_without_files(tmp_path: Path, there: list[str]
     for name in there:
         (tmp_path / name).write_text("date,open,high,low,close\n")
     for read in (FileNews(tmp_path).news, FileFundamentals(tmp_path).facts):
-        with pytest.raises(DataSourceError, match=r"holds no \.jsonl file; .* such as GOOG\.jsonl"):
+        with pytest.raises(DataSourceError, match=r"holds no \.jsonl, .* such as GOOG\.jsonl"):
             read("GOOG")
 
 
-@pytest.mark.parametrize("stamp", ["20120629", '"20120629"', "1340978400.5", "true"])
+@pytest.mark.parametrize("stamp", ["2012062", "1340978400.5", "true", "[1]"])
 def test_file_news_refuses_number_as_time(tmp_path: Path, stamp: str) -> None:
     file = tmp_path / "news.jsonl"
     file.write_text(f'{{"symbol": "GOOG", "headline": "a", "published_at": {stamp}}}\n')
     news = make_news_source(given(tmp_path, news=str(file)))
-    with pytest.raises(InvalidNewsError, match="is no ISO time"):
+    with pytest.raises(InvalidNewsError, match="is no time"):
         assert news and news.news("GOOG")
+
+
+@pytest.mark.parametrize("stamp", ["20120629", '"20120629"', '"2012-06-29"'])
+def test_file_news_of_day_alone_counts_from_its_end(tmp_path: Path, stamp: str) -> None:
+    file = tmp_path / "news.jsonl"
+    file.write_text(f'{{"symbol": "GOOG", "headline": "a", "published_at": {stamp}}}\n')
+    news = make_news_source(given(tmp_path, news=str(file)))
+    assert news
+    ((item,), _) = news.news("GOOG")
+    assert item.published_at == parse_as_of("2012-06-29")

@@ -281,7 +281,7 @@ def test_sql_news_is_oldest_first(url: str) -> None:
 
 def test_sql_news_refuses_time_without_zone(url: str) -> None:
     written(url, news=NEWS, numbers=NEWS.assign(published_at=20120629))
-    with pytest.raises(InvalidNewsError, match="#news, FB: row 0: published_at"):
+    with pytest.raises(InvalidNewsError, match="#news, FB, row 0: published_at"):
         SqlNews(url).news("FB")
     with pytest.raises(InvalidNewsError, match=r"20120629.* is no ISO time"):
         SqlNews(f"{url}?table=numbers").news("GOOG")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from finagent_model.data._yfinance import YFinanceBars
@@ -16,6 +17,8 @@ from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.bundled import BundledBars
 from finagent_model.errors import DataSourceError, InvalidBarsError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, BarSeries, parse_as_of
+from finagent_model.market.calendar import get_calendar
+from finagent_model.market.timeframe import parse_timeframe
 from support.fake_yahoo import LATER, NOT_FOUND, Yahoo, chart, serving
 
 pytestmark = pytest.mark.slow
@@ -290,3 +293,106 @@ def test_yfinance_unreachable_server_fails(tmp_path: Path) -> None:
     source = YFinanceBars(tmp_path / "cache", lambda: LATER, **nobody.transport())
     with pytest.raises(DataSourceError, match="gave no bars of GONE"):
         source.bars("GONE")
+
+
+HOURS = ["13:30", "14:30", "15:30", "16:30", "17:30", "18:30", "19:30"]
+"""Opens of New York's hours in summer; the last one is half as long."""
+DAYS = pd.bdate_range("2024-06-10", periods=9)
+
+
+def hourly_chart(split_at: int | None = None) -> dict[str, Any]:
+    """What Yahoo says of nine days in hours, the last of which ended at 20:00 UTC."""
+    opened = [datetime.fromisoformat(f"{d:%Y-%m-%d}T{t}+00:00") for d in DAYS for t in HOURS]
+    close = np.round(100 + np.sin(np.arange(len(opened))), 2)
+    split = np.ones(len(opened))
+    if split_at is not None:
+        split[split_at], close[:split_at] = 10.0, close[:split_at] * 10
+    table = pd.DataFrame({"closed_at": [f"{m + timedelta(hours=1):%FT%TZ}" for m in opened]})
+    table = table.assign(**{name: close for name in PRICES}, volume=10.0, split=split)
+    body = chart(BarSeries.from_frame("FB", table, calendar=get_calendar("XNYS")))
+    stamps = [int(m.timestamp()) for m in opened]
+    periods = [
+        {"timezone": "EDT", "start": at, "end": at + 23_400, "gmtoffset": -14_400}
+        for at in stamps[:: len(HOURS)]
+    ]
+    answer = result(body)
+    answer["timestamp"] = stamps
+    answer["events"]["splits"] = {
+        str(stamps[i]): {"date": stamps[i], "numerator": split[i], "denominator": 1}
+        for i in np.flatnonzero(split != 1)
+    }
+    answer["meta"] |= {
+        "dataGranularity": "1h",
+        "validRanges": ["1d", "730d", "max"],
+        "tradingPeriods": [[period] for period in periods],
+        "currentTradingPeriod": {part: periods[-1] for part in ("pre", "regular", "post")},
+        "regularMarketTime": periods[-1]["end"] + 1,
+    }
+    return body
+
+
+def hourly_source(yahoo: Yahoo, folder: Path, calendar: str | None) -> YFinanceBars:
+    from yfinance.data import YfData
+
+    YfData.cache_get.cache_clear()
+    market = get_calendar(calendar) if calendar else None
+    hour = parse_timeframe("1h")
+    return YFinanceBars(
+        folder, lambda: yahoo.now, timeframe=hour, calendar=market, **yahoo.transport()
+    )
+
+
+def test_yfinance_hours_close_within_their_session(yahoo: Yahoo, tmp_path: Path) -> None:
+    yahoo.says("FB", hourly_chart())
+    yahoo.now = datetime(2024, 6, 24, tzinfo=UTC)
+    source = hourly_source(yahoo, tmp_path / "yfinance", "XNYS")
+    bars = source.bars("FB")
+    assert (source.name, bars.timeframe.name) == ("yfinance?timeframe=1h&calendar=XNYS", "1h")
+    assert (bars.calendar.name, len(bars)) == ("XNYS", 63)
+    assert [f"{bars.close_time(i):%d %H:%M}" for i in (0, 5, 6, 7)] == [
+        "10 14:30",
+        "10 19:30",
+        "10 20:00",
+        "11 14:30",
+    ]
+    assert "interval=1h" in yahoo.asked[-1]
+
+
+def test_yfinance_hours_without_calendar_close_an_hour_later(yahoo: Yahoo, tmp_path: Path) -> None:
+    yahoo.says("FB", hourly_chart())
+    yahoo.now = datetime(2024, 6, 24, tzinfo=UTC)
+    bars = hourly_source(yahoo, tmp_path / "yfinance", None).bars("FB")
+    assert f"{bars.close_time(6):%H:%M}" == "20:30"
+
+
+def test_yfinance_hours_undo_splits(yahoo: Yahoo, tmp_path: Path) -> None:
+    yahoo.says("FB", hourly_chart(split_at=14))
+    yahoo.now = datetime(2024, 6, 24, tzinfo=UTC)
+    bars = hourly_source(yahoo, tmp_path / "yfinance", "XNYS").bars("FB")
+    assert (bars.split[14], bars.split.sum()) == (10.0, 72.0)
+    assert bars.close[13] / bars.close[14] == pytest.approx(10, rel=0.02)
+
+
+def test_yfinance_hour_that_goes_on_is_left_out(yahoo: Yahoo, tmp_path: Path) -> None:
+    body = hourly_chart()
+    # At 18:50 the bar of 18:30 goes on, and that of 17:30 is over: there was a trade after it.
+    moment = datetime(2024, 6, 20, 18, 50, tzinfo=UTC)
+    for values in (result(body)["timestamp"], *result(body)["indicators"]["quote"][0].values()):
+        del values[-1]
+    result(body)["meta"]["regularMarketTime"] = int(moment.timestamp()) - 60
+    yahoo.says("FB", body)
+    yahoo.now = moment
+    bars = hourly_source(yahoo, tmp_path / "yfinance", "XNYS").bars("FB")
+    assert f"{bars.close_time(-1):%d %H:%M}" == "20 18:30"
+
+
+def test_yfinance_days_close_with_declared_session(yahoo: Yahoo, tmp_path: Path) -> None:
+    series = BundledBars().bars("FB")[:20]
+    yahoo.says("FB", chart(series))
+    market = get_calendar("XNYS")
+    source = YFinanceBars(
+        tmp_path / "yfinance", lambda: yahoo.now, calendar=market, **yahoo.transport()
+    )
+    bars = source.bars("FB")
+    assert f"{bars.close_time(-1):%H:%M}" == "20:00"
+    assert bars.close.tolist() == pytest.approx(series.close.tolist())

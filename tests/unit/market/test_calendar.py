@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,29 @@ def test_end_of_day_is_next_open_where_that_is_before_midnight() -> None:
     assert SYDNEY.end_of(date(2012, 1, 8)) == at("2012-01-08T23:00")
 
 
-def test_close_after_is_that_of_the_open_session() -> None:
-    assert NEW_YORK.close_after(at("2024-06-26T19:30")) == at("2024-06-26T20:00")
-    assert NEW_YORK.close_after(at("2024-06-26T12:00")) is None
-    assert NEW_YORK.close_after(at("2024-06-26T20:00")) is None
+@pytest.mark.parametrize(
+    ("calendar", "begun", "hours", "closed"),
+    [
+        ("XNYS", "2024-06-26T19:30", 1, "2024-06-26T20:00"),
+        ("XNYS", "2024-06-26T12:00", 1, "2024-06-26T13:00"),
+        ("XNYS", "2024-06-26T20:00", 1, "2024-06-26T21:00"),
+        ("24/7", "2024-06-26T19:30", 1, "2024-06-26T20:30"),
+        # Lunch in Tokyo is from 02:30 to 03:30, in Hong Kong from 04:00, in Shanghai from 03:30.
+        ("XTKS", "2024-06-26T01:00", 1, "2024-06-26T02:00"),
+        ("XTKS", "2024-06-26T02:00", 1, "2024-06-26T02:30"),
+        ("XTKS", "2024-06-26T03:00", 1, "2024-06-26T04:00"),
+        ("XTKS", "2024-06-26T05:30", 1, "2024-06-26T06:00"),
+        ("XHKG", "2024-06-26T03:30", 1, "2024-06-26T04:00"),
+        ("XSHG", "2024-06-26T02:30", 1, "2024-06-26T03:30"),
+        # It goes on in the afternoon, and nobody knows it at noon.
+        ("XTKS", "2024-06-26T02:00", 2, "2024-06-26T04:00"),
+        ("XTKS", "2024-06-26T00:00", 4, "2024-06-26T04:00"),
+    ],
+)
+def test_bar_close_is_within_its_session(
+    calendar: str, begun: str, hours: int, closed: str
+) -> None:
+    assert get_calendar(calendar).bar_close(at(begun), timedelta(hours=hours)) == at(closed)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +89,25 @@ def test_close_after_is_that_of_the_open_session() -> None:
 )
 def test_count_bars_counts_hours_of_sessions(last: str, as_of: str, count: int) -> None:
     assert NEW_YORK.count_bars(HOUR, at(last), at(as_of)) == count
+
+
+@pytest.mark.parametrize(
+    ("calendar", "last", "as_of", "count"),
+    [
+        ("XTKS", "2024-06-26T02:30", "2024-06-26T03:30", 0),  # lunch
+        ("XTKS", "2024-06-26T02:30", "2024-06-26T04:30", 1),
+        ("XTKS", "2024-06-25T06:00", "2024-06-26T06:00", 6),
+        ("XHKG", "2024-06-25T08:00", "2024-06-26T08:00", 6),
+        ("XSHG", "2024-06-25T07:00", "2024-06-26T07:00", 4),
+        ("fx", "2024-06-28T21:00", "2024-06-30T21:00", 0),  # the weekend
+        ("fx", "2024-06-28T20:00", "2024-06-30T23:00", 3),
+        ("fx", "2024-06-26T00:00", "2024-06-27T00:00", 24),
+    ],
+)
+def test_count_bars_leaves_out_lunch_with_weekends(
+    calendar: str, last: str, as_of: str, count: int
+) -> None:
+    assert get_calendar(calendar).count_bars(HOUR, at(last), at(as_of)) == count
 
 
 def test_count_bars_of_market_that_never_closes_is_by_length() -> None:
@@ -93,8 +131,24 @@ def test_guess_calendar_of_one_odd_saturday_is_weekdays() -> None:
 
 @pytest.mark.parametrize("name", ["", "NASDAQ-100", "nyse?", None, 24, "25/7"])
 def test_get_calendar_refuses_unknown_name(name: Any) -> None:
-    with pytest.raises(BadInputError, match="is unknown; write weekdays, 24/7 or the code of an"):
+    with pytest.raises(BadInputError, match="is unknown; write weekdays, 24/7, 24/5, fx or"):
         get_calendar(name)
+
+
+def test_currency_days_end_at_five_in_new_york() -> None:
+    fx = get_calendar("FX")
+    assert fx.close_of(date(2024, 1, 5)) == at("2024-01-05T22:00")
+    assert fx.close_of(date(2024, 7, 5)) == at("2024-07-05T21:00")
+    assert fx.close_of(date(2024, 1, 6)) is None
+    # Monday begins on Sunday evening.
+    assert fx.end_of(date(2024, 1, 7)) == at("2024-01-07T22:00")
+    assert fx.count_sessions(date(2024, 1, 1), date(2024, 1, 8)) == 5
+
+
+def test_session_days_of_bars_before_midnight_are_the_next() -> None:
+    closes = np.array(["2024-01-07T23:00", "2024-01-06T12:00", "2024-01-05T22:00"], "M8[us]")
+    days = [str(day) for day in get_calendar("fx").session_days(closes)]
+    assert days == ["2024-01-08", "NaT", "2024-01-05"]
 
 
 def test_get_calendar_reads_any_case() -> None:

@@ -164,3 +164,11 @@ def test_model_card_names_the_mask() -> None:
     assert "Mask:" not in card().to_markdown()
     masked = replace(card(), config=load_preset().model_copy(update={"mask": "levels"}))
     assert "Mask: `levels`. The models are not shown symbol and price level" in masked.to_markdown()
+
+
+def test_model_card_says_that_bundled_symbols_are_survivors() -> None:
+    found = "of the bundled bars, the five symbols are survivors"
+    own = replace(card(), datasets=[replace(d, source="folder") for d in card().datasets])
+    bundled = replace(card(), datasets=[replace(d, source="bundled") for d in card().datasets])
+    assert found in bundled.to_markdown() and "end on 2013-03-01" in bundled.to_markdown()
+    assert found not in own.to_markdown()

@@ -25,6 +25,7 @@ from finagent_model.reports.wording import (
     grade_sentence,
     memory_section,
     render_report,
+    survivor_warnings,
     verdict_sentence,
     warning_sentences,
 )
@@ -194,3 +195,9 @@ def test_fold_rows_end_with_the_ruin() -> None:
     rows = fold_rows(part, fold_spans(part, policies), facts, result.result.trades)
     assert len(rows) == 3
     assert rows[-1].desk_return == pytest.approx(-1)
+
+
+def test_report_says_that_bundled_symbols_are_survivors() -> None:
+    (said,) = warning_sentences(survivor_warnings(["folder", "bundled"]))
+    assert said.startswith("bundled: the five symbols are survivors")
+    assert survivor_warnings(["folder", "yfinance"]) == {}
