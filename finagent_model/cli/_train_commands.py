@@ -5,11 +5,14 @@ Options of `train` are passed on as text: `TrainRequest` parses them for shell, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finagent_model._base import Check
 from finagent_model.cli.options import (
     CHAMPION,
     EXIT_NOT_OK,
@@ -293,12 +296,32 @@ def verify(
         bool,
         typer.Option("--deep", help="Also repeat the fitting and the accounting. Takes minutes."),
     ] = False,
+    wheel: Annotated[
+        Path | None,
+        typer.Option("--with", help="Wheel of finagent_model whose code verifies, not ours."),
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="Hash that the wheel must have.")] = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(help="With --with: a Python that has the dependencies; else one is made."),
+    ] = None,
+    lock: Annotated[
+        Path | None,
+        typer.Option(help="With --with: a lock file with hashes, for the environment to make."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check that a version is unchanged, repeatable and free of look-ahead.
 
     Exit code 5 where a check fails.
     """
+    if wheel is not None:
+        _verify_with(model, wheel, deep, sha256, python, lock, as_json)
+        return
+    if given := [
+        f"--{n}" for n, v in (("sha256", sha256), ("python", python), ("lock", lock)) if v
+    ]:
+        raise BadInputError(f"{given[0]} belongs to --with, which names the wheel")
     from finagent_model.pipeline.verify import verify as run
 
     with show_progress() as progress:
@@ -306,11 +329,54 @@ def verify(
     if as_json:
         print_json(done.row())
     else:
-        for check in done.checks:
-            typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
+        _print_checks(done.checks)
     # After the output: a failed check is explained above.
     if not done.passed:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _verify_with(
+    model: str,
+    wheel: Path,
+    deep: bool,
+    sha256: str | None,
+    python: Path | None,
+    lock: Path | None,
+    as_json: bool,
+) -> None:
+    from finagent_model.pipeline.other_code import OtherCodeFailedError, verify_with
+
+    if python is not None and lock is not None:
+        raise BadInputError("--python has its libraries already: leave --lock out")
+    if python is None:
+        typer.echo("making an environment for the wheel's code, which may take minutes", err=True)
+    try:
+        # No bar around it: the other code shows its own.
+        done = verify_with(model, wheel, deep=deep, sha256=sha256, python=python, lock=lock)
+    except OtherCodeFailedError as error:
+        if not error.is_told:
+            raise
+        raise typer.Exit(error.exit_code) from None
+    if as_json:
+        print_json(done.row())
+    else:
+        _print_checks(done.checks)
+        by = done.verified_by
+        typer.echo(
+            f"verified by {by.wheel} ({by.version}, SHA-256 {by.sha256}), Python {by.python}, "
+            f"libraries: {by.libraries}"
+        )
+        if by.differences:
+            more = by.differences - len(by.differs_from_install)
+            names = ", ".join(by.differs_from_install) + (f" and {more} more" if more else "")
+            typer.echo(f"its code differs from this install in {by.differences} files: {names}")
+    if not done.passed:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    for check in checks:
+        typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
 
 
 def memory(

@@ -150,13 +150,14 @@ class Desk:
         always_team: bool | None = None,
         presenter: Presenter | None = None,
         cassette: Cassette | None = None,
+        warnings: tuple[str, ...] | None = None,
     ) -> Desk:
         """Return this desk in another mode, within narrower limits, or with another clock or state.
 
         `inline_rules` runs a desk of `rules` alone without AutoGen's runtime, for the same record;
         `always_team` runs AutoGen's team though every reply is recorded. `presenter` shows the
         agents other views than the mask does, for an experiment; `cassette` is where replies are
-        found and recorded instead.
+        found and recorded instead; `warnings` go on every signal in place of the desk's own.
 
         Limits can only be narrowed: a wider one is not honoured, and every signal of the returned
         desk warns of it. Clients, recorded replies and the run's budget are shared.
@@ -168,7 +169,7 @@ class Desk:
         copy.mode, copy._clock = mode or self.mode, clock or self._clock
         copy._trained_state = trained_state or self._trained_state
         copy.config = self.config.model_copy(update={"limits": own_limits})
-        copy._warnings = (*self._warnings, *refusals)
+        copy._warnings = (*(self._warnings if warnings is None else warnings), *refusals)
         copy._inline_rules = self._inline_rules if inline_rules is None else inline_rules
         copy._always_team = self._always_team if always_team is None else always_team
         copy._present = presenter or self._present

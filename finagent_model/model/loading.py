@@ -149,6 +149,17 @@ def load_checked(uri: str) -> ModelCheck:
         return check_model(path, Settings.load(), version=registry.find_registered(uri))
 
 
+def read_requirements(uri: str) -> str:
+    """Return the list of what a model requires, as its store has it. Raises ModelLoadError."""
+    prepare_local_store()
+    with ScratchFolder() as folder:
+        path = _download(uri, folder) / "requirements.txt"
+        try:
+            return path.read_text(errors="replace")
+        except OSError as error:
+            raise _load_error(uri, error) from None
+
+
 def sign_version(name: str, version: str, settings: Settings) -> bool:
     """Sign a registered version with the operator's key; return whether there is a key.
 

@@ -116,7 +116,7 @@ def write_wheel(
         files[f"{info}/entry_points.txt"] = entry_points
     # RECORD lists itself without a hash: https://packaging.python.org/specifications/
     record = "".join(
-        f"{path},sha256={_record_hash(data)},{len(data)}\n" for path, data in files.items()
+        f"{path},sha256={record_hash(data)},{len(data)}\n" for path, data in files.items()
     )
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     path = folder / f"{name}-{version}-py3-none-any.whl"
@@ -130,7 +130,7 @@ def write_wheel(
     return path
 
 
-def _record_hash(content: bytes) -> str:
+def record_hash(content: bytes) -> str:
     """Return the SHA-256 of `content` as RECORD writes it."""
     digest = hashlib.sha256(content).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
