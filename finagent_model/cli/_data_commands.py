@@ -171,6 +171,8 @@ def import_bars_command(
 
 def _print_checks(checks: list[BarsCheck], as_json: bool, passed_over: Sequence[str] = ()) -> None:
     """Print each symbol's bars or why they are refused; exit with 5 where some are."""
+    from finagent_model.market.timeframe import parse_timeframe
+
     refused = [check for check in checks if check.snapshot is None]
     if as_json:
         rows: list[dict[str, Any]] = [check.row() for check in checks]
@@ -182,9 +184,10 @@ def _print_checks(checks: list[BarsCheck], as_json: bool, passed_over: Sequence[
                 typer.echo(f"REFUSED  {check.symbol}  {check.refused}")
                 continue
             typer.echo(f"good  {check.symbol}  {_describe_snapshot(check.snapshot)}")
+            form = parse_timeframe(check.snapshot.timeframe).time_format
             for change in check.snapshot.changes:
                 typer.echo(
-                    f"  revised  {change.closed_at:%Y-%m-%d} {change.field}: "
+                    f"  revised  {change.closed_at:{form}} {change.field}: "
                     f"{_number_text(change.before)} -> {_number_text(change.after)}"
                 )
             # A snapshot lists its first changes only.
@@ -216,7 +219,7 @@ def _describe_snapshot(snapshot: BarsSnapshot) -> str:
     # Days without weekends are the rule, and not said.
     length = "" if timeframe == DAILY else f" of {timeframe.label}"
     hours = "" if snapshot.calendar == WEEKDAYS.name else f", {snapshot.calendar}"
-    form = "%Y-%m-%d %H:%M" if timeframe.is_intraday else "%Y-%m-%d"
+    form = timeframe.time_format
     return (
         f"{snapshot.bars} bars{length} {snapshot.first:{form}} to {snapshot.last:{form}}{hours}, "
         f"hash {snapshot.content_hash[:12]}{fetched}"

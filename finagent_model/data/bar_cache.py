@@ -36,7 +36,7 @@ from finagent_model.errors import (
     LocalStateError,
     UnknownSymbolError,
 )
-from finagent_model.market.bars import BarSeries, show_as_of
+from finagent_model.market.bars import BarSeries
 
 FOLDER = "bars"
 INDEX = "index.json"
@@ -263,7 +263,7 @@ class CachedBars:
             newest = snapshots[-1]
             changes = compare_bars(self._store.load(symbol, newest.content_hash), series)
             if changes:
-                log.warning("%s: %s", symbol, describe_revisions(self.name, changes))
+                log.warning("%s: %s", symbol, describe_revisions(self.name, series, changes))
             elif newest.content_hash == series.digest():
                 # Unchanged: keep what the snapshot says of earlier revisions.
                 told = {"timeframe": series.timeframe.name, "calendar": series.calendar.name}
@@ -318,10 +318,11 @@ class StoredBars:
         return snapshots[-1]
 
 
-def describe_revisions(source: str, changes: tuple[BarChange, ...]) -> str:
-    """Return a log line that names the first few fields that the vendor revised."""
+def describe_revisions(source: str, bars: BarSeries, changes: tuple[BarChange, ...]) -> str:
+    """Return a log line that names the first few fields of `bars` that the vendor revised."""
+    form = bars.timeframe.time_format
     fields = [
-        f"{show_as_of(c.closed_at)} {c.field} {_number(c.before)} -> {_number(c.after)}"
+        f"{c.closed_at:{form}} {c.field} {_number(c.before)} -> {_number(c.after)}"
         for c in changes[:MAX_REVISIONS]
     ]
     more = f" and {len(changes) - MAX_REVISIONS} more" if len(changes) > MAX_REVISIONS else ""

@@ -186,7 +186,7 @@ class BarSeries:
         """Return the close of bar `index` for readers: a date, with the time of bars within a
         day.
         """
-        form = "%Y-%m-%d %H:%M" if self.timeframe.is_intraday else "%Y-%m-%d"
+        form = self.timeframe.time_format
         return format(self.close_time(index), form)
 
     @cached_property

@@ -61,6 +61,11 @@ class Timeframe:
         return self.length < timedelta(days=1)
 
     @property
+    def time_format(self) -> str:
+        """Format of a close for readers: a date; with the time where a day has several bars."""
+        return "%Y-%m-%d %H:%M" if self.is_intraday else "%Y-%m-%d"
+
+    @property
     def label(self) -> str:
         """Return the length in words, such as `1 day` or `15 minutes`."""
         minutes = int(self.length.total_seconds() // 60)

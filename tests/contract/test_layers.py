@@ -112,8 +112,8 @@ def test_package_has_no_import_cycle() -> None:
     order.prepare()  # raises CycleError, naming the circle
 
 
-def test_package_has_at_most_240_modules() -> None:
-    assert len(list(PACKAGE.rglob("*.py"))) <= 240
+def test_package_has_at_most_265_modules() -> None:
+    assert len(list(PACKAGE.rglob("*.py"))) <= 265
 
 
 def dotted(path: Path) -> str:
