@@ -25,10 +25,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--days", type=int, default=120)
     parser.add_argument("--retest", type=int, default=40)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     options = parser.parse_args()
     head = ["model", "marked", *SIGNS, "questions a run", "seconds a run"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
-    for kind in KINDS:
+    for kind in options.kinds:
         marked, signs, questions, start = 0, Counter[str](), 0, time.process_time()
         for seed in range(options.seeds):
             report = probe_stub(kind, seed, options.days, options.retest, bare=True)

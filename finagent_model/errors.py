@@ -281,6 +281,16 @@ class SignatureError(ModelLoadError):
     """A version has no signature of a trusted key where one is required, or a wrong one."""
 
 
+class OtherCodeFailedError(FinagentError):
+    """The code of another wheel could not verify; `exit_code` is what it ended with."""
+
+    def __init__(self, message: str, exit_code: int, *, is_told: bool) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.is_told = is_told
+        """Whether it has said why, in a line of its own on the standard error."""
+
+
 class GateRefusedError(FinagentError):
     """The gate refused to make a version champion."""
 

@@ -25,7 +25,7 @@ from finagent_model.cli.options import (
     show_progress,
 )
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
-from finagent_model.errors import BadInputError
+from finagent_model.errors import BadInputError, OtherCodeFailedError
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.backtest import BacktestRerun
@@ -344,7 +344,7 @@ def _verify_with(
     lock: Path | None,
     as_json: bool,
 ) -> None:
-    from finagent_model.pipeline.other_code import OtherCodeFailedError, verify_with
+    from finagent_model.pipeline.other_code import verify_with
 
     if python is not None and lock is not None:
         raise BadInputError("--python has its libraries already: leave --lock out")

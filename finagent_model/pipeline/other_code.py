@@ -9,6 +9,7 @@ docs/evidence.md.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from finagent_model._base import Check
 from finagent_model._json import read_json
 from finagent_model._local_files import ScratchFolder
-from finagent_model.errors import BadInputError, FinagentError
+from finagent_model.errors import BadInputError, OtherCodeFailedError
 from finagent_model.model.wheel import NAME, read_code_files
 from finagent_model.model.wheel_reader import WheelCode, parse_pins
 
@@ -104,16 +105,6 @@ class OtherReport:
         return {**self.report, "verified_by": asdict(self.verified_by)}
 
 
-class OtherCodeFailedError(FinagentError):
-    """The other code could not verify; its own message is on the standard error."""
-
-    def __init__(self, message: str, exit_code: int, *, is_told: bool) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.is_told = is_told
-        """Whether the other code has said why in a line of its own."""
-
-
 def verify_with(
     model_uri: str,
     wheel: Path,
@@ -152,8 +143,8 @@ def verify_with(
 def make_environment(folder: Path, pins: Sequence[str], lock: Path | None = None) -> Path:
     """Make a virtual environment with exactly these pins, or with a lock's; return its Python.
 
-    Wheels alone are installed, so that nothing is run. Uses `uv` where it is there, else pip, which
-    follow their own settings of indexes, caches and folders. Raises BadInputError.
+    Uses `uv` where it is there, else pip, which follow their own settings of indexes, caches and
+    folders. A library that has no wheel is built. Raises BadInputError.
     """
     # The interpreter below all environments: nothing that one of them holds comes along.
     base = getattr(sys, "_base_executable", None) or sys.executable
@@ -162,11 +153,11 @@ def make_environment(folder: Path, pins: Sequence[str], lock: Path | None = None
     wanted = lock or folder / "pins.txt"
     if lock is None:
         wanted.write_text("".join(f"{pin}\n" for pin in pins))
-    options = ["--no-deps", "--only-binary", ":all:", "-r", str(wanted)]
+    options = ["--no-deps", "-r", str(wanted)]
     options += ["--require-hashes"] if lock else []
     by_pip = [str(python), "-I", "-m", "pip", "install", "--quiet", *options]
     failure = "the version's libraries can't be installed; name a Python that has them by --python"
-    if uv := shutil.which("uv"):
+    if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"):
         with suppress(BadInputError):
             _install([uv, "pip", "install", "--quiet", "--python", str(python), *options], failure)
             return python

@@ -92,6 +92,18 @@ def test_desk_stale_bars_are_data_missing(
     assert "2013-03-01" in signal.reasoning
 
 
+def test_desk_with_other_warnings_decides_the_same(market: Market) -> None:
+    """For verification: the ledger of a version has no warning that other code answers."""
+    asked = view(market, "2012-06-29")
+    warned = Desk(load_preset(), None, Settings.load({}), Cassette(), warnings=("other code",))
+    signal = warned.decide(asked).signal
+    assert signal.warnings[0] == "other code"
+    bare = warned.with_options(warnings=()).decide(asked).signal
+    assert bare == signal.model_copy(
+        update={"warnings": signal.warnings[1:], "generated_at": bare.generated_at}
+    )
+
+
 def test_desk_short_history_is_data_missing(market: Market) -> None:
     signal = desk().decide(view(market, "2004-10-01")).signal
     assert signal.status == "data_missing"

@@ -223,14 +223,14 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_environment_has_the_pins_alone(
     tmp_path: Path, installs: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _, path: None)
     (tmp_path / "venv").mkdir()
     python = make_environment(tmp_path / "venv", ["numpy==2.4.6"])
     assert (tmp_path / "venv/pins.txt").read_text() == "numpy==2.4.6\n"
     made, installed = installs
     assert made[1:4] == ["-I", "-m", "venv"]
     assert installed[:5] == [str(python), "-I", "-m", "pip", "install"]
-    assert {"--no-deps", "--only-binary"} <= {*installed}
+    assert installed[-3:] == ["--no-deps", "-r", str(tmp_path / "venv/pins.txt")]
     assert "--require-hashes" not in installed
     make_environment(tmp_path / "venv", [], tmp_path / "a.lock")
     assert installs[-1][-3:] == ["-r", str(tmp_path / "a.lock"), "--require-hashes"]
@@ -244,7 +244,7 @@ def test_environment_falls_back_on_pip(tmp_path: Path, monkeypatch: pytest.Monke
         if command[0] == "uv":
             raise BadInputError(failure)
 
-    monkeypatch.setattr("shutil.which", lambda _: "uv")
+    monkeypatch.setattr("shutil.which", lambda _, path: "uv")
     monkeypatch.setattr(other_code, "_install", install)
     python = make_environment(tmp_path, [])
     assert commands[1:] == ["uv", str(python)]
@@ -253,7 +253,7 @@ def test_environment_falls_back_on_pip(tmp_path: Path, monkeypatch: pytest.Monke
 def test_environment_that_can_not_be_made_names_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _, path: None)
     monkeypatch.setattr(sys, "_base_executable", "/bin/false")
     with pytest.raises(BadInputError, match="no environment can be made: /bin/false"):
         make_environment(tmp_path, [])
