@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from finagent_model.data.bar_files import FolderBars
-from finagent_model.data.vendors import VENDORS, looks_like_price
+from finagent_model.data.vendors import VENDORS, looks_like_price, vendor_names
 from finagent_model.errors import InvalidBarsError
+from support.places import ROOT
 
 DAYS = ["2024-06-26", "2024-06-27", "2024-06-28"]
 CLOSES = [10.5, 11.0, 2.75]
@@ -302,3 +303,17 @@ def test_vendor_rows_differ_in_their_columns() -> None:
 )
 def test_looks_like_price_by_words(name: str, expected: bool) -> None:
     assert looks_like_price(name) is expected
+
+
+def test_table_of_vendors_in_docs_is_the_codes() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    rows = dict(re.findall(r"^\| ([\w. ]+?) \| (.*?) \|", page, flags=re.M))
+    for name in vendor_names():
+        roles = {
+            role
+            for vendor in VENDORS
+            if vendor.name == name
+            for role in (*vendor.columns.values(), *vendor.optional.values())
+        }
+        actions = "its columns" if "split" in roles else "from the adjusted close"
+        assert rows[name] == (actions if roles & {"split", "adj_close"} else "none in the file")
