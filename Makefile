@@ -23,6 +23,10 @@ endif
 UPSTREAM_STAMP := $(if $(UPSTREAM),$(VENV)/.upstream)
 
 train: export MLFLOW_DISABLE_TELEMETRY ?= true
+# `mlflow run` opens its run in `Default` otherwise; an id is the other way to name an experiment.
+ifndef MLFLOW_EXPERIMENT_ID
+train: export MLFLOW_EXPERIMENT_NAME ?= finagent
+endif
 train: $(VENV)/.runtime $(UPSTREAM_STAMP)  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point, UPSTREAM=1 brings upstream
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 

@@ -291,6 +291,12 @@ class OtherCodeFailedError(FinagentError):
         """Whether it has said why, in a line of its own on the standard error."""
 
 
+class EarlyCheckError(FinagentError):
+    """A training can't be proven: a check of its first decisions failed, and no more are made."""
+
+    exit_code = 5
+
+
 class GateRefusedError(FinagentError):
     """The gate refused to make a version champion."""
 
@@ -306,4 +312,5 @@ def is_retryable_error(error: FinagentError) -> bool:
     # These are kinds of bad input or missing data, yet a store, a file or a vendor can come back.
     if isinstance(error, TrackingError | LocalStateError | DataSourceError):
         return True
-    return not isinstance(error, BadInputError | DataError | GateRefusedError | DagRunFailedError)
+    final = BadInputError | DataError | EarlyCheckError | GateRefusedError | DagRunFailedError
+    return not isinstance(error, final)

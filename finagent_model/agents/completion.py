@@ -260,8 +260,9 @@ class ChatService:
         limits, spending = session.config.limits, session.config.spending
         if usd is None and (limits.budget_usd or spending.run_usd or spending.day_usd):
             raise OverBudgetError(
-                f"a budget in USD, since the price of {model.model!r} is unknown; "
-                "add it to 'prices' or set the budget to 0"
+                f"a budget in USD, since the price of {model.model!r} is unknown; add it to the "
+                f"configuration, prices: {{{model.model}: {{prompt: P, completion: C, as_of: "
+                "YYYY-MM-DD}} in USD a million tokens, or set the budget to 0"
             )
         return Amount(prompt + completion, usd)
 

@@ -162,12 +162,13 @@ def open_run(context: TaskContext, conf_keys: Sequence[str], known: Sequence[str
 
 def fit(context: TaskContext, parent: str) -> str:
     """Fit the policies and return the id of the training's run, a child of the run `parent`."""
+    from finagent_model.agents.list_prices import settle_models
     from finagent_model.config.desk_config import load_config
     from finagent_model.pipeline.train import start_training
 
-    request = read_train_request(context.params)
-    run_id = start_training(request, Settings.load(), execution=execution_of(context, parent))
-    _log_desk(parent, load_config(request.config))
+    request, settings = read_train_request(context.params), Settings.load()
+    run_id = start_training(request, settings, execution=execution_of(context, parent))
+    _log_desk(parent, settle_models(load_config(request.config), settings))
     return run_id
 
 

@@ -92,7 +92,13 @@ def predict(
         typer.echo(f"audit {audit}: its head is {chain.head}", err=True)
     if run_id is not None:
         message = f"signal {signal.signal_id} is kept in run {run_id}"
-        typer.echo(f"{message}; see `finagent lineage {signal.signal_id}`", err=True)
+        typer.echo(
+            f"{message}; see `finagent lineage {signal.signal_id}`, or its page in `finagent ui`: "
+            f"/signals/key/{signal.signal_id}",
+            err=True,
+        )
+    elif config is not None:
+        typer.echo("not kept: --log keeps it in a run and on a page of `finagent ui`", err=True)
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:

@@ -269,22 +269,41 @@ def ablate(
     model: Model = CHAMPION,
     symbols: Annotated[str, typer.Option(help=SYMBOLS_HELP)] = "",
     mode: Annotated[str, typer.Option(help=MODE_HELP)] = "cached",
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Print the expected calls, tokens and cost, and stop."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure what each agent adds: repeat the backtest with agents left out."""
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.bars import parse_symbols
-    from finagent_model.pipeline.ablation import ablate as run
+    from finagent_model.pipeline.ablation import prepare_ablation, run_ablation
     from finagent_model.reports.charts import render_ablation_table
     from finagent_model.settings import Settings
 
     chosen, parsed_mode = parse_symbols(symbols), parse_mode(mode)
+    plan = prepare_ablation(model, chosen, Settings.load(), parsed_mode)
+    needs = plan.estimate()
+    if estimate and as_json:
+        row = asdict(needs)
+        del row["no_grade"]  # a training's
+        print_json({**row, "variants": list(plan.desks), "left_out": plan.left_out})
+        return
+    # On stderr before anything is asked: a run may be stopped here.
+    if estimate or plan.asks_models:
+        typer.echo(f"{len(plan.desks)} variants: {', '.join(plan.desks)}", err=not estimate)
+        _print_needs(needs, to_stderr=not estimate)
+    if estimate:
+        for name, reason in plan.left_out.items():
+            typer.echo(f"left out: {name}: {reason}")
+        return
     with show_progress() as progress:
-        ablation = run(model, chosen, Settings.load(), parsed_mode, progress)
+        ablation = run_ablation(plan, progress)
     if as_json:
         print_json(asdict(ablation))
     else:
-        typer.echo(render_ablation_table(asdict(ablation)["rows"]), nl=False)
+        typer.echo(render_ablation_table(asdict(ablation)["rows"], ablation.left_out), nl=False)
         typer.echo(f"{ablation.decisions} decisions each; run {ablation.run_id}")
 
 

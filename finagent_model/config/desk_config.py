@@ -1,12 +1,12 @@
 """The desk's configuration: agents, models, limits, risk, memory, approvals and gate.
 
 A desk is read from YAML or from one of the presets that ship with the package; keys that a file
-leaves out come from its preset. `desk_variants` builds the other desks of an ablation.
+leaves out come from its preset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -43,7 +43,6 @@ from finagent_model.market.news import sanitize_text
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 DEFAULT_PRESET = "default"
-WHOLE_DESK = "whole desk"
 INITIAL_EXTERNAL_WEIGHT = 0.5
 """Weight of an external analyst's score beside the technical score's 1, before any training."""
 
@@ -383,71 +382,6 @@ def _read_text(path: Path, label: str) -> str:
         raise ConfigError(f"{label} {path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{label} {path}: can't be read: not UTF-8 text") from None
-
-
-def desk_variants(desk: DeskConfig, debaters: tuple[AgentRow, ...]) -> dict[str, DeskConfig]:
-    """Return the desks of an ablation by name, the whole desk first, equal ones once.
-
-    The others are: each agent left out; the debate left out, or `debaters` added where there is
-    none; each analyst alone with risk and executor; rules in place of every model. What would be
-    no valid desk is left out.
-    """
-    variants: dict[str, DeskConfig] = {WHOLE_DESK: desk}
-    for name, variant in _iter_variants(desk, debaters):
-        if variant not in variants.values():
-            variants[name] = variant
-    return variants
-
-
-def _iter_variants(
-    desk: DeskConfig, debaters: tuple[AgentRow, ...]
-) -> Iterator[tuple[str, DeskConfig]]:
-    rows = desk.agents
-    debater_names = {row.name for row in rows if row.role == "debater"}
-    analysts = [row for row in rows if row.role == "analyst"]
-    for row in rows[:-1]:
-        # A desk needs an analyst that always runs; without one it would not validate.
-        if any(other.when == "always" for other in analysts if other is not row):
-            yield f"without {row.name}", _with_agents(desk, remove_agents(rows, {row.name}))
-    if debater_names:
-        yield "without debate", _with_agents(desk, remove_agents(rows, debater_names))
-    elif debaters:
-        yield "with debate", _with_agents(desk, _add_debate(rows, debaters))
-    for row in analysts:
-        if row.when == "always" and len(rows) > 3:
-            absent = {other.name for other in analysts if other is not row} | debater_names
-            yield f"{row.name} alone", _with_agents(desk, remove_agents(rows, absent))
-    if not desk.uses_only_rules:
-        rules_model = {name: getattr(ModelConfig(), name) for name in ModelConfig.model_fields}
-        agents = tuple(row.model_copy(update={"model": None, "sampling": {}}) for row in rows)
-        yield "rules only", desk.model_copy(update={**rules_model, "models": {}, "agents": agents})
-
-
-def _add_debate(rows: tuple[AgentRow, ...], debaters: tuple[AgentRow, ...]) -> tuple[AgentRow, ...]:
-    """Return the rows with the debaters placed between the analysts and everybody else."""
-    analysts = tuple(row for row in rows if row.role == "analyst")
-    analyst_names = tuple(row.name for row in analysts)
-    debater_names = tuple(row.name for row in debaters)
-    return (
-        *analysts,
-        *(row.model_copy(update={"after": analyst_names, "tools": ()}) for row in debaters),
-        *(
-            row.model_copy(
-                update={
-                    "after": debater_names if set(row.after) & set(analyst_names) else row.after
-                }
-            )
-            for row in rows
-            if row.role != "analyst"
-        ),
-    )
-
-
-def _with_agents(desk: DeskConfig, rows: tuple[AgentRow, ...]) -> DeskConfig:
-    # Validated anew, since `model_copy` would not check the graph of the new rows.
-    return DeskConfig.model_validate(
-        {**desk.model_dump(), "agents": [row.model_dump() for row in rows]}
-    )
 
 
 class Prompts:

@@ -70,11 +70,21 @@ class Sampling(FrozenModel):
 
 
 class Price(FrozenModel):
-    """US dollars per million tokens, as published on `as_of`."""
+    """US dollars per million tokens: as published on `as_of`, or from the table `source`."""
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
-    as_of: date
+    as_of: date | None = None
+    """None: the table gives no day; its version, in `source`, stands for it."""
+    # Left out of a dump where it is not given: hashes of recorded desks have no such key.
+    source: str | None = Field(None, max_length=200, exclude_if=lambda source: source is None)
+    """Table and version that it was read from; None: typed by whoever wrote the configuration."""
+
+    @model_validator(mode="after")
+    def _check_origin(self) -> Self:
+        if self.as_of is None and self.source is None:
+            raise ValueError("a price needs as_of, the day on which it was published")
+        return self
 
     def cost_usd(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Return what so many tokens cost, in US dollars."""

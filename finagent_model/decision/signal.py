@@ -58,6 +58,8 @@ class Status(StrEnum):
         )
 
 
+GATE_REFUSED = "the gate refused"
+"""Beginning of the warning on each signal of a version that the gate did not let pass."""
 LEAST_TO_ACT = 50.0
 """Confidence score from which a BUY or SELL is actionable; below it confidence is LOW."""
 

@@ -8,7 +8,7 @@ next open; outcomes are labelled only where they are known by the last bar (no l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +41,9 @@ from finagent_model.statistics.resampling import (
 )
 from finagent_model.training.request import EvaluationRequest
 
+EARLY_DECISIONS = 3
+"""Decisions after which a walk may be checked early."""
+FirstCheck = Callable[[Decider, Sequence[MarketView], Sequence[Decision]], None]
 MAX_VIEWS = 256
 """Views built at a time."""
 
@@ -111,12 +114,14 @@ def decide_walk_forward(
     decider_of: Callable[[int, Sequence[Decision]], Decider],
     done: Callable[[], object],
     transcribe: Callable[[Sequence[Decision]], list[Decision]] | None = None,
+    check_first: FirstCheck | None = None,
 ) -> list[Decision]:
     """Return the decisions at the close of each bar of `positions`, period by period, in order.
 
     `decider_of` takes a period's number and the decisions before it, and returns the period's
     decider. `done` is called after each decision. `transcribe` may write conversations down; the
-    decisions that are returned have neither turns nor events.
+    decisions that are returned have neither turns nor events. `check_first` may end the walk after
+    the first decisions: it is given their decider, views and decisions, and raises.
     """
     decisions: list[Decision] = []
     for number, period in enumerate(periods):
@@ -124,14 +129,24 @@ def decide_walk_forward(
         # A period's decider may learn from the decisions before it only: no look-ahead.
         decider = decider_of(number, tuple(decisions))
         # In parts: each view holds a copy of the history by then.
-        for first in range(0, len(in_period), MAX_VIEWS):
-            views = market.bar_views(symbol, in_period[first : first + MAX_VIEWS])
+        for part in _parts(in_period, EARLY_DECISIONS if check_first and not decisions else 0):
+            views = market.bar_views(symbol, part)
             new = decide_views(decider, views, done)
+            if check_first and not decisions:
+                check_first(decider, views, new)
             if transcribe:
                 new = transcribe(new)
             # Thousands of conversations would fill the memory; a signal is enough from here on.
             decisions += [replace(decision, turns=(), events=()) for decision in new]
     return decisions
+
+
+def _parts(positions: list[int], first: int) -> Iterator[list[int]]:
+    """Yield the positions in parts of MAX_VIEWS, after a part of `first` where that is not 0."""
+    if first and positions:
+        yield positions[:first]
+    for start in range(first, len(positions), MAX_VIEWS):
+        yield positions[start : start + MAX_VIEWS]
 
 
 def decide_views(

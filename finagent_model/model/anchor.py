@@ -67,6 +67,10 @@ class ModelCheck:
     """Why nothing vouches for the files; empty where something does."""
     signed_by: str | None = None
     """Id of the key that signed the version; None where no trusted key did."""
+    refused: str | None = None
+    """What the gate refused, such as `version 3 of finagent`; None where it let it pass, or the
+    registry does not say.
+    """
 
     @property
     def summary(self) -> str:
@@ -142,10 +146,12 @@ def check_model(
     _check_metadata(folder, manifest)
     statement = make_statement(name, number, manifest.content_hash, files)
     signed_by = check_signature(settings, tags.get(registry.SIGNATURE), statement, subject)
+    refused = subject if tags.get(registry.VERDICT) == registry.REFUSED else None
     if anchor.content_hash is None or anchor.files is None:
         reason = f"the tags of {subject} lack the hashes of its files; train again"
-        return ModelCheck(manifest, count, False, compared, reason, signed_by)
-    return ModelCheck(manifest, count, True, (*compared, anchor.source), signed_by=signed_by)
+        return ModelCheck(manifest, count, False, compared, reason, signed_by, refused)
+    sources = (*compared, anchor.source)
+    return ModelCheck(manifest, count, True, sources, signed_by=signed_by, refused=refused)
 
 
 def build_anchor_tags(manifest: Manifest, files: Mapping[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ import pandas as pd
 from finagent_model._base import Mode
 from finagent_model._event_loop import NO_DEADLINE, Deadline
 from finagent_model._redact import make_redactor
-from finagent_model.agents.providers import with_addresses
+from finagent_model.agents.list_prices import settle_models
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.audit.chain import AuditChain, audit_decisions
 from finagent_model.cassette.cassette import REPLIES, Cassette
@@ -30,7 +30,7 @@ from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import version_key
+from finagent_model.decision.signal import GATE_REFUSED, version_key
 from finagent_model.desk.desk import Desk, config_hash
 from finagent_model.errors import (
     BadInputError,
@@ -130,7 +130,7 @@ class Predictor:
         Raises ConfigError for a desk that can't be read, or whose model can't be called in `mode`.
         """
         desk = load_config(str(config)).with_max_rounds(settings.autogen_max_rounds)
-        predictor = cls(with_addresses(desk, settings), settings)
+        predictor = cls(settle_models(desk, settings), settings)
         # A replay calls no model, so a missing key is no error there.
         if mode != "replay":
             predictor.desk.require_key()
@@ -157,6 +157,15 @@ class Predictor:
     def version(self) -> str | None:
         """The version's name in the ids of its signals; None without a run or version."""
         return version_key(self.lineage.model_uri, self.lineage.run_id)
+
+    @property
+    def refusal(self) -> str | None:
+        """That the gate refused this version, and where it says why; None for any other desk."""
+        if self.checked is None or self.checked.refused is None:
+            return None
+        # A version that was made champion by force was refused all the same.
+        where = f"gate.json of run {self.lineage.run_id}" if self.lineage.run_id else "gate.json"
+        return f"{GATE_REFUSED} {self.checked.refused}: see {where}, and don't act on it"
 
     def decide(
         self,
@@ -345,6 +354,8 @@ class Predictor:
         if self.checked and self.lineage.model_uri and not anchored:
             # A version that claims a registry which doesn't vouch for it: the reason is told.
             signal = signal.with_warnings(f"not anchored: {self.checked.why_not}")
+        if refusal := self.refusal:
+            signal = signal.with_warnings(refusal)
         lineage = {
             "run_id": self.lineage.run_id,
             "model_uri": self.lineage.model_uri,

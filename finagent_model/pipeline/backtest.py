@@ -48,6 +48,7 @@ from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import select_lessons
 from finagent_model.evaluation.evidence import SymbolFacts, pool_returns
 from finagent_model.evaluation.out_of_sample import (
+    FirstCheck,
     OutOfSampleBacktest,
     collect_symbol_facts,
     decide_walk_forward,
@@ -159,11 +160,13 @@ def decide_and_reflect(
     request: TrainRequest,
     progress: Progress,
     transcripts: TranscriptWriter | None = None,
+    check_first: FirstCheck | None = None,
 ) -> OutOfSampleBacktest:
     """Decide on the out-of-sample bars of `symbol` while the desk learns, fold by fold.
 
-    In each fold the desk remembers the calls that had closed before the fold began. Arguments and
-    errors are those of `decide_out_of_sample`.
+    In each fold the desk remembers the calls that had closed before the fold began. `check_first`
+    may end it after the first decisions. Other arguments and errors are those of
+    `decide_out_of_sample`.
     """
     bars = market.bars(symbol)
     first = out_of_sample_part(bars, policies).start
@@ -182,7 +185,7 @@ def decide_and_reflect(
         state = TrainedState(policies, lessons=lessons)
         return desk.with_options(trained_state=state, inline_rules=True)
 
-    return _decide(market, symbol, policies, request, progress, desk_of, transcripts)
+    return _decide(market, symbol, policies, request, progress, desk_of, transcripts, check_first)
 
 
 def _decide(
@@ -193,6 +196,7 @@ def _decide(
     progress: Progress,
     decider_of: Callable[[int, Sequence[Decision]], Decider],
     transcripts: TranscriptWriter | None,
+    check_first: FirstCheck | None = None,
 ) -> OutOfSampleBacktest:
     """Walk forward over the out-of-sample bars; `decider_of` is given a fold's number and the past
     decisions.
@@ -207,6 +211,7 @@ def _decide(
         decider_of,
         progress(f"deciding on {symbol}", len(positions)),
         transcripts.write if transcripts else None,
+        check_first,
     )
     part = out_of_sample_part(bars, policies)
     return judge_out_of_sample(bars[part], [i - part.start for i in positions], decisions, request)

@@ -7,7 +7,7 @@ recorded, each reply as long as allowed, the memory full. Repairs of malformed r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finagent_model.agents.components import ancestors
+from finagent_model.agents.list_prices import settle_models
+from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig, Prompts, load_config
 from finagent_model.config.knowledge import Knowledge
 from finagent_model.data.market import Market
@@ -63,6 +65,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
     Raises BadInputError and DataError, as the training would.
     """
     config = load_config(request.config).with_max_rounds(settings.autogen_max_rounds)
+    config = settle_models(config, settings)
     require_schedule(request, config)
     market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
@@ -83,8 +86,7 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         decisions += len(positions)
         if config.uses_only_rules or not positions:
             continue
-        chosen = np.unique(np.linspace(0, len(positions) - 1, SAMPLES).astype(int))
-        sample = [positions[i] for i in chosen]
+        sample = sample_positions(positions)
         # Each sampled day stands for as many days as are left out.
         share = len(positions) / len(sample)
         for at, view in zip(sample, market.bar_views(symbol, sample), strict=True):
@@ -101,6 +103,12 @@ def estimate(request: TrainRequest, settings: Settings) -> Estimate:
         cost_usd=price_tokens(config, {m: (float(t[0]), float(t[1])) for m, t in tokens.items()}),
         no_grade=_no_grade(config.latest_knowledge, calendar[calendar > first]),
     )
+
+
+def sample_positions(positions: Sequence[int]) -> list[int]:
+    """Return at most `SAMPLES` of the positions, spread evenly."""
+    chosen = np.unique(np.linspace(0, len(positions) - 1, SAMPLES).astype(int))
+    return [positions[i] for i in chosen]
 
 
 def _no_grade(knowledge: Knowledge | None, unseen: npt.NDArray[np.datetime64]) -> str | None:
@@ -139,12 +147,13 @@ def _positions_to_decide(
 
 
 def measure_calls(
-    config: DeskConfig, view: MarketView, has_memory: bool
+    config: DeskConfig, view: MarketView, has_memory: bool, known: set[str] | None = None
 ) -> list[tuple[str, int, int]]:
     """Return model, prompt characters and longest reply (tokens) of each call for one decision.
 
     With memory the prompt holds as many lessons as the configuration allows. Empty where the view
-    has too few bars for a question.
+    has too few bars for a question. `known` are the requests whose replies are on record, of this
+    view: they are left out, and the others are added to them.
     """
     limit = config.memory.lessons if has_memory else 0
     lessons = [_longest_lesson(view)] * limit
@@ -153,15 +162,21 @@ def measure_calls(
     except DataError:
         return []
     agents, texts = config.select_agents({"news"} if view.news else ()), Prompts(config.prompts)
-    return [
-        (
-            model.model,
-            len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(ancestors(row, agents)),
-            model.sampling.max_tokens,
-        )
-        for row in agents
-        if (model := config.model_for(row)).client != "rules"
-    ]
+    calls = []
+    keys: dict[str, str] = {}
+    for row in agents:
+        model, heard = config.model_for(row), ancestors(row, agents)
+        # An agent's request is set by its row, its model and whom it hears; the view is the same.
+        said = [row.name, row.prompt, row.tools, row.chart, row.external_analyst]
+        parts = [*said, model.model_dump(mode="json"), [keys[other.name] for other in heard]]
+        keys[row.name] = fingerprint({"request": parts})
+        if model.client == "rules" or (known is not None and keys[row.name] in known):
+            continue
+        if known is not None:
+            known.add(keys[row.name])
+        characters = len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(heard)
+        calls.append((model.model, characters, model.sampling.max_tokens))
+    return calls
 
 
 def _longest_lesson(view: MarketView) -> TradeOutcome:

@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.config.desk_config import DeskConfig, find_preset
+from finagent_model.config.roster import Price
 from finagent_model.config.rules import DecisionLimits
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import BarsSnapshot
@@ -135,11 +136,12 @@ def desk_tags(config: DeskConfig) -> dict[str, str]:
 def desk_params(config: DeskConfig, limits: DecisionLimits | None = None) -> dict[str, str]:
     """Return the params by which runs are filtered and compared: who decides, within which limits.
 
-    `limits` are those of a call that narrows the desk's own. A desk of rules has no `prices_as_of`.
+    `limits` are those of a call that narrows the desk's own. A desk of rules has no prices.
     """
     limits = limits or config.limits
     names = [model.model for model in config.distinct_models]
-    dates = [config.prices[name].as_of for name in names if name in config.prices]
+    prices = {name: config.prices[name] for name in names if name in config.prices}
+    dates = [price.as_of for price in prices.values() if price.as_of is not None]
     return {
         "client": config.client,
         "model": config.model_used,
@@ -152,7 +154,16 @@ def desk_params(config: DeskConfig, limits: DecisionLimits | None = None) -> dic
         "wall_clock_s": f"{limits.wall_clock_s:g}",
         # The oldest of the price list's dates: no cost is newer than that.
         **({"prices_as_of": min(dates).isoformat()} if dates else {}),
+        **({"prices": describe_prices(prices)} if prices else {}),
     }
+
+
+def describe_prices(prices: Mapping[str, Price]) -> str:
+    """Return prices in words: model, USD a million tokens of prompt and completion, and origin."""
+    return ", ".join(
+        f"{name} {price.prompt:g}/{price.completion:g} ({price.source or price.as_of})"
+        for name, price in prices.items()
+    )
 
 
 def bars_params(market: Market, bars: BarSeries | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from finagent_model._base import Progress, no_progress
 from finagent_model.agents.components import AgentGraph
-from finagent_model.agents.providers import with_addresses
+from finagent_model.agents.list_prices import settle_models
 from finagent_model.cassette.jsonl import dump_replies
 from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.data.market import Market
@@ -31,6 +31,7 @@ from finagent_model.pipeline.backtest import (
     log_outcome,
 )
 from finagent_model.pipeline.datasets import bar_snapshots, log_bar_snapshots, training_datasets
+from finagent_model.pipeline.early_checks import ReplayCheck, require_sound_inputs
 from finagent_model.pipeline.finalize import TrainingResult, finish_training
 from finagent_model.pipeline.run_metadata import (
     FITTED,
@@ -83,7 +84,7 @@ def start_training(
     market = Market.from_settings(settings)
     histories = {symbol: market.bars(symbol) for symbol in request.symbols}
     config = load_config(request.config).with_max_rounds(settings.autogen_max_rounds)
-    config = with_addresses(config, settings)
+    config = settle_models(config, settings)
     desk = Desk(config, None, settings, open_cassette(settings), mode=request.mode)
     # Whatever would fail later fails here, before a run is opened.
     if request.mode != "replay":
@@ -131,16 +132,24 @@ def backtest_symbol(
 ) -> str:
     """Let the desk decide on the symbol's out-of-sample bars; return the id of a new child run.
 
-    `run_id` is the training's run. Raises DataError, ConfigError and TrackingError.
+    `run_id` is the training's run. Raises DataError, ConfigError, TrackingError, and
+    EarlyCheckError where the first decisions are not replayed as they were made.
     """
     state = TrainingState.read(RunLog(run_id))
     request, policies = state.request, state.policies
     market = Market.from_settings(settings, state.bars)
     cassette = open_cassette(settings)
     desk = Desk(state.config, None, settings, cassette, mode=request.mode)
+    # Only a training that pays for its decisions has something to lose before the gate.
+    check_first = None
+    if request.mode != "replay" and not state.config.uses_only_rules:
+        require_sound_inputs(market, symbol, policies, state.config)
+        check_first = ReplayCheck(cassette)
     with TranscriptWriter() as transcripts:
         # The run is opened after the decisions: a failed try leaves no run, only recorded replies.
-        outcome = decide_and_reflect(desk, market, symbol, policies, request, progress, transcripts)
+        outcome = decide_and_reflect(
+            desk, market, symbol, policies, request, progress, transcripts, check_first
+        )
         tags = {SYMBOL: symbol, TRAINING: run_id, **desk_tags(state.config)}
         name = f"backtest {symbol}"
         run = open_tagged_run(

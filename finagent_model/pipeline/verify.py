@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from finagent_model._base import Check, Mode, Progress, no_progress
@@ -34,13 +34,12 @@ from finagent_model.model.questions import Question
 from finagent_model.pipeline.backtest import decide_out_of_sample
 from finagent_model.pipeline.datasets import market_of_training
 from finagent_model.pipeline.deep_verification import check_accounting, run_deep_checks
+from finagent_model.pipeline.early_checks import CLOCKS
 from finagent_model.pipeline.run_metadata import read_request
 from finagent_model.policy.trained_state import TradeOutcome
 
 REPEATED_SIGNALS = 3
 """Signals of each symbol that the package must repeat before it is registered."""
-CLOCKS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-"""Clock readings between which a decision may not differ."""
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,13 @@ def render_mermaid(config: DeskConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_ablation_table(rows: Sequence[AblationRow]) -> str:
-    """Return the Markdown table of an ablation, one row a variant; None is shown as undefined."""
+def render_ablation_table(
+    rows: Sequence[AblationRow], left_out: Mapping[str, str] | None = None
+) -> str:
+    """Return the Markdown table of an ablation, one row a variant; None is shown as undefined.
+
+    `left_out` are the reasons by variant without a result, one line each below the table.
+    """
     lines = ["| " + " | ".join(ABLATION_COLUMNS) + " |", "|" + "---|" * len(ABLATION_COLUMNS)]
     for row in rows:
         statuses = ", ".join(f"{name} {share:.1%}" for name, share in row["statuses"].items())
@@ -153,6 +158,8 @@ def render_ablation_table(rows: Sequence[AblationRow]) -> str:
             f"{row['seconds_a_decision']:.4f}",
         )
         lines.append("| " + " | ".join(cells) + " |")
+    if left_out:
+        lines += ["", *(f"- left out: {name}: {reason}" for name, reason in left_out.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, Self
 
 from finagent_model.decision.opinions import read_number
-from finagent_model.decision.signal import LEAST_TO_ACT, Status, TradingSignal
+from finagent_model.decision.signal import GATE_REFUSED, LEAST_TO_ACT, Status, TradingSignal
 from finagent_model.policy.trained_state import HORIZON, NO_INFORMATION
 
 Verdict = Literal["act", "care", "wait", "hold", "past", "no"]
@@ -175,6 +175,8 @@ def _judge(facts: _Facts, circumstances: Circumstances) -> tuple[Verdict, tuple[
     if action not in ("BUY", "SELL"):
         return "no", (*foreign, "it names no action")
     forbidding = foreign
+    if any(text.startswith(GATE_REFUSED) for text in facts.texts("warnings")):
+        forbidding.append("the gate refused its version")
     score = facts.number("confidence_score")
     if score is None:
         forbidding.append("its confidence is unknown")

@@ -11,6 +11,7 @@ running requests get a moment to finish and the rest are answered 503.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -39,6 +40,7 @@ from finagent_model.serving.auth import require_same_origin, require_this_machin
 from finagent_model.serving.http_guards import AccessGuard, BodyLimit
 from finagent_model.settings import Settings
 
+log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Some seventy thousand bars."""
 SPARE_THREADS = 8
@@ -69,7 +71,10 @@ def serve(uri: str, settings: Settings, host: str, port: int) -> None:
 
     Raises ModelLoadError.
     """
-    app = scoring_app(unwrap(load_model(uri), uri), uri, settings)
+    model = unwrap(load_model(uri), uri)
+    if refusal := model.predictor.refusal:
+        log.warning("%s: %s", uri, refusal)  # each signal says it, too
+    app = scoring_app(model, uri, settings)
     _Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
 
 

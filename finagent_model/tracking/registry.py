@@ -27,6 +27,8 @@ from finagent_model.tracking.local_store import open_client
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 VERDICT, CONTENT, PREVIOUS = "finagent.verdict", "finagent.content_hash", "finagent.previous"
+REFUSED = "refused"
+"""Value of the tag `VERDICT` of a version that the gate did not let pass."""
 COMPARED_WITH = "finagent.judged_beside"
 """Tag with the champion that a version was compared with; empty where there was none."""
 ANCHOR, SIGNATURE = "finagent.anchor", "finagent.signature"

@@ -9,6 +9,7 @@ experiment `finagent`. What MLflow raises leaves this package as TrackingError.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -59,7 +60,10 @@ from finagent_model.data.snapshots import Dataset as DataSnapshot
 from finagent_model.errors import TrackingError
 from finagent_model.tracking.local_store import open_client
 
+log = logging.getLogger(__name__)
 EXPERIMENT = "finagent"
+DEFAULT_EXPERIMENT = "0"
+"""Id of MLflow's experiment `Default`."""
 STAGE, REQUEST, PROCESS = "finagent.stage", "finagent.request", "finagent.process"
 COMMIT = MLFLOW_GIT_COMMIT
 SOURCE = "finagent.source"
@@ -277,11 +281,26 @@ def open_run(
         if given_run:
             run = RunLog(given_run)
             run.set_tags({**tags, MLFLOW_RUN_NAME: name})
+            _say_where(run)
             return run
         if parent:
             tags = {**tags, MLFLOW_PARENT_RUN_ID: parent}
         created = open_client().create_run(_experiment(), run_name=name, tags=dict(tags))
         return RunLog(created.info.run_id)
+
+
+def _say_where(run: RunLog) -> None:
+    """Log a warning where `mlflow run` opened the run outside the experiment of all others."""
+    # MLflow opens it before this code starts, and a run can't be moved.
+    if run.experiment_id == DEFAULT_EXPERIMENT and MLFLOW_EXPERIMENT_NAME.get() is None:
+        log.warning(
+            "run %s is in MLflow's experiment Default, where `mlflow run` opened it; "
+            "`mlflow run --experiment-name %s`, or MLFLOW_EXPERIMENT_NAME=%s in the environment, "
+            "puts the next one beside the others. Pages, lineage and gate find it in any",
+            run.run_id,
+            EXPERIMENT,
+            EXPERIMENT,
+        )
 
 
 def find_runs_by_tag(name: str, value: str) -> list[RunLog]:
@@ -295,10 +314,8 @@ def find_child_runs(parent: str, tags: Mapping[str, str]) -> list[RunLog]:
     """
     filters = {MLFLOW_PARENT_RUN_ID: parent, **tags}
     query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in filters.items())
-    with raise_tracking_errors():
-        client, experiments = open_client(), [_experiment()]
-        search = partial(client.search_runs, experiments, query, order_by=_OLDEST_FIRST)
-        return [RunLog(run.info.run_id) for run in all_pages(search)]
+    # In any experiment: `mlflow run` may have opened the parent in another one.
+    return [RunLog(run.info.run_id) for run in search_all_experiments(query)]
 
 
 def search_all_experiments(query: str, *, deleted: bool = False) -> list[Run]:
@@ -340,7 +357,7 @@ def kill_children(run_id: str) -> None:
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
     with raise_tracking_errors():
         client = open_client()
-        for child in all_pages(partial(client.search_runs, [_experiment()], query)):
+        for child in search_all_experiments(query):
             kill_children(child.info.run_id)
             client.set_terminated(child.info.run_id, "KILLED")
 
@@ -385,7 +402,7 @@ def _kill_orphaned_runs() -> None:
     query = f"tags.`{PROCESS}` LIKE '{socket.gethostname()}:%' and attributes.status = 'RUNNING'"
     with raise_tracking_errors():
         client = open_client()
-        for run in client.search_runs([_experiment()], query):
+        for run in search_all_experiments(query):
             if is_process_dead(run.data.tags.get(PROCESS, "")):
                 kill_children(run.info.run_id)
                 client.set_terminated(run.info.run_id, "KILLED")

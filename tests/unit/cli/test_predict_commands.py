@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,23 @@ def test_predict_log_keeps_every_message_of_conversation(trained: Place) -> None
     ]
     fields = {"agent_name", "message_type", "message_content", "timestamp", "tokens"}
     assert all(fields <= line.keys() for line in lines)
+
+
+def test_predict_config_says_how_it_is_kept_and_seen(trained: Place) -> None:
+    asked = ("predict", "FB", "--as-of", AS_OF, "--config", "lean")
+    assert "not kept: --log keeps it in a run" in trained.finagent(*asked).stderr
+    kept = trained.finagent(*asked, "--log")
+    [page] = re.findall(r"/signals/key/[0-9a-f]+", kept.stderr)
+    # Asked of the pages themselves: the decision is there.
+    code = (
+        "from fastapi.testclient import TestClient\n"
+        "from finagent_model.settings import Settings\n"
+        "from finagent_model.webui.pages_app import ui_app\n"
+        "client = ('127.0.0.1', 50000)\n"
+        "pages = TestClient(ui_app(Settings.load()), base_url='http://127.0.0.1', client=client)\n"
+        f"print(pages.get('{page}').status_code)\n"
+    )
+    assert trained.python(code).stdout.split()[-1:] == ["200"]
 
 
 @pytest.mark.parametrize(

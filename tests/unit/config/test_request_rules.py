@@ -8,11 +8,11 @@ import pytest
 
 from finagent_model.config.desk_config import (
     DeskConfig,
-    desk_variants,
     load_config,
     load_preset,
     read_desk_config,
 )
+from finagent_model.config.desk_variants import desk_variants
 from finagent_model.config.request_rules import RequestRules, family_row, known_rows, server_row
 from finagent_model.config.roster import ModelConfig
 from finagent_model.errors import ConfigError
@@ -118,7 +118,7 @@ def test_desk_wording_survives_a_package() -> None:
 def test_desk_variant_of_rules_has_no_wording() -> None:
     text = "client: openai\nmodel: m\nrequest: {seed: false}\nserver: groq"
     desk = read_desk_config(text, load_preset("lean").model_dump(), "desk")
-    rules_only = desk_variants(desk, ())["rules only"]
+    rules_only = desk_variants(desk, ()).desks["rules only"]
     assert DeskConfig.model_validate(rules_only.model_dump()).uses_only_rules
 
 

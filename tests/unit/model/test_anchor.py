@@ -392,3 +392,13 @@ def test_two_trusted_keys_allow_rotation(tmp_path: Path, tags: dict[str, str]) -
     _, new = new_key_pair()
     both = f"{new}, {old}"
     assert check(tmp_path, finagent_trusted_keys=both, finagent_require_signature="true").signed_by
+
+
+@pytest.mark.parametrize(
+    ("verdict", "refused"), [("passed", False), ("refused", True), ("", False)]
+)
+def test_check_model_tells_a_version_that_the_gate_refused(
+    tmp_path: Path, tags: dict[str, str], verdict: str, refused: bool
+) -> None:
+    tags[registry.VERDICT] = verdict
+    assert check(tmp_path).refused == (f"version {VERSION} of {NAME}" if refused else None)

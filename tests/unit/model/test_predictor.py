@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from finagent_model.decision.decision import RECORD_FIELDS, to_ledger_row
-from finagent_model.decision.signal import TradingSignal
+from finagent_model.decision.signal import GATE_REFUSED, TradingSignal
+from finagent_model.model.anchor import check_model
+from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.predictor import Predictor
+from finagent_model.reports.signal_summary import SignalSummary
 from finagent_model.settings import Settings
+from finagent_model.tracking import registry
+from support.logged_model import NAME, VERSION, write_model
 
 DAY = "2012-06-29"
 
@@ -56,3 +61,24 @@ def test_predictor_of_a_config_is_narrowed_by_the_environment(
 ) -> None:
     settings = Settings.load({"FINAGENT_AUTOGEN_MAX_ROUNDS": max_rounds})
     assert Predictor.from_config("default", settings).config.limits.max_rounds == allowed
+
+
+@pytest.mark.filterwarnings("ignore:trained with code")  # it was written by hand
+@pytest.mark.parametrize("verdict", ["passed", "refused"])
+def test_signal_of_a_refused_version_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    tags = {**write_model(tmp_path), registry.VERDICT: verdict}
+    monkeypatch.setattr(registry, "read_tags", lambda name, version: tags)
+    settings = Settings.load({"FINAGENT_HOME": str(tmp_path / "home")})
+    checked = check_model(tmp_path, settings)
+    asked = Predictor.open(tmp_path / PACKAGE_FOLDER, settings, checked).decide("GOOG", DAY)
+    warnings = [text for text in asked.signal.warnings if text.startswith(GATE_REFUSED)]
+    told = (
+        f"the gate refused version {VERSION} of {NAME}: see gate.json of run {'a' * 32}, "
+        "and don't act on it"
+    )
+    assert warnings == ([told] if verdict == "refused" else [])
+    assert ("the gate refused its version" in SignalSummary.from_signal(asked.signal).reasons) is (
+        verdict == "refused"
+    )

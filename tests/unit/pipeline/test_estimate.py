@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from finagent_model.config.desk_config import load_preset
+from finagent_model.config.desk_variants import desk_variants
 from finagent_model.data.bundled import BundledBars
+from finagent_model.data.market import Market
 from finagent_model.errors import UnknownSymbolError
-from finagent_model.pipeline.estimate import Estimate, estimate
+from finagent_model.market.bars import parse_as_of
+from finagent_model.pipeline.estimate import Estimate, estimate, measure_calls
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import bars_to_decide, fit_policies
@@ -67,6 +71,20 @@ def test_estimate_scales_with_schedule_of_k_bars(tmp_path: Path) -> None:
     whole, some = estimated(tmp_path, PRICED), estimated(tmp_path, PRICED, schedule=20)
     assert whole.cost_usd and some.cost_usd
     assert some.cost_usd == pytest.approx(whole.cost_usd / 20, rel=0.1)
+
+
+def test_measure_calls_leaves_out_requests_that_are_known() -> None:
+    chat = {"client": "openai", "model": "m"}
+    desk = load_preset().model_copy(update=chat)
+    variant = desk_variants(desk, ()).desks["without RiskManager"]
+    view = Market.from_settings(Settings.load({})).view("GOOG", parse_as_of("2012-06-29"))
+    known = set[str]()
+    first = measure_calls(desk, view, False, known)
+    assert first == measure_calls(desk, view, False)
+    assert len(first) == 3
+    assert measure_calls(desk, view, False, known) == []
+    # The analyst is asked the same; the executor hears somebody else.
+    assert len(measure_calls(variant, view, False, known)) == 1
 
 
 @pytest.mark.parametrize("pooled", [True, False])

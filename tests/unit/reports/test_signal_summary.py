@@ -43,6 +43,7 @@ def test_summary_acts_only_where_nothing_speaks_against_it() -> None:
     ("changes", "verdict", "reason"),
     [
         ({"confidence_score": 40, "confidence": "LOW"}, "no", "confidence 40 is below 50"),
+        ({"warnings": ("the gate refused version 3 of f",)}, "no", "the gate refused its version"),
         ({"evidence": "none"}, "care", "no evidence of an edge"),
         ({"evidence": "weak"}, "care", "weak evidence"),
         ({"evidence": None}, "care", "evidence was not assessed"),

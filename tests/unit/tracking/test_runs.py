@@ -18,7 +18,14 @@ from typer.testing import CliRunner
 from finagent_model.cli import app
 from finagent_model.errors import TrackingError
 from finagent_model.tracking.registry import Version
-from finagent_model.tracking.runs import PROCESS, RunLog, as_tracking_error, open_run
+from finagent_model.tracking.runs import (
+    PROCESS,
+    RunLog,
+    as_tracking_error,
+    find_child_runs,
+    kill_children,
+    open_run,
+)
 from support.places import Place, free_port
 
 pytestmark = [
@@ -53,6 +60,37 @@ def test_tracking_kills_orphaned_run(place: Place) -> None:
     assert [status(run) for run in (lost, below)] == ["KILLED"] * 2
     assert [status(run) for run in (mine, shared, elsewhere)] == ["RUNNING"] * 3
     assert mine.get_tag(PROCESS) == f"{socket.gethostname()}:{os.getpid()}"
+
+
+def test_tracking_finds_runs_of_another_experiment(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As `mlflow run` does: it opens its run in `Default`, and says so to its child by the id.
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    parent = open_run("project", {})
+    child = open_run("backtest", {"kind": "child"}, parent.run_id)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+    assert open_run("own", {}).experiment_id != parent.experiment_id == "0"
+    assert [run.run_id for run in find_child_runs(parent.run_id, {"kind": "child"})] == [
+        child.run_id
+    ]
+    kill_children(parent.run_id)
+    assert status(child) == "KILLED"
+
+
+@pytest.mark.parametrize("name", [None, "Default"])
+def test_open_run_says_where_mlflow_run_put_it(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str | None,
+) -> None:
+    project = MlflowClient().create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
+    if name:  # chosen by the user
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    assert open_run("train FB", {}).run_id == project.info.run_id
+    assert ("mlflow run --experiment-name finagent" in caplog.text) is (name is None)
 
 
 def test_tracking_store_error_fails_run(place: Place) -> None:
