@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from finagent_model.cli._data_commands import bars
+from finagent_model.cli._demo_command import demo
 from finagent_model.cli._predict_commands import graph, predict, serve, ui
 from finagent_model.cli._recording_commands import audit, cassette
 from finagent_model.cli._registry_commands import (
@@ -42,6 +43,7 @@ app.command()(train)
 app.command()(backtest)
 app.command()(ablate)
 app.command()(predict)
+app.command()(demo)
 app.command()(serve)
 app.command()(ui)
 app.command()(graph)

@@ -155,7 +155,7 @@ def measure_calls(
     agents, texts = config.select_agents({"news"} if view.news else ()), Prompts(config.prompts)
     return [
         (
-            model.model,
+            model.author,
             len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(ancestors(row, agents)),
             model.sampling.max_tokens,
         )
@@ -185,9 +185,10 @@ def price_tokens(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> 
     if config.uses_only_rules:
         return 0.0
     total = 0.0
+    free = {model.author for model in config.distinct_models if model.is_free}
     for model, (prompt, completion) in tokens.items():
         # A model that is never called needs no price.
-        if not (prompt or completion):
+        if model in free or not (prompt or completion):
             continue
         price = config.prices.get(model)
         if price is None:
