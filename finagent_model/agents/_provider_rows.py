@@ -16,12 +16,16 @@ from autogen_core.models import ChatCompletionClient, ModelFamily, ModelInfo
 
 from finagent_model.agents._replies import ReplySize, reply_schema, schema_model
 from finagent_model.agents._wire_formats import ANTHROPIC, OLLAMA, OPENAI, WireFormat
+from finagent_model.agents.local_model import find_model_file, require_local_model
+from finagent_model.agents.local_server import find_server, route_to_server
 from finagent_model.config.roster import Client, ModelConfig, Role
 from finagent_model.errors import ConfigError
 from finagent_model.settings import Settings
 
 NO_KEY = "not needed"
 """Sent as a key to a server that asks for none."""
+LOCAL_PLACEHOLDER = "http://127.0.0.1:9/v1"
+"""Where a local client would send without a server: `route_to_server` sets host and port."""
 # Loading a component imports the class that its JSON names, so the JSON alone may not choose.
 ALLOWED_COMPONENTS = tuple(
     f"autogen_ext.models.{name}"
@@ -53,9 +57,10 @@ class ReplyRequest(NamedTuple):
 
     def size(self, model: ModelConfig) -> ReplySize | None:
         """Return the bounds of its schema; None where the server takes none."""
-        if not model.request_rules.schema_bounds:
+        rules = model.request_rules
+        if not rules.schema_bounds:
             return None
-        return ReplySize.within(model.sampling.max_tokens, self.cuts)
+        return ReplySize.within(model.sampling.max_tokens, self.cuts, brief=rules.brief)
 
 
 def _json_mode(
@@ -159,6 +164,30 @@ def _make_openai(model: ModelConfig, key: str, timeout_s: float) -> ChatCompleti
         max_retries=0,
         **_openai_sampling(model),
     )
+
+
+def _make_local(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    from autogen_ext.models.openai import OpenAIChatCompletionClient
+    from openai import DefaultAsyncHttpxClient
+
+    # A proxy of the environment is for others than this machine.
+    further: dict[str, Any] = {"http_client": DefaultAsyncHttpxClient(trust_env=False)}
+    client = OpenAIChatCompletionClient(
+        model=model.author,
+        api_key=key,
+        base_url=LOCAL_PLACEHOLDER,
+        model_info=_model_info(model),
+        timeout=timeout_s,
+        max_retries=0,
+        **_openai_sampling(model),
+        **further,
+    )
+    route_to_server(client, find_server(find_model_file(model)))
+    return client
+
+
+def _check_local(model: ModelConfig, settings: Settings) -> None:
+    require_local_model(model)
 
 
 def _make_azure(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
@@ -298,6 +327,15 @@ PROVIDERS: dict[Client, Provider] = {
         takes_schema="always",
         wire_format=OLLAMA,
         close=_close_ollama,
+    ),
+    "local": Provider(
+        make=_make_local,
+        module="autogen_ext.models.openai",
+        check=_check_local,
+        identity_fields=("sha256",),
+        takes_schema="always",
+        reply_options=_openai_options,
+        wire_format=OPENAI,
     ),
     "component": Provider(
         make=_make_component,

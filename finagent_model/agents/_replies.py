@@ -36,6 +36,16 @@ BOUND_KEYWORDS = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
 )
 """Sent only where they are known to be taken; `parse_reply` checks them, whoever answered."""
+BRIEF_CHARS = 120
+"""Of the sentence in a brief reply."""
+BRIEF_FACTOR_CHARS = 30
+BRIEF_FIELDS: dict[str, dict[str, Any]] = {
+    "score": {"enum": [round(0.2 * step, 1) for step in range(-5, 6)]},
+    "confidence_score": {"enum": list(range(0, 101, 5))},
+}
+"""Numbers of a brief reply. Grammars hold no range of a number, and a fraction of 1 in place of a
+percentage is refused.
+"""
 PROSE = ("key_factors", "summary", "reasoning")
 """Keys that are asked for last: where a reply is cut, the decisive ones are whole."""
 _THOUGHTS = re.compile(r"(<(think|thinking|thought|reasoning)>.*?</\2>\s*)+", re.DOTALL)
@@ -62,13 +72,17 @@ class ReplySize:
     factors: int
     factor_chars: int
     """Of each factor."""
+    brief: bool = False
+    """Whether numbers are in steps, and prices null: see `reply_schema`."""
 
     @classmethod
-    def within(cls, max_tokens: int, cuts: int = 0) -> Self:
+    def within(cls, max_tokens: int, cuts: int = 0, *, brief: bool = False) -> Self:
         """Return what fits into `max_tokens` at two tokens for three characters.
 
         It is halved for each of the `cuts` that a reply has had.
         """
+        if brief:
+            return cls(BRIEF_CHARS >> cuts, 1, BRIEF_FACTOR_CHARS, brief=True)
         # Below 2,000, beyond which llama.cpp's grammars take no repetition.
         chars = max(40, min(1000, max_tokens * 3 // 4) >> cuts)
         return cls(chars, max(1, 5 >> cuts), max(40, chars // 5))
@@ -211,7 +225,9 @@ _OUTER = (("special tokens", _without_special_tokens), ("code fence", _without_f
 def reply_schema(role: Role, size: ReplySize | None = None) -> dict[str, Any]:
     """Return the JSON schema of a role's reply: all keys required, no others allowed, prose last.
 
-    With a `size` it has bounds; without one, none.
+    With a `size` it has bounds; without one, none. A brief reply has its numbers in steps, one
+    sentence without digits, and no price and no size of a position, which code derives from the
+    policy.
     """
     keywords = SCHEMA_KEYWORDS + (BOUND_KEYWORDS if size else ())
     schema: dict[str, Any] = _with_keywords(REPLIES[role].model_json_schema(), keywords)
@@ -225,11 +241,29 @@ def reply_schema(role: Role, size: ReplySize | None = None) -> dict[str, Any]:
             factors = fields["key_factors"]
             factors["maxItems"] = size.factors
             factors["items"] |= {"minLength": 1, "maxLength": size.factor_chars}
+        if size.brief:
+            fields = {name: _brief_field(name, field, size) for name, field in fields.items()}
     return schema | {
         "properties": {name: fields[name] for name in order},
         "additionalProperties": False,
         "required": order,
     }
+
+
+def _brief_field(name: str, field: dict[str, Any], size: ReplySize) -> dict[str, Any]:
+    if name in BRIEF_FIELDS:
+        return BRIEF_FIELDS[name]
+    if {"type": "null"} in field.get("anyOf", ()):
+        return {"type": "null"}
+    # A very small model that has begun with digits goes on with them to the end. Lengths stand in
+    # the patterns, since llama.cpp reads no others beside one.
+    if name in PROSE and field["type"] == "string":
+        pattern = f"^[A-Za-z][A-Za-z ,']{{9,{size.prose_chars - 2}}}[.]$"
+        return {"type": "string", "pattern": pattern}
+    if field["type"] == "array":
+        pattern = f"^[A-Za-z][A-Za-z _-]{{1,{size.factor_chars - 1}}}$"
+        return {**field, "items": {"type": "string", "pattern": pattern}}
+    return field
 
 
 def schema_model(role: Role, size: ReplySize | None = None) -> type[BaseModel]:

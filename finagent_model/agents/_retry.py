@@ -33,6 +33,7 @@ from finagent_model._base import retry_after
 from finagent_model._secrets import redact_message
 from finagent_model.agents._provider_errors import ProviderError, UnusableReplyError
 from finagent_model.config.rules import DecisionLimits, RateLimits
+from finagent_model.errors import ConfigError
 
 NO_CREDIT_CODE = "insufficient_quota"
 """OpenAI's error code of a 429 that no waiting cures."""
@@ -83,6 +84,9 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
     `timeout_s` is the call's time limit, for the message.
     """
     chain = [error, *_causes(error)]
+    # A local model that can't be served: the SDK calls it a connection that failed.
+    if config_error := next((e for e in chain if isinstance(e, ConfigError)), None):
+        return ProviderFailure(str(config_error), retryable=False)
     errors = (e for e in chain if isinstance(e, ProviderError | UnusableReplyError))
     from_wire = next(errors, None)
     if isinstance(from_wire, UnusableReplyError):

@@ -47,6 +47,7 @@ from finagent_model.config.roster import AgentRow, ModelConfig
 from finagent_model.decision.signal import Status
 from finagent_model.errors import ConfigError
 
+log = logging.getLogger(__name__)
 IMAGE_TOKENS = 1000
 """Counted for a chart; providers count 85 to 1,600 for its size."""
 NOTHING = Amount(0, 0.0)
@@ -221,6 +222,7 @@ class ChatService:
             why = self.pool.redact(failure.reason)
             session.note("retry", name, attempt=attempt, why=why, pause_s=round(pause_s, 3))
 
+        log.info("%s asks %s", name, model.author)
         options = self.pool.reply_options(request.row, request.cuts)
         if request.tools:
             options |= {"tools": request.tools, "tool_choice": request.tool_choice}
@@ -246,6 +248,7 @@ class ChatService:
             raise
         finally:
             session.settle(name, reserved, spent)
+        log.info("%s has its reply", name)
         # Unknown is not 0: a reply without a count is taken for the longest that there may be.
         tokens = facts.usage or (prompt_tokens, model.sampling.max_tokens)
         recorded = self._as_recorded(request, result, facts, tokens)

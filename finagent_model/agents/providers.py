@@ -27,6 +27,7 @@ from finagent_model.agents._provider_rows import (
 )
 from finagent_model.agents._request_edits import edit_request
 from finagent_model.agents._wire import guard
+from finagent_model.agents.local_model import with_file_hash
 from finagent_model.agents.policy_client import VERSION, Colleague, RulesClient, RulesConfig
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig, Prompts
@@ -52,7 +53,7 @@ def identity_of(model: ModelConfig) -> dict[str, Any]:
     return {
         "client": model.client,
         "base_url": model.base_url,
-        "model": model.model,
+        "model": model.author,
         "sampling": model.sampling.model_dump(),
         "structured": sends_schema(model),
         **{name: getattr(model, name) for name in PROVIDERS[model.client].identity_fields},
@@ -63,11 +64,13 @@ def identity_of(model: ModelConfig) -> dict[str, Any]:
 
 
 def with_address(model: ModelConfig, settings: Settings) -> ModelConfig:
-    """Return the row with its address resolved, which is part of its identity.
+    """Return the row with its address resolved, or its file: part of its identity.
 
-    Raises ConfigError for an address of the environment that is none.
+    Raises ConfigError for an address of the environment that is none, or a file that is missing.
     """
     provider = PROVIDERS.get(model.client)
+    if model.client == "local":
+        return with_file_hash(model)
     if provider is None or model.base_url or provider.address_setting is None:
         return model
     address = getattr(settings, provider.address_setting)
@@ -85,7 +88,8 @@ def with_addresses(config: DeskConfig, settings: Settings) -> DeskConfig:
     """Return the desk with every model's address resolved. Raises ConfigError."""
     own = with_address(config, settings)
     models = {name: with_address(model, settings) for name, model in config.models.items()}
-    return config.model_copy(update={"base_url": own.base_url, "models": models})
+    settled = {"base_url": own.base_url, "sha256": own.sha256, "models": models}
+    return config.model_copy(update=settled)
 
 
 def require_usable(model: ModelConfig, settings: Settings) -> None:

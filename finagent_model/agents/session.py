@@ -185,8 +185,8 @@ class Session:
 
     def price(self, model: ModelConfig, prompt: int, completion: int) -> float | None:
         """Return the dollars for so many tokens; None where the price is unknown."""
-        if model.client == "rules":
-            return 0.0  # no model is asked
+        if model.is_free:
+            return 0.0
         price = self.config.prices.get(model.model)
         return None if price is None else price.cost_usd(prompt, completion)
 

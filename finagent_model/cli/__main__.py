@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from finagent_model.cli._data_commands import bars
+from finagent_model.cli._demo_command import demo
 from finagent_model.cli._help import format_examples
 from finagent_model.cli._predict_commands import graph, predict, serve, ui
 from finagent_model.cli._recording_commands import audit, cassette
@@ -75,6 +76,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., None], str, list[str]]]] = {
                 "finagent predict GOOG --as-of 2012-08-15 --config desk.yaml --json",
             ],
         ),
+        (demo, "demo", ["finagent demo"]),
         (serve, "serve", ["finagent serve --port 5001"]),
         (ui, "ui", ["finagent ui --port 5002"]),
         (approvals, "approvals", ["finagent approvals"]),

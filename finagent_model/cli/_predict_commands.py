@@ -102,15 +102,16 @@ def predict(
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:
-        _print_signal(signal, _circumstances(predictor, question, seconds))
+        print_signal(signal, describe_circumstances(predictor, question, seconds))
     # Last, so that `--strict` changes the exit code and nothing else.
     if strict and signal.status.is_failure:
         raise typer.Exit(EXIT_NOT_OK)
 
 
-def _circumstances(
+def describe_circumstances(
     predictor: Predictor, question: Question, seconds: float | None
 ) -> Circumstances:
+    """Return what a summary says beside the signal: its data's last day, and how long it took."""
     from contextlib import suppress
 
     from finagent_model.errors import FinagentError
@@ -125,7 +126,8 @@ def _circumstances(
     return Circumstances(base_share=base_share, seconds=seconds, last_bar=last_bar)
 
 
-def _print_signal(signal: TradingSignal, circumstances: Circumstances) -> None:
+def print_signal(signal: TradingSignal, circumstances: Circumstances) -> None:
+    """Print a signal on stdout, as people read it."""
     from finagent_model.reports.signal_summary import SignalSummary
 
     summary = SignalSummary.from_signal(signal, circumstances)

@@ -20,6 +20,7 @@ from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, read_analy
 from finagent_model.config.knowledge import Knowledge, select_latest
 from finagent_model.config.roster import (
     AgentRow,
+    Client,
     ModelConfig,
     OptionalInput,
     Price,
@@ -43,6 +44,8 @@ from finagent_model.market.news import sanitize_text
 from finagent_model.policy.policy import EXTERNAL_WEIGHT_KEY, Policy
 
 DEFAULT_PRESET = "default"
+NAMELESS: tuple[Client, ...] = ("rules", "component", "local")
+"""Clients of which a name alone makes no other model: an agent's must be one of `models`."""
 INITIAL_EXTERNAL_WEIGHT = 0.5
 """Weight of an external analyst's score beside the technical score's 1, before any training."""
 
@@ -166,7 +169,7 @@ class DeskConfig(ModelConfig):
                 raise ValueError(
                     f"{row.name} is no analyst: {row.external_analyst}'s report is for analysts"
                 )
-            if row.model and row.model not in self.models and self.client in ("rules", "component"):
+            if row.model and row.model not in self.models and self.client in NAMELESS:
                 names_of_models = ", ".join(self.models) or "none"
                 raise ValueError(
                     f"{row.name} names model {row.model!r}; 'models' has: {names_of_models}"

@@ -32,6 +32,8 @@ class RequestRules(FrozenModel):
     """Whether JSON is asked for by `response_format`: always, or where no tool may be called."""
     schema_bounds: bool = True
     """Whether a schema that is sent holds lengths, numbers of items and ranges."""
+    brief: bool = False
+    """Whether a schema asks for no more than a very small model can tell (`reply_schema`)."""
     seed: bool = True
     temperature: bool = True
     max_tokens: Literal["max_tokens", "max_completion_tokens", False] = "max_tokens"

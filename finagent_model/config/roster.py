@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from pathlib import PurePosixPath
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -36,13 +37,17 @@ from finagent_model.config.request_rules import (
     server_row,
 )
 
-Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "component"]
+Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "local", "component"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
 ADDRESSED: tuple[Client, ...] = ("openai", "azure", "anthropic")
 """Clients whose address is a URL; Ollama takes a bare host and port, too."""
-REWORDED: tuple[Client, ...] = ("openai", "azure", "anthropic")
+REWORDED: tuple[Client, ...] = ("openai", "azure", "anthropic", "local")
 """Clients whose requests can be worded otherwise."""
+PACKAGED_MODEL = "SmolLM2-135M-Instruct"
+"""The model of a client `local` whose row names no file."""
+SERVER_OF_CLIENT: Mapping[Client, str] = {"azure": "azure", "local": "llama.cpp"}
+"""Row of `model_families.yaml` of a client that has one server."""
 SECRET_KEYS = (
     "api_key",
     "api_token",
@@ -99,7 +104,13 @@ class ModelConfig(FrozenModel):
 
     client: Client = "rules"
     model: str = ""
-    """The model's name at the provider (Azure: the deployment); must be empty for `rules`."""
+    """The model's name at the provider (Azure: the deployment); must be empty for `rules`. For
+    `local` the path of a GGUF file; empty: PACKAGED_MODEL.
+    """
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", exclude_if=lambda digest: digest is None
+    )
+    """Of the file of a client `local`, where it is settled; another file is then refused."""
     base_url: str | None = None
     """Address of the provider; part of a recorded reply's fingerprint."""
     api_version: str = "2024-10-21"
@@ -193,12 +204,26 @@ class ModelConfig(FrozenModel):
             raise ValueError("client 'rules' has read nothing; remove knowledge_cutoff")
         if self.knowledge_cutoff_reason is not None and self.knowledge_cutoff is None:
             raise ValueError("knowledge_cutoff_reason without a knowledge_cutoff explains nothing")
-        if self.client != "rules" and not self.model:
+        if self.client not in ("rules", "local") and not self.model:
             raise ValueError(f"client {self.client!r} needs a model, such as model: gpt-4o-mini")
         if (self.client == "component") != (self.component is not None):
             raise ValueError("client 'component' and the block 'component' belong together")
         if self.client in ADDRESSED and self.base_url is not None:
             check_address(self.base_url, "base_url")
+        if self.client == "local":
+            # A relative path would be another file in another folder.
+            if self.model and not self.model.startswith(("/", "~/")):
+                raise ValueError(
+                    f"client 'local' needs the whole path of a .gguf file, not {self.model!r}; "
+                    f"without `model` it is {PACKAGED_MODEL}"
+                )
+            if self.base_url is not None:
+                raise ValueError(
+                    "client 'local' starts a server of its own; remove base_url, or use client "
+                    "'openai' for a server that runs"
+                )
+        elif self.sha256 is not None:
+            raise ValueError("sha256 is of a model file, for client 'local'; remove it")
         if self.request and self.client not in REWORDED:
             raise ValueError(
                 f"client {self.client!r} takes no 'request'; it is for {', '.join(REWORDED)}"
@@ -208,23 +233,24 @@ class ModelConfig(FrozenModel):
     @property
     def server_defaults(self) -> Mapping[str, Any]:
         """What is known of the server; empty where it is unknown."""
-        server = self.server or ("azure" if self.client == "azure" else None)
+        server = self.server or SERVER_OF_CLIENT.get(self.client)
         return server_row(server, self.base_url)
 
     @property
     def request_rules(self) -> RequestRules:
         """How requests to this model are worded."""
-        return merge_rules(self.server_defaults, family_row(self.family, self.model), self.request)
+        return merge_rules(self.server_defaults, family_row(self.family, self.author), self.request)
 
     @property
     def knowledge(self) -> Knowledge | None:
         """What the model may remember, as declared, else as the table says; None for `rules`."""
         if self.client == "rules":
             return None
-        # The name of an Azure deployment says nothing of the model behind it.
-        stated = UNKNOWN if self.client == "azure" else stated_cutoff(self.model)
+        # The name of an Azure deployment, or of a file, says nothing of the model behind it.
+        is_stated = self.client not in ("azure", "local")
+        stated = stated_cutoff(self.model) if is_stated else UNKNOWN
         return Knowledge(
-            author=self.model,
+            author=self.author,
             cutoff=self.knowledge_cutoff or stated,
             margin_days=self.cutoff_margin_days,
             override=self.knowledge_cutoff_reason if self.earlier_cutoff else None,
@@ -236,14 +262,24 @@ class ModelConfig(FrozenModel):
 
         A reason makes it no better, but allowed.
         """
-        if self.client in ("rules", "azure"):
+        if self.client in ("rules", "azure", "local"):
             return None
         return find_earlier_declaration(self.model, self.knowledge_cutoff)
 
     @property
     def author(self) -> str:
-        """What a signal names as its author: the model, or 'rules' for the client of that name."""
+        """What a signal names as its author: the model, or 'rules' for the client of that name.
+
+        A local model is named by its file, without folder and suffix.
+        """
+        if self.client == "local":
+            return PurePosixPath(self.model).name.removesuffix(".gguf") or PACKAGED_MODEL
         return self.model or "rules"
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a call costs no money: no provider is asked."""
+        return self.client in ("rules", "local")
 
 
 def check_address(address: str, name: str) -> None:

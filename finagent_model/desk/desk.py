@@ -118,6 +118,9 @@ class Desk:
         self._prompts = list(self._graph.system_messages.values())
         self.config = config
         self._author = config.model_used
+        is_local = any(model.client == "local" for model in config.distinct_models)
+        # Many at once would share the cores, and each would run into its time limits.
+        self._max_concurrency = 1 if is_local else MAX_CONCURRENCY
         self.mode = mode
         self._trained_state = trained_state
         pool = ClientPool(config, settings, self._graph.rules_client)
@@ -231,13 +234,15 @@ class Desk:
     ) -> list[Decision]:
         """Return one decision a view, in their order, with up to MAX_CONCURRENCY in flight.
 
+        With a model on this machine it is one at a time.
+
         `on_decision` is called after each, for progress. Raises as `decide` does, and DeadlineError
         after `timeout_s` seconds; then none of them goes on.
         """
         runner = self._runner()
 
         async def decide_views() -> list[Decision]:
-            slots = asyncio.Semaphore(MAX_CONCURRENCY)
+            slots = asyncio.Semaphore(self._max_concurrency)
 
             async def decide_one(view: MarketView) -> Decision:
                 async with slots:
@@ -286,7 +291,7 @@ class Desk:
             return ModelReply(True, score, factors, shown, session.calls, session.cost_usd)
 
         async def ask_all() -> list[ModelReply]:
-            slots = asyncio.Semaphore(MAX_CONCURRENCY)
+            slots = asyncio.Semaphore(self._max_concurrency)
 
             async def ask(view: MarketView) -> ModelReply:
                 async with slots:

@@ -175,7 +175,7 @@ def measure_calls(
         if known is not None:
             known.add(keys[row.name])
         characters = len(texts.text(row.prompt)) + question + REPLY_CHARACTERS * len(heard)
-        calls.append((model.model, characters, model.sampling.max_tokens))
+        calls.append((model.author, characters, model.sampling.max_tokens))
     return calls
 
 
@@ -200,9 +200,10 @@ def price_tokens(config: DeskConfig, tokens: dict[str, tuple[float, float]]) -> 
     if config.uses_only_rules:
         return 0.0
     total = 0.0
+    free = {model.author for model in config.distinct_models if model.is_free}
     for model, (prompt, completion) in tokens.items():
         # A model that is never called needs no price.
-        if not (prompt or completion):
+        if model in free or not (prompt or completion):
             continue
         price = config.prices.get(model)
         if price is None:
