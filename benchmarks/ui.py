@@ -1,6 +1,9 @@
-"""Measure how long the server takes for the pages of `finagent ui` with many signals.
+"""Measure what the pages of `finagent ui` cost with many signals: time, the server's CPU, and SQL.
 
-python benchmarks/ui.py [SIGNALS]     # default: 10,000 in SQLite, each with three replies of agents
+python benchmarks/ui.py [SIGNALS [REPLIES]]   # 10,000 in SQLite by default, each with three replies
+python benchmarks/ui.py 200000 0              # some minutes: the size that filters are tuned for
+
+CPU is that of this process, which is the server; SQL is the time that statements took within it.
 """
 
 from __future__ import annotations
@@ -12,32 +15,39 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from sqlalchemy import Engine, event, insert
 from starlette.testclient import TestClient
 
 from finagent_model.decision.decision import Decision, Execution, Turn
-from finagent_model.decision.signal import TradingSignal
+from finagent_model.decision.signal import TradingSignal, compute_signal_id
 from finagent_model.settings import Settings
-from finagent_model.store.artifacts import insert_artifact
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA
+from finagent_model.store._schema import artifacts as table
+from finagent_model.store.artifacts import column_values
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import artifact_rows
 from finagent_model.webui.pages_app import ui_app
 
 SYMBOLS = 500
-REQUESTS_PER_PAGE = 20
+BATCH = 1000
+REQUESTS_PER_PAGE = 10
 """Timed requests for each page, after one that is not timed: it compiles the template."""
 FIRST_DAY = datetime(2010, 1, 4, 21, tzinfo=UTC)
+TRAININGS = 40
+WORDS = ("trend", "momentum", "news", "earnings", "volume", "breakout", "support", "reversal")
 
 
-def make_decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
-    """Yield every symbol once a day; a day is an execution. A tenth of the decisions failed."""
+def make_templates(replies: int) -> list[list[dict[str, Any]]]:
+    """Return the rows of ten decisions, of which one failed; the others differ by number."""
     text = "Both reports point the same way. " * 20
-    for number in range(count):
-        day, symbol = divmod(number, SYMBOLS)
-        failed = number % 10 == 0
+    templates = []
+    for number in range(10):
+        failed = number == 0
         levels = (None, None, None) if failed else (100.0, 95.0, 115.0)
         signal = TradingSignal(
-            symbol=f"SYM{symbol}",
+            symbol="SYM",
             action="HOLD" if failed else "BUY",
             confidence="LOW" if failed else "MEDIUM",
             confidence_score=0 if failed else 60,
@@ -51,56 +61,145 @@ def make_decisions(count: int) -> Iterator[tuple[Decision, Execution]]:
             suggested_take_profit=levels[2],
             model_used="rules",
             generated_at=FIRST_DAY,
-            as_of=FIRST_DAY + timedelta(days=day),
-            conversation_id=f"c{number}",
+            as_of=FIRST_DAY,
+            conversation_id="c",
+            evidence=("none", "weak", "strong")[number % 3],
             tokens=1000,
             cost_usd=0.001,
         )
         turns = [Turn("desk", "request", text * 4, FIRST_DAY)]
-        turns += [Turn(f"Agent{i}", "response", text, FIRST_DAY, 900, 100) for i in range(3)]
-        yield Decision(signal, tuple(turns)), Execution(execution_id=f"day-{day}")
+        turns += [Turn(f"Agent{i}", "response", text, FIRST_DAY, 900, 100) for i in range(replies)]
+        whole, parts = artifact_rows(Decision(signal, tuple(turns)), "r", "1", Execution(), False)
+        templates.append([column_values(row) for row in (whole, *parts)])
+    return templates
 
 
-def fill(database: Database, count: int) -> None:
+def make_rows(count: int, replies: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `count` decisions: every symbol once a day; a day is an execution."""
+    templates = make_templates(replies)
+    for number in range(count):
+        day, symbol = divmod(number, SYMBOLS)
+        as_of, name = FIRST_DAY + timedelta(days=day), f"SYM{symbol}"
+        version = number % TRAININGS + 1
+        trained_by = f"{version:032x}"
+        for row in templates[number % len(templates)]:
+            is_signal = row["type"] == "signal"
+            metadata = {
+                **row[METADATA],
+                "as_of": as_of.isoformat(),
+                "conversation_id": f"c{number}",
+                "model_uri": f"models:/finagent/{version}",
+                "model_version": str(version),
+            }
+            changed = {"symbol": name, "run_id": f"{number:032x}", "execution_id": f"day-{day}"}
+            data = row["signal_data"]
+            if is_signal:
+                key = compute_signal_id(name, as_of, f"c{number}")
+                metadata |= {"key": key, "signal_id": key, "trained_by": trained_by}
+                word = WORDS[number % len(WORDS)]
+                data = {
+                    **data,
+                    "symbol": name,
+                    "as_of": as_of.isoformat(),
+                    "conversation_id": f"c{number}",
+                    "reasoning": f"{data['reasoning']} It is about {word} number {number}.",
+                }
+            else:
+                metadata["key"] = f"{number:032x}/{row['step_name']}"
+            yield {
+                **row,
+                **changed,
+                METADATA: metadata,
+                "signal_data": data,
+                "finagent_key": metadata["key"],
+                "finagent_as_of": as_of,
+                "finagent_origin": "finagent",
+                "created_at": FIRST_DAY + timedelta(days=day),
+                **{
+                    n: metadata.get(key) if is_signal else None for n, key in FILTER_COLUMNS.items()
+                },
+            }
+
+
+def fill(database: Database, count: int, replies: int) -> None:
     # One transaction: this measures reading.
     with database.transaction() as connection:
-        for number, (decision, execution) in enumerate(make_decisions(count)):
-            signal_row, rows = artifact_rows(decision, f"{number:032x}", "1", execution, False)
-            for row in (signal_row, *rows):
-                insert_artifact(connection, row, FIRST_DAY)
+        batch: list[dict[str, Any]] = []
+        for row in make_rows(count, replies):
+            batch.append(row)
+            if len(batch) == BATCH:
+                connection.execute(insert(table), batch)
+                batch.clear()
+        if batch:
+            connection.execute(insert(table), batch)
+
+
+class SqlClock:
+    """Adds up the seconds that statements take, fetching included where the driver does it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+        event.listen(Engine, "before_cursor_execute", self._begin)
+        event.listen(Engine, "after_cursor_execute", self._end)
+
+    def _begin(self, *_: object) -> None:
+        self._began = time.perf_counter()
+
+    def _end(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
+def measure(client: TestClient, path: str, sql: SqlClock) -> None:
+    rows = []
+    for _ in range(REQUESTS_PER_PAGE + 1):
+        started, cpu, sql.seconds = time.perf_counter(), time.process_time(), 0.0
+        assert client.get(path).status_code == 200, path
+        rows.append((time.perf_counter() - started, time.process_time() - cpu, sql.seconds))
+    median, cpu_ms, sql_ms = (1000 * statistics.median(c) for c in zip(*rows[1:], strict=True))
+    worst = 1000 * max(row[0] for row in rows[1:])
+    print(f"{median:7.0f} {worst:7.0f} {cpu_ms:7.0f} {sql_ms:7.0f}  {path}", flush=True)
 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    replies = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"FINAGENT_HOME": folder})
         database = Database.from_settings(settings)
-        fill(database, count)
+        fill(database, count, replies)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
-        print(f"{count} signals, {4 * count} artifacts, {size:.0f} MB")
+        print(f"{count} signals, {(replies + 1) * count} artifacts, {size:.0f} MB")
         client = TestClient(
             ui_app(settings), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)
         )
+        sql = SqlClock()
+        print("median   worst     CPU     SQL  in ms")
         for path in (
             "/",
+            "/signals",
             f"/signals?page={count // 50}",
             "/signals?group=execution",
-            "/signals",
             "/signals?symbol=SYM7",
             "/signals?execution_id=day-3",
             "/signals?status=model_error",
+            "/signals?show=failed",
             "/signals?action=BUY&as_of_from=2010-01-10&as_of_to=2010-01-12",
             "/signals?symbol=NOBODY",
+            "/signals?version=7",
+            "/signals?version=models:/finagent/7",
+            f"/signals?trained_by={7:032x}",
+            "/signals?evidence=strong",
+            "/signals?evidence=unknown",
+            "/signals?text=breakout",
+            f"/signals?text=number+{count // 2}",
+            "/signals?text=nothing+has+this",
+            "/signals?sort=confidence&version=7",
             "/signals/1",
+            "/signals/1?version=7",
             "/api/artifacts?type=signal",
         ):
-            times_ms = []
-            for _ in range(REQUESTS_PER_PAGE + 1):
-                started = time.perf_counter()
-                assert client.get(path).status_code == 200, path
-                times_ms.append(1000 * (time.perf_counter() - started))
-            median, worst = statistics.median(times_ms[1:]), max(times_ms[1:])
-            print(f"{path}: median {median:.0f} ms, worst {worst:.0f}")
+            measure(client, path, sql)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,23 @@ TICKER = {
     "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,18}[^\s\x00-\x1f\x7f])?$",
     "description": "A symbol as its source lists it, such as GOOG; at most 20 characters.",
 }
+# Sections of the form; those without a field in them are not shown.
+WHAT, RULES, TRAIN, PLATFORM = (
+    "What to do",
+    "When the run fails",
+    "Training (modes train_backtest and both)",
+    "For platforms and programs",
+)
+MODE_WORDS = {
+    "inference": "inference: decide with a registered version",
+    "train_backtest": "train_backtest: train, backtest and register a version",
+    "both": "both: train, then decide with the new version",
+}
+REPLY_WORDS = {
+    "cached": "cached: recorded replies first, then the model",
+    "live": "live: always the model",
+    "replay": "replay: recorded replies alone",
+}
 # A schedule of Airflow 2 needs one. In Airflow 3 it would start a run once the DAG is unpaused.
 START = datetime(1970, 1, 1, tzinfo=timezone.utc) if IS_AIRFLOW_2 else None  # noqa: UP017
 MAX_SYMBOLS = 600
@@ -456,7 +473,16 @@ with DAG(
         "on_failure_callback": note_failure,
     },
     params={
-        "mode": Param(DEFAULT_MODE, enum=list(MODES)),
+        "mode": Param(
+            DEFAULT_MODE,
+            type="string",
+            enum=list(MODES),
+            values_display=MODE_WORDS,
+            title="What to do",
+            description=f"Infer, train, or train and infer with the new version. Default: "
+            f"{DEFAULT_MODE}.",
+            section=WHAT,
+        ),
         "symbols": Param(
             DEFAULT_SYMBOLS,
             type="array",
@@ -464,6 +490,10 @@ with DAG(
             minItems=1,
             maxItems=MAX_SYMBOLS,
             uniqueItems=True,
+            title="Symbols",
+            description=f"One a line, as their source lists them; at most {MAX_SYMBOLS}. Default: "
+            f"{', '.join(DEFAULT_SYMBOLS)}.",
+            section=WHAT,
         ),
         "as_of": Param(
             None,
@@ -471,37 +501,198 @@ with DAG(
             format="date",
             pattern=r"^\d{4}-\d\d-\d\d$",
             examples=["2012-06-29"],  # unlike a description, an error shows it
-            description="A day, after its close; empty: the run's own date.",
+            title="As of",
+            description="A day, after its close, such as 2012-06-29. Empty, the default: the run's "
+            "own date.",
+            section=WHAT,
         ),
-        "model": Param(DEFAULT_MODEL, type="string"),
-        "train": Param({}, type="object", description="Parameters of the training, by name."),
+        "model": Param(
+            DEFAULT_MODEL,
+            type="string",
+            minLength=1,
+            title="Model",
+            description=f"What infers, as MLflow names it; not read in the mode both. Default: "
+            f"{DEFAULT_MODEL}.",
+            section=WHAT,
+        ),
         "max_failed_share": Param(
             0.2,
             type="number",
             minimum=0,
             maximum=1,
-            description="Of a run's decisions whose status is a failure; beyond it, the run fails.",
+            title="Most failed decisions",
+            description="Fraction of a run's decisions whose status is a failure, 0 to 1; beyond "
+            "it, the run fails. Default: 0.2.",
+            section=RULES,
         ),
         "require_stored": Param(
             True,
             type="boolean",
+            title="Decisions must be stored",
             description="Whether a decision that reached no table of FINAGENT_DATABASE fails the "
-            "run; else the run's description in MLflow says it.",
+            "run; else the run's description in MLflow says it. Default: yes.",
+            section=RULES,
+        ),
+        "config": Param(
+            "default",
+            type="string",
+            minLength=1,
+            title="Desk",
+            description="Preset's name (default, lean, debate, production, upstream) or the path "
+            "of a YAML file. Default: default.",
+            section=TRAIN,
+        ),
+        "train_mode": Param(
+            "cached",
+            type="string",
+            enum=["cached", "live", "replay"],
+            values_display=REPLY_WORDS,
+            title="Replies of chat models",
+            description="Where they come from. Default: cached.",
+            section=TRAIN,
+        ),
+        "register_as": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[A-Za-z0-9_\-]{1,100}$",
+            title="Name of the registered model",
+            description="Letters, digits, - and _. Empty, the default: FINAGENT_MODEL_NAME, else "
+            "finagent.",
+            section=TRAIN,
+        ),
+        "train_bars": Param(
+            504,
+            type="integer",
+            minimum=120,
+            maximum=10_000,
+            title="Bars of each fit",
+            description="Bars in each training window, 120 to 10,000. Default: 504, two years of "
+            "daily bars.",
+            section=TRAIN,
+        ),
+        "test_bars": Param(
+            126,
+            type="integer",
+            minimum=5,
+            maximum=5_000,
+            title="Bars that a fit decides on",
+            description="Bars that no fit has seen, 5 to 5,000. Default: 126, half a year of daily "
+            "bars.",
+            section=TRAIN,
+        ),
+        "purge_bars": Param(
+            5,
+            type="integer",
+            minimum=1,
+            maximum=500,
+            title="Bars left out between both",
+            description="Bars, 1 to 500, so that no outcome straddles them. Default: 5.",
+            section=TRAIN,
+        ),
+        "schedule": Param(
+            "1",
+            type="string",
+            pattern=r"^(change|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|250)$",
+            examples=["1", "5", "change"],
+            title="Bars between decisions",
+            description="Bars from one decision to the next, 1 to 250, or change. Default: 1.",
+            section=TRAIN,
+        ),
+        "candidates": Param(
+            96,
+            type="integer",
+            minimum=2,
+            maximum=20_000,
+            title="Policies scored in each fold",
+            description="Number of policies, 2 to 20,000. Default: 96.",
+            section=TRAIN,
+        ),
+        "pooled": Param(
+            True,
+            type="boolean",
+            title="One policy for all symbols",
+            description="No: one for each symbol. Default: yes.",
+            section=TRAIN,
+        ),
+        "allow_short": Param(
+            False,
+            type="boolean",
+            title="Sell short",
+            description="Whether a SELL may open a position. Default: no.",
+            section=TRAIN,
+        ),
+        "commission": Param(
+            0.001,
+            type="number",
+            minimum=0,
+            exclusiveMaximum=0.1,
+            title="Commission",
+            description="Fraction of the notional of every fill, below 0.1: 0.001 is 10 basis "
+            "points. Default: 0.001.",
+            section=TRAIN,
+        ),
+        "slippage": Param(
+            0.0005,
+            type="number",
+            minimum=0,
+            exclusiveMaximum=0.1,
+            title="Slippage",
+            description="Fraction of the price on market and stop fills, below 0.1. Default: "
+            "0.0005.",
+            section=TRAIN,
+        ),
+        "cash": Param(
+            10_000.0,
+            type="number",
+            exclusiveMinimum=0,
+            title="Cash to begin with",
+            description="In the currency of the bars. Default: 10,000.",
+            section=TRAIN,
+        ),
+        "seed": Param(
+            7,
+            type="integer",
+            minimum=0,
+            exclusiveMaximum=2**32,
+            title="Seed",
+            description="Of the search and of the statistics; equal seeds give equal versions. "
+            "Default: 7.",
+            section=TRAIN,
         ),
         "execution_id": Param(
             None,
             type=["null", "string"],
             maxLength=200,
-            description="What groups the run's artifacts; empty: the DAG run's id.",
+            title="Execution",
+            description="Name that groups the run's artifacts, at most 200 characters. Empty, the "
+            "default: the DAG run's id.",
+            section=PLATFORM,
         ),
         "platform_execution_id": Param(
             None,
             type=["null", "integer"],
             minimum=1,
-            description="Number of the platform's row of workflow_executions, to which "
-            "agent_conversations refers.",
+            title="Number of the platform's execution",
+            description="Row of workflow_executions, to which agent_conversations refers. Empty, "
+            "the default: none.",
+            section=PLATFORM,
         ),
-        "workflow_id": Param(None, type=["null", "string"], maxLength=200),
+        "workflow_id": Param(
+            None,
+            type=["null", "string"],
+            maxLength=200,
+            title="Workflow",
+            description="At most 200 characters. Empty, the default: the DAG's id.",
+            section=PLATFORM,
+        ),
+        "train": Param(
+            {},
+            type="object",
+            title="Training, for programs",
+            description="Parameters of the training by name, for callers by REST; what stands here "
+            "wins over the fields above. Default: none.",
+            section=PLATFORM,
+        ),
     },
 ):
     parent, indices, branch = open_run(), symbol_indices(), choose_branch()

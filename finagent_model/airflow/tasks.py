@@ -45,6 +45,8 @@ REGISTER = "train_backtest.register"
 """Id of the task whose state `close_run` reads."""
 DAG_RUN = "finagent.dag_run"
 """Tag that only a DAG run's MLflow run has; its value is `DAG_ID/RUN_ID`."""
+TRAIN_MODE = "train_mode"
+"""The DAG's parameter that is a training's `mode`."""
 FAILED = "finagent.failed"
 """Prefix of the tags `finagent.failed/TASK` that hold why a task failed last."""
 # A task that is cleared and then succeeds keeps its tag: the tag is history, not a state.
@@ -155,6 +157,10 @@ def open_run(context: TaskContext, conf_keys: Sequence[str], known: Sequence[str
     # Airflow accepts any key in `conf`: a misspelt one would silently mean the default.
     if unknown := sorted(set(conf_keys) - set(known)):
         raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {', '.join(known)}")
+    if twice := sorted(_train_fields(params).keys() & set(conf_keys) & set(params["train"])):
+        raise BadInputError(
+            f"parameter {twice[0]!r} is given twice, by itself and in train; leave one of them out"
+        )
     # Parsed only for its errors: nothing is decided or trained if the request is wrong.
     read_train_request(params)
     return open_dag_run(execution_of(context), params, _day_of(context))
@@ -284,7 +290,21 @@ def read_train_request(params: Mapping[str, Any]) -> TrainRequest:
     from finagent_model.training.request import TrainRequest
 
     defaults = {"register_as": Settings.load().model_name}
-    return TrainRequest.parse(**{**defaults, **params["train"], "symbols": params["symbols"]})
+    named = {**defaults, **_train_fields(params), **params["train"]}
+    return TrainRequest.parse(**{**named, "symbols": params["symbols"]})
+
+
+def _train_fields(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the training's parameters that have a field of their own in the DAG's form."""
+    from finagent_model.training.request import TrainRequest
+
+    # The DAG's own mode has the name; an empty field means the default.
+    fields = {TRAIN_MODE if name == "mode" else name: name for name in TrainRequest.model_fields}
+    return {
+        name: params[field]
+        for field, name in fields.items()
+        if name != "symbols" and params.get(field) is not None
+    }
 
 
 def note_failure(context: TaskContext, reason: str) -> None:

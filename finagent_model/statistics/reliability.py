@@ -74,6 +74,19 @@ def reliability_bins(
     return tuple(bins)
 
 
+def wilson_interval(share: float, count: float, confidence: float = 0.95) -> Interval:
+    """Return Wilson's interval (1927) of a probability whose `share` of `count` independent
+    outcomes came true; `count` may be a sum of weights. nan without any.
+    """
+    if not count > 0:
+        return Interval(math.nan, math.nan)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    scale = 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / scale
+    reach = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return Interval(max(middle - reach, 0.0), min(middle + reach, 1.0))
+
+
 def expected_calibration_error(probability: Floats, outcome: Floats, weight: Floats) -> float:
     """Weighted mean distance of stated probability and share over the bins; nan without any."""
     bins = reliability_bins(probability, outcome, weight)

@@ -40,6 +40,13 @@ DECISIONS, MESSAGES = "finagent_decisions", "agent_conversations"
 CLAIMS, OWN_MESSAGES = "finagent_claims", "finagent_messages"
 EXECUTIONS = "workflow_executions"
 """The platform's table of executions, if it is in this database."""
+FILTER_COLUMNS = {
+    "finagent_model_uri": "model_uri",
+    "finagent_model_version": "model_version",
+    "finagent_evidence": "evidence",
+    "finagent_trained_by": "trained_by",
+}
+"""Keys of a signal's `metadata` by the columns that repeat them."""
 METADATA = "artifact_metadata"
 """The platform's name for the column of `Artifact.metadata`."""
 
@@ -145,6 +152,7 @@ artifacts = Table(
     Column("finagent_status", Text),
     Column("finagent_as_of", UtcDateTime),
     Column("finagent_origin", Text),
+    *(Column(name, Text) for name in FILTER_COLUMNS),
     # By origin: a key that somebody else wrote leaves ours free.
     Index("ix_finagent_artifacts_origin", "finagent_origin", "finagent_key", unique=True),
     # Each filter's index ends in `id`, the order of pages: the newest rows need no sorting.
@@ -160,7 +168,7 @@ artifacts = Table(
     Index(
         "ix_finagent_artifacts_signals",
         *("type", "finagent_as_of", "id", "finagent_origin", "finagent_status"),
-        *("action", "confidence", "symbol", "created_at"),
+        *("action", "confidence", "symbol", "created_at", *FILTER_COLUMNS),
     ),
 )
 decisions = Table(

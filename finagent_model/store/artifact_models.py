@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,13 +22,13 @@ from pydantic import (
     JsonValue,
     field_validator,
 )
-from sqlalchemy import Column, ColumnElement, Select, cast, func, or_, select
+from sqlalchemy import Column, ColumnElement, Select, and_, cast, func, not_, or_, select
 from sqlalchemy import Text as TextColumn
 
 from finagent_model._base import FrozenModel
 from finagent_model.config.rules import Grade
 from finagent_model.decision.signal import LEAST_TO_ACT, Action, Status
-from finagent_model.store._schema import METADATA, is_json, json_text
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA, is_json, json_text
 from finagent_model.store._schema import artifacts as table
 
 Kind = Literal["signal", "llm", "chart"]
@@ -313,6 +314,19 @@ class SignalFilter(ArtifactFilter):
     text: Text | None = Field(None, max_length=MAX_SEARCH_CHARS)
     """Words in the signal, as they stand there; case does not matter."""
 
+    @property
+    def _lineage(self) -> dict[str, str | None]:
+        """The columns that are asked about, and their values; None: those that have none."""
+        found: dict[str, str | None] = {}
+        if self.version is not None:
+            is_uri = ":" in self.version
+            found["finagent_model_uri" if is_uri else "finagent_model_version"] = self.version
+        if self.trained_by is not None:
+            found["finagent_trained_by"] = self.trained_by
+        if self.evidence is not None:
+            found["finagent_evidence"] = None if self.evidence == "unknown" else self.evidence
+        return found
+
     def where_clauses(self) -> list[ColumnElement[bool]]:
         """Return the conditions of the table `artifacts`, all of which must hold."""
         clauses = ArtifactFilter.where_clauses(self.model_copy(update={"symbol": None}))
@@ -328,29 +342,27 @@ class SignalFilter(ArtifactFilter):
             is_call = table.c.action.in_(("BUY", "SELL")) & (status == Status.OK.value)
             is_sure = table.c.confidence >= LEAST_TO_ACT / 100
             clauses.append(is_call & is_sure & _IS_OURS)
-        metadata = table.c[METADATA]
-        if self.version is not None:
-            column = "model_uri" if ":" in self.version else "model_version"
-            clauses.append(json_text(metadata, column) == self.version)
-        if self.trained_by is not None:
-            clauses.append(json_text(metadata, "trained_by") == self.trained_by)
-        if self.evidence is not None:
-            grade = json_text(metadata, "evidence")
-            clauses.append(
-                grade.is_(None) if self.evidence == "unknown" else grade == self.evidence
-            )
-        clauses.append(or_(_IS_OURS, table.c.id.in_(_foreign_signals())))
+        lineage = self._lineage
+        # Ours by columns, which the index has; of others no column can be relied on.
+        ours = [_equals(table.c[name], value) for name, value in lineage.items()]
+        # The query of the others' rows runs only where there is one of them.
+        foreign = and_(not_(_IS_OURS), table.c.id.in_(_foreign_signals(lineage)))
+        clauses.append(or_(and_(_IS_OURS, *ours), foreign))
         if self.text is not None:
             clauses.append(_contains(table.c.signal_data, self.text))
         return clauses
+
+
+def _equals(column: ColumnElement[Any], value: str | None) -> ColumnElement[bool]:
+    return column.is_(None) if value is None else column == value
 
 
 # Not a plain comparison: by the index of origins SQLite would read every row to look at the rest.
 _IS_OURS = func.coalesce(table.c.finagent_origin, "") == OURS
 
 
-def _foreign_signals() -> Select[Any]:
-    """Return the query for the ids of other systems' signals."""
+def _foreign_signals(lineage: Mapping[str, str | None]) -> Select[Any]:
+    """Return the query for the ids of other systems' signals that say this of themselves."""
     # In a query of its own, since for ours no JSON need be read: an index has all that is asked.
     row = table.alias("foreign_row")
     origin = row.c.finagent_origin
@@ -362,6 +374,10 @@ def _foreign_signals() -> Select[Any]:
         or_(origin.is_(None), origin.in_((REST, DISOWNED))),
         or_(row.c.signal_data.is_(None), is_json(row.c.signal_data)),
         or_(artifact_type.is_(None), artifact_type == "signal"),
+        *(
+            _equals(json_text(row.c[METADATA], FILTER_COLUMNS[name]), value)
+            for name, value in lineage.items()
+        ),
     )
 
 

@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.decision.signal import fill_later_fields
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
-from finagent_model.store._schema import METADATA
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA
 from finagent_model.store._schema import artifacts as table
 from finagent_model.store.artifact_models import (
     DISOWNED,
@@ -315,7 +315,7 @@ class ArtifactStore:
             before = {name: getattr(stored, name) for name in NewArtifact.model_fields}
             new = _with_lengths(NewArtifact.model_validate(before | dict(changes)), before)
             _check_changes(stored, _round_confidence(connection, new, stored))
-            values = _column_values(new) | {"updated_at": self._clock()}
+            values = column_values(new) | {"updated_at": self._clock()}
             if stored.origin == OURS:
                 # The rest is as it was, and columns by which ours is found follow no metadata.
                 values = {name: values[name] for name in ("name", METADATA, "updated_at")}
@@ -337,7 +337,7 @@ def insert_artifact(
     # One statement, so that of two processes with the same key only one inserts. Only
     # the dialects' own inserts have `on conflict`.
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    values = _column_values(new) | {"created_at": now, "finagent_origin": origin}
+    values = column_values(new) | {"created_at": now, "finagent_origin": origin}
     statement = dialect.insert(table).values(**values)
     unique = ["finagent_origin", "finagent_key"]
     statement = statement.on_conflict_do_nothing(index_elements=unique)
@@ -363,7 +363,7 @@ def replace_signal(
             # Written a second time, a signal of the same run is no replacement.
             table.c.run_id != new.run_id,
         )
-        .values(**_column_values(new), updated_at=now)
+        .values(**column_values(new), updated_at=now)
     )
     result = connection.execute(statement.returning(table.c.id))
     artifact_id: int | None = result.scalar_one_or_none()
@@ -378,7 +378,7 @@ def restore_artifact(connection: Connection, new: NewArtifact, now: datetime) ->
     stored = find_by_key(connection, new.key or "", OURS)
     if stored is None or is_as_written(connection, stored, new):
         return None
-    values = _column_values(new) | {"updated_at": now}
+    values = column_values(new) | {"updated_at": now}
     connection.execute(table.update().where(table.c.id == stored.id).values(**values))
     return stored.id
 
@@ -444,7 +444,7 @@ def _from_row(row: RowMapping) -> Artifact:
         return Artifact.model_construct(**values)
 
 
-def _column_values(new: NewArtifact) -> dict[str, Any]:
+def column_values(new: NewArtifact) -> dict[str, Any]:
     """Return the values of the table's columns, without its id and its stamps."""
     values = new.model_dump()
     values[METADATA] = values.pop("metadata")
@@ -452,7 +452,16 @@ def _column_values(new: NewArtifact) -> dict[str, Any]:
         "finagent_key": new.key,
         "finagent_status": new.status,
         "finagent_as_of": new.as_of,
+        **filter_values(new),
     }
+
+
+def filter_values(new: NewArtifact) -> dict[str, str | None]:
+    """Return the columns by which a signal is found; a value of another type is none."""
+    # Another system may write metadata of any form.
+    found = new.metadata if new.type == "signal" else {}
+    values = {name: found.get(key) for name, key in FILTER_COLUMNS.items()}
+    return {name: value if isinstance(value, str) else None for name, value in values.items()}
 
 
 def _with_lengths(new: NewArtifact, before: Mapping[str, Any] | None = None) -> NewArtifact:

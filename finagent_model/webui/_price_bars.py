@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from fastapi import Response
@@ -13,6 +14,8 @@ from fastapi.responses import JSONResponse
 
 from finagent_model.backtesting.outcomes import describe_call
 from finagent_model.data.market import Market
+from finagent_model.decision.opinions import read_number
+from finagent_model.decision.signal import Action
 from finagent_model.errors import DataError, DataSourceError, InvalidBarsError, NoBarsError
 from finagent_model.market.bars import PRICES, BarSeries, to_datetime64
 from finagent_model.reports.charts import CHART_BARS
@@ -32,6 +35,15 @@ class Call:
     action: Literal["BUY", "SELL"]
     stop: float | None
     target: float | None
+
+    @classmethod
+    def from_fields(cls, action: Action | None, fields: Mapping[str, Any]) -> Self | None:
+        """Return the call of a signal's fields; None where nothing was to be done."""
+        if action != "BUY" and action != "SELL":
+            return None
+        names = ("suggested_stop_loss", "suggested_take_profit")
+        stop, target = (read_number(fields.get(name)) for name in names)
+        return cls(action, stop, target)
 
 
 def send_chart_bars(

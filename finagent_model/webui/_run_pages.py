@@ -11,7 +11,7 @@ from finagent_model.tracking.queries import list_stage_runs, read_run
 from finagent_model.tracking.runs import RunLog, raise_tracking_errors
 from finagent_model.webui._comparison_pages import MAX_COMPARED
 from finagent_model.webui._equity_curves import MAX_MS, EquityCurves
-from finagent_model.webui._reliability_diagram import Reliability, svg_points
+from finagent_model.webui._reliability_diagram import Reliability, draw_periods, svg_points
 from finagent_model.webui._rendering import Renderer
 from finagent_model.webui._run_records import (
     MAIN_METRICS,
@@ -101,6 +101,23 @@ def run_routes(renderer: Renderer) -> APIRouter:
             reliability=reliability,
             mark=mark,
             svg_points=svg_points,
+        )
+
+    @routes.get("/{run_id}/calibration")
+    def show_calibration(request: Request, run_id: RunId) -> Response:
+        parent = (f"/runs/{run_id}", "The training")
+        try:
+            reliability = Reliability.from_run(read_run(run_id))
+        except TrackingError as error:
+            title, message = "Its training can't be read", str(error)
+            return renderer.part(request, "problem.html", title, parent, 404, message=message)
+        return renderer.part(
+            request,
+            "calibration.html",
+            "Calibration over time",
+            parent,
+            reliability=reliability,
+            drawn=draw_periods(reliability.periods),
         )
 
     @routes.get("/{run_id}/files/{name}")

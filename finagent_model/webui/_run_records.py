@@ -155,7 +155,10 @@ class FinishedBacktests:
 
     @classmethod
     def from_run(cls, training: RunRecord) -> Self:
-        """Read the backtests below a training. Raises TrackingError."""
+        """Read the backtests below a training; a backtest is its own. Raises TrackingError."""
+        if training.stage == BACKTEST_STAGE:
+            is_finished = training.status == "FINISHED" and SYMBOL in training.tags
+            return cls((training,) if is_finished else (), 1)
         runs = find_finished_children(training, BACKTEST_STAGE)
         # Oldest first, so the newest stays: a retried task has left another run.
         by_symbol = {run.tags[SYMBOL]: run for run in runs if SYMBOL in run.tags}

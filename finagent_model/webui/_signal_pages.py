@@ -133,7 +133,8 @@ def signal_routes(
         if not re.fullmatch(SYMBOL_PATTERN, row.symbol):
             return no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
         action = None if is_failed(row.status) else row.action
-        return send_chart_bars(settings, row.symbol, row.as_of, action, later, _read_call(signal))
+        call = Call.from_fields(decided_action(row), signal.data)
+        return send_chart_bars(settings, row.symbol, row.as_of, action, later, call)
 
     @routes.get("/{number}/conversation")
     def show_conversation(request: Request, number: Number) -> Response:
@@ -165,15 +166,6 @@ def signal_routes(
         )
 
     return routes
-
-
-def _read_call(signal: SignalRow) -> Call | None:
-    """Return the call of a signal; None where nothing was to be done."""
-    action = decided_action(signal.row)
-    if action != "BUY" and action != "SELL":
-        return None
-    levels = [signal.number(f"suggested_{name}") for name in ("stop_loss", "take_profit")]
-    return Call(action, *(None if level is None else float(level) for level in levels))
 
 
 def _read_signal(store: ArtifactStore, number: int) -> SignalRow:

@@ -31,6 +31,7 @@ from finagent_model.store.api import api_app
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database
 from finagent_model.store.outbox import Outbox
+from finagent_model.webui._backtest_decision import backtest_routes
 from finagent_model.webui._comparison_pages import comparison_routes
 from finagent_model.webui._live import live_routes
 from finagent_model.webui._login import AuthMiddleware, Sessions, login_routes
@@ -84,6 +85,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     # Before the runs' own: `compare` is no id of a run.
     pages.include_router(comparison_routes(renderer))
     pages.include_router(run_routes(renderer))
+    pages.include_router(backtest_routes(renderer, settings))
     if settings.api_token is not None:
         pages.include_router(login_routes(settings.api_token, sessions, renderer))
     pages.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from finagent_model.training.request import TrainRequest
 from support.dag_file import load_dag_file
 from support.places import AS_OF, ROOT, SMALL, Place
 
@@ -112,8 +113,8 @@ def test_dag_both_infers_with_the_new_version(airflow_place: Place) -> None:
 
 
 def test_dag_train_backtest_registers_without_inference(airflow_place: Place) -> None:
-    train = {k: v for k, v in SMALL.items() if k != "symbols"} | {"register_as": "only"}
-    run_mode(airflow_place, mode="train_backtest", symbols=["FB"], train=train)
+    fields = {k: int(v) for k, v in SMALL.items() if k != "symbols"} | {"register_as": "only"}
+    run_mode(airflow_place, mode="train_backtest", symbols=["FB"], **fields)
     task_states = states(airflow_place)
     assert task_states["train_backtest.register"] == "success"
     assert task_states["inference.decide"] == "skipped"
@@ -221,6 +222,33 @@ def test_dag_symbol_indices_fit_xcom_limit() -> None:
     text = (ROOT / "dags" / f"{DAG}.py").read_text()
     [most] = re.findall(r"^MAX_SYMBOLS = (\d+)$", text, flags=re.M)
     assert len(json.dumps([0] * int(most))) < LARGEST_XCOM
+
+
+def test_dag_form_explains_every_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    dag = load_dag_file(monkeypatch).closing.operator.dag
+    for name in dag.params:
+        param = dag.params.get_param(name)
+        assert all(param.schema[key] for key in ("title", "section", "type")), name
+        assert "efault" in param.description, name
+        assert param.resolve() == param.value
+
+
+def test_dag_form_of_training_is_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    dag = load_dag_file(monkeypatch).closing.operator.dag
+    properties = TrainRequest.model_json_schema()["properties"]
+    for name, known in properties.items():
+        if name in ("symbols", "schedule"):
+            continue
+        param = dag.params.get_param("train_mode" if name == "mode" else name)
+        if name != "register_as":  # by the environment where it is empty
+            assert param.value == known["default"], name
+        for bound in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum"):
+            assert param.schema.get(bound) == known.get(bound), (name, bound)
+    for text in ("change", "1", "250"):
+        dag.params["schedule"] = text
+        assert str(TrainRequest(schedule=text).schedule) == text
+    with pytest.raises(ValueError, match="251"):
+        dag.params["schedule"] = "251"
 
 
 def test_dag_parameters_are_documented(airflow_place: Place) -> None:

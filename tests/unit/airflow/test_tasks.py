@@ -102,6 +102,23 @@ def test_train_request_is_registered_by_the_environments_name(
     assert read_train_request(named).register_as == "other"
 
 
+def test_train_request_takes_fields_and_the_older_object() -> None:
+    fields = {"train_bars": 130, "train_mode": "replay", "schedule": "5", "mode": "both"}
+    params = {"symbols": ["GOOG"], "train": {}, "register_as": None, **fields}
+    request = read_train_request(params)
+    assert (request.train_bars, request.mode, request.schedule) == (130, "replay", 5)
+    assert request.register_as == "finagent"
+    older = read_train_request({**params, "train": {"train_bars": 140, "mode": "live"}})
+    assert (older.train_bars, older.mode) == (140, "live")
+
+
+def test_open_run_refuses_parameter_that_is_given_twice() -> None:
+    params = {**CONTEXT["params"], "train_bars": 130, "train": {"train_bars": 140}}  # type: ignore[dict-item]
+    known = ["symbols", "train", "train_bars"]
+    reply = asked("open_run", ["train", "train_bars"], known, params=params)
+    assert reply["error"].startswith("BadInputError: parameter 'train_bars' is given twice")
+
+
 def test_reply_about_the_dag_run_is_a_sentence() -> None:
     error = DagRunFailedError("no signal on GOOG")
     assert reply_of(failing(error)) == {"error": "no signal on GOOG", "retry": False}

@@ -26,8 +26,13 @@ from finagent_model.errors import (
 )
 from finagent_model.settings import Settings
 from finagent_model.store import database as migrate
-from finagent_model.store._schema import SCHEMA
-from finagent_model.store.artifact_models import ArtifactFilter, NewArtifact
+from finagent_model.store._schema import FILTER_COLUMNS, SCHEMA
+from finagent_model.store.artifact_models import (
+    ArtifactFilter,
+    NewArtifact,
+    SignalFilter,
+    SignalSort,
+)
 from finagent_model.store.artifacts import ArtifactStore
 from finagent_model.store.database import Database, copy_database
 from finagent_model.store.decisions import DecisionRow, DecisionStore
@@ -50,9 +55,12 @@ insert into finagent_decisions values
 """
 
 
-BEFORE_R0006 = "drop index ix_finagent_artifacts_signals"
+BEFORE_R0006 = (
+    "drop index ix_finagent_artifacts_signals",
+    *(f"alter table artifacts drop column {name}" for name in FILTER_COLUMNS),
+)
 BEFORE_R0004 = (
-    BEFORE_R0006,
+    *BEFORE_R0006,
     "drop table finagent_messages",
     "drop table finagent_claims",
     "drop index ix_finagent_decisions_signal_id",
@@ -114,7 +122,7 @@ def test_migrations_adopt_platform_table(url: str) -> None:
     with Database(url).connection() as connection:
         columns = [c["name"] for c in inspect(connection).get_columns("artifacts")]
         added = ["finagent_key", "finagent_status", "finagent_as_of", "finagent_origin"]
-        assert columns[-5:] == ["reviewed", *added]
+        assert columns[-9:] == ["reviewed", *added, *FILTER_COLUMNS]
 
 
 def test_migrations_let_platform_go_on_writing(url: str) -> None:
@@ -257,7 +265,7 @@ def test_database_upgrade_names_levels_as_platform_does(url: str) -> None:
         url,
         f"update artifacts set signal_data = '{made}' where type = 'signal'",
         "insert into artifacts (name, type, signal_data) values ('theirs', 'signal', '[1]')",
-        BEFORE_R0006,
+        *BEFORE_R0006,
         "drop table finagent_messages",
         f"update {migrate.VERSION_TABLE} set version_num = 'r0004'",
     )
@@ -267,6 +275,27 @@ def test_database_upgrade_names_levels_as_platform_does(url: str) -> None:
     theirs, ours = page.artifacts
     assert (theirs.name, theirs.signal_data) == ("theirs", [1])
     assert ours.signal_data is not None and ours.signal_data["entry_price"] == 580.25
+
+
+def test_database_upgrade_fills_what_signals_are_filtered_by(url: str) -> None:
+    made = decision(evidence="weak", model_uri="models:/finagent/3", model_version="3", run_id="r0")
+    DecisionStore(Database(url)).write(made, "r1")
+    broken = "insert into artifacts (name, type, finagent_origin, artifact_metadata) values "
+    run(
+        url,
+        *([f"{broken}('x', 'signal', 'finagent', 'no JSON')"] if "sqlite" in url else []),
+        *BEFORE_R0006,
+        "create index ix_finagent_artifacts_signals on artifacts (type)",
+        f"update {migrate.VERSION_TABLE} set version_num = 'r0006'",
+    )
+    Database(url).upgrade()
+    store = ArtifactStore(Database(url))
+    for query in ({"version": "3"}, {"version": "models:/finagent/3"}, {"evidence": "weak"}):
+        criteria = SignalFilter(type="signal", **query)
+        assert store.list_signals(criteria, SignalSort()).total == 1, query
+    assert store.list_signals(SignalFilter(type="signal", trained_by="r0"), SignalSort()).total == 1
+    with Database(url).connection() as connection:
+        assert differences(connection) == []
 
 
 def test_database_newer_revision_is_refused(url: str) -> None:

@@ -1,0 +1,122 @@
+"""The page of one decision of a backtest: as that of a signal, from what the run kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import get_args
+
+from fastapi import APIRouter, Request, Response
+
+from finagent_model.decision.decision import LedgerRow
+from finagent_model.decision.signal import Action
+from finagent_model.errors import BadInputError, TrackingError
+from finagent_model.pipeline.run_metadata import SYMBOL
+from finagent_model.reports.signal_summary import SignalSummary
+from finagent_model.settings import Settings
+from finagent_model.tracking.queries import RunRecord, read_run
+from finagent_model.webui._conversation import (
+    Message,
+    MessageKind,
+    group_by_agent,
+    read_levels,
+)
+from finagent_model.webui._price_bars import SYMBOL_PATTERN, Call, no_bars, send_chart_bars
+from finagent_model.webui._rendering import Renderer, with_query
+from finagent_model.webui._run_comparison import (
+    read_ledger_rows,
+    read_outcomes,
+    read_transcript,
+)
+from finagent_model.webui._run_records import RunId
+
+KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
+
+
+def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
+    """Return the routes of decisions that backtests made."""
+    routes = APIRouter(prefix="/runs")
+
+    @routes.get("/{run_id}/decision")
+    def show_decision(request: Request, run_id: RunId, as_of: str) -> Response:
+        run, moment = read_run(run_id), _parse_moment(as_of)
+        row = read_ledger_rows(run_id).get(moment)
+        if row is None:
+            title, message = "There is no such decision", f"run {run_id} decided nothing as of then"
+            return renderer.page(request, "error.html", 404, title=title, message=message)
+        levels = read_levels(row)
+        messages, problem = _read_messages(run_id, moment)
+        return renderer.page(
+            request,
+            "backtest_decision.html",
+            run=run,
+            row=row,
+            as_of=moment,
+            summary=SignalSummary.from_fields(row),
+            outcome=read_outcomes(run_id).get(moment),
+            levels=levels,
+            levels_data=[asdict(level) for level in levels],
+            agents=group_by_agent(messages, _decided(row)),
+            problem=problem,
+            src=with_query(f"/runs/{run_id}/bars.json", {"as_of": moment.isoformat()}),
+        )
+
+    @routes.get("/{run_id}/bars.json")
+    def send_bars(run_id: RunId, as_of: str, later: bool = False) -> Response:
+        run, moment = read_run(run_id), _parse_moment(as_of)
+        row, symbol = read_ledger_rows(run_id).get(moment), _symbol_of(run)
+        if row is None or symbol is None:
+            return no_bars("this run names no such decision, so there is nothing to draw")
+        call = Call.from_fields(_decided(row), row)
+        return send_chart_bars(settings, symbol, moment, _decided(row), later, call)
+
+    return routes
+
+
+def _decided(row: LedgerRow) -> Action | None:
+    return row["action"] if row["status"] == "ok" else None
+
+
+def _symbol_of(run: RunRecord) -> str | None:
+    symbol = run.tags.get(SYMBOL, "")
+    return symbol if re.fullmatch(SYMBOL_PATTERN, symbol) else None
+
+
+def _read_messages(run_id: str, moment: datetime) -> tuple[list[Message], str | None]:
+    """Return the messages of one decision, and why they can't be read."""
+    try:
+        rows = read_transcript(run_id)
+        own = [row for row in rows if datetime.fromisoformat(row["as_of"]) == moment]
+        return [_message(row) for row in own], None
+    except (TrackingError, ValueError, KeyError, TypeError) as error:
+        return [], str(error)
+
+
+def _message(row: Mapping[str, str]) -> Message:
+    kinds = [kind for kind in KINDS if kind == row["message_type"]]
+    if not kinds:
+        raise ValueError(f"a message of the kind {row['message_type'][:40]!r} is none of a desk's")
+    text = row["message_content"]
+    return Message(
+        agent=row["agent_name"],
+        kind=kinds[0],
+        text=text,
+        length=len(text),
+        timestamp=row["timestamp"],
+        model=row["model"],
+    )
+
+
+def _parse_moment(text: str) -> datetime:
+    """Return the moment of a query. Raises BadInputError."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC) if "T" in text else None
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        raise BadInputError(
+            f"as_of {text[:40]!r} is no moment; write it like 2012-06-29T20:00:00+00:00"
+        )
+    return moment

@@ -1,0 +1,290 @@
+"""What two trainings did on the days that both decided on: returns, decisions and agents.
+
+Only what is common is compared, bar by bar of the symbols that both have; what is left out is said.
+A finished backtest never changes, so that what was read of a pair is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from finagent_model.audit.chain import CONVERSATION_FILE
+from finagent_model.decision.decision import LedgerRow, read_ledger
+from finagent_model.decision.opinions import Opinion, debater_name
+from finagent_model.evaluation.evidence import SymbolFacts
+from finagent_model.market.timeframe import bars_per_year
+from finagent_model.pipeline.backtest import CALLS
+from finagent_model.pipeline.run_metadata import SYMBOL, schema_errors_as_tracking_error
+from finagent_model.policy.trained_state import TradeOutcome, load_outcomes
+from finagent_model.reports.tearsheet import DailyReturns
+from finagent_model.statistics.comparison import MetricComparison, compare_curves
+from finagent_model.tracking.runs import RunLog
+from finagent_model.webui._equity_curves import read_facts
+from finagent_model.webui._run_records import FinishedBacktests
+
+SEED = 7
+"""Of the resampled histories: the same two runs are always told apart alike."""
+KEPT_PAIRS = 32
+"""Pairs of runs whose comparison is kept."""
+MAX_TRANSCRIPT_SYMBOLS = 20
+"""Symbols whose conversations are read; each file has all messages of a backtest."""
+SAME_RETURN = 1e-9
+"""Difference of two returns that only rounding left."""
+BacktestIds = tuple[tuple[str, str], ...]
+"""Symbol and run of each finished backtest."""
+
+
+def backtest_ids(backtests: FinishedBacktests) -> BacktestIds:
+    """Return symbol and run of each backtest, by symbol."""
+    return tuple(sorted((run.tags[SYMBOL], run.run_id) for run in backtests.runs))
+
+
+@dataclass(frozen=True, eq=False)
+class CommonDays:
+    """The returns of two runs on the days that both have, and what was left out."""
+
+    pools: tuple[DailyReturns, DailyReturns] | None
+    """None: they have nothing in common."""
+    symbols: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Sentences; all there is where nothing is common."""
+    metrics: tuple[MetricComparison, ...] = ()
+
+    @property
+    def days(self) -> list[str]:
+        """The common days, as YYYY-MM-DD."""
+        return self.pools[0].days if self.pools else []
+
+
+@lru_cache(maxsize=KEPT_PAIRS)
+def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
+    """Return what two runs earned on their common days, with intervals. Raises TrackingError."""
+    by_symbol = dict(first), dict(second)
+    symbols = tuple(sorted(by_symbol[0].keys() & by_symbol[1].keys()))
+    only = [sorted(ids.keys() - set(symbols)) for ids in by_symbol]
+    left_out = [
+        f"{', '.join(names)}: run {number} alone has a finished backtest of it"
+        for number, names in enumerate(only, 1)
+        if names
+    ]
+    cut: tuple[list[SymbolFacts], list[SymbolFacts]] = [], []
+    outside: tuple[list[int], list[int]] = [], []
+    foreign_prices = 0
+    for symbol in symbols:
+        facts = [read_facts(ids[symbol]) for ids in by_symbol]
+        times = [np.array(each.closed_at, dtype=np.int64) for each in facts]
+        common = np.intersect1d(times[0], times[1])
+        for number, (each, own) in enumerate(zip(facts, times, strict=True)):
+            outside[number].extend(np.setdiff1d(own, common).tolist())
+            if len(common):
+                cut[number].append(_cut(each, np.isin(own, common)))
+        if len(common):
+            foreign_prices += _has_other_prices(cut[0][-1], cut[1][-1])
+    left_out += [
+        f"run {number}: {len(times):,} bars from {_day(min(times))} to {_day(max(times))}, on "
+        "which the other one has none"
+        for number, times in enumerate(outside, 1)
+        if times
+    ]
+    if not cut[0]:
+        why = "no symbol" if not symbols else "no day"
+        return CommonDays(None, symbols, (f"The two have {why} in common", *left_out))
+    if foreign_prices:
+        left_out.append(
+            f"the two saw other prices of {foreign_prices} of {len(cut[0])} symbols: holding "
+            "earned something else on the same days"
+        )
+    costs = [{(each.commission, each.slippage) for each in side} for side in cut]
+    if costs[0] != costs[1]:
+        words = [
+            f"run {number} pays {_mean_cost(side):.4g} basis points"
+            for number, side in enumerate(cut, 1)
+        ]
+        left_out.append(f"{' and '.join(words)} of each fill and its slippage")
+    pools = DailyReturns.pool(cut[0]), DailyReturns.pool(cut[1])
+    metrics = compare_curves(
+        pools[0].desk, pools[1].desk, periods=bars_per_year(pools[0].closed_at), seed=SEED
+    )
+    return CommonDays(pools, tuple(each.symbol for each in cut[0]), tuple(left_out), metrics)
+
+
+def _cut(facts: SymbolFacts, kept: npt.NDArray[np.bool_]) -> SymbolFacts:
+    """Return the facts of some bars, as far as a pool needs them."""
+    columns = ("closed_at", "returns", "benchmark_returns")
+    values = {name: tuple(np.array(getattr(facts, name))[kept].tolist()) for name in columns}
+    return facts.model_copy(update=values)
+
+
+def _has_other_prices(one: SymbolFacts, other: SymbolFacts) -> bool:
+    distance = np.abs(np.array(one.benchmark_returns) - np.array(other.benchmark_returns))
+    # Holding pays its entry on the first day of its own run, which may be a common one.
+    return int((distance > SAME_RETURN).sum()) > 2
+
+
+def _mean_cost(facts: Sequence[SymbolFacts]) -> float:
+    return 1e4 * float(np.mean([each.commission + each.slippage for each in facts]))
+
+
+def _day(closed_at: int) -> str:
+    return str(np.datetime64(closed_at, "ms").astype("datetime64[D]"))
+
+
+@dataclass(frozen=True)
+class SideDecision:
+    """What one run decided, and what became of it."""
+
+    run_id: str
+    """Of the backtest."""
+    action: str
+    status: str
+    confidence: float | None
+    """Before calibration, 0 to 100; None: nothing was decided."""
+    outcome: TradeOutcome | None
+    """None: no call, or its end is not known yet."""
+
+
+@dataclass(frozen=True)
+class DecisionDifference:
+    """A day on which two runs decided differently."""
+
+    symbol: str
+    as_of: datetime
+    sides: tuple[SideDecision, SideDecision]
+
+
+@dataclass(frozen=True)
+class ComparedDecisions:
+    """Decisions of two runs on the same symbols and moments."""
+
+    common: int
+    """Moments on which both decided."""
+    alone: tuple[int, int]
+    """Moments of the common symbols on which only one did."""
+    different: tuple[DecisionDifference, ...]
+    """Oldest first."""
+
+
+@lru_cache(maxsize=KEPT_PAIRS)
+def compare_decisions(first: BacktestIds, second: BacktestIds) -> ComparedDecisions:
+    """Return the decisions that differ in action or status. Raises TrackingError."""
+    by_symbol = dict(first), dict(second)
+    common, alone, different = 0, [0, 0], []
+    for symbol in sorted(by_symbol[0].keys() & by_symbol[1].keys()):
+        rows = [read_ledger_rows(ids[symbol]) for ids in by_symbol]
+        ends = [read_outcomes(ids[symbol]) for ids in by_symbol]
+        both = sorted(rows[0].keys() & rows[1].keys())
+        common += len(both)
+        for number in (0, 1):
+            alone[number] += len(rows[number]) - len(both)
+        for as_of in both:
+            one, other = (side[as_of] for side in rows)
+            if (one["action"], one["status"]) == (other["action"], other["status"]):
+                continue
+            sides = [
+                _side(ids[symbol], side[as_of], end.get(as_of))
+                for ids, side, end in zip(by_symbol, rows, ends, strict=True)
+            ]
+            different.append(DecisionDifference(symbol, as_of, (sides[0], sides[1])))
+    different.sort(key=lambda each: (each.as_of, each.symbol))
+    return ComparedDecisions(common, (alone[0], alone[1]), tuple(different))
+
+
+def _side(run_id: str, row: LedgerRow, outcome: TradeOutcome | None) -> SideDecision:
+    is_decided = row["status"] == "ok"
+    confidence = float(row["raw_confidence_score"]) if is_decided else None
+    return SideDecision(run_id, row["action"], row["status"], confidence, outcome)
+
+
+def read_ledger_rows(run_id: str) -> dict[datetime, LedgerRow]:
+    """Return a backtest's decisions by moment. Raises TrackingError."""
+    content = RunLog(run_id).read_artifact("ledger.parquet")
+    with schema_errors_as_tracking_error(run_id):
+        rows = read_ledger(pa.BufferReader(content))
+        return {datetime.fromisoformat(row["as_of"]): row for row in rows}
+
+
+def read_outcomes(run_id: str) -> dict[datetime, TradeOutcome]:
+    """Return what became of a backtest's calls, by moment. Raises TrackingError."""
+    text = RunLog(run_id).read_artifact(CALLS).decode()
+    with schema_errors_as_tracking_error(run_id):
+        return {call.as_of: call for call in load_outcomes(text)}
+
+
+@dataclass
+class AgentComparison:
+    """How often an agent of that name saw the same in two runs."""
+
+    name: str
+    common: int = 0
+    """Decisions in which the agents of both runs took part."""
+    same: int = 0
+    """Those in which both saw the same."""
+    stances: tuple[Counter[str], Counter[str]] = field(
+        default_factory=lambda: (Counter(), Counter())
+    )
+    """Of all its decisions on common moments, by run: up, down, flat, unknown."""
+
+    @property
+    def alone(self) -> int | None:
+        """Number of the run that alone has such an agent; None: both have."""
+        taking_part = [number for number, each in enumerate(self.stances, 1) if each]
+        return taking_part[0] if len(taking_part) == 1 else None
+
+
+@lru_cache(maxsize=KEPT_PAIRS)
+def compare_agents(first: BacktestIds, second: BacktestIds) -> tuple[AgentComparison, ...]:
+    """Return each agent's stances in two runs on the moments on which both decided, those that
+    differ most first.
+
+    Of at most `MAX_TRANSCRIPT_SYMBOLS` symbols. Raises TrackingError.
+    """
+    by_symbol = dict(first), dict(second)
+    agents: dict[str, AgentComparison] = {}
+    for symbol in sorted(by_symbol[0].keys() & by_symbol[1].keys())[:MAX_TRANSCRIPT_SYMBOLS]:
+        sides = [read_stances(ids[symbol]) for ids in by_symbol]
+        for moment in sides[0].keys() & sides[1].keys():
+            seen = sides[0][moment], sides[1][moment]
+            for name in seen[0].keys() | seen[1].keys():
+                agent = agents.setdefault(name, AgentComparison(name))
+                for number in (0, 1):
+                    if name in seen[number]:
+                        agent.stances[number][seen[number][name]] += 1
+                if name in seen[0] and name in seen[1]:
+                    agent.common += 1
+                    agent.same += seen[0][name] == seen[1][name]
+    return tuple(sorted(agents.values(), key=lambda each: (each.same - each.common, each.name)))
+
+
+def read_stances(run_id: str) -> dict[str, dict[str, str]]:
+    """Return what each agent saw by moment (ISO), `unknown` where its reply does not say.
+
+    Raises TrackingError.
+    """
+    with schema_errors_as_tracking_error(run_id):
+        replies: dict[str, dict[str, str]] = {}
+        for row in read_transcript(run_id):
+            if row["message_type"] == "response":
+                replies.setdefault(row["as_of"], {})[row["agent_name"]] = row["message_content"]
+        return {
+            moment: {
+                # A later round of a debater counts as the debater's last word.
+                debater_name(name, texts.keys()): Opinion.from_reply(name, text).stance or "unknown"
+                for name, text in texts.items()
+            }
+            for moment, texts in replies.items()
+        }
+
+
+def read_transcript(run_id: str) -> Iterator[Mapping[str, str]]:
+    """Yield the messages of a backtest, in speaking order. Raises TrackingError and ValueError."""
+    text = RunLog(run_id).read_artifact(CONVERSATION_FILE).decode()
+    return (json.loads(line) for line in text.split("\n") if line)
