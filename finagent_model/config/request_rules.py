@@ -33,7 +33,9 @@ class RequestRules(FrozenModel):
     schema_bounds: bool = True
     """Whether a schema that is sent holds lengths, numbers of items and ranges."""
     seed: bool = True
+    """Whether `sampling.seed` is sent."""
     temperature: bool = True
+    """Whether `sampling.temperature` is sent."""
     max_tokens: Literal["max_tokens", "max_completion_tokens", False] = "max_tokens"
     """The field that limits a reply."""
     stream_options: bool = True
