@@ -57,8 +57,8 @@ BLOCK_NOTES = {
     "models": "Each entry has the keys of one model, which the desk itself has at its top as well.",
     "agents": "Each entry of the list is one agent.",
     "prices": "Each entry is named by a model.",
-    "policy": "Only what a file sets here is fixed; training fits the rest. "
-    "[What training fits](../policy.md) has the details.",
+    "policy": "Training fits every parameter that a file does not set here. "
+    "The details are in [What training fits](../policy.md).",
     "request": "Fields of a request that differ from what is known of the server and the model.",
 }
 HEAD = ("key", "type", "default", "allowed", "meaning")

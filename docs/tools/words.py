@@ -67,7 +67,7 @@ CHECKS = {
         "both, and evidence",
         "The Sharpe ratio collapses when every decision waits one bar.",
     ),
-    "memory_dated": ("both", "A decision could read an outcome that had not closed by then."),
+    "memory_dated": ("both", "A decision could read an outcome that had not closed yet."),
     "clock_free": ("both", "The decision depends on the clock, or code that decides reads one."),
     "accounted_again": (
         "both",
@@ -170,8 +170,8 @@ TAGS = {
     "finagent.bars_source": ("train, backtest, infer", "Source of the bars."),
     "finagent.bars_hash": ("train, backtest, infer", "Hash of the bars."),
     "finagent.bars_fetched_at": ("train, backtest, infer", "When a vendor sent them."),
-    "finagent.bars_revised": ("train, backtest, infer", "What the vendor has revised since."),
-    "finagent.bars_warnings": ("train, backtest, infer", "What is odd about the bars."),
+    "finagent.bars_revised": ("train, backtest, infer", "Bars that the vendor has revised since."),
+    "finagent.bars_warnings": ("train, backtest, infer", "Notes about odd bars."),
     "finagent.workflow_execution_id": ("runs of a workflow", "Execution that asked for the run."),
     "finagent.platform_execution_id": (
         "runs of a workflow",
@@ -187,7 +187,7 @@ TAGS = {
         "the run of a DAG run",
         "Names of failed tasks; `finagent.failed/TASK` says why.",
     ),
-    "finagent.verdict": ("version", "What the gate said: `passed` or `refused`."),
+    "finagent.verdict": ("version", "Verdict of the gate: `passed` or `refused`."),
     "finagent.content_hash": ("version", "Content hash of the package."),
     "finagent.evidence": ("version", "Grade of evidence: `none`, `weak` or `strong`."),
     "finagent.judged_beside": ("version", "Champion that the version was compared with."),
@@ -211,7 +211,7 @@ FILES = {
     "request.json": ("train", "Parameters of the training."),
     "config.yaml": ("train", "The desk, with the defaults filled in."),
     "policy.json": ("train", "Fitted policies, each with the dates from which it is valid."),
-    "trials.json": ("train", "What the search tried, for the deflated ratio."),
+    "trials.json": ("train", "Policies that the search tried, for the deflated ratio."),
     "agent_graph.json": ("train", "The agent team as AutoGen's component JSON."),
     "gate.json": ("train", "Verdict, checks and evidence."),
     "window.json": ("train", "Returns of the portfolio, which a later version is compared with."),
@@ -245,7 +245,10 @@ FILES = {
 PARAMS = {
     "client": ("every run", "Client of the desk's model."),
     "model": ("every run", "Names of all models, joined by `+`."),
-    "preset": ("every run", "Preset whose agents the desk has; `own` for agents of its own."),
+    "preset": (
+        "every run",
+        "Preset whose agents the desk has; `own` where the agents are those of no preset.",
+    ),
     "team": ("every run", "Agents, in their order."),
     "max_rounds": ("every run", "`limits.max_rounds`, as a call narrowed it."),
     "debate_rounds": ("every run", "Rounds of the debate."),
@@ -259,7 +262,7 @@ PARAMS = {
     "symbol": ("backtest, infer", "Symbol."),
     "symbols": ("train, ablate, the run of a DAG run", "Symbols."),
     "as_of": ("infer, the run of a DAG run", "Date or time of the decision."),
-    "desk": ("infer", "What decided: a model's URI or a configuration's file."),
+    "desk": ("infer", "URI of the model, or file of the desk, that decided."),
     "model_uri": ("ablate, the run of a DAG run", "Version that decided."),
 }
 

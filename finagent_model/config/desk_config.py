@@ -77,7 +77,7 @@ class DeskConfig(ModelConfig):
     """Bounds of entry, stop and target, which code enforces."""
     # These two are left out of a dump where they are not given: recorded desks have no such keys.
     mask: MaskKind = Field("none", exclude_if=lambda kind: kind == "none")
-    """What is hidden from the models, in training and in serving: `names` hides the symbol,
+    """Facts hidden from the models, in training and in serving: `names` hides the symbol,
     `levels` also how high prices and volumes are.
     """
     mask_words: dict[str, tuple[str, ...]] = Field(

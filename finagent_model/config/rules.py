@@ -29,7 +29,7 @@ class DecisionLimits(FrozenModel):
     """Limits of one decision. Reaching one is a status, never a crash."""
 
     max_rounds: int = Field(10, ge=1, le=100)
-    """Messages that agents may exchange; without a decision by then the desk abstains."""
+    """Messages that agents may exchange; after them the desk abstains."""
     max_tokens: int = Field(40_000, ge=0)
     """Prompt and reply together, over all agents; the client `rules` uses none."""
     wall_clock_s: float = Field(120.0, gt=0, le=3600)
@@ -91,10 +91,10 @@ class RiskLimits(FrozenModel):
 
 
 class MemoryConfig(FrozenModel):
-    """What the desk is told of its own past trades."""
+    """How many of the desk's past trades its prompts contain."""
 
     lessons: int = Field(5, ge=0, le=50)
-    """The latest ones, told in full; 0: nothing is remembered."""
+    """The latest closed trades, in full; 0: none."""
 
 
 class GateRules(BaseModel):

@@ -82,7 +82,7 @@ class TradingSignal(BaseModel):
     symbol: Annotated[str, AfterValidator(_symbol)]
     """Ticker, as the source of bars writes it."""
     action: Action
-    """What to do: BUY opens or keeps a long position, SELL closes one (and opens a short one where
+    """Advice: BUY opens or keeps a long position, SELL closes one (and opens a short one where
     shorts are allowed), HOLD changes nothing.
     """
     confidence: Confidence
@@ -142,7 +142,7 @@ class TradingSignal(BaseModel):
     """Number of that version; null where the model was loaded by a URI without one."""
     anchored: bool | None = None
     """Whether the registry vouches for every file of the version that decided; null for an
-    untrained desk, which is no version.
+    untrained desk, which has no version.
     """
     knowledge_cutoff: date | Literal["unknown"] | None = None
     """Last day that the models behind the signal have read about, as declared or stated by their
@@ -155,7 +155,7 @@ class TradingSignal(BaseModel):
     clamps: tuple[str, ...] = ()
     """One sentence for each number that code corrected or derived, with the reason."""
     warnings: tuple[str, ...] = ()
-    """What a reader should know before acting, one sentence each."""
+    """Facts that a reader should know before acting, one sentence each."""
     tokens: int = Field(ge=0)
     """Tokens that the chat models used, prompt and reply together; recorded replies count as well.
     """
