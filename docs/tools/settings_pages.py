@@ -178,6 +178,6 @@ def render_environment(example: str) -> str:
         "Every variable that is read, from [env.example](../../env.example), which can be copied. An "
         "empty variable counts as not set. A value that may be secret can be in a file: "
         "`NAME_FILE=/path` in place of `NAME=value`; both at once are refused. "
-        "[Secrets in messages](../reference.md#secrets-in-messages) says what is struck out of logs.",
+        "[Secrets in messages](../reference.md#secrets-in-messages) says what is redacted in logs.",
         *parts,
     )

@@ -83,7 +83,7 @@ class DeskConfig(ModelConfig):
     mask_words: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, exclude_if=lambda words: not words
     )
-    """By symbol, further words that name the company and are struck out of its news."""
+    """By symbol, further words that name the company and are redacted in its news."""
     policy: dict[str, float] = Field(default_factory=dict)
     """Parameters of the policy that training does not fit, such as `threshold`."""
     memory: MemoryConfig = MemoryConfig()

@@ -148,6 +148,38 @@ RULES = (
         "The stop depends on the fill.",
     ),
     word(
+        "struck out", r"\bstruck out\b", "'redacted'", "Keys are struck out.", "Keys are redacted."
+    ),
+    word(
+        "embedded",
+        r"\bembedded (?:bars?|data|events|daily)\b",
+        "'bundled'",
+        "the embedded bars",
+        "the bundled bars",
+    ),
+    word(
+        "unseen",
+        r"\bunseen\b",
+        "'out-of-sample'",
+        "It decides on unseen days.",
+        "It decides on out-of-sample days.",
+    ),
+    word(
+        "call to act",
+        r"\bcalls? to act\b",
+        "'BUY or SELL signal'",
+        "Each call to act is judged.",
+        "Each BUY or SELL signal is judged.",
+    ),
+    word("kept bars", r"\bkept bars\b", "'cached bars'", "The kept bars.", "The cached bars."),
+    word(
+        "platform elsewhere",
+        r"\bplatform elsewhere\b",
+        "'external trading platform'",
+        "a trading platform elsewhere",
+        "an external trading platform",
+    ),
+    word(
         "way out",
         r"\bthe way out\b",
         "'the fix'",
@@ -200,8 +232,9 @@ def texts() -> Iterator[tuple[str, Iterator[str]]]:
     Help texts are on the generated page of the command line.
     """
     for path in pages():
-        if path.name == "python.md":
-            continue  # docstrings, which have rules of another kind
+        # Docstrings have rules of another kind, and a glossary names the words that it replaces.
+        if path.name in ("python.md", "glossary.md"):
+            continue
         yield str(path.relative_to(ROOT)), plain_markdown(path.read_text())
     for path in sorted((ROOT / "finagent_model/webui/templates").glob("*.html")):
         yield str(path.relative_to(ROOT)), plain_template(path.read_text())
