@@ -53,7 +53,7 @@ lock: $(VENV)/.bootstrap  ## compile the lock files and what is made from them; 
 	$(BIN)/python requirements/lock.py $(ARGS)
 
 docs: $(VENV)/.test  ## build the documentation site into out/docs; a warning is an error
-	$(BIN)/python -m sphinx -c docs -b html -d out/doctrees -W --keep-going -n -q . out/docs
+	$(BIN)/python -m sphinx -c docs -b html -d out/doctrees -E -W --keep-going -n -q . out/docs
 
 docs-serve: docs  ## build the site and show it on http://127.0.0.1:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory out/docs 8000

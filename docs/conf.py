@@ -47,11 +47,13 @@ nb_execution_mode = "off"
 html_theme = "furo"
 html_title = f"finagent_model {release}"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_extra_path = ["_extra"]
 html_show_sphinx = False
 html_copy_source = False
 mermaid_use_local = "mermaid.mjs"
 mermaid_height = "auto"
+mermaid_fullscreen_button = "+"
 # `$` begins no prompt that is copied with a command.
 copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
