@@ -9,7 +9,7 @@ WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 # A project of its own: its volumes go with it, nobody else's.
 COMPOSE_SMOKE := docker compose --project-name finagent-smoke
 
-.PHONY: help train demo upstream-wheel test test-chaos test-browser test-servers test-upstream test-local lint types lock smoke clean
+.PHONY: help train demo upstream-wheel test test-chaos test-browser test-servers test-upstream test-local lint types lock docs docs-serve reference screenshots smoke clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -61,6 +61,18 @@ types: $(VENV)/.test  ## mypy
 
 lock: $(VENV)/.bootstrap  ## compile the lock files and what is made from them; ARGS=--upgrade moves what is free
 	$(BIN)/python requirements/lock.py $(ARGS)
+
+docs: $(VENV)/.test  ## build the documentation site into out/docs; a warning is an error
+	$(BIN)/python -m sphinx -c docs -b html -d out/doctrees -E -W --keep-going -n -q . out/docs
+
+docs-serve: docs  ## build the site and show it on http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory out/docs 8000
+
+reference: $(VENV)/.test  ## write docs/reference/ from the code
+	$(BIN)/python -W ignore -m docs.tools.write_reference
+
+screenshots: $(VENV)/.test  ## take docs/img/ from the real product, by Chromium; ARGS=ui, mlflow or airflow takes a part
+	$(WITH_VENV) $(BIN)/python docs/tools/take_screenshots.py $(ARGS)
 
 smoke:  ## the platform in containers: up, a DAG run by REST, its signal read back, down; needs .env and secrets
 	@test -f .env || { echo "cp airflow/env.example .env, and fill it in" >&2; exit 1; }

@@ -199,7 +199,7 @@ class BeforeFirstFitError(DataError):
 class LocalStateError(BadInputError):
     """A file in FINAGENT_HOME is locked or can't be used.
 
-    Whoever runs the process can repair it; a client of a server can only retry later.
+    The person who runs the process can repair it; a client of a server can only retry later.
     """
 
 

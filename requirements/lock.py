@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.9"
-EXTRAS = ("airflow", "postgres", "s3", "yfinance", "test")
+EXTRAS = ("airflow", "postgres", "s3", "yfinance", "test", "docs")
 UPSTREAM = "airflow/requirements-upstream.txt"
 AIRFLOW2 = "apache-airflow==2.10.5"
 AIRFLOW2_BEFORE = "2025-02-10"

@@ -61,6 +61,7 @@ class DeskConfig(ModelConfig):
     models: dict[str, ModelConfig] = Field(default_factory=dict)
     """Further models, by the name that an agent's row uses."""
     agents: tuple[AgentRow, ...] = Field(min_length=1)
+    """The agents, in the order in which they may speak; the last one is the executor."""
     debate_rounds: int = Field(1, ge=1, le=10)
     """Rounds of the debate: each debater speaks once a round."""
     prompts: dict[str, str] = Field(default_factory=dict)
@@ -69,24 +70,30 @@ class DeskConfig(ModelConfig):
     In a YAML file, a value that ends in .md is the path of a template relative to the file.
     """
     limits: DecisionLimits = DecisionLimits()
+    """Limits of one decision."""
     spending: SpendingLimits = SpendingLimits()
+    """Budgets of a run and of a day."""
     traffic: RateLimits = RateLimits()
+    """Rate limits and circuit breaker of a provider."""
     risk: RiskLimits = RiskLimits()
+    """Bounds of entry, stop and target, which code enforces."""
     # These two are left out of a dump where they are not given: recorded desks have no such keys.
     mask: MaskKind = Field("none", exclude_if=lambda kind: kind == "none")
-    """What is hidden from the models, in training and in serving: `names` hides the symbol,
+    """Facts hidden from the models, in training and in serving: `names` hides the symbol,
     `levels` also how high prices and volumes are.
     """
     mask_words: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, exclude_if=lambda words: not words
     )
-    """By symbol, further words that name the company and are struck out of its news."""
+    """By symbol, further words that name the company and are redacted in its news."""
     policy: dict[str, float] = Field(default_factory=dict)
     """Parameters of the policy that training does not fit, such as `threshold`."""
     memory: MemoryConfig = MemoryConfig()
+    """How many past outcomes the prompts contain."""
     approval: ApprovalRules = ApprovalRules()
     """Decides which signals wait for a human, not what the desk decides."""
     prices: dict[str, Price] = Field(default_factory=dict)
+    """List prices by model name; needed wherever a budget in US dollars is set."""
     gate: GateRules = GateRules()
     """Decides about versions, not about trades."""
 

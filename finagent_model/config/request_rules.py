@@ -35,7 +35,9 @@ class RequestRules(FrozenModel):
     brief: bool = False
     """Whether a schema asks for no more than a very small model can tell (`reply_schema`)."""
     seed: bool = True
+    """Whether `sampling.seed` is sent."""
     temperature: bool = True
+    """Whether `sampling.temperature` is sent."""
     max_tokens: Literal["max_tokens", "max_completion_tokens", False] = "max_tokens"
     """The field that limits a reply."""
     stream_options: bool = True

@@ -64,9 +64,9 @@ class Sampling(FrozenModel):
 
     # The defaults are as repeatable as providers allow.
     temperature: float | None = Field(0.0, ge=0, le=2)
-    """None: not sent."""
+    """Sampling temperature; None: not sent."""
     seed: int | None = 7
-    """None: not sent. Anthropic has no seed."""
+    """Seed of the provider's sampling; None: not sent. Anthropic has no seed."""
     max_tokens: int = Field(800, ge=16, le=32_000)
     """Limit of one reply; a reasoning model's thoughts count as well."""
     # Left out of a dump where it is None: fingerprints of recorded replies have no such key.
@@ -78,9 +78,11 @@ class Price(FrozenModel):
     """US dollars per million tokens: as published on `as_of`, or from the table `source`."""
 
     prompt: float = Field(ge=0)
+    """US dollars per million prompt tokens."""
     completion: float = Field(ge=0)
+    """US dollars per million reply tokens."""
     as_of: date | None = None
-    """None: the table gives no day; its version, in `source`, stands for it."""
+    """Day on which these prices were read; None: see `source`."""
     # Left out of a dump where it is not given: hashes of recorded desks have no such key.
     source: str | None = Field(None, max_length=200, exclude_if=lambda source: source is None)
     """Table and version that it was read from; None: typed by whoever wrote the configuration."""
@@ -103,6 +105,7 @@ class ModelConfig(FrozenModel):
     """
 
     client: Client = "rules"
+    """How the model is reached; `rules` is the trained policy, which needs no model and no key."""
     model: str = ""
     """The model's name at the provider (Azure: the deployment); must be empty for `rules`. For
     `local` the path of a GGUF file; empty: PACKAGED_MODEL.
@@ -116,11 +119,15 @@ class ModelConfig(FrozenModel):
     api_version: str = "2024-10-21"
     """Used by Azure alone."""
     sampling: Sampling = Sampling()
+    """Sampling parameters of the model."""
     structured: bool | None = None
-    """Whether the provider is sent the reply's JSON schema; None: see `sends_schema`."""
+    """Whether the provider is sent the reply's JSON schema; None: where the server is known to take
+    one.
+    """
     vision: bool = False
     """Whether the model accepts images (charts)."""
     stream: bool = False
+    """Whether replies are streamed."""
     # These are left out of a dump where they are not given: recorded desks have no such keys.
     server: str | None = Field(None, exclude_if=lambda name: name is None)
     """Name of a server in `model_families.yaml`; None: found by the address."""
@@ -129,9 +136,11 @@ class ModelConfig(FrozenModel):
     request: dict[str, bool | str | None] = Field(
         default_factory=dict, exclude_if=lambda changes: not changes
     )
-    """Fields of RequestRules that differ from what server and family want."""
+    """Fields of a request that differ from what server and family want."""
     knowledge_cutoff: Cutoff | None = Field(None, exclude_if=lambda cutoff: cutoff is None)
-    """Last day that the model has read about, or `unknown`; None: see `knowledge`."""
+    """Last day that the model has read about, or `unknown`; None: what `knowledge_cutoffs.yaml`
+    states for the model.
+    """
     knowledge_cutoff_reason: str | None = Field(
         None, min_length=1, max_length=MAX_REASON_CHARS, exclude_if=lambda reason: reason is None
     )
@@ -310,6 +319,7 @@ class AgentRow(FrozenModel):
     model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the agent, unique in the desk."""
     role: Role
     """Sets the expected reply: a report (analyst, debater), risk terms, or the decision."""
     prompt: str

@@ -29,7 +29,7 @@ class DecisionLimits(FrozenModel):
     """Limits of one decision. Reaching one is a status, never a crash."""
 
     max_rounds: int = Field(10, ge=1, le=100)
-    """Messages that agents may exchange; without a decision by then the desk abstains."""
+    """Messages that agents may exchange; after them the desk abstains."""
     max_tokens: int = Field(40_000, ge=0)
     """Prompt and reply together, over all agents; the client `rules` uses none."""
     wall_clock_s: float = Field(120.0, gt=0, le=3600)
@@ -53,9 +53,13 @@ class SpendingLimits(FrozenModel):
     """
 
     run_tokens: int = Field(0, ge=0)
+    """Tokens of a run, prompt and reply together."""
     run_usd: float = Field(0.0, ge=0)
+    """US dollars of a run."""
     day_tokens: int = Field(0, ge=0)
+    """Tokens of a day, prompt and reply together."""
     day_usd: float = Field(0.0, ge=0)
+    """US dollars of a day."""
     drop_first: tuple[AgentGroup, ...] = ("debate", "news")
     """Agents to leave out, in this order, where a decision would exceed the remaining budget."""
 
@@ -64,9 +68,9 @@ class RateLimits(FrozenModel):
     """Rate limiter and circuit breaker of one provider, over all decisions of a process."""
 
     requests_per_minute: int = Field(0, ge=0)
-    """0: no limit."""
+    """Most requests per minute; 0: no limit."""
     tokens_per_minute: int = Field(0, ge=0)
-    """0: no limit."""
+    """Most tokens per minute, prompt and reply together; 0: no limit."""
     # Counted over all decisions: a provider that is down fails for each of them.
     break_after: int = Field(5, ge=0)
     """Failures in a row that open the circuit breaker; 0: it never opens."""
@@ -87,10 +91,10 @@ class RiskLimits(FrozenModel):
 
 
 class MemoryConfig(FrozenModel):
-    """What the desk is told of its own past trades."""
+    """How many of the desk's past trades its prompts contain."""
 
     lessons: int = Field(5, ge=0, le=50)
-    """The latest ones, told in full; 0: nothing is remembered."""
+    """The latest closed trades, in full; 0: none."""
 
 
 class GateRules(BaseModel):
@@ -99,6 +103,7 @@ class GateRules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     require_evidence: Grade = "none"
+    """Grade of evidence that a version needs to become champion."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence level of each test against chance, two-sided for those that `weak` needs."""
     min_deflated: float = Field(0.5, gt=0, lt=1)

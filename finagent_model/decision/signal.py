@@ -82,58 +82,87 @@ class TradingSignal(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     symbol: Annotated[str, AfterValidator(_symbol)]
+    """Ticker, as the source of bars writes it."""
     action: Action
+    """Advice: BUY opens or keeps a long position, SELL closes one (and opens a short one where
+    shorts are allowed), HOLD changes nothing.
+    """
     confidence: Confidence
+    """Label of `confidence_score`: HIGH from 80, MEDIUM from 50, else LOW."""
     confidence_score: float = Field(ge=0, le=100)
+    """Calibrated confidence, 0 to 100; 0 where the status is not `ok`."""
     raw_confidence_score: float = Field(ge=0, le=100)
     """Confidence of the desk, before calibration."""
     calibrated: bool
     """Whether `confidence_score` was calibrated on past outcomes; if not it equals the raw score.
     """
     status: Status
+    """Outcome of the decision; anything but `ok` is a HOLD that no agent chose."""
     reasoning: str = Field(min_length=10)
+    """The reason in words; for a failure, what went wrong."""
     key_factors: tuple[str, ...] = ()
+    """The facts that decided, in words."""
     trend: Trend | None = None
+    """Direction of the trend; null where no agent named one."""
     support_level: float | None = Field(None, gt=0)
+    """Price of the nearest support; null where it is not known."""
     resistance_level: float | None = Field(None, gt=0)
+    """Price of the nearest resistance; null where it is not known."""
     suggested_entry_price: float | None = Field(None, gt=0)
+    """Price at which to enter; null for a HOLD."""
     suggested_stop_loss: float | None = Field(None, gt=0)
+    """Price at which the loss is taken: below the entry for a BUY, above it for a SELL; null where
+    none was named.
+    """
     suggested_take_profit: float | None = Field(None, gt=0)
+    """Price at which the profit is taken: above the entry for a BUY, below it for a SELL; null
+    where none was named.
+    """
     r_multiple: float | None = Field(None, ge=0)
-    """|target - entry| / |entry - stop|."""
+    """Planned reward over risk, |target - entry| / |entry - stop|; null without both levels."""
     position_size_percent: float | None = Field(None, ge=0, le=100)
-    """Percent of equity."""
+    """Size of the position in percent of equity; null for a HOLD."""
     timeframe_analyzed: str = DAILY.label
     """How long a bar is, in words."""
     model_used: str
     """The author: 'rules' for the built-in policy, else the chat models' names."""
     generated_at: datetime
-    """UTC; the record's own stamp. Nothing is decided by it."""
+    """Moment when the record was made, UTC; nothing is decided by it."""
     as_of: datetime
+    """The moment of the decision, UTC; nothing later was used."""
     fit_until: datetime | None = None
-    """Close of the last bar that the policy behind this signal was fitted on."""
+    """Close of the last bar that the policy behind this signal was fitted on; null where the policy
+    is untrained, or nothing was decided.
+    """
     fit_symbols: tuple[str, ...] = ()
+    """Symbols on which that policy was fitted."""
     evidence: Literal["none", "weak", "strong"] | None = None
     """The gate's grade of an edge after costs; null when it was not assessed."""
     model_uri: str | None = None
+    """MLflow URI of the version that decided; null for an untrained desk."""
     model_version: str | None = None
+    """Number of that version; null where the model was loaded by a URI without one."""
     anchored: bool | None = None
     """Whether the registry vouches for every file of the version that decided; null for an
-    untrained desk, which is no version.
+    untrained desk, which has no version.
     """
     knowledge_cutoff: date | Literal["unknown"] | None = None
     """Last day that the models behind the signal have read about, as declared or stated by their
     makers; null where no chat model is part of the desk. A day up to it may be remembered.
     """
     run_id: str | None = None
+    """MLflow run that trained the version; null for an untrained desk."""
     conversation_id: str
     """Hash of everything the decision was made from: equal questions have equal ids."""
     clamps: tuple[str, ...] = ()
     """One sentence for each number that code corrected or derived, with the reason."""
     warnings: tuple[str, ...] = ()
+    """Facts that a reader should know before acting, one sentence each."""
     tokens: int = Field(ge=0)
+    """Tokens that the chat models used, prompt and reply together; recorded replies count as well.
+    """
     cost_usd: float | None = Field(None, ge=0)
-    """Null when a price is unknown; never a guess."""
+    """List price of all replies in US dollars; null when a price is unknown, never a guess."""
 
     @classmethod
     def from_dump(cls, dump: Mapping[str, Any]) -> Self:

@@ -32,16 +32,25 @@ class Policy(BaseModel):
     )
 
     fast: int = Field(20, ge=2, le=100)
+    """Bars of the fast moving average, which the trend compares with the slow one."""
     slow: int = Field(100, ge=5, le=300)
+    """Bars of the slow moving average, and of the momentum."""
     rsi: int = Field(14, ge=2, le=50)
+    """Bars of the relative strength index (RSI)."""
     channel: int = Field(55, ge=5, le=250)
     """Bars of the highest high and lowest low that stand for resistance and support."""
     atr: int = Field(14, ge=2, le=50)
+    """Bars of the average true range (ATR)."""
     trend_weight: float = Field(0.4, ge=0, le=1)
+    """Weight of the trend in the technical score."""
     momentum_weight: float = Field(0.3, ge=0, le=1)
+    """Weight of the momentum in the technical score."""
     reversion_weight: float = Field(0.1, ge=0, le=1)
+    """Weight of mean reversion (the RSI) in the technical score."""
     breakout_weight: float = Field(0.2, ge=0, le=1)
+    """Weight of the place in the channel in the technical score."""
     news_weight: float = Field(0.1, ge=0, le=1)
+    """Weight of the news analyst's score beside the technical score's 1."""
     external_weight: float | None = Field(None, gt=0, le=4, alias=EXTERNAL_WEIGHT_KEY)
     """Weight of the external analyst's score beside the technical score's 1; None: not used."""
     threshold: float = Field(0.2, ge=0.02, le=0.95)

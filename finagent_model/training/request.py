@@ -28,6 +28,7 @@ class EvaluationRequest(InputModel):
     """
 
     symbols: tuple[str, ...] = Field(("GOOG",), min_length=1, max_length=1000)
+    """Tickers; a text is split at its commas."""
     train_bars: int = Field(504, ge=120, le=10_000)
     """Bars in each fit's training window: two years."""
     test_bars: int = Field(126, ge=5, le=5_000)
@@ -37,12 +38,15 @@ class EvaluationRequest(InputModel):
     schedule: int | Literal["change"] = 1
     """Bars from one decision to the next, or `change`; the position is kept in between."""
     seed: int = Field(7, ge=0, lt=2**32)
+    """Seed of the search and of the bootstrap."""
     cash: float = Field(10_000.0, gt=0)
+    """Starting capital of each symbol, in the currency of its bars."""
     commission: float = Field(0.001, ge=0, lt=0.1)
     """Fraction of the notional of every fill."""
     slippage: float = Field(0.0005, ge=0, lt=0.1)
     """Fraction of the price, on market and stop fills."""
     allow_short: bool = False
+    """Whether a SELL may open a short position; else it only closes a long one."""
 
     @field_validator("symbols", mode="before")
     @classmethod
@@ -84,11 +88,15 @@ class TrainRequest(EvaluationRequest):
     config: str = "default"
     """A preset's name or a YAML file."""
     mode: Mode = "cached"
+    """Where replies of chat models come from: `cached` (recorded, else asked for), `live` (always
+    asked for) or `replay` (recorded alone).
+    """
     pooled: bool = True
     """True: one policy for all symbols. False: one for each symbol."""
     candidates: int = Field(96, ge=2, le=20_000)
     """Policies scored in each fold."""
     register_as: str = Field("finagent", pattern=r"^[A-Za-z0-9_\-]{1,100}$")
+    """Name of the registered model."""
 
     def digest(self, *facts: str) -> str:
         """Return the SHA-256 (hex) of the request and of `facts`, the hashes of desk and data."""

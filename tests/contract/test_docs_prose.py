@@ -1,0 +1,51 @@
+"""Spelling and plain English of all that people read: pages, help texts, templates, variables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.places import ROOT
+from support.prose import RULES, Rule, count, find, known, plain_markdown, plain_template
+
+SPELLED = ["docs", "finagent_model", "dags", "airflow", "openspec", "env.example", "MLproject"]
+SPELLED += ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+RIGHT = "trough,connexion"
+"""Words that codespell takes for misspelt ones."""
+
+
+def test_spelling_is_right() -> None:
+    command = [str(Path(sys.executable).with_name("codespell")), "--ignore-words-list", RIGHT]
+    command += ["--skip", "*.js,*.css,*.json,*.jsonl,*.webp,*.ipynb,vendor", *SPELLED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_rule_finds_its_bad_example_alone(rule: Rule) -> None:
+    assert rule in [found for found, _ in find(plain_markdown(rule.bad))]
+    assert rule not in [found for found, _ in find(plain_markdown(rule.good))]
+
+
+def test_prose_breaks_no_rule_more_often_than_is_known() -> None:
+    """`python -m support.prose`, in the folder tests, prints every place."""
+    allowed, more = known(), []
+    for name, rules in count().items():
+        for rule, times in rules.items():
+            limit = allowed.get(name, {}).get(rule, 0)
+            if times > limit:
+                more.append(f"{name}: {rule}: {times} times, known are {limit}")
+    assert more == []
+
+
+def test_markdown_is_read_without_its_code() -> None:
+    page = "# What it is\n\nA `mend` and\n\n```bash\nmend\n```\n\n| [seat](x.md) | two |\n"
+    assert [text for text in plain_markdown(page) if text] == ["A CODE and", "seat", "two"]
+
+
+def test_template_is_read_without_its_markup() -> None:
+    page = '<p title="A hint">Two <b>words</b> {{ value }}{% if x %} more{% endif %}</p>'
+    assert [text for text in plain_template(page) if text] == ["Two words VALUE more", "A hint"]
