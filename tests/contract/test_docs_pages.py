@@ -1,0 +1,141 @@
+"""The tutorial, the tasks and the signal's page: every command is run, every shown output compared.
+
+`FINAGENT_REFRESH_PAGES=1` writes the present output into the pages where a shown line is no longer
+true; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.fake_llm import FakeProvider, Protocol
+from support.places import ROOT, Place
+from support.shown_pages import (
+    PageFile,
+    PageRunner,
+    ShownCommand,
+    output_difference,
+    read_steps,
+    refresh,
+)
+
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "start" / "tutorial.md"
+PAGES = sorted(
+    path
+    for folder in ("start", "concepts", "howto")
+    for path in (DOCS / folder).glob("*.md")
+    if path != TUTORIAL and "```console" in path.read_text()
+)
+REFRESHES = bool(os.environ.get("FINAGENT_REFRESH_PAGES"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Return the place where the tutorial was followed: version 1 on GOOG is champion."""
+    place = Place(tmp_path_factory.mktemp("demo"))
+    PageRunner(place, place.folder).run_page(TUTORIAL, REFRESHES)
+    return place
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[dict[str, str]]:
+    """Yield the variables by which the clients find doubles of their providers."""
+    with FakeProvider() as llm:
+        yield {
+            "OPENAI_API_KEY": "sk-of-a-local-double",
+            "AZURE_OPENAI_API_KEY": "key-of-a-local-double",
+            "ANTHROPIC_API_KEY": "key-of-a-local-double",
+            "OPENAI_BASE_URL": llm.address(Protocol.OPENAI),
+            "AZURE_OPENAI_ENDPOINT": llm.address(Protocol.AZURE),
+            "ANTHROPIC_BASE_URL": llm.address(Protocol.ANTHROPIC),
+            "OLLAMA_HOST": llm.address(Protocol.OLLAMA),
+        }
+
+
+@pytest.mark.slow
+def test_tutorial_shows_what_its_commands_print(demo: Place) -> None:
+    """The fixture follows it; here: what it quotes from the report is in the report."""
+    page = TUTORIAL.read_text()
+    blocks = "\n".join(
+        "\n".join(step.shown) for step in read_steps(page) if isinstance(step, ShownCommand)
+    )
+    quotes = re.findall(r'^\*\*"(.+?)[.]*"\*\*', page, flags=re.MULTILINE)
+    assert len(quotes) >= 5
+    assert [quote for quote in quotes if quote not in blocks] == []
+    answer = (DOCS / "faq.md").read_text().split("**Does it make money?**")[1].split("\n\n")[0]
+    assert len(numbers := re.findall(r"\+[\d.]+(?= %)", answer)) == 2
+    assert [number for number in numbers if f"({number}%)" not in blocks] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_shows_what_its_commands_print(
+    page: Path, demo: Place, providers: dict[str, str], tmp_path: Path
+) -> None:
+    runner = PageRunner(demo, tmp_path, dict(providers))
+    assert runner.run_page(page, REFRESHES) > 0
+
+
+def test_every_link_and_anchor_leads_somewhere() -> None:
+    pages = [path for path in DOCS.rglob("*.md") if "_build" not in path.parts]
+    anchors = {path.resolve(): anchors_of(path.read_text()) for path in pages}
+    wrong = []
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text):
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page.resolve()
+            if not file.exists() or (anchor and anchor not in anchors.get(file, {anchor})):
+                wrong.append(f"{page.relative_to(DOCS)}: {target}")
+    assert wrong == []
+
+
+def anchors_of(page: str) -> set[str]:
+    """Return the anchors that GitHub and MyST make of a page's headings."""
+    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+?)\s*$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_console_blocks_are_read_as_commands_with_output() -> None:
+    text = (
+        "<!-- file: a.txt -->\n```\nhello\n```\n\n"
+        "```console\n$ cat \\\n>  a.txt\nhello\n$ true\n```\n"
+    )
+    assert list(read_steps(text)) == [
+        PageFile("a.txt", "hello\n"),
+        ShownCommand("cat \\\n a.txt", ("hello",)),
+        ShownCommand("true", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_true"),
+    [
+        (("one", "two", "three"), True),
+        (("one", "three"), False),
+        (("one", "..."), True),
+        (("...", "three"), True),
+        (("one", "...", "three"), True),
+        (("one", "t...o", "three"), True),
+        (("one", "two"), False),
+        (("...", "four"), False),
+        ((), True),
+    ],
+)
+def test_output_difference_allows_gaps_only_where_shown(
+    shown: tuple[str, ...], is_true: bool
+) -> None:
+    difference = output_difference(ShownCommand("cat", shown), "one\n\ntwo\n━━ 3/3\nthree\n")
+    assert (difference is None) == is_true
+
+
+def test_refresh_replaces_only_lines_that_are_no_longer_true() -> None:
+    step = ShownCommand("finagent train", ("earned +1.5%", "...", "run ..."))
+    assert refresh(step, "earned +1.7%\nmore\nrun 12ab\n") == ("earned +1.7%", "...", "run ...")
