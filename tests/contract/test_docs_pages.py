@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from finagent_model.cli import app
 from support.fake_llm import FakeProvider, Protocol
 from support.places import ROOT, Place
 from support.shown_pages import (
@@ -80,6 +83,37 @@ def test_page_shows_what_its_commands_print(
 ) -> None:
     runner = PageRunner(demo, tmp_path, dict(providers))
     assert runner.run_page(page, REFRESHES) > 0
+
+
+def bash_lines() -> list[str]:
+    """Return the `finagent` commands of bash blocks, which need a vendor or a key to be run."""
+    texts = [
+        path.read_text() for folder in ("start", "howto") for path in (DOCS / folder).glob("*")
+    ]
+    blocks = [b for text in texts for b in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)]
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.match(r"(?:\w+=\S+ )*finagent ", line)]
+
+
+@pytest.mark.parametrize("line", bash_lines())
+def test_command_of_a_bash_block_has_its_arguments(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    words = words[words.index("finagent") + 1 :]
+    command = get_command(app)
+    context = command.context_class(command, info_name="finagent")
+    while hasattr(command, "resolve_command"):
+        _, command, words = command.resolve_command(context, words)
+    command.make_context(line, words, parent=context)
+
+
+def test_pages_name_only_variables_that_are_read() -> None:
+    """`_FILE` is the suffix by which any secret can come from a file."""
+    known = (ROOT / "env.example").read_text()
+    folders = ("start", "howto", "concepts")
+    pages = [path.read_text() for folder in folders for path in (DOCS / folder).glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"\bFINAGENT_[A-Z_]+\b", page)}
+    unknown = sorted(n for n in named if f"\n{n.removesuffix('_FILE')}=" not in known)
+    assert unknown == []
 
 
 def test_every_link_and_anchor_leads_somewhere() -> None:
