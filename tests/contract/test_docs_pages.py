@@ -16,6 +16,8 @@ import pytest
 from typer.main import get_command
 
 from finagent_model.cli import app
+from finagent_model.decision.signal import Status, signal_columns
+from finagent_model.reports.signal_summary import HEADLINES
 from support.fake_llm import FakeProvider, Protocol
 from support.places import ROOT, Place
 from support.shown_pages import (
@@ -83,6 +85,20 @@ def test_page_shows_what_its_commands_print(
 ) -> None:
     runner = PageRunner(demo, tmp_path, dict(providers))
     assert runner.run_page(page, REFRESHES) > 0
+
+
+def test_signals_page_explains_every_field_status_and_headline() -> None:
+    page = (DOCS / "concepts" / "signal.md").read_text()
+    prose = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    fields = [column.name for column in signal_columns()]
+    assert [name for name in fields if f"`{name}`" not in prose] == ["symbol"]
+    table = page.split("## Status")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+    assert sorted(named) == sorted(status.value for status in Status)
+    table = page.split("## May I act on it?")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)) == sorted(
+        HEADLINES.values()
+    )
 
 
 def bash_lines() -> list[str]:
