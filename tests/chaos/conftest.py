@@ -17,11 +17,11 @@ from support.faults_page import LOCAL_TITLE, Report, provider_part, tried_cases,
 from support.places import Place, small_options
 
 HEAD = f"""{LOCAL_TITLE}
-Written by `make test-chaos` (tests/chaos): each case is tried with the real commands, killed 20
-times where it says so, at random moments. The exit code and the last line are those of the command
-that met the fault (-9: it was killed); the last column is what was asserted after it. A full disk
-is a limit on the size of files (RLIMIT_FSIZE, which needs no privileges): SQLite calls both an I/O
-error.
+This table is written by `make test-chaos` (tests/chaos). Each case is tried with the real
+commands; processes are killed at random moments, 20 times where it says so. The exit code and
+the last line are those of the command that met the fault (-9: it was killed); the last column
+is what the test checked afterwards. A full disk is simulated by a limit on the size of files
+(RLIMIT_FSIZE, which needs no privileges); SQLite reports both as an I/O error.
 
 | case | exit code | what it says | afterwards |
 |---|---|---|---|

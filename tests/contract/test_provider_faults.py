@@ -192,13 +192,13 @@ def rows() -> Iterator[dict[Any, Any]]:
 
 
 HEAD = """\
-# What a desk makes of a provider's failures
+# Provider failures and the status each one produces
 
-Written by `tests/contract/test_provider_faults.py`: each provider's real client against a server
-that fails so on every call, one retry allowed, time-out 30 s. `model_error` and `parse_failed`
-are HOLD with confidence 0; a replay of each gives the same signal. The number is how often the
-provider was asked (whole, streamed). Where an answer can't be used the agent is told so and asked
-again, twice.
+This table is written by `tests/contract/test_provider_faults.py`. It runs each provider's real
+client against a server that fails on every call in one way, with one retry and a time-out of 30
+s. `model_error` and `parse_failed` are HOLD with confidence 0, and a replay gives the same
+signal. The number is how often the provider was called (if two: whole, streamed). If an answer
+can't be used, the agent is told what was wrong and asked again, at most twice.
 
 """
 

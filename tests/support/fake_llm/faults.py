@@ -27,17 +27,17 @@ class Fault(StrEnum):
     OVERLOADED = "overloaded, Retry-After"
     """503; in Anthropic 529."""
 
-    HANG = "hang"
+    HANG = "no response"
     """No answer until the client or the server gives up."""
-    DRIP = "drip"
+    DRIP = "slow response"
     """A good answer, a byte at a time: no single read takes long."""
-    CUT = "cut"
+    CUT = "dropped connection"
     """The connection closes in mid-answer."""
     ENDED_EARLY = "ended early"
     """Half an answer that ends properly, as through a proxy that gave up."""
     BROKEN_STREAM = "broken stream"
     """An error in mid-stream, after status 200; where no stream is asked for, a server error."""
-    GARBAGE = "garbage"
+    GARBAGE = "malformed body"
     """Status 200 with a page of HTML."""
 
     EMPTY = "empty"
@@ -49,7 +49,7 @@ class Fault(StrEnum):
     FILTERED = "filtered"
     """The answer is cut off by the provider's filter."""
 
-    NOBODY_LISTENS = "nobody listens"
+    NOBODY_LISTENS = "connection refused"
     UNTRUSTED = "untrusted certificate"
 
     @property

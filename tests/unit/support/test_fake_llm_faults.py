@@ -171,7 +171,7 @@ def test_fake_provider_own_certificate_is_not_trusted(llm: FakeProvider) -> None
 
 
 def test_fake_provider_address_fault_cannot_be_one_agents(llm: FakeProvider) -> None:
-    with pytest.raises(ValueError, match="'nobody listens' is the address's"):
+    with pytest.raises(ValueError, match="'connection refused' is the address's"):
         llm.fail(Fault.NOBODY_LISTENS, agent="Executor")
 
 
