@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -156,7 +157,8 @@ def test_replies_of_one_transport_are_replayed_by_the_other() -> None:
             defaults = yaml.safe_load(preset_text("default"))
             return Desk(read_desk_config(text, defaults, "test"), None, SETTINGS, cassette)
 
-        first, second = desk("autogen").decide(view), desk("http").decide(view)
+        with closing(desk("autogen")) as default, closing(desk("http")) as other:
+            first, second = default.decide(view), other.decide(view)
     assert (first.calls, second.calls) == (3, 0)
     stamp = {"generated_at", "conversation_id"}  # the latter is the untrained desk's own
     assert first.signal.model_dump(exclude=stamp) == second.signal.model_dump(exclude=stamp)
