@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from autogen_core.models import ChatCompletionClient, ModelFamily, ModelInfo
+from pydantic import SecretStr
 
+from finagent_model.agents._http_client import HttpChatClient
 from finagent_model.agents._replies import ReplySize, reply_schema, schema_model
 from finagent_model.agents._wire_formats import ANTHROPIC, OLLAMA, OPENAI, WireFormat
 from finagent_model.agents.local_model import find_model_file, require_local_model
@@ -153,6 +155,15 @@ def _openai_options(
 
 
 def _make_openai(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    if model.transport == "http":
+        return HttpChatClient(
+            model.model,
+            SecretStr(key),
+            model.base_url or "",
+            _model_info(model),
+            timeout_s,
+            _openai_sampling(model),
+        )
     from autogen_ext.models.openai import OpenAIChatCompletionClient
 
     return OpenAIChatCompletionClient(

@@ -1,4 +1,4 @@
-"""What passes between AutoGen's clients and a provider over HTTP, held to what both understand.
+"""What passes between chat clients and a provider over HTTP, held to what both understand.
 
 AutoGen's clients trust a reply's fields, and raise for one that is null or missing. So a reply is
 rebuilt before they see it (`_wire_formats`), and an answer that is an error, whatever its status,
@@ -18,6 +18,7 @@ from typing import Any
 
 from autogen_core.models import ChatCompletionClient
 
+from finagent_model.agents._http_client import HttpChatClient
 from finagent_model.agents._provider_errors import (
     ProviderError,
     UnusableReplyError,
@@ -50,10 +51,11 @@ def capture_facts() -> list[ReplyFacts]:
 
 
 def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> None:
-    """Put one of AutoGen's own clients on a guarded wire: every answer to it is rebuilt."""
+    """Put a client on a guarded wire: every answer to it is rebuilt."""
     # AutoGen's client holds the SDK's, and that one the HTTP library's. `send` is the one method
     # through which all three SDKs pass, and it keeps proxies and certificates as they are set.
-    http: Any = getattr(getattr(client, "_client", None), "_client", None)
+    sdk = getattr(client, "_client", None)
+    http: Any = client.http if isinstance(client, HttpChatClient) else getattr(sdk, "_client", None)
     if http is None:
         return  # a component's class of another build; its replies are checked when recorded
     original = http.send

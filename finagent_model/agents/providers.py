@@ -138,7 +138,7 @@ def preload(model: ModelConfig, settings: Settings) -> None:
     with suppress(ConfigError):
         require_usable(model, settings)
         provider = PROVIDERS.get(model.client)
-        if provider is not None and provider.module is not None:
+        if provider is not None and provider.module is not None and model.transport == "autogen":
             import_module(provider.module)
 
 

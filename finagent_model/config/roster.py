@@ -38,6 +38,7 @@ from finagent_model.config.request_rules import (
 )
 
 Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "local", "component"]
+Transport = Literal["autogen", "http"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
 ADDRESSED: tuple[Client, ...] = ("openai", "azure", "anthropic")
@@ -129,6 +130,10 @@ class ModelConfig(FrozenModel):
     stream: bool = False
     """Whether replies are streamed."""
     # These are left out of a dump where they are not given: recorded desks have no such keys.
+    transport: Transport = Field("autogen", exclude_if=lambda transport: transport == "autogen")
+    """Who sends requests: AutoGen's client, or ours over plain HTTP, for `openai` alone. No part of
+    a recorded reply's fingerprint, since the requests are the same.
+    """
     server: str | None = Field(None, exclude_if=lambda name: name is None)
     """Name of a server in `model_families.yaml`; None: found by the address."""
     family: str | None = Field(None, exclude_if=lambda name: name is None)
@@ -233,6 +238,8 @@ class ModelConfig(FrozenModel):
                 )
         elif self.sha256 is not None:
             raise ValueError("sha256 is of a model file, for client 'local'; remove it")
+        if self.transport == "http" and self.client != "openai":
+            raise ValueError(f"transport 'http' is for client 'openai', not {self.client!r}")
         if self.request and self.client not in REWORDED:
             raise ValueError(
                 f"client {self.client!r} takes no 'request'; it is for {', '.join(REWORDED)}"

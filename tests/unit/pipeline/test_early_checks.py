@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def test_replay_check_passes_decisions_that_are_repeated(model: FakeLLM) -> None
         calls.append(len(decisions))
         check(decider, views, decisions)
 
-    decisions = walk(desk, counted)
+    with closing(desk):
+        decisions = walk(desk, counted)
     assert len(decisions) == 10
     assert calls == [EARLY_DECISIONS]  # once, and what it asks is asked of nobody
     assert len(model.requests) == sum(decision.calls for decision in decisions)
@@ -73,7 +75,7 @@ def test_replay_check_ends_a_walk_that_is_not_repeated(model: FakeLLM) -> None:
         cassette.used_replies[changed] = replace(reply, content=json.dumps(content))
         ReplayCheck(cassette)(decider, views, decisions)
 
-    with pytest.raises(EarlyCheckError) as raised:
+    with closing(desk), pytest.raises(EarlyCheckError) as raised:
         walk(desk, tampered)
     message = str(raised.value)
     assert "GOOG as of" in message
