@@ -9,7 +9,6 @@ nothing is mended, and the first is refused in the words of whoever reads them.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,19 +96,19 @@ def drop_rows(bars: pd.DataFrame, dropped: Mask) -> pd.DataFrame:
 
     After the last row that stays they are lost: nobody holds a bar that shows them.
     """
-    bars = bars.copy()
-    actions: list[Any] = [name for name in ACTIONS if name in bars]
-    for i in np.flatnonzero(dropped):
-        later = np.flatnonzero(~dropped[i:])
-        if not len(later):
-            break
-        target = bars.index[i + int(later[0])]
-        for name in actions:
-            own, other = bars.at[bars.index[i], name], bars.at[target, name]
-            known = [v for v in (own, other) if not np.isnan(v)]
-            if known:
-                bars.at[target, name] = np.prod(known) if name == "split" else np.sum(known)
-    return bars[~dropped].reset_index(drop=True)
+    kept = bars.copy()
+    for name, neutral in ACTIONS.items():
+        if name not in kept:
+            continue
+        values = kept[name].to_numpy(dtype=np.float64, copy=True)
+        for i in np.flatnonzero(dropped & (values > 0) & (values != neutral)):
+            if len(later := np.flatnonzero(~dropped[i:])):
+                target = i + later[0]
+                # An empty cell, or a split of 0, stands for none.
+                other = values[target] if values[target] > 0 else neutral
+                values[target] = other * values[i] if name == "split" else other + values[i]
+        kept[name] = values
+    return kept[~dropped].reset_index(drop=True)
 
 
 def _days(moments: Moments, mask: Mask) -> str:

@@ -166,7 +166,7 @@ def _mend_frame(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
     A row that is passed over stays, without prices: its actions go to the next bar.
     """
-    moments = frame.index.tz_localize(None).to_numpy().astype("datetime64[us]")
+    moments = pd.DatetimeIndex(frame.index).tz_localize(None).to_numpy().astype("datetime64[us]")
     frame, kept, notes = drop_repeated(frame, moments, ("Stock Splits", "Dividends"))
     moments = moments[kept]
     prices = frame[[name.title() for name in PRICES]].set_axis(list(PRICES), axis=1)

@@ -119,3 +119,12 @@ def test_mend_of_missing_adjusted_close(tmp_path: Path) -> None:
 
 def test_mend_changes_nothing_of_clean_rows(tmp_path: Path) -> None:
     assert read(tmp_path, rows()).notes == ()
+
+
+def test_mend_keeps_split_before_zeros_of_yfinance(tmp_path: Path) -> None:
+    lines = [f"{day},10,11,9,10,100,0.0,0.0" for day in DAYS]
+    lines[7] = f"{DAYS[7]},,11,9,10,100,0.0,4.0"
+    header = "Date,Open,High,Low,Close,Volume,Dividends,Stock Splits"
+    (tmp_path / "X.csv").write_text("\n".join([header, *lines]))
+    bars = FolderBars(tmp_path).bars("X")
+    assert (len(bars), bars.split[7], bars.close[6]) == (59, 4.0, 40.0)
