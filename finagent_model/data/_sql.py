@@ -2,8 +2,8 @@
 
 Columns are the same as in files, with `symbol` beside them. `sqlite:///bars.db?table=bars`: the
 parameter `table` is ours, and may name a schema too (`eod.bars`); so are `timeframe`, `calendar`,
-`zone` and `stamps` of bars, as in `bars.yaml`. The rest of the URL is SQLAlchemy's. Nothing is ever
-written. A URL may hold a password: no message shows it.
+`zone`, `stamps` and `on_bad_rows` of bars, as in `bars.yaml`. The rest of the URL is SQLAlchemy's.
+Nothing is ever written. A URL may hold a password: no message shows it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ SYMBOL_NAMES = (SYMBOL, "code", "ticker")
 """Names of the column of symbols; the first that is there is read."""
 DAILY_NAMES = ("1d", "d", "1day", "day", "daily", "1440")
 """What a column `timeframe` may call bars of a day, in lower case and without blanks."""
-CLOCK_PARAMETERS = ("timeframe", "calendar", "zone", "stamps")
-"""Of the URL: what the rows can't tell of when bars closed."""
+HINT_PARAMETERS = ("timeframe", "calendar", "zone", "stamps", "on_bad_rows")
+"""Of the URL: what the rows can't tell of when bars closed, and what becomes of bad ones."""
 P = TypeVar("P", bound=PublishedRecord)
 
 
@@ -56,7 +56,7 @@ class SqlBars:
 
     def __init__(self, url: str) -> None:
         """Raises ConfigError for a URL that can't be used. Connects nowhere."""
-        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars", CLOCK_PARAMETERS)
+        self._table = _SymbolTable(url, "FINAGENT_BARS", "bars", HINT_PARAMETERS)
         self.name = self._table.name
         try:
             self._hints = Hints.parse(**self._table.parameters)

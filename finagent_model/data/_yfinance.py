@@ -25,6 +25,7 @@ import pandas as pd
 
 from finagent_model._local_files import make_private_folder
 from finagent_model.data._bar_clock import Clock, close_days, close_intraday
+from finagent_model.data._bar_mending import drop_repeated, mend_prices
 from finagent_model.data.protocols import describe_error
 from finagent_model.errors import ConfigError, DataSourceError, FinagentError, UnknownSymbolError
 from finagent_model.market.bars import PRICES, BarSeries, Floats
@@ -111,6 +112,17 @@ class YFinanceBars:
                 f"yfinance gave no bars of {symbol} ({describe_error(error)}); try again later, or "
                 "repeat from what was kept with FINAGENT_BARS=kept"
             ) from None
+        frame, notes = _mend_frame(frame)
+        return replace(self._build(symbol, frame, metadata, requested_at), notes=notes)
+
+    def _build(
+        self,
+        symbol: str,
+        frame: pd.DataFrame,
+        metadata: Mapping[str, Any],
+        requested_at: datetime,
+    ) -> BarSeries:
+        """Return the series of what was over at `requested_at`."""
         if self._timeframe == DAILY:
             open_day = find_open_session(metadata, requested_at)
             if self._calendar is None:
@@ -147,6 +159,21 @@ class YFinanceBars:
                 timeout=self._timeout_s,
             )
             return frame, ticker.history_metadata
+
+
+def _mend_frame(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return a `yfinance` table with a few bad rows mended, and a note for each kind of them.
+
+    A row that is passed over stays, without prices: its actions go to the next bar.
+    """
+    moments = pd.DatetimeIndex(frame.index).tz_localize(None).to_numpy().astype("datetime64[us]")
+    frame, kept, notes = drop_repeated(frame, moments, ("Stock Splits", "Dividends"))
+    moments = moments[kept]
+    prices = frame[[name.title() for name in PRICES]].set_axis(list(PRICES), axis=1)
+    # Single precision has seven digits.
+    mended, more = mend_prices(prices.reset_index(drop=True), moments, noise=1e-6)
+    titled = {name.title(): mended[name].to_numpy() for name in PRICES}
+    return frame.assign(**titled), notes + more
 
 
 def undo_splits(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
@@ -56,6 +56,9 @@ class Hints(InputModel):
     """Of times that have none, such as `America/New_York`."""
     stamps: Stamps | None = None
     """Whether a bar is dated by its open or its close; None: told by the dates, or the open."""
+
+    on_bad_rows: Literal["refuse", "mend"] | None = None
+    """Whether a few bad rows are mended and said; None: they are in files, not in a database."""
 
     @field_validator("timeframe", "calendar", "zone")
     @classmethod

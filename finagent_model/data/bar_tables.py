@@ -16,6 +16,7 @@ import pandas as pd
 
 from finagent_model.data._bar_clock import Clock, close_days, close_intraday
 from finagent_model.data._bar_dates import is_midnight, read_moments, read_stamps
+from finagent_model.data._bar_mending import drop_repeated, drop_rows, mend_prices
 from finagent_model.data._numbers import NA_WORDS, Decimal, read_numbers, read_ratios
 from finagent_model.data._raw_table import DATABASE, RawTable, raw_frame
 from finagent_model.data._yfinance import undo_splits
@@ -59,11 +60,16 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
     clock, moments = _closing_times(columns, frame, hints)
     bars[CLOSED_AT] = clock.closed_at
     notes += clock.notes
-    if len(moments) > 1 and (np.diff(moments) < np.timedelta64(0)).all():
+    steps = np.diff(moments)
+    if (steps <= np.timedelta64(0)).all() and (steps < np.timedelta64(0)).any():
         bars, moments = bars.iloc[::-1].reset_index(drop=True), moments[::-1]
+        frame = frame.iloc[::-1]
         notes += ("the newest bar stood first; sorted",)
-    else:
-        _refuse_disorder(moments, columns, frame)
+    # A table of a database is somebody's to correct; a vendor's file is as it is.
+    if (hints.on_bad_rows or ("refuse" if raw.form == DATABASE else "mend")) == "mend":
+        bars, moments, frame, mended = _mend_rows(bars, moments, frame)
+        notes += mended
+    _refuse_disorder(moments, columns, frame)
     if columns.vendor.applied_splits:
         traded = _undo_adjustment(symbol, bars, moments, notes)
         return replace(
@@ -89,6 +95,21 @@ def read_series(symbol: str, raw: RawTable, hints: Hints = NO_HINTS) -> BarSerie
     if ADJUSTED in bars:
         notes += _disagreement(series, bars[ADJUSTED].to_numpy(), columns.name(ADJUSTED))
     return replace(series, notes=notes)
+
+
+def _mend_rows(
+    bars: pd.DataFrame, moments: npt.NDArray[np.datetime64], frame: pd.DataFrame
+) -> tuple[pd.DataFrame, npt.NDArray[np.datetime64], pd.DataFrame, tuple[str, ...]]:
+    """Return bars, their moments and their rows in the file without a few bad ones, and notes."""
+    bars, kept, notes = drop_repeated(bars, moments, [n for n in ACTIONS if n in bars])
+    bars, moments, frame = bars.reset_index(drop=True), moments[kept], frame[kept]
+    infers = ADJUSTED in bars and not set(ACTIONS) & set(bars.columns)
+    lacks_adjusted = ~(bars[ADJUSTED] > 0).to_numpy() if infers else None
+    mended, more = mend_prices(bars, moments, lacks_adjusted)
+    lost = mended[list(PRICES)].isna().all(axis=1).to_numpy()
+    if not more or lost.all():
+        return bars, moments, frame, notes
+    return drop_rows(mended, lost), moments[~lost], frame[~lost], notes + more
 
 
 def _read_values(columns: Columns, frame: pd.DataFrame, hints: Hints) -> pd.DataFrame:

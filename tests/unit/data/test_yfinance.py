@@ -124,9 +124,24 @@ def test_yfinance_dividend_without_bar_goes_to_next(yahoo: Yahoo, source: YFinan
     assert got.close_time(10) == bars.close_time(11)
 
 
-def test_yfinance_refuses_incomplete_row(yahoo: Yahoo, source: YFinanceBars) -> None:
+def test_yfinance_passes_over_incomplete_row(yahoo: Yahoo, source: YFinanceBars) -> None:
+    bars = BundledBars().bars("FB")[:40]
+    body = chart(bars)
+    quote = result(body)["indicators"]["quote"][0]
+    quote["close"] = [*quote["close"]]
+    quote["low"][9] = min(quote["open"][9], quote["close"][9]) * 1.0003
+    quote["close"][7] = None
+    yahoo.says("FB", body)
+    got = source.bars("FB")
+    assert len(got) == 39
+    passed_over = f"{bars.close_time(7):%Y-%m-%d}"
+    assert any("prices can't be right on" in n and passed_over in n for n in got.notes)
+    assert any("widened" in note for note in got.notes)
+
+
+def test_yfinance_refuses_incomplete_rows(yahoo: Yahoo, source: YFinanceBars) -> None:
     body = chart(BundledBars().bars("FB")[:20])
-    result(body)["indicators"]["quote"][0]["close"][7] = None
+    result(body)["indicators"]["quote"][0]["close"][7:9] = [None, None]
     yahoo.says("FB", body)
     with pytest.raises(InvalidBarsError, match="bars of FB: close is not a positive number at bar"):
         source.bars("FB")
