@@ -60,17 +60,19 @@ copybutton_prompt_is_regexp = True
 
 
 def drop_empty_globs(app: Sphinx, page: str, source: list[str]) -> None:
-    """Drop the patterns of the navigation that match no page yet, which Sphinx would warn of."""
+    """Drop the patterns of the navigation that add no page, which Sphinx would warn of."""
     if page != root_doc:
         return
-    folder = Path(page).parent
-    pages = [Path(name) for name in app.env.found_docs]
-
-    def is_kept(line: str) -> bool:
-        is_pattern = re.fullmatch(r"[\w/]*\*", line)
-        return not is_pattern or any(each.match(f"{folder}/{line}") for each in pages)
-
-    source[0] = "\n".join(line for line in source[0].splitlines() if is_kept(line))
+    folder, kept = Path(page).parent, []
+    rest = {Path(name) for name in app.env.found_docs}
+    for line in source[0].splitlines():
+        found = {each for each in rest if each.match(f"{folder}/{line}")}
+        if re.fullmatch(r"[\w/]*\*", line) and not found:
+            continue
+        # A page belongs to the first pattern that names it.
+        rest -= found
+        kept.append(line)
+    source[0] = "\n".join(kept)
 
 
 def copy_pictures(app: Sphinx, error: Exception | None) -> None:
