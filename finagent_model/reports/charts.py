@@ -54,6 +54,8 @@ ABLATION_COLUMNS = (
     "seconds a decision",
 )
 ABLATION_CHART = "ablation.png"
+DPI = 110
+"""Pixels of an inch in pictures."""
 
 
 def write_equity_charts(out_of_sample: OutOfSampleBacktest, folder: Path) -> tuple[Path, Path]:
@@ -163,13 +165,20 @@ def render_ablation_table(
     return "\n".join(lines) + "\n"
 
 
+def ablation_chart_size(variants: int) -> tuple[int, int]:
+    """Return width and height in pixels of a chart of so many variants with an interval."""
+    # A page keeps this room before the picture is there.
+    return 9 * DPI, round((1.6 + 0.45 * variants) * DPI)
+
+
 def write_ablation_chart(rows: Sequence[AblationRow], folder: Path) -> Path:
     """Draw each variant's difference from the whole desk, with its interval; return the path."""
     from matplotlib.figure import Figure
 
     # The first row is the whole desk, the zero line.
     variants = [row for row in rows[1:] if row["low"] is not None]
-    figure = Figure(figsize=(9, 1.6 + 0.45 * len(variants)), layout="constrained")
+    width, height = ablation_chart_size(len(variants))
+    figure = Figure(figsize=(width / DPI, height / DPI), layout="constrained")
     axis = figure.subplots()
     for at, row in enumerate(reversed(variants)):
         low, high = 100 * row["low"], 100 * row["high"]
@@ -270,7 +279,7 @@ def _price_page(
 
 def _save_png(figure: Any, path: Path) -> None:
     # Without the name of the library's version in it, the same picture has the same bytes.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def _percent(value: float | None) -> str:

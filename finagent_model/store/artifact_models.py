@@ -22,8 +22,23 @@ from pydantic import (
     JsonValue,
     field_validator,
 )
-from sqlalchemy import Column, ColumnElement, Select, and_, cast, func, not_, or_, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Select,
+    and_,
+    cast,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy import Text as TextColumn
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from finagent_model._base import FrozenModel
 from finagent_model.config.rules import Grade
@@ -391,8 +406,30 @@ def unreadable_signals() -> list[ColumnElement[bool]]:
     ]
 
 
+class _LikeInAnyCase(FunctionElement[bool]):
+    """Whether a text is like a pattern, in which `/` escapes; the case of ASCII does not matter."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_LikeInAnyCase)
+def _compile_like(element: _LikeInAnyCase, compiler: SQLCompiler, **options: Any) -> str:
+    text, pattern = (compiler.process(each, **options) for each in element.clauses)
+    return f"lower({text}) LIKE lower({pattern}) ESCAPE '/'"
+
+
+@compiles(_LikeInAnyCase, "sqlite")
+def _compile_sqlite_like(element: _LikeInAnyCase, compiler: SQLCompiler, **options: Any) -> str:
+    # Its LIKE minds no case: lowered copies of 200,000 signals took as long as the search.
+    text, pattern = (compiler.process(each, **options) for each in element.clauses)
+    return f"{text} LIKE {pattern} ESCAPE '/'"
+
+
 def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """Return whether the JSON of `column` has `text` in one of its texts."""
     # JSON is stored with ASCII alone, so that other letters stand there as escapes.
     stored = json.dumps(text)[1:-1]
-    return cast(column, TextColumn).icontains(stored, autoescape=True)
+    for special in ("/", "%", "_"):
+        stored = stored.replace(special, f"/{special}")
+    return _LikeInAnyCase(cast(column, TextColumn), literal(f"%{stored}%"))

@@ -165,12 +165,18 @@ class ArtifactStore:
         # Ids first: an index has all that this needs, and whole rows are too long to be sorted.
         ids = select(table.c.id).where(*clauses).order_by(*sort.order_by)
         with self._database.connection() as connection:
-            wanted = connection.execute(ids.limit(limit).offset(offset)).scalars().all()
-            total = connection.execute(select(func.count()).select_from(table).where(*clauses))
+            if criteria.text is None:
+                wanted = connection.execute(ids.limit(limit).offset(offset)).scalars().all()
+                count = select(func.count()).select_from(table).where(*clauses)
+                total = connection.execute(count).scalar_one()
+            else:
+                # Words are in no index: a second pass over all signals would cost as much again.
+                matches = connection.execute(ids).scalars().all()
+                wanted, total = matches[offset : offset + limit], len(matches)
             found = connection.execute(select(*_COLUMNS).where(table.c.id.in_(wanted)))
             by_id = {row["id"]: _from_row(row) for row in found.mappings()}
             artifacts = tuple(by_id[i] for i in wanted if i in by_id)
-            return ArtifactPage(artifacts, total.scalar_one())
+            return ArtifactPage(artifacts, total)
 
     def count_unreadable_signals(self) -> int:
         """Count other systems' signals whose data are no JSON; `list_signals` leaves them out."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import get_args
 
 from fastapi import APIRouter, Request, Response
 
+from finagent_model.audit.chain import load_turns
 from finagent_model.decision.decision import LedgerRow
 from finagent_model.decision.signal import Action
 from finagent_model.errors import BadInputError, TrackingError
 from finagent_model.pipeline.run_metadata import SYMBOL
-from finagent_model.reports.signal_summary import SignalSummary
+from finagent_model.reports.signal_summary import Circumstances, SignalSummary
 from finagent_model.settings import Settings
 from finagent_model.tracking.queries import RunRecord, read_run
 from finagent_model.webui._conversation import (
     Message,
-    MessageKind,
     group_by_agent,
+    messages_from_turns,
     read_levels,
 )
 from finagent_model.webui._price_bars import SYMBOL_PATTERN, Call, no_bars, send_chart_bars
@@ -31,8 +31,6 @@ from finagent_model.webui._run_comparison import (
     read_transcript,
 )
 from finagent_model.webui._run_records import RunId
-
-KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
 
 
 def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
@@ -54,7 +52,8 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
             run=run,
             row=row,
             as_of=moment,
-            summary=SignalSummary.from_fields(row),
+            # By its age: a test is of days that are over.
+            summary=SignalSummary.from_fields(row, Circumstances(now=datetime.now(UTC))),
             outcome=read_outcomes(run_id).get(moment),
             levels=levels,
             levels_data=[asdict(level) for level in levels],
@@ -89,24 +88,10 @@ def _read_messages(run_id: str, moment: datetime) -> tuple[list[Message], str | 
     try:
         rows = read_transcript(run_id)
         own = [row for row in rows if datetime.fromisoformat(row["as_of"]) == moment]
-        return [_message(row) for row in own], None
+        turns = load_turns("\n".join(json.dumps(row) for row in own))
+        return messages_from_turns(turns, {}), None
     except (TrackingError, ValueError, KeyError, TypeError) as error:
         return [], str(error)
-
-
-def _message(row: Mapping[str, str]) -> Message:
-    kinds = [kind for kind in KINDS if kind == row["message_type"]]
-    if not kinds:
-        raise ValueError(f"a message of the kind {row['message_type'][:40]!r} is none of a desk's")
-    text = row["message_content"]
-    return Message(
-        agent=row["agent_name"],
-        kind=kinds[0],
-        text=text,
-        length=len(text),
-        timestamp=row["timestamp"],
-        model=row["model"],
-    )
 
 
 def _parse_moment(text: str) -> datetime:

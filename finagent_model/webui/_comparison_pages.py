@@ -154,7 +154,11 @@ def _show(estimate: MetricEstimate, unit: str, sign: str) -> tuple[str, str]:
     how = f"{sign}.1%" if unit == "%" else f"{sign}.2f"
 
     def text(value: float) -> str:
-        return "undefined" if finite_number(value) is None else format(value, how)
+        if finite_number(value) is None:
+            return "undefined"
+        # What is rounded to nothing has no sign but the one of a difference.
+        shown = format(value, how)
+        return shown.replace("-", sign) if float(shown.rstrip("%")) == 0 else shown
 
     low, high = text(estimate.interval.low), text(estimate.interval.high)
     interval = "interval undefined" if "undefined" in (low, high) else f"{low} to {high}"

@@ -147,9 +147,9 @@ def _reliability_points(
     return tuple(ReliabilityPoint(b.probability, b.outcome, b.weight) for b in bins)
 
 
-PERIODS_WIDTH, PERIODS_HEIGHT = 600.0, 190.0
+PERIODS_WIDTH = 400.0
 PERIODS_LEFT, PERIODS_TOP, PERIODS_FOOT = 44.0, 10.0, 160.0
-"""Chart of the periods and the edges of its plot, in units of its SVG."""
+"""Width of the chart of the periods, and the edges of its plot, in units of its SVG."""
 
 
 @dataclass(frozen=True)

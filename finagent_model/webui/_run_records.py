@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from finagent_model.errors import TrackingError
 from finagent_model.evaluation.gate import GateReport
 from finagent_model.pipeline.run_metadata import SYMBOL
+from finagent_model.reports.charts import ablation_chart_size
 from finagent_model.tracking.queries import RunRecord, find_finished_children
 from finagent_model.tracking.runs import RunLog
 
@@ -70,6 +71,11 @@ class AblationResult(BaseModel):
 
     decisions: int
     rows: tuple[VariantResult, ...]
+
+    @property
+    def chart_size(self) -> tuple[int, int]:
+        """Width and height in pixels of the chart that was drawn of them."""
+        return ablation_chart_size(sum(row.low is not None for row in self.rows[1:]))
 
 
 def read_gate(run: RunRecord) -> GateReport | None:

@@ -80,7 +80,38 @@ at_work = open_run("train AAPL IBM", {{STAGE: "train", "finagent.process": "here
 at_work.log(params={{"symbols": "AAPL,IBM"}})
 decided = {{STAGE: "backtest", "finagent.symbol": "AAPL"}}
 open_run("backtest AAPL", decided, parent=at_work.run_id).end("FINISHED")
-print(json.dumps({{"trained": first.run_id, "ablated": ablated.run_id}}))
+
+# A second training whose desk earned a little more, held where the first one bought, and saw less.
+from pathlib import Path
+import pyarrow as pa
+from finagent_model.decision.decision import from_ledger_row, read_ledger, write_ledger
+from finagent_model.evaluation.evidence import SymbolFacts
+from finagent_model.tracking.queries import find_finished_children, read_run
+from finagent_model.tracking.runs import RunLog
+[tested] = find_finished_children(read_run(first.run_id), "backtest")
+kept = RunLog(tested.run_id)
+other = open_run("train FB differently", {{STAGE: "train"}})
+other.log(params={{"symbols": "FB"}}, metrics={{"total_return": 0.1}})
+twin = open_run("backtest FB", {{STAGE: "backtest", "finagent.symbol": "FB"}}, parent=other.run_id)
+facts = SymbolFacts.model_validate_json(kept.read_artifact("facts.json"))
+better = tuple(value + 0.003 for value in facts.returns)
+twin.log_text("facts.json", facts.model_copy(update={{"returns": better}}).model_dump_json())
+made = [from_ledger_row(row)
+    for row in read_ledger(pa.BufferReader(kept.read_artifact("ledger.parquet")))]
+held = dict.fromkeys(("suggested_entry_price", "suggested_stop_loss", "suggested_take_profit"))
+folder = Path("twin"); folder.mkdir()
+write_ledger([each.model_copy(update={{"action": "HOLD", **held}}) for each in made],
+    folder / "ledger.parquet")
+twin.log_files(folder)
+said = kept.read_artifact("autogen_conversation.jsonl").decode()
+twin.log_text("autogen_conversation.jsonl", said.replace("bullish", "bearish"))
+twin.log_text("closed_calls.jsonl", "")
+for run in (twin, other):
+    run.end("FINISHED")
+registry.create_version("finagent", source, other.run_id, tags)
+acted = next(each.as_of for each in made if each.action == "BUY")
+print(json.dumps({{"trained": first.run_id, "ablated": ablated.run_id, "other": other.run_id,
+    "decision": f"/runs/{{tested.run_id}}/decision?as_of={{acted:%Y-%m-%dT%H:%M:%S.%fZ}}"}}))
 """
 SIGNAL_LINKS = "tbody th a[href^='/signals']"
 
@@ -92,6 +123,10 @@ class Desk:
     address: str
     trained: str
     ablated: str
+    other: str
+    """A training of another desk on the same days."""
+    decision: str
+    """Path of a decision of the first training."""
     browser: Browser
 
     @property
@@ -113,6 +148,9 @@ class Desk:
             f"/runs/{self.trained}",
             f"/runs/{self.ablated}",
             f"/runs/compare?run={self.trained}&run={self.ablated}",
+            f"/runs/compare?run={self.trained}&run={self.other}",
+            self.decision,
+            "/models/finagent/3",
             "/nowhere",
         )
 
@@ -176,7 +214,7 @@ def desk(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     assert path, "install chromium: the pages are tested in a real browser"
     with place.serving(*command, port=port) as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield Desk(address, ids["trained"], ids["ablated"], browser)
+        yield Desk(address=address, browser=browser, **ids)
         browser.close()
 
 
@@ -316,6 +354,53 @@ def test_browser_version_is_compared_with_champion(desk: Desk) -> None:
         page.get_by_role("link", name="Compare with the champion").click()
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert watched.troubles == []
+
+
+def test_browser_comparison_leads_to_decisions_that_differ(desk: Desk) -> None:
+    with desk.page(viewport={"width": 1280, "height": 900}) as watched:
+        page = watched.open("/models/finagent/3")
+        beside = page.get_by_role("region", name="Beside the champion, version 1")
+        expect(beside.locator(".badge", has_text="better").first).to_be_visible()
+        beside.get_by_role("link", name="Days that differ").click()
+        chart = page.locator("[data-chart=curves]")
+        expect(chart).to_have_attribute("data-state", "drawn")
+        assert chart.get_attribute("data-drawn") == "70"
+        different = page.get_by_role("region", name="Days on which they decided differently")
+        expect(different).to_contain_text("decisions that both made differ")
+        expect(page.get_by_role("region", name="Agents")).to_contain_text("Executor")
+        different.get_by_role("link", name="BUY").first.click()
+        expect(page.locator("[data-chart=prices]")).to_have_attribute("data-state", "drawn")
+        expect(page.locator("table.agents")).to_contain_text("Executor")
+        assert watched.troubles == []
+
+
+SHIFTED = """() => new Promise((resolve) => {
+    let shift = 0;
+    new PerformanceObserver((list) => {
+        for (const each of list.getEntries()) if (!each.hadRecentInput) shift += each.value;
+    }).observe({ type: "layout-shift", buffered: true });
+    setTimeout(() => resolve(shift), 300);
+})"""
+"""Cumulative layout shift of the page so far."""
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_browser_pages_do_not_jump_while_they_load(desk: Desk, width: int) -> None:
+    with desk.page(viewport={"width": width, "height": 900}) as watched:
+        jumped = {}
+        for path in desk.paths:
+            shift = watched.open(path).evaluate(SHIFTED)
+            if shift >= 0.01:
+                jumped[path] = round(shift, 4)
+        assert jumped == {}
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_browser_marker_of_decision_is_inside_its_chart(desk: Desk, width: int) -> None:
+    with desk.page(viewport={"width": width, "height": 900}) as watched:
+        page = watched.open(desk.decision)
+        chart = page.locator("[data-chart=prices]")
+        expect(chart).to_have_attribute("data-beside", re.compile(r"^([4-9]\d|\d{3})$"))
 
 
 def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:

@@ -185,6 +185,8 @@
       const width = chart.timeScale().width();
       const beside = Math.ceil((bars.length * MARK_ROOM) / Math.max(width - MARK_ROOM, MARK_ROOM)) - data.later.length;
       chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: bars.length + Math.max(Math.round(bars.length / 9), beside) });
+      // Pixels right of the marker, once the range is in force.
+      requestAnimationFrame(() => { box.dataset.beside = String(Math.round(chart.timeScale().width() - chart.timeScale().timeToCoordinate(last.time))); });
       box.dataset.drawn = String(bars.length);
       box.dataset.state = "drawn";
       return () => chart.remove();

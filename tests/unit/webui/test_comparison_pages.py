@@ -143,6 +143,7 @@ def test_comparison_marks_only_what_the_interval_shows(pages: TestClient, folder
     assert "▲ better" in row(page, "Sharpe ratio")
     assert "▲ better" in row(page, "Total return")
     assert "better" not in row(page, "Volatility a year")
+    assert "-0.0%" not in page
     turned = compare(pages, other, one)
     assert "▼ worse" in row(turned, "Sharpe ratio")
     same = training()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from finagent_model.evaluation.calibrate import ConfidenceRecord
 from finagent_model.statistics.reliability import wilson_interval
-from finagent_model.webui._reliability_diagram import calibration_periods, draw_periods
+from finagent_model.tracking.runs import STAGE, open_run
+from finagent_model.webui._reliability_diagram import (
+    Reliability,
+    calibration_periods,
+    draw_periods,
+)
+from support.places import Place
 
 STARTS = [datetime(2012, month, 1, tzinfo=UTC) for month in (1, 4, 7)]
 
@@ -37,6 +45,24 @@ def test_calibration_period_is_off_where_many_calls_say_so() -> None:
     [period] = calibration_periods(record(*calls), STARTS)
     assert period.is_off
     assert calibration_periods(record(*calls[:0]), STARTS) == ()
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
+@pytest.mark.parametrize("count", [1, 3])
+def test_calibration_page_shows_periods_with_counts(
+    count: int, place: Place, pages: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [start.replace(day=5) for start in STARTS[:count]]
+    made = record(*((day, 0.75, float(i % 4 == 0), 1.0) for day in days for i in range(100)))
+    known = Reliability((), (), len(made.day), "why", calibration_periods(made, STARTS), None)
+    monkeypatch.setattr(Reliability, "from_run", lambda run: known)
+    run = open_run("train GOOG", {STAGE: "train"})
+    page = pages.get(f"/runs/{run.run_id}/calibration")
+    assert page.status_code == 200
+    text = " ".join(re.sub(r"<[^>]+>", " ", page.text).split())
+    assert f"In {count} of {count} periods the predicted share lies outside" in text
+    assert "2012-01-05 to 2012-01-05 ! off 75.0 % 25.0 % 18 to 34 % 100 100.0" in text
+    assert page.text.count('<circle class="raw"') == count
 
 
 def test_draw_periods_puts_shares_between_foot_and_top() -> None:
