@@ -66,7 +66,8 @@ def texts(notebook: Any) -> list[str]:
     """Return what each cell with output prints, without charts."""
     printed = []
     for cell in notebook.cells:
-        outputs = [o for o in cell.get("outputs", ()) if o.output_type != "error"]
+        # Logs of libraries go to stderr, and have times in them.
+        outputs = [o for o in cell.get("outputs", ()) if o.get("name") != "stderr"]
         if outputs:
             parts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs]
             printed.append("".join(parts))
