@@ -137,7 +137,7 @@ def import_bars_command(
         typer.Option(help="Time zone of times that state none, such as America/New_York."),
     ] = None,
     stamps: Annotated[
-        str | None, typer.Option(help="What a bar's time means: open or close.")
+        str | None, typer.Option(help="Meaning of a bar's time: open or close.")
     ] = None,
     as_json: Json = False,
 ) -> None:

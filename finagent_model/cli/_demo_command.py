@@ -28,13 +28,13 @@ HONESTY = (
 
 
 def demo(
-    symbol: Annotated[str, typer.Argument(help="A ticker of the embedded data.")] = "GOOG",
-    as_of: Annotated[str, typer.Option(help="Date (its whole day).")] = "2012-06-29",
+    symbol: Annotated[str, typer.Argument(help="Ticker of the bundled data.")] = "GOOG",
+    as_of: Annotated[str, typer.Option(help="Last day of data (YYYY-MM-DD).")] = "2012-06-29",
     as_json: Json = False,
 ) -> None:
     """Decide once by a small language model on this machine, without key or network.
 
-    The decision is kept in an MLflow run, and `finagent ui` shows it.
+    The decision is stored in an MLflow run, and `finagent ui` shows it.
     """
     from finagent_model.market.bars import parse_as_of, parse_symbol
     from finagent_model.model.predictor import Predictor

@@ -114,7 +114,7 @@ class ModelConfig(FrozenModel):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", exclude_if=lambda digest: digest is None
     )
-    """Of the file of a client `local`, where it is settled; another file is then refused."""
+    """Hash of the model file of a client `local`; another file is refused."""
     base_url: str | None = None
     """Address of the provider; part of a recorded reply's fingerprint."""
     api_version: str = "2024-10-21"
@@ -131,8 +131,8 @@ class ModelConfig(FrozenModel):
     """Whether replies are streamed."""
     # These are left out of a dump where they are not given: recorded desks have no such keys.
     transport: Transport = Field("autogen", exclude_if=lambda transport: transport == "autogen")
-    """Who sends requests: AutoGen's client, or ours over plain HTTP, for `openai` alone. No part of
-    a recorded reply's fingerprint, since the requests are the same.
+    """How requests are sent: by AutoGen's client, or over plain HTTP by ours (`openai` only). Not part
+    of a recorded reply's cache key, since the requests are the same.
     """
     server: str | None = Field(None, exclude_if=lambda name: name is None)
     """Name of a server in `model_families.yaml`; None: found by the address."""

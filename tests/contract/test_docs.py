@@ -133,7 +133,7 @@ def commands(page: str = README) -> list[str]:
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(commands()) >= 5
+    assert len(commands()) >= 4
 
 
 @pytest.mark.slow

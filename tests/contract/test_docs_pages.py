@@ -31,12 +31,16 @@ from support.shown_pages import (
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "start" / "tutorial.md"
-PAGES = sorted(
-    path
-    for folder in ("start", "concepts", "howto")
-    for path in (DOCS / folder).glob("*.md")
-    if path != TUTORIAL and "```console" in path.read_text()
-)
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    *sorted(
+        path
+        for folder in ("start", "concepts", "howto")
+        for path in (DOCS / folder).glob("*.md")
+        if path != TUTORIAL and "```console" in path.read_text()
+    ),
+]
 REFRESHES = bool(os.environ.get("FINAGENT_REFRESH_PAGES"))
 
 
@@ -76,6 +80,16 @@ def test_tutorial_shows_what_its_commands_print(demo: Place) -> None:
     answer = (DOCS / "faq.md").read_text().split("**Does it make money?**")[1].split("\n\n")[0]
     assert len(numbers := re.findall(r"\+[\d.]+(?= %)", answer)) == 2
     assert [number for number in numbers if f"({number}%)" not in blocks] == []
+
+
+def test_readme_shows_the_first_lines_of_the_report() -> None:
+    """The tutorial's training has the same options, and is run."""
+    [shown] = re.findall(r"```text\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert f"...\n{shown}" in TUTORIAL.read_text()
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 120
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from support.prose import RULES, Rule, count, find, known, plain_markdown, plain
 
 SPELLED = ["docs", "finagent_model", "dags", "airflow", "openspec", "env.example", "MLproject"]
 SPELLED += ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
-RIGHT = "trough,connexion"
+RIGHT = "trough,connexion,combin"
 """Words that codespell takes for misspelt ones."""
 
 
