@@ -131,8 +131,8 @@ class ModelConfig(FrozenModel):
     """Whether replies are streamed."""
     # These are left out of a dump where they are not given: recorded desks have no such keys.
     transport: Transport = Field("autogen", exclude_if=lambda transport: transport == "autogen")
-    """How requests are sent: by AutoGen's client, or over plain HTTP by ours (`openai` only). Not part
-    of a recorded reply's cache key, since the requests are the same.
+    """How requests are sent: by AutoGen's client, or over plain HTTP by ours (`openai` only). Not
+    part of a recorded reply's cache key, since the requests are the same.
     """
     server: str | None = Field(None, exclude_if=lambda name: name is None)
     """Name of a server in `model_families.yaml`; None: found by the address."""
