@@ -26,6 +26,7 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
 PAGES = [(ROOT / "docs" / "airflow.md").read_text()]
 
+AIRFLOW = (ROOT / "docs" / "howto" / "airflow.md").read_text()
 ARTIFACTS = (ROOT / "docs" / "artifacts.md").read_text()
 
 
@@ -263,4 +264,4 @@ def test_readme_make_targets_exist() -> None:
         assert target in targets
     for entry in re.findall(r"mlflow run \. -e (\w+)", README):
         assert f"  {entry}:" in (ROOT / "MLproject").read_text()
-    assert "airflow dags test finagent_autogen_pipeline" in README
+    assert "airflow dags test finagent_autogen_pipeline" in AIRFLOW
