@@ -300,7 +300,7 @@ def ask_other_python(request: dict[str, Any], timeout: timedelta | None) -> dict
         raise AirflowException(
             f"the process of FINAGENT_DAG_PYTHON={shlex.join(PYTHON)} ended with code "
             f"{process.returncode} and no result; it said last: {last_line[0] or 'nothing'}. It "
-            "must be a Python 3.11 or later that has finagent_model"
+            "must be a Python 3.11 that has finagent_model"
         ) from None
 
 
@@ -689,8 +689,8 @@ with DAG(
             {},
             type="object",
             title="Training, for programs",
-            description="Parameters of the training by name, for callers by REST; what stands here "
-            "wins over the fields above. Default: none.",
+            description="Parameters of the training by name, for callers by REST. They override "
+            "the defaults of the fields above; a name given in both is refused. Default: none.",
             section=PLATFORM,
         ),
     },

@@ -196,7 +196,8 @@ def render_runs() -> str:
         "its children. [Lineage](../lineage.md) shows how to follow them.",
         "## Tags\n\n"
         + table(
-            ("tag", "on", "meaning"), [(code(name), *text) for name, text in words.TAGS.items()]
+            ("tag", "on", "meaning"),
+            [(code(words.TAG_SHAPES.get(name, name)), *text) for name, text in words.TAGS.items()],
         ),
         "## Params\n\nA training has the [training parameters](training_parameters.md) as well.\n\n"
         + table(

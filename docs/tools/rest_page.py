@@ -40,7 +40,7 @@ TOKENS = {
 MEANINGS = {
     "POST /invocations": "Decide about one or several symbols.",
     "GET /ping": "200 while the server is up.",
-    "GET /health": "The same.",
+    "GET /health": "200 while the server is up.",
     "GET /version": "Versions of package and MLflow, and the model that answers.",
     "GET /openapi.json": "Description of these routes.",
     "GET /approvals": "Approvals, pending ones first.",

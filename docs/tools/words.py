@@ -186,7 +186,7 @@ TAGS = {
     "finagent.dag_run": ("the run of a DAG run", "DAG run whose record this run is."),
     "finagent.failed": (
         "the run of a DAG run",
-        "Names of failed tasks; `finagent.failed/TASK` says why.",
+        "Why a task failed after its last retry; TASK is its full id, and the index of a mapped one.",
     ),
     "finagent.verdict": ("version", "Verdict of the gate: `passed` or `refused`."),
     "finagent.content_hash": ("version", "Content hash of the package."),
@@ -199,6 +199,9 @@ TAGS = {
     "finagent.prompt_sha256": ("prompt", "Hash of a prompt's text."),
     "finagent.source": ("data set", "Source of the data."),
 }
+
+TAG_SHAPES = {"finagent.failed": "finagent.failed/TASK"}
+"""Tags that begin with a fixed name, as a page shows them."""
 
 NOT_TAGS = {
     "finagent.bars": "group of entry points",

@@ -72,7 +72,8 @@ def variables_of_the_dag() -> list[str]:
 
 
 def test_the_table_of_the_dags_variables_is_the_codes() -> None:
-    assert re.findall(r"^\| `([A-Z_]+)`", section("The DAG"), flags=re.M) == variables_of_the_dag()
+    table = section("Variables")
+    assert re.findall(r"^\| `([A-Z_]+)`", table, flags=re.M) == variables_of_the_dag()
 
 
 def test_env_example_can_be_loaded_as_it_is() -> None:

@@ -216,13 +216,15 @@ def rows() -> Iterator[dict[Any, Any]]:
 
 
 HEAD = """\
-# Provider failures and the status each one produces
+# Faults and their results
+
+## Provider failures and the status each one produces
 
 This table is written by `tests/contract/test_provider_faults.py`. It runs each provider's real
 client against a server that fails on every call in one way, with one retry and a time-out of 30
 s. `model_error` and `parse_failed` are HOLD with confidence 0, and a replay gives the same
-signal. The number is how often the provider was called (if two: whole, streamed). If an answer
-can't be used, the agent is told what was wrong and asked again, at most twice.
+signal. The number counts calls. Two numbers: without and with streaming. If an answer can't be
+used, the agent is told what was wrong and asked again, at most twice.
 
 """
 

@@ -14,7 +14,7 @@ Report = Callable[[Outcome | None, str], None]
 """Keeps how a case ended, and what was asserted after it."""
 
 PAGE = ROOT / "docs" / "faults.md"
-LOCAL_TITLE = "# Killed processes, full disks and wrong clocks\n"
+LOCAL_TITLE = "## Killed processes, full disks and wrong clocks\n"
 
 
 def provider_part() -> str:
