@@ -282,6 +282,8 @@ METRICS = {
         "Cost of the chat models at list price; undefined without one.",
     ),
     "total_return_after_model_cost": ("fraction", "Total return with that cost paid at the end."),
+    "signals": ("count", "Symbols of a DAG's run that have a signal; of that run alone."),
+    "without_signal": ("count", "Symbols of a DAG's run that have none; of that run alone."),
     "equity": ("money", "Equity by bar; only a backtest's run has it, as a curve."),
     "drawdown": ("fraction", "Drawdown by bar; only a backtest's run has it, as a curve."),
     "confidence_score": ("0 to 100", "Confidence of the signal (infer)."),

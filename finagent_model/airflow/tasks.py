@@ -157,9 +157,11 @@ def open_run(context: TaskContext, conf_keys: Sequence[str], known: Sequence[str
     # Airflow accepts any key in `conf`: a misspelt one would silently mean the default.
     if unknown := sorted(set(conf_keys) - set(known)):
         raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {', '.join(known)}")
-    if twice := sorted(_train_fields(params).keys() & set(conf_keys) & set(params["train"])):
+    names = _names_by_field()
+    if twice := [f for f in sorted(conf_keys) if names.get(f) in params["train"]]:
         raise BadInputError(
-            f"parameter {twice[0]!r} is given twice, by itself and in train; leave one of them out"
+            f"parameter {twice[0]!r} is given twice, by itself and in train as "
+            f"{names[twice[0]]!r}; leave one of them out"
         )
     # Parsed only for its errors: nothing is decided or trained if the request is wrong.
     read_train_request(params)
@@ -296,15 +298,21 @@ def read_train_request(params: Mapping[str, Any]) -> TrainRequest:
 
 def _train_fields(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the training's parameters that have a field of their own in the DAG's form."""
-    from finagent_model.training.request import TrainRequest
-
-    # The DAG's own mode has the name; an empty field means the default.
-    fields = {TRAIN_MODE if name == "mode" else name: name for name in TrainRequest.model_fields}
+    # An empty field means the default.
     return {
         name: params[field]
-        for field, name in fields.items()
-        if name != "symbols" and params.get(field) is not None
+        for field, name in _names_by_field().items()
+        if params.get(field) is not None
     }
+
+
+def _names_by_field() -> dict[str, str]:
+    """Return the name of a training's parameter by its field in the form."""
+    from finagent_model.training.request import TrainRequest
+
+    # Both groups read `symbols`, and `mode` is the DAG's own.
+    names = [name for name in TrainRequest.model_fields if name != "symbols"]
+    return {TRAIN_MODE if name == "mode" else name: name for name in names}
 
 
 def note_failure(context: TaskContext, reason: str) -> None:

@@ -119,6 +119,15 @@ def test_open_run_refuses_parameter_that_is_given_twice() -> None:
     assert reply["error"].startswith("BadInputError: parameter 'train_bars' is given twice")
 
 
+def test_open_run_tells_the_dags_mode_from_the_trainings() -> None:
+    known = ["symbols", "train", "mode", "train_mode"]
+    params = {**CONTEXT["params"], "train_mode": "cached", "train": {"mode": "live"}}  # type: ignore[dict-item]
+    reply = asked("open_run", ["train", "train_mode"], known, params=params)
+    assert reply["error"].startswith("BadInputError: parameter 'train_mode' is given twice")
+    reply = asked("open_run", ["train", "mode"], known, params=params)
+    assert "given twice" not in reply.get("error", "")
+
+
 def test_reply_about_the_dag_run_is_a_sentence() -> None:
     error = DagRunFailedError("no signal on GOOG")
     assert reply_of(failing(error)) == {"error": "no signal on GOOG", "retry": False}

@@ -25,7 +25,7 @@ from finagent_model.settings import Settings
 from finagent_model.tracking.queries import RunRecord, read_run, search_runs
 from finagent_model.tracking.registry import CONTENT
 from finagent_model.tracking.runs import RunLog, open_run
-from support.places import AS_OF, ROOT, Place
+from support.places import ROOT, Place
 
 if TYPE_CHECKING:
     from finagent_model.pipeline.infer import InferenceResult
@@ -35,6 +35,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # MLflow's store has warnings of its own
 ]
+AS_OF = "2013-02-13"
+"""A day of its own: the store is shared, and a question is decided once."""
 EXECUTION = Execution(
     execution_id="e-7", dag_id="desk", dag_run_id="manual", task_id="t", map_index=2
 )
