@@ -172,7 +172,7 @@ def render_metrics() -> str:
         "Metrics of runs in MLflow, of `outcome.json` and of the report. Those of buy and hold have "
         "the prefix `benchmark_`. A metric that is undefined is left out of a run and is null in "
         "JSON; it is never 0. Returns are simple, per bar, after costs, and no risk-free rate is "
-        "taken off.",
+        "taken off. [Numbers](../backtest.md#numbers) says how annual numbers are computed.",
         table(("metric", "unit", "definition"), rows),
         "## Evidence\n\nA training's run has these as `evidence/NAME`, of the portfolio of all "
         "symbols, out of sample.\n\n"

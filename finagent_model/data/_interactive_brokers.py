@@ -87,7 +87,8 @@ class InteractiveBrokersBars:
             )
         if find_spec("ib_async") is None:
             raise ConfigError(
-                "FINAGENT_BARS is ib, and ib_async is not installed; pip install finagent-model[ib]"
+                "FINAGENT_BARS is ib, and ib_async is not installed; in a checkout: "
+                "uv pip install -e '.[ib]'"
             )
         options = [f"timeframe={self._timeframe}"] if self._timeframe != DAILY else []
         options += [f"calendar={self._calendar}"] if self._calendar else []

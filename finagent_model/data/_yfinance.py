@@ -84,8 +84,8 @@ class YFinanceBars:
         self.name = "yfinance" + (f"?{'&'.join(options)}" if options else "")
         if find_spec("yfinance") is None:
             raise ConfigError(
-                "FINAGENT_BARS is yfinance, which is not installed; "
-                "pip install finagent-model[yfinance]"
+                "FINAGENT_BARS is yfinance, which is not installed; in a checkout: "
+                "uv pip install -e '.[yfinance]'"
             )
         self._cache, self._clock = cache, clock
         self._timeout_s, self._transport = timeout_s, transport

@@ -84,8 +84,8 @@ class TradingSignal(BaseModel):
     symbol: Annotated[str, AfterValidator(_symbol)]
     """Ticker, as the source of bars writes it."""
     action: Action
-    """Advice: BUY opens or keeps a long position, SELL closes one (and opens a short one where
-    shorts are allowed), HOLD changes nothing.
+    """Advice: BUY opens or keeps a long position, SELL closes one, HOLD changes nothing. Where
+    shorts are allowed, BUY also closes a short one first, and SELL also opens one.
     """
     confidence: Confidence
     """Label of `confidence_score`: HIGH from 80, MEDIUM from 50, else LOW."""

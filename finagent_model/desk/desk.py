@@ -39,6 +39,7 @@ from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_lev
 from finagent_model.desk.masking import Presenter, ShownView, make_presenter
 from finagent_model.errors import DataError
 from finagent_model.market.bars import BarSeries, Floats, show_as_of
+from finagent_model.market.calendar import ALWAYS, WEEKDAYS
 from finagent_model.market.quality import inspect_recent_bars
 from finagent_model.market.timeframe import MIN_INFERRED, parse_timeframe
 from finagent_model.market.view import MarketView
@@ -624,8 +625,11 @@ def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -
 
 def _describe_missing(view: MarketView, missing: int) -> str:
     """Return what is missing since the last bar, and why it may be."""
-    word = "bars" if view.counts_bars else view.bars.calendar.session_word
-    why = "not there yet" if word in ("bars", "days", "sessions") else "holidays, or not there yet"
+    calendar = view.bars.calendar
+    word = "bars" if view.counts_bars else "days" if calendar == ALWAYS else "sessions"
+    # Without a declared exchange each weekday counts as a session, holidays too.
+    is_certain = view.counts_bars or calendar != WEEKDAYS
+    why = "not there yet" if is_certain else "holidays, or not there yet"
     return f"{word} without one since: {missing} ({why})"
 
 

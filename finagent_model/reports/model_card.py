@@ -172,7 +172,7 @@ class ModelCard:
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
             f"- Able to answer about days before {self.first_day}, nor from bars that end more "
-            f"than {MAX_STALE_SESSIONS} weekdays before the day (`data_missing`).",
+            f"than {MAX_STALE_SESSIONS} sessions before the day (`data_missing`).",
         ]
         # Fixed rules remember nothing; a language model may have read about these years.
         if not self.config.uses_only_rules:

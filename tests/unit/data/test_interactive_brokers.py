@@ -164,7 +164,7 @@ def test_ib_bad_name_is_named(gateway: Gateway, name: str, message: str) -> None
 
 def test_ib_client_that_is_missing_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ib_async", None)
-    with pytest.raises(ConfigError, match=r"pip install finagent-model\[ib\]"):
+    with pytest.raises(ConfigError, match=r"uv pip install -e .\.\[ib\].$"):
         source()
 
 

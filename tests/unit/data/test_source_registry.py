@@ -146,7 +146,7 @@ def test_source_yfinance_missing_says_how_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yfinance", None)
-    with pytest.raises(ConfigError, match=r"pip install finagent-model\[yfinance\]"):
+    with pytest.raises(ConfigError, match=r"uv pip install -e .\.\[yfinance\].$"):
         bars(tmp_path, "yfinance")
 
 

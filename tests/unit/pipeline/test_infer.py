@@ -85,7 +85,7 @@ def test_infer_replaces_decision_made_before_the_days_bar(
     write(whole.until(DAY - timedelta(days=1)), at_work)
     early = infer()
     [warning] = [text for text in early.signal.warnings if text.startswith("decided on the bar of")]
-    assert warning.startswith("decided on the bar of 2013-01-30; weekdays without one since: 1 ")
+    assert warning.startswith("decided on the bar of 2013-01-30; sessions without one since: 1 ")
     assert infer().decided_before
 
     write(whole.until(DAY), at_work)

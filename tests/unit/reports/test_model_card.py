@@ -116,7 +116,7 @@ def test_model_card_states_limits() -> None:
         "anything but GOOG",
         "commission of 0.10% and slippage of 0.05%",
         "days before 2006-09-01",
-        "more than 5 weekdays before",
+        "more than 5 sessions before",
     ):
         assert words in limits
 
