@@ -68,11 +68,13 @@ class Postgres:
             return cursor.fetchall()
 
     def start(self) -> None:
-        # It waits ten seconds at most, which a recovery on a loaded machine takes.
-        for _ in range(5):
-            with suppress(subprocess.TimeoutExpired):
+        # It waits ten seconds at most, which a recovery on a loaded machine takes; asked again
+        # meanwhile, it finds a server that is not ready yet.
+        for _ in range(30):
+            with suppress(subprocess.TimeoutExpired, AssertionError):
                 self._server.start()
                 return
+            time.sleep(1)
         self._server.start()
 
     def kill(self) -> None:
