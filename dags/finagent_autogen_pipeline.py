@@ -690,7 +690,7 @@ with DAG(
             type="object",
             title="Training, for programs",
             description="Parameters of the training by name, for callers by REST. They override "
-            "the defaults of the fields above; a name given in both is refused. Default: none.",
+            "the defaults of the fields above; two different values are refused. Default: none.",
             section=PLATFORM,
         ),
     },

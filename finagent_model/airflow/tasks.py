@@ -157,12 +157,7 @@ def open_run(context: TaskContext, conf_keys: Sequence[str], known: Sequence[str
     # Airflow accepts any key in `conf`: a misspelt one would silently mean the default.
     if unknown := sorted(set(conf_keys) - set(known)):
         raise BadInputError(f"parameter {unknown[0]!r} is unknown; there is: {', '.join(known)}")
-    names = _names_by_field()
-    if twice := [f for f in sorted(conf_keys) if names.get(f) in params["train"]]:
-        raise BadInputError(
-            f"parameter {twice[0]!r} is given twice, by itself and in train as "
-            f"{names[twice[0]]!r}; leave one of them out"
-        )
+    _refuse_contradictions(params, conf_keys)
     # Parsed only for its errors: nothing is decided or trained if the request is wrong.
     read_train_request(params)
     return open_dag_run(execution_of(context), params, _day_of(context))
@@ -304,6 +299,28 @@ def _train_fields(params: Mapping[str, Any]) -> dict[str, Any]:
         for field, name in _names_by_field().items()
         if params.get(field) is not None
     }
+
+
+def _refuse_contradictions(params: Mapping[str, Any], conf_keys: Sequence[str]) -> None:
+    """Raise BadInputError where `train` names what a field or the run's symbols say otherwise."""
+    from finagent_model.training.request import TrainRequest
+
+    train = params["train"]
+    if "symbols" in train:
+        raise BadInputError(
+            "train has symbols, which a run has once for all its tasks; write them into the "
+            "parameter symbols"
+        )
+    for field, name in _names_by_field().items():
+        if field not in conf_keys or name not in train:
+            continue
+        # Airflow's form sends every field, changed or not.
+        default = TrainRequest.model_fields[name].default
+        if params[field] is not None and str(params[field]) not in (str(default), str(train[name])):
+            raise BadInputError(
+                f"parameter {field!r} is given twice, as {params[field]!r} and in train as "
+                f"{train[name]!r}; leave one of them out"
+            )
 
 
 def _names_by_field() -> dict[str, str]:

@@ -112,22 +112,28 @@ def test_train_request_takes_fields_and_the_older_object() -> None:
     assert (older.train_bars, older.mode) == (140, "live")
 
 
-def test_open_run_refuses_parameter_that_is_given_twice() -> None:
-    params = {**CONTEXT["params"], "train_bars": 130, "train": {"train_bars": 140}}  # type: ignore[dict-item]
-    known = ["symbols", "train", "train_bars"]
-    reply = asked("open_run", ["train", "train_bars"], known, params=params)
-    assert reply["error"].startswith("BadInputError: parameter 'train_bars' is given twice")
+KNOWN = ["symbols", "train", "mode", "train_mode", "train_bars"]
 
 
-def test_open_run_tells_the_dags_mode_from_the_trainings() -> None:
-    known = ["symbols", "train", "mode", "train_mode"]
-    params = {**CONTEXT["params"], "train_mode": "cached", "train": {"mode": "live"}}  # type: ignore[dict-item]
-    reply = asked("open_run", ["train", "train_mode"], known, params=params)
-    assert reply["error"].startswith("BadInputError: parameter 'train_mode' is given twice")
-    # Parsed only after the names were found to be given once.
-    params = {**params, "train": {"mode": "dead"}}
-    reply = asked("open_run", ["train", "mode"], known, params=params)
-    assert "'dead'" in reply["error"]
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"train_bars": 130, "train": {"train_bars": 140}}, "'train_bars' is given twice"),
+        ({"train_mode": "replay", "train": {"mode": "live"}}, "'train_mode' is given twice"),
+        ({"train": {"symbols": ["IBM"]}}, "train has symbols"),
+        # What is not refused here is parsed, and then its value is wrong.
+        ({"train_bars": 504, "train": {"train_bars": "many"}}, "train_bars"),
+        ({"train_bars": "many", "train": {"train_bars": "many"}}, "train_bars"),
+        ({"mode": "train_backtest", "train": {"mode": "dead"}}, "'dead'"),
+    ],
+    ids=["other", "mode", "symbols", "default", "equal", "mode of the DAG"],
+)
+def test_open_run_refuses_what_contradicts(given: dict[str, Any], said: str) -> None:
+    params = {**CONTEXT["params"], **given}  # type: ignore[dict-item]
+    reply = asked("open_run", list(given), KNOWN, params=params)
+    assert reply["error"].startswith("BadInputError: ")
+    assert said in reply["error"]
+    assert ("given twice" in reply["error"]) == ("given twice" in said)
 
 
 def test_reply_about_the_dag_run_is_a_sentence() -> None:
