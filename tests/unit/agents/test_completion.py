@@ -9,15 +9,18 @@ import pytest
 from autogen_core import FunctionCall
 from autogen_core.models import AssistantMessage, CreateResult, RequestUsage, UserMessage
 
+from finagent_model.agents import _retry
 from finagent_model.agents.completion import UNCOUNTED, read_facts, sendable, usable_calls
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.data.market import Market
+from finagent_model.decision.decision import Decision
 from finagent_model.desk.desk import Desk
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.settings import Settings
 from finagent_model.testing import DECISION, FakeLLM, ScriptedReply
 from support.chat_model import KEY, config
+from support.fake_llm import FakeProvider, Fault, Protocol
 from support.raw_replies import BODIES, RawProvider, on_provider
 
 PRICES = {"stub-1": {"prompt": 1.0, "completion": 10.0, "as_of": "2026-01-01"}}
@@ -119,3 +122,85 @@ def test_uncounted_reply_replays_to_an_equal_signal(view: MarketView) -> None:
     again = Desk(chosen, None, Settings.load({}), cassette, mode="replay").decide(view).signal
     assert first.status == "ok" and first.cost_usd is None and UNCOUNTED in first.warnings
     assert again == first.model_copy(update={"generated_at": again.generated_at})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between retries are short."""
+    monkeypatch.setattr(_retry, "_backoff", lambda state: 0.001)
+
+
+def broken_twice(
+    llm: FakeProvider, view: MarketView, then: Fault | None = None, **changes: Any
+) -> tuple[Decision, Decision, list[dict[str, Any]]]:
+    """Return a decision whose first agent gets two broken streams, its replay, and its budgets."""
+    llm.fail(Fault.BROKEN_STREAM, agent="TechnicalAnalyst", first=2)
+    if then:
+        llm.fail(then, agent="TechnicalAnalyst")
+    keys = {"prices": PRICES, "stream": True, "limits": {"retries": 2}, **changes}
+    cassette = Cassette()
+    desk = Desk(config(llm, **keys), None, Settings.load({"OPENAI_API_KEY": KEY}), cassette)
+    first = desk.decide(view)
+    replayed = desk.with_options(mode="replay").decide(view)
+    desk.close()
+    events = [e for e in first.events if e.kind == "budget" and e.agent == "TechnicalAnalyst"]
+    return first, replayed, [event.body for event in events]
+
+
+@pytest.mark.parametrize("transport", ["autogen", "http"])
+@pytest.mark.parametrize("then", [None, Fault.BAD_REQUEST])
+@pytest.mark.usefixtures("quick")
+def test_failed_attempts_count_at_their_reservations(
+    then: Fault | None, transport: str, view: MarketView
+) -> None:
+    with FakeProvider() as llm:
+        first, replayed, budget = broken_twice(llm, view, then, transport=transport)
+    reserved = [body["reserved"] for body in budget if "reserved" in body]
+    settled = [body["settled"] for body in budget if "settled" in body]
+    assert len(reserved) == len(settled) == 3
+    assert settled[:2] == reserved[:2] == [reserved[2]] * 2
+    assert settled[2]["tokens"] == (0 if then else 1100)
+    counted = sum(turn.prompt_tokens + turn.completion_tokens for turn in first.turns)
+    failed = 2 * reserved[0]["tokens"]
+    assert first.signal.tokens == counted + (failed if then else 0) >= failed
+    assert first.signal.cost_usd is None and UNCOUNTED in first.signal.warnings
+    stamp = {"generated_at"}
+    assert replayed.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
+
+
+@pytest.mark.usefixtures("quick")
+def test_failed_attempts_leave_no_budget_for_another(view: MarketView) -> None:
+    # One call is reserved at 8 tenths of a cent and some: the second attempt would be too much.
+    with FakeProvider() as llm:
+        first, replayed, budget = broken_twice(llm, view, spending={"run_usd": 0.015})
+        asked = [request.agent for request in llm.requests]
+    assert asked.count("TechnicalAnalyst") == 1
+    assert [*map(list, budget)] == [["reserved"], ["settled"]]
+    assert budget[0]["reserved"] == budget[1]["settled"]
+    assert first.signal.status == replayed.signal.status == "budget_exceeded"
+    assert first.signal.tokens == replayed.signal.tokens >= budget[0]["reserved"]["tokens"]
+
+
+@pytest.mark.parametrize("transport", ["autogen", "http"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.NOBODY_LISTENS])
+def test_broken_connection_counts_once_it_stood(
+    fault: Fault, stream: bool, transport: str, view: MarketView
+) -> None:
+    llm = FakeProvider()
+    llm.fail(fault)
+    keys: dict[str, Any] = {"prices": PRICES, "stream": stream, "transport": transport}
+    keys["base_url"] = llm.address(Protocol.OPENAI)
+    desk = Desk(config(llm, **keys), None, Settings.load({"OPENAI_API_KEY": KEY}), Cassette())
+    with llm:
+        decision = desk.decide(view)
+    desk.close()
+    budget = [event.body for event in decision.events if event.kind == "budget"]
+    if fault is Fault.CUT:
+        assert budget[0]["reserved"] == budget[1]["settled"]
+        assert decision.signal.tokens and decision.signal.cost_usd is None
+        assert "the connection broke" in decision.signal.reasoning
+    else:
+        assert budget[1]["settled"] == {"tokens": 0, "usd": 0.0}
+        assert (decision.signal.tokens, decision.signal.cost_usd) == (0, 0.0)
+        assert "can't be reached" in decision.signal.reasoning
