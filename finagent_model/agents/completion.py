@@ -277,8 +277,11 @@ class ChatService:
                 on_retry=note_retry,
             )
             facts = captured[-1] if captured else read_facts(result)
-            if facts.usage is not None:
-                spent = self._price(session, model, *facts.usage)
+            # Unknown is not 0: a reply without a count is taken for the longest that there may be,
+            # or for its total where that is more.
+            longest = max(model.sampling.max_tokens, (facts.total_tokens or 0) - prompt_tokens)
+            tokens = facts.usage or (prompt_tokens, longest)
+            spent = self._price(session, model, *tokens)
         except CallFailedError as error:
             if error.failure.billed:
                 count_failed_attempt()
@@ -289,8 +292,6 @@ class ChatService:
             if spent is not None:  # None: nothing is reserved any more
                 session.settle(name, reserved, spent)
         log.info("%s has its reply", name)
-        # Unknown is not 0: a reply without a count is taken for the longest that there may be.
-        tokens = facts.usage or (prompt_tokens, model.sampling.max_tokens)
         recorded = self._as_recorded(request, result, facts, tokens)
         return replace(recorded, usage_known=facts.usage is not None)
 

@@ -12,6 +12,7 @@ from autogen_core.models import AssistantMessage, CreateResult, RequestUsage, Us
 from finagent_model.agents import _retry
 from finagent_model.agents.completion import UNCOUNTED, read_facts, sendable, usable_calls
 from finagent_model.cassette.cassette import Cassette
+from finagent_model.cassette.records import RecordedReply
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.desk.desk import Desk
@@ -21,7 +22,7 @@ from finagent_model.settings import Settings
 from finagent_model.testing import DECISION, FakeLLM, ScriptedReply
 from support.chat_model import KEY, config
 from support.fake_llm import FakeProvider, Fault, Protocol
-from support.raw_replies import BODIES, RawProvider, on_provider
+from support.raw_replies import BODIES, STREAMS, RawProvider, as_stream, on_provider
 
 PRICES = {"stub-1": {"prompt": 1.0, "completion": 10.0, "as_of": "2026-01-01"}}
 SENT_BACK = [UserMessage(content="?", source="desk")]
@@ -95,6 +96,67 @@ def test_uncounted_reply_settles_at_its_reservation(usage: Any) -> None:
     assert not reply.usage_known
     assert reply.prompt_tokens + reply.completion_tokens == reserved["reserved"]["tokens"]
     assert (session.cost_usd, session.warnings) == (None, [UNCOUNTED])
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 2041}, (32, 2009)),
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 41}, (32, 9)),
+        # A total that is too small, or no number that a reply can have, says nothing.
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 7}, (32, 9)),
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 10**12}, (32, 9)),
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": None}, (32, 9)),
+        ({"prompt_tokens": 32, "total_tokens": 41}, (32, 9)),
+        (
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 9,
+                "completion_tokens_details": {"reasoning_tokens": 2000},
+            },
+            (32, 2009),
+        ),
+        (
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 2009,
+                "total_tokens": 2041,
+                "completion_tokens_details": {"reasoning_tokens": 2000},
+            },
+            (32, 2009),
+        ),
+    ],
+)
+def test_usage_counts_thoughts_beside_the_completion(
+    usage: dict[str, Any], counted: tuple[int, int], streamed: bool
+) -> None:
+    reply, settled = settled_by(usage, streamed)
+    assert (reply.prompt_tokens, reply.completion_tokens) == counted
+    assert reply.usage_known and settled["tokens"] == sum(counted)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_usage_of_a_total_alone_counts_at_least_that(streamed: bool) -> None:
+    reply, settled = settled_by({"total_tokens": 50_000}, streamed)
+    assert reply.prompt_tokens + reply.completion_tokens == settled["tokens"] == 50_000
+    assert not reply.usage_known  # how it divides, and so its price, is not said
+
+
+def settled_by(usage: dict[str, Any], streamed: bool) -> tuple[RecordedReply, dict[str, Any]]:
+    """Return the reply to a request whose answer has this usage, and what it was settled at."""
+    frames = [*STREAMS["openai text"][:-1], {**STREAMS["openai text"][-1], "usage": usage}]
+    body = json.dumps({**BODIES["openai text"], "usage": usage}).encode()
+
+    async def story(provider: RawProvider) -> tuple[RecordedReply, dict[str, Any]]:
+        kind = "text/event-stream" if streamed else "application/json"
+        provider.answer(as_stream("openai", frames) if streamed else body, kind=kind)
+        session = provider.new_session()
+        reply = await provider.ask(session=session)
+        return reply, next(e.body["settled"] for e in session.events if "settled" in e.body)
+
+    answered: tuple[RecordedReply, dict[str, Any]] = on_provider("openai", story, stream=streamed)
+    return answered
 
 
 def test_uncounted_replies_use_up_a_budget_in_money(view: MarketView) -> None:
