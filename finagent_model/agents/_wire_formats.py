@@ -360,13 +360,19 @@ ANTHROPIC = WireFormat(_anthropic_body, _anthropic_frame)
 OLLAMA = WireFormat(_ollama_body, _ollama_frame, is_sse=False)
 
 
+def unify_line_ends(data: bytes, is_sse: bool) -> bytes:
+    """Return data with line feeds as ends; in events a carriage return alone ends a line, too."""
+    data = data.replace(b"\r\n", b"\n")
+    return data.replace(b"\r", b"\n") if is_sse else data
+
+
 def read_frames(data: bytes, is_sse: bool) -> Iterator[str]:
     """Yield the JSON texts of complete events or lines; comments and names are left out."""
-    text = data.decode("utf-8", "replace")
+    text = unify_line_ends(data, is_sse).decode("utf-8", "replace")
     if not is_sse:
         yield from (line for line in text.split("\n") if line.strip())
         return
-    for event in text.replace("\r\n", "\n").split("\n\n"):
+    for event in text.split("\n\n"):
         lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line[:5] == "data:"]
         if lines:
             yield "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model._base import retry_after
+from finagent_model._base import DATED_PAUSE_S, retry_after
 from finagent_model.agents._provider_errors import ProviderError
 from finagent_model.agents._retry import (
     CallFailedError,
@@ -123,6 +123,8 @@ def test_retry_after_reads_each_form_of_the_header() -> None:
     assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
     day = "Wed, 21 Oct 2015 07:28:"
     assert retry_after({"retry-after": f"{day}30 GMT", "date": f"{day}00 GMT"}) == 30
+    for date in ({}, {"date": "today"}):
+        assert retry_after({"retry-after": f"{day}30 GMT", **date}) == DATED_PAUSE_S
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
 
