@@ -10,6 +10,7 @@ that a reply was cut off, and whether tokens were counted at all. The wire notes
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -208,6 +209,12 @@ class ChatService:
         except CallFailedError as error:
             reason = self.pool.redact(f"{name}: {error.failure.reason}")[:500]
             reply = RecordedReply.from_error(Status.MODEL_ERROR, reason)
+        except asyncio.CancelledError:
+            if uncounted != Uncounted():
+                tokens = (uncounted.prompt, uncounted.completion)
+                session.charge(model, *tokens, called=False, counted=False)
+                session.warn(UNCOUNTED)
+            raise
         if uncounted == Uncounted():
             return reply
         return replace(
@@ -287,6 +294,9 @@ class ChatService:
                 count_failed_attempt()
             else:
                 spent = NOTHING
+            raise
+        except asyncio.CancelledError:
+            count_failed_attempt()
             raise
         finally:
             if spent is not None:  # None: nothing is reserved any more
