@@ -16,6 +16,8 @@ from finagent_model.errors import BadInputError
 
 Mode = Literal["cached", "live", "replay"]
 """Where replies come from: the cassette first, always the model, or the cassette alone."""
+DATED_PAUSE_S = 10.0
+"""How long to wait until a date, where a response does not say what time it is."""
 MAX_SHOWN_CHARS = 40
 """Characters of a caller's value that a message repeats."""
 
@@ -123,9 +125,10 @@ def dump_json(value: Any) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `retry-after-ms` or `Retry-After` asks for; None without a number.
+    """Return the seconds that `retry-after-ms` or `Retry-After` asks for; None where neither does.
 
-    `headers` has lower-case names, or ignores case. Not below 0.
+    A date in a response that has no `Date` to count from is `DATED_PAUSE_S`. `headers` has
+    lower-case names, or ignores case. Not below 0.
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -133,8 +136,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
     try:
-        # A date counts from the response's own `Date`: the two machines' clocks may differ.
-        until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
-        return max(0.0, (until - now).total_seconds())
-    except (KeyError, ValueError, TypeError):
+        until = parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError):
         return None
+    try:
+        # A date counts from the response's own `Date`: the two machines' clocks may differ.
+        return max(0.0, (until - parsedate_to_datetime(headers["date"])).total_seconds())
+    except (KeyError, ValueError, TypeError):
+        return DATED_PAUSE_S

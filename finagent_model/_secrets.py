@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import string
 import sys
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
@@ -238,7 +239,8 @@ def _redact_cut_secret(text: str, secrets: Iterable[str]) -> str:
 def _lines(value: str) -> Iterator[str]:
     """Yield a secret; of one with several lines each line, since a message may quote one."""
     # In a variable, line ends are often written as \n.
-    lines = [line.strip() for line in re.split(r"\r?\n|(?:\\r)?\\n", value.strip())]
+    whole = value.strip("\ufeff" + string.whitespace)  # a byte order mark is no part of a key
+    lines = [line.strip() for line in re.split(r"\r?\n|(?:\\r)?\\n", whole)]
     yield from lines if len(lines) == 1 else (x for x in lines if len(x) >= MIN_LINE_CHARS)
 
 

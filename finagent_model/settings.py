@@ -8,6 +8,7 @@ by its SQLAlchemy URL, and no error message shows the URL's password.
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 
 OTHER_NAMES = {"OPENAI_BASE_URL": "OPENAI_API_BASE"}
 """Names that other programs have for a variable, read where ours is not set."""
+SENT_IN_HEADERS = (
+    *("openai_api_key", "azure_openai_api_key", "anthropic_api_key", "component_api_key"),
+    *("serve_token", "approval_token", "api_token", "api_write_token", "api_read_token"),
+    "platform_token",
+)
+"""Fields whose values are sent in a header of HTTP, by us or to us."""
+BLANKS = f"{string.whitespace}\u00a0\ufeff"
+"""What may stand around a value in a file or a pasted text, a byte order mark included."""
 MIN_TOKEN_CHARS = 16
 """Characters of a token that callers must send."""
 
@@ -163,6 +172,18 @@ class Settings(BaseModel):
                 raise ValueError("is no address; write it like https://platform.example")
         return value
 
+    @field_validator(*SENT_IN_HEADERS)
+    @classmethod
+    def _require_header_text(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        odd = next((i for i, char in enumerate(text, 1) if not " " <= char <= "~"), None)
+        if odd is not None:
+            raise ValueError(
+                f"character {odd} of {len(text)} is no letter, digit or sign that a request can "
+                "carry, such as a curly quote or a line break; copy the value anew"
+            )
+        return value
+
     @field_validator("api_read_token")
     @classmethod
     def _require_other_token(
@@ -237,11 +258,16 @@ class Settings(BaseModel):
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings from `environ`, by default the process's environment.
 
-        An empty variable counts as not set. What may be secret can be in a file, which the variable
-        with `_FILE` at its end names. Raises BadInputError naming the variable.
+        An empty variable counts as not set; white space around a key or a token is dropped. What
+        may be secret can be in a file, which the variable with `_FILE` at its end names. Raises
+        BadInputError naming the variable.
         """
         variables = os.environ if environ is None else environ
         values = {n: variables[n] for n in cls.variable_names() if variables.get(n)}
+        for name in (str(cls.model_fields[field].alias) for field in SENT_IN_HEADERS):
+            # A file with Windows line ends leaves a \r at the end of a value.
+            if stripped := values.pop(name, "").strip(BLANKS):
+                values[name] = stripped
         for name, other in OTHER_NAMES.items():
             if not variables.get(other):
                 continue
@@ -267,7 +293,7 @@ def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:
     if is_given:
         raise BadInputError(f"environment variables {name} and {variable} are both set; keep one")
     try:
-        text = Path(path).read_text().strip()
+        text = Path(path).read_text().strip(BLANKS)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise BadInputError(

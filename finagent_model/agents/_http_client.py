@@ -65,7 +65,7 @@ class HttpChatClient(ChatCompletionClient):
         self._model, self._key, self._info = model, key, info
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._sampling = dict(sampling)
-        self.http = httpx.AsyncClient(timeout=timeout_s, follow_redirects=True)
+        self.http = httpx.AsyncClient(timeout=timeout_s)
         """The wire's guard is put on its `send`."""
         self._usage = RequestUsage(prompt_tokens=0, completion_tokens=0)
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -48,6 +50,15 @@ STATUS_TEXTS = {
     404: "no such model or address",
     429: "the provider's rate limit is reached",
 }
+UNSENDABLE = {"LocalProtocolError", "UnicodeEncodeError"}
+"""Errors of a request that no HTTP library can write: it never left."""
+NOT_CONNECTED = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"} | {
+    *("UnsupportedProtocol", "InvalidURL", "ClientConnectorError"),
+}
+"""Errors from before a connection stood, by their names in HTTP libraries."""
+NOT_CONNECTED_CLASSES = (ConnectionRefusedError, socket.gaierror)
+BROKEN = re.compile("Connect|Protocol|Read|Write|Close|Network")
+"""Names of errors of a connection that stood, or may have."""
 MINUTE_S = 60.0
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 20.0
 _backoff = wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=MAX_PAUSE_S, jitter=FIRST_PAUSE_S)
@@ -100,15 +111,24 @@ def classify_failure(error: BaseException, timeout_s: float) -> ProviderFailure:
             f"the provider's certificate can't be trusted: {_one_line(chain[-1])}", retryable=False
         )
     # The clients' HTTP libraries share no base class, but they name their errors alike.
-    names = [type(e).__name__ for e in chain]
-    if any("Timeout" in name for name in names):
+    names = {type(e).__name__ for e in chain}
+    if unsent := names & UNSENDABLE:
+        # Its text may quote a header, which holds the key.
+        reason = f"the request can't be sent: {min(unsent)}; see the key, the address and the texts"
+        return ProviderFailure(reason, retryable=False)
+    if "TooManyRedirects" in names:
+        reason = "the address only redirects; set base_url to the one that answers"
+        return ProviderFailure(reason, retryable=False)
+    timed_out = any("Timeout" in name for name in names)
+    if names & NOT_CONNECTED or any(isinstance(e, NOT_CONNECTED_CLASSES) for e in chain):
+        why = f"no connection within {timeout_s:g} s" if timed_out else _one_line(chain[-1])
+        return ProviderFailure(f"the provider can't be reached: {why}", retryable=True)
+    # From here on the request may have been sent, and so be charged for.
+    if timed_out:
         return ProviderFailure(f"no reply within {timeout_s:g} s", retryable=True, billed=True)
-    if any(
-        isinstance(e, OSError) or "Connect" in n or "Protocol" in n or "Read" in n
-        for e, n in zip(chain, names, strict=True)
-    ):
-        reason = f"the provider can't be reached: {_one_line(chain[-1])}"
-        return ProviderFailure(reason, retryable=True)
+    if any(isinstance(e, OSError) for e in chain) or any(map(BROKEN.search, names)):
+        reason = f"the connection broke before the answer was whole: {_one_line(chain[-1])}"
+        return ProviderFailure(reason, retryable=True, billed=True)
     reason = f"the answer can't be read: {type(error).__name__}: {_one_line(error)}"
     return ProviderFailure(reason, retryable=True, billed=True)
 
@@ -252,7 +272,8 @@ async def call_with_retry(
     """Return the model's reply to `messages`. Raises CallFailedError.
 
     `options` are further arguments of `client.create`; `tokens` is about what the request takes.
-    `on_retry` gets the attempt, its failure and the pause in seconds before the next attempt.
+    `on_retry` gets the attempt, its failure and the pause in seconds before the next attempt; what
+    it raises ends the call.
     """
     breaker = provider_limits.circuit_breaker
 

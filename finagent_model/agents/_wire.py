@@ -12,9 +12,11 @@ either.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from autogen_core.models import ChatCompletionClient
 
@@ -26,10 +28,18 @@ from finagent_model.agents._provider_errors import (
     parse_json,
     read_provider_error,
 )
-from finagent_model.agents._wire_formats import ReplyFacts, WireFormat, read_frames
+from finagent_model.agents._wire_formats import (
+    ReplyFacts,
+    WireFormat,
+    read_frames,
+    unify_line_ends,
+)
 
 MAX_BYTES = 4_000_000
 """Of an answer; a longer one is not read on."""
+MAX_HOST_CHARS = 253
+"""Of a name, as DNS takes it."""
+REMOVED_FROM_HOST = re.compile(r"[^A-Za-z0-9.:_-]")
 DONE = "[DONE]"
 """The last event of OpenAI's streams."""
 BEDROCK = "vnd.amazon.eventstream"
@@ -64,6 +74,8 @@ def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> 
 
     async def send(request: Any, *, stream: bool = False, **options: Any) -> Any:
         body = parse_json(request.content) if request.content else {}
+        # A redirect makes a GET of a POST, and its target's answer would pass for the reply.
+        options["follow_redirects"] = False
         response = await original(_edit_wire_request(request, body, edit), stream=True, **options)
         content_type = response.headers.get("content-type", "")
         if stream and BEDROCK in content_type:
@@ -150,6 +162,9 @@ def _too_long() -> UnusableReplyError:
 
 def _read_reply(data: bytes, response: Any) -> dict[str, Any]:
     """Return the body of a whole reply. Raises ProviderError or UnusableReplyError."""
+    if new_address := _redirect_target(response):
+        words = f"it redirects to {new_address}, and is not followed: set base_url to that server"
+        raise ProviderError(words, response.status_code, response)
     if response.status_code >= 300:
         raise read_provider_error(data, response.status_code, response)
     if not data.strip():
@@ -167,6 +182,21 @@ def _read_reply(data: bytes, response: Any) -> dict[str, Any]:
         raise UnusableReplyError(f"it is of type {type(body).__name__}, not an object")
     _raise_error_in(body, response, billed=False)
     return body
+
+
+def _redirect_target(response: Any) -> str:
+    """Return the scheme and host that an answer redirects to; empty where it is no redirect."""
+    location = response.headers.get("location", "")
+    if not 300 <= response.status_code < 400 or not location:
+        return ""
+    try:
+        url = urlsplit(urljoin(str(response.request.url), location))
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        return "no address"
+    # No more of it: a path or a query may hold a token.
+    host = REMOVED_FROM_HOST.sub("?", url.hostname or "")[:MAX_HOST_CHARS]
+    return f"{url.scheme[:10]}://{host}{port}"
 
 
 def _raise_error_in(body: dict[str, Any], response: Any, *, billed: bool) -> None:
@@ -189,13 +219,18 @@ async def _clean_stream(
 
     Raises ProviderError, or UnusableReplyError where the stream breaks off.
     """
-    end = b"\n\n" if wire_format.is_sse else b"\n"
+    is_sse = wire_format.is_sse
+    end = b"\n\n" if is_sse else b"\n"
     length, rest = 0, b""
     async for chunk in chunks:
         length += len(chunk)
         if length > MAX_BYTES:
             raise _too_long()
-        frames, separator, rest = (rest + chunk).replace(b"\r\n", b"\n").rpartition(end)
+        data = rest + chunk
+        # The line feed of a last carriage return may be in the next chunk.
+        held = b"\r" if data.endswith(b"\r") else b""
+        frames, separator, rest = unify_line_ends(data.removesuffix(held), is_sse).rpartition(end)
+        rest += held
         for part in _clean_frames(frames + separator, wire_format, facts, model):
             yield part
     for part in _clean_frames(rest, wire_format, facts, model):

@@ -29,6 +29,10 @@ class ReplyFacts:
     """None: not said."""
     completion_tokens: int | None = None
     """None: not said."""
+    total_tokens: int | None = None
+    """None: not said. Some servers count a model's thoughts here and not in the completion."""
+    reasoning_tokens: int | None = None
+    """None: not said."""
     finish_reason: str = ""
     """In the provider's word; empty: not said."""
     refusal: str | None = None
@@ -42,9 +46,17 @@ class ReplyFacts:
     def usage(self) -> tuple[int, int] | None:
         """Tokens of prompt and completion; None where either is unknown."""
         # No prompt is empty: a count of 0 is a server that does not count.
-        if not self.prompt_tokens or self.completion_tokens is None:
+        if not self.prompt_tokens:
             return None
-        return self.prompt_tokens, self.completion_tokens
+        # Without a count of its own the completion is what the total leaves for it.
+        rest = (self.total_tokens or 0) - self.prompt_tokens
+        completion = self.completion_tokens
+        if completion is None:
+            return None if rest < 0 else (self.prompt_tokens, rest)
+        # A part can't exceed its whole: such thoughts were counted beside the completion.
+        thoughts = self.reasoning_tokens or 0
+        beside = completion + thoughts if thoughts > completion else completion
+        return self.prompt_tokens, max(beside, rest)
 
     @property
     def was_cut(self) -> bool:
@@ -66,6 +78,13 @@ class ReplyFacts:
         """Note counted tokens; what is no count changes nothing."""
         self.prompt_tokens = _as_count(prompt, self.prompt_tokens)
         self.completion_tokens = _as_count(completion, self.completion_tokens)
+
+    def count_openai(self, usage: Body) -> None:
+        """Note the tokens of a `usage` in OpenAI's form."""
+        self.count(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        self.total_tokens = _as_count(usage.get("total_tokens"), self.total_tokens)
+        details = _mapping(usage.get("completion_tokens_details"))
+        self.reasoning_tokens = _as_count(details.get("reasoning_tokens"), self.reasoning_tokens)
 
 
 @dataclass(frozen=True)
@@ -148,7 +167,7 @@ def _openai_body(body: Body, facts: ReplyFacts, model: str) -> dict[str, Any]:
     if not isinstance(choice.get("message"), Mapping):
         raise UnusableReplyError("its choice holds no message")
     message = choice["message"]
-    facts.count(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    facts.count_openai(usage)
     finish_reason = facts.finish(choice.get("finish_reason"))
     facts.reasoning += _openai_reasoning(message)
     facts.refusal = _text(message.get("refusal")) or facts.refusal
@@ -172,7 +191,7 @@ def _openai_body(body: Body, facts: ReplyFacts, model: str) -> dict[str, Any]:
 
 def _openai_frame(frame: Body, facts: ReplyFacts, model: str) -> list[dict[str, Any]]:
     usage = _mapping(frame.get("usage")) or _mapping(_mapping(frame.get("x_groq")).get("usage"))
-    facts.count(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    facts.count_openai(usage)
     choices = _items(frame.get("choices"))
     if not choices:
         return []
@@ -341,13 +360,19 @@ ANTHROPIC = WireFormat(_anthropic_body, _anthropic_frame)
 OLLAMA = WireFormat(_ollama_body, _ollama_frame, is_sse=False)
 
 
+def unify_line_ends(data: bytes, is_sse: bool) -> bytes:
+    """Return data with line feeds as ends; in events a carriage return alone ends a line, too."""
+    data = data.replace(b"\r\n", b"\n")
+    return data.replace(b"\r", b"\n") if is_sse else data
+
+
 def read_frames(data: bytes, is_sse: bool) -> Iterator[str]:
     """Yield the JSON texts of complete events or lines; comments and names are left out."""
-    text = data.decode("utf-8", "replace")
+    text = unify_line_ends(data, is_sse).decode("utf-8", "replace")
     if not is_sse:
         yield from (line for line in text.split("\n") if line.strip())
         return
-    for event in text.replace("\r\n", "\n").split("\n\n"):
+    for event in text.split("\n\n"):
         lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line[:5] == "data:"]
         if lines:
             yield "\n".join(lines)

@@ -10,6 +10,7 @@ that a reply was cut off, and whether tokens were counted at all. The wire notes
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -79,6 +80,14 @@ class Chart(Image):
         self.digest = digest
 
 
+@dataclass
+class Uncounted:
+    """Tokens of failed attempts that may have been charged for: unknown, so what was reserved."""
+
+    prompt: int = 0
+    completion: int = 0
+
+
 class CompletionRequest(NamedTuple):
     """All that one call sends."""
 
@@ -118,12 +127,16 @@ class ChatService:
         if reply is None:
             new_reply = await self._reply_or_failure(request, model, session)
             reply = self.cassette.put(key, new_reply, make_outline(content, row.name))
-        if reply.error is not None:
-            raise UnavailableError(Status(reply.error.status), reply.error.reason)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
-        session.charge(model, *tokens, called=recorded is None, counted=reply.usage_known)
+        failed = reply.error is not None
+        # A failure costs something only where an attempt may have been charged for.
+        if not failed or any(tokens):
+            called = recorded is None and not failed
+            session.charge(model, *tokens, called=called, counted=reply.usage_known)
         if not reply.usage_known:
             session.warn(UNCOUNTED)
+        if reply.error is not None:
+            raise UnavailableError(Status(reply.error.status), reply.error.reason)
         text = reply.content or "; ".join(f"{c.name}({c.arguments})" for c in reply.tool_calls)
         session.record(
             row.name,
@@ -186,23 +199,42 @@ class ChatService:
         self, request: CompletionRequest, model: ModelConfig, session: Session
     ) -> RecordedReply:
         """Return the model's reply, or how the request failed: both are recorded."""
-        name = request.row.name
+        name, uncounted = request.row.name, Uncounted()
         try:
-            return await self._call_model(request, model, session)
+            reply = await self._call_model(request, model, session, uncounted)
         except OverBudgetError as error:
-            return RecordedReply.from_error(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
+            reply = RecordedReply.from_error(Status.BUDGET_EXCEEDED, f"{name} could exceed {error}")
         except ConfigError as error:
-            return RecordedReply.from_error(Status.MODEL_ERROR, f"{name}: {error}")
+            reply = RecordedReply.from_error(Status.MODEL_ERROR, f"{name}: {error}")
         except CallFailedError as error:
             reason = self.pool.redact(f"{name}: {error.failure.reason}")[:500]
-            return RecordedReply.from_error(Status.MODEL_ERROR, reason)
+            reply = RecordedReply.from_error(Status.MODEL_ERROR, reason)
+        except asyncio.CancelledError:
+            if uncounted != Uncounted():
+                tokens = (uncounted.prompt, uncounted.completion)
+                session.charge(model, *tokens, called=False, counted=False)
+                session.warn(UNCOUNTED)
+            raise
+        if uncounted == Uncounted():
+            return reply
+        return replace(
+            reply,
+            prompt_tokens=reply.prompt_tokens + uncounted.prompt,
+            completion_tokens=reply.completion_tokens + uncounted.completion,
+            usage_known=False,
+        )
 
     async def _call_model(
-        self, request: CompletionRequest, model: ModelConfig, session: Session
+        self,
+        request: CompletionRequest,
+        model: ModelConfig,
+        session: Session,
+        uncounted: Uncounted,
     ) -> RecordedReply:
         """Return a new reply, paid from the session's budgets.
 
-        Raises OverBudgetError, ConfigError or CallFailedError.
+        Adds to `uncounted` what failed attempts may have taken. Raises OverBudgetError, ConfigError
+        or CallFailedError.
         """
         client = self.pool.client(request.row)
         if model.client == "rules":
@@ -214,13 +246,25 @@ class ChatService:
         prompt_tokens = estimated_tokens(request.messages, request.tools)
         reserved = self._price(session, model, prompt_tokens, model.sampling.max_tokens)
         session.reserve(name, reserved)
-        spent = reserved  # a call that is cut off may have been charged for
+        spent: Amount | None = reserved  # a call that is cut off may have been charged for
         silence_autogen_logs()
         captured = capture_facts()
 
+        def count_failed_attempt() -> None:
+            uncounted.prompt += prompt_tokens
+            uncounted.completion += model.sampling.max_tokens
+
         def note_retry(attempt: int, failure: ProviderFailure, pause_s: float) -> None:
+            nonlocal spent
             why = self.pool.redact(failure.reason)
             session.note("retry", name, attempt=attempt, why=why, pause_s=round(pause_s, 3))
+            if failure.billed:
+                # A reservation is for one attempt: this one is spent, the next takes another.
+                count_failed_attempt()
+                session.settle(name, reserved, reserved)
+                spent = None
+                session.reserve(name, reserved)
+                spent = reserved
 
         log.info("%s asks %s", name, model.author)
         options = self.pool.reply_options(request.row, request.cuts)
@@ -240,17 +284,24 @@ class ChatService:
                 on_retry=note_retry,
             )
             facts = captured[-1] if captured else read_facts(result)
-            if facts.usage is not None:
-                spent = self._price(session, model, *facts.usage)
+            # Unknown is not 0: a reply without a count is taken for the longest that there may be,
+            # or for its total where that is more.
+            longest = max(model.sampling.max_tokens, (facts.total_tokens or 0) - prompt_tokens)
+            tokens = facts.usage or (prompt_tokens, longest)
+            spent = self._price(session, model, *tokens)
         except CallFailedError as error:
-            if not error.failure.billed:
+            if error.failure.billed:
+                count_failed_attempt()
+            else:
                 spent = NOTHING
             raise
+        except asyncio.CancelledError:
+            count_failed_attempt()
+            raise
         finally:
-            session.settle(name, reserved, spent)
+            if spent is not None:  # None: nothing is reserved any more
+                session.settle(name, reserved, spent)
         log.info("%s has its reply", name)
-        # Unknown is not 0: a reply without a count is taken for the longest that there may be.
-        tokens = facts.usage or (prompt_tokens, model.sampling.max_tokens)
         recorded = self._as_recorded(request, result, facts, tokens)
         return replace(recorded, usage_known=facts.usage is not None)
 

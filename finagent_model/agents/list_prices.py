@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from finagent_model.agents._provider_rows import PROVIDERS
 from finagent_model.agents.providers import with_addresses
@@ -24,10 +25,20 @@ if TYPE_CHECKING:
 PRICED: tuple[Client, ...] = ("openai", "anthropic")
 """Clients whose address tells the provider. An Azure deployment's name says nothing of its model,
 and what runs on Ollama or behind a component has no list price that is known here."""
-PROMPT_KEYS, COMPLETION_KEYS = ("input_mtok",), ("output_mtok", "output_reasoning_mtok")
-IMAGE_KEY = "input_image_mtok"
-CALL_KEYS = ("requests_kcount",)
-"""Prices that are not by the token: a model with one has no price that a desk could count with."""
+PROMPT_KEYS = ("input_mtok", "cache_read_mtok")
+COMPLETION_KEYS = ("output_mtok", "output_reasoning_mtok")
+IMAGE_KEYS = ("input_image_mtok", "cache_image_read_mtok")
+CACHE_WRITE_KEY = "cache_write_mtok"
+"""Some providers write to their cache unasked; Anthropic only where a request says so."""
+NEVER_USED = frozenset(
+    {
+        *("cache_write_1h_mtok", "storage_searches_kcount"),
+        *("input_audio_mtok", "cache_audio_read_mtok", "output_audio_mtok", "input_video_mtok"),
+    }
+)
+"""Prices of what a request has to ask for, and a desk's never do: they cost nothing."""
+SEARCH_KEY, SEARCH_IS_A_TOOL = "web_searches_kcount", ("openai", "anthropic", "google", "x-ai")
+"""Where a search is a tool that a request has to name; others' models search by themselves."""
 
 
 def settle_models(config: DeskConfig, settings: Settings) -> DeskConfig:
@@ -53,7 +64,7 @@ def add_list_prices(config: DeskConfig) -> DeskConfig:
         known = [price for price in prices if price is not None]
         # Prices are by name: the same name at another address may cost something else.
         if len(known) == len(prices):
-            found[name] = max(known, key=lambda price: (price.completion, price.prompt))
+            found[name] = _dearest_of_each(known)
     if not found:
         return config
     return config.model_copy(update={"prices": {**config.prices, **found}})
@@ -77,10 +88,17 @@ def find_list_price(model: ModelConfig, max_tokens: int) -> Price | None:
     if provider is None or info is None:
         return None
     current = list(_current_prices(info))
-    if any(price.__dict__.get(key) is not None for price in current for key in CALL_KEYS):
-        return None
     # A picture's tokens are counted among those of the prompt.
-    prompt_keys = (*PROMPT_KEYS, IMAGE_KEY) if model.vision else PROMPT_KEYS
+    prompt_keys = (*PROMPT_KEYS, *IMAGE_KEYS) if model.vision else PROMPT_KEYS
+    if provider.id != "anthropic":
+        prompt_keys = (*prompt_keys, CACHE_WRITE_KEY)
+    ignored = {*NEVER_USED, *IMAGE_KEYS, CACHE_WRITE_KEY}
+    if provider.id in SEARCH_IS_A_TOOL:
+        ignored.add(SEARCH_KEY)
+    priced = {key for price in current for key, cost in price.__dict__.items() if cost is not None}
+    # By the call, the search, the hour: what a desk's tokens can't tell makes the price unknown.
+    if priced - {*prompt_keys, *COMPLETION_KEYS, *ignored}:
+        return None
     prompt = _dearest(current, prompt_keys, max_tokens)
     completion = _dearest(current, COMPLETION_KEYS, max_tokens)
     # Both 0 is how the table writes a model that is free for now, or whose price it doesn't have.
@@ -90,10 +108,39 @@ def find_list_price(model: ModelConfig, max_tokens: int) -> Price | None:
     return Price(prompt=prompt, completion=completion, source=source[:200])
 
 
+def _dearest_of_each(prices: Sequence[Price]) -> Price:
+    """Return the highest price of prompts and the highest of replies, from whichever address."""
+    sources = dict.fromkeys(price.source for price in prices if price.source)
+    return Price(
+        prompt=max(price.prompt for price in prices),
+        completion=max(price.completion for price in prices),
+        source="; ".join(sources)[:200],
+    )
+
+
 def _find_provider(providers: Sequence[Provider], address: str) -> Provider | None:
     """Return the provider at `address`."""
+    try:
+        url = urlsplit(address)
+        host = url.hostname or ""
+    except ValueError:
+        return None
     # The library's own search would guess it by the model's name.
-    return next((p for p in providers if re.match(p.api_pattern, address)), None)
+    return next((p for p in providers if _is_at(p.api_pattern, url.scheme, host, url.path)), None)
+
+
+def _is_at(pattern: str, scheme: str, host: str, path: str) -> bool:
+    """Tell whether a pattern of the table means this host: all of it, and not a word of the path.
+
+    The patterns are of beginnings: by itself OpenAI's matches `https://api.openai.com.evil.com`.
+    """
+    origin = f"{scheme}://{host}"
+    match = re.match(pattern, f"{origin}{path or '/'}")
+    if match is None or re.match(pattern, f"{scheme}://invalid{path}"):
+        return False
+    rest = origin[match.end() :]
+    # One pattern ends with the dot before the country.
+    return not rest or (match[0].endswith(".") and rest.isalpha())
 
 
 def _current_prices(info: ModelInfo) -> Iterator[ModelPrice]:

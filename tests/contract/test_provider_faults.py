@@ -272,5 +272,8 @@ def test_provider_that_hangs_is_aborted_in_time(
         llm.wait_until_disconnected()
     assert first.signal.status == "model_error"
     assert "no decision within 15 s" in first.signal.reasoning
+    # The request was sent: what was reserved for it counts.
+    [settled] = (e.body["settled"] for e in first.events if "settled" in e.body)
+    assert first.signal.tokens == settled["tokens"] > 0 and first.signal.cost_usd is None
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)

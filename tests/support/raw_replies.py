@@ -14,6 +14,7 @@ from typing import Any
 
 from autogen_core.models import LLMMessage, SystemMessage, UserMessage
 
+from finagent_model.agents._http_client import HttpChatClient
 from finagent_model.agents.completion import ChatService, CompletionRequest
 from finagent_model.agents.providers import ClientPool
 from finagent_model.agents.session import Session
@@ -171,16 +172,19 @@ class RawProvider:
         self.pool = ClientPool(self.config, SETTINGS)
         self.cassette = Cassette()
         self.requests: list[dict[str, Any]] = []
-        self._answer: tuple[int, str, bytes] = (200, "application/json", b"")
-        http: Any = self.pool.client(self.pool.roster[0])._client._client  # type: ignore[attr-defined]
+        self._answer: tuple[int, dict[str, str], bytes] = (200, {}, b"")
+        chat: Any = self.pool.client(self.pool.roster[0])
+        http: Any = chat.http if isinstance(chat, HttpChatClient) else chat._client._client
         root = next(c for c in type(http).__mro__ if c.__name__ == "AsyncClient").__module__
         library: Any = sys.modules[root.partition(".")[0]]
         self._response = library.Response
         http._transport, http._mounts = library.MockTransport(self._respond), {}
 
-    def answer(self, data: bytes, *, status: int = 200, kind: str = "application/json") -> None:
+    def answer(
+        self, data: bytes, *, status: int = 200, kind: str = "application/json", **headers: str
+    ) -> None:
         """Answer so from now on."""
-        self._answer = status, kind, data
+        self._answer = status, {"content-type": kind, **headers}, data
 
     async def ask(
         self, messages: list[LLMMessage] | None = None, session: Session | None = None
@@ -202,8 +206,8 @@ class RawProvider:
 
     def _respond(self, request: Any) -> Any:
         self.requests.append(json.loads(request.content))
-        status, kind, data = self._answer
-        return self._response(status, headers={"content-type": kind}, content=data)
+        status, headers, data = self._answer
+        return self._response(status, headers=headers, content=data)
 
 
 def on_provider(client: str, story: Callable[[RawProvider], Any], **changes: Any) -> Any:

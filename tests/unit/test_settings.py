@@ -8,7 +8,7 @@ import pytest
 
 from finagent_model._redact import KEY_MARK, make_redactor
 from finagent_model.errors import BadInputError
-from finagent_model.settings import Settings
+from finagent_model.settings import SENT_IN_HEADERS, Settings
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,35 @@ def test_settings_refuse_two_openai_addresses_that_differ() -> None:
 def test_settings_name_the_bad_variable(name: str, value: str) -> None:
     with pytest.raises(BadInputError, match=f"environment variable {name}: "):
         Settings.load({name: value})
+
+
+HEADER_VARIABLES = [str(Settings.model_fields[field].alias) for field in SENT_IN_HEADERS]
+
+
+@pytest.mark.parametrize("name", HEADER_VARIABLES)
+@pytest.mark.parametrize("spaces", ["{}\r\n", " {}", "\ufeff{}\n", "\t{}\u00a0"])
+def test_settings_strip_white_space_of_a_key(name: str, spaces: str) -> None:
+    settings = Settings.load({name: spaces.format("sk-open-sesame-0123")})
+    assert "sk-open-sesame-0123" in settings.secrets
+    assert len(settings.secrets) == 1
+
+
+@pytest.mark.parametrize("name", HEADER_VARIABLES)
+@pytest.mark.parametrize("char", ["\u201c", "\u00e9", "\n", "\r\n", "\x00", "\x7f"])
+def test_settings_key_that_no_header_holds_names_its_variable(name: str, char: str) -> None:
+    with pytest.raises(BadInputError) as error:
+        Settings.load({name: f"sk-open{char}sesame-0123"})
+    said = str(error.value)
+    assert said.startswith(f"environment variable {name}: character 8 of ")
+    assert "sk-open" not in said and "sesame" not in said
+
+
+def test_settings_key_of_blanks_counts_as_not_set() -> None:
+    assert Settings.load({"OPENAI_API_KEY": " \r\n"}).openai_api_key is None
+
+
+def test_settings_key_in_a_file_may_hold_a_bom(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes("\ufeffsk-open-sesame-0123\r\n".encode())
+    key = Settings.load({"OPENAI_API_KEY_FILE": str(file)}).openai_api_key
+    assert key and key.get_secret_value() == "sk-open-sesame-0123"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import date, time
@@ -129,6 +130,92 @@ def test_settle_models_prices_no_name_that_two_addresses_share() -> None:
     agents[0]["model"] = "local"
     config = settled(client="openai", model="gpt-4o", models={"local": other}, agents=agents)
     assert config.prices == {}
+
+
+def test_settle_models_takes_the_dearest_price_of_each_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = {"https://a.example": price(9, 10), "https://b.example": price(1, 20)}
+    providers = [
+        Provider(
+            id=address[8],
+            name="P",
+            api_pattern=re.escape(address),
+            models=[ModelInfo(id="m", match=ClauseEquals("m"), prices=prices)],
+        )
+        for address, prices in rows.items()
+    ]
+    monkeypatch.setattr("genai_prices.data.providers", providers)
+    first, second = ({"client": "openai", "model": "m", "base_url": each} for each in rows)
+    agents = load_preset().model_dump()["agents"]
+    agents[0]["model"] = "other"
+    [listed] = settled(**first, models={"other": second}, agents=agents).prices.values()
+    assert (listed.prompt, listed.completion) == (9.0, 20.0)
+    version = genai_prices.__version__
+    assert set((listed.source or "").split("; ")) == {
+        f"genai-prices {version}: a/m",
+        f"genai-prices {version}: b/m",
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "model"),
+    [
+        ("https://api.openai.com.evil.com/v1", "gpt-4o"),
+        ("https://api.openai.community/v1", "gpt-4o"),
+        ("https://evil.example/x.googleapis.com/", "gemini-2.5-flash"),
+        ("https://evil/x.openai.azure.com/", "gpt-4o"),
+        ("https://api.moonshot.cn.evil.com/v1", "kimi-k2-0905-preview"),
+    ],
+)
+def test_list_price_is_unknown_at_an_address_that_looks_alike(address: str, model: str) -> None:
+    row = ModelConfig(client="openai", model=model, base_url=address)
+    assert find_list_price(row, 40_000) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "model"),
+    [
+        ("https://API.openai.com:443/v1", "gpt-4o"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai/", "gemini-2.5-flash"),
+        ("https://api.moonshot.cn/v1", "kimi-k2-0905-preview"),
+        ("https://openrouter.ai/api/v1", "openai/gpt-4o"),
+        ("https://api.x.ai/v1", "grok-4"),
+    ],
+)
+def test_list_price_is_known_at_the_providers_address(address: str, model: str) -> None:
+    row = ModelConfig(client="openai", model=model, base_url=address)
+    assert find_list_price(row, 40_000) is not None
+
+
+def test_list_price_of_a_model_that_searches_by_itself_is_unknown() -> None:
+    row = {"client": "openai", "base_url": "https://api.perplexity.ai"}
+    for name in ("sonar-deep-research", "sonar"):
+        assert find_list_price(ModelConfig.model_validate({**row, "model": name}), 0) is None
+
+
+@pytest.mark.parametrize(
+    "extra", ["output_citation_mtok", "web_searches_kcount", "audio_hours", "output_image_mtok"]
+)
+def test_list_price_beside_a_price_that_is_not_counted_is_unknown(table: Any, extra: str) -> None:
+    table(price(1, 2, **{extra: 0.5}))
+    assert found() is None
+
+
+def test_list_price_ignores_what_a_desk_never_asks_for(table: Any) -> None:
+    table(price(1, 2, input_audio_mtok=50, output_audio_mtok=90, input_image_mtok=7))
+    assert found() == (1.0, 2.0)
+
+
+def test_list_price_counts_cache_writes_where_they_come_unasked(table: Any) -> None:
+    table(price(4, 15, cache_write_mtok=5, cache_read_mtok=0.4))
+    assert found() == (5.0, 15.0)
+
+
+def test_list_price_of_anthropic_has_no_cache_writes() -> None:
+    row = ModelConfig(client="anthropic", model="claude-sonnet-4-5")
+    listed = find_list_price(row, 40_000)
+    assert listed is not None and (listed.prompt, listed.completion) == (3.0, 15.0)
 
 
 def test_list_price_of_tiers_is_the_dearest_within_reach(table: Any) -> None:

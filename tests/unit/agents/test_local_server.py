@@ -115,7 +115,7 @@ def test_local_server_that_dies_is_started_again(tmp_path: Path) -> None:
     decision = decide(predictor(tmp_path, "mortal"))
     assert decision.signal.status is Status.OK
     [retry] = [event for event in decision.events if event.kind == "retry"]
-    assert "can't be reached" in retry.body["why"]
+    assert "the connection broke" in retry.body["why"]
 
 
 def test_killed_local_server_is_started_again(tmp_path: Path) -> None:

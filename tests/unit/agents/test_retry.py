@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from autogen_core.models import CreateResult, RequestUsage, UserMessage
 
-from finagent_model._base import retry_after
+from finagent_model._base import DATED_PAUSE_S, retry_after
 from finagent_model.agents._provider_errors import ProviderError
 from finagent_model.agents._retry import (
     CallFailedError,
@@ -122,6 +123,8 @@ def test_retry_after_reads_each_form_of_the_header() -> None:
     assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
     day = "Wed, 21 Oct 2015 07:28:"
     assert retry_after({"retry-after": f"{day}30 GMT", "date": f"{day}00 GMT"}) == 30
+    for date in ({}, {"date": "today"}):
+        assert retry_after({"retry-after": f"{day}30 GMT", **date}) == DATED_PAUSE_S
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
 
@@ -196,6 +199,51 @@ def test_classify_failure_bills_only_calls_that_were_cut_off() -> None:
 
     assert not billed(Refused(500)) and not billed(ConnectionRefusedError())
     assert billed(TimeoutError()) and billed(ValueError("half a reply"))
+
+
+def caused(name: str, cause: BaseException | None = None) -> Exception:
+    """An SDK's own error of a connection, made by one of the HTTP library's of that name."""
+    error: Exception = type("APIConnectionError", (Exception,), {})("Connection error.")
+    error.__cause__ = type(name, (Exception,), {})(f"{name} it was")
+    error.__cause__.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(caused, ("ReadError", "RemoteProtocolError", "WriteError", "ReadTimeout")),
+        caused("ReadError", ConnectionResetError(104, "reset by peer")),
+        ConnectionResetError(104, "reset by peer"),
+    ],
+    ids=str,
+)
+def test_classify_failure_bills_a_request_that_may_be_processed(error: Exception) -> None:
+    failure = classify_failure(error, 1.0)
+    assert (failure.billed, failure.retryable) == (True, True)
+    assert "can't be reached" not in failure.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(caused, ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")),
+        caused("ConnectError", ConnectionRefusedError(111, "refused")),
+        socket.gaierror(-2, "Name or service not known"),
+    ],
+    ids=str,
+)
+def test_classify_failure_bills_nothing_before_a_connection(error: Exception) -> None:
+    failure = classify_failure(error, 1.0)
+    assert (failure.billed, failure.retryable) == (False, True)
+    assert failure.reason.startswith("the provider can't be reached: ")
+
+
+@pytest.mark.parametrize("name", ["LocalProtocolError", "UnicodeEncodeError", "TooManyRedirects"])
+def test_classify_failure_of_a_request_that_never_works_is_final(name: str) -> None:
+    failure = classify_failure(caused(name), 1.0)
+    assert (failure.billed, failure.retryable) == (False, False)
+    assert "it was" not in failure.reason
 
 
 def test_classify_failure_quotes_unknown_errors() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from autogen_core.models import (
 )
 
 from finagent_model.agents import _wire
+from finagent_model.agents._wire_formats import OPENAI, ReplyFacts
 from finagent_model.agents.completion import UnavailableError
 from finagent_model.cassette.records import RecordedReply, reply_from_row, reply_to_row
 from support.raw_replies import (
@@ -178,13 +180,29 @@ def test_wire_stream_that_breaks_off_is_no_reply(data: bytes) -> None:
     assert "the answer can't be read: " in str(said)
 
 
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
 def test_wire_stream_reads_other_line_ends_and_comments(end: bytes) -> None:
     frames = [b"data: " + json.dumps(frame).encode() for frame in STREAMS["openai text"]]
     stream = b": PROCESSING" + end + end.join(frames) + end
     reply = answered("openai", stream, stream=True, kind="text/event-stream")
     assert isinstance(reply, RecordedReply)
     assert (reply.content, reply.finish_reason) == (TEXT, "stop")
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_wire_stream_is_read_in_chunks_of_any_size(line_end: bytes) -> None:
+    stream = as_stream("openai", STREAMS["openai text"]).replace(b"\n", line_end)
+
+    async def story(size: int) -> bytes:
+        async def chunks() -> AsyncIterator[bytes]:
+            for i in range(0, len(stream), size):
+                yield stream[i : i + size]
+
+        parts = _wire._clean_stream(chunks(), OPENAI, ReplyFacts(), "m")
+        return b"".join([part async for part in parts])
+
+    whole, *others = (asyncio.run(story(size)) for size in (10**6, 1, 2, 7))
+    assert others == [whole] * 3 and b'"finish_reason": "stop"' in whole
 
 
 def test_wire_stream_that_calls_itself_json_is_read() -> None:
@@ -230,6 +248,49 @@ def test_wire_error_reaches_user_in_providers_words() -> None:
             assert said in str(await outcome(provider))
 
     on_provider("openai", story, traffic={"break_after": 0})
+
+
+WIRES = [("openai", "autogen"), ("openai", "http"), ("anthropic", "autogen"), ("ollama", "autogen")]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(("client", "transport"), WIRES)
+def test_wire_redirect_is_named_but_never_followed(
+    client: str, transport: str, status: int, stream: bool
+) -> None:
+    async def story(provider: RawProvider) -> tuple[str, int, dict[str, Any]]:
+        target = "https://new.test:8443/v1?token=very-secret"
+        provider.answer(b"", status=status, location=target)
+        session = provider.new_session()
+        with pytest.raises(UnavailableError) as error:
+            await provider.ask(session=session)
+        [settled] = (e.body["settled"] for e in session.events if "settled" in e.body)
+        return str(error.value), len(provider.requests), settled
+
+    keys = {"transport": transport, "stream": stream, "limits": {"retries": 2}}
+    said, asked, settled = on_provider(client, story, **keys)
+    assert f"HTTP {status}" in said and "it redirects to https://new.test:8443, " in said
+    assert "set base_url" in said and "very-secret" not in said
+    assert (asked, settled["tokens"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("/v2/chat", "http://provider.test,"),
+        ('https://a b"<x>.test/', "https://a?b??x?.test,"),
+        ("https://h:notaport/", "no address,"),
+        (f"https://{'a' * 5000}.test/", f"https://{'a' * 200}"),
+    ],
+)
+def test_wire_redirect_shows_no_more_than_a_host(location: str, shown: str) -> None:
+    async def story(provider: RawProvider) -> str:
+        provider.answer(b"", status=302, location=location)
+        return str(await outcome(provider))
+
+    said = on_provider("openai", story)
+    assert f"it redirects to {shown}" in said and len(said) < 500
 
 
 def sent(client: str, **changes: Any) -> dict[str, Any]:
