@@ -7,7 +7,7 @@ is dated by its open closes a bar later, so that no bar is known before it is ov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -88,8 +88,8 @@ def close_days(
             days = [_last_day(day, length) for day in days]
     if calendar is None and length == DAILY:
         # As the series finds it out; noon, since midnight would be the day before's.
-        noons = np.array(days, "M8[D]").astype("M8[us]") + np.timedelta64(12, "h")
-        calendar = guess_calendar(noons)
+        noons = [datetime.combine(day, time(12)) for day in days]
+        calendar = guess_calendar(np.array(noons, "M8[us]"))
     closes = []
     for day in days:
         # A week ends with its last session, whatever day that is.

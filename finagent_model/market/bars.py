@@ -44,7 +44,9 @@ ACTIONS = {"split": 1.0, "dividend": 0.0}
 _COLUMNS = ("closed_at", *PRICES, "volume", *ACTIONS)
 _NUMBERS = (int, float, np.number, Decimal)
 CLOSE_TIME = "21:00"
-"""UTC; the close of a bar that comes with a date alone, but for `24/7`. Only the date matters to `as_of = D`."""
+"""UTC; the close of a bar that comes with a date alone, where the market closes at all. Only the
+date matters to `as_of = D`.
+"""
 
 
 # eq=False: comparing arrays gives arrays. `digest` tells whether two series are equal.
