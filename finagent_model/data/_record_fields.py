@@ -268,6 +268,15 @@ def read_moment(value: Any, zone: str | None, *, midnight_is_date: bool = False)
         ) from None
 
 
+def is_zoned_midnight(value: Any) -> bool:
+    """Tell whether a value is a midnight with its zone, which is how exports write a date too."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return False
+    return isinstance(moment, datetime) and moment.tzinfo is not None and moment.time() == time.min
+
+
 def is_moment(value: Any) -> bool:
     """Tell whether a cell is a date or a time."""
     try:
