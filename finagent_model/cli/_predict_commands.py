@@ -122,7 +122,7 @@ def describe_circumstances(
         base_share = predictor.package.backtest["evidence"].get("numbers", {}).get("came_true")
     # A decision from before is printed also where its data are away now.
     with suppress(FinagentError):
-        last_bar = predictor.view(question).bars.close_time(-1).date()
+        last_bar = predictor.view(question).bars.day(-1)
     return Circumstances(base_share=base_share, seconds=seconds, last_bar=last_bar)
 
 

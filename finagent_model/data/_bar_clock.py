@@ -7,13 +7,13 @@ is dated by its open closes a bar later, so that no bar is known before it is ov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from finagent_model.errors import InvalidBarsError
-from finagent_model.market.calendar import WEEKDAYS, Calendar
+from finagent_model.market.calendar import WEEKDAYS, Calendar, guess_calendar
 from finagent_model.market.timeframe import (
     DAILY,
     MONTHLY,
@@ -86,15 +86,18 @@ def close_days(
             notes = (f"bars of {length.label}, taken to be dated by their {word} day",)
         if dated == "open":
             days = [_last_day(day, length) for day in days]
-    if calendar is None or not calendar.is_exchange:
-        return Clock([day.isoformat() for day in days], timeframe or _unless_daily(length), notes)
+    if calendar is None and length == DAILY:
+        # As the series finds it out; noon, since midnight would be the day before's.
+        noons = [datetime.combine(day, time(12)) for day in days]
+        calendar = guess_calendar(np.array(noons, "M8[us]"))
     closes = []
     for day in days:
         # A week ends with its last session, whatever day that is.
-        session = calendar.last_session(day) if length != DAILY else day
-        close = calendar.close_of(session) if session else None
+        ended = calendar.last_session(day) if calendar and length != DAILY else day
+        close = calendar.day_close(ended or day) if calendar else None
         closes.append(day.isoformat() if close is None else close.isoformat())
-    return Clock(closes, length, notes)
+    known = calendar is not None and calendar.is_exchange
+    return Clock(closes, length if known else timeframe or _unless_daily(length), notes)
 
 
 def _unless_daily(length: Timeframe) -> Timeframe | None:

@@ -6,8 +6,10 @@ fetched.
 
 A number counts from the moment at which its filing could be read. One that a later filing repeats
 counts from the first, one that a later filing changes is another record: before the amendment the
-old value is known. EDGAR's `frame` and `fy` are not read: the first moves to the last filing of a
-number, the second is the filing's year and not the number's.
+old value is known. Periods are named by the month of their end and told apart by their days, since
+two of a fiscal year of 52 weeks may lie in one of the calendar. EDGAR's `frame` and `fy` are not
+read: the first moves to the last filing of a number, the second is the filing's year and not the
+number's.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from finagent_model._base import show_value
@@ -67,7 +69,9 @@ CONCEPTS = {
     "EntityCommonStockSharesOutstanding": "shares outstanding",
 }
 """What is read of a company's facts, under one name each. Of two in one filing the first counts."""
-UNREAD_FORMS = frozenset(["3", "4", "5", "144", "UPLOAD", "CORRESP", "DRS", "DRSLTR"])
+UNREAD_FORMS = frozenset(
+    ["3", "4", "5", "144", "UPLOAD", "CORRESP", "DRS", "DRSLTR", "DOS", "DOSLTR"]
+)
 """Forms that are no news: insiders' trades, and letters and drafts that are made public weeks after
 they were accepted. Amendments (`/A`) are as their form.
 """
@@ -338,7 +342,7 @@ def _read_facts(
     document: dict[str, Any], filings: Mapping[str, _Filing], skipped: SkippedRows
 ) -> tuple[tuple[Fact, ...], int]:
     """Return the numbers of `CONCEPTS` as they became known, and how many have no time."""
-    found: list[tuple[datetime, int, Fact]] = []
+    found: list[_FoundFact] = []
     total = undated = 0
     for rank, name, where, unit, row in _fact_rows(document):
         total += 1
@@ -360,7 +364,9 @@ def _read_facts(
         except (ValueError, OverflowError, BadInputError) as error:
             skipped.add(f"{where} {total}", error)
             continue
-        found.append((known_at, rank, fact))
+        is_amended = str(filing.form if filing else row.get("form")).endswith("/A")
+        days = (str(row.get("start")), str(row["end"]))
+        found.append(_FoundFact((known_at, not is_amended, rank), days, fact))
     skipped.report(total)
     return _drop_repeated(found), undated
 
@@ -382,34 +388,43 @@ def _fact_rows(document: dict[str, Any]) -> Iterator[tuple[int, str, str, str, d
 
 
 def _period(row: Mapping[str, Any]) -> str | None:
-    """Return the year or quarter that a number is about; None for a period of another length."""
+    """Return what a number is about by the month of its end; None for a period of another length.
+
+    No two quarters or years end in one month; quarters of the calendar would hold two of some.
+    """
     end = _day(row.get("end"))
+    month = f"{end:%Y-%m}"
     if row.get("start") is None:
-        # The end of a quarter may lie some weeks from that of the calendar's.
-        return _quarter(end - timedelta(days=30))
+        return month
     days = (end - _day(row["start"])).days + 1
-    middle = end - timedelta(days=days // 2)
     if _QUARTER[0] <= days <= _QUARTER[1]:
-        return _quarter(middle)
-    return str(middle.year) if _YEAR[0] <= days <= _YEAR[1] else None
+        return f"quarter to {month}"
+    return f"year to {month}" if _YEAR[0] <= days <= _YEAR[1] else None
 
 
-def _quarter(day: date) -> str:
-    return f"{day.year}Q{(day.month + 2) // 3}"
+class _FoundFact(NamedTuple):
+    """A number of a filing."""
+
+    rank: tuple[datetime, bool, int]
+    """When it was known, whether it is no amendment, and the number of its concept."""
+    days: tuple[str, str]
+    """First and last of its period."""
+    fact: Fact
 
 
-def _drop_repeated(found: list[tuple[datetime, int, Fact]]) -> tuple[Fact, ...]:
+def _drop_repeated(found: list[_FoundFact]) -> tuple[Fact, ...]:
     """Return the facts oldest first, without those that say again what is known."""
-    kept: dict[tuple[str, str], tuple[datetime, Fact]] = {}
+    kept: dict[tuple[str, tuple[str, str]], Fact] = {}
     facts = []
-    # Of one moment the first concept and unit of the table counts.
-    for moment, _, fact in sorted(found, key=lambda each: each[:2]):
-        key = (fact.name, fact.period)
+    # Of one moment an amendment counts, then the first concept and unit of the table.
+    for each in sorted(found, key=lambda each: (each.rank, each.days[::-1])):
+        key, fact = (each.fact.name, each.days), each.fact
         known = kept.get(key)
         if known is not None and (
-            known[0] == moment or (known[1].value, known[1].unit) == (fact.value, fact.unit)
+            known.published_at == fact.published_at
+            or (known.value, known.unit) == (fact.value, fact.unit)
         ):
             continue
-        kept[key] = (moment, fact)
+        kept[key] = fact
         facts.append(fact)
     return tuple(facts)

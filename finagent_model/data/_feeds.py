@@ -6,8 +6,10 @@ that nothing expands and nothing is fetched; depth is bounded, and HTML in a tex
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
+import re
+from html import unescape
 from pathlib import Path
+from typing import Any
 from xml.parsers import expat
 
 from finagent_model.errors import DataSourceError
@@ -31,17 +33,22 @@ _FIELDS = {
     "source": "source",
 }
 """What the elements of an item are for us, whatever their namespace."""
+_DATES = ("published_at", "updated")
+"""Fields that an item may have several of; all are kept, since the latest counts."""
 _ITEMS = ("item", "entry")
+# No tag has a `<` in it, so that each letter is looked at once.
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<[!?][^<>]*>")
 
 
 class _FeedBuilder:
     """Collects the items of a feed from the events of the parser."""
 
-    def __init__(self) -> None:
-        self.items: list[dict[str, str]] = []
+    def __init__(self, max_items: int) -> None:
+        self.items: list[dict[str, Any]] = []
+        self._max_items = max_items
         self.root = ""
         self._path: list[str] = []
-        self._item: dict[str, str] | None = None
+        self._item: dict[str, Any] | None = None
         self._item_depth = 0
         self._text: list[str] = []
 
@@ -67,17 +74,21 @@ class _FeedBuilder:
         local = self._path[-1]
         if self._item is not None and len(self._path) == self._item_depth + 1:
             field, text = _FIELDS.get(local), "".join(self._text).strip()[:MAX_TEXT]
-            if field and text and not self._item.get(field):
+            if field in _DATES and text:
+                self._item[field] = (*self._item.get(field, ()), text)
+            elif field and text and not self._item.get(field):
                 self._item[field] = text
         elif self._item is not None and len(self._path) == self._item_depth:
             self.items.append(self._item)
+            if len(self.items) > self._max_items:
+                raise ValueError(f"it has more than {self._max_items} items; split it by time")
             self._item = None
         self._path.pop()
 
 
-def read_feed(data: bytes, file: Path) -> list[dict[str, str]]:
-    """Return the items of a feed by field. Raises DataSourceError for what is no feed."""
-    builder = _FeedBuilder()
+def read_feed(data: bytes, file: Path, max_items: int) -> list[dict[str, Any]]:
+    """Return the items of a feed by field, of dates a tuple. Raises DataSourceError for no feed."""
+    builder = _FeedBuilder(max_items)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _refuse_doctype
@@ -92,29 +103,21 @@ def read_feed(data: bytes, file: Path) -> list[dict[str, str]]:
         raise DataSourceError(
             f"{file} is no feed: its root is <{builder.root}>; give RSS (<rss>) or Atom (<feed>)"
         )
-    return [{k: _plain(v) for k, v in item.items()} for item in builder.items]
+    return [{k: v if k in _DATES else _plain(v) for k, v in item.items()} for item in builder.items]
 
 
 def _refuse_doctype(*_: object) -> None:
     raise ValueError("it declares a document type, which feeds don't need; remove <!DOCTYPE ...>")
 
 
-class _TextOf(HTMLParser):
-    """Keeps the text between tags."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-
-    def handle_data(self, data: str) -> None:
-        self.parts.append(data)
-
-
 def _plain(text: str) -> str:
-    """Return a text without its HTML."""
+    """Return a text without its HTML, in time that grows with its length alone."""
     if "<" not in text and "&" not in text:
         return text
-    parser = _TextOf()
-    parser.feed(text)
-    parser.close()
-    return " ".join(" ".join(parser.parts).split())
+    kept, at = [], 0
+    while (begin := text.find("<!--", at)) >= 0:
+        kept.append(text[at:begin])
+        end = text.find("-->", begin)
+        at = len(text) if end < 0 else end + 3
+    kept.append(text[at:])
+    return " ".join(unescape(_TAG.sub(" ", " ".join(kept))).split())

@@ -84,7 +84,7 @@ def read_numbers(
         return np.array(column, dtype=np.float64)
     numbers = np.empty(len(column))
     for i, cell in enumerate(column):
-        number = _number(cell, decimal)
+        number = read_number(cell, decimal)
         if number is None:
             raise InvalidBarsError(f"{label} {str(cell)!r} {where(i)} is no number")
         numbers[i] = number
@@ -110,7 +110,7 @@ def _quotient(cell: Any) -> Any:
         return cell
 
 
-def _number(cell: Any, decimal: Decimal) -> float | None:
+def read_number(cell: Any, decimal: Decimal) -> float | None:
     """Return the number of a cell, nan for none; None where it is something else."""
     if cell is None or cell is pd.NA or isinstance(cell, bool | np.bool_):
         return None if isinstance(cell, bool | np.bool_) else np.nan

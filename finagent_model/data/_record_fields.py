@@ -1,22 +1,22 @@
 """Fields of news and facts as vendors call and write them, brought to ours.
 
-Names are a table: reading another vendor is a word in it. A date without a time counts from the end
-of that day, in UTC: earlier nobody can say that it was known. A text that was changed after its
-publication counts from the change.
+Names are a table: reading another vendor is a word in it. A date without a time counts from the
+moment at which that day has ended everywhere on Earth: earlier nobody can say that it was known. A
+text that was changed after its publication counts from the change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
-from email.utils import parsedate_to_datetime
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
 from finagent_model._base import InputModel, show_value
-from finagent_model.data._numbers import NA_WORDS
+from finagent_model.data._numbers import NA_WORDS, Decimal
 from finagent_model.errors import BadInputError
 from finagent_model.market.bars import parse_symbol
 from finagent_model.market.news import Fact, PublishedRecord
@@ -52,8 +52,39 @@ _SYMBOL_ORDER = ("symbol", "ticker", "symbols", "tickers", "related", "stock")
 _SYMBOL_OBJECTS = ("ticker_sentiment", "entities")
 """Lists of objects, each with a symbol or ticker of its own."""
 _END_OF_DAY = time.max
-# Seconds and milliseconds since 1970, from 1990 to 2100: between them lie no other readings.
-_SECONDS, _MILLISECONDS = (631_152_000, 4_102_444_800), (631_152_000_000, 4_102_444_800_000)
+_LAST_ZONE = timezone(timedelta(hours=-12))
+"""Where a day ends last."""
+_EPOCHS = tuple(
+    (631_152_000 * scale, 4_102_444_800 * scale, scale) for scale in (1, 10**3, 10**6, 10**9)
+)
+"""First, last and scale of s, ms, us and ns since 1970, from 1990 to 2100; none overlap."""
+_ZONES: dict[str, tzinfo] = {
+    **dict.fromkeys(("Z", "UT", "UTC", "GMT"), UTC),
+    **{
+        f"{letter}{kind}T": timezone(timedelta(hours=hours + (kind == "D")))
+        for letter, hours in (("E", -5), ("C", -6), ("M", -7), ("P", -8))
+        for kind in "SD"
+    },
+    "ET": ZoneInfo("America/New_York"),
+    "PT": ZoneInfo("America/Los_Angeles"),
+}
+"""Words for a zone that mean one: those of RFC 822, and two of the United States."""
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
+_TIME = (
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6})\d*)?)?)?"
+    r"(?:\s*(?P<half>[ap])\.?m\.?(?![a-z]))?"
+    r"(?:\s*(?:(?P<offset>[+-]\d\d:?\d\d)(?:\s*\([a-z ]+\))?|(?P<zone>[a-z]+)))?"
+)
+_WORDED = re.compile(
+    r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
+    rf"(?:(?P<day>\d{{1,2}})[\s-]+{_MONTH}[\s-]+(?P<year>\d{{4}}|\d\d)"
+    rf"|{_MONTH.replace('month', 'month2')}\s+(?P<day2>\d{{1,2}}),?\s+(?P<year2>\d{{4}})"
+    r"|(?P<iso>\d{4}-\d\d-\d\d))"
+    rf"(?:,?\s+(?:at\s+)?{_TIME})?",
+    re.IGNORECASE | re.ASCII,
+)
+"""Dates and times with words, as feeds and pages write them; read only where nothing is left."""
 
 
 class RecordHints(InputModel):
@@ -61,6 +92,8 @@ class RecordHints(InputModel):
 
     zone: str | None = None
     """Of times that have none, such as `America/New_York`."""
+    decimal: Decimal | None = None
+    """The decimal mark of numbers in text, where they leave it open."""
     columns: dict[str, str] = Field(default_factory=dict)
     """The file's name of a field of ours, such as `{headline: Schlagzeile}`."""
 
@@ -101,6 +134,27 @@ class FieldReader:
             elif field in self._names:
                 self._names[field] = (spell(name),)
         self._zone = hints.zone
+        self._dates: frozenset[str] = frozenset()
+
+    @property
+    def dates(self) -> frozenset[str]:
+        """The names, as `spell` writes them, of columns that hold dates."""
+        return frozenset((*self._names[PUBLISHED], *self._names[CHANGED]))
+
+    def learn(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Find out whether a field is a date in all rows of a file, each written as a midnight."""
+        self._dates = frozenset(
+            field
+            for field in (PUBLISHED, CHANGED)
+            if all(_is_midnight(each, self._zone) for each in self.values(rows, field))
+        )
+
+    def values(self, rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Any]:
+        """Yield what rows have as `field`, without those that have none."""
+        for row in rows:
+            by_name = {spell(name): value for name, value in row.items()}
+            value = _first_value(by_name, self._names.get(field, ()))
+            yield from value if isinstance(value, tuple) else () if is_empty(value) else (value,)
 
     def missing(self, columns: Sequence[str]) -> str | None:
         """Return the field, when something was published aside, that no column of a table has."""
@@ -121,17 +175,16 @@ class FieldReader:
         by_name = {spell(name): value for name, value in row.items()}
         fields: dict[str, Any] = {}
         for field, names in self._names.items():
-            values = (by_name[name] for name in names if name in by_name)
-            value = next((v for v in values if not is_empty(v)), None)
+            value = _first_value(by_name, names)
             if isinstance(value, Mapping) and field == "source":
                 value = value.get("name")  # {"id": ..., "name": ...}, as NewsAPI writes it
             if value is not None:
                 fields[field] = value
         published = self._moment(fields.pop(PUBLISHED, None), PUBLISHED)
         changed = self._moment(fields.pop(CHANGED, None), CHANGED)
-        if published is not None:
-            # What is read here is the changed text.
-            fields[PUBLISHED] = max(published, changed) if changed else published
+        # What is read here is the changed text.
+        if known := [moment for moment in (published, changed) if moment is not None]:
+            fields[PUBLISHED] = max(known)
         return fields
 
     def symbols(self, row: Mapping[str, Any], owner: str | None) -> tuple[str, ...]:
@@ -140,39 +193,21 @@ class FieldReader:
         Raises BadInputError for what is no symbol, and for a row that isn't about `owner`.
         """
         by_name = {spell(name): value for name, value in row.items()}
-        found: list[Any] = []
-        for name in self._symbols:
-            value = by_name.get(name)
-            if name != "symbol" and isinstance(value, str) and "," in value:
-                value = value.split(",")
-            if isinstance(value, list | tuple):
-                found = [_clean_symbol(each) for each in value]
-            elif not _is_blank(value):
-                found = [value]
-            else:
-                continue
-            break
-        else:
-            for name in _SYMBOL_OBJECTS:
-                items = by_name.get(name)
-                if isinstance(items, list):
-                    found = [
-                        _clean_symbol(item.get("ticker") or item.get("symbol"))
-                        for item in items
-                        if isinstance(item, Mapping)
-                    ]
-        found = [each for each in found if not _is_blank(each)]
+        lists = (_split_symbols(by_name.get(name)) for name in (*self._symbols, *_SYMBOL_OBJECTS))
+        found = next((symbols for symbols in lists if symbols), [])
         if len(found) > MAX_SYMBOLS:
             raise BadInputError(f"names {len(found)} symbols; at most {MAX_SYMBOLS}")
         if owner is None:
             return tuple(dict.fromkeys(map(parse_symbol, found or [None])))
-        if found and owner not in found:
+        if found and clean_symbol(owner) not in found:
             raise BadInputError(f"symbol {show_value(found[0])} in the file of {owner}")
         return (parse_symbol(owner),)
 
     def _moment(self, value: Any, field: str) -> datetime | None:
         try:
-            return None if is_empty(value) else read_moment(value, self._zone)
+            if is_empty(value):
+                return None
+            return read_moment(value, self._zone, midnight_is_date=field in self._dates)
         except BadInputError as error:
             raise BadInputError(f"{field}: {error}") from None
 
@@ -180,6 +215,11 @@ class FieldReader:
 def spell(name: object) -> str:
     """Return a vendor's name of a field in our spelling: `Published At` is `published_at`."""
     return str(name).strip().strip("\ufeff").lower().replace(" ", "_")
+
+
+def _first_value(by_name: Mapping[str, Any], names: Sequence[str]) -> Any:
+    values = (by_name[name] for name in names if name in by_name)
+    return next((v for v in values if not is_empty(v)), None)
 
 
 def is_empty(value: Any) -> bool:
@@ -195,28 +235,32 @@ def _is_blank(symbol: Any) -> bool:
     return symbol is None or (isinstance(symbol, str) and not symbol) or symbol != symbol
 
 
-def read_moment(value: Any, zone: str | None) -> datetime:
+def read_moment(value: Any, zone: str | None, *, midnight_is_date: bool = False) -> datetime:
     """Return when something was published, tz-aware in UTC; the end of the day for a date alone.
 
-    `zone` is that of times without one. Raises BadInputError naming the value.
+    `zone` is that of times and dates without one; without it a date ends where it does last. Of a
+    tuple the latest counts. Raises BadInputError naming the value.
     """
+    if isinstance(value, tuple):
+        moments = [read_moment(v, zone, midnight_is_date=midnight_is_date) for v in value]
+        return max(moments)
     try:
         moment = _parse_moment(value)
-        if isinstance(moment, datetime) and moment.tzinfo is None:
-            # Midnight without a zone is how tables write a date.
-            if moment.time() == time.min:
-                moment = moment.date()
-            elif zone is None:
+        if isinstance(moment, datetime) and moment.tzinfo is None and moment.time() != time.min:
+            if zone is None:
                 raise BadInputError(
                     f"{show_value(value)} has no time zone; add one (+00:00), or write "
                     "`zone: America/New_York` or another into records.yaml beside the file"
                 )
-            else:
-                # Of an hour that clocks repeat, the later one.
-                moment = moment.replace(tzinfo=ZoneInfo(zone), fold=1)
-        if not isinstance(moment, datetime):
-            moment = datetime.combine(moment, _END_OF_DAY, tzinfo=ZoneInfo(zone) if zone else UTC)
-        return moment.astimezone(UTC)
+            # Of an hour that clocks repeat, the later one.
+            moment = moment.replace(tzinfo=ZoneInfo(zone), fold=1)
+        # Midnight without a zone is how tables write a date.
+        day = _midnight_day(moment, zone if midnight_is_date else None)
+        if day is not None and (midnight_is_date or _is_plain(moment)):
+            moment = datetime.combine(
+                day, _END_OF_DAY, tzinfo=ZoneInfo(zone) if zone else _LAST_ZONE
+            )
+        return _as_datetime(moment).astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadInputError(
             f"{show_value(value)} is no time; write one such as 2012-06-29T14:00:00+00:00, or a "
@@ -224,48 +268,145 @@ def read_moment(value: Any, zone: str | None) -> datetime:
         ) from None
 
 
+def is_zoned_midnight(value: Any) -> bool:
+    """Tell whether a value is a midnight with its zone, which is how exports write a date too."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return False
+    return isinstance(moment, datetime) and moment.tzinfo is not None and moment.time() == time.min
+
+
+def is_moment(value: Any) -> bool:
+    """Tell whether a cell is a date or a time."""
+    try:
+        return not is_empty(value) and read_moment(value, UTC.tzname(None)) is not None
+    except BadInputError:
+        return False
+
+
+def _is_midnight(value: Any, zone: str | None) -> bool:
+    """Tell whether a value is a date or midnight; also for what can't be read."""
+    try:
+        return _midnight_day(_parse_moment(value), zone) is not None
+    except (BadInputError, ValueError, OverflowError):
+        return True
+
+
+def _midnight_day(moment: date, zone: str | None) -> date | None:
+    """Return the day of a date or of midnight, in its own zone or in `zone`; None for a time."""
+    if not isinstance(moment, datetime):
+        return moment
+    if moment.time() == time.min:
+        return moment.date()
+    local = moment.astimezone(ZoneInfo(zone)) if zone and moment.tzinfo else moment
+    return local.date() if local.time() == time.min else None
+
+
+def _is_plain(moment: date) -> bool:
+    return not isinstance(moment, datetime) or moment.tzinfo is None
+
+
+def _as_datetime(moment: date) -> datetime:
+    if not isinstance(moment, datetime):
+        raise ValueError(moment)
+    return moment
+
+
 def _parse_moment(value: Any) -> date:
-    """Return a date, or a moment with or without a zone. Raises ValueError."""
+    """Return a date, or a moment with or without a zone. Raises ValueError, BadInputError."""
     if isinstance(value, date):
         return value
-    text = str(value).strip().removesuffix(".0")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(text)
-    if text.isdigit():
-        return _from_digits(int(text), text)
+        raise ValueError(value)
+    text = str(value).strip()
+    if isinstance(value, float) or re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return _from_digits(text.removesuffix(".0"), value)
     try:
         return date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
     except ValueError:
-        if ":" not in text or not text[-1:].isalnum():
-            raise
-    # RFC 822, as feeds write it; TypeError is what it raises for some that are none.
-    try:
-        return parsedate_to_datetime(text)
-    except TypeError as error:
-        raise ValueError(text) from error
+        pass
+    return _from_words(text)
 
 
-def _from_digits(number: int, text: str) -> date:
-    if len(text) == 8:
+def _from_digits(text: str, value: float | str) -> date:
+    if len(text) == 8 and text.isdigit():
         return date.fromisoformat(text)
-    for (first, last), scale in ((_SECONDS, 1), (_MILLISECONDS, 1000)):
+    number = float(value) if isinstance(value, float) or "." in text else int(text)
+    for first, last, scale in _EPOCHS:
         if first <= number < last:
-            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=number / scale)
+            # Up, so that nothing counts before its moment.
+            micros = -(-number * 10**6 // scale)
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(micros))
     if len(text) == 14:  # 20120629160000
         return datetime.strptime(text, "%Y%m%d%H%M%S")  # noqa: DTZ007  the zone is asked for
     raise ValueError(text)
 
 
-def _clean_symbol(value: Any) -> Any:
-    """Return a symbol of a vendor's list in capitals, without the exchange before it."""
+def _from_words(text: str) -> date:
+    """Return what a text such as `Fri, 29 Jun 2012 04:00 PM EDT` says, all of it."""
+    found = _WORDED.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    part = {name: value for name, value in found.groupdict().items() if value is not None}
+    if "iso" in part:
+        day = date.fromisoformat(part["iso"])
+    else:
+        year = int(part.get("year") or part["year2"])
+        if year < 100:  # as RFC 822 has it
+            year += 2000 if year < 69 else 1900
+        month = _MONTHS.index((part.get("month") or part["month2"]).lower()) + 1
+        day = date(year, month, int(part.get("day") or part["day2"]))
+    if "hour" not in part:
+        return day
+    hour = int(part["hour"])
+    if half := part.get("half", "").lower():
+        if not 1 <= hour <= 12:
+            raise ValueError(text)
+        hour = hour % 12 + (12 if half == "p" else 0)
+    elif "minute" not in part:
+        raise ValueError(text)
+    micros = int(part.get("fraction", "0").ljust(6, "0"))
+    clock = time(hour, int(part.get("minute", "0")), int(part.get("second", "0")), micros)
+    return datetime.combine(day, clock, tzinfo=_find_zone(part, text))
+
+
+def _find_zone(part: Mapping[str, str], text: str) -> tzinfo | None:
+    """Return the zone of a time in words; None where it has none, or says that it doesn't know."""
+    if offset := part.get("offset"):
+        if offset.replace(":", "") == "-0000":
+            return None
+        return datetime.strptime(offset, "%z").tzinfo
+    if "zone" not in part:
+        return None
+    if (zone := _ZONES.get(part["zone"].upper())) is None:
+        raise BadInputError(
+            f"{show_value(text)} has the zone {part['zone']!r}, which may mean several or none; "
+            "write it as an offset such as +02:00"
+        )
+    return zone
+
+
+def clean_symbol(value: str) -> str:
+    """Return a symbol in capitals, without what vendors write around it.
+
+    That is the exchange before it (`NASDAQ:GOOG`), a cashtag's `$`, and Bloomberg's market behind.
+    """
+    text = _BLOOMBERG.sub("", value.strip().upper())
+    return text.rpartition(":")[2].removeprefix("$")
+
+
+_BLOOMBERG = re.compile(r"\s+[A-Z]{2}\s+EQUITY$", re.ASCII)
+_LISTED = re.compile(r"[,;|]")
+
+
+def _split_symbols(value: Any) -> list[Any]:
+    """Return the symbols of a field that holds one or several, all by one rule."""
+    if isinstance(value, Mapping):
+        value = value.get("ticker") or value.get("symbol")
+    if isinstance(value, list | tuple):
+        return [symbol for each in value for symbol in _split_symbols(each)]
     if not isinstance(value, str):
-        return value
-    return value.strip().upper().rpartition(":")[2]
-
-
-def iterate_lists(document: Any) -> Iterator[list[Any]]:
-    """Yield the lists that hold a document's items: itself, or those one level below."""
-    if isinstance(document, list):
-        yield document
-    elif isinstance(document, Mapping):
-        yield from (v for v in document.values() if isinstance(v, list))
+        return [] if _is_blank(value) else [value]
+    symbols = (clean_symbol(part) for part in _LISTED.split(value))
+    return [symbol for symbol in symbols if symbol]

@@ -6,19 +6,17 @@ whole. Files are bounded in bytes and rows, and nothing is looked up elsewhere.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from finagent_model._base import show_value
 from finagent_model.data._feeds import read_feed
-from finagent_model.data._record_fields import iterate_lists, spell
+from finagent_model.data._record_fields import is_moment, spell
 from finagent_model.data._text_table import SEPARATORS, decode, split_line
 from finagent_model.errors import DataSourceError
 from finagent_model.market.bars import PRICES
@@ -28,8 +26,6 @@ MAX_BYTES = 256 * 2**20
 MAX_ROWS = 1_000_000
 MAX_HEADER = 10_000
 """Bytes of a first line."""
-MAX_CELL_LINES = 50
-"""Lines that one quoted cell may span; a quote that is never closed costs its own line."""
 LINES_SUFFIXES = (".jsonl", ".ndjson")
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -57,6 +53,8 @@ class RecordRows:
     rows: Iterator[RecordRow]
     columns: tuple[str, ...] | None = None
     numbers_are_text: bool = False
+    notes: tuple[str, ...] = ()
+    """What a reader should know about how the file was read."""
 
 
 def record_suffix(name: str) -> str:
@@ -64,27 +62,32 @@ def record_suffix(name: str) -> str:
     return Path(name.lower().removesuffix(".gz")).suffix
 
 
-def read_rows(file: Path) -> RecordRows:
-    """Return the rows of a file. Raises DataSourceError for a file that has none to read."""
+def read_rows(file: Path, dates: Collection[str]) -> RecordRows:
+    """Return the rows of a file; `dates` are the names, as `spell` writes them, of its dates.
+
+    Raises DataSourceError for a file that has none to read.
+    """
     suffix = record_suffix(file.name)
     if suffix in PARQUET_SUFFIXES:
         return _read_parquet(file)
     data = read_limited(file)
     if suffix in FEED_SUFFIXES:
-        items = (RecordRow("", item) for item in read_feed(data, file))
+        items = (RecordRow("", item) for item in read_feed(data, file, MAX_ROWS))
         return RecordRows(_count(file, "item", items))
     try:
-        text, _ = decode(data) if suffix in TEXT_SUFFIXES else (data.decode("utf-8-sig"), ())
+        text, notes = decode(data)
+        if notes and suffix not in TEXT_SUFFIXES:
+            data.decode("utf-8-sig")  # JSON is in Unicode: say what is wrong
     except ValueError as error:
         raise DataSourceError(
             f"{file} can't be read ({error}); give a UTF-8 file with one JSON object a line, or "
             "a CSV, Parquet, JSON, RSS or Atom file with its suffix"
         ) from error
     if suffix in TEXT_SUFFIXES:
-        return _read_csv(file, text)
+        return replace(_read_csv(file, text, dates), notes=notes)
     if suffix == ".json":
-        return _read_json(file, text)
-    return RecordRows(_read_lines(text))
+        return _read_json(file, text, dates)
+    return RecordRows(_bound(file, _read_lines(text)))
 
 
 def holds_bars(file: Path) -> bool:
@@ -148,22 +151,46 @@ def _object_row(where: str, row: Any) -> RecordRow:
     return RecordRow(where, row)
 
 
-def _read_json(file: Path, text: str) -> RecordRows:
+def _read_json(file: Path, text: str, dates: Collection[str]) -> RecordRows:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         if getattr(error, "msg", "") == "Extra data":  # a second object: one a line
-            return RecordRows(_read_lines(text))
+            return RecordRows(_bound(file, _read_lines(text)))
         raise DataSourceError(f"{file} is not JSON ({getattr(error, 'msg', error)})") from error
+    if isinstance(document, list):
+        return RecordRows(_count(file, "item", (_object_row("", item) for item in document)))
     if isinstance(document, dict) and {"facts", "filings"} & set(document):
         raise DataSourceError(
             f"{file} is EDGAR's; name its folder edgar:{file.parent} for news and fundamentals"
         )
-    # The longest, where there are several: others hold tags or errors.
-    items = max(iterate_lists(document), key=len, default=None)
-    if items is None:
+    if not isinstance(document, dict) or not any(isinstance(v, list) for v in document.values()):
         raise DataSourceError(f"{file} holds no list of items; give an array of objects")
+    lists = {key: value for key, value in document.items() if isinstance(value, list)}
+    if len(lists) == len(document) and all(_TICKER.fullmatch(key) for key in lists):
+        rows = (
+            _object_row("", {"symbol": key, **item} if isinstance(item, dict) else item)
+            for key, items in lists.items()
+            for item in items
+        )
+        return RecordRows(_count(file, "item", rows))
+    dated = [key for key, items in lists.items() if _are_records(items, dates)]
+    if len(dated) > 1:
+        raise DataSourceError(
+            f"{file} holds several lists of items, {show_value(dated[0])} and "
+            f"{show_value(dated[1])}; give an array of objects with their symbols, or an object "
+            'with a list a symbol in capitals, {"GOOG": [...], "MSFT": [...]}'
+        )
+    # Others hold tags or errors.
+    items = lists[dated[0]] if dated else max(lists.values(), key=len)
     return RecordRows(_count(file, "item", (_object_row("", item) for item in items)))
+
+
+_TICKER = re.compile(r"[A-Z0-9$^][A-Z0-9.:/=^-]{0,19}", re.ASCII)
+
+
+def _are_records(items: list[Any], dates: Collection[str]) -> bool:
+    return any(isinstance(item, dict) and set(map(spell, item)) & set(dates) for item in items)
 
 
 def _count(file: Path, word: str, rows: Iterator[RecordRow]) -> Iterator[RecordRow]:
@@ -173,59 +200,129 @@ def _count(file: Path, word: str, rows: Iterator[RecordRow]) -> Iterator[RecordR
         yield RecordRow(f"{word} {number}", row.fields, row.problem)
 
 
-def _read_csv(file: Path, text: str) -> RecordRows:
+def _read_csv(file: Path, text: str, dates: Collection[str]) -> RecordRows:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    start = next((i for i, line in enumerate(lines) if line.strip()), None)
-    if start is None:
+    start = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
+    separators: Collection[str] = SEPARATORS
+    # The first line by which Excel is told the separator.
+    if start < len(lines) and (told := _SEPARATOR_LINE.fullmatch(lines[start].strip(" "))):
+        start, separators = start + 1, told[1]
+    if start >= len(lines):
         raise DataSourceError(f"{file} is empty; begin with a header such as {_HEADER}")
-    separator = max(SEPARATORS, key=lambda each: len(split_line(lines[start], each)))
+    separator = max(separators, key=lambda each: len(split_line(lines[start], each)))
     columns = tuple(split_line(lines[start], separator))
     if len(columns) < 2:
         raise DataSourceError(
             f"{file}: its first line {show_value(lines[start])} is no header; begin with one such "
             f"as {_HEADER}"
         )
-    rows = _csv_rows(lines, start + 1, columns, separator)
+    dated = frozenset(i for i, column in enumerate(columns) if spell(column) in dates)
+    rows = _csv_rows(lines, start + 1, columns, separator, dated)
     return RecordRows(_bound(file, rows), columns, numbers_are_text=True)
 
 
 _HEADER = "symbol,published_at,headline"
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 
 
 def _csv_rows(
-    lines: list[str], first: int, columns: tuple[str, ...], separator: str
+    lines: list[str], first: int, columns: tuple[str, ...], separator: str, dated: frozenset[int]
 ) -> Iterator[RecordRow]:
     i = first
     while i < len(lines):
-        where, begin = f"line {i + 1}", lines[i]
-        if not begin.strip():
+        begin, line = i, lines[i]
+        if not line.strip():
             i += 1
             continue
-        text, end = begin, i + 1
-        while text.count('"') % 2 and end < min(len(lines), i + MAX_CELL_LINES):
-            text, end = f"{text}\n{lines[end]}", end + 1
-        is_open = text.count('"') % 2 == 1
-        if is_open:
-            text, end = begin, i + 1
         try:
-            # Strict: else the rest of a line would belong to a quote that nothing closes.
-            source = io.StringIO(text, newline="")
-            rows = list(csv.reader(source, delimiter=separator, strict=is_open))
-        except csv.Error as error:
-            problem = "a quote is not closed" if is_open else str(error)
-            yield RecordRow(where, problem=f"{problem}: {show_value(begin)}")
-            i += 1
+            cells, i, pieces = _read_cells(lines, begin, separator)
+        except ValueError as error:
+            # It costs its own line: what stands below is read for itself.
+            yield RecordRow(f"line {begin + 1}", problem=f"{error}: {show_value(line)}")
+            i = begin + 1
             continue
-        # Several rows: the quote was a letter of its line, and closed none of the next.
-        i = end if len(rows) == 1 else i + 1
-        cells = rows[0]
+        inner = [
+            number
+            for number, offset, piece in pieces
+            if _holds_row(lines[number], offset, piece, len(columns), separator, dated)
+        ]
+        if inner:
+            # Either a quote that is closed by chance, or a text that looks like rows: neither the
+            # whole nor its lines can be trusted.
+            problem = f"a quoted cell goes to line {i} and holds what looks like rows"
+            yield RecordRow(f"line {begin + 1}", problem=f"{problem}: {show_value(line)}")
+            for number in inner:
+                if number != begin:
+                    problem = f"it stands within the quoted cell of line {begin + 1}"
+                    yield RecordRow(f"line {number + 1}", problem=problem)
+            continue
         if len(cells) != len(columns):
-            problem = (
-                f"{len(cells)} fields where the header has {len(columns)}: {show_value(begin)}"
-            )
-            yield RecordRow(where, problem=problem)
+            problem = f"{len(cells)} fields where the header has {len(columns)}: {show_value(line)}"
+            yield RecordRow(f"line {begin + 1}", problem=problem)
             continue
-        yield RecordRow(where, dict(zip(columns, cells, strict=True)))
+        yield RecordRow(f"line {begin + 1}", dict(zip(columns, cells, strict=True)))
+
+
+def _read_cells(
+    lines: list[str], number: int, separator: str
+) -> tuple[list[str], int, list[tuple[int, int, str]]]:
+    """Return the cells of the row that begins at a line, and the number of the line below it.
+
+    The third are the pieces of a cell that spans lines: line, number of the cell that the piece
+    begins, text. A quote opens a cell only at its beginning, and closes it only before a separator
+    or at the end of a line. Raises ValueError for another.
+    """
+    cells: list[str] = []
+    pieces: list[tuple[int, int, str]] = []
+    line, at = lines[number], 0
+    while True:
+        if not line.startswith('"', at):
+            end = line.find(separator, at)
+            cells.append(line[at:] if end < 0 else line[at:end])
+            if end < 0:
+                return cells, number + 1, pieces
+            at = end + 1
+            continue
+        text: list[str] = []
+        at += 1
+        begun, offset, spans = at, len(cells), False
+        while True:
+            quote = line.find('"', at)
+            if quote >= 0 and line.startswith('"', quote + 1):
+                text.append(line[at : quote + 1])
+                at = quote + 2
+                continue
+            if quote >= 0:
+                text.append(line[at:quote])
+                break
+            text.append(line[at:] + "\n")
+            pieces.append((number, offset, line[begun:]))
+            number, begun, at, offset, spans = number + 1, 0, 0, 0, True
+            if number == len(lines):
+                raise ValueError("a quote is not closed")
+            line = lines[number]
+        if spans:
+            pieces.append((number, offset, line[begun:quote]))
+        cells.append("".join(text))
+        at = quote + 1
+        if at == len(line):
+            return cells, number + 1, pieces
+        if not line.startswith(separator, at):
+            raise ValueError("a quote is not closed before the separator")
+        at += 1
+
+
+def _holds_row(
+    line: str, offset: int, piece: str, width: int, separator: str, dated: frozenset[int]
+) -> bool:
+    """Tell whether a line of a quoted cell looks like a row: as many cells, and a date in place.
+
+    `piece` is what of the line stands within the quotes, from cell `offset` on.
+    """
+    if len(split_line(line, separator)) < width and piece.count(separator) + offset + 1 < width:
+        return False
+    cells = split_line(piece, separator)
+    return any(i + offset in dated and is_moment(cell) for i, cell in enumerate(cells))
 
 
 def _bound(file: Path, rows: Iterator[RecordRow]) -> Iterator[RecordRow]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pandas as pd
 
 from finagent_model.data._raw_table import normalize_column
+from finagent_model.data._record_fields import PUBLISHED, is_zoned_midnight, read_moment
 from finagent_model.data.bar_columns import Hints
 from finagent_model.data.bar_tables import parse_bars
 from finagent_model.data.files import SkippedRows
@@ -142,10 +143,15 @@ class _SqlRecords(Generic[P]):
         """Return the records of `symbol` oldest first, and how many were undated."""
         fields = self._kind.model_fields
         required = [name for name, field in fields.items() if field.is_required()]
-        rows = self._table.read(symbol, tuple(fields), required, ("published_at",))
+        rows = self._table.read(symbol, tuple(fields), required, (PUBLISHED,))
         skipped = SkippedRows(f"{self._table.name}, {symbol}", self._error)
         records: list[P] = []
         undated = 0
+        dated = [row for row in rows if row.get(PUBLISHED) not in (None, "")]
+        # As of a file: times that are all midnights are dates, known when those have ended.
+        if all(is_zoned_midnight(row[PUBLISHED]) for row in dated):
+            for row in dated:
+                row[PUBLISHED] = read_moment(row[PUBLISHED], None, midnight_is_date=True)
         for number, row in enumerate(rows):
             try:
                 new, count = read_published([_plain_record(row)], self._kind, "row", self._error)

@@ -11,13 +11,18 @@ from __future__ import annotations
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import yaml
 
 from finagent_model._base import show_value
-from finagent_model.data._numbers import NA_WORDS
-from finagent_model.data._record_fields import NO_RECORD_HINTS, FieldReader, RecordHints
+from finagent_model.data._numbers import Decimal, find_decimal, read_number
+from finagent_model.data._record_fields import (
+    NO_RECORD_HINTS,
+    FieldReader,
+    RecordHints,
+    clean_symbol,
+)
 from finagent_model.data._record_formats import (
     FEED_SUFFIXES,
     LINES_SUFFIXES,
@@ -33,6 +38,7 @@ from finagent_model.errors import (
     BadInputError,
     ConfigError,
     DataSourceError,
+    InvalidBarsError,
     InvalidFundamentalsError,
     InvalidNewsError,
 )
@@ -98,17 +104,18 @@ class RecordFiles(Generic[P]):
     def records(self, symbol: str) -> tuple[tuple[P, ...], int]:
         """Return the records of `symbol` oldest first, and how many were undated."""
         if self._files is None:
+            key = clean_symbol(symbol)
             by_symbol = self._read(self.path)
-        elif symbol in self._files:  # looked up, never joined to a path
-            file, *duplicates = self._files[symbol]
+        elif (key := symbol.upper()) in self._files:  # looked up, never joined to a path
+            file, *duplicates = self._files[key]
             if duplicates:
                 raise DataSourceError(
-                    f"{file} and {duplicates[0]} both hold {symbol}; keep one of them"
+                    f"{file} and {duplicates[0]} both hold {key}; keep one of them"
                 )
-            by_symbol = self._read(file, symbol)
+            by_symbol = self._read(file, key)
         else:
             return (), 0
-        records, undated = by_symbol.get(symbol, ([], 0))
+        records, undated = by_symbol.get(key, ([], 0))
         return tuple(sorted(records, key=lambda record: record.published_at)), undated
 
     @cached_property
@@ -142,15 +149,22 @@ class RecordFiles(Generic[P]):
 
     def _parse_file(self, file: Path, owner: str | None) -> BySymbol[P]:
         """Return records and undated count by symbol; `owner` is whose file it is, if anybody's."""
-        table = read_rows(file)
-        reader = FieldReader(self._kind, _read_record_hints(file))
+        hints = _read_record_hints(file)
+        reader = FieldReader(self._kind, hints)
+        table = read_rows(file, reader.dates)
+        for note in table.notes:
+            log.warning("%s: %s", file, note)
         self._check_columns(file, table, reader, owner)
+        rows = list(table.rows)
+        reader.learn([row.fields for row in rows])
+        decimal = None
+        if table.numbers_are_text:
+            decimal = hints.decimal or self._find_decimal(file, rows, reader)
         by_symbol: BySymbol[P] = {}
-        skipped, total = SkippedRows(file, self._error), 0
-        for row in table.rows:
-            total += 1
+        skipped, total = SkippedRows(file, self._error), len(rows)
+        for row in rows:
             try:
-                symbols, records, undated = self._parse_row(row, table, reader, owner)
+                symbols, records, undated = self._parse_row(row, decimal, reader, owner)
             except BadInputError as error:
                 skipped.add(row.where, error)
                 continue
@@ -162,20 +176,38 @@ class RecordFiles(Generic[P]):
         return by_symbol
 
     def _parse_row(
-        self, row: RecordRow, table: RecordRows, reader: FieldReader, owner: str | None
+        self, row: RecordRow, decimal: Decimal | None, reader: FieldReader, owner: str | None
     ) -> tuple[tuple[str, ...], tuple[P, ...], int]:
         """Return a row's symbols, its record if it is dated, and 1 if it isn't."""
         if row.problem:
             raise BadInputError(row.problem)
         symbols = reader.symbols(row.fields, owner)
         fields = reader.read(row.fields)
-        if table.numbers_are_text and "value" in fields:
-            fields["value"] = _to_number(fields["value"])
+        if decimal is not None and "value" in fields:
+            # What is no number is left for the record to refuse.
+            number = read_number(fields["value"], decimal)
+            fields["value"] = fields["value"] if number is None else number
         try:
             records, undated = read_published([fields], self._kind, "record", BadInputError)
         except BadInputError as error:
             raise BadInputError(str(error).removeprefix("record 0: ")) from None
         return symbols, records, undated
+
+    def _find_decimal(self, file: Path, rows: list[RecordRow], reader: FieldReader) -> Decimal:
+        """Return the decimal mark of a table's numbers. Raises the error where it stays open."""
+        cells = [str(cell) for cell in reader.values([row.fields for row in rows], "value")]
+        try:
+            decimal = find_decimal(cells)
+        except InvalidBarsError as error:
+            raise self._error(f"{file}: {error}") from None
+        if decimal is None:
+            cell = next(cell for cell in cells if "," in cell)
+            raise self._error(
+                f"{file}: value {cell!r} may be a thousand or a fraction, and no number of the "
+                f'file shows which; write `decimal: ","` or `decimal: "."` into {HINTS_FILE} '
+                "beside the file"
+            )
+        return decimal
 
     def _check_columns(
         self, file: Path, table: RecordRows, reader: FieldReader, owner: str | None
@@ -201,15 +233,6 @@ class RecordFiles(Generic[P]):
                 f"{file}: no column is 'symbol'; there is: {shown}; name the file after its "
                 "symbol, such as GOOG.csv, and give its folder"
             )
-
-
-def _to_number(cell: Any) -> Any:
-    """Return the number of a text cell; the cell where it is none, for the record to refuse."""
-    text = str(cell).strip().replace(",", "")
-    try:
-        return None if text in NA_WORDS else float(text)
-    except ValueError:
-        return cell
 
 
 def _read_record_hints(file: Path) -> RecordHints:

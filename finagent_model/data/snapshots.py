@@ -176,13 +176,14 @@ class BarsSnapshot(FrozenModel):
         if timeframe != DAILY:
             # A bar that is late is asked for again.
             return calendar.count_bars(timeframe, self.last, as_of) == 0
-        if self.last.date() >= as_of.date():
+        early = timedelta(microseconds=1 if calendar.ends_at_midnight else 0)
+        if (day := (self.last - early).date()) >= as_of.date():
             return True
         if calendar != WEEKDAYS:
-            after, stop = (day + timedelta(days=1) for day in (self.last.date(), last_day(as_of)))
+            after, stop = (each + timedelta(days=1) for each in (day, last_day(as_of)))
             return self.fetched_at >= as_of and calendar.count_sessions(after, stop) == 0
         # Weekdays know no holiday: it looks like a bar that is late.
-        return self.fetched_at >= as_of and self.last.date() >= last_close(as_of)
+        return self.fetched_at >= as_of and day >= last_close(as_of)
 
 
 def last_day(as_of: datetime) -> date:

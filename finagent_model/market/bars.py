@@ -30,7 +30,7 @@ import pandas as pd
 
 from finagent_model._base import show_value
 from finagent_model.errors import BadInputError, InvalidBarsError, MixedBarsError
-from finagent_model.market.calendar import WEEKDAYS, Calendar, guess_calendar
+from finagent_model.market.calendar import ALWAYS, WEEKDAYS, Calendar, guess_calendar
 from finagent_model.market.timeframe import DAILY, Timeframe, infer_timeframe
 
 MAX_SYMBOL_CHARS = 20
@@ -44,7 +44,9 @@ ACTIONS = {"split": 1.0, "dividend": 0.0}
 _COLUMNS = ("closed_at", *PRICES, "volume", *ACTIONS)
 _NUMBERS = (int, float, np.number, Decimal)
 CLOSE_TIME = "21:00"
-"""UTC; the close of a bar that comes with a date alone. Only the date matters to `as_of = D`."""
+"""UTC; the close of a bar that comes with a date alone, where the market closes at all. Only the
+date matters to `as_of = D`.
+"""
 
 
 # eq=False: comparing arrays gives arrays. `digest` tells whether two series are equal.
@@ -105,6 +107,8 @@ class BarSeries:
         closed_at = _parse_close_times(name, frame["closed_at"])
         length = timeframe or infer_timeframe(closed_at)
         is_dense = length.length <= DAILY.length
+        calendar = calendar or (guess_calendar(closed_at) if is_dense else WEEKDAYS)
+        closed_at = _close_dates(frame["closed_at"], closed_at, calendar)
         columns: dict[str, Any] = {
             column: _read_column(name, frame[column], column) for column in PRICES
         }
@@ -117,7 +121,7 @@ class BarSeries:
             **columns,
             notes=notes,
             timeframe=length,
-            calendar=calendar or (guess_calendar(closed_at) if is_dense else WEEKDAYS),
+            calendar=calendar,
         )
         series._validate()
         # Many readers share the arrays; a write by one would change what all the others see.
@@ -187,7 +191,8 @@ class BarSeries:
         day.
         """
         form = self.timeframe.time_format
-        return format(self.close_time(index), form)
+        is_intraday = self.timeframe.is_intraday
+        return format(self.close_time(index) if is_intraday else self.day(index), form)
 
     @cached_property
     def growth_factor(self) -> Floats:
@@ -411,11 +416,27 @@ def _check_record(symbol: str, index: int, record: object) -> None:
             )
 
 
+def _close_dates(
+    column: pd.Series[Any], closed_at: npt.NDArray[np.datetime64], calendar: Calendar
+) -> npt.NDArray[np.datetime64]:
+    """Return the closes, of dates alone the end of the day where the market never closes."""
+    if calendar != ALWAYS:
+        return closed_at
+    alone = np.array([_is_date_alone(value) for value in column])
+    ends = closed_at.astype("datetime64[D]") + np.timedelta64(1, "D")
+    return np.where(alone, ends.astype(closed_at.dtype), closed_at)
+
+
+def _is_date_alone(value: Any) -> bool:
+    text = value.isoformat() if hasattr(value, "isoformat") else value
+    return isinstance(text, str) and len(text) == 10
+
+
 def _parse_close_times(symbol: str, column: pd.Series[Any]) -> npt.NDArray[np.datetime64]:
     texts = [v.isoformat() if hasattr(v, "isoformat") else v for v in column]
     moments = []
     for i, text in enumerate(texts):
-        if isinstance(text, str) and len(text) == 10:  # a date alone
+        if _is_date_alone(text):
             text = f"{text}T{CLOSE_TIME}:00+00:00"
         try:
             moment = datetime.fromisoformat(text)

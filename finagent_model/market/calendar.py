@@ -7,6 +7,7 @@ alone don't tell which one it is. The library of exchanges is imported when one 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -41,6 +42,24 @@ class _SessionTable:
     break_ends: npt.NDArray[np.datetime64]
     """The close where there is no break."""
 
+    def goes_on(self, i: int) -> bool:
+        """Tell whether the next session opens as this one closes."""
+        return i + 1 < len(self.days) and bool(self.opens[i + 1] <= self.closes[i])
+
+    def stretches(
+        self, i: int, stop: np.datetime64
+    ) -> Iterator[tuple[np.datetime64, np.datetime64]]:
+        """Yield begin and end of each time without a pause that begins before `stop`."""
+        while i < len(self.days) and self.opens[i] < stop:
+            begun = self.opens[i]
+            if self.break_starts[i] < self.closes[i]:
+                yield begun, self.break_starts[i]
+                begun = self.break_ends[i]
+            while self.goes_on(i) and self.opens[i + 1] <= stop:
+                i += 1
+            yield begun, self.closes[i]
+            i += 1
+
     def covers(self, start: date, stop: date) -> bool:
         return bool(self.days[0] <= np.datetime64(start) and np.datetime64(stop) <= self.days[-1])
 
@@ -61,8 +80,23 @@ class Calendar:
 
     @property
     def ends_at_midnight(self) -> bool:
-        """Whether each session ends at midnight UTC, so that a close then is of the day before."""
-        return self.name in (ALWAYS.name, FIVE_DAYS)
+        """Whether a close at midnight UTC is of the day before.
+
+        So end days of a market that never closes, and of currencies those without a session.
+        """
+        return self.name in (ALWAYS.name, FIVE_DAYS, FX.name)
+
+    def day_close(self, day: date) -> datetime | None:
+        """Return when the bar of `day` closes, in UTC; None where the calendar doesn't tell.
+
+        A day without a session, such as a Sunday of currencies, ends at midnight UTC: its trading
+        belongs to the session that follows, which the bar doesn't hold.
+        """
+        if (close := self.close_of(day)) is not None:
+            return close
+        if not self.ends_at_midnight:
+            return None
+        return datetime.combine(day, time.min, tzinfo=UTC) + timedelta(days=1)
 
     @property
     def session_word(self) -> str:
@@ -98,7 +132,8 @@ class Calendar:
         """Return when the bar closes, in UTC, that begins at `begun` and lasts `length`.
 
         The last bar of a session may be shorter than the others, and so may the last before a lunch
-        break. A bar that goes on after the break is not over before.
+        break. A bar that goes on after the break is not over before, and neither is one that goes
+        on in the next session, where that opens as this one closes.
         """
         end = begun.astimezone(UTC) + length
         if not self.is_exchange:
@@ -110,6 +145,8 @@ class Calendar:
             return end
         if start < sessions.break_starts[i] and _to_datetime64(end) <= sessions.break_ends[i]:
             return min(end, _to_datetime(sessions.break_starts[i]))
+        while _to_datetime64(end) > sessions.closes[i] and sessions.goes_on(i):
+            i += 1
         return min(end, _to_datetime(sessions.closes[i]))
 
     def session_days(self, closed_at: Times) -> Times:
@@ -166,20 +203,14 @@ class Calendar:
         start, stop = _to_datetime64(last), _to_datetime64(as_of)
         first = int(np.searchsorted(sessions.closes, start, side="right"))
         count = 0
-        for i in range(first, len(sessions.days)):
-            if sessions.opens[i] >= stop:
-                break
-            for opened, closed in (
-                (sessions.opens[i], sessions.break_starts[i]),
-                (sessions.break_ends[i], sessions.closes[i]),
-            ):
-                began, until = max(start, opened), min(stop, closed)
-                if began >= until:
-                    continue
-                whole, rest = divmod(until - began, np.timedelta64(timeframe.length, "us"))
-                # The last bar may be shorter than the others.
-                ended = stop >= closed and rest > np.timedelta64(0)
-                count += int(whole) + int(ended)
+        for opened, closed in sessions.stretches(first, stop):
+            began, until = max(start, opened), min(stop, closed)
+            if began >= until:
+                continue
+            whole, rest = divmod(until - began, np.timedelta64(timeframe.length, "us"))
+            # The last bar may be shorter than the others.
+            ended = stop >= closed and rest > np.timedelta64(0)
+            count += int(whole) + int(ended)
         return count
 
 

@@ -35,7 +35,7 @@ _HIDDEN = re.compile(
 """What Unicode calls default ignorable without calling it a control."""
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _PERIOD = re.compile(
-    r"(?P<fiscal>FY)?(?P<year>(?:19|20)[0-9]{2})"
+    r"(?P<span>(?:year|quarter) to (?=\d{4}-))?(?P<fiscal>FY)?(?P<year>(?:19|20)[0-9]{2})"
     r"(?:(?P<part>Q[1-4]|H[12])|-(?P<month>0[1-9]|1[0-2]))?"
 )
 _ADJACENT_YEARS = {-1: "last year", 0: "this year", 1: "next year"}
@@ -140,8 +140,9 @@ class Fact(PublishedRecord):
     unit: str = Field("", max_length=TEXT_LIMIT)
     """Such as `USD million` or `USD per share`."""
     period: str = Field("", max_length=TEXT_LIMIT)
-    """What it is about: a year (2012, FY2012), a part of one (2012Q2, FY2012H1, 2012-06), or words
-    without digits (`quarter`, `trailing year`).
+    """What it is about: a year (2012, FY2012), a part of one (2012Q2, FY2012H1, 2012-06), what ends
+    in a month (`quarter to 2012-06`, `year to 2012-06`), or words without digits (`quarter`,
+    `trailing year`).
     """
 
     @field_validator("name", "unit")
@@ -165,13 +166,14 @@ class Fact(PublishedRecord):
         sanitized = sanitize_text(value, TEXT_LIMIT)
         if re.search(r"\d", sanitized) and not _PERIOD.fullmatch(sanitized):
             raise ValueError(
-                f"{value!r} is not a period; write 2012, FY2012, 2012Q2, 2012H1, 2012-06 or words "
-                "without digits"
+                f"{value!r} is not a period; write 2012, FY2012, 2012Q2, 2012H1, 2012-06, 'quarter "
+                "to 2012-06', 'year to 2012-06' or words without digits"
             )
         return sanitized
 
     def relative_period(self, as_of: datetime) -> str:
-        """Return the period as seen from `as_of`: `Q2 last year` for 2012Q2 seen from 2013.
+        """Return the period as seen from `as_of`: `Q2 last year` for 2012Q2 seen from 2013, and
+        `quarter to month 6 last year` for `quarter to 2012-06`.
 
         A period in words is returned unchanged.
         """
@@ -183,7 +185,8 @@ class Fact(PublishedRecord):
             f"{-offset} years ago" if offset < 0 else f"in {offset} years"
         )
         part = parts["part"] or (f"month {int(parts['month'])}" if parts["month"] else "")
-        return " ".join(filter(None, (part, year, "(fiscal)" if parts["fiscal"] else "")))
+        fiscal = "(fiscal)" if parts["fiscal"] else ""
+        return (parts["span"] or "") + " ".join(filter(None, (part, year, fiscal)))
 
 
 R = TypeVar("R", bound=PublishedRecord)

@@ -50,7 +50,7 @@ def _spacing(bars: BarSeries) -> list[str]:
         return [*_missing_bars(bars), *_odd_days(bars)]
     if bars.timeframe != DAILY:
         return _missing_bars(bars)
-    days = bars.closed_at.astype("datetime64[D]")
+    days = _days(bars)
     steps = np.diff(days).astype(np.int64)
     findings = []
     same = steps == 0
@@ -73,11 +73,17 @@ def _spacing(bars: BarSeries) -> list[str]:
     return [*findings, *_odd_days(bars)]
 
 
+def _days(bars: BarSeries) -> npt.NDArray[np.datetime64]:
+    """Return the day, in UTC, that each bar belongs to."""
+    early = np.timedelta64(1 if bars.midnight_ends_day else 0, "us")
+    return (bars.closed_at - early).astype("datetime64[D]")
+
+
 def _sessions_between(bars: BarSeries) -> npt.NDArray[np.int64]:
     """Return how many sessions have no bar between each bar and the next, where they lie far apart;
     else 0.
     """
-    days = bars.closed_at.astype("datetime64[D]")
+    days = _days(bars)
     counts = np.zeros(len(days) - 1, dtype=np.int64)
     for i in np.flatnonzero(np.diff(days) > MAX_GAP_SESSIONS * _DAY):
         counts[i] = bars.calendar.count_sessions((days[i] + _DAY).item(), days[i + 1].item())
@@ -103,8 +109,7 @@ def _missing_bars(bars: BarSeries) -> list[str]:
 
 def _odd_days(bars: BarSeries) -> list[str]:
     """Return the bars on days on which the market is closed, and sessions without a bar."""
-    early = np.timedelta64(1 if bars.midnight_ends_day else 0, "us")
-    days = (bars.closed_at - early).astype("datetime64[D]")
+    days = _days(bars)
     if bars.calendar.is_exchange:
         sessions = bars.calendar.sessions(days[0].item(), days[-1].item())
         findings = []

@@ -243,6 +243,49 @@ def test_hours_of_currencies_begin_on_sunday(tmp_path: Path) -> None:
     assert bars_per_year(bars.closed_at) == pytest.approx(24 * 5 * 365.25 / 7, rel=0.02)
 
 
+@pytest.mark.parametrize("hints", ["", "calendar: 24/7\n"])
+@pytest.mark.parametrize("column", ["date", "closed_at"])
+def test_days_of_market_that_never_closes_end_at_midnight(
+    tmp_path: Path, hints: str, column: str
+) -> None:
+    days = [f"{day:%Y-%m-%d}" for day in pd.date_range("2024-01-01", periods=60)]
+    bars = read(tmp_path, rows(days).replace("date,", f"{column},"), hints)
+    assert (bars.calendar.name, first(bars)) == ("24/7", "2024-01-02 00:00")
+    assert (bars.day(0), bars.show_time(0)) == (date(2024, 1, 1), "2024-01-01")
+    before, after = datetime(2024, 1, 5, 23, 59, tzinfo=UTC), datetime(2024, 1, 6, tzinfo=UTC)
+    assert [len(MarketView.at(m, bars).bars) for m in (before, after)] == [4, 5]
+    view = MarketView.at(parse_as_of("2024-01-05"), bars)
+    assert (len(view.bars), view.stale_sessions, view.sessions_without_bar) == (5, 0, 0)
+    assert inspect_bars(bars) == inspect_bars(bars[:30]) == ()
+    records = [{"closed_at": d, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0} for d in days]
+    assert (BarSeries.from_records("X", records).closed_at == bars.closed_at).all()
+
+
+@pytest.mark.parametrize(("calendar", "friday"), [("fx", "22:00"), ("24/5", "00:00")])
+def test_sunday_of_currencies_ends_with_its_day(tmp_path: Path, calendar: str, friday: str) -> None:
+    # As MetaTrader and Dukascopy write it: some hours of Sunday are a bar of their own.
+    days = pd.date_range("2024-01-01", "2024-03-31")
+    dates = [f"{day:%Y-%m-%d}" for day in days if day.weekday() != 5]
+    bars = read(tmp_path, rows(dates), f"calendar: {calendar}\n", "EURUSD.csv")
+    assert [f"{bars.close_time(i):%m-%d %H:%M}"[-5:] for i in (4, 5)] == [friday, "00:00"]
+    assert (bars.day(5), bars.close_time(5)) == (
+        date(2024, 1, 7),
+        datetime(2024, 1, 8, tzinfo=UTC),
+    )
+    evening = datetime(2024, 1, 7, 23, 59, tzinfo=UTC)
+    assert len(MarketView.at(evening, bars).bars) == 5
+    # Whoever decides on Sunday's bar knows nothing of Monday's.
+    assert len(MarketView.at(bars.decision_time(5), bars).bars) == 6
+    assert not any("several bars" in text for text in inspect_bars(bars))
+
+
+def test_four_hours_of_currencies_are_known_when_they_are_over(tmp_path: Path) -> None:
+    moments = [m for m in pd.date_range("2024-01-08", periods=30, freq="4h")]
+    dates = [f"{m:%Y-%m-%dT%H:%M:%SZ}" for m in moments if m.weekday() < 5]
+    bars = read(tmp_path, rows(dates), "calendar: fx\n", "EURUSD.csv")
+    assert [f"{bars.close_time(i):%d %H:%M}" for i in (5, 6)] == ["09 00:00", "09 04:00"]
+
+
 YAHOO = "Datetime,Open,High,Low,Close,Volume,Dividends,Stock Splits\n"
 
 

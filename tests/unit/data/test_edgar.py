@@ -15,7 +15,7 @@ import pytest
 from finagent_model.data._edgar import EdgarFolder
 from finagent_model.data.market import Market
 from finagent_model.errors import DataSourceError
-from finagent_model.market.news import Fact
+from finagent_model.market.news import Fact, select_latest_facts
 from finagent_model.settings import Settings
 
 CIK = 1234567
@@ -84,11 +84,11 @@ def test_edgar_facts_count_from_acceptance_of_their_filing(tmp_path: Path) -> No
     facts, undated = source.facts("ACME")
     assert told(facts) == [
         # 20:31 UTC on the filing's own day can't be New York's clock.
-        ("04-24 20:31", "2012Q1", 100.0),
+        ("04-24 20:31", "quarter to 2012-03", 100.0),
         # Accepted at 18:10 in New York: public the next morning.
-        ("06-05 10:00", "2012Q1", 90.0),
+        ("06-05 10:00", "quarter to 2012-03", 90.0),
         # Read as New York's; the first quarter is repeated, six months are no quarter.
-        ("07-24 20:31", "2012Q2", 120.0),
+        ("07-24 20:31", "quarter to 2012-06", 120.0),
     ]
     assert undated == 0
     assert {(f.name, f.unit) for f in facts} == {("revenue", "USD")}
@@ -132,7 +132,7 @@ def test_edgar_facts_without_submissions_count_from_end_of_filing_day(tmp_path: 
     (tmp_path / "ACME.json").write_text(json.dumps(companyfacts()))
     facts, _ = EdgarFolder(tmp_path).facts("ACME")
     # Midnight in New York.
-    assert told(facts)[0] == ("04-25 03:59", "2012Q1", 100.0)
+    assert told(facts)[0] == ("04-25 03:59", "quarter to 2012-03", 100.0)
 
 
 def test_edgar_facts_without_any_date_are_undated(tmp_path: Path) -> None:
@@ -142,8 +142,54 @@ def test_edgar_facts_without_any_date_are_undated(tmp_path: Path) -> None:
     assert (len(facts), undated) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    ("periods", "named"),
+    [
+        # Years of 52 weeks end on the first or the second of July.
+        (
+            [("2021-07-04", "2022-07-02"), ("2022-07-03", "2023-07-01")],
+            ["year to 2022-07", "year to 2023-07"],
+        ),
+        ([("", "2021-10-31"), ("", "2022-01-30")], ["2021-10", "2022-01"]),
+        (
+            [("2021-01-03", "2022-01-01"), ("2022-01-02", "2022-12-31")],
+            ["year to 2022-01", "year to 2022-12"],
+        ),
+        (
+            [("2021-08-02", "2021-10-31"), ("2021-11-01", "2022-01-30")],
+            ["quarter to 2021-10", "quarter to 2022-01"],
+        ),
+    ],
+)
+def test_edgar_periods_that_end_apart_are_apart(
+    tmp_path: Path, periods: list[tuple[str, str]], named: list[str]
+) -> None:
+    rows = [
+        number(i + 1.0, f"of {i}", f"202{i + 4}-08-25", start=start, end=end)
+        for i, (start, end) in enumerate(periods)
+    ]
+    # The next year's filing has the former period beside its own.
+    rows.append(rows[0] | {"accn": rows[1]["accn"], "filed": rows[1]["filed"]})
+    (tmp_path / "ACME.json").write_text(json.dumps(companyfacts(rows)))
+    facts, _ = EdgarFolder(tmp_path).facts("ACME")
+    assert [(fact.period, fact.value) for fact in facts] == [(named[0], 1.0), (named[1], 2.0)]
+    assert select_latest_facts(facts, 10) == facts
+
+
+@pytest.mark.parametrize("first", ["10-Q", "10-Q/A"])
+def test_edgar_amendment_of_same_day_counts(tmp_path: Path, first: str) -> None:
+    forms = [first, "10-Q/A" if first == "10-Q" else "10-Q"]
+    rows = [
+        number(90.0 if form == "10-Q/A" else 100.0, form, "2012-04-24") | {"form": form}
+        for form in forms
+    ]
+    (tmp_path / "ACME.json").write_text(json.dumps(companyfacts(rows)))
+    facts, _ = EdgarFolder(tmp_path).facts("ACME")
+    assert [fact.value for fact in facts] == [90.0]
+
+
 def test_edgar_facts_have_one_unit_and_concept_a_filing(tmp_path: Path) -> None:
-    euros = [number(80.0, Q1, "2012-04-24")]
+    euros = [number(80.0, Q1, "2012-04-24", start="", end="2012-04-01")]
     point = number(7.0, Q1, "2012-04-24", start="", end="2012-04-01")
     document = companyfacts(
         SalesRevenueNet={"units": {"USD": [number(95.0, Q1, "2012-04-24")]}},
@@ -154,9 +200,9 @@ def test_edgar_facts_have_one_unit_and_concept_a_filing(tmp_path: Path) -> None:
     facts, _ = folder(tmp_path, companyfacts=document, submissions=SUBMISSIONS).facts("ACME")
     first = [f for f in facts if f.published_at.month == 4]
     assert {(f.name, f.value, f.unit, f.period) for f in first} == {
-        ("revenue", 100.0, "USD", "2012Q1"),
-        ("earnings per diluted share", 1.5, "USD per share", "2012Q1"),
-        ("assets", 7.0, "USD", "2012Q1"),
+        ("revenue", 100.0, "USD", "quarter to 2012-03"),
+        ("earnings per diluted share", 1.5, "USD per share", "quarter to 2012-03"),
+        ("assets", 7.0, "USD", "2012-04"),
     }
 
 
@@ -182,7 +228,7 @@ def test_edgar_news_are_filings_with_words(tmp_path: Path) -> None:
     assert {i.source for i in items} == {"SEC EDGAR"}
 
 
-@pytest.mark.parametrize("form", ["4", "4/A", "CORRESP", "UPLOAD", "DRS"])
+@pytest.mark.parametrize("form", ["4", "4/A", "CORRESP", "UPLOAD", "DRS", "DOS", "DOSLTR"])
 def test_edgar_news_leave_out_what_is_public_later_or_no_news(tmp_path: Path, form: str) -> None:
     recent = SUBMISSIONS["filings"]["recent"] | {"form": [form, "10-Q/A", "8-K", "10-Q"]}  # type: ignore[index]
     source = folder(tmp_path, submissions=SUBMISSIONS | {"filings": {"recent": recent}})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finagent_model.data._feeds import _plain
 from finagent_model.data.files import FileNews
 from finagent_model.errors import DataSourceError
 
@@ -64,6 +65,39 @@ def test_feed_atom_entry_counts_from_its_change(tmp_path: Path, name: str) -> No
     (item,), _ = feed(tmp_path, ATOM, name).news("ACME")
     assert f"{item.published_at:%m-%d %H:%M}" == "06-29 14:00"
     assert (item.headline, item.body, item.url) == ("10-Q - Acme", "Filed", "https://x.example/2")
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        "<dc:date>2012-06-28T08:00:00Z</dc:date><pubDate>Fri, 29 Jun 2012 10:00:00 EDT</pubDate>",
+        "<pubDate>Fri, 29 Jun 2012 10:00:00 EDT</pubDate><dc:date>2012-06-28T08:00:00Z</dc:date>",
+        "<updated>2012-06-29T14:00:00Z</updated>",
+    ],
+)
+def test_feed_item_counts_from_its_latest_date(tmp_path: Path, dates: str) -> None:
+    text = '<rss xmlns:dc="d"><item><title>a</title>' + dates + "</item></rss>"
+    (item,), undated = feed(tmp_path, text).news("ACME")
+    assert (f"{item.published_at:%m-%d %H:%M}", undated) == ("06-29 14:00", 0)
+
+
+@pytest.mark.parametrize("letters", ["<a ", "<!-- ", "<!", "</a <", "&lt", "<a href='"])
+def test_feed_text_of_open_tags_is_read_in_one_pass(letters: str) -> None:
+    # A parser that begins anew at each of them needs minutes.
+    assert len(_plain(letters * 100_000)) <= len(letters) * 100_000
+
+
+@pytest.mark.parametrize(
+    ("html", "plain"),
+    [
+        ("<p>First <b>bold</b></p><p>second</p>", "First bold second"),
+        ("a < b and c > d &amp; e", "a < b and c > d & e"),
+        ("before<!-- <b>hidden</b> -->after", "before after"),
+        ("&lt;b&gt;", "<b>"),
+    ],
+)
+def test_feed_text_is_plain(html: str, plain: str) -> None:
+    assert _plain(html) == plain
 
 
 def test_feed_bad_date_costs_the_item(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

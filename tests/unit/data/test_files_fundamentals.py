@@ -80,6 +80,8 @@ def test_facts_absent_from_context_without_source(goog: BarSeries) -> None:
         ("FY2013H1", "H1 next year (fiscal)"),
         ("2014", "in 2 years"),
         ("2012-05", "month 5 this year"),
+        ("quarter to 2012-03", "quarter to month 3 this year"),
+        ("year to 2011-07", "year to month 7 last year"),
         ("trailing year", "trailing year"),
         ("", ""),
     ],
@@ -191,6 +193,7 @@ def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
         (written(name="revenue_2012"), "name: 'revenue_2012' holds a year; put it into period"),
         (written(unit="USD of 2012"), "unit: 'USD of 2012' holds a year"),
         (written(period="2Q12"), "period: '2Q12' is not a period; write 2012, FY2012, 2012Q2"),
+        (written(period="quarter to 2012"), "period: 'quarter to 2012' is not a period"),
         (written(period="2012-06-30"), "period: '2012-06-30' is not a period"),
     ],
 )

@@ -15,7 +15,12 @@ import pytest
 
 from finagent_model.data import _record_formats as formats
 from finagent_model.data.files import FileFundamentals, FileNews
-from finagent_model.errors import ConfigError, DataSourceError, InvalidNewsError
+from finagent_model.errors import (
+    ConfigError,
+    DataSourceError,
+    InvalidFundamentalsError,
+    InvalidNewsError,
+)
 from finagent_model.market.news import NewsItem
 
 TABLE = """\
@@ -42,9 +47,9 @@ def test_read_rows_csv_with_any_separator(tmp_path: Path, separator: str) -> Non
     text = TABLE.replace('"Acme, again"', "Acme again").replace(",", separator)
     items, undated = FileNews(write(tmp_path / "news.csv", text)).news("ACME")
     assert told(items) == [
-        # A day alone is known from its end on.
-        ("06-27 23:59", "By day alone"),
         ("06-28 08:00", "Two\nlines"),
+        # A day alone is known once it has ended everywhere.
+        ("06-28 11:59", "By day alone"),
         ("06-29 14:00", "Acme again"),
     ]
     assert undated == 1
@@ -82,6 +87,98 @@ def test_read_rows_csv_bad_line_costs_itself(
     assert re.search(problem, warning)
 
 
+HEAD = "published_at,headline,source\n"
+
+
+def read(folder: Path, text: str, name: str = "GOOG.csv") -> list[tuple[str, str]]:
+    write(folder / name, text)
+    return told(FileNews(folder).news("GOOG")[0])
+
+
+def test_read_rows_csv_unclosed_quotes_swallow_no_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        '2012-06-25T10:00:00Z,"Company note,Wire',
+        "2012-06-26T10:00:00Z,Other,Wire",
+        '2012-06-27T10:00:00Z,"Second,Wire',
+        "2012-06-28T10:00:00Z,Last,Wire",
+        "2012-06-29T10:00:00Z,End,Wire",
+    ]
+    items = read(tmp_path, HEAD + "\n".join(rows))
+    assert items == [
+        ("06-26 10:00", "Other"),
+        ("06-28 10:00", "Last"),
+        ("06-29 10:00", "End"),
+    ]
+    assert "2 of 5 rows passed over" in caplog.text
+    assert "line 2: a quote is not closed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # Closed by chance, by the inch mark of a later row.
+        [
+            '2012-06-25T10:00:00Z,"Company note,Wire',
+            "2012-06-26T10:00:00Z,Other,Wire",
+            '2012-06-27T10:00:00Z,A screen of 5",Wire',
+        ],
+        ['2012-06-25T10:00:00Z,"Company note,Wire', '2012-06-27T10:00:00Z,A screen of 5",Wire'],
+        # What an article holds is no row of the file.
+        [
+            '2012-06-25T10:00:00Z,"An article',
+            "2012-01-01T10:00:00Z,forged,x",
+            'goes on",Wire',
+        ],
+    ],
+)
+def test_read_rows_csv_cell_that_holds_rows_is_refused_with_them(
+    tmp_path: Path, rows: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    good = [f"2012-06-{day}T10:00:00Z,Good,Wire" for day in (10, 11, 12, 13)]
+    items = read(tmp_path, HEAD + "\n".join([*rows, *good]))
+    assert [headline for _, headline in items] == ["Good"] * 4
+    assert "line 2: a quoted cell goes to line" in caplog.text
+
+
+def test_read_rows_csv_quote_at_start_of_row_swallows_no_row(tmp_path: Path) -> None:
+    head = "headline,published_at,source\n"
+    rows = ['"Company note,2012-06-25,Wire', 'A 5",2012-06-26,Wire', "a,2012-06-27,Wire"]
+    items = read(tmp_path, head + "\n".join([*rows, "b,2012-06-28,Wire"]))
+    assert [headline for _, headline in items] == ["a", "b"]
+
+
+def test_read_rows_csv_long_article_is_one_row(tmp_path: Path) -> None:
+    # It has dates and commas, but no line that is a row.
+    lines = [f'Line {i}, on 2012-06-01, of ""many"" in all' for i in range(500)]
+    body = "\n".join(["2012-06-01", *lines])
+    items = read(tmp_path, HEAD + f'2012-06-25T10:00:00Z,"{body}",Wire\n2012-06-26,b,Wire')
+    assert [len(headline) for _, headline in items] == [300, 1]
+
+
+def test_read_rows_csv_says_its_separator(tmp_path: Path) -> None:
+    text = "sep=;\n" + HEAD.replace(",", ";") + "2012-06-25T10:00:00Z;a, b, c, d, e;Wire\n"
+    assert read(tmp_path, text) == [("06-25 10:00", "a, b, c, d, e")]
+
+
+def test_read_rows_csv_of_unknown_encoding_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "GOOG.csv", (HEAD + "2012-06-25T10:00:00Z,日本,Wire").encode("cp932"))
+    FileNews(tmp_path).news("GOOG")
+    assert f"{file}: not UTF-8: read as Windows-1252" in caplog.text
+
+
+def test_read_rows_lines_in_utf16(tmp_path: Path) -> None:
+    line = '{"published_at": "2012-06-25T10:00:00Z", "headline": "ä"}'
+    (tmp_path / "GOOG.jsonl").write_bytes(line.encode("utf-16"))
+    assert told(FileNews(tmp_path).news("GOOG")[0]) == [("06-25 10:00", "ä")]
+    (tmp_path / "GOOG.jsonl").write_bytes(line.encode("latin-1"))
+    with pytest.raises(DataSourceError, match="can't decode byte"):
+        FileNews(tmp_path).news("GOOG")
+
+
 def test_read_rows_csv_inch_mark_swallows_no_line(tmp_path: Path) -> None:
     rows = 'ACME,2012-06-28,A 5" screen,\nACME,2012-06-29,A 7" screen,\n'
     items, _ = FileNews(write(tmp_path / "n.csv", TABLE.splitlines()[0] + "\n" + rows)).news("ACME")
@@ -114,7 +211,7 @@ def test_read_rows_facts_csv_has_numbers(tmp_path: Path) -> None:
     text = 'symbol,filing_date,name,value,unit,period\nACME,2012-04-24,revenue,"1,234.5",USD,2012Q1'
     ((fact,), _) = FileFundamentals(write(tmp_path / "f.csv", text)).facts("ACME")
     assert (fact.value, fact.unit, fact.period) == (1234.5, "USD", "2012Q1")
-    assert fact.published_at == datetime(2012, 4, 24, 23, 59, 59, 999999, tzinfo=UTC)
+    assert fact.published_at == datetime(2012, 4, 25, 11, 59, 59, 999999, tzinfo=UTC)
 
 
 def test_read_rows_hints_name_zone_with_columns(tmp_path: Path) -> None:
@@ -164,7 +261,7 @@ def test_read_rows_parquet(tmp_path: Path) -> None:
 
     days = pa.table({"symbol": ["ACME"], "date": [date(2012, 6, 29)], "headline": ["a"]})
     pyarrow.parquet.write_table(days, tmp_path / "days.pq")
-    assert told(FileNews(tmp_path / "days.pq").news("ACME")[0]) == [("06-29 23:59", "a")]
+    assert told(FileNews(tmp_path / "days.pq").news("ACME")[0]) == [("06-30 11:59", "a")]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +314,54 @@ def test_read_rows_json_that_is_no_export_is_named(tmp_path: Path, text: str, me
         FileNews(write(tmp_path / "news.json", text)).news("ACME")
 
 
+def test_read_rows_json_keyed_by_symbol_is_read_whole(tmp_path: Path) -> None:
+    def item(day: int) -> dict[str, str]:
+        return {"date": f"2012-06-{day}T10:00:00Z", "headline": f"h{day}"}
+
+    file = tmp_path / "news.json"
+    source = FileNews(write(file, json.dumps({"GOOG": [item(20)], "MSFT": [item(21), item(22)]})))
+    assert source.symbols() == ("GOOG", "MSFT")
+    assert told(source.news("GOOG")[0]) == [("06-20 10:00", "h20")]
+    write(file, json.dumps({"goog": [item(20)], "msft": [item(21)]}))
+    with pytest.raises(DataSourceError, match="holds several lists of items, 'goog' and 'msft'; "):
+        FileNews(file).news("GOOG")
+    # The longest list is not the one with dates.
+    tagged = item(20) | {"symbol": "GOOG"}
+    write(file, json.dumps({"articles": [tagged], "tags": [{"name": "a"}, {"name": "b"}]}))
+    assert told(FileNews(file).news("GOOG")[0]) == [("06-20 10:00", "h20")]
+
+
+FACTS = "symbol;filed;name;value\nGOOG;2012-04-24;EPS;{}\nGOOG;2012-04-24;revenue;{}\n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (("3,75", "1.234,5"), [3.75, 1234.5]),
+        (("3.75", "1,234"), [3.75, 1234.0]),
+        (("3,75", "10.645"), [3.75, 10645.0]),
+    ],
+)
+def test_read_rows_facts_decimal_mark_is_told_by_file(
+    tmp_path: Path, cells: tuple[str, str], values: list[float]
+) -> None:
+    facts, _ = FileFundamentals(write(tmp_path / "f.csv", FACTS.format(*cells))).facts("GOOG")
+    assert [fact.value for fact in facts] == values
+
+
+def test_read_rows_facts_decimal_mark_is_asked(tmp_path: Path) -> None:
+    file = write(tmp_path / "f.csv", FACTS.format("1,234", "5,678"))
+    with pytest.raises(InvalidFundamentalsError, match=r"value '1,234' may be a .* `decimal: "):
+        FileFundamentals(file).facts("GOOG")
+    write(file, FACTS.format("1,5", "1.5"))
+    with pytest.raises(InvalidFundamentalsError, match="numbers are written both as"):
+        FileFundamentals(file).facts("GOOG")
+    write(file, FACTS.format("1,234", "5,678"))
+    (tmp_path / "records.yaml").write_text('decimal: ","')
+    facts, _ = FileFundamentals(file).facts("GOOG")
+    assert [fact.value for fact in facts] == [1.234, 5.678]
+
+
 def test_read_rows_folder_has_a_file_a_symbol(tmp_path: Path) -> None:
     write(tmp_path / "ACME.csv", "date,headline\n2012-06-29,a\n")
     write(tmp_path / "GOOG.csv", "date,open,high,low,close\n2012-06-29,1,1,1,1\n")
@@ -234,6 +379,12 @@ def test_read_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(formats, "MAX_ROWS", 3)
     with pytest.raises(DataSourceError, match="more than 3 rows; split it by symbol"):
         FileNews(file).news("ACME")
+    lines = write(tmp_path / "news.jsonl", "{}\n" * 4)
+    with pytest.raises(DataSourceError, match="more than 3 rows; split it by symbol"):
+        FileNews(lines).news("ACME")
+    write(tmp_path / "ACME.rss", "<rss>" + "<item/>" * 4 + "</rss>")
+    with pytest.raises(DataSourceError, match="more than 3 items; split it by time"):
+        list(formats.read_rows(tmp_path / "ACME.rss", ()).rows)
     monkeypatch.setattr(formats, "MAX_BYTES", 10)
     with pytest.raises(DataSourceError, match="has more than 0 MiB"):
         FileNews(file).news("ACME")

@@ -279,6 +279,15 @@ def test_sql_news_is_oldest_first(url: str) -> None:
     assert SqlNews(url).news("NOPE") == ((), 0)
 
 
+def test_sql_news_of_midnights_alone_are_dates(url: str) -> None:
+    midnights = NEWS.assign(published_at=["2012-06-29T00:00:00+00:00"] * 2 + [None, None])
+    written(url, news=midnights, mixed=pd.concat([midnights, NEWS[:1]]))
+    times = [f"{item.published_at:%m-%d %H:%M}" for item in SqlNews(url).news("GOOG")[0]]
+    assert times == ["06-30 11:59"] * 2
+    items, _ = SqlNews(f"{url}?table=mixed").news("GOOG")
+    assert [f"{item.published_at:%H:%M}" for item in items] == ["00:00", "00:00", "14:00"]
+
+
 def test_sql_news_refuses_time_without_zone(url: str) -> None:
     written(url, news=NEWS, numbers=NEWS.assign(published_at=20120629))
     with pytest.raises(InvalidNewsError, match="#news, FB, row 0: published_at"):

@@ -68,6 +68,13 @@ def test_end_of_day_is_next_open_where_that_is_before_midnight() -> None:
         # It goes on in the afternoon, and nobody knows it at noon.
         ("XTKS", "2024-06-26T02:00", 2, "2024-06-26T04:00"),
         ("XTKS", "2024-06-26T00:00", 4, "2024-06-26T04:00"),
+        # At 17:00 New York the next day of currencies begins, but for Fridays.
+        ("fx", "2024-06-26T20:00", 4, "2024-06-27T00:00"),
+        ("fx", "2024-01-10T20:00", 4, "2024-01-11T00:00"),
+        ("fx", "2024-06-28T20:00", 4, "2024-06-28T21:00"),
+        ("fx", "2024-06-30T20:00", 4, "2024-07-01T00:00"),
+        ("24/5", "2024-06-26T22:00", 4, "2024-06-27T02:00"),
+        ("24/5", "2024-06-28T22:00", 4, "2024-06-29T00:00"),
     ],
 )
 def test_bar_close_is_within_its_session(
@@ -108,6 +115,38 @@ def test_count_bars_leaves_out_lunch_with_weekends(
     calendar: str, last: str, as_of: str, count: int
 ) -> None:
     assert get_calendar(calendar).count_bars(HOUR, at(last), at(as_of)) == count
+
+
+@pytest.mark.parametrize(
+    ("as_of", "count"),
+    [
+        ("2024-01-10T21:00", 5),
+        ("2024-01-10T22:00", 5),
+        ("2024-01-10T23:00", 5),
+        ("2024-01-11T00:00", 6),
+        ("2024-01-12T22:00", 18),
+        ("2024-01-14T22:00", 18),
+        ("2024-01-15T02:00", 19),
+    ],
+)
+def test_count_bars_counts_one_that_spans_days_once(as_of: str, count: int) -> None:
+    hours = parse_timeframe("4h")
+    assert get_calendar("fx").count_bars(hours, at("2024-01-10T00:00"), at(as_of)) == count
+
+
+@pytest.mark.parametrize(
+    ("calendar", "day", "closed"),
+    [
+        ("24/7", date(2024, 1, 6), "2024-01-07T00:00"),
+        ("24/5", date(2024, 1, 5), "2024-01-06T00:00"),
+        ("24/5", date(2024, 1, 7), "2024-01-08T00:00"),
+        ("fx", date(2024, 1, 5), "2024-01-05T22:00"),
+        ("fx", date(2024, 1, 7), "2024-01-08T00:00"),
+        ("XNYS", date(2024, 1, 5), "2024-01-05T21:00"),
+    ],
+)
+def test_day_close_is_end_of_session_or_day(calendar: str, day: date, closed: str) -> None:
+    assert get_calendar(calendar).day_close(day) == at(closed)
 
 
 def test_count_bars_of_market_that_never_closes_is_by_length() -> None:
