@@ -6,29 +6,31 @@ A finished backtest never changes, so that what was read of a pair is kept.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from finagent_model.audit.chain import CONVERSATION_FILE
-from finagent_model.decision.decision import LedgerRow, read_ledger
+from finagent_model.decision.decision import LedgerRow
 from finagent_model.decision.opinions import Opinion, debater_name
+from finagent_model.errors import TrackingError
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.timeframe import bars_per_year
-from finagent_model.pipeline.backtest import CALLS
-from finagent_model.pipeline.run_metadata import SYMBOL, schema_errors_as_tracking_error
-from finagent_model.policy.trained_state import TradeOutcome, load_outcomes
+from finagent_model.pipeline.run_metadata import SYMBOL
+from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.reports.tearsheet import DailyReturns
 from finagent_model.statistics.comparison import MetricComparison, compare_curves
-from finagent_model.tracking.runs import RunLog
-from finagent_model.webui._equity_curves import read_facts
+from finagent_model.webui._backtest_files import (
+    COMPARED_COLUMNS,
+    read_facts,
+    read_ledger_rows,
+    read_outcomes,
+    read_transcript,
+)
 from finagent_model.webui._run_records import FinishedBacktests
 
 SEED = 7
@@ -147,7 +149,7 @@ class SideDecision:
     action: str
     status: str
     confidence: float | None
-    """Before calibration, 0 to 100; None: nothing was decided."""
+    """Before calibration, 0 to 100; None: nothing was decided, or it is not recorded."""
     outcome: TradeOutcome | None
     """None: no call, or its end is not known yet."""
 
@@ -171,6 +173,8 @@ class ComparedDecisions:
     """Moments of the common symbols on which only one did."""
     different: tuple[DecisionDifference, ...]
     """Oldest first."""
+    problems: tuple[str, ...] = ()
+    """Why outcomes are not known."""
 
 
 @lru_cache(maxsize=KEPT_PAIRS)
@@ -178,9 +182,10 @@ def compare_decisions(first: BacktestIds, second: BacktestIds) -> ComparedDecisi
     """Return the decisions that differ in action or status. Raises TrackingError."""
     by_symbol = dict(first), dict(second)
     common, alone, different = 0, [0, 0], []
+    problems: list[str] = []
     for symbol in sorted(by_symbol[0].keys() & by_symbol[1].keys()):
-        rows = [read_ledger_rows(ids[symbol]) for ids in by_symbol]
-        ends = [read_outcomes(ids[symbol]) for ids in by_symbol]
+        rows = [read_ledger_rows(ids[symbol], COMPARED_COLUMNS) for ids in by_symbol]
+        ends = [_find_outcomes(ids[symbol], problems) for ids in by_symbol]
         both = sorted(rows[0].keys() & rows[1].keys())
         common += len(both)
         for number in (0, 1):
@@ -195,28 +200,22 @@ def compare_decisions(first: BacktestIds, second: BacktestIds) -> ComparedDecisi
             ]
             different.append(DecisionDifference(symbol, as_of, (sides[0], sides[1])))
     different.sort(key=lambda each: (each.as_of, each.symbol))
-    return ComparedDecisions(common, (alone[0], alone[1]), tuple(different))
+    return ComparedDecisions(common, (alone[0], alone[1]), tuple(different), tuple(problems))
+
+
+def _find_outcomes(run_id: str, problems: list[str]) -> dict[datetime, TradeOutcome]:
+    """Return the outcomes of a backtest; none, and why in `problems`, where they can't be read."""
+    try:
+        return read_outcomes(run_id)
+    except TrackingError as error:
+        # What was decided is known without them.
+        problems.append(str(error))
+        return {}
 
 
 def _side(run_id: str, row: LedgerRow, outcome: TradeOutcome | None) -> SideDecision:
-    is_decided = row["status"] == "ok"
-    confidence = float(row["raw_confidence_score"]) if is_decided else None
+    confidence = row["raw_confidence_score"] if row["status"] == "ok" else None
     return SideDecision(run_id, row["action"], row["status"], confidence, outcome)
-
-
-def read_ledger_rows(run_id: str) -> dict[datetime, LedgerRow]:
-    """Return a backtest's decisions by moment. Raises TrackingError."""
-    content = RunLog(run_id).read_artifact("ledger.parquet")
-    with schema_errors_as_tracking_error(run_id):
-        rows = read_ledger(pa.BufferReader(content))
-        return {datetime.fromisoformat(row["as_of"]): row for row in rows}
-
-
-def read_outcomes(run_id: str) -> dict[datetime, TradeOutcome]:
-    """Return what became of a backtest's calls, by moment. Raises TrackingError."""
-    text = RunLog(run_id).read_artifact(CALLS).decode()
-    with schema_errors_as_tracking_error(run_id):
-        return {call.as_of: call for call in load_outcomes(text)}
 
 
 @dataclass
@@ -264,27 +263,20 @@ def compare_agents(first: BacktestIds, second: BacktestIds) -> tuple[AgentCompar
     return tuple(sorted(agents.values(), key=lambda each: (each.same - each.common, each.name)))
 
 
-def read_stances(run_id: str) -> dict[str, dict[str, str]]:
-    """Return what each agent saw by moment (ISO), `unknown` where its reply does not say.
+def read_stances(run_id: str) -> dict[datetime, dict[str, str]]:
+    """Return what each agent saw by moment, `unknown` where its reply does not say.
 
     Raises TrackingError.
     """
-    with schema_errors_as_tracking_error(run_id):
-        replies: dict[str, dict[str, str]] = {}
-        for row in read_transcript(run_id):
-            if row["message_type"] == "response":
-                replies.setdefault(row["as_of"], {})[row["agent_name"]] = row["message_content"]
-        return {
-            moment: {
-                # A later round of a debater counts as the debater's last word.
-                debater_name(name, texts.keys()): Opinion.from_reply(name, text).stance or "unknown"
-                for name, text in texts.items()
-            }
-            for moment, texts in replies.items()
+    replies: dict[datetime, dict[str, str]] = {}
+    for as_of, turn in read_transcript(run_id):
+        if turn.message_type == "response":
+            replies.setdefault(as_of, {})[turn.agent_name] = turn.message_content
+    return {
+        moment: {
+            # A later round of a debater counts as the debater's last word.
+            debater_name(name, texts.keys()): Opinion.from_reply(name, text).stance or "unknown"
+            for name, text in texts.items()
         }
-
-
-def read_transcript(run_id: str) -> Iterator[Mapping[str, str]]:
-    """Yield the messages of a backtest, in speaking order. Raises TrackingError and ValueError."""
-    text = RunLog(run_id).read_artifact(CONVERSATION_FILE).decode()
-    return (json.loads(line) for line in text.split("\n") if line)
+        for moment, texts in replies.items()
+    }
