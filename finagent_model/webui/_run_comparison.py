@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from finagent_model.decision.decision import LedgerRow
 from finagent_model.decision.opinions import Opinion, debater_name
@@ -41,6 +40,9 @@ MAX_TRANSCRIPT_SYMBOLS = 20
 """Symbols whose conversations are read; each file has all messages of a backtest."""
 SAME_RETURN = 1e-9
 """Difference of two returns that only rounding left."""
+DAY_MS = 86_400_000
+DIFFERENT_LENGTH = 1.5
+"""Ratio of two distances between closes from which on they are of two bar lengths."""
 BacktestIds = tuple[tuple[str, str], ...]
 """Symbol and run of each finished backtest."""
 
@@ -80,17 +82,17 @@ def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
     ]
     cut: tuple[list[SymbolFacts], list[SymbolFacts]] = [], []
     outside: tuple[list[int], list[int]] = [], []
-    foreign_prices = 0
+    foreign_prices, lengths = 0, set()
     for symbol in symbols:
         facts = [read_facts(ids[symbol]) for ids in by_symbol]
-        times = [np.array(each.closed_at, dtype=np.int64) for each in facts]
-        common = np.intersect1d(times[0], times[1])
-        for number, (each, own) in enumerate(zip(facts, times, strict=True)):
-            outside[number].extend(np.setdiff1d(own, common).tolist())
-            if len(common):
-                cut[number].append(_cut(each, np.isin(own, common)))
-        if len(common):
-            foreign_prices += _has_other_prices(cut[0][-1], cut[1][-1])
+        shared = _on_common_days(facts[0], facts[1])
+        lengths.add(shared.lengths)
+        for number in (0, 1):
+            outside[number].extend(shared.outside[number])
+            if shared.sides is not None:
+                cut[number].append(shared.sides[number])
+        if shared.sides is not None:
+            foreign_prices += _has_other_prices(*shared.sides)
     left_out += [
         f"run {number}: {len(times):,} bars from {_day(min(times))} to {_day(max(times))}, on "
         "which the other one has none"
@@ -100,6 +102,13 @@ def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
     if not cut[0]:
         why = "no symbol" if not symbols else "no day"
         return CommonDays(None, symbols, (f"The two have {why} in common", *left_out))
+    for one, other in sorted(lengths):
+        if max(one, other) > DIFFERENT_LENGTH * min(one, other):
+            left_out.append(
+                f"bar lengths differ: a bar of run 1 is {_show_length(one)} and one of run 2 "
+                f"{_show_length(other)}; the returns of both are compounded from one common day to "
+                "the next"
+            )
     if foreign_prices:
         left_out.append(
             f"the two saw other prices of {foreign_prices} of {len(cut[0])} symbols: holding "
@@ -119,11 +128,67 @@ def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
     return CommonDays(pools, tuple(each.symbol for each in cut[0]), tuple(left_out), metrics)
 
 
-def _cut(facts: SymbolFacts, kept: npt.NDArray[np.bool_]) -> SymbolFacts:
-    """Return the facts of some bars, as far as a pool needs them."""
-    columns = ("closed_at", "returns", "benchmark_returns")
-    values = {name: tuple(np.array(getattr(facts, name))[kept].tolist()) for name in columns}
-    return facts.model_copy(update=values)
+@dataclass(frozen=True, eq=False)
+class _CommonFacts:
+    """Facts of one symbol in two runs, by day, on the days that both have."""
+
+    sides: tuple[SymbolFacts, SymbolFacts] | None
+    """None: they have no day in common."""
+    outside: tuple[list[int], list[int]]
+    """Closes, in milliseconds since 1970, of the bars that are not compared."""
+    lengths: tuple[int, int]
+    """Usual milliseconds from one close to the next; 0: one bar tells none."""
+
+
+def _on_common_days(first: SymbolFacts, second: SymbolFacts) -> _CommonFacts:
+    """Return what two runs earned on the days that both have, whatever their bar lengths.
+
+    The returns within a day are compounded. Where a bar of the one is longer than a day, the other
+    one's are compounded over the same days.
+    """
+    facts = first, second
+    times = [np.array(each.closed_at, dtype=np.int64) for each in facts]
+    days = [each // DAY_MS for each in times]
+    common = np.intersect1d(days[0], days[1])
+    gaps = [int(np.median(np.diff(each))) if len(each) > 1 else 0 for each in times]
+    lengths = gaps[0], gaps[1]
+    is_longer = max(gaps) > DIFFERENT_LENGTH * max(min(gaps), DAY_MS)
+    if is_longer:
+        # What came before the first common day is not of the same days in both.
+        start, common = common[:1], common[1:]
+    sides, outside = [], []
+    for each, own, own_days in zip(facts, times, days, strict=True):
+        if is_longer and len(common):
+            used = (own_days > start[0]) & (own_days <= common[-1])
+        else:
+            used = np.isin(own_days, common)
+        outside.append(own[~used].tolist())
+        if len(common):
+            # Each common day ends a span, which begins after the one before.
+            ends = np.searchsorted(own_days[used], common, side="right")
+            starts = np.append(0, ends[:-1])
+            grown = {
+                name: tuple(
+                    (
+                        np.multiply.reduceat(1.0 + np.array(getattr(each, name))[used], starts)
+                        - 1.0
+                    ).tolist()
+                )
+                for name in ("returns", "benchmark_returns")
+            }
+            # The day alone: two bar lengths close at two times of it.
+            closes = tuple((common * DAY_MS).tolist())
+            sides.append(each.model_copy(update={"closed_at": closes, **grown}))
+    both = (sides[0], sides[1]) if sides else None
+    return _CommonFacts(both, (outside[0], outside[1]), lengths)
+
+
+def _show_length(milliseconds: int) -> str:
+    days = milliseconds / DAY_MS
+    if days >= 1:
+        return "1 day" if round(days) == 1 else f"{days:.3g} days"
+    minutes = milliseconds / 60_000
+    return f"{minutes:.3g} minutes" if minutes < 60 else f"{minutes / 60:.3g} hours"
 
 
 def _has_other_prices(one: SymbolFacts, other: SymbolFacts) -> bool:

@@ -177,6 +177,42 @@ def test_comparison_of_other_windows_says_what_is_left_out(pages: TestClient, fo
     assert (drawn["days"][0], len(drawn["days"])) == ("2012-03-03", 30)
 
 
+def rewrite_facts(child: RunLog, **fields: object) -> None:
+    facts = json.loads(child.read_artifact("facts.json"))
+    child.log_text("facts.json", json.dumps(facts | fields))
+
+
+def test_comparison_of_two_bar_lengths_is_by_day(pages: TestClient, folder: Path) -> None:
+    one, other, weekly = training(), training(), training()
+    child = backtest(one, folder)
+    facts = json.loads(child.read_artifact("facts.json"))
+    hours = [close - (6 - i) * 3_600_000 for close in facts["closed_at"] for i in range(7)]
+    columns = ("returns", "benchmark_returns")
+    parts = {n: [(1 + v) ** (1 / 7) - 1 for v in facts[n] for _ in range(7)] for n in columns}
+    rewrite_facts(backtest(other, folder), closed_at=hours, **parts)
+    page = compare(pages, one, other)
+    text = words(page)
+    assert "bar lengths differ: a bar of run 1 is 1 day and one of run 2 1 hours" in text
+    assert "90 common days" in text
+    assert "saw other prices" not in text
+    assert "better" not in row(page, "Sharpe ratio") + row(page, "Total return")
+    assert "worse" not in row(page, "Sharpe ratio") + row(page, "Total return")
+    cells = row(page, "Total return").split()
+    assert cells[0] == cells[4]
+    weeks = range(6, DAYS, 7)
+    whole = {
+        name: [float(np.prod(1 + np.array(facts[name][i - 6 : i + 1])) - 1) for i in weeks]
+        for name in columns
+    }
+    closes = [facts["closed_at"][i] for i in weeks]
+    rewrite_facts(backtest(weekly, folder), closed_at=closes, **whole)
+    page = compare(pages, one, weekly)
+    assert "one of run 2 7 days" in words(page)
+    assert "saw other prices" not in words(page)
+    assert "11 common days, 2012-01-16 to 2012-03-26" in words(page)
+    assert row(page, "Total return").endswith("+0.0% interval undefined")
+
+
 def test_comparison_of_other_prices_says_so(pages: TestClient, folder: Path) -> None:
     one, other = training(), training()
     backtest(one, folder)
