@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -261,10 +261,16 @@ def write_ledger(signals: Iterable[TradingSignal], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
-def read_ledger(source: pa.BufferReader) -> list[LedgerRow]:
-    """Return the rows that `write_ledger` wrote, nulls as None."""
-    rows: list[LedgerRow] = pq.read_table(source).to_pylist()
+def read_ledger(source: pa.BufferReader, columns: Collection[str] | None = None) -> list[LedgerRow]:
+    """Return the rows that `write_ledger` wrote, nulls as None; with `columns`, these alone."""
+    names = None if columns is None else list(columns)
+    rows: list[LedgerRow] = pq.read_table(source, columns=names).to_pylist()
     return rows
+
+
+def count_ledger_rows(source: pa.BufferReader) -> int:
+    """Return how many rows a Parquet file says that it has, without reading them."""
+    return int(pq.read_metadata(source).num_rows)
 
 
 def hash_ledger(rows: Sequence[LedgerRow]) -> str:

@@ -217,7 +217,7 @@ def schema_errors_as_tracking_error(run_id: str) -> Iterator[None]:
         raise
     except (ValidationError, YAMLError, BadInputError, CorruptPackageError) as error:
         raise _other_version_error(run_id, str(error)) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         # `repr`, since the text of a KeyError is the bare key.
         raise _other_version_error(run_id, repr(error)) from None
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from finagent_model.backtesting.metrics import sharpe
+from finagent_model.backtesting.metrics import MIN_DEVIATION, sharpe
 from finagent_model.market.bars import Floats
 from finagent_model.statistics.resampling import (
     MIN_PERIODS,
@@ -50,8 +50,10 @@ class MetricEstimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0; False where it is undefined."""
-        return self.interval.low > 0 or self.interval.high < 0
+        """Whether the interval lies on one side of 0, and not by rounding alone; False where it is
+        undefined.
+        """
+        return self.interval.low > MIN_DEVIATION or self.interval.high < -MIN_DEVIATION
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from finagent_model.statistics.autocorrelation import long_run_variance
 from finagent_model.statistics.resampling import MIN_PERIODS, Interval, optimal_block_length
 
 NORMAL = NormalDist()
+SAME_RATIO = 1e-8
+"""Difference of two annual Sharpe ratios that only rounding left."""
 MIN_DELAYED_SHARE = 0.5
 """Share of its Sharpe ratio that an honest strategy keeps when it acts a bar later."""
 
@@ -100,13 +102,15 @@ def sharpe_difference_interval(
     """Return the interval of the annual Sharpe ratio of `ours` less that of `theirs`, of returns of
     which a year has `periods`.
 
-    Symmetric and studentised, as the paper's two-sided test. Of width 0 where both are the same;
-    nan where `sharpe_difference_p_value` is otherwise.
+    Symmetric and studentised, as the paper's two-sided test. Of width 0 where both ratios are the
+    same but for rounding; nan where `sharpe_difference_p_value` is otherwise.
     """
     n = len(ours)
     found = _bootstrap_sharpe_difference(ours, theirs, seed=seed, draws=draws)
     if found is None:
-        is_same = n >= MIN_PERIODS and np.std(ours) > MIN_DEVIATION and np.array_equal(ours, theirs)
+        # Curves that differ by rounding, and those that differ in size alone.
+        distance = abs(sharpe(ours, periods) - sharpe(theirs, periods))
+        is_same = n >= MIN_PERIODS and distance <= SAME_RATIO
         return Interval(0.0, 0.0) if is_same else Interval(math.nan, math.nan)
     # A history without variance counts as far away.
     distances = np.nan_to_num(np.abs(found.centred), nan=math.inf)

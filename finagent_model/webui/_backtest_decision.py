@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
-from finagent_model.audit.chain import load_turns
 from finagent_model.decision.decision import LedgerRow
 from finagent_model.decision.signal import Action
 from finagent_model.errors import BadInputError, TrackingError
 from finagent_model.pipeline.run_metadata import SYMBOL
+from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.reports.signal_summary import Circumstances, SignalSummary
 from finagent_model.settings import Settings
 from finagent_model.tracking.queries import RunRecord, read_run
+from finagent_model.webui._backtest_files import (
+    read_ledger_rows,
+    read_outcomes,
+    read_transcript,
+)
 from finagent_model.webui._conversation import (
     Message,
     group_by_agent,
@@ -25,12 +29,7 @@ from finagent_model.webui._conversation import (
 )
 from finagent_model.webui._price_bars import SYMBOL_PATTERN, Call, no_bars, send_chart_bars
 from finagent_model.webui._rendering import Renderer, with_query
-from finagent_model.webui._run_comparison import (
-    read_ledger_rows,
-    read_outcomes,
-    read_transcript,
-)
-from finagent_model.webui._run_records import RunId
+from finagent_model.webui._run_records import BACKTEST_STAGE, RunId
 
 
 def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
@@ -40,10 +39,14 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
     @routes.get("/{run_id}/decision")
     def show_decision(request: Request, run_id: RunId, as_of: str) -> Response:
         run, moment = read_run(run_id), _parse_moment(as_of)
-        row = read_ledger_rows(run_id).get(moment)
+        try:
+            row, why = _find_row(run, moment), f"run {run_id} decided nothing as of then"
+        except TrackingError as error:
+            row, why = None, str(error)
         if row is None:
-            title, message = "There is no such decision", f"run {run_id} decided nothing as of then"
-            return renderer.page(request, "error.html", 404, title=title, message=message)
+            title = "There is no such decision"
+            return renderer.page(request, "error.html", 404, title=title, message=why)
+        outcome, outcome_problem = _read_outcome(run_id, moment)
         levels = read_levels(row)
         messages, problem = _read_messages(run_id, moment)
         return renderer.page(
@@ -54,7 +57,8 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
             as_of=moment,
             # By its age: a test is of days that are over.
             summary=SignalSummary.from_fields(row, Circumstances(now=datetime.now(UTC))),
-            outcome=read_outcomes(run_id).get(moment),
+            outcome=outcome,
+            outcome_problem=outcome_problem,
             levels=levels,
             levels_data=[asdict(level) for level in levels],
             agents=group_by_agent(messages, _decided(row)),
@@ -65,7 +69,10 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
     @routes.get("/{run_id}/bars.json")
     def send_bars(run_id: RunId, as_of: str, later: bool = False) -> Response:
         run, moment = read_run(run_id), _parse_moment(as_of)
-        row, symbol = read_ledger_rows(run_id).get(moment), _symbol_of(run)
+        try:
+            row, symbol = _find_row(run, moment), _symbol_of(run)
+        except TrackingError as error:
+            return no_bars(str(error))
         if row is None or symbol is None:
             return no_bars("this run names no such decision, so there is nothing to draw")
         call = Call.from_fields(_decided(row), row)
@@ -83,14 +90,29 @@ def _symbol_of(run: RunRecord) -> str | None:
     return symbol if re.fullmatch(SYMBOL_PATTERN, symbol) else None
 
 
+def _find_row(run: RunRecord, moment: datetime) -> LedgerRow | None:
+    """Return what a backtest decided as of a moment; None: nothing. Raises TrackingError."""
+    if run.stage != BACKTEST_STAGE:
+        raise TrackingError(
+            f"run {run.run_id} is no backtest; a training's decisions are in the backtests below it"
+        )
+    return read_ledger_rows(run.run_id).get(moment)
+
+
+def _read_outcome(run_id: str, moment: datetime) -> tuple[TradeOutcome | None, str | None]:
+    """Return what became of a call, and why that can't be read."""
+    try:
+        return read_outcomes(run_id).get(moment), None
+    except TrackingError as error:
+        return None, str(error)
+
+
 def _read_messages(run_id: str, moment: datetime) -> tuple[list[Message], str | None]:
     """Return the messages of one decision, and why they can't be read."""
     try:
-        rows = read_transcript(run_id)
-        own = [row for row in rows if datetime.fromisoformat(row["as_of"]) == moment]
-        turns = load_turns("\n".join(json.dumps(row) for row in own))
+        turns = [turn for as_of, turn in read_transcript(run_id) if as_of == moment]
         return messages_from_turns(turns, {}), None
-    except (TrackingError, ValueError, KeyError, TypeError) as error:
+    except TrackingError as error:
         return [], str(error)
 
 

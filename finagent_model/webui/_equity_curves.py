@@ -10,20 +10,17 @@ from typing import Self
 import numpy as np
 
 from finagent_model.errors import TrackingError
-from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.bars import Floats
-from finagent_model.pipeline.run_metadata import schema_errors_as_tracking_error
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.reports.figures import Figure, equity_figure
 from finagent_model.reports.tearsheet import DailyReturns
 from finagent_model.tracking.queries import RunRecord
 from finagent_model.tracking.runs import RunLog
+from finagent_model.webui._backtest_files import MAX_MS, read_facts
 from finagent_model.webui._run_records import FinishedBacktests
 
 CURVE_TONES = ("accent", "warn", "good", "bad", "ink")
 """Tones of the runs of a comparison, as many as may be compared."""
-MAX_MS = 10**13
-"""Milliseconds since 1970, of the year 2286; a greater number is no moment of ours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +77,6 @@ def _on_calendar(days: Sequence[str], own_days: Sequence[str], values: Floats) -
     """Return the value on each of `days`; nan where the curve has none."""
     by_day = dict(zip(own_days, values.tolist(), strict=True))
     return np.array([by_day.get(day, math.nan) for day in days])
-
-
-def read_facts(run_id: str) -> SymbolFacts:
-    """Return the facts of a backtest's run. Raises TrackingError."""
-    with schema_errors_as_tracking_error(run_id):
-        return SymbolFacts.model_validate_json(RunLog(run_id).read_artifact("facts.json"))
 
 
 def _read_first_close(run_id: str) -> int | None:

@@ -6,29 +6,30 @@ A finished backtest never changes, so that what was read of a pair is kept.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-from finagent_model.audit.chain import CONVERSATION_FILE
-from finagent_model.decision.decision import LedgerRow, read_ledger
+from finagent_model.decision.decision import LedgerRow
 from finagent_model.decision.opinions import Opinion, debater_name
+from finagent_model.errors import TrackingError
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.timeframe import bars_per_year
-from finagent_model.pipeline.backtest import CALLS
-from finagent_model.pipeline.run_metadata import SYMBOL, schema_errors_as_tracking_error
-from finagent_model.policy.trained_state import TradeOutcome, load_outcomes
+from finagent_model.pipeline.run_metadata import SYMBOL
+from finagent_model.policy.trained_state import TradeOutcome
 from finagent_model.reports.tearsheet import DailyReturns
 from finagent_model.statistics.comparison import MetricComparison, compare_curves
-from finagent_model.tracking.runs import RunLog
-from finagent_model.webui._equity_curves import read_facts
+from finagent_model.webui._backtest_files import (
+    COMPARED_COLUMNS,
+    read_facts,
+    read_ledger_rows,
+    read_outcomes,
+    read_transcript,
+)
 from finagent_model.webui._run_records import FinishedBacktests
 
 SEED = 7
@@ -39,6 +40,9 @@ MAX_TRANSCRIPT_SYMBOLS = 20
 """Symbols whose conversations are read; each file has all messages of a backtest."""
 SAME_RETURN = 1e-9
 """Difference of two returns that only rounding left."""
+DAY_MS = 86_400_000
+DIFFERENT_LENGTH = 1.5
+"""Ratio of two distances between closes from which on they are of two bar lengths."""
 BacktestIds = tuple[tuple[str, str], ...]
 """Symbol and run of each finished backtest."""
 
@@ -78,17 +82,17 @@ def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
     ]
     cut: tuple[list[SymbolFacts], list[SymbolFacts]] = [], []
     outside: tuple[list[int], list[int]] = [], []
-    foreign_prices = 0
+    foreign_prices, lengths = 0, set()
     for symbol in symbols:
         facts = [read_facts(ids[symbol]) for ids in by_symbol]
-        times = [np.array(each.closed_at, dtype=np.int64) for each in facts]
-        common = np.intersect1d(times[0], times[1])
-        for number, (each, own) in enumerate(zip(facts, times, strict=True)):
-            outside[number].extend(np.setdiff1d(own, common).tolist())
-            if len(common):
-                cut[number].append(_cut(each, np.isin(own, common)))
-        if len(common):
-            foreign_prices += _has_other_prices(cut[0][-1], cut[1][-1])
+        shared = _on_common_days(facts[0], facts[1])
+        lengths.add(shared.lengths)
+        for number in (0, 1):
+            outside[number].extend(shared.outside[number])
+            if shared.sides is not None:
+                cut[number].append(shared.sides[number])
+        if shared.sides is not None:
+            foreign_prices += _has_other_prices(*shared.sides)
     left_out += [
         f"run {number}: {len(times):,} bars from {_day(min(times))} to {_day(max(times))}, on "
         "which the other one has none"
@@ -98,6 +102,13 @@ def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
     if not cut[0]:
         why = "no symbol" if not symbols else "no day"
         return CommonDays(None, symbols, (f"The two have {why} in common", *left_out))
+    for one, other in sorted(lengths):
+        if max(one, other) > DIFFERENT_LENGTH * min(one, other):
+            left_out.append(
+                f"bar lengths differ: a bar of run 1 is {_show_length(one)} and one of run 2 "
+                f"{_show_length(other)}; the returns of both are compounded from one common day to "
+                "the next"
+            )
     if foreign_prices:
         left_out.append(
             f"the two saw other prices of {foreign_prices} of {len(cut[0])} symbols: holding "
@@ -117,11 +128,67 @@ def compare_backtests(first: BacktestIds, second: BacktestIds) -> CommonDays:
     return CommonDays(pools, tuple(each.symbol for each in cut[0]), tuple(left_out), metrics)
 
 
-def _cut(facts: SymbolFacts, kept: npt.NDArray[np.bool_]) -> SymbolFacts:
-    """Return the facts of some bars, as far as a pool needs them."""
-    columns = ("closed_at", "returns", "benchmark_returns")
-    values = {name: tuple(np.array(getattr(facts, name))[kept].tolist()) for name in columns}
-    return facts.model_copy(update=values)
+@dataclass(frozen=True, eq=False)
+class _CommonFacts:
+    """Facts of one symbol in two runs, by day, on the days that both have."""
+
+    sides: tuple[SymbolFacts, SymbolFacts] | None
+    """None: they have no day in common."""
+    outside: tuple[list[int], list[int]]
+    """Closes, in milliseconds since 1970, of the bars that are not compared."""
+    lengths: tuple[int, int]
+    """Usual milliseconds from one close to the next; 0: one bar tells none."""
+
+
+def _on_common_days(first: SymbolFacts, second: SymbolFacts) -> _CommonFacts:
+    """Return what two runs earned on the days that both have, whatever their bar lengths.
+
+    The returns within a day are compounded. Where a bar of the one is longer than a day, the other
+    one's are compounded over the same days.
+    """
+    facts = first, second
+    times = [np.array(each.closed_at, dtype=np.int64) for each in facts]
+    days = [each // DAY_MS for each in times]
+    common = np.intersect1d(days[0], days[1])
+    gaps = [int(np.median(np.diff(each))) if len(each) > 1 else 0 for each in times]
+    lengths = gaps[0], gaps[1]
+    is_longer = max(gaps) > DIFFERENT_LENGTH * max(min(gaps), DAY_MS)
+    if is_longer:
+        # What came before the first common day is not of the same days in both.
+        start, common = common[:1], common[1:]
+    sides, outside = [], []
+    for each, own, own_days in zip(facts, times, days, strict=True):
+        if is_longer and len(common):
+            used = (own_days > start[0]) & (own_days <= common[-1])
+        else:
+            used = np.isin(own_days, common)
+        outside.append(own[~used].tolist())
+        if len(common):
+            # Each common day ends a span, which begins after the one before.
+            ends = np.searchsorted(own_days[used], common, side="right")
+            starts = np.append(0, ends[:-1])
+            grown = {
+                name: tuple(
+                    (
+                        np.multiply.reduceat(1.0 + np.array(getattr(each, name))[used], starts)
+                        - 1.0
+                    ).tolist()
+                )
+                for name in ("returns", "benchmark_returns")
+            }
+            # The day alone: two bar lengths close at two times of it.
+            closes = tuple((common * DAY_MS).tolist())
+            sides.append(each.model_copy(update={"closed_at": closes, **grown}))
+    both = (sides[0], sides[1]) if sides else None
+    return _CommonFacts(both, (outside[0], outside[1]), lengths)
+
+
+def _show_length(milliseconds: int) -> str:
+    days = milliseconds / DAY_MS
+    if days >= 1:
+        return "1 day" if round(days) == 1 else f"{days:.3g} days"
+    minutes = milliseconds / 60_000
+    return f"{minutes:.3g} minutes" if minutes < 60 else f"{minutes / 60:.3g} hours"
 
 
 def _has_other_prices(one: SymbolFacts, other: SymbolFacts) -> bool:
@@ -147,7 +214,7 @@ class SideDecision:
     action: str
     status: str
     confidence: float | None
-    """Before calibration, 0 to 100; None: nothing was decided."""
+    """Before calibration, 0 to 100; None: nothing was decided, or it is not recorded."""
     outcome: TradeOutcome | None
     """None: no call, or its end is not known yet."""
 
@@ -171,6 +238,8 @@ class ComparedDecisions:
     """Moments of the common symbols on which only one did."""
     different: tuple[DecisionDifference, ...]
     """Oldest first."""
+    problems: tuple[str, ...] = ()
+    """Why outcomes are not known."""
 
 
 @lru_cache(maxsize=KEPT_PAIRS)
@@ -178,9 +247,10 @@ def compare_decisions(first: BacktestIds, second: BacktestIds) -> ComparedDecisi
     """Return the decisions that differ in action or status. Raises TrackingError."""
     by_symbol = dict(first), dict(second)
     common, alone, different = 0, [0, 0], []
+    problems: list[str] = []
     for symbol in sorted(by_symbol[0].keys() & by_symbol[1].keys()):
-        rows = [read_ledger_rows(ids[symbol]) for ids in by_symbol]
-        ends = [read_outcomes(ids[symbol]) for ids in by_symbol]
+        rows = [read_ledger_rows(ids[symbol], COMPARED_COLUMNS) for ids in by_symbol]
+        ends = [_find_outcomes(ids[symbol], problems) for ids in by_symbol]
         both = sorted(rows[0].keys() & rows[1].keys())
         common += len(both)
         for number in (0, 1):
@@ -195,28 +265,22 @@ def compare_decisions(first: BacktestIds, second: BacktestIds) -> ComparedDecisi
             ]
             different.append(DecisionDifference(symbol, as_of, (sides[0], sides[1])))
     different.sort(key=lambda each: (each.as_of, each.symbol))
-    return ComparedDecisions(common, (alone[0], alone[1]), tuple(different))
+    return ComparedDecisions(common, (alone[0], alone[1]), tuple(different), tuple(problems))
+
+
+def _find_outcomes(run_id: str, problems: list[str]) -> dict[datetime, TradeOutcome]:
+    """Return the outcomes of a backtest; none, and why in `problems`, where they can't be read."""
+    try:
+        return read_outcomes(run_id)
+    except TrackingError as error:
+        # What was decided is known without them.
+        problems.append(str(error))
+        return {}
 
 
 def _side(run_id: str, row: LedgerRow, outcome: TradeOutcome | None) -> SideDecision:
-    is_decided = row["status"] == "ok"
-    confidence = float(row["raw_confidence_score"]) if is_decided else None
+    confidence = row["raw_confidence_score"] if row["status"] == "ok" else None
     return SideDecision(run_id, row["action"], row["status"], confidence, outcome)
-
-
-def read_ledger_rows(run_id: str) -> dict[datetime, LedgerRow]:
-    """Return a backtest's decisions by moment. Raises TrackingError."""
-    content = RunLog(run_id).read_artifact("ledger.parquet")
-    with schema_errors_as_tracking_error(run_id):
-        rows = read_ledger(pa.BufferReader(content))
-        return {datetime.fromisoformat(row["as_of"]): row for row in rows}
-
-
-def read_outcomes(run_id: str) -> dict[datetime, TradeOutcome]:
-    """Return what became of a backtest's calls, by moment. Raises TrackingError."""
-    text = RunLog(run_id).read_artifact(CALLS).decode()
-    with schema_errors_as_tracking_error(run_id):
-        return {call.as_of: call for call in load_outcomes(text)}
 
 
 @dataclass
@@ -264,27 +328,20 @@ def compare_agents(first: BacktestIds, second: BacktestIds) -> tuple[AgentCompar
     return tuple(sorted(agents.values(), key=lambda each: (each.same - each.common, each.name)))
 
 
-def read_stances(run_id: str) -> dict[str, dict[str, str]]:
-    """Return what each agent saw by moment (ISO), `unknown` where its reply does not say.
+def read_stances(run_id: str) -> dict[datetime, dict[str, str]]:
+    """Return what each agent saw by moment, `unknown` where its reply does not say.
 
     Raises TrackingError.
     """
-    with schema_errors_as_tracking_error(run_id):
-        replies: dict[str, dict[str, str]] = {}
-        for row in read_transcript(run_id):
-            if row["message_type"] == "response":
-                replies.setdefault(row["as_of"], {})[row["agent_name"]] = row["message_content"]
-        return {
-            moment: {
-                # A later round of a debater counts as the debater's last word.
-                debater_name(name, texts.keys()): Opinion.from_reply(name, text).stance or "unknown"
-                for name, text in texts.items()
-            }
-            for moment, texts in replies.items()
+    replies: dict[datetime, dict[str, str]] = {}
+    for as_of, turn in read_transcript(run_id):
+        if turn.message_type == "response":
+            replies.setdefault(as_of, {})[turn.agent_name] = turn.message_content
+    return {
+        moment: {
+            # A later round of a debater counts as the debater's last word.
+            debater_name(name, texts.keys()): Opinion.from_reply(name, text).stance or "unknown"
+            for name, text in texts.items()
         }
-
-
-def read_transcript(run_id: str) -> Iterator[Mapping[str, str]]:
-    """Yield the messages of a backtest, in speaking order. Raises TrackingError and ValueError."""
-    text = RunLog(run_id).read_artifact(CONVERSATION_FILE).decode()
-    return (json.loads(line) for line in text.split("\n") if line)
+        for moment, texts in replies.items()
+    }

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 from finagent_model.errors import TrackingError
 from finagent_model.tracking.queries import list_stage_runs, read_run
 from finagent_model.tracking.runs import RunLog, raise_tracking_errors
+from finagent_model.webui._backtest_files import MAX_MS
 from finagent_model.webui._comparison_pages import MAX_COMPARED
-from finagent_model.webui._equity_curves import MAX_MS, EquityCurves
+from finagent_model.webui._equity_curves import EquityCurves
 from finagent_model.webui._reliability_diagram import Reliability, draw_periods, svg_points
 from finagent_model.webui._rendering import Renderer
 from finagent_model.webui._run_records import (

@@ -10,6 +10,7 @@ import pytest
 from finagent_model.backtesting.metrics import max_drawdown, sharpe, total_return, volatility
 from finagent_model.market.bars import Floats
 from finagent_model.statistics.comparison import BETTER, MetricComparison, compare_curves
+from finagent_model.statistics.resampling import Interval
 from finagent_model.statistics.skill import sharpe_difference_interval, sharpe_difference_p_value
 
 
@@ -62,12 +63,21 @@ def test_compare_curves_of_one_curve_shows_no_difference() -> None:
     assert ends == {(0.0, 0.0)}
 
 
+@pytest.mark.parametrize("dust", [1e-15, -1e-15, 1e-14])
+def test_compare_curves_that_differ_by_rounding_shows_no_difference(dust: float) -> None:
+    first, _ = pair(2)
+    twin = compared(first, (1 + first) * (1 + dust) - 1)
+    assert {each.verdict for each in twin.values()} == {None}
+    assert twin["sharpe"].difference.interval == Interval(0.0, 0.0)
+
+
 def test_compare_curves_of_half_the_size_differ_in_risk_alone() -> None:
     first, _ = pair(3)
     found = compared(first, 0.5 * first)
     assert found["volatility"].verdict == "differs", "less risk is neither better nor worse"
     assert found["max_drawdown"].verdict == "better"
     assert found["sharpe"].verdict is None
+    assert found["sharpe"].difference.interval == Interval(0.0, 0.0), "the same ratio"
 
 
 def test_compare_curves_rarely_find_what_is_not_there() -> None:

@@ -21,9 +21,11 @@ from finagent_model.errors import ArtifactConflictError, UnknownArtifactError, V
 from finagent_model.store._schema import artifacts
 from finagent_model.store.artifact_models import (
     FAILED_STATUSES,
+    NEWEST_DECISION,
     Artifact,
     ArtifactFilter,
     NewArtifact,
+    SignalFilter,
 )
 from finagent_model.store.artifacts import SETTLED_METADATA, ArtifactStore
 from finagent_model.store.database import Database
@@ -512,3 +514,41 @@ def test_artifact_store_shows_row_of_broken_json(tmp_path: Path) -> None:
     run(url, "update artifacts set signal_data = '{', artifact_metadata = '[' where type='signal'")
     row = signal_of(url)
     assert (row.signal_data, row.metadata, row.key) == ("{", "[", None)
+
+
+SEARCHED = [
+    ("action", []),
+    ("reasoning", []),
+    ("null", []),
+    ("true", []),
+    ("_", ["FOREIGN"]),
+    ("42", []),
+    ("POINT the same", ["OURS"]),
+    ('Zürich says "50 %" \\', ["OURS"]),
+    ("Zürich", ["FOREIGN", "OURS"]),
+    ("snake_case", ["FOREIGN"]),
+    ("nested", ["FOREIGN"]),
+    (", ", ["FOREIGN", "OURS"]),
+    ("OURS", ["OURS"]),
+]
+
+
+def test_search_reads_texts_alone_of_any_row(url: str) -> None:
+    said = 'Both reports point the same way, and Zürich says "50 %" \\ more.'
+    made = decision(symbol="OURS", reasoning=said, key_factors=("a", "b"))
+    write(url, made)
+    foreign = (
+        '{"action" : null, "true_reasoning": true, "is_null": false, "n": 42, '
+        '"why" : ["Z\u00fcrich, snake_case" , {"null": "nested"} ]}'
+    )
+    with Database(url).transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO artifacts (name, type, symbol, signal_data, artifact_metadata, "
+                "created_at) VALUES ('x', 'signal', 'FOREIGN', :data, '{}', CURRENT_TIMESTAMP)"
+            ).bindparams(data=foreign)
+        )
+    store = ArtifactStore(Database(url))
+    for words, symbols in SEARCHED:
+        rows = store.list_signals(SignalFilter(type="signal", text=words), NEWEST_DECISION)
+        assert sorted(row.symbol or "" for row in rows.artifacts) == symbols, words

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from httpx import Response
 from starlette.testclient import TestClient
 
 from finagent_model.audit.chain import dump_turns
@@ -18,6 +22,7 @@ from finagent_model.decision.decision import Decision, Turn, write_ledger
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.policy.trained_state import TradeOutcome, dump_outcomes
 from finagent_model.tracking import registry
+from finagent_model.tracking.local_store import open_client
 from finagent_model.tracking.runs import STAGE, RunLog, open_run
 from support.decisions import signal
 
@@ -172,6 +177,42 @@ def test_comparison_of_other_windows_says_what_is_left_out(pages: TestClient, fo
     assert (drawn["days"][0], len(drawn["days"])) == ("2012-03-03", 30)
 
 
+def rewrite_facts(child: RunLog, **fields: object) -> None:
+    facts = json.loads(child.read_artifact("facts.json"))
+    child.log_text("facts.json", json.dumps(facts | fields))
+
+
+def test_comparison_of_two_bar_lengths_is_by_day(pages: TestClient, folder: Path) -> None:
+    one, other, weekly = training(), training(), training()
+    child = backtest(one, folder)
+    facts = json.loads(child.read_artifact("facts.json"))
+    hours = [close - (6 - i) * 3_600_000 for close in facts["closed_at"] for i in range(7)]
+    columns = ("returns", "benchmark_returns")
+    parts = {n: [(1 + v) ** (1 / 7) - 1 for v in facts[n] for _ in range(7)] for n in columns}
+    rewrite_facts(backtest(other, folder), closed_at=hours, **parts)
+    page = compare(pages, one, other)
+    text = words(page)
+    assert "bar lengths differ: a bar of run 1 is 1 day and one of run 2 1 hours" in text
+    assert "90 common days" in text
+    assert "saw other prices" not in text
+    assert "better" not in row(page, "Sharpe ratio") + row(page, "Total return")
+    assert "worse" not in row(page, "Sharpe ratio") + row(page, "Total return")
+    cells = row(page, "Total return").split()
+    assert cells[0] == cells[4]
+    weeks = range(6, DAYS, 7)
+    whole = {
+        name: [float(np.prod(1 + np.array(facts[name][i - 6 : i + 1])) - 1) for i in weeks]
+        for name in columns
+    }
+    closes = [facts["closed_at"][i] for i in weeks]
+    rewrite_facts(backtest(weekly, folder), closed_at=closes, **whole)
+    page = compare(pages, one, weekly)
+    assert "one of run 2 7 days" in words(page)
+    assert "saw other prices" not in words(page)
+    assert "11 common days, 2012-01-16 to 2012-03-26" in words(page)
+    assert row(page, "Total return").endswith("+0.0% interval undefined")
+
+
 def test_comparison_of_other_prices_says_so(pages: TestClient, folder: Path) -> None:
     one, other = training(), training()
     backtest(one, folder)
@@ -284,3 +325,141 @@ def test_version_page_leads_to_metrics_beside_champion(pages: TestClient, folder
     assert "▲ better" in row(part, "Sharpe ratio")
     assert "This version" in part
     assert "Beside the champion" not in pages.get("/models/finagent/1").text
+
+
+def rewrite_ledger(child: RunLog, folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(change(pq.read_table(folder / "ledger.parquet")), folder / "ledger.parquet")
+    child.log_files(folder)
+
+
+@pytest.fixture
+def pair(folder: Path) -> tuple[RunLog, RunLog, RunLog]:
+    """Two trainings that decided differently, and the backtest of the second."""
+    one, other = training(), training()
+    day = moments(0, 1)[0]
+    backtest(one, folder, decided=[(day, "HOLD", "none")])
+    return one, other, backtest(other, folder, decided=[(day, "BUY", "long")])
+
+
+def decision_of(pages: TestClient, child: RunLog) -> Response:
+    return pages.get(f"/runs/{child.run_id}/decision", params={"as_of": START.isoformat()})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("returns", [0.01]),
+        ("closed_at", [10**25 + i for i in range(DAYS)]),
+        ("closed_at", [10**15 + i for i in range(DAYS)]),
+        ("closed_at", [0] * DAYS),
+        ("benchmark_returns", [1e300] * DAYS),
+        ("benchmark_returns", "[" * 100_000),
+    ],
+)
+def test_odd_facts_hide_nothing_else(
+    pages: TestClient, pair: tuple[RunLog, RunLog, RunLog], name: str, value: object
+) -> None:
+    one, other, child = pair
+    facts = json.loads(child.read_artifact("facts.json"))
+    text = json.dumps(facts | {name: value})
+    child.log_text("facts.json", text if isinstance(value, list) else text.replace('"[[', "[["))
+    text = words(compare(pages, one, other))
+    assert "They can't be compared" in text
+    assert f"facts.json of run {child.run_id} is not as a backtest writes it" in text
+    assert "Verdicts" in text
+    for common in ("", "&common=1"):
+        path = f"/runs/equity.json?run={one.run_id}&run={other.run_id}{common}"
+        assert "facts.json" in pages.get(path).json()["message"]
+
+
+@pytest.mark.parametrize("column", ["action", "status", "as_of"])
+def test_ledger_without_a_column_hides_nothing_else(
+    pages: TestClient, pair: tuple[RunLog, RunLog, RunLog], folder: Path, column: str
+) -> None:
+    one, other, child = pair
+    rewrite_ledger(child, folder, lambda table: table.drop_columns([column]))
+    text = words(compare(pages, one, other))
+    assert "Decisions can't be read" in text
+    assert f"ledger.parquet of run {child.run_id}" in text
+    assert "90 common days" in text
+    answer = decision_of(pages, child)
+    assert answer.status_code == 404
+    assert "ledger.parquet" in answer.text
+    bars = pages.get(f"/runs/{child.run_id}/bars.json", params={"as_of": START.isoformat()})
+    assert (bars.status_code, "ledger.parquet" in bars.json()["message"]) == (404, True)
+
+
+def test_decision_without_confidence_is_shown_without(
+    pages: TestClient, pair: tuple[RunLog, RunLog, RunLog], folder: Path
+) -> None:
+    one, other, child = pair
+
+    def without(table: pa.Table) -> pa.Table:
+        position = table.column_names.index("raw_confidence_score")
+        return table.set_column(position, "raw_confidence_score", pa.array([None], pa.float64()))
+
+    rewrite_ledger(child, folder, without)
+    assert "1 of 1 decisions that both made differ" in words(compare(pages, one, other))
+    assert "Confidence \N{EN DASH}" in words(decision_of(pages, child).text)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"{}", None])
+def test_odd_calls_leave_decisions(
+    pages: TestClient, pair: tuple[RunLog, RunLog, RunLog], folder: Path, content: bytes | None
+) -> None:
+    one, other, child = pair
+    replace_file(child, folder, "closed_calls.jsonl", content)
+    text = words(compare(pages, one, other))
+    assert "1 of 1 decisions that both made differ" in text
+    assert "Outcomes of calls are not known" in text
+    answer = decision_of(pages, child)
+    assert answer.status_code == 200
+    assert "What became of it Not known:" in words(answer.text)
+
+
+LINE = {
+    "as_of": START.isoformat(),
+    "agent_name": 5,
+    "message_type": "response",
+    "message_content": "x",
+    "timestamp": START.isoformat(),
+    "tokens": {"prompt": 1, "completion": 1},
+    "model": "m",
+    "cached": False,
+}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"[" * 100_000, json.dumps(LINE).encode(), b"5", b"{}", None]
+)
+def test_odd_transcript_leaves_decision(
+    pages: TestClient, pair: tuple[RunLog, RunLog, RunLog], folder: Path, content: bytes | None
+) -> None:
+    one, other, child = pair
+    replace_file(child, folder, "autogen_conversation.jsonl", content)
+    answer = pages.get(f"/runs/compare/agents?run={one.run_id}&run={other.run_id}")
+    assert answer.status_code == 404
+    assert "Conversations can't be read" in answer.text
+    assert "autogen_conversation.jsonl" in answer.text
+    decision = decision_of(pages, child)
+    assert decision.status_code == 200
+    assert "autogen_conversation.jsonl" in decision.text
+    assert "▲ BUY" in words(decision.text)
+
+
+def replace_file(child: RunLog, folder: Path, name: str, content: bytes | None) -> None:
+    """Write an artifact of a run anew, or remove it."""
+    if content is None:
+        uri = open_client().get_run(child.run_id).info.artifact_uri
+        (Path(str(uri).removeprefix("file://")) / name).unlink()
+        return
+    (folder / name).write_bytes(content)
+    child.log_files(folder)
+
+
+def test_decision_of_a_training_is_not_found(
+    pages: TestClient, pair: tuple[RunLog, RunLog, RunLog]
+) -> None:
+    answer = decision_of(pages, pair[0])
+    assert answer.status_code == 404
+    assert "is no backtest" in answer.text

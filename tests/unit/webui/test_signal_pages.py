@@ -132,6 +132,8 @@ def test_signal_list_filters_by_version_and_evidence(known: Settings, pages: Tes
         ('says "50 %" \\ more', ["B"]),
         ("%", ["B"]),
         ("Z_rich", []),
+        ("reasoning", []),
+        ("null", []),
         ("' or 1=1 --", []),
     ],
 )
