@@ -18,6 +18,7 @@ from finagent_model.cli.options import (
     Model,
     print_json,
     print_summary,
+    refuse_given,
 )
 from finagent_model.market.bars import show_as_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def predict(
+    ctx: typer.Context,
     symbol: Annotated[str, typer.Argument(help="Ticker, such as GOOG.")],
     as_of: Annotated[
         str,
@@ -62,6 +64,8 @@ def predict(
     from finagent_model.model.questions import Question
     from finagent_model.settings import Settings
 
+    if config is not None:
+        refuse_given(ctx, ["model"], "names a version and --config a desk; give one of them")
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     chosen, limits = parse_mode(mode), parse_limits(max_rounds, budget_usd)
     # Parsed above, before a model is loaded: a typo is reported at once.

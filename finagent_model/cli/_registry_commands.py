@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import EXIT_REFUSED, Json, Name, print_json
+from finagent_model.cli.options import EXIT_REFUSED, Json, Name, print_json, refuse_given
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ CONSOLE_WIDTH = 1000
 
 
 def lineage(
+    ctx: typer.Context,
     signal_id: Annotated[str | None, typer.Argument(help="Id of a stored signal.")] = None,
     version: Annotated[
         str | None, typer.Option(help="Number of a version, to list its signals.")
@@ -152,6 +153,8 @@ def lineage(
     """
     if sum(option is not None for option in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
+    if version is None:
+        refuse_given(ctx, ["name"], "belongs to --version; leave it out")
     traced = _read_lineage(signal_id, version, data, name)
     if as_json:
         print_json(traced.row())

@@ -22,6 +22,7 @@ from finagent_model.cli.options import (
     Json,
     Model,
     print_json,
+    refuse_given,
     show_progress,
 )
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
@@ -151,6 +152,7 @@ def _print_needs(needs: Estimate, *, to_stderr: bool = False) -> None:
 
 
 def backtest(
+    ctx: typer.Context,
     model: Model = CHAMPION,
     symbols: Annotated[str, typer.Option(help=SYMBOLS_HELP)] = "",
     mode: Annotated[str, typer.Option(help=MODE_HELP)] = "replay",
@@ -206,6 +208,9 @@ def backtest(
     flags = {"entry_bar_stops": entry_bar_stops, "fractional": fractional}
     params |= {k: v for k, v in flags.items() if v is not None}
     if rule:
+        refuse_given(
+            ctx, ["model", "mode"], "belongs to a version and --rule needs none; leave it out"
+        )
         _backtest_rule({"rule": rule, **params}, symbols, as_json)
         return
     # A package's costs and fills are registered with it: an option here would be ignored.

@@ -11,7 +11,7 @@ import logging
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -105,6 +105,17 @@ def _as_tracking_error(error: Exception) -> FinagentError | None:
 def _exit_with_error(ctx: typer.Context, error: FinagentError) -> NoReturn:
     typer.echo(f"error: {error}", err=True)
     ctx.exit(error.exit_code)
+
+
+def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Raise BadInputError where the command line has one of the options, which would be ignored.
+
+    A variable of the environment is for every command, and nobody's answer to this one.
+    """
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise BadInputError(f"--{name.replace('_', '-')} {reason}")
 
 
 def print_json(value: Any) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from finagent_model.cli import app
 from finagent_model.cli.options import STYLES, print_summary, shorten_hash
 from finagent_model.reports.signal_summary import HEADLINES, SignalSummary
 from support.decisions import signal
+from support.places import AS_OF
 
 SUMMARY = SignalSummary.from_signal(
     signal(evidence="none", confidence_score=40, confidence="LOW", model_uri="models:/a[red]b/1")
@@ -44,3 +47,29 @@ def test_print_summary_has_a_style_for_every_verdict() -> None:
 
 def test_shorten_hash_keeps_what_tells_it() -> None:
     assert shorten_hash("0123456789abcdef" * 4) == "0123456789ab"
+
+
+PREDICT = ["predict", "GOOG", "--as-of", AS_OF, "--config", "default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*PREDICT, "--model", "m"], "--model names a version and --config a desk; give one of"),
+        (["backtest", "--rule", "sma:5,20", "--model", "m"], "--model belongs to a version"),
+        (["backtest", "--rule", "sma:5,20", "--mode", "replay"], "--mode belongs to a version"),
+        (["lineage", "abc", "--name", "other"], "--name belongs to --version"),
+        (["lineage", "--data", "abc", "--name", "other"], "--name belongs to --version"),
+    ],
+)
+def test_option_that_another_would_hide_is_refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+def test_predict_config_passes_over_model_of_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINAGENT_MODEL", "models:/nobody/1")
+    done = CliRunner().invoke(app, [*PREDICT, "--json"])
+    assert done.exit_code == 0, done.stderr
