@@ -344,7 +344,9 @@ def verify(
         _verify_with(model, wheel, deep, sha256, python, lock, as_json)
         return
     if given := [
-        f"--{n}" for n, v in (("sha256", sha256), ("python", python), ("lock", lock)) if v
+        f"--{n}"
+        for n, v in (("sha256", sha256), ("python", python), ("lock", lock))
+        if v is not None
     ]:
         raise BadInputError(f"{given[0]} belongs to --with, which names the wheel")
     from finagent_model.pipeline.verify import verify as run
@@ -373,11 +375,21 @@ def _verify_with(
 
     if python is not None and lock is not None:
         raise BadInputError("--python has its libraries already: leave --lock out")
-    if python is None:
+
+    def on_install() -> None:
         typer.echo("making an environment for the wheel's code, which may take minutes", err=True)
+
     try:
         # No bar around it: the other code shows its own.
-        done = verify_with(model, wheel, deep=deep, sha256=sha256, python=python, lock=lock)
+        done = verify_with(
+            model,
+            wheel,
+            deep=deep,
+            sha256=sha256,
+            python=python,
+            lock=lock,
+            on_install=on_install,
+        )
     except OtherCodeFailedError as error:
         if not error.is_told:
             raise
