@@ -15,6 +15,7 @@ from finagent_model.cli.options import (
     EXIT_REFUSED,
     Json,
     TypedErrors,
+    echo,
     format_examples,
     print_json,
 )
@@ -51,10 +52,10 @@ def list_(as_json: Json = False) -> None:
         }
         print_json({"source": name, "symbols": symbols, "why": reason, "kept": rows})
         return
-    typer.echo(f"{name}: {reason or ' '.join(symbols or ())}")
+    echo(f"{name}: {reason or ' '.join(symbols or ())}")
     for symbol, snapshots in stored:
         for snapshot in snapshots:
-            typer.echo(f"kept {symbol}  {_describe_snapshot(snapshot)}, from {snapshot.source}")
+            echo(f"kept {symbol}  {_describe_snapshot(snapshot)}, from {snapshot.source}")
 
 
 @bars.command(epilog=format_examples("finagent bars check GOOG", "finagent bars check --all"))
@@ -165,7 +166,7 @@ def import_bars_command(
         print_json([{"file": str(path)} | row.model_dump(mode="json") for path, row in written])
         return
     for path, snapshot in written:
-        typer.echo(f"{path}  {_describe_snapshot(snapshot)}")
+        echo(f"{path}  {_describe_snapshot(snapshot)}")
         _print_warnings(snapshot)
 
 
@@ -181,24 +182,24 @@ def _print_checks(checks: list[BarsCheck], as_json: bool, passed_over: Sequence[
     else:
         for check in checks:
             if check.snapshot is None:
-                typer.echo(f"REFUSED  {check.symbol}  {check.refused}")
+                echo(f"REFUSED  {check.symbol}  {check.refused}")
                 continue
-            typer.echo(f"good  {check.symbol}  {_describe_snapshot(check.snapshot)}")
+            echo(f"good  {check.symbol}  {_describe_snapshot(check.snapshot)}")
             form = parse_timeframe(check.snapshot.timeframe).time_format
             for change in check.snapshot.changes:
-                typer.echo(
+                echo(
                     f"  revised  {change.closed_at:{form}} {change.field}: "
                     f"{_number_text(change.before)} -> {_number_text(change.after)}"
                 )
             # A snapshot lists its first changes only.
             if (more := check.snapshot.revised - len(check.snapshot.changes)) > 0:
-                typer.echo(f"  and {more} more fields")
+                echo(f"  and {more} more fields")
             _print_warnings(check.snapshot)
         if passed_over:
             count = f"{len(passed_over)} file{'s' if len(passed_over) > 1 else ''}"
             more_files = ", ..." if len(passed_over) > MAX_LISTED else ""
-            typer.echo(f"{count} passed over: {', '.join(passed_over[:MAX_LISTED])}{more_files}")
-        typer.echo(f"{len(checks) - len(refused)} good, {len(refused)} refused")
+            echo(f"{count} passed over: {', '.join(passed_over[:MAX_LISTED])}{more_files}")
+        echo(f"{len(checks) - len(refused)} good, {len(refused)} refused")
     # After the output: the good ones are of use, whatever the exit code.
     if refused:
         raise typer.Exit(EXIT_REFUSED)
@@ -206,7 +207,7 @@ def _print_checks(checks: list[BarsCheck], as_json: bool, passed_over: Sequence[
 
 def _print_warnings(snapshot: BarsSnapshot) -> None:
     for text in snapshot.warnings:
-        typer.echo(f"  warning  {text}")
+        echo(f"  warning  {text}")
 
 
 def _describe_snapshot(snapshot: BarsSnapshot) -> str:

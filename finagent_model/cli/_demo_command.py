@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finagent_model.cli._predict_commands import describe_circumstances, print_signal
-from finagent_model.cli.options import EXIT_NOT_OK, Json, print_json
+from finagent_model.cli.options import EXIT_NOT_OK, Json, echo, print_json
 
 if TYPE_CHECKING:
     from finagent_model.config.roster import ModelConfig
@@ -61,8 +61,8 @@ def demo(
         print_json(signal.model_dump(mode="json"))
     else:
         print_signal(signal, describe_circumstances(predictor, question, inferred.seconds))
-    typer.echo(f"{HONESTY}.", err=True)
-    typer.echo(
+    echo(f"{HONESTY}.", err=True)
+    echo(
         f"kept in run {inferred.run_id}; `finagent ui` shows it at "
         f"{UI_ADDRESS}/signals/key/{signal.signal_id}",
         err=True,
@@ -107,7 +107,7 @@ class _Progress(logging.Handler):
         self._started = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        typer.echo(f"{time.monotonic() - self._started:6.1f} s  {text}", err=True)
+        echo(f"{time.monotonic() - self._started:6.1f} s  {text}", err=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         self(record.getMessage())

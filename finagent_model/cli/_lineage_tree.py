@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from finagent_model._base import Check
 from finagent_model.audit.chain import HEAD
-from finagent_model.cli.options import shorten_hash
+from finagent_model.cli.options import escape_controls, shorten_hash
 from finagent_model.data.snapshots import Dataset
 from finagent_model.market.bars import show_as_of
 from finagent_model.model.wheel import code_hash
@@ -177,8 +177,8 @@ def _add_list(branch: Tree, title: str, lines: Iterable[str]) -> None:
 
 def _add_line(branch: Tree, line: str) -> Tree:
     # As text, never as markup: a run's name is somebody's text, and may hold brackets.
-    return branch.add(Text(line))
+    return branch.add(Text(escape_controls(line)))
 
 
 def _new_tree(line: str) -> Tree:
-    return Tree(Text(line))
+    return Tree(Text(escape_controls(line)))

@@ -16,8 +16,10 @@ from finagent_model.cli.options import (
     MODE_HELP,
     Json,
     Model,
+    echo,
     print_json,
     print_summary,
+    refuse_given,
 )
 from finagent_model.market.bars import show_as_of
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 
 def predict(
+    ctx: typer.Context,
     symbol: Annotated[str, typer.Argument(help="Ticker, such as GOOG.")],
     as_of: Annotated[
         str,
@@ -62,6 +65,8 @@ def predict(
     from finagent_model.model.questions import Question
     from finagent_model.settings import Settings
 
+    if config is not None:
+        refuse_given(ctx, ["model"], "names a version and --config a desk; give one of them")
     question = Question(parse_symbol(symbol), parse_as_of(as_of))
     chosen, limits = parse_mode(mode), parse_limits(max_rounds, budget_usd)
     # Parsed above, before a model is loaded: a typo is reported at once.
@@ -89,16 +94,16 @@ def predict(
         chain = predictor.audit(decision) if audit is not None else None
     if audit is not None and chain is not None:
         chain.write(audit)
-        typer.echo(f"audit {audit}: its head is {chain.head}", err=True)
+        echo(f"audit {audit}: its head is {chain.head}", err=True)
     if run_id is not None:
         message = f"signal {signal.signal_id} is kept in run {run_id}"
-        typer.echo(
+        echo(
             f"{message}; see `finagent lineage {signal.signal_id}`, or its page in `finagent ui`: "
             f"/signals/key/{signal.signal_id}",
             err=True,
         )
     elif config is not None:
-        typer.echo("not kept: --log keeps it in a run and on a page of `finagent ui`", err=True)
+        echo("not kept: --log keeps it in a run and on a page of `finagent ui`", err=True)
     if as_json:
         print_json(signal.model_dump(mode="json"))
     else:
@@ -132,16 +137,16 @@ def print_signal(signal: TradingSignal, circumstances: Circumstances) -> None:
 
     summary = SignalSummary.from_signal(signal, circumstances)
     print_summary(f"{signal.symbol} as of {show_as_of(signal.as_of)}", summary)
-    typer.echo(f"  {signal.reasoning}")
+    echo(f"  {signal.reasoning}")
     if signal.action != "HOLD":
-        typer.echo(
+        echo(
             f"  entry {signal.suggested_entry_price:g}, "
             f"stop {_price(signal.suggested_stop_loss)}, "
             f"target {_price(signal.suggested_take_profit)}"
         )
     for note in (*signal.clamps, *signal.warnings):
-        typer.echo(f"  note: {note}")
-    typer.echo(f"  decided by {signal.model_used}")
+        echo(f"  note: {note}")
+    echo(f"  decided by {signal.model_used}")
 
 
 def _price(price: float | None) -> str:
@@ -168,7 +173,7 @@ def serve(
     require_token_for_host(host, settings.serve_token, "FINAGENT_SERVE_TOKEN", risk)
     from finagent_model.serving.scoring import serve as run_server
 
-    typer.echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
+    echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
     run_server(model, settings, host, port)
 
 
@@ -186,7 +191,7 @@ def graph(
     if as_json:
         print_json([row.model_dump(mode="json") for row in desk.roster])
     else:
-        typer.echo(render_mermaid(desk), nl=False)
+        echo(render_mermaid(desk), nl=False)
 
 
 def ui(
@@ -216,5 +221,5 @@ def ui(
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from finagent_model.webui.pages_app import ui_app
 
-    typer.echo(f"look at http://{host}:{port}", err=True)
+    echo(f"look at http://{host}:{port}", err=True)
     uvicorn.run(ui_app(settings), host=host, port=port, log_level="warning", server_header=False)

@@ -17,6 +17,7 @@ from finagent_model.cli.options import (
     HelpGroup,
     Json,
     TypedErrors,
+    echo,
     format_examples,
     print_json,
 )
@@ -46,13 +47,13 @@ def stats(file: File = None, as_json: Json = False) -> None:
     if as_json:
         print_json(asdict(stats))
         return
-    typer.echo(
+    echo(
         f"{stats.file}: {stats.replies} replies, {stats.errors} errors, {stats.distinct} distinct, "
         f"{stats.damaged} damaged, {stats.bytes} bytes"
     )
     for group in stats.models:
         name = " ".join(filter(None, (group.client, group.model))) or "rules, or of unknown models"
-        typer.echo(
+        echo(
             f"  {name}: {group.replies} replies, {group.errors} errors, {group.prompt_tokens} "
             f"prompt and {group.completion_tokens} completion tokens"
         )
@@ -81,7 +82,7 @@ def merge(
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(
+        echo(
             f"{done.file}: {done.added} added, {done.replaced} replaced, {done.same} the same, "
             f"{done.kept} others not taken"
         )
@@ -112,7 +113,7 @@ def prune(
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(
+        echo(
             f"{done.file}: {done.dropped} dropped, {done.left} left, "
             f"{done.bytes_before} bytes before, {done.bytes_after} now"
         )
@@ -131,7 +132,7 @@ def export(
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(f"{done.recordings} recordings of {done.file} written to {done.to}")
+        echo(f"{done.recordings} recordings of {done.file} written to {done.to}")
 
 
 @cassette.command(name="verify", epilog=format_examples("finagent cassette verify"))
@@ -147,8 +148,8 @@ def verify_recordings_command(file: File = None, as_json: Json = False) -> None:
         print_json(done.row())
     else:
         for fault in done.faults:
-            typer.echo(f"FAILED  {fault}")
-        typer.echo(f"{done.file}: {done.rows} rows, {len(done.faults)} faults")
+            echo(f"FAILED  {fault}")
+        echo(f"{done.file}: {done.rows} rows, {len(done.faults)} faults")
     if not done.passed:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -202,9 +203,9 @@ def verify_audit_command(
         print_json(report.row())
     else:
         for fault in report.faults[:MAX_FAULTS]:
-            typer.echo(f"line {fault.line} {fault.what}: {fault.words}")
+            echo(f"line {fault.line} {fault.what}: {fault.words}")
         if (more := len(report.faults) - MAX_FAULTS) > 0:
-            typer.echo(f"and {more} more; --json has all")
-        typer.echo(report.summary)
+            echo(f"and {more} more; --json has all")
+        echo(report.summary)
     if not report.is_intact:
         raise typer.Exit(EXIT_REFUSED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import EXIT_REFUSED, Json, Name, print_json
+from finagent_model.cli.options import EXIT_REFUSED, Json, Name, echo, print_json, refuse_given
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     rows = registry.list_versions(name)
     # On stderr, as JSON is a list of versions, and this is none any more.
     for alias, number in registry.find_dangling_aliases(name).items():
-        typer.echo(
+        echo(
             f"{alias} points to version {number}, which was deleted; `finagent promote VERSION` "
             f"moves {registry.CHAMPION}, a training {registry.CANDIDATE}",
             err=True,
@@ -35,7 +35,7 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
         return
     # On stderr: stdout stays empty for scripts.
     if not rows:
-        typer.echo(f"no version of {name} yet; `finagent train` makes one", err=True)
+        echo(f"no version of {name} yet; `finagent train` makes one", err=True)
         return
     cells = [("VERSION", "ALIASES", "GATE", "EVIDENCE", "RUN")]
     for row in rows:
@@ -47,7 +47,7 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(4)]
     for *left, run in cells:
         padded = (text.ljust(width) for text, width in zip(left, widths, strict=True))
-        typer.echo("  ".join([*padded, run]))
+        echo("  ".join([*padded, run]))
 
 
 def promote(
@@ -91,7 +91,7 @@ def sign(
         raise BadInputError(
             "FINAGENT_SIGNING_KEY is not set; `finagent signing-key` makes a pair of keys"
         )
-    typer.echo(f"version {version} of {name} is signed")
+    echo(f"version {version} of {name} is signed")
 
 
 def rollback(
@@ -119,15 +119,15 @@ def signing_key(as_json: Json = False) -> None:
     if as_json:
         print_json({"private": private, "public": public})
         return
-    typer.echo(f"FINAGENT_SIGNING_KEY={private}")
-    typer.echo(f"FINAGENT_TRUSTED_KEYS={public}")
+    echo(f"FINAGENT_SIGNING_KEY={private}")
+    echo(f"FINAGENT_TRUSTED_KEYS={public}")
 
 
 def _print_champion(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(row)
     else:
-        typer.echo(f"version {row['version']} is champion")
+        echo(f"version {row['version']} is champion")
 
 
 CONSOLE_WIDTH = 1000
@@ -135,6 +135,7 @@ CONSOLE_WIDTH = 1000
 
 
 def lineage(
+    ctx: typer.Context,
     signal_id: Annotated[str | None, typer.Argument(help="Id of a stored signal.")] = None,
     version: Annotated[
         str | None, typer.Option(help="Number of a version, to list its signals.")
@@ -152,6 +153,8 @@ def lineage(
     """
     if sum(option is not None for option in (signal_id, version, data)) != 1:
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
+    if version is None:
+        refuse_given(ctx, ["name"], "belongs to --version; leave it out")
     traced = _read_lineage(signal_id, version, data, name)
     if as_json:
         print_json(traced.row())

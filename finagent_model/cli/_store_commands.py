@@ -17,6 +17,7 @@ from finagent_model.cli.options import (
     EXIT_NO_DATA,
     HelpGroup,
     Json,
+    echo,
     format_examples,
     print_json,
     print_summary,
@@ -50,9 +51,7 @@ def current(as_json: Json = False) -> None:
     if as_json:
         print_json(row)
     else:
-        typer.echo(
-            f"{row['revision'] or 'no tables yet'} (newest: {newest_revision()}) in {database}"
-        )
+        echo(f"{row['revision'] or 'no tables yet'} (newest: {newest_revision()}) in {database}")
 
 
 @db.command(epilog=format_examples("finagent db upgrade"))
@@ -72,7 +71,7 @@ def upgrade(as_json: Json = False) -> None:
     if as_json:
         print_json({"database": str(database), "before": before, "revision": after})
     else:
-        typer.echo(f"{before or 'no tables'} -> {after} in {database}")
+        echo(f"{before or 'no tables'} -> {after} in {database}")
 
 
 @db.command(epilog=format_examples("finagent db copy finagent.db"))
@@ -90,7 +89,7 @@ def copy(
     if as_json:
         print_json(rows)
     else:
-        typer.echo(f"{sum(rows.values())} rows of {source} are in {target}")
+        echo(f"{sum(rows.values())} rows of {source} are in {target}")
 
 
 @db.command(epilog=format_examples("finagent db sync"))
@@ -107,7 +106,7 @@ def sync(as_json: Json = False) -> None:
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
+        echo(f"{done.written} written, {done.already} there already, {done.failed} failed")
     # They stay in their runs, and the log says why.
     if done.failed:
         raise typer.Exit(EXIT_NO_DATA)
@@ -134,17 +133,17 @@ def status(as_json: Json = False) -> None:
         print_json(counts)
         return
     since = f" (since {counts['oldest_waiting']})" if counts["oldest_waiting"] else ""
-    typer.echo(
+    echo(
         f"{counts['waiting']} waiting{since}, {counts['sent']} sent, {counts['parked']} parked; "
         f"platform: {counts['platform'] or 'none'}"
     )
     if counts["why"]:
-        typer.echo(f"  {counts['why']}")
+        echo(f"  {counts['why']}")
     for row in counts["parked_rows"]:
-        typer.echo(f"  artifact {row['artifact_id']} of {row['execution']}: {row['reason']}")
+        echo(f"  artifact {row['artifact_id']} of {row['execution']}: {row['reason']}")
     # The status lists the first dead letters only.
     if more := counts["parked"] - len(counts["parked_rows"]):
-        typer.echo(f"  and {more} more")
+        echo(f"  and {more} more")
 
 
 @outbox.command(epilog=format_examples("finagent outbox send --parked"))
@@ -174,9 +173,9 @@ def send(
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(f"{done.sent} sent, {done.parked} refused, {done.waiting} waiting")
+        echo(f"{done.sent} sent, {done.parked} refused, {done.waiting} waiting")
         if done.why:
-            typer.echo(done.why, err=True)
+            echo(done.why, err=True)
     if done.waiting or done.parked:
         raise typer.Exit(EXIT_NO_DATA)
 
@@ -195,13 +194,13 @@ def approvals(as_json: Json = False) -> None:
         print_json([request.to_json(now) for request in requests])
         return
     if not requests:
-        typer.echo("no decision waits for an approval", err=True)
+        echo("no decision waits for an approval", err=True)
     for request in requests:
         remaining = request.remaining_s(now)
         # One that nobody settled ended at its deadline.
         end = f"by {request.by}" if request.by else f"at {request.deadline:%Y-%m-%d %H:%M:%S} UTC"
         time = end if remaining is None else f"{remaining:.0f} s left"
-        typer.echo(f"{request.id}  {request.state}  {time}  {request.summary} ({request.reason})")
+        echo(f"{request.id}  {request.state}  {time}  {request.summary} ({request.reason})")
         if remaining is not None:
             _print_proposal(request)
 
@@ -219,7 +218,7 @@ def _print_proposal(request: ApprovalRequest) -> None:
     print_summary(f"  {signal.symbol} as of {show_as_of(signal.as_of)}", summary)
     for opinion in request.opinions or ():
         if opinion.dissents(signal.action):
-            typer.echo(f"  {opinion.agent} disagrees: {opinion.line or 'gave no reason'}")
+            echo(f"  {opinion.agent} disagrees: {opinion.line or 'gave no reason'}")
 
 
 def approve(key: Id, why: Why = None, as_json: Json = False) -> None:
@@ -237,7 +236,7 @@ def _settle(key: str, verdict: ApprovalVerdict, why: str | None, as_json: bool) 
     if as_json:
         print_json(request.to_json(request.at or request.deadline))
     else:
-        typer.echo(f"{request.id} {request.state}: {request.summary}")
+        echo(f"{request.id} {request.state}: {request.summary}")
 
 
 def _user_name() -> str:

@@ -21,7 +21,9 @@ from finagent_model.cli.options import (
     SYMBOLS_HELP,
     Json,
     Model,
+    echo,
     print_json,
+    refuse_given,
     show_progress,
 )
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
@@ -120,8 +122,8 @@ def train(
     if as_json:
         print_json(vars(trained))
         return
-    typer.echo(trained.report)
-    typer.echo(
+    echo(trained.report)
+    echo(
         f"registered {trained.name} version {trained.version}, gate: {trained.verdict}, "
         f"run {trained.run_id}"
     )
@@ -137,12 +139,12 @@ def _print_estimate(request: TrainRequest, as_json: bool) -> None:
         return
     _print_needs(needs)
     if needs.no_grade:
-        typer.echo(f"the evidence will be none: {needs.no_grade}")
+        echo(f"the evidence will be none: {needs.no_grade}")
 
 
 def _print_needs(needs: Estimate, *, to_stderr: bool = False) -> None:
     money = "an unknown price" if needs.cost_usd is None else f"{needs.cost_usd:.2f} USD"
-    typer.echo(
+    echo(
         f"{needs.decisions} decisions by {needs.client}: about {needs.calls} calls, "
         f"{needs.prompt_tokens} prompt and {needs.completion_tokens} completion tokens, {money}; "
         "upper bound for full-length replies; cached replies are free, reformat retries are extra",
@@ -151,6 +153,7 @@ def _print_needs(needs: Estimate, *, to_stderr: bool = False) -> None:
 
 
 def backtest(
+    ctx: typer.Context,
     model: Model = CHAMPION,
     symbols: Annotated[str, typer.Option(help=SYMBOLS_HELP)] = "",
     mode: Annotated[str, typer.Option(help=MODE_HELP)] = "replay",
@@ -206,6 +209,9 @@ def backtest(
     flags = {"entry_bar_stops": entry_bar_stops, "fractional": fractional}
     params |= {k: v for k, v in flags.items() if v is not None}
     if rule:
+        refuse_given(
+            ctx, ["model", "mode"], "belongs to a version and --rule needs none; leave it out"
+        )
         _backtest_rule({"rule": rule, **params}, symbols, as_json)
         return
     # A package's costs and fills are registered with it: an option here would be ignored.
@@ -231,11 +237,11 @@ def backtest(
 
 
 def _print_rerun(rerun: BacktestRerun) -> None:
-    typer.echo(rerun.report)
+    echo(rerun.report)
     words = {True: "the registered ones", False: "NOT the registered ones", None: "new"}
-    typer.echo(f"  its signals are {words[rerun.same_as_registered]}; run {rerun.run_id}")
+    echo(f"  its signals are {words[rerun.same_as_registered]}; run {rerun.run_id}")
     for note in rerun.notes:
-        typer.echo(f"  note: {note}")
+        echo(f"  note: {note}")
 
 
 def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
@@ -257,13 +263,13 @@ def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
     is_open, drawdown = row["open_position"], row["metrics"]["max_drawdown"]
     is_held = row["buy_and_hold"]["total_return"] is not None
     held = f"{done.benchmark.equity[-1]:.2f}" if is_held else "undefined"
-    typer.echo(
+    echo(
         f"{row['symbol']}, {request.rule}: {request.cash:g} became {row['final_equity']:.2f} "
         f"(buy and hold {held}), {row['trades']} closed trades, "
         f"{'one' if is_open else 'none'} open, deepest drawdown {drawdown:.1%}"
     )
     for note in row["notes"]:
-        typer.echo(f"  note: {note}")
+        echo(f"  note: {note}")
 
 
 def ablate(
@@ -293,19 +299,19 @@ def ablate(
         return
     # On stderr before anything is asked: a run may be stopped here.
     if estimate or plan.asks_models:
-        typer.echo(f"{len(plan.desks)} variants: {', '.join(plan.desks)}", err=not estimate)
+        echo(f"{len(plan.desks)} variants: {', '.join(plan.desks)}", err=not estimate)
         _print_needs(needs, to_stderr=not estimate)
     if estimate:
         for name, reason in plan.left_out.items():
-            typer.echo(f"left out: {name}: {reason}")
+            echo(f"left out: {name}: {reason}")
         return
     with show_progress() as progress:
         ablation = run_ablation(plan, progress)
     if as_json:
         print_json(asdict(ablation))
     else:
-        typer.echo(render_ablation_table(asdict(ablation)["rows"], ablation.left_out), nl=False)
-        typer.echo(f"{ablation.decisions} decisions each; run {ablation.run_id}")
+        echo(render_ablation_table(asdict(ablation)["rows"], ablation.left_out), nl=False)
+        echo(f"{ablation.decisions} decisions each; run {ablation.run_id}")
 
 
 def verify(
@@ -339,7 +345,9 @@ def verify(
         _verify_with(model, wheel, deep, sha256, python, lock, as_json)
         return
     if given := [
-        f"--{n}" for n, v in (("sha256", sha256), ("python", python), ("lock", lock)) if v
+        f"--{n}"
+        for n, v in (("sha256", sha256), ("python", python), ("lock", lock))
+        if v is not None
     ]:
         raise BadInputError(f"{given[0]} belongs to --with, which names the wheel")
     from finagent_model.pipeline.verify import verify as run
@@ -368,11 +376,21 @@ def _verify_with(
 
     if python is not None and lock is not None:
         raise BadInputError("--python has its libraries already: leave --lock out")
-    if python is None:
-        typer.echo("making an environment for the wheel's code, which may take minutes", err=True)
+
+    def on_install() -> None:
+        echo("making an environment for the wheel's code, which may take minutes", err=True)
+
     try:
         # No bar around it: the other code shows its own.
-        done = verify_with(model, wheel, deep=deep, sha256=sha256, python=python, lock=lock)
+        done = verify_with(
+            model,
+            wheel,
+            deep=deep,
+            sha256=sha256,
+            python=python,
+            lock=lock,
+            on_install=on_install,
+        )
     except OtherCodeFailedError as error:
         if not error.is_told:
             raise
@@ -382,21 +400,23 @@ def _verify_with(
     else:
         _print_checks(done.checks)
         by = done.verified_by
-        typer.echo(
+        echo(
             f"verified by {by.wheel} ({by.version}, SHA-256 {by.sha256}), Python {by.python}, "
             f"libraries: {by.libraries}"
         )
         if by.differences:
             more = by.differences - len(by.differs_from_install)
             names = ", ".join(by.differs_from_install) + (f" and {more} more" if more else "")
-            typer.echo(f"its code differs from this install in {by.differences} files: {names}")
+            echo(f"its code differs from this install in {by.differences} files: {names}")
     if not done.passed:
         raise typer.Exit(EXIT_REFUSED)
 
 
 def _print_checks(checks: Sequence[Check]) -> None:
     for check in checks:
-        typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}")
+        # One line each, so that what was found can't look like a further check.
+        found = " ".join(check.found.split())
+        echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {found}")
 
 
 def memory(
@@ -440,15 +460,13 @@ def memory(
     if as_json:
         print_json(done.row())
     else:
-        typer.echo(report.verdict)
+        echo(report.verdict)
         for probe in report.probes:
             value = probe.adjusted_p_value
             p_text = "" if value is None else f" (adjusted p {value:.2g})"
-            typer.echo(
-                f"{'SIGN' if probe.is_sign else 'none'}  {probe.name}: {probe.found}{p_text}"
-            )
-        typer.echo(report.power_sentence)
-        typer.echo(
+            echo(f"{'SIGN' if probe.is_sign else 'none'}  {probe.name}: {probe.found}{p_text}")
+        echo(report.power_sentence)
+        echo(
             f"{len(report.days)} days that don't overlap, {report.questions} questions, "
             f"{done.calls} calls; memory.json of run {done.run_id}"
         )
@@ -488,9 +506,9 @@ def calibrate_gate(
         return
     names = list(rows[0].passed)
     head = ["truth", "markets", "alpha over its risk", "weak or better", "strong", *names]
-    typer.echo(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    echo(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
         counts = (row.weak, row.strong, *row.passed.values())
         shares = [f"{count / row.markets:.1%}" for count in counts]
         cells = [row.truth, str(row.markets), f"{row.appraisal_ratio:.2f}", *shares]
-        typer.echo(f"| {' | '.join(cells)} |")
+        echo(f"| {' | '.join(cells)} |")

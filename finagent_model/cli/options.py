@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -38,6 +39,8 @@ MODE_HELP = (
     "replay (recorded ones only, free)."
 )
 SYMBOLS_HELP = "Tickers, separated by commas. Default: those of the training."
+# C0 without tab and line feed, DEL, C1, and the marks that turn the direction of a text.
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")
@@ -103,13 +106,39 @@ def _as_tracking_error(error: Exception) -> FinagentError | None:
 
 
 def _exit_with_error(ctx: typer.Context, error: FinagentError) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
+    echo(f"error: {error}", err=True)
     ctx.exit(error.exit_code)
+
+
+def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Raise BadInputError where the command line has one of the options, which would be ignored.
+
+    A variable of the environment is for every command, and nobody's answer to this one.
+    """
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise BadInputError(f"--{name.replace('_', '-')} {reason}")
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text on stdout, or on stderr with `err`, its control characters as escapes.
+
+    A run's name, a reply or another program's report may hold codes that a terminal would obey.
+    """
+    typer.echo(escape_controls(text), err=err, nl=nl)
+
+
+def escape_controls(text: str) -> str:
+    """Return the text with control characters as Python writes them; line ends and tabs stay."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def print_json(value: Any) -> None:
     """Print `value` as one line of JSON on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    # JSON itself leaves these as they are, though a terminal obeys some of them.
+    typer.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 STYLES: dict[str, str] = {
@@ -131,9 +160,9 @@ def print_summary(title: str, summary: SignalSummary) -> None:
     """
     says = f"{title}: {summary.action}."
     if not sys.stdout.isatty():
-        typer.echo(f"{says} {summary.headline}")
+        echo(f"{says} {summary.headline}")
         for name, text in summary.rows:
-            typer.echo(f"  {name.lower():8} {text}")
+            echo(f"  {name.lower():8} {text}")
         return
     # Rich takes a while to import, and only a terminal has use for it.
     from rich.console import Console
@@ -141,13 +170,17 @@ def print_summary(title: str, summary: SignalSummary) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    console.print(Text.assemble((says, "bold"), " ", (summary.headline, STYLES[summary.verdict])))
+    console.print(
+        Text.assemble(
+            (escape_controls(says), "bold"), " ", (summary.headline, STYLES[summary.verdict])
+        )
+    )
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in summary.rows:
         # As text, never as markup: a foreign name may hold brackets.
-        table.add_row(f"  {name}", Text(text))
+        table.add_row(f"  {name}", Text(escape_controls(text)))
     console.print(table)
 
 

@@ -23,6 +23,18 @@ MAX_WHEEL_BYTES = 100 * 1024 * 1024
 MAX_UNPACKED_BYTES = 400 * 1024 * 1024
 MAX_FILES = 20_000
 MAX_CHARS_SHOWN = 80
+MAX_PATH_BYTES = 1000
+"""Of a file in the wheel; systems allow 4096 with the folder that it is unpacked to."""
+MAX_NAME_BYTES = 255
+"""Of a file or a folder, as file systems allow."""
+VERSION = re.compile(
+    r"v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+    r"(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
+    re.ASCII | re.IGNORECASE,
+)
+"""A version as PEP 440 spells it."""
+MAX_VERSION_CHARS = 100
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -67,14 +79,24 @@ class WheelCode:
         if foreign:
             # They would take the place of modules that the code imports.
             raise _bad_wheel(path, f"it also holds {foreign[0][:MAX_CHARS_SHOWN]!r}")
-        return cls(path, str(headers["Version"]), found, files)
+        return cls(path, _read_version(path, headers["Version"]), found, files)
 
     def unpack(self, folder: Path) -> None:
-        """Write the files below `folder`, from which Python can import them."""
+        """Write the files below `folder`, from which Python can import them.
+
+        Raises BadInputError where they can't be written.
+        """
         for name, content in self.files.items():
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or "its name has no such encoding here"
+                raise BadInputError(
+                    f"{self.path}: {name[:MAX_CHARS_SHOWN]!r} can't be unpacked ({reason}); set "
+                    "TMPDIR to a folder that can take it"
+                ) from None
 
     def read_pins(self) -> dict[str, str]:
         """Return the requirements that the wheel's models have, version by normal name."""
@@ -122,11 +144,15 @@ def _unzip(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
     for entry in entries:
         parts = PurePosixPath(entry.filename).parts
         is_plain = "/".join(parts) == entry.filename and not {"..", "/"} & {*parts}
+        is_plain &= entry.filename.isprintable() and _is_short(parts)
         is_link = stat.S_ISLNK(entry.external_attr >> 16)
         if not is_plain or is_link or "\\" in entry.filename or entry.filename in files:
             raise _bad_wheel(path, f"it has the path {entry.filename[:MAX_CHARS_SHOWN]!r}")
         if entry.flag_bits & 1:
             raise _bad_wheel(path, "it is encrypted")
+        # Others, which wheels don't use, may ask for gigabytes of memory.
+        if entry.compress_type not in _METHODS:
+            raise _bad_wheel(path, f"it is compressed by method {entry.compress_type}")
         # By what comes out, since a header may understate it.
         content = bytearray()
         with archive.open(entry) as file:
@@ -136,7 +162,24 @@ def _unzip(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
                     raise _bad_wheel(path, f"it unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
                 content += chunk
         files[entry.filename] = bytes(content)
+    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+    if both := sorted(folders & files.keys()):
+        raise _bad_wheel(path, f"{both[0][:MAX_CHARS_SHOWN]!r} is a file and a folder")
     return files
+
+
+def _is_short(parts: tuple[str, ...]) -> bool:
+    sizes = [len(part.encode(errors="replace")) for part in parts]
+    return max(sizes, default=0) <= MAX_NAME_BYTES and sum(sizes) + len(sizes) <= MAX_PATH_BYTES
+
+
+def _read_version(path: Path, text: object) -> str:
+    """Return the version that METADATA names. Raises BadInputError for none, and for no version."""
+    version = "" if text is None else str(text)
+    if len(version) > MAX_VERSION_CHARS or VERSION.fullmatch(version) is None:
+        named = f"the version {version[:MAX_CHARS_SHOWN]!r}" if version else "no version"
+        raise _bad_wheel(path, f"its METADATA names {named}; write one such as 0.1.0")
+    return version
 
 
 def _find_info(path: Path, files: dict[str, bytes]) -> str:

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ RUNNER = """
 import importlib.util, os, platform, sys
 folder, version, command = sys.argv[1], sys.argv[2], sys.argv[3:]
 def refuse(message):
+    sys.stdout.write("finagent-refused\\n")
+    sys.stdout.flush()
     sys.stderr.write("error: %s %s\\n" % (sys.executable, message))
     raise SystemExit(2)
 if sys.version_info[:2] != (3, 11):
@@ -67,6 +69,7 @@ NEEDED_MODULES = (
 )
 """Some of the dependencies; a Python without one of them lacks more."""
 _PYTHON_MARK = b"finagent-python "
+_REFUSED_MARK = b"finagent-refused"
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,14 @@ def verify_with(
     sha256: str | None = None,
     python: Path | None = None,
     lock: Path | None = None,
+    on_install: Callable[[], object] = lambda: None,
 ) -> OtherReport:
     """Run `finagent verify` of a version by the code of a wheel, and return what it found.
 
     `python` is one that has the dependencies; else an environment is made of the version's pins,
-    of whose names the wheel must know each, or of a `lock` with hashes. What the other code writes
-    to its standard error passes through. Raises BadInputError for a wheel or a Python that can't be
+    of whose names the wheel must know each, or of a `lock` with hashes. `on_install` is called
+    before one is made, which may take minutes. What the other code writes to its standard error
+    passes through. Raises BadInputError for a wheel or a Python that can't be
     used, and OtherCodeFailedError with the exit code of code that could not verify.
     """
     code = WheelCode.read(wheel, sha256)
@@ -131,13 +136,15 @@ def verify_with(
         folder = stack.enter_context(ScratchFolder())
         code.unpack(folder / "code")
         if python is None:
-            python = make_environment(folder / "venv", _choose_pins(code, model_uri, lock), lock)
+            pins = _choose_pins(code, model_uri, lock)
+            on_install()
+            python = make_environment(folder / "venv", pins, lock)
             libraries = f"a new environment, by {lock or 'exact versions without hashes'}"
         else:
             libraries = f"those of {python}"
         command = ["verify", model_uri, "--json", *(["--deep"] if deep else [])]
         status, reply = _run(python, folder / "code", command)
-    return _read_reply(code, libraries, status, reply)
+    return _read_reply(code, python, libraries, status, reply)
 
 
 def make_environment(folder: Path, pins: Sequence[str], lock: Path | None = None) -> Path:
@@ -177,7 +184,8 @@ def _choose_pins(code: WheelCode, model_uri: str, lock: Path | None) -> list[str
     """Return the pins of the environment: the version's, if the wheel knows each of their names."""
     if lock is not None:
         if not lock.is_file():
-            raise BadInputError(f"--lock {lock}: there is no such file")
+            reason = "is no regular file" if lock.exists() else "there is no such file"
+            raise BadInputError(f"--lock {lock}: {reason}")
         return []
     known, pins = code.read_pins(), read_version_pins(model_uri)
     # A package that only the version asks for could change the others as it is imported.
@@ -216,10 +224,18 @@ def _run(python: Path, folder: Path, command: Sequence[str]) -> tuple[int, bytes
     return process.returncode, reply
 
 
-def _read_reply(code: WheelCode, libraries: str, status: int, reply: bytes) -> OtherReport:
+def _read_reply(
+    code: WheelCode, python: Path, libraries: str, status: int, reply: bytes
+) -> OtherReport:
     lines = [line for line in reply.splitlines() if line.strip()]
     marks = [line for line in lines if line.startswith(_PYTHON_MARK)]
     whose = f"the code of {code.path.name}"
+    if not marks:
+        # Nothing of the wheel has run, so that the exit code is not its answer.
+        message = f"{python} did not start the wheel's code (exit code {status})"
+        if status == 2 and lines == [_REFUSED_MARK]:
+            raise OtherCodeFailedError(message, status, is_told=True)
+        raise BadInputError(f"{message}; name a Python 3.11 that has the dependencies by --python")
     if status not in (0, 5):
         # Codes of errors that are told in one line; any other is a crash.
         is_told = status in (2, 3, 4)

@@ -12,6 +12,7 @@ from finagent_model.cli.options import (
     EXIT_NO_DATA,
     HelpGroup,
     Json,
+    echo,
     format_examples,
     print_json,
 )
@@ -120,7 +121,7 @@ def fetch(
         print_json(source.row())
         return
     how = "fetched and verified" if source.fetched else "here already, verified"
-    typer.echo(f"{source.pin.repository} at {source.pin.commit[:12]}: {how}; {source.folder}")
+    echo(f"{source.pin.repository} at {source.pin.commit[:12]}: {how}; {source.folder}")
 
 
 @commands.command(epilog=format_examples("finagent upstream status"))
@@ -136,7 +137,7 @@ def status(as_json: Json = False) -> None:
         print_json(source.row())
     else:
         state = source.fault or f"verified; {source.folder}"
-        typer.echo(f"{source.pin.repository} at {source.pin.commit[:12]}: {state}")
+        echo(f"{source.pin.repository} at {source.pin.commit[:12]}: {state}")
     if source.fault:
         raise typer.Exit(EXIT_NO_DATA)
 
@@ -150,4 +151,4 @@ def wheel(
     from finagent_model.settings import Settings
 
     path = build_upstream_wheel(Settings.load(), to)
-    print_json({"wheel": str(path)}) if as_json else typer.echo(str(path))
+    print_json({"wheel": str(path)}) if as_json else echo(str(path))

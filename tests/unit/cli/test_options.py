@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from finagent_model.cli.options import STYLES, print_summary, shorten_hash
+import finagent_model.cli
+from finagent_model.cli import app
+from finagent_model.cli.options import STYLES, echo, print_json, print_summary, shorten_hash
 from finagent_model.reports.signal_summary import HEADLINES, SignalSummary
 from support.decisions import signal
+from support.places import AS_OF
 
 SUMMARY = SignalSummary.from_signal(
     signal(evidence="none", confidence_score=40, confidence="LOW", model_uri="models:/a[red]b/1")
@@ -44,3 +51,62 @@ def test_print_summary_has_a_style_for_every_verdict() -> None:
 
 def test_shorten_hash_keeps_what_tells_it() -> None:
     assert shorten_hash("0123456789abcdef" * 4) == "0123456789ab"
+
+
+def test_echo_shows_control_characters_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "caf\u00e9\t\x1b[31mred\x1b]0;title\x07\r\x9b2J\x7f\u202eabc\n"
+    echo(text, nl=False)
+    shown = "caf\u00e9\t\\x1b[31mred\\x1b]0;title\\x07\\r\\x9b2J\\x7f\\u202eabc\n"
+    assert capsys.readouterr().out == shown
+
+
+def test_print_json_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": "caf\u00e9 \x1b[31m \x9b2J \u202eabc"}
+    print_json(value)
+    out = capsys.readouterr().out
+    assert out.removesuffix("\n").isprintable()
+    assert json.loads(out) == value
+
+
+def test_print_summary_on_terminal_shows_escapes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    foreign = signal(model_uri="models:/a\x1b]0;title\x07b/1")
+    print_summary("GOOG \x1b]0;title\x07", SignalSummary.from_signal(foreign))
+    assert "\x1b]0" not in capsys.readouterr().out
+
+
+def test_commands_print_by_echo_alone() -> None:
+    """Typer's own would print the control characters of foreign text."""
+    folder = Path(finagent_model.cli.__file__).parent
+    files = [*folder.glob("*.py"), folder.parent / "contrib/upstream/_commands.py"]
+    found = [f.name for f in files if re.search(r"typer\.s?echo\(|\bprint\(", f.read_text())]
+    assert sorted(found) == ["__main__.py", "_registry_commands.py", "options.py"]
+
+
+PREDICT = ["predict", "GOOG", "--as-of", AS_OF, "--config", "default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*PREDICT, "--model", "m"], "--model names a version and --config a desk; give one of"),
+        (["backtest", "--rule", "sma:5,20", "--model", "m"], "--model belongs to a version"),
+        (["backtest", "--rule", "sma:5,20", "--mode", "replay"], "--mode belongs to a version"),
+        (["lineage", "abc", "--name", "other"], "--name belongs to --version"),
+        (["lineage", "--data", "abc", "--name", "other"], "--name belongs to --version"),
+    ],
+)
+def test_option_that_another_would_hide_is_refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+def test_predict_config_passes_over_model_of_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINAGENT_MODEL", "models:/nobody/1")
+    done = CliRunner().invoke(app, [*PREDICT, "--json"])
+    assert done.exit_code == 0, done.stderr

@@ -13,7 +13,13 @@ import pytest
 
 from finagent_model.errors import BadInputError
 from finagent_model.model import wheel_reader
-from finagent_model.model.wheel import build_wheel, code_hash, read_code_files, write_wheel
+from finagent_model.model.wheel import (
+    build_wheel,
+    code_hash,
+    read_code_files,
+    record_hash,
+    write_wheel,
+)
 from finagent_model.model.wheel_reader import WheelCode, parse_pins
 
 CODE = {
@@ -127,6 +133,74 @@ def test_wheel_code_refuses_paths_that_leave_the_folder(tmp_path: Path, name: st
     path = write_wheel(tmp_path, "finagent_model", "0.1.0", "", {**CODE, name: b""})
     with pytest.raises(BadInputError, match="it has the path"):
         WheelCode.read(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "/".join(["x" * 100] * 60), "a\x1b[31m", "a\u202eb", "a\nb"]
+)
+def test_wheel_code_refuses_paths_that_no_disk_takes(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInputError, match="it has the path"):
+        WheelCode.read(make(tmp_path, **{f"finagent_model/{name}.py": b""}))
+
+
+@pytest.mark.parametrize(
+    ("name", "both"),
+    [
+        ("finagent_model/__init__.py/x.py", "finagent_model/__init__.py"),
+        ("finagent_model", "finagent_model"),
+    ],
+)
+def test_wheel_code_refuses_file_that_is_a_folder(tmp_path: Path, name: str, both: str) -> None:
+    with pytest.raises(BadInputError, match=f"'{both}' is a file and a folder"):
+        WheelCode.read(make(tmp_path, **{name: b""}))
+
+
+def test_wheel_code_unpack_names_what_the_disk_refuses(tmp_path: Path) -> None:
+    code = WheelCode.read(make(tmp_path))
+    (tmp_path / "code").write_bytes(b"")
+    with pytest.raises(BadInputError, match=r"can't be unpacked .*; set TMPDIR to a folder"):
+        code.unpack(tmp_path / "code")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_wheel_code_refuses_other_compression(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "x.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("finagent_model/__init__.py", b"x" * 1000)
+    content = bytearray(path.read_bytes())
+    content[70:80] = bytes(10)
+    path.write_bytes(content)
+    with pytest.raises(BadInputError, match=f"it is compressed by method {method}"):
+        WheelCode.read(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("\x1b[31m0.1.0\x1b]0;pwn\x07", r"names the version '\\x1b\[31m0.1.0\\x1b]0;pwn\\x07'"),
+        ("latest", "names the version 'latest'"),
+        ("1." + "0" * 200, "names the version '1.0"),
+        ("", "names no version; write one such as 0.1.0"),
+    ],
+)
+def test_wheel_code_refuses_what_is_no_version(tmp_path: Path, version: str, message: str) -> None:
+    content = f"Name: finagent-model\nVersion: {version}\n".encode()
+    path, info = tmp_path / "x.whl", "finagent_model-1.dist-info"
+    files = {**CODE, f"{info}/METADATA": content}
+    record = "".join(f"{n},sha256={record_hash(c)},{len(c)}\n" for n, c in files.items())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, each in {**files, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(name, each)
+    with pytest.raises(BadInputError, match=message):
+        WheelCode.read(path)
+
+
+@pytest.mark.parametrize(
+    "version", ["0.1.0", "1!2.0rc1", "1.0.post1", "2.0.dev3", "1.0a1.dev2+abc.1", "1.0-1"]
+)
+def test_wheel_code_takes_every_version_of_pep_440(tmp_path: Path, version: str) -> None:
+    path = write_wheel(tmp_path, "finagent_model", version, "", CODE)
+    assert WheelCode.read(path).version == version
 
 
 def test_wheel_code_refuses_link(tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ def test_verify_command_passes_exit_code_on(wheel: Callable[..., Path], status: 
         (("--sha256", "0"), "has the SHA-256"),
         (("--python", sys.executable, "--lock", "x"), "leave --lock out"),
         (("--lock", "no.lock"), "--lock no.lock: there is no such file"),
+        (("--lock", "/dev/null"), "--lock /dev/null: is no regular file"),
     ],
 )
 def test_verify_command_refuses_options(
@@ -200,7 +201,31 @@ def test_verify_command_refuses_options(
 ) -> None:
     done = command(wheel(answering(report(PASSED))), *options)
     assert done.exit_code == 2
-    assert message in done.stderr
+    [line] = done.stderr.splitlines()
+    assert message in line
+
+
+def test_verify_command_of_missing_wheel_makes_no_environment() -> None:
+    done = command(Path("/nothing.whl"))
+    assert done.exit_code == 2
+    assert done.stderr == "error: wheel /nothing.whl can't be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "status"), [("exit 2", 2), ("exit 4", 4), ("echo finagent-refused", 0), ("", 0)]
+)
+def test_verify_command_believes_no_program_that_is_no_python(
+    wheel: Callable[..., Path], tmp_path: Path, program: str, status: int
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{program}\n")
+    python.chmod(0o755)
+    done = command(wheel(answering(report(PASSED))), "--python", str(python))
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"error: {python} did not start the wheel's code (exit code {status}); name a Python 3.11 "
+        "that has the dependencies by --python\n"
+    )
 
 
 @pytest.mark.parametrize("option", ["--sha256", "--python", "--lock"])
