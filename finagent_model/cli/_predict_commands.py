@@ -20,6 +20,7 @@ from finagent_model.cli.options import (
     print_json,
     print_summary,
     refuse_given,
+    require_store,
 )
 from finagent_model.market.bars import show_as_of
 
@@ -74,6 +75,8 @@ def predict(
         # MLflow takes seconds to import; an untrained desk that logs nothing needs none of it.
         from finagent_model.model.loading import load_predictor
 
+        # A run that is to be kept is worth MLflow's own patience.
+        require_store(model, is_short=not log)
         predictor = load_predictor(model)
     else:
         predictor = Predictor.from_config(config, Settings.load(), chosen)
@@ -173,6 +176,7 @@ def serve(
     require_token_for_host(host, settings.serve_token, "FINAGENT_SERVE_TOKEN", risk)
     from finagent_model.serving.scoring import serve as run_server
 
+    require_store(model)
     echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
     run_server(model, settings, host, port)
 
@@ -205,20 +209,17 @@ def ui(
     The same server answers the REST API at /api/artifacts. A host other than 127.0.0.1 needs
     FINAGENT_API_TOKEN, which the pages then ask for.
     """
-    import os
-
     import uvicorn
 
     from finagent_model.serving.auth import require_token_for_host
-    from finagent_model.settings import Settings
+    from finagent_model.settings import Settings, shorten_mlflow_waits
 
     settings = Settings.load()
     # The pages can promote versions and settle approvals: without a token they stay local.
     risk = "the pages could promote a version"
     require_token_for_host(host, settings.api_token, "FINAGENT_API_TOKEN", risk)
     # Fewer retries: a page shall say that MLflow is down, not wait minutes for it.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    shorten_mlflow_waits()
     from finagent_model.webui.pages_app import ui_app
 
     echo(f"look at http://{host}:{port}", err=True)

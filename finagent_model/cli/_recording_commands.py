@@ -20,6 +20,7 @@ from finagent_model.cli.options import (
     echo,
     format_examples,
     print_json,
+    require_store,
 )
 from finagent_model.errors import BadInputError
 
@@ -104,6 +105,7 @@ def prune(
     """Delete recordings and free their disk space."""
     from finagent_model.pipeline import recordings
 
+    require_store(packaged or "", is_short=True)
     replies = None if packaged is None else recordings.packaged_replies(packaged)
     path = file or _default_file()
     # The redactor finds rows with a key of this machine in them: those count as damaged.
@@ -198,6 +200,8 @@ def verify_audit_command(
     """
     from finagent_model.pipeline.record import verify_audit
 
+    if not Path(what).exists():
+        require_store(is_short=True)
     report = verify_audit(what, head)
     if as_json:
         print_json(report.row())

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model.cli.options import EXIT_REFUSED, Json, Name, echo, print_json, refuse_given
+from finagent_model.cli.options import (
+    EXIT_REFUSED,
+    Json,
+    Name,
+    echo,
+    print_json,
+    refuse_given,
+    require_store,
+)
 from finagent_model.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
     """List the registered versions with their grade and the gate's verdict."""
     from finagent_model.tracking import registry
 
+    require_store(is_short=True)
     rows = registry.list_versions(name)
     # On stderr, as JSON is a list of versions, and this is none any more.
     for alias, number in registry.find_dangling_aliases(name).items():
@@ -35,7 +44,8 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
         return
     # On stderr: stdout stays empty for scripts.
     if not rows:
-        echo(f"no version of {name} yet; `finagent train` makes one", err=True)
+        option = "" if name == "finagent" else f" --register-as {name}"
+        echo(f"no version of {name} yet; `finagent train{option}` makes one", err=True)
         return
     cells = [("VERSION", "ALIASES", "GATE", "EVIDENCE", "RUN")]
     for row in rows:
@@ -69,6 +79,7 @@ def promote(
     from finagent_model.settings import Settings
     from finagent_model.tracking import registry
 
+    require_store(is_short=True)
     sign = partial(sign_version, name, version, Settings.load())
     row = registry.promote(name, version, force=force, why=why, sign=sign)
     _print_champion(asdict(row), as_json)
@@ -86,6 +97,7 @@ def sign(
     from finagent_model.settings import Settings
     from finagent_model.tracking import registry
 
+    require_store(is_short=True)
     registry.find_version(name, version)
     if not sign_version(name, version, Settings.load()):
         raise BadInputError(
@@ -104,6 +116,7 @@ def rollback(
     """Make the previous champion champion again."""
     from finagent_model.tracking import registry
 
+    require_store(is_short=True)
     _print_champion(asdict(registry.rollback(name, why)), as_json)
 
 
@@ -155,6 +168,7 @@ def lineage(
         raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
     if version is None:
         refuse_given(ctx, ["name"], "belongs to --version; leave it out")
+    require_store(is_short=True)
     traced = _read_lineage(signal_id, version, data, name)
     if as_json:
         print_json(traced.row())

@@ -24,6 +24,7 @@ from finagent_model.cli.options import (
     echo,
     print_json,
     refuse_given,
+    require_store,
     show_progress,
 )
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
@@ -224,6 +225,7 @@ def backtest(
     from finagent_model.settings import Settings
 
     chosen, parsed_mode = parse_symbols(symbols), parse_mode(mode)
+    require_store(model)
     with show_progress() as progress:
         reruns = run_backtest(model, chosen, Settings.load(), parsed_mode, progress)
     if as_json:
@@ -290,6 +292,7 @@ def ablate(
     from finagent_model.settings import Settings
 
     chosen, parsed_mode = parse_symbols(symbols), parse_mode(mode)
+    require_store(model)
     plan = prepare_ablation(model, chosen, Settings.load(), parsed_mode)
     needs = plan.estimate()
     if estimate and as_json:
@@ -342,6 +345,7 @@ def verify(
     Exit code 5 where a check fails.
     """
     if wheel is not None:
+        require_store(model, is_short=True)
         _verify_with(model, wheel, deep, sha256, python, lock, as_json)
         return
     if given := [
@@ -352,6 +356,7 @@ def verify(
         raise BadInputError(f"{given[0]} belongs to --with, which names the wheel")
     from finagent_model.pipeline.verify import verify as run
 
+    require_store(model, is_short=True)
     with show_progress() as progress:
         done = run(model, progress, deep=deep)
     if as_json:
@@ -443,6 +448,7 @@ def memory(
     from finagent_model.pipeline.probe_memory import prepare_probes, probe_memory
     from finagent_model.settings import Settings
 
+    require_store(model)
     plan = prepare_probes(model, Settings.load(), days, retest, budget_usd)
     needs = plan.estimate()
     if estimate and as_json:

@@ -121,6 +121,23 @@ def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
             raise BadInputError(f"--{name.replace('_', '-')} {reason}")
 
 
+def require_store(uri: str = "models:/", *, is_short: bool = False) -> None:
+    """Raise TrackingError where the store that `uri` is looked up in is named and is not there.
+
+    For commands that only read from it. A folder or an address of its own needs no store. With
+    `is_short` a server that does not answer is given up soon.
+    """
+    from finagent_model.settings import shorten_mlflow_waits
+
+    if not uri.startswith(("models:", "runs:")):
+        return
+    if is_short:
+        shorten_mlflow_waits()
+    from finagent_model.tracking import local_store
+
+    local_store.require_store()
+
+
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Print a text on stdout, or on stderr with `err`, its control characters as escapes.
 

@@ -49,6 +49,22 @@ def prepare_local_store() -> None:
         _prepared.add(uri)
 
 
+def require_store() -> None:
+    """Raise TrackingError where a store is named and is a SQLite file that is not there.
+
+    For who only reads: a new file at a mistyped address would look like a store without versions.
+    The default store is nobody's mistake, and is left alone.
+    """
+    if not mlflow.tracking.is_tracking_uri_set():
+        return
+    path = _sqlite_file(mlflow.get_tracking_uri())
+    if path is not None and not path.exists():
+        raise TrackingError(
+            f"the MLflow store {path} is not there; set MLFLOW_TRACKING_URI to the one that has "
+            "the versions, or make it by `finagent train`"
+        )
+
+
 def _check_temp_folder() -> None:
     try:
         folder = tempfile.gettempdir()

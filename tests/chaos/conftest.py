@@ -14,7 +14,7 @@ import pytest
 from support.chaos_place import clone
 from support.command_forks import CommandForks, Outcome
 from support.faults_page import LOCAL_TITLE, Report, provider_part, tried_cases, write_page
-from support.places import Place, small_options
+from support.places import DEFAULT_STORE, Place, small_options
 
 HEAD = f"""{LOCAL_TITLE}
 This table is written by `make test-chaos` (tests/chaos). Each case is tried with the real
@@ -61,7 +61,9 @@ def base(
 ) -> Place:
     """Where version 1 is champion, and one decision is recorded."""
     place = Place(tmp_path_factory.mktemp("base"))
-    assert forks.run(place, "models").code == 0  # not to time the imports, nor the new tables
+    assert (
+        forks.run(place, "models", **DEFAULT_STORE).code == 0
+    )  # not to time the imports, nor the new tables
     for argv in (["train", *small_options()], ["predict", "FB", "--as-of=2013-01-30", "--log"]):
         began = time.monotonic()
         done = forks.run(place, *argv)

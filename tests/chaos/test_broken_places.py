@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from support.chaos_place import add_version, assert_whole, champion, rows
 from support.command_forks import CommandForks
 from support.faults_page import Report
-from support.places import AS_OF, Place, free_port, post, small_options
+from support.places import AS_OF, DEFAULT_STORE, Place, free_port, post, small_options
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's store has warnings of its own
 ASKED = ["predict", "FB", f"--as-of={AS_OF}", "--log"]
@@ -173,11 +173,11 @@ def test_first_command_killed_leaves_no_half_store(
 ) -> None:
     place = Place(tmp_path / "place")
     place.folder.mkdir()
-    making = forks.start(place, "models", stop_at="alembic.op.create_table")
+    making = forks.start(place, "models", stop_at="alembic.op.create_table", **DEFAULT_STORE)
     making.wait_until_stopped()
     cut = making.kill()
     assert not (place.folder / "mlflow.db").exists()
-    done = forks.run(place, "models", "--json")
+    done = forks.run(place, "models", "--json", **DEFAULT_STORE)
     assert (done.code, done.out.strip(), done.err) == (0, "[]", "")
     assert sorted(path.name for path in place.folder.iterdir()) == ["mlflow.db"]
     report(cut, "repeated: made anew, and nothing half is left")

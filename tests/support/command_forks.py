@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from support.places import ROOT, TESTS, Place
+from support.places import DEFAULT_STORE, ROOT, TESTS, Place
 
 POLL_S = 0.02
 PRELOADED = (
@@ -144,7 +144,7 @@ class CommandForks:
         if self.store is None:
             first = Place(self.folder / "first")
             first.folder.mkdir()
-            made = self.start(first, "models").wait()
+            made = self.start(first, "models", **DEFAULT_STORE).wait()
             assert made.code == 0, made.err
             self.store = first.folder / "mlflow.db"
         if not (place.folder / "mlflow.db").exists():

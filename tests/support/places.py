@@ -24,6 +24,9 @@ AS_OF = "2013-01-31"
 ACTED_ON = ("2012-11-30", "2012-12-05")
 """Days on which the small training acts; on `AS_OF` it holds."""
 
+DEFAULT_STORE = {"MLFLOW_TRACKING_URI": ""}
+"""Where none is named, MLflow's is `mlflow.db` in the working directory."""
+
 
 def small_options() -> list[str]:
     return [text for k, v in SMALL.items() for text in (f"--{k.replace('_', '-')}", v)]

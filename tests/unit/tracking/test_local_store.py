@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from typer.testing import CliRunner
 
+from finagent_model.cli import app
 from finagent_model.errors import LocalStateError, TrackingError
-from finagent_model.tracking import local_store
-from support.places import Place
+from finagent_model.tracking import local_store, registry
+from support.places import DEFAULT_STORE, Place
 
 
 @pytest.fixture
@@ -95,6 +98,78 @@ def test_prepare_local_store_leaves_other_stores(monkeypatch: pytest.MonkeyPatch
     local_store.prepare_local_store()
 
 
+def test_require_store_makes_no_file_where_one_is_named(path: Path) -> None:
+    with pytest.raises(TrackingError, match=f"{path} is not there; set MLFLOW_TRACKING_URI to"):
+        local_store.require_store()
+    assert not path.parent.exists()
+
+
+def test_require_store_takes_one_that_is_there(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    local_store.require_store()
+    assert path.read_bytes() == b""
+
+
+def test_require_store_passes_over_default_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow.tracking, "is_tracking_uri_set", lambda: False)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "sqlite:////nothing/mlflow.db")
+    local_store.require_store()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["promote", "1"],
+        ["rollback"],
+        ["sign", "1"],
+        ["lineage", "abc"],
+        ["verify", "models:/finagent/1"],
+        ["audit", "verify", "abc"],
+        ["backtest"],
+        ["ablate"],
+        ["memory"],
+        ["serve"],
+        ["predict", "GOOG", "--as-of", "2012-06-29"],
+    ],
+)
+def test_reading_command_makes_no_store_that_is_named(path: Path, arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: the MLflow store {path} is not there; set MLFLOW_")
+    assert not path.parent.exists()
+
+
+@pytest.fixture
+def no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that holds nothing, which would take seconds to make."""
+    monkeypatch.setattr(registry, "list_versions", lambda _: [])
+    monkeypatch.setattr(registry, "find_dangling_aliases", lambda _: {})
+    monkeypatch.setattr(local_store, "require_store", lambda: None)
+
+
+@pytest.mark.usefixtures("no_version")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("nobody", "finagent train --register-as nobody"), ("finagent", "finagent train")],
+)
+def test_models_says_how_a_version_of_the_name_is_made(name: str, command: str) -> None:
+    done = CliRunner().invoke(app, ["models", "--name", name])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == f"no version of {name} yet; `{command}` makes one\n"
+
+
+@pytest.mark.usefixtures("no_version")
+def test_models_gives_up_server_after_one_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # so that it is put back, whatever it was
+        monkeypatch.delenv(name)
+    assert CliRunner().invoke(app, ["models"]).exit_code == 0
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
+
+
 @pytest.mark.slow
 def test_first_commands_at_once_make_one_store(tmp_path: Path) -> None:
     place = Place(tmp_path)
@@ -103,7 +178,7 @@ def test_first_commands_at_once_make_one_store(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "finagent_model.cli", *command],
             cwd=tmp_path,
-            env=place.env,
+            env=place.env | DEFAULT_STORE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
