@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -151,9 +152,10 @@ class FieldReader:
 
     def values(self, rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Any]:
         """Yield what rows have as `field`, without those that have none."""
-        for row in rows:
+        names = self._names.get(field, ())
+        for row in rows if names else ():
             by_name = {spell(name): value for name, value in row.items()}
-            value = _first_value(by_name, self._names.get(field, ()))
+            value = _first_value(by_name, names)
             yield from value if isinstance(value, tuple) else () if is_empty(value) else (value,)
 
     def missing(self, columns: Sequence[str]) -> str | None:
@@ -193,7 +195,8 @@ class FieldReader:
         Raises BadInputError for what is no symbol, and for a row that isn't about `owner`.
         """
         by_name = {spell(name): value for name, value in row.items()}
-        lists = (_split_symbols(by_name.get(name)) for name in (*self._symbols, *_SYMBOL_OBJECTS))
+        names = (name for name in (*self._symbols, *_SYMBOL_OBJECTS) if name in by_name)
+        lists = (_split_symbols(by_name[name]) for name in names)
         found = next((symbols for symbols in lists if symbols), [])
         if len(found) > MAX_SYMBOLS:
             raise BadInputError(f"names {len(found)} symbols; at most {MAX_SYMBOLS}")
@@ -212,6 +215,7 @@ class FieldReader:
             raise BadInputError(f"{field}: {error}") from None
 
 
+@lru_cache(maxsize=1024)
 def spell(name: object) -> str:
     """Return a vendor's name of a field in our spelling: `Published At` is `published_at`."""
     return str(name).strip().strip("\ufeff").lower().replace(" ", "_")
