@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 
-from mlflow.entities import DatasetInput, Run
+from mlflow.entities import DatasetInput, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
@@ -50,6 +50,8 @@ class RunRecord:
     metrics: Mapping[str, float]
     datasets: tuple[Dataset, ...]
     """The data that it names as its inputs."""
+    is_deleted: bool = False
+    """Whether it was thrown away in MLflow; a purge of deleted runs removes it for good."""
 
     @property
     def stage(self) -> str | None:
@@ -164,6 +166,7 @@ def _run_record(run: Run) -> RunRecord:
         params=run.data.params,
         metrics=run.data.metrics,
         datasets=tuple(_read_datasets(run.inputs.dataset_inputs)) if run.inputs else (),
+        is_deleted=run.info.lifecycle_stage == LifecycleStage.DELETED,
     )
 
 

@@ -91,6 +91,7 @@ RUNS: Mapping[str, Badge] = {
     "FINISHED": Badge("finished", "✓", "good"),
     "FAILED": Badge("failed", "✕", "bad"),
     "KILLED": Badge("killed", "✕", "bad"),
+    "DELETED": Badge("deleted", "✕", "bad"),  # no status of MLflow's: a deleted run keeps its own
 }
 APPROVALS: Mapping[str, Badge] = {
     "pending": Badge("waits for you", "◆", "warn"),

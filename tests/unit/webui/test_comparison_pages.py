@@ -463,3 +463,18 @@ def test_decision_of_a_training_is_not_found(
     answer = decision_of(pages, pair[0])
     assert answer.status_code == 404
     assert "is no backtest" in answer.text
+
+
+def test_deleted_run_is_called_deleted(pages: TestClient, folder: Path) -> None:
+    one, other = training(), training()
+    backtest(one, folder)
+    backtest(other, folder)
+    one.end("FINISHED")
+    assert "deleted" not in words(compare(pages, one, other))
+    open_client().delete_run(one.run_id)
+    text = words(compare(pages, one, other))
+    assert "Run 1, train GOOG, was deleted in MLflow" in text
+    assert "finished ✕ deleted" in text
+    page = words(pages.get(f"/runs/{one.run_id}").text)
+    assert "This run was deleted in MLflow." in page
+    assert "deleted" not in words(pages.get(f"/runs/{other.run_id}").text)
