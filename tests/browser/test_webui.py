@@ -400,7 +400,7 @@ def test_browser_marker_of_decision_is_inside_its_chart(desk: Desk, width: int) 
     with desk.page(viewport={"width": width, "height": 900}) as watched:
         page = watched.open(desk.decision)
         chart = page.locator("[data-chart=prices]")
-        expect(chart).to_have_attribute("data-beside", re.compile(r"^([4-9]\d|\d{3})$"))
+        expect(chart).to_have_attribute("data-beside", re.compile(r"^([7-9]\d|\d{3})$"))
 
 
 def test_browser_shows_hostile_text_as_text(desk: Desk) -> None:

@@ -115,6 +115,7 @@
     return { near, far, low, high };
   };
   const MARK_ROOM = 52; // pixels that half of a marker's words take
+  const LETTER_WIDTH = 8; // pixels of a letter in the name of a level, its margin included
   const MARKS = {
     BUY: { position: "belowBar", shape: "arrowUp", tone: "good" },
     SELL: { position: "aboveBar", shape: "arrowDown", tone: "bad" },
@@ -131,6 +132,8 @@
         upColor: colour("good"), downColor: colour("bad"), borderVisible: false,
         wickUpColor: colour("good"), wickDownColor: colour("bad"),
         lastValueVisible: false, priceLineVisible: false,
+        // The room below the bars may reach under 0, where there is no price.
+        priceFormat: { type: "custom", minMove: 0.01, formatter: (value) => (value < 0 ? "" : value.toFixed(2)) },
         autoscaleInfoProvider: () => ({ priceRange: { minValue: low, maxValue: high } }),
       });
       candles.priceScale().applyOptions({ scaleMargins: { top: 0.12, bottom: 0.2 } });
@@ -183,7 +186,10 @@
       chart.subscribeCrosshairMove(({ time }) => show(byTime.get(time) ?? last));
       // The marker's words are centred on the last bar that was seen: they need room beside it.
       const width = chart.timeScale().width();
-      const beside = Math.ceil((bars.length * MARK_ROOM) / Math.max(width - MARK_ROOM, MARK_ROOM)) - data.later.length;
+      // Names of levels stand between it and the axis.
+      const named = near.filter((level) => level.tone !== "soft").map((level) => level.name.length);
+      const room = MARK_ROOM + LETTER_WIDTH * Math.max(0, ...named);
+      const beside = Math.ceil((bars.length * room) / Math.max(width - room, room)) - data.later.length;
       chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: bars.length + Math.max(Math.round(bars.length / 9), beside) });
       // Pixels right of the marker, once the range is in force.
       requestAnimationFrame(() => { box.dataset.beside = String(Math.round(chart.timeScale().width() - chart.timeScale().timeToCoordinate(last.time))); });
