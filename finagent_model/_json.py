@@ -103,3 +103,11 @@ def _refuse_half_pairs(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadInputError("a text holds half of a surrogate pair; send valid Unicode") from None
+
+
+def split_json_lines(text: str) -> list[str]:
+    """Return the lines of JSON lines; only a line feed ends one.
+
+    Not `splitlines`: a text within may hold U+2028 and others, which JSON leaves as they are.
+    """
+    return [line for line in text.split("\n") if line]

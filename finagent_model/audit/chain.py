@@ -22,7 +22,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter, ValidationError
+
 import finagent_model
+from finagent_model._base import first_error_message
+from finagent_model._json import split_json_lines
 from finagent_model.decision.decision import Decision, Event, Turn
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError
@@ -230,21 +234,26 @@ def dump_turns(decisions: Iterable[Decision]) -> str:
 def load_turns(lines: str) -> tuple[Turn, ...]:
     """Return the turns of one decision's transcript. Raises ValueError for another file."""
     try:
-        # Not splitlines: a message may hold other line separators unescaped.
-        return tuple(_parse_turn(line) for line in lines.split("\n") if line)
+        return tuple(_parse_turn(line) for line in split_json_lines(lines))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{CONVERSATION_FILE}: a line has no {error}") from None
+    except ValidationError as error:
+        raise ValueError(f"{CONVERSATION_FILE}: {first_error_message(error)}") from None
+    except RecursionError:
+        raise ValueError(f"{CONVERSATION_FILE}: a line is nested too deep") from None
 
 
 def _parse_turn(line: str) -> Turn:
     row = json.loads(line)
-    return Turn(
-        agent_name=row["agent_name"],
-        message_type=row["message_type"],
-        message_content=row["message_content"],
-        timestamp=datetime.fromisoformat(row["timestamp"]),
-        prompt_tokens=row["tokens"]["prompt"],
-        completion_tokens=row["tokens"]["completion"],
-        model=row["model"],
-        cached=row["cached"],
-    )
+    fields = {
+        "agent_name": row["agent_name"],
+        "message_type": row["message_type"],
+        "message_content": row["message_content"],
+        "timestamp": datetime.fromisoformat(row["timestamp"]),
+        "prompt_tokens": row["tokens"]["prompt"],
+        "completion_tokens": row["tokens"]["completion"],
+        "model": row["model"],
+        "cached": row["cached"],
+    }
+    # Typed: a number for a name would reach the page.
+    return TypeAdapter(Turn).validate_python(fields)

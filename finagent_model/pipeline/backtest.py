@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finagent_model._base import Mode, Progress, no_progress
+from finagent_model._json import split_json_lines
 from finagent_model._local_files import ScratchFolder
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
@@ -287,7 +288,9 @@ class BacktestRecord:
                 symbol=outcome["symbol"],
                 metrics=outcome["metrics"],
                 signals=tuple(from_ledger_row(row) for row in rows),
-                replies=load_replies(run.read_artifact("cassette.jsonl").decode().splitlines()),
+                replies=load_replies(
+                    split_json_lines(run.read_artifact("cassette.jsonl").decode())
+                ),
                 facts=SymbolFacts.model_validate_json(run.read_artifact("facts.json")),
                 calls=load_outcomes(run.read_artifact(CALLS).decode()),
                 trades=trades.to_pandas(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from finagent_model._json import split_json_lines
 from finagent_model.agents.external import load_external
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.jsonl import dump_replies, load_replies
@@ -72,7 +73,7 @@ class ReplayCheck:
         """Raise EarlyCheckError for the first decision that a replay does not repeat."""
         assert isinstance(decider, Desk)
         # In the form in which they become part of the package.
-        recorded = load_replies(dump_replies(self._cassette.used_replies).splitlines())
+        recorded = load_replies(split_json_lines(dump_replies(self._cassette.used_replies)))
         for clock in CLOCKS:
             desk = decider.with_options(
                 mode="replay",

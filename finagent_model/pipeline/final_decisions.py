@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
 
+from finagent_model._json import split_json_lines
 from finagent_model.audit.chain import AUDIT_FILE, CONVERSATION_FILE, HEAD, load_turns
 from finagent_model.audit.verification import verify_chain
 from finagent_model.decision.decision import Decision, Event, EventKind
@@ -113,7 +114,7 @@ def verify_recorded(run: RunRecord) -> RecordedDecision:
         raise UnverifiedRunError(run.run_id, f"line {faults[0].line} of its audit was changed")
     if signal.signal_id != run.tags.get(SIGNAL):
         raise UnverifiedRunError(run.run_id, f"{SIGNAL_FILE} is of signal {signal.signal_id}")
-    lines = [json.loads(line) for line in audit.splitlines()]
+    lines = [json.loads(line) for line in split_json_lines(audit)]
     if [line["body"]["signal"] for line in lines if line["kind"] == "signal"] != [record]:
         raise UnverifiedRunError(run.run_id, f"{SIGNAL_FILE} is not the signal of its audit")
     try:

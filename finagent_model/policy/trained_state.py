@@ -19,6 +19,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from finagent_model._json import split_json_lines
 from finagent_model.decision.signal import TradingSignal, confidence_label
 from finagent_model.errors import BeforeFirstFitError
 from finagent_model.policy.policy import PolicyBook, PolicyFit
@@ -65,7 +66,7 @@ def dump_outcomes(outcomes: Sequence[TradeOutcome]) -> str:
 def load_outcomes(text: str) -> tuple[TradeOutcome, ...]:
     """Parse what `dump_outcomes` wrote. Raises pydantic's ValidationError for anything else."""
     # JSON keeps every float to the bit, so that a package that is read back hashes alike.
-    return tuple(TradeOutcome.model_validate_json(line) for line in text.splitlines())
+    return tuple(TradeOutcome.model_validate_json(line) for line in split_json_lines(text))
 
 
 Learned = Literal["platt", "isotonic"]

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from finagent_model._json import split_json_lines
 from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import LedgerRow, Turn, count_ledger_rows, read_ledger
 from finagent_model.decision.signal import Action
@@ -134,11 +135,9 @@ def read_transcript(run_id: str) -> Iterator[tuple[datetime, Turn]]:
     """
     content = RunLog(run_id).read_artifact(CONVERSATION_FILE)
     with _errors_of(run_id, CONVERSATION_FILE):
-        # Not splitlines: a message may hold other line separators unescaped.
-        for line in content.decode().split("\n"):
-            if line:
-                read = _TranscriptLine.model_validate_json(line)
-                yield read.as_of, read.to_turn()
+        for line in split_json_lines(content.decode()):
+            read = _TranscriptLine.model_validate_json(line)
+            yield read.as_of, read.to_turn()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -30,7 +30,14 @@ from finagent_model.pipeline.backtest import (
 )
 from finagent_model.policy.context import build_context
 from finagent_model.policy.policy import Policy, PolicyBook
-from finagent_model.policy.trained_state import CalibrationBook, StateAt, TradeOutcome, TrainedState
+from finagent_model.policy.trained_state import (
+    CalibrationBook,
+    StateAt,
+    TradeOutcome,
+    TrainedState,
+    dump_outcomes,
+    load_outcomes,
+)
 from finagent_model.settings import Settings
 from finagent_model.training.request import TrainRequest
 from finagent_model.training.walk_forward import fit_policies
@@ -213,3 +220,19 @@ def test_lessons_have_raw_confidence(record: OutOfSampleBacktest) -> None:
     calls = record.trade_outcomes()
     assert all(call.confidence == raw_scores[call.as_of] for call in calls)
     assert np.mean([call.was_profitable for call in calls]) < 1
+
+
+def test_outcomes_keep_line_separators_of_their_texts() -> None:
+    outcome = TradeOutcome(
+        symbol="GOOG",
+        as_of=datetime(2012, 6, 29, 20, tzinfo=UTC),
+        closed_at=datetime(2012, 7, 30, 20, tzinfo=UTC),
+        action="BUY",
+        confidence=60,
+        earned=0.01,
+        ended="time",
+        bars_held=20,
+        weight=1,
+        key_factors=("one\u2028two", "three\x85four"),
+    )
+    assert load_outcomes(dump_outcomes([outcome, outcome])) == (outcome, outcome)

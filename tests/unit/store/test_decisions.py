@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal as signals
 import subprocess
 import sys
@@ -270,6 +271,12 @@ def test_conversation_file_round_trip() -> None:
     assert load_turns(dump_turns([made])) == made.turns
     with pytest.raises(ValueError, match="a line has no 'message_type'"):
         load_turns('{"agent_name": "A"}\n')
+    line = json.loads(dump_turns([made]).splitlines()[0])
+    for name, value in (("agent_name", 5), ("message_type", "sung"), ("tokens", {})):
+        with pytest.raises(ValueError, match="autogen_conversation"):
+            load_turns(json.dumps({**line, name: value}) + "\n")
+    with pytest.raises(ValueError, match="nested too deep"):
+        load_turns("[" * 100_000)
 
 
 def test_decision_store_overwrites_planted_decision(url: str) -> None:
