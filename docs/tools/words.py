@@ -243,6 +243,7 @@ FILES = {
     "ablation.md": ("ablate", "The same as a table."),
     "ablation.png": ("ablate", "The same as a picture."),
     "memory.json": ("train, after `finagent memory`", "Result of the memory probes."),
+    "asked.json": ("the run of a DAG run", "Parameters that the DAG run was triggered with."),
     "summary.json": ("the run of a DAG run", "Outcome of each symbol."),
 }
 
