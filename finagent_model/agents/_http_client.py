@@ -197,7 +197,7 @@ class HttpChatClient(ChatCompletionClient):
     def remaining_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
     ) -> int:
-        """Return no limit that is known here: the server refuses what is too long."""
+        """Raise NotImplementedError: the server knows its limit, and refuses what is too long."""
         raise NotImplementedError("the server's limit of tokens is not known")
 
     @property

@@ -268,7 +268,7 @@ def _backtest_rule(params: dict[str, Any], symbols: str, as_json: bool) -> None:
     echo(
         f"{row['symbol']}, {request.rule}: {request.cash:g} became {row['final_equity']:.2f} "
         f"(buy and hold {held}), {row['trades']} closed trades, "
-        f"{'one' if is_open else 'none'} open, deepest drawdown {drawdown:.1%}"
+        f"{'one' if is_open else 'none'} open, max drawdown {drawdown:.1%}"
     )
     for note in row["notes"]:
         echo(f"  note: {note}")

@@ -160,7 +160,7 @@ class Predictor:
 
     @property
     def refusal(self) -> str | None:
-        """That the gate refused this version, and where it says why; None for any other desk."""
+        """Sentence that the gate refused this version and where it says why; None for any other."""
         if self.checked is None or self.checked.refused is None:
             return None
         # A version that was made champion by force was refused all the same.

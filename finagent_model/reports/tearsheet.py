@@ -40,7 +40,7 @@ CURVE_METRICS = (
     ("sharpe", "Sharpe ratio", ".2f"),
     ("sortino", "Sortino ratio", ".2f"),
     ("calmar", "Calmar ratio", ".2f"),
-    ("max_drawdown", "loss in the deepest drawdown", ".1%"),
+    ("max_drawdown", "max drawdown", ".1%"),
 )
 """Metric, its name, and its format."""
 RETURNS_FILE = "returns.csv"

@@ -48,7 +48,7 @@ METRIC_WORDS: Mapping[CurveMetric, tuple[str, str]] = {
     "annual_return": ("Mean return a year", "%"),
     "sharpe": ("Sharpe ratio", ""),
     "volatility": ("Volatility a year", "%"),
-    "max_drawdown": ("Loss in the deepest drawdown", "%"),
+    "max_drawdown": ("Max drawdown", "%"),
 }
 """Name and unit of each metric, in the order of the page."""
 

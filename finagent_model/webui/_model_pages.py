@@ -218,7 +218,7 @@ def version_tiles(run: RunRecord) -> tuple[Tile, ...]:
             f"{interval}; holding {_text(m.get('benchmark_sharpe'), '.2f')}",
         ),
         Tile(
-            "Deepest drawdown",
+            "Max drawdown",
             _text(_minus(m.get("max_drawdown")), ".1%"),
             f"holding {_text(_minus(m.get('benchmark_max_drawdown')), '.1%')}",
         ),

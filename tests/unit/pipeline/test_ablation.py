@@ -68,7 +68,7 @@ def test_desk_variants_of_rules_are_those_that_rules_can_tell_apart() -> None:
     }
 
 
-def test_desk_variant_without_an_agent_that_had_nothing_to_read_is_left_out() -> None:
+def test_desk_variant_without_an_agent_that_read_nothing_is_left_out() -> None:
     variants = desk_variants(model_desk("default"), (), inputs=("memory",))
     assert "without NewsAnalyst" not in variants.desks
     assert variants.left_out["without NewsAnalyst"] == (
