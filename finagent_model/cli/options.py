@@ -75,7 +75,8 @@ class TypedErrors(HelpGroup):
             return super().invoke(ctx)
         except FinagentError as error:
             _exit_with_error(ctx, error)
-        except (TyperException, typer.Exit, typer.Abort):
+        except (TyperException, typer.Exit, typer.Abort, BrokenPipeError):
+            # Typer ends without a word where the reader of a pipe, such as `head`, has gone.
             raise
         except Exception as error:
             if known := _as_disk_error(error) or _as_tracking_error(error):

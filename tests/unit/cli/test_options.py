@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import finagent_model.cli
 from finagent_model.cli import app
-from finagent_model.cli.options import STYLES, echo, print_json, print_summary, shorten_hash
+from finagent_model.cli.options import (
+    STYLES,
+    TypedErrors,
+    echo,
+    print_json,
+    print_summary,
+    shorten_hash,
+)
 from finagent_model.reports.signal_summary import HEADLINES, SignalSummary
 from support.decisions import signal
 from support.places import AS_OF
@@ -110,3 +119,22 @@ def test_predict_config_passes_over_model_of_environment(monkeypatch: pytest.Mon
     monkeypatch.setenv("FINAGENT_MODEL", "models:/nobody/1")
     done = CliRunner().invoke(app, [*PREDICT, "--json"])
     assert done.exit_code == 0, done.stderr
+
+
+def test_reader_of_a_pipe_that_has_gone_is_no_stack_trace(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = typer.Typer(cls=TypedErrors)
+
+    @app.command()
+    def show() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    @app.command()
+    def other() -> None:
+        """With one command alone there would be no group."""
+
+    with pytest.raises(SystemExit) as ended:
+        app(["show"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == ""
