@@ -31,6 +31,7 @@ from finagent_model.model.anchor import (
     check_model,
     hash_model,
 )
+from finagent_model.model.model_folder import MODEL_CODE
 from finagent_model.model.package import Manifest
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.pyfunc import (
@@ -46,7 +47,6 @@ from finagent_model.tracking import registry
 from finagent_model.tracking.local_store import prepare_local_store
 from finagent_model.tracking.runs import describe_store_error, store_errors
 
-MODEL_CODE = "model_code.py"
 _LOADING = threading.Lock()
 """While MLflow loads a model it puts a stand-in into `sys.modules`, and one thread takes away that
 of another: MLflow 3.x, `mlflow.models.utils._mock_dbutils`.
