@@ -22,7 +22,6 @@ from finagent_model.cli.options import (
     refuse_given,
     require_store,
 )
-from finagent_model.market.bars import show_as_of
 
 if TYPE_CHECKING:
     from finagent_model.decision.signal import TradingSignal
@@ -136,6 +135,7 @@ def describe_circumstances(
 
 def print_signal(signal: TradingSignal, circumstances: Circumstances) -> None:
     """Print a signal on stdout, as people read it."""
+    from finagent_model.market.bars import show_as_of
     from finagent_model.reports.signal_summary import SignalSummary
 
     summary = SignalSummary.from_signal(signal, circumstances)

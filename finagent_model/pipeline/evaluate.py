@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from finagent_model._base import InputModel, Progress, no_progress
+from finagent_model._base import InputModel
+from finagent_model._progress import Progress, no_progress
 from finagent_model.backtesting.engine import (
     BacktestResult,
     Costs,
