@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 IMAGE_TOKENS = 1000
 """Counted for a chart; providers count 85 to 1,600 for its size."""
 NOTHING = Amount(0, 0.0)
+SILENT = logging.CRITICAL + 1
+_AUTOGEN_LOGGERS = [logging.getLogger(name) for name in ("autogen_core", EVENT_LOGGER_NAME)]
 SENDABLE_ID = re.compile(r"[!-~]{1,200}")
 """An identity of a tool call that its provider takes back."""
 UNSENDABLE_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -444,5 +446,7 @@ def estimated_tokens(messages: Sequence[LLMMessage], tools: Sequence[dict[str, A
 
 def silence_autogen_logs() -> None:
     """Drop AutoGen's logs: whole prompts, and a traceback for every cancelled agent."""
-    for name in ("autogen_core", EVENT_LOGGER_NAME):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for logger in _AUTOGEN_LOGGERS:
+        # Setting a level clears the caches of all loggers, so it is done once and not per decision.
+        if logger.level != SILENT:
+            logger.setLevel(SILENT)

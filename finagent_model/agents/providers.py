@@ -168,6 +168,8 @@ class ClientPool:
         )
         """Hash of the agents and of the desk's own model."""
         self._models = {row.name: config.model_for(row) for row in self.roster}
+        self.uses_only_rules = all(model.client == "rules" for model in self._models.values())
+        """Whether no agent calls a chat model."""
         self._identities = {name: identity_of(model) for name, model in self._models.items()}
         self._keys = {
             name: fingerprint(model.model_dump(mode="json")) for name, model in self._models.items()
