@@ -47,8 +47,10 @@ CLOSE = re.compile(rb'last_close\\?": ([0-9.]+)')
 LEVELS = {
     "RiskManager": {"stop_loss": 0.95, "take_profit": 1.1},
     "Executor": {
-        **{"support_level": 0.97, "suggested_entry_price": 1.0},
-        **{"suggested_stop_loss": 0.95, "suggested_take_profit": 1.1},
+        "support_level": 0.97,
+        "suggested_entry_price": 1.0,
+        "suggested_stop_loss": 0.95,
+        "suggested_take_profit": 1.1,
     },
 }
 """Prices of a reply, as a multiple of the last close."""

@@ -39,7 +39,7 @@ from finagent_model.agents._retry import (
 from finagent_model.agents._wire import capture_facts
 from finagent_model.agents._wire_formats import ReplyFacts, arguments_object
 from finagent_model.agents.budget import Amount, OverBudgetError
-from finagent_model.agents.providers import ClientPool
+from finagent_model.agents.providers import ClientPool, provider_of
 from finagent_model.agents.session import Session
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import DESK, fingerprint, make_outline
@@ -272,15 +272,13 @@ class ChatService:
         options = self.pool.reply_options(request.row, request.cuts)
         if request.tools:
             options |= {"tools": request.tools, "tool_choice": request.tool_choice}
-        # Two models at one address share a rate limiter and a circuit breaker.
-        provider = f"{model.client} {model.base_url or ''}"
         try:
             result = await call_with_retry(
                 client,
                 sendable(request.messages),
                 options,
                 limits,
-                limits_for(provider, session.config.traffic),
+                limits_for(provider_of(model), session.config.traffic),
                 reserved.tokens,
                 stream=model.stream,
                 on_retry=note_retry,

@@ -89,7 +89,7 @@ class ModelReply:
 
 
 @dataclass(frozen=True)
-class _Question:
+class _ViewQuestion:
     """What the agents are asked about a view, or why they can't be."""
 
     shown: ShownView
@@ -212,6 +212,14 @@ class Desk:
     def preload(self) -> None:
         """Import what calls to its models will need, so that a server's first request is quick."""
         self._chat_service.pool.preload()
+
+    def share(self, processes: int) -> None:
+        """Share budget, rate limits and circuit breakers with processes that it is about to fork.
+
+        Raises ConfigError where that can't be done.
+        """
+        self._chat_service.pool.share_limits(processes)
+        self._run_budget = self._run_budget.share()
 
     def require_key(self) -> None:
         """Raise ConfigError if this desk could not call its models, or ExternalSourceError."""
@@ -418,16 +426,16 @@ class Desk:
         path, today = self._home / SPENDING_FILE, self._clock().date()
         return [self._run_budget, DailyBudget(path, today, spending.day_tokens, spending.day_usd)]
 
-    def _question(self, view: MarketView) -> _Question:
+    def _question(self, view: MarketView) -> _ViewQuestion:
         """Return the question about a view. Raises BeforeFirstFitError."""
         if view.memo is None:
             return self._build_question(view)
-        question: _Question | None = view.memo.get(self._memo_key)
+        question: _ViewQuestion | None = view.memo.get(self._memo_key)
         if question is None:
             question = view.memo[self._memo_key] = self._build_question(view)
         return question
 
-    def _build_question(self, view: MarketView) -> _Question:
+    def _build_question(self, view: MarketView) -> _ViewQuestion:
         state = self._state_at(view.symbol, view.as_of)
         fit = state.fit if state else None
         shown = self._present(view, state.lessons if state else ())
@@ -436,9 +444,9 @@ class Desk:
             context = self._build_context(shown, fit)
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, shown.text(str(error)))
-            return _Question(shown, fit, failure=failure, warnings=warnings)
+            return _ViewQuestion(shown, fit, failure=failure, warnings=warnings)
         query = self._build_query(shown, context)
-        return _Question(shown, fit, context, query, warnings=warnings)
+        return _ViewQuestion(shown, fit, context, query, warnings=warnings)
 
     def _state_at(self, symbol: str, as_of: datetime) -> StateAt | None:
         """Return what training knew at `as_of`; None for an untrained desk."""
@@ -486,7 +494,7 @@ class Desk:
             external=lambda session, agent: self._external_report(view.bars, session, agent),
         )
 
-    def _finish(self, question: _Question, session: Session | None) -> Decision:
+    def _finish(self, question: _ViewQuestion, session: Session | None) -> Decision:
         """Return the decision: the executor's reply or the failure as a signal, and the record.
 
         `session` is None where nobody was asked.
