@@ -1,8 +1,9 @@
 """The desk: a market view in, a decision out, from any thread and without awaiting.
 
-A desk keeps nothing between decisions. Whatever goes wrong on the way is a status of the decision;
-only a question that can't be asked raises, such as a date before the first fit, and spending that
-can't be counted.
+A desk keeps nothing of a decision for the next. What is on record is decided on the caller's own
+thread; only work that waits, such as calls to models, runs on the event loop. Whatever goes wrong
+on the way is a status of the decision; only a question that can't be asked raises, such as a date
+before the first fit, and spending that can't be counted.
 """
 
 from __future__ import annotations

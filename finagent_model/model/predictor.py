@@ -73,7 +73,8 @@ NO_LINEAGE = ModelLineage()
 class Predictor:
     """Decide with a packaged desk, or with the untrained desk of a configuration.
 
-    Nothing but recorded replies is kept between questions. Safe to use from several threads.
+    Recorded replies are kept between questions, and the latest views; neither changes an answer. Safe
+    to use from several threads.
     """
 
     def __init__(
