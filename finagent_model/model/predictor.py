@@ -73,8 +73,8 @@ NO_LINEAGE = ModelLineage()
 class Predictor:
     """Decide with a packaged desk, or with the untrained desk of a configuration.
 
-    Recorded replies are kept between questions, and the latest views; neither changes an answer. Safe
-    to use from several threads.
+    Recorded replies are kept between questions, and the latest views; neither changes an answer.
+    Safe to use from several threads.
     """
 
     def __init__(
