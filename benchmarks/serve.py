@@ -107,13 +107,13 @@ def answer_as_llm(pipe: Connection, latency_s: float) -> None:
     asyncio.run(run())
 
 
-def save_model(folder: Path, address: str) -> None:
+def save_model(folder: Path, address: str, transport: str) -> None:
     """Write the model of a small trained package, whose desk asks the chat model at `address`."""
     from finagent_model.config.desk_config import preset_text, read_desk_config
     from finagent_model.model.package import write_package
     from finagent_model.model.wheel import code_hash
 
-    keys = {"client": "openai", "model": "stub-1", "base_url": address}
+    keys = {"client": "openai", "model": "stub-1", "base_url": address, "transport": transport}
     config = read_desk_config(
         yaml.safe_dump(keys), yaml.safe_load(preset_text("default")), "benchmark"
     )
@@ -320,23 +320,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of a round of live decisions")
     parser.add_argument("--rounds", type=int, default=2, help="of each server, in turns")
     parser.add_argument("--workers", type=int, default=1, help="of finagent serve")
+    parser.add_argument("--latency", type=float, default=LATENCY_S, help="of the model, in seconds")
+    parser.add_argument("--no-cold", action="store_true", help="leave the cold start out")
+    parser.add_argument("--transport", choices=["autogen", "http"], default="autogen")
     parser.add_argument("--only", choices=["finagent", "stock"], help="measure this server alone")
     options = parser.parse_args()
     pipe, llm_pipe = multiprocessing.Pipe()
     llm = multiprocessing.get_context("spawn").Process(
-        target=answer_as_llm, args=(llm_pipe, LATENCY_S)
+        target=answer_as_llm, args=(llm_pipe, options.latency)
     )
     llm.start()
     chosen = {k: v for k, v in commands(options.workers).items() if options.only in (None, k)}
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            save_model(folder, pipe.recv())
+            save_model(folder, pipe.recv(), options.transport)
             print(
-                f"{options.clients} clients, a model of {LATENCY_S:g} s: "
-                f"at most {options.clients / (LATENCY_S * REPLIES_DEEP):.1f} decisions/s"
+                f"{options.clients} clients, a model of {options.latency:g} s: "
+                f"at most {options.clients / (options.latency * REPLIES_DEEP):.1f} decisions/s"
             )
-            for server_name, command in chosen.items():
+            for server_name, command in ({} if options.no_cold else chosen).items():
                 measure_cold(folder, server_name, command, options.clients)
             _measure_warm(folder, chosen, options)
     finally:
