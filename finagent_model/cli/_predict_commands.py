@@ -163,6 +163,9 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on.")
     ] = 5001,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that answer; one a core is enough.")
+    ] = 1,
 ) -> None:
     """Serve a model version over REST.
 
@@ -178,7 +181,7 @@ def serve(
 
     require_store(model)
     echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
-    run_server(model, settings, host, port)
+    run_server(model, settings, host, port, workers)
 
 
 def graph(

@@ -40,7 +40,7 @@ from mlflow.types.schema import AnyType, Array
 from finagent_model._event_loop import Deadline
 from finagent_model._secrets import redact_message
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.decision.signal import signal_columns
+from finagent_model.decision.signal import TradingSignal, signal_columns
 from finagent_model.errors import (
     BadInputError,
     CorruptPackageError,
@@ -170,21 +170,22 @@ class FinagentModel(PythonModel):
         Raises MlflowException with the code that a server turns into an HTTP status.
         """
         with self.admit(_mlflow_timeout_s()) as deadline:
-            signals = self.answer(parse_table(model_input), params, deadline)
+            signals = self.signals(parse_table(model_input), params, deadline)
+            rows = [signal.model_dump(mode="json") for signal in signals]
         # dtype object: pandas would turn None into NaN, which is no JSON.
-        return pd.DataFrame(signals, dtype=object)
+        return pd.DataFrame(rows, dtype=object)
 
-    def answer(
+    def signals(
         self, questions: Sequence[Question], params: dict[str, Any] | None, deadline: Deadline
-    ) -> list[dict[str, Any]]:
-        """Return the JSON fields of one signal a question. Call it within `admit`."""
+    ) -> list[TradingSignal]:
+        """Return one signal a question, in their order. Call it within `admit`."""
         # A deadline means a server: all views of a request are in memory at once.
         if deadline.timeout_s is not None and len(questions) > MAX_ROWS:
             raise BadInputError(
                 f"the request has {len(questions)} rows; at most {MAX_ROWS} at a time"
             )
         try:
-            return self.predictor.answer(questions, params, deadline)
+            return self.predictor.signals(questions, params, deadline)
         except DeadlineError:
             raise _timeout_error(deadline, len(questions)) from None
 
