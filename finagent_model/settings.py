@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 OTHER_NAMES = {"OPENAI_BASE_URL": "OPENAI_API_BASE"}
 """Names that other programs have for a variable, read where ours is not set."""
 SENT_IN_HEADERS = (
-    *("openai_api_key", "azure_openai_api_key", "anthropic_api_key", "component_api_key"),
+    *("openai_api_key", "azure_openai_api_key", "anthropic_api_key", "ollama_api_key"),
+    "component_api_key",
     *("serve_token", "approval_token", "api_token", "api_write_token", "api_read_token"),
     "platform_token",
 )
@@ -87,6 +88,8 @@ class Settings(BaseModel):
     """Address of a server that speaks Anthropic's protocol; empty means Anthropic's own."""
     ollama_host: str | None = Field(None, alias="OLLAMA_HOST")
     """Address of Ollama; empty means http://127.0.0.1:11434."""
+    ollama_api_key: SecretStr | None = Field(None, alias="OLLAMA_API_KEY")
+    """Key for the client `ollama`, where its server asks for one, as ollama.com does."""
     component_api_key: SecretStr | None = Field(None, alias="FINAGENT_COMPONENT_API_KEY")
     """The `api_key` of a client of kind `component`."""
     components: tuple[str, ...] = Field((), alias="FINAGENT_COMPONENTS")

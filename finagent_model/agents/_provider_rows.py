@@ -11,11 +11,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from autogen_core.models import ChatCompletionClient, ModelFamily, ModelInfo
 from pydantic import SecretStr
 
-from finagent_model.agents._http_client import HttpChatClient
+from finagent_model.agents._http_anthropic import ANTHROPIC_HTTP, API_VERSION
+from finagent_model.agents._http_client import (
+    Endpoint,
+    HttpChatClient,
+    HttpProtocol,
+    find_http,
+)
+from finagent_model.agents._http_ollama import OLLAMA_HTTP, ollama_url
+from finagent_model.agents._http_openai import OPENAI_HTTP
 from finagent_model.agents._replies import ReplySize, reply_schema, schema_model
 from finagent_model.agents._wire_formats import ANTHROPIC, OLLAMA, OPENAI, WireFormat
 from finagent_model.agents.local_model import find_model_file, require_local_model
@@ -154,16 +163,27 @@ def _openai_options(
     return {"extra_create_args": {"response_format": response_format}, **usage}
 
 
+def _make_http(
+    protocol: HttpProtocol,
+    endpoint: Endpoint,
+    model: ModelConfig,
+    timeout_s: float,
+    sampling: dict[str, Any],
+) -> ChatCompletionClient:
+    """Return our own client for a row with `transport: http`."""
+    info = _model_info(model)
+    return HttpChatClient(protocol, endpoint, model.author, info, timeout_s, sampling)
+
+
+def _openai_endpoint(base_url: str, key: str, *, trust_env: bool = True) -> Endpoint:
+    url = f"{base_url.rstrip('/')}/chat/completions"
+    return Endpoint(url, ("Authorization", SecretStr(f"Bearer {key}")), trust_env=trust_env)
+
+
 def _make_openai(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
     if model.transport == "http":
-        return HttpChatClient(
-            model.model,
-            SecretStr(key),
-            model.base_url or "",
-            _model_info(model),
-            timeout_s,
-            _openai_sampling(model),
-        )
+        endpoint = _openai_endpoint(model.base_url or "", key)
+        return _make_http(OPENAI_HTTP, endpoint, model, timeout_s, _openai_sampling(model))
     from autogen_ext.models.openai import OpenAIChatCompletionClient
 
     return OpenAIChatCompletionClient(
@@ -178,10 +198,16 @@ def _make_openai(model: ModelConfig, key: str, timeout_s: float) -> ChatCompleti
 
 
 def _make_local(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    server = find_server(find_model_file(model))
+    # A proxy of the environment is for others than this machine.
+    if model.transport == "http":
+        endpoint = _openai_endpoint(LOCAL_PLACEHOLDER, key, trust_env=False)
+        ours = _make_http(OPENAI_HTTP, endpoint, model, timeout_s, _openai_sampling(model))
+        route_to_server(ours, server)
+        return ours
     from autogen_ext.models.openai import OpenAIChatCompletionClient
     from openai import DefaultAsyncHttpxClient
 
-    # A proxy of the environment is for others than this machine.
     further: dict[str, Any] = {"http_client": DefaultAsyncHttpxClient(trust_env=False)}
     client = OpenAIChatCompletionClient(
         model=model.author,
@@ -193,7 +219,7 @@ def _make_local(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletio
         **_openai_sampling(model),
         **further,
     )
-    route_to_server(client, find_server(find_model_file(model)))
+    route_to_server(client, server)
     return client
 
 
@@ -202,6 +228,15 @@ def _check_local(model: ModelConfig, settings: Settings) -> None:
 
 
 def _make_azure(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    if model.transport == "http":
+        # https://learn.microsoft.com/azure/ai-services/openai/reference#chat-completions
+        deployment, version = quote(model.model, safe=""), quote(model.api_version, safe="")
+        url = (
+            f"{(model.base_url or '').rstrip('/')}/openai/deployments/{deployment}"
+            f"/chat/completions?api-version={version}"
+        )
+        endpoint = Endpoint(url, ("api-key", SecretStr(key)))
+        return _make_http(OPENAI_HTTP, endpoint, model, timeout_s, _openai_sampling(model))
     from autogen_ext.models.openai import AzureOpenAIChatCompletionClient
 
     return AzureOpenAIChatCompletionClient(
@@ -218,6 +253,12 @@ def _make_azure(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletio
 
 
 def _make_anthropic(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
+    if model.transport == "http":
+        url = f"{(model.base_url or '').rstrip('/')}/v1/messages"
+        endpoint = Endpoint(url, ("x-api-key", SecretStr(key)), API_VERSION)
+        names = {"temperature", "max_tokens"}
+        sampling = model.sampling.model_dump(include=names, exclude_none=True)
+        return _make_http(ANTHROPIC_HTTP, endpoint, model, timeout_s, sampling)
     from autogen_ext.models.anthropic import AnthropicChatCompletionClient
 
     return AnthropicChatCompletionClient(
@@ -240,8 +281,6 @@ def _no_options(
 
 
 def _make_ollama(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
-    from autogen_ext.models.ollama import OllamaChatCompletionClient
-
     sampling = model.sampling
     values = {
         "temperature": sampling.temperature,
@@ -249,14 +288,26 @@ def _make_ollama(model: ModelConfig, key: str, timeout_s: float) -> ChatCompleti
         "seed": sampling.seed,
     }
     options = {name: value for name, value in values.items() if value is not None}
-    return OllamaChatCompletionClient(
+    has_key, bearer = key != NO_KEY, f"Bearer {key}"
+    if model.transport == "http":
+        sent_key = ("Authorization", SecretStr(bearer)) if has_key else None
+        endpoint = Endpoint(ollama_url(model.base_url or ""), sent_key)
+        return _make_http(OLLAMA_HTTP, endpoint, model, timeout_s, {"options": options})
+    from autogen_ext.models.ollama import OllamaChatCompletionClient
+
+    client = OllamaChatCompletionClient(
         model=model.model, host=model.base_url, model_info=_model_info(model), options=options
     )
+    if has_key:
+        # AutoGen's client takes no key; Ollama's own reads it from the environment alone.
+        find_http(client).headers["Authorization"] = bearer
+    return client
 
 
 async def _close_ollama(client: ChatCompletionClient) -> None:
     await client.close()
-    await client._client.close()  # type: ignore[attr-defined]  # AutoGen's own `close` does nothing
+    if not isinstance(client, HttpChatClient):
+        await client._client.close()  # type: ignore[attr-defined]  # AutoGen's does nothing
 
 
 def _make_component(model: ModelConfig, key: str, timeout_s: float) -> ChatCompletionClient:
@@ -333,6 +384,8 @@ PROVIDERS: dict[Client, Provider] = {
     "ollama": Provider(
         make=_make_ollama,
         module="autogen_ext.models.ollama",
+        key_setting="ollama_api_key",
+        key_required=False,
         address_setting="ollama_host",
         default_address="http://127.0.0.1:11434",
         takes_schema="always",

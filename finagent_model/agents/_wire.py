@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 from autogen_core.models import ChatCompletionClient
 
-from finagent_model.agents._http_client import HttpChatClient
+from finagent_model.agents._http_client import find_http
 from finagent_model.agents._provider_errors import (
     ProviderError,
     UnusableReplyError,
@@ -62,10 +62,9 @@ def capture_facts() -> list[ReplyFacts]:
 
 def guard(client: ChatCompletionClient, wire_format: WireFormat, edit: Edit) -> None:
     """Put a client on a guarded wire: every answer to it is rebuilt."""
-    # AutoGen's client holds the SDK's, and that one the HTTP library's. `send` is the one method
-    # through which all three SDKs pass, and it keeps proxies and certificates as they are set.
-    sdk = getattr(client, "_client", None)
-    http: Any = client.http if isinstance(client, HttpChatClient) else getattr(sdk, "_client", None)
+    # `send` is the one method through which all three SDKs and our own client pass, and it keeps
+    # proxies and certificates as they are set.
+    http = find_http(client)
     if http is None:
         return  # a component's class of another build; its replies are checked when recorded
     original = http.send

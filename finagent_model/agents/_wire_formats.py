@@ -16,8 +16,12 @@ from finagent_model.agents._provider_errors import UnusableReplyError, parse_jso
 
 MAX_TOKENS = 100_000_000
 """Nobody's reply takes more tokens; a larger number counts as unknown."""
-CUT_REASONS = ("length", "max_tokens", "model_length")
-"""How providers say that a reply reached its length limit."""
+CUT_REASONS = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
+"""How providers say that a reply reached its length limit.
+
+The last is Anthropic's where the model's own limit is reached; it counts as cut off, too:
+https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
+"""
 Body = Mapping[str, Any]
 
 

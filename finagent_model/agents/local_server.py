@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from autogen_core.models import ChatCompletionClient
 
+from finagent_model.agents._http_client import find_http
 from finagent_model.errors import ConfigError
 
 SCRIPT = Path(__file__).with_name("_llama_process.py")
@@ -189,9 +190,9 @@ def free_cores() -> int:
 
 
 def route_to_server(client: ChatCompletionClient, server: LlamaServer) -> None:
-    """Let a client of AutoGen's send each request to `server`, which is started where needed."""
+    """Let a chat client send each request to `server`, which is started where needed."""
     # Not an address at the client's making: a server that was started anew has another.
-    http: Any = client._client._client  # type: ignore[attr-defined]
+    http = find_http(client)
     original = http.send
 
     async def send(request: Any, **options: Any) -> Any:

@@ -45,6 +45,8 @@ ADDRESSED: tuple[Client, ...] = ("openai", "azure", "anthropic")
 """Clients whose address is a URL; Ollama takes a bare host and port, too."""
 REWORDED: tuple[Client, ...] = ("openai", "azure", "anthropic", "local")
 """Clients whose requests can be worded otherwise."""
+OVER_HTTP: tuple[Client, ...] = (*REWORDED, "ollama")
+"""Clients that a row may choose without AutoGen's extension."""
 PACKAGED_MODEL = "SmolLM2-135M-Instruct"
 """The model of a client `local` whose row names no file."""
 SERVER_OF_CLIENT: Mapping[Client, str] = {"azure": "azure", "local": "llama.cpp"}
@@ -131,8 +133,8 @@ class ModelConfig(FrozenModel):
     """Whether replies are streamed."""
     # These are left out of a dump where they are not given: recorded desks have no such keys.
     transport: Transport = Field("autogen", exclude_if=lambda transport: transport == "autogen")
-    """How requests are sent: by AutoGen's client, or over plain HTTP by ours (`openai` only). Not
-    part of a recorded reply's cache key, since the requests are the same.
+    """How requests are sent: by AutoGen's client, or over plain HTTP by ours (not for `rules` and
+    `component`). Not part of a recorded reply's cache key, since the requests are the same.
     """
     server: str | None = Field(None, exclude_if=lambda name: name is None)
     """Name of a server in `model_families.yaml`; None: found by the address."""
@@ -238,8 +240,10 @@ class ModelConfig(FrozenModel):
                 )
         elif self.sha256 is not None:
             raise ValueError("sha256 is of a model file, for client 'local'; remove it")
-        if self.transport == "http" and self.client != "openai":
-            raise ValueError(f"transport 'http' is for client 'openai', not {self.client!r}")
+        if self.transport == "http" and self.client not in OVER_HTTP:
+            raise ValueError(
+                f"client {self.client!r} has no transport 'http'; it is for {', '.join(OVER_HTTP)}"
+            )
         if self.request and self.client not in REWORDED:
             raise ValueError(
                 f"client {self.client!r} takes no 'request'; it is for {', '.join(REWORDED)}"
