@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from finagent_model.errors import (
         BadInputError,
         DataError,
+        EarlyCheckError,
         FinagentError,
         GateRefusedError,
         ModelLoadError,
@@ -76,6 +77,7 @@ else:
             "errors": [
                 "BadInputError",
                 "DataError",
+                "EarlyCheckError",
                 "FinagentError",
                 "GateRefusedError",
                 "ModelLoadError",
@@ -105,6 +107,7 @@ __all__ = [
     "Decision",
     "Desk",
     "DeskConfig",
+    "EarlyCheckError",
     "Evaluation",
     "EvaluationRequest",
     "Evidence",

@@ -75,8 +75,9 @@ def train(
 
     `config` is a preset's name or a YAML file; `options` are the further fields of `TrainRequest`,
     such as `train_bars` or `commission`. `jobs` counts fits and symbols at a time. Raises
-    BadInputError and DataError before anything is written, and GateRefusedError once a refused
-    version is registered as candidate.
+    BadInputError and DataError before anything is written, EarlyCheckError where the first
+    decisions can't be proven, and GateRefusedError once a refused version is registered as
+    candidate.
 
         >>> import finagent_model
         >>> version = finagent_model.train(

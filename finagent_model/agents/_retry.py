@@ -313,13 +313,14 @@ async def call_with_retry(
     tokens: int,
     *,
     stream: bool = False,
+    on_attempt: Callable[[], object] | None = None,
     on_retry: Callable[[int, ProviderFailure, float], object] | None = None,
 ) -> CreateResult:
     """Return the model's reply to `messages`. Raises CallFailedError.
 
     `options` are further arguments of `client.create`; `tokens` is about what the request takes.
-    `on_retry` gets the attempt, its failure and the pause in seconds before the next attempt; what
-    it raises ends the call.
+    `on_attempt` is called right before each attempt is sent. `on_retry` gets the attempt, its
+    failure and the pause in seconds before the next attempt; what it raises ends the call.
     """
     breaker = provider_limits.circuit_breaker
 
@@ -330,6 +331,8 @@ async def call_with_retry(
             raise CallFailedError(ProviderFailure(reason, retryable=False))
         try:
             await provider_limits.rate_limiter.acquire(tokens)
+            if on_attempt is not None:
+                on_attempt()
             async with asyncio.timeout(limits.call_timeout_s):
                 result = await _create(client, messages, options, stream)
         except asyncio.CancelledError:

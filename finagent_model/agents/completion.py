@@ -130,11 +130,9 @@ class ChatService:
             new_reply = await self._reply_or_failure(request, model, session)
             reply = self.cassette.put(key, new_reply, make_outline(content, row.name))
         tokens = (reply.prompt_tokens, reply.completion_tokens)
-        failed = reply.error is not None
         # A failure costs something only where an attempt may have been charged for.
-        if not failed or any(tokens):
-            called = recorded is None and not failed
-            session.charge(model, *tokens, called=called, counted=reply.usage_known)
+        if reply.error is None or any(tokens):
+            session.charge(model, *tokens, counted=reply.usage_known)
         if not reply.usage_known:
             session.warn(UNCOUNTED)
         if reply.error is not None:
@@ -214,7 +212,7 @@ class ChatService:
         except asyncio.CancelledError:
             if uncounted != Uncounted():
                 tokens = (uncounted.prompt, uncounted.completion)
-                session.charge(model, *tokens, called=False, counted=False)
+                session.charge(model, *tokens, counted=False)
                 session.warn(UNCOUNTED)
             raise
         if uncounted == Uncounted():
@@ -240,6 +238,7 @@ class ChatService:
         """
         client = self.pool.client(request.row)
         if model.client == "rules":
+            session.count_call()
             result = await client.create(request.messages)
             usage = (result.usage.prompt_tokens, result.usage.completion_tokens)
             return self._as_recorded(request, result, ReplyFacts(), usage)
@@ -281,6 +280,7 @@ class ChatService:
                 limits_for(provider_of(model), session.config.traffic),
                 reserved.tokens,
                 stream=model.stream,
+                on_attempt=session.count_call,
                 on_retry=note_retry,
             )
             facts = captured[-1] if captured else read_facts(result)

@@ -119,7 +119,7 @@ class Session:
     cost_usd: float | None = 0.0
     """Price of `tokens` by the price list; None once a price or a count is unknown."""
     calls: int = 0
-    """Calls to a model; a recorded reply is none."""
+    """Requests that reached a chat client, retries among them; a recorded reply is none."""
     cache_miss: bool = False
     """Whether mode `replay` needed a reply that is not recorded."""
     fatal_error: LocalStateError | None = None
@@ -170,10 +170,12 @@ class Session:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
-    def charge(
-        self, model: ModelConfig, prompt: int, completion: int, *, called: bool, counted: bool
-    ) -> None:
-        """Count a reply's tokens and price; `called` tells a real call from a recorded reply.
+    def count_call(self) -> None:
+        """Count a request that reaches a chat client."""
+        self.calls += 1
+
+    def charge(self, model: ModelConfig, prompt: int, completion: int, *, counted: bool) -> None:
+        """Count a reply's tokens and price, whether it was recorded or not.
 
         `counted` tells tokens that the provider counted from an upper bound, whose price is none.
         """
@@ -181,7 +183,6 @@ class Session:
         cost = self.price(model, prompt, completion) if counted else None
         self.tokens += prompt + completion
         self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost
-        self.calls += called
 
     def price(self, model: ModelConfig, prompt: int, completion: int) -> float | None:
         """Return the dollars for so many tokens; None where the price is unknown."""

@@ -110,7 +110,9 @@ class Decision:
     # Records carry the wall clock, so equal decisions would differ if they were compared.
     turns: tuple[Turn, ...] = field(default=(), compare=False)
     calls: int = 0
-    """Requests that reached a chat client; replies from the cassette are not counted."""
+    """Requests that reached a chat client, retries among them; replies from the cassette are not
+    counted.
+    """
     events: tuple[Event, ...] = field(default=(), compare=False)
     """Every step in order, for the audit."""
 

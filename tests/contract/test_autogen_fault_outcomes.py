@@ -65,6 +65,8 @@ OUTCOMES: dict[Fault, tuple[str, ...]] = {
         *("AttributeError", "unknown: nothing"),
         *["JSONDecodeError"] * 2,
     ),
+    # They follow it: a desk's wire does not let them.
+    Fault.REDIRECT: (*["NotFoundError 404"] * 4, *["ResponseError 404"] * 2),
     Fault.EMPTY: (*["stop: nothing"] * 5, "stop: []"),
     Fault.WRONG_SCHEMA: ("stop: other",) * 6,
     Fault.TRUNCATED: (*["length: half"] * 4, *["unknown: half"] * 2),

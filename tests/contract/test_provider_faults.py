@@ -60,14 +60,15 @@ FINAL = {
     Fault.CONTEXT_TOO_LONG,
     Fault.CONTENT_FILTER,
     Fault.NO_CREDIT,
+    Fault.REDIRECT,
 }
 """Those that would be refused again."""
 CALL_S = 30.0
 WIRES = [
     *(pytest.param(protocol, "autogen", id=protocol.value) for protocol in Protocol),
-    pytest.param(Protocol.OPENAI, "http", id="openai over http"),
+    *(pytest.param(protocol, "http", id=f"{protocol.value} over http") for protocol in Protocol),
 ]
-"""Each provider's own client, and ours of OpenAI's protocol: `transport` of a model's row."""
+"""AutoGen's client of each provider, and ours: `transport` of a model's row."""
 MENDED = {Fault.EMPTY, Fault.WRONG_SCHEMA, Fault.TRUNCATED}
 """Those that the agent is told of, so that it may answer better."""
 
@@ -155,6 +156,7 @@ def outcome(
 ) -> dict[str, Any]:
     """How a decision ends where every call fails so."""
     cassette, llm = Cassette(), FakeProvider()
+    llm.retry_after = 0  # tests/unit/agents/test_retry.py holds that a pause is kept
     llm.fail(fault)
     # Who is kept waiting gives up at once: the clock moves on as soon as a request has arrived.
     calls = (1, 2) if fault in (Fault.HANG, Fault.DRIP) else ()
@@ -163,6 +165,8 @@ def outcome(
         with llm, desk_clock() as clock, clock.advanced_after(*arrivals, seconds=CALL_S):
             first = held.decide(view)
         asked = len(llm.requests)
+        # What never arrives was sent, too: to an address where nobody can be reached.
+        assert first.calls == (2 if fault is Fault.NOBODY_LISTENS else asked or 1)
         again = held.with_options(mode="replay").decide(view)  # with the server gone
     stamp = {"generated_at"}
     assert again.signal.model_dump(exclude=stamp) == first.signal.model_dump(exclude=stamp)
@@ -199,6 +203,8 @@ def test_provider_fault_has_its_status(
         assert found["calls"] == (0 if fault.changes_address else 2)
     if fault in MENDED:
         assert found["calls"] >= 2
+    if fault is Fault.REDIRECT:
+        assert "it redirects to" in found["reason"]
     if fault is Fault.REFUSAL and protocol is Protocol.OPENAI and not stream:
         assert found["status"] == "model_error" and "refused" in found["reason"]
 
@@ -253,6 +259,7 @@ def test_provider_that_recovers_is_retried(
             decision = held.decide(view)
     assert decision.signal.status == "ok", decision.signal.reasoning
     assert [event.agent for event in decision.events if event.kind == "retry"] == ["RiskManager"]
+    assert decision.calls == len(llm.requests) == 4
 
 
 @pytest.mark.parametrize(("protocol", "transport"), WIRES)

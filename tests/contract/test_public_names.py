@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import finagent_model
+from finagent_model import errors
 from support.places import ROOT
 
 FUNCTIONS = {
@@ -71,6 +73,14 @@ def test_exports_of_every_package_can_be_imported() -> None:
         module = import_module(name)
         for exported in getattr(module, "__all__", ()):
             assert getattr(module, exported) is not None, f"{name}.{exported}"
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_public_function_raises_errors_of_a_public_class(name: str) -> None:
+    public = {*finagent_model.__all__} - {"FinagentError"}
+    for error in re.findall(r"\w+Error\b", inspect.getdoc(getattr(finagent_model, name)) or ""):
+        if known := getattr(errors, error, None):  # others are Python's or pydantic's
+            assert {each.__name__ for each in known.__mro__} & public, error
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

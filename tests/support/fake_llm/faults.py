@@ -39,6 +39,8 @@ class Fault(StrEnum):
     """An error in mid-stream, after status 200; where no stream is asked for, a server error."""
     GARBAGE = "malformed body"
     """Status 200 with a page of HTML."""
+    REDIRECT = "redirect"
+    """307 to a place where no chat model is."""
 
     EMPTY = "empty"
     WRONG_SCHEMA = "wrong schema"

@@ -25,6 +25,8 @@ DIALECTS: dict[Protocol, Dialect] = {
 HALF_SENT = (Fault.CUT, Fault.ENDED_EARLY, Fault.BROKEN_STREAM)
 REQUEST_IDS = {"x-request-id": "req_1", "request-id": "req_1"}
 """The provider's name for a request: OpenAI's header and Anthropic's."""
+ELSEWHERE = "/moved"
+"""Where a redirect leads."""
 PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -56,6 +58,8 @@ class ProviderHandler(RequestHandler):
             return self._hang()
         if fault is Fault.GARBAGE:
             return self.send_body(200, PAGE, "text/html")
+        if fault is Fault.REDIRECT:
+            return self.send_body(307, b"", "text/html", {"Location": ELSEWHERE})
         reply = spoil(self.provider.reply_to(request), fault)
         if not request.stream:
             body = dialect.body(request, reply)

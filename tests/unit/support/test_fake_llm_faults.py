@@ -92,6 +92,13 @@ def test_fake_provider_openai_errors_have_their_codes(
 
 
 @EVERY
+def test_fake_provider_redirect_leads_to_no_model(llm: FakeProvider, protocol: Protocol) -> None:
+    llm.fail(Fault.REDIRECT)
+    status, headers, _ = asked(llm, protocol)
+    assert (status, asked(llm, protocol, path=headers["Location"])[0]) == (307, 404)
+
+
+@EVERY
 def test_fake_provider_half_answer_is_cut_or_ends_in_order(
     llm: FakeProvider, protocol: Protocol
 ) -> None:
