@@ -1,8 +1,8 @@
-"""Measure the CPU of a decision through AutoGen's client and through ours, in one run.
+"""Measure the CPU of a decision through AutoGen's clients and through ours, in one run.
 
-`python benchmarks/transport.py`: the default desk asks a fake LLM on this machine that answers at
-once, in a process of its own, so that what is measured is this side's work alone. Both clients take
-turns, so that other work on the machine hits both.
+`python benchmarks/transport.py [PROTOCOL ...]`: the default desk asks a fake LLM on this machine
+that answers at once, in a process of its own, so that what is measured is this side's work alone.
+Both transports take turns, so that other work on the machine hits both.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from finagent_model.settings import Settings
 from support.fake_llm import FakeProvider, Protocol
 
 ROUNDS, DECISIONS = 5, 20
-SETTINGS = Settings.load({"OPENAI_API_KEY": "sk-of-a-local-server"})
+KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+SETTINGS = Settings.load(dict.fromkeys(KEYS, "sk-of-a-local-server"))
 
 
 def serve(pipe: Connection) -> None:
     """Answer at once until a message comes."""
     with FakeProvider() as llm:
-        pipe.send(llm.address(Protocol.OPENAI))
+        pipe.send({protocol: llm.address(protocol) for protocol in Protocol})
         pipe.recv()
 
 
-def make_desk(address: str, transport: str) -> Desk:
+def make_desk(protocol: Protocol, address: str, transport: str) -> Desk:
     """Return the default desk on the server at `address`."""
-    keys = {"client": "openai", "model": "stub-1", "base_url": address, "transport": transport}
+    keys = {"client": protocol.value, "model": "stub-1", "base_url": address}
+    keys["transport"] = transport
     defaults = yaml.safe_load(preset_text("default"))
     config = read_desk_config(yaml.safe_dump(keys), defaults, "benchmark")
     return Desk(config, None, SETTINGS, Cassette(), mode="live")
@@ -55,19 +57,25 @@ def measure(desk: Desk) -> float:
 
 
 def main() -> None:
-    """Print the CPU of a decision by either client."""
+    """Print the CPU of a decision by either transport, for each protocol."""
+    protocols = [Protocol(name) for name in sys.argv[1:]] or list(Protocol)
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     server.start()
-    address = ours.recv()
-    desks = {transport: make_desk(address, transport) for transport in ("http", "autogen")}
-    for desk in desks.values():
-        measure(desk)  # imports and connections
-    best = dict.fromkeys(desks, float("inf"))
-    for _ in range(ROUNDS):
-        for transport, desk in desks.items():
-            best[transport] = min(best[transport], measure(desk))
-    print_comparison("CPU of a decision over http, AutoGen's", best["http"], best["autogen"])
+    addresses = ours.recv()
+    for protocol in protocols:
+        desks = {
+            transport: make_desk(protocol, addresses[protocol], transport)
+            for transport in ("http", "autogen")
+        }
+        for desk in desks.values():
+            measure(desk)  # imports and connections
+        best = dict.fromkeys(desks, float("inf"))
+        for _ in range(ROUNDS):
+            for transport, desk in desks.items():
+                best[transport] = min(best[transport], measure(desk))
+        title = f"CPU of a decision by {protocol} over http, AutoGen's"
+        print_comparison(title, best["http"], best["autogen"])
     ours.send("end")
     server.join()
 

@@ -230,7 +230,8 @@ This table is written by `tests/contract/test_provider_faults.py`. It runs each 
 client against a server that fails on every call in one way, with one retry and a time-out of 30
 s. `model_error` and `parse_failed` are HOLD with confidence 0, and a replay gives the same
 signal. The number counts calls. Two numbers: without and with streaming. If an answer can't be
-used, the agent is told what was wrong and asked again, at most twice.
+used, the agent is told what was wrong and asked again, at most twice. With `transport: http` every
+cell is the same.
 
 """
 

@@ -75,9 +75,11 @@ def wait_until_gone(pid: int) -> bool:
     return not is_alive(pid)
 
 
-@pytest.mark.parametrize("stream", ["true", "false"])
-def test_local_desk_decides_and_counts_tokens(tmp_path: Path, stream: str) -> None:
-    decision = decide(predictor(tmp_path, more=f"stream: {stream}"))
+@pytest.mark.parametrize(
+    "keys", ["stream: true", "stream: false", "transport: http"], ids=["streamed", "whole", "http"]
+)
+def test_local_desk_decides_and_counts_tokens(tmp_path: Path, keys: str) -> None:
+    decision = decide(predictor(tmp_path, more=keys))
     signal = decision.signal
     assert (signal.status, signal.action, signal.confidence_score) == (Status.OK, "BUY", 65)
     assert (signal.tokens, signal.cost_usd, decision.calls) == (1180, 0.0, 2)

@@ -86,6 +86,7 @@ async def send_back(provider: RawProvider, reply: RecordedReply) -> None:
     )
 
 
+TRANSPORTS = pytest.mark.parametrize("transport", ["autogen", "http"])
 STEP = int(os.environ.get("FINAGENT_EVERY_SPOILT", "101"))
 """One in so many spoilt replies is tried, which takes every field in turn; 1 tries them all."""
 
@@ -94,8 +95,9 @@ def some(cases: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
     return itertools.islice(cases, 0, None, STEP)
 
 
+@TRANSPORTS
 @pytest.mark.parametrize("kind", BODIES)
-def test_wire_reply_spoilt_in_any_field_never_raises(kind: str) -> None:
+def test_wire_reply_spoilt_in_any_field_never_raises(kind: str, transport: str) -> None:
     client = kind.split()[0]
 
     async def story(provider: RawProvider) -> None:
@@ -107,11 +109,12 @@ def test_wire_reply_spoilt_in_any_field_never_raises(kind: str) -> None:
                 provider.answer(json.dumps(BODIES[f"{client} text"]).encode())
                 await send_back(provider, reply)
 
-    on_provider(client, story, traffic={"break_after": 0})
+    on_provider(client, story, transport=transport, traffic={"break_after": 0})
 
 
+@TRANSPORTS
 @pytest.mark.parametrize("kind", STREAMS)
-def test_wire_stream_spoilt_in_any_field_never_raises(kind: str) -> None:
+def test_wire_stream_spoilt_in_any_field_never_raises(kind: str, transport: str) -> None:
     client = kind.split()[0]
 
     async def story(provider: RawProvider) -> None:
@@ -122,7 +125,8 @@ def test_wire_stream_spoilt_in_any_field_never_raises(kind: str) -> None:
                 provider.answer(stream, kind=STREAM_KIND.get(client, "application/x-ndjson"))
                 assert_usable(await outcome(provider), what)
 
-    on_provider(client, story, stream=True, traffic={"break_after": 0})
+    keys = {"transport": transport, "stream": True, "traffic": {"break_after": 0}}
+    on_provider(client, story, **keys)
 
 
 @pytest.mark.parametrize("kind", BODIES)
@@ -250,7 +254,11 @@ def test_wire_error_reaches_user_in_providers_words() -> None:
     on_provider("openai", story, traffic={"break_after": 0})
 
 
-WIRES = [("openai", "autogen"), ("openai", "http"), ("anthropic", "autogen"), ("ollama", "autogen")]
+WIRES = [
+    (client, transport)
+    for client in ("openai", "anthropic", "ollama")
+    for transport in ("autogen", "http")
+]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
