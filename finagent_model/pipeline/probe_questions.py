@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from finagent_model._base import Progress, no_progress
+from finagent_model._progress import Progress, no_progress
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.knowledge import Knowledge
