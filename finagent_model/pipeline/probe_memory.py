@@ -61,7 +61,7 @@ MAX_OTHER_SYMBOLS = 5
 SALT, REPETITION = "memory probe", "memory probe"
 CHARACTERS_PER_TOKEN = 4
 RECALL_PROMPT = (
-    "RECALL. This tests what you remember; it is no analysis. The first message describes one "
+    "RECALL. This tests what you remember; it is not an analysis. The first message describes one "
     "listed company at the close of one session, without a date. Say from what you have read which "
     f"company and which year it is, and what its price did in the {HORIZON} sessions after that. "
     "Don't reason from the numbers: what you don't remember is unknown.\n\n"
@@ -204,7 +204,8 @@ def prepare_probes(
     chosen = choose_days(positions, {symbol: len(each) for symbol, each in bars.items()}, days)
     if not chosen:
         raise BadInputError(
-            f"{model_uri} has no unseen day that {HORIZON} sessions follow; train on more bars"
+            f"{model_uri} has no out-of-sample day that {HORIZON} sessions follow; "
+            "train on more bars"
         )
     others = find_other_views(market, _swap_symbols(market, request.symbols), chosen, desk.warm_up)
     return ProbePlan(run_id, market, desk, cassette, chosen, others, days, retest, budget_usd)

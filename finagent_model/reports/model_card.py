@@ -41,8 +41,8 @@ MODEL_DESCRIPTION = (
     "Multi-agent trading decisions, each version one package: agents, prompts, trained policy, "
     "calibrated confidence, memory and recorded replies.\n\n"
     "`champion` is the version that is served; it moves only to one that the gate let pass, or by "
-    "force with a reason. `candidate` is the newest, whatever the gate said. Each version has a "
-    "card of its own. None of it is advice, and no return is promised."
+    "force with a reason. `candidate` is the newest, whatever the gate said. Each version has "
+    "its own card. None of it is advice, and no return is promised."
 )
 """Description of the registered model, whatever its versions are."""
 
@@ -163,9 +163,9 @@ class ModelCard:
             "## What it is not",
             "",
             "- Advice, or a promise: what a backtest earned is simulated and past.",
-            f"- Tested on anything but {_join_names(request.symbols)}. Who chose these symbols "
-            "knew how they had fared, and that they had survived; the evidence does not count that "
-            "choice.",
+            f"- Tested on anything but {_join_names(request.symbols)}. They were "
+            "chosen by somebody who knew how they had fared and that they had survived; the "
+            "evidence does not count that choice.",
             *self._spans(),
             *self._survivors(),
             f"- For {self._other_clocks()} and fills at the next open, at "
@@ -229,8 +229,8 @@ class ModelCard:
             "## Where it comes from",
             "",
             f"Training run `{self.run_id}`: folds of {self.request.train_bars} bars to fit and "
-            f"{self.request.test_bars} unseen, {self.request.candidates} policies, seed "
-            f"{self.request.seed}.",
+            f"{self.request.test_bars} out of sample, {self.request.candidates} policies, "
+            f"seed {self.request.seed}.",
             *(f"- {name}: `{value}`" for name, value in self.hashes.items()),
         ]
 
