@@ -112,8 +112,8 @@ class ModelCard:
             f"# {self.name}, version {self.version}",
             "",
             f"A desk of {agents} agents that says BUY, SELL or HOLD about one symbol at the close "
-            "of one day, with levels, a confidence and a status that tells a choice from a "
-            f"failure. Decided by: {decider}.",
+            "of one day. Each answer has levels, a confidence and a status, which says whether a "
+            f"HOLD was chosen or stands for a failure. Decided by: {decider}.",
         ]
 
     def _verdict(self) -> list[str]:
@@ -154,8 +154,8 @@ class ModelCard:
 
     def _other_clocks(self) -> str:
         if self.bar_length == DAILY.label:
-            return "a clock shorter than a day: it sees daily bars"
-        return f"another clock than its own: it sees bars of {self.bar_length}"
+            return "trading within a day: it sees daily bars"
+        return f"another length of bar than its own: it sees bars of {self.bar_length}"
 
     def _limits(self) -> list[str]:
         request = self.request
@@ -171,7 +171,7 @@ class ModelCard:
             f"- For {self._other_clocks()} and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
-            f"- Able to answer about days before {self.first_day}, nor from bars that end more "
+            f"- Able to answer about days before {self.first_day}, or from bars that end more "
             f"than {MAX_STALE_SESSIONS} sessions before the day (`data_missing`).",
         ]
         # Fixed rules remember nothing; a language model may have read about these years.

@@ -77,7 +77,7 @@ RULES = (
     ),
     rule(
         "is no",
-        r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b|such\b|fewer\b)[a-z]+",
+        r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b|such\b|fewer\b)[A-Za-z]+",
         "write 'is not a' or 'has no'",
         "The value is no number.",
         "The value is not a number.",

@@ -76,7 +76,7 @@ def test_model_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, re
 def test_model_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="is no GGUF file: it begins with b"):
+    with pytest.raises(ConfigError, match="is not a GGUF file: it begins with b"):
         find_model_file(local(path))
 
 
