@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Compiled at once: modules that each process compiles anew cost ten seconds a command.
 UV_INSTALL := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+# Where this is set, each process of the tests compiles the package and the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A project of its own: its volumes go with it, nobody else's.
 COMPOSE_SMOKE := docker compose --project-name finagent-smoke

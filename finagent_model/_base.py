@@ -1,4 +1,4 @@
-"""Pydantic bases, check results, quoted values and progress reports that every room shares.
+"""Pydantic bases, check results and quoted values that every room shares.
 
 Models are frozen, closed to unknown keys, and hold finite numbers only.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
 
@@ -193,17 +193,6 @@ class Check(BaseModel):
     passed: bool
     found: str
     """What was compared and the result, in words."""
-
-
-Progress = Callable[[str, int], Callable[[], object]]
-"""Called with the name of a piece of work and its number of steps; returns what to call after each
-step.
-"""
-
-
-def no_progress(name: str, steps: int) -> Callable[[], object]:
-    """Report no progress."""
-    return lambda: None
 
 
 def dump_json(value: Any) -> str:

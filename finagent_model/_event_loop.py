@@ -30,6 +30,8 @@ class LoopThread:
         self._pid: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self.stop_count = 0
+        """How often `stop` was called; work outside of the loop ends where it has grown."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped_tasks: set[asyncio.Task[Any]] = set()
 
@@ -54,6 +56,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Cancel all work in progress; later calls of `run` work as before."""
+        self.stop_count += 1
         if self._loop is not None and self._pid == os.getpid():
             self._loop.call_soon_threadsafe(self._cancel_tasks)
 
@@ -92,6 +95,21 @@ class LoopThread:
                 self._tasks, self._stopped_tasks = set(), set()
                 threading.Thread(target=self._loop.run_forever, daemon=True, name="desk").start()
             return self._loop
+
+
+def run_without_waiting(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that waits for nothing, on this thread and without a loop.
+
+    A loop in another thread costs two changes of thread, more than the work of a cached decision.
+    Raises RuntimeError for one that does wait.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("this work waits for something; run it on the event loop")
 
 
 EVENT_LOOP = LoopThread()

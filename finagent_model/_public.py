@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from finagent_model._base import Mode, Progress, no_progress
-from finagent_model.settings import Settings
+from finagent_model._progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from finagent_model._base import Mode
     from finagent_model.decision.decision import Decider, TrainableDecider
     from finagent_model.market.view import MarketView
     from finagent_model.model.predictor import Predictor
@@ -57,6 +57,7 @@ def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:
     """
     from finagent_model.data.market import Market
     from finagent_model.market.bars import parse_as_of, parse_symbol
+    from finagent_model.settings import Settings
 
     return Market.from_settings(Settings.load()).view(parse_symbol(symbol), parse_as_of(as_of))
 
@@ -85,6 +86,7 @@ def train(
         ('demo', '1', 'passed')
     """
     from finagent_model.pipeline.train import train as run
+    from finagent_model.settings import Settings
     from finagent_model.training.request import TrainRequest
 
     request = TrainRequest.parse(
@@ -105,6 +107,7 @@ def estimate(
         0
     """
     from finagent_model.pipeline.estimate import estimate as run
+    from finagent_model.settings import Settings
     from finagent_model.training.request import TrainRequest
 
     request = TrainRequest.parse(symbols=_symbols_argument(symbols), config=config, **options)
@@ -131,6 +134,7 @@ def backtest(
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.backtest import backtest as run
+    from finagent_model.settings import Settings
 
     return run(
         model,
@@ -219,6 +223,7 @@ def evaluate(
     from finagent_model.data.market import Market
     from finagent_model.errors import BadInputError
     from finagent_model.pipeline.evaluate import evaluate_decider
+    from finagent_model.settings import Settings
     from finagent_model.training.request import EvaluationRequest
 
     request = EvaluationRequest.parse(symbols=_symbols_argument(symbols), **options)

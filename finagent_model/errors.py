@@ -303,6 +303,10 @@ class GateRefusedError(FinagentError):
     exit_code = 5
 
 
+class ServerFailedError(FinagentError):
+    """The processes of a server end as soon as they are started."""
+
+
 class DagRunFailedError(FinagentError):
     """A DAG run lacks something that was asked of it, so that it must not look green."""
 

@@ -113,7 +113,7 @@ class Settings(BaseModel):
     twice.
     """
     serve_threads: int = Field(64, ge=1, le=1024, alias="FINAGENT_SERVE_THREADS")
-    """Requests that `finagent serve` handles concurrently."""
+    """Requests that `finagent serve` handles concurrently, in each of its processes."""
     serve_token: SecretStr | None = Field(None, alias="FINAGENT_SERVE_TOKEN")
     """Token to ask `finagent serve`; without one, only callers on the same machine may."""
     approval_token: SecretStr | None = Field(None, alias="FINAGENT_APPROVAL_TOKEN")

@@ -110,6 +110,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables, which take longer to make than to copy."""
     import mlflow
 
+    from support.mlflow_migrations import read_migrations_once
+
+    read_migrations_once()
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     mlflow.set_tracking_uri(f"sqlite:///{path}")
     mlflow.search_experiments()

@@ -34,6 +34,7 @@ from tenacity import (
 from finagent_model._base import retry_after
 from finagent_model._secrets import redact_message
 from finagent_model.agents._provider_errors import ProviderError, UnusableReplyError
+from finagent_model.agents._shared_numbers import Numbers, SharedNumbers
 from finagent_model.config.rules import DecisionLimits, RateLimits
 from finagent_model.errors import ConfigError
 
@@ -60,6 +61,11 @@ NOT_CONNECTED_CLASSES = (ConnectionRefusedError, socket.gaierror)
 BROKEN = re.compile("Connect|Protocol|Read|Write|Close|Network")
 """Names of errors of a connection that stood, or may have."""
 MINUTE_S = 60.0
+FAILURES, OPEN_UNTIL, PROBE_UNTIL = 0, 1, 2
+BREAKER_NUMBERS = 3
+"""A circuit breaker's state: failures in a row, and two moments of the loop's clock."""
+PROBE_S = 120.0
+"""After so many seconds a probe that never reported is forgotten: its process may have died."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 20.0
 _backoff = wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=MAX_PAUSE_S, jitter=FIRST_PAUSE_S)
 
@@ -171,7 +177,7 @@ def is_retryable(error: BaseException, limits: DecisionLimits) -> bool:
 class RateLimiter:
     """Delays calls so that the requests and tokens of a minute stay within limits; 0: no limit."""
 
-    def __init__(self, requests_per_minute: int, tokens_per_minute: int) -> None:
+    def __init__(self, requests_per_minute: float, tokens_per_minute: float) -> None:
         self._requests = _limiter(requests_per_minute)
         self._tokens = _limiter(tokens_per_minute)
 
@@ -188,15 +194,16 @@ class CircuitBreaker:
     """Stops calls to a provider for `pause_s` seconds after `failure_threshold` failures in a row.
 
     After the pause it is half open: one call probes the provider, and the others are refused until
-    the probe has ended. A threshold of 0 never opens it. For one event loop.
+    the probe has ended. A threshold of 0 never opens it. For one event loop a process.
     """
 
-    def __init__(self, failure_threshold: int, pause_s: float) -> None:
+    def __init__(
+        self, failure_threshold: int, pause_s: float, state: Numbers | None = None
+    ) -> None:
+        """`state` has the numbers of `BREAKER_NUMBERS`; None: of this process alone."""
         self._failure_threshold = failure_threshold
         self._pause_s = pause_s
-        self._failures = 0
-        self._open_until = 0.0
-        self._probing = False
+        self._state = state or Numbers(BREAKER_NUMBERS)
 
     def open_for(self) -> float:
         """Return for how many seconds the breaker stays open; 0: the caller may call.
@@ -204,27 +211,33 @@ class CircuitBreaker:
         A caller that gets 0 reports how the call ended: `record_success`, `record_failure` or
         `release`.
         """
-        if not self._open_until:
+        now = asyncio.get_running_loop().time()
+        with self._state.locked() as state:
+            _, open_until, probe_until = state
+            if not open_until:
+                return 0.0
+            if open_until > now or probe_until > now:
+                return max(open_until - now, 0.001)
+            state[PROBE_UNTIL] = now + PROBE_S
             return 0.0
-        remaining_s = self._open_until - asyncio.get_running_loop().time()
-        if remaining_s > 0 or self._probing:
-            return max(remaining_s, 0.001)
-        self._probing = True
-        return 0.0
 
     def release(self) -> None:
         """Report a call that was abandoned: it says nothing about the provider."""
-        self._probing = False
+        with self._state.locked() as state:
+            state[PROBE_UNTIL] = 0.0
 
     def record_success(self) -> None:
         """Close the breaker."""
-        self._failures, self._open_until, self._probing = 0, 0.0, False
+        with self._state.locked() as state:
+            state[FAILURES] = state[OPEN_UNTIL] = state[PROBE_UNTIL] = 0.0
 
     def record_failure(self) -> None:
         """Count a failure; open the breaker once the threshold is reached."""
-        self._failures, self._probing = self._failures + 1, False
-        if self._failure_threshold and self._failures >= self._failure_threshold:
-            self._open_until = asyncio.get_running_loop().time() + self._pause_s
+        with self._state.locked() as state:
+            state[FAILURES] += 1
+            state[PROBE_UNTIL] = 0.0
+            if self._failure_threshold and state[FAILURES] >= self._failure_threshold:
+                state[OPEN_UNTIL] = asyncio.get_running_loop().time() + self._pause_s
 
 
 @dataclass(frozen=True)
@@ -235,12 +248,43 @@ class ProviderLimits:
     circuit_breaker: CircuitBreaker
 
     @classmethod
-    def from_config(cls, config: RateLimits) -> Self:
-        """Return a fresh pair as `config` sets it."""
+    def from_config(cls, config: RateLimits, shared: SharedLimits | None = None) -> Self:
+        """Return a fresh pair as `config` sets it; `shared` is what other processes use, too."""
+        # A rate is divided: each process keeps within its own part without asking the others.
+        processes = shared.processes if shared else 1
         return cls(
-            RateLimiter(config.requests_per_minute, config.tokens_per_minute),
-            CircuitBreaker(config.break_after, config.break_s),
+            RateLimiter(
+                config.requests_per_minute / processes, config.tokens_per_minute / processes
+            ),
+            CircuitBreaker(
+                config.break_after, config.break_s, shared.breaker_state if shared else None
+            ),
         )
+
+
+@dataclass(frozen=True)
+class SharedLimits:
+    """What the processes of one server share of a provider's limits."""
+
+    processes: int
+    breaker_state: SharedNumbers
+
+
+_SHARED: dict[tuple[str, str], SharedLimits] = {}
+
+
+def share_limits(provider: str, config: RateLimits, processes: int) -> None:
+    """Share the limits of `provider` among so many processes, which this one is about to fork.
+
+    Raises ConfigError where the rate allows less than one request a minute to each.
+    """
+    if 0 < config.requests_per_minute < processes:
+        raise ConfigError(
+            f"traffic.requests_per_minute {config.requests_per_minute} can't be divided among "
+            f"{processes} workers; use at most {config.requests_per_minute}"
+        )
+    key = provider, config.model_dump_json()
+    _SHARED[key] = SharedLimits(processes, SharedNumbers(BREAKER_NUMBERS))
 
 
 # For the life of the process: a breaker that was opened by one decision holds for the next.
@@ -250,11 +294,13 @@ _LIMITS: dict[tuple[int, int, str, str], ProviderLimits] = {}
 def limits_for(provider: str, config: RateLimits) -> ProviderLimits:
     """Return the limits that calls to `provider` (client and address) share under `config`.
 
-    Call it on the event loop: each loop, and each forked process, has limits of its own.
+    Call it on the event loop: each loop, and each forked process, has limits of its own, but for
+    what `share_limits` has shared.
     """
-    key = (os.getpid(), id(asyncio.get_running_loop()), provider, config.model_dump_json())
+    text = config.model_dump_json()
+    key = (os.getpid(), id(asyncio.get_running_loop()), provider, text)
     if key not in _LIMITS:
-        _LIMITS[key] = ProviderLimits.from_config(config)
+        _LIMITS[key] = ProviderLimits.from_config(config, _SHARED.get((provider, text)))
     return _LIMITS[key]
 
 
@@ -354,7 +400,7 @@ def _failure_of(error: BaseException | None) -> ProviderFailure:
     return error.failure
 
 
-def _limiter(per_minute: int) -> AsyncLimiter | None:
+def _limiter(per_minute: float) -> AsyncLimiter | None:
     return AsyncLimiter(per_minute, MINUTE_S) if per_minute else None
 
 

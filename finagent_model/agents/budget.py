@@ -1,17 +1,16 @@
 """Budgets in tokens and US dollars: an amount is reserved before a call and settled after it.
 
 A reservation counts as spent until it is settled, so that concurrent calls can't overspend
-together. `Budget` holds for a decision or a run of one process; `DailyBudget` is a SQLite file
-that all processes of a machine share.
+together. `Budget` holds for a decision, or for a run of one process and of those that it forks;
+`DailyBudget` is a SQLite file that all processes of a machine share.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from math import inf
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from finagent_model._local_files import begin_immediate, make_private_file
+from finagent_model.agents._shared_numbers import Numbers, SharedNumbers
 from finagent_model.errors import LocalStateError
 
 LOCK_TIMEOUT_S = 5.0
@@ -59,29 +59,35 @@ class Budget:
     """What it holds for, as messages say it: a decision, a run."""
     max_tokens: int
     max_usd: float
-    tokens: int = 0
-    usd: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    spent: Numbers = field(default_factory=lambda: Numbers(2))
+    """Tokens and dollars so far. A process that dies leaves what it had reserved as spent."""
+
+    def share(self) -> Budget:
+        """Return the budget as it stands, shared with the processes that are forked from now on."""
+        shared = SharedNumbers(2)
+        with self.spent.locked() as ours, shared.locked() as theirs:
+            theirs[0], theirs[1] = ours
+        return replace(self, spent=shared)
 
     def reserve(self, amount: Amount) -> None:
-        with self._lock:
-            tokens, usd = self.tokens + amount.tokens, self.usd + (amount.usd or 0.0)
+        with self.spent.locked() as spent:
+            tokens, usd = spent[0] + amount.tokens, spent[1] + (amount.usd or 0.0)
             if self.max_tokens and tokens > self.max_tokens:
                 raise OverBudgetError(f"the {self.max_tokens} tokens of a {self.name}")
             if self.max_usd and usd > self.max_usd:
                 raise OverBudgetError(f"the {self.max_usd:g} USD of a {self.name}")
-            self.tokens, self.usd = tokens, usd
+            spent[0], spent[1] = tokens, usd
 
     def settle(self, reserved: Amount, spent: Amount) -> None:
-        with self._lock:
-            self.tokens += spent.tokens - reserved.tokens
-            self.usd += (spent.usd or 0.0) - (reserved.usd or 0.0)
+        with self.spent.locked() as numbers:
+            numbers[0] += spent.tokens - reserved.tokens
+            numbers[1] += (spent.usd or 0.0) - (reserved.usd or 0.0)
 
     def remaining(self) -> tuple[float, float]:
-        with self._lock:
+        with self.spent.locked() as (tokens, usd):
             return (
-                self.max_tokens - self.tokens if self.max_tokens else inf,
-                self.max_usd - self.usd if self.max_usd else inf,
+                self.max_tokens - tokens if self.max_tokens else inf,
+                self.max_usd - usd if self.max_usd else inf,
             )
 
 

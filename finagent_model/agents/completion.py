@@ -39,7 +39,7 @@ from finagent_model.agents._retry import (
 from finagent_model.agents._wire import capture_facts
 from finagent_model.agents._wire_formats import ReplyFacts, arguments_object
 from finagent_model.agents.budget import Amount, OverBudgetError
-from finagent_model.agents.providers import ClientPool
+from finagent_model.agents.providers import ClientPool, provider_of
 from finagent_model.agents.session import Session
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.fingerprint import DESK, fingerprint, make_outline
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 IMAGE_TOKENS = 1000
 """Counted for a chart; providers count 85 to 1,600 for its size."""
 NOTHING = Amount(0, 0.0)
+SILENT = logging.CRITICAL + 1
+_AUTOGEN_LOGGERS = [logging.getLogger(name) for name in ("autogen_core", EVENT_LOGGER_NAME)]
 SENDABLE_ID = re.compile(r"[!-~]{1,200}")
 """An identity of a tool call that its provider takes back."""
 UNSENDABLE_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -270,15 +272,13 @@ class ChatService:
         options = self.pool.reply_options(request.row, request.cuts)
         if request.tools:
             options |= {"tools": request.tools, "tool_choice": request.tool_choice}
-        # Two models at one address share a rate limiter and a circuit breaker.
-        provider = f"{model.client} {model.base_url or ''}"
         try:
             result = await call_with_retry(
                 client,
                 sendable(request.messages),
                 options,
                 limits,
-                limits_for(provider, session.config.traffic),
+                limits_for(provider_of(model), session.config.traffic),
                 reserved.tokens,
                 stream=model.stream,
                 on_retry=note_retry,
@@ -444,5 +444,7 @@ def estimated_tokens(messages: Sequence[LLMMessage], tools: Sequence[dict[str, A
 
 def silence_autogen_logs() -> None:
     """Drop AutoGen's logs: whole prompts, and a traceback for every cancelled agent."""
-    for name in ("autogen_core", EVENT_LOGGER_NAME):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for logger in _AUTOGEN_LOGGERS:
+        # Setting a level clears the caches of all loggers, so it is done once and not per decision.
+        if logger.level != SILENT:
+            logger.setLevel(SILENT)

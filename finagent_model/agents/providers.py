@@ -26,6 +26,7 @@ from finagent_model.agents._provider_rows import (
     sends_schema,
 )
 from finagent_model.agents._request_edits import edit_request
+from finagent_model.agents._retry import share_limits
 from finagent_model.agents._wire import guard
 from finagent_model.agents.local_model import with_file_hash
 from finagent_model.agents.policy_client import VERSION, Colleague, RulesClient, RulesConfig
@@ -61,6 +62,11 @@ def identity_of(model: ModelConfig) -> dict[str, Any]:
         # loss of recordings.
         **({"request": model.request} if model.request else {}),
     }
+
+
+def provider_of(model: ModelConfig) -> str:
+    """Return what models share whose calls share a rate limiter and a circuit breaker."""
+    return f"{model.client} {model.base_url or ''}"
 
 
 def with_address(model: ModelConfig, settings: Settings) -> ModelConfig:
@@ -168,6 +174,8 @@ class ClientPool:
         )
         """Hash of the agents and of the desk's own model."""
         self._models = {row.name: config.model_for(row) for row in self.roster}
+        self.uses_only_rules = all(model.client == "rules" for model in self._models.values())
+        """Whether no agent calls a chat model."""
         self._identities = {name: identity_of(model) for name, model in self._models.items()}
         self._keys = {
             name: fingerprint(model.model_dump(mode="json")) for name, model in self._models.items()
@@ -225,6 +233,18 @@ class ClientPool:
         """Raise ConfigError if calls to one of the models could not be made."""
         for model in self._config.distinct_models:
             require_usable(model, self._settings)
+
+    def share_limits(self, processes: int) -> None:
+        """Share rate limits and circuit breakers among so many processes, about to be forked.
+
+        Raises ConfigError where that can't be done.
+        """
+        for model in self._models.values():
+            if model.client == "local":
+                # Its server is this machine's own: more of them would share the same cores.
+                raise ConfigError("a desk with a local model has one worker; leave --workers out")
+            if model.client != "rules":
+                share_limits(provider_of(model), self._config.traffic, processes)
 
     def preload(self) -> None:
         """Import what calls will need, for models that can be called."""

@@ -24,6 +24,7 @@ from autogen_agentchat.messages import TextMessage
 from autogen_core import CancellationToken
 
 from finagent_model._base import Mode
+from finagent_model._event_loop import run_without_waiting
 from finagent_model.agents._agent import DESK, DeskAgent, RunContext
 from finagent_model.agents.budget import Budget, SpendingLimit, remaining
 from finagent_model.agents.completion import UNCOUNTED, ChatService, silence_autogen_logs
@@ -56,9 +57,10 @@ class ConversationRunner:
     """
     always_team: bool = False
     """Whether a team runs though every reply is recorded, as a proof wants it."""
-    _rows_by_inputs: dict[frozenset[OptionalInput], tuple[AgentRow, ...]] = field(
+    rows_by_inputs: dict[frozenset[OptionalInput], tuple[AgentRow, ...]] = field(
         default_factory=dict
     )
+    """The agents of a decision by its inputs, filled as they are needed."""
 
     async def converse(self, query: DeskQuery) -> Session:
         """Return what the agents made of the question, within the time limit of a decision.
@@ -67,14 +69,40 @@ class ConversationRunner:
         """
         if self.mode == "replay":
             return await self._replay(query)
-        if self.mode == "cached":
-            inline = self.inline_rules and self.config.uses_only_rules
-            session = self.new_session("cached" if inline else "replay")
-            await self._run_inline(self._rows(query, session), self._context(query, session))
-            if not session.cache_miss:
-                self._save_note(query, ReplayNote())
-                return session
-        return await self._run(query)
+        if self.mode == "cached" and (session := await self._attempt(query)) is not None:
+            return session
+        return await self.call_models(query)
+
+    @property
+    def can_recall(self) -> bool:
+        """Whether `recall` works: recorded replies are looked for first, and nothing else is."""
+        may_wait = self.always_team or self._runs_rules_inline or self.config.external_analyst
+        return self.mode != "live" and not may_wait
+
+    def recall(self, query: DeskQuery) -> Session | None:
+        """Return what recorded replies make of the question; None where a model has to be asked.
+
+        Needs no event loop: nothing is waited for. Raises LocalStateError.
+        """
+        recorded = self._replay(query) if self.mode == "replay" else self._attempt(query)
+        return run_without_waiting(recorded)
+
+    async def _attempt(self, query: DeskQuery) -> Session | None:
+        """Return the session of a conversation run inline; None where a reply is missing."""
+        session = self.new_session("cached" if self._runs_rules_inline else "replay")
+        await self._run_inline(self._rows(query, session), self._context(query, session))
+        if session.cache_miss:
+            return None
+        self._save_note(query, ReplayNote())
+        return session
+
+    @property
+    def _runs_rules_inline(self) -> bool:
+        return self.inline_rules and self._uses_only_rules
+
+    @property
+    def _uses_only_rules(self) -> bool:
+        return self.chat_service.pool.uses_only_rules
 
     def new_session(self, mode: Mode | None = None) -> Session:
         """Return an empty session, in the runner's mode unless `mode` is given."""
@@ -101,7 +129,7 @@ class ConversationRunner:
         session.fail(rows[-1].name, Status.MODEL_ERROR, replay_note.abort_reason)
         return session
 
-    async def _run(self, query: DeskQuery) -> Session:
+    async def call_models(self, query: DeskQuery) -> Session:
         """Run a fresh AutoGen team, calling models where no reply is recorded.
 
         Saves a `ReplayNote` if agents were skipped for want of budget, or the run was aborted.
@@ -109,7 +137,7 @@ class ConversationRunner:
         session = self.new_session()
         limits = self.config.limits
         decision_budget = Budget("decision", limits.max_tokens, limits.budget_usd)
-        shared_budgets = () if self.config.uses_only_rules else self.shared_budgets()
+        shared_budgets = () if self._uses_only_rules else self.shared_budgets()
         session.budgets = (decision_budget, *shared_budgets)
         rows, skipped = select_affordable_agents(
             self._rows(query, session), query.text, session, self.chat_service.pool, self.graph
@@ -181,7 +209,7 @@ class ConversationRunner:
     def _save_note(self, query: DeskQuery, note: ReplayNote) -> None:
         """Record how the decision was cut; a whole one takes back what is on record of it."""
         # Rules take no budget and no time, so nothing cuts them.
-        if self.config.uses_only_rules and note == ReplayNote():
+        if self._uses_only_rules and note == ReplayNote():
             return
         if note != (self._recorded_note(query) or ReplayNote()):
             key = self._note_key(query, limits_that_cut(self.config))
@@ -192,9 +220,9 @@ class ConversationRunner:
 
     def _seated_rows(self, query: DeskQuery) -> tuple[AgentRow, ...]:
         inputs = query.available_inputs
-        if inputs not in self._rows_by_inputs:
-            self._rows_by_inputs[inputs] = self.config.select_agents(inputs)
-        return self._rows_by_inputs[inputs]
+        if inputs not in self.rows_by_inputs:
+            self.rows_by_inputs[inputs] = self.config.select_agents(inputs)
+        return self.rows_by_inputs[inputs]
 
     def _rows(self, query: DeskQuery, session: Session) -> tuple[AgentRow, ...]:
         """Return the rows that take part, and record the question and who has nothing to read."""

@@ -40,6 +40,15 @@ def fingerprint(request: Mapping[str, Any]) -> str:
     return _sha256(canonical_json(request))
 
 
+def fingerprint_of_parts(parts: Mapping[str, str]) -> str:
+    """Return the fingerprint of an object whose values are canonical JSON already.
+
+    It is that of `fingerprint`; a part that many objects share is written once.
+    """
+    members = (f"{canonical_json(name)}:{parts[name]}" for name in sorted(parts))
+    return _sha256(f"{{{','.join(members)}}}")
+
+
 def _sha256(text: str) -> str:
     # Half a surrogate pair, which JSON can smuggle in, is encoded as it is.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

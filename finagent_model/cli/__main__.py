@@ -6,7 +6,6 @@ Headings, and the commands below them, stand in the order of `COMMANDS` and `GRO
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -50,6 +49,8 @@ app = typer.Typer(
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
+        from importlib.metadata import version
+
         typer.echo(f"finagent {version('finagent_model')}")
         raise typer.Exit
 

@@ -22,7 +22,6 @@ from finagent_model.cli.options import (
     refuse_given,
     require_store,
 )
-from finagent_model.market.bars import show_as_of
 
 if TYPE_CHECKING:
     from finagent_model.decision.signal import TradingSignal
@@ -136,6 +135,7 @@ def describe_circumstances(
 
 def print_signal(signal: TradingSignal, circumstances: Circumstances) -> None:
     """Print a signal on stdout, as people read it."""
+    from finagent_model.market.bars import show_as_of
     from finagent_model.reports.signal_summary import SignalSummary
 
     summary = SignalSummary.from_signal(signal, circumstances)
@@ -163,6 +163,9 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on.")
     ] = 5001,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that answer; one a core is enough.")
+    ] = 1,
 ) -> None:
     """Serve a model version over REST.
 
@@ -178,7 +181,7 @@ def serve(
 
     require_store(model)
     echo(f"serving {model} on http://{host}:{port} (POST /invocations)", err=True)
-    run_server(model, settings, host, port)
+    run_server(model, settings, host, port, workers)
 
 
 def graph(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finagent_model._base import Check
 from finagent_model.cli.options import (
     CHAMPION,
     EXIT_NOT_OK,
@@ -31,6 +30,7 @@ from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
 from finagent_model.errors import BadInputError, OtherCodeFailedError
 
 if TYPE_CHECKING:
+    from finagent_model._base import Check
     from finagent_model.pipeline.backtest import BacktestRerun
     from finagent_model.pipeline.estimate import Estimate
     from finagent_model.training.request import TrainRequest

@@ -7,10 +7,12 @@ not pay for it. `finagent_model.agents.external` says what a plug-in has to be.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finagent_model.config.knowledge import UNKNOWN, Knowledge, read_declared
 from finagent_model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from finagent_model.config.knowledge import Knowledge
 
 EXTERNAL_ANALYSTS = {"upstream": "finagent_model.contrib.upstream:plugin"}
 """Name of each analyst, as a desk, a preset and the shell call it, to its `module:attribute`. To
@@ -32,6 +34,9 @@ def read_analyst_knowledge(name: str) -> Knowledge | None:
 
     The plug-in declares it, see `ExternalPlugin.knowledge_cutoff`. Raises ConfigError.
     """
+    # Imported here: a help page needs the names alone, and no YAML.
+    from finagent_model.config.knowledge import UNKNOWN, read_declared
+
     plugin = load_plugin(name)
     try:
         # Foreign code that says nothing may well ask a model.

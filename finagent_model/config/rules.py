@@ -65,7 +65,9 @@ class SpendingLimits(FrozenModel):
 
 
 class RateLimits(FrozenModel):
-    """Rate limiter and circuit breaker of one provider, over all decisions of a process."""
+    """Rate limiter and circuit breaker of one provider, over all decisions of a process, or of all
+    workers of a server.
+    """
 
     requests_per_minute: int = Field(0, ge=0)
     """Most requests per minute; 0: no limit."""

@@ -6,8 +6,10 @@ CLI, REST, DAG and notebook all build their views here.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import is_
 
 from finagent_model.data._source_registry import (
     make_bar_source,
@@ -32,6 +34,9 @@ from finagent_model.settings import Settings
 DatedNews = tuple[tuple[NewsItem, ...], int]
 DatedFacts = tuple[tuple[Fact, ...], int]
 """Records oldest first, and how many were dropped as undated."""
+_Sources = tuple[BarSeries, DatedNews, DatedFacts]
+MAX_VIEWS = 128
+"""Views that are kept, the oldest are dropped: a history of ten years of days takes 150 kB."""
 
 
 class Market:
@@ -55,6 +60,9 @@ class Market:
         self._bars: dict[str, BarSeries] = {}
         self._news: dict[str, DatedNews] = {}
         self._facts: dict[str, DatedFacts] = {}
+        self._lock = threading.Lock()
+        self._views: dict[tuple[str, datetime], tuple[_Sources, MarketView]] = {}
+        """Views that were asked for: a server is asked about one moment many times."""
 
     @classmethod
     def from_settings(
@@ -142,12 +150,24 @@ class Market:
         news: DatedNews | None = None,
     ) -> MarketView:
         """Return the view at `as_of`; bars or news that the caller brings replace the sources'."""
-        return MarketView.at(
-            as_of,
+        sources = (
             self.bars(symbol, as_of) if bars is None else bars,
-            *(self.news(symbol) if news is None else news),
-            *self.facts(symbol),
+            self.news(symbol) if news is None else news,
+            self.facts(symbol),
         )
+        if bars is not None or news is not None:
+            return _make_view(as_of, *sources)
+        found = self._views.get((symbol, as_of))
+        # Only while the sources give the same objects: a vendor's bars may be read anew.
+        if found is not None and all(map(is_, found[0], sources)):
+            return found[1]
+        view = _make_view(as_of, *sources)
+        view.allow_memo()
+        with self._lock:
+            if len(self._views) >= MAX_VIEWS:
+                del self._views[next(iter(self._views))]
+            self._views[symbol, as_of] = sources, view
+        return view
 
     def bar_views(self, symbol: str, positions: Iterable[int]) -> list[MarketView]:
         """Return a view for each bar position, as of a decision at that bar's close."""
@@ -170,6 +190,10 @@ class Market:
         sources = (self._news_source, self._facts_source)
         news, facts = ("none" if source is None else type(source).__name__ for source in sources)
         return {"bars": self.source.name, "news": news, "fundamentals": facts}
+
+
+def _make_view(as_of: datetime, bars: BarSeries, news: DatedNews, facts: DatedFacts) -> MarketView:
+    return MarketView.at(as_of, bars, *news, *facts)
 
 
 def _records_text(records: Sequence[PublishedRecord], undated: int) -> str:

@@ -1,15 +1,16 @@
 """The desk: a market view in, a decision out, from any thread and without awaiting.
 
-A desk keeps nothing between decisions. Whatever goes wrong on the way is a status of the decision;
-only a question that can't be asked raises, such as a date before the first fit, and spending that
-can't be counted.
+A desk keeps nothing of a decision for the next. What is on record is decided on the caller's own
+thread; only work that waits, such as calls to models, runs on the event loop. Whatever goes wrong
+on the way is a status of the decision; only a question that can't be asked raises, such as a date
+before the first fit, and spending that can't be counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
@@ -17,7 +18,7 @@ from math import inf
 import numpy as np
 
 from finagent_model._base import Mode
-from finagent_model._event_loop import EVENT_LOOP
+from finagent_model._event_loop import EVENT_LOOP, Deadline
 from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
@@ -28,20 +29,21 @@ from finagent_model.agents.session import DeskQuery, ExternalReport, Failure, Se
 from finagent_model.agents.team import ConversationRunner, available_inputs
 from finagent_model.agents.tools import Toolbox, schemas
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.cassette.fingerprint import fingerprint
+from finagent_model.cassette.fingerprint import canonical_json, fingerprint_of_parts
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
+from finagent_model.config.roster import AgentRow, OptionalInput
 from finagent_model.config.rules import DecisionLimits
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal, confidence_label
 from finagent_model.desk._chart import draw
 from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
 from finagent_model.desk.masking import Presenter, ShownView, make_presenter
-from finagent_model.errors import DataError
+from finagent_model.errors import DataError, ShutdownError
 from finagent_model.market.bars import BarSeries, Floats, show_as_of
 from finagent_model.market.calendar import ALWAYS, WEEKDAYS
 from finagent_model.market.quality import inspect_recent_bars
-from finagent_model.market.timeframe import MIN_INFERRED, parse_timeframe
+from finagent_model.market.timeframe import DAILY, MIN_INFERRED, parse_timeframe
 from finagent_model.market.view import MarketView
 from finagent_model.policy.context import Context, build_context
 from finagent_model.policy.policy import PolicyFit
@@ -87,6 +89,20 @@ class ModelReply:
     cost_usd: float | None
 
 
+@dataclass(frozen=True)
+class _ViewQuestion:
+    """What the agents are asked about a view, or why they can't be."""
+
+    shown: ShownView
+    fit: PolicyFit | None
+    context: Context | None = None
+    query: DeskQuery | None = None
+    """None where there is a failure."""
+    failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    """What a reader should know about the view."""
+
+
 class Desk:
     """A team of agents by its config, with the policies it was trained to use.
 
@@ -117,7 +133,7 @@ class Desk:
             schemas(row.tools)  # fails now, not at a decision
         self._graph = graph or AgentGraph.from_config(config)
         self._prompts = list(self._graph.system_messages.values())
-        self.config = config
+        self._set_config(config)
         self._author = config.model_used
         is_local = any(model.client == "local" for model in config.distinct_models)
         # Many at once would share the cores, and each would run into its time limits.
@@ -136,6 +152,9 @@ class Desk:
         self._clock = clock
         self._inline_rules = self._always_team = False
         self._present = make_presenter(config)
+        self._memo_key = object()
+        """Of the questions about a view: desks that share it ask the same."""
+        self._rows_by_inputs: dict[frozenset[OptionalInput], tuple[AgentRow, ...]] = {}
 
     @property
     def warm_up(self) -> int:
@@ -172,18 +191,36 @@ class Desk:
         copy.__dict__.update(vars(self))
         copy.mode, copy._clock = mode or self.mode, clock or self._clock
         copy._trained_state = trained_state or self._trained_state
-        copy.config = self.config.model_copy(update={"limits": own_limits})
+        if own_limits != self.config.limits:
+            copy._set_config(self.config.model_copy(update={"limits": own_limits}))
         copy._warnings = (*(self._warnings if warnings is None else warnings), *refusals)
         copy._inline_rules = self._inline_rules if inline_rules is None else inline_rules
         copy._always_team = self._always_team if always_team is None else always_team
         copy._present = presenter or self._present
+        if trained_state is not None or presenter is not None:
+            copy._memo_key = object()
         if cassette is not None:
             copy._chat_service = replace(self._chat_service, cassette=cassette)
         return copy
 
+    def _set_config(self, config: DeskConfig) -> None:
+        self.config = config
+        # Gate and approval decide about versions and trades, not about what the desk says. Dumped
+        # once: every decision's id depends on it.
+        dump = config.model_dump(mode="json", exclude={"gate", "approval"})
+        self._config_json = canonical_json(dump)
+
     def preload(self) -> None:
         """Import what calls to its models will need, so that a server's first request is quick."""
         self._chat_service.pool.preload()
+
+    def share(self, processes: int) -> None:
+        """Share budget, rate limits and circuit breakers with processes that it is about to fork.
+
+        Raises ConfigError where that can't be done.
+        """
+        self._chat_service.pool.share_limits(processes)
+        self._run_budget = self._run_budget.share()
 
     def require_key(self) -> None:
         """Raise ConfigError if this desk could not call its models, or ExternalSourceError."""
@@ -224,7 +261,8 @@ class Desk:
 
         Raises BeforeFirstFitError, and LocalStateError where spending can't be counted.
         """
-        return EVENT_LOOP.run(self._decide(view, self._runner()))
+        [decision] = self.decide_all([view])
+        return decision
 
     def decide_all(
         self,
@@ -240,26 +278,62 @@ class Desk:
         `on_decision` is called after each, for progress. Raises as `decide` does, and DeadlineError
         after `timeout_s` seconds; then none of them goes on.
         """
-        runner = self._runner()
-
-        async def decide_views() -> list[Decision]:
-            slots = asyncio.Semaphore(self._max_concurrency)
-
-            async def decide_one(view: MarketView) -> Decision:
-                async with slots:
-                    await asyncio.sleep(0)  # `rules` wait for nobody: let a deadline in
-                    decision = await self._decide(view, runner)
+        runner, deadline = self._runner(), Deadline.after(timeout_s)
+        if not runner.can_recall:
+            return EVENT_LOOP.run(
+                self._decide_concurrently(views, runner.converse, on_decision), timeout_s
+            )
+        # What is on record waits for nobody, so it is decided on the caller's own thread.
+        decisions = dict[int, Decision]()
+        stop_count = EVENT_LOOP.stop_count
+        for i, view in enumerate(views):
+            deadline.check()
+            if EVENT_LOOP.stop_count > stop_count:
+                raise ShutdownError()
+            if (decision := self._recall(view, runner)) is not None:
+                decisions[i] = decision
                 on_decision()
-                return decision
+        if missing := [i for i in range(len(views)) if i not in decisions]:
+            made = EVENT_LOOP.run(
+                self._decide_concurrently(
+                    [views[i] for i in missing], runner.call_models, on_decision
+                ),
+                deadline.remaining_s(),
+            )
+            decisions |= dict(zip(missing, made, strict=True))
+        return [decisions[i] for i in range(len(views))]
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(decide_one(view)) for view in views]
-            except ExceptionGroup as errors:  # the first cancels the rest, so it is the cause
-                raise errors.exceptions[0] from None
-            return [task.result() for task in tasks]
+    async def _decide_concurrently(
+        self,
+        views: Sequence[MarketView],
+        converse: Callable[[DeskQuery], Awaitable[Session]],
+        on_decision: Callable[[], object],
+    ) -> list[Decision]:
+        slots = asyncio.Semaphore(self._max_concurrency)
 
-        return EVENT_LOOP.run(decide_views(), timeout_s)
+        async def decide_one(view: MarketView) -> Decision:
+            async with slots:
+                await asyncio.sleep(0)  # `rules` wait for nobody: let a deadline in
+                question = self._question(view)
+                session = None if question.query is None else await converse(question.query)
+                decision = self._finish(question, session)
+            on_decision()
+            return decision
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(decide_one(view)) for view in views]
+        except ExceptionGroup as errors:  # the first cancels the rest, so it is the cause
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _recall(self, view: MarketView, runner: ConversationRunner) -> Decision | None:
+        """Return the decision that is on record; None where a model has to be asked."""
+        question = self._question(view)
+        if question.query is None:
+            return self._finish(question, None)
+        session = runner.recall(question.query)
+        return None if session is None else self._finish(question, session)
 
     def ask_model(
         self,
@@ -342,6 +416,7 @@ class Desk:
             self._clock,
             self._inline_rules,
             self._always_team,
+            self._rows_by_inputs,
         )
 
     def _shared_budgets(self) -> list[SpendingLimit]:
@@ -352,17 +427,27 @@ class Desk:
         path, today = self._home / SPENDING_FILE, self._clock().date()
         return [self._run_budget, DailyBudget(path, today, spending.day_tokens, spending.day_usd)]
 
-    async def _decide(self, view: MarketView, runner: ConversationRunner) -> Decision:
+    def _question(self, view: MarketView) -> _ViewQuestion:
+        """Return the question about a view. Raises BeforeFirstFitError."""
+        if view.memo is None:
+            return self._build_question(view)
+        question: _ViewQuestion | None = view.memo.get(self._memo_key)
+        if question is None:
+            question = view.memo[self._memo_key] = self._build_question(view)
+        return question
+
+    def _build_question(self, view: MarketView) -> _ViewQuestion:
         state = self._state_at(view.symbol, view.as_of)
         fit = state.fit if state else None
         shown = self._present(view, state.lessons if state else ())
+        warnings = (*_view_warnings(view, fit), *shown.warnings)
         try:
             context = self._build_context(shown, fit)
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, shown.text(str(error)))
-            return self._finish(shown, fit, runner.new_session(), None, failure)
-        session = await runner.converse(self._build_query(shown, context))
-        return self._finish(shown, fit, session, context, _failure_of(session))
+            return _ViewQuestion(shown, fit, failure=failure, warnings=warnings)
+        query = self._build_query(shown, context)
+        return _ViewQuestion(shown, fit, context, query, warnings=warnings)
 
     def _state_at(self, symbol: str, as_of: datetime) -> StateAt | None:
         """Return what training knew at `as_of`; None for an untrained desk."""
@@ -410,21 +495,20 @@ class Desk:
             external=lambda session, agent: self._external_report(view.bars, session, agent),
         )
 
-    def _finish(
-        self,
-        shown: ShownView,
-        fit: PolicyFit | None,
-        session: Session,
-        context: Context | None,
-        failure: Failure | None,
-    ) -> Decision:
-        """Return the decision: the executor's reply or the failure as a signal, and the record."""
+    def _finish(self, question: _ViewQuestion, session: Session | None) -> Decision:
+        """Return the decision: the executor's reply or the failure as a signal, and the record.
+
+        `session` is None where nobody was asked.
+        """
+        shown, fit, context = question.shown, question.fit, question.context
+        failure = question.failure if session is None else _failure_of(session)
+        session = session or self._runner().new_session()
         view = shown.original
-        warnings = (*self._warnings, *_build_warnings(view, fit, session), *shown.warnings)
+        warnings = (*self._warnings, *_session_warnings(session), *question.warnings)
         signal = self._empty_signal(
-            view.symbol, view.as_of, fit, context, session, failure, warnings
+            *(view.symbol, view.as_of, fit, context, session, failure, warnings),
+            timeframe=view.bars.timeframe.label,
         )
-        signal = _validated_copy(signal, timeframe_analyzed=view.bars.timeframe.label)
         if failure is None and context is not None:
             signal = self._build_signal(signal, session, context, shown)
             if self._trained_state and self._trained_state.calibrations:
@@ -444,6 +528,7 @@ class Desk:
         session: Session,
         failure: Failure | None,
         warnings: tuple[str, ...],
+        timeframe: str = DAILY.label,
     ) -> TradingSignal:
         """Return the signal of a failure, or the one that the executor's reply is written into."""
         return TradingSignal(
@@ -462,6 +547,7 @@ class Desk:
             fit_symbols=fit.symbols if fit else (),
             conversation_id=self._conversation_id(symbol, as_of, context),
             warnings=warnings,
+            timeframe_analyzed=timeframe,
             tokens=session.tokens,
             cost_usd=session.cost_usd,
         )
@@ -521,13 +607,12 @@ class Desk:
     def _conversation_id(self, symbol: str, as_of: datetime, context: Context | None) -> str:
         """Return a hash of all that the conversation depends on, apart from the models' replies."""
         content = {
-            "symbol": symbol,
-            "as_of": as_of.isoformat(),
-            "context": context.text if context else None,
-            # Gate and approval decide about versions and trades, not about what the desk says.
-            "config": self.config.model_dump(mode="json", exclude={"gate", "approval"}),
+            "symbol": canonical_json(symbol),
+            "as_of": canonical_json(as_of.isoformat()),
+            "context": canonical_json(context.text if context else None),
+            "config": self._config_json,
         }
-        return fingerprint(content)[:16]
+        return fingerprint_of_parts(content)[:16]
 
 
 def narrow_limits(
@@ -597,15 +682,19 @@ def _failure_of(session: Session) -> Failure | None:
     return Failure(Status.ABSTAINED, f"no decision within {rounds} rounds: held, to be safe")
 
 
-def _build_warnings(view: MarketView, fit: PolicyFit | None, session: Session) -> list[str]:
+def _session_warnings(session: Session) -> list[str]:
     """Return what a reader of the signal should know about how it was made."""
     executor = session.config.agents[-1].name
-    warnings = [*session.warnings]
-    warnings += [
+    return session.warnings + [
         f"{name} left out: {failure.status}: {failure.reason}"
         for name, failure in sorted(session.failures.items())
         if name != executor
     ]
+
+
+def _view_warnings(view: MarketView, fit: PolicyFit | None) -> list[str]:
+    """Return what a reader of the signal should know about what it was decided on."""
+    warnings = list[str]()
     if fit is None:
         warnings.append("untrained: the policy's defaults were used")
     elif view.symbol not in fit.symbols:
@@ -635,5 +724,4 @@ def _describe_missing(view: MarketView, missing: int) -> str:
 
 def _validated_copy(signal: TradingSignal, **changes: object) -> TradingSignal:
     """Return a copy whose fields are checked, which `model_copy` alone would skip."""
-    fields = signal.model_dump(exclude={"is_actionable"})
-    return TradingSignal.model_validate({**fields, **changes})
+    return TradingSignal.model_validate({**dict(signal), **changes})

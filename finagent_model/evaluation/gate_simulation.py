@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from finagent_model._base import Progress, no_progress
+from finagent_model._progress import Progress, no_progress
 from finagent_model.backtesting.engine import Orders
 from finagent_model.backtesting.outcomes import label_outcomes
 from finagent_model.config.rules import GateRules

@@ -18,7 +18,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import binom
 
 from finagent_model.decision.signal import Action
 from finagent_model.statistics.skill import NORMAL
@@ -260,6 +259,9 @@ def excess_change_p_value(changed: int, days: int, changed_again: int, days_agai
 
 def tail_p_value(hits: int, trials: int, chance: float) -> float:
     """Return the probability of at least so many hits in so many trials by chance; 1 without."""
+    # Here and below in the function: every training reads this module, and few ask a chat model.
+    from scipy.stats import binom
+
     return float(binom.sf(hits - 1, trials, min(chance, 1.0))) if trials else 1.0
 
 
@@ -392,6 +394,8 @@ def _judge_recall(days: Sequence[ProbedDay]) -> ProbeResult:
 
 
 def _judge_placebo(days: Sequence[ProbedDay]) -> ProbeResult:
+    from scipy.stats import binom
+
     pairs = [(d.with_news, d.with_other_news) for d in days if d.with_news and d.with_other_news]
     again = _count_changes(days, lambda d: d.again)
     if not pairs or not again[1]:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finagent_model._base import Check, Progress, no_progress
+from finagent_model._base import Check
+from finagent_model._progress import Progress, no_progress
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.evaluation.out_of_sample import OutOfSampleBacktest, label_decision_outcomes
 from finagent_model.evaluation.probes import corrupt_after

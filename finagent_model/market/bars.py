@@ -375,16 +375,17 @@ def from_datetime64(moment: np.datetime64) -> datetime:
 
 
 def _parse_as_of_text(value: object) -> datetime:
-    error = BadInputError(f"as_of {show_value(value)} is not a date; write it as 2012-06-29")
-    if not isinstance(value, str):
-        raise error
-    text = value.strip()
     try:
+        if not isinstance(value, str):
+            raise ValueError
+        text = value.strip()
         if len(text) == 10:
             return datetime.combine(date.fromisoformat(text), time.max, tzinfo=UTC)
         return datetime.fromisoformat(text)
     except ValueError:
-        raise error from None
+        raise BadInputError(
+            f"as_of {show_value(value)} is not a date; write it as 2012-06-29"
+        ) from None
 
 
 def _validate_symbol(symbol: str) -> str:

@@ -6,8 +6,9 @@ it holds no reference to the source, so no agent can reach a later bar.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from finagent_model.errors import NoBarsError
 from finagent_model.market.bars import BarSeries, names_day
@@ -45,6 +46,9 @@ class MarketView:
     """The last published of each name and period, oldest first."""
     undated_facts: int = 0
     """Facts dropped because nobody said when they were published."""
+    # Not given to copies (`init=False`): what was computed of this view is not true of another.
+    memo: dict[object, Any] | None = field(default=None, init=False, repr=False)
+    """What readers have computed of this view, by a key of their own; None: nothing is kept."""
 
     @classmethod
     def at(
@@ -83,6 +87,10 @@ class MarketView:
             select_latest_facts(published_facts, FACTS_LIMIT),
             undated_facts,
         )
+
+    def allow_memo(self) -> None:
+        """Let readers keep what they compute of this view: it will be asked about again."""
+        object.__setattr__(self, "memo", {})
 
     @property
     def last_close(self) -> float:

@@ -7,12 +7,14 @@ then loaded, which runs its `model_code.py`. Loading raises ModelLoadError with 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,13 @@ from mlflow.pyfunc import PyFuncModel
 
 from finagent_model._local_files import ScratchFolder
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.errors import CorruptPackageError, LocalStateError, ModelLoadError
+from finagent_model.errors import (
+    MAX_LISTED,
+    BadInputError,
+    CorruptPackageError,
+    LocalStateError,
+    ModelLoadError,
+)
 from finagent_model.model.anchor import (
     Anchor,
     ModelCheck,
@@ -31,6 +39,7 @@ from finagent_model.model.anchor import (
     check_model,
     hash_model,
 )
+from finagent_model.model.model_folder import MODEL_CODE
 from finagent_model.model.package import Manifest
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.pyfunc import (
@@ -41,12 +50,13 @@ from finagent_model.model.pyfunc import (
 )
 from finagent_model.model.signing import make_statement, sign
 from finagent_model.model.wheel import build_wheel
+from finagent_model.model.wheel_reader import parse_pins
 from finagent_model.settings import Settings
 from finagent_model.tracking import registry
 from finagent_model.tracking.local_store import prepare_local_store
 from finagent_model.tracking.runs import describe_store_error, store_errors
 
-MODEL_CODE = "model_code.py"
+log = logging.getLogger(__name__)
 _LOADING = threading.Lock()
 """While MLflow loads a model it puts a stand-in into `sys.modules`, and one thread takes away that
 of another: MLflow 3.x, `mlflow.models.utils._mock_dbutils`.
@@ -128,16 +138,53 @@ def load_model(uri: str, anchor: Anchor | None = None) -> PyFuncModel:
 
 def _check_and_load(uri: str, folder: Path, anchor: Anchor | None) -> PyFuncModel:
     path = _download(uri, folder)
-    version = registry.find_registered(uri)
-    token = CHECKED.set(check_model(path, Settings.load(), anchor, version))
+    registered = registry.find_registered(uri)
+    token = CHECKED.set(check_model(path, Settings.load(), anchor, registered))
     try:
         with _LOADING:
-            loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path))
+            loaded: PyFuncModel = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     except _load_errors() as error:
         raise _load_error(uri, error) from None
     finally:
         CHECKED.reset(token)
+    _warn_of_other_libraries(uri, path / "requirements.txt")
     return loaded
+
+
+def _warn_of_other_libraries(uri: str, requirements: Path) -> None:
+    """Warn where the libraries here are not those that the model was trained with."""
+    # In place of MLflow's own warning, which first reads the list of every installed file.
+    try:
+        pins = parse_pins(requirements.read_text(errors="replace"), f"model {uri}")
+    except OSError as error:
+        log.warning("model %s does not say what it requires: %s", uri, error.strerror)
+        return
+    except BadInputError as error:
+        log.warning("%s", error)
+        return
+    others = [
+        f"{name} {found or 'is missing'} (trained with {pinned})"
+        for name, pinned in pins.items()
+        if (found := _installed_version(name)) != pinned
+    ]
+    if others:
+        listed = ", ".join(others[:MAX_LISTED])
+        more = f" and {len(others) - MAX_LISTED} more" if len(others) > MAX_LISTED else ""
+        log.warning(
+            "model %s was trained with other libraries: %s%s; "
+            "mlflow.pyfunc.get_model_dependencies(%r) gives the list to install",
+            uri,
+            listed,
+            more,
+            uri,
+        )
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def load_checked(uri: str) -> ModelCheck:

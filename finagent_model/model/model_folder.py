@@ -16,6 +16,8 @@ from finagent_model.model.package import WAY_OUT
 
 PACKAGE_FOLDER = "artifacts/package"
 """Where MLflow keeps the package inside a model."""
+MODEL_CODE = "model_code.py"
+"""File that MLflow runs when it loads the model."""
 REGISTERED_META = "registered_model_meta"
 """File that MLflow adds when it downloads a registered version: the version's name and number."""
 MAX_YAML_BYTES = 256 * 1024

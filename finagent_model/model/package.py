@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self, get_args
 
@@ -135,7 +136,7 @@ class Package:
     judged_grade: Grade = "strong"
     """The grade once earlier trainings are counted, as the manifest has it."""
 
-    @property
+    @cached_property
     def evidence(self) -> Grade:
         """The grade of evidence for an edge after costs, as training and gate found it."""
         evidence = self.backtest["evidence"]

@@ -30,7 +30,7 @@ from finagent_model.config.desk_config import DeskConfig, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import GATE_REFUSED, version_key
+from finagent_model.decision.signal import GATE_REFUSED, TradingSignal, version_key
 from finagent_model.desk.desk import Desk, config_hash
 from finagent_model.errors import (
     BadInputError,
@@ -73,7 +73,8 @@ NO_LINEAGE = ModelLineage()
 class Predictor:
     """Decide with a packaged desk, or with the untrained desk of a configuration.
 
-    Nothing but recorded replies is kept between questions. Safe to use from several threads.
+    Recorded replies are kept between questions, and the latest views; neither changes an answer.
+    Safe to use from several threads.
     """
 
     def __init__(
@@ -243,12 +244,25 @@ class Predictor:
 
         Raises BadInputError for a parameter, and DeadlineError.
         """
+        signals = self.signals(questions, params, deadline)
+        return [signal.model_dump(mode="json") for signal in signals]
+
+    def signals(
+        self,
+        questions: Sequence[Question],
+        params: Mapping[str, Any] | None = None,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> list[TradingSignal]:
+        """Return one signal a question, in their order, and leave a trace of each decision.
+
+        Raises BadInputError for a parameter, and DeadlineError.
+        """
         mode, limits = parse_options(params or {})
         decisions = self.decide_all(questions, mode, limits, deadline)
         # After all decisions, so that a trace store that is slow delays no model call.
         for decision in decisions:
             self.trace(decision)
-        return [decision.signal.model_dump(mode="json") for decision in decisions]
+        return [decision.signal for decision in decisions]
 
     def view(self, question: Question) -> MarketView:
         """Return what is knowable at the question's moment.

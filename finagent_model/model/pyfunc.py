@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from mlflow.types.schema import AnyType, Array
 from finagent_model._event_loop import Deadline
 from finagent_model._secrets import redact_message
 from finagent_model.config.desk_config import DeskConfig
-from finagent_model.decision.signal import signal_columns
+from finagent_model.decision.signal import TradingSignal, signal_columns
 from finagent_model.errors import (
     BadInputError,
     CorruptPackageError,
@@ -48,7 +50,7 @@ from finagent_model.errors import (
     ShutdownError,
 )
 from finagent_model.model.anchor import ModelCheck, check_model
-from finagent_model.model.model_folder import PACKAGE_FOLDER
+from finagent_model.model.model_folder import MODEL_CODE, PACKAGE_FOLDER
 from finagent_model.model.package import WAY_OUT
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import NESTED_COLUMNS, REQUIRED_COLUMNS, Question, parse_table
@@ -79,6 +81,8 @@ MAX_ROWS = 2_000
 """Rows of a request to a server; a batch in a notebook or a job may have any number."""
 ANSWER_MARGIN_S = 5.0
 """Seconds of a server's timeout that are kept for stopping the work and answering."""
+BYTECODE_POLL_S, BYTECODE_POLLS = 0.02, 10
+"""Pause, and number of pauses, while another process may load the same folder."""
 ERROR_CODES: tuple[tuple[type[FinagentError], int], ...] = (
     (DeadlineError, DEADLINE_EXCEEDED),
     (ShutdownError, TEMPORARILY_UNAVAILABLE),
@@ -87,6 +91,18 @@ ERROR_CODES: tuple[tuple[type[FinagentError], int], ...] = (
     (FinagentError, INTERNAL_ERROR),
 )
 """MLflow's code of each error class; the first that fits counts."""
+
+
+def _wait_for_other_loaders(folder: Path) -> None:
+    """Wait until no other process is at the start of loading this folder, or for a short while.
+
+    Python writes the bytecode of `model_code.py` there, and that file's first line removes it.
+    """
+    bytecode = Path(cache_from_source(str(folder / MODEL_CODE)))
+    for _ in range(BYTECODE_POLLS):
+        if not bytecode.exists():
+            return
+        time.sleep(BYTECODE_POLL_S)
 
 
 def make_signature(config: DeskConfig) -> ModelSignature:
@@ -130,7 +146,10 @@ class FinagentModel(PythonModel):
             )
         # MLflow's own loaders (`mlflow models serve`, Spark) come straight here: the check is the
         # first thing that the model's code does.
-        checked = CHECKED.get() or check_model(folder, settings)
+        checked = CHECKED.get()
+        if checked is None:
+            _wait_for_other_loaders(folder)
+            checked = check_model(folder, settings)
         self.predictor = Predictor.open(package, settings, checked)
         # Clients are imported now, so that the first request doesn't wait for it.
         self.predictor.desk.preload()
@@ -151,21 +170,22 @@ class FinagentModel(PythonModel):
         Raises MlflowException with the code that a server turns into an HTTP status.
         """
         with self.admit(_mlflow_timeout_s()) as deadline:
-            signals = self.answer(parse_table(model_input), params, deadline)
+            signals = self.signals(parse_table(model_input), params, deadline)
+            rows = [signal.model_dump(mode="json") for signal in signals]
         # dtype object: pandas would turn None into NaN, which is no JSON.
-        return pd.DataFrame(signals, dtype=object)
+        return pd.DataFrame(rows, dtype=object)
 
-    def answer(
+    def signals(
         self, questions: Sequence[Question], params: dict[str, Any] | None, deadline: Deadline
-    ) -> list[dict[str, Any]]:
-        """Return the JSON fields of one signal a question. Call it within `admit`."""
+    ) -> list[TradingSignal]:
+        """Return one signal a question, in their order. Call it within `admit`."""
         # A deadline means a server: all views of a request are in memory at once.
         if deadline.timeout_s is not None and len(questions) > MAX_ROWS:
             raise BadInputError(
                 f"the request has {len(questions)} rows; at most {MAX_ROWS} at a time"
             )
         try:
-            return self.predictor.answer(questions, params, deadline)
+            return self.predictor.signals(questions, params, deadline)
         except DeadlineError:
             raise _timeout_error(deadline, len(questions)) from None
 

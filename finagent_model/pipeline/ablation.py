@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model._base import Mode, Progress, no_progress
+from finagent_model._base import Mode
 from finagent_model._local_files import ScratchFolder
+from finagent_model._progress import Progress, no_progress
 from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.backtesting.portfolio import Times, pool_returns
 from finagent_model.config.desk_config import DeskConfig, load_preset

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finagent_model._base import Check, Progress, no_progress
+from finagent_model._base import Check
+from finagent_model._progress import Progress, no_progress
 from finagent_model.data.market import Market
 from finagent_model.errors import ExternalAnalystError
 from finagent_model.evaluation.calibrate import build_confidence_record

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from finagent_model._base import InputModel, Progress, no_progress
+from finagent_model._base import InputModel
+from finagent_model._progress import Progress, no_progress
 from finagent_model.backtesting.engine import (
     BacktestResult,
     Costs,
@@ -60,7 +61,7 @@ from finagent_model.policy.policy import Policy
 from finagent_model.policy.trained_state import CalibrationBook
 from finagent_model.reports.report import render_report_page
 from finagent_model.reports.tearsheet import FoldSpan, SymbolPage
-from finagent_model.reports.wording import render_report
+from finagent_model.reports.wording import render_report, survivor_warnings
 from finagent_model.settings import Settings
 from finagent_model.training.request import EvaluationRequest
 from finagent_model.training.search import Trials
@@ -79,6 +80,8 @@ class Evaluation:
     author: str
     """The decider's name, as its signals give it."""
     request: EvaluationRequest
+    bar_source: str
+    """A word for where the bars come from, such as `bundled`."""
     out_of_sample: Mapping[str, OutOfSampleBacktest]
     """By symbol: decisions, trades and equity."""
     facts: Mapping[str, SymbolFacts]
@@ -107,11 +110,12 @@ class Evaluation:
 
     @property
     def bar_warnings(self) -> dict[str, tuple[str, ...]]:
-        """What is odd about the bars that were decided on, by symbol."""
-        return {
+        """What is odd about the bars of each symbol, and what a source's are as a whole."""
+        warnings = {
             symbol: (*each.bars.notes, *inspect_bars(each.bars))
             for symbol, each in self.out_of_sample.items()
         }
+        return warnings | survivor_warnings([self.bar_source])
 
     def write_report(self, path: str | Path) -> None:
         """Write the report as one HTML page that needs no network, as a training does."""
@@ -292,6 +296,7 @@ def evaluate_decider(
     return Evaluation(
         author=author,
         request=request,
+        bar_source=market.source.name,
         out_of_sample=outcomes,
         facts=facts,
         # Relative to the out-of-sample part, which is what `out_of_sample` holds the bars of.

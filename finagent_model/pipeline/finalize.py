@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finagent_model._base import Check, Progress, no_progress
+from finagent_model._base import Check
 from finagent_model._local_files import ScratchFolder
+from finagent_model._progress import Progress, no_progress
 from finagent_model.agents.external import load_external
 from finagent_model.config.desk_config import Prompts
 from finagent_model.data.market import Market

@@ -13,7 +13,7 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from finagent_model._base import Progress, no_progress
+from finagent_model._progress import Progress, no_progress
 from finagent_model.agents.components import AgentGraph
 from finagent_model.agents.list_prices import settle_models
 from finagent_model.cassette.jsonl import dump_replies

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Self
 
 from finagent_model.decision.decision import (
@@ -108,7 +108,7 @@ class TrainingRecord:
         backtests = [BacktestRecord.read(RunLog(child)) for child in children]
         return cls.build(state, backtests, earlier_trainings, probes)
 
-    @property
+    @cached_property
     def signals(self) -> dict[str, list[TradingSignal]]:
         """Calibrated signals by symbol, oldest first, as the package will give them."""
         # Each signal gets the calibration in force on its day, so no later outcome leaks into it.
@@ -117,7 +117,7 @@ class TrainingRecord:
             for each in self.backtests
         }
 
-    @property
+    @cached_property
     def ledgers(self) -> dict[str, list[LedgerRow]]:
         """Ledger rows by symbol, one a signal."""
         return {symbol: [to_ledger_row(s) for s in rows] for symbol, rows in self.signals.items()}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finagent_model._base import Check, Mode, Progress, no_progress
+from finagent_model._base import Check, Mode
+from finagent_model._progress import Progress, no_progress
 from finagent_model.agents.external import load_external
 from finagent_model.decision.decision import LedgerRow, hash_ledger, to_ledger_row
 from finagent_model.errors import CorruptPackageError

@@ -100,11 +100,14 @@ def caller_address(request: Request) -> str:
 class TokenThrottle:
     """Limits guesses: by the caller, so that a stranger's wrong tokens keep nobody else out.
 
-    A caller may send `MAX_WRONG_TOKENS` wrong ones, and one more every `WRONG_TOKEN_PAUSE_S`.
+    A caller may send `MAX_WRONG_TOKENS` wrong ones, and one more every `WRONG_TOKEN_PAUSE_S`. Where
+    a server has several processes, each allows its part of that.
     """
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timer: Callable[[], float] = time.monotonic, *, processes: int = 1) -> None:
         self._timer, self._lock = timer, Lock()
+        self._max_wrong = max(1, MAX_WRONG_TOKENS // processes)
+        self._pause_s = WRONG_TOKEN_PAUSE_S * processes
         self._free_at: OrderedDict[str, float] = OrderedDict()
         """When all wrong tokens of a caller are forgotten."""
 
@@ -116,7 +119,7 @@ class TokenThrottle:
         with self._lock:
             now = self._timer()
             free_at = max(self._free_at.get(caller, now), now)
-            wait_s = free_at + WRONG_TOKEN_PAUSE_S - (now + MAX_WRONG_TOKENS * WRONG_TOKEN_PAUSE_S)
+            wait_s = free_at + self._pause_s - (now + self._max_wrong * self._pause_s)
             if wait_s > 0:
                 seconds = math.ceil(wait_s)
                 raise AuthError(
@@ -128,7 +131,7 @@ class TokenThrottle:
             # A right one forgives nothing: its sender may be guessing at another token.
             if any([is_token(candidate, token) for token in tokens]):
                 return True
-            self._free_at[caller] = free_at + WRONG_TOKEN_PAUSE_S
+            self._free_at[caller] = free_at + self._pause_s
             self._free_at.move_to_end(caller)
             while len(self._free_at) > MAX_CALLERS:
                 self._free_at.popitem(last=False)

@@ -11,6 +11,7 @@ running requests get a moment to finish and the rest are answered 503.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +37,14 @@ from finagent_model.model.loading import load_model, unwrap
 from finagent_model.model.pyfunc import FinagentModel, work_timeout_s
 from finagent_model.model.questions import parse_rows
 from finagent_model.serving.approval_routes import APPROVALS_PATH, add_approval_routes
-from finagent_model.serving.auth import require_same_origin, require_this_machine, require_token
+from finagent_model.serving.auth import (
+    TokenThrottle,
+    require_same_origin,
+    require_this_machine,
+    require_token,
+)
 from finagent_model.serving.http_guards import AccessGuard, BodyLimit
+from finagent_model.serving.workers import WorkerGroup, open_sockets
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,20 +73,32 @@ ERROR_CODES = {
 """The word of an error that no exception of MLflow's names."""
 
 
-def serve(uri: str, settings: Settings, host: str, port: int) -> None:
+def serve(uri: str, settings: Settings, host: str, port: int, workers: int = 1) -> None:
     """Serve the model at `uri` over HTTP until the process is told to end.
 
-    Raises ModelLoadError.
+    More than one of `workers` are processes that are forked once the model is loaded. Raises
+    ModelLoadError, ConfigError for a desk that several processes can't serve, BadInputError for an
+    address that is taken, and ServerFailedError where workers end at once.
     """
     model = unwrap(load_model(uri), uri)
     if refusal := model.predictor.refusal:
         log.warning("%s: %s", uri, refusal)  # each signal says it, too
-    app = scoring_app(model, uri, settings)
-    _Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
+    app = scoring_app(model, uri, settings, workers)
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning")
+    if workers > 1:
+        model.predictor.desk.share(workers)
+        sockets = open_sockets(host, port, workers)
+    # What is loaded by now stays: the collector need not look at it again, nor a fork copy it.
+    gc.collect()
+    gc.freeze()
+    if workers == 1:
+        _Server(config).run()
+    else:
+        WorkerGroup(lambda each: _Server(config).run(sockets=[each]), sockets).run()
 
 
-def scoring_app(model: FinagentModel, uri: str, settings: Settings) -> FastAPI:
-    """Return the app of a model that was loaded from `uri`."""
+def scoring_app(model: FinagentModel, uri: str, settings: Settings, processes: int = 1) -> FastAPI:
+    """Return the app of a model that was loaded from `uri`, one of so many that serve it."""
     predictor, timeout_s = model.predictor, float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
 
     @asynccontextmanager
@@ -98,6 +117,7 @@ def scoring_app(model: FinagentModel, uri: str, settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.model = model
+    app.state.token_throttle = TokenThrottle(processes=processes)
     app.add_middleware(
         BodyLimit,
         max_bytes=MAX_BODY_BYTES,
@@ -196,8 +216,10 @@ def _answer(model: FinagentModel, body: bytes, timeout_s: float) -> Response:
     try:
         with model.admit(timeout_s) as deadline:
             rows, params = parse_request(body)
-            signals = model.answer(parse_rows(rows), params, deadline)
-            return JSONResponse({"predictions": signals})
+            signals = model.signals(parse_rows(rows), params, deadline)
+            # Written straight from the signals: as dicts they would be walked twice.
+            content = ",".join(signal.model_dump_json() for signal in signals)
+            return Response(f'{{"predictions":[{content}]}}', media_type="application/json")
     except MlflowException as error:
         return _error_response(error.get_http_status_code(), error.message, error.error_code)
 

@@ -7,6 +7,7 @@ once break the file for good, and so does a kill.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import tempfile
 import time
@@ -18,6 +19,7 @@ from urllib.parse import quote, unquote
 
 import mlflow
 from mlflow.tracking import MlflowClient
+from sqlalchemy import Engine, event
 
 from finagent_model._local_files import create_sqlite_file, make_private_folder, pause
 from finagent_model.errors import LocalStateError, TrackingError
@@ -122,10 +124,33 @@ def _has_revision(path: Path) -> bool:
 def _create_tables(path: Path) -> None:
     from mlflow.tracking._tracking_service.utils import _get_sqlalchemy_store
 
-    with _quiet_creation():
+    with _quiet_creation(), _unsynced(path):
         # MLflow's own way, and its own folder of artifacts, which do not go by the file's name.
         store: Any = _get_sqlalchemy_store(f"sqlite:///{path}", None)
         store.engine.dispose()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _unsynced(path: Path) -> Iterator[None]:
+    """Let SQLite connections to `path` that are opened in the block not wait for the disk.
+
+    MLflow commits after each of its many steps. A file that is half made when its process ends is
+    made anew, so that it need not be on the disk before it is complete.
+    """
+
+    def relax(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            [row] = connection.execute("pragma database_list").fetchall()
+            if row[2] == str(path):
+                connection.execute("pragma synchronous = off")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from finagent_model._base import Progress
+from finagent_model._progress import Progress
 from finagent_model.desk.desk import Desk
 from finagent_model.errors import ExternalAnalystError
 from finagent_model.market.bars import BarSeries

@@ -88,11 +88,12 @@ def test_public_function_has_a_docstring_that_stands_alone(name: str) -> None:
     }, lines[0]
 
 
-def test_import_reads_no_heavy_library() -> None:
+@pytest.mark.parametrize("module", ["finagent_model", "finagent_model.cli.__main__"])
+def test_import_reads_no_heavy_library(module: str) -> None:
     script = (
-        "import sys, finagent_model; "
-        "print([m for m in ('numpy', 'pandas', 'pydantic', 'mlflow', 'autogen_core') "
-        "if m in sys.modules])"
+        f"import sys, {module}; "
+        "print([m for m in ('numpy', 'pandas', 'pydantic', 'yaml', 'rich', 'mlflow', "
+        "'autogen_core') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model.contrib.upstream._commands import build_wheel
+from finagent_model.contrib.upstream._operations import build_wheel
 from finagent_model.contrib.upstream.source import PinnedSource, SourcePin, fetch_source
 from finagent_model.contrib.upstream.upstream_report import build_window, read_reply
 from finagent_model.contrib.upstream.worker_process import WorkerProcess

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from finagent_model.model.package import write_package
@@ -120,6 +121,27 @@ def test_serving_shutdown_answers_503_after_grace(place: Place, chat: FakeLLM) -
             status, body = waiting.result()
     assert (status, body["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
     assert "shutting down" in body["message"]
+
+
+def test_serving_workers_go_on_after_one_was_killed(place: Place, chat: FakeLLM) -> None:
+    port, env = free_port(), {"OPENAI_API_KEY": KEY}
+    with place.serving(*serve(port), "--workers", "2", port=port, **env) as address:
+        workers = psutil.Process(place.servers[port].pid).children()
+        assert len(workers) == 2
+        workers[0].kill()
+        workers[0].wait(FOREVER_S / 10)
+        # Its callers wait for the next one, so that none of these is refused.
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: post(address, ONE), range(16)))
+        assert {(status, body["predictions"][0]["status"]) for status, body in answers} == {
+            (200, "ok")
+        }
+        place.servers[port].send_signal(signal.SIGTERM)
+        place.servers[port].wait(FOREVER_S / 10)
+    assert not any(worker.is_running() for worker in workers)
+    log = (place.folder / f"server-{port}.log").read_text()
+    assert f"(process {workers[0].pid}) ended by signal SIGKILL; another takes its place" in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize(

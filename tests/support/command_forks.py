@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from support.mlflow_migrations import read_migrations_once
 from support.places import DEFAULT_STORE, ROOT, TESTS, Place
 
 POLL_S = 0.02
@@ -212,6 +213,7 @@ def preload() -> None:
         importlib.import_module(name)
     # What is installed, which MLflow looks up once a process for its warnings.
     importlib.import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
+    read_migrations_once()
 
 
 def look(pid: int, ended: dict[int, int], stopped: set[int]) -> dict[str, Any]:

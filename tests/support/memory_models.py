@@ -38,7 +38,7 @@ from finagent_model.desk.desk import Desk, ModelReply
 from finagent_model.desk.masking import Presenter, make_presenter
 from finagent_model.evaluation.memory_probes import MemoryReport, judge_days
 from finagent_model.market.view import MarketView
-from finagent_model.pipeline.probe_memory import ask_days, choose_days, find_other_views
+from finagent_model.pipeline.probe_questions import ask_days, choose_days, find_other_views
 from finagent_model.policy.context import build_context
 from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model._event_loop import EVENT_LOOP, LoopThread
+from finagent_model._event_loop import EVENT_LOOP, LoopThread, run_without_waiting
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.records import RecordedReply
 from finagent_model.config.desk_config import load_preset
@@ -194,3 +194,18 @@ def test_cassette_unwritable_reply_is_kept_in_memory(
         other.execute("drop table entry")
     with pytest.raises(LocalStateError, match="can't be read"):
         cassette.get("another")
+
+
+def test_run_without_waiting_returns_result() -> None:
+    async def add(one: int, two: int) -> int:
+        return one + two
+
+    async def work() -> int:
+        return await add(1, 2) + 3
+
+    assert run_without_waiting(work()) == 6
+
+
+def test_run_without_waiting_refuses_work_that_waits() -> None:
+    with pytest.raises(RuntimeError, match="run it on the event loop"):
+        run_without_waiting(asyncio.sleep(0))

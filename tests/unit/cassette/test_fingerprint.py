@@ -14,6 +14,7 @@ from finagent_model.cassette.fingerprint import (
     describe_differences,
     describe_nearest,
     fingerprint,
+    fingerprint_of_parts,
     make_outline,
     outline_from_row,
     outline_to_row,
@@ -232,3 +233,10 @@ def test_cassette_nearest_searches_all_replies(tmp_path: Any) -> None:
     packaged = Cassette(cassette.used_replies)
     assert "tool_choice" in packaged.describe_nearest(asked)
     assert Cassette().describe_nearest(asked) == "no request of Executor is on record"
+
+
+@pytest.mark.parametrize("value", [None, "ü\ud800", 1.5, {"b": [1], "a": {}}])
+def test_fingerprint_of_parts_is_that_of_the_whole(value: Any) -> None:
+    request = {"symbol": "GOOG", 'a "name"': value, "as_of": "2012-06-29"}
+    parts = {name: canonical_json(each) for name, each in request.items()}
+    assert fingerprint_of_parts(parts) == fingerprint(request)

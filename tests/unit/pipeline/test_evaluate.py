@@ -65,6 +65,7 @@ def test_evaluate_judges_decider_like_training() -> None:
     assert evaluation.gate.verdict == "passed"  # the default gate asks for integrity alone
     assert evaluation.report.startswith("NO evidence of an edge after costs")
     assert "Decided by: holder." in evaluation.report
+    assert "the five symbols are survivors" in evaluation.report
 
 
 def test_evaluate_is_repeatable() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finagent_model._base import no_progress
+from finagent_model._progress import no_progress
 from finagent_model.audit.chain import CONVERSATION_FILE as CONVERSATION
 from finagent_model.audit.verification import verify_chain
 from finagent_model.cassette.cassette import Cassette

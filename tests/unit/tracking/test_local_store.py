@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from sqlalchemy import create_engine
 from typer.testing import CliRunner
 
 from finagent_model.cli import app
@@ -90,6 +91,20 @@ def test_prepare_local_store_failure_leaves_no_file(
     with pytest.raises(TrackingError, match=r"can't be made: No space left on device; set MLFLOW_"):
         local_store.prepare_local_store()
     assert list(path.parent.iterdir()) == []
+
+
+def test_unsynced_relaxes_connections_to_its_own_file_alone(tmp_path: Path) -> None:
+    def synchronous(name: str) -> int:
+        engine = create_engine(f"sqlite:///{tmp_path / name}")
+        with engine.connect() as connection:
+            [[level]] = connection.exec_driver_sql("pragma synchronous").fetchall()
+        engine.dispose()
+        return int(level)
+
+    usual = synchronous("new.db")
+    with local_store._unsynced(tmp_path / "new.db"):
+        assert (synchronous("new.db"), synchronous("other.db")) == (0, usual)
+    assert synchronous("new.db") == usual > 0
 
 
 def test_prepare_local_store_leaves_other_stores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from finagent_model.contrib.upstream._commands import build_wheel
+from finagent_model.contrib.upstream._operations import build_wheel
 from finagent_model.contrib.upstream.source import (
     SourcePin,
     UpstreamSourceError,

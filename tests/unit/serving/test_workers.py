@@ -1,0 +1,164 @@
+"""Worker processes of a server: started, replaced when they die, and ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from finagent_model.errors import BadInputError, ServerFailedError
+from finagent_model.serving import workers
+from finagent_model.serving.workers import WorkerGroup, open_sockets
+from support.places import free_port
+
+HOST = "127.0.0.1"
+
+
+def answer(listener: socket.socket) -> None:
+    """Answer each connection by the process's number; end where it says `die`."""
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            if connection.recv(100) == b"die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            connection.sendall(str(os.getpid()).encode())
+
+
+def ask(port: int, text: bytes = b"who") -> int | None:
+    """Return the process that answered; None where it died."""
+    with socket.create_connection((HOST, port), timeout=10) as connection:
+        connection.sendall(text)
+        return int(connection.recv(100) or 0) or None
+
+
+def ask_until(port: int, is_enough: Callable[[set[int]], bool]) -> set[int]:
+    """Return the processes that answered, asked until there are enough of them."""
+    pids = set[int]()
+    deadline = time.monotonic() + 20
+    while not is_enough(pids):
+        assert time.monotonic() < deadline, pids
+        pids.add(ask(port) or 0)
+    return pids
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "RESTART_PAUSE_S", 0.01)
+
+
+def run_while(port: int, count: int, work: Callable[[], None]) -> WorkerGroup:
+    """Run a group of workers in this process, and `work` beside it; then end the group."""
+    group = WorkerGroup(answer, open_sockets(HOST, port, count))
+    errors: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    group.run()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return group
+
+
+@pytest.mark.usefixtures("quick")
+def test_worker_group_answers_in_several_processes() -> None:
+    port, found = free_port(), set[int]()
+
+    def work() -> None:
+        found.update(ask_until(port, lambda pids: len(pids) == 2))
+
+    run_while(port, 2, work)
+    assert os.getpid() not in found
+    for pid in found:  # all ended with the group
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_worker_group_replaces_worker_that_was_killed(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+
+    def work() -> None:
+        first = ask(port)
+        assert ask(port, b"die") is None
+        ask_until(port, lambda pids: bool(pids - {first}))
+
+    run_while(port, 1, work)
+    assert "ended by signal SIGKILL; another takes its place" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_worker_group_gives_up_where_workers_end_at_once(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(listener: socket.socket) -> None:
+        raise ValueError("no server of this test")
+
+    with pytest.raises(ServerFailedError, match="5 workers in a row ended within 10 s"):
+        WorkerGroup(fail, open_sockets(HOST, free_port(), 2)).run()
+    assert "ended with code 1; another takes its place" in caplog.text
+
+
+def test_workers_end_with_a_parent_that_was_killed() -> None:
+    port = free_port()
+    script = (
+        "import runpy\n"
+        f"here = runpy.run_path({__file__!r})\n"
+        f"sockets = here['open_sockets'](here['HOST'], {port}, 1)\n"
+        "here['WorkerGroup'](here['answer'], sockets).run()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", script], env=env)
+    try:
+        pid = None
+        while pid is None:
+            try:
+                pid = ask(port)
+            except ConnectionRefusedError:
+                assert parent.poll() is None
+                time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the worker outlived its parent")
+
+
+def test_open_sockets_refuses_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(BadInputError, match=f"can't listen on {HOST}:{port}: Address already"):
+            open_sockets(HOST, port, 2)
+
+
+def test_open_sockets_refuses_port_of_another_group() -> None:
+    sockets = open_sockets(HOST, free_port(), 2)
+    try:
+        with pytest.raises(BadInputError, match="choose another --host or --port"):
+            open_sockets(HOST, sockets[0].getsockname()[1], 2)
+    finally:
+        for each in sockets:
+            each.close()
