@@ -287,7 +287,7 @@ def _memory_check(probes: MemoryReport | None) -> EvidenceCheck:
     number = probes.smallest_p_value if probes else None
     why = None
     if number is None:
-        why = (probes and probes.too_few) or "`finagent memory` was not run on such a desk"
+        why = (probes and probes.too_few) or "finagent memory was not run on such a desk"
     return EvidenceCheck(
         name=CHECK_NAME,
         passed=bool(probes and probes.passed),

@@ -74,10 +74,12 @@ class WorkerGroup:
     def _start(self, number: int) -> None:
         # Held back meanwhile: the child must not take the parent's handler, nor the parent miss it.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._work(number)
-        self._workers[pid] = number, time.monotonic()
+        # Asked again, now that no signal comes in between: nobody would stop a worker of later.
+        if not self._stopping:
+            pid = os.fork()
+            if pid == 0:
+                self._work(number)
+            self._workers[pid] = number, time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _work(self, number: int) -> NoReturn:
@@ -125,8 +127,7 @@ class WorkerGroup:
             _describe_end(status),
         )
         time.sleep(RESTART_PAUSE_S)
-        if not self._stopping:
-            self._start(number)
+        self._start(number)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True

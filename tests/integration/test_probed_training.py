@@ -42,7 +42,7 @@ def test_masked_desk_is_trained_and_probed(
     assert first.verdict == "passed"
     run = RunLog(first.run_id)
     checks = {c["name"]: c for c in run.read_json("gate.json")["evidence"]["checks"]}
-    assert checks["no_sign_of_memory"]["why"] == "`finagent memory` was not run on such a desk"
+    assert checks["no_sign_of_memory"]["why"] == "finagent memory was not run on such a desk"
     assert "was not probed" in run.read_artifact("report.md").decode()
     assert "Mask: `levels`" in run.read_artifact(CARD_FILE).decode()
     uri = f"models:/{first.name}/{first.version}"

@@ -214,7 +214,7 @@ def test_evidence_of_a_chat_model_is_strong_only_without_sign_of_memory() -> Non
 def test_evidence_says_that_probes_were_never_made() -> None:
     facts = split_facts(edge(0.0, 400, seed=3), edge(3.0, 600))
     never = memory_check(graded(facts, reader(last_day(400)), needs_probes=True))
-    assert never.number_text == "undefined: `finagent memory` was not run on such a desk"
+    assert never.number_text == "undefined: finagent memory was not run on such a desk"
     few = graded(facts, reader(last_day(400)), needs_probes=True, probes=probed(20))
     assert "30 are needed" in memory_check(few).number_text
 
