@@ -53,7 +53,7 @@ test-servers: $(VENV)/.test  ## on PostgreSQL, an object store and Redis; the la
 	$(WITH_VENV) $(BIN)/python -m pytest -m servers -n 2 --dist loadfile
 
 test-local: $(VENV)/.test $(VENV)/.local  ## with a real language model on this machine
-	$(WITH_VENV) $(BIN)/python -m pytest -m local tests/integration
+	$(WITH_VENV) $(BIN)/python -m pytest -m local tests/integration tests/contract/test_docs_notebooks.py
 
 lint: $(VENV)/.test  ## ruff
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ Models are frozen, closed to unknown keys, and hold finite numbers only.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
@@ -43,7 +44,7 @@ class InputModel(FrozenModel):
 
     @classmethod
     def _describe_allowed(cls, name: str) -> str:
-        """Return the allowed values of a parameter, as the end of an error message."""
+        """Return the bounds and default of a parameter, as the end of an error message."""
         schema = cls.model_json_schema()["properties"].get(name)
         if schema is None:
             return f"; there is: {', '.join(cls.model_fields)}"
@@ -56,24 +57,111 @@ class InputModel(FrozenModel):
             "exclusiveMaximum": "below",
             "enum": "one of",
             "pattern": "letters, digits, - and _:",
-            "default": "default",
         }
         bounds = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
-        return f"; allowed: {', '.join(bounds)}"
+        allowed = f"; allowed: {', '.join(bounds)}" if bounds else ""
+        default = schema.get("default")
+        if isinstance(default, list):
+            default = ",".join(map(str, default))
+        return allowed if default in (None, "") else f"{allowed}; default: {default}"
+
+
+_REQUIREMENTS = {
+    "missing": "is missing",
+    "extra_forbidden": "is an unknown key",
+    "invalid_key": "must have text as its keys",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_unicode": "must be text in UTF-8",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "bytes_type": "must be text",
+    "path_type": "must be a path",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "too_short": "must have {min_length} or more items",
+    "too_long": "must have at most {max_length} items",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "set_type": "must be a list",
+    "frozen_set_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "mapping_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "dataclass_type": "must be a mapping of keys to values",
+    "date_type": "must be a date such as 2012-06-29",
+    "date_parsing": "must be a date such as 2012-06-29",
+    "date_from_datetime_parsing": "must be a date such as 2012-06-29",
+    "date_from_datetime_inexact": "must be a date such as 2012-06-29, without a time of day",
+    "datetime_type": "must be a time such as 2012-06-29T20:00:00+00:00",
+    "datetime_parsing": "must be a time such as 2012-06-29T20:00:00+00:00",
+    "datetime_object_invalid": "must be a time such as 2012-06-29T20:00:00+00:00",
+    "datetime_from_date_parsing": "must be a time such as 2012-06-29T20:00:00+00:00",
+    "timezone_aware": "must be a time with its zone, such as 2012-06-29T20:00:00+00:00",
+    "union_tag_invalid": "must have {expected_tags} as its {discriminator}",
+    "union_tag_not_found": "must name its {discriminator}",
+    "json_invalid": "must be JSON ({error})",
+    "json_type": "must be JSON",
+    "recursion_loop": "must not contain itself",
+}
+"""What a field must be, by pydantic's name of the error, with the error's context filled in."""
+_OF_A_KEY = ("missing", "extra_forbidden")
+"""Errors about the key, not about a value."""
+_BRANCH = re.compile(r"bool|int|float|str|literal\[.*\]")
+"""Pydantic's names of the branches of a union, which it puts behind the field's name."""
+
+
+def requirement(error: Mapping[str, Any]) -> str:
+    """Return what a field must be, such as "must be a whole number", by pydantic's details.
+
+    A validator's own sentence is returned as it is.
+    """
+    template = _REQUIREMENTS.get(error.get("type", ""))
+    if template is None:
+        return str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return template.format(**error.get("ctx", {}))
 
 
 def first_error_message(error: ValidationError) -> str:
-    """Return the first error in one line: the field, the problem, and the value given."""
+    """Return the first error in one line: the field, what it must be, and the value given."""
     # One problem in one line: a list would not fit a shell, a status or a log.
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+    first, *others = error.errors(include_url=False)
+    where, value = first["loc"], first["input"]
+    message = requirement(first)
+    if len(where) > 1 and _BRANCH.fullmatch(str(where[-1])):
+        # A union has an error for each of its branches.
+        where = where[:-1]
+        branches = [e for e in others if e["loc"][:-1] == where]
+        alternatives = (requirement(e).removeprefix("must be ") for e in branches)
+        message = " or ".join((message, *alternatives))
+    field = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
         return f"unknown key {show_value(field)}"
-    value = first["input"]
-    # Cut to 80 characters; larger values such as lists are left out.
-    shown = f" (given: {value!r:.80})" if isinstance(value, str | int | float) else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}{shown}" if field else message
+    if first["type"] in _REQUIREMENTS:
+        if first["type"] not in _OF_A_KEY:
+            # As YAML and JSON write it, not as Python does.
+            is_word = value is None or isinstance(value, bool)
+            message += f", not {json.dumps(value) if is_word else show_value(value)}"
+    # A validator's own sentence may quote the value; larger ones such as lists are left out.
+    elif isinstance(value, str | int | float):
+        shown = show_value(value)
+        if not re.search(rf"(?<!\w){re.escape(shown)}(?!\w)", message):
+            message += f" (given: {shown})"
+    return f"{field}: {message}" if field else message
 
 
 def show_value(value: object) -> str:

@@ -55,7 +55,7 @@ def read_json_object(body: bytes, example: str) -> dict[str, Any]:
     """Return a JSON object; `example` shows the caller one. Raises BadInputError."""
     value = read_json(body)
     if not isinstance(value, dict):
-        raise BadInputError(f"the body is no JSON object; send {example}")
+        raise BadInputError(f"the body is not a JSON object; send {example}")
     return value
 
 
@@ -86,7 +86,7 @@ def _parse_float(text: str) -> float:
 
 
 def _refuse_constant(text: str) -> None:
-    raise BadInputError(f"{text} is no JSON; write null, or leave the key out")
+    raise BadInputError(f"{text} is not JSON; write null, or leave the key out")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def make_private_folder(folder: Path) -> None:
     for each in reversed(missing):
         each.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     if not folder.is_dir():
-        raise NotADirectoryError(20, "it is no folder", str(folder))
+        raise NotADirectoryError(20, "it is not a folder", str(folder))
 
 
 def make_private_file(path: Path) -> None:

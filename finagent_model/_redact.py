@@ -18,11 +18,11 @@ MIN_PASSAGE_CHARS = 40
 """Characters of a prompt, its blanks single, that are a copy and no coincidence."""
 MIN_SECRET_CHARS = 8
 """A shorter key is a placeholder such as `none`: a word that replies may need."""
-KEY_MARK = "[struck out: key]"
-PROMPT_MARK = "[struck out: prompt]"
+KEY_MARK = "[redacted: key]"
+PROMPT_MARK = "[redacted: prompt]"
 NOTES = {
-    KEY_MARK: "a key, or what is shaped like one, was struck out of the reply",
-    PROMPT_MARK: "a passage copied from a prompt was struck out of the reply",
+    KEY_MARK: "a key, or what is shaped like one, was redacted in the reply",
+    PROMPT_MARK: "a passage copied from a prompt was redacted in the reply",
 }
 _SEED_CHARS = 12
 """Length of the folded pieces that are looked up; a passage has at least 2 * _SEED_CHARS - 1."""
@@ -57,8 +57,8 @@ _BEARER_KEY = re.compile(
 )
 _KEY_RUN = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_LONG_RUN},}}=*")
 _KEY_WORDS = ("key", "token", "secret")
-# `out: ` before the word is KEY_MARK itself: what is redacted is not redacted again.
-_KEY_WORD = rf"(?<![a-z])(?<!out: )(?:{'|'.join(_KEY_WORDS)})s?(?![a-z])"
+# `redacted: ` before the word is KEY_MARK itself: what is redacted is not redacted again.
+_KEY_WORD = rf"(?<![a-z])(?<!redacted: )(?:{'|'.join(_KEY_WORDS)})s?(?![a-z])"
 _WORD_BEFORE = re.compile(rf"{_KEY_WORD}.{{0,{_NEARBY_CHARS}}}\Z", re.IGNORECASE)
 _WORD_AFTER = re.compile(rf".{{0,{_NEARBY_CHARS}}}?{_KEY_WORD}", re.IGNORECASE)
 _SEPARATORS = r"(?:[\s\u00ad\u200b-\u200f\u2060\ufeff]|\\[nrt]|\\u(?:00ad|200[b-f]|2060|feff))*"

@@ -52,15 +52,15 @@ _TOKEN = re.compile(rf"(?=[\w.~%+=-]*\d)(?=[\w.~%+=-]*[A-Za-z])[\w.~%+=-]{{{MIN_
 
 # What messages are searched for beside the secrets that are known. An address that hides its
 # password itself, as SQLAlchemy's do, is left as it is, and so is a hint on how to write one. What
-# is struck out already is not struck out again.
+# is redacted already is not redacted again.
 _USER_PART = re.compile(r"(?<=//)(?!user:password@|[^\s/@]*:\*\*\*@)[^\s\"'<>/?#]*@")
 _PARAMETER = re.compile(
-    rf"([?&;][\w.%-]*(?:{_SECRET_WORD})[\w.%-]*=)(?!\[struck)[^\s&;#\"'<>]+", re.IGNORECASE
+    rf"([?&;][\w.%-]*(?:{_SECRET_WORD})[\w.%-]*=)(?!\[redacted)[^\s&;#\"'<>]+", re.IGNORECASE
 )
 _HEADER = re.compile(
     r"((?:authorization|api-?key|(?:auth|access)-?token|cookie)"
     r"(?:[\"']?\s*[:=]\s*b?[\"']?|[\"'],\s*b?[\"'])"
-    r"(?:(?:basic|bearer|token|digest|negotiate)\s+)?)(?!\[struck)[^\s\"',;}\])]{8,}",
+    r"(?:(?:basic|bearer|token|digest|negotiate)\s+)?)(?!\[redacted)[^\s\"',;}\])]{8,}",
     re.IGNORECASE,
 )
 _BASIC = re.compile(r"(?<=\bBasic )(?=[A-Za-z+/]*[\d=])[A-Za-z0-9+/]{8,}={0,2}")

@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
 )
 
+from finagent_model._base import requirement
 from finagent_model._secrets import FILE_SUFFIX, find_address_secrets, may_carry_key
 from finagent_model.errors import BadInputError
 
@@ -171,7 +172,7 @@ class Settings(BaseModel):
     def _reject_credentials(cls, value: str | None) -> str | None:
         if value and may_carry_key(value):
             raise ValueError(
-                "must not carry a user or password, nor a query; keys have variables of their own"
+                "must not carry a user or password, nor a query; give keys in their own variables"
             )
         return value
 
@@ -181,7 +182,7 @@ class Settings(BaseModel):
         if value:
             url = urlsplit(value)
             if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
-                raise ValueError("is no address; write it like https://platform.example")
+                raise ValueError("is not an address; write it like https://platform.example")
         return value
 
     @field_validator(*SENT_IN_HEADERS)
@@ -191,8 +192,8 @@ class Settings(BaseModel):
         odd = next((i for i, char in enumerate(text, 1) if not " " <= char <= "~"), None)
         if odd is not None:
             raise ValueError(
-                f"character {odd} of {len(text)} is no letter, digit or sign that a request can "
-                "carry, such as a curly quote or a line break; copy the value anew"
+                f"character {odd} of {len(text)} is not a letter, digit or sign that a request can "
+                "carry, such as a curly quote or a line break; copy the value again"
             )
         return value
 
@@ -203,7 +204,7 @@ class Settings(BaseModel):
     ) -> SecretStr | None:
         writers = (info.data.get("api_token"), info.data.get("api_write_token"))
         if value is not None and value in writers:
-            raise ValueError("is a token that may write, too; give readers one of their own")
+            raise ValueError("is a token that may write, too; give readers a separate token")
         return value
 
     @field_validator(
@@ -239,7 +240,7 @@ class Settings(BaseModel):
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not all(value.get_secret_value().partition("://")[:2]):
             raise ValueError(
-                "is no SQLAlchemy URL; write one such as sqlite:///finagent.db "
+                "is not a SQLAlchemy URL; write one such as sqlite:///finagent.db "
                 "or postgresql+psycopg2://user:password@host/name"
             )
         return value
@@ -295,8 +296,10 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            message = first["msg"].removeprefix("Value error, ")
-            raise BadInputError(f"environment variable {first['loc'][0]}: {message}") from None
+            # Without the value: it may be a secret.
+            raise BadInputError(
+                f"environment variable {first['loc'][0]}: {requirement(first)}"
+            ) from None
 
 
 def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:
@@ -307,7 +310,7 @@ def _read_secret_file(name: str, path: str, *, is_given: bool) -> str:
     try:
         text = Path(path).read_text().strip(BLANKS)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise BadInputError(
             f"environment variable {variable}: {path!r} can't be read ({reason}); name a file that "
             "holds the value"

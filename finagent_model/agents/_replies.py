@@ -296,7 +296,7 @@ def _with_keywords(schema: Any, keywords: tuple[str, ...]) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ReplyError(f"{name} is no number; use null where a value is not known")
+    raise ReplyError(f"{name} is not a number; use null where a value is not known")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

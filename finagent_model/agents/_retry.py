@@ -327,7 +327,7 @@ async def call_with_retry(
     async def attempt() -> CreateResult:
         pause_s = breaker.open_for()
         if pause_s:
-            reason = f"the provider failed before and is left alone for {pause_s:.0f} s"
+            reason = f"its circuit breaker is open for {pause_s:.0f} s, since it failed before"
             raise CallFailedError(ProviderFailure(reason, retryable=False))
         try:
             await provider_limits.rate_limiter.acquire(tokens)

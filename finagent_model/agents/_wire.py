@@ -255,7 +255,7 @@ def _clean_frames(
             # A gateway's page in place of a stream, or its words.
             raise read_provider_error(text.encode(), 200) from None
         if not isinstance(frame, dict):
-            raise UnusableReplyError("a part of it is no JSON object")
+            raise UnusableReplyError("a part of it is not a JSON object")
         _raise_error_in(frame, None, billed=True)
         for cleaned in wire_format.clean_frame(frame, facts, model):
             parts.append(_written(cleaned, wire_format.is_sse))

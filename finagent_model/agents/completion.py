@@ -327,7 +327,7 @@ class ChatService:
         facts: ReplyFacts,
         tokens: tuple[int, int],
     ) -> RecordedReply:
-        """Return a reply as it is recorded, with any key of ours that it holds struck out."""
+        """Return a reply as it is recorded, with any key of ours that it holds redacted."""
         content, calls = result.content, list[ToolCall]()
         if not isinstance(content, str):
             calls = usable_calls(content, request.messages)

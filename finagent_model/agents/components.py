@@ -207,7 +207,7 @@ class AgentGraph:
             _require_provider(stop.provider, MaxMessageTermination, "the condition to end")
             limit = MaxMessageTermination.component_config_schema.model_validate(stop.config)
         except ValidationError as error:
-            raise ConfigError(f"it is no team of a desk: {first_error_message(error)}") from None
+            raise ConfigError(f"it is not a team of a desk: {first_error_message(error)}") from None
         if len(agents) < len(content.participants):
             raise ConfigError("two of its agents share a name")
         rows = [agent.row for agent in agents.values()]

@@ -41,7 +41,7 @@ def find_model_file(model: ModelConfig) -> Path:
         ) from None
     if start != MAGIC:
         raise ConfigError(
-            f"model file {path} is no GGUF file: it begins with {start!r}, not {MAGIC!r}; "
+            f"model file {path} is not a GGUF file: it begins with {start!r}, not {MAGIC!r}; "
             "convert it with llama.cpp's convert_hf_to_gguf.py, or download it as GGUF"
         )
     return path

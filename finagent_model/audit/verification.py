@@ -220,7 +220,7 @@ def _find_misplaced_lines(
 ) -> Iterator[ChainFault]:
     """Yield genuine lines that changed places, and copies of genuine lines."""
     for line in moved:
-        yield ChainFault(line.number, "swapped", f"line {line.seq} of the chain stands here")
+        yield ChainFault(line.number, "swapped", f"line {line.seq} of the chain is in this place")
     originals = {line.hash: line.number for line in genuine}
     for line in lines:
         if line.number != originals.get(line.hash, line.number):
@@ -269,7 +269,7 @@ def _explain_gap(strangers: Sequence[_Line], missing: Sequence[range]) -> Iterat
         if line.number not in matched:
             yield ChainFault(line.number, "added", "the chain has no such line")
         elif not line.readable:
-            yield ChainFault(line.number, "unreadable", "this is no line of an audit")
+            yield ChainFault(line.number, "unreadable", "this is not a line of an audit")
         elif line.intact:
             words = "its hash was written again, and is not the one that the line after it names"
             yield ChainFault(line.number, "changed", words)

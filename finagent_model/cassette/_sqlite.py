@@ -151,7 +151,7 @@ class SqliteFile:
             names = {name for (name,) in connection.execute("select name from sqlite_schema")}
         tables = sorted(name for name in names if not name.startswith("sqlite_autoindex"))
         return [text for text in results if text != "ok"] + [
-            f"{name!r} is no table of a cassette" for name in tables if name not in _COLUMNS
+            f"{name!r} is not a table of a cassette" for name in tables if name not in _COLUMNS
         ]
 
     def _migrate(self) -> None:

@@ -283,4 +283,4 @@ def outline_from_row(row: Mapping[str, Any]) -> Outline:
 def _require_scalar(value: Any) -> Scalar:
     if value is None or isinstance(value, Scalar):
         return value
-    raise TypeError(f"{value!r} is no field of a request")
+    raise TypeError(f"{value!r} is not a field of a request")

@@ -207,7 +207,7 @@ def _read_line(number: int, line: str | bytes) -> CassetteRow:
         fields = json.loads(line)
         key = fields.pop("key")
         if type(key) is not str:
-            raise ValueError("its key is no text")
+            raise ValueError("its key is not text")
         seal = fields.pop(SEAL, None)
         text = line.encode() if isinstance(line, str) else line
         if seal is not None and seal != _hash_line(text.rstrip()[:-_SEAL_LENGTH] + b"}"):

@@ -165,7 +165,9 @@ def lineage(
     Exit code 5 where something has changed.
     """
     if sum(option is not None for option in (signal_id, version, data)) != 1:
-        raise BadInputError("name one: the id of a signal, --version N or --data SHA256")
+        raise BadInputError(
+            "name one thing to look up: the id of a signal, --version N or --data SHA256"
+        )
     if version is None:
         refuse_given(ctx, ["name"], "belongs to --version; leave it out")
     require_store(is_short=True)

@@ -502,7 +502,9 @@ def calibrate_gate(
     try:
         planted = [float(text) for text in ratios.split(",")]
     except ValueError:
-        raise BadInputError(f"--ratios {ratios!r}: write numbers by comma, such as 1,1.5") from None
+        raise BadInputError(
+            f"--ratios {ratios!r}: write comma-separated numbers, such as 1,1.5"
+        ) from None
     # Only the gate's rules: simulated markets know no agents.
     rules = load_config(config).gate
     with show_progress() as progress:

@@ -121,7 +121,7 @@ class DeskConfig(ModelConfig):
             for word, given in zip(plain, words, strict=True):
                 if not MIN_MASK_WORD_CHARS <= len(word) <= MAX_MASK_WORD_CHARS:
                     raise ValueError(
-                        f"{symbol}: {given!r:.80} is no word of {MIN_MASK_WORD_CHARS} to "
+                        f"{symbol}: {given!r:.80} is not a word of {MIN_MASK_WORD_CHARS} to "
                         f"{MAX_MASK_WORD_CHARS} characters"
                     )
             if not 1 <= len(plain) <= MAX_MASK_WORDS:
@@ -176,7 +176,7 @@ class DeskConfig(ModelConfig):
         for row in self.agents:
             if row.external_analyst and row.role != "analyst":
                 raise ValueError(
-                    f"{row.name} is no analyst: {row.external_analyst}'s report is for analysts"
+                    f"{row.name} is not an analyst: {row.external_analyst}'s report is for analysts"
                 )
             if row.model and row.model not in self.models and self.client in NAMELESS:
                 names_of_models = ", ".join(self.models) or "none"

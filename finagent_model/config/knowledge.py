@@ -75,7 +75,7 @@ def parse_cutoff(value: object) -> Cutoff | None:
     """Return a cut-off from YAML, JSON or Python; None stays None. Raises ValueError."""
     if value is None or value == UNKNOWN:
         return None if value is None else UNKNOWN
-    # A datetime is a date, too: an hour would be dropped unseen.
+    # A datetime is a date, too: an hour would be dropped without a word.
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     try:

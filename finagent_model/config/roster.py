@@ -215,7 +215,7 @@ class ModelConfig(FrozenModel):
     @model_validator(mode="after")
     def _check_model(self) -> Self:
         if self.client == "rules" and self.model:
-            raise ValueError(f"client 'rules' is no model; remove model {self.model!r}")
+            raise ValueError(f"client 'rules' is not a model; remove model {self.model!r}")
         if self.client == "rules" and self.knowledge_cutoff is not None:
             raise ValueError("client 'rules' has read nothing; remove knowledge_cutoff")
         if self.knowledge_cutoff_reason is not None and self.knowledge_cutoff is None:
@@ -235,7 +235,7 @@ class ModelConfig(FrozenModel):
                 )
             if self.base_url is not None:
                 raise ValueError(
-                    "client 'local' starts a server of its own; remove base_url, or use client "
+                    "client 'local' starts its own server; remove base_url, or use client "
                     "'openai' for a server that runs"
                 )
         elif self.sha256 is not None:

@@ -270,7 +270,7 @@ def _filing_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise BadInputError(f"{name} {show_value(value)} is no text")
+        raise BadInputError(f"{name} {show_value(value)} is not text")
     return value.strip()
 
 
@@ -324,7 +324,7 @@ def _accepted_at(text: Any, filed: date | None, form: str) -> datetime:
     try:
         wall = datetime.fromisoformat(str(text)).replace(tzinfo=None)
     except ValueError:
-        raise BadInputError(f"acceptanceDateTime {show_value(text)} is no time") from None
+        raise BadInputError(f"acceptanceDateTime {show_value(text)} is not a time") from None
     is_late_form = form.startswith(("SC 13", "SCHEDULE 13")) or form.endswith("MEF")
     if wall.date() == filed and wall.time() >= _LATEST_SAME_DAY and not is_late_form:
         return wall.replace(tzinfo=UTC)
@@ -357,7 +357,7 @@ def _read_facts(
                 continue
             value = row.get("val")
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise BadInputError(f"val {show_value(value)} is no number")
+                raise BadInputError(f"val {show_value(value)} is not a number")
             fact = Fact(
                 published_at=known_at, name=name, value=float(value), unit=unit, period=period
             )

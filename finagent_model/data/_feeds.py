@@ -101,7 +101,7 @@ def read_feed(data: bytes, file: Path, max_items: int) -> list[dict[str, Any]]:
         raise DataSourceError(f"{file} can't be read as a feed: {error}") from None
     if builder.root not in ("rss", "rdf", "feed"):
         raise DataSourceError(
-            f"{file} is no feed: its root is <{builder.root}>; give RSS (<rss>) or Atom (<feed>)"
+            f"{file} is not a feed: its root is <{builder.root}>; give RSS (<rss>) or Atom (<feed>)"
         )
     return [{k: v if k in _DATES else _plain(v) for k, v in item.items()} for item in builder.items]
 

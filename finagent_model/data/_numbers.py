@@ -86,7 +86,7 @@ def read_numbers(
     for i, cell in enumerate(column):
         number = read_number(cell, decimal)
         if number is None:
-            raise InvalidBarsError(f"{label} {str(cell)!r} {where(i)} is no number")
+            raise InvalidBarsError(f"{label} {str(cell)!r} {where(i)} is not a number")
         numbers[i] = number
     return numbers
 

@@ -104,7 +104,7 @@ class RecordHints(InputModel):
         try:
             return None if value is None else ZoneInfo(value).key
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("is no time zone; write one such as America/New_York") from None
+            raise ValueError("is not a time zone; write one such as America/New_York") from None
 
     @field_validator("columns")
     @classmethod
@@ -113,7 +113,7 @@ class RecordHints(InputModel):
         for name in value:
             if name not in known:
                 raise ValueError(
-                    f"{name!r} is no field; there is: {', '.join(dict.fromkeys(known))}"
+                    f"{name!r} is not a field; there is: {', '.join(dict.fromkeys(known))}"
                 )
         return value
 
@@ -267,7 +267,7 @@ def read_moment(value: Any, zone: str | None, *, midnight_is_date: bool = False)
         return _as_datetime(moment).astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadInputError(
-            f"{show_value(value)} is no time; write one such as 2012-06-29T14:00:00+00:00, or a "
+            f"{show_value(value)} is not a time; write one such as 2012-06-29T14:00:00+00:00, or a "
             "date such as 2012-06-29"
         ) from None
 

@@ -179,7 +179,7 @@ def _read_json(file: Path, text: str, dates: Collection[str]) -> RecordRows:
         raise DataSourceError(
             f"{file} holds several lists of items, {show_value(dated[0])} and "
             f"{show_value(dated[1])}; give an array of objects with their symbols, or an object "
-            'with a list a symbol in capitals, {"GOOG": [...], "MSFT": [...]}'
+            'with one list per symbol, in capitals, {"GOOG": [...], "MSFT": [...]}'
         )
     # Others hold tags or errors.
     items = lists[dated[0]] if dated else max(lists.values(), key=len)
@@ -213,8 +213,8 @@ def _read_csv(file: Path, text: str, dates: Collection[str]) -> RecordRows:
     columns = tuple(split_line(lines[start], separator))
     if len(columns) < 2:
         raise DataSourceError(
-            f"{file}: its first line {show_value(lines[start])} is no header; begin with one such "
-            f"as {_HEADER}"
+            f"{file}: its first line {show_value(lines[start])} is not a header; begin with one "
+            f"such as {_HEADER}"
         )
     dated = frozenset(i for i, column in enumerate(columns) if spell(column) in dates)
     rows = _csv_rows(lines, start + 1, columns, separator, dated)

@@ -98,7 +98,7 @@ class SqlBars:
             there = {str(row[TIMEFRAME]) for row in rows}
             raise InvalidBarsError(
                 f"{self.name}: {symbol} has no bars of {wanted}; its column {TIMEFRAME!r} has: "
-                f"{_list_names(there)}; add ?timeframe=1h or another to the URL; without it these "
+                f"{_list_names(there)}. Add ?timeframe=1h or another to the URL; without it these "
                 f"are read: {', '.join(DAILY_NAMES)}"
             )
         return [{k: v for k, v in row.items() if k != TIMEFRAME} for row in chosen]

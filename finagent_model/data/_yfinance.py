@@ -239,7 +239,7 @@ def _check_splits_applied(symbol: str, bars: pd.DataFrame, split: Floats) -> Non
         i = int(missing[0])
         raise DataSourceError(
             f"yfinance: the split of {symbol} by {split[i]:g} on {bars.index[i]:%Y-%m-%d} is not "
-            "in the prices before it; Yahoo mends that within days, try again later"
+            "in the prices before it; Yahoo repairs that within days, try again later"
         )
     if split[-1] != 1.0:
         raise DataSourceError(

@@ -284,7 +284,7 @@ class StoredBars:
         for prefix in hashes:
             if len(prefix) < MIN_HASH_DIGITS or set(prefix) - set("0123456789abcdef"):
                 raise BadInputError(
-                    f"FINAGENT_BARS: {prefix!r} is no hash of kept bars; write "
+                    f"FINAGENT_BARS: {prefix!r} is not a hash of cached bars; write "
                     f"{MIN_HASH_DIGITS} or more of the "
                     "digits that `finagent bars list` shows, such as kept:0123abcd"
                 )
@@ -341,7 +341,7 @@ def _read_parquet(symbol: str, file: Path) -> BarSeries | None:
         return None
     except (OSError, ValueError, InvalidBarsError) as error:
         raise DataSourceError(
-            f"kept bars {file} can't be read ({_one_line(error)}); {_way_out(file.parent)}"
+            f"cached bars {file} can't be read ({_one_line(error)}); {_way_out(file.parent)}"
         ) from None
 
 

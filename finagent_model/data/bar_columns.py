@@ -74,7 +74,7 @@ class Hints(InputModel):
         except BadInputError as error:
             raise ValueError(str(error)) from None
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("is no time zone; write one such as America/New_York") from None
+            raise ValueError("is not a time zone; write one such as America/New_York") from None
 
     @property
     def bar_length(self) -> Timeframe | None:
@@ -188,7 +188,7 @@ def _refuse_wide(raw: RawTable, unread: Sequence[int], position: dict[str, int])
         names = _listed([raw.columns[i] for i in unread])
         raise InvalidBarsError(
             f"it is a table of one price for each of {names}; bars need open, high, low and close, "
-            "so give a file a symbol, or one with a column 'symbol'"
+            "so give one file per symbol, or a file with a column 'symbol'"
         )
 
 

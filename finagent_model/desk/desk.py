@@ -648,7 +648,7 @@ def config_hash(config: DeskConfig) -> str:
 def redact_signal(
     signal: TradingSignal, secrets: Sequence[str], prompts: Sequence[str]
 ) -> TradingSignal:
-    """Return the signal with secrets and passages of prompts struck out; clamps say so.
+    """Return the signal with secrets and passages of prompts redacted; clamps say so.
 
     Reasoning, key factors and warnings are searched.
     """

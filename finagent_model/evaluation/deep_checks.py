@@ -172,7 +172,7 @@ def check_exits_in_range(plain: PlainBacktest) -> Check:
             price = trade["exit_price"] / slip * bars.factor[exit_bar]
             expected = _level_price(bars, exit_bar, side, reason, stop, target)
             if not _is_within(price, bars, exit_bar) or not _is_same(price, expected):
-                wrong.append(f"the {reason} of {_day(plain, exit_bar)} is no price of its bar")
+                wrong.append(f"the {reason} of {_day(plain, exit_bar)} is not a price of its bar")
     summary = f"{len(backtest.result.trades)} trades of {backtest.bars.symbol} beside their bars"
     return Check(name="exits_in_range", passed=not wrong, found=_found(summary, wrong))
 

@@ -55,7 +55,7 @@ class GateWindow(BaseModel):
 
     @classmethod
     def build(cls, facts: Sequence[SymbolFacts], knowledge: Knowledge | None) -> Self:
-        """Return the portfolio's window on the unseen days that `knowledge` can't hold."""
+        """Return the portfolio's window on the out-of-sample days that `knowledge` can't hold."""
         # A day that a chat model may remember can't rank it before another version.
         calendar, returns, _ = pool_returns(select_graded(facts, knowledge))
         by_moment = dict(zip(calendar.tolist(), returns.tolist(), strict=True))
@@ -223,7 +223,7 @@ def _abstained_share(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
 def _levels_valid(ledgers: Mapping[str, Sequence[OutOfSampleRow]]) -> Check:
     acted = [row for row in _all_rows(ledgers) if row["action"] != "HOLD"]
     wrong = [row for row in acted if not _has_ordered_levels(row)]
-    summary = f"{len(wrong)} of {len(acted)} calls to act have levels out of order"
+    summary = f"{len(wrong)} of {len(acted)} BUY or SELL signals have levels out of order"
     return Check(name="levels_valid", passed=not wrong, found=summary)
 
 

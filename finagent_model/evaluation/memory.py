@@ -1,4 +1,4 @@
-"""Split the unseen days where the memory of a chat model ends, and say what the split shows.
+"""Split the out-of-sample days where the memory of a chat model ends, and say what the split shows.
 
 Days that a model may have read about are shown and never graded: what it earned there may be
 recall. What the split can't tell is in docs/memory.md.
@@ -28,7 +28,7 @@ Numbers = Mapping[str, float | None]
 
 
 class MemorySplit(BaseModel):
-    """How many unseen days lie after what the decider has read, and whether they suffice."""
+    """How many out-of-sample days lie after what the decider has read, and if they suffice."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class MemorySplit(BaseModel):
     cutoff: Cutoff
     margin_days: int
     days: int
-    """Unseen days of all symbols' calendar."""
+    """Out-of-sample days of all symbols' calendar."""
     days_after: int
     """Those that may be graded."""
     days_needed: int
@@ -50,13 +50,13 @@ class MemorySplit(BaseModel):
         """Why nothing can be graded, in words; None where it can be."""
         if self.cutoff == UNKNOWN:
             return (
-                f"what {self._author} has read is unknown, so that each of {self.days:,} unseen "
-                "days may be remembered; state its knowledge_cutoff"
+                f"what {self._author} has read is unknown, so that each of {self.days:,} "
+                "out-of-sample days may be remembered; state its knowledge_cutoff"
             )
         if self.days_after < self.days_needed:
             return (
-                f"{self.days_after:,} of {self.days:,} unseen days lie after what {self._author} "
-                f"has read, and {self.days_needed:,} are needed"
+                f"{self.days_after:,} of {self.days:,} out-of-sample days lie after what "
+                f"{self._author} has read, and {self.days_needed:,} are needed"
             )
         return None
 
@@ -67,7 +67,8 @@ class MemorySplit(BaseModel):
         read = f"until {self.cutoff}, and {self.margin_days} days more count as read"
         sentences = [
             f"{self._author} has read {read}: {self.days - self.days_after:,} of {self.days:,} "
-            f"unseen days may be remembered and are not graded, {self.days_after:,} are after it."
+            "out-of-sample days may be remembered and are not graded, "
+            f"{self.days_after:,} are after it."
         ]
         if self.override:
             sentences.append(
@@ -83,14 +84,14 @@ class MemorySplit(BaseModel):
             )
             sentences.append(
                 f"The return above holding was {decay:+.1%} a year higher on days that may be "
-                f"remembered, {bounds}; 0 is no decay."
+                f"remembered, {bounds}; 0 means no decay."
             )
         return sentences
 
     def rows(self, numbers: Numbers) -> list[tuple[str, str, str]]:
         """Return name, value before and value after the cut-off, for a table."""
         before = self.days - self.days_after
-        rows = [("unseen days", f"{before:,}", f"{self.days_after:,}")]
+        rows = [("out-of-sample days", f"{before:,}", f"{self.days_after:,}")]
         for label, name, form in (
             ("Sharpe ratio", "sharpe", ".2f"),
             ("return above holding, a year", "excess", "+.1%"),
@@ -110,7 +111,7 @@ class MemorySplit(BaseModel):
 def split_days(
     knowledge: Knowledge, closed_at: Ints, days_after: int, minimum_track_record: float
 ) -> MemorySplit:
-    """Return the split of the unseen bars, which closed at `closed_at` (milliseconds since 1970).
+    """Return the split of the bars, out of sample, which closed at `closed_at` (ms since 1970).
 
     A year of bars is needed after the cut-off, or `minimum_track_record`, which is that of the bars
     after it and nan where undefined.
@@ -140,9 +141,9 @@ def measure_split(
 ) -> dict[str, float]:
     """Return Sharpe ratio and excess return on both sides by name; nan where undefined.
 
-    `whole` and `after` are the returns of the desk and of holding: on all unseen days, which closed
-    at `closed_at`, and on those after the cut-off, traded anew. Excess is a fraction a year above
-    holding; its decay is that before the cut-off less that after it.
+    `whole` and `after` are the returns of the desk and of holding: on all out-of-sample days, which
+    closed at `closed_at`, and on those after the cut-off, traded again. Excess is a fraction a
+    year above holding; its decay is that before the cut-off less that after it.
     """
     first = knowledge.first_unread_ms
     is_before = np.full(len(closed_at), True) if first is None else closed_at < first

@@ -176,7 +176,7 @@ class MemoryReport(BaseModel):
         if self.too_few:
             return f"Nothing can be said of what {self.model} remembers: {self.too_few}."
         return (
-            f"{self.model} shows no sign of memory. That is no proof of its absence: what is "
+            f"{self.model} shows no sign of memory. That is not a proof of its absence: what is "
             "recognised by shape alone passes."
         )
 

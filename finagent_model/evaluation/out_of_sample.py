@@ -164,7 +164,7 @@ def decide_views(
     for view in views:
         if not callable(getattr(decider, "decide", None)) or isinstance(decider, type):
             raise TypeError(
-                f"{decider!r:.80} is no decider: give an object with a method decide(view)"
+                f"{decider!r:.80} is not a decider: give an object with a method decide(view)"
             )
         decision = decider.decide(view)
         if not isinstance(decision, Decision):

@@ -102,7 +102,7 @@ def check_training_causal(
             wrong.append(f"bars after {day} change the policy that was fitted until then")
         wrong += [
             f"bars after {fold.valid_from:%Y-%m-%d} change outcomes of {each.bars.symbol} that had "
-            "closed by then"
+            "closed before"
             for each in backtests
             if not _outcomes_hold(each, fold.valid_from)
         ]

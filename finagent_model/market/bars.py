@@ -413,7 +413,7 @@ def _check_record(symbol: str, index: int, record: object) -> None:
         is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
         if key != "closed_at" and value is not None and not is_number:
             raise InvalidBarsError(
-                f"bars of {symbol}: {key} {show_value(value)} at bar {index} is no number"
+                f"bars of {symbol}: {key} {show_value(value)} at bar {index} is not a number"
             )
 
 
@@ -467,7 +467,7 @@ def _read_column(symbol: str, column: pd.Series[Any], name: str) -> Floats:
         return np.array(column, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):  # the last for an integer too large
         raise InvalidBarsError(
-            f"bars of {symbol}: {name} holds something that is no number"
+            f"bars of {symbol}: {name} holds something that is not a number"
         ) from None
 
 

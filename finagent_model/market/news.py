@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from finagent_model._base import show_value
+from finagent_model._base import first_error_message, show_value
 from finagent_model.errors import BadInputError, InvalidNewsError
 
 HEADLINE_LIMIT = 300
@@ -74,7 +74,7 @@ class PublishedRecord(BaseModel):
         # Pydantic reads 20120629 as a second of 1970: the record would be known decades too early.
         if isinstance(value, int | float) or (isinstance(value, str) and "-" not in value[1:]):
             raise ValueError(
-                f"{show_value(value)} is no ISO time; write one like 2012-06-29T14:00:00+00:00"
+                f"{show_value(value)} is not an ISO time; write one like 2012-06-29T14:00:00+00:00"
             )
         return value
 
@@ -213,13 +213,7 @@ def read_published(
         try:
             parsed.append(record_type.model_validate(record))
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            # Our own messages quote the value already; a missing field has none.
-            if first["type"] not in ("missing", "value_error"):
-                message += f", not {show_value(first['input'])}"
-            raise error_type(f"{label} {i}: {field}: {message}") from None
+            raise error_type(f"{label} {i}: {first_error_message(error)}") from None
     return tuple(sorted(parsed, key=lambda item: item.published_at)), undated
 
 

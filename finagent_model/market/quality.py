@@ -58,8 +58,8 @@ def _spacing(bars: BarSeries) -> list[str]:
         findings.append(f"several bars a day: {_first(bars, same, 1)}; bars are taken for days")
     if len(days) >= MIN_SPACED and (step := int(np.sort(steps)[len(steps) // 2])) >= 5:
         findings.append(
-            f"bars lie about {step} days apart, which is no day, week or month; each counts as a "
-            "day's"
+            f"bars lie about {step} days apart, which is not a day, week or month; each counts as "
+            "a day's"
         )
         return findings
     if steps.max() > MAX_GAP_SESSIONS:
@@ -150,11 +150,11 @@ def _prices(bars: BarSeries) -> list[str]:
             f"the close moves by {change[i]:+.0%} on {_day(bars, i + 1)} without a split"
             f"{_more(jump)}; a split may be missing"
         )
-    if (unseen := beyond & acted).any():
-        i = int(np.argmax(unseen))
+    if (explained := beyond & acted).any():
+        i = int(np.argmax(explained))
         findings.append(
             f"the split of {bars.split[i + 1]:g} on {_day(bars, i + 1)} leaves a move of "
-            f"{change[i]:+.0%}{_more(unseen)}; the prices may have it already"
+            f"{change[i]:+.0%}{_more(explained)}; the prices may have it already"
         )
     findings += _spikes(bars, np.log(growth))
     return findings

@@ -98,7 +98,7 @@ def parse_timeframe(value: object) -> Timeframe:
         elif 1 <= (minutes := count * (60 if unit == "h" else 1)) <= MAX_MINUTES:
             return _of_minutes(minutes)
     raise BadInputError(
-        f"timeframe {show_value(value)} is no length of a bar; write 1m to 12h, 1d, 1w or 1mo"
+        f"timeframe {show_value(value)} is not a length of a bar; write 1m to 12h, 1d, 1w or 1mo"
     )
 
 

@@ -194,7 +194,7 @@ def _read_anchor(subject: str, tags: Mapping[str, str]) -> Anchor:
             files = None
         if not isinstance(files, dict):
             raise CorruptPackageError(
-                f"{source}: {registry.ANCHOR} is no list of files; train again"
+                f"{source}: {registry.ANCHOR} is not a list of files; train again"
             )
     return Anchor(source, tags.get(registry.CONTENT), files)
 

@@ -57,5 +57,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         raise CorruptPackageError(f"{path.name} is not YAML; {WAY_OUT}") from None
     if not isinstance(described, dict):
-        raise CorruptPackageError(f"{path.name} is no mapping; {WAY_OUT}")
+        raise CorruptPackageError(f"{path.name} is not a mapping; {WAY_OUT}")
     return described

@@ -92,7 +92,7 @@ class Manifest(BaseModel):
         for name in self.files:
             if not is_inside(name) or name == MANIFEST_FILE:
                 shown = f"{name[:80]!a:.80}"
-                raise ValueError(f"files: {shown} is no path of a file inside the package")
+                raise ValueError(f"files: {shown} is not a path of a file inside the package")
         if self.content_hash != (actual := hash_package(self.files)):
             raise ValueError(
                 f"it states content hash {self.content_hash[:12]}, and its files hash to "
@@ -288,7 +288,7 @@ def list_files(folder: Path) -> tuple[str, ...]:
             inside = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise CorruptPackageError(
-                    f"{show_name(inside)} is no plain file of the model; {WAY_OUT}"
+                    f"{show_name(inside)} is not a plain file of the model; {WAY_OUT}"
                 )
             if path.is_file():
                 names.append(inside)
@@ -342,7 +342,7 @@ def _read_bytes(folder: Path, name: str, at_most: int = -1) -> bytes:
     try:
         if path.is_symlink():
             raise CorruptPackageError(
-                f"{show_name(name)} is no plain file of the package; {WAY_OUT}"
+                f"{show_name(name)} is not a plain file of the package; {WAY_OUT}"
             )
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
@@ -387,5 +387,5 @@ def _parse_object(name: str, text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise CorruptPackageError(f"{name} is not JSON; {WAY_OUT}") from None
     if not isinstance(value, dict):
-        raise CorruptPackageError(f"{name} is no JSON object; {WAY_OUT}")
+        raise CorruptPackageError(f"{name} is not a JSON object; {WAY_OUT}")
     return value

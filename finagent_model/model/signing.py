@@ -62,7 +62,7 @@ def sign(private_key: str, statement: bytes) -> str:
         private = Ed25519PrivateKey.from_private_bytes(_decode(private_key))
     except (ValueError, binascii.Error):
         raise BadInputError(
-            "FINAGENT_SIGNING_KEY is no Ed25519 key: 32 bytes in base64; "
+            "FINAGENT_SIGNING_KEY is not an Ed25519 key: 32 bytes in base64; "
             "`finagent signing-key` makes one"
         ) from None
     public = private.public_key().public_bytes_raw()
@@ -118,7 +118,7 @@ def _read_trusted(keys: Sequence[str]) -> dict[str, bytes]:
                 raise ValueError("no point of the curve")
         except (ValueError, binascii.Error):
             raise BadInputError(
-                f"environment variable FINAGENT_TRUSTED_KEYS: {text!r:.60} is no public Ed25519 "
+                f"environment variable FINAGENT_TRUSTED_KEYS: {text!r:.60} is not a public Ed25519 "
                 "key: 32 bytes in base64"
             ) from None
         if _has_small_order(public):

@@ -66,7 +66,7 @@ class WheelCode:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 files = _unzip(path, archive)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, EOFError, OSError):
-            raise _bad_wheel(path, "it is no zip file, or a damaged one") from None
+            raise _bad_wheel(path, "it is not a zip file, or a damaged one") from None
         folder = _find_info(path, files)
         headers = HeaderParser().parsestr(files[f"{folder}/METADATA"].decode(errors="replace"))
         name = str(headers["Name"])
@@ -205,4 +205,4 @@ def _check_record(path: Path, files: dict[str, bytes], record: str) -> None:
 
 
 def _bad_wheel(path: Path, reason: str) -> BadInputError:
-    return BadInputError(f"{path} is no wheel that can be used: {reason}")
+    return BadInputError(f"{path} is not a wheel that can be used: {reason}")

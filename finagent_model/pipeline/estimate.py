@@ -111,12 +111,12 @@ def sample_positions(positions: Sequence[int]) -> list[int]:
     return [positions[i] for i in chosen]
 
 
-def _no_grade(knowledge: Knowledge | None, unseen: npt.NDArray[np.datetime64]) -> str | None:
-    """Return why no day or too few of `unseen` can be graded; None for enough of them."""
+def _no_grade(knowledge: Knowledge | None, days: npt.NDArray[np.datetime64]) -> str | None:
+    """Return why no day or too few of `days` can be graded; None for enough of them."""
     if knowledge is None:
         return None
     first = knowledge.first_unread_ms
-    closed_at = unseen.astype("datetime64[ms]").astype(np.int64)
+    closed_at = days.astype("datetime64[ms]").astype(np.int64)
     after = 0 if first is None else int((closed_at >= first).sum())
     # How long a track record must be is not known before it is there.
     return split_days(knowledge, closed_at, after, math.nan).reason

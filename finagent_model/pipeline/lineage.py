@@ -185,13 +185,13 @@ def lineage_of_signal(signal_id: str, settings: Settings) -> SignalLineage:
     """Return what led to a signal. Raises BadInputError for a bad id, or one that no run has."""
     # Checked before it goes into a search query.
     if not re.fullmatch("[0-9a-f]{16}", signal_id):
-        raise BadInputError(f"signal {signal_id!r} is no id: 16 digits, a to f in lower case")
+        raise BadInputError(f"signal {signal_id!r} is not an id: 16 digits, a to f in lower case")
     runs = search_runs(f"tags.`{SIGNAL}` = '{signal_id}'")
     if not runs:
         raise BadInputError(
             f"no run has signal {signal_id}; known are the signals of `finagent predict --log` "
-            "and of a DAG's tasks. A row of a backtest or an answer over REST leaves no run of its "
-            "own: it names its version, see `finagent lineage --version N`"
+            "and of a DAG's tasks. A row of a backtest or an answer over REST has no separate run. "
+            "It names its version, see `finagent lineage --version N`"
         )
     # Oldest first: what was decided again took the place of what was decided before.
     *earlier, run = runs

@@ -184,7 +184,7 @@ def _choose_pins(code: WheelCode, model_uri: str, lock: Path | None) -> list[str
     """Return the pins of the environment: the version's, if the wheel knows each of their names."""
     if lock is not None:
         if not lock.is_file():
-            reason = "is no regular file" if lock.exists() else "there is no such file"
+            reason = "is not a regular file" if lock.exists() else "there is no such file"
             raise BadInputError(f"--lock {lock}: {reason}")
         return []
     known, pins = code.read_pins(), read_version_pins(model_uri)
@@ -246,7 +246,7 @@ def _read_reply(
         checks = tuple(Check.model_validate(each, strict=True) for each in report["checks"])
         passed = report["passed"]
     except (BadInputError, ValidationError, KeyError, TypeError):
-        raise _odd_reply(whose, "its last line is no report") from None
+        raise _odd_reply(whose, "its last line is not a report") from None
     # Its own sum is not believed: whoever reads one of them must not miss the others.
     if passed is not all(check.passed for check in checks) or passed is not (status == 0):
         raise _odd_reply(whose, f"exit code {status}, `passed` and its checks disagree")

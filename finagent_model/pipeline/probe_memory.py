@@ -177,7 +177,8 @@ def prepare_probes(
     chosen = choose_days(positions, {symbol: len(each) for symbol, each in bars.items()}, days)
     if not chosen:
         raise BadInputError(
-            f"{model_uri} has no unseen day that {HORIZON} sessions follow; train on more bars"
+            f"{model_uri} has no out-of-sample day that {HORIZON} sessions follow; "
+            "train on more bars"
         )
     others = find_other_views(market, _swap_symbols(market, request.symbols), chosen, desk.warm_up)
     return ProbePlan(run_id, market, desk, cassette, chosen, others, days, retest, budget_usd)

@@ -39,7 +39,7 @@ from finagent_model.policy.trained_state import HORIZON
 
 SALT, REPETITION = "memory probe", "memory probe"
 RECALL_PROMPT = (
-    "RECALL. This tests what you remember; it is no analysis. The first message describes one "
+    "RECALL. This tests what you remember; it is not an analysis. The first message describes one "
     "listed company at the close of one session, without a date. Say from what you have read which "
     f"company and which year it is, and what its price did in the {HORIZON} sessions after that. "
     "Don't reason from the numbers: what you don't remember is unknown.\n\n"

@@ -41,8 +41,8 @@ MODEL_DESCRIPTION = (
     "Multi-agent trading decisions, each version one package: agents, prompts, trained policy, "
     "calibrated confidence, memory and recorded replies.\n\n"
     "`champion` is the version that is served; it moves only to one that the gate let pass, or by "
-    "force with a reason. `candidate` is the newest, whatever the gate said. Each version has a "
-    "card of its own. None of it is advice, and no return is promised."
+    "force with a reason. `candidate` is the newest, whatever the gate said. Each version has "
+    "its own card. None of it is advice, and no return is promised."
 )
 """Description of the registered model, whatever its versions are."""
 
@@ -112,8 +112,8 @@ class ModelCard:
             f"# {self.name}, version {self.version}",
             "",
             f"A desk of {agents} agents that says BUY, SELL or HOLD about one symbol at the close "
-            "of one day, with levels, a confidence and a status that tells a choice from a "
-            f"failure. Decided by: {decider}.",
+            "of one day. Each answer has levels, a confidence and a status, which says whether a "
+            f"HOLD was chosen or stands for a failure. Decided by: {decider}.",
         ]
 
     def _verdict(self) -> list[str]:
@@ -154,8 +154,8 @@ class ModelCard:
 
     def _other_clocks(self) -> str:
         if self.bar_length == DAILY.label:
-            return "a clock shorter than a day: it sees daily bars"
-        return f"another clock than its own: it sees bars of {self.bar_length}"
+            return "trading within a day: it sees daily bars"
+        return f"another length of bar than its own: it sees bars of {self.bar_length}"
 
     def _limits(self) -> list[str]:
         request = self.request
@@ -163,15 +163,15 @@ class ModelCard:
             "## What it is not",
             "",
             "- Advice, or a promise: what a backtest earned is simulated and past.",
-            f"- Tested on anything but {_join_names(request.symbols)}. Who chose these symbols "
-            "knew how they had fared, and that they had survived; the evidence does not count that "
-            "choice.",
+            f"- Tested on anything but {_join_names(request.symbols)}. They were "
+            "chosen by somebody who knew how they had fared and that they had survived; the "
+            "evidence does not count that choice.",
             *self._spans(),
             *self._survivors(),
             f"- For {self._other_clocks()} and fills at the next open, at "
             f"a commission of {request.commission:.2%} and slippage of {request.slippage:.2%}; "
             "how its own orders would move the price is not simulated.",
-            f"- Able to answer about days before {self.first_day}, nor from bars that end more "
+            f"- Able to answer about days before {self.first_day}, or from bars that end more "
             f"than {MAX_STALE_SESSIONS} sessions before the day (`data_missing`).",
         ]
         # Fixed rules remember nothing; a language model may have read about these years.
@@ -229,8 +229,8 @@ class ModelCard:
             "## Where it comes from",
             "",
             f"Training run `{self.run_id}`: folds of {self.request.train_bars} bars to fit and "
-            f"{self.request.test_bars} unseen, {self.request.candidates} policies, seed "
-            f"{self.request.seed}.",
+            f"{self.request.test_bars} out of sample, {self.request.candidates} policies, "
+            f"seed {self.request.seed}.",
             *(f"- {name}: `{value}`" for name, value in self.hashes.items()),
         ]
 

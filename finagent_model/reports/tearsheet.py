@@ -44,7 +44,7 @@ CURVE_METRICS = (
 )
 """Metric, its name, and its format."""
 RETURNS_FILE = "returns.csv"
-"""Artifact of a training: its pooled daily returns on unseen days."""
+"""Artifact of a training: its pooled daily returns on out-of-sample days."""
 
 
 class FoldSpan(NamedTuple):
@@ -78,7 +78,7 @@ class SymbolPage:
 
 @dataclass(frozen=True, eq=False)
 class DailyReturns:
-    """Equal-weighted returns of a training's symbols on unseen days, and of holding them."""
+    """Equal-weighted returns of a training's symbols on out-of-sample days, and of holding them."""
 
     closed_at: npt.NDArray[np.datetime64]
     """Close of each bar but the first, in UTC."""
@@ -131,16 +131,16 @@ class DailyReturns:
 
 @dataclass(frozen=True)
 class YearOfMonths:
-    """Returns of the months of one year, January first; None: no unseen day in that month."""
+    """Returns of the months of one year, January first; None: no out-of-sample day in it."""
 
     year: int
     months: tuple[float | None, ...]
     whole: float
-    """Compounded over the year's unseen days."""
+    """Compounded over the year's out-of-sample days."""
 
 
 def monthly_returns(returns: Floats, closed_at: npt.NDArray[np.datetime64]) -> list[YearOfMonths]:
-    """Return the compound return of each month with an unseen day, a row a year, oldest first."""
+    """Return the compound return of each month with an out-of-sample day, by year, oldest first."""
     months = closed_at.astype("datetime64[M]").astype(int)
     years = []
     for year in np.unique(months // 12).tolist():
@@ -318,7 +318,7 @@ def _month_table(pool: DailyReturns) -> str:
     )
     return (
         "<p class=small>The desk, after costs, in percent of the month's start; the first and the "
-        "last month may be parts. An empty cell has no unseen day.</p>"
+        "last month may be parts. An empty cell has no out-of-sample day.</p>"
         f"{render_table('months', ('', *MONTHS, 'year', 'buy and hold'), rows)}"
     )
 
@@ -338,8 +338,8 @@ def _heat_cell(value: float | None, most: float) -> str:
 def _rolling_section(pool: DailyReturns, charts: ChartNumbers) -> str:
     if len(pool.desk) <= ROLLING_BARS:
         return (
-            f"<p>{len(pool.desk)} unseen days are too few for a window of {ROLLING_BARS} bars: "
-            "undefined.</p>"
+            f"<p>{len(pool.desk)} out-of-sample days are too few for a window of "
+            f"{ROLLING_BARS} bars: undefined.</p>"
         )
     ratios = {
         name: rolling_ratios(returns, pool.closed_at)

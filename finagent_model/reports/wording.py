@@ -88,7 +88,7 @@ def memory_section(evidence: Evidence) -> list[str]:
 
 PROBES_BEGIN, PROBES_END = "<!-- memory probes -->", "<!-- end of memory probes -->"
 """Marks of the section on memory probes, which are made after a report was written."""
-NOT_PROBED = "What the model remembers was not probed: `finagent memory` does."
+NOT_PROBED = "The model's memory was not probed: `finagent memory` does that."
 
 
 def probe_lines(report: MemoryReport | None) -> str:
@@ -212,7 +212,7 @@ def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[s
             f"Of {calls:.0f} calls made with a calibrated confidence {numbers['came_true']:.0%} "
             f"made money within {HORIZON} bars; Brier score {brier:.4f} "
             f"({numbers['brier_uncalibrated']:.4f} before calibration, "
-            f"{numbers['brier_climatology']:.4f} for always saying the share known by then)."
+            f"{numbers['brier_climatology']:.4f} for always saying the share known on that day)."
         )
     if (skill := numbers["brier_skill"]) is not None:
         low, high = numbers["brier_skill_low"], numbers["brier_skill_high"]
@@ -222,8 +222,8 @@ def confidence_sentences(evidence: Evidence, calibration: Calibration) -> list[s
             else f"between {low:+.3f} and {high:+.3f}"
         )
         sentences.append(
-            f"What the desk's confidence adds to that share, its Brier skill, is {skill:+.3f}, "
-            f"{bounds}; 0 is nothing."
+            f"The desk's confidence adds a Brier skill of {skill:+.3f} to that share, {bounds}; 0 "
+            "means that it adds nothing."
         )
     return sentences
 

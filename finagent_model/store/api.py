@@ -23,6 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import finagent_model
+from finagent_model._base import requirement
 from finagent_model._json import read_json
 from finagent_model._secrets import redact_process
 from finagent_model.errors import (
@@ -307,7 +308,7 @@ def _invalid_response(errors: Sequence[Any]) -> JSONResponse:
         InvalidField(
             field=_shorten(".".join(str(part) for part in error["loc"])),
             value=_shorten(repr(error.get("input"))),
-            message=error["msg"].removeprefix("Value error, "),
+            message=requirement(error),
         )
         for error in errors
     ]

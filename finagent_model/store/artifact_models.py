@@ -115,15 +115,16 @@ class NewArtifact(FrozenModel):
     dag_id: str | None = None
     task_id: str | None = None
 
-    prompt: str | None = Field(None, description="What a model was asked; null where it is large.")
-    response: str | None = Field(None, description="What it said; null where it is large.")
+    prompt: str | None = Field(None, description="The prompt; null where it is large.")
+    response: str | None = Field(None, description="The model's reply; null where it is large.")
     prompt_length: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Characters.")
     response_length: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Characters.")
     model_name: str | None = None
 
     image_path: str | None = Field(
         None,
-        description="Of ours, the MLflow run; `metadata.chart_artifact` is the file in it.",
+        description="The MLflow run of finagent's charts; `metadata.chart_artifact` is the "
+        "file in it.",
     )
     chart_type: str | None = None
     chart_data: JsonValue = None
@@ -150,10 +151,11 @@ class NewArtifact(FrozenModel):
         # These values are repeated in columns, by which rows are searched.
         for name in ("key", "status"):
             if not isinstance(value.get(name), str | None):
-                raise ValueError(f"{name} is no text")
+                raise ValueError(f"{name} is not text")
         if value.get("as_of") is not None and _parse_moment(value["as_of"]) is None:
             raise ValueError(
-                "as_of is no moment of the years 2 to 9998; write it like 2012-06-29T20:00:00+00:00"
+                "as_of is not a moment of the years 2 to 9998; "
+                "write it like 2012-06-29T20:00:00+00:00"
             )
         return value
 
@@ -183,8 +185,8 @@ class Artifact(NewArtifact):
     updated_at: datetime | None = None
     origin: str | None = Field(
         None,
-        description="Who wrote it: `finagent`, a decision of this code; `rest`, a caller of this "
-        "API; `disowned`, somebody who wrote it in our name; null, another system.",
+        description="The writer: `finagent` (a decision of this code), `rest` (a caller of this "
+        "API), `disowned` (somebody who wrote it in finagent's name) or null (another system).",
     )
 
 
@@ -240,7 +242,7 @@ class ArtifactFilter(FrozenModel):
     execution_id: Text | None = None
     run_id: Text | None = None
     key: Text | None = Field(None, description="`metadata.key`; of a signal its `signal_id`.")
-    status: Status | None = Field(None, description="Of a signal.")
+    status: Status | None = Field(None, description="Status of a signal.")
     action: Action | None = None
     origin: Origin | None = Field(None, description="`finagent` selects what the desk decided.")
     as_of_from: From | None = None

@@ -96,7 +96,7 @@ class RunLog:
         """Log params, metrics and tags in one `log_batch` (one round trip).
 
         Metrics that are not finite are left out: MLflow has no value for undefined. Secrets are
-        struck out of params.
+        redacted in params.
         """
         # `mlflow run` has logged its parameters already, as text that it was called with; MLflow
         # refuses a second value that differs.

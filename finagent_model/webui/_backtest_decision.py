@@ -94,7 +94,8 @@ def _find_row(run: RunRecord, moment: datetime) -> LedgerRow | None:
     """Return what a backtest decided as of a moment; None: nothing. Raises TrackingError."""
     if run.stage != BACKTEST_STAGE:
         raise TrackingError(
-            f"run {run.run_id} is no backtest; a training's decisions are in the backtests below it"
+            f"run {run.run_id} is not a backtest; a training's decisions are in the "
+            "backtests below it"
         )
     return read_ledger_rows(run.run_id).get(moment)
 
@@ -124,6 +125,6 @@ def _parse_moment(text: str) -> datetime:
         moment = None
     if moment is None:
         raise BadInputError(
-            f"as_of {text[:40]!r} is no moment; write it like 2012-06-29T20:00:00+00:00"
+            f"as_of {text[:40]!r} is not a moment; write it like 2012-06-29T20:00:00+00:00"
         )
     return moment

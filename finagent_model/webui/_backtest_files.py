@@ -96,11 +96,11 @@ def read_facts(run_id: str) -> SymbolFacts:
         for name in ("returns", "benchmark_returns"):
             values = np.array(getattr(facts, name), dtype=np.float64)
             if not (np.abs(values) <= MAX_RETURN).all():
-                raise ValueError(f"{name} holds a number that is no return")
+                raise ValueError(f"{name} holds a number that is not a return")
             if len(values) != len(facts.closed_at):
                 raise ValueError(f"{len(facts.closed_at)} closes, but {len(values)} {name}")
         if any(abs(each) > MAX_MS for each in facts.closed_at):
-            raise ValueError("closed_at holds a number that is no moment")
+            raise ValueError("closed_at holds a number that is not a moment")
         if any(a >= b for a, b in zip(facts.closed_at, facts.closed_at[1:], strict=False)):
             raise ValueError("closed_at does not ascend")
         return facts

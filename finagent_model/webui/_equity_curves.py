@@ -28,7 +28,7 @@ class EquityCurves:
     """Equity of a training on days that no fit had seen."""
 
     pool: DailyReturns | None
-    """Of its symbols together; None: nothing was decided on unseen days yet."""
+    """Of its symbols together; None: nothing was decided out of sample yet."""
     folds: tuple[str, ...]
     """Days from which a newer fit was in force; empty where that is not recorded."""
     incomplete: str | None
@@ -67,7 +67,7 @@ def draw_equity(curves: Sequence[EquityCurves]) -> Figure:
         for name, each in zip(names, curves, strict=True)
         if each.incomplete
     ]
-    empty = "No equity curve: nothing was decided on unseen days, or not yet."
+    empty = "No equity curve: nothing was decided on out-of-sample days, or not yet."
     # Fits of several trainings can't be told apart as lines of one kind.
     folds = curves[0].folds if len(curves) == 1 else ()
     return equity_figure(days, lines, folds, incomplete=" ".join(missing), empty=empty)

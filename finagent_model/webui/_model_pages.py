@@ -185,11 +185,11 @@ def state_verdict(version: registry.Version, run: RunRecord | None, gate: GateRe
     if metrics.get("failed_share") == 1:
         result = "every decision failed, so nothing was traded"
     elif desk is None or held is None:
-        result = "what it earned on unseen days is unknown"
+        result = "what it earned on out-of-sample days is unknown"
     else:
         rank = "more than" if desk > held else "less than" if desk < held else "as much as"
         result = (
-            f"on unseen days it earned {desk:+.1%} after costs, {rank} buying and holding "
+            f"on out-of-sample days it earned {desk:+.1%} after costs, {rank} buying and holding "
             f"({held:+.1%})"
         )
     return f"{said.get(version.verdict or '', 'No gate judged it')}; {evidence}; {result}."

@@ -119,7 +119,7 @@ def group_checks(gate: GateReport | None) -> list[CheckGroup]:
         groups.setdefault(name, []).append(row)
     if gate.champion:
         champion = (gate.champion.name, gate.champion.passed, gate.champion.found)
-        groups["Beside the champion"] = [champion]
+        groups["Compared with the champion"] = [champion]
     made = [
         CheckGroup(name, tuple(sorted(rows, key=lambda row: row[1])))
         for name, rows in groups.items()

@@ -175,7 +175,7 @@ def list_routes(
         if query.errors:
             raise BadInputError("; ".join(f"{k}: {v}" for k, v in query.errors.items()))
         if query.show == "waiting":
-            raise BadInputError("what waits for an approval is no signal yet; open /live")
+            raise BadInputError("what waits for an approval is not a signal yet; open /live")
         rows, total = read_signals(query, MAX_EXPORT_ROWS, 0, now)
         if total > len(rows):
             raise BadInputError(

@@ -131,7 +131,7 @@ def signal_routes(
         if row.symbol is None or row.as_of is None:
             return no_bars("this signal names no symbol and day, so there is nothing to draw")
         if not re.fullmatch(SYMBOL_PATTERN, row.symbol):
-            return no_bars(f"{row.symbol[:40]!r} is no symbol that a desk takes")
+            return no_bars(f"{row.symbol[:40]!r} is not a symbol that a desk takes")
         action = None if is_failed(row.status) else row.action
         call = Call.from_fields(decided_action(row), signal.data)
         return send_chart_bars(settings, row.symbol, row.as_of, action, later, call)

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from finagent_model._base import requirement
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.errors import (
     ApprovalSettledError,
@@ -130,7 +131,7 @@ def _add_error_pages(pages: FastAPI, renderer: Renderer) -> None:
     def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return respond(request, 422, "That can't be asked", f"{where}: {first['msg']}")
+        return respond(request, 422, "That can't be asked", f"{where}: {requirement(first)}")
 
     @pages.exception_handler(HTTPException)
     def other(request: Request, error: HTTPException) -> Response:

@@ -66,7 +66,7 @@ def test_report_page_is_complete_offline(trained: Place, tmp_path: Path) -> None
         browser.close()
     assert heading.startswith("NO evidence of an edge")
     assert first.startswith("FB: the desk ")
-    assert drawn == ["71", "71"], "equity and prices, with every unseen day"
+    assert drawn == ["71", "71"], "equity and prices, with every out-of-sample day"
     assert all(int(count or 0) >= 70 for count in shown), "a narrow window cuts days off"
     assert folds == 1 + 3, "a heading, and a row a fold"
     assert trades >= 1

@@ -359,7 +359,7 @@ def test_browser_version_is_compared_with_champion(desk: Desk) -> None:
 def test_browser_comparison_leads_to_decisions_that_differ(desk: Desk) -> None:
     with desk.page(viewport={"width": 1280, "height": 900}) as watched:
         page = watched.open("/models/finagent/3")
-        beside = page.get_by_role("region", name="Beside the champion, version 1")
+        beside = page.get_by_role("region", name="Compared with the champion, version 1")
         expect(beside.locator(".badge", has_text="better").first).to_be_visible()
         beside.get_by_role("link", name="Days that differ").click()
         chart = page.locator("[data-chart=curves]")

@@ -180,7 +180,7 @@ def test_first_command_killed_leaves_no_half_store(
     done = forks.run(place, "models", "--json", **DEFAULT_STORE)
     assert (done.code, done.out.strip(), done.err) == (0, "[]", "")
     assert sorted(path.name for path in place.folder.iterdir()) == ["mlflow.db"]
-    report(cut, "repeated: made anew, and nothing half is left")
+    report(cut, "repeated: made again, and nothing half is left")
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import itertools
 import re
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -23,7 +22,6 @@ from support.places import ROOT, Place, free_port
 
 README = (ROOT / "README.md").read_text()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
-LINEAGE = (ROOT / "docs" / "lineage.md").read_text()
 PAGES = [(ROOT / "docs" / "airflow.md").read_text()]
 
 AIRFLOW = (ROOT / "docs" / "howto" / "airflow.md").read_text()
@@ -127,40 +125,11 @@ def test_every_scenario_names_a_test_that_exists() -> None:
             assert test in defined, f"{path}::{test}"
 
 
-def commands(page: str = README) -> list[str]:
+def commands(page: str) -> list[str]:
     """The `finagent` lines of a page's blocks."""
     blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
     lines = [line for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("finagent ")]
-
-
-def test_the_readme_has_commands() -> None:
-    assert len(commands()) >= 4
-
-
-@pytest.mark.slow
-def test_readme_commands_run_in_order(
-    tmp_path: Path,
-) -> None:
-    """After a training on GOOG, which `make train` does; the server and Airflow have tests of their
-    own.
-    """
-    place = Place(tmp_path)
-    options = ["--train-bars", "1900", "--candidates", "8"]
-    assert place.finagent("train", *options).returncode == 0
-    for line in commands():
-        done = place.finagent(*line.split()[1:])
-        # The small training's first fit is of 2012-03.
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert (tmp_path / "audit.jsonl").read_text()
-    told = []
-    for line in commands(LINEAGE):
-        done = place.finagent(*line.split()[1:])
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
-        told.append(done.stderr)
-    [signal] = re.findall(r"`finagent lineage ([0-9a-f]{16})`", told[0])
-    [shown] = re.findall(r"```\n(signal .*?)```", LINEAGE, flags=re.S)
-    assert shape(shown) == shape(place.finagent("lineage", signal).stdout)
 
 
 @pytest.mark.slow
@@ -184,13 +153,6 @@ def test_the_runbook_has_a_cure_for_every_status() -> None:
     table = RUNBOOK.split("## A signal's status")[1].split("\n## ")[0]
     named = re.findall(r"^\| `(\w+)` \|", table, flags=re.M)
     assert sorted(named) == sorted(status.value for status in Status)
-
-
-def shape(tree: str) -> list[str]:
-    """A lineage without what differs between two trainings; a tarball has no commit."""
-    differing = r"[0-9a-f]{12,}|\d{4}-\d\d-\d\d \d\d:\d\d UTC|BUY|SELL|HOLD"
-    lines = re.sub(differing, "…", tree).splitlines()
-    return [line for line in lines if " commit " not in line]
 
 
 @pytest.mark.slow

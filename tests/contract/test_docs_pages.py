@@ -16,9 +16,13 @@ import pytest
 from typer.main import get_command
 
 from finagent_model.cli import app
+from finagent_model.data.bundled import BundledBars
 from finagent_model.decision.signal import Status, signal_columns
 from finagent_model.reports.signal_summary import HEADLINES
 from support.fake_llm import FakeProvider, Protocol
+from support.fake_platform import PlatformDouble
+from support.fake_yahoo import chart
+from support.fake_yahoo import serving as yahoo_serving
 from support.places import ROOT, Place
 from support.shown_pages import (
     PageFile,
@@ -32,24 +36,27 @@ from support.shown_pages import (
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "start" / "tutorial.md"
 README = ROOT / "README.md"
-PAGES = [
-    README,
-    *sorted(
-        path
-        for folder in ("start", "concepts", "howto")
-        for path in (DOCS / folder).glob("*.md")
-        if path != TUTORIAL and "```console" in path.read_text()
-    ),
-]
+PAGES = sorted(
+    path
+    for folder in ("start", "concepts", "howto")
+    for path in (DOCS / folder).glob("*.md")
+    if path != TUTORIAL and "```console" in path.read_text()
+)
 REFRESHES = bool(os.environ.get("FINAGENT_REFRESH_PAGES"))
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Return the place where the tutorial was followed: version 1 on GOOG is champion."""
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> PageRunner:
+    """Return the shell in which the tutorial was followed: version 1 on GOOG is champion."""
     place = Place(tmp_path_factory.mktemp("demo"))
-    PageRunner(place, place.folder).run_page(TUTORIAL, REFRESHES)
-    return place
+    runner = PageRunner(place, place.folder)
+    runner.run_page(TUTORIAL, REFRESHES)
+    return runner
+
+
+@pytest.fixture(scope="module")
+def demo(tutorial: PageRunner) -> Place:
+    return tutorial.place
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +95,58 @@ def test_readme_shows_the_first_lines_of_the_report() -> None:
     assert f"...\n{shown}" in TUTORIAL.read_text()
 
 
+@pytest.mark.slow
+def test_readme_shows_what_the_same_commands_of_the_tutorial_print(tutorial: PageRunner) -> None:
+    commands = [step for step in read_steps(README.read_text()) if isinstance(step, ShownCommand)]
+    assert len(commands) >= 2
+    if REFRESHES:
+        page = README.read_text()
+        for step in commands:
+            shown = refresh(step, tutorial.outputs[step.command])
+            page = page.replace(step.block(), step.block(shown), 1)
+        README.write_text(page)
+        return
+    problems = [output_difference(step, tutorial.outputs[step.command]) for step in commands]
+    assert [problem for problem in problems if problem] == []
+
+
+def bash_commands(page: str) -> list[str]:
+    """Return the `finagent` lines of a page's bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("finagent ")]
+
+
+@pytest.mark.slow
+def test_commands_of_readme_run_in_order(tutorial: PageRunner, tmp_path: Path) -> None:
+    """Those that the tutorial has as well were run there, on the same store."""
+    lines = bash_commands(README.read_text())
+    assert len(lines) >= 4
+    runner = PageRunner(tutorial.place, tmp_path)
+    for line in lines:
+        if line not in tutorial.outputs:
+            output = runner.run_command(line)
+            assert runner.code == 0, f"{line}\n{output}"
+    assert (tmp_path / "audit.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_commands_about_lineage_print_a_tree_as_shown(demo: Place, tmp_path: Path) -> None:
+    page = (DOCS / "lineage.md").read_text()
+    runner = PageRunner(demo, tmp_path)
+    outputs = [runner.run_command(line) for line in bash_commands(page)]
+    [signal] = re.findall(r"`finagent lineage ([0-9a-f]{16})`", outputs[0])
+    [shown] = re.findall(r"```\n(signal .*?)```", page, flags=re.DOTALL)
+    assert shape(shown) == shape(runner.run_command(f"finagent lineage {signal}"))
+    assert runner.code == 0
+
+
+def shape(tree: str) -> list[str]:
+    """Return a lineage without what differs between trainings; a tarball has no commit."""
+    differing = r"[0-9a-f]{12,}|\d{4}-\d\d-\d\d \d\d:\d\d UTC|BUY|SELL|HOLD"
+    lines = re.sub(differing, "…", tree).splitlines()
+    return [line for line in lines if " commit " not in line]
+
+
 def test_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 120
 
@@ -115,8 +174,67 @@ def test_signals_page_explains_every_field_status_and_headline() -> None:
     )
 
 
+def bash_block(page: str) -> list[str]:
+    """Return the lines of the bash block of a page of docs/howto."""
+    [block] = re.findall(r"```bash\n(.*?)```", (DOCS / "howto" / page).read_text(), re.DOTALL)
+    return [line for line in block.splitlines() if not line.startswith("export ")]
+
+
+@pytest.mark.slow
+def test_commands_that_send_to_a_platform_reach_a_stand_in(demo: Place, tmp_path: Path) -> None:
+    # A database of its own: what was stored there before is not queued again.
+    given = {"MLFLOW_TRACKING_URI": demo.env["MLFLOW_TRACKING_URI"]}
+    with PlatformDouble().up() as platform:
+        given |= {"FINAGENT_PLATFORM_URL": platform.url, "FINAGENT_PLATFORM_TOKEN": "a-token"}
+        for line in bash_block("platform.md"):
+            done = Place(tmp_path).finagent(*shlex.split(line)[1:], **given)
+            assert done.returncode == 0, done.stderr
+    assert platform.tokens == {"Bearer a-token"}
+    sent = [row for row in platform.rows if row["type"] == "signal"]
+    assert [(row["symbol"], row["action"]) for row in sent] == [("GOOG", "BUY")]
+
+
+ASKS_LOCAL_YAHOO = """
+import sys
+from curl_cffi import CurlOpt
+from finagent_model.cli.__main__ import app
+from finagent_model.data._yfinance import YFinanceBars
+from support.fake_yahoo import LATER
+
+original = YFinanceBars.__init__
+
+def with_socket(self, folder, clock, **options):
+    curl = {CurlOpt.UNIX_SOCKET_PATH: sys.argv[1]}
+    original(self, folder, lambda: LATER, **options, verify=False, curl_options=curl)
+
+YFinanceBars.__init__ = with_socket
+app(sys.argv[2:])
+"""
+"""`finagent`, with Yahoo behind a socket file."""
+
+
+@pytest.mark.slow
+def test_commands_about_yahoo_run_with_a_stand_in(tmp_path: Path) -> None:
+    """The training is a short one, and today is the last day of the bundled bars."""
+    lines = [line for line in bash_block("yahoo.md") if line.startswith("finagent ")]
+    assert len(lines) == 3
+    short = ["--train-bars", "1500", "--test-bars", "300", "--candidates", "8", "--schedule", "60"]
+    place = Place(tmp_path)
+    with yahoo_serving(tmp_path) as yahoo:
+        for symbol in ("GOOG", "MSFT"):
+            yahoo.says(symbol, chart(BundledBars().bars(symbol)))
+        for line in lines:
+            words = shlex.split(line.replace("$(date -u +%F)", "2013-03-01"))[1:]
+            words += short if words[0] == "train" else []
+            done = place.python(
+                ASKS_LOCAL_YAHOO, str(yahoo.socket), *words, FINAGENT_BARS="yfinance"
+            )
+            assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("GOOG as of 2013-03-01: ")
+
+
 def bash_lines() -> list[str]:
-    """Return the `finagent` commands of bash blocks, which need a vendor or a key to be run."""
+    """Return the `finagent` commands of bash blocks, most of which need a vendor or much time."""
     texts = [
         path.read_text() for folder in ("start", "howto") for path in (DOCS / folder).glob("*")
     ]

@@ -263,7 +263,7 @@ def test_upstream_byte_changed_between_workers_is_not_run(
 
 
 def test_upstream_report_is_for_analysts_only() -> None:
-    with pytest.raises(ConfigError, match="RiskManager is no analyst"):
+    with pytest.raises(ConfigError, match="RiskManager is not an analyst"):
         config(BOTH.replace("prompt: risk,", "prompt: risk, upstream: true,"))
     with pytest.raises(ConfigError, match="threshold"):
         config(policy={"threshold": 7})

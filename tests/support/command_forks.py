@@ -161,6 +161,9 @@ class CommandForks:
         special = {name: options.pop(name, None) for name in ("stop_at", "max_bytes", "clock_s")}
         self.count += 1
         out, err = (self.folder / f"{self.count}.{name}" for name in ("out", "err"))
+        # The fork opens them a moment later; whoever started it may read them now.
+        out.touch(0o600)
+        err.touch(0o600)
         request = {
             "op": "start",
             "argv": argv,

@@ -19,8 +19,11 @@ BAD_DATA: dict[str, tuple[dict[str, Any], str]] = {
     "bar null": ({"bars": [BAR, None]}, "bar 1 is None, not an object"),
     "bar nested": ({"bars": NESTED}, "bar 0 is [...], not an object"),
     "bar key": ({"bars": [{**BAR, "clsoe": 1}]}, "unknown key 'clsoe' at bar 0"),
-    "bar text": ({"bars": [{**BAR, "open": "10"}]}, "open '10' at bar 0 is no number"),
-    "bar nested number": ({"bars": [{**BAR, "open": NESTED}]}, "open [...] at bar 0 is no"),
+    "bar text": ({"bars": [{**BAR, "open": "10"}]}, "open '10' at bar 0 is not a number"),
+    "bar nested number": (
+        {"bars": [{**BAR, "open": NESTED}]},
+        "open [...] at bar 0 is not a number",
+    ),
     "bar long time": ({"bars": [{**BAR, "closed_at": MEGABYTE}]}, "is not an ISO date or time"),
     "bar number as time": ({"bars": [{**BAR, "closed_at": 20120628}]}, "closed_at 20120628 at"),
     "bar before calendar": (
@@ -31,8 +34,8 @@ BAD_DATA: dict[str, tuple[dict[str, Any], str]] = {
     "news many": ({"news": [ITEM] * 5_001}, "news has 5001 items; at most 5000 a row"),
     "news null": ({"news": [ITEM, None]}, "news item 1 is None, not an object"),
     "news key": ({"news": [{**ITEM, "headlin": "h"}]}, "news item 0: key 'headlin' is unknown"),
-    "news number": ({"news": [{**ITEM, "headline": 5}]}, "headline: Input should be a valid str"),
-    "news number as time": ({"news": [{**ITEM, "published_at": 0}]}, "0 is no ISO time"),
+    "news number": ({"news": [{**ITEM, "headline": 5}]}, "headline: must be text, not 5"),
+    "news number as time": ({"news": [{**ITEM, "published_at": 0}]}, "0 is not an ISO time"),
     "news after calendar": (
         {"news": [{**ITEM, "published_at": "9999-12-31T23:59:59-23:59"}]},
         "is outside the calendar in UTC",

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 TESTS = ROOT / "tests"
 SMALL = {"symbols": "FB", "train_bars": "120", "test_bars": "30", "candidates": "24"}
-"""FB has 196 bars: 71 unseen days."""
+"""FB has 196 bars: 71 out-of-sample days."""
 AS_OF = "2013-01-31"
 ACTED_ON = ("2012-11-30", "2012-12-05")
 """Days on which the small training acts; on `AS_OF` it holds."""

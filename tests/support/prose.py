@@ -6,20 +6,14 @@ reader. Code, quoted output and URLs are left out. `python -m support.prose` pri
 
 from __future__ import annotations
 
+import ast
 import html
-import json
 import re
-import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from support.places import ROOT
 from support.site import pages
-
-KNOWN = Path(__file__).with_name("known_prose.json")
-"""How often a file may break a rule: what was there before the rule. The numbers only fall."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ RULES = (
     ),
     rule(
         "is no",
-        r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b|such\b|fewer\b)[a-z]+",
+        r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b|such\b|fewer\b)[A-Za-z]+",
         "write 'is not a' or 'has no'",
         "The value is no number.",
         "The value is not a number.",
@@ -226,11 +220,33 @@ def plain_comments(text: str) -> Iterator[str]:
         yield " ".join(line.lstrip("# ") for line in block.splitlines())
 
 
-def texts() -> Iterator[tuple[str, Iterator[str]]]:
-    """Yield each file that people read, with its pieces of prose.
+def plain_messages(text: str) -> Iterator[str]:
+    """Yield the string literals of a module that may be sentences: messages, reports, help texts.
 
-    Help texts are on the generated page of the command line.
+    Docstrings have rules of another kind, and are left out as expressions that stand alone.
     """
+    tree = ast.parse(text)
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            inside.add(node.value)
+        if node in inside:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            inside.update(node.values)
+            parts = (v.value if isinstance(v, ast.Constant) else "VALUE" for v in node.values)
+            literal = "".join(str(part) for part in parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            literal = node.value
+        else:
+            continue
+        # A Content-Security-Policy has semicolons, and is read by browsers alone.
+        if literal.count(" ") >= 2 and "-src " not in literal:
+            yield literal
+
+
+def texts() -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield each file that people read, with its pieces of prose."""
     for path in pages():
         # Docstrings have rules of another kind, and a glossary names the words that it replaces.
         if path.name in ("python.md", "glossary.md"):
@@ -238,6 +254,8 @@ def texts() -> Iterator[tuple[str, Iterator[str]]]:
         yield str(path.relative_to(ROOT)), plain_markdown(path.read_text())
     for path in sorted((ROOT / "finagent_model/webui/templates").glob("*.html")):
         yield str(path.relative_to(ROOT)), plain_template(path.read_text())
+    for path in sorted((ROOT / "finagent_model").rglob("*.py")):
+        yield str(path.relative_to(ROOT)), plain_messages(path.read_text())
     for name in ("env.example", "airflow/env.example"):
         yield name, plain_comments((ROOT / name).read_text())
 
@@ -251,28 +269,14 @@ def find(pieces: Iterator[str]) -> Iterator[tuple[Rule, str]]:
                 yield each, piece[start : match.end() + 30]
 
 
-def count() -> dict[str, Counter[str]]:
-    """Return how often each file breaks each rule; files that break none are left out."""
-    counted = {name: Counter(r.name for r, _ in find(pieces)) for name, pieces in texts()}
-    return {name: rules for name, rules in counted.items() if rules}
-
-
-def known() -> dict[str, dict[str, int]]:
-    """Return how often a file may break a rule."""
-    found: dict[str, dict[str, int]] = json.loads(KNOWN.read_text())
-    return found
-
-
-def main(arguments: list[str]) -> None:
-    """Print every place, or with `--known` write the numbers that are allowed from now on."""
-    if arguments == ["--known"]:
-        rows = {name: dict(sorted(rules.items())) for name, rules in sorted(count().items())}
-        KNOWN.write_text(json.dumps(rows, indent=1) + "\n")
-        return
-    for name, pieces in texts():
-        for each, around in find(pieces):
-            print(f"{name}: {each.name} ({each.advice}): ...{around}...")
+def offences() -> list[str]:
+    """Return a line for each place that breaks a rule."""
+    return [
+        f"{name}: {each.name} ({each.advice}): ...{around}..."
+        for name, pieces in texts()
+        for each, around in find(pieces)
+    ]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(*offences(), sep="\n")

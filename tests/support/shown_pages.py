@@ -19,9 +19,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.command_forks import RUNNING, Fork, shared_forks
 from support.places import Place, free_port
 
 _BLOCK = re.compile(
@@ -130,7 +132,11 @@ def refresh(step: ShownCommand, output: str) -> tuple[str, ...]:
 
 @dataclass
 class PageRunner:
-    """A shell for one page: its folder, exported variables, and jobs in the background."""
+    """A shell for one page: its folder, exported variables, and jobs in the background.
+
+    Commands and scripts are forks of a process that has imported everything, which saves the
+    seconds of each one's imports.
+    """
 
     place: Place
     """Whose store the page's commands use."""
@@ -139,6 +145,8 @@ class PageRunner:
     variables: dict[str, str] = field(default_factory=dict)
     code: int = 0
     """Exit code of the last command."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """What each command of the page printed when it was run first."""
     _jobs: list[_Job] = field(default_factory=list)
     _ports: dict[str, str] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
@@ -146,7 +154,7 @@ class PageRunner:
     def run_page(self, path: Path, refreshes: bool = False) -> int:
         """Run every step of a page and return how many commands there were.
 
-        `refreshes` writes what is no longer true anew instead of failing.
+        `refreshes` writes what is no longer true again instead of failing.
         """
         page = path.read_text()
         steps, count = list(read_steps(page)), 0
@@ -157,6 +165,7 @@ class PageRunner:
                     continue
                 count += 1
                 output = self.run_command(step.command)
+                self.outputs.setdefault(step.command, output)
                 is_told = isinstance(follower, ShownCommand) and follower.command == "echo $?"
                 assert self.code == 0 or is_told, f"$ {step.command}\n{output}"
                 problem = output_difference(step, output)
@@ -198,9 +207,10 @@ class PageRunner:
     def stop(self) -> None:
         """End what runs in the background."""
         for job in self._jobs:
-            if job.process.poll() is None:
-                os.killpg(job.process.pid, signal.SIGTERM)
-            job.process.wait(60)
+            if job.is_running:
+                with suppress(ProcessLookupError):  # it ended, or has not begun, just now
+                    os.killpg(job.fork.pid, signal.SIGTERM)
+            job.fork.wait(60)
         self._jobs.clear()
 
     def _dispatch(self, command: str, words: list[str]) -> str:
@@ -212,8 +222,8 @@ class PageRunner:
             return ""
         if words == ["wait"]:
             job = self._jobs.pop()
-            self.code = job.process.wait(120)
-            return job.log.read_text()[job.shown :]
+            self.code = job.fork.wait(120).code
+            return job.new_output()
         if words[-1:] == ["&"]:
             return self._start_job(words[:-1])
         if words[:1] == ["curl"]:
@@ -223,15 +233,36 @@ class PageRunner:
             name, _, value = words.pop(0).partition("=")
             given[name] = value
         extra = {**self._store(), **self.variables, **given}
-        if words[:1] == ["finagent"] and not _SHELL.search(command):
-            # A fork of a process that has imported everything: seconds less for each command.
-            done = Place(self.folder).finagent(*words[1:], **extra)
+        first, operator, rest = _read_line(command)
+        if words[:1] == ["finagent"] and not _SHELL.search(first):
+            done = Place(self.folder).finagent(*_split(first)[1:], **extra)
+            self.code = done.returncode
+            if operator == ">":
+                (self.folder / rest).write_text(done.stdout)
+                return done.stderr
+            if operator == "|" and self.code == 0:
+                return done.stderr + self._filter(rest, done.stdout)
+        elif words[:1] == ["python"] and words[1:] and (self.folder / words[1]).is_file():
+            script = (self.folder / words[1]).read_text()
+            done = Place(self.folder).python(script, *words[2:], **extra)
         else:
             done = self.place.run(
                 "bash", "-c", command, cwd=self.folder, **self._store(), **self.variables
             )
         self.code = done.returncode
         return done.stderr + done.stdout
+
+    def _filter(self, command: str, text: str) -> str:
+        """Return what a command of the shell makes of `text`."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            input=text,
+            capture_output=True,
+            text=True,
+            env=self.place.env,
+            check=True,
+        )
+        return done.stdout
 
     def _store(self) -> dict[str, str]:
         """Return the variables that name the place's store, wherever the command runs."""
@@ -243,25 +274,15 @@ class PageRunner:
             # The page's port may be another program's on this machine.
             self._ports[SERVER_PORTS[words[1]]] = port = str(free_port())
             words = [*words, "--port", port]
-        log = self.folder / f"job-{len(self._jobs)}.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                words,
-                cwd=self.folder,
-                env={**self.place.env, **self.variables},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        job = _Job(process, log)
+        extra = {**self._store(), **self.variables}
+        job = _Job(shared_forks().start(Place(self.folder), *words[1:], **extra))
         self._jobs.append(job)
         for _ in range(480):
-            assert process.poll() is None, log.read_text()
-            if log.read_text() and (not is_server or _answers(port)):
-                job.shown = len(log.read_text())
-                return log.read_text()
+            assert job.is_running, job.new_output()
+            if job.has_output and (not is_server or _answers(port)):
+                return job.new_output()
             time.sleep(0.25)
-        raise AssertionError(f"{shlex.join(words)} did not start: {log.read_text()}")
+        raise AssertionError(f"{shlex.join(words)} did not start: {job.new_output()}")
 
     def _curl(self, command: str) -> str:
         """Send the request of a curl command; what follows a `|` gets the answer."""
@@ -274,16 +295,7 @@ class PageRunner:
         method = options.get("-X", "POST" if "-d" in options else "GET")
         with httpx.Client(trust_env=False, timeout=120) as client:
             answer = client.request(method, url, content=options.get("-d"), headers=dict(headers))
-        filter_command = command.partition(" | ")[2] or "cat"
-        done = subprocess.run(
-            ["bash", "-c", filter_command],
-            input=answer.text,
-            capture_output=True,
-            text=True,
-            env=self.place.env,
-            check=True,
-        )
-        return done.stdout
+        return self._filter(command.partition(" | ")[2] or "cat", answer.text)
 
 
 SERVER_PORTS = {"serve": "5001", "ui": "5002"}
@@ -292,10 +304,33 @@ SERVER_PORTS = {"serve": "5001", "ui": "5002"}
 
 @dataclass
 class _Job:
-    process: subprocess.Popen[bytes]
-    log: Path
-    shown: int = 0
-    """Characters of the log that the page has seen."""
+    fork: Fork
+    _seen: dict[Path, int] = field(default_factory=dict)
+    """Characters of its two files that the page has seen."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.fork.state()["state"] == RUNNING
+
+    @property
+    def has_output(self) -> bool:
+        return any(file.stat().st_size for file in (self.fork.err, self.fork.out))
+
+    def new_output(self) -> str:
+        """Return what it has written since the last call, errors first."""
+        new = ""
+        for file in (self.fork.err, self.fork.out):
+            text = file.read_text()
+            new += text[self._seen.get(file, 0) :]
+            self._seen[file] = len(text)
+        return new
+
+
+def _read_line(command: str) -> tuple[str, str, str]:
+    """Return a command, `|` or `>` or nothing, and the filter or file that it names."""
+    found = re.fullmatch(r"(.*?)(?: (\||>) (.*))?", command, re.DOTALL)
+    assert found is not None  # the first group matches all
+    return found[1], found[2] or "", found[3] or ""
 
 
 def _answers(port: str) -> bool:

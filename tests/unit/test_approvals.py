@@ -489,7 +489,7 @@ def test_approval_http_approves_once(pending: ApprovalStore) -> None:
         ({"json": {}}, 400, "by"),
         ({"json": {"by": 3}}, 400, "by"),
         ({"json": {"by": "ann", "size": 3}}, 400, "size"),
-        ({"json": ["ann"]}, 400, "no JSON object"),
+        ({"json": ["ann"]}, 400, "not a JSON object"),
         ({"content": b"\xff", "headers": JSON}, 400, "not UTF-8"),
         ({"content": b"[" * 1000, "headers": JSON}, 400, "nested 1000 deep"),
         ({"content": b" " * 16_385, "headers": JSON}, 400, "16385 bytes; at most 16384"),

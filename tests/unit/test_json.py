@@ -45,8 +45,8 @@ def test_read_json_takes_a_pair_of_surrogates() -> None:
         (b"[" + b"[]," * MAX_VALUES + b"1]", f"values; at most {MAX_VALUES}"),
         (b'{"a": {"b": 1, "b": 2}}', "the key 'b' stands twice in one object"),
         (b'{"a": 1, "\\u0061": 2}', "the key 'a' stands twice"),
-        (b"[NaN]", "NaN is no JSON"),
-        (b"[-Infinity]", "-Infinity is no JSON"),
+        (b"[NaN]", "NaN is not JSON"),
+        (b"[-Infinity]", "-Infinity is not JSON"),
         (b"[1e999]", "the number 1e999 is too large"),
         (b"1" + b"0" * 400, "has 401 digits; no float holds it"),
         (b"-1" + b"0" * 5000, "digits; no float holds it"),
@@ -79,5 +79,5 @@ def test_read_json_reads_unclosed_text_once(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"3"])
 def test_read_json_object_refuses_other_values(body: bytes) -> None:
-    with pytest.raises(BadInputError, match=r'the body is no JSON object; send \{"a": 1\}'):
+    with pytest.raises(BadInputError, match=r'the body is not a JSON object; send \{"a": 1\}'):
         read_json_object(body, '{"a": 1}')

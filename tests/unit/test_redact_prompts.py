@@ -1,4 +1,4 @@
-"""Copies of prompts and keys are found and struck out; what a desk says itself is left alone."""
+"""Copies of prompts and keys are found and redacted; what a desk says itself is left alone."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_redact_keys_by_value_or_shape(text: str) -> None:
     redacted, notes = redact(text, (SECRET,), ())
     assert KEY_MARK in redacted
     assert notes == (NOTES[KEY_MARK],)
-    assert not any(len(word) > len("OPENAI_API_KEY=[struck") for word in redacted.split())
+    assert not any(len(word) > len("OPENAI_API_KEY=[redacted:") for word in redacted.split())
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def _extract(archive: bytes, folder: Path) -> None:
             # `extractfile` of a link gives the link's target, so a link counts as no file.
             content = tar.extractfile(entry) if entry.isfile() else None
             if content is None or path.is_absolute() or ".." in path.parts:
-                raise tarfile.TarError(f"{entry.name!r} is no file within it")
+                raise tarfile.TarError(f"{entry.name!r} is not a file within it")
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content.read())

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from finagent_model._base import first_error_message
 from finagent_model.contrib.upstream.source import UpstreamError
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ShortHistoryError
@@ -118,15 +119,13 @@ def read_reply(reply: Any, symbol: str) -> UpstreamReport:
         raise UpstreamError("no_data", f"it found no bars of {symbol}")
     undefined = [path for path, value in _leaves(reply) if _is_undefined(value)]
     if undefined:
-        raise UpstreamError("nonfinite", f"{', '.join(undefined)} of {symbol} is no number")
+        raise UpstreamError("nonfinite", f"{', '.join(undefined)} of {symbol} is not a number")
     try:
         if reply["ticker_symbol"] != symbol:
             raise ValueError(f"it answers about {reply['ticker_symbol']!r}, not {symbol!r}")
         return _build_report(reply["final_decision"], reply["indicators"])
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UpstreamError("schema", f"{where}: {first['msg']}, got {first['input']!r}") from None
+        raise UpstreamError("schema", first_error_message(error)) from None
     except (KeyError, TypeError, ValueError) as error:
         raise UpstreamError("schema", f"{type(error).__name__}: {error}") from None
 

@@ -69,7 +69,7 @@ def _adopt(existing: set[str]) -> None:
     if missing := [name for name in REQUIRED if name not in existing]:
         raise StoreError(
             f"the table 'artifacts' in this database has no column {missing[0]!r}, so it is "
-            "another system's; name a database of our own in FINAGENT_DATABASE"
+            "another system's; name a separate database in FINAGENT_DATABASE"
         )
     for column in _optional_columns():
         if column.name not in existing:

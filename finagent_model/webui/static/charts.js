@@ -236,7 +236,7 @@
       return;
     }
     if (!data.days.length) {
-      fail(box, data.empty ?? "Nothing to draw: there is no unseen day.");
+      fail(box, data.empty ?? "Nothing to draw: there is no out-of-sample day.");
       return;
     }
     if (data.incomplete) {

@@ -287,11 +287,11 @@ def repeat_agent(component: dict[str, Any]) -> None:
         (any_parent, "node RiskManager must wait for all"),
         (start_late, "it starts with Executor alone"),
         (repeat_agent, "two of its agents share a name"),
-        (lambda c: agent_at(c, 0)["config"].pop("row"), "row: Field required"),
+        (lambda c: agent_at(c, 0)["config"].pop("row"), "row: is missing"),
         (lambda c: agent_at(c, 0)["config"].update(note="x"), "unknown key 'note'"),
         (lambda c: c["config"].pop("termination_condition"), "no limit of messages"),
         (lambda c: c["config"].update(participants=3), "participants"),
-        (lambda c: c.clear(), "provider: Field required"),
+        (lambda c: c.clear(), "provider: is missing"),
     ],
 )
 def test_agent_graph_refuses_json_that_contradicts_itself(change: Any, said: str) -> None:
@@ -355,5 +355,5 @@ def chat_debate() -> DeskConfig:
 
 @pytest.mark.parametrize("component", [None, [], "team", 3, {"config": None}, {"provider": 1}])
 def test_agent_graph_refuses_what_is_no_component(component: object) -> None:
-    with pytest.raises(ConfigError, match="it is no team of a desk"):
+    with pytest.raises(ConfigError, match="it is not a team of a desk"):
         AgentGraph.parse(component)

@@ -76,7 +76,7 @@ def test_model_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, re
 def test_model_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="is no GGUF file: it begins with b"):
+    with pytest.raises(ConfigError, match="is not a GGUF file: it begins with b"):
         find_model_file(local(path))
 
 
@@ -84,7 +84,7 @@ def test_model_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -
     ("row", "message"),
     [
         ({"model": "x.gguf"}, "needs the whole path of a .gguf file, not 'x.gguf'"),
-        ({"model": "", "base_url": "http://127.0.0.1:1"}, "starts a server of its own"),
+        ({"model": "", "base_url": "http://127.0.0.1:1"}, "starts its own server"),
         ({"model": "", "sha256": "abc"}, "sha256"),
         ({"client": "openai", "model": "m", "sha256": "0" * 64}, "sha256 is of a model file"),
     ],

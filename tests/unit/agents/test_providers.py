@@ -128,7 +128,7 @@ def test_failing_server_is_model_error_without_key(model: FakeLLM, view: MarketV
     cassette = Cassette()
     decision = decide(config(model), view, cassette)
     assert decision.signal.status == "model_error"
-    assert "[struck out: key]" in decision.signal.reasoning
+    assert "[redacted: key]" in decision.signal.reasoning
     everything = decision.signal.model_dump_json() + dump_turns([decision])
     assert KEY not in everything + dump_replies(cassette.used_replies)
 

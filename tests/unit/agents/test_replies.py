@@ -63,7 +63,7 @@ def test_parse_reply_refuses_missing_key() -> None:
 def test_parse_reply_refuses_what_is_no_strict_json() -> None:
     assert "not one JSON object" in refused("I recommend BUY")
     assert "not one JSON object" in refused(f"```json\n{json.dumps(ANALYST)}\n```")
-    assert "NaN is no number" in refused(json.dumps(ANALYST | {"score": float("nan")}))
+    assert "NaN is not a number" in refused(json.dumps(ANALYST | {"score": float("nan")}))
     assert "given twice" in refused('{"score": 1, "score": -1}')
     assert "answer in fewer" in refused("x" * (MAX_CHARS + 1))
 

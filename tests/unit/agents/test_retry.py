@@ -142,13 +142,13 @@ def test_circuit_breaker_opens_after_failures_until_a_probe_succeeds() -> None:
         for _ in range(2):
             with pytest.raises(CallFailedError, match="503"):
                 await ask(failing)
-        with pytest.raises(CallFailedError, match="left alone"):
+        with pytest.raises(CallFailedError, match="circuit breaker is open"):
             await ask(failing)
         assert failing.calls == 2
         await asyncio.sleep(31)
         probe, other = asyncio.create_task(ask(Client(5.0))), Client()
         await asyncio.sleep(1)
-        with pytest.raises(CallFailedError, match="left alone"):
+        with pytest.raises(CallFailedError, match="circuit breaker is open"):
             await ask(other)
         await probe
         assert (await ask(other)) is DONE
@@ -297,7 +297,7 @@ def test_circuit_breaker_opens_after_refused_payments() -> None:
         shared = ProviderLimits.from_config(RateLimits(break_after=2, break_s=30))
         messages = [UserMessage(content="?", source="desk")]
         broke = Client(*[ProviderError("Payment Required", 402)] * 9)
-        for said in ("no credit", "no credit", "left alone"):
+        for said in ("no credit", "no credit", "circuit breaker is open"):
             with pytest.raises(CallFailedError, match=said):
                 await call_with_retry(broke, messages, {}, LIMITS, shared, 1)
         assert broke.calls == 2

@@ -223,10 +223,10 @@ def test_cassette_redacts_keys_before_storing(path: Path) -> None:
     )
     outline = replace(OUTLINE, fields=(("base_url", f"http://x/{mine}"),))
     kept = cassette.put("a", reply, outline)
-    assert kept.content == '{"said": "[struck out: key]"}'
-    assert kept.tool_calls[0].arguments == '{"header": "Bearer [struck out: key]"}'
-    assert kept.error == RecordedError("model_error", "401 for [struck out: key]")
-    assert kept.outline == replace(OUTLINE, fields=(("base_url", "http://x/[struck out: key]"),))
+    assert kept.content == '{"said": "[redacted: key]"}'
+    assert kept.tool_calls[0].arguments == '{"header": "Bearer [redacted: key]"}'
+    assert kept.error == RecordedError("model_error", "401 for [redacted: key]")
+    assert kept.outline == replace(OUTLINE, fields=(("base_url", "http://x/[redacted: key]"),))
     assert Cassette(None, path).get("a", errors=True) == cassette.used_replies["a"] == kept
     assert mine.encode() not in b"".join(p.read_bytes() for p in path.parent.iterdir())
 
@@ -245,7 +245,7 @@ def test_cassette_redacts_keys_before_storing(path: Path) -> None:
     ],
 )
 def test_redact_removes_key_shapes(text: str) -> None:
-    assert redact_key_shapes(f"got ({text}), denied") == "got ([struck out: key]), denied"
+    assert redact_key_shapes(f"got ({text}), denied") == "got ([redacted: key]), denied"
 
 
 @pytest.mark.parametrize(

@@ -214,9 +214,9 @@ def test_outline_refuses_invalid_row(changes: dict[str, Any]) -> None:
 
 def test_outline_redacts_secret_address() -> None:
     found = outline(request(base_url="http://x/secret"))
-    clean = redact_outline(found, lambda text: text.replace("secret", "[struck out: key]"))
+    clean = redact_outline(found, lambda text: text.replace("secret", "[redacted: key]"))
     assert describe_differences(clean, HERE) == [
-        "base_url ('http://x/[struck out: key]' there, None here)"
+        "base_url ('http://x/[redacted: key]' there, None here)"
     ]
     assert redact_outline(found, str) is found
 

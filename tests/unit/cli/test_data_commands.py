@@ -101,7 +101,7 @@ def test_bars_import_writes_the_plain_form(tmp_path: Path) -> None:
     [
         (
             ["import", "x.csv", "--out", "x", "--dates", "june"],
-            "dates: Input should be 'day-first'",
+            "dates: must be 'day-first'",
         ),
         (["check"], "name the symbols to check, or --all"),
         (["check", "GOOG", "--all"], "name the symbols to check, or --all"),

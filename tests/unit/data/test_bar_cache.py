@@ -281,7 +281,7 @@ def test_stored_bars_hash_selects_older_history(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["abc", "xyz12345", "../../etc"])
 def test_stored_bars_refuse_malformed_hash(tmp_path: Path, given: str) -> None:
-    with pytest.raises(BadInputError, match="is no hash of kept bars"):
+    with pytest.raises(BadInputError, match="is not a hash of cached bars"):
         StoredBars(BarStore(tmp_path), [given])
 
 

@@ -155,10 +155,10 @@ def test_bars_of_any_length_are_written_and_read_back(tmp_path: Path, freq: str)
 @pytest.mark.parametrize(
     ("hints", "message"),
     [
-        ("timeframe: 2d", "timeframe '2d' is no length of a bar"),
+        ("timeframe: 2d", "timeframe '2d' is not a length of a bar"),
         ("calendar: MARS", "calendar 'MARS' is unknown; write weekdays, 24/7"),
-        ("zone: Mars/Base", "is no time zone; write one such as America/New_York"),
-        ("zone: ../../etc/passwd", "is no time zone"),
+        ("zone: Mars/Base", "is not a time zone; write one such as America/New_York"),
+        ("zone: ../../etc/passwd", "is not a time zone"),
         ("stamps: middle", "stamps: "),
     ],
 )
@@ -171,7 +171,7 @@ def test_hints_keep_calendar_and_length() -> None:
     hints = Hints.parse(timeframe="hourly", calendar="xnys", zone="UTC")
     assert hints.bar_length and hints.bar_length.name == "1h"
     assert hints.market_calendar and hints.market_calendar.name == "XNYS"
-    with pytest.raises(BadInputError, match="no length of a bar"):
+    with pytest.raises(BadInputError, match="not a length of a bar"):
         Hints.parse(timeframe="1 fortnight")
 
 

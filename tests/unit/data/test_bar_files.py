@@ -212,7 +212,7 @@ def test_folder_bars_name_unreadable_file(tmp_path: Path, suffix: str, content: 
         (GOOD.replace("Volume", "open"), "column 'open' is there twice; keep one"),
         (GOOD.replace("5.05", "4.9"), "the adjusted close steps by 0.98.* at bar 2"),
         (GOOD.replace("5.05", "n/a"), "adjusted close is not a positive number at bar 2"),
-        (GOOD.replace("5.05", "five"), "Adj Close 'five' in line 4 is no number"),
+        (GOOD.replace("5.05", "five"), "Adj Close 'five' in line 4 is not a number"),
         (GOOD.replace("2012-06-29", "2012-06-27"), "Date '2012-06-27' in line 4 is repeated"),
         (GOOD.replace("2012-06-29", "29/06/2012 "), "'29/06/2012' in line 4 is not written as"),
         (GOOD.splitlines()[0] + "\n", "empty; send at least one bar"),
@@ -342,7 +342,7 @@ def test_folder_bars_hint_tells_day_from_month(tmp_path: Path, hints: str, day: 
 @pytest.mark.parametrize(
     ("hints", "message"),
     [
-        ("dates: first", "dates: Input should be 'day-first' or 'month-first'"),
+        ("dates: first", "dates: must be 'day-first' or 'month-first'"),
         ("date: day-first", "unknown key 'date'"),
         ("- a", "write keys such as"),
         ("{", "can't be read"),

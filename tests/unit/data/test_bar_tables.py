@@ -101,7 +101,7 @@ def test_read_series_lines_that_are_no_rows_are_noted() -> None:
     [
         (PLAIN.replace("1600", "1600,5"), "line 3 has 7 fields where the header has 6"),
         (PLAIN.replace("2024-06-27,", "Total,"), "date 'Total' in line 3 is not a date"),
-        (PLAIN.replace("27,10.5", "27,ten"), "open 'ten' in line 3 is no number"),
+        (PLAIN.replace("27,10.5", "27,ten"), "open 'ten' in line 3 is not a number"),
         (PLAIN.replace("06-28", "06-27"), "'2024-06-27' in line 4 is repeated, .* in line 3 too"),
         (PLAIN.replace("06-28", "06-25"), "in line 4 is earlier than the bar before; sort the"),
         (PLAIN.replace("volume", "Close USD"), "column 'Close USD' is not read, and looks like"),
@@ -137,7 +137,7 @@ def test_read_series_column_of_periods_is_the_length_of_a_bar() -> None:
         read(stooq + "X,5,20240626,000000,1,2,1,2,3\n")
     with pytest.raises(InvalidBarsError, match="<PER> 'D' in line 3 is not the 'W' of in line 2"):
         read(stooq + "X,W,20240624,000000,1,2,1,2,3\nX,D,20240626,000000,1,2,1,2,3\n")
-    with pytest.raises(InvalidBarsError, match="<PER> 'Q': timeframe 'Q' is no length of a bar"):
+    with pytest.raises(InvalidBarsError, match="<PER> 'Q': timeframe 'Q' is not a length of a bar"):
         read(stooq + "X,Q,20240626,000000,1,2,1,2,3\n")
 
 

@@ -212,7 +212,7 @@ def test_edgar_bad_number_costs_itself(tmp_path: Path, caplog: pytest.LogCapture
     assert len(source.facts("ACME")[0]) == 3
     (warning,) = caplog.messages
     assert "2 of 7 rows passed over" in warning
-    assert "Revenues 6: val '90' is no number" in warning
+    assert "Revenues 6: val '90' is not a number" in warning
 
 
 def test_edgar_news_are_filings_with_words(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ ENTITIES = """\
     [
         (ENTITIES + "<rss><channel><item><title>&b;&c;</title></item></channel></rss>", "DOCTYPE"),
         ("<rss><channel><item>", "can't be read as a feed: no element found"),
-        ("<html><body/></html>", "is no feed: its root is <html>"),
+        ("<html><body/></html>", "is not a feed: its root is <html>"),
         ("<rss>" * 50 + "</rss>" * 50, "nested deeper than 40"),
         ("<rss><item><title>&undefined;</title></item></rss>", "undefined entity"),
         ("", "can't be read as a feed"),

@@ -185,7 +185,7 @@ def test_file_fundamentals_sort_oldest_first(tmp_path: Path) -> None:
         (written(value="10645"), "value: "),
         (written(value=None), "value: "),
         (written(value=True), "value: "),
-        (written(value=float("nan")), "value: Field required"),
+        (written(value=float("nan")), "value: is missing"),
         (written(value=10**400), "value: "),
         (written(name=""), "name: "),
         (written(name="\u200b"), "name: holds nothing that can be read"),

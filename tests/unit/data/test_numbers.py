@@ -65,7 +65,7 @@ def test_read_numbers_cell_is_number(cell: str | None, decimal: Decimal, number:
 
 @pytest.mark.parametrize("cell", ["12,34", "5%", "five", "1,2,3", True])
 def test_read_numbers_refusal_names_cell(cell: object) -> None:
-    with pytest.raises(InvalidBarsError, match=f"Close '{cell}' in line 3 is no number"):
+    with pytest.raises(InvalidBarsError, match=f"Close '{cell}' in line 3 is not a number"):
         read_numbers(pd.Series([1.0, cell], dtype=object), "Close", ".", where)
 
 

@@ -69,7 +69,7 @@ def test_read_moment_reads_all_of_a_text(value: Any, zone: str | None, moment: s
     ],
 )
 def test_read_moment_refuses_what_it_does_not_read_whole(value: Any) -> None:
-    with pytest.raises(BadInputError, match="is no time"):
+    with pytest.raises(BadInputError, match="is not a time"):
         read_moment(value, TOKYO)
 
 

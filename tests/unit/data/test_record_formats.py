@@ -64,10 +64,10 @@ def test_read_rows_csv_is_gunzipped_and_of_other_encodings(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        ("ACME,soon,Text,", "line 8: published_at: 'soon' is no time; write one such as"),
-        ("ACME,06/29/2012,Text,", "line 8: published_at: '06/29/2012' is no time"),
+        ("ACME,soon,Text,", "line 8: published_at: 'soon' is not a time; write one such as"),
+        ("ACME,06/29/2012,Text,", "line 8: published_at: '06/29/2012' is not a time"),
         ("ACME,2012-06-29T10:00:00,Text,", "line 8: .* has no time zone; add one .* records.yaml"),
-        ("ACME,2012-06-29T10:00:00Z,,", "line 8: headline: Field required"),
+        ("ACME,2012-06-29T10:00:00Z,,", "line 8: headline: is missing"),
         ("ACME,2012-06-29T10:00:00Z,a,b,c", "line 8: 5 fields where the header has 4"),
         ("ACME,2012-06-29T10:00:00Z,a", "line 8: 3 fields where the header has 4"),
         ('ACME,2012-06-29T10:00:00Z,"a,b', "line 8: a quote is not closed"),
@@ -189,7 +189,7 @@ def test_read_rows_csv_inch_mark_swallows_no_line(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "is empty; begin with a header"),
-        ("headline\na\n", "its first line 'headline' is no header"),
+        ("headline\na\n", "its first line 'headline' is not a header"),
         ("symbol,date\nACME,2012-06-29\n", "no column is 'headline'; there is: 'symbol, date'"),
         ("symbol,title\nACME,a\n", "no column is 'published_at'; .* Write `columns:"),
         ("date,title\n2012-06-29,a\n", "no column is 'symbol'; .* name the file after its symbol"),
@@ -234,8 +234,8 @@ def test_read_rows_hints_name_zone_with_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("zone: Nowhere", "is no time zone"),
-        ("columns: {price: x}", "'price' is no field; there is: symbol, published_at"),
+        ("zone: Nowhere", "is not a time zone"),
+        ("columns: {price: x}", "'price' is not a field; there is: symbol, published_at"),
         ("[]", "write keys such as"),
         ("{", "can't be read"),
     ],

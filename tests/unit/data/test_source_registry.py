@@ -132,7 +132,7 @@ def test_source_yfinance_takes_length_with_calendar(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ("timeframe=1w", "Yahoo has no bars of 1 week; write timeframe=1m, 2m"),
-        ("timeframe=soon", "'soon' is no length of a bar"),
+        ("timeframe=soon", "'soon' is not a length of a bar"),
         ("calendar=XXXX", "calendar 'XXXX' is unknown"),
         ("zone=UTC", "option 'zone' is unknown; there is: timeframe, calendar"),
     ],
@@ -354,7 +354,7 @@ def test_file_news_refuses_number_as_time(tmp_path: Path, stamp: str) -> None:
     file = tmp_path / "news.jsonl"
     file.write_text(f'{{"symbol": "GOOG", "headline": "a", "published_at": {stamp}}}\n')
     news = make_news_source(given(tmp_path, news=str(file)))
-    with pytest.raises(InvalidNewsError, match="is no time"):
+    with pytest.raises(InvalidNewsError, match="is not a time"):
         assert news and news.news("GOOG")
 
 

@@ -164,7 +164,7 @@ def test_sql_bars_refuse_table_without_daily_rows(url: str) -> None:
         ("TSLA", "1h", "2026-01-06 15:00:00", 430.0),
         ("TSLA", "1W", "2026-01-05 00:00:00", 444.0),
     )
-    with pytest.raises(InvalidBarsError, match=r"TSLA has no bars of 1d; .* has: 1W, 1h; add"):
+    with pytest.raises(InvalidBarsError, match=r"TSLA has no bars of 1d; .* has: 1W, 1h. Add"):
         source.bars("TSLA")
 
 
@@ -292,7 +292,7 @@ def test_sql_news_refuses_time_without_zone(url: str) -> None:
     written(url, news=NEWS, numbers=NEWS.assign(published_at=20120629))
     with pytest.raises(InvalidNewsError, match="#news, FB, row 0: published_at"):
         SqlNews(url).news("FB")
-    with pytest.raises(InvalidNewsError, match=r"20120629.* is no ISO time"):
+    with pytest.raises(InvalidNewsError, match=r"20120629.* is not an ISO time"):
         SqlNews(f"{url}?table=numbers").news("GOOG")
 
 

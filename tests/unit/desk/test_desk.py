@@ -169,7 +169,7 @@ def test_desk_trades_carry_levels_with_size(market: Market) -> None:
         ({"clients": "rules"}, "unknown key 'clients'"),
         ({"client": "oracle"}, "unknown client 'oracle'; use one of: rules, openai"),
         ({"client": "openai"}, "needs a model"),
-        ({"model": "gpt"}, "client 'rules' is no model"),
+        ({"model": "gpt"}, "client 'rules' is not a model"),
         ({"limits": {"max_rounds": 0}}, "limits.max_rounds"),
         ({"agents": [{"name": "A", "role": "analyst", "prompt": "technical"}]}, "one executor"),
         (

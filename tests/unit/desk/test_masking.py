@@ -258,7 +258,7 @@ def test_desk_words_errors_of_masked_views_with_the_symbol(market: Market) -> No
     [
         ({"mask": "name"}, "mask"),
         ({"mask": "names", "mask_words": {"GOOG": []}}, "give 1 to 50 words"),
-        ({"mask": "names", "mask_words": {"GOOG": ["\u200b"]}}, "is no word of 2 to 60"),
+        ({"mask": "names", "mask_words": {"GOOG": ["\u200b"]}}, "is not a word of 2 to 60"),
         ({"mask": "names", "mask_words": {"": ["Google"]}}, "mask_words"),
         ({"mask_words": {"GOOG": ["Google"]}}, "without a mask"),
     ],

@@ -142,7 +142,7 @@ def test_evidence_of_all_days_before_cutoff_is_none() -> None:
     evidence = graded(symbol_facts(edge(5.0, 1638)), reader(date(2030, 1, 1)))
     assert evidence.grade == "none"
     assert evidence.ungraded_reason == (
-        "0 of 1,638 unseen days lie after what gpt-x has read, and 365 are needed"
+        "0 of 1,638 out-of-sample days lie after what gpt-x has read, and 365 are needed"
     )
     assert not any(check.passed for check in evidence.checks)
     assert {check.why for check in evidence.checks} >= {"no day can be graded"}

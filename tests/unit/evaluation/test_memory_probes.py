@@ -73,7 +73,7 @@ def probe(report: MemoryReport, name: str) -> ProbeResult:
 def test_judge_days_finds_nothing_in_an_honest_desk() -> None:
     report = judged([day(i) for i in range(60)])
     assert (report.signs, report.passed, report.smallest_p_value) == ((), True, 1.0)
-    assert "no proof of its absence" in report.verdict
+    assert "not a proof of its absence" in report.verdict
     # No second symbol and no news: these two are left out, and the rest can be said.
     assert [p.name for p in report.probes if p.p_value is None] == ["swap", "placebo"]
 

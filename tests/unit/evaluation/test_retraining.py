@@ -134,7 +134,7 @@ def test_outcomes_stamped_closed_early_are_not_causal(monkeypatch: pytest.Monkey
     monkeypatch.setattr(out_of_sample, "label_outcomes", early)
     check = check_training_causal(histories(), state, [backtest()], REQUEST)
     assert not check.passed
-    assert "change outcomes of GOOG that had closed by then" in check.found
+    assert "change outcomes of GOOG that had closed before" in check.found
 
 
 def test_calibration_on_later_outcomes_is_not_causal() -> None:

@@ -121,7 +121,7 @@ def test_news_refuses_time_outside_calendar(moment: str) -> None:
 
 @pytest.mark.parametrize("published_at", [0, 20120629, False, "x" * 10**6])
 def test_news_refuses_time_that_is_no_text_of_one(published_at: object) -> None:
-    with pytest.raises(InvalidNewsError, match="no ISO time; write one like") as caught:
+    with pytest.raises(InvalidNewsError, match="not an ISO time; write one like") as caught:
         read_news([{"published_at": published_at, "headline": "h"}])
     assert len(str(caught.value)) < 200
 
@@ -133,5 +133,5 @@ def test_news_refuses_what_is_no_object() -> None:
 
 
 def test_news_refuses_lone_surrogate() -> None:
-    with pytest.raises(InvalidNewsError, match=r"news item 0: headline: .*unicode"):
+    with pytest.raises(InvalidNewsError, match=r"news item 0: headline: must be text in UTF-8"):
         read_news([{"published_at": "2012-06-01T00:00:00Z", "headline": "\ud800"}])

@@ -108,7 +108,7 @@ def test_inspect_bars_of_any_length_finds_nothing(rule: str) -> None:
 
 def test_inspect_bars_names_bars_of_no_known_length() -> None:
     [found] = inspect_bars(bars(pd.date_range("2020-01-01", periods=24, freq="QE")))
-    assert found.startswith("bars lie about 92 days apart, which is no day, week or month; each")
+    assert found.startswith("bars lie about 92 days apart, which is not a day, week or month; each")
 
 
 @pytest.mark.parametrize(

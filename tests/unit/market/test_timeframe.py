@@ -44,7 +44,7 @@ def test_parse_timeframe_has_name_in_words(text: str, name: str, label: str) -> 
     "text", ["", "0m", "13h", "721m", "2d", "1y", "h1", "1.5h", "-1h", "fast", None, 60, ["1h"]]
 )
 def test_parse_timeframe_refuses_other_texts(text: Any) -> None:
-    with pytest.raises(BadInputError, match="is no length of a bar; write 1m to 12h, 1d, 1w or"):
+    with pytest.raises(BadInputError, match="is not a length of a bar; write 1m to 12h, 1d, 1w or"):
         parse_timeframe(text)
 
 

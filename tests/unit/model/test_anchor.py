@@ -146,10 +146,10 @@ def test_check_model_refuses_extra_file_of_the_package(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"files": {}}, "its files hash to"),
-        ({"files": {"../../MLmodel": "0" * 64}}, "is no path of a file inside"),
-        ({"files": {"/etc/passwd": "0" * 64}}, "is no path of a file inside"),
-        ({"files": {"a/../b": "0" * 64}}, "is no path of a file inside"),
-        ({"files": {"a\\b": "0" * 64}}, "is no path of a file inside"),
+        ({"files": {"../../MLmodel": "0" * 64}}, "is not a path of a file inside"),
+        ({"files": {"/etc/passwd": "0" * 64}}, "is not a path of a file inside"),
+        ({"files": {"a/../b": "0" * 64}}, "is not a path of a file inside"),
+        ({"files": {"a\\b": "0" * 64}}, "is not a path of a file inside"),
         ({"files": [1]}, "files"),
         ({"files": {"policy.json": 5}}, "files.policy.json"),
         ({"content_hash": "e" * 64}, "its files hash to"),
@@ -209,7 +209,7 @@ def test_check_model_never_trusts_an_unreadable_anchor(
     if not text:
         assert not check(tmp_path).anchored
         return
-    with pytest.raises(CorruptPackageError, match=r"finagent\.anchor is no list of files"):
+    with pytest.raises(CorruptPackageError, match=r"finagent\.anchor is not a list of files"):
         check(tmp_path)
 
 
@@ -375,7 +375,7 @@ def test_signature_by_key_of_small_order_needs_no_private_key() -> None:
 
 def test_trusted_key_that_is_no_point_is_refused(tmp_path: Path, tags: dict[str, str]) -> None:
     key = base64.b64encode((2).to_bytes(32, "little")).decode()
-    with pytest.raises(BadInputError, match="is no public Ed25519 key"):
+    with pytest.raises(BadInputError, match="is not a public Ed25519 key"):
         check(tmp_path, finagent_trusted_keys=key)
 
 

@@ -70,9 +70,9 @@ def test_wheel_code_unpacks_to_importable_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no zip file, or a damaged one"),
+        (b"", "not a zip file, or a damaged one"),
         (b"PK\x05\x06" + bytes(18), "no METADATA of one package"),
-        (b"PK\x03\x04 cut", "no zip file, or a damaged one"),
+        (b"PK\x03\x04 cut", "not a zip file, or a damaged one"),
     ],
 )
 def test_wheel_code_refuses_what_is_no_wheel(tmp_path: Path, content: bytes, message: str) -> None:
@@ -99,7 +99,7 @@ def test_wheel_code_refuses_flipped_byte(tmp_path: Path, at: float) -> None:
     content = bytearray(path.read_bytes())
     content[int(len(content) * at)] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BadInputError, match="is no wheel that can be used"):
+    with pytest.raises(BadInputError, match="is not a wheel that can be used"):
         WheelCode.read(path)
 
 
@@ -117,7 +117,7 @@ def test_wheel_code_refuses_flipped_byte(tmp_path: Path, at: float) -> None:
 def test_wheel_code_refuses_files_unlike_its_record(
     tmp_path: Path, change: Callable[[dict[str, bytes]], None]
 ) -> None:
-    with pytest.raises(BadInputError, match="is no wheel that can be used"):
+    with pytest.raises(BadInputError, match="is not a wheel that can be used"):
         WheelCode.read(repack(make(tmp_path), change))
 
 

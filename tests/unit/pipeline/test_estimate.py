@@ -54,7 +54,10 @@ def test_estimate_without_price_has_no_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ("model: gpt-4o", "0 of 1,638 unseen days lie after what gpt-4o has read, and 252 are"),
+        (
+            "model: gpt-4o",
+            "0 of 1,638 out-of-sample days lie after what gpt-4o has read, and 252 are",
+        ),
         ("model: stub", "what stub has read is unknown"),
         ("model: stub\nknowledge_cutoff: 2008-12-31", None),
     ],

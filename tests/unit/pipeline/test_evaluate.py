@@ -172,8 +172,8 @@ def test_evaluate_grades_memoriser_none_with_reason() -> None:
     evaluation = evaluate(Memoriser("2012-06-29"), "GOOG", **options)
     assert evaluation.evidence.grade == "none"
     assert evaluation.report.splitlines()[0] == (
-        "NO evidence of an edge after costs: 104 of 1,142 unseen days lie after what memoriser "
-        "has read, and 252 are needed."
+        "NO evidence of an edge after costs: 104 of 1,142 out-of-sample days lie after what "
+        "memoriser has read, and 252 are needed."
     )
 
 
@@ -262,7 +262,7 @@ def test_evaluate_asks_a_users_decider_one_view_at_a_time() -> None:
 
 @pytest.mark.parametrize("decider", [None, object(), Holder])
 def test_evaluate_names_what_is_no_decider(decider: Any) -> None:
-    with pytest.raises(TypeError, match="is no decider"):
+    with pytest.raises(TypeError, match="is not a decider"):
         evaluate(decider, "FB", **SMALL)
 
 

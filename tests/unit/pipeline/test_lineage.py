@@ -201,7 +201,7 @@ def test_lineage_lists_signal_decided_twice_once(
             lambda read, s: read.lineage_of_signal("0" * 16, s),
             "no run has signal 0000000000000000; known are",
         ),
-        (lambda read, s: read.lineage_of_signal("x' or 1", s), "is no id: 16 digits"),
+        (lambda read, s: read.lineage_of_signal("x' or 1", s), "is not an id: 16 digits"),
         (lambda read, s: read.lineage_of_data("f" * 64), "no run was given data ffff"),
         (lambda read, s: read.lineage_of_data("'%"), "write 8 to 64 digits"),
         (

@@ -103,10 +103,10 @@ def test_verify_with_runs_nothing_of_this_install(
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("def app(): pass", "its last line is no report"),
-        ("def app(): print('[' * 100000)", "its last line is no report"),
-        (answering([1]), "its last line is no report"),
-        (answering(report({"name": "x"} | {"passed": "yes", "found": ""})), "no report"),
+        ("def app(): pass", "its last line is not a report"),
+        ("def app(): print('[' * 100000)", "its last line is not a report"),
+        (answering([1]), "its last line is not a report"),
+        (answering(report({"name": "x"} | {"passed": "yes", "found": ""})), "not a report"),
         (answering(report()), "says nothing of what it checked"),
         (answering(report(FAILED, passed=True)), "disagree"),
         (answering(report(FAILED), 0), "disagree"),
@@ -193,7 +193,7 @@ def test_verify_command_passes_exit_code_on(wheel: Callable[..., Path], status: 
         (("--sha256", "0"), "has the SHA-256"),
         (("--python", sys.executable, "--lock", "x"), "leave --lock out"),
         (("--lock", "no.lock"), "--lock no.lock: there is no such file"),
-        (("--lock", "/dev/null"), "--lock /dev/null: is no regular file"),
+        (("--lock", "/dev/null"), "--lock /dev/null: is not a regular file"),
     ],
 )
 def test_verify_command_refuses_options(

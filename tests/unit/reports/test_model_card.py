@@ -80,7 +80,7 @@ def test_model_card_of_refused_version_has_reason() -> None:
     assert "The gate **refused** it." in text
     assert "Refused for: evidence: none, strong is required (missing: alpha_above_zero)" in text
     wrong = card(judged(suggested_stop_loss=110.0)).to_markdown()
-    assert "5 checks passed, 1 failed: levels_valid (1 of 1 calls to act" in wrong
+    assert "5 checks passed, 1 failed: levels_valid (1 of 1 BUY or SELL signals" in wrong
 
 
 def test_model_card_escapes_model_text() -> None:
@@ -157,7 +157,7 @@ def test_model_card_of_equal_spans_names_none() -> None:
 
 def test_model_card_says_that_its_symbols_survived() -> None:
     text = card().to_markdown()
-    assert "knew how they had fared, and that they had survived" in text
+    assert "knew how they had fared and that they had survived" in text
 
 
 def test_model_card_names_the_mask() -> None:

@@ -143,8 +143,8 @@ def test_report_first_line_says_why_nothing_is_graded() -> None:
     evidence, metrics = remembered(memory(212)), defaultdict(lambda: math.nan, METRICS)
     text = render_report({"GOOG": metrics}, "gpt-x", evidence, calibration)
     assert text.splitlines()[0] == (
-        "NO evidence of an edge after costs: 212 of 1,638 unseen days lie after what gpt-x has "
-        "read, and 252 are needed."
+        "NO evidence of an edge after costs: 212 of 1,638 out-of-sample days lie after what "
+        "gpt-x has read, and 252 are needed."
     )
     assert "| Sharpe ratio | 1.50 | 0.10 |" in text
     assert "| return above holding, a year | +20.0% | -1.0% |" in text

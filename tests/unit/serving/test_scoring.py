@@ -78,7 +78,7 @@ def test_scoring_bad_question_is_400_naming_row(http: TestClient, case: str, for
         (b'{"dataframe_records": [], "dataframe_records": []}', 400, "stands twice"),
         (b'{"inputs": [{"symbol": "A", "as_of": 1e999}]}', 400, "the number 1e999 is too large"),
         (b" " * (MAX_BODY_BYTES + 1), 413, "the body may have 8388608 bytes; send fewer rows"),
-        ([ROW], 400, "the body is no JSON object; send {"),
+        ([ROW], 400, "the body is not a JSON object; send {"),
         ({}, 400, "send exactly one of dataframe_records, dataframe_split, inputs; got none"),
         ({"inputs": [ROW], **TWO}, 400, "got dataframe_records and inputs"),
         ({"instances": [ROW]}, 400, "key 'instances', which turns rows into columns, is unknown"),

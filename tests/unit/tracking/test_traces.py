@@ -165,7 +165,7 @@ def test_trace_redacts_echoed_keys(place: Place) -> None:
     failed = {"status": "model_error", "action": "HOLD", "confidence": "LOW"}
     failed_signal = signal(**failed, confidence_score=0, reasoning=echoed, warnings=(echoed,))
     trace = traced(Decision(failed_signal, events=recorded))
-    assert "[struck out: key]" in spans(trace)["decision"].status.description
+    assert "[redacted: key]" in spans(trace)["decision"].status.description
     assert KEY not in trace.to_json()
     for path in place.folder.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path

@@ -76,9 +76,9 @@ def test_fit_policies_ignores_bars_after_training_window(fb: BarSeries) -> None:
     [
         (
             {"train_bars": "many"},
-            "train_bars: .* allowed: at least 120, at most 10000, default 504",
+            "train_bars: .* allowed: at least 120, at most 10000; default: 504",
         ),
-        ({"train_bars": 3}, "train_bars: .*given: 3"),
+        ({"train_bars": 3}, "train_bars: must be at least 120, not 3"),
         ({"mode": "dry"}, "mode: .*one of"),
         ({"symbols": "A" * 21}, "symbols: .* has 21 characters; at most 20"),
         ({"symbols": "GOOG,GOOG"}, "named twice"),

@@ -324,7 +324,7 @@ def test_version_page_leads_to_metrics_beside_champion(pages: TestClient, folder
     part = pages.get(path, headers={"hx-request": "true"}).text
     assert "▲ better" in row(part, "Sharpe ratio")
     assert "This version" in part
-    assert "Beside the champion" not in pages.get("/models/finagent/1").text
+    assert "Compared with the champion" not in pages.get("/models/finagent/1").text
 
 
 def rewrite_ledger(child: RunLog, folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -462,7 +462,7 @@ def test_decision_of_a_training_is_not_found(
 ) -> None:
     answer = decision_of(pages, pair[0])
     assert answer.status_code == 404
-    assert "is no backtest" in answer.text
+    assert "is not a backtest" in answer.text
 
 
 def test_deleted_run_is_called_deleted(pages: TestClient, folder: Path) -> None:

@@ -276,7 +276,7 @@ def test_signal_bars_ask_no_vendor_for_odd_symbol(known: Settings, pages: TestCl
         number = pages.post("/api/artifacts", json=row).json()["id"]
         answer = pages.get(f"/signals/{number}/bars.json")
         assert answer.status_code == 404
-        assert "is no symbol that a desk takes" in answer.json()["message"]
+        assert "is not a symbol that a desk takes" in answer.json()["message"]
 
 
 def test_signal_bars_missing_names_setting(known: Settings, pages: TestClient) -> None:

@@ -134,8 +134,8 @@ def test_checks_show_days_that_may_be_remembered() -> None:
     macros = Renderer(Settings())._env.get_template("checks.html").module
     show: Any = macros.checks  # type: ignore[attr-defined]
     shown = show(GateReport(integrity=(), evidence=evidence, required="weak"))
-    assert "1,426 of 1,638 unseen days may be remembered and are not graded" in shown
-    assert "212 of 1,638 unseen days lie after what &lt;b&gt;gpt-x has read" in shown
+    assert "1,426 of 1,638 out-of-sample days may be remembered and are not graded" in shown
+    assert "212 of 1,638 out-of-sample days lie after what &lt;b&gt;gpt-x has read" in shown
     assert (
         '<th scope="row">Sharpe ratio</th><td class="n">1.50</td><td class="n">0.10</td>' in shown
     )

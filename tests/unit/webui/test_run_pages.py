@@ -375,7 +375,10 @@ def test_version_page_answers_before_the_details(pages: TestClient) -> None:
     version("finagent", run.run_id, "refused")
     page = pages.get("/models/finagent/1").text
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
-    assert "The gate refused it; there is no evidence of an edge; on unseen days it earned" in text
+    assert (
+        "The gate refused it; there is no evidence of an edge; on out-of-sample days it earned"
+        in text
+    )
     assert "+18.1% after costs, less than buying and holding (+114.3%)." in text
     assert "Why the gate refused it: clock_free: a clock &lt;was&gt; read" in text
     assert "-28.0%" in text
@@ -388,7 +391,7 @@ def test_version_page_answers_before_the_details(pages: TestClient) -> None:
 def test_version_page_of_unknown_metrics_invents_no_number(pages: TestClient) -> None:
     version("finagent", finished_training().run_id)
     text = re.sub(r"<[^>]+>", " ", pages.get("/models/finagent/1").text)
-    assert "what it earned on unseen days is unknown" in text
+    assert "what it earned on out-of-sample days is unknown" in text
     assert text.count("undefined") >= 4
     assert "0.0%" not in text
 

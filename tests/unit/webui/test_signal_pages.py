@@ -398,7 +398,7 @@ def test_approval_card_of_older_file_says_opinions_are_unknown(
     with closing(sqlite3.connect(known.home / APPROVALS_FILE)) as connection, connection:
         connection.execute("alter table approval drop column opinions")
     text = words(pages.get(f"/approvals/{key}").text)
-    assert "What each agent thought was not kept." in text
+    assert "The agents' opinions were not kept." in text
 
 
 def test_signal_page_links_keep_foreign_query_inside(known: Settings, pages: TestClient) -> None:

@@ -248,7 +248,9 @@ def test_archive_entry_outside_the_folder_is_refused(
         if name == "link":
             entry.type, entry.linkname = tarfile.SYMTYPE, str(outside)
         tar.addfile(entry)
-    with pytest.raises(UpstreamSourceError, match=rf"it can't be unpacked: .*{name}' is no file"):
+    with pytest.raises(
+        UpstreamSourceError, match=rf"it can't be unpacked: .*{name}' is not a file"
+    ):
         install_archive(tmp_path / "home", stub.pin, archive.getvalue(), "it", "get another")
     assert not outside.exists()
     assert list(cache_folder(tmp_path / "home", stub.pin).parent.iterdir()) == []
