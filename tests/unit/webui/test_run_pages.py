@@ -255,6 +255,17 @@ def test_equity_curves_error_names_unreadable_backtest(pages: TestClient) -> Non
     assert "facts.json" in answer.json()["message"]
 
 
+def test_equity_curves_leave_out_an_unreadable_backtest_and_say_so(pages: TestClient) -> None:
+    run = training()
+    below(run, "AAPL", (0.2,))
+    bad = below(run, "IBM")
+    bad.log_text("facts.json", "{}")
+    found = EquityCurves.from_run(read_run(run.run_id))
+    assert desk_curve(found) == [1.2]
+    drawn = pages.get(f"/runs/equity.json?run={run.run_id}").json()
+    assert f"IBM is left out: facts.json of run {bad.run_id} is not" in drawn["incomplete"]
+
+
 def test_finished_backtests_skip_failed() -> None:
     run = training()
     below(run, "AAPL")
