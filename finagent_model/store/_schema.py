@@ -171,6 +171,12 @@ artifacts = Table(
         *("type", "finagent_as_of", "id", "finagent_origin", "finagent_status"),
         *("action", "confidence", "symbol", "created_at", *FILTER_COLUMNS),
     ),
+    # The same for lists of executions.
+    Index(
+        "ix_finagent_artifacts_executions",
+        *("type", "execution_id", "id", "finagent_origin", "finagent_status", "action"),
+        *("finagent_as_of", "created_at", "dag_id"),
+    ),
 )
 signal_texts = Table(
     SIGNAL_TEXTS,

@@ -249,7 +249,9 @@ class ArtifactStore:
         )
         with self._database.connection() as connection:
             rows = connection.execute(query.limit(limit).offset(offset)).mappings().all()
-            count = select(func.count()).select_from(query.order_by(None).subquery())
+            # One row of each alone: counts of their signals would be made for nothing.
+            each = query.with_only_columns(table.c.execution_id).order_by(None)
+            count = select(func.count()).select_from(each.subquery())
             total: int = connection.execute(count).scalar_one()
         return [ExecutionSummary(**row) for row in rows], total
 

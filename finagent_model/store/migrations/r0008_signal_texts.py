@@ -1,7 +1,9 @@
-"""Create the table of our signals' texts, which a search for words reads.
+"""Create the table of our signals' texts, which a search for words reads, and the index of lists of
+executions.
 
 With 200,000 signals a search took 0.5 s of CPU, and seconds for a word that many of them have: it
-read the whole JSON of each, and took apart whatever had the word anywhere.
+read the whole JSON of each, and took apart whatever had the word anywhere. A page of executions
+took 0.6 s, since it read all rows.
 """
 
 from __future__ import annotations
@@ -24,6 +26,14 @@ def upgrade() -> None:
         sa.Column("texts", sa.Text, nullable=False),
     )
     _fill(op.get_bind(), texts)
+    op.create_index(
+        "ix_finagent_artifacts_executions",
+        "artifacts",
+        [
+            *("type", "execution_id", "id", "finagent_origin", "finagent_status", "action"),
+            *("finagent_as_of", "created_at", "dag_id"),
+        ],
+    )
 
 
 def _fill(connection: sa.Connection, texts: sa.Table) -> None:

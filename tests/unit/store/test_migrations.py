@@ -55,8 +55,12 @@ insert into finagent_decisions values
 """
 
 
-BEFORE_R0006 = (
+BEFORE_R0008 = (
     "drop table finagent_signal_texts",
+    "drop index ix_finagent_artifacts_executions",
+)
+BEFORE_R0006 = (
+    *BEFORE_R0008,
     "drop index ix_finagent_artifacts_signals",
     *(f"alter table artifacts drop column {name}" for name in FILTER_COLUMNS),
 )
@@ -305,7 +309,7 @@ def test_database_upgrade_fills_what_a_search_reads(url: str) -> None:
     run(
         url,
         *([f"{broken}('x', 'signal', 'finagent', 'no JSON')"] if "sqlite" in url else []),
-        "drop table finagent_signal_texts",
+        *BEFORE_R0008,
         f"update {migrate.VERSION_TABLE} set version_num = 'r0007'",
     )
     Database(url).upgrade()
