@@ -290,13 +290,21 @@ def show_progress() -> Any:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     @contextmanager
     def bars_on_stderr() -> Any:
-        text, steps_done = TextColumn("{task.description}"), MofNCompleteColumn()
-        elapsed = (TimeElapsedColumn(), TextColumn("so far,"))
-        remaining = (TimeRemainingColumn(), TextColumn("left"))
-        columns = (text, BarColumn(20), steps_done, *elapsed, *remaining)
+        # Where there is no room for a line, the phase alone is wrapped: a cut number is none.
+        text = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+        columns = (
+            text,
+            BarColumn(12),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("so far,"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("left"),
+        )
         console = Console(stderr=True)
         with Progress(*columns, console=console) as bars:
 
