@@ -235,7 +235,8 @@ BY_COLOUR = ["color-contrast", "link-in-text-block"]
 
 def violations(page: Page, rules: list[str] | None = None) -> list[tuple[str, str]]:
     """What axe finds wrong, by all of its rules or by some."""
-    options: dict[str, object] = {"resultTypes": ["violations"]}
+    # It is in no frame of the page, and would wait for an answer from each.
+    options: dict[str, object] = {"resultTypes": ["violations"], "iframes": False}
     if rules is not None:
         options["runOnly"] = {"type": "rule", "values": rules}
     found = Axe().run(page, options=options).response["violations"]
