@@ -3,11 +3,15 @@
 python benchmarks/ui.py [SIGNALS [REPLIES]]   # 10,000 in SQLite by default, each with three replies
 python benchmarks/ui.py 200000 0              # some minutes: the size that filters are tuned for
 
+FINAGENT_DATABASE names an empty PostgreSQL database to be measured instead of SQLite; its CPU is
+that of another process, so that SQL is the number to look at.
+
 CPU is that of this process, which is the server; SQL is the time that statements took within it.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
@@ -17,14 +21,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Connection, Engine, event, insert
 from starlette.testclient import TestClient
 
 from finagent_model.decision.decision import Decision, Execution, Turn
 from finagent_model.decision.signal import TradingSignal, compute_signal_id
 from finagent_model.settings import Settings
-from finagent_model.store._schema import FILTER_COLUMNS, METADATA
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA, signal_texts
 from finagent_model.store._schema import artifacts as table
+from finagent_model.store.artifact_models import searched_text
 from finagent_model.store.artifacts import column_values
 from finagent_model.store.database import Database
 from finagent_model.store.decisions import artifact_rows
@@ -36,6 +41,7 @@ REQUESTS_PER_PAGE = 10
 """Timed requests for each page, after one that is not timed: it compiles the template."""
 FIRST_DAY = datetime(2010, 1, 4, 21, tzinfo=UTC)
 TRAININGS = 40
+DATABASE = {name: os.environ[name] for name in ("FINAGENT_DATABASE",) if name in os.environ}
 WORDS = ("trend", "momentum", "news", "earnings", "volume", "breakout", "support", "reversal")
 
 
@@ -125,13 +131,26 @@ def fill(database: Database, count: int, replies: int) -> None:
     # One transaction: this measures reading.
     with database.transaction() as connection:
         batch: list[dict[str, Any]] = []
-        for row in make_rows(count, replies):
-            batch.append(row)
+        for number, row in enumerate(make_rows(count, replies), 1):
+            batch.append({"id": number, **row})
             if len(batch) == BATCH:
-                connection.execute(insert(table), batch)
+                insert_rows(connection, batch)
                 batch.clear()
         if batch:
-            connection.execute(insert(table), batch)
+            insert_rows(connection, batch)
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("analyze")
+
+
+def insert_rows(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    connection.execute(insert(table), rows)
+    texts = [
+        {"artifact_id": row["id"], "texts": searched_text(row["signal_data"])}
+        for row in rows
+        if row["type"] == "signal"
+    ]
+    if texts:
+        connection.execute(insert(signal_texts), texts)
 
 
 class SqlClock:
@@ -165,7 +184,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     replies = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.load({"FINAGENT_HOME": folder})
+        settings = Settings.load({"FINAGENT_HOME": folder, **DATABASE})
         database = Database.from_settings(settings)
         fill(database, count, replies)
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
@@ -193,7 +212,10 @@ def main() -> None:
             "/signals?evidence=unknown",
             "/signals?text=breakout",
             f"/signals?text=number+{count // 2}",
+            "/signals?text=reports",
             "/signals?text=nothing+has+this",
+            "/signals/1?text=breakout",
+            f"/signals/1?text=number+{count // 2}",
             "/signals?sort=confidence&version=7",
             "/signals/1",
             "/signals/1?version=7",

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finagent_model.cli.options import (
+    CONSOLE_WIDTH,
     EXIT_REFUSED,
     Json,
     Name,
     echo,
     print_json,
+    print_table,
     refuse_given,
     require_store,
+    shorten_hash,
 )
 from finagent_model.errors import BadInputError
 
@@ -47,17 +50,23 @@ def models(name: Name = "finagent", as_json: Json = False) -> None:
         option = "" if name == "finagent" else f" --register-as {name}"
         echo(f"no version of {name} yet; `finagent train{option}` makes one", err=True)
         return
-    cells = [("VERSION", "ALIASES", "GATE", "EVIDENCE", "RUN")]
-    for row in rows:
-        aliases = ",".join(row.aliases) or "-"
-        graded = row.evidence or "not assessed"
-        cells.append(
-            (row.version, aliases, row.verdict or "no verdict", graded, row.run_id or "unknown")
+    head = ("VERSION", "ALIASES", "GATE", "EVIDENCE", "RUN")
+    cells = [
+        (
+            row.version,
+            ",".join(row.aliases) or "-",
+            row.verdict or "no verdict",
+            row.evidence or "not assessed",
+            row.run_id or "unknown",
         )
-    widths = [max(len(row[column]) for row in cells) for column in range(4)]
-    for *left, run in cells:
-        padded = (text.ljust(width) for text, width in zip(left, widths, strict=True))
-        echo("  ".join([*padded, run]))
+        for row in rows
+    ]
+    widths = [max(len(row[column]) for row in (head, *cells)) for column in range(4)]
+    lines = (
+        "  ".join([*(text.ljust(width) for text, width in zip(left, widths, strict=True)), run])
+        for *left, run in (head, *cells)
+    )
+    print_table(head, [(*left, shorten_hash(run)) for *left, run in cells], lines)
 
 
 def promote(
@@ -141,10 +150,6 @@ def _print_champion(row: dict[str, Any], as_json: bool) -> None:
         print_json(row)
     else:
         echo(f"version {row['version']} is champion")
-
-
-CONSOLE_WIDTH = 1000
-"""Columns; wide enough for any line."""
 
 
 def lineage(

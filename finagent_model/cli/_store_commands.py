@@ -21,6 +21,7 @@ from finagent_model.cli.options import (
     format_examples,
     print_json,
     print_summary,
+    print_table,
 )
 
 if TYPE_CHECKING:
@@ -195,14 +196,27 @@ def approvals(as_json: Json = False) -> None:
         return
     if not requests:
         echo("no decision waits for an approval", err=True)
+    rows = []
     for request in requests:
         remaining = request.remaining_s(now)
         # One that nobody settled ended at its deadline.
         end = f"by {request.by}" if request.by else f"at {request.deadline:%Y-%m-%d %H:%M:%S} UTC"
         time = end if remaining is None else f"{remaining:.0f} s left"
-        echo(f"{request.id}  {request.state}  {time}  {request.summary} ({request.reason})")
-        if remaining is not None:
+        row = (request.id, request.state, time, request.summary, request.reason)
+        if remaining is None:
+            rows.append(row)
+        else:
+            echo(_approval_line(row))
             _print_proposal(request)
+    # Those that wait come first, and each with what its human needs.
+    head = ("ID", "STATE", "SETTLED", "DECISION", "WHY IT WAITED")
+    if rows:
+        print_table(head, rows, map(_approval_line, rows))
+
+
+def _approval_line(row: tuple[str, str, str, str, str]) -> str:
+    key, state, time, summary, reason = row
+    return f"{key}  {state}  {time}  {summary} ({reason})"
 
 
 def _print_proposal(request: ApprovalRequest) -> None:

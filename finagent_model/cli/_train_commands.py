@@ -5,6 +5,7 @@ Options of `train` are passed on as text: `TrainRequest` parses them for shell, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from finagent_model.cli.options import (
     Model,
     echo,
     print_json,
+    print_table,
     refuse_given,
     require_store,
     show_progress,
@@ -288,7 +290,12 @@ def ablate(
     from finagent_model.config.parsing import parse_mode
     from finagent_model.market.bars import parse_symbols
     from finagent_model.pipeline.ablation import prepare_ablation, run_ablation
-    from finagent_model.reports.charts import render_ablation_table
+    from finagent_model.reports.charts import (
+        ABLATION_COLUMNS,
+        ABLATION_DETAILS,
+        ablation_cells,
+        render_ablation_table,
+    )
     from finagent_model.settings import Settings
 
     chosen, parsed_mode = parse_symbols(symbols), parse_mode(mode)
@@ -313,7 +320,17 @@ def ablate(
     if as_json:
         print_json(asdict(ablation))
     else:
-        echo(render_ablation_table(asdict(ablation)["rows"], ablation.left_out), nl=False)
+        rows = asdict(ablation)["rows"]
+        print_table(
+            ABLATION_COLUMNS,
+            ablation_cells(rows),
+            render_ablation_table(rows, ablation.left_out).splitlines(),
+            numbers=ABLATION_COLUMNS[1:],
+            droppable=ABLATION_DETAILS,
+        )
+        if sys.stdout.isatty():
+            for name, reason in ablation.left_out.items():
+                echo(f"left out: {name}: {reason}")
         echo(f"{ablation.decisions} decisions each; run {ablation.run_id}")
 
 
@@ -418,10 +435,13 @@ def _verify_with(
 
 
 def _print_checks(checks: Sequence[Check]) -> None:
-    for check in checks:
-        # One line each, so that what was found can't look like a further check.
-        found = " ".join(check.found.split())
-        echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {found}")
+    # One line each, so that what was found can't look like a further check.
+    rows = [
+        ("passed" if each.passed else "FAILED", each.name, " ".join(each.found.split()))
+        for each in checks
+    ]
+    lines = (f"{result}  {name}: {found}" for result, name, found in rows)
+    print_table(("RESULT", "CHECK", "FOUND"), rows, lines)
 
 
 def memory(
@@ -467,10 +487,22 @@ def memory(
         print_json(done.row())
     else:
         echo(report.verdict)
-        for probe in report.probes:
-            value = probe.adjusted_p_value
-            p_text = "" if value is None else f" (adjusted p {value:.2g})"
-            echo(f"{'SIGN' if probe.is_sign else 'none'}  {probe.name}: {probe.found}{p_text}")
+        rows = [
+            (
+                "SIGN" if probe.is_sign else "none",
+                probe.name,
+                probe.found,
+                "" if (value := probe.adjusted_p_value) is None else f"{value:.2g}",
+            )
+            for probe in report.probes
+        ]
+        lines = (
+            f"{sign}  {name}: {found}{f' (adjusted p {p_value})' if p_value else ''}"
+            for sign, name, found, p_value in rows
+        )
+        print_table(
+            ("RESULT", "PROBE", "FOUND", "ADJUSTED P"), rows, lines, numbers=("ADJUSTED P",)
+        )
         echo(report.power_sentence)
         echo(
             f"{len(report.days)} days that don't overlap, {report.questions} questions, "

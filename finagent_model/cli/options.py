@@ -12,9 +12,10 @@ import logging
 import re
 import sys
 import tempfile
+import textwrap
 import traceback
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -28,6 +29,10 @@ from finagent_model.errors import BadInputError, FinagentError
 if TYPE_CHECKING:
     from finagent_model.reports.signal_summary import SignalSummary
 
+CONSOLE_WIDTH = 1000
+"""Columns; wide enough for any line."""
+HEAD_WIDTH = 16
+"""Columns of the name of a table's column."""
 EXIT_BUG = 1
 EXIT_NO_DATA = 3
 """Some records could not be written to the database, or sent."""
@@ -174,6 +179,21 @@ STYLES: dict[str, str] = {
     "no": "bold red",
 }
 """Styles of rich by verdict of a summary."""
+CELL_STYLES: dict[str, str] = {
+    "passed": "green",
+    "FAILED": "bold red",
+    "SIGN": "bold red",
+    "refused": "bold red",
+    "no verdict": "yellow",
+    "strong": "green",
+    "none": "yellow",
+    "not assessed": "yellow",
+    "champion": "bold green",
+    "approved": "green",
+    "rejected": "red",
+    "expired": "yellow",
+}
+"""Styles of rich by the words of a table's cell."""
 
 
 def print_summary(title: str, summary: SignalSummary) -> None:
@@ -208,6 +228,55 @@ def print_summary(title: str, summary: SignalSummary) -> None:
     console.print(table)
 
 
+def print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    plain: Iterable[str],
+    *,
+    numbers: Collection[str] = (),
+    droppable: Sequence[str] = (),
+) -> None:
+    """Print rows of cells on stdout: as a coloured table on a terminal, else the lines `plain`.
+
+    Columns of `numbers` end on the right. Where the terminal is too narrow, the columns of
+    `droppable` are left out, the first one first, and named below the table; then cells wrap.
+    """
+    if not sys.stdout.isatty():
+        for line in plain:
+            echo(line)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    dropped: list[str] = []
+
+    def draw() -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for name in head:
+            if name not in dropped:
+                # A long name takes several lines: it must not make its column wide.
+                title = textwrap.fill(name, HEAD_WIDTH)
+                side: Literal["left", "right"] = "right" if name in numbers else "left"
+                table.add_column(title, justify=side, overflow="fold")
+        for row in rows:
+            cells = [cell for name, cell in zip(head, row, strict=True) if name not in dropped]
+            table.add_row(
+                *(Text(escape_controls(cell), CELL_STYLES.get(cell, "")) for cell in cells)
+            )
+        return table
+
+    unbounded = console.options.update(max_width=CONSOLE_WIDTH)
+    for name in droppable:
+        if console.measure(draw(), options=unbounded).maximum <= console.width:
+            break
+        dropped.append(name)
+    console.print(draw())
+    if dropped:
+        console.print(f"a wider terminal also shows: {', '.join(dropped)}", style="dim")
+
+
 def shorten_hash(text: str) -> str:
     """Return the first twelve characters of a hash, by which people tell it; JSON has all of it."""
     return text[:12]
@@ -227,13 +296,23 @@ def show_progress() -> Any:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     @contextmanager
     def bars_on_stderr() -> Any:
-        text, steps_done = TextColumn("{task.description}"), MofNCompleteColumn()
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        # Where there is no room for a line, the phase alone is wrapped: a cut number is none.
+        text = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+        columns = (
+            text,
+            BarColumn(12),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("so far,"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("left"),
+        )
         console = Console(stderr=True)
-        with Progress(text, BarColumn(), steps_done, *times, console=console) as bars:
+        with Progress(*columns, console=console) as bars:
 
             def progress(name: str, steps: int) -> Callable[[], object]:
                 task = bars.add_task(name, total=steps)

@@ -140,6 +140,8 @@ class _Company:
 class EdgarFolder:
     """A NewsSource and a FundamentalsSource over EDGAR's JSON files; each is read on first use."""
 
+    name = "edgar"
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self._filings: dict[str, dict[str, _Filing]] = {}

@@ -110,6 +110,7 @@ class SqlNews:
     def __init__(self, url: str) -> None:
         """Raises ConfigError for a URL that can't be used. Connects nowhere."""
         self._records = _SqlRecords(url, "FINAGENT_NEWS", "news", NewsItem, InvalidNewsError)
+        self.name = self._records.name
 
     def news(self, symbol: str) -> tuple[tuple[NewsItem, ...], int]:
         """Return items oldest first and the undated count; `((), 0)` for a symbol without any."""
@@ -124,6 +125,7 @@ class SqlFundamentals:
         self._records = _SqlRecords(
             url, "FINAGENT_FUNDAMENTALS", "fundamentals", Fact, InvalidFundamentalsError
         )
+        self.name = self._records.name
 
     def facts(self, symbol: str) -> tuple[tuple[Fact, ...], int]:
         """Return facts oldest first and the undated count; `((), 0)` for a symbol without any."""
@@ -137,6 +139,7 @@ class _SqlRecords(Generic[P]):
         self, url: str, variable: str, table: str, kind: type[P], error: type[BadInputError]
     ) -> None:
         self._table = _SymbolTable(url, variable, table)
+        self.name = self._table.name
         self._kind, self._error = kind, error
 
     def read(self, symbol: str) -> tuple[tuple[P, ...], int]:

@@ -95,6 +95,13 @@ class RecordFiles(Generic[P]):
         self._error = error
         self._cache: dict[Path, BySymbol[P]] = {}
 
+    @property
+    def name(self) -> str:
+        """What reports call it, such as `file news.csv`; without the folders above it."""
+        if self.path == EVENTS:
+            return "bundled"
+        return f"{'folder' if self.path.is_dir() else 'file'} {self.path.resolve().name}"
+
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols that have records, sorted."""
         if self._files is not None:
@@ -257,6 +264,7 @@ class FileNews:
 
     def __init__(self, path: str | Path) -> None:
         self._files = RecordFiles(path, NewsItem, InvalidNewsError)
+        self.name = self._files.name
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols that have news, sorted."""
@@ -272,6 +280,7 @@ class FileFundamentals:
 
     def __init__(self, path: str | Path) -> None:
         self._files = RecordFiles(path, Fact, InvalidFundamentalsError)
+        self.name = self._files.name
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols that have facts, sorted."""

@@ -186,14 +186,18 @@ class Market:
 
     @property
     def origins(self) -> dict[Kind, str]:
-        """A word for the source of each kind of data."""
-        sources = (self._news_source, self._facts_source)
-        news, facts = ("none" if source is None else type(source).__name__ for source in sources)
+        """What reports call the source of each kind of data."""
+        news, facts = _source_name(self._news_source), _source_name(self._facts_source)
         return {"bars": self.source.name, "news": news, "fundamentals": facts}
 
 
 def _make_view(as_of: datetime, bars: BarSeries, news: DatedNews, facts: DatedFacts) -> MarketView:
     return MarketView.at(as_of, bars, *news, *facts)
+
+
+def _source_name(source: NewsSource | FundamentalsSource | None) -> str:
+    # A plug-in's source need not have a name; its class is what its author calls it.
+    return "none" if source is None else str(getattr(source, "name", type(source).__name__))
 
 
 def _records_text(records: Sequence[PublishedRecord], undated: int) -> str:

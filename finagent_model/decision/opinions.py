@@ -55,8 +55,6 @@ class Opinion:
     def from_reply(cls, agent: str, text: str | None) -> Self:
         """Return the opinion in a reply; all fields None where it is no JSON object."""
         reply = _read_object(text)
-        words = (reply.get(name) for name in _STANCE_FIELDS)
-        stance = next((_STANCES[w] for w in words if isinstance(w, str) and w in _STANCES), None)
         lines = (reply.get(name) for name in _LINE_FIELDS)
         line = next((" ".join(t.split()) for t in lines if isinstance(t, str) and t.strip()), None)
         if line and len(line) > MAX_LINE_CHARS:
@@ -65,7 +63,7 @@ class Opinion:
         confidence = read_number(reply.get("confidence_score"))
         return cls(
             agent,
-            stance,
+            _find_stance(reply),
             score if score is not None and -1 <= score <= 1 else None,
             confidence if confidence is not None and 0 <= confidence <= 100 else None,
             line,
@@ -74,6 +72,19 @@ class Opinion:
     def dissents(self, action: str | None) -> bool:
         """Return whether the agent saw the opposite of a BUY or a SELL."""
         return (action, self.stance) in (("BUY", "down"), ("SELL", "up"))
+
+
+def read_stance(text: str | None) -> Stance | None:
+    """Return the direction that a reply says; None where it says none."""
+    return _find_stance(_read_object(text))
+
+
+def _find_stance(reply: Mapping[str, Any]) -> Stance | None:
+    for name in _STANCE_FIELDS:
+        word = reply.get(name)
+        if isinstance(word, str) and word in _STANCES:
+            return _STANCES[word]
+    return None
 
 
 def debater_name(name: str, names: Collection[str]) -> str:

@@ -53,6 +53,8 @@ ABLATION_COLUMNS = (
     "cost",
     "seconds a decision",
 )
+ABLATION_DETAILS = ("statuses", "seconds a decision", "tokens", "HOLD")
+"""Columns that matter least, the least of them first."""
 ABLATION_CHART = "ablation.png"
 DPI = 110
 """Pixels of an inch in pictures."""
@@ -144,25 +146,33 @@ def render_ablation_table(
     `left_out` are the reasons by variant without a result, one line each below the table.
     """
     lines = ["| " + " | ".join(ABLATION_COLUMNS) + " |", "|" + "---|" * len(ABLATION_COLUMNS)]
-    for row in rows:
-        statuses = ", ".join(f"{name} {share:.1%}" for name, share in row["statuses"].items())
-        low, high = _percent(row["low"]), _percent(row["high"])
-        cells = (
-            row["variant"],
-            _percent(row["annual_return_difference"]),
-            "undefined" if row["low"] is None else f"{low} to {high}",
-            "undefined" if row["sharpe"] is None else f"{row['sharpe']:.2f}",
-            f"{row['same_action']:.1%}",
-            f"{row['hold_share']:.1%}",
-            statuses,
-            f"{row['tokens']}",
-            "unknown" if row["cost_usd"] is None else f"{row['cost_usd']:.4g} USD",
-            f"{row['seconds_a_decision']:.4f}",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["| " + " | ".join(cells) + " |" for cells in ablation_cells(rows)]
     if left_out:
         lines += ["", *(f"- left out: {name}: {reason}" for name, reason in left_out.items())]
     return "\n".join(lines) + "\n"
+
+
+def ablation_cells(rows: Sequence[AblationRow]) -> list[tuple[str, ...]]:
+    """Return the cells of an ablation's table by row, in the order of `ABLATION_COLUMNS`."""
+    table: list[tuple[str, ...]] = []
+    for row in rows:
+        statuses = ", ".join(f"{name} {share:.1%}" for name, share in row["statuses"].items())
+        low, high = _percent(row["low"]), _percent(row["high"])
+        table.append(
+            (
+                row["variant"],
+                _percent(row["annual_return_difference"]),
+                "undefined" if row["low"] is None else f"{low} to {high}",
+                "undefined" if row["sharpe"] is None else f"{row['sharpe']:.2f}",
+                f"{row['same_action']:.1%}",
+                f"{row['hold_share']:.1%}",
+                statuses,
+                f"{row['tokens']}",
+                "unknown" if row["cost_usd"] is None else f"{row['cost_usd']:.4g} USD",
+                f"{row['seconds_a_decision']:.4f}",
+            )
+        )
+    return table
 
 
 def ablation_chart_size(variants: int) -> tuple[int, int]:

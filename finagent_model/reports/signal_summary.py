@@ -286,9 +286,13 @@ def _cost(facts: _Facts, circumstances: Circumstances) -> str:
         (
             f"cost {UNKNOWN}" if cost is None else f"{_short(cost)} USD",
             f"tokens {UNKNOWN}" if tokens is None else f"{tokens:,.0f} tokens",
-            f"time {UNKNOWN}" if seconds is None else f"{_short(seconds)} s",
+            f"time {UNKNOWN}" if seconds is None else _duration(seconds),
         )
     )
+
+
+def _duration(seconds: float) -> str:
+    return "under 0.01 s" if seconds < 0.01 else f"{_short(seconds)} s"
 
 
 def _short(number: float) -> str:

@@ -22,8 +22,8 @@ from finagent_model.statistics.resampling import (
     MIN_PERIODS,
     Interval,
     optimal_block_length,
+    resample_histories,
     sharpe_interval,
-    stationary_bootstrap_indices,
 )
 from finagent_model.statistics.skill import sharpe_difference_interval
 
@@ -37,8 +37,6 @@ BETTER: Mapping[CurveMetric, int] = {
 }
 """1: more is better; -1: less is; 0: neither, as for risk that is paid for or is not."""
 UNDEFINED = Interval(math.nan, math.nan)
-DRAWN_AT_ONCE = 200
-"""Resampled histories that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +162,9 @@ def _draw(
     if n < MIN_PERIODS or not np.isfinite(first).all() or not np.isfinite(second).all():
         return None
     length = max(optimal_block_length(each) for each in (first, second, second - first))
-    positions = stationary_bootstrap_indices(n, length, draws, seed)
     parts: dict[CurveMetric, list[tuple[Floats, Floats]]] = {name: [] for name in measures}
-    for start in range(0, draws, DRAWN_AT_ONCE):
-        rows = positions[start : start + DRAWN_AT_ONCE]
-        ours, theirs = first[rows], second[rows]
+    for positions in resample_histories(n, length, draws, seed):
+        ours, theirs = first[positions], second[positions]
         for name, measure in measures.items():
             parts[name].append((measure(ours), measure(theirs)))
     return {

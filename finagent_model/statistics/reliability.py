@@ -26,8 +26,8 @@ from finagent_model.statistics.autocorrelation import long_run_variance
 from finagent_model.statistics.resampling import (
     MIN_PERIODS,
     Interval,
+    bootstrap,
     optimal_block_length,
-    stationary_bootstrap_indices,
 )
 
 BINS = 10
@@ -161,10 +161,14 @@ def skill_interval(
     if len(days) < MIN_PERIODS or not np.abs(reference_losses - losses).max() > 0:
         return Interval(math.nan, math.nan)
     length = max(2.0 * overlap, optimal_block_length(gain))
-    positions = stationary_bootstrap_indices(len(days), length, draws, seed)
-    sums = total[positions].sum(axis=1)
-    # A history whose reference never errs has no skill score; the quantiles leave it out.
-    scores = gain[positions].sum(axis=1) / np.where(sums > 0, sums, np.nan)
+
+    def score(positions: npt.NDArray[np.int64]) -> Floats:
+        sums = total[positions].sum(axis=1)
+        # A history whose reference never errs has no skill score; the quantiles leave it out.
+        scores: Floats = gain[positions].sum(axis=1) / np.where(sums > 0, sums, np.nan)
+        return scores
+
+    scores = bootstrap(score, len(days), length, draws=draws, seed=seed)
     low, high = np.nanquantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 

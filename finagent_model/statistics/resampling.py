@@ -8,7 +8,7 @@ number comes from the `seed` that is passed in; undefined is nan.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from finagent_model.statistics.autocorrelation import autocovariances
 
 MIN_PERIODS = 20
 """Periods below which every statistic here is undefined."""
+MAX_POSITIONS = 2**16
+"""Positions of resampled histories that are drawn at a time: they fit into a core's cache."""
 COST_CURVE_BP = (0, 1, 5, 10, 20, 50, 100)
 """Commissions of the cost curve, in basis points of every fill."""
 MAX_COMMISSION = 0.1
@@ -65,18 +67,42 @@ def optimal_block_length(returns: Floats) -> float:
     return float(min(max(length, 1.0), math.ceil(min(3 * math.sqrt(n), n / 3))))
 
 
-def stationary_bootstrap_indices(
+def resample_histories(
     n: int, length: float, draws: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Draw positions (draws, n) of resampled histories: blocks of geometric length with mean
-    `length`, wrapped around the end.
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield positions (k, n) of `draws` resampled histories, some at a time: blocks of geometric
+    length with mean `length`, wrapped around the end.
+
+    How many come at a time changes no history.
     """
-    rng = np.random.default_rng(seed)
-    is_block_start = rng.random((draws, n)) < 1 / length
-    is_block_start[:, 0] = True
-    block_start = np.maximum.accumulate(np.where(is_block_start, np.arange(n), 0), axis=1)
-    first = np.take_along_axis(rng.integers(n, size=(draws, n)), block_start, axis=1)
-    return (first + np.arange(n) - block_start) % n
+    # All decisions where a block ends are drawn before all of where one begins: two generators of
+    # the same stream, one of them that many numbers ahead, need not hold either in memory.
+    restarts, beginnings = np.random.PCG64(seed), np.random.PCG64(seed)
+    beginnings.advance(draws * n)
+    restart, begin = np.random.Generator(restarts), np.random.Generator(beginnings)
+    day, rows = np.arange(n), max(MAX_POSITIONS // n, 1)
+    for start in range(0, draws, rows):
+        shape = min(rows, draws - start), n
+        is_block_start = restart.random(shape) < 1 / length
+        is_block_start[:, 0] = True
+        first = begin.integers(n, size=shape).ravel()
+        block = np.flatnonzero(is_block_start)
+        shift = first[block] - block % n
+        positions = np.repeat(shift, np.diff(block, append=first.size)).reshape(shape) + day
+        positions[positions >= n] -= n
+        yield positions
+
+
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.int64]], Floats],
+    n: int,
+    length: float,
+    *,
+    draws: int,
+    seed: int,
+) -> Floats:
+    """Return `statistic` of each history (draws,); it maps positions (k, n) to values (k,)."""
+    return np.concatenate([statistic(rows) for rows in resample_histories(n, length, draws, seed)])
 
 
 def sharpe_interval(
@@ -93,11 +119,16 @@ def sharpe_interval(
     if len(returns) < MIN_PERIODS or not np.std(returns) > MIN_DEVIATION:
         return Interval(math.nan, math.nan)
     length = optimal_block_length(returns)
-    histories = returns[stationary_bootstrap_indices(len(returns), length, draws, seed)]
-    deviation = histories.std(axis=1, ddof=1)
-    # A history of one repeated return has no ratio; the quantiles leave it out.
-    deviation = np.where(deviation > MIN_DEVIATION, deviation, np.nan)
-    ratios = histories.mean(axis=1) / deviation * math.sqrt(periods)
+
+    def ratio(positions: npt.NDArray[np.int64]) -> Floats:
+        histories = returns[positions]
+        deviation = histories.std(axis=1, ddof=1)
+        # A history of one repeated return has no ratio; the quantiles leave it out.
+        deviation = np.where(deviation > MIN_DEVIATION, deviation, np.nan)
+        ratios: Floats = histories.mean(axis=1) / deviation * math.sqrt(periods)
+        return ratios
+
+    ratios = bootstrap(ratio, len(returns), length, draws=draws, seed=seed)
     low, high = np.nanquantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
@@ -120,11 +151,15 @@ def superior_predictive_ability(gains: Floats, *, seed: int, draws: int = 1000) 
     scores = gains.mean(axis=0) * math.sqrt(n) / scale
     is_hopeless = scores < -math.sqrt(2 * math.log(math.log(n)))
     centre = np.where(is_hopeless, 0.0, scores)
-    positions = stationary_bootstrap_indices(n, length, draws, seed)
-    best = np.full(draws, -np.inf)
-    for k, column in enumerate(gains.T):
-        resampled_scores = column[positions].mean(axis=1) * math.sqrt(n) / scale[k]
-        best = np.maximum(best, resampled_scores - centre[k])
+
+    def best_score(positions: npt.NDArray[np.int64]) -> Floats:
+        best = np.full(len(positions), -np.inf)
+        for k, column in enumerate(gains.T):
+            resampled_scores = column[positions].mean(axis=1) * math.sqrt(n) / scale[k]
+            best = np.maximum(best, resampled_scores - centre[k])
+        return best
+
+    best = bootstrap(best_score, n, length, draws=draws, seed=seed)
     return float(np.mean(best > scores.max()))
 
 
@@ -155,8 +190,7 @@ def return_difference_interval(
         mean = annual_return_difference(ours, theirs, periods)
         return Interval(mean, mean)
     length = optimal_block_length(gains)
-    positions = stationary_bootstrap_indices(len(gains), length, draws, seed)
-    means = gains[positions].mean(axis=1) * periods
+    means = _bootstrap_mean(gains, length, draws, seed) * periods
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
@@ -179,11 +213,7 @@ def return_decay_interval(
         return Interval(math.nan, math.nan)
     # Seeds of their own: equal draws would tie the two parts together.
     early, late = (
-        gains[
-            stationary_bootstrap_indices(
-                len(gains), optimal_block_length(gains), draws, seed + offset
-            )
-        ].mean(axis=1)
+        _bootstrap_mean(gains, optimal_block_length(gains), draws, seed + offset)
         for offset, gains in enumerate((before, after))
     )
     decay = (early - late) * periods
@@ -276,6 +306,16 @@ def _entry_sizes(bars: BarSeries, result: BacktestResult) -> Floats:
     equity_before = result.equity[np.maximum(entry_bar - 1, 0)]
     sizes: Floats = units * price / equity_before
     return sizes
+
+
+def _bootstrap_mean(values: Floats, length: float, draws: int, seed: int) -> Floats:
+    """Return the mean (draws,) of each resampled history of `values`."""
+
+    def mean(positions: npt.NDArray[np.int64]) -> Floats:
+        means: Floats = values[positions].mean(axis=1)
+        return means
+
+    return bootstrap(mean, len(values), length, draws=draws, seed=seed)
 
 
 def _long_run_deviation(gains: Floats, restart: float) -> float:

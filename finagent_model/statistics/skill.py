@@ -24,7 +24,12 @@ from finagent_model.backtesting.metrics import MIN_DEVIATION, sharpe
 from finagent_model.market.bars import Floats
 from finagent_model.market.timeframe import TRADING_DAYS_PER_YEAR
 from finagent_model.statistics.autocorrelation import long_run_variance
-from finagent_model.statistics.resampling import MIN_PERIODS, Interval, optimal_block_length
+from finagent_model.statistics.resampling import (
+    MAX_POSITIONS,
+    MIN_PERIODS,
+    Interval,
+    optimal_block_length,
+)
 
 NORMAL = NormalDist()
 SAME_RATIO = 1e-8
@@ -153,16 +158,19 @@ def _bootstrap_sharpe_difference(
     circle = np.vstack([columns, columns[: length - 1]])
     padded = np.vstack([np.zeros(4), np.cumsum(circle, axis=0)])
     sums = padded[length:] - padded[:-length]
-    starts = np.random.default_rng(seed).integers(n, size=(draws, blocks))
-    drawn = sums[starts]
-    means = drawn.sum(axis=1) / (blocks * length)
-    differences, gradients = _sharpe_difference(means)
-    # Variance between blocks, as the paper's natural estimator in the bootstrap world (Götze and
-    # Künsch 1996).
-    scores = np.einsum("mbk,mk->mb", drawn - length * means[:, None], gradients)
-    deviations = np.sqrt((scores**2).mean(axis=1) / length / (blocks * length))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centred = (differences - difference) / deviations
+    rng, rows = np.random.default_rng(seed), max(MAX_POSITIONS // blocks, 1)
+    parts = []
+    for start in range(0, draws, rows):
+        drawn = sums[rng.integers(n, size=(min(rows, draws - start), blocks))]
+        means = drawn.sum(axis=1) / (blocks * length)
+        differences, gradients = _sharpe_difference(means)
+        # Variance between blocks, as the paper's natural estimator in the bootstrap world (Götze
+        # and Künsch 1996).
+        scores = np.einsum("mbk,mk->mb", drawn - length * means[:, None], gradients)
+        deviations = np.sqrt((scores**2).mean(axis=1) / length / (blocks * length))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts.append((differences - difference) / deviations)
+    centred = np.concatenate(parts)
     return _SharpeBootstrap(float(difference), math.sqrt(variance / n), centred)
 
 

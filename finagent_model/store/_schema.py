@@ -38,6 +38,7 @@ from finagent_model.errors import ValueTooLargeError
 ARTIFACTS, OUTBOX = "artifacts", "finagent_outbox"
 DECISIONS, MESSAGES = "finagent_decisions", "agent_conversations"
 CLAIMS, OWN_MESSAGES = "finagent_claims", "finagent_messages"
+SIGNAL_TEXTS = "finagent_signal_texts"
 EXECUTIONS = "workflow_executions"
 """The platform's table of executions, if it is in this database."""
 FILTER_COLUMNS = {
@@ -170,6 +171,19 @@ artifacts = Table(
         *("type", "finagent_as_of", "id", "finagent_origin", "finagent_status"),
         *("action", "confidence", "symbol", "created_at", *FILTER_COLUMNS),
     ),
+    # The same for lists of executions.
+    Index(
+        "ix_finagent_artifacts_executions",
+        *("type", "execution_id", "id", "finagent_origin", "finagent_status", "action"),
+        *("finagent_as_of", "created_at", "dag_id"),
+    ),
+)
+signal_texts = Table(
+    SIGNAL_TEXTS,
+    SCHEMA,
+    # All texts of one of our signals, a line each and without case: a search reads these alone.
+    Column("artifact_id", Integer, primary_key=True, autoincrement=False),
+    Column("texts", Text, nullable=False),
 )
 decisions = Table(
     DECISIONS,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -27,9 +27,11 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    FromClause,
     Select,
     and_,
     cast,
+    exists,
     func,
     literal,
     not_,
@@ -44,7 +46,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from finagent_model._base import FrozenModel
 from finagent_model.config.rules import Grade
 from finagent_model.decision.signal import LEAST_TO_ACT, Action, Status
-from finagent_model.store._schema import FILTER_COLUMNS, METADATA, is_json, json_text
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA, is_json, json_text, signal_texts
 from finagent_model.store._schema import artifacts as table
 
 Kind = Literal["signal", "llm", "chart"]
@@ -330,7 +332,8 @@ class SignalFilter(ArtifactFilter):
     evidence: Grade | Literal["unknown"] | None = None
     """`unknown`: evidence was not assessed."""
     text: Text | None = Field(None, max_length=MAX_SEARCH_CHARS)
-    """Words in one of the signal's texts, as they stand there; case does not matter."""
+    """Words in one of the signal's texts, as they stand there. Case does not matter; in signals of
+    another system that is so for ASCII."""
 
     @property
     def _lineage(self) -> dict[str, str | None]:
@@ -363,12 +366,38 @@ class SignalFilter(ArtifactFilter):
         lineage = self._lineage
         # Ours by columns, which the index has; of others no column can be relied on.
         ours = [_equals(table.c[name], value) for name, value in lineage.items()]
-        # The query of the others' rows runs only where there is one of them.
-        foreign = and_(not_(_IS_OURS), table.c.id.in_(_foreign_signals(lineage)))
-        clauses.append(or_(and_(_IS_OURS, *ours), foreign))
         if self.text is not None:
-            clauses.append(_contains(table.c.signal_data, self.text))
+            ours.append(_has_text(self.text))
+        # The query of the others' rows runs only where there is one of them.
+        foreign = and_(not_(_IS_OURS), table.c.id.in_(_foreign_signals(lineage, self.text)))
+        clauses.append(or_(and_(_IS_OURS, *ours), foreign))
         return clauses
+
+
+def searched_text(signal: JsonValue) -> str:
+    """Return all texts of a signal's JSON, a line each and without case, as a search reads them."""
+    return "\n".join(_texts_of(signal)).casefold()
+
+
+def _texts_of(value: JsonValue) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for item in value.values():
+                yield from _texts_of(item)
+        case list():
+            for item in value:
+                yield from _texts_of(item)
+
+
+def _has_text(words: str) -> ColumnElement[bool]:
+    """Return whether the texts of a signal of ours hold `words`."""
+    # Row by row, so that the next one in the list is found without reading all of them.
+    return exists().where(
+        signal_texts.c.artifact_id == table.c.id,
+        signal_texts.c.texts.like(_like_pattern(words.casefold()), escape="/"),
+    )
 
 
 def _equals(column: ColumnElement[Any], value: str | None) -> ColumnElement[bool]:
@@ -379,31 +408,37 @@ def _equals(column: ColumnElement[Any], value: str | None) -> ColumnElement[bool
 _IS_OURS = func.coalesce(table.c.finagent_origin, "") == OURS
 
 
-def _foreign_signals(lineage: Mapping[str, str | None]) -> Select[Any]:
+def _is_foreign_signal(row: FromClause) -> ColumnElement[bool]:
+    """Return whether a row of type `signal` is another system's."""
+    origin = row.c.finagent_origin
+    # The type is no plain comparison: by its index SQLite would read all of our signals.
+    is_signal = func.coalesce(row.c.type, "") == "signal"
+    return and_(is_signal, or_(origin.is_(None), origin.in_((REST, DISOWNED))))
+
+
+def _foreign_signals(lineage: Mapping[str, str | None], words: str | None) -> Select[Any]:
     """Return the query for the ids of other systems' signals that say this of themselves."""
     # In a query of its own, since for ours no JSON need be read: an index has all that is asked.
     row = table.alias("foreign_row")
-    origin = row.c.finagent_origin
     # A platform stores orders, trades and portfolios under the type `signal`, too, and says in
     # `signal_data.artifact_type` which of them a row is.
     artifact_type = json_text(row.c.signal_data, "artifact_type")
     return select(row.c.id).where(
-        row.c.type == "signal",
-        or_(origin.is_(None), origin.in_((REST, DISOWNED))),
+        _is_foreign_signal(row),
         or_(row.c.signal_data.is_(None), is_json(row.c.signal_data)),
         or_(artifact_type.is_(None), artifact_type == "signal"),
         *(
             _equals(json_text(row.c[METADATA], FILTER_COLUMNS[name]), value)
             for name, value in lineage.items()
         ),
+        *([] if words is None else [_contains(row.c.signal_data, words)]),
     )
 
 
 def unreadable_signals() -> list[ColumnElement[bool]]:
     """Return the conditions for other systems' signals that are no JSON, and so in no list."""
     return [
-        table.c.type == "signal",
-        ~_IS_OURS,
+        _is_foreign_signal(table),
         table.c.signal_data.is_not(None),
         ~is_json(table.c.signal_data),
     ]

@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.decision.signal import fill_later_fields
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
-from finagent_model.store._schema import FILTER_COLUMNS, METADATA
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA, signal_texts
 from finagent_model.store._schema import artifacts as table
 from finagent_model.store.artifact_models import (
     DISOWNED,
@@ -47,6 +47,7 @@ from finagent_model.store.artifact_models import (
     Origin,
     SignalFilter,
     SignalSort,
+    searched_text,
     unreadable_signals,
 )
 from finagent_model.store.database import Database
@@ -74,6 +75,8 @@ UNCOMPARED_METADATA = ("seconds",)
 """Keys that older code did not write, and that a record without its events does not tell."""
 DRAWN_FIELDS = ("image_path", "chart_data")
 """Fields of a chart that the platform changes where it stores the image that it drew."""
+COUNTED_MATCHES = 2_000
+"""Matches of a search that are counted while they are read; more of them are counted by SQL."""
 FETCH_SIZE = 20
 """Rows of a page that are read at a time."""
 _COLUMN_NAMES = {"metadata": METADATA, "origin": "finagent_origin"}
@@ -164,15 +167,18 @@ class ArtifactStore:
         clauses = criteria.where_clauses()
         # Ids first: an index has all that this needs, and whole rows are too long to be sorted.
         ids = select(table.c.id).where(*clauses).order_by(*sort.order_by)
+        count = select(func.count()).select_from(table).where(*clauses)
         with self._database.connection() as connection:
             if criteria.text is None:
                 wanted = connection.execute(ids.limit(limit).offset(offset)).scalars().all()
-                count = select(func.count()).select_from(table).where(*clauses)
                 total = connection.execute(count).scalar_one()
             else:
                 # Words are in no index: a second pass over all signals would cost as much again.
-                matches = connection.execute(ids).scalars().all()
+                reach = max(offset + limit, COUNTED_MATCHES)
+                matches = connection.execute(ids.limit(reach)).scalars().all()
                 wanted, total = matches[offset : offset + limit], len(matches)
+                if total == reach:
+                    total = connection.execute(count).scalar_one()
             found = connection.execute(select(*_COLUMNS).where(table.c.id.in_(wanted)))
             by_id = {row["id"]: _from_row(row) for row in found.mappings()}
             artifacts = tuple(by_id[i] for i in wanted if i in by_id)
@@ -243,7 +249,9 @@ class ArtifactStore:
         )
         with self._database.connection() as connection:
             rows = connection.execute(query.limit(limit).offset(offset)).mappings().all()
-            count = select(func.count()).select_from(query.order_by(None).subquery())
+            # One row of each alone: counts of their signals would be made for nothing.
+            each = query.with_only_columns(table.c.execution_id).order_by(None)
+            count = select(func.count()).select_from(each.subquery())
             total: int = connection.execute(count).scalar_one()
         return [ExecutionSummary(**row) for row in rows], total
 
@@ -349,6 +357,8 @@ def insert_artifact(
     statement = statement.on_conflict_do_nothing(index_elements=unique)
     result = connection.execute(statement.returning(table.c.id))
     artifact_id: int | None = result.scalar_one_or_none()
+    if artifact_id is not None and origin == OURS:
+        _write_texts(connection, artifact_id, new)
     return artifact_id
 
 
@@ -373,6 +383,8 @@ def replace_signal(
     )
     result = connection.execute(statement.returning(table.c.id))
     artifact_id: int | None = result.scalar_one_or_none()
+    if artifact_id is not None:
+        _write_texts(connection, artifact_id, new)
     return artifact_id
 
 
@@ -386,7 +398,20 @@ def restore_artifact(connection: Connection, new: NewArtifact, now: datetime) ->
         return None
     values = column_values(new) | {"updated_at": now}
     connection.execute(table.update().where(table.c.id == stored.id).values(**values))
+    _write_texts(connection, stored.id, new)
     return stored.id
+
+
+def _write_texts(connection: Connection, artifact_id: int, new: NewArtifact) -> None:
+    """Write what a search reads of a signal of ours; other artifacts have no such row."""
+    if new.type != "signal":
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    texts = searched_text(new.signal_data)
+    statement = dialect.insert(signal_texts).values(artifact_id=artifact_id, texts=texts)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["artifact_id"], set_={"texts": texts})
+    )
 
 
 def disown_artifact(connection: Connection, artifact_id: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from finagent_model.errors import TrackingError
 from finagent_model.market.bars import Floats
+from finagent_model.pipeline.run_metadata import SYMBOL
 from finagent_model.policy.policy import PolicyBook
 from finagent_model.reports.figures import Figure, equity_figure
 from finagent_model.reports.tearsheet import DailyReturns
@@ -36,16 +37,29 @@ class EquityCurves:
 
     @classmethod
     def from_run(cls, run: RunRecord) -> Self:
-        """Read the curves of a training. Raises TrackingError, also for another shape."""
+        """Read the curves of a training, of the symbols whose backtests can be read.
+
+        Raises TrackingError where none of them can be read.
+        """
         backtests = FinishedBacktests.from_run(run)
-        facts = [read_facts(backtest.run_id) for backtest in backtests.runs]
+        facts, problems = {}, []
+        for backtest in backtests.runs:
+            try:
+                facts[backtest.run_id] = read_facts(backtest.run_id)
+            except TrackingError as error:
+                problems.append((backtest.tags[SYMBOL], error))
+        if problems and not facts:
+            raise problems[0][1]
         if not facts:
             return cls(None, (), None)
-        firsts = [_read_first_close(backtest.run_id) for backtest in backtests.runs]
+        firsts = [_read_first_close(run_id) for run_id in facts]
         known = [first for first in firsts if first is not None]
         # Without the first bar of every symbol the curve begins a bar later, at what was earned.
         first = np.datetime64(min(known), "ms") if len(known) == len(firsts) else None
-        return cls(DailyReturns.pool(facts, first), _read_folds(run), backtests.incomplete)
+        incomplete = [] if backtests.incomplete is None else [backtests.incomplete]
+        incomplete += [f"{symbol} is left out: {error}" for symbol, error in problems]
+        pool = DailyReturns.pool(list(facts.values()), first)
+        return cls(pool, _read_folds(run), "; ".join(incomplete) or None)
 
 
 def draw_equity(curves: Sequence[EquityCurves]) -> Figure:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from finagent_model.decision.decision import LedgerRow
-from finagent_model.decision.opinions import Opinion, debater_name
+from finagent_model.decision.opinions import debater_name, read_stance
 from finagent_model.errors import TrackingError
 from finagent_model.evaluation.evidence import SymbolFacts
 from finagent_model.market.timeframe import bars_per_year
@@ -27,8 +27,8 @@ from finagent_model.webui._backtest_files import (
     COMPARED_COLUMNS,
     read_facts,
     read_ledger_rows,
+    read_messages,
     read_outcomes,
-    read_transcript,
 )
 from finagent_model.webui._run_records import FinishedBacktests
 
@@ -334,13 +334,14 @@ def read_stances(run_id: str) -> dict[datetime, dict[str, str]]:
     Raises TrackingError.
     """
     replies: dict[datetime, dict[str, str]] = {}
-    for as_of, turn in read_transcript(run_id):
-        if turn.message_type == "response":
-            replies.setdefault(as_of, {})[turn.agent_name] = turn.message_content
+    for message in read_messages(run_id):
+        if message.message_type == "response":
+            said = replies.setdefault(message.as_of, {})
+            said[message.agent_name] = message.message_content
     return {
         moment: {
             # A later round of a debater counts as the debater's last word.
-            debater_name(name, texts.keys()): Opinion.from_reply(name, text).stance or "unknown"
+            debater_name(name, texts.keys()): read_stance(text) or "unknown"
             for name, text in texts.items()
         }
         for moment, texts in replies.items()

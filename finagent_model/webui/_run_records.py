@@ -71,6 +71,8 @@ class AblationResult(BaseModel):
 
     decisions: int
     rows: tuple[VariantResult, ...]
+    left_out: dict[str, str] = {}
+    """Why, by variant that was asked for and not run; older code did not write it."""
 
     @property
     def chart_size(self) -> tuple[int, int]:

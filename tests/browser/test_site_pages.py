@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from support.places import ROOT
 from support.site import build_site
 
 pytestmark = pytest.mark.browser
@@ -22,9 +23,10 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("site") / "html"
-    done = build_site(folder)
+def address() -> Iterator[str]:
+    # Where `make docs` has just built it, there is nothing left to build.
+    folder = ROOT / "out" / "docs"
+    done = build_site(folder, ROOT / "out" / "doctrees")
     assert done.returncode == 0, done.stderr
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -33,17 +35,23 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture
-def page(address: str) -> Iterator[Page]:
-    """A page of the site, which fails where it asks another host."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page()
-        foreign: list[str] = []
-        page.on("request", lambda r: None if r.url.startswith(address) else foreign.append(r.url))
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page of the site, which fails where it asks another host."""
+    page = browser.new_page()
+    foreign: list[str] = []
+    page.on("request", lambda r: None if r.url.startswith(address) else foreign.append(r.url))
+    yield page
+    page.close()
     assert [url for url in foreign if not url.startswith("data:")] == []
 
 

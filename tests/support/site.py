@@ -9,10 +9,13 @@ from pathlib import Path
 from support.places import ROOT
 
 
-def build_site(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Build the site strictly into `folder`; nothing is checked."""
+def build_site(folder: Path, doctrees: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Build the site strictly into `folder`; nothing is checked.
+
+    With the `doctrees` of an earlier build in `folder` only what has changed is built.
+    """
     command = [sys.executable, "-m", "sphinx", "-c", "docs", "-b", "html", "-W", "--keep-going"]
-    command += ["-n", "-q", "-d", f"{folder}-doctrees", ".", str(folder)]
+    command += ["-n", "-q", "-d", str(doctrees or f"{folder}-doctrees"), ".", str(folder)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

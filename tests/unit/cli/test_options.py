@@ -20,6 +20,7 @@ from finagent_model.cli.options import (
     echo,
     print_json,
     print_summary,
+    print_table,
     shorten_hash,
 )
 from finagent_model.reports.signal_summary import HEADLINES, SignalSummary
@@ -52,6 +53,45 @@ def test_print_summary_on_terminal_is_as_wide(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width + 20, "codes of styles aside"
     assert any("models:/a[red]b/1" in line for line in lines), "a name is no markup"
+
+
+HEAD = ("RESULT", "CHECK", "COST", "DETAILS")
+ROWS = [("passed", "a[red]b", "1", "x" * 50), ("FAILED", "other\x1b[31m", "20", "y" * 50)]
+
+
+def test_print_table_in_pipe_is_the_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(HEAD, ROWS, ["one", "two\x1b[31m"])
+    assert capsys.readouterr().out == "one\ntwo\\x1b[31m\n"
+
+
+@pytest.mark.parametrize(("width", "is_whole"), [(60, False), (80, True)])
+def test_print_table_on_terminal_is_as_wide(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    width: int,
+    is_whole: bool,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    print_table(HEAD, ROWS, [], numbers=("COST",), droppable=("DETAILS",))
+    out = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, out.splitlines())) <= width
+    assert ("a wider terminal also shows: DETAILS" not in out) == is_whole
+    assert "a[red]b" in out and "\x1b" not in out
+    assert [line.split()[2] for line in out.splitlines()[1:3]] == ["1", "20"]
+
+
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_print_table_has_colours_where_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_colour: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    print_table(HEAD, ROWS, [])
+    assert ("\x1b[32mpassed" in capsys.readouterr().out) != no_colour
 
 
 def test_print_summary_has_a_style_for_every_verdict() -> None:

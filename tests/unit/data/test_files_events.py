@@ -13,6 +13,7 @@ import pytest
 
 from finagent_model.data.bundled import BundledBars
 from finagent_model.data.files import EVENTS, FileNews, load_bundled_news
+from finagent_model.data.market import Market
 from finagent_model.errors import DataSourceError, InvalidNewsError
 
 RECORDS: list[dict[str, Any]] = [json.loads(line) for line in EVENTS.read_text().splitlines()]
@@ -148,3 +149,15 @@ def test_file_news_names_missing_file(tmp_path: Path) -> None:
         DataSourceError, match=r"none\.jsonl can't be read .* one JSON object a line"
     ):
         FileNews(tmp_path / "none.jsonl").news("X")
+
+
+def test_file_news_are_called_what_a_reader_would_call_them(tmp_path: Path) -> None:
+    news = write(tmp_path, line())
+    market = Market(BundledBars(), news)
+    assert market.origins == {
+        "bars": "bundled",
+        "news": "file news.jsonl",
+        "fundamentals": "none",
+    }
+    assert Market(BundledBars(), FileNews(tmp_path)).origins["news"] == f"folder {tmp_path.name}"
+    assert Market(BundledBars(), load_bundled_news()).origins["news"] == "bundled"

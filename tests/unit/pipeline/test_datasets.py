@@ -72,7 +72,7 @@ def test_training_datasets_hold_all_rows_of_sources() -> None:
     assert (bars.name, bars.rows, bars.source) == ("FB bars", 196, "bundled")
     assert bars.sha256 == FB.digest() and bars.digest == FB.digest()[:32]
     assert (bars.first, bars.last) == (FB.close_time(0), FB.close_time(-1))
-    assert (news.name, news.rows, news.source) == ("FB news", 2, "FileNews")
+    assert (news.name, news.rows, news.source) == ("FB news", 2, "bundled")
 
 
 def test_decision_datasets_hold_rows_of_view() -> None:

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from finagent_model.statistics import resampling
 from finagent_model.statistics.resampling import (
     optimal_block_length,
+    resample_histories,
     sharpe_interval,
     superior_predictive_ability,
 )
@@ -185,3 +187,16 @@ def test_sharpe_interval_of_twenty_years_of_index_covers_zero() -> None:
 def test_sharpe_interval_of_constant_or_few_returns_is_undefined() -> None:
     assert math.isnan(sharpe_interval(np.zeros(100), seed=1).low)
     assert math.isnan(sharpe_interval(np.array(TRACK[:19]), seed=1).low)
+
+
+@pytest.mark.parametrize("length", [1.0, 3.3, 20.0])
+def test_resample_histories_do_not_depend_on_how_many_come_at_a_time(
+    length: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.concatenate(list(resample_histories(37, length, 50, seed=3)))
+    monkeypatch.setattr(resampling, "MAX_POSITIONS", 3 * 37)
+    parts = list(resample_histories(37, length, 50, seed=3))
+    assert [len(part) for part in parts] == [3] * 16 + [2]
+    assert (np.concatenate(parts) == whole).all()
+    follows = (whole[:, 1:] - whole[:, :-1]) % 37 == 1
+    assert 1 - follows.mean() == pytest.approx((1 - 1 / 37) / length, abs=0.03)

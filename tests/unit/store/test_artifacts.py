@@ -552,3 +552,21 @@ def test_search_reads_texts_alone_of_any_row(url: str) -> None:
     for words, symbols in SEARCHED:
         rows = store.list_signals(SignalFilter(type="signal", text=words), NEWEST_DECISION)
         assert sorted(row.symbol or "" for row in rows.artifacts) == symbols, words
+
+
+def test_search_finds_what_replaced_a_failed_signal(url: str) -> None:
+    write(url, decision(**FAILED | {"reasoning": "the provider was away"}))
+    assert write(url, decision(**VERSION, reasoning="the trend holds"), run="r2")
+    store = ArtifactStore(Database(url))
+
+    def count(words: str) -> int:
+        return store.list_signals(SignalFilter(type="signal", text=words), NEWEST_DECISION).total
+
+    assert [count("provider was away"), count("trend holds")] == [0, 1]
+    run(url, "update artifacts set signal_data = '{}' where type = 'signal'")
+    run(url, "update finagent_signal_texts set texts = 'planted'")
+    assert write(url, decision(**VERSION, reasoning="the trend holds"), run="r2")
+    assert [count("planted"), count("trend holds")] == [0, 1]
+    row = signal_of(url)
+    DecisionStore(Database(url)).disown(row.id)
+    assert count("trend holds") == 1, "of another system's signals the JSON is read"

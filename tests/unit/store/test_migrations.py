@@ -55,7 +55,12 @@ insert into finagent_decisions values
 """
 
 
+BEFORE_R0008 = (
+    "drop table finagent_signal_texts",
+    "drop index ix_finagent_artifacts_executions",
+)
 BEFORE_R0006 = (
+    *BEFORE_R0008,
     "drop index ix_finagent_artifacts_signals",
     *(f"alter table artifacts drop column {name}" for name in FILTER_COLUMNS),
 )
@@ -298,6 +303,22 @@ def test_database_upgrade_fills_what_signals_are_filtered_by(url: str) -> None:
         assert differences(connection) == []
 
 
+def test_database_upgrade_fills_what_a_search_reads(url: str) -> None:
+    DecisionStore(Database(url)).write(decision(reasoning="Ein Wort aus Zürich"), "r1")
+    broken = "insert into artifacts (name, type, finagent_origin, signal_data) values "
+    run(
+        url,
+        *([f"{broken}('x', 'signal', 'finagent', 'no JSON')"] if "sqlite" in url else []),
+        *BEFORE_R0008,
+        f"update {migrate.VERSION_TABLE} set version_num = 'r0007'",
+    )
+    Database(url).upgrade()
+    criteria = SignalFilter(type="signal", text="wort aus ZÜRICH")
+    assert ArtifactStore(Database(url)).list_signals(criteria, SignalSort()).total == 1
+    with Database(url).connection() as connection:
+        assert differences(connection) == []
+
+
 def test_database_newer_revision_is_refused(url: str) -> None:
     Database(url).prepare()
     run(url, f"update {migrate.VERSION_TABLE} set version_num = 'r9999'")
@@ -327,6 +348,7 @@ def test_copy_database_copies_rows_with_ids(url: str, tmp_path: Path) -> None:
         "finagent_outbox": 6,
         "finagent_claims": 0,
         "finagent_messages": 0,
+        "finagent_signal_texts": 1,
     }
     here, there = (
         ArtifactStore(d).list_artifacts(ArtifactFilter()).artifacts for d in (old, Database(url))

@@ -159,6 +159,19 @@ def test_read_gate_of_other_shape_is_none(pages: TestClient, gate: str) -> None:
         assert "gate passed" not in answer.text
 
 
+def test_ablation_page_says_what_was_left_out(pages: TestClient) -> None:
+    run = open_run("ablate", {STAGE: "ablate"})
+    whole = {"variant": "whole", "same_action": 1.0, "hold_share": 0.5, "tokens": 0}
+    unknown = dict.fromkeys(("annual_return_difference", "low", "high", "sharpe", "cost_usd"))
+    why = "the view has no <news>, so it equals the whole desk"
+    said = {"decisions": 3, "rows": [whole | unknown], "left_out": {"without news": why}}
+    run.log_json("ablation.json", said)
+    page = pages.get(f"/runs/{run.run_id}").text
+    assert "without news</strong>: the view has no &lt;news&gt;, so" in page
+    run.log_json("ablation.json", {name: said[name] for name in ("decisions", "rows")})
+    assert "Left out" not in pages.get(f"/runs/{run.run_id}").text
+
+
 @pytest.mark.parametrize("said", ['{"rows": []}', '["a"]', '{"decisions": 1, "rows": [{}]}'])
 def test_read_ablation_of_other_shape_is_none(pages: TestClient, said: str) -> None:
     run = open_run("ablate", {STAGE: "ablate"})
@@ -253,6 +266,17 @@ def test_equity_curves_error_names_unreadable_backtest(pages: TestClient) -> Non
     answer = pages.get(f"/runs/equity.json?run={run.run_id}")
     assert answer.status_code == 503
     assert "facts.json" in answer.json()["message"]
+
+
+def test_equity_curves_leave_out_an_unreadable_backtest_and_say_so(pages: TestClient) -> None:
+    run = training()
+    below(run, "AAPL", (0.2,))
+    bad = below(run, "IBM")
+    bad.log_text("facts.json", "{}")
+    found = EquityCurves.from_run(read_run(run.run_id))
+    assert desk_curve(found) == [1.2]
+    drawn = pages.get(f"/runs/equity.json?run={run.run_id}").json()
+    assert f"IBM is left out: facts.json of run {bad.run_id} is not" in drawn["incomplete"]
 
 
 def test_finished_backtests_skip_failed() -> None:
