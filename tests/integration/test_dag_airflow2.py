@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from support.airflow2 import Airflow2, make_airflow2
 from support.places import AS_OF, ROOT, Place
 
 pytestmark = pytest.mark.slow
@@ -36,41 +31,9 @@ print(json.dumps([airflow.__version__, heavy, found]))
 """
 
 
-@dataclass(frozen=True)
-class Airflow2:
-    """An Airflow 2 whose tasks are done by the Python of the tests."""
-
-    folder: Path
-    place: Place
-
-    def run(self, program: str, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        """What a program of its environment gives."""
-        variables = {
-            "AIRFLOW_HOME": str(self.folder / "home"),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-            "FINAGENT_DAG_PYTHON": sys.executable,
-            # What an environment of Airflow's sets for itself must not reach the other Python.
-            "PYTHONPATH": str(self.folder / "nothing"),
-        }
-        return self.place.run(
-            str(self.folder / "environment" / "bin" / program), *words, **variables, **extra
-        )
-
-
 @pytest.fixture(scope="module")
-def airflow2(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow2]:
-    folder = tmp_path_factory.mktemp("airflow2")
-    uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "environment/bin/python")
-    lock = str(ROOT / "requirements" / "airflow2.lock")
-    for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, str(folder / "environment")],
-        [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-        assert done.returncode == 0, done.stderr
-    yield Airflow2(folder, trained)
+def airflow2(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Airflow2:
+    return make_airflow2(tmp_path_factory.mktemp("airflow2"), trained)
 
 
 @pytest.mark.parametrize("intervals", ["True", "False"])
