@@ -1,6 +1,6 @@
-"""Signal, reasoning and chart of DAG runs on the platform itself, on its own database and its own
-Airflow's version: `make test-platform` with FINAGENT_PLATFORM_SOURCE. Its pages are left as pictures
-in `out/platform`.
+"""Signal, reasoning and chart of DAG runs on the platform itself, with its own database and version
+of Airflow: `make test-platform` with FINAGENT_PLATFORM_SOURCE. Pictures of its pages are left in
+`out/platform`.
 """
 
 from __future__ import annotations
@@ -177,8 +177,10 @@ def test_platform_pages_show_the_run(shown: Shown) -> None:
             serve_libraries(context, shown.folder / f"libraries-{width}", shown.address)
             page = context.new_page()
 
-            def picture(name: str, page: Page = page, width: int = width) -> None:
-                page.screenshot(path=PICTURES / f"{name}-{width}.png", full_page=True)
+            def picture(
+                name: str, page: Page = page, width: int = width, whole: bool = True
+            ) -> None:
+                page.screenshot(path=PICTURES / f"{name}-{width}.png", full_page=whole)
 
             page.goto(f"{shown.address}/artifacts")
             page.get_by_text("List", exact=True).click()  # of the groups only the newest is open
@@ -199,11 +201,12 @@ def test_platform_pages_show_the_run(shown: Shown) -> None:
             page.goto(f"{shown.address}/airflow")
             runs = page.locator("tbody").first
             runs.locator("tr", has_text=DAY).locator("button").first.click()
-            card = page.locator("div.cursor-pointer", has_text=f"FB {DAY} Executor")
+            card = page.locator("div.cursor-pointer", has_text=f"FB {DAY} Executor").first
             card.scroll_into_view_if_needed()
             expect(card.get_by_text(signal["action"], exact=True)).to_be_visible()
             expect(card.get_by_text(reasoning)).to_be_visible()
-            picture("run")
+            # A window over the page, which scrolls by itself.
+            picture("run", whole=False)
             page.goto(f"{shown.address}/mlflow")
             expect(page.get_by_text("MLflow Connected")).to_be_visible()
             expect(page.get_by_text("finagent", exact=True).first).to_be_visible()

@@ -1,5 +1,5 @@
-"""The trading platform itself, unchanged, from the checkout that FINAGENT_PLATFORM_SOURCE names: its
-own tables, backend and pages. Nothing of it is in this repository.
+"""The trading platform itself, unchanged: its tables, backend and pages, from the checkout that
+FINAGENT_PLATFORM_SOURCE names. Nothing of it is in this repository.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def install_backend(platform: Path) -> Path:
     """Make an environment of the backend's requirements; return its Python."""
     uv, environment = str(Path(sys.executable).with_name("uv")), platform / "environment"
     python = environment / "bin" / "python"
-    requirements = ["-r", str(platform / "backend" / "requirements.txt"), MISSING]
+    packages = ["-r", str(platform / "backend" / "requirements.txt"), MISSING]
+    install = [uv, "pip", "install", "--quiet", "--python", str(python)]
     for command in (
         [uv, "venv", "--quiet", "--python", sys.executable, str(environment)],
-        [uv, "pip", "install", "--quiet", "--python", str(python)]
-        + ["--exclude-newer", BEFORE, *requirements],
+        [*install, "--exclude-newer", BEFORE, *packages],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def backend(
 
 
 def serve_libraries(context: BrowserContext, folder: Path, address: str) -> None:
-    """Give the pages at `address` their libraries from packages, and nothing else from elsewhere."""
+    """Give the pages at `address` their libraries from packages, and nothing from elsewhere."""
     for word, package in LIBRARIES.items():
         (folder / word).mkdir(parents=True)
         packed = subprocess.run(
