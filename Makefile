@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A project of its own: its volumes go with it, nobody else's.
 COMPOSE_SMOKE := docker compose --project-name finagent-smoke
 
-.PHONY: help train demo upstream-wheel test test-chaos test-browser test-servers test-upstream test-local lint types lock docs docs-serve reference screenshots smoke clean
+.PHONY: help train demo upstream-wheel test test-chaos test-browser test-servers test-upstream test-platform test-local lint types lock docs docs-serve reference screenshots smoke clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -40,6 +40,9 @@ test: $(VENV)/.test  ## the quick tests, then the slow ones, and the sum of both
 
 test-upstream: $(VENV)/.test  ## what needs a clone of the upstream project, named by FINAGENT_UPSTREAM_SOURCE
 	$(WITH_VENV) $(BIN)/python -m pytest -m upstream
+
+test-platform: $(VENV)/.test  ## what needs a clone of the trading platform, named by FINAGENT_PLATFORM_SOURCE; its pages go to out/platform
+	$(WITH_VENV) $(BIN)/python -m pytest -m platform
 
 test-chaos: export FINAGENT_CHAOS_KILLS ?= 20
 test-chaos: export FINAGENT_WRITE_FAULTS ?= 1

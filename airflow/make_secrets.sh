@@ -15,7 +15,7 @@ random() { openssl rand -hex 32; }
 
 for name in postgres_superuser postgres_airflow postgres_mlflow postgres_finagent redis_password \
   s3_secret_key mlflow_password mlflow_secret_key airflow_password airflow_secret_key \
-  airflow_jwt_secret finagent_api_token; do
+  airflow_jwt_secret finagent_api_token finagent_serve_token; do
   put "$name" "$(random)"
 done
 put s3_access_key "$(openssl rand -hex 10)"

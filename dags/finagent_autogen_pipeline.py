@@ -109,7 +109,15 @@ def parse_symbols(text: str) -> list[str]:
     return symbols
 
 
+def parse_execution_name(text: str) -> str:
+    """Return what names an execution. Raises ValueError."""
+    if text.strip() not in EXECUTION_NAMES:
+        raise ValueError(f"it is none of {', '.join(EXECUTION_NAMES)}")
+    return text.strip()
+
+
 MODES = ("inference", "train_backtest", "both")
+EXECUTION_NAMES = ("run_id", "logical_date")
 # A Python that has the package, or a command that starts one, such as a container's.
 PYTHON = read_variable("FINAGENT_DAG_PYTHON", shlex.split, [])
 SCHEDULE = read_variable("FINAGENT_DAG_SCHEDULE", parse_cron, None)
@@ -121,6 +129,8 @@ RETRY_DELAY = read_variable("FINAGENT_DAG_RETRY_DELAY_S", parse_seconds, timedel
 TRAIN_TIMEOUT = read_variable("FINAGENT_DAG_TRAIN_WITHIN_S", parse_seconds, timedelta(hours=6))
 DECIDE_TIMEOUT = read_variable("FINAGENT_DAG_DECIDE_WITHIN_S", parse_seconds, timedelta(minutes=15))
 DEFAULT_MODEL = read_variable("FINAGENT_MODEL", str, "models:/finagent@champion")
+# The platform's page of a DAG run finds artifacts by the run's date; its other pages by any name.
+EXECUTION_NAME = read_variable("FINAGENT_DAG_EXECUTION_ID", parse_execution_name, "run_id")
 # Names of the platform that this DAG was made for.
 DEFAULT_MODE = read_variable("FINAGENT_AUTOGEN_DEFAULT_MODE", parse_mode, MODES[0])
 DEFAULT_SYMBOLS = read_variable("STOCK_SYMBOLS", parse_symbols, ["GOOG"])
@@ -202,6 +212,7 @@ def describe_task(context: Any) -> dict[str, Any]:
         "dag_id": run.dag_id,
         "dag_run_id": run.run_id,
         "run_date": moment.date().isoformat(),
+        "execution_id": run.run_id if EXECUTION_NAME == "run_id" else moment.isoformat(),
         "task_id": ti.task_id,
         "map_index": ti.map_index,
         "try_number": ti.try_number,
@@ -665,7 +676,7 @@ with DAG(
             maxLength=200,
             title="Execution",
             description="Name that groups the run's artifacts, at most 200 characters. Empty, the "
-            "default: the DAG run's id.",
+            "default: the DAG run's id, or its date as FINAGENT_DAG_EXECUTION_ID says.",
             section=PLATFORM,
         ),
         "platform_execution_id": Param(

@@ -12,7 +12,9 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-ELSEWHERE = "not browser and not servers and not upstream and not chaos and not local"
+ELSEWHERE = " and ".join(
+    f"not {marker}" for marker in ("browser", "servers", "upstream", "platform", "chaos", "local")
+)
 # Slow tests mostly wait for processes that they start, so there is room for one worker more.
 PARTS = {"quick": (f"not slow and {ELSEWHERE}", 2), "slow": (f"slow and {ELSEWHERE}", 3)}
 SUMMARY = re.compile(r"=+ (.*\d+ \w+.*) in ([\d.]+)s.*=+")

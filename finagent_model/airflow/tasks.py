@@ -60,6 +60,8 @@ class TaskContext(InputModel):
     dag_run_id: str
     run_date: str
     """ISO date of the run's logical date, or else of the moment after which it runs."""
+    execution_id: str
+    """Name that groups the artifacts of a run that names no execution."""
     task_id: str
     map_index: int | None = None
     """Number of a mapped task's instance from 0; -1 or None for every other task."""
@@ -430,7 +432,7 @@ def execution_of(context: TaskContext, parent: str | None = None) -> Execution:
     """
     params = context.params
     return Execution(
-        execution_id=params["execution_id"] or context.dag_run_id,
+        execution_id=params["execution_id"] or context.execution_id,
         platform_execution_id=params["platform_execution_id"],
         workflow_id=params["workflow_id"] or context.dag_id,
         dag_id=context.dag_id,

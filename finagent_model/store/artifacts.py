@@ -423,7 +423,9 @@ def disown_artifact(connection: Connection, artifact_id: int) -> None:
 def is_as_written(connection: Connection, stored: Artifact, new: NewArtifact) -> bool:
     """Return whether the row of ours `stored` says what `new` says."""
     new = _round_confidence(connection, new, stored)
-    if isinstance(stored.signal_data, dict):
+    if stored.type == "llm" and stored.signal_data is None:
+        new = new.model_copy(update={"signal_data": None})  # older code wrote none
+    elif stored.type == "signal" and isinstance(stored.signal_data, dict):
         stored = stored.model_copy(update={"signal_data": fill_later_fields(stored.signal_data)})
     columns = [table.c.finagent_status, table.c.finagent_as_of]
     query = select(*columns).where(table.c.id == stored.id)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution, Turn
 from finagent_model.decision.opinions import measure_seconds
+from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import ValueTooLargeError
 from finagent_model.market.bars import show_as_of
 from finagent_model.store import artifacts, outbox
@@ -156,7 +157,9 @@ class DecisionStore:
             )
             if has_place:
                 # The signal goes last: a reader who sees it there finds what led to it.
-                changed = [_write_own(connection, part, now) for part in parts] + [
+                # Of an execution the platform reads the newest row as the result.
+                before = now - timedelta(microseconds=1)
+                changed = [_write_own(connection, part, before) for part in parts] + [
                     changed[0] or artifacts.restore_artifact(connection, signal, now)
                 ]
             ids = [artifact_id for artifact_id in changed if artifact_id is not None]
@@ -258,9 +261,12 @@ def artifact_rows(
     if chart:
         metadata, fields = _chart_fields(run_id, snapshot)
         parts.append(row("00_chart", metadata, name=f"{title} chart", type="chart", **fields))
-    for number, (prompt, reply, seconds) in enumerate(_prompts_and_replies(decision), 1):
+    replies = _prompts_and_replies(decision)
+    for number, (prompt, reply, seconds) in enumerate(replies, 1):
         step = f"{number:02}_{reply.agent_name}"
         metadata, fields = _reply_fields(prompt, reply, seconds)
+        if number == len(replies) and not signal.status.is_failure:
+            fields["signal_data"] = _reply_summary(signal)
         parts.append(row(step, metadata, name=f"{title} {reply.agent_name}", type="llm", **fields))
     signal_row = row(
         "99_signal",
@@ -314,11 +320,19 @@ def _chart_fields(run_id: str, snapshot: Snapshot | None) -> tuple[dict[str, Any
         timeframe = fields["chart_type"] = snapshot["timeframe"]
         fields["chart_data"] = {"timeframe": timeframe, "bars_count": snapshot["bar_count"]}
         metadata["market_data_snapshot"] = snapshot
+        metadata["timeframe"] = timeframe
     return metadata, fields
 
 
 def _with_platform_names(signal: dict[str, Any]) -> dict[str, Any]:
     return signal | {theirs: signal[ours] for theirs, ours in PLATFORM_NAMES.items()}
+
+
+def _reply_summary(signal: TradingSignal) -> dict[str, Any]:
+    """Return what the platform's page of a run shows of the reply that led to the signal."""
+    names = {"action", "confidence", "confidence_score", "reasoning"}
+    summary: dict[str, Any] = replace_unstorable(signal.model_dump(mode="json", include=names))
+    return summary
 
 
 def _reply_fields(

@@ -126,8 +126,20 @@ def test_compose_services_can_do_little() -> None:
         assert service.security_opt == ["no-new-privileges:true"], name
         assert set(service.logging.options) == {"max-size", "max-file"}, name
         assert not service.read_only or "/tmp" in service.tmpfs, name
-    assert {n for n, s in SERVICES.items() if s.read_only} == {"postgres", "redis", "mlflow", "ui"}
+    read_only = {n for n, s in SERVICES.items() if s.read_only}
+    assert read_only == {"postgres", "redis", "mlflow", "ui", "serve"}
     assert {n for n, s in SERVICES.items() if s.cap_add} == {"objects"}
+
+
+def test_compose_serve_is_started_by_its_name() -> None:
+    """Before the first training there is no version to load, and `up --wait` would wait for it."""
+    assert {n: s.profiles for n, s in SERVICES.items() if s.profiles} == {"serve": ["serve"]}
+    assert not any("serve" in s.depends_on for s in SERVICES.values())
+    server = SERVICES["serve"]
+    port = server.command[server.command.index("--port") + 1]
+    assert server.ports == [f"127.0.0.1:{port}:{port}"]
+    assert server.healthcheck is not None
+    assert server.healthcheck.test[-1] == f"http://127.0.0.1:{port}/ping"
 
 
 def test_compose_mlflow_asks_who_comes() -> None:

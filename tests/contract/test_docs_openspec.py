@@ -84,17 +84,27 @@ def test_openspec_delta_keeps_the_platforms_scenarios() -> None:
     assert "Workflow Template" not in added
 
 
-def test_workflow_of_the_platform_is_registered_once() -> None:
+TABLES = (
+    "create table workflows (id integer primary key, name varchar(255) not null unique, "
+    "type varchar(50) not null, description text, steps json not null default '[]', "
+    "default_params json default '{}')",
+    "create table workflows (id integer primary key, name varchar(255) not null unique, "
+    "description text, dag_id varchar(255), is_active boolean not null)",
+)
+"""As the platform's SQL makes it, and as its code does."""
+
+
+@pytest.mark.parametrize("kind", (0, 1))
+def test_workflow_of_the_platform_is_registered_once(kind: int) -> None:
     """By the columns of the platform's table; its PostgreSQL takes the same statement."""
-    [statement] = re.findall(r"```sql\n(.*?)```", PAGE, flags=re.S)
+    statements = re.findall(r"```sql\n(.*?)```", PAGE, flags=re.S)
+    assert len(statements) == len(TABLES)
+    columns = ("name, type, default_params", "name, dag_id, is_active")[kind]
     with sqlite3.connect(":memory:") as database:
-        database.execute(
-            "create table workflows (id integer primary key, name varchar(255) not null unique, "
-            "type varchar(50) not null, description text, steps json not null default '[]', "
-            "default_params json default '{}')"
-        )
-        database.execute(statement)
-        database.execute(statement)
-        stored = database.execute("select name, type, default_params from workflows").fetchall()
+        database.execute(TABLES[kind])
+        database.execute(statements[kind])
+        database.execute(statements[kind])
+        stored = database.execute(f"select {columns} from workflows").fetchall()
     pipeline = "finagent_autogen_pipeline"
-    assert stored == [(pipeline, pipeline, '{"mode": "inference", "symbols": ["GOOG"]}')]
+    last = ('{"mode": "inference", "symbols": ["GOOG"]}', 1)[kind]
+    assert stored == [(pipeline, pipeline, last)]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -176,6 +177,7 @@ def test_dag_wiring_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         "FINAGENT_DAG_RETRIES": "5",
         "FINAGENT_DAG_TRAIN_WITHIN_S": "60",
         "FINAGENT_DAG_DECIDE_WITHIN_S": "30",
+        "FINAGENT_DAG_EXECUTION_ID": "logical_date",
         "FINAGENT_AUTOGEN_DEFAULT_MODE": "both",
         "FINAGENT_MODEL": "models:/desk@champion",
         "STOCK_SYMBOLS": "TSLA, NVDA",
@@ -208,6 +210,7 @@ def test_dag_wiring_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         ("FINAGENT_DAG_SCHEDULE", "99 22 * * *", "write it as cron"),
         ("FINAGENT_AUTOGEN_DEFAULT_MODE", "train", "it is none of inference, train_backtest, both"),
         ("STOCK_SYMBOLS", "GOOG,GOOG", "write different symbols"),
+        ("FINAGENT_DAG_EXECUTION_ID", "date", "it is none of run_id, logical_date"),
     ],
 )
 def test_dag_names_bad_variable_in_import_error(
@@ -216,6 +219,20 @@ def test_dag_names_bad_variable_in_import_error(
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
         load_dag_file(monkeypatch, **{name: value})
     assert f"{name}={value!r} can't be used" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "execution"), [("run_id", "r7"), ("logical_date", "2012-06-29T22:00:00.500000+00:00")]
+)
+def test_dag_execution_is_named_as_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, name: str, execution: str
+) -> None:
+    file = load_dag_file(monkeypatch, FINAGENT_DAG_EXECUTION_ID=name)
+    moment = datetime.fromisoformat("2012-06-29T22:00:00.500000+00:00")
+    run = SimpleNamespace(dag_id=DAG, run_id="r7", logical_date=None, run_after=moment)
+    ti = SimpleNamespace(task_id="t", map_index=-1, try_number=1, max_tries=0)
+    told = file.describe_task({"dag_run": run, "ti": ti, "params": {}})
+    assert told["execution_id"] == execution
 
 
 def test_dag_symbol_indices_fit_xcom_limit() -> None:

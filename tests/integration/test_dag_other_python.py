@@ -58,6 +58,7 @@ def test_other_python_is_told_plain_values(stub: Any) -> None:
             "dag_id": "desk",
             "dag_run_id": "manual__1",
             "run_date": "2013-01-31",
+            "execution_id": "manual__1",
             "task_id": "decide",
             "map_index": 0,
             "try_number": 1,
@@ -149,7 +150,8 @@ def task_process(work: str, **variables: str) -> Iterator[subprocess.Popen[str]]
         "tasks.TASKS = {'work': work}\n"
         "task_process.main()\n"
     )
-    context = {"dag_id": "d", "dag_run_id": "r", "run_date": "2013-01-31", "task_id": "t"}
+    context = {"dag_id": "d", "dag_run_id": "r", "run_date": "2013-01-31"}
+    context |= {"execution_id": "r", "task_id": "t"}
     request = {
         "task": "work",
         "context": {**context, "try_number": 1, "max_tries": 0, "params": {}},

@@ -208,7 +208,8 @@ def airflow(place: Place, home: Path, *, celery: bool = False, **extra: str) -> 
     dags = home / "dags"
     dags.mkdir(parents=True)
     for path in [*(ROOT / "dags").glob("*.py"), *(ROOT / "docs" / "examples").glob("*.py")]:
-        shutil.copy(path, dags)
+        if not path.stem.endswith("airflow2"):
+            shutil.copy(path, dags)
     (home / "sitecustomize.py").write_text(PRELOAD)
     (home / "passwords.json").write_text(json.dumps({"ann": PASSWORD}))
     port = free_port()

@@ -54,6 +54,7 @@ class SecretFile(Strict):
 class Service(Strict):
     image: Annotated[str, Field(pattern=r"^[\w/.-]+:[\w.-]+$")]
     build: Build | None = None
+    profiles: list[str] = []
     pull_policy: Literal["never"] | None = None
     init: bool = False
     restart: Literal["no", "unless-stopped"]

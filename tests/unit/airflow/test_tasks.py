@@ -23,6 +23,7 @@ CONTEXT = {
     "dag_id": "desk",
     "dag_run_id": "manual__1",
     "run_date": "2013-01-31",
+    "execution_id": "manual__1",
     "task_id": "open_run",
     "map_index": -1,
     "try_number": 1,

@@ -85,6 +85,7 @@ def closing(
         dag_id="desk",
         dag_run_id="manual__1",
         run_date="2013-01-31",
+        execution_id="manual__1",
         task_id="close_run",
         try_number=try_number,
         max_tries=2,

@@ -146,6 +146,7 @@ def test_artifact_rows_chart_has_bars(url: str) -> None:
     [row] = found(url, type="chart")
     assert row.metadata["market_data_snapshot"] == SNAPSHOT
     assert row.chart_data == {"timeframe": "daily", "bars_count": 1}
+    assert row.metadata["timeframe"] == "daily"
 
 
 def test_decision_store_leaves_image_that_platform_drew(url: str) -> None:
@@ -167,6 +168,35 @@ def test_artifact_rows_signal_has_names_of_platform(url: str) -> None:
     assert data is not None
     levels = ("entry_price", "stop_loss", "take_profit", "risk_reward_ratio", "confidence_level")
     assert [data[name] for name in levels] == [580.25, 550.0, 650.0, 2.3, "MEDIUM"]
+
+
+def test_artifact_rows_last_reply_has_what_was_decided(url: str) -> None:
+    write(url, decision())
+    *others, executor = found(url, type="llm")
+    assert [row.signal_data for row in others] == [None] * len(others)
+    assert executor.signal_data == {
+        "action": "BUY",
+        "confidence": "MEDIUM",
+        "confidence_score": 60.0,
+        "reasoning": decision().signal.reasoning,
+    }
+
+
+def test_artifact_rows_failed_signal_leaves_replies_without_one(url: str) -> None:
+    write(url, decision(**FAILED))
+    assert [row.signal_data for row in found(url, type="llm")] == [None] * 4
+
+
+def test_artifact_rows_signal_is_newest_of_its_execution(url: str) -> None:
+    write(url, decision())
+    newest = max(found(url), key=lambda row: row.created_at)
+    assert newest.type == "signal"
+
+
+def test_decision_store_leaves_replies_of_older_code(url: str) -> None:
+    assert write(url, decision())
+    run(url, "update artifacts set signal_data = null where type = 'llm'")
+    assert not write(url, decision())
 
 
 def test_artifact_rows_failed_call_has_no_tokens(url: str) -> None:
