@@ -73,7 +73,7 @@ def test_read_request_of_package() -> None:
     ("backtest", "message"),
     [
         ({"request": REQUEST | {"embargo_bars": 3}}, "unknown key 'embargo_bars'"),
-        ({"request": REQUEST | {"train_bars": 1}}, "train_bars: .*given: 1"),
+        ({"request": REQUEST | {"train_bars": 1}}, "train_bars: .*not 1;"),
         ({}, "request"),
         ({"request": None}, "can't read"),
     ],
