@@ -6,6 +6,7 @@ leaves out come from its preset.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
@@ -419,3 +420,8 @@ def _shipped_prompts() -> dict[str, str]:
     folder = files(__package__) / "prompts"
     paths = sorted((f for f in folder.iterdir() if f.name.endswith(".md")), key=lambda f: f.name)
     return {path.name.removesuffix(".md"): path.read_text().strip() for path in paths}
+
+
+def config_hash(config: DeskConfig) -> str:
+    """Return the SHA-256 of a desk's configuration."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from finagent_model._base import FrozenModel
+from finagent_model.config.parsing import CallLimits
 from finagent_model.config.roster import AgentGroup
 from finagent_model.decision.opinions import Opinion
 from finagent_model.decision.signal import Status, TradingSignal
@@ -282,3 +284,28 @@ def _hold(signal: TradingSignal, status: Status, reasoning: str) -> TradingSigna
             "position_size_percent": None,
         }
     )
+
+
+def narrow_limits(
+    limits: DecisionLimits, request: CallLimits
+) -> tuple[DecisionLimits, tuple[str, ...]]:
+    """Return `limits` narrowed by `request`, and a warning for each wider value it asks for."""
+    changes: dict[str, float] = {}
+    warnings: list[str] = []
+    if request.max_rounds is not None:
+        if request.max_rounds < limits.max_rounds:
+            changes["max_rounds"] = request.max_rounds
+        elif request.max_rounds > limits.max_rounds:
+            warnings.append(
+                f"max_rounds {request.max_rounds} was asked for; "
+                f"this version allows {limits.max_rounds}"
+            )
+    if request.budget_usd is not None:
+        # A budget of 0 is no limit, so it is the widest of all.
+        requested, allowed = request.budget_usd or inf, limits.budget_usd or inf
+        if requested < allowed:
+            changes["budget_usd"] = request.budget_usd
+        elif requested > allowed:
+            amount = f"{requested:g}" if request.budget_usd else "0 (no limit)"
+            warnings.append(f"budget_usd {amount} was asked for; this version allows {allowed:g}")
+    return limits.model_copy(update=changes), tuple(warnings)

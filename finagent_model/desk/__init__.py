@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from finagent_model._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from finagent_model.desk.desk import Desk, config_hash
+    from finagent_model.desk.desk import Desk
 else:
-    __getattr__ = lazy_exports(__name__, {"desk": ["Desk", "config_hash"]})
+    __getattr__ = lazy_exports(__name__, {"desk": ["Desk"]})
 
-__all__ = ["Desk", "config_hash"]
+__all__ = ["Desk"]

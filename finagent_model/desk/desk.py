@@ -9,17 +9,14 @@ before the first fit, and spending that can't be counted.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from math import inf
 
 import numpy as np
 
 from finagent_model._base import Mode
 from finagent_model._event_loop import EVENT_LOOP, Deadline
-from finagent_model._redact import redact_texts
 from finagent_model.agents.budget import Budget, DailyBudget, SpendingLimit
 from finagent_model.agents.completion import ChatService, UnavailableError
 from finagent_model.agents.components import AgentGraph
@@ -33,25 +30,27 @@ from finagent_model.cassette.fingerprint import canonical_json, fingerprint_of_p
 from finagent_model.config.desk_config import DeskConfig
 from finagent_model.config.parsing import CallLimits
 from finagent_model.config.roster import AgentRow, OptionalInput
-from finagent_model.config.rules import DecisionLimits
+from finagent_model.config.rules import narrow_limits
 from finagent_model.decision.decision import Decision
-from finagent_model.decision.signal import Status, TradingSignal, confidence_label
+from finagent_model.decision.signal import Status, TradingSignal
 from finagent_model.desk._chart import draw
-from finagent_model.desk._risk import LevelsRejectedError, Proposal, checked_level, settle_levels
+from finagent_model.desk._reply_signal import (
+    find_failure,
+    redact_signal,
+    session_warnings,
+    write_reply,
+)
+from finagent_model.desk._view_question import ViewQuestion, build_shown_context, view_warnings
 from finagent_model.desk.masking import Presenter, ShownView, make_presenter
 from finagent_model.errors import DataError, ShutdownError
-from finagent_model.market.bars import BarSeries, Floats, show_as_of
-from finagent_model.market.calendar import ALWAYS, WEEKDAYS
-from finagent_model.market.quality import inspect_recent_bars
-from finagent_model.market.timeframe import DAILY, MIN_INFERRED, parse_timeframe
+from finagent_model.market.bars import BarSeries, Floats
+from finagent_model.market.timeframe import DAILY
 from finagent_model.market.view import MarketView
-from finagent_model.policy.context import Context, build_context
+from finagent_model.policy.context import Context
 from finagent_model.policy.policy import PolicyFit
 from finagent_model.policy.trained_state import StateAt, TrainedState, calibrate_signal
 from finagent_model.settings import Settings
 
-MIN_REASONING_CHARS = 10
-"""What a signal needs."""
 MAX_CONCURRENCY = 64
 """Decisions in flight together; each waits for its model most of the time."""
 SPENDING_FILE = "spending.sqlite"
@@ -87,20 +86,6 @@ class ModelReply:
     calls: int
     """1 where the model was called, 0 for a recorded reply."""
     cost_usd: float | None
-
-
-@dataclass(frozen=True)
-class _ViewQuestion:
-    """What the agents are asked about a view, or why they can't be."""
-
-    shown: ShownView
-    fit: PolicyFit | None
-    context: Context | None = None
-    query: DeskQuery | None = None
-    """None where there is a failure."""
-    failure: Failure | None = None
-    warnings: tuple[str, ...] = ()
-    """What a reader should know about the view."""
 
 
 class Desk:
@@ -427,56 +412,36 @@ class Desk:
         path, today = self._home / SPENDING_FILE, self._clock().date()
         return [self._run_budget, DailyBudget(path, today, spending.day_tokens, spending.day_usd)]
 
-    def _question(self, view: MarketView) -> _ViewQuestion:
+    def _question(self, view: MarketView) -> ViewQuestion:
         """Return the question about a view. Raises BeforeFirstFitError."""
         if view.memo is None:
             return self._build_question(view)
-        question: _ViewQuestion | None = view.memo.get(self._memo_key)
+        question: ViewQuestion | None = view.memo.get(self._memo_key)
         if question is None:
             question = view.memo[self._memo_key] = self._build_question(view)
         return question
 
-    def _build_question(self, view: MarketView) -> _ViewQuestion:
+    def _build_question(self, view: MarketView) -> ViewQuestion:
         state = self._state_at(view.symbol, view.as_of)
         fit = state.fit if state else None
         shown = self._present(view, state.lessons if state else ())
-        warnings = (*_view_warnings(view, fit), *shown.warnings)
+        warnings = (*view_warnings(view, fit), *shown.warnings)
         try:
             context = self._build_context(shown, fit)
         except DataError as error:
             failure = Failure(Status.DATA_MISSING, shown.text(str(error)))
-            return _ViewQuestion(shown, fit, failure=failure, warnings=warnings)
+            return ViewQuestion(shown, fit, failure=failure, warnings=warnings)
         query = self._build_query(shown, context)
-        return _ViewQuestion(shown, fit, context, query, warnings=warnings)
+        return ViewQuestion(shown, fit, context, query, warnings=warnings)
 
     def _state_at(self, symbol: str, as_of: datetime) -> StateAt | None:
         """Return what training knew at `as_of`; None for an untrained desk."""
         return None if self._trained_state is None else self._trained_state.at(symbol, as_of)
 
     def _build_context(self, shown: ShownView, fit: PolicyFit | None) -> Context:
-        """Return what the agents are told. Raises DataError for bars that are stale or too few."""
-        view = shown.view
-        if view.is_stale:
-            raise DataError(
-                f"last bar of {view.symbol} closed {view.bars.show_time(-1)}, "
-                f"{view.stale_sessions} {'bars' if view.counts_bars else 'sessions'} before as_of "
-                f"{show_as_of(view.as_of)} (at most {view.max_stale}); send newer bars"
-            )
-        if fit is not None:
-            self._check_timeframe(shown.original)
-        policy = fit.policy if fit else self.config.initial_policy
-        return build_context(view, policy, shown.lessons, self.config.memory.lessons)
-
-    def _check_timeframe(self, view: MarketView) -> None:
-        """Raise DataError for bars of another length than those of the training."""
-        assert self._trained_state is not None
-        trained = parse_timeframe(self._trained_state.policies.timeframe)
-        if view.bars.timeframe != trained:
-            raise DataError(
-                f"bars of {view.symbol} last {view.bars.timeframe.label}, and the model was "
-                f"trained on bars of {trained.label}; send {MIN_INFERRED} or more of those, or "
-                "train another model on these"
-            )
+        state = self._trained_state
+        timeframe = state.policies.timeframe if state and fit else None
+        return build_shown_context(shown, fit, self.config, timeframe)
 
     def _build_query(self, shown: ShownView, context: Context) -> DeskQuery:
         view, has_lessons = shown.view, bool(shown.lessons and self.config.memory.lessons)
@@ -495,22 +460,22 @@ class Desk:
             external=lambda session, agent: self._external_report(view.bars, session, agent),
         )
 
-    def _finish(self, question: _ViewQuestion, session: Session | None) -> Decision:
+    def _finish(self, question: ViewQuestion, session: Session | None) -> Decision:
         """Return the decision: the executor's reply or the failure as a signal, and the record.
 
         `session` is None where nobody was asked.
         """
         shown, fit, context = question.shown, question.fit, question.context
-        failure = question.failure if session is None else _failure_of(session)
+        failure = question.failure if session is None else find_failure(session)
         session = session or self._runner().new_session()
         view = shown.original
-        warnings = (*self._warnings, *_session_warnings(session), *question.warnings)
+        warnings = (*self._warnings, *session_warnings(session), *question.warnings)
         signal = self._empty_signal(
             *(view.symbol, view.as_of, fit, context, session, failure, warnings),
             timeframe=view.bars.timeframe.label,
         )
         if failure is None and context is not None:
-            signal = self._build_signal(signal, session, context, shown)
+            signal = write_reply(signal, session, context, shown, self.config)
             if self._trained_state and self._trained_state.calibrations:
                 signal = calibrate_signal(signal, self._trained_state.calibrations)
         # After the reply was written in: it may quote a prompt or a key.
@@ -552,58 +517,6 @@ class Desk:
             cost_usd=session.cost_usd,
         )
 
-    def _build_signal(
-        self, empty: TradingSignal, session: Session, context: Context, shown: ShownView
-    ) -> TradingSignal:
-        """Return the executor's reply as a signal, its numbers held within limits by code."""
-        reply = session.executor_reply
-        assert reply is not None
-        clamps: list[str] = []
-        reasoning = shown.text(reply.reasoning)
-        changes: dict[str, object] = {
-            "trend": reply.trend,
-            # A symbol is shorter than its alias; a reasoning that is nothing else stays as it is.
-            "reasoning": reasoning if len(reasoning) >= MIN_REASONING_CHARS else reply.reasoning,
-            "key_factors": tuple(map(shown.text, reply.key_factors)),
-        }
-        for name in ("support", "resistance"):
-            level = getattr(reply, f"{name}_level")
-            changes[f"{name}_level"] = checked_level(name, level, context, clamps, shown.price)
-        if reply.action != "HOLD":
-            proposal = Proposal(
-                reply.action,
-                reply.suggested_entry_price,
-                reply.suggested_stop_loss,
-                reply.suggested_take_profit,
-                reply.position_size_percent,
-            )
-            try:
-                levels = settle_levels(proposal, context, self.config.risk, shown.price)
-            except LevelsRejectedError as error:
-                return _validated_copy(empty, status=Status.LEVELS_REJECTED, reasoning=str(error))
-            clamps.extend(levels.clamps)
-            changes |= {
-                "suggested_entry_price": levels.entry,
-                "suggested_stop_loss": levels.stop,
-                "suggested_take_profit": levels.target,
-                "r_multiple": levels.r_multiple,
-                "position_size_percent": levels.size_percent,
-            }
-            if self.config.uses_only_external:
-                clamps.append(
-                    "entry, stop, target and size are this desk's: "
-                    f"{self.config.external_analyst} names none"
-                )
-        return _validated_copy(
-            empty,
-            **changes,
-            action=reply.action,
-            confidence=confidence_label(reply.confidence_score),
-            confidence_score=reply.confidence_score,
-            raw_confidence_score=reply.confidence_score,
-            clamps=tuple(clamps),
-        )
-
     def _conversation_id(self, symbol: str, as_of: datetime, context: Context | None) -> str:
         """Return a hash of all that the conversation depends on, apart from the models' replies."""
         content = {
@@ -613,115 +526,3 @@ class Desk:
             "config": self._config_json,
         }
         return fingerprint_of_parts(content)[:16]
-
-
-def narrow_limits(
-    limits: DecisionLimits, request: CallLimits
-) -> tuple[DecisionLimits, tuple[str, ...]]:
-    """Return `limits` narrowed by `request`, and a warning for each wider value it asks for."""
-    changes: dict[str, float] = {}
-    warnings: list[str] = []
-    if request.max_rounds is not None:
-        if request.max_rounds < limits.max_rounds:
-            changes["max_rounds"] = request.max_rounds
-        elif request.max_rounds > limits.max_rounds:
-            warnings.append(
-                f"max_rounds {request.max_rounds} was asked for; "
-                f"this version allows {limits.max_rounds}"
-            )
-    if request.budget_usd is not None:
-        # A budget of 0 is no limit, so it is the widest of all.
-        requested, allowed = request.budget_usd or inf, limits.budget_usd or inf
-        if requested < allowed:
-            changes["budget_usd"] = request.budget_usd
-        elif requested > allowed:
-            amount = f"{requested:g}" if request.budget_usd else "0 (no limit)"
-            warnings.append(f"budget_usd {amount} was asked for; this version allows {allowed:g}")
-    return limits.model_copy(update=changes), tuple(warnings)
-
-
-def config_hash(config: DeskConfig) -> str:
-    """Return the SHA-256 of a desk's configuration."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-
-
-def redact_signal(
-    signal: TradingSignal, secrets: Sequence[str], prompts: Sequence[str]
-) -> TradingSignal:
-    """Return the signal with secrets and passages of prompts redacted; clamps say so.
-
-    Reasoning, key factors and warnings are searched.
-    """
-    texts = (signal.reasoning, *signal.key_factors, *signal.warnings)
-    (reasoning, *rest), clamps = redact_texts(texts, secrets, prompts)
-    if not clamps:
-        return signal
-    factors = len(signal.key_factors)
-    changes = {
-        "reasoning": reasoning,
-        "key_factors": tuple(rest[:factors]),
-        "warnings": tuple(rest[factors:]),
-        "clamps": (*signal.clamps, *clamps),
-    }
-    return signal.model_copy(update=changes)
-
-
-def _failure_of(session: Session) -> Failure | None:
-    """Return why there is no decision; None when there is one."""
-    executor = session.config.agents[-1].name
-    if session.executor_reply is not None and session.analysts:
-        return None
-    if not session.analysts and session.failures:
-        # In roster order: who failed first is chance, and a replay must name the same agent.
-        names = (row.name for row in session.config.roster)
-        first = next(session.failures[name] for name in names if name in session.failures)
-        return replace(first, reason=f"no analyst could report: {first.reason}")
-    if executor in session.failures:
-        return session.failures[executor]
-    rounds = session.config.limits.max_rounds
-    return Failure(Status.ABSTAINED, f"no decision within {rounds} rounds: held, to be safe")
-
-
-def _session_warnings(session: Session) -> list[str]:
-    """Return what a reader of the signal should know about how it was made."""
-    executor = session.config.agents[-1].name
-    return session.warnings + [
-        f"{name} left out: {failure.status}: {failure.reason}"
-        for name, failure in sorted(session.failures.items())
-        if name != executor
-    ]
-
-
-def _view_warnings(view: MarketView, fit: PolicyFit | None) -> list[str]:
-    """Return what a reader of the signal should know about what it was decided on."""
-    warnings = list[str]()
-    if fit is None:
-        warnings.append("untrained: the policy's defaults were used")
-    elif view.symbol not in fit.symbols:
-        warnings.append(f"policy fitted on {', '.join(fit.symbols)}, not on {view.symbol}")
-    if missing := view.sessions_without_bar:
-        warnings.append(
-            f"decided on the bar of {view.bars.show_time(-1)}; {_describe_missing(view, missing)}"
-        )
-    warnings += [f"bars: {text}" for text in view.bars.notes]
-    warnings += [f"bars: {text}" for text in inspect_recent_bars(view.bars)]
-    if view.undated_news:
-        warnings.append(f"{view.undated_news} news items dropped: no publication time")
-    if view.undated_facts:
-        warnings.append(f"{view.undated_facts} facts dropped: no publication time")
-    return warnings
-
-
-def _describe_missing(view: MarketView, missing: int) -> str:
-    """Return what is missing since the last bar, and why it may be."""
-    calendar = view.bars.calendar
-    word = "bars" if view.counts_bars else "days" if calendar == ALWAYS else "sessions"
-    # Without a declared exchange each weekday counts as a session, holidays too.
-    is_certain = view.counts_bars or calendar != WEEKDAYS
-    why = "not there yet" if is_certain else "holidays, or not there yet"
-    return f"{word} without one since: {missing} ({why})"
-
-
-def _validated_copy(signal: TradingSignal, **changes: object) -> TradingSignal:
-    """Return a copy whose fields are checked, which `model_copy` alone would skip."""
-    return TradingSignal.model_validate({**dict(signal), **changes})

@@ -26,12 +26,12 @@ from finagent_model.agents.list_prices import settle_models
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore
 from finagent_model.audit.chain import AuditChain, audit_decisions
 from finagent_model.cassette.cassette import REPLIES, Cassette
-from finagent_model.config.desk_config import DeskConfig, load_config
+from finagent_model.config.desk_config import DeskConfig, config_hash, load_config
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import GATE_REFUSED, TradingSignal, version_key
-from finagent_model.desk.desk import Desk, config_hash
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import (
     BadInputError,
     ConfigError,

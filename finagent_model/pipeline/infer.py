@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from finagent_model._base import Mode
 from finagent_model.audit.chain import AuditChain
 from finagent_model.config.parsing import CallLimits
+from finagent_model.config.rules import narrow_limits
 from finagent_model.decision.decision import NO_EXECUTION, Decision, Execution
 from finagent_model.decision.signal import TradingSignal, compute_signal_id
-from finagent_model.desk.desk import narrow_limits
 from finagent_model.errors import StoreError, UnknownRunError, UnverifiedRunError
 from finagent_model.market.view import MarketView
 from finagent_model.model.predictor import Predictor

@@ -19,14 +19,13 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
-from finagent_model.config.desk_config import DeskConfig, find_preset
+from finagent_model.config.desk_config import DeskConfig, config_hash, find_preset
 from finagent_model.config.roster import Price
 from finagent_model.config.rules import DecisionLimits
 from finagent_model.data.market import Market
 from finagent_model.data.snapshots import BarsSnapshot
 from finagent_model.decision.decision import NO_EXECUTION, Execution
 from finagent_model.decision.signal import TradingSignal
-from finagent_model.desk.desk import config_hash
 from finagent_model.errors import (
     BadInputError,
     CorruptPackageError,

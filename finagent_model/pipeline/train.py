@@ -17,10 +17,10 @@ from finagent_model._progress import Progress, no_progress
 from finagent_model.agents.components import AgentGraph
 from finagent_model.agents.list_prices import settle_models
 from finagent_model.cassette.jsonl import dump_replies
-from finagent_model.config.desk_config import DeskConfig, load_config
+from finagent_model.config.desk_config import DeskConfig, config_hash, load_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import NO_EXECUTION, Execution
-from finagent_model.desk.desk import Desk, config_hash
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import BadInputError
 from finagent_model.model.predictor import open_cassette
 from finagent_model.model.wheel import code_hash

@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cli import app
-from finagent_model.config.desk_config import load_config, load_preset
+from finagent_model.config.desk_config import config_hash, load_config, load_preset
 from finagent_model.config.rules import ApprovalRules
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.decision.signal import Status, TradingSignal
-from finagent_model.desk.desk import Desk, config_hash
+from finagent_model.desk.desk import Desk
 from finagent_model.errors import (
     ApprovalPendingError,
     ApprovalSettledError,

@@ -20,7 +20,7 @@ from finagent_model._redact import (
 )
 from finagent_model.config.desk_config import Prompts
 from finagent_model.decision.signal import TradingSignal
-from finagent_model.desk.desk import redact_signal
+from finagent_model.desk._reply_signal import redact_signal
 
 PROMPTS = tuple(Prompts({}).text(name) for name in ("technical", "news", "risk", "executor"))
 LINES = [" ".join(text.split()) for text in PROMPTS]

@@ -9,7 +9,12 @@ import pytest
 
 from finagent_model.agents.providers import identity_of
 from finagent_model.config import analyst_registry
-from finagent_model.config.desk_config import DeskConfig, build_desk_config, load_preset
+from finagent_model.config.desk_config import (
+    DeskConfig,
+    build_desk_config,
+    config_hash,
+    load_preset,
+)
 from finagent_model.config.knowledge import (
     Cutoff,
     Knowledge,
@@ -19,7 +24,6 @@ from finagent_model.config.knowledge import (
     stated_cutoff,
 )
 from finagent_model.config.roster import ModelConfig
-from finagent_model.desk.desk import config_hash
 from finagent_model.errors import ConfigError
 from support.toy_analyst import ToyPlugin
 

@@ -13,9 +13,9 @@ from mlflow.pyfunc.model import PythonModelContext
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, load_preset
 from finagent_model.config.parsing import CallLimits
-from finagent_model.config.rules import DecisionLimits
+from finagent_model.config.rules import DecisionLimits, narrow_limits
 from finagent_model.data.market import Market
-from finagent_model.desk.desk import Desk, narrow_limits
+from finagent_model.desk.desk import Desk
 from finagent_model.evaluation.calibrate import calibrate
 from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView

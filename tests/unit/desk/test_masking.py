@@ -15,12 +15,12 @@ from hypothesis import settings as limited
 from hypothesis import strategies as st
 
 from finagent_model.cassette.cassette import Cassette
-from finagent_model.config.desk_config import DeskConfig, preset_text, read_desk_config
+from finagent_model.config.desk_config import DeskConfig, config_hash, preset_text, read_desk_config
 from finagent_model.data.market import Market
 from finagent_model.decision.decision import Decision
 from finagent_model.desk._chart import draw
 from finagent_model.desk._risk import LevelsRejectedError, Proposal, settle_levels
-from finagent_model.desk.desk import Desk, config_hash
+from finagent_model.desk.desk import Desk
 from finagent_model.desk.masking import (
     Mask,
     ShownView,

@@ -12,8 +12,8 @@ import pytest
 from finagent_model.config.desk_config import DeskConfig, find_preset, load_config, load_preset
 from finagent_model.config.parsing import CallLimits
 from finagent_model.config.roster import remove_agents
+from finagent_model.config.rules import narrow_limits
 from finagent_model.decision.decision import Execution
-from finagent_model.desk.desk import narrow_limits
 from finagent_model.pipeline.run_metadata import desk_params
 from support.places import ACTED_ON, Place
 
