@@ -34,11 +34,21 @@ class Numbers:
             yield self._values
 
 
+_SHARED_THREADS = threading.Lock()
+"""One for all shared numbers: the system takes threads of two processes that wait for each other's
+numbers for a deadlock (EDEADLK), though each will get on; with it, a process waits for one at most.
+"""
+
+
 class SharedNumbers(Numbers):
-    """Numbers of this process and of all that it forks after it has made them."""
+    """Numbers of this process and of all that it forks after it has made them.
+
+    A thread that holds the lock of some must not ask for others.
+    """
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
+        self._threads = _SHARED_THREADS
         # Anonymous memory: nothing is left behind, whatever ends the processes.
         self._values = memoryview(mmap.mmap(-1, 8 * count)).cast("d")
         self._lock_file, name = tempfile.mkstemp()

@@ -65,8 +65,10 @@ class Budget:
     def share(self) -> Budget:
         """Return the budget as it stands, shared with the processes that are forked from now on."""
         shared = SharedNumbers(2)
-        with self.spent.locked() as ours, shared.locked() as theirs:
-            theirs[0], theirs[1] = ours
+        with self.spent.locked() as ours:
+            tokens, usd = ours
+        with shared.locked() as theirs:
+            theirs[0], theirs[1] = tokens, usd
         return replace(self, spent=shared)
 
     def reserve(self, amount: Amount) -> None:

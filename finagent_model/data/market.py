@@ -80,15 +80,18 @@ class Market:
 
         Raises UnknownSymbolError, DataSourceError, InvalidBarsError and LocalStateError.
         """
+        series = self._bars.get(symbol)
         if symbol in self._pinned:
-            if symbol not in self._bars:
-                self._bars[symbol] = self._pinned_bars(symbol, self._pinned[symbol])
+            if series is None:
+                series = self._pinned_bars(symbol, self._pinned[symbol])
         elif isinstance(self.source, CachedBars):
             # Asked each time: whether the cache is enough depends on `as_of`.
-            self._bars[symbol] = self.source.bars_as_of(symbol, as_of)
-        elif symbol not in self._bars:
-            self._bars[symbol] = self.source.bars(symbol)
-        return self._bars[symbol]
+            series = self.source.bars_as_of(symbol, as_of)
+        elif series is None:
+            series = self.source.bars(symbol)
+        self._bars[symbol] = series
+        # Not read back: another thread may have put those of another moment there.
+        return series
 
     def snapshot(self, symbol: str) -> BarsSnapshot | None:
         """Return the snapshot of the bars that were read of `symbol`; None if none were."""

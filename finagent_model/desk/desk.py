@@ -271,14 +271,19 @@ class Desk:
         # What is on record waits for nobody, so it is decided on the caller's own thread.
         decisions = dict[int, Decision]()
         stop_count = EVENT_LOOP.stop_count
-        for i, view in enumerate(views):
+
+        def check() -> None:
             deadline.check()
             if EVENT_LOOP.stop_count > stop_count:
                 raise ShutdownError()
+
+        for i, view in enumerate(views):
+            check()
             if (decision := self._recall(view, runner)) is not None:
                 decisions[i] = decision
                 on_decision()
         if missing := [i for i in range(len(views)) if i not in decisions]:
+            check()  # the loop stops only the work that it has already
             made = EVENT_LOOP.run(
                 self._decide_concurrently(
                     [views[i] for i in missing], runner.call_models, on_decision

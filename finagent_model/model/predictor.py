@@ -338,6 +338,13 @@ class Predictor:
                 decision, self.config.prices, self.settings, run_id, self.lineage.model_id
             )
 
+    def flush_traces(self, timeout_s: float) -> None:
+        """Wait at most so long for the traces of its decisions to be written."""
+        if self.settings.tracing:
+            from finagent_model.tracking.traces import flush
+
+            flush(timeout_s)
+
     def _await_approval(
         self, decisions: Sequence[Decision], mode: Mode, deadline: Deadline, wait: bool
     ) -> list[Decision]:

@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ from finagent_model.errors import (
     ShutdownError,
 )
 from finagent_model.model.anchor import ModelCheck, check_model
-from finagent_model.model.model_folder import MODEL_CODE, PACKAGE_FOLDER
+from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.package import WAY_OUT
 from finagent_model.model.predictor import Predictor
 from finagent_model.model.questions import NESTED_COLUMNS, REQUIRED_COLUMNS, Question, parse_table
@@ -81,6 +80,7 @@ MAX_ROWS = 2_000
 """Rows of a request to a server; a batch in a notebook or a job may have any number."""
 ANSWER_MARGIN_S = 5.0
 """Seconds of a server's timeout that are kept for stopping the work and answering."""
+BYTECODE_FOLDER = "__pycache__"
 BYTECODE_POLL_S, BYTECODE_POLLS = 0.02, 10
 """Pause, and number of pauses, while another process may load the same folder."""
 ERROR_CODES: tuple[tuple[type[FinagentError], int], ...] = (
@@ -93,16 +93,21 @@ ERROR_CODES: tuple[tuple[type[FinagentError], int], ...] = (
 """MLflow's code of each error class; the first that fits counts."""
 
 
-def _wait_for_other_loaders(folder: Path) -> None:
-    """Wait until no other process is at the start of loading this folder, or for a short while.
+def _check_folder(folder: Path, settings: Settings) -> ModelCheck:
+    """Return the check of a model that other processes may load from the same folder.
 
-    Python writes the bytecode of `model_code.py` there, and that file's first line removes it.
+    Raises as `check_model` does.
     """
-    bytecode = Path(cache_from_source(str(folder / MODEL_CODE)))
     for _ in range(BYTECODE_POLLS):
-        if not bytecode.exists():
-            return
+        try:
+            return check_model(folder, settings)
+        except CorruptPackageError:
+            # Python writes the bytecode of `model_code.py` there, by a passing name at first, and
+            # that file's first line removes it. What stays for longer is refused.
+            if not (folder / BYTECODE_FOLDER).is_dir():
+                raise
         time.sleep(BYTECODE_POLL_S)
+    return check_model(folder, settings)
 
 
 def make_signature(config: DeskConfig) -> ModelSignature:
@@ -148,8 +153,7 @@ class FinagentModel(PythonModel):
         # first thing that the model's code does.
         checked = CHECKED.get()
         if checked is None:
-            _wait_for_other_loaders(folder)
-            checked = check_model(folder, settings)
+            checked = _check_folder(folder, settings)
         self.predictor = Predictor.open(package, settings, checked)
         # Clients are imported now, so that the first request doesn't wait for it.
         self.predictor.desk.preload()

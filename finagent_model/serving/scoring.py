@@ -54,6 +54,8 @@ SPARE_THREADS = 8
 """Threads beyond the requests that the model accepts; they refuse more at once, with 429."""
 SHUTDOWN_GRACE_S = 3.0
 """How long running requests may go on once the server is told to end."""
+TRACES_GRACE_S = 5.0
+"""How long a server that ends waits for its last traces to be written."""
 FORMS = ("dataframe_records", "dataframe_split", "inputs")
 """Keys of a request that hold its rows, in the forms that are accepted."""
 PARAMS = "params"
@@ -173,6 +175,10 @@ class _Server(uvicorn.Server):
         # Cancels calls to chat models, so that the requests that wait for them end with 503 too.
         asyncio.get_running_loop().call_later(SHUTDOWN_GRACE_S, EVENT_LOOP.stop)
         await super().shutdown(sockets)
+        # Here, since the signal ends the process after this, without the interpreter's own wait.
+        if not self.force_exit:
+            predictor = app.state.model.predictor
+            await asyncio.to_thread(predictor.flush_traces, TRACES_GRACE_S)
 
 
 def _access_check(settings: Settings) -> Any:

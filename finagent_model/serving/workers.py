@@ -53,9 +53,14 @@ class WorkerGroup:
         Raises ServerFailedError where they die as soon as they are started.
         """
         handlers = {name: signal.signal(name, self._stop) for name in STOP_SIGNALS}
+        failure: OSError | None = None
         try:
-            for number in range(len(self._sockets)):
-                self._start(number)
+            try:
+                for number in range(len(self._sockets)):
+                    self._start(number)
+            except OSError as error:
+                failure = error
+                self._stop()
             while self._workers:
                 self._await_one()
         finally:
@@ -65,6 +70,11 @@ class WorkerGroup:
                 each.close()
             os.close(self._alive)
             os.close(self._alive_end)
+        if failure is not None:
+            raise ServerFailedError(
+                f"a worker can't be started: {failure.strerror}; allow this user more processes, "
+                "or serve with fewer --workers"
+            )
         if self._early_ends >= MAX_EARLY_ENDS:
             raise ServerFailedError(
                 f"{MAX_EARLY_ENDS} workers in a row ended within {MIN_LIFE_S:g} s of their start; "
@@ -72,15 +82,18 @@ class WorkerGroup:
             )
 
     def _start(self, number: int) -> None:
+        """Start a worker on that socket unless all are to end. Raises OSError."""
         # Held back meanwhile: the child must not take the parent's handler, nor the parent miss it.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        # Asked again, now that no signal comes in between: nobody would stop a worker of later.
-        if not self._stopping:
-            pid = os.fork()
-            if pid == 0:
-                self._work(number)
-            self._workers[pid] = number, time.monotonic()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        try:
+            # Asked again, now that no signal comes in between: nobody would stop a worker of later.
+            if not self._stopping:
+                pid = os.fork()
+                if pid == 0:
+                    self._work(number)
+                self._workers[pid] = number, time.monotonic()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _work(self, number: int) -> NoReturn:
         """Serve in the child, which ends here whatever happens."""
@@ -126,8 +139,18 @@ class WorkerGroup:
             pid,
             _describe_end(status),
         )
-        time.sleep(RESTART_PAUSE_S)
-        self._start(number)
+        self._replace(number)
+
+    def _replace(self, number: int) -> None:
+        """Start another worker on that socket, as soon as the system allows one."""
+        while not self._stopping:
+            time.sleep(RESTART_PAUSE_S)
+            try:
+                self._start(number)
+                return
+            except OSError as error:
+                # The others still answer, so the server does not end.
+                log.error("worker %d can't be started, tried again: %s", number + 1, error.strerror)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -155,11 +178,13 @@ def open_sockets(host: str, port: int, count: int) -> list[socket.socket]:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             each.bind(address)
             each.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         for each in sockets:
             each.close()
+        # A name that can't be one, such as `a..b`, does not reach the resolver.
+        reason = error.strerror if isinstance(error, OSError) else "it is no host's name"
         raise BadInputError(
-            f"can't listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+            f"can't listen on {host}:{port}: {reason}; choose another --host or --port"
         ) from None
     return sockets
 

@@ -84,9 +84,15 @@ def trace_decision(
         log.warning("no trace of %s: %s", decision.signal.symbol, error)
 
 
-def flush() -> None:
-    """Wait until all queued traces are written; a process that ends does so too."""
-    _WRITER.flush()
+def flush(timeout_s: float | None = None) -> None:
+    """Wait until all queued traces are written, and warn where that takes longer than `timeout_s`.
+
+    An interpreter that ends by itself waits for them too; one that a signal ends does not.
+    """
+    try:
+        _WRITER.flush(timeout_s)
+    except TimeoutError:
+        log.warning("the last traces are lost: they are not written after %g s", timeout_s)
 
 
 class _Writer:
@@ -102,8 +108,8 @@ class _Writer:
             raise RuntimeError(f"{MAX_PENDING} wait to be written")
         self._thread.submit(work).add_done_callback(lambda future: self._slots.release())
 
-    def flush(self) -> None:
-        self._thread.submit(lambda: None).result()
+    def flush(self, timeout_s: float | None) -> None:
+        self._thread.submit(lambda: None).result(timeout_s)
 
 
 _WRITER = _Writer()

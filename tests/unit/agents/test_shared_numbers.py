@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from math import inf
 
 import pytest
@@ -71,6 +72,33 @@ def test_budget_keeps_what_was_spent_before_it_is_shared() -> None:
     shared.reserve(Amount(60, None))
     with pytest.raises(OverBudgetError, match="the 100 tokens of a run"):
         shared.reserve(Amount(1, None))
+
+
+def test_threads_of_two_processes_may_wait_for_each_others_numbers() -> None:
+    ours, theirs = SharedNumbers(1), SharedNumbers(1)
+    (hear_us, tell_them), (hear_them, tell_us) = os.pipe(), os.pipe()
+
+    def work(held: SharedNumbers, asked: SharedNumbers, tell: int, hear: int) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            with held.locked():
+                os.write(tell, b"x")
+                os.read(hear, 1)  # both hold theirs
+                waiting = pool.submit(add, asked)
+                wait([waiting], timeout=0.2)
+            waiting.result()
+
+    def add(numbers: SharedNumbers) -> None:
+        with numbers.locked() as values:
+            values[0] += 1
+
+    child = fork(lambda: work(theirs, ours, tell_us, hear_us))
+    work(ours, theirs, tell_them, hear_them)
+    assert await_end(child) == 0
+    for numbers in (ours, theirs):
+        with numbers.locked() as (value,):
+            assert value == 1
+    for each in (hear_us, tell_them, hear_them, tell_us):
+        os.close(each)
 
 
 def test_budget_goes_on_after_a_process_was_killed_within_its_lock() -> None:

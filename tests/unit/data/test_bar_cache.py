@@ -444,3 +444,17 @@ def test_market_view_ignores_later_vendor_bars(tmp_path: Path) -> None:
             asked.append(build_context(view, Policy()).text)
     assert len(asked) == 6
     assert len(set(asked)) == 1
+
+
+def test_market_gives_bars_of_the_asked_moment_beside_a_thread_that_asks_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overtaken(dict[str, BarSeries]):
+        """Where another thread is always the last to write."""
+
+        def __setitem__(self, symbol: str, series: BarSeries) -> None:
+            super().__setitem__(symbol, WHOLE[:50])
+
+    market = Market(process(Vendor(), tmp_path), None)
+    monkeypatch.setattr(market, "_bars", Overtaken())
+    assert len(market.bars("FB", parse_as_of("2013-03-01"))) == len(WHOLE)

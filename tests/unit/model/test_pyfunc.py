@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,11 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.pyfunc.model import _PythonModelPyfuncWrapper
 from starlette.testclient import TestClient
 
+from finagent_model.errors import CorruptPackageError
+from finagent_model.model import pyfunc
+from finagent_model.model.anchor import ModelCheck
 from finagent_model.model.pyfunc import FinagentModel, make_signature
+from finagent_model.settings import Settings
 from support.hostile_questions import BAD_DATA, BAD_QUESTIONS, ITEM, ROW
 from support.serving import load_small_model
 
@@ -116,3 +121,40 @@ def test_signature_passes_nested_columns_as_one_value() -> None:
         ("bars", "any", False),
         ("news", "any", False),
     ]
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+def test_model_is_checked_again_while_another_process_starts_to_load_it(
+    model: FinagentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    (tmp_path / pyfunc.BYTECODE_FOLDER).mkdir()
+    asked = list[Path]()
+
+    def check(folder: Path, _: Settings) -> ModelCheck:
+        asked.append(folder)
+        if len(asked) < tries:
+            raise CorruptPackageError("__pycache__/model_code.pyc.1 is in the model")
+        assert model.predictor.checked is not None
+        return model.predictor.checked
+
+    monkeypatch.setattr(pyfunc, "check_model", check)
+    assert pyfunc._check_folder(tmp_path, Settings()) is model.predictor.checked
+    assert len(asked) == tries
+
+
+@pytest.mark.parametrize(("stays", "checks"), [(True, pyfunc.BYTECODE_POLLS + 1), (False, 1)])
+def test_model_with_a_file_that_stays_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: bool, checks: int
+) -> None:
+    if stays:
+        (tmp_path / pyfunc.BYTECODE_FOLDER).mkdir()
+    asked = list[Path]()
+
+    def check(folder: Path, _: Settings) -> ModelCheck:
+        asked.append(folder)
+        raise CorruptPackageError("a file is in the model")
+
+    monkeypatch.setattr(pyfunc, "check_model", check)
+    with pytest.raises(CorruptPackageError, match="a file is in the model"):
+        pyfunc._check_folder(tmp_path, Settings())
+    assert len(asked) == checks

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from finagent_model.model.pyfunc import FinagentModel
-from finagent_model.serving.scoring import MAX_BODY_BYTES, scoring_app
+from finagent_model.serving.scoring import MAX_BODY_BYTES, TRACES_GRACE_S, _Server, scoring_app
 from finagent_model.settings import Settings
 from support.hostile_questions import BAD_DATA, BAD_QUESTIONS, ROW
 from support.serving import load_small_model
@@ -197,3 +199,24 @@ def test_scoring_refuses_page_of_another_site(http: TestClient, headers: dict[st
 def test_scoring_has_no_page_with_scripts(http: TestClient) -> None:
     assert [http.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404]
     assert http.get("/nothing").json()["error_code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("in_a_hurry", [False, True])
+def test_server_that_ends_writes_its_last_traces(
+    model: FinagentModel, monkeypatch: pytest.MonkeyPatch, in_a_hurry: bool
+) -> None:
+    waited = list[float]()
+    monkeypatch.setattr(model, "stop", lambda: None)
+    monkeypatch.setattr(model.predictor, "flush_traces", waited.append)
+    config = uvicorn.Config(scoring_app(model, "model", Settings()))
+    config.load()
+
+    async def run() -> None:
+        server = _Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([])
+        server.force_exit = in_a_hurry
+        await server.shutdown([])
+
+    asyncio.run(run())
+    assert waited == ([] if in_a_hurry else [TRACES_GRACE_S])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -114,6 +114,45 @@ def test_worker_group_gives_up_where_workers_end_at_once(
     assert "ended with code 1; another takes its place" in caplog.text
 
 
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Whether each of the next forks works; the later ones do."""
+    left, fork = list[bool](), os.fork
+
+    def try_fork() -> int:
+        if left and not left.pop(0):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", try_fork)
+    yield left
+    assert not left
+
+
+def test_worker_group_says_that_no_worker_can_be_started(forks: list[bool]) -> None:
+    forks += [True, False]
+    group = WorkerGroup(answer, open_sockets(HOST, free_port(), 2))
+    with pytest.raises(ServerFailedError, match="can't be started: Resource temporarily"):
+        group.run()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(workers.STOP_SIGNALS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_worker_group_tries_again_to_replace_worker(
+    forks: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+
+    def work() -> None:
+        first = ask(port)
+        forks.extend([False, False])
+        assert ask(port, b"die") is None
+        ask_until(port, lambda pids: bool(pids - {first}))
+
+    run_while(port, 1, work)
+    assert caplog.text.count("worker 1 can't be started, tried again: Resource") == 2
+
+
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     port = free_port()
     script = (
@@ -162,3 +201,9 @@ def test_open_sockets_refuses_port_of_another_group() -> None:
     finally:
         for each in sockets:
             each.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_open_sockets_refuses_what_is_no_host(host: str) -> None:
+    with pytest.raises(BadInputError, match="it is no host's name; choose another --host"):
+        open_sockets(host, free_port(), 2)

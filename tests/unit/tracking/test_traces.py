@@ -190,6 +190,18 @@ def test_traces_of_concurrent_decisions_are_whole(place: Place) -> None:
     }
 
 
+def test_flush_waits_no_longer_than_it_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = threading.Event()
+    monkeypatch.setattr(tracing, "_write", lambda *_: may_write.wait())
+    tracing.trace_decision(decision(), PRICES, ON)
+    tracing.flush(0.01)
+    assert caplog.messages == ["the last traces are lost: they are not written after 0.01 s"]
+    may_write.set()
+    tracing.flush()
+
+
 @pytest.mark.parametrize("uri", ["sqlite:////proc/no/mlflow.db", "http://me:pass-word@127.0.0.1:9"])
 def test_trace_to_unavailable_store_is_only_a_warning(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, uri: str
