@@ -286,7 +286,7 @@ class Desk:
             check()  # the loop stops only the work that it has already
             made = EVENT_LOOP.run(
                 self._decide_concurrently(
-                    [views[i] for i in missing], runner.call_models, on_decision
+                    [views[i] for i in missing], runner.converse, on_decision
                 ),
                 deadline.remaining_s(),
             )

@@ -17,6 +17,8 @@ from finagent_model.market.bars import parse_as_of
 from finagent_model.market.view import MarketView
 from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
+from finagent_model.testing import FakeLLM
+from support.chat_model import KEY, config
 from support.packages import book, trained_state
 
 DAYS = ("2012-06-28", "2012-06-29")
@@ -125,3 +127,17 @@ def test_view_copy_has_no_memo(views: list[MarketView]) -> None:
 def test_market_keeps_nothing_of_bars_that_a_question_brings(market: Market) -> None:
     bars = market.bars("GOOG")
     assert market.view("GOOG", parse_as_of(DAYS[0]), bars).memo is None
+
+
+def test_desk_finds_reply_that_an_equal_question_of_the_batch_has_just_recorded(
+    views: list[MarketView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finagent_model.desk.desk.MAX_CONCURRENCY", 1)
+    with FakeLLM() as llm:
+        desk = Desk(config(llm), None, Settings.load({"OPENAI_API_KEY": KEY}), Cassette())
+        first, second = desk.decide_all([views[0]] * 2)
+        desk.close()
+        assert len(llm.requests) == first.calls
+    assert (first.calls > 0, second.calls) == (True, 0)
+    generated_at = first.signal.generated_at
+    assert second.signal.model_copy(update={"generated_at": generated_at}) == first.signal
