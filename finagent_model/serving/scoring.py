@@ -44,7 +44,11 @@ from finagent_model.serving.auth import (
     require_token,
 )
 from finagent_model.serving.http_guards import AccessGuard, BodyLimit
-from finagent_model.serving.workers import WorkerGroup, open_sockets
+from finagent_model.serving.workers import (
+    WorkerGroup,
+    close_pooled_connections,
+    open_sockets,
+)
 from finagent_model.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -90,6 +94,7 @@ def serve(uri: str, settings: Settings, host: str, port: int, workers: int = 1) 
     if workers > 1:
         model.predictor.desk.share(workers)
         sockets = open_sockets(host, port, workers)
+        close_pooled_connections()
     # What is loaded by now stays: the collector need not look at it again, nor a fork copy it.
     gc.collect()
     gc.freeze()

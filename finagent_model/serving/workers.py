@@ -7,6 +7,7 @@ the sockets: while a worker that died is replaced, its callers wait instead of b
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -160,6 +161,19 @@ class WorkerGroup:
         for pid in list(self._workers):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+
+
+def close_pooled_connections() -> None:
+    """Close the idle database connections of this process, MLflow's too.
+
+    A process that is forked would write into the same connection; it opens its own instead.
+    """
+    from sqlalchemy import Engine
+
+    for each in gc.get_objects():
+        # By the type itself: `isinstance` would import what stands in for a lazy module.
+        if issubclass(type(each), Engine):
+            each.dispose()
 
 
 def open_sockets(host: str, port: int, count: int) -> list[socket.socket]:

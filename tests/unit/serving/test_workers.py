@@ -10,12 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from finagent_model.errors import BadInputError, ServerFailedError
 from finagent_model.serving import workers
-from finagent_model.serving.workers import WorkerGroup, open_sockets
+from finagent_model.serving.workers import (
+    WorkerGroup,
+    close_pooled_connections,
+    open_sockets,
+)
 from support.places import free_port
 
 HOST = "127.0.0.1"
@@ -207,3 +213,15 @@ def test_open_sockets_refuses_port_of_another_group() -> None:
 def test_open_sockets_refuses_what_is_no_host(host: str) -> None:
     with pytest.raises(BadInputError, match="it is no host's name; choose another --host"):
         open_sockets(host, free_port(), 2)
+
+
+def test_pooled_connections_are_closed_before_workers_are_forked(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/any.db")
+    with engine.connect():
+        pass
+    assert engine.pool.checkedin() == 1  # type: ignore[attr-defined]
+    close_pooled_connections()
+    assert engine.pool.checkedin() == 0  # type: ignore[attr-defined]
+    with engine.connect() as connection:  # and may be used again
+        assert connection.exec_driver_sql("select 1").scalar() == 1
+    engine.dispose()
