@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from finagent_model._lazy import without_garbage_collection
 from finagent_model._progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def load(model: str = CHAMPION) -> Predictor:
         'ok'
     """
     # Imported here, as everywhere in this file: MLflow takes seconds.
-    from finagent_model.model.loading import load_predictor
+    with without_garbage_collection():
+        from finagent_model.model.loading import load_predictor
 
-    return load_predictor(model)
+        return load_predictor(model)
 
 
 def market_view(symbol: str, as_of: str | date | datetime) -> MarketView:

@@ -11,7 +11,6 @@ decides, since no experiment shows that a branch which was not taken reads no cl
 from __future__ import annotations
 
 import ast
-import gc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ import numpy as np
 
 import finagent_model
 from finagent_model._base import Check
+from finagent_model._lazy import without_garbage_collection
 from finagent_model.backtesting.engine import run_orders
 from finagent_model.backtesting.metrics import sharpe, simple_returns
 from finagent_model.errors import DataError
@@ -303,13 +303,8 @@ def parse_source(path: Path) -> ast.Module:
     """Return a Python file's syntax tree."""
     # A collection during the parse may parse something itself, which CPython 3.11 takes for a
     # fault of its own: https://github.com/python/cpython/issues/106905
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with without_garbage_collection():
         return ast.parse(path.read_text())
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _walk_outside(tree: ast.AST, excluded: set[str]) -> Iterator[ast.expr | ast.stmt]:
