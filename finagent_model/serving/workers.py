@@ -196,7 +196,7 @@ def open_sockets(host: str, port: int, count: int) -> list[socket.socket]:
         for each in sockets:
             each.close()
         # A name that can't be one, such as `a..b`, does not reach the resolver.
-        reason = error.strerror if isinstance(error, OSError) else "it is no host's name"
+        reason = error.strerror if isinstance(error, OSError) else "no host has that name"
         raise BadInputError(
             f"can't listen on {host}:{port}: {reason}; choose another --host or --port"
         ) from None
