@@ -211,7 +211,7 @@ def test_open_sockets_refuses_port_of_another_group() -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70])
 def test_open_sockets_refuses_what_is_no_host(host: str) -> None:
-    with pytest.raises(BadInputError, match="it is no host's name; choose another --host"):
+    with pytest.raises(BadInputError, match="no host has that name; choose another --host"):
         open_sockets(host, free_port(), 2)
 
 
