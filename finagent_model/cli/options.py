@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import json
 import logging
 import re
@@ -78,6 +79,10 @@ class TypedErrors(HelpGroup):
         configure_mlflow_environment()
         # It logs a stack trace of what it then raises, which is said below in one line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A terminal of another encoding must not end a command that has its result.
+                stream.reconfigure(errors="backslashreplace")
         with redact_output():
             return self._invoke(ctx)
 
@@ -165,7 +170,9 @@ def escape_controls(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print `value` as one line of JSON on stdout."""
-    text = json.dumps(value, ensure_ascii=False)
+    # Elsewhere a character that the encoding lacks would be written as no JSON can be.
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not is_utf8)
     # JSON itself leaves these as they are, though a terminal obeys some of them.
     typer.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 

@@ -178,3 +178,23 @@ def test_reader_of_a_pipe_that_has_gone_is_no_stack_trace(
         app(["show"])
     assert ended.value.code == 1
     assert capsys.readouterr().err == ""
+
+
+def test_output_that_an_encoding_lacks_is_no_stack_trace() -> None:
+    app = typer.Typer(cls=TypedErrors)
+
+    @app.command()
+    def show() -> None:
+        print_json({"name": "日本🚀"})
+        echo("日本 \ud800")
+
+    @app.command()
+    def other() -> None:
+        """With one command alone there would be no group."""
+
+    runner = CliRunner(charset="latin-1")
+    result = runner.invoke(app, ["show"])
+    assert result.exit_code == 0, result.output
+    first, second = result.output.splitlines()
+    assert json.loads(first) == {"name": "日本🚀"}
+    assert second == r"\u65e5\u672c \ud800"

@@ -1,9 +1,12 @@
-"""Read JSON that somebody else wrote, within limits: the one reader behind every HTTP door.
+"""Read JSON and YAML that somebody else wrote: the reader behind every HTTP door, and of files.
 
-Size and shape are checked before a value is built, so that a small text can't become a large object
-or exhaust the stack. What two readers could understand differently (a repeated key, NaN, half a
-surrogate pair, a number that no float holds) is refused. A door limits the bytes, see `MAX_DEPTH`
-and `MAX_VALUES` for the rest.
+Of JSON, size and shape are checked before a value is built, so that a small text can't become a
+large object or exhaust the stack. What two readers could understand differently (a repeated key,
+NaN, half a surrogate pair, a number that no float holds) is refused. A door limits the bytes, see
+`MAX_DEPTH` and `MAX_VALUES` for the rest.
+
+YAML is in files of the user's own. PyYAML takes the last of two equal keys without a word, and
+fails on a date that does not exist; here both are errors that name the line.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Hashable
 from itertools import accumulate
 from typing import Any
+
+import yaml
 
 from finagent_model._base import show_value
 from finagent_model.errors import BadInputError
@@ -28,6 +34,9 @@ MAX_DIGITS = 308
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEPS = {byte: 1 if byte in b"[{" else -1 for byte in b"[]{}"}
+_KINDS = {"timestamp": "a date", "int": "a number", "float": "a number"}
+"""What a value is, by the end of YAML's tag."""
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89abAB]")
 
 
@@ -111,3 +120,58 @@ def split_json_lines(text: str) -> list[str]:
     Not `splitlines`: a text within may hold U+2028 and others, which JSON leaves as they are.
     """
     return [line for line in text.split("\n") if line]
+
+
+def load_yaml(text: str) -> Any:
+    """Return what a YAML `text` holds. Raises ValueError that says what is wrong, in one line."""
+    try:
+        # A SafeLoader: a file must not construct Python objects.
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        message = ", ".join(filter(None, (error.context, error.problem)))
+        mark = error.problem_mark
+        # Without the line itself, which PyYAML quotes: it may hold a secret.
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{message}{where}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        # PyYAML lets through what Python's constructors raise.
+        except (ValueError, OverflowError, LookupError, AttributeError, TypeError):
+            kind = _KINDS.get(node.tag.rpartition(":")[2], "a value")
+            raise _error(node, f"{show_value(node.value)} can't be read as {kind}") from None
+        if isinstance(value, str) and not _is_utf8(value):
+            raise _error(node, f"{show_value(value)} is not text in UTF-8")
+        return value
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        # Before keys of `<<` are merged in: those may be overridden.
+        seen = set()
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key_node.tag == _MERGE_TAG:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise _error(key_node, f"key {show_value(key)} stands twice; keep one of them")
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _error(node: Any, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
