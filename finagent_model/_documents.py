@@ -6,7 +6,8 @@ NaN, half a surrogate pair, a number that no float holds) is refused. A door lim
 `MAX_DEPTH` and `MAX_VALUES` for the rest.
 
 YAML is in files of the user's own. PyYAML takes the last of two equal keys without a word, and
-fails on a date that does not exist; here both are errors that name the line.
+fails on a date that does not exist; here both are errors that name the line. Aliases count as what
+they stand for.
 """
 
 from __future__ import annotations
@@ -125,8 +126,14 @@ def split_json_lines(text: str) -> list[str]:
 def load_yaml(text: str) -> Any:
     """Return what a YAML `text` holds. Raises ValueError that says what is wrong, in one line."""
     try:
-        # A SafeLoader: a file must not construct Python objects.
-        return yaml.load(text, Loader=_StrictLoader)
+        loader = _StrictLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # Aliases of aliases make a small text a large object, of which a dump has every copy.
+        if _count_values(node, {}) > MAX_VALUES:
+            raise ValueError(f"with its aliases (*) it has over {MAX_VALUES} values; remove some")
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         message = ", ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark
@@ -139,7 +146,19 @@ def load_yaml(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def _count_values(node: yaml.Node, counts: dict[int, float]) -> float:
+    """Return how many values a node has, each alias as many as its anchor; inf if it is a loop."""
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # for an alias within its own anchor
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [each for pair in parts for each in pair]
+        counts[id(node)] = 1 + sum(_count_values(each, counts) for each in parts)
+    return counts[id(node)]
+
+
 class _StrictLoader(yaml.SafeLoader):
+    # A SafeLoader: a file must not construct Python objects.
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)

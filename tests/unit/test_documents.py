@@ -90,6 +90,11 @@ def test_read_json_object_refuses_other_values(body: bytes) -> None:
         read_json_object(body, '{"a": 1}')
 
 
+ALIASES = "a0: &a0 [1]\n" + "".join(
+    f"a{i + 1}: &a{i + 1} [{', '.join(9 * [f'*a{i}'])}]\n" for i in range(9)
+)
+
+
 def test_load_yaml_lets_a_key_stand_beside_the_merged_ones() -> None:
     text = "base: &base {a: 1, b: 2}\nown: {<<: *base, a: 3}\nagain: *base\n"
     assert load_yaml(text) == {
@@ -107,6 +112,8 @@ def test_load_yaml_lets_a_key_stand_beside_the_merged_ones() -> None:
         ("[" * 5000, "nested too deeply"),
         ("key: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("token: canary-pw, x: y", "mapping values are not allowed here at line 1, column 20"),
+        ("a: &a [1, *a]", "with its aliases (*) it has over 1000000 values; remove some"),
+        (ALIASES, "with its aliases (*) it has over 1000000 values; remove some"),
         ("a: \x00", "special characters are not allowed"),
     ],
 )
