@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from finagent_model.errors import BadInputError
 
@@ -19,6 +23,8 @@ Mode = Literal["cached", "live", "replay"]
 """Where replies come from: the cassette first, always the model, or the cassette alone."""
 DATED_PAUSE_S = 10.0
 """How long to wait until a date, where a response does not say what time it is."""
+MIN_LIKENESS = 0.75
+"""How alike (0 to 1, by difflib) an unknown key is to a known one that it may be meant for."""
 MAX_SHOWN_CHARS = 40
 """Characters of a caller's value that a message repeats."""
 
@@ -27,6 +33,17 @@ class FrozenModel(BaseModel):
     """Base of a block of configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_true_as_number(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic takes true for 1: a `budget_usd: yes` would be a limit of one dollar.
+        if isinstance(value, bool) and info.field_name:
+            types = set(_plain_types(cls.model_fields[info.field_name].annotation))
+            if bool not in types and types & {int, float}:
+                kind: Any = "float_type" if float in types else "int_type"
+                raise PydanticKnownError(kind)
+        return value
 
 
 class InputModel(FrozenModel):
@@ -39,7 +56,7 @@ class InputModel(FrozenModel):
             return cls.model_validate(params)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            message = first_error_message(error)
+            message = first_error_message(error, cls)
             raise BadInputError(f"parameter {message}{cls._describe_allowed(name)}") from None
 
     @classmethod
@@ -47,7 +64,7 @@ class InputModel(FrozenModel):
         """Return the bounds and default of a parameter, as the end of an error message."""
         schema = cls.model_json_schema()["properties"].get(name)
         if schema is None:
-            return f"; there is: {', '.join(cls.model_fields)}"
+            return ""  # an unknown key, whose message names the known ones
         # An optional parameter has its bounds in the first branch of `anyOf`.
         schema = {**next(iter(schema.get("anyOf", [])), {}), **schema}
         words = {
@@ -136,8 +153,11 @@ def requirement(error: Mapping[str, Any]) -> str:
     return template.format(**error.get("ctx", {}))
 
 
-def first_error_message(error: ValidationError) -> str:
-    """Return the first error in one line: the field, what it must be, and the value given."""
+def first_error_message(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Return the first error in one line: the field, what it must be, and the value given.
+
+    With the `model` that was validated, an unknown key comes with those that are known.
+    """
     # One problem in one line: a list would not fit a shell, a status or a log.
     first, *others = error.errors(include_url=False)
     where, value = first["loc"], first["input"]
@@ -150,18 +170,61 @@ def first_error_message(error: ValidationError) -> str:
         message = " or ".join((message, *alternatives))
     field = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {show_value(field)}"
+        return f"unknown key {show_value(field)}{_hint_at_keys(model, where)}"
     if first["type"] in _REQUIREMENTS:
         if first["type"] not in _OF_A_KEY:
             # As YAML and JSON write it, not as Python does.
             is_word = value is None or isinstance(value, bool)
             message += f", not {json.dumps(value) if is_word else show_value(value)}"
+            if first["type"] == "string_type" and isinstance(value, date):
+                message += "; put it in quotes"
     # A validator's own sentence may quote the value; larger ones such as lists are left out.
     elif isinstance(value, str | int | float):
         shown = show_value(value)
         if not re.search(rf"(?<!\w){re.escape(shown)}(?!\w)", message):
             message += f" (given: {shown})"
     return f"{field}: {message}" if field else message
+
+
+def _hint_at_keys(model: type[BaseModel] | None, where: Sequence[str | int]) -> str:
+    """Return the key that an unknown one is a misspelling of, or all keys, as a message's end."""
+    if model is None:
+        return ""
+    models = [model]
+    for part in where[:-1]:
+        fields = [f for each in models for name, f in each.model_fields.items() if name == part]
+        # The number of an item and the key of a mapping lead to no other model.
+        if fields:
+            models = [inner for field in fields for inner in _find_models(field.annotation)]
+    if not models:
+        return ""  # of a mapping, whose keys a validator knows
+    items = [item for each in models for item in each.model_fields.items()]
+    key, known = str(where[-1]), [field.alias or name for name, field in items]
+    for name, field in items:
+        block = field.annotation
+        # A key of a block that stands one level too high.
+        if isinstance(block, type) and issubclass(block, BaseModel) and key in block.model_fields:
+            return f"; did you mean {name!r} with {key!r} in it?"
+    if alike := get_close_matches(key, known, n=1, cutoff=MIN_LIKENESS):
+        return f"; did you mean {alike[0]!r}?"
+    return f"; there is: {', '.join(known)}"
+
+
+def _plain_types(annotation: Any) -> Iterator[type]:
+    """Yield the types in the annotation of a field that has one value, such as `int | None`."""
+    if isinstance(annotation, type):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, UnionType):
+        for part in get_args(annotation):
+            yield from _plain_types(part)
+
+
+def _find_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models in the annotation of a field, also those in lists and unions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _find_models(part)
 
 
 def show_value(value: object) -> str:
@@ -173,6 +236,8 @@ def show_value(value: object) -> str:
     if isinstance(value, str):
         is_cut, text = len(value) > MAX_SHOWN_CHARS, repr(value[:MAX_SHOWN_CHARS])
         return f"{text}..." if is_cut else text
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, list | tuple):
         return "[...]" if value else "[]"
     if isinstance(value, dict):

@@ -64,6 +64,7 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _BASIC = re.compile(r"(?<=\bBasic )(?=[A-Za-z+/]*[\d=])[A-Za-z0-9+/]{8,}={0,2}")
+_CUT = re.compile(r"[\"']?\s*(?:\.\.\.|…)|\Z")
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
 )
@@ -227,12 +228,23 @@ def _user_secrets(address: str) -> Iterator[str]:
 
 
 def _redact_cut_secret(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` without the beginning of a secret at its end, where something has cut it."""
+    """Return `text` without the beginning of a secret where something has cut it.
+
+    That is at the end, or before the dots that stand for the rest of a value.
+    """
     folded = text.casefold()
-    for secret in (each.casefold() for each in secrets):
-        for length in range(len(secret) - 1, MIN_SECRET_CHARS - 1, -1):
-            if folded.endswith(secret[:length]):
-                return f"{text[:-length]}{KEY_MARK}"
+    beginnings = [each.casefold() for each in secrets]
+    beginnings = [each for each in beginnings if each[:MIN_SECRET_CHARS] in folded]
+    if not beginnings:
+        return text
+    # The last one first, so that the places before it stay where they are.
+    for end in reversed([match.start() for match in _CUT.finditer(text)]):
+        for secret in beginnings:
+            lengths = range(len(secret) - 1, MIN_SECRET_CHARS - 1, -1)
+            length = next((n for n in lengths if folded.endswith(secret[:n], 0, end)), None)
+            if length is not None:
+                text = f"{text[: end - length]}{KEY_MARK}{text[end:]}"
+                break
     return text
 
 

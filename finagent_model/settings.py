@@ -249,7 +249,10 @@ class Settings(BaseModel):
     @classmethod
     def _expand_home(cls, value: Path) -> Path:
         # A shell expands ~, but a container or a DAG passes it on as it is.
-        return value.expanduser()
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            raise ValueError("names a user that is unknown; write the whole path") from None
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -21,23 +21,15 @@ from autogen_core.tools import Tool
 
 from finagent_model.agents._http_client import ChatQuestion, HttpProtocol, ReplyDraft
 from finagent_model.agents._wire_formats import arguments_object
-from finagent_model.errors import ConfigError
 
 DEFAULT_PORT = 11434
 
 
 def ollama_url(host: str) -> str:
-    """Return the address of Ollama's chat; `host` may be a host, a host and port, or a URL.
-
-    Raises ConfigError for any other text.
-    """
+    """Return the address of Ollama's chat; `host` may be a host, a host and port, or a URL."""
     has_scheme = "://" in host
-    try:
-        url = urlsplit(host if has_scheme else f"http://{host}")
-        has_port = url.port is not None
-    except ValueError:  # a port that is no number, or half an IPv6 address
-        example = "127.0.0.1:11434, or a URL"
-        raise ConfigError(f"Ollama's address {host!r} must be a host, such as {example}") from None
+    url = urlsplit(host if has_scheme else f"http://{host}")
+    has_port = url.port is not None
     place = url.netloc
     if not url.hostname:  # ":11434", as the server's own OLLAMA_HOST may be
         place = f"127.0.0.1{place}"

@@ -34,7 +34,6 @@ from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig, Prompts
 from finagent_model.config.request_rules import RequestRules
 from finagent_model.config.roster import (
-    ADDRESSED,
     REWORDED,
     AgentRow,
     ModelConfig,
@@ -82,11 +81,10 @@ def with_address(model: ModelConfig, settings: Settings) -> ModelConfig:
     address = getattr(settings, provider.address_setting)
     if not address:
         return model
-    if model.client in ADDRESSED:
-        try:
-            check_address(address, _variable(provider.address_setting))
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+    try:
+        check_address(model.client, address, _variable(provider.address_setting))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return model.model_copy(update={"base_url": address})
 
 

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import finagent_model
 from finagent_model._base import first_error_message
-from finagent_model._json import split_json_lines
+from finagent_model._documents import split_json_lines
 from finagent_model.decision.decision import Decision, Event, Turn
 from finagent_model.decision.signal import TradingSignal
 from finagent_model.errors import BadInputError

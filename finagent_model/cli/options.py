@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import json
 import logging
 import re
@@ -78,6 +79,10 @@ class TypedErrors(HelpGroup):
         configure_mlflow_environment()
         # It logs a stack trace of what it then raises, which is said below in one line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A terminal of another encoding must not end a command that has its result.
+                stream.reconfigure(errors="backslashreplace")
         with redact_output():
             return self._invoke(ctx)
 
@@ -86,6 +91,9 @@ class TypedErrors(HelpGroup):
             return super().invoke(ctx)
         except FinagentError as error:
             _exit_with_error(ctx, error)
+        except typer.BadParameter as error:
+            _reword(error)
+            raise
         except (TyperException, typer.Exit, typer.Abort, BrokenPipeError):
             # Typer ends without a word where the reader of a pipe, such as `head`, has gone.
             raise
@@ -95,6 +103,18 @@ class TypedErrors(HelpGroup):
             # Not left to the interpreter, which would print what nobody has redacted.
             traceback.print_exception(error)
             ctx.exit(EXIT_BUG)
+
+
+def _reword(error: typer.BadParameter) -> None:
+    """Say what an option must be in the words of all other messages, with the value given."""
+    # Typer passes on pydantic's sentence. Without its error pydantic may not be imported yet.
+    if type(error.__cause__).__name__ == "ValidationError":
+        from pydantic import ValidationError
+
+        from finagent_model._base import first_error_message
+
+        if isinstance(error.__cause__, ValidationError):
+            error.message = first_error_message(error.__cause__)
 
 
 def _as_disk_error(error: Exception) -> FinagentError | None:
@@ -165,7 +185,9 @@ def escape_controls(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print `value` as one line of JSON on stdout."""
-    text = json.dumps(value, ensure_ascii=False)
+    # Elsewhere a character that the encoding lacks would be written as no JSON can be.
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not is_utf8)
     # JSON itself leaves these as they are, though a terminal obeys some of them.
     typer.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
@@ -243,7 +265,8 @@ def print_table(
     """
     if not sys.stdout.isatty():
         for line in plain:
-            echo(line)
+            # A foreign text of several lines must not look like further rows.
+            echo(" ".join(line.splitlines()))
         return
     from rich.console import Console
     from rich.table import Table
@@ -301,7 +324,8 @@ def show_progress() -> Any:
     @contextmanager
     def bars_on_stderr() -> Any:
         # Where there is no room for a line, the phase alone is wrapped: a cut number is none.
-        text = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+        # As text, never as markup: a foreign name may hold brackets.
+        text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
         columns = (
             text,
             BarColumn(12),
@@ -315,7 +339,7 @@ def show_progress() -> Any:
         with Progress(*columns, console=console) as bars:
 
             def progress(name: str, steps: int) -> Callable[[], object]:
-                task = bars.add_task(name, total=steps)
+                task = bars.add_task(escape_controls(name), total=steps)
                 return lambda: bars.advance(task)
 
             yield progress

@@ -16,7 +16,8 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from finagent_model._base import first_error_message
+from finagent_model._base import first_error_message, show_value
+from finagent_model._documents import load_yaml
 from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS, read_analyst_knowledge
 from finagent_model.config.knowledge import Knowledge, select_latest
 from finagent_model.config.roster import (
@@ -332,7 +333,11 @@ def load_config(path_or_preset: str) -> DeskConfig:
         return load_preset(path_or_preset)
     label = f"config {path}"
     keys = parse_yaml(_read_text(path, "config"), label)
-    base = load_preset(str(keys.pop("preset", DEFAULT_PRESET)))
+    preset = keys.pop("preset", DEFAULT_PRESET)
+    if not isinstance(preset, str):
+        names = ", ".join(preset_names())
+        raise ConfigError(f"{label}: preset must be one of {names}, not {show_value(preset)}")
+    base = load_preset(preset)
     config = build_desk_config(keys, base.model_dump(), label)
     # The text is kept, not the path: a package must not depend on files outside it.
     prompts = {
@@ -355,12 +360,9 @@ def read_desk_config(text: str, defaults: dict[str, Any], label: str) -> DeskCon
 def parse_yaml(text: str, label: str) -> dict[str, Any]:
     """Return the keys of a desk's YAML. Raises ConfigError naming `label`."""
     try:
-        # safe_load: a configuration file must not construct Python objects.
-        keys = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{label}: not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ConfigError(f"{label}: not YAML: nested too deeply") from None
+        keys = load_yaml(text) or {}
+    except ValueError as error:
+        raise ConfigError(f"{label}: not YAML: {error}") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{label}: expected keys such as 'client:', got {type(keys).__name__}")
     return keys
@@ -377,7 +379,7 @@ def build_desk_config(keys: dict[str, Any], defaults: dict[str, Any], label: str
     try:
         config = DeskConfig.model_validate({**defaults, **keys, **blocks})
     except ValidationError as error:
-        raise ConfigError(f"{label}: {first_error_message(error)}") from None
+        raise ConfigError(f"{label}: {first_error_message(error, DeskConfig)}") from None
     # Not a rule of the class: a package must load though the table has gained a row since.
     models = {"knowledge_cutoff": config} | {
         f"models.{name}.knowledge_cutoff": model for name, model in config.models.items()

@@ -30,7 +30,8 @@ class CallLimits:
 def parse_mode(value: object) -> Mode:
     """Return `value` as a mode. Raises BadInputError naming the modes."""
     for mode in get_args(Mode):
-        if mode == value:
+        # An array would be compared item by item.
+        if isinstance(value, str) and mode == value:
             chosen: Mode = mode
             return chosen
     modes = ", ".join(get_args(Mode))

@@ -60,8 +60,7 @@ def check_changes(changes: Changes) -> None:
     try:
         RequestRules.model_validate(dict(changes))
     except ValidationError as error:
-        message = first_error_message(error)
-        raise ValueError(f"{message}; there is: {', '.join(RequestRules.model_fields)}") from None
+        raise ValueError(first_error_message(error, RequestRules)) from None
 
 
 def server_row(server: str | None, address: str | None) -> Mapping[str, Any]:

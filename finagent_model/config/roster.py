@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from finagent_model._base import FrozenModel
+from finagent_model._base import FrozenModel, show_value
 from finagent_model._secrets import may_carry_key
 from finagent_model.config.analyst_registry import DEFAULT_EXTERNAL
 from finagent_model.config.knowledge import (
@@ -41,7 +41,7 @@ Client = Literal["rules", "openai", "azure", "anthropic", "ollama", "local", "co
 Transport = Literal["autogen", "http"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
-ADDRESSED: tuple[Client, ...] = ("openai", "azure", "anthropic")
+ADDRESSED: tuple[Client, ...] = ("openai", "azure", "anthropic", "ollama")
 """Clients whose address is a URL; Ollama takes a bare host and port, too."""
 REWORDED: tuple[Client, ...] = ("openai", "azure", "anthropic", "local")
 """Clients whose requests can be worded otherwise."""
@@ -119,7 +119,7 @@ class ModelConfig(FrozenModel):
     """Hash of the model file of a client `local`; another file is refused."""
     base_url: str | None = None
     """Address of the provider; part of a recorded reply's fingerprint."""
-    api_version: str = "2024-10-21"
+    api_version: str = Field("2024-10-21", min_length=1)
     """Used by Azure alone."""
     sampling: Sampling = Sampling()
     """Sampling parameters of the model."""
@@ -166,7 +166,9 @@ class ModelConfig(FrozenModel):
     @classmethod
     def _check_client(cls, value: object) -> object:
         if value not in CLIENTS:
-            raise ValueError(f"unknown client {value!r}; use one of: {', '.join(CLIENTS)}")
+            raise ValueError(
+                f"unknown client {show_value(value)}; use one of: {', '.join(CLIENTS)}"
+            )
         return value
 
     @field_validator("base_url")
@@ -224,8 +226,8 @@ class ModelConfig(FrozenModel):
             raise ValueError(f"client {self.client!r} needs a model, such as model: gpt-4o-mini")
         if (self.client == "component") != (self.component is not None):
             raise ValueError("client 'component' and the block 'component' belong together")
-        if self.client in ADDRESSED and self.base_url is not None:
-            check_address(self.base_url, "base_url")
+        if self.base_url is not None:
+            check_address(self.client, self.base_url, "base_url")
         if self.client == "local":
             # A relative path would be another file in another folder.
             if self.model and not self.model.startswith(("/", "~/")):
@@ -302,18 +304,29 @@ class ModelConfig(FrozenModel):
         return self.client in ("rules", "local")
 
 
-def check_address(address: str, name: str) -> None:
-    """Raise ValueError for an address that is no URL of HTTP; `name` says where it stands."""
-    rest = address.partition("://")[2]
+def check_address(client: Client, address: str, name: str) -> None:
+    """Raise ValueError for an address that is no URL of HTTP; `name` says where it stands.
+
+    Ollama's may lack its scheme or its host, as OLLAMA_HOST may: `:11434`.
+    """
+    if client not in ADDRESSED:
+        return
+    whole = address
+    if client == "ollama":
+        whole = address if "://" in address else f"http://{address}"
+        whole = whole.replace("://:", "://localhost:", 1)
     try:
-        url = urlsplit(address)
-        is_url = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # a port that is no number, or half an IPv6 address
+        url = urlsplit(whole)
+        host = url.hostname or ""
+        # Clients differ in how they write other letters, and some fail on them with a stack trace.
+        is_host = host.isascii() and bool(host.encode("idna"))
+        is_url = url.scheme in ("http", "https") and is_host and url.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address, or too long a name
         is_url = False
-    if not is_url or any(char.isspace() for char in address):
+    if not is_url or not address.isprintable() or " " in address:
         raise ValueError(
-            f"{name} {address!r} must begin with http:// or https:// and a host, "
-            f"such as http://{rest or address}"
+            f"{name} {show_value(address)} must begin with http:// or https:// and a host "
+            "in ASCII, and have no blanks, such as http://localhost:8000/v1"
         )
 
 

@@ -25,9 +25,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from pydantic import Field
 
+from finagent_model._documents import load_yaml
 from finagent_model.data._raw_table import RawTable, raw_frame, split_symbols
 from finagent_model.data._text_table import (
     COMPRESSED,
@@ -223,10 +223,10 @@ def read_hints(file: Path) -> Hints:
     """Return the hints for a file from `bars.yaml` beside it. Raises ConfigError for a bad one."""
     path = file.parent / HINTS_FILE
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Hints()
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read: {describe_error(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: write keys such as `dates: day-first`")

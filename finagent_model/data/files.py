@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import yaml
-
 from finagent_model._base import show_value
+from finagent_model._documents import load_yaml
 from finagent_model.data._numbers import Decimal, find_decimal, read_number
 from finagent_model.data._record_fields import (
     NO_RECORD_HINTS,
@@ -246,10 +245,10 @@ def _read_record_hints(file: Path) -> RecordHints:
     """Return the hints in `records.yaml` beside a file. Raises ConfigError for bad ones."""
     path = file.parent / HINTS_FILE
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return NO_RECORD_HINTS
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read: {describe_error(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: write keys such as `zone: America/New_York`")

@@ -85,10 +85,12 @@ class Predictor:
         package: Package | None = None,
         lineage: ModelLineage = NO_LINEAGE,
         checked: ModelCheck | None = None,
+        mode: Mode = "cached",
     ) -> None:
         """Build the desk of `config`, trained by `package` where there is one.
 
-        Raises ConfigError for an unknown prompt or tool.
+        It decides in `mode` where a call names none. Raises ConfigError for an unknown prompt or
+        tool.
         """
         self.config = config
         self.lineage = lineage
@@ -106,6 +108,7 @@ class Predictor:
             package.trained_state if package else None,
             settings,
             open_cassette(settings, package),
+            mode=mode,
             external=package.external if package else None,
             graph=package.agent_graph if package else None,
             warnings=_code_differences(package) if package else (),
@@ -128,10 +131,13 @@ class Predictor:
     ) -> Predictor:
         """Return the predictor of an untrained desk, from a preset's name or a YAML file.
 
-        Raises ConfigError for a desk that can't be read, or whose model can't be called in `mode`.
+        It decides in `mode`, unless a call names another one. Raises ConfigError for a desk that
+        can't be read, or whose model can't be called in `mode`, and BadInputError for a mode that
+        is unknown.
         """
+        mode = parse_mode(mode)
         desk = load_config(str(config)).with_max_rounds(settings.autogen_max_rounds)
-        predictor = cls(settle_models(desk, settings), settings)
+        predictor = cls(settle_models(desk, settings), settings, mode=mode)
         # A replay calls no model, so a missing key is no error there.
         if mode != "replay":
             predictor.desk.require_key()
@@ -173,7 +179,7 @@ class Predictor:
         symbol: str,
         as_of: str | date | datetime,
         *,
-        mode: Mode = "cached",
+        mode: Mode | None = None,
         max_rounds: int | None = None,
         budget_usd: float | None = None,
         bars: Sequence[dict[str, Any]] | None = None,
@@ -181,10 +187,11 @@ class Predictor:
     ) -> Decision:
         """Return the desk's decision about `symbol` at `as_of`, which a date puts after its close.
 
-        `bars` and `news` are records that replace the sources' own. Limits can only be narrowed. A
-        failure of an agent or its model is a status of the signal. Raises BadInputError for a
-        malformed question, DataError, InvalidBarsError, InvalidNewsError or
-        InvalidFundamentalsError where there is nothing to decide on, and BeforeFirstFitError.
+        `bars` and `news` are records that replace the sources' own. Without `mode` it is the
+        predictor's: that of `from_config`, else `cached`. Limits can only be narrowed. A failure of
+        an agent or its model is a status of the signal. Raises BadInputError for a malformed
+        question, DataError, InvalidBarsError, InvalidNewsError or InvalidFundamentalsError where
+        there is nothing to decide on, and BeforeFirstFitError.
 
         >>> import finagent_model
         >>> model = finagent_model.load("models:/finagent@champion")
@@ -193,13 +200,14 @@ class Predictor:
         """
         question = Question(parse_symbol(symbol), parse_as_of(as_of), bars, news)
         limits = parse_limits(max_rounds, budget_usd)
-        [decision] = self.decide_views([self.view(question)], parse_mode(mode), limits)
+        chosen = None if mode is None else parse_mode(mode)
+        [decision] = self.decide_views([self.view(question)], chosen, limits)
         return decision
 
     def decide_all(
         self,
         questions: Sequence[Question],
-        mode: Mode = "cached",
+        mode: Mode | None = None,
         limits: CallLimits | None = None,
         deadline: Deadline = NO_DEADLINE,
         *,
@@ -299,7 +307,7 @@ class Predictor:
     def decide_views(
         self,
         views: Sequence[MarketView | Decision],
-        mode: Mode = "cached",
+        mode: Mode | None = None,
         limits: CallLimits | None = None,
         deadline: Deadline = NO_DEADLINE,
         *,
@@ -322,7 +330,9 @@ class Predictor:
             self._with_lineage(next(decisions_of_views) if isinstance(view, MarketView) else view)
             for view in views
         ]
-        return self._await_approval(decisions, mode, deadline, wait) if approvals else decisions
+        return (
+            self._await_approval(decisions, desk.mode, deadline, wait) if approvals else decisions
+        )
 
     def audit(self, decision: Decision) -> AuditChain:
         """Return the hash-chained audit log of one of its decisions."""

@@ -85,11 +85,14 @@ def parse_rows(rows: Sequence[Mapping[Any, Any]]) -> list[Question]:
     return [_parse_row(i, row) for i, row in enumerate(rows)]
 
 
-def parse_options(params: Mapping[str, Any]) -> tuple[Mode, CallLimits]:
-    """Return the mode and the limits among a request's parameters. Raises BadInputError."""
+def parse_options(params: Mapping[str, Any]) -> tuple[Mode | None, CallLimits]:
+    """Return the mode, None where none is given, and the limits among a request's parameters.
+
+    Raises BadInputError.
+    """
     _require_known_names("parameter", params, PARAMETERS, BadInputError)
     limits = parse_limits(params.get("max_rounds"), params.get("budget_usd"))
-    return parse_mode(params.get("mode", "cached")), limits
+    return parse_mode(params["mode"]) if "mode" in params else None, limits
 
 
 def _parse_row(index: int, row: Mapping[Any, Any]) -> Question:

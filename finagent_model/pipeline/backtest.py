@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finagent_model._base import Mode
-from finagent_model._json import split_json_lines
+from finagent_model._documents import split_json_lines
 from finagent_model._local_files import ScratchFolder
 from finagent_model._progress import Progress, no_progress
 from finagent_model.audit.chain import AUDIT_FILE as AUDIT

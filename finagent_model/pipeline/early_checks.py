@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from finagent_model._json import split_json_lines
+from finagent_model._documents import split_json_lines
 from finagent_model.agents.external import load_external
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.cassette.jsonl import dump_replies, load_replies

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
 
-from finagent_model._json import split_json_lines
+from finagent_model._documents import split_json_lines
 from finagent_model.audit.chain import AUDIT_FILE, CONVERSATION_FILE, HEAD, load_turns
 from finagent_model.audit.verification import verify_chain
 from finagent_model.decision.decision import Decision, Event, EventKind

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finagent_model._base import Check
-from finagent_model._json import read_json
+from finagent_model._documents import read_json
 from finagent_model._local_files import ScratchFolder
 from finagent_model.errors import BadInputError, OtherCodeFailedError
 from finagent_model.model.wheel import NAME, read_code_files

@@ -19,7 +19,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from finagent_model._json import split_json_lines
+from finagent_model._documents import split_json_lines
 from finagent_model.decision.signal import TradingSignal, confidence_label
 from finagent_model.errors import BeforeFirstFitError
 from finagent_model.policy.policy import PolicyBook, PolicyFit

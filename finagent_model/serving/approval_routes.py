@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 from starlette.concurrency import run_in_threadpool
 
 from finagent_model._base import InputModel
-from finagent_model._json import read_json_object
+from finagent_model._documents import read_json_object
 from finagent_model.approvals import ApprovalStore
 from finagent_model.config.rules import ApprovalVerdict
 from finagent_model.errors import (

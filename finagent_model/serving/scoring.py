@@ -30,8 +30,8 @@ from starlette.exceptions import HTTPException
 
 import finagent_model
 from finagent_model._base import show_value
+from finagent_model._documents import read_json_object
 from finagent_model._event_loop import EVENT_LOOP
-from finagent_model._json import read_json_object
 from finagent_model.errors import BadInputError
 from finagent_model.model.loading import load_model, unwrap
 from finagent_model.model.pyfunc import FinagentModel, work_timeout_s

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 import finagent_model
 from finagent_model._base import requirement
-from finagent_model._json import read_json
+from finagent_model._documents import read_json
 from finagent_model._secrets import redact_process
 from finagent_model.errors import (
     ArtifactConflictError,

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from finagent_model._json import split_json_lines
+from finagent_model._documents import split_json_lines
 from finagent_model.audit.chain import CONVERSATION_FILE
 from finagent_model.decision.decision import LedgerRow, Turn, count_ledger_rows, read_ledger
 from finagent_model.decision.signal import Action

@@ -17,7 +17,7 @@ from finagent_model.evaluation.probes import parse_source
 from support.places import ROOT
 
 ORDER = (
-    "_lazy _progress _redact _secrets errors _base _json settings _event_loop _local_files",
+    "_lazy _progress _redact _secrets errors _base _documents settings _event_loop _local_files",
     "market decision policy config data cassette audit agents desk",
     "backtesting statistics training evaluation approvals tracking model reports",
     "serving store pipeline _public airflow webui cli contrib testing",

@@ -135,7 +135,16 @@ class Asked(InputModel):
         ),
         ({"names": 3}, "parameter names: must be a list, not 3; default: GOOG,IBM"),
         ({"inner": {"value": "x"}}, "parameter inner.value: must be a whole number, not 'x'"),
-        ({"inner": {"vlaue": 1}}, "parameter unknown key 'inner.vlaue'"),
+        (
+            {"inner": {"vlaue": 1}},
+            "parameter unknown key 'inner.vlaue'; did you mean 'value'?",
+        ),
+        ({"counts": 1}, "parameter unknown key 'counts'; did you mean 'count'?"),
+        ({"x": 1}, "parameter unknown key 'x'; there is: count, kind, names, inner, needed, day"),
+        (
+            {"needed": date(2012, 6, 29)},
+            "parameter needed: must be text, not 2012-06-29; put it in quotes",
+        ),
         ({"needed": None}, "parameter needed: must be text, not null"),
         ({"day": "quoted"}, "parameter day: 'quoted' is not a day; default: 2012-06-29"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import string
 import sys
 import traceback
 from base64 import b64encode
@@ -18,7 +19,8 @@ from finagent_model._secrets import (
     redact_output,
     redact_process,
 )
-from finagent_model.errors import BadInputError, TrackingError
+from finagent_model.config.desk_config import build_desk_config, load_preset
+from finagent_model.errors import BadInputError, ConfigError, TrackingError
 
 PEM = (
     "-----BEGIN PRIVATE KEY-----\nMIICanary0lineOne12345\nCanary0lineTwo678901==\n"
@@ -151,6 +153,19 @@ def test_redact_message_finds_secret_that_was_cut(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FINAGENT_PLATFORM_TOKEN", "canary-token")
     assert redact_message("it said canary-to") == f"it said {KEY_MARK}"
     assert redact_message("it said canary") == "it said canary"  # too short to be told apart
+    for dots in ("...", "'...", " ...", "…"):
+        text = redact_message(f"it said 'canary-to{dots} and 'canary-tok{dots} in full")
+        assert text == f"it said '{KEY_MARK}{dots} and '{KEY_MARK}{dots} in full"
+
+
+def test_error_about_a_long_secret_does_not_quote_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = string.ascii_letters + string.digits
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError) as caught:
+        build_desk_config({"transport": key}, load_preset().model_dump(), "desk")
+    assert str(caught.value) == f"desk: transport: must be 'autogen' or 'http', not '{KEY_MARK}'..."
 
 
 def test_environment_secrets_follow_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,7 @@ def test_settings_refuse_two_openai_addresses_that_differ() -> None:
         ("FINAGENT_AUTOGEN_MAX_ROUNDS", "0"),
         ("FINAGENT_AUTOGEN_MAX_ROUNDS", "eight"),
         ("FINAGENT_MODEL_NAME", "my model"),
+        ("FINAGENT_HOME", "~nobody-of-that-name/finagent"),
     ],
 )
 def test_settings_name_the_bad_variable(name: str, value: str) -> None:

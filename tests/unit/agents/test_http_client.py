@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from finagent_model.agents._http_ollama import ollama_url
 from finagent_model.agents._provider_rows import PROVIDERS
 from finagent_model.agents._replies import schema_model
 from finagent_model.agents.completion import Chart
-from finagent_model.agents.providers import identity_of, make_client
+from finagent_model.agents.providers import identity_of, make_client, with_address
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import load_preset, preset_text, read_desk_config
 from finagent_model.config.roster import ModelConfig
@@ -256,11 +257,15 @@ def test_ollama_key_is_sent_where_there_is_one(transport: str) -> None:
 )
 def test_ollama_url_is_that_of_its_own_client(host: str) -> None:
     assert ollama_url(host) == f"{_parse_host(host)}/api/chat"
+    row = ModelConfig(client="ollama", model="m", base_url=host)
+    assert row.base_url == host
 
 
-def test_ollama_url_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'here:port' must be a host, such as 127\.0\.0\.1"):
-        ollama_url("here:port")
+@pytest.mark.parametrize("host", ["here:port", "ftp://here", "a b", "höst", "http://", "[::1"])
+def test_ollama_address_that_is_none_is_refused(host: str) -> None:
+    reason = re.escape(f"OLLAMA_HOST {host!r} must begin with http://")
+    with pytest.raises(ConfigError, match=reason):
+        with_address(ModelConfig(client="ollama", model="m"), Settings.load({"OLLAMA_HOST": host}))
 
 
 def test_anthropic_schema_is_refused_rather_than_left_out() -> None:

@@ -22,6 +22,7 @@ from finagent_model.cli.options import (
     print_summary,
     print_table,
     shorten_hash,
+    show_progress,
 )
 from finagent_model.reports.signal_summary import HEADLINES, SignalSummary
 from support.decisions import signal
@@ -178,3 +179,51 @@ def test_reader_of_a_pipe_that_has_gone_is_no_stack_trace(
         app(["show"])
     assert ended.value.code == 1
     assert capsys.readouterr().err == ""
+
+
+def test_output_that_an_encoding_lacks_is_no_stack_trace() -> None:
+    app = typer.Typer(cls=TypedErrors)
+
+    @app.command()
+    def show() -> None:
+        print_json({"name": "日本🚀"})
+        echo("日本 \ud800")
+
+    @app.command()
+    def other() -> None:
+        """With one command alone there would be no group."""
+
+    runner = CliRunner(charset="latin-1")
+    result = runner.invoke(app, ["show"])
+    assert result.exit_code == 0, result.output
+    first, second = result.output.splitlines()
+    assert json.loads(first) == {"name": "日本🚀"}
+    assert second == r"\u65e5\u672c \ud800"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--max-rounds", "1e3"], "must be a whole number, not '1e3'"),
+        (["--max-rounds", "101"], "must be at most 100, not '101'"),
+        (["--budget-usd", "nan"], "must be at least 0.0, not 'nan'"),
+    ],
+)
+def test_bad_option_is_told_in_words_of_ours(option: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, [*PREDICT, *option])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option[0]}': {message}" in " ".join(done.stderr.split())
+
+
+def test_print_table_in_pipe_has_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["NAME"], [], ["ours\n2  champion", "next"])
+    assert capsys.readouterr().out == "ours 2  champion\nnext\n"
+
+
+def test_show_progress_writes_names_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with show_progress() as progress:
+        progress("[/x] of\x1b[31m", 1)()
+    assert "[/x] of\\x1b[31m" in capsys.readouterr().err

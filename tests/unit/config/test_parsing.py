@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from finagent_model.config.parsing import CallLimits, parse_limits, parse_mode
@@ -14,6 +15,9 @@ def test_parse_mode_names_the_modes() -> None:
     assert parse_mode("replay") == "replay"
     with pytest.raises(BadInputError, match="mode 'dry' is unknown; use one of: cached, live"):
         parse_mode("dry")
+    for value in (np.array(["live", "replay"]), ["live"], True, "live\n", None):
+        with pytest.raises(BadInputError, match="is unknown; use one of: cached, live, replay"):
+            parse_mode(value)
 
 
 def test_parse_limits_leaves_the_desk_its_own() -> None:

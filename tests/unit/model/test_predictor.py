@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from finagent_model.decision.decision import RECORD_FIELDS, to_ledger_row
 from finagent_model.decision.signal import GATE_REFUSED, TradingSignal
+from finagent_model.errors import BadInputError
 from finagent_model.model.anchor import check_model
 from finagent_model.model.model_folder import PACKAGE_FOLDER
 from finagent_model.model.predictor import Predictor
@@ -61,6 +64,19 @@ def test_predictor_of_a_config_is_narrowed_by_the_environment(
 ) -> None:
     settings = Settings.load({"FINAGENT_AUTOGEN_MAX_ROUNDS": max_rounds})
     assert Predictor.from_config("default", settings).config.limits.max_rounds == allowed
+
+
+def test_predictor_decides_in_the_mode_it_was_made_for(tmp_path: Path) -> None:
+    desk = predictor(tmp_path, "preset: lean\nclient: openai\nmodel: gpt-4o")
+    rows = desk.predict(pd.DataFrame([{"symbol": "GOOG", "as_of": DAY}]))
+    for reasoning in (desk.decide("GOOG", DAY).signal.reasoning, rows["reasoning"][0]):
+        assert "replay: no recorded reply" in reasoning
+
+
+def test_predictor_of_a_config_refuses_unknown_mode() -> None:
+    mode: Any = "reply"
+    with pytest.raises(BadInputError, match="mode 'reply' is unknown; use one of: cached, live"):
+        Predictor.from_config("lean", Settings.load(), mode)
 
 
 @pytest.mark.filterwarnings("ignore:trained with code")  # it was written by hand

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
 import pytest
 
-from finagent_model._json import MAX_DEPTH, MAX_VALUES, read_json, read_json_object
+from finagent_model._documents import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    load_yaml,
+    read_json,
+    read_json_object,
+)
 from finagent_model.errors import BadInputError
 
 
@@ -81,3 +88,37 @@ def test_read_json_reads_unclosed_text_once(body: bytes) -> None:
 def test_read_json_object_refuses_other_values(body: bytes) -> None:
     with pytest.raises(BadInputError, match=r'the body is not a JSON object; send \{"a": 1\}'):
         read_json_object(body, '{"a": 1}')
+
+
+ALIASES = "a0: &a0 [1]\n" + "".join(
+    f"a{i + 1}: &a{i + 1} [{', '.join(9 * [f'*a{i}'])}]\n" for i in range(9)
+)
+
+
+def test_load_yaml_lets_a_key_stand_beside_the_merged_ones() -> None:
+    text = "base: &base {a: 1, b: 2}\nown: {<<: *base, a: 3}\nagain: *base\n"
+    assert load_yaml(text) == {
+        "base": {"a": 1, "b": 2},
+        "own": {"a": 3, "b": 2},
+        "again": {"a": 1, "b": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: {c: 1, c: 2}", "key 'c' stands twice; keep one of them at line 2, column 11"),
+        ("day: 2012-02-30", "'2012-02-30' can't be read as a date at line 1, column 6"),
+        ("[" * 5000, "nested too deeply"),
+        ("key: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("token: canary-pw, x: y", "mapping values are not allowed here at line 1, column 20"),
+        ("a: &a [1, *a]", "with its aliases (*) it has over 1000000 values; remove some"),
+        (ALIASES, "with its aliases (*) it has over 1000000 values; remove some"),
+        ("a: \x00", "special characters are not allowed"),
+    ],
+)
+def test_load_yaml_says_in_one_line_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load_yaml(text)
+    assert "canary" not in str(caught.value)
+    assert "\n" not in str(caught.value)
