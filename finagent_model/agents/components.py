@@ -42,7 +42,7 @@ from finagent_model.agents.session import (
 )
 from finagent_model.cassette.cassette import Cassette
 from finagent_model.config.desk_config import DeskConfig, Prompts
-from finagent_model.config.roster import AgentRow, ModelConfig
+from finagent_model.config.roster import AgentRow, ModelConfig, ancestors
 from finagent_model.decision.signal import Status
 from finagent_model.errors import BadInputError, ConfigError
 from finagent_model.settings import Settings
@@ -301,17 +301,6 @@ class AgentGraph:
                 f"it ends after {self.max_messages} messages, and config.yaml allows "
                 f"{expected.max_messages}"
             )
-
-
-def ancestors(row: AgentRow, rows: Sequence[AgentRow]) -> list[AgentRow]:
-    """Return the rows that `row` waits for, directly or through others, in roster order."""
-    after = {other.name: other.after for other in rows}
-    names, unvisited = set(row.after), list(row.after)
-    while unvisited:
-        new_names = set(after[unvisited.pop()]) - names
-        names |= new_names
-        unvisited.extend(new_names)
-    return [other for other in rows if other.name in names]
 
 
 def _require_provider(provider: str, kind: type[Component[Any]], what: str) -> None:

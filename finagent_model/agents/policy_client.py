@@ -40,7 +40,7 @@ from finagent_model.config.roster import AgentRow, Role
 from finagent_model.decision.signal import Trend
 from finagent_model.errors import ConfigError
 from finagent_model.policy.context import round_significant
-from finagent_model.policy.policy import Policy
+from finagent_model.policy.policy import ADVOCATES, Policy
 
 VERSION = "2"
 """Part of the fingerprint of a recorded reply; raise it when an answer changes."""
@@ -68,8 +68,6 @@ BAD_WORDS = (
     "fraud",
     "fine",
 )
-ADVOCATES = ("bull", "bear")
-"""Prompts of debaters, who argue an assigned side: their scores are left out of the vote."""
 TEXT_ONLY = ModelInfo(
     vision=False,
     function_calling=False,
@@ -398,12 +396,14 @@ def _digest(text: str) -> str:
 
 def _combined_score(policy: Policy, colleagues: Sequence[ColleagueReply]) -> float:
     """Return the weighted mean of the analysts' scores, in [-1, 1]; 0 without analysts."""
-    external = dict.fromkeys(EXTERNAL_ANALYSTS, policy.external_weight or 1.0)
-    weights = {"technical": 1.0, **external}
     votes = [
-        (colleague.reply.score, weights.get(colleague.prompt, policy.news_weight))
+        (colleague.reply.score, weight)
         for colleague in colleagues
-        if isinstance(colleague.reply, AnalystReply) and colleague.prompt not in ADVOCATES
+        if isinstance(colleague.reply, AnalystReply)
+        and (
+            weight := policy.analyst_weight(colleague.prompt, colleague.prompt in EXTERNAL_ANALYSTS)
+        )
+        is not None
     ]
     total = sum(weight for _, weight in votes)
     return (

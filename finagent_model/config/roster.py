@@ -379,6 +379,17 @@ class AgentRow(FrozenModel):
         return "news" if self.when == "news" else None
 
 
+def ancestors(row: AgentRow, rows: Sequence[AgentRow]) -> list[AgentRow]:
+    """Return the rows that `row` waits for, directly or through others, in roster order."""
+    after = {other.name: other.after for other in rows}
+    names, unvisited = set(row.after), list(row.after)
+    while unvisited:
+        new_names = set(after[unvisited.pop()]) - names
+        names |= new_names
+        unvisited.extend(new_names)
+    return [other for other in rows if other.name in names]
+
+
 def expand_debate_rounds(rows: Sequence[AgentRow], rounds: int) -> tuple[AgentRow, ...]:
     """Return the rows with each debater repeated once a round.
 

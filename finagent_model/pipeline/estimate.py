@@ -14,11 +14,11 @@ from datetime import timedelta
 import numpy as np
 import numpy.typing as npt
 
-from finagent_model.agents.components import ancestors
 from finagent_model.agents.list_prices import settle_models
 from finagent_model.cassette.fingerprint import fingerprint
 from finagent_model.config.desk_config import DeskConfig, Prompts, load_config
 from finagent_model.config.knowledge import Knowledge
+from finagent_model.config.roster import ancestors
 from finagent_model.data.market import Market
 from finagent_model.errors import DataError
 from finagent_model.evaluation.memory import split_days

@@ -22,6 +22,9 @@ Number = npt.NDArray[np.float64] | float
 EXTERNAL_WEIGHT_KEY: Final = "upstream_weight"
 """Key of the external analyst's weight, whichever it is; hashes of prompts and packages have it."""
 
+ADVOCATES: Final = ("bull", "bear")
+"""Prompts of debaters, who argue an assigned side: their scores are left out of the vote."""
+
 
 class Policy(BaseModel):
     """Parameters of the rule-based analysts and of the risk rules; windows in bars."""
@@ -103,6 +106,17 @@ class Policy(BaseModel):
         total = sum(weights.values())
         score: Number = sum(votes[name] * weight for name, weight in weights.items()) / total
         return score
+
+    def analyst_weight(self, prompt: str, is_external: bool) -> float | None:
+        """Return how an analyst's score counts in the combined score, the technical one's being 1.
+
+        `prompt` names the analyst's prompt. None: a debater, whose score is left out.
+        """
+        if is_external:
+            return self.external_weight or 1.0
+        if prompt in ADVOCATES:
+            return None
+        return 1.0 if prompt == "technical" else self.news_weight
 
     def combine_scores(self, technical: Number | None, external: Number | None) -> Number:
         """Return the weighted mean of both scores, in [-1, 1], or the one that is not None.

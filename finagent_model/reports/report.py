@@ -323,9 +323,10 @@ def _check_table(gate: GateReport) -> str:
     if gate.champion:
         rows.append(("evidence", gate.champion.name, gate.champion.found, gate.champion.passed))
     cells = "".join(
-        f"<tr><td>{kind}</td><td>{escape(name)}</td><td>{escape(found)}</td>"
+        # A long name may break after its words: else a phone shows of the finding a letter a line.
+        f"<tr><td>{kind}</td><td>{escape(name).replace('_', '_<wbr>')}</td><td>{escape(found)}</td>"
         f"<td class={'yes' if passed else 'no'}>{'yes' if passed else 'NO'}</td></tr>"
-        for kind, name, found, passed in rows
+        for kind, name, found, passed in sorted(rows, key=lambda row: row[3])
     )
     return render_table("checks", ("kind", "check", "found", "passed"), cells)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from finagent_model.decision.signal import fill_later_fields
 from finagent_model.errors import ArtifactConflictError, UnknownArtifactError
-from finagent_model.store._schema import FILTER_COLUMNS, METADATA, signal_texts
+from finagent_model.store._schema import FILTER_COLUMNS, METADATA, json_text, signal_texts
 from finagent_model.store._schema import artifacts as table
 from finagent_model.store.artifact_models import (
     DISOWNED,
@@ -124,6 +124,18 @@ class SignalCounts:
 
     total: int
     failed: int
+
+
+@dataclass(frozen=True)
+class DayCost:
+    """What the desk's signals of one day cost, at list price."""
+
+    day: date
+    signals: int
+    unknown: int
+    """Signals whose cost is unknown."""
+    usd: float
+    """Sum of the known costs, also those of recorded replies."""
 
 
 class ArtifactStore:
@@ -267,6 +279,28 @@ class ArtifactStore:
         with self._database.connection() as connection:
             total, failed = connection.execute(query).one()
         return SignalCounts(total, int(failed))
+
+    def sum_costs(self, days: Sequence[datetime]) -> list[DayCost]:
+        """Return what the desk's signals cost that were written on each day.
+
+        A day begins at its moment in `days` and has 24 hours.
+        """
+        found = []
+        cost = cast(json_text(table.c.signal_data, "cost_usd"), Float)
+        with self._database.connection() as connection:
+            # One by one: each reads its part of the index, and dates differ between databases.
+            for day in days:
+                query = select(
+                    func.count().label("all"), func.count(cost), func.coalesce(func.sum(cost), 0.0)
+                ).where(
+                    table.c.created_at >= day,
+                    table.c.created_at < day + timedelta(days=1),
+                    table.c.type == "signal",
+                    table.c.finagent_origin == OURS,
+                )
+                total, known, usd = connection.execute(query).one()
+                found.append(DayCost(day.date(), total, total - known, float(usd)))
+        return found
 
     def find_last_signals(self, symbols: Sequence[str]) -> dict[str, Artifact]:
         """Return the signal of the desk that was written last, by symbol; those without are left

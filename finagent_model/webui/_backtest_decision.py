@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
+from finagent_model.config.roster import Price
 from finagent_model.decision.decision import LedgerRow
 from finagent_model.decision.signal import Action
 from finagent_model.errors import BadInputError, TrackingError
@@ -30,9 +32,10 @@ from finagent_model.webui._conversation import (
 from finagent_model.webui._price_bars import SYMBOL_PATTERN, Call, no_bars, send_chart_bars
 from finagent_model.webui._rendering import Renderer, with_query
 from finagent_model.webui._run_records import BACKTEST_STAGE, RunId
+from finagent_model.webui._stored_facts import VersionFacts, VersionFactsReader
 
 
-def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
+def backtest_routes(settings: Settings, facts: VersionFactsReader, renderer: Renderer) -> APIRouter:
     """Return the routes of decisions that backtests made."""
     routes = APIRouter(prefix="/runs")
 
@@ -40,7 +43,11 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
     def show_decision(request: Request, run_id: RunId, as_of: str) -> Response:
         run, moment = read_run(run_id), _parse_moment(as_of)
         try:
-            row, why = _find_row(run, moment), f"run {run_id} decided nothing as of then"
+            row = _find_row(run, moment)
+            why = (
+                f"Run {run_id} decided nothing as of {moment.isoformat()}. Links to its decisions "
+                "are on the page that compares its training with another one."
+            )
         except TrackingError as error:
             row, why = None, str(error)
         if row is None:
@@ -48,7 +55,8 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
             return renderer.page(request, "error.html", 404, title=title, message=why)
         outcome, outcome_problem = _read_outcome(run_id, moment)
         levels = read_levels(row)
-        messages, problem = _read_messages(run_id, moment)
+        known = facts.find(run.parent_run_id) or VersionFacts()
+        messages, problem = _read_messages(run_id, moment, known.prices)
         return renderer.page(
             request,
             "backtest_decision.html",
@@ -61,7 +69,7 @@ def backtest_routes(renderer: Renderer, settings: Settings) -> APIRouter:
             outcome_problem=outcome_problem,
             levels=levels,
             levels_data=[asdict(level) for level in levels],
-            agents=group_by_agent(messages, _decided(row)),
+            agents=group_by_agent(messages, _decided(row), known.agents),
             problem=problem,
             src=with_query(f"/runs/{run_id}/bars.json", {"as_of": moment.isoformat()}),
         )
@@ -108,11 +116,13 @@ def _read_outcome(run_id: str, moment: datetime) -> tuple[TradeOutcome | None, s
         return None, str(error)
 
 
-def _read_messages(run_id: str, moment: datetime) -> tuple[list[Message], str | None]:
+def _read_messages(
+    run_id: str, moment: datetime, prices: Mapping[str, Price]
+) -> tuple[list[Message], str | None]:
     """Return the messages of one decision, and why they can't be read."""
     try:
         turns = [turn for as_of, turn in read_transcript(run_id) if as_of == moment]
-        return messages_from_turns(turns, {}), None
+        return messages_from_turns(turns, prices), None
     except TrackingError as error:
         return [], str(error)
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from finagent_model.config.roster import Price
+from finagent_model.config.analyst_registry import EXTERNAL_ANALYSTS
+from finagent_model.config.roster import AgentRow, Price, ancestors
 from finagent_model.config.rules import ApprovalRequest
 from finagent_model.decision.decision import Turn
 from finagent_model.decision.opinions import REPAIR_PREFIX, Opinion, debater_name
 from finagent_model.decision.signal import Action
+from finagent_model.policy.policy import Policy
 from finagent_model.reports.charts import LEVELS
 from finagent_model.reports.signal_summary import Circumstances, SignalSummary
 from finagent_model.store.artifact_models import OURS, Artifact
@@ -25,6 +27,8 @@ from finagent_model.webui._rendering import finite_number
 from finagent_model.webui._stored_facts import VersionFacts, VersionFactsReader
 
 LEVEL_TONES = {"entry": "accent", "stop": "bad", "target": "good"}
+DESK = "desk"
+"""Name under which the desk asks its question in a run's record."""
 RULES_MODEL = "rules"
 """Model name of the policy's fake LLM, which costs nothing."""
 SUMMARY_FIELDS = ("reasoning", "summary")
@@ -237,6 +241,8 @@ class AgentTurns:
     rounds: tuple[tuple[Message, ...], ...]
     dissents: bool
     """Whether it saw the opposite of what the desk decided."""
+    weight: float | None = None
+    """Share of its score in the desk's combined score, 0 to 1; None: it has none, or unknown."""
 
     @property
     def messages(self) -> list[Message]:
@@ -284,18 +290,60 @@ class AgentTurns:
         return _sum_known(m.cost_usd for m in self.messages if m.kind == "response")
 
 
-def group_by_agent(messages: Sequence[Message], action: str | None) -> list[AgentTurns]:
+def group_by_agent(
+    messages: Sequence[Message], action: str | None, roster: Sequence[AgentRow] = ()
+) -> list[AgentTurns]:
     """Return the messages by agent, in the order in which the agents first spoke.
 
     Later rounds of a debater, such as `Bull_2`, belong to the debater. `action` is what the desk
-    decided, None where it decided nothing.
+    decided, None where it decided nothing. Without the desk's `roster` no weight is known.
     """
     names = {message.agent for message in messages}
     by_agent: dict[str, dict[str, list[Message]]] = {}
     for message in messages:
         agent = debater_name(message.agent, names)
         by_agent.setdefault(agent, {}).setdefault(message.agent, []).append(message)
-    return [_agent_turns(agent, rounds, action) for agent, rounds in by_agent.items()]
+    agents = [_agent_turns(agent, rounds, action) for agent, rounds in by_agent.items()]
+    weights = _vote_shares(messages, agents, roster)
+    return [replace(agent, weight=weights.get(agent.name)) for agent in agents]
+
+
+def _vote_shares(
+    messages: Sequence[Message], agents: Iterable[AgentTurns], roster: Sequence[AgentRow]
+) -> dict[str, float]:
+    """Return each analyst's share in the combined score; empty where no rule combined them."""
+    executor = next((row for row in roster if row.role == "executor"), None)
+    policy = _read_policy(messages)
+    if executor is None or policy is None:
+        return {}
+    # A chat model weighs by itself: its decision has no such weights.
+    if not any(
+        m.agent == executor.name and m.kind == "response" and m.model == RULES_MODEL
+        for m in messages
+    ):
+        return {}
+    scored = {each.name for each in agents if each.opinion.score is not None}
+    weights = {
+        row.name: weight
+        for row in ancestors(executor, roster)
+        if row.name in scored
+        and (weight := policy.analyst_weight(row.prompt, row.prompt in EXTERNAL_ANALYSTS))
+        is not None
+    }
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()} if total else {}
+
+
+def _read_policy(messages: Iterable[Message]) -> Policy | None:
+    """Return the policy in the desk's question; None where no message has it."""
+    for message in messages:
+        text = message.prompt if message.agent != DESK else message.text
+        # A hostile question may nest deeper than Python's stack, or be no object.
+        try:
+            return Policy.model_validate(json.loads(text or "")["policy"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return None
 
 
 def _agent_turns(agent: str, rounds: Mapping[str, list[Message]], action: str | None) -> AgentTurns:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import yaml
 from fastapi import APIRouter, Request, Response
@@ -42,6 +42,8 @@ from finagent_model.webui._run_records import DecidedSymbols, read_gate
 MAX_SYMBOLS = 30
 """Symbols of the watchlist."""
 SPENDING_DAYS = 30
+COST_DAYS = 7
+"""Days whose decisions' cost is summed, which reads each of them."""
 STALE_DAYS = 5
 """Calendar days after which daily bars are called old: a long weekend has four."""
 
@@ -126,6 +128,8 @@ def overview_routes(
         spent, spent_error = read_or_error(
             lambda: read_daily_spending(path, SPENDING_DAYS), LocalStateError
         )
+        days = [midnight - timedelta(days=back) for back in range(COST_DAYS)]
+        costs, costs_error = read_or_error(lambda: store.sum_costs(days), StoreError)
         # A store that does not answer is asked once: each question may wait for its time-out.
         work, work_error = None, champion_error
         if champion_error is None:
@@ -147,6 +151,8 @@ def overview_routes(
             watchlist_error=last_error,
             spent=spent,
             spent_error=spent_error,
+            costs=costs,
+            costs_error=costs_error,
             work=work,
             work_error=work_error,
         )

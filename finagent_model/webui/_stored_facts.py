@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from finagent_model.backtesting.kernel import STOP, TARGET, FillRules
-from finagent_model.config.roster import Price
+from finagent_model.config.roster import AgentRow, Price
 from finagent_model.data.bar_cache import BarStore, CachedBars
 from finagent_model.data.market import Market
 from finagent_model.errors import FinagentError, TrackingError
@@ -153,6 +153,8 @@ class VersionFacts:
     """Share of the calibrated calls of its test that made money; None: there were none."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     """List prices by model."""
+    agents: tuple[AgentRow, ...] = ()
+    """The desk that was trained; empty: unknown."""
 
 
 class VersionFactsReader:
@@ -203,7 +205,11 @@ def read_version_facts(run_id: str) -> VersionFacts:
     run = read_run(run_id)
     share = run.metrics.get(CAME_TRUE)
     try:
-        prices: Mapping[str, Any] = TrainingState.read(RunLog(run_id)).config.prices
+        config = TrainingState.read(RunLog(run_id)).config
     except TrackingError:
-        prices = {}
-    return VersionFacts(share if share is not None and 0 <= share <= 1 else None, prices)
+        config = None
+    return VersionFacts(
+        share if share is not None and 0 <= share <= 1 else None,
+        config.prices if config else {},
+        config.agents if config else (),
+    )

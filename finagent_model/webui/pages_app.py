@@ -86,7 +86,7 @@ def ui_app(settings: Settings) -> ASGIApp:
     # Before the runs' own: `compare` is no id of a run.
     pages.include_router(comparison_routes(renderer))
     pages.include_router(run_routes(renderer))
-    pages.include_router(backtest_routes(renderer, settings))
+    pages.include_router(backtest_routes(settings, facts, renderer))
     if settings.api_token is not None:
         pages.include_router(login_routes(settings.api_token, sessions, renderer))
     pages.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))

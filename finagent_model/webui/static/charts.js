@@ -171,7 +171,7 @@
       outside.className = "outside";
       for (const level of far) {
         const up = level.price > high;
-        text(outside, level.tone, `${up ? "\u2191" : "\u2193"} ${level.name} ${price(level.price)} (${up ? "+" : ""}${percent(level.price / last.close - 1)} from the close), ${up ? "above" : "below"} this chart`);
+        text(outside, level.tone, `${up ? "\u2191" : "\u2193"} ${level.name} ${price(level.price)} (${up ? "+" : ""}${percent(level.price / last.close - 1)}), ${up ? "above" : "below"} this chart`);
       }
       canvas.append(outside);
       const byTime = new Map(bars.map((bar) => [bar.time, bar]));

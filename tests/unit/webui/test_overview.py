@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from starlette.testclient import TestClient
@@ -47,7 +48,7 @@ def test_overview_leads_old_links_to_the_list(pages: TestClient) -> None:
 
 
 def test_overview_shows_spending_by_day(known: Settings, pages: TestClient) -> None:
-    assert "Not counted by day" in pages.get("/").text
+    assert "no day's spending was counted" in unescape(pages.get("/").text)
     file = known.home / SPENDING_FILE
     with sqlite3.connect(file) as connection:
         connection.execute("create table spent (day text primary key, tokens int, usd real)")
@@ -80,6 +81,23 @@ def test_find_last_signals_is_what_was_written_last(known: Settings) -> None:
     assert sorted(last) == ["AAPL", "GOOG"]
     assert last["GOOG"].as_of is not None
     assert last["GOOG"].as_of.date().isoformat() == "2012-01-05"
+
+
+def test_overview_sums_cost_of_stored_decisions(known: Settings, pages: TestClient) -> None:
+    assert "No decision was stored in the last 7 days" in pages.get("/").text
+    for number, usd in enumerate((0.25, 0.5, None)):
+        write(known, number + 1, cost_usd=usd, generated_at=datetime.now(UTC))
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    store = ArtifactStore(Database.from_settings(known))
+    days = [midnight - timedelta(days=1), midnight, midnight + timedelta(days=1)]
+    costs = store.sum_costs(days)
+    # Midnight may pass between the writes.
+    assert sum(day.signals for day in costs) == 3
+    assert sum(day.usd for day in costs) == 0.75
+    assert sum(day.unknown for day in costs) == 1
+    page = pages.get("/").text
+    assert "0.7500" in page
+    assert "1 unknown" in page
 
 
 def test_count_signals_counts_ours_since(known: Settings, pages: TestClient) -> None:

@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from finagent_model.agents._replies import AnalystReply
+from finagent_model.agents.policy_client import ColleagueReply, _combined_score
 from finagent_model.approvals import APPROVALS_FILE, ApprovalStore, compute_approval_id
+from finagent_model.config.desk_config import load_config
 from finagent_model.config.rules import ApprovalRules
 from finagent_model.decision.decision import Decision, Turn
 from finagent_model.decision.signal import Status
+from finagent_model.policy.policy import Policy
 from finagent_model.settings import Settings
 from finagent_model.store.artifact_models import SignalFilter, SignalSort, SortColumn
 from finagent_model.store.artifacts import ArtifactStore, table
@@ -306,6 +310,49 @@ def test_group_by_agent_folds_rounds_with_retries() -> None:
     assert (bear.opinion.score, bear.dissents, bear.tokens) == (-0.2, True, 36)
     assert [agents[name].dissents for name in ("Bull", "Executor", "desk")] == [False] * 3
     assert (bear.seconds, bear.cost_usd) == (None, None), "nobody knows them here"
+
+
+def weighed(executor_model: str, policy: Policy) -> dict[str, float]:
+    """Weights of the analysts of a desk with debaters, one of whom said nothing usable."""
+    desk = load_config("debate")
+    asked = json.dumps({"policy": policy.model_dump(mode="json")})
+    scores = {"TechnicalAnalyst": 0.5, "NewsAnalyst": -0.5, "Bull": 0.9}
+    said = [
+        Turn(name, "response", json.dumps({"trend": "neutral", "score": score}), at(1), 1, 1, "m")
+        for name, score in scores.items()
+    ]
+    said.append(
+        Turn("Executor", "response", '{"action": "HOLD"}', at(2), 1, 1, model=executor_model)
+    )
+    messages = messages_from_turns([Turn("desk", "request", asked, at(0)), *said], {})
+    agents = group_by_agent(messages, None, desk.agents)
+    return {a.name: round(a.weight, 6) for a in agents if a.weight is not None}
+
+
+def test_group_by_agent_weighs_analysts_as_the_rules_do() -> None:
+    policy = Policy(news_weight=0.25)
+    weights = weighed("rules", policy)
+    assert weights == {"TechnicalAnalyst": 0.8, "NewsAnalyst": 0.2}
+    colleagues = [
+        ColleagueReply(
+            name,
+            prompt,
+            AnalystReply(trend="neutral", score=score, summary="It moves little.", key_factors=[]),
+        )
+        for name, prompt, score in (
+            ("TechnicalAnalyst", "technical", 0.5),
+            ("NewsAnalyst", "news", -0.5),
+            ("Bull", "bull", 0.9),
+        )
+    ]
+    combined = _combined_score(policy, colleagues)
+    assert combined == pytest.approx(
+        0.5 * weights["TechnicalAnalyst"] - 0.5 * weights["NewsAnalyst"]
+    )
+
+
+def test_group_by_agent_knows_no_weights_of_a_chat_model() -> None:
+    assert weighed("gpt-4o", Policy()) == {}
 
 
 def test_signal_page_groups_messages_by_agent(known: Settings, pages: TestClient) -> None:
