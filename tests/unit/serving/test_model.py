@@ -10,17 +10,14 @@ from pathlib import Path
 import mlflow.pyfunc
 import pandas as pd
 import pytest
-from mlflow.pyfunc.model import PythonModelContext
 
 from finagent_model.config.desk_config import load_preset
-from finagent_model.errors import CorruptPackageError
 from finagent_model.model import pyfunc
-from finagent_model.model.anchor import ModelCheck, build_metadata
-from finagent_model.model.model_folder import MODEL_CODE, PACKAGE_FOLDER
+from finagent_model.model.anchor import build_metadata
+from finagent_model.model.model_folder import MODEL_CODE
 from finagent_model.model.package import read_package, write_package
-from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, FinagentModel, make_signature
+from finagent_model.model.pyfunc import PACKAGE_ARTIFACT, make_signature
 from finagent_model.model.wheel import code_hash
-from finagent_model.settings import Settings
 from support.packages import book, trained_state
 
 OLD_MODEL_CODE = (
@@ -52,28 +49,6 @@ def test_model_code_leaves_no_bytecode_behind(
     assert bytecode.is_file() and bytecode.is_relative_to(tmp_path)
     shutil.copy(Path(pyfunc.__file__).with_name(MODEL_CODE), tmp_path)
     assert not load_code(tmp_path).exists()
-
-
-def test_model_is_checked_after_another_loader_removed_its_bytecode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / MODEL_CODE).write_text("")
-    bytecode = Path(importlib.util.cache_from_source(str(tmp_path / MODEL_CODE)))
-    bytecode.parent.mkdir()
-    bytecode.touch()
-    monkeypatch.setattr(pyfunc.time, "sleep", lambda seconds: bytecode.unlink())
-    seen: list[bool] = []
-
-    def check(folder: Path, settings: Settings) -> ModelCheck:
-        seen.append(bytecode.exists())
-        raise CorruptPackageError("far enough")
-
-    monkeypatch.setattr(pyfunc, "check_model", check)
-    (tmp_path / PACKAGE_FOLDER).mkdir(parents=True)
-    context = PythonModelContext({PACKAGE_ARTIFACT: str(tmp_path / PACKAGE_FOLDER)}, None)
-    with pytest.raises(CorruptPackageError, match="far enough"):
-        FinagentModel(tmp_path).load_context(context)
-    assert seen == [False]
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
