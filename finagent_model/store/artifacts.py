@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from math import fsum, isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -286,20 +287,21 @@ class ArtifactStore:
         A day begins at its moment in `days` and has 24 hours.
         """
         found = []
-        cost = cast(json_text(table.c.signal_data, "cost_usd"), Float)
         with self._database.connection() as connection:
             # One by one: each reads its part of the index, and dates differ between databases.
             for day in days:
-                query = select(
-                    func.count().label("all"), func.count(cost), func.coalesce(func.sum(cost), 0.0)
-                ).where(
+                query = select(json_text(table.c.signal_data, "cost_usd")).where(
                     table.c.created_at >= day,
                     table.c.created_at < day + timedelta(days=1),
                     table.c.type == "signal",
                     table.c.finagent_origin == OURS,
                 )
-                total, known, usd = connection.execute(query).one()
-                found.append(DayCost(day.date(), total, total - known, float(usd)))
+                # Added up here: anybody may have changed a row, and PostgreSQL would refuse the
+                # whole query for one text that is not a number.
+                costs = [_read_cost(text) for text in connection.execute(query).scalars()]
+                known = [cost for cost in costs if cost is not None]
+                unknown = len(costs) - len(known)
+                found.append(DayCost(day.date(), len(costs), unknown, fsum(known)))
         return found
 
     def find_last_signals(self, symbols: Sequence[str]) -> dict[str, Artifact]:
@@ -376,6 +378,15 @@ class ArtifactStore:
                 values["finagent_origin"] = REST
             connection.execute(table.update().where(table.c.id == artifact_id).values(**values))
             return read_artifact(connection, artifact_id)
+
+
+def _read_cost(text: object) -> float | None:
+    """Return a cost as it stands in a row; None for what is not an amount of money."""
+    try:
+        cost = float(str(text))
+    except ValueError:
+        return None
+    return cost if isfinite(cost) and cost >= 0 else None
 
 
 def insert_artifact(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,7 +17,7 @@ from finagent_model.desk.desk import SPENDING_FILE
 from finagent_model.errors import LocalStateError
 from finagent_model.settings import Settings
 from finagent_model.store.artifacts import ArtifactStore
-from finagent_model.store.database import Database
+from finagent_model.store.database import DATABASE_FILE, Database
 from support.pages import FAILED, write
 
 pytestmark = pytest.mark.usefixtures("no_mlflow")
@@ -98,6 +101,17 @@ def test_overview_sums_cost_of_stored_decisions(known: Settings, pages: TestClie
     page = pages.get("/").text
     assert "0.7500" in page
     assert "1 unknown" in page
+
+
+@pytest.mark.parametrize("cost", ["0.1 USD", "nan", -1, {"usd": 1}, "9" * 400])
+def test_overview_counts_cost_that_is_no_amount_as_unknown(known: Settings, cost: Any) -> None:
+    write(known, 1, cost_usd=0.25, generated_at=datetime.now(UTC))
+    change = "update artifacts set signal_data = json_set(signal_data, '$.cost_usd', json(?))"
+    with closing(sqlite3.connect(known.home / DATABASE_FILE)) as file, file:
+        file.execute(change, [json.dumps(cost)])
+    database = Database.from_settings(known)
+    [day] = ArtifactStore(database).sum_costs([datetime.now(UTC) - timedelta(hours=12)])
+    assert (day.signals, day.unknown, day.usd) == (1, 1, 0.0)
 
 
 def test_count_signals_counts_ours_since(known: Settings, pages: TestClient) -> None:
