@@ -73,6 +73,16 @@ NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for an unknown run and for a malformed run id."""
 Context = Literal["training", "backtest", "inference"]
 _OLDEST_FIRST = ["start_time ASC"]
+_FAILED_REQUEST = re.compile(r"API request to \S+ failed with exception (.*)")
+_CONNECTION_TROUBLES = (
+    ("NameResolutionError|Name or service not known", "no host of that name was found"),
+    ("Connection refused", "nothing listens at that address (connection refused)"),
+    ("[Cc]ertificate verify|CERTIFICATE_VERIFY", "its TLS certificate was not accepted"),
+    ("SSLError|SSL:", "it does not speak TLS as this program does; is its address http://?"),
+    ("Timeout|timed out", "it did not answer in time"),
+    ("ConnectionReset|RemoteDisconnected|Connection aborted", "it closed the connection"),
+)
+"""Signs in the text of a failed request to MLflow's server, and what they mean."""
 
 
 class RunLog:
@@ -394,6 +404,10 @@ def describe_store_error(error: Exception) -> str:
     # Without SQLAlchemy's links to its manual.
     text = re.sub(r"\(Background on this error at: \S+\)", "", str(error))
     line = " ".join(text.split()) or type(error).__name__
+    if match := _FAILED_REQUEST.search(line):
+        # The rest is the HTTP library's nest of exceptions, which says no more.
+        causes = (words for sign, words in _CONNECTION_TROUBLES if re.search(sign, match[1]))
+        line = next(causes, line)
     return redact_message(line, find_address_secrets(mlflow.get_tracking_uri()))
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import mlflow
 import pytest
@@ -159,3 +160,31 @@ def test_tracking_error_is_one_line() -> None:
     error = as_tracking_error(cause)
     assert error is not None and "no database" in str(error)
     assert "\n" not in str(error) and "Background" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("nobody", "nothing listens at that address (connection refused)"),
+        ("http://no-such-host.invalid:5000", "no host of that name was found"),
+        ("silent", "it did not answer in time"),
+        ("hangs up", "it closed the connection"),
+        ("plain", "it does not speak TLS as this program does; is its address http://?"),
+    ],
+)
+def test_tracking_error_says_in_words_why_server_was_not_reached(
+    address: str, reason: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if address == "nobody":
+            server.close()
+        if address in ("hangs up", "plain"):
+            threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+        if "://" not in address:
+            address = f"http{'s' if address == 'plain' else ''}://127.0.0.1:{port}"
+        mlflow.set_tracking_uri(address)
+        done = CliRunner().invoke(app, ["models"])
+    assert done.stderr.startswith(f"error: the MLflow store {address} can't be used: {reason}; ")
