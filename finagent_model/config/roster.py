@@ -60,6 +60,13 @@ SECRET_KEYS = (
     "default_headers",
 )
 """Keys that a component's configuration may not have: secrets live in the environment."""
+AZURE_API_VERSION = "2024-10-21"
+EXAMPLE_MODELS = {
+    "anthropic": "claude-sonnet-4-5",
+    "ollama": "llama3.2",
+    "azure": "NAME_OF_YOUR_DEPLOYMENT",
+}
+"""For messages."""
 
 
 class Sampling(FrozenModel):
@@ -119,7 +126,7 @@ class ModelConfig(FrozenModel):
     """Hash of the model file of a client `local`; another file is refused."""
     base_url: str | None = None
     """Address of the provider; part of a recorded reply's fingerprint."""
-    api_version: str = Field("2024-10-21", min_length=1)
+    api_version: str = Field(AZURE_API_VERSION, min_length=1)
     """Used by Azure alone."""
     sampling: Sampling = Sampling()
     """Sampling parameters of the model."""
@@ -223,7 +230,13 @@ class ModelConfig(FrozenModel):
         if self.knowledge_cutoff_reason is not None and self.knowledge_cutoff is None:
             raise ValueError("knowledge_cutoff_reason without a knowledge_cutoff explains nothing")
         if self.client not in ("rules", "local") and not self.model:
-            raise ValueError(f"client {self.client!r} needs a model, such as model: gpt-4o-mini")
+            example = EXAMPLE_MODELS.get(self.client, "gpt-4o-mini")
+            raise ValueError(f"client {self.client!r} needs a model, such as model: {example}")
+        if self.client != "azure" and self.api_version != AZURE_API_VERSION:
+            raise ValueError(
+                f"api_version {self.api_version!r} is of client 'azure' alone, not of "
+                f"{self.client!r}; remove it"
+            )
         if (self.client == "component") != (self.component is not None):
             raise ValueError("client 'component' and the block 'component' belong together")
         if self.base_url is not None:

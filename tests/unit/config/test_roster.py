@@ -96,6 +96,11 @@ def test_model_for_merges_agent_sampling() -> None:
     ("changes", "message"),
     [
         ({"client": "azure"}, "client 'azure' needs a model"),
+        ({"client": "anthropic"}, "needs a model, such as model: claude-sonnet-4-5"),
+        (
+            {"client": "openai", "model": "m", "api_version": "2025-01-01"},
+            "api_version '2025-01-01' is of client 'azure' alone, not of 'openai'; remove it",
+        ),
         ({"client": "component", "model": "x"}, "belong together"),
         (
             {
