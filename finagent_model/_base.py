@@ -56,8 +56,9 @@ class InputModel(FrozenModel):
             return cls.model_validate(params)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            message = first_error_message(error, cls)
-            raise BadInputError(f"parameter {message}{cls._describe_allowed(name)}") from None
+            message = f"parameter {first_error_message(error, cls)}"
+            message = message.replace("parameter unknown key", "unknown parameter", 1)
+            raise BadInputError(f"{message}{cls._describe_allowed(name)}") from None
 
     @classmethod
     def _describe_allowed(cls, name: str) -> str:

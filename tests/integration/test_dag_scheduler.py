@@ -177,7 +177,10 @@ def test_open_run_fails_on_bad_conf_without_retry(
     scheduled: Airflow,
 ) -> None:
     wrong = [
-        ({"mode": "both", "train": {"candidate": 3}}, "pooled, candidates, register_as"),
+        (
+            {"mode": "both", "train": {"candidate": 3}},
+            "unknown parameter 'candidate'; did you mean 'candidates'?",
+        ),
         ({"symbol": "GOOG"}, "there is: mode, symbols, as_of"),
     ]
     runs = [(scheduled.start(**conf), message) for conf, message in wrong]

@@ -137,10 +137,10 @@ class Asked(InputModel):
         ({"inner": {"value": "x"}}, "parameter inner.value: must be a whole number, not 'x'"),
         (
             {"inner": {"vlaue": 1}},
-            "parameter unknown key 'inner.vlaue'; did you mean 'value'?",
+            "unknown parameter 'inner.vlaue'; did you mean 'value'?",
         ),
-        ({"counts": 1}, "parameter unknown key 'counts'; did you mean 'count'?"),
-        ({"x": 1}, "parameter unknown key 'x'; there is: count, kind, names, inner, needed, day"),
+        ({"counts": 1}, "unknown parameter 'counts'; did you mean 'count'?"),
+        ({"x": 1}, "unknown parameter 'x'; there is: count, kind, names, inner, needed, day"),
         (
             {"needed": date(2012, 6, 29)},
             "parameter needed: must be text, not 2012-06-29; put it in quotes",

@@ -70,7 +70,7 @@ def test_answer_refuses_task_of_another_version() -> None:
 
 def test_answer_refuses_context_of_another_version() -> None:
     reply = asked("open_run", [], [], colour="red")
-    assert reply["error"].startswith("BadInputError: parameter unknown key 'colour'")
+    assert reply["error"].startswith("BadInputError: unknown parameter 'colour'")
 
 
 @pytest.mark.parametrize(

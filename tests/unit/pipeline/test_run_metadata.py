@@ -72,7 +72,7 @@ def test_read_request_of_package() -> None:
 @pytest.mark.parametrize(
     ("backtest", "message"),
     [
-        ({"request": REQUEST | {"embargo_bars": 3}}, "unknown key 'embargo_bars'"),
+        ({"request": REQUEST | {"embargo_bars": 3}}, "unknown parameter 'embargo_bars'"),
         ({"request": REQUEST | {"train_bars": 1}}, "train_bars: .*not 1;"),
         ({}, "request"),
         ({"request": None}, "can't read"),

@@ -83,7 +83,7 @@ def test_fit_policies_ignores_bars_after_training_window(fb: BarSeries) -> None:
         ({"symbols": "A" * 21}, "symbols: .* has 21 characters; at most 20"),
         ({"symbols": "GOOG,GOOG"}, "named twice"),
         ({"commission": 1}, "commission: .*below 0.1"),
-        ({"colour": "red"}, "unknown key 'colour'; there is: symbols, train_bars"),
+        ({"colour": "red"}, "unknown parameter 'colour'; there is: symbols, train_bars"),
     ],
 )
 def test_train_request_error_names_field_with_bounds(params: dict[str, Any], message: str) -> None:
