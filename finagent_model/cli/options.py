@@ -15,6 +15,7 @@ import sys
 import tempfile
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -83,6 +84,7 @@ class TypedErrors(HelpGroup):
             if isinstance(stream, io.TextIOWrapper):
                 # A terminal of another encoding must not end a command that has its result.
                 stream.reconfigure(errors="backslashreplace")
+        warnings.formatwarning = _format_warning
         with redact_output():
             return self._invoke(ctx)
 
@@ -103,6 +105,19 @@ class TypedErrors(HelpGroup):
             # Not left to the interpreter, which would print what nobody has redacted.
             traceback.print_exception(error)
             ctx.exit(EXIT_BUG)
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return a warning as a line that says what is the matter, not which line of code found it."""
+    if category is UserWarning:
+        return f"warning: {message}\n"
+    return f"{category.__name__}: {message}\n"
 
 
 def _reword(error: typer.BadParameter) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,11 @@ def test_show_progress_writes_names_as_they_are(
     with show_progress() as progress:
         progress("[/x] of\x1b[31m", 1)()
     assert "[/x] of\\x1b[31m" in capsys.readouterr().err
+
+
+def test_warning_is_a_line_without_the_code_that_found_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    CliRunner().invoke(app, ["models", "--help"])
+    at = ("finagent_model/model/predictor.py", 114)
+    assert warnings.formatwarning("other code", UserWarning, *at) == "warning: other code\n"
+    assert warnings.formatwarning("old", FutureWarning, *at) == "FutureWarning: old\n"
