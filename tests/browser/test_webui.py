@@ -579,7 +579,6 @@ def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
         assert page.title().startswith("(1) ")
         page.get_by_text("Approve or reject").click()
         page.get_by_label("Your name", exact=True).fill("Ann")
-        before = page.locator("#now > p").first.inner_text()
         with page.expect_response("**/live/now"):
             page.clock.fast_forward(REFRESHED_MS)
         page.wait_for_timeout(200)
@@ -589,7 +588,6 @@ def test_browser_live_refresh_keeps_typing(desk: Desk) -> None:
         expect(page.locator("form.settle")).to_have_count(0)
         page.get_by_role("link", name="All approvals").click()
         expect(page.locator("#now")).to_contain_text("rejected")
-        expect(page.locator("#now")).not_to_contain_text(before)
         assert not page.title().startswith("(")
         assert watched.troubles == []
 
