@@ -23,6 +23,7 @@ Mode = Literal["cached", "live", "replay"]
 """Where replies come from: the cassette first, always the model, or the cassette alone."""
 DATED_PAUSE_S = 10.0
 """How long to wait until a date, where a response does not say what time it is."""
+UNKNOWN_KEY = "unknown key"
 MIN_LIKENESS = 0.75
 """How alike (0 to 1, by difflib) an unknown key is to a known one that it may be meant for."""
 MAX_SHOWN_CHARS = 40
@@ -56,9 +57,11 @@ class InputModel(FrozenModel):
             return cls.model_validate(params)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            message = f"parameter {first_error_message(error, cls)}"
-            message = message.replace("parameter unknown key", "unknown parameter", 1)
-            raise BadInputError(f"{message}{cls._describe_allowed(name)}") from None
+            message = first_error_message(error, cls)
+            if message.startswith(UNKNOWN_KEY):
+                message = f"unknown parameter{message.removeprefix(UNKNOWN_KEY)}"
+                raise BadInputError(message) from None
+            raise BadInputError(f"parameter {message}{cls._describe_allowed(name)}") from None
 
     @classmethod
     def _describe_allowed(cls, name: str) -> str:
@@ -171,7 +174,7 @@ def first_error_message(error: ValidationError, model: type[BaseModel] | None = 
         message = " or ".join((message, *alternatives))
     field = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {show_value(field)}{_hint_at_keys(model, where)}"
+        return f"{UNKNOWN_KEY} {show_value(field)}{_hint_at_keys(model, where)}"
     if first["type"] in _REQUIREMENTS:
         if first["type"] not in _OF_A_KEY:
             # As YAML and JSON write it, not as Python does.

@@ -496,7 +496,7 @@ def test_approval_http_approves_once(pending: ApprovalStore) -> None:
         ({"content": '{"by": "ann", "by": "bob"}', "headers": JSON}, 400, "stands twice"),
         ({"content": '{"by": "\\ud800"}', "headers": JSON}, 400, "surrogate"),
         ({"json": {"by": "ann", "cls": 3}}, 400, "cls"),
-        ({"json": {"by": "ann", "k" * 10**4: 3}}, 400, "unknown key 'kkk"),
+        ({"json": {"by": "ann", "k" * 10**4: 3}}, 400, "unknown parameter 'kkk"),
         ({"content": '{"by": "ann"}', "headers": {"Content-Type": "text/plain"}}, 415, "JSON"),
     ],
 )

@@ -343,7 +343,7 @@ def test_folder_bars_hint_tells_day_from_month(tmp_path: Path, hints: str, day: 
     ("hints", "message"),
     [
         ("dates: first", "dates: must be 'day-first' or 'month-first'"),
-        ("date: day-first", "unknown key 'date'"),
+        ("date: day-first", "unknown parameter 'date'"),
         ("- a", "write keys such as"),
         ("{", "can't be read"),
         ("vendor: Nobody", "vendor 'Nobody' is unknown; there is: Alpaca"),
