@@ -446,7 +446,7 @@ def test_market_view_ignores_later_vendor_bars(tmp_path: Path) -> None:
     assert len(set(asked)) == 1
 
 
-def test_market_gives_bars_of_the_asked_moment_beside_a_thread_that_asks_for_another(
+def test_market_gives_bars_of_asked_moment_beside_another_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Overtaken(dict[str, BarSeries]):

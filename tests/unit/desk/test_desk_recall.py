@@ -129,7 +129,7 @@ def test_market_keeps_nothing_of_bars_that_a_question_brings(market: Market) -> 
     assert market.view("GOOG", parse_as_of(DAYS[0]), bars).memo is None
 
 
-def test_desk_finds_reply_that_an_equal_question_of_the_batch_has_just_recorded(
+def test_desk_finds_reply_of_equal_question_of_the_batch(
     views: list[MarketView], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finagent_model.desk.desk.MAX_CONCURRENCY", 1)
